@@ -1,0 +1,49 @@
+"""Errors that users see, named by what happened; each carries where it happened and what to do.
+
+The command line prints `message`, `where` and `hint`, and exits with the class's `exit_code`
+(0 done, 1 the pipeline failed, 2 wrong use or configuration seen before anything moved).
+"""
+
+from __future__ import annotations
+
+
+class StreamlineError(Exception):
+    """Base of every error that is meant for a user.
+
+    Args:
+        message: what happened, one sentence.
+        where: a file, `file:line`, block, stream or plugin; shown before the message.
+        hint: what to do about it, one sentence or a command.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n  {self.hint}" if self.hint else text
+
+
+class ConfigError(StreamlineError):
+    """Wrong use or wrong configuration, seen before anything moved."""
+
+    exit_code = 2
+
+
+class PipelineFailed(StreamlineError):
+    """A pipeline, or a part of it, failed. `blocks` names the blocks that did."""
+
+    def __init__(
+        self, message: str, *, blocks: list[str] | None = None, where: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.blocks = blocks or []
+
+
+class LeaseHeld(StreamlineError):
+    """Another run of this pipeline is going on."""

@@ -1,0 +1,142 @@
+"""What moves through the flow: batches of one stream's records, and the marks between them.
+
+A batch travels in one of three lanes (see `lanes.py` for the conversions between them):
+
+- raw: whole RECORD lines, byte for byte as the source wrote them;
+- rows: decoded records;
+- arrow: a `pyarrow.Table`, typed by the stream's schema.
+
+Everything else that a source says (schemas, positions, versions, files of records) is an item of its
+own and keeps its place between the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Buffer: TypeAlias = bytes | memoryview
+JSONObject: TypeAlias = dict[str, Any]
+
+
+class RawBatch(msgspec.Struct, gc=False):
+    """RECORD lines of one stream, as read.
+
+    Args:
+        stream: the name in the messages.
+        slices: each holds one or more whole lines, the newlines included.
+        count: number of records.
+        nbytes: sum of the slices' lengths.
+        prefix: what every line is known to begin with, up to and including `"record":`; None if not known.
+    """
+
+    stream: str
+    slices: list[Buffer]
+    count: int
+    nbytes: int
+    prefix: bytes | None = None
+
+
+class RowBatch(msgspec.Struct):
+    """Decoded records of one stream, all of the same table version.
+
+    Numbers are exact: integers of any size are `int`, fractions are `decimal.Decimal` where a float would
+    not give the same digits back.
+    """
+
+    stream: str
+    rows: list[JSONObject]
+    version: int | None = None
+    time_extracted: str | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of records."""
+        return len(self.rows)
+
+
+class ArrowBatch(msgspec.Struct):
+    """Records of one stream as a table; every record has every column of it (null is null, not absent)."""
+
+    stream: str
+    table: pa.Table
+    version: int | None = None
+    time_extracted: str | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of records."""
+        return int(self.table.num_rows)
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """A SCHEMA message. `raw` is the line as the source wrote it, while nothing has changed it."""
+
+    stream: str
+    schema: JSONObject
+    key_properties: Sequence[str] | None = None
+    bookmark_properties: Sequence[str] | None = None
+    raw: bytes | None = None
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a source stands: everything that it sent before is covered by `value`.
+
+    Args:
+        source: the id of the tap group (or other source) whose position this is.
+        value: the position as the source wrote it; for a tap the JSON text of the STATE's value.
+        number: counts this source's positions up, from 1; gives them an order without looking inside.
+        withhold: streams (named as in the position) whose part of it must not be saved yet, because something
+            of theirs is still held back.
+    """
+
+    source: str
+    value: bytes
+    number: int = 0
+    withhold: frozenset[str] = frozenset()
+
+
+class ActivateVersion(msgspec.Struct, frozen=True):
+    """An ACTIVATE_VERSION message: rows of the stream with a lower version are stale."""
+
+    stream: str
+    version: int
+    raw: bytes | None = None
+
+
+class FileBatch(msgspec.Struct, frozen=True):
+    """A BATCH message: records that wait in files. `dialect` is `sdk` (manifest) or `pipelinewise` (filepath)."""
+
+    stream: str
+    dialect: str
+    files: Sequence[str]
+    format: str
+    compression: str | None
+    version: int | None
+    raw: bytes
+    count: int | None = None
+
+
+class BadRecord(msgspec.Struct, frozen=True):
+    """A record that was refused on the way. It takes its place in the order; the router takes it out.
+
+    Args:
+        stream: the stream it belongs to.
+        record: the JSON text of the record (not of the message).
+        error: why, in words for an operator.
+        stage: where it was refused: `validate`, `schema_change`, or the uuid of a transformer block.
+    """
+
+    stream: str
+    record: bytes
+    error: str
+    stage: str
+
+
+Batch: TypeAlias = RawBatch | RowBatch | ArrowBatch
+Item: TypeAlias = RawBatch | RowBatch | ArrowBatch | Schema | Position | ActivateVersion | FileBatch | BadRecord
