@@ -110,7 +110,7 @@ class ActivateVersion(msgspec.Struct, frozen=True):
 
 
 class FileBatch(msgspec.Struct, frozen=True):
-    """A BATCH message: records that wait in files. `dialect` is `sdk` (manifest) or `pipelinewise` (filepath)."""
+    """A BATCH message: records that wait in files; `dialect` is `sdk` (manifest) or `pipelinewise` (filepath)."""
 
     stream: str
     dialect: str
@@ -139,4 +139,4 @@ class BadRecord(msgspec.Struct, frozen=True):
 
 
 Batch: TypeAlias = RawBatch | RowBatch | ArrowBatch
-Item: TypeAlias = RawBatch | RowBatch | ArrowBatch | Schema | Position | ActivateVersion | FileBatch | BadRecord
+Item: TypeAlias = Batch | Schema | Position | ActivateVersion | FileBatch | BadRecord
