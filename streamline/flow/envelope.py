@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from streamline.flow.items import Buffer, RawBatch
+from streamline.flow.items import Buffer, FileBatch, RawBatch
 from streamline.flow.rawjson import Text, join_object, split_object
 
 
@@ -58,6 +58,31 @@ def rewrite(batch: RawBatch, *, stream: str | None = None, version: int | Unset 
         for part in batch.slices
     ]
     return _batch(stream or batch.stream, slices, batch.count, None)
+
+
+def rewrite_files(item: FileBatch, *, stream: str | None = None, version: int | Unset | None = UNSET) -> FileBatch:
+    """A BATCH message with another stream name or table version; every other key of it is kept.
+
+    Args:
+        item: the message.
+        stream: the new stream name; None leaves it.
+        version: the new table version, None for none; left out, it keeps its own.
+
+    Raises:
+        ValueError: its dialect knows no versions; such a batch must be expanded first.
+    """
+    if version is not UNSET and version is not None and item.dialect != "sdk":
+        raise ValueError(f"a BATCH of the {item.dialect} dialect cannot bear a version")
+    return FileBatch(
+        stream or item.stream,
+        item.dialect,
+        item.files,
+        item.format,
+        item.compression,
+        item.version if version is UNSET else version,
+        join_object(_change(split_object(item.raw), stream, version)) + b"\n",
+        item.count,
+    )
 
 
 def records(batch: RawBatch) -> Iterator[bytes]:
