@@ -1,0 +1,54 @@
+"""The state store: positions with their proof, runs, leases, dead letters, settings made by operators.
+
+Importing this package is cheap; the database modules load when a store is opened.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamline.state.store import Store
+
+__all__ = ["open_store"]
+
+
+def open_store(url: str, root: Path) -> Store:
+    """Open the state store that `url` names, creating or migrating it if need be.
+
+    Args:
+        url: `sqlite:///relative/path.db` (relative to `root`) or `sqlite:////absolute/path.db`.
+        root: the project folder.
+
+    Raises:
+        ConfigError: the URL is not understood, or the database was written by a newer Streamline or by another
+            program.
+        StreamlineError: the database cannot be opened.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme == "sqlite" and separator:
+        path = rest.removeprefix("/")
+        if not rest.startswith("/") or not path or path == ":memory:":
+            raise ConfigError(
+                f"'{url}' names no database file",
+                where="state",
+                hint="Write sqlite:///.streamline/state.db (relative to the project) or sqlite:////an/absolute/path.db.",
+            )
+        from streamline.state.sqlite import SQLiteStore
+
+        return SQLiteStore(root / path)
+    # A URL may hold a password, so only its scheme is repeated.
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise ConfigError(
+            "a state store in PostgreSQL is not supported by this version",
+            where="state",
+            hint="Use sqlite:///.streamline/state.db; pipelines that run on one machine need no more.",
+        )
+    raise ConfigError(
+        f"a state store of kind '{scheme}' is not known" if separator else "the state store's URL is not understood",
+        where="state",
+        hint="Write sqlite:///.streamline/state.db.",
+    )

@@ -1,0 +1,165 @@
+"""One SQLite connection: private files, WAL, migrations, transactions, errors that a user understands."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from streamline.errors import ConfigError, StreamlineError
+from streamline.state.migrations import APPLICATION_ID, MIGRATIONS
+
+BUSY_SECONDS = 30.0
+
+
+class Connection:
+    """A connection for one process; calls of several threads take turns.
+
+    Args:
+        path: the database file; it and a missing folder are created, readable by their owner only.
+
+    Raises:
+        ConfigError: the file belongs to another program, or a newer Streamline wrote it.
+        StreamlineError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._turn = threading.RLock()
+        self._durable = True
+        try:
+            make_private(path)
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise StreamlineError(
+                f"the state store cannot be opened: {error}",
+                where=str(path),
+                hint="Check that the folder exists, is yours to write, and has space left.",
+            ) from error
+        try:
+            with self._errors():
+                self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        with self._turn:
+            self._db.close()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for SELECTs."""
+        with self._turn, self._errors():
+            yield self._db
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction, committed at the end of the block, undone if it raises.
+
+        Args:
+            durable: wait until it is on the disk. False where a power cut may undo it: it is then still whole or
+                absent, and never lost by the death of a process.
+        """
+        with self._turn, self._errors():
+            if durable is not self._durable:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _prepare(self) -> None:
+        db = self._db
+        version = self._version()
+        if version < len(MIGRATIONS):
+            # Changing to WAL needs the file for itself and does not wait for its turn, so this does.
+            deadline = time.monotonic() + BUSY_SECONDS
+            while True:
+                try:
+                    db.execute("PRAGMA journal_mode=WAL")
+                    break
+                except sqlite3.OperationalError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
+            # Nothing is known yet that a power cut could take away.
+            with self.write(durable=False):
+                for number in range(self._version(), len(MIGRATIONS)):
+                    # executescript() would commit first.
+                    for statement in _statements(MIGRATIONS[number]):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version={number + 1}")
+                db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute("PRAGMA synchronous=FULL")
+        self._durable = True
+
+    def _version(self) -> int:
+        """How many migrations the database has had; refuses what is not ours to read."""
+        # One statement, so that it sees either nothing or all of what another process is just creating.
+        version, application, tables = self._db.execute(
+            "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master)"
+            " FROM pragma_user_version, pragma_application_id"
+        ).fetchone()
+        if application != APPLICATION_ID and (version or tables):
+            raise ConfigError(
+                "this SQLite file belongs to another program",
+                where=str(self.path),
+                hint="Name a file of its own in `state:` of streamline.yaml.",
+            )
+        if version > len(MIGRATIONS):
+            raise ConfigError(
+                f"the state store was written by a newer Streamline (its version {version}, "
+                f"this program knows {len(MIGRATIONS)})",
+                where=str(self.path),
+                hint="Upgrade Streamline, or name another file in `state:` of streamline.yaml.",
+            )
+        return int(version)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            hint = "Check the disk's free space and the file's permissions."
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                hint = "Another process holds a transaction open; see what else uses this file."
+            elif isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+                hint = "Name another file in `state:` of streamline.yaml, or restore this one from a backup."
+            raise StreamlineError(f"the state store failed: {error}", where=str(self.path), hint=hint) from error
+
+
+def make_private(path: Path) -> None:
+    """Create `path` as an empty file, mode 0600, in a folder of mode 0700; tighten what exists.
+
+    A folder that existed before keeps its mode, unless it is a project's `.streamline`: it may not be ours.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.name == ".streamline" and folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+    if pending.strip():
+        yield pending

@@ -1,0 +1,371 @@
+"""The state store in an SQLite file of the project: the default."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamline.errors import LeaseHeld, StreamlineError
+from streamline.state.connection import Connection
+from streamline.state.lease import FileLease, lock_path, try_lock, unlock
+from streamline.state.sqlite_positions import PositionTables, matching, now, storable
+from streamline.state.store import BlockRun, DeadLetter, LeaseInfo, PluginSecret, RunInfo
+
+_RUN_COLUMNS = "run_id, pipeline, status, started, finished, seconds, pid, host, summary, error"
+# How long a lease is waited for while it is unclear who holds it: the last holder has just died, or the new one has
+# not said its name yet.
+_UNCLEAR_SECONDS = 0.3
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class SQLiteStore(PositionTables):
+    """A state store in one file, with a folder `locks/` beside it.
+
+    Args:
+        path: the database file.
+
+    Raises:
+        ConfigError: it belongs to another program, or a newer Streamline wrote it.
+        StreamlineError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = Connection(path)
+        self._locks = path.parent / "locks"
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- leases
+
+    def acquire_lease(self, pipeline: str, run_id: str) -> FileLease:
+        path = lock_path(self._locks, pipeline)
+        deadline = time.monotonic() + _UNCLEAR_SECONDS
+        while True:
+            try:
+                descriptor = try_lock(path)
+            except OSError as error:
+                raise StreamlineError(
+                    f"the pipeline's lock file cannot be used: {error}",
+                    where=str(path),
+                    hint="It must be on a file system that has locks, in a folder that is yours to write.",
+                ) from error
+            if descriptor is not None:
+                break
+            holder = self._lease_row(pipeline)
+            if (holder is not None and _may_live(holder)) or time.monotonic() > deadline:
+                raise _held(pipeline, holder)
+            time.sleep(0.01)
+
+        info = LeaseInfo(pipeline=pipeline, run_id=run_id, pid=os.getpid(), host=_host(), since=now())
+        try:
+            with self._connection.write(durable=False) as db:
+                db.execute(
+                    "INSERT OR REPLACE INTO leases (pipeline, run_id, pid, host, since) VALUES (?, ?, ?, ?, ?)",
+                    (pipeline, run_id, info.pid, info.host, info.since),
+                )
+        except BaseException:
+            unlock(descriptor)
+            raise
+
+        def forget() -> None:
+            # The row only informs; a store that was closed before its lease leaves it to the next holder.
+            with suppress(StreamlineError), self._connection.write(durable=False) as db:
+                db.execute("DELETE FROM leases WHERE pipeline = ?", (pipeline,))
+
+        return FileLease(pipeline, run_id, descriptor, forget)
+
+    def lease_holder(self, pipeline: str) -> LeaseInfo | None:
+        path = lock_path(self._locks, pipeline)
+        if not path.exists():
+            return None
+        descriptor = try_lock(path)
+        if descriptor is not None:
+            unlock(descriptor)
+            return None
+        return self._lease_row(pipeline)
+
+    def _lease_row(self, pipeline: str) -> LeaseInfo | None:
+        with self._connection.read() as db:
+            row = db.execute(
+                "SELECT pipeline, run_id, pid, host, since FROM leases WHERE pipeline = ?", (pipeline,)
+            ).fetchone()
+        if row is None:
+            return None
+        return LeaseInfo(pipeline=row[0], run_id=row[1], pid=row[2], host=row[3], since=row[4])
+
+    # --- runs
+
+    def begin_run(self, run: RunInfo) -> None:
+        with self._connection.write(durable=False) as db:
+            db.execute(
+                f"INSERT INTO runs ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run.run_id,
+                    run.pipeline,
+                    run.status,
+                    run.started or now(),
+                    run.finished,
+                    run.seconds,
+                    os.getpid() if run.pid is None else run.pid,
+                    run.host or _host(),
+                    _encoder.encode(run.summary).decode(),
+                    run.error,
+                ),
+            )
+
+    def finish_run(self, run_id: str, status: str, summary: Mapping[str, Any], error: str | None = None) -> None:
+        finished = now()
+        with self._connection.write() as db:
+            row = db.execute("SELECT started FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            seconds = None
+            if row is not None and status != "killed":
+                took = datetime.fromisoformat(finished) - datetime.fromisoformat(row[0])
+                seconds = max(0.0, round(took.total_seconds(), 3))
+            db.execute(
+                "UPDATE runs SET status = ?, finished = ?, seconds = ?, summary = ?, error = ? WHERE run_id = ?",
+                (
+                    status,
+                    finished,
+                    seconds,
+                    _encoder.encode(dict(summary)).decode(),
+                    None if error is None else storable(error),
+                    run_id,
+                ),
+            )
+
+    def runs(self, pipeline: str | None = None, limit: int = 50) -> list[RunInfo]:
+        return self._runs("1 = 1" if pipeline is None else "pipeline = ?", [pipeline] if pipeline else [], limit)
+
+    def run(self, run_id: str) -> RunInfo | None:
+        found = self._runs("run_id = ?", [run_id], 1)
+        return found[0] if found else None
+
+    def unfinished_runs(self, pipeline: str) -> list[RunInfo]:
+        return self._runs("pipeline = ? AND status = 'running'", [pipeline], -1)
+
+    def _runs(self, where: str, values: list[str], limit: int) -> list[RunInfo]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                f"SELECT {_RUN_COLUMNS} FROM runs WHERE {where} ORDER BY started DESC, rowid DESC LIMIT ?",
+                (*values, limit),
+            ).fetchall()
+        return [
+            RunInfo(
+                run_id=row[0],
+                pipeline=row[1],
+                status=row[2],
+                started=row[3],
+                finished=row[4],
+                seconds=row[5],
+                pid=row[6],
+                host=row[7],
+                summary=msgspec.json.decode(row[8]),
+                error=row[9],
+            )
+            for row in rows
+        ]
+
+    def save_block_run(self, run_id: str, block: BlockRun) -> None:
+        with self._connection.write(durable=False) as db:
+            db.execute(
+                "INSERT INTO block_runs (run_id, uuid, status, seconds, attempts, results, error)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id, uuid) DO UPDATE SET status = excluded.status,"
+                " seconds = excluded.seconds, attempts = excluded.attempts, results = excluded.results,"
+                " error = excluded.error",
+                (
+                    run_id,
+                    block.uuid,
+                    block.status,
+                    block.seconds,
+                    block.attempts,
+                    _encoder.encode(block.results).decode(),
+                    None if block.error is None else storable(block.error),
+                ),
+            )
+
+    def block_runs(self, run_id: str) -> list[BlockRun]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT uuid, status, seconds, attempts, results, error FROM block_runs"
+                " WHERE run_id = ? ORDER BY rowid",
+                (run_id,),
+            ).fetchall()
+        return [
+            BlockRun(
+                uuid=row[0],
+                status=row[1],
+                seconds=row[2],
+                attempts=row[3],
+                results=msgspec.json.decode(row[4]),
+                error=row[5],
+            )
+            for row in rows
+        ]
+
+    # --- stream settings and schemas
+
+    def stream_settings(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT stream, key, value FROM stream_settings WHERE pipeline = ? AND block = ? ORDER BY id",
+                (pipeline, block),
+            ).fetchall()
+        settings: dict[str, dict[str, Any]] = {}
+        for stream, key, value in rows:
+            settings.setdefault(stream, {})[key] = msgspec.json.decode(value)
+        return settings
+
+    def set_stream_setting(self, pipeline: str, block: str, stream: str, key: str, value: Any) -> None:
+        with self._connection.write() as db:
+            # A new row, because later settings beat earlier ones.
+            db.execute(
+                "INSERT OR REPLACE INTO stream_settings (pipeline, block, stream, key, value) VALUES (?, ?, ?, ?, ?)",
+                (pipeline, block, stream, key, _encoder.encode(value).decode()),
+            )
+
+    def unset_stream_setting(self, pipeline: str, block: str, stream: str, key: str | None = None) -> int:
+        where, values = matching({"pipeline": pipeline, "block": block, "stream": stream, "key": key})
+        with self._connection.write() as db:
+            return db.execute(f"DELETE FROM stream_settings WHERE {where}", values).rowcount
+
+    def last_schemas(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT stream, schema FROM schemas WHERE pipeline = ? AND block = ?", (pipeline, block)
+            ).fetchall()
+        return {stream: msgspec.json.decode(schema) for stream, schema in rows}
+
+    def save_schema(self, pipeline: str, block: str, stream: str, schema: Mapping[str, Any]) -> None:
+        with self._connection.write(durable=False) as db:
+            db.execute(
+                "INSERT OR REPLACE INTO schemas (pipeline, block, stream, schema, time) VALUES (?, ?, ?, ?, ?)",
+                (pipeline, block, stream, _encoder.encode(dict(schema)).decode(), now()),
+            )
+
+    # --- dead letters
+
+    def dead_letters(
+        self,
+        pipeline: str,
+        *,
+        block: str | None = None,
+        stream: str | None = None,
+        ids: Sequence[int] | None = None,
+        limit: int | None = None,
+    ) -> list[DeadLetter]:
+        where, values = matching({"pipeline": pipeline, "block": block, "stream": stream})
+        parameters: list[str | int] = [*values]
+        if ids is not None:
+            where += " AND id IN (SELECT value FROM json_each(?))"
+            parameters.append(_encoder.encode(list(ids)).decode())
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT id, pipeline, block, stream, run_id, record, error, stage, time, times FROM dead_letters"
+                f" WHERE {where} ORDER BY id DESC LIMIT ?",
+                (*parameters, -1 if limit is None else limit),
+            ).fetchall()
+        return [
+            DeadLetter(
+                id=row[0],
+                pipeline=row[1],
+                block=row[2],
+                stream=row[3],
+                run_id=row[4],
+                record=row[5],
+                error=row[6],
+                stage=row[7],
+                time=row[8],
+                times=row[9],
+            )
+            for row in reversed(rows)
+        ]
+
+    def dead_letter_counts(self, pipeline: str) -> dict[tuple[str, str], int]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT block, stream, count(*) FROM dead_letters WHERE pipeline = ? GROUP BY block, stream",
+                (pipeline,),
+            ).fetchall()
+        return {(block, stream): count for block, stream, count in rows}
+
+    def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
+        with self._connection.write() as db:
+            if ids is None:
+                return db.execute("DELETE FROM dead_letters WHERE pipeline = ?", (pipeline,)).rowcount
+            return db.execute(
+                "DELETE FROM dead_letters WHERE pipeline = ? AND id IN (SELECT value FROM json_each(?))",
+                (pipeline, _encoder.encode(list(ids)).decode()),
+            ).rowcount
+
+    # --- caches and plugins' secrets
+
+    def cache_get(self, kind: str, key: str) -> str | None:
+        with self._connection.read() as db:
+            row = db.execute("SELECT value FROM cache WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        return None if row is None else str(row[0])
+
+    def cache_put(self, kind: str, key: str, value: str) -> None:
+        with self._connection.write(durable=False) as db:
+            db.execute(
+                "INSERT OR REPLACE INTO cache (kind, key, value, time) VALUES (?, ?, ?, ?)",
+                (kind, key, storable(value), now()),
+            )
+
+    def plugin_secrets(self, pipeline: str, block: str) -> dict[str, PluginSecret]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT name, value, replaces FROM plugin_secrets WHERE pipeline = ? AND block = ?", (pipeline, block)
+            ).fetchall()
+        return {name: PluginSecret(name=name, value=value, replaces=replaces) for name, value, replaces in rows}
+
+    def plugin_secret_get(self, pipeline: str, block: str, name: str) -> PluginSecret | None:
+        return self.plugin_secrets(pipeline, block).get(name)
+
+    def plugin_secret_put(self, pipeline: str, block: str, secret: PluginSecret) -> None:
+        with self._connection.write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO plugin_secrets (pipeline, block, name, value, replaces, time)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (pipeline, block, secret.name, storable(secret.value), secret.replaces, now()),
+            )
+
+
+def _host() -> str:
+    return os.uname().nodename
+
+
+def _may_live(holder: LeaseInfo) -> bool:
+    """Whether the process in the row may still be there; of other machines nothing is known."""
+    if holder.host != _host():
+        return True
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _held(pipeline: str, holder: LeaseInfo | None) -> LeaseHeld:
+    if holder is None:
+        return LeaseHeld(
+            "another process holds this pipeline's lease and has not said its name",
+            where=pipeline,
+            hint="Try again; `streamline runs list` shows what is running.",
+        )
+    return LeaseHeld(
+        f"run {holder.run_id} holds this pipeline's lease"
+        f" (process {holder.pid} on {holder.host}, since {holder.since})",
+        where=pipeline,
+        hint=f"Wait for it to end, or end it with: kill -INT {holder.pid}",
+    )

@@ -1,0 +1,387 @@
+"""The half of the SQLite store that keeps positions: bookmarks, their history and epochs, consumed overrides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError
+from streamline.state.store import Bookmark, BookmarkOverride, BookmarkSave, Cause, DeadLetter, HistoryEntry
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from streamline.state.connection import Connection
+
+# Of a stream's history these newest rows are kept, and of older ones the last of each run, up to a limit: a run that
+# goes on for months saves every second.
+HISTORY_NEWEST = 50
+HISTORY_LIMIT = 1000
+
+_KEY = "pipeline = ? AND block = ? AND stream = ?"
+_HISTORY_COLUMNS = (
+    "id, pipeline, block, stream, value, run_id, saved_at, epoch, cause, sinks, replication_method, replication_key"
+)
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def storable(text: str) -> str:
+    """`text` with lone surrogates, which have no UTF-8, as JSON escapes: the same JSON text to any reader."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+class PositionTables:
+    """Implements the methods of `Store` that concern positions."""
+
+    _connection: Connection
+
+    def bookmarks(self, pipeline: str, block: str) -> dict[str, Bookmark]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT pipeline, block, stream, value, run_id, saved_at, epoch, sinks, replication_method,"
+                " replication_key, gap FROM bookmarks"
+                " WHERE pipeline = ? AND block = ? AND value IS NOT NULL ORDER BY stream",
+                (pipeline, block),
+            ).fetchall()
+        return {
+            row[2]: Bookmark(
+                pipeline=row[0],
+                block=row[1],
+                stream=row[2],
+                value=row[3],
+                run_id=row[4],
+                saved_at=row[5],
+                epoch=row[6],
+                sinks=json.loads(row[7]),
+                replication_method=row[8],
+                replication_key=row[9],
+                gap=bool(row[10]),
+            )
+            for row in rows
+        }
+
+    def bookmark_blocks(self, pipeline: str) -> list[str]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT DISTINCT block FROM bookmarks WHERE pipeline = ? ORDER BY block", (pipeline,)
+            ).fetchall()
+        return [block for (block,) in rows]
+
+    def epochs(self, pipeline: str, block: str) -> dict[str, int]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT stream, epoch FROM bookmarks WHERE pipeline = ? AND block = ?", (pipeline, block)
+            ).fetchall()
+        return dict(rows)
+
+    def save(
+        self,
+        pipeline: str,
+        block: str,
+        run_id: str,
+        bookmarks: Sequence[BookmarkSave],
+        dead_letters: Sequence[DeadLetter] = (),
+        consumed_overrides: Sequence[BookmarkOverride] = (),
+    ) -> None:
+        with self._connection.write() as db:
+            time = now()
+            for bookmark in bookmarks:
+                _put(
+                    db,
+                    (pipeline, block, bookmark.stream),
+                    value=storable(bookmark.value),
+                    run_id=run_id,
+                    time=time,
+                    cause=bookmark.cause,
+                    proof=(
+                        json.dumps(list(bookmark.sinks)),
+                        bookmark.replication_method,
+                        bookmark.replication_key,
+                    ),
+                    gap=bookmark.gap,
+                )
+            _add_dead_letters(db, dead_letters, time)
+            db.executemany(
+                "INSERT OR IGNORE INTO consumed_overrides VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (pipeline, block, override.stream, override.column, storable(override.value), run_id, time)
+                    for override in consumed_overrides
+                ],
+            )
+
+    def set_bookmark(
+        self, pipeline: str, block: str, stream: str, value: str, *, run_id: str, cause: Cause = "set"
+    ) -> None:
+        with self._connection.write() as db:
+            _put(db, (pipeline, block, stream), value=storable(value), run_id=run_id, time=now(), cause=cause)
+
+    def reset(self, pipeline: str, block: str, streams: Sequence[str] | None = None, *, run_id: str) -> list[str]:
+        with self._connection.write() as db:
+            present = _streams_with_value(db, pipeline, block)
+            wanted = [stream for stream in present if streams is None or stream in streams]
+            _take_away(db, pipeline, block, wanted, run_id, "reset")
+        return wanted
+
+    def history(
+        self, pipeline: str, block: str | None = None, stream: str | None = None, limit: int = 50
+    ) -> list[HistoryEntry]:
+        where, values = matching({"pipeline": pipeline, "block": block, "stream": stream})
+        with self._connection.read() as db:
+            rows = db.execute(
+                f"SELECT {_HISTORY_COLUMNS} FROM bookmark_history WHERE {where} ORDER BY id DESC LIMIT ?",
+                (*values, limit),
+            ).fetchall()
+        return [_history_entry(row) for row in rows]
+
+    def rollback(
+        self,
+        pipeline: str,
+        block: str,
+        stream: str | None = None,
+        *,
+        to: int | None = None,
+        before_run: str | None = None,
+        run_id: str,
+    ) -> list[str]:
+        changed = []
+        with self._connection.write() as db:
+            where, values = matching({"pipeline": pipeline, "block": block, "stream": stream})
+            newest = _rollback_point(db, where, values, to, before_run)
+            time = now()
+            streams = db.execute(f"SELECT DISTINCT stream FROM bookmark_history WHERE {where}", values).fetchall()
+            for (name,) in streams:
+                key = (pipeline, block, name)
+                then = db.execute(
+                    "SELECT value, sinks, replication_method, replication_key FROM bookmark_history"
+                    f" WHERE {_KEY} AND id <= ? ORDER BY id DESC LIMIT 1",
+                    (*key, newest),
+                ).fetchone() or (None, "[]", None, None)
+                (value,) = db.execute(f"SELECT value FROM bookmarks WHERE {_KEY}", key).fetchone()
+                if value != then[0]:
+                    _put(db, key, value=then[0], run_id=run_id, time=time, cause="rollback", proof=then[1:])
+                    changed.append(name)
+        return sorted(changed)
+
+    def import_state(
+        self, pipeline: str, block: str, bookmarks: Sequence[BookmarkSave], *, run_id: str, replace: bool = False
+    ) -> list[str]:
+        with self._connection.write() as db:
+            before: dict[str, str | None] = dict(
+                db.execute("SELECT stream, value FROM bookmarks WHERE pipeline = ? AND block = ?", (pipeline, block))
+            )
+            time = now()
+            after = {bookmark.stream: storable(bookmark.value) for bookmark in bookmarks}
+            for bookmark in bookmarks:
+                proof = (json.dumps(list(bookmark.sinks)), bookmark.replication_method, bookmark.replication_key)
+                _put(
+                    db,
+                    (pipeline, block, bookmark.stream),
+                    value=after[bookmark.stream],
+                    run_id=run_id,
+                    time=time,
+                    cause="import",
+                    proof=proof,
+                    gap=bookmark.gap,
+                )
+            changed = {stream for stream, value in after.items() if before.get(stream) != value}
+            if replace:
+                others = [stream for stream, value in before.items() if value is not None and stream not in after]
+                _take_away(db, pipeline, block, others, run_id, "import")
+                changed.update(others)
+        return sorted(changed)
+
+    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
+        with self._connection.write() as db:
+            db.executemany(
+                f"UPDATE bookmarks SET gap = 1 WHERE {_KEY} AND value IS NOT NULL",
+                [(pipeline, block, stream) for stream in streams],
+            )
+
+    def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                'SELECT stream, "column", value FROM consumed_overrides WHERE pipeline = ? AND block = ?',
+                (pipeline, block),
+            ).fetchall()
+        return {BookmarkOverride(*row) for row in rows}
+
+
+def _put(
+    db: sqlite3.Connection,
+    key: tuple[str, str, str],
+    *,
+    value: str | None,
+    run_id: str,
+    time: str,
+    cause: Cause,
+    proof: tuple[str, str | None, str | None] | None = None,
+    gap: bool | None = None,
+) -> None:
+    """Replace a stream's bookmark, and write history if that changes anything.
+
+    Args:
+        value: JSON text; None takes the bookmark away.
+        proof: sinks (JSON), replication method and key; None keeps what is there.
+        gap: None keeps what is there.
+    """
+    old = db.execute(
+        "SELECT value, epoch, run_id, cause, gap, changes, sinks, replication_method, replication_key"
+        f" FROM bookmarks WHERE {_KEY}",
+        key,
+    ).fetchone()
+    if old is None:
+        epoch, old_gap, changes = 0, 0, 0
+        old_proof: tuple[str, str | None, str | None] = ("[]", None, None)
+    else:
+        epoch, old_gap, changes = old[1], old[4], old[5]
+        old_proof = old[6:]
+    if proof is None:
+        proof = old_proof
+    # A run that names its cause in every save raises the epoch with the first.
+    if cause != "run" and (old is None or (run_id, cause) != (old[2], old[3])):
+        epoch += 1
+    if old is None or (value, epoch) != (old[0], old[1]):
+        changes += 1
+        db.execute(
+            f"INSERT INTO bookmark_history ({_HISTORY_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*key, value, run_id, time, epoch, cause, *proof),
+        )
+    elif proof != old_proof:
+        # The same value, now proven by others: no change that anybody would want to roll back.
+        db.execute(
+            "UPDATE bookmark_history SET sinks = ?, replication_method = ?, replication_key = ?"
+            f" WHERE id = (SELECT max(id) FROM bookmark_history WHERE {_KEY})",
+            (*proof, *key),
+        )
+    db.execute(
+        "INSERT OR REPLACE INTO bookmarks (pipeline, block, stream, value, run_id, saved_at, epoch, cause, sinks,"
+        " replication_method, replication_key, gap, changes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*key, value, run_id, time, epoch, cause, *proof, old_gap if gap is None else gap, changes),
+    )
+    if changes % HISTORY_NEWEST == 0:
+        _prune(db, key)
+
+
+def _prune(db: sqlite3.Connection, key: tuple[str, str, str]) -> None:
+    db.execute(
+        "DELETE FROM bookmark_history WHERE id IN (SELECT id FROM ("
+        " SELECT id, row_number() OVER (ORDER BY id DESC) AS age,"
+        " row_number() OVER (PARTITION BY run_id ORDER BY id DESC) AS age_in_run"
+        f" FROM bookmark_history WHERE {_KEY}) WHERE age > ? AND (age_in_run > 1 OR age > ?))",
+        (*key, HISTORY_NEWEST, HISTORY_LIMIT),
+    )
+
+
+def _take_away(
+    db: sqlite3.Connection, pipeline: str, block: str, streams: Iterable[str], run_id: str, cause: Cause
+) -> None:
+    time = now()
+    for stream in streams:
+        _put(
+            db,
+            (pipeline, block, stream),
+            value=None,
+            run_id=run_id,
+            time=time,
+            cause=cause,
+            proof=("[]", None, None),
+            gap=False,
+        )
+
+
+def _streams_with_value(db: sqlite3.Connection, pipeline: str, block: str) -> list[str]:
+    rows = db.execute(
+        "SELECT stream FROM bookmarks WHERE pipeline = ? AND block = ? AND value IS NOT NULL ORDER BY stream",
+        (pipeline, block),
+    ).fetchall()
+    return [stream for (stream,) in rows]
+
+
+def _rollback_point(
+    db: sqlite3.Connection, where: str, values: list[str], to: int | None, before_run: str | None
+) -> int:
+    """The newest history entry that a rollback leaves standing."""
+    if to is not None:
+        if db.execute(f"SELECT 1 FROM bookmark_history WHERE {where} AND id = ?", (*values, to)).fetchone() is None:
+            raise ConfigError(
+                f"the history has no entry {to} there", hint="`streamline state history` lists the entries."
+            )
+        return to
+    if before_run is None:
+        newest = db.execute(
+            f"SELECT run_id FROM bookmark_history WHERE {where} ORDER BY id DESC LIMIT 1", values
+        ).fetchone()
+        if newest is None:
+            raise ConfigError("there is no history to roll back", hint="No run has saved a position yet.")
+        (before_run,) = newest
+    (first,) = db.execute(
+        f"SELECT min(id) FROM bookmark_history WHERE {where} AND run_id = ?", (*values, before_run)
+    ).fetchone()
+    if first is None:
+        raise ConfigError(
+            f"the history has no change by run '{before_run}'", hint="`streamline state history` lists the runs."
+        )
+    return int(first) - 1
+
+
+def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], time: str) -> None:
+    if not letters:
+        return
+    import hashlib
+
+    rows = []
+    for letter in letters:
+        record = storable(letter.record)
+        rows.append(
+            (
+                letter.pipeline,
+                letter.block,
+                letter.stream,
+                letter.stage,
+                hashlib.sha256(record.encode()).digest(),
+                record,
+                storable(letter.error),
+                letter.run_id,
+                letter.time or time,
+            )
+        )
+    db.executemany(
+        "INSERT INTO dead_letters (pipeline, block, stream, stage, digest, record, error, run_id, time)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (pipeline, block, stream, stage, digest) DO UPDATE SET"
+        " error = excluded.error, run_id = excluded.run_id, time = excluded.time, times = times + 1",
+        rows,
+    )
+
+
+def _history_entry(row: tuple[Any, ...]) -> HistoryEntry:
+    return HistoryEntry(
+        id=row[0],
+        pipeline=row[1],
+        block=row[2],
+        stream=row[3],
+        value=row[4],
+        run_id=row[5],
+        saved_at=row[6],
+        epoch=row[7],
+        cause=row[8],
+        sinks=json.loads(row[9]),
+        replication_method=row[10],
+        replication_key=row[11],
+    )
+
+
+def matching(columns: dict[str, str | None]) -> tuple[str, list[str]]:
+    """A WHERE clause for those that are given. Column names come from this package, never from outside."""
+    given = {name: value for name, value in columns.items() if value is not None}
+    return " AND ".join(f"{name} = ?" for name in given), list(given.values())

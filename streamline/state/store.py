@@ -1,0 +1,410 @@
+"""What the engine asks of a state store, whatever database is behind it.
+
+All methods block, and may be called from any thread, one call at a time. Every writing method is one transaction:
+it has happened whole and durably when it returns, or not at all. Times are ISO 8601 in UTC, with milliseconds.
+
+A *bookmark* is one stream's part of a source's position. It is replaced whole, never merged, and its JSON text is
+kept exactly as the tap wrote it; what the engine knows about it stands beside it. The row of stream `*` holds what
+stands outside the `bookmarks` of a Singer state, or the whole state if it has another shape.
+
+A bookmark's *epoch* goes up whenever something else than the ordinary progress of runs moved it: set, edit, reset,
+rollback, import, a full refresh, a bookmark override. Targets that keep positions in their own transactions win over
+the store only in the same epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+import msgspec
+
+REST = "*"
+"""The stream name of the row that holds what stands outside `bookmarks`."""
+
+Cause: TypeAlias = Literal["run", "full-refresh", "override", "set", "edit", "reset", "rollback", "import"]
+"""Why a bookmark changed. Every cause but `run` raises the epoch."""
+
+
+class Bookmark(msgspec.Struct, kw_only=True):
+    """One stream's saved position.
+
+    Args:
+        value: JSON text of the bookmark, as the tap wrote it.
+        sinks: uuids of the destination blocks that proved it. Empty: an operator set it, who vouches for all.
+        replication_method, replication_key: what the stream was read with; None: not known (set by an operator).
+        gap: the log that the stream shares with others was confirmed past this position while the stream was left
+            out of the run, so what lies between can no longer be read.
+    """
+
+    pipeline: str
+    block: str
+    stream: str
+    value: str
+    run_id: str
+    saved_at: str
+    epoch: int
+    sinks: list[str] = []
+    replication_method: str | None = None
+    replication_key: str | None = None
+    gap: bool = False
+
+
+class BookmarkSave(msgspec.Struct, kw_only=True):
+    """A stream's new position, to replace the old one whole.
+
+    Args:
+        cause: `full-refresh` or `override` raise the epoch, once as long as a run goes on naming them.
+        gap: for imports; a position that a run has proven has none.
+    """
+
+    stream: str
+    value: str
+    sinks: Sequence[str] = ()
+    replication_method: str | None = None
+    replication_key: str | None = None
+    cause: Cause = "run"
+    gap: bool = False
+
+
+class HistoryEntry(msgspec.Struct, kw_only=True):
+    """A value that a stream's bookmark had. `value` is None where the bookmark was taken away."""
+
+    id: int
+    pipeline: str
+    block: str
+    stream: str
+    value: str | None
+    run_id: str
+    saved_at: str
+    epoch: int
+    cause: str
+    sinks: list[str] = []
+    replication_method: str | None = None
+    replication_key: str | None = None
+
+
+class BookmarkOverride(msgspec.Struct, frozen=True):
+    """One value of a stored `__bookmark_values__`; it counts once. `value` is its JSON text, sorted keys."""
+
+    stream: str
+    column: str
+    value: str
+
+
+class DeadLetter(msgspec.Struct, kw_only=True):
+    """A record that was refused on the way. The same record at the same stage of a block and stream is kept once.
+
+    Args:
+        record: the JSON text of the record.
+        stage: `validate`, `schema_change`, or the uuid of the block that refused it.
+        time, run_id, error: of the last time it was refused.
+        times: how often it was refused.
+        id: given by the store.
+    """
+
+    pipeline: str
+    block: str
+    stream: str
+    run_id: str
+    record: str
+    error: str
+    stage: str
+    time: str = ""
+    times: int = 1
+    id: int = 0
+
+
+class RunInfo(msgspec.Struct, kw_only=True):
+    """One run of a pipeline.
+
+    Args:
+        status: running, completed, failed, cancelled, killed (found dead by a later run) …
+        seconds: how long it took; None while it runs, and for a killed run, whose end nobody saw.
+        summary: what the run has to say for itself (records per stream …); JSON values.
+    """
+
+    run_id: str
+    pipeline: str
+    status: str = "running"
+    started: str = ""
+    finished: str | None = None
+    seconds: float | None = None
+    pid: int | None = None
+    host: str | None = None
+    summary: dict[str, Any] = {}
+    error: str | None = None
+
+
+class BlockRun(msgspec.Struct, kw_only=True):
+    """What became of one block in a run. `results` are JSON values (for instance dbt's nodes)."""
+
+    uuid: str
+    status: str
+    seconds: float | None = None
+    attempts: int = 1
+    results: list[Any] = []
+    error: str | None = None
+
+
+class PluginSecret(msgspec.Struct, kw_only=True):
+    """A config value that a plugin replaced during a run (a rotated token).
+
+    Args:
+        value: its JSON text.
+        replaces: whatever the caller needs to know the configured value by that it took the place of (a hash), so
+            that a value changed in the configuration afterwards wins again.
+    """
+
+    name: str
+    value: str
+    replaces: str
+
+
+class LeaseInfo(msgspec.Struct, kw_only=True):
+    """Who holds a pipeline's lease, as far as is known."""
+
+    pipeline: str
+    run_id: str
+    pid: int
+    host: str
+    since: str
+
+
+class Lease(Protocol):
+    """The right to run a pipeline and to write its positions. Use as a context manager, or `release` it."""
+
+    pipeline: str
+    run_id: str
+    renew_every: float | None
+    """Seconds after which `renew` must be called again; None: the lease lasts as long as the process."""
+
+    def renew(self) -> None:
+        """Keep the lease.
+
+        Raises:
+            LeaseHeld: it was lost; stop writing to sinks.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give it back; again is harmless."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Store(Protocol):
+    """The state store. Methods raise StreamlineError when the database cannot be used (full, locked, gone)."""
+
+    def close(self) -> None:
+        """Close the database; again is harmless."""
+        ...
+
+    # --- leases and runs
+
+    def acquire_lease(self, pipeline: str, run_id: str) -> Lease:
+        """Become the only one who runs `pipeline` or changes its positions.
+
+        Raises:
+            LeaseHeld: somebody else is; the message names the run, its process and since when.
+        """
+        ...
+
+    def lease_holder(self, pipeline: str) -> LeaseInfo | None:
+        """Who holds the lease now; None if nobody does."""
+        ...
+
+    def begin_run(self, run: RunInfo) -> None:
+        """Record a run that begins. `started`, `pid` and `host` are filled in where they are empty."""
+        ...
+
+    def finish_run(self, run_id: str, status: str, summary: Mapping[str, Any], error: str | None = None) -> None:
+        """Record how a run ended."""
+        ...
+
+    def runs(self, pipeline: str | None = None, limit: int = 50) -> list[RunInfo]:
+        """Runs, the newest first."""
+        ...
+
+    def run(self, run_id: str) -> RunInfo | None:
+        """One run, or None."""
+        ...
+
+    def unfinished_runs(self, pipeline: str) -> list[RunInfo]:
+        """Runs that never ended. Whoever holds the lease knows that they were killed, itself excepted."""
+        ...
+
+    def save_block_run(self, run_id: str, block: BlockRun) -> None:
+        """Record what became of a block; replaces what the run said about it before."""
+        ...
+
+    def block_runs(self, run_id: str) -> list[BlockRun]:
+        """A run's blocks, in the order in which they were first recorded."""
+        ...
+
+    # --- positions
+
+    def bookmarks(self, pipeline: str, block: str) -> dict[str, Bookmark]:
+        """A source block's bookmarks by stream."""
+        ...
+
+    def bookmark_blocks(self, pipeline: str) -> list[str]:
+        """The blocks of a pipeline that have bookmarks or have had some."""
+        ...
+
+    def epochs(self, pipeline: str, block: str) -> dict[str, int]:
+        """Epochs by stream, those included whose bookmark was reset."""
+        ...
+
+    def save(
+        self,
+        pipeline: str,
+        block: str,
+        run_id: str,
+        bookmarks: Sequence[BookmarkSave],
+        dead_letters: Sequence[DeadLetter] = (),
+        consumed_overrides: Sequence[BookmarkOverride] = (),
+    ) -> None:
+        """Save proven positions and, in the same transaction, the dead letters before them and the overrides that
+        have had their effect. Streams that are not named keep their bookmarks.
+        """
+        ...
+
+    def set_bookmark(
+        self, pipeline: str, block: str, stream: str, value: str, *, run_id: str, cause: Cause = "set"
+    ) -> None:
+        """An operator's value for a stream. Keeps the sinks, replication settings and gap mark that it had."""
+        ...
+
+    def reset(self, pipeline: str, block: str, streams: Sequence[str] | None = None, *, run_id: str) -> list[str]:
+        """Forget positions (of all streams without `streams`), so that the next run reads everything again.
+
+        Returns:
+            the streams that had one.
+        """
+        ...
+
+    def history(
+        self, pipeline: str, block: str | None = None, stream: str | None = None, limit: int = 50
+    ) -> list[HistoryEntry]:
+        """Values that bookmarks had, the newest first.
+
+        Kept are a stream's last values and, of older ones, the last of each run.
+        """
+        ...
+
+    def rollback(
+        self,
+        pipeline: str,
+        block: str,
+        stream: str | None = None,
+        *,
+        to: int | None = None,
+        before_run: str | None = None,
+        run_id: str,
+    ) -> list[str]:
+        """Put bookmarks back to what they were; this is itself a change that can be rolled back.
+
+        Args:
+            stream: only this one; None: all of the block.
+            to: the id of a history entry: as it was right after that change.
+            before_run: a run id: as it was before that run (or operator's change) first moved it.
+                With neither: before the run that moved one of them last.
+
+        Returns:
+            the streams whose bookmark changed.
+
+        Raises:
+            ConfigError: there is no such entry or run in the history.
+        """
+        ...
+
+    def import_state(
+        self, pipeline: str, block: str, bookmarks: Sequence[BookmarkSave], *, run_id: str, replace: bool = False
+    ) -> list[str]:
+        """Take over bookmarks from elsewhere. With `replace`, streams that are not named lose theirs.
+
+        Returns:
+            the streams whose bookmark changed.
+        """
+        ...
+
+    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
+        """Mark bookmarks that can no longer be continued from. Streams without a bookmark need no mark."""
+        ...
+
+    def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
+        """Stored overrides that have had their effect."""
+        ...
+
+    # --- stream settings and schemas
+
+    def stream_settings(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
+        """Settings made by operators: {stream or glob: {key: value}}, in the order in which they were made."""
+        ...
+
+    def set_stream_setting(self, pipeline: str, block: str, stream: str, key: str, value: Any) -> None:
+        """Set one key. `value` is made of JSON values."""
+        ...
+
+    def unset_stream_setting(self, pipeline: str, block: str, stream: str, key: str | None = None) -> int:
+        """Take back one key, or all of a stream's; returns how many there were."""
+        ...
+
+    def last_schemas(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
+        """The schema that each stream was last loaded with."""
+        ...
+
+    def save_schema(self, pipeline: str, block: str, stream: str, schema: Mapping[str, Any]) -> None:
+        """Remember a stream's schema."""
+        ...
+
+    # --- dead letters
+
+    def dead_letters(
+        self,
+        pipeline: str,
+        *,
+        block: str | None = None,
+        stream: str | None = None,
+        ids: Sequence[int] | None = None,
+        limit: int | None = None,
+    ) -> list[DeadLetter]:
+        """Dead letters, the oldest first; with `limit` the newest of them."""
+        ...
+
+    def dead_letter_counts(self, pipeline: str) -> dict[tuple[str, str], int]:
+        """How many there are: {(block, stream): count}."""
+        ...
+
+    def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
+        """Delete some, or all of a pipeline; returns how many there were."""
+        ...
+
+    # --- caches and plugins' secrets
+
+    def cache_get(self, kind: str, key: str) -> str | None:
+        """What was put there, or None. Kinds: `discovery`, `capabilities` …"""
+        ...
+
+    def cache_put(self, kind: str, key: str, value: str) -> None:
+        """Keep something that can be found out again; losing it is harmless."""
+        ...
+
+    def plugin_secrets(self, pipeline: str, block: str) -> dict[str, PluginSecret]:
+        """What the plugin of a block wrote back into its config, by name of the config's key."""
+        ...
+
+    def plugin_secret_get(self, pipeline: str, block: str, name: str) -> PluginSecret | None:
+        """One of them, or None."""
+        ...
+
+    def plugin_secret_put(self, pipeline: str, block: str, secret: PluginSecret) -> None:
+        """Keep, or replace, one of them."""
+        ...
