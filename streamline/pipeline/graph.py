@@ -1,0 +1,86 @@
+"""Order and reach in a graph of blocks, given as each block's upstream blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+Upstream = Mapping[str, Sequence[str]]
+
+
+def find_cycle(upstream: Upstream) -> list[str] | None:
+    """The blocks of one cycle in the direction of the data, the first repeated at the end; None if there is none."""
+    done: set[str] = set()
+    for start in upstream:
+        if start in done:
+            continue
+        # Depth first without recursion: a pipeline may be a chain of thousands of blocks.
+        trail: list[str] = []
+        on_trail: set[str] = set()
+        stack: list[tuple[str, int]] = [(start, 0)]
+        while stack:
+            node, index = stack.pop()
+            if index == 0:
+                if node in done:
+                    continue
+                if node in on_trail:
+                    return [*reversed(trail[trail.index(node) :]), trail[-1]]
+                trail.append(node)
+                on_trail.add(node)
+            parents = upstream.get(node, ())
+            if index < len(parents):
+                stack.append((node, index + 1))
+                stack.append((parents[index], 0))
+            else:
+                done.add(node)
+                on_trail.discard(node)
+                trail.pop()
+    return None
+
+
+def topological_order(upstream: Upstream) -> list[str]:
+    """Every block after all of its upstream blocks; among equals in the given order.
+
+    Raises:
+        ValueError: there is a cycle.
+    """
+    waiting = {node: len(set(parents)) for node, parents in upstream.items()}
+    children = downstream_of(upstream)
+    order: list[str] = []
+    ready = [node for node, count in waiting.items() if count == 0]
+    place = {node: index for index, node in enumerate(upstream)}
+    import heapq
+
+    heap = [place[node] for node in ready]
+    names = list(upstream)
+    heapq.heapify(heap)
+    while heap:
+        node = names[heapq.heappop(heap)]
+        order.append(node)
+        for child in children[node]:
+            waiting[child] -= 1
+            if waiting[child] == 0:
+                heapq.heappush(heap, place[child])
+    if len(order) != len(waiting):
+        raise ValueError("the graph has a cycle")
+    return order
+
+
+def downstream_of(upstream: Upstream) -> dict[str, list[str]]:
+    """Each block's downstream blocks, in the given order."""
+    children: dict[str, list[str]] = {node: [] for node in upstream}
+    for node, parents in upstream.items():
+        for parent in dict.fromkeys(parents):
+            children[parent].append(node)
+    return children
+
+
+def reachable(start: Iterable[str], edges: Mapping[str, Sequence[str]]) -> set[str]:
+    """What can be reached from `start` along `edges`, `start` itself not counted unless it is reached."""
+    found: set[str] = set()
+    stack = [child for node in start for child in edges.get(node, ())]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack.extend(edges.get(node, ()))
+    return found

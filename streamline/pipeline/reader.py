@@ -1,0 +1,295 @@
+"""Reads a pipeline's metadata.yaml into its model, and says what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.errors import ConfigError
+from streamline.pipeline.graph import downstream_of, find_cycle
+from streamline.pipeline.model import FOLDERS, SUFFIXES, TYPE_NAMES, Block, PipelineModel, RetryConfig
+from streamline.project.nearest import suggestion, words
+from streamline.project.yamlfile import PathKey, YamlFile, kind_of
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+
+# Blocks of the reference product's notebook that never run.
+_IDLE_TYPES = words("markdown scratchpad chart extension global_data_product hook group")
+
+_PIPELINE_KEYS = words(
+    "blocks name uuid description tags created_at type variables retry_config concurrency_config callbacks "
+    "conditionals data_integration dynamic_blocks delivery checkpoint_interval on_error dead_letter startup_timeout "
+    "instances "
+    # The reference product's own, which mean nothing here or not yet.
+    "widgets extensions executor_type executor_config executor_count notification_config cache_block_output_in_memory "
+    "run_pipeline_in_one_process settings spark_config variables_dir remote_variables_dir execution_framework "
+    "updated_at state_store_config repo_path"
+)
+_BLOCK_KEYS = words(
+    "uuid name type language upstream_blocks downstream_blocks configuration executor_type retry_config timeout "
+    "status color content executor_config extension_uuid groups has_callback replicated_block "
+    "all_upstream_blocks_executed file_source"
+)
+_READ_KEYS = words(
+    "uuid name type language upstream_blocks downstream_blocks configuration executor_type timeout content"
+)
+
+
+class Reader:
+    def __init__(self, project: Project, uuid: str, folder: Path, yaml: YamlFile) -> None:
+        self.project = project
+        self.uuid = uuid
+        self.folder = folder
+        self.yaml = yaml
+        self.data = yaml.mapping()
+        self.unknown: list[str] = []
+
+    def read(self) -> PipelineModel:
+        data = self.data
+        kind = TYPE_NAMES.get(str(data.get("type") or "python"))
+        if kind is None:
+            raise self.error(
+                f"unknown pipeline type '{data['type']}'", ("type",), suggestion(str(data["type"]), TYPE_NAMES)
+            )
+        self.unknown += [key for key in data if key not in _PIPELINE_KEYS]
+        retry = self.retry_config(data.get("retry_config"), ("retry_config",))
+        blocks = self.blocks("blocks", retry)
+        self.connect(blocks)
+        callbacks = self.blocks("callbacks", None)
+        conditionals = self.blocks("conditionals", None)
+        for watcher in (*callbacks.values(), *conditionals.values()):
+            for index, name in enumerate(watcher.upstream):
+                self.known_block(blocks, name, (*watcher.path, "upstream_blocks", index))
+            watcher.downstream = []
+        warnings = []
+        if self.unknown:
+            names = ", ".join(dict.fromkeys(self.unknown))
+            warnings.append(f"{self.yaml.shown}: keys that mean nothing here are kept: {names}")
+        tags = data.get("tags") or []
+        return PipelineModel(
+            uuid=self.uuid,
+            name=str(data.get("name") or self.uuid),
+            type=kind,
+            blocks=blocks,
+            callbacks=callbacks,
+            conditionals=conditionals,
+            variables=self.yaml.mapping(("variables",)),
+            retry_config=retry,
+            data_integration=self.yaml.mapping(("data_integration",)),
+            description=str(data["description"]) if data.get("description") is not None else None,
+            tags=[str(tag) for tag in tags] if isinstance(tags, list) else [str(tags)],
+            created_at=str(data["created_at"]) if data.get("created_at") is not None else None,
+            options={key: value for key, value in data.items() if key in _PIPELINE_KEYS and value is not None},
+            extra={key: value for key, value in data.items() if key not in _PIPELINE_KEYS},
+            path=self.folder,
+            yaml=self.yaml,
+            warnings=warnings,
+        )
+
+    def blocks(self, key: str, retry: RetryConfig | None) -> dict[str, Block]:
+        entries = self.data.get(key) or []
+        if not isinstance(entries, list):
+            raise self.error(f"{key} must be a list, not {kind_of(entries)}", (key,))
+        blocks: dict[str, Block] = {}
+        for index, entry in enumerate(entries):
+            path: tuple[PathKey, ...] = (key, index)
+            if not isinstance(entry, dict):
+                raise self.error(f"{key}[{index}] must be a mapping with a uuid, not {kind_of(entry)}", path)
+            uuid = self.block_uuid(entry, path)
+            if uuid in blocks:
+                first = self.yaml.where(blocks[uuid].path)
+                raise self.error(
+                    f"the block '{uuid}' is listed twice, first at {first}", path, "a uuid names one block"
+                )
+            block = self.block(entry, uuid, path, retry, of_type=key.removesuffix("s") if key != "blocks" else None)
+            if block is not None:
+                blocks[uuid] = block
+        return blocks
+
+    def block_uuid(self, entry: dict[str, Any], path: tuple[PathKey, ...]) -> str:
+        uuid = entry.get("uuid") or entry.get("name")
+        if uuid is None or uuid == "":
+            raise self.error("a block has no uuid", path, "add `uuid: NAME`, where NAME is its file without the ending")
+        if not isinstance(uuid, str):
+            raise self.error(f"a block's uuid must be text, not {kind_of(uuid)}", (*path, "uuid"), "put it in quotes")
+        if ".." in uuid.split("/") or uuid.startswith("/") or "\\" in uuid or "\0" in uuid:
+            raise self.error(f"the uuid '{uuid}' leads out of the project", (*path, "uuid"), "use a plain name")
+        return uuid
+
+    def block(
+        self,
+        entry: dict[str, Any],
+        uuid: str,
+        path: tuple[PathKey, ...],
+        retry: RetryConfig | None,
+        of_type: str | None,
+    ) -> Block | None:
+        kind = entry.get("type") or of_type
+        if kind in _IDLE_TYPES:
+            return None
+        if kind is None:
+            raise self.error(f"the block '{uuid}' has no type", path, f"one of: {', '.join(FOLDERS)}")
+        if kind not in FOLDERS:
+            raise self.error(
+                f"unknown block type '{kind}'", (*path, "type"), suggestion(str(kind), FOLDERS, what="types")
+            )
+        self.unknown += [key for key in entry if key not in _BLOCK_KEYS]
+        configuration = entry.get("configuration") or {}
+        if not isinstance(configuration, dict):
+            raise self.error(f"configuration must be a mapping, not {kind_of(configuration)}", (*path, "configuration"))
+        content = entry.get("content")
+        language, file = self.file(entry, uuid, str(kind), configuration, path)
+        own_retry = self.retry_config(entry.get("retry_config"), (*path, "retry_config"))
+        return Block(
+            uuid=uuid,
+            type=str(kind),
+            language=language,
+            upstream=self.names(entry, "upstream_blocks", path),
+            downstream=self.names(entry, "downstream_blocks", path),
+            configuration=configuration,
+            retry_config=own_retry if own_retry is not None else retry,
+            timeout=self.seconds(entry.get("timeout"), (*path, "timeout")),
+            file=file,
+            content=content if isinstance(content, str) and file is None else None,
+            name=str(entry.get("name") or uuid),
+            executor_type=str(entry["executor_type"]) if entry.get("executor_type") else None,
+            extra={key: value for key, value in entry.items() if key not in _READ_KEYS},
+            path=path,
+        )
+
+    def file(
+        self, entry: dict[str, Any], uuid: str, kind: str, configuration: dict[str, Any], path: tuple[PathKey, ...]
+    ) -> tuple[str, Path | None]:
+        """The block's language and its file."""
+        language = entry.get("language")
+        if language is not None and str(language).lower() not in SUFFIXES:
+            raise self.error(f"unknown language '{language}'", (*path, "language"), suggestion(str(language), SUFFIXES))
+        given = str(language).lower() if language is not None else None
+        source = entry.get("file_source")
+        named = configuration.get("file_path") or (source.get("path") if isinstance(source, dict) else None)
+        if isinstance(named, str) and named and "{{" not in named:
+            return self.named_file(named, given, path)
+        stem = entry.get("replicated_block") or uuid
+        folders = [self.project.root / FOLDERS[kind]]
+        if kind == "dbt":
+            folders.append(self.project.root / "dbt")
+        candidates = [
+            (one, folder / f"{stem}{suffix}")
+            for one, suffixes in SUFFIXES.items()
+            for folder in folders
+            for suffix in suffixes
+        ]
+        # Without `language` it is python; where only another file is there, that one is meant.
+        wanted = [(one, file) for one, file in candidates if one == (given or "python")]
+        for one, file in [*wanted, *([] if given else candidates)]:
+            if file.is_file():
+                return one, file
+        if entry.get("content") or isinstance(named, str):
+            return given or "python", None
+        expected = wanted[0][1]
+        others = [file for _, file in candidates if file.is_file()]
+        if others:
+            found = self.project.shown(others[0])
+            hint = f"there is {found}: say `language: {next(one for one, file in candidates if file == others[0])}`"
+        else:
+            stems = [one.stem for one in folders[0].glob("*.*")] if folders[0].is_dir() else []
+            hint = f"write it, or {suggestion(str(stem), stems, what='files there')}"
+        raise self.error(f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing", path, hint)
+
+    def named_file(self, named: str, language: str | None, path: tuple[PathKey, ...]) -> tuple[str, Path]:
+        root = self.project.root
+        # The reference product names files from the project's parent as well.
+        for candidate in (root / named, root.parent / named):
+            if candidate.is_file():
+                by_suffix = {suffix: one for one, suffixes in SUFFIXES.items() for suffix in suffixes}
+                return language or by_suffix.get(candidate.suffix, "python"), candidate
+        raise self.error(
+            f"the file {named} is missing", (*path, "configuration", "file_path"), "a path from the project's folder"
+        )
+
+    def connect(self, blocks: dict[str, Block]) -> None:
+        """Make upstream and downstream say the same, and see that they can."""
+        upstream_given, downstream_given = {}, {}
+        for uuid, block in blocks.items():
+            entry = self.data["blocks"][block.path[1]]
+            upstream_given[uuid] = entry.get("upstream_blocks") is not None
+            downstream_given[uuid] = entry.get("downstream_blocks") is not None
+            for key, names in (("upstream_blocks", block.upstream), ("downstream_blocks", block.downstream)):
+                for index, name in enumerate(names):
+                    self.known_block(blocks, name, (*block.path, key, index))
+        for uuid, block in blocks.items():
+            for index, name in enumerate(block.downstream):
+                if upstream_given[name] and uuid not in blocks[name].upstream:
+                    raise self.error(
+                        f"'{uuid}' has '{name}' in downstream_blocks, but the upstream_blocks of '{name}' are "
+                        f"{blocks[name].upstream}",
+                        (*block.path, "downstream_blocks", index),
+                        "either of the two lists is enough; where both stand, they must agree",
+                    )
+            for index, name in enumerate(block.upstream):
+                if downstream_given[name] and uuid not in blocks[name].downstream:
+                    raise self.error(
+                        f"'{uuid}' has '{name}' in upstream_blocks, but the downstream_blocks of '{name}' are "
+                        f"{blocks[name].downstream}",
+                        (*block.path, "upstream_blocks", index),
+                        "either of the two lists is enough; where both stand, they must agree",
+                    )
+        for uuid, block in blocks.items():
+            for name in block.downstream:
+                if uuid not in blocks[name].upstream:
+                    blocks[name].upstream.append(uuid)
+        upstream = {uuid: block.upstream for uuid, block in blocks.items()}
+        cycle = find_cycle(upstream)
+        if cycle is not None:
+            raise self.error(
+                f"the blocks go round in a circle: {' → '.join(cycle)}", blocks[cycle[0]].path, "cut it somewhere"
+            )
+        for uuid, children in downstream_of(upstream).items():
+            blocks[uuid].downstream = children
+
+    def known_block(self, blocks: dict[str, Block], name: str, path: tuple[PathKey, ...]) -> None:
+        if name not in blocks:
+            raise self.error(
+                f"there is no block '{name}' in this pipeline", path, suggestion(name, blocks, what="blocks")
+            )
+
+    def names(self, entry: dict[str, Any], key: str, path: tuple[PathKey, ...]) -> list[str]:
+        value = entry.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self.error(f"{key} must be a list of uuids, not {kind_of(value)}", (*path, key))
+        if len(set(value)) != len(value):
+            twice = next(one for one in value if value.count(one) > 1)
+            raise self.error(f"'{twice}' stands twice in {key}", (*path, key))
+        return list(value)
+
+    def seconds(self, value: object, path: tuple[PathKey, ...]) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise self.error(f"timeout must be a number of seconds, not {kind_of(value)}", path)
+        return float(value)
+
+    def retry_config(self, value: object, path: tuple[PathKey, ...]) -> RetryConfig | None:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.error(f"retry_config must be a mapping, not {kind_of(value)}", path)
+        known = {key: one for key, one in value.items() if key in RetryConfig.__struct_fields__ and one is not None}
+        self.unknown += [f"retry_config.{key}" for key in value if key not in RetryConfig.__struct_fields__]
+        try:
+            result = msgspec.convert(known, RetryConfig)
+        except msgspec.ValidationError as error:
+            hint = "retries, delay, max_delay (seconds), exponential_backoff"
+            raise self.error(f"retry_config: {error}", path, hint) from None
+        if min(result.retries, result.delay, result.max_delay) < 0:
+            raise self.error("retry_config: numbers must not be negative", path)
+        return result
+
+    def error(self, message: str, path: Sequence[PathKey], hint: str | None = None) -> ConfigError:
+        return self.yaml.error(message, path, hint=hint)

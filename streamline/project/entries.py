@@ -1,0 +1,192 @@
+"""A plugin's entry in streamline.yaml."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from streamline.project.yamlfile import YamlFile, kind_of
+
+Proof = Literal["echo", "exit"]
+
+
+class _WrongValueError(Exception):
+    """What is wrong with a value, as the rest of a sentence that begins with its key."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class PluginEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What an entry says, checked.
+
+    Args:
+        name: the plugin's name.
+        pip: requirements of its environment.
+        executable: its program inside that environment; by default the one that the package brings.
+        command: the program and its first arguments, for what needs no environment.
+        overrides: requirements that beat what the packages themselves ask for.
+        python: the interpreter of the environment: a version (`3.9`) or a path.
+        env: variables set for it.
+        pass_env: globs of the caller's variables that it gets.
+        proof: `echo`: it prints a STATE once the records before are durable; `exit`: only its exit proves anything.
+        max_processes: how many of it may run at once in one pipeline.
+        prestart: its next process may be started before the one before has ended.
+    """
+
+    name: str
+    pip: list[str] = msgspec.field(default_factory=list)
+    executable: str | None = None
+    command: list[str] = msgspec.field(default_factory=list)
+    overrides: list[str] = msgspec.field(default_factory=list)
+    python: str | None = None
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    pass_env: list[str] = msgspec.field(default_factory=list)
+    proof: Proof = "echo"
+    max_processes: int | None = None
+    prestart: bool = False
+
+
+def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> PluginEntry:
+    """Check the entry of the plugin `name`.
+
+    Args:
+        yaml: the file that it stands in.
+        name: the plugin's name.
+        entry: its value; any other than a mapping is an error.
+        rendered: templates have been rendered; before that, a template may stand for a value of any kind.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong kind, nothing to run.
+    """
+    path = ("plugins", name)
+    if not _NAME.fullmatch(name):
+        yaml.fail(f"'{name}' cannot be a plugin's name", path, hint="use letters, digits, '-', '_' and '.'")
+    if not isinstance(entry, dict):
+        yaml.fail(
+            f"the plugin '{name}' must be a mapping, not {kind_of(entry)}",
+            path,
+            hint=f'for example `{name}: {{pip: "{name}==1.0"}}`',
+        )
+    yaml.refuse_unknown(PluginEntry.__struct_fields__[1:], path)
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        if value is None:
+            continue
+        if not rendered and isinstance(value, str) and "{{" in value and key in _PENDING:
+            continue
+        try:
+            values[key] = _READERS[key](value)
+        except _WrongValueError as error:
+            yaml.fail(f"plugins.{name}.{key} {error}", (*path, key))
+    result = PluginEntry(name=name, **values)
+    if not (result.pip or result.command or result.executable) and (rendered or not _PENDING & entry.keys()):
+        yaml.fail(
+            f"the plugin '{name}' says neither `pip:` nor `command:`",
+            path,
+            hint=f"add `pip: {name}` (a package), or `command: [python, connectors/{name}.py]` (a program)",
+        )
+    return result
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _WrongValueError(f"must be text, not {kind_of(value)}" if value != "" else "must not be empty")
+    return value.strip()
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [_text(value)]
+    if not isinstance(value, list) or not value:
+        found = "an empty list" if value == [] else kind_of(value)
+        raise _WrongValueError(f"must be text or a list of texts, not {found}")
+    return [_text(one) for one in value]
+
+
+def _requirements(value: object) -> list[str]:
+    requirements = _texts(value)
+    for one in requirements:
+        if one.startswith("-") and not one.startswith(("-e ", "--editable ")):
+            raise _WrongValueError(f"holds an option of pip ({one}); set those in uv's or pip's own configuration")
+    return requirements
+
+
+def _command(value: object) -> list[str]:
+    if isinstance(value, str):
+        try:
+            words = shlex.split(value)
+        except ValueError as error:
+            raise _WrongValueError(f"cannot be split into words: {error}") from None
+        if not words:
+            raise _WrongValueError("must not be empty")
+        return words
+    if not isinstance(value, list) or not value:
+        raise _WrongValueError(f"must be a list: the program, then its arguments; not {kind_of(value)}")
+    return [_text(value[0]), *(_scalar(one) for one in value[1:])]
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise _WrongValueError(f"must hold texts, not {kind_of(value)}")
+
+
+def _python(value: object) -> str:
+    # `python: 3.10` is the number 3.1 to YAML, and nobody means that.
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        raise _WrongValueError('must be text: write it in quotes, as in python: "3.10"')
+    return _text(value)
+
+
+def _environment(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise _WrongValueError(f"must be a mapping of variables to texts, not {kind_of(value)}")
+    for key in value:
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise _WrongValueError(f"holds {key!r}, which cannot be a variable's name")
+    return {key: "" if one is None else _scalar(one) for key, one in value.items()}
+
+
+def _proof(value: object) -> Proof:
+    if value == "echo":
+        return "echo"
+    if value == "exit":
+        return "exit"
+    raise _WrongValueError("must be echo or exit")
+
+
+def _count(value: object) -> int:
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _WrongValueError("must be a number from 1")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongValueError(f"must be true or false, not {kind_of(value)}")
+    return value
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "pip": _requirements,
+    "executable": _text,
+    "command": _command,
+    "overrides": lambda value: [] if value == [] else _requirements(value),
+    "python": _python,
+    "env": _environment,
+    "pass_env": lambda value: [] if value == [] else _texts(value),
+    "proof": _proof,
+    "max_processes": _count,
+    "prestart": _flag,
+}
+# Values that may be one template as a whole before they are rendered.
+_PENDING = frozenset(("proof", "max_processes", "prestart", "env", "pass_env", "pip", "command", "overrides"))

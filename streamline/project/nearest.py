@@ -1,0 +1,31 @@
+"""Suggestions for names that are not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """The known names most like `name`, best first; empty where none is like it."""
+    import difflib
+
+    by_fold: dict[str, str] = {}
+    for one in known:
+        by_fold.setdefault(one.casefold(), one)
+    return [by_fold[hit] for hit in difflib.get_close_matches(name.casefold(), by_fold, limit, 0.6)]
+
+
+def suggestion(name: str, known: Iterable[str], *, what: str = "known") -> str:
+    """A hint for an unknown name: the nearest known ones, else all of them."""
+    names = sorted(set(known))
+    near = nearest(name, names)
+    if near:
+        return f"did you mean {' or '.join(repr(one) for one in near)}?"
+    if not names:
+        return f"there are none {what}"
+    return f"{what}: {', '.join(names)}"
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of `text`: a long set of names, kept readable."""
+    return frozenset(text.split())

@@ -1,0 +1,189 @@
+"""A project: its folder, and what streamline.yaml says."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError
+from streamline.project.entries import PluginEntry, read_entry
+from streamline.project.nearest import suggestion, words
+from streamline.project.yamlfile import YamlFile, load_yaml, read_text
+
+if TYPE_CHECKING:
+    from streamline.project.render import Renderer
+    from streamline.project.secrets import Secrets
+
+PROJECT_FILE = "streamline.yaml"
+MAGE_PROJECT_FILE = "metadata.yaml"
+WORK_DIR = ".streamline"
+DEFAULT_STATE = "sqlite:///.streamline/state.db"
+
+_KNOWN = words(
+    "name description plugins state executor variables variables_dir features dynamic_blocks retry_config "
+    "concurrency_config"
+)
+# What the reference product writes into a project's metadata.yaml; it means nothing here, and no word is lost on it.
+_MAGE_KNOWN = _KNOWN | words(
+    "project_type project_uuid remote_variables_dir variables_retention_period help_improve_mage emr_config "
+    "spark_config notification_config openai_api_key ai_config ldap_config s3_config queue_config pipelines deny_list "
+    "logging_config state_file workspace_config projects active_projects cache_enabled kernels "
+    "azure_container_instance_config ecs_config gcp_cloud_run_config k8s_executor_config user_id "
+    "standardize_dbt_naming execution_framework"
+)
+
+
+class Project:
+    """A project's settings. Strings in them are rendered when they are asked for, not before.
+
+    Args:
+        root: the project's folder.
+        yaml: its streamline.yaml, or the metadata.yaml of a Mage project.
+    """
+
+    def __init__(self, root: Path, yaml: YamlFile) -> None:
+        self.root = root
+        self.yaml = yaml
+        self.warnings: list[str] = []
+        settings = yaml.mapping()
+        if yaml.path.name == PROJECT_FILE:
+            yaml.refuse_unknown(_KNOWN)
+        else:
+            unknown = sorted(set(settings) - _MAGE_KNOWN)
+            if unknown:
+                self.warnings.append(f"{yaml.shown}: keys that mean nothing here are kept: {', '.join(unknown)}")
+        for key in ("name", "description", "state", "executor", "variables_dir"):
+            value = settings.get(key)
+            if value is not None and not isinstance(value, str):
+                yaml.fail(f"{key} must be text", (key,), hint="put it in quotes")
+        self.name: str = settings.get("name") or root.name
+        self.variables: dict[str, Any] = yaml.mapping(("variables",))
+        self.work_dir = root / WORK_DIR
+        self.plugins: dict[str, PluginEntry] = {
+            name: read_entry(yaml, name, entry, rendered=False) for name, entry in yaml.mapping(("plugins",)).items()
+        }
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """The project that `start` (by default the current folder) lies in.
+
+        Raises:
+            ConfigError: there is none up to the root, or its file is wrong.
+        """
+        here = (start or Path.cwd()).absolute()
+        for folder in (here, *here.parents):
+            path = project_file(folder)
+            if path is not None:
+                return cls(folder, load_yaml(path, shown=path.name))
+        raise ConfigError(
+            "no project here: there is no streamline.yaml in this folder or above",
+            where=str(here),
+            hint="cd into a project, name one with --project DIR, or make one with `streamline init DIR`",
+        )
+
+    @classmethod
+    def open(cls, folder: Path) -> Project:
+        """The project whose folder is `folder` itself.
+
+        Raises:
+            ConfigError: it is no project, or its file is wrong.
+        """
+        root = folder.absolute()
+        path = project_file(root)
+        if path is None:
+            raise ConfigError(
+                "is not a project: it holds no streamline.yaml" if root.is_dir() else "there is no such folder",
+                where=str(folder),
+                hint=f"`streamline init {folder}` makes one",
+            )
+        return cls(root, load_yaml(path, shown=path.name))
+
+    @property
+    def state_url(self) -> str:
+        """Where the state store is, rendered."""
+        return str(self._setting("state") or DEFAULT_STATE)
+
+    @property
+    def executor(self) -> str:
+        """What runs the blocks, rendered; `local` unless set."""
+        return str(self._setting("executor") or "local")
+
+    @functools.cached_property
+    def secrets(self) -> Secrets:
+        """The project's secrets, with the masker that all of this process shares."""
+        from streamline.project.secrets import Secrets
+
+        return Secrets(self.work_dir)
+
+    @functools.cached_property
+    def renderer(self) -> Renderer:
+        """Renders the project's own settings: over its variables and secrets, without any block's output."""
+        from streamline.project.render import Renderer
+
+        return Renderer(self, self.variables, self.secrets)
+
+    def plugin(self, name: str) -> PluginEntry:
+        """A declared plugin's entry, rendered.
+
+        Raises:
+            ConfigError: it is not declared, or does not render.
+        """
+        if name not in self.plugins:
+            raise ConfigError(
+                f"the plugin '{name}' is not declared", where=self.yaml.shown, hint=suggestion(name, self.plugins)
+            )
+        path = ("plugins", name)
+        raw = self.yaml.mapping(("plugins",))[name]
+        return read_entry(self.yaml, name, self.renderer.render(raw, self.yaml.where, path), rendered=True)
+
+    def pipelines(self) -> list[str]:
+        """The pipelines' names, sorted."""
+        folder = self.root / "pipelines"
+        if not folder.is_dir():
+            return []
+        return sorted(one.name for one in folder.iterdir() if (one / "metadata.yaml").is_file())
+
+    def ensure_work_dir(self) -> Path:
+        """Make `.streamline/` if it is not there, and see that nobody else can look into it (0700)."""
+        self.work_dir.mkdir(mode=0o700, exist_ok=True)
+        if self.work_dir.stat().st_mode & 0o077:
+            self.work_dir.chmod(0o700)
+        return self.work_dir
+
+    def path(self, *parts: str) -> Path:
+        """A path of the project's: relative ones start at its folder."""
+        return self.root.joinpath(*(os.path.expanduser(part) for part in parts))  # noqa: PTH111
+
+    def shown(self, path: Path) -> str:
+        """How messages name a file: relative to the project where it lies inside."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+    def _setting(self, key: str) -> Any:
+        value = self.yaml.mapping().get(key)
+        if isinstance(value, str) and "{" in value:
+            value = self.renderer.render(value, self.yaml.where, (key,))
+            if not isinstance(value, str):
+                self.yaml.fail(f"{key} must be text, and renders to {type(value).__name__}", (key,))
+        return value
+
+
+def project_file(folder: Path) -> Path | None:
+    """The file that makes `folder` a project: streamline.yaml, or a Mage project's metadata.yaml."""
+    own = folder / PROJECT_FILE
+    if own.is_file():
+        return own
+    foreign = folder / MAGE_PROJECT_FILE
+    # A pipeline's metadata.yaml bears the same name, and stands in pipelines/<p>/.
+    if folder.parent.name == "pipelines" or not foreign.is_file():
+        return None
+    if (folder / "pipelines").is_dir() or (folder / "io_config.yaml").is_file():
+        return foreign
+    return foreign if _mentions(foreign, ("project_type:", "project_uuid:", "variables_dir:", "features:")) else None
+
+
+def _mentions(path: Path, words: Iterable[str]) -> bool:
+    text = read_text(path)
+    return any(line.startswith(word) for line in text.splitlines() for word in words)

@@ -1,0 +1,332 @@
+"""Jinja in configuration: each string on its own, in a sandbox, after YAML has been parsed.
+
+So a secret cannot break the syntax around it, and a string that is one expression keeps that expression's type.
+Nothing is rendered that is not asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError, StreamlineError
+from streamline.project.nearest import suggestion
+from streamline.project.templates import single_expression
+from streamline.project.yamlfile import PathKey, YamlFile, dotted, load_yaml, read_text
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+
+    from streamline.project.project import Project
+    from streamline.project.secrets import Secrets
+
+Where = Callable[[Sequence[PathKey]], str] | str | None
+BlockOutput = Callable[[str], Any]
+
+_UNSET: Any = object()
+_MARKS = ("{{", "{%", "{#")
+_DEFERRED = "\ue000unset:"
+# Most templates are one call with literals. Those need no Jinja, which takes longer to import than all else here.
+_LITERAL = r"""'[^'\\]*'|"[^"\\]*"|-?\d{1,18}|[Tt]rue|[Ff]alse|[Nn]one"""
+_PLAIN_CALL = re.compile(rf"(env_var|variables|secret)\(\s*({_LITERAL})\s*(?:,\s*({_LITERAL})\s*)?\)")
+
+
+class Renderer:
+    """Renders strings over `env_var`, `variables`, `secret` and `block_output`.
+
+    Args:
+        project: names files in errors.
+        variables: what `variables('x')` gives; values that are templates themselves are rendered when used.
+        secrets: what `secret('x')` gives.
+        block_output: gives a block's output by its uuid; None where there are no outputs yet.
+        names: more names for the expressions, such as `execution_date`.
+        runtime: variables given for this run: they beat `variables`, and are never rendered themselves (they may
+            come from outside, and a template in them could read secrets).
+    """
+
+    def __init__(
+        self,
+        project: Project | None,
+        variables: Mapping[str, Any] | None = None,
+        secrets: Secrets | None = None,
+        block_output: BlockOutput | None = None,
+        *,
+        names: Mapping[str, Any] | None = None,
+        runtime: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.project = project
+        self._final = frozenset(runtime or ())
+        self.variables = {**(variables or {}), **(runtime or {})}
+        self.secrets = secrets if secrets is not None or project is None else project.secrets
+        self._block_output = block_output
+        self._names = dict(names or {})
+        self._environment: SandboxedEnvironment | None = None
+        self._rendering: list[str] = []
+        self._defer_unset = False
+
+    def load(self, path: Path, *, whole: bool | None = None) -> YamlFile:
+        """Read a YAML file: as it is, or rendered as one text first if it holds `{%`.
+
+        Args:
+            path: the file.
+            whole: render the text as a whole, or never; by default only if it holds `{%`.
+
+        Raises:
+            ConfigError: it cannot be read, rendered or parsed.
+        """
+        shown = self.project.shown(path) if self.project is not None else str(path)
+        text = read_text(path, shown=shown)
+        if whole is None:
+            whole = "{%" in text
+        if not whole:
+            return load_yaml(path, text=text, shown=shown)
+        return load_yaml(path, text=self.render_text(text, where=shown), rendered=True, shown=shown)
+
+    def part(self, file: YamlFile, *path: PathKey, default: Any = None) -> Any:
+        """The value at `path` of a file, rendered; `default` if it is not there."""
+        value = file.data
+        for key in path:
+            in_mapping = isinstance(value, dict) and key in value
+            if not in_mapping and not (isinstance(value, list) and isinstance(key, int) and key < len(value)):
+                return default
+            value = value[key]
+        return value if file.rendered else self.render(value, where=file.where, path=path)
+
+    def render(self, value: Any, where: Where = None, path: Sequence[PathKey] = ()) -> Any:
+        """`value` with every string in it rendered, mapping keys included. What holds no template is unchanged.
+
+        Args:
+            value: what YAML gave: dicts, lists, scalars.
+            where: tells `file:line` for a path, or is it; for errors.
+            path: where `value` stands in its file; for errors.
+
+        Raises:
+            ConfigError: an unset variable, an unknown name, wrong syntax; it names file, line and key.
+        """
+        if isinstance(value, str):
+            return self._string(value, where, path) if _is_template(value) else value
+        if isinstance(value, dict):
+            return {self._key(key, where, path): self.render(one, where, (*path, key)) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self.render(one, where, (*path, index)) for index, one in enumerate(value)]
+        return value
+
+    def render_text(self, text: str, where: str | None = None, *, defer_unset: bool = False) -> str:
+        """A whole file's text rendered (io_config.yaml, SQL, files with `{%`).
+
+        Args:
+            text: the file's text.
+            where: names it in errors.
+            defer_unset: an unset `env_var` leaves a mark instead of failing; `check_deferred` turns it into the error.
+
+        Raises:
+            ConfigError: as `render`, with the template's own line where it is known.
+        """
+        if not _is_template(text):
+            return text
+        self._defer_unset = defer_unset
+        try:
+            return self._jinja().from_string(text).render(self._context())
+        except Exception as error:
+            raise self._explain(error, text, where, ()) from error
+        finally:
+            self._defer_unset = False
+
+    def _key(self, key: Any, where: Where, path: Sequence[PathKey]) -> Any:
+        if not isinstance(key, str) or not _is_template(key):
+            return key
+        rendered = self._string(key, where, (*path, key))
+        if not isinstance(rendered, str):
+            raise ConfigError(f"the key {key!r} renders to {rendered!r}, which is not text", where=_place(where, path))
+        return rendered
+
+    def _string(self, text: str, where: Where, path: Sequence[PathKey]) -> Any:
+        expression = single_expression(text)
+        try:
+            if expression is None:
+                return self._jinja().from_string(text).render(self._context())
+            call = _PLAIN_CALL.fullmatch(expression)
+            if call is not None:
+                return self._plain_call(call)
+            return self._expression(expression)
+        except Exception as error:
+            raise self._explain(error, text, where, path) from error
+
+    def _expression(self, expression: str) -> Any:
+        result = self._jinja().compile_expression(expression, undefined_to_none=False)(self._context())
+        if type(result).__name__.endswith("Undefined"):
+            str(result)  # raises its own error, which names what is undefined
+        return result
+
+    def _plain_call(self, call: re.Match[str]) -> Any:
+        function: Callable[..., Any] = self._context()[call[1]]
+        arguments = [_literal(group) for group in call.groups()[1:] if group is not None]
+        return function(*arguments)
+
+    def _context(self) -> dict[str, Any]:
+        return {
+            **self._names,
+            "env_var": self._env_var,
+            "variables": self._variable,
+            "secret": self._secret,
+            "mage_secret_var": self._secret,
+            "block_output": self._output,
+            "json_value": _json_value,
+        }
+
+    def _env_var(self, name: str, default: Any = _UNSET) -> Any:
+        value = os.environ.get(name)
+        if value is not None:
+            return value
+        if default is not _UNSET:
+            return default
+        if self._defer_unset:
+            return _DEFERRED + name
+        raise ConfigError(
+            f"the environment variable {name} is not set",
+            hint=f"set {name}, or give a default: env_var('{name}', '…')",
+        )
+
+    def _variable(self, name: str, default: Any = _UNSET) -> Any:
+        if name not in self.variables:
+            if default is not _UNSET:
+                return default
+            raise ConfigError(
+                f"there is no variable '{name}'",
+                hint=f"set it under `variables:` in metadata.yaml, or with --runtime-vars {name}=…; "
+                + suggestion(name, self.variables, what="variables"),
+            )
+        value = self.variables[name]
+        if name in self._final or not isinstance(value, str | dict | list):
+            return value
+        if name in self._rendering:
+            raise ConfigError(f"the variable '{name}' needs itself: {' → '.join([*self._rendering, name])}")
+        self._rendering.append(name)
+        try:
+            return self.render(value, f"variable {name}")
+        finally:
+            self._rendering.pop()
+
+    def _secret(self, name: str, default: Any = _UNSET) -> Any:
+        if self.secrets is None:
+            raise ConfigError(f"there is no secret '{name}' here: secrets belong to a project")
+        if default is not _UNSET:
+            found = self.secrets.find(name)
+            return default if found is None else found
+        return self.secrets.get(name)
+
+    def _output(self, uuid: str, parse: str | Callable[..., Any] | None = None) -> Any:
+        if self._block_output is None:
+            raise ConfigError(
+                f"block_output('{uuid}') cannot be used here: no block has run",
+                hint="it works in blocks that have this block upstream",
+            )
+        value = self._block_output(uuid)
+        if parse is None:
+            return value
+        function, wants_variables = _parse_function(parse)
+        return function(value, self.variables) if wants_variables else function(value)
+
+    def _jinja(self) -> SandboxedEnvironment:
+        if self._environment is None:
+            from jinja2 import StrictUndefined
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+            self._environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        return self._environment
+
+    def _explain(self, error: Exception, text: str, where: Where, path: Sequence[PathKey]) -> StreamlineError:
+        """The error as the user should see it: file, line, key, and what to do. Values are not shown."""
+        place = _place(where, path)
+        key = f"{dotted(path)}: " if path else ""
+        if isinstance(error, StreamlineError):
+            if error.where is not None and error.where.startswith("variable "):
+                return type(error)(f"{key}{error.where}: {error.message}", where=place, hint=error.hint)
+            return type(error)(f"{key}{error.message}", where=error.where or place, hint=error.hint)
+        from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
+
+        if isinstance(error, TemplateSyntaxError):
+            if not path and place is not None:
+                place = f"{place}:{error.lineno}"
+            return ConfigError(
+                f"{key}the template cannot be read: {error.message}",
+                where=place,
+                hint="check the quotes and brackets inside {{ … }}",
+            )
+        if isinstance(error, UndefinedError):
+            return ConfigError(
+                f"{key}{error.message}",
+                where=place,
+                hint="templates know env_var('X'), variables('x'), secret('x') and block_output('uuid')",
+            )
+        if isinstance(error, SecurityError):
+            return ConfigError(f"{key}not allowed in a template: {error}", where=place)
+        said = f"{type(error).__name__} in the template: {error}"
+        if self.secrets is not None:
+            said = self.secrets.masker.mask(said)
+        return ConfigError(f"{key}{said}", where=place, hint=_shown_template(text))
+
+
+def check_deferred(value: Any, where: str | None = None) -> Any:
+    """Raise the error for an unset `env_var` that was put off while the file was rendered; else give `value` back.
+
+    Raises:
+        ConfigError: `value` holds the mark of an unset variable.
+    """
+    if isinstance(value, str) and _DEFERRED in value:
+        name = re.split(r"\W", value.partition(_DEFERRED)[2], maxsplit=1)[0]
+        raise ConfigError(
+            f"the environment variable {name} is not set",
+            where=where,
+            hint=f"set {name}, or give a default: env_var('{name}', '…')",
+        )
+    return value
+
+
+def _is_template(text: str) -> bool:
+    return "{" in text and any(mark in text for mark in _MARKS)
+
+
+def _literal(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+
+
+def _place(where: Where, path: Sequence[PathKey]) -> str | None:
+    return where(path) if callable(where) else where
+
+
+def _shown_template(text: str) -> str:
+    line = " ".join(text.split())
+    return f"in: {line if len(line) <= 120 else line[:117] + '…'}"
+
+
+def _json_value(text: str, key: str) -> Any:
+    import json
+
+    return json.loads(text)[key]
+
+
+def _parse_function(parse: str | Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
+    """`parse=` as a function, and whether it takes the variables as its second argument.
+
+    Raises:
+        ConfigError: it is not the text of a lambda with one or two arguments.
+    """
+    hint = "parse= takes the text of a function, such as parse='lambda data: data[\"host\"]'"
+    if not isinstance(parse, str):
+        raise ConfigError("parse= must be text", hint=hint)
+    try:
+        tree = ast.parse(parse.strip(), mode="eval")
+    except SyntaxError as error:
+        raise ConfigError(f"parse= is not Python: {error.msg}", hint=hint) from None
+    body = tree.body
+    if not isinstance(body, ast.Lambda) or not 1 <= len(body.args.posonlyargs + body.args.args) <= 2:
+        raise ConfigError("parse= must be a lambda of one argument (data) or two (data, variables)", hint=hint)
+    # The project's own code, like any block file; the sandbox is for what Jinja evaluates.
+    function: Callable[..., Any] = eval(compile(tree, "<parse>", "eval"), {})
+    return function, len(body.args.posonlyargs + body.args.args) == 2

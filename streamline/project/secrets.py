@@ -1,0 +1,274 @@
+"""Secrets: where they come from, and how they are kept out of what people read."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from streamline.errors import ConfigError
+from streamline.project.nearest import nearest, words
+
+MASK = "********"
+SECRETS_FILES = ("secrets.yaml", "secrets.json")
+
+_SECRET_WORDS = words(
+    "password passwords passwd pwd passphrase token tokens secret secrets key keys credential credentials apikey "
+    "authorization"
+)
+# Written together with other words (`clientsecret`, `authtoken`); `key` is too short to look for inside words.
+_SECRET_PARTS = ("password", "passwd", "passphrase", "secret", "token", "credential", "apikey")
+# `replication_key: updated_at` is no secret, and masking `updated_at` would ruin every log.
+_NO_SECRET_BESIDE_KEY = words(
+    "replication bookmark primary foreign unique partition cluster clustering sort dist distribution natural surrogate "
+    "merge join group order property properties column columns field fields name names"
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_URL_PASSWORD = re.compile(r"://[^/@:\s]*:([^@/\s]+)@")
+_SHORTEST = 3
+_SHORT = 6
+
+
+class SecretResolver(Protocol):
+    """A place that secrets come from."""
+
+    def get(self, name: str) -> str | None:
+        """The secret's value; None if this place does not have it."""
+        ...
+
+    def names(self) -> Iterable[str]:
+        """Names that this place has, for suggestions; may be empty."""
+        ...
+
+
+class Masker:
+    """Replaces known secrets in text. Cheap while it knows none."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._text: re.Pattern[str] | None = None
+        self._bytes: re.Pattern[bytes] | None = None
+
+    def add(self, value: object) -> None:
+        """Mask this value from now on, also as it looks inside JSON and URLs, and line by line.
+
+        Values under three characters are not masked: it would ruin the text and hide nothing.
+        """
+        if isinstance(value, bool) or not isinstance(value, str | int | float | bytes):
+            return
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        forms = {text, text.strip()}
+        if not text.isalnum():
+            import json
+            from urllib.parse import quote
+
+            forms |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
+            forms |= {quote(text), quote(text, safe="")}
+        lines = text.splitlines()
+        if len(lines) > 1:
+            # A line such as `-----BEGIN …` says nothing; the body of a key is what must not be seen.
+            forms |= {line.strip() for line in lines if len(line.strip()) >= 8 and not line.startswith("-----")}
+        new = {form for form in forms if len(form) >= _SHORTEST} - self._values
+        if new:
+            self._values = self._values | new
+            self._text = self._bytes = None
+
+    def add_config(self, config: object) -> None:
+        """Mask the values in `config` whose keys are named like secrets, and passwords inside URLs, at any depth."""
+        if isinstance(config, Mapping):
+            for key, value in config.items():
+                if is_secret_name(str(key)):
+                    self._add_leaves(value)
+                else:
+                    self.add_config(value)
+        elif isinstance(config, list | tuple):
+            for value in config:
+                self.add_config(value)
+        elif isinstance(config, str) and "://" in config:
+            self._add_url_passwords(config)
+
+    def mask(self, text: str) -> str:
+        """`text` with every known secret replaced."""
+        if not self._values:
+            return text
+        if self._text is None:
+            self._text = re.compile("|".join(self._alternatives()))
+        return self._text.sub(MASK, text)
+
+    def mask_bytes(self, data: bytes) -> bytes:
+        """The same for UTF-8 bytes."""
+        if not self._values:
+            return data
+        if self._bytes is None:
+            self._bytes = re.compile(b"|".join(one.encode() for one in self._alternatives()))
+        return self._bytes.sub(MASK.encode(), data)
+
+    def _alternatives(self) -> list[str]:
+        # Longest first, so that a secret inside another leaves no rest. A short one counts as a whole word only.
+        ordered = sorted(self._values, key=len, reverse=True)
+        return [
+            rf"(?<![A-Za-z0-9]){re.escape(one)}(?![A-Za-z0-9])" if len(one) < _SHORT else re.escape(one)
+            for one in ordered
+        ]
+
+    def _add_leaves(self, value: object) -> None:
+        if isinstance(value, Mapping):
+            for one in value.values():
+                self._add_leaves(one)
+        elif isinstance(value, list | tuple):
+            for one in value:
+                self._add_leaves(one)
+        elif value is not None and not isinstance(value, bool):
+            self.add(value)
+            if isinstance(value, str):
+                self._add_url_passwords(value)
+                self._add_json_leaves(value)
+
+    def _add_url_passwords(self, text: str) -> None:
+        for match in _URL_PASSWORD.finditer(text):
+            from urllib.parse import unquote
+
+            self.add(match[1])
+            self.add(unquote(match[1]))
+
+    def _add_json_leaves(self, text: str) -> None:
+        """Credentials are often a JSON document in one string; taps print its parts."""
+        if not text.lstrip().startswith("{"):
+            return
+        import json
+
+        try:
+            self.add_config(json.loads(text))
+        except ValueError:
+            return
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a config key is named like a password, token, secret, key or credential."""
+    parts = [word.casefold() for word in _WORD.findall(name)]
+    hits = [word for word in parts if word in _SECRET_WORDS]
+    if not hits:
+        folded = "".join(parts)
+        return any(part in folded for part in _SECRET_PARTS)
+    if all(word in ("key", "keys") for word in hits):
+        return not any(word in _NO_SECRET_BESIDE_KEY for word in parts)
+    return True
+
+
+class EnvironmentSecrets:
+    """`secret('shop')` is `STREAMLINE_SECRET_SHOP`."""
+
+    prefix = "STREAMLINE_SECRET_"
+
+    def get(self, name: str) -> str | None:
+        return os.environ.get(self.variable(name))
+
+    def names(self) -> Iterable[str]:
+        return [key.removeprefix(self.prefix).lower() for key in os.environ if key.startswith(self.prefix)]
+
+    @classmethod
+    def variable(cls, name: str) -> str:
+        """The environment variable that holds the secret `name`."""
+        return cls.prefix + re.sub(r"\W", "_", name).upper()
+
+
+class FileSecrets:
+    """The project's secrets file, `.streamline/secrets.yaml` or `.json`: a mapping of names to text, mode 0600."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._values: dict[str, str] | None = None
+
+    def get(self, name: str) -> str | None:
+        return self._load().get(name)
+
+    def names(self) -> Iterable[str]:
+        return list(self._load())
+
+    def _load(self) -> dict[str, str]:
+        if self._values is None:
+            self._values = {}
+            for name in SECRETS_FILES:
+                path = self.folder / name
+                if path.exists():
+                    self._values = self._read(path)
+                    break
+        return self._values
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, str]:
+        from streamline.project.yamlfile import load_yaml
+
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(
+                f"the secrets file can be read by others (mode {mode:04o})", where=str(path), hint=f"chmod 600 {path}"
+            )
+        # A secret is text as it stands; `{{` inside it is no template.
+        file = load_yaml(path, rendered=True)
+        values = {}
+        for key, value in file.mapping().items():
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                file.fail(f"the secret '{key}' must be text", (key,), hint="put it in quotes, or as a block scalar (|)")
+            values[key] = value if isinstance(value, str) else _scalar_text(file.text, key, value)
+        return values
+
+
+class Secrets:
+    """The project's secrets, by name. What has been asked for is masked from then on.
+
+    Args:
+        work_dir: the project's `.streamline` folder, which holds the secrets file.
+        masker: learns every secret that is read.
+        resolvers: where to look, in order; by default the environment, then the secrets file.
+    """
+
+    def __init__(
+        self,
+        work_dir: Path,
+        masker: Masker | None = None,
+        resolvers: Sequence[SecretResolver] | None = None,
+    ) -> None:
+        self.masker = masker if masker is not None else Masker()
+        self.file = work_dir / SECRETS_FILES[0]
+        self.resolvers: list[SecretResolver] = (
+            list(resolvers) if resolvers is not None else [EnvironmentSecrets(), FileSecrets(work_dir)]
+        )
+
+    def find(self, name: str) -> str | None:
+        """The secret, or None where no resolver has it."""
+        for resolver in self.resolvers:
+            value = resolver.get(name)
+            if value is not None:
+                self.masker.add(value)
+                return value
+        return None
+
+    def get(self, name: str) -> str:
+        """The secret.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        value = self.find(name)
+        if value is None:
+            near = nearest(name, [known for resolver in self.resolvers for known in resolver.names()])
+            meant = f"did you mean '{near[0]}'? Else set" if near else "set"
+            raise ConfigError(
+                f"there is no secret '{name}'",
+                hint=f"{meant} {EnvironmentSecrets.variable(name)} in the environment, or `{name}:` in {self.file} "
+                "(mode 0600)",
+            )
+        return value
+
+
+SecretGetter = Callable[[str], str]
+
+
+def _scalar_text(text: str, key: str, value: Any) -> str:
+    """A number as it was written (`1_000`, `1.50`), which a password may look like."""
+    match = re.search(rf"(?m)^\s*[\"']?{re.escape(key)}[\"']?\s*:\s*([^\s#,}}]+)", text)
+    return match[1] if match else str(value)

@@ -1,0 +1,303 @@
+"""YAML files that know where each of their values stands.
+
+Beyond plain YAML: duplicate keys are refused, unquoted `{{ … }}` values are quoted first, and values that only
+look like something else to YAML 1.1 stay text (dates, `12:30` which would be the number 750, `0123` which would
+be 83): what a tap's config says is what the tap gets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from streamline.errors import ConfigError
+from streamline.project.nearest import suggestion
+from streamline.project.quoting import quote_templates
+
+if TYPE_CHECKING:
+    import yaml
+
+PathKey = str | int
+_loader: Any = None
+
+
+class YamlFile:
+    """A YAML file's data, and the lines that it stands on.
+
+    Args:
+        path: the file.
+        data: dicts, lists and scalars as YAML gives them; None for an empty file.
+        text: what was parsed.
+        rendered: the whole text went through Jinja before it was parsed, so its strings are final.
+        shown: how errors name the file; relative to the project where that is known.
+    """
+
+    def __init__(self, path: Path, data: Any, text: str, *, rendered: bool = False, shown: str = "") -> None:
+        self.path = path
+        self.data = data
+        self.text = text
+        self.rendered = rendered
+        self.shown = shown or str(path)
+        self._root: yaml.Node | None = None
+
+    def where(self, path: Sequence[PathKey] = ()) -> str:
+        """`file:line` of the value at `path` (keys and indexes from the top), or of what of it exists."""
+        import yaml
+
+        if self._root is None:
+            try:
+                self._root = yaml.compose(self.text, Loader=_loader_class())
+            except yaml.YAMLError:
+                return self.shown
+        node = self._root
+        if node is None:
+            return f"{self.shown}:1"
+        line = node.start_mark.line
+        for key in path:
+            found = _child(node, key)
+            if found is None:
+                break
+            mark, node = found
+            line = mark.line
+        return f"{self.shown}:{line + 1}"
+
+    def fail(self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None) -> NoReturn:
+        """Raise the `error`."""
+        raise self.error(message, path, hint=hint)
+
+    def error(self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None) -> ConfigError:
+        """A ConfigError that names the file and the line of what stands at `path`."""
+        return ConfigError(message, where=self.where(path), hint=hint)
+
+    def mapping(self, path: Sequence[PathKey] = ()) -> dict[str, Any]:
+        """The mapping at `path` (absent or null: an empty one).
+
+        Raises:
+            ConfigError: something else stands there, or one of its keys is not text.
+        """
+        value = self.data
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else value[key] if isinstance(key, int) else None
+        name = dotted(path)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.fail(f"{name} must be a mapping, not {kind_of(value)}", path)
+        for key in value:
+            if not isinstance(key, str):
+                self.fail(f"{name}: the key {key!r} is not text", (*path, key), hint="put it in quotes")
+        return value
+
+    def refuse_unknown(self, known: Iterable[str], path: Sequence[PathKey] = ()) -> None:
+        """Raise a ConfigError for the first key of the mapping at `path` that is not in `known`."""
+        known = set(known)
+        for key in self.mapping(path):
+            if key not in known:
+                at = f" in {dotted(path)}" if path else ""
+                self.fail(f"unknown key '{key}'{at}", (*path, key), hint=suggestion(key, known))
+
+
+def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, shown: str | None = None) -> YamlFile:
+    """Read a YAML file.
+
+    Args:
+        path: the file; names it in errors.
+        text: its text, where it is not to be read from the file.
+        rendered: the text has been through Jinja as a whole.
+        shown: how errors name the file.
+
+    Raises:
+        ConfigError: no such file, not UTF-8, not YAML, a duplicate key, an alias inside itself.
+    """
+    import yaml
+
+    shown = shown or str(path)
+    if text is None:
+        text = read_text(path, shown=shown)
+    source = text if rendered else quote_templates(text)
+    loader = _loader_class()(source)
+    try:
+        root = loader.get_single_node()
+        if root is not None:
+            _refuse_duplicates(root, loader, shown)
+        data = loader.construct_document(root) if root is not None else None
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, source, shown) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {error}", where=shown) from None
+    except ValueError as error:
+        raise ConfigError(f"not YAML: {error}", where=shown) from None
+    finally:
+        loader.dispose()
+    return YamlFile(path, data, source, rendered=rendered, shown=shown)
+
+
+def read_text(path: Path, *, shown: str | None = None) -> str:
+    """The text of a UTF-8 file (a byte order mark is dropped).
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    where = shown or str(path)
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=where) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=where) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=where) from None
+
+
+def dotted(path: Sequence[PathKey]) -> str:
+    """`path` as people write it: `plugins.tap-shop.pip[0]`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text or "the file"
+
+
+def kind_of(value: object) -> str:
+    """What YAML calls a value."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return "text"
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, Mapping) else type(value).__name__
+
+
+def _loader_class() -> Any:
+    """libyaml's safe loader where there is one, without the resolvers that change what was written."""
+    global _loader
+    if _loader is None:
+        import yaml
+
+        base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+        class Loader(base):  # type: ignore[misc]
+            yaml_implicit_resolvers = {  # noqa: RUF012
+                first: [
+                    (tag, pattern)
+                    for tag, pattern in resolvers
+                    if tag.rpartition(":")[2] not in ("timestamp", "int", "float")
+                ]
+                for first, resolvers in base.yaml_implicit_resolvers.items()
+            }
+
+        Loader.add_implicit_resolver(
+            "tag:yaml.org,2002:int",
+            re.compile(r"^(?:[-+]?0b[0-1_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$"),
+            list("-+0123456789"),
+        )
+        Loader.add_implicit_resolver(
+            "tag:yaml.org,2002:float",
+            re.compile(
+                r"^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
+                r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+            ),
+            list("-+0123456789."),
+        )
+        _loader = Loader
+    return _loader
+
+
+def _refuse_duplicates(root: yaml.Node, loader: Any, shown: str) -> None:
+    """Duplicate keys, aliases inside themselves, and keys that are no scalars."""
+    import yaml
+
+    seen: set[int] = set()
+    open_nodes: set[int] = set()
+
+    def walk(node: yaml.Node) -> None:
+        if isinstance(node, yaml.ScalarNode):
+            return
+        if id(node) in open_nodes:
+            raise ConfigError("an alias (*) stands inside its own anchor (&)", where=_at(shown, node.start_mark))
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        open_nodes.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[Hashable, int] = {}
+            for key_node, value_node in node.value:
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise ConfigError(
+                        "a key must be one word, not a list or mapping",
+                        where=_at(shown, key_node.start_mark),
+                        hint="put a value that begins with a brace or bracket in quotes",
+                    )
+                if key_node.tag != "tag:yaml.org,2002:merge":
+                    key: Hashable = loader.construct_object(key_node)
+                    if key in lines:
+                        raise ConfigError(
+                            f"duplicate key '{key_node.value}', first on line {lines[key] + 1}",
+                            where=_at(shown, key_node.start_mark),
+                            hint="keep one of them",
+                        )
+                    lines[key] = key_node.start_mark.line
+                walk(value_node)
+        elif isinstance(node, yaml.SequenceNode):
+            for child in node.value:
+                walk(child)
+        open_nodes.discard(id(node))
+
+    walk(root)
+
+
+def _child(node: yaml.Node, key: PathKey) -> tuple[yaml.Mark, yaml.Node] | None:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in reversed(node.value):
+            if isinstance(key_node, yaml.ScalarNode) and key_node.value == str(key):
+                return key_node.start_mark, value_node
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                parts = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for part in parts:
+                    found = _child(part, key)
+                    if found is not None:
+                        return found
+    elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and 0 <= key < len(node.value):
+        child = node.value[key]
+        return child.start_mark, child
+    return None
+
+
+def _at(shown: str, mark: yaml.Mark) -> str:
+    return f"{shown}:{mark.line + 1}"
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, text: str, shown: str) -> ConfigError:
+    mark = error.problem_mark or error.context_mark
+    where = f"{shown}:{mark.line + 1}" if mark else shown
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    around = "".join(lines[max(0, mark.line - 1) : mark.line + 1]) if mark else ""
+    problem = (error.problem or "not YAML").strip()
+    hint = None
+    for number, one in enumerate(lines, 1):
+        indent = one[: len(one) - len(one.lstrip())]
+        if "\t" in indent and mark is not None and number in (mark.line, mark.line + 1):
+            return ConfigError(
+                "a tab in the indentation: YAML allows spaces only",
+                where=f"{shown}:{number}",
+                hint="replace the tab by spaces",
+            )
+    if "{%" in text:
+        hint = "`{% … %}` is understood in block files and io_config.yaml only"
+    elif "{{" in around:
+        hint = "put the value that holds {{ … }} in quotes"
+    elif "mapping values are not allowed" in problem:
+        hint = "a value that holds ': ' needs quotes; or the indentation of this line does not fit"
+    elif line.count('"') % 2 or line.count("'") % 2:
+        hint = "a quote is opened and not closed"
+    else:
+        hint = "look at the indentation and the quotes around this line"
+    return ConfigError(f"not YAML: {problem}", where=where, hint=hint)
