@@ -11,9 +11,10 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from anyio import to_thread
@@ -21,13 +22,13 @@ from anyio import to_thread
 from streamline.errors import StreamlineError
 from streamline.flow.envelope import wrap
 from streamline.flow.items import ArrowBatch, Batch, FileBatch, Item, Position
-from streamline.flow.protocols import Source
+from streamline.flow.protocols import Emit, Source
 
 CHUNK_BYTES = 1 << 20
 MAX_ROWS = 10_000
 _GZIP_MAGIC = b"\x1f\x8b"
 
-T = TypeVar("T")
+Batches: TypeAlias = Generator[Batch, None, None]
 
 
 class FileSource:
@@ -51,7 +52,6 @@ class FileSource:
         passed: Collection[str] = (),
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        self.id = source.id
         self._source = source
         self._run_dir = run_dir.resolve()
         self._root = root
@@ -60,13 +60,19 @@ class FileSource:
         self._unmarked: list[Path] = []  # files of BATCHes that no position covers yet
         self._marked: list[tuple[int, list[Path]]] = []  # (number of the position that covers them, files)
 
-    async def items(self) -> AsyncIterator[Sequence[Item]]:
-        """See `Source.items`.
+    @property
+    def id(self) -> str:
+        """See `Source`."""
+        return self._source.id
+
+    async def run(self, emit: Emit) -> None:
+        """See `Source.run`.
 
         Raises:
             StreamlineError: the source failed, or a file is missing, broken or of an unknown encoding.
         """
-        async for items in self._source.items():
+
+        async def take(items: Sequence[Item]) -> None:
             ready: list[Item] = []
             for item in items:
                 if isinstance(item, Position):
@@ -76,19 +82,19 @@ class FileSource:
                     self._unmarked += paths
                     if item.dialect not in self._passed:
                         if ready:
-                            yield ready
+                            await emit(ready)
                             ready = []
                         for path in paths:
-                            async for batch in _read(item, path, self._chunk_bytes):
-                                yield [batch]
+                            await _read(item, path, self._chunk_bytes, emit)
                         continue
                 ready.append(item)
             if ready:
-                yield ready
+                await emit(ready)
+
+        await self._source.run(take)
 
     async def confirm(self, position: Position) -> None:
-        """See `Source.confirm`; deletes the files whose records are now durable everywhere."""
-        await self._source.confirm(position)
+        """Everything before `position` is durable everywhere: deletes the files that it covers."""
         proven = [path for number, paths in self._marked if number <= position.number for path in paths]
         self._marked = [entry for entry in self._marked if entry[0] > position.number]
         await self._delete(proven)
@@ -116,21 +122,24 @@ class FileSource:
             await to_thread.run_sync(delete)
 
 
-async def _read(item: FileBatch, path: Path, chunk_bytes: int) -> AsyncIterator[Batch]:
-    """The records of one file of a BATCH, in order, about `chunk_bytes` at a time."""
+async def _read(item: FileBatch, path: Path, chunk_bytes: int, emit: Emit) -> None:
+    """Gives the records of one file of a BATCH, in order, about `chunk_bytes` at a time."""
     batches = _batches(item, path, chunk_bytes)
-    try:
-        while (batch := await to_thread.run_sync(next, batches, None)) is not None:
-            yield batch
-    except FileNotFoundError:
-        raise _error(item, f"its BATCH names a file that is not there: {path}") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise _error(item, f"the file {path} of its BATCH cannot be read: {error}") from error
-    finally:
-        batches.close()  # type: ignore[attr-defined]  # a generator
+
+    def read() -> Batch | None:
+        try:
+            return next(batches, None)
+        except FileNotFoundError:
+            raise _error(item, f"its BATCH names a file that is not there: {path}") from None
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise _error(item, f"the file {path} of its BATCH cannot be read: {error}") from error
+
+    with closing(batches):
+        while (batch := await to_thread.run_sync(read)) is not None:
+            await emit([batch])
 
 
-def _batches(item: FileBatch, path: Path, chunk_bytes: int) -> Iterator[Batch]:
+def _batches(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     form = item.format.lower()
     compression = (item.compression or "none").lower()
     if form in ("jsonl", "json", "ndjson") and compression in ("none", "gzip", "gz"):
@@ -144,7 +153,7 @@ def _batches(item: FileBatch, path: Path, chunk_bytes: int) -> Iterator[Batch]:
     )
 
 
-def _jsonl(item: FileBatch, path: Path, chunk_bytes: int) -> Iterator[Batch]:
+def _jsonl(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     extracted = _time_extracted(item)
     with _open(path) as file:
         number = 0
@@ -161,7 +170,7 @@ def _jsonl(item: FileBatch, path: Path, chunk_bytes: int) -> Iterator[Batch]:
                 yield wrap(item.stream, texts, version=item.version, time_extracted=extracted)
 
 
-def _parquet(item: FileBatch, path: Path, chunk_bytes: int) -> Iterator[Batch]:
+def _parquet(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
