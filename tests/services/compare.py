@@ -6,7 +6,7 @@ import csv
 import datetime as dt
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -53,12 +53,23 @@ def meaning(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, Kind], *, emp
     return [{name: one(row, name, kind) for name, kind in kinds.items()} for row in rows]
 
 
-def assert_same(table: Table, found: Iterable[Row], *, empty_is_null: bool = False) -> None:
+def assert_same(
+    table: Table,
+    found: Iterable[Row],
+    *,
+    empty_is_null: bool = False,
+    change: Callable[[Row], Row] | None = None,
+) -> None:
     """`found` holds exactly the table's rows, each once.
 
     Says which rows are missing, added, doubled or different, not just that the lists are.
+
+    Args:
+        empty_is_null: neither side's empty text is told from null.
+        change: what each row is expected to have become on the way.
     """
-    wanted = {row[table.key]: row for row in meaning(table.sorted_rows(), table.kinds, empty_is_null=empty_is_null)}
+    rows = [change(dict(row)) if change else row for row in table.sorted_rows()]
+    wanted = {row[table.key]: row for row in meaning(rows, table.kinds, empty_is_null=empty_is_null)}
     seen: dict[Any, Row] = {}
     doubled = []
     for row in meaning(found, table.kinds, empty_is_null=empty_is_null):

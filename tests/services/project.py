@@ -41,6 +41,32 @@ class Outcome:
         return f"exit {self.code}\n{self.output[-4000:]}\n{self.errors[-8000:]}"
 
 
+@dataclass(frozen=True)
+class Running:
+    """A command under way."""
+
+    process: subprocess.Popen[str]
+    output: Path
+    errors: Path
+
+    def end(self, timeout: float = RUN_SECONDS) -> Outcome:
+        """Wait for its end; it is killed, and the test fails, after `timeout` seconds."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            raise AssertionError(f"no end after {timeout} s: {self._outcome().explain()}") from None
+        return self._outcome()
+
+    def stop(self) -> None:
+        """Kill it if it still runs."""
+        self.process.kill()
+        self.process.wait()
+
+    def _outcome(self) -> Outcome:
+        return Outcome(self.process.returncode, self.output.read_text(), self.errors.read_text())
+
+
 class Project:
     """A project folder with integration pipelines.
 
@@ -51,6 +77,7 @@ class Project:
 
     def __init__(self, root: Path, plugins: Sequence[str] = ()) -> None:
         self.root = root
+        self._commands = 0
         entries = yaml.safe_load((HERE / "plugins.yaml").read_text(encoding="utf-8"))["plugins"]
         (root / "shims").mkdir(parents=True)
         (root / "shims" / "sitecustomize.py").write_text(SITECUSTOMIZE)
@@ -98,29 +125,27 @@ class Project:
         text = content if isinstance(content, str) else yaml.safe_dump(dict(content), sort_keys=False)
         file.write_text(text, encoding="utf-8")
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Running:
         """Start `streamline ARGUMENTS` in the project folder."""
         path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
-        return subprocess.Popen(
-            [sys.executable, "-m", "streamline", *arguments],
-            cwd=self.root,
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        # Files, not pipes: nobody reads while the command runs, and a full pipe would stop it.
+        self._commands += 1
+        output, errors = (self.root / f"command-{self._commands}.{name}" for name in ("out", "err"))
+        with output.open("w") as out, errors.open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "streamline", *arguments],
+                cwd=self.root,
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                text=True,
+            )
+        return Running(process, output, errors)
 
     def command(self, *arguments: str, timeout: float = RUN_SECONDS) -> Outcome:
         """Run `streamline ARGUMENTS` in the project folder to its end, whatever its exit code."""
-        with self.start(*arguments) as process:
-            try:
-                output, errors = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                output, errors = process.communicate()
-                raise AssertionError(f"no end after {timeout} s\n{output[-4000:]}\n{errors[-8000:]}") from None
-        return Outcome(process.returncode, output, errors)
+        return self.start(*arguments).end(timeout)
 
     def run(self, pipeline: str, *options: str, expect: int = 0) -> Outcome:
         """`streamline run PIPELINE`; fails the test unless the exit code is `expect`."""
@@ -133,3 +158,9 @@ class Project:
         outcome = self.command(*arguments, "--json")
         assert outcome.code == 0, outcome.explain()
         return json.loads(outcome.output)
+
+    def moved(self, pipeline: str) -> dict[str, int]:
+        """Records that the pipeline's newest run read, by stream."""
+        newest = self.json("runs", "show")
+        assert newest["pipeline"] == pipeline, newest
+        return {name: stream["records"] for name, stream in newest["summary"]["streams"].items()}

@@ -69,11 +69,7 @@ ORDERS: dict[str, Kind] = {
 
 
 class Shop:
-    """Customers and orders, made from a seed, and the changes made to them.
-
-    Args:
-        newlines: whether notes may hold line breaks.
-    """
+    """Customers and orders, made from a seed, and the changes made to them."""
 
     def __init__(self, seed: int = 1, customers: int = 60, orders: int = 400) -> None:
         self._random = random.Random(seed)
@@ -161,7 +157,11 @@ def write_postgres(server: PostgresServer, database: str, tables: Sequence[Table
                 cursor.executemany(
                     f'insert into "{table.name}" ({_names(table)}) values ({marks}) '
                     f'on conflict ("{table.key}") do update set {sets}',
-                    [tuple(row.values()) for row in table.sorted_rows() if before.get(row["id"]) != tuple(row.values())],
+                    [
+                        tuple(row.values())
+                        for row in table.sorted_rows()
+                        if before.get(row["id"]) != tuple(row.values())
+                    ],
                 )
                 cursor.executemany(
                     f'delete from "{table.name}" where "{table.key}" = %s',
