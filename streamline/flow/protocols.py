@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from streamline.flow.items import BadRecord, Item, Position
+from streamline.flow.items import Item
+
+Emit = Callable[[Sequence[Item]], Awaitable[None]]
 
 
 class Source(Protocol):
-    """Yields items in order. `id` names it in positions."""
+    """Gives items in order. `id` names it in positions."""
 
-    id: str
+    @property
+    def id(self) -> str: ...
 
-    def items(self) -> AsyncIterator[Sequence[Item]]:
-        """Items as they come, several at a time; ends when the source has no more.
+    async def run(self, emit: Emit) -> None:
+        """Give `emit` items as they come, several at a time, until there are no more.
 
         Raises:
             StreamlineError: the source failed; what it gave before is valid and still counts.
         """
-        ...
-
-    async def confirm(self, position: Position) -> None:
-        """Everything up to `position` is durable everywhere and the position itself is saved."""
         ...
 
 
@@ -45,14 +44,33 @@ class Stage(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """Takes items of several sources in one order; says through `on_proof` how far they are durable."""
+class FlushableStage(Stage, Protocol):
+    """A stage that gathers small batches while more are coming."""
 
-    id: str
+    @property
+    def pending(self) -> bool:
+        """Whether it holds items back."""
+        ...
 
-    async def send(self, source: str, items: Sequence[Item]) -> None:
-        """Take items of one source, all of them, before those of any other caller."""
+    async def flush(self) -> Sequence[Item]:
+        """Nothing more is waiting right now: what is held back."""
         ...
 
 
-DeadLetterWriter = Callable[[Sequence[BadRecord]], None]
+class Sink(Protocol):
+    """Takes items of several sources in one order; says by itself how far they are durable."""
+
+    @property
+    def id(self) -> str: ...
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        """Take items of one source, all of them before those of any other caller.
+
+        Raises:
+            StreamlineError: the sink failed.
+        """
+        ...
+
+    async def source_ended(self, source: str) -> None:
+        """The source has no more items; its last position, if it was not passed on yet, goes out now."""
+        ...

@@ -76,17 +76,39 @@ class ReadPipe:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self._ended = False
 
     async def receive(self, limit: int = READ_BYTES) -> bytes:
         """The next bytes, at most `limit`; `b""` at the end."""
         while self._fd >= 0:
             try:
-                return os.read(self._fd, limit)
+                chunk = os.read(self._fd, limit)
             except BlockingIOError:
-                await anyio.wait_readable(self._fd)
+                try:
+                    await anyio.wait_readable(self._fd)
+                except anyio.ClosedResourceError:
+                    break
             except OSError:
-                return b""
+                break
+            else:
+                self._ended = not chunk
+                return chunk
+        self._ended = True
         return b""
+
+    def receive_nowait(self, limit: int = READ_BYTES) -> bytes:
+        """Bytes that are there already; `b""` if there are none, which need not be the end."""
+        if self._fd < 0:
+            return b""
+        try:
+            return os.read(self._fd, limit)
+        except OSError:
+            return b""
+
+    @property
+    def open(self) -> bool:
+        """Whether neither end has been closed as far as was read."""
+        return self._fd >= 0 and not self._ended
 
     def close(self) -> None:
         """Close it; a child that writes on gets SIGPIPE."""
@@ -233,6 +255,11 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
+    def send_signal_to_rest(self) -> None:
+        """Kill what it forked into its process group; for a child that itself is gone."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     async def end(self, *, term_after: float, kill_after: float) -> int:
         """Wait `term_after` seconds for its exit, then TERM, wait `kill_after` seconds, then KILL."""
         with anyio.move_on_after(term_after):
@@ -246,8 +273,7 @@ class Child:
     def dispose(self) -> None:
         """End whatever of its group is still there, and close our ends. To be called however a run ends."""
         # Also after a normal exit: what it forked stays in its group and would outlive the run.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.send_signal_to_rest()
         if self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)

@@ -1,0 +1,154 @@
+"""Moves items from one source through stages into sinks.
+
+The source is read one step ahead of what is being processed, and no further: memory is bounded by the size of what
+the source gives at a time. Within a stream the order is kept, because one task does all the processing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from streamline.flow.items import BadRecord, Item
+from streamline.flow.protocols import FlushableStage, Sink, Source, Stage
+
+AHEAD = 3
+"""Reads that may wait to be processed."""
+
+
+class Route:
+    """Where items go: through `stages`, then into `sinks` and on to `branches`."""
+
+    def __init__(
+        self, stages: Sequence[Stage] = (), sinks: Sequence[Sink] = (), branches: Sequence[Route] = ()
+    ) -> None:
+        self.stages = list(stages)
+        self.sinks = list(sinks)
+        self.branches = list(branches)
+
+    def all_stages(self) -> list[Stage]:
+        """Stages of this route and of its branches."""
+        return [*self.stages, *(stage for branch in self.branches for stage in branch.all_stages())]
+
+    def all_sinks(self) -> list[Sink]:
+        """Sinks of this route and of its branches."""
+        return [*self.sinks, *(sink for branch in self.branches for sink in branch.all_sinks())]
+
+
+class Router:
+    """Runs one source to its end.
+
+    Args:
+        source: where items come from.
+        route: where they go.
+        observe: called with all that the source gave, before it is processed.
+        on_bad: called with records that a stage refused, in their order, before any later position is sent on.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        route: Route,
+        *,
+        observe: Callable[[Sequence[Item]], None],
+        on_bad: Callable[[Sequence[BadRecord]], None],
+    ) -> None:
+        self._source = source
+        self._route = route
+        self._observe = observe
+        self._on_bad = on_bad
+        self._flushable = any(hasattr(stage, "flush") for stage in route.all_stages())
+
+    async def run(self) -> None:
+        """Move everything. A source that fails still has what it gave before delivered.
+
+        Raises:
+            StreamlineError: what the source, a stage or a sink raised.
+        """
+        failure: list[Exception] = []
+        try:
+            await self._pump(failure)
+            if failure:
+                await self._flush(self._route)
+            else:
+                await self._finish(self._route)
+            for sink in self._route.all_sinks():
+                await sink.source_ended(self._source.id)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for stage in self._route.all_stages():
+                    await stage.close()
+        if failure:
+            raise failure[0]
+
+    async def _pump(self, failure: list[Exception]) -> None:
+        send, receive = anyio.create_memory_object_stream[Sequence[Item]](AHEAD)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read, send, failure)
+                await self._process(receive)
+        except* Exception as group:
+            # One thing failed; the rest was cancelled for it.
+            raise _first(group) from None
+
+    async def _read(self, send: MemoryObjectSendStream[Sequence[Item]], failure: list[Exception]) -> None:
+        async with send:
+            try:
+                await self._source.run(send.send)
+            except Exception as error:  # raised again once what came before it is delivered
+                failure.append(error)
+
+    async def _process(self, receive: MemoryObjectReceiveStream[Sequence[Item]]) -> None:
+        async with receive:
+            async for items in receive:
+                self._observe(items)
+                await self._deliver(self._route, items, 0)
+                if self._flushable and not receive.statistics().current_buffer_used:
+                    await self._flush(self._route)
+
+    async def _deliver(self, route: Route, items: Sequence[Item], first_stage: int) -> None:
+        for stage in route.stages[first_stage:]:
+            if not items:
+                return
+            out: list[Item] = []
+            for item in items:
+                out += await stage.process(item)
+            items = self._without_bad(out)
+        if not items:
+            return
+        for sink in route.sinks:
+            await sink.send(self._source.id, items)
+        for branch in route.branches:
+            await self._deliver(branch, items, 0)
+
+    async def _flush(self, route: Route) -> None:
+        for number, stage in enumerate(route.stages):
+            if hasattr(stage, "flush"):
+                flushable = cast(FlushableStage, stage)
+                if flushable.pending:
+                    await self._deliver(route, self._without_bad(await flushable.flush()), number + 1)
+        for branch in route.branches:
+            await self._flush(branch)
+
+    async def _finish(self, route: Route) -> None:
+        for number, stage in enumerate(route.stages):
+            await self._deliver(route, self._without_bad(await stage.finish()), number + 1)
+        for branch in route.branches:
+            await self._finish(branch)
+
+    def _without_bad(self, items: Sequence[Item]) -> Sequence[Item]:
+        bad = [item for item in items if isinstance(item, BadRecord)]
+        if not bad:
+            return items
+        self._on_bad(bad)
+        return [item for item in items if not isinstance(item, BadRecord)]
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,445 @@
+"""A running target: a sink that writes messages to the process and reads proof from what it prints.
+
+A target process lives for one *session*. Its first message is a STATE with the proven state that it starts from;
+the end of its input and exit code 0 prove everything. A target that proves nothing before its end can be given
+several sessions in one run: the process is closed, its exit awaited, and the next one starts from what is proven,
+with the SCHEMAs sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from streamline.errors import StreamlineError
+from streamline.flow.items import (
+    ActivateVersion,
+    ArrowBatch,
+    BadRecord,
+    Buffer,
+    FileBatch,
+    Item,
+    Position,
+    RawBatch,
+    RowBatch,
+    Schema,
+)
+from streamline.flow.ledger import SinkLedger
+from streamline.singer import jsontext
+from streamline.singer.child import Child, Tail, TextMasker, log_lines, private_file
+from streamline.singer.marks import marks_of
+from streamline.singer.messages import activate_version_line, schema_line, state_line
+from streamline.singer.state import join_state, split_state
+
+TERM_SECONDS = 10.0
+"""How long after TERM comes KILL."""
+
+LINGER_SECONDS = 2.0
+"""How long its output is listened to after it is gone."""
+
+DRAIN_SECONDS = 3600.0
+"""How long a target may take to end once its input has ended."""
+
+LONGEST_ECHO = 64 << 20
+"""A longer line of a target's output is no state."""
+
+OnProof = Callable[[str, Mapping[str, Position]], None]
+
+
+class TargetFailed(StreamlineError):
+    """A target failed; what it had proven before stays proven."""
+
+
+class TargetCommand(msgspec.Struct, kw_only=True):
+    """How a target process is started.
+
+    Args:
+        id: names this process in the ledger, logs and private files.
+        name: the plugin's name, for errors.
+        argv: the program, without `--config`.
+        env: its complete environment.
+        cwd: where it runs.
+        config: its settings.
+        echoes: whether what it prints counts as proof; otherwise only its exit does.
+        session_interval: seconds after which a session with unproven records is closed; None: one session.
+        drain_seconds: how long it may take to end once its input has ended.
+    """
+
+    id: str
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    config: Mapping[str, Any]
+    echoes: bool = True
+    session_interval: float | None = None
+    drain_seconds: float = DRAIN_SECONDS
+
+
+class Feed(msgspec.Struct, kw_only=True):
+    """What one source has to do with a target.
+
+    Args:
+        key_of: a stream's name in messages → the key of its bookmark.
+        owns: whether the source's process owns a bookmark.
+        name_of: the key of a bookmark → its name in a state that is merged of several sources.
+    """
+
+    source: str
+    key_of: Callable[[str], str]
+    owns: Callable[[str], bool]
+    name_of: Callable[[str], str] = str
+
+
+class TargetProcess:
+    """A target and its sessions. It is a `flow.protocols.Sink`.
+
+    Args:
+        feeds: the sources that feed it.
+        known: keys of bookmarks (as in the merged state) that are streams of a catalog.
+        state: the proven state, by source, that it starts from.
+        on_proof: called with each source's newest position that has been proven.
+        on_failure: called once if it fails, whoever is sending at the time.
+        on_sent: called with a stream and a number of records that are about to be written.
+    """
+
+    def __init__(
+        self,
+        command: TargetCommand,
+        *,
+        feeds: Sequence[Feed],
+        known: frozenset[str],
+        state: Mapping[str, bytes],
+        run_dir: Path,
+        masker: TextMasker,
+        log: Callable[[str], None],
+        on_proof: OnProof,
+        on_failure: Callable[[StreamlineError], None],
+        on_sent: Callable[[str, int], None] = lambda stream, records: None,
+    ) -> None:
+        self.id = command.id
+        self.failure: StreamlineError | None = None
+        self._command = command
+        self._feeds = {feed.source: feed for feed in feeds}
+        self._known = known
+        self._run_dir = run_dir
+        self._masker = masker
+        self._log = log
+        self._on_proof = on_proof
+        self._on_failure = on_failure
+        self._on_sent = on_sent
+        self._lock = anyio.Lock()
+        self._tail = Tail()
+        self._child: Child | None = None
+        self._closing = False
+        self._closed = anyio.Event()
+        self._exited = anyio.Event()
+        self._ledger = SinkLedger(known)
+        self._schemas: dict[str, Schema] = {}
+        self._proven: dict[str, bytes] = dict(state)
+        self._newest: dict[str, bytes] = dict(state)
+        self._deferred: dict[str, Position] = {}
+        self._session_started = 0.0
+        self._ready = anyio.Event()
+
+    # -- its life
+
+    async def run(self) -> None:
+        """Run sessions until `close` was called and the last process has ended; failures go to `on_failure`."""
+        config = private_file(
+            self._run_dir, f"{self._command.id}.config.json", json.dumps(self._command.config).encode()
+        )
+        try:
+            while not self._closed.is_set() and self.failure is None:
+                await self._session(config)
+        finally:
+            config.unlink(missing_ok=True)
+            self._exited.set()
+            self._ready.set()
+
+    async def close(self, *, drain_seconds: float | None = None) -> None:
+        """No more will be sent: end its input and wait until it has proven everything, or failed."""
+        if drain_seconds is not None:
+            self._command = msgspec.structs.replace(self._command, drain_seconds=drain_seconds)
+        await self._ready.wait()
+        async with self._lock:
+            self._closed.set()
+            self._end_input()
+        await self._exited.wait()
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it was sent records that it has not proven."""
+        return self._ledger.unproven
+
+    async def _session(self, config: Path) -> None:
+        command = self._command
+        try:
+            child = Child.start(
+                command.name, [*command.argv, "--config", str(config)], env=command.env, cwd=command.cwd, stdin=True
+            )
+        except OSError as error:
+            self._fail(
+                f"it can't be started: {error.strerror or error} ({command.argv[0]})",
+                hint="See its entry in streamline.yaml, or run `streamline plugin install`.",
+            )
+            return
+        self._closing = False
+        self._child = child
+        self._ledger = SinkLedger(self._known)
+        self._session_started = anyio.current_time()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
+                if command.session_interval is not None:
+                    tasks.start_soon(self._close_sessions, command.session_interval)
+                tasks.start_soon(self._open)
+                tasks.start_soon(self._read_echoes, child)
+                code = await self._await_exit(child)
+                # What it printed last is still in the pipe; a child that it forked may hold that open for ever.
+                with anyio.move_on_after(LINGER_SECONDS):
+                    while child.stdout.open:
+                        await anyio.sleep(0.002)
+                with anyio.move_on_after(0.2):
+                    while child.stderr.open:
+                        await anyio.sleep(0.005)
+                tasks.cancel_scope.cancel()
+            self._judge(child, code)
+        finally:
+            child.dispose()
+            self._child = None
+
+    async def _open(self) -> None:
+        """The first message: the state that it starts from; then, in later sessions, the schemas."""
+        value = self._merged(self._proven)
+        self._ledger.start(marks_of(value))
+        try:
+            await self._write([state_line(value), *(schema_line(schema) for schema in self._schemas.values())])
+        except TargetFailed:
+            return
+        self._ready.set()
+
+    async def _await_exit(self, child: Child) -> int:
+        """Wait for its exit; once its input has ended, no longer than `drain_seconds`."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._enforce_end, child)
+            code = await child.wait()
+            tasks.cancel_scope.cancel()
+        return code
+
+    async def _enforce_end(self, child: Child) -> None:
+        while not self._closing:
+            await anyio.sleep(0.1)
+        ended = anyio.current_time()
+        while anyio.current_time() - ended < self._command.drain_seconds:
+            await anyio.sleep(0.1)
+        child.send_signal(signal.SIGTERM)
+        await anyio.sleep(TERM_SECONDS)
+        child.send_signal(signal.SIGKILL)
+
+    def _judge(self, child: Child, code: int) -> None:
+        if not self._closing:
+            self._fail(
+                f"it exited with code {code} before the end of its input"
+                if code >= 0
+                else f"it was killed by signal {-code}"
+            )
+        elif child.signalled is not None:
+            self._fail(f"it did not end within {self._command.drain_seconds:g} s after the end of its input")
+        elif code != 0:
+            self._fail(f"it ended with exit code {code}" if code > 0 else f"it was killed by signal {-code}")
+        else:
+            self._proof(self._ledger.ended())
+
+    async def _close_sessions(self, interval: float) -> None:
+        while True:
+            await anyio.sleep(min(1.0, interval / 4))
+            if anyio.current_time() - self._session_started >= interval and self._ledger.unproven:
+                async with self._lock:
+                    self._ready = anyio.Event()
+                    self._end_input()
+                return
+
+    def _end_input(self) -> None:
+        self._closing = True
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.close()
+
+    def _note(self, line: str) -> None:
+        self._tail.add(line)
+        self._log(line)
+
+    def _fail(self, message: str, *, hint: str | None = None) -> None:
+        if self.failure is not None:
+            return
+        if hint is None:
+            lines = self._tail.lines
+            hint = "The last that it logged:\n    " + "\n    ".join(lines) if lines else "It logged nothing."
+        self.failure = TargetFailed(message, where=self._command.name, hint=hint)
+        self._exited.set()
+        self._ready.set()
+        self._on_failure(self.failure)
+
+    # -- what it is sent
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        """Write items of one source.
+
+        Raises:
+            TargetFailed: it has failed, now or before.
+        """
+        feed = self._feeds[source]
+        ready = [await _as_raw(item, self._schemas) for item in items]
+        while True:
+            await self._ready.wait()
+            async with self._lock:
+                if not self._ready.is_set():
+                    continue
+                await self._write(self._account(feed, ready))
+                return
+
+    async def source_ended(self, source: str) -> None:
+        """Send the last position of a source if it has been held back."""
+        position = self._deferred.pop(source, None)
+        if position is not None and self.failure is None:
+            async with self._lock:
+                await self._write(self._place(self._feeds[source], position))
+
+    def _account(self, feed: Feed, items: Sequence[Item]) -> list[Buffer]:
+        # The ledger has to know of everything before it is written: the echo may come at once.
+        buffers: list[Buffer] = []
+        for item in items:
+            if isinstance(item, RawBatch):
+                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                self._on_sent(item.stream, item.count)
+                buffers += item.slices
+            elif isinstance(item, Position):
+                if self._ledger.wants_place():
+                    self._deferred.pop(feed.source, None)
+                    buffers += self._place(feed, item)
+                else:
+                    self._deferred[feed.source] = item
+            elif isinstance(item, Schema):
+                self._schemas[item.stream] = item
+                buffers.append(schema_line(item))
+            elif isinstance(item, ActivateVersion):
+                # What it deletes must be proven as much as what was written.
+                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                buffers.append(activate_version_line(item))
+            elif isinstance(item, FileBatch):
+                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                buffers.append(item.raw)
+        return buffers
+
+    def _place(self, feed: Feed, position: Position) -> list[Buffer]:
+        self._newest[feed.source] = position.value
+        value = self._merged(self._newest)
+        self._proof(self._ledger.place(position, marks_of(value)))
+        return [state_line(value)]
+
+    def _merged(self, states: Mapping[str, bytes]) -> bytes:
+        """One state of all sources': each bookmark from the process that owns it."""
+        if len(self._feeds) == 1:
+            (source,) = self._feeds
+            return states.get(source) or join_state({})
+        rows: dict[str, bytes] = {}
+        for source, feed in self._feeds.items():
+            for key, text in split_state(states.get(source) or join_state({})).items():
+                if key != "*" and feed.owns(key):
+                    rows[feed.name_of(key)] = text
+        return join_state(rows)
+
+    async def _write(self, buffers: Sequence[Buffer]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if not buffers:
+            return
+        child = self._child
+        try:
+            if child is None or child.stdin is None:
+                raise BrokenPipeError
+            await child.stdin.send(buffers)
+        except (BrokenPipeError, OSError):
+            # It closed its input, or is gone; how it ended says more than the broken pipe.
+            with anyio.move_on_after(TERM_SECONDS):
+                await self._exited.wait()
+            if self.failure is None:
+                self._fail("it closed its input before the end")
+            if child is not None:
+                child.send_signal_to_rest()
+            assert self.failure is not None
+            raise self.failure from None
+
+    # -- what it proves
+
+    async def _read_echoes(self, child: Child) -> None:
+        parts: list[bytes] = []
+        size = 0
+        while chunk := await child.stdout.receive():
+            cut = chunk.rfind(b"\n") + 1
+            if cut and size <= LONGEST_ECHO:
+                parts.append(chunk[:cut])
+                for line in b"".join(parts).split(b"\n"):
+                    if line.strip():
+                        self._echo(line)
+            if cut:
+                parts, size = [], 0
+            size += len(chunk) - cut
+            if size <= LONGEST_ECHO:
+                parts.append(chunk[cut:])
+            else:
+                parts = []
+        last = b"".join(parts).strip()
+        if last:
+            # A whole state without its newline is one; half a line is none.
+            self._echo(last)
+
+    def _echo(self, line: bytes) -> None:
+        text = line.strip()
+        if text[:1] == b"{":
+            try:
+                value = _unwrapped(text)
+                marks = marks_of(value)
+            except jsontext.JSONTextError:
+                pass
+            else:
+                if self._command.echoes:
+                    if not self._ledger.recognises(marks):
+                        self._log("[stdout] a state that it was not sent as it is: " + self._shown(text))
+                    self._proof(self._ledger.echo(marks))
+                return
+        self._log("[stdout] " + self._shown(text))
+
+    def _shown(self, text: bytes) -> str:
+        return self._masker.mask(text[:2000].decode("utf-8", "replace"))
+
+    def _proof(self, positions: Mapping[str, Position]) -> None:
+        if positions:
+            for source, position in positions.items():
+                self._proven[source] = position.value
+            self._on_proof(self.id, positions)
+
+
+def _unwrapped(text: bytes) -> bytes:
+    """The state in an echoed line; some old targets print the whole message."""
+    members = jsontext.members(text)
+    if members.get("type") == b'"STATE"' and "value" in members:
+        return members["value"]
+    return text
+
+
+async def _as_raw(item: Item, schemas: Mapping[str, Schema]) -> Item:
+    if isinstance(item, RowBatch | ArrowBatch):
+        from streamline.flow.lanes import to_raw
+
+        return await anyio.to_thread.run_sync(to_raw, item)
+    if isinstance(item, BadRecord):
+        raise TypeError("bad records are taken out before a sink")
+    return item
