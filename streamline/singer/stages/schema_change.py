@@ -228,7 +228,7 @@ def _validator(known: JSONObject, columns: Iterable[str]) -> Any:
         "date": _reads(date.fromisoformat),
         "time": _reads(time_of_day.fromisoformat),
     }
-    rest = {key: known[key] for key in ("definitions", "$defs") if key in known}
+    rest: JSONObject = {key: known[key] for key in ("definitions", "$defs") if key in known}
     schema: JSONObject = {**rest, "properties": {name: properties(known)[name] for name in columns}}
     return jsonschema_rs.Draft7Validator(schema, validate_formats=True, formats=formats)
 
