@@ -11,6 +11,7 @@ from tests.services import mariadb, moto, postgres
 from tests.services.mariadb import MariaDBServer
 from tests.services.moto import S3Server
 from tests.services.postgres import PostgresServer
+from tests.services.project import CommunityProject, MakeCommunity
 from tests.services.require import ServiceMissingError, missing
 
 HERE = Path(__file__).parent
@@ -51,6 +52,20 @@ def s3_server() -> Iterator[S3Server]:
             yield server
     except ServiceMissingError as error:
         missing(str(error))
+
+
+@pytest.fixture
+def community(tmp_path: Path) -> Iterator[MakeCommunity]:
+    """Makes the test's project, with the named entries of plugins.yaml; what it leaves running is ended."""
+    made: list[CommunityProject] = []
+
+    def make(*plugins: str) -> CommunityProject:
+        made.append(CommunityProject(tmp_path, plugins))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project.close()
 
 
 @pytest.fixture

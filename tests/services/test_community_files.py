@@ -9,19 +9,19 @@ from tests.services.compare import assert_same, read_csv, read_jsonl, read_postg
 from tests.services.files import csv_bytes, dbf_bytes, serving
 from tests.services.moto import S3Server
 from tests.services.postgres import PostgresServer
-from tests.services.project import Project
+from tests.services.project import MakeCommunity
 from tests.services.seed import Kind, Row, Shop, Table
 
 
-def test_s3_tap_into_csv(tmp_path: Path, s3_server: S3Server) -> None:
+def test_s3_tap_into_csv(community: MakeCommunity, tmp_path: Path, s3_server: S3Server) -> None:
     """The tap reads its catalog from `--properties` alone: given `--catalog` it says nothing and moves nothing."""
     shop = Shop()
     bucket = f"shop-{tmp_path.name.replace('_', '-')}".lower()[:60]
     s3_server.make_bucket(bucket)
     for table in shop.tables:
         s3_server.put(bucket, f"in/{table.name}.csv", csv_bytes(table))
-    project = Project(tmp_path, ["tap-s3-csv", "target-csv"])
-    project.pipeline(
+    project = community("tap-s3-csv", "target-csv")
+    project.integration(
         "shop",
         source={
             "source": "tap-s3-csv",
@@ -48,7 +48,7 @@ def test_s3_tap_into_csv(tmp_path: Path, s3_server: S3Server) -> None:
             "config": {"destination_path": ".", "disable_collection": True},
         },
     )
-    project.run("shop")
+    project.sync("shop")
     for table in shop.tables:
         (written,) = tmp_path.glob(f"{table.name}-*.csv")
         assert_same(table, read_csv(written), empty_is_null=True)
@@ -57,7 +57,7 @@ def test_s3_tap_into_csv(tmp_path: Path, s3_server: S3Server) -> None:
     more.rows = {number: shop.orders.rows[number] | {"id": number + 1000} for number in (1, 2, 3)}
     s3_server.put(bucket, "in/orders-2.csv", csv_bytes(more))
     before = set(tmp_path.glob("*.csv"))
-    project.run("shop")
+    project.sync("shop")
     written_now = set(tmp_path.glob("*.csv")) - before
     rows = [row for file in written_now for row in read_csv(file)]
     # The bookmark is the newest file's time, to the second: files of that very second may come again.
@@ -80,11 +80,11 @@ def dbf_table(orders: Table) -> Table:
     return Table("orders", kinds, key="ID", rows={n: one(row) for n, row in orders.rows.items()})
 
 
-def test_dbf_tap_into_jsonl(tmp_path: Path) -> None:
+def test_dbf_tap_into_jsonl(community: MakeCommunity, tmp_path: Path) -> None:
     shop = Shop()
-    project = Project(tmp_path, ["tap-dbf", "target-jsonl"])
+    project = community("tap-dbf", "target-jsonl")
     (tmp_path / "orders.dbf").write_bytes(dbf_bytes(shop.orders))
-    project.pipeline(
+    project.integration(
         "shop",
         source={"source": "tap-dbf", "config": {"path": str(tmp_path / "orders.dbf")}},
         destination={
@@ -92,17 +92,17 @@ def test_dbf_tap_into_jsonl(tmp_path: Path) -> None:
             "config": {"destination_path": ".", "do_timestamp_file": False},
         },
     )
-    project.run("shop")
+    project.sync("shop")
     assert_same(dbf_table(shop.orders), read_jsonl(tmp_path / "orders.jsonl"))
 
 
 def test_dbf_tap_with_a_key_given_by_the_user(
-    tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
     """The tap knows no key; `unique_constraints` gives one, so that the second run changes rows in place."""
     shop = Shop()
-    project = Project(tmp_path, ["tap-dbf", "target-pw-postgres"])
-    project.pipeline(
+    project = community("tap-dbf", "target-pw-postgres")
+    project.integration(
         "shop",
         source={"source": "tap-dbf", "config": {"path": str(tmp_path / "orders.dbf")}},
         destination={
@@ -120,21 +120,21 @@ def test_dbf_tap_with_a_key_given_by_the_user(
     )
     for _ in range(2):
         (tmp_path / "orders.dbf").write_bytes(dbf_bytes(shop.orders))
-        project.run("shop")
+        project.sync("shop")
         found = read_postgres(postgres_server, postgres_database, "shop.dbf_orders")
         assert_same(dbf_table(shop.orders), [{name.upper(): value for name, value in row.items()} for row in found])
         shop.change()
 
 
 def test_rest_tap_into_meltanolabs_target(
-    tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
     shop = Shop()
-    project = Project(tmp_path, ["tap-rest-api-msdk", "target-ml-postgres"])
+    project = community("tap-rest-api-msdk", "target-ml-postgres")
     with serving(shop.tables) as api:
         stream: dict[str, Any] = {"primary_keys": ["id"], "replication_key": "updated_at", "num_inference_records": 100}
         since = {"source_search_field": "updated_since", "source_search_query": "$last_run_date"}
-        project.pipeline(
+        project.integration(
             "shop",
             source={
                 "source": "tap-rest-api-msdk",
@@ -163,7 +163,7 @@ def test_rest_tap_into_meltanolabs_target(
             },
         )
         for _ in range(2):
-            project.run("shop")
+            project.sync("shop")
             for table in shop.tables:
                 assert_same(table, read_postgres(postgres_server, postgres_database, f"shop.{table.name}"))
             moved = project.moved("shop")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.services.compare import assert_same, latest, read_duckdb, read_jsonl
 from tests.services.mariadb import MariaDBServer
-from tests.services.project import Project
+from tests.services.project import MakeCommunity
 from tests.services.seed import Shop, write_mariadb
 
 FULL: dict[str, Any] = {"replication_method": "FULL_TABLE"}
@@ -30,11 +30,11 @@ def shop(mariadb_server: MariaDBServer, mariadb_database: str) -> Shop:
 
 
 def test_pipelinewise_tap_into_community_duckdb(
-    tmp_path: Path, shop: Shop, mariadb_server: MariaDBServer, mariadb_database: str
+    community: MakeCommunity, tmp_path: Path, shop: Shop, mariadb_server: MariaDBServer, mariadb_database: str
 ) -> None:
     """The target flushes every hundred rows: with an unsuitable duckdb it would lose the first of each hundred."""
-    project = Project(tmp_path, ["tap-pw-mysql", "target-community-duckdb"])
-    project.pipeline(
+    project = community("tap-pw-mysql", "target-community-duckdb")
+    project.integration(
         "shop",
         source={
             "source": "tap-pw-mysql",
@@ -47,7 +47,7 @@ def test_pipelinewise_tap_into_community_duckdb(
         },
     )
     for _ in range(2):
-        project.run("shop")
+        project.sync("shop")
         for table in shop.tables:
             found = read_duckdb(tmp_path / "warehouse.duckdb", f"main.{table.name}")
             assert_same(table, found, empty_is_null=True)
@@ -58,10 +58,10 @@ def test_pipelinewise_tap_into_community_duckdb(
 
 
 def test_pipelinewise_tap_reads_the_binary_log(
-    tmp_path: Path, shop: Shop, mariadb_server: MariaDBServer, mariadb_database: str
+    community: MakeCommunity, tmp_path: Path, shop: Shop, mariadb_server: MariaDBServer, mariadb_database: str
 ) -> None:
-    project = Project(tmp_path, ["tap-pw-mysql", "target-jsonl"])
-    project.pipeline(
+    project = community("tap-pw-mysql", "target-jsonl")
+    project.integration(
         "shop",
         source={
             "source": "tap-pw-mysql",
@@ -74,13 +74,13 @@ def test_pipelinewise_tap_reads_the_binary_log(
         },
     )
     files = {table.name: tmp_path / f"{mariadb_database}-{table.name}.jsonl" for table in shop.tables}
-    project.run("shop")
+    project.sync("shop")
     for table in shop.tables:
         assert_same(table, read_jsonl(files[table.name]))
     shop.change()
     del shop.orders.rows[5]
     write_mariadb(mariadb_server, mariadb_database, shop.tables)
-    project.run("shop")
+    project.sync("shop")
     for table in shop.tables:
         rows = latest(read_jsonl(files[table.name]))
         assert_same(table, [row for row in rows if not row.get("_sdc_deleted_at")])
@@ -88,11 +88,11 @@ def test_pipelinewise_tap_reads_the_binary_log(
 
 
 def test_singer_tap_into_jsonl(
-    tmp_path: Path, shop: Shop, mariadb_server: MariaDBServer, mariadb_database: str
+    community: MakeCommunity, tmp_path: Path, shop: Shop, mariadb_server: MariaDBServer, mariadb_database: str
 ) -> None:
     """This tap names its streams otherwise in messages (`orders`) than in the catalog (`shop-orders`)."""
-    project = Project(tmp_path, ["tap-singer-mysql", "target-jsonl"])
-    project.pipeline(
+    project = community("tap-singer-mysql", "target-jsonl")
+    project.integration(
         "shop",
         source={
             "source": "tap-singer-mysql",
@@ -104,13 +104,13 @@ def test_singer_tap_into_jsonl(
             "config": {"destination_path": ".", "do_timestamp_file": False},
         },
     )
-    project.run("shop")
+    project.sync("shop")
     for table in shop.tables:
         assert_same(table, read_jsonl(tmp_path / f"{table.name}.jsonl"))
     before = len(read_jsonl(tmp_path / "orders.jsonl"))
     shop.change()
     write_mariadb(mariadb_server, mariadb_database, shop.tables)
-    project.run("shop")
+    project.sync("shop")
     for table in shop.tables:
         assert_same(table, latest(read_jsonl(tmp_path / f"{table.name}.jsonl")))
     assert 12 <= len(read_jsonl(tmp_path / "orders.jsonl")) - before <= 16

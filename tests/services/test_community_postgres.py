@@ -9,7 +9,7 @@ import pytest
 
 from tests.services.compare import assert_same, read_jsonl, read_postgres, read_sqlite
 from tests.services.postgres import PostgresServer
-from tests.services.project import Project
+from tests.services.project import MakeCommunity
 from tests.services.seed import Row, Shop, write_postgres
 
 FULL: dict[str, Any] = {"replication_method": "FULL_TABLE"}
@@ -38,12 +38,12 @@ def shop(postgres_server: PostgresServer, postgres_database: str) -> Shop:
 
 
 def test_pipelinewise_tap_into_pipelinewise_target(
-    tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
     """One table in full, deletions included, one by its time of change."""
-    project = Project(tmp_path, ["tap-pw-postgres", "target-pw-postgres"])
+    project = community("tap-pw-postgres", "target-pw-postgres")
     with postgres_server.database("warehouse") as warehouse:
-        project.pipeline(
+        project.integration(
             "shop",
             source={
                 "source": "tap-pw-postgres",
@@ -67,12 +67,12 @@ def test_pipelinewise_tap_into_pipelinewise_target(
                 found = read_postgres(postgres_server, warehouse, f"shop.{table.name}")
                 assert_same(table, found, change=as_pipelinewise_stores)
 
-        project.run("shop")
+        project.sync("shop")
         check()
         shop.change()
         del shop.customers.rows[3]
         write_postgres(postgres_server, postgres_database, shop.tables)
-        project.run("shop")
+        project.sync("shop")
         check()
         moved = project.moved("shop")
         assert moved["public-customers"] == len(shop.customers.rows)
@@ -81,11 +81,11 @@ def test_pipelinewise_tap_into_pipelinewise_target(
 
 
 def test_meltanolabs_tap_into_meltanolabs_target(
-    tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
-    project = Project(tmp_path, ["tap-ml-postgres", "target-ml-postgres"])
+    project = community("tap-ml-postgres", "target-ml-postgres")
     with postgres_server.database("warehouse") as warehouse:
-        project.pipeline(
+        project.integration(
             "shop",
             source={
                 "source": "tap-ml-postgres",
@@ -100,7 +100,7 @@ def test_meltanolabs_tap_into_meltanolabs_target(
             },
         )
         for _ in range(2):
-            project.run("shop")
+            project.sync("shop")
             for table in shop.tables:
                 assert_same(table, read_postgres(postgres_server, warehouse, f"shop.{table.name}"))
             moved = project.moved("shop")
@@ -111,10 +111,10 @@ def test_meltanolabs_tap_into_meltanolabs_target(
 
 
 def test_meltanolabs_tap_into_sqlite(
-    tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
-    project = Project(tmp_path, ["tap-ml-postgres", "target-sqlite"])
-    project.pipeline(
+    project = community("tap-ml-postgres", "target-sqlite")
+    project.integration(
         "shop",
         source={
             "source": "tap-ml-postgres",
@@ -124,7 +124,7 @@ def test_meltanolabs_tap_into_sqlite(
         destination={"destination": "target-sqlite", "config": {"database": "warehouse.db", "batch_size": 50}},
     )
     for _ in range(2):
-        project.run("shop")
+        project.sync("shop")
         for table in shop.tables:
             assert_same(table, read_sqlite(tmp_path / "warehouse.db", f"public_{table.name}"))
         shop.change()
@@ -132,11 +132,11 @@ def test_meltanolabs_tap_into_sqlite(
 
 
 def test_a_mapper_between_tap_and_target(
-    tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
     """PipelineWise's transform-field hides a column of one stream and leaves the other alone."""
-    project = Project(tmp_path, ["tap-pw-postgres", "transform-field", "target-jsonl"])
-    project.pipeline(
+    project = community("tap-pw-postgres", "transform-field", "target-jsonl")
+    project.integration(
         "shop",
         source={
             "source": "tap-pw-postgres",
@@ -154,7 +154,7 @@ def test_a_mapper_between_tap_and_target(
             "config": {"destination_path": ".", "do_timestamp_file": False},
         },
     )
-    project.run("shop")
+    project.sync("shop")
 
     def hidden(row: Row) -> Row:
         return row | {"note": "hidden"}

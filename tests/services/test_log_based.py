@@ -14,18 +14,19 @@ from typing import Any
 
 from tests.services.compare import assert_same, read_postgres
 from tests.services.postgres import PostgresServer
-from tests.services.project import Project, Running
+from tests.services.project import RUN_SECONDS, MakeCommunity
 from tests.services.seed import Table
+from tests.support.project import Running
 
-RUN_SECONDS = 65
+BUSY_SECONDS = 65
 
 
 def test_the_slot_advances_during_the_run(
-    tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
     """One busy and one quiet table: the quiet one must not hold the busy one's position back."""
     slot = f"pipelinewise_{postgres_database}"
-    project = Project(tmp_path, ["tap-pw-postgres", "target-pw-postgres"])
+    project = community("tap-pw-postgres", "target-pw-postgres")
     login: dict[str, Any] = {
         "host": postgres_server.host,
         "port": postgres_server.port,
@@ -38,7 +39,7 @@ def test_the_slot_advances_during_the_run(
         source.execute("insert into busy select n, 'first ' || n from generate_series(1, 200) n")
         source.execute("insert into quiet select n, 'first ' || n from generate_series(1, 20) n")
         source.execute("select pg_create_logical_replication_slot(%s, 'wal2json')", [slot])
-        project.pipeline(
+        project.integration(
             "log",
             source={
                 "source": "tap-pw-postgres",
@@ -63,30 +64,31 @@ def test_the_slot_advances_during_the_run(
                 },
             },
         )
-        project.run("log")  # the first run reads the tables themselves, and remembers where the log stood
+        project.sync("log")  # the first run reads the tables themselves, and remembers where the log stood
         run = project.start("run", "log")
         try:
             confirmed = _write_and_watch(run, source, slot)
             source.execute("update quiet set note = 'last' where id = 3")
             source.execute("delete from busy where id <= 50")
-            outcome = run.end()
+            outcome = run.finish(RUN_SECONDS)
         finally:
-            run.stop()
-        assert outcome.code == 0, outcome.explain()
+            if run.process.poll() is None:
+                print(run.kill())
+        outcome.expect(0)
         for name in ("busy", "quiet"):
             rows = source.execute(f"select id, note from {name}").fetchall()
             table = Table(name, {"id": "int", "note": "text"}, rows={n: {"id": n, "note": t} for n, t in rows})
             assert_same(table, read_postgres(postgres_server, warehouse, f"log.{name}"))
         advances = sum(later > earlier for earlier, later in itertools.pairwise(confirmed))
-        assert advances >= 2, f"the slot stood at {sorted(set(confirmed))} during the run\n{outcome.explain()}"
+        assert advances >= 2, f"the slot stood at {sorted(set(confirmed))} during the run\n{outcome}"
 
 
 def _write_and_watch(run: Running, source: Any, slot: str) -> list[int]:
     """Keep one table busy for as long as the test lasts; the slot's confirmed positions as they were seen."""
     confirmed: list[int] = []
     number, started = 200, time.monotonic()
-    while time.monotonic() - started < RUN_SECONDS:
-        assert run.process.poll() is None, f"the run ended while the log was being written: {run.end().explain()}"
+    while time.monotonic() - started < BUSY_SECONDS:
+        assert run.process.poll() is None, "the run ended while the log was being written"
         source.execute(
             "insert into busy select n, 'more ' || n from generate_series(%s, %s) n", [number + 1, number + 900]
         )

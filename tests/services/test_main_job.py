@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from tests.services.postgres import PostgresServer
-from tests.services.project import Project
+from tests.services.project import MakeCommunity
 
 ROWS = int(os.environ.get("STREAMLINE_TEST_MAIN_JOB_ROWS", "100000"))
 
@@ -29,9 +29,9 @@ def with_tax(frame: pd.DataFrame, *args, **kwargs) -> pd.DataFrame:
 
 
 def test_postgres_through_a_transformer_into_duckdb(
-    tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
+    community: MakeCommunity, tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
-    project = Project(tmp_path, ["tap-pw-postgres"])
+    project = community("tap-pw-postgres")
     with postgres_server.connect(postgres_database) as source:
         source.execute(
             "create table sales (id bigint primary key, cents bigint, shop text, sold_at timestamptz not null)"
@@ -42,7 +42,7 @@ def test_postgres_through_a_transformer_into_duckdb(
             [ROWS],
         )
         source.execute("create index on sales (sold_at)")
-        project.pipeline(
+        project.integration(
             "sales",
             source={
                 "source": "tap-pw-postgres",
@@ -63,7 +63,7 @@ def test_postgres_through_a_transformer_into_duckdb(
                 "streams": {"public-sales": {"destination_table": "sales"}},
             },
         )
-        project.run("sales")
+        project.sync("sales")
         assert project.moved("sales") == {"public-sales": ROWS}
         wanted = (
             "select id, cents, shop, sold_at, (cents * 121) / 100 as gross from sales where id % 10 <> 0 order by id"
@@ -76,7 +76,7 @@ def test_postgres_through_a_transformer_into_duckdb(
             [ROWS + 1, ROWS + 25],
         )
         source.execute("update sales set cents = 1, sold_at = '2025-01-01' where id in (11, 12, 13)")
-        project.run("sales")
+        project.sync("sales")
         # Twenty-five new, three changed, and the one at the bookmark's very time, which the tap sends again.
         assert project.moved("sales") == {"public-sales": 29}
         _assert_equal(source.execute(wanted).fetchall(), tmp_path / "warehouse.duckdb")
