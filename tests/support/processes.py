@@ -1,0 +1,80 @@
+"""Finding what a run started, the way an operator would: by what stands in the processes' environments."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Process:
+    """One line of what a process is: its id, its command and its environment as far as we may read it."""
+
+    def __init__(self, pid: int, argv: list[str], environ: dict[str, str]) -> None:
+        self.pid = pid
+        self.argv = argv
+        self.environ = environ
+
+    @property
+    def started(self) -> str:
+        """Start time in clock ticks since boot; with the pid it names a process for good."""
+        with contextlib.suppress(OSError, IndexError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return ""
+
+    def runs(self, file: str) -> bool:
+        """Whether it executes the script `file` (a file name without its folder)."""
+        return any(Path(word).name == file for word in self.argv[:6])
+
+    def __repr__(self) -> str:
+        return f"{self.pid}: {' '.join(self.argv)}"
+
+
+def _words(path: str) -> list[str]:
+    return Path(path).read_bytes().decode("utf-8", "surrogateescape").rstrip("\0").split("\0")
+
+
+def processes_of(root: Path) -> list[Process]:
+    """Every living process, Streamline's own included, that works for the project at `root`.
+
+    It is known by its environment, which `Project` marks through HOME and TMPDIR; both pass to plugins.
+    """
+    found = []
+    mark = f"{root}/"
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environ = dict(word.split("=", 1) for word in _words(f"/proc/{entry.name}/environ") if "=" in word)
+            argv = _words(f"/proc/{entry.name}/cmdline")
+        except OSError:
+            continue
+        if mark in environ.get("TMPDIR", "") or mark in environ.get("HOME", ""):
+            found.append(Process(int(entry.name), argv, environ))
+    return found
+
+
+def children_of_runs(root: Path) -> list[Process]:
+    """The taps, targets and whatever they forked: those that bear a run's id."""
+    return [process for process in processes_of(root) if process.environ.get("STREAMLINE_RUN_ID")]
+
+
+def wait_until(ready: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    """Wait for a condition; fail with `what` when it never holds. How long it takes is not asserted."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s in vain: {what}")
+        time.sleep(0.005)
+
+
+def kill_all(root: Path) -> list[Process]:
+    """End everything that works for the project; gives what there was. For the end of a test, good or bad."""
+    found = processes_of(root)
+    for process in found:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGKILL)
+    return found
