@@ -1,0 +1,157 @@
+"""What the commands share: which project is meant, its state store, and the block that a user means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+    from streamline.state.store import Lease, Store
+
+
+class App:
+    """One use of the command line.
+
+    Args:
+        project_dir: what `--project` says.
+        debug: whether `--debug` was given.
+    """
+
+    def __init__(self, project_dir: str | None = None, *, debug: bool = False) -> None:
+        self.project_dir = project_dir
+        self.debug = debug
+
+    @cached_property
+    def project(self) -> Project:
+        """The project that is meant.
+
+        Raises:
+            ConfigError: there is none, or its file is wrong.
+        """
+        from pathlib import Path
+
+        from streamline.project.project import Project
+
+        return Project.find() if self.project_dir is None else Project.open(Path(self.project_dir))
+
+    def mask(self, text: str) -> str:
+        """`text` without the secrets that the project has been asked for so far."""
+        project = self.__dict__.get("project")
+        secrets = None if project is None else project.__dict__.get("secrets")
+        return text if secrets is None else str(secrets.masker.mask(text))
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The project's state store, open for the length of the block."""
+        from streamline.state import open_store
+
+        store = open_store(self.project.state_url, self.project.root)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+pass_app = click.make_pass_decorator(App, ensure=True)
+
+
+def require_pipeline(app: App, store: Store, pipeline: str) -> None:
+    """Refuse the name of a pipeline that the project does not have and the store knows nothing of.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    names = app.project.pipelines()
+    if pipeline in names or store.bookmark_blocks(pipeline) or store.runs(pipeline, limit=1):
+        return
+    from streamline.project.nearest import suggestion
+
+    raise ConfigError(f"there is no pipeline '{pipeline}'", hint=suggestion(pipeline, names, what="pipelines"))
+
+
+def source_blocks(app: App, pipeline: str) -> list[str]:
+    """The uuids of the pipeline's blocks that read from somewhere; empty if the project no longer has the pipeline.
+
+    Raises:
+        ConfigError: its metadata.yaml is wrong.
+    """
+    if pipeline not in app.project.pipelines():
+        return []
+    from streamline.pipeline.model import load_pipeline
+
+    blocks = load_pipeline(app.project, pipeline).blocks
+    return [uuid for uuid, block in blocks.items() if block.type == "data_loader"]
+
+
+def choose_block(app: App, store: Store, pipeline: str, stream: str | None, block: str | None) -> str:
+    """The block whose positions a command means: `--block`, or the only one that it could be.
+
+    Raises:
+        ConfigError: there is no such block, or more than one.
+    """
+    recorded = store.bookmark_blocks(pipeline)
+    if block in recorded:
+        return block
+    if block is None and stream is not None:
+        having = [one for one in recorded if stream in store.bookmarks(pipeline, one)]
+        if len(having) == 1:
+            return having[0]
+    candidates = known_blocks(app, store, pipeline)
+    from streamline.project.nearest import suggestion
+
+    if block is not None:
+        if block in candidates:
+            return block
+        raise ConfigError(
+            f"there is no block '{block}' that has positions",
+            where=pipeline,
+            hint=suggestion(block, candidates, what="blocks"),
+        )
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise ConfigError("no block of this pipeline has positions", where=pipeline, hint="It has no source block.")
+    raise ConfigError(
+        "several blocks of this pipeline have positions", where=pipeline, hint=f"Add --block {'|'.join(candidates)}"
+    )
+
+
+def known_blocks(app: App, store: Store, pipeline: str) -> list[str]:
+    """The blocks of a pipeline that have positions, have had some, or could have some."""
+    return sorted({*store.bookmark_blocks(pipeline), *source_blocks(app, pipeline)})
+
+
+def choose_blocks(app: App, store: Store, pipeline: str, block: str | None) -> list[str]:
+    """As `choose_block`, but all that have positions where none is named."""
+    if block is not None:
+        return [choose_block(app, store, pipeline, None, block)]
+    return store.bookmark_blocks(pipeline)
+
+
+def change_id(verb: str) -> str:
+    """An id for an operator's change, which stands in the history where a run's id stands."""
+    import os
+    from datetime import UTC, datetime
+
+    return f"{verb}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+
+
+@contextmanager
+def change(app: App, pipeline: str, verb: str) -> Iterator[tuple[Store, Lease]]:
+    """The store and the pipeline's lease, for a command that changes positions.
+
+    Raises:
+        ConfigError: there is no such pipeline.
+        LeaseHeld: it is running.
+    """
+    with app.store() as store:
+        require_pipeline(app, store, pipeline)
+        with store.acquire_lease(pipeline, change_id(verb)) as lease:
+            yield store, lease

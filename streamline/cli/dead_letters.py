@@ -1,0 +1,182 @@
+"""`streamline dead-letters`: records that were refused on the way, and are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamline.cli.app import App, change, pass_app, require_pipeline
+from streamline.cli.output import count, json_option, moment, print_json, print_table
+from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+    from streamline.state.store import DeadLetter, Store
+
+pipeline_argument = click.argument("pipeline")
+ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
+stream_option = click.option("--stream", "-s", metavar="STREAM", help="Only those of this stream.")
+block_option = click.option("--block", metavar="UUID", help="Only those of this block.")
+
+
+@click.group("dead-letters")
+def command() -> None:
+    """Look after records that were refused on the way.
+
+    A record that breaks its stream's schema, that a target refuses, or that a block fails on, is kept here with the
+    reason, and does not stop the others.
+    """
+
+
+@command.command("list")
+@pipeline_argument
+@stream_option
+@block_option
+@click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
+@json_option
+@pass_app
+def list_(app: App, pipeline: str, stream: str | None, block: str | None, limit: int | None, as_json: bool) -> None:
+    """List a pipeline's dead letters, the oldest first."""
+    with app.store() as store:
+        require_pipeline(app, store, pipeline)
+        letters = store.dead_letters(pipeline, block=block, stream=stream, limit=limit)
+    if as_json:
+        print_json([_as_json(letter, record=False) for letter in letters])
+        return
+    print_table(
+        ["ID", "BLOCK", "STREAM", "STAGE", "ERROR", "TIMES", "LAST"],
+        [[one.id, one.block, one.stream, one.stage, one.error, one.times, moment(one.time)] for one in letters],
+        empty=f"{pipeline} has no dead letters.",
+    )
+
+
+@command.command("show")
+@pipeline_argument
+@ids_argument
+@stream_option
+@block_option
+@json_option
+@pass_app
+def show(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None, as_json: bool) -> None:
+    """Show dead letters with their records: those with the IDs, or all."""
+    with app.store() as store:
+        require_pipeline(app, store, pipeline)
+        letters = _chosen(store, pipeline, ids, stream, block)
+    if as_json:
+        print_json([_as_json(letter, record=True) for letter in letters])
+        return
+    for letter in letters:
+        click.echo(f"{letter.id}  {letter.block}  {letter.stream}  {letter.stage}  run {letter.run_id}")
+        click.echo(f"  error:  {letter.error}")
+        click.echo(f"  record: {letter.record}")
+    if not letters:
+        click.echo(f"{pipeline} has no dead letters.", err=True)
+
+
+@command.command("discard")
+@pipeline_argument
+@ids_argument
+@stream_option
+@block_option
+@click.option("--all", "everything", is_flag=True, help="All of the pipeline.")
+@pass_app
+def discard(
+    app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None, everything: bool
+) -> None:
+    """Delete dead letters for good: those with the IDs, of a stream or block, or --all."""
+    if not (ids or stream or block or everything):
+        raise click.UsageError("say which: IDs, --stream, --block, or --all")
+    with app.store() as store:
+        require_pipeline(app, store, pipeline)
+        letters = _chosen(store, pipeline, ids, stream, block)
+        discarded = store.discard_dead_letters(pipeline, [letter.id for letter in letters])
+    click.echo(f"Discarded {count(discarded, 'dead letter')}.")
+
+
+@command.command("retry")
+@pipeline_argument
+@ids_argument
+@stream_option
+@block_option
+@pass_app
+def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None) -> None:
+    """Send dead letters again, now: those with the IDs, or all.
+
+    The pipeline must not be running. What arrives is no longer a dead letter; what is refused again stays one, and
+    makes the exit code 1.
+    """
+    with change(app, pipeline, "retry") as (store, lease):
+        letters = _chosen(store, pipeline, ids, stream, block)
+        if not letters:
+            click.echo(f"{pipeline} has no dead letters.")
+            return
+        errors = resend(app.project, store, pipeline, lease.run_id, letters)
+        arrived = [letter.id for letter in letters if letter.id not in errors]
+        store.discard_dead_letters(pipeline, arrived)
+    click.echo(f"Sent again: {count(len(arrived), 'record')}; refused again: {len(errors)}")
+    if errors:
+        raise PipelineFailed(
+            f"{count(len(errors), 'record')} of {len(letters)} refused again",
+            where=pipeline,
+            hint=f"`streamline dead-letters list {pipeline}` says why.",
+        )
+
+
+def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter]) -> dict[int, str]:
+    """Send the records of dead letters through the pipeline again, without moving any position.
+
+    Each record enters after its source, as a RECORD of its stream under the schema that the stream was last loaded
+    with (`store.last_schemas`), passes the transformer blocks and the validation as it would have, and goes to the
+    destination blocks, whose targets' proof is awaited. The caller holds the pipeline's lease.
+
+    Returns:
+        {id: error} of those that were refused again; the others are durable in every destination. A record refused
+        again is not added a second time: the store knows it by its block, stream, stage and text.
+
+    Raises:
+        StreamlineError: nothing can be said about any of them (a target does not start, a block is gone).
+    """
+    raise StreamlineError(
+        "sending dead letters again is not supported yet",
+        where=pipeline,
+        hint=f"Read everything again with `streamline run {pipeline} --full-refresh --stream STREAM`.",
+    )
+
+
+def _chosen(
+    store: Store, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None
+) -> list[DeadLetter]:
+    """The dead letters that the arguments name.
+
+    Raises:
+        ConfigError: an id is of none of them.
+    """
+    letters = store.dead_letters(pipeline, block=block, stream=stream, ids=list(ids) if ids else None)
+    missing = sorted(set(ids) - {letter.id for letter in letters})
+    if missing:
+        raise ConfigError(
+            f"there is no dead letter {', '.join(map(str, missing))}",
+            where=pipeline,
+            hint=f"`streamline dead-letters list {pipeline}` lists them.",
+        )
+    return letters
+
+
+def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": letter.id,
+        "block": letter.block,
+        "stream": letter.stream,
+        "stage": letter.stage,
+        "error": letter.error,
+        "time": letter.time,
+        "run_id": letter.run_id,
+        "times": letter.times,
+    }
+    if record:
+        from msgspec import Raw
+
+        found["record"] = Raw(letter.record.encode())
+    return found

@@ -1,0 +1,108 @@
+"""What commands print: tables for people at a terminal, plain lines for pipes, JSON for programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def json_option(function: Function) -> Function:
+    """`--json`, given to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Whether a person looks at `stream` (stdout unless given)."""
+    return (stream or sys.stdout).isatty()
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether `stream` shows colours and the user has not asked for none (https://no-color.org)."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on one line, a list with a line for each element.
+
+    Structs, dates and decimals are taken as well. `msgspec.Raw` members are printed as they are, byte for byte.
+    """
+    import msgspec
+
+    encoder = msgspec.json.Encoder(decimal_format="number")
+    if isinstance(value, list) and value:
+        text = b"[\n" + b",\n".join(encoder.encode(element) for element in value) + b"\n]"
+    else:
+        text = encoder.encode(value)
+    click.echo(text)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:
+    """Print rows under their columns' names.
+
+    On a terminal a table, cut to its width; in a pipe lines whose columns are aligned by spaces, nothing cut.
+
+    Args:
+        rows: cells are shown by `cell`.
+        empty: what to say on stderr when there are no rows.
+    """
+    cells = [[cell(value) for value in row] for row in rows]
+    if not cells:
+        if empty:
+            click.echo(empty, err=True)
+        return
+    if is_terminal():
+        _print_rich(columns, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in [list(columns), *cells]:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def cell(value: object) -> str:
+    """A value as it stands in a table: on one line, with nothing in it that a terminal would obey."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(cell(one) for one in value) or "-"
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else {"\n": " ", "\t": " "}.get(c, f"\\x{ord(c):02x}") for c in text)
+
+
+def moment(time: str | None) -> str | None:
+    """A stored time for people: to the second, in their own time zone."""
+    if not time:
+        return None
+    from datetime import datetime
+
+    return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 record`, `2,000 records`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(text) for text in row))
+    Console(highlight=False, no_color=not has_colour(sys.stdout)).print(table)

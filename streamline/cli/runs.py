@@ -1,0 +1,175 @@
+"""`streamline runs`: what ran, how it went, and its logs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamline.cli.app import App, pass_app, require_pipeline
+from streamline.cli.output import count, json_option, moment, print_json, print_table
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streamline.state.store import RunInfo, Store
+
+run_argument = click.argument("run", required=False)
+pipeline_option = click.option("--pipeline", "-p", metavar="PIPELINE", help="Only runs of this pipeline.")
+
+
+@click.group("runs")
+def command() -> None:
+    """Show what ran, how it went, and its logs."""
+
+
+@command.command("list")
+@click.argument("pipeline", required=False)
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Only the newest so many.")
+@json_option
+@pass_app
+def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
+    """List runs, the newest first."""
+    with app.store() as store:
+        if pipeline is not None:
+            require_pipeline(app, store, pipeline)
+        runs = [_seen(store, run) for run in store.runs(pipeline, limit)]
+    if as_json:
+        print_json([_as_json(run) for run in runs])
+        return
+    print_table(
+        ["RUN", "PIPELINE", "STATUS", "STARTED", "SECONDS", "ERROR"],
+        [[run.run_id, run.pipeline, run.status, moment(run.started), run.seconds, run.error or ""] for run in runs],
+        empty="Nothing has run yet.",
+    )
+
+
+@command.command("show")
+@run_argument
+@pipeline_option
+@json_option
+@pass_app
+def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None:
+    """Show a run and its blocks; the latest without RUN."""
+    with app.store() as store:
+        found = _seen(store, _find(store, run, pipeline))
+        blocks = _blocks(store, found)
+    if as_json:
+        print_json({**_as_json(found), **_rest(found), "blocks": blocks})
+        return
+    click.echo(f"{found.run_id}  {found.pipeline}  {found.status}")
+    took = "" if found.seconds is None else f", took {found.seconds:,.1f} s"
+    click.echo(f"  started {moment(found.started)}{took}")
+    if found.error:
+        click.echo(f"  error: {found.error}")
+    for key, value in found.summary.items():
+        if key != "blocks":
+            click.echo(f"  {key}: {_words(value)}")
+    if blocks:
+        click.echo()
+        print_table(
+            ["BLOCK", "STATUS", "SECONDS", "ATTEMPTS"],
+            [[one["uuid"], one["status"], one.get("seconds"), one.get("attempts", 1)] for one in blocks],
+        )
+
+
+@command.command("logs")
+@run_argument
+@pipeline_option
+@click.option("--tail", metavar="N", type=click.IntRange(min=1), help="Only the last N lines.")
+@pass_app
+def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> None:
+    """Print the logs of a run; of the latest without RUN."""
+    with app.store() as store:
+        found = _find(store, run, pipeline)
+    folder = app.project.work_dir / "runs" / found.run_id
+    files = sorted(folder.glob("*.log"))
+    if not files:
+        raise ConfigError(
+            f"the run {found.run_id} has left no logs", where=str(folder), hint="They may have been cleaned away."
+        )
+    for number, path in enumerate(files):
+        if len(files) > 1:
+            click.echo(("\n" if number else "") + f"==> {path.name} <==")
+        _print_file(path, tail)
+
+
+def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
+    """The run that is meant: by its id or the beginning of one, else the latest.
+
+    Raises:
+        ConfigError: there is none, or several begin so.
+    """
+    if run is None:
+        latest = store.runs(pipeline, limit=1)
+        if not latest:
+            raise ConfigError(
+                "nothing has run yet", where=pipeline, hint=f"Run it: streamline run {pipeline or 'PIPELINE'}"
+            )
+        return latest[0]
+    exact = store.run(run)
+    if exact is not None:
+        return exact
+    begin = [one for one in store.runs(pipeline, limit=10_000) if one.run_id.startswith(run)]
+    if len(begin) == 1:
+        return begin[0]
+    if begin:
+        raise ConfigError(
+            f"{count(len(begin), 'run')} begin with '{run}'",
+            hint=f"One is {begin[0].run_id}, another {begin[1].run_id}",
+        )
+    raise ConfigError(f"there is no run '{run}'", hint="`streamline runs list` lists them.")
+
+
+def _seen(store: Store, run: RunInfo) -> RunInfo:
+    """The run, marked as killed if it says that it is running and nobody holds its pipeline's lease for it."""
+    if run.status != "running":
+        return run
+    holder = store.lease_holder(run.pipeline)
+    if holder is not None and holder.run_id == run.run_id:
+        return run
+    # It may have ended between the two questions.
+    now = store.run(run.run_id) or run
+    if now.status == "running":
+        now.status = "killed"
+    return now
+
+
+def _blocks(store: Store, run: RunInfo) -> list[dict[str, Any]]:
+    from msgspec.structs import asdict
+
+    blocks = [asdict(block) for block in store.block_runs(run.run_id)]
+    return blocks or list(run.summary.get("blocks", []))
+
+
+def _as_json(run: RunInfo) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline,
+        "status": run.status,
+        "started": run.started,
+        "seconds": run.seconds,
+    }
+
+
+def _rest(run: RunInfo) -> dict[str, Any]:
+    summary = {key: value for key, value in run.summary.items() if key != "blocks"}
+    return {"finished": run.finished, "pid": run.pid, "host": run.host, "error": run.error, "summary": summary}
+
+
+def _words(value: Any) -> str:
+    """A JSON value in a line for people: `orders 25, users 3`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(_words(one) for one in value) or "-"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _print_file(path: Path, tail: int | None) -> None:
+    from collections import deque
+
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file if tail is None else deque(file, tail):
+            click.echo(line.rstrip("\n"))
