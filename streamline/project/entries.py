@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from streamline.project.connectors import CONNECTORS
 from streamline.project.yamlfile import YamlFile, kind_of
 
 Proof = Literal["echo", "exit"]
@@ -22,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class PluginEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What an entry says, checked.
+    """What an entry says, checked. One without `pip`, `command` and `executable` adds to a connector that comes along.
 
     Args:
         name: the plugin's name.
@@ -84,7 +85,8 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
         except _WrongValueError as error:
             yaml.fail(f"plugins.{name}.{key} {error}", (*path, key))
     result = PluginEntry(name=name, **values)
-    if not (result.pip or result.command or result.executable) and (rendered or not _PENDING & entry.keys()):
+    runs = result.pip or result.command or result.executable or name in CONNECTORS
+    if not runs and (rendered or not _PENDING & entry.keys()):
         yaml.fail(
             f"the plugin '{name}' says neither `pip:` nor `command:`",
             path,
