@@ -1,0 +1,30 @@
+"""Makes the demo's project in a fresh folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from streamline.demo import shop
+from streamline.errors import ConfigError
+
+TEMPLATE = Path(__file__).with_name("project")
+GITIGNORE = ".streamline/\n*.db\n*.duckdb\n"
+
+
+def make_project(root: Path) -> None:
+    """Write the project and its shop database.
+
+    Raises:
+        ConfigError: `root` is a file, or a folder with something in it.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ConfigError(
+            "the demo makes a fresh folder, and this one is not empty",
+            where=str(root),
+            hint="Name another one: streamline demo DIR; or delete this one.",
+        )
+    shutil.copytree(TEMPLATE, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(shop.__file__, root / "shop.py")
+    (root / ".gitignore").write_text(GITIGNORE, encoding="utf-8")
+    shop.create(root / shop.DATABASE)
