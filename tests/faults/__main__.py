@@ -1,0 +1,60 @@
+"""`python -m tests.faults NAME --count N --seed S`: the full matrix of one kind of fault.
+
+It prints each fault's moment and what became of it, and at the end the seed. The same name, seed and `--lives` give the
+same moments again; `--only 17` replays the seventeenth alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.matrix import NAMES, ROWS, VICTIMS, FaultError, faults, lives, suffer
+
+
+def main() -> int:
+    """Run the matrix; 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Kill processes at random moments.")
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--count", type=int, default=20, help="number of faults (20)")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments (1)")
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"records of a run ({ROWS})")
+    parser.add_argument("--only", type=int, help="replay only the fault with this number")
+    parser.add_argument("--lives", help="seconds that streamline,tap,target live, as printed; measured by default")
+    args = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="faults-"))
+    if args.lives:
+        life = dict(zip(VICTIMS, map(float, args.lives.split(",")), strict=True))
+    else:
+        measured = [lives(base / f"measure{n}", args.rows) for n in range(2)]
+        life = {victim: max(run[victim] for run in measured) for victim in VICTIMS}
+    print(
+        f"{args.name}, seed {args.seed}, --lives " + ",".join(f"{life[victim]:.3f}" for victim in VICTIMS), flush=True
+    )
+    wrong = late = done = 0
+    for fault in faults(args.name, args.count, args.seed):
+        if args.only not in (None, fault.number):
+            continue
+        done += 1
+        root = base / str(fault.number)
+        try:
+            outcome = suffer(root, fault, life[fault.victim], args.rows)
+        except FaultError as error:
+            wrong += 1
+            print(f"#{fault.number} WRONG: {error}", flush=True)
+            continue
+        late += outcome.late
+        print(outcome, flush=True)
+        shutil.rmtree(root)
+    print(f"{args.name}, seed {args.seed}: {done} faults, {late} of them too late, {wrong} wrong")
+    if wrong:
+        print(f"their projects are kept in {base}")
+    else:
+        shutil.rmtree(base)
+    return 1 if wrong else 0
+
+
+sys.exit(main())

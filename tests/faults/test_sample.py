@@ -1,0 +1,36 @@
+"""A sample of the kill matrix; the whole is `python -m tests.faults NAME --count N --seed S`.
+
+The seed is drawn anew each time, printed, and taken from STREAMLINE_FAULTS_SEED where that is set.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
+
+COUNT = 4
+"""Faults for each victim."""
+
+
+@pytest.fixture(scope="session")
+def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """How long each victim lives in an undisturbed run."""
+    return lives(tmp_path_factory.mktemp("lives") / "shop", ROWS)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_no_row_is_lost_by_a_kill(victim: str, life: dict[str, float], tmp_path: Path) -> None:
+    seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    name = f"kill-{victim}"
+    print(
+        f"python -m tests.faults {name} --count {COUNT} --seed {seed} --lives "
+        + ",".join(f"{life[v]:.3f}" for v in VICTIMS)
+    )
+    for fault in faults(name, COUNT, seed):
+        print(suffer(tmp_path / str(fault.number), fault, life[victim], ROWS))
