@@ -209,6 +209,8 @@ class Project:
             "TMPDIR": str(root / "tmp"),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(REPOSITORY),
+            # What ignores TERM is killed soon: tests have no time to be patient.
+            "STREAMLINE_TERM_SECONDS": "0.5",
         }
         for folder in ("home", "tmp"):
             (root / folder).mkdir(parents=True)
