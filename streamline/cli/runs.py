@@ -63,9 +63,19 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
     click.echo(f"  started {moment(found.started)}{took}")
     if found.error:
         click.echo(f"  error: {found.error}")
+    tables = {}
     for key, value in found.summary.items():
-        if key != "blocks":
+        if isinstance(value, dict) and value and all(isinstance(one, dict) for one in value.values()):
+            tables[key] = value
+        elif key != "blocks":
             click.echo(f"  {key}: {_words(value)}")
+    for key, value in tables.items():
+        click.echo()
+        columns = list(dict.fromkeys(name for one in value.values() for name in one))
+        print_table(
+            [key.upper(), *(name.upper() for name in columns)],
+            [[name, *(_words(one.get(column)) for column in columns)] for name, one in value.items()],
+        )
     if blocks:
         click.echo()
         print_table(
@@ -164,6 +174,8 @@ def _words(value: Any) -> str:
         return ", ".join(f"{key} {_words(one)}" for key, one in value.items()) or "-"
     if isinstance(value, list):
         return ", ".join(_words(one) for one in value) or "-"
+    if value is None:
+        return "-"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

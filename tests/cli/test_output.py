@@ -1,0 +1,74 @@
+"""What is printed where: tables, plain lines, JSON."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+from msgspec import Raw
+
+from streamline.cli.output import cell, count, has_colour, moment, print_json, print_table
+
+
+def test_a_pipe_gets_aligned_lines_with_nothing_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["NAME", "VALUE"], [["a", "x" * 300], ["longer", None], ["żółw", 1.25]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "NAME    VALUE"
+    assert lines[1] == "a       " + "x" * 300
+    assert lines[2:] == ["longer  -", "żółw    1.2"]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_terminal_gets_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(["NAME", "VALUE"], [["a", "[bold]x[/bold]"], ["b", "y" * 100]])
+    out = capsys.readouterr().out
+    assert "─" in out
+    assert "[bold]x[/bold]" in out, "data is no markup"
+    assert out.count("y") == 100, "nothing is cut"
+
+
+def test_no_rows_say_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["A"], [], empty="Nothing.")
+    print_table(["A"], [])
+    assert capsys.readouterr() == ("", "Nothing.\n")
+
+
+def test_cells_hold_nothing_that_a_terminal_obeys() -> None:
+    assert cell("a\nb\x1b[31mc\u202e") == "a b\\x1b[31mc\\x202e"
+    assert cell(["x", "y"]) == "x, y"
+    assert (cell([]), cell(None), cell(True), cell(7)) == ("-", "-", "yes", "7")
+
+
+def test_json_keeps_raw_members_and_decimals(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([{"value": Raw(b'{"b":  1, "a": NaN}')}, {"value": Decimal("0.10")}])
+    assert capsys.readouterr().out == '[\n{"value":{"b":  1, "a": NaN}},\n{"value":0.10}\n]\n'
+    print_json([])
+    print_json({"ż": [1, None]})
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == [[], {"ż": [1, None]}]
+
+
+def test_words_for_numbers_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (count(1, "record"), count(2000, "record"), count(0, "entry", "entries")) == (
+        "1 record",
+        "2,000 records",
+        "0 entries",
+    )
+    assert moment(None) is None
+    assert moment("2026-01-02T03:04:05.678Z")
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    assert not has_colour(sys.stdout)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert has_colour(sys.stdout)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not has_colour(sys.stdout)

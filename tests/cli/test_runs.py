@@ -1,0 +1,83 @@
+"""`streamline runs`."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamline.state.store import BlockRun, RunInfo
+from tests.cli.conftest import Shop
+
+
+@pytest.fixture
+def ran(shop: Shop) -> Shop:
+    """Two runs that ended, of two pipelines."""
+    store = shop.store()
+    store.begin_run(RunInfo(run_id="20260101-a", pipeline="shop", started="2026-01-01T00:00:00.000Z"))
+    store.save_block_run("20260101-a", BlockRun(uuid="load", status="completed", seconds=1.5, results=[{"x": 1}]))
+    store.finish_run("20260101-a", "completed", {"streams": {"orders": {"records": 25}}, "records": 25})
+    store.begin_run(RunInfo(run_id="20260102-b", pipeline="other", started="2026-01-02T00:00:00.000Z"))
+    store.finish_run("20260102-b", "failed", {}, "the tap failed")
+    store.close()
+    return shop
+
+
+def test_list_is_in_the_promised_shape(ran: Shop) -> None:
+    runs = ran.json("runs", "list")
+    assert [list(run) for run in runs] == [["run_id", "pipeline", "status", "started", "seconds"]] * 2
+    assert [(run["run_id"], run["status"]) for run in runs] == [("20260102-b", "failed"), ("20260101-a", "completed")]
+    assert [run["run_id"] for run in ran.json("runs", "list", "shop")] == ["20260101-a"]
+    assert len(ran.json("runs", "list", "--limit", "1")) == 1
+    lines = ran("runs", "list").stdout.splitlines()
+    assert len(lines) == 3
+    assert "the tap failed" in lines[1]
+    assert "no pipeline 'shp'" in ran("runs", "list", "shp", code=2).stderr
+
+
+def test_list_of_nothing(shop: Shop) -> None:
+    assert shop.json("runs", "list") == []
+    assert "Nothing has run yet" in shop("runs", "list").stderr
+    assert "nothing has run yet" in shop("runs", "show", code=2).stderr
+
+
+def test_show_adds_blocks_and_takes_the_latest(ran: Shop) -> None:
+    run = ran.json("runs", "show", "20260101-a")
+    assert run["run_id"] == "20260101-a"
+    assert run["summary"]["records"] == 25
+    (block,) = run["blocks"]
+    assert {key: block[key] for key in ("uuid", "status", "seconds", "attempts", "results")} == {
+        "uuid": "load",
+        "status": "completed",
+        "seconds": 1.5,
+        "attempts": 1,
+        "results": [{"x": 1}],
+    }
+    assert ran.json("runs", "show")["run_id"] == "20260102-b"
+    assert ran.json("runs", "show", "--pipeline", "shop")["run_id"] == "20260101-a"
+    text = ran("runs", "show", "20260101").stdout
+    assert "completed" in text
+    assert "orders" in text
+    assert "load" in text
+    assert "the tap failed" in ran("runs", "show").stdout
+    assert "no run 'x'" in ran("runs", "show", "x", code=2).stderr
+    assert "2 runs begin with '2026'" in ran("runs", "show", "2026", code=2).stderr
+
+
+def test_a_run_that_nobody_holds_is_shown_as_killed(shop: Shop) -> None:
+    store = shop.store()
+    with store.acquire_lease("shop", "r1"):
+        store.begin_run(RunInfo(run_id="r1", pipeline="shop"))
+        assert shop.json("runs", "show")["status"] == "running"
+    assert shop.json("runs", "show")["status"] == "killed"
+    assert shop.json("runs", "list")[0]["status"] == "killed"
+    store.close()
+
+
+def test_logs(ran: Shop) -> None:
+    folder = ran.root / ".streamline" / "runs" / "20260102-b"
+    assert "left no logs" in ran("runs", "logs", code=2).stderr
+    folder.mkdir(parents=True)
+    (folder / "run.log").write_bytes(b"one\ntwo \xff\nthree\n")
+    assert ran("runs", "logs").stdout.splitlines() == ["one", "two \ufffd", "three"]
+    assert ran("runs", "logs", "20260102", "--tail", "1").stdout == "three\n"
+    (folder / "tap.log").write_text("four\n")
+    assert "==> tap.log <==\nfour" in ran("runs", "logs").stdout
