@@ -1,0 +1,68 @@
+"""Records that do not fit their schema: pass, quarantine, fail."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.conformance.integration.common import rows_tap, upto
+from tests.conftest import MakeProject
+from tests.support.project import Project, target
+
+BAD_ROWS = [{"id": n, "text": f"text {n}" if n % 100 else n} for n in upto(350)]
+"""350 rows; in three of them `text` is a number, which its schema does not allow."""
+
+GOOD_IDS = [n for n in upto(350) if n % 100]
+
+
+def bad_records(make_project: MakeProject, **keys: Any) -> Project:
+    """A project with a target that dies of a bad record, as targets do."""
+    source = rows_tap({"numbers": BAD_ROWS}, {"page": 50})
+    return make_project(source, target("keyed", {"validate": True, "flush": 20}, **keys))
+
+
+def test_pass_retries_once_with_validation_when_the_target_fails(make_project: MakeProject) -> None:
+    project = bad_records(make_project)
+
+    completed = project.run().expect(0)
+
+    assert project.ids() == GOOD_IDS
+    assert project.position() == 350
+    assert "3" in completed.last_line
+    assert "quarantine" in completed.last_line.lower()
+    letters = project.dead_letters()
+    assert sorted(json.dumps(letter).count("numbers") > 0 for letter in letters) == [True] * 3
+
+
+def test_quarantine_validates_every_record_first(make_project: MakeProject) -> None:
+    project = bad_records(make_project, on_bad_record="quarantine")
+
+    completed = project.run().expect(0)
+
+    assert project.ids() == GOOD_IDS
+    assert project.position() == 350
+    assert "3" in completed.last_line
+    assert "quarantine" in completed.last_line.lower()
+    assert len(project.dead_letters()) == 3
+
+
+def test_fail_stops_the_stream_at_its_first_bad_record(make_project: MakeProject) -> None:
+    project = bad_records(make_project, on_bad_record="fail")
+
+    project.run().expect(1, "numbers", "text")
+
+    assert set(project.ids()) <= set(range(1, 100))
+    assert set(upto(project.position() or 0)) <= set(project.ids())
+
+
+def test_more_than_max_bad_records_fail_the_stream(make_project: MakeProject) -> None:
+    project = bad_records(make_project, on_bad_record="quarantine", max_bad_records=2)
+
+    project.run().expect(1, "numbers", "max_bad_records|bad records")
+
+    position = project.position() or 0
+    assert set(GOOD_IDS) & set(upto(position)) <= set(project.ids())
+
+
+def test_as_many_as_max_bad_records_pass(make_project: MakeProject) -> None:
+    bad_records(make_project, on_bad_record="quarantine", max_bad_records=3).run().expect(0)

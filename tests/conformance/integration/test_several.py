@@ -1,0 +1,104 @@
+"""Several sources into one destination, one source into several, a sink added later."""
+
+from __future__ import annotations
+
+from tests.conformance.integration.common import INCREMENTAL, rows_tap, upto
+from tests.conftest import MakeProject
+from tests.support.project import tap, target
+
+
+def test_several_sources_into_one_destination(make_project: MakeProject) -> None:
+    project = make_project(
+        tap("counts", {"rows": 300, "stream": "a"}, uuid="load_a", streams={"a": INCREMENTAL}),
+        tap("counts", {"rows": 200, "stream": "b"}, uuid="load_b", streams={"b": INCREMENTAL}),
+        target("keyed", {"spy": "spy"}),
+    )
+
+    project.run().expect(0)
+
+    assert (project.ids("a"), project.ids("b")) == (upto(300), upto(200))
+    rows = {(row["block"], row["stream"]): row["value"]["replication_key_value"] for row in project.state_rows()}
+    assert rows == {("load_a", "a"): 300, ("load_b", "b"): 200}
+    assert len(project.spied("target")) == 1
+
+
+def test_a_position_is_proven_when_every_destination_has_it(make_project: MakeProject) -> None:
+    source = tap("counts", {"rows": 1000}, streams={"numbers": INCREMENTAL})
+    good = target("keyed", {"path": "good.db", "flush": 50}, uuid="good")
+    project = make_project(source, good, target("keyed", {"path": "bad.db", "die_after": 600}, uuid="bad"))
+
+    project.run().expect(1, "bad")
+
+    assert project.state() == {}, "the second destination has flushed nothing"
+    project.pipeline("p", source, good, target("keyed", {"path": "bad.db"}, uuid="bad"))
+    project.run().expect(0)
+    assert project.ids(path="good.db") == project.ids(path="bad.db") == upto(1000)
+    assert project.position() == 1000
+
+
+def test_a_sink_that_is_added_later_stops_the_run_before_anything_moves(make_project: MakeProject) -> None:
+    source = tap("counts", {"rows": 100, "spy": "spy"}, streams={"numbers": INCREMENTAL})
+    first = target("keyed", {"path": "first.db"}, uuid="first")
+    second = target("keyed", {"path": "second.db"}, uuid="second")
+    project = make_project(source, first)
+    project.run().expect(0)
+    project.pipeline("p", source, first, second)
+    starts = len(project.spied())
+
+    project.run().expect(2, "second", "--full-refresh", "--accept-gap")
+
+    assert len(project.spied()) == starts
+    project.run("--full-refresh").expect(0)
+    assert project.ids(path="second.db") == upto(100)
+    project.run().expect(0)
+
+
+def test_accept_gap_lets_a_new_sink_begin_in_the_middle(make_project: MakeProject) -> None:
+    first = target("keyed", {"path": "first.db"}, uuid="first")
+    second = target("keyed", {"path": "second.db"}, uuid="second")
+    project = make_project(tap("counts", {"rows": 100}, streams={"numbers": INCREMENTAL}), first)
+    project.run().expect(0)
+    project.pipeline("p", tap("counts", {"rows": 150}, streams={"numbers": INCREMENTAL}), first, second)
+
+    project.run("--accept-gap").expect(0)
+
+    assert project.ids(path="first.db") == upto(150)
+    assert project.ids(path="second.db") == list(range(101, 151))
+    project.run().expect(0)
+
+
+def test_a_stream_can_have_a_target_process_of_its_own_where_the_target_allows_it(make_project: MakeProject) -> None:
+    settings = {"a": {"run_in_parallel": True}, "*": {}}
+    project = make_project(
+        rows_tap({"a": 40, "b": 40, "c": 40}),
+        target("keyed", {"spy": "spy", "flush": 10}, streams=settings, plugin={"max_processes": 2}),
+    )
+
+    project.run().expect(0)
+
+    assert len(project.spied("target")) == 2
+    assert [project.ids(name) for name in "abc"] == [upto(40)] * 3
+    assert [project.position(name) for name in "abc"] == [40] * 3
+
+
+def test_only_the_listed_streams_are_exported(make_project: MakeProject) -> None:
+    project = make_project(rows_tap({"a": 20, "b": 20}), target("keyed", streams={"a": {}}))
+
+    project.run().expect(0)
+
+    assert (project.ids("a"), project.ids("b")) == (upto(20), [])
+
+
+def test_a_target_whose_echoes_are_not_to_be_trusted_is_proven_by_its_exit_alone(make_project: MakeProject) -> None:
+    # It echoes every state at once. `proof: exit` in its entry says what it is.
+    source = tap("counts", {"rows": 500, "state_every": 10}, streams={"numbers": INCREMENTAL})
+    liar = {"echo_first": 10**9, "flush": 1000}
+    project = make_project(source, target("echoes_first_state", {**liar, "die_after": 400}, plugin={"proof": "exit"}))
+    project.run().expect(1)
+    assert project.state() == {}
+
+    project.pipeline("p", source, target("echoes_first_state", liar, plugin={"proof": "exit"}))
+    project.run().expect(0)
+
+    assert project.ids() == upto(500)
+    assert project.position() == 500

@@ -1,0 +1,145 @@
+"""Transformer blocks in each lane, mappers, files of records that a block must see."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.integration.common import INCREMENTAL, upto
+from tests.conftest import MakeProject
+from tests.support.project import mapper, tap, target, transformer
+
+LANES = {
+    "dicts": """
+        from streamline.decorators import transformer
+
+        @transformer
+        def change(messages: list[dict], *args, **kwargs):
+            assert kwargs['stream'] == 'numbers'
+            return [{**m, 'double': m['id'] * 2} for m in messages if m['id'] % 10]
+    """,
+    "pandas": """
+        if 'transformer' not in globals():
+            from streamline.decorators import transformer
+
+        @transformer
+        def change(frame, *args, **kwargs):
+            assert kwargs['stream'] == 'numbers'
+            frame = frame[frame['id'] % 10 != 0]
+            return frame.assign(double=frame['id'] * 2)
+    """,
+    "polars": """
+        import polars as pl
+        from streamline.decorators import transformer
+
+        @transformer
+        def change(frame: pl.DataFrame, *args, **kwargs) -> pl.DataFrame:
+            return frame.filter(pl.col('id') % 10 != 0).with_columns(double=pl.col('id') * 2)
+    """,
+    "arrow": """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        from streamline.decorators import transformer
+
+        @transformer
+        def change(table: pa.Table, *args, **kwargs) -> pa.Table:
+            table = table.filter(pc.not_equal(pc.subtract(table['id'], pc.multiply(pc.divide(table['id'], 10), 10)), 0))
+            return table.append_column('double', pc.multiply(table['id'], 2))
+    """,
+}
+
+
+def source_text(lane: str) -> str:
+    """A transformer that drops each tenth row and adds a column, in one lane."""
+    lines = LANES[lane].split("\n")
+    return "\n".join(line.removeprefix("        ") for line in lines)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_transformer_filters_and_adds_a_column(make_project: MakeProject, lane: str) -> None:
+    project = make_project(
+        tap("counts", {"rows": 500}, streams={"numbers": INCREMENTAL}),
+        transformer(source_text(lane)),
+        target("keyed", {"log": "log.jsonl"}),
+    )
+
+    project.run().expect(0)
+
+    expected = [{"id": n, "square": n * n, "text": "x" * 20, "double": 2 * n} for n in upto(500) if n % 10]
+    assert project.rows() == expected
+    assert project.position() == 500
+    schema = next(m for m in project.messages() if m["type"] == "SCHEMA")
+    assert "integer" in schema["schema"]["properties"]["double"]["type"]
+    assert schema["key_properties"] == ["id"]
+
+
+def test_losing_a_key_column_is_an_error(make_project: MakeProject) -> None:
+    code = (
+        "from streamline.decorators import transformer\n\n\n@transformer\n"
+        "def change(messages: list[dict], *args, **kwargs):\n    return [{'text': m['text']} for m in messages]\n"
+    )
+    project = make_project(tap("counts", {"rows": 50}), transformer(code), target())
+
+    project.run().expect(1, "change", "id")
+
+    assert project.state() == {}
+
+
+def test_an_error_in_a_transformer_shows_its_own_line(make_project: MakeProject) -> None:
+    code = (
+        "from streamline.decorators import transformer\n\n\n@transformer\n"
+        "def change(messages: list[dict], *args, **kwargs):\n    return messages[0]['nothing']['there']\n"
+    )
+    project = make_project(tap("counts", {"rows": 50}), transformer(code), target())
+
+    completed = project.run()
+
+    assert completed.code == 1, completed
+    assert "change.py" in completed.text
+    assert "line 6" in completed.text
+    assert "KeyError" in completed.text
+    assert project.state() == {}
+
+
+def test_filtering_everything_still_moves_the_position(make_project: MakeProject) -> None:
+    code = (
+        "from streamline.decorators import transformer\n\n\n@transformer\n"
+        "def change(messages: list[dict], *args, **kwargs):\n    return []\n"
+    )
+    project = make_project(
+        tap("counts", {"rows": 50}, streams={"numbers": INCREMENTAL}), transformer(code), target("silent_until_end")
+    )
+
+    project.run().expect(0)
+
+    assert project.rows() == []
+    assert project.position() == 50
+
+
+def test_a_singer_mapper_is_a_block(make_project: MakeProject) -> None:
+    project = make_project(
+        tap("counts", {"rows": 200}, streams={"numbers": INCREMENTAL}), mapper("tag", {"tag": "t"}), target()
+    )
+
+    project.run().expect(0)
+
+    rows = project.rows()
+    assert [row["id"] for row in rows] == [n for n in upto(200) if n % 10 != 7]
+    assert {(row["tag"], row["text"]) for row in rows} == {("t", "X" * 20)}
+    assert project.position() == 200
+
+
+def test_batches_are_expanded_where_a_block_must_see_the_records(make_project: MakeProject) -> None:
+    code = (
+        "from streamline.decorators import transformer\n\n\n@transformer\n"
+        "def change(messages: list[dict], *args, **kwargs):\n"
+        "    return [{**m, 'text': m['text'].upper()} for m in messages]\n"
+    )
+    project = make_project(
+        tap("sends_batches", {"dialect": "sdk"}, streams={"numbers": INCREMENTAL}),
+        transformer(code),
+        target("keyed", plugin={"args": ["--able=about,batch"]}),
+    )
+
+    project.run().expect(0)
+
+    assert [row["text"] for row in project.rows()] == [f"TEXT {n}" for n in upto(25)]

@@ -1,0 +1,39 @@
+"""Wrong use and wrong configuration: exit code 2 before anything moved, with place and hint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conformance.integration.common import INCREMENTAL
+from tests.conftest import MakeProject
+from tests.support.project import tap, target
+
+
+@pytest.mark.parametrize(
+    ("keys", "hint"),
+    [
+        ({"streems": {}}, "streams"),
+        ({"streams": {"nubmers": INCREMENTAL}}, "numbers"),
+        ({"streams": {"numbers": {"bookmark_propertys": ["id"]}}}, "bookmark_properties"),
+        ({"streams": {"numbers": {"replication_method": "SOMETIMES"}}}, "INCREMENTAL"),
+        ({"streams": {"numbers": {**INCREMENTAL, "bookmark_properties": ["idd"]}}}, "id"),
+        ({"streams": {"numbers": {**INCREMENTAL, "bookmark_properties": ["id", "square"]}}}, "multiple-bookmarks"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_wrong_settings_are_refused_with_the_file_and_a_hint(
+    make_project: MakeProject, keys: dict[str, Any], hint: str
+) -> None:
+    project = make_project(tap("counts", {"rows": 10}, **keys), target())
+
+    project.run().expect(2, "load", hint)
+
+    assert project.rows() == []
+
+
+def test_an_unset_environment_variable_is_named_with_its_place(make_project: MakeProject) -> None:
+    project = make_project(tap("counts", {"rows": 10, "host": "{{ env_var('SHOP_HOST') }}"}), target())
+
+    project.run().expect(2, r"data_loaders/load\.yaml:\d+", "SHOP_HOST")
