@@ -101,8 +101,10 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(columns):
+        # What is short stays on one line; what is long gives way.
+        short = max(len(row[number]) for row in cells) <= 24
+        table.add_column(name, overflow="fold", no_wrap=short)
     for row in cells:
         table.add_row(*(Text(text) for text in row))
     Console(highlight=False, no_color=not has_colour(sys.stdout)).print(table)
