@@ -1,4 +1,4 @@
-"""What is selected: discovery and its cache, catalog.json, `streams:`, settings in the store, each over the one before."""
+"""What is selected: discovery and its cache, catalog.json, `streams:`, settings in the store, each over the last."""
 
 from __future__ import annotations
 
