@@ -129,13 +129,8 @@ def map_records(batch: RawBatch, change: Callable[[bytes], bytes | None]) -> Raw
 
 def version_of(batch: RawBatch) -> int | None:
     """The table version that the batch's last record bears."""
-    for part in reversed(batch.slices):
-        data = bytes(part)
-        end = len(data.rstrip())
-        if end:
-            text = split_object(data[data.rfind(b"\n", 0, end) + 1 : end]).get("version")
-            return int(bytes(text)) if text is not None and bytes(text) != b"null" else None
-    return None
+    text = split_object(_last_line(batch.slices[-1])).get("version") if batch.slices else None
+    return None if text is None or bytes(text) == b"null" else int(bytes(text))
 
 
 def wrap(
@@ -207,6 +202,17 @@ def _version_after_record(batch: RawBatch, prefix: bytes) -> bool:
 def _lines(part: Buffer) -> list[bytes]:
     # Not splitlines(): a carriage return may stand between the parts of a JSON text.
     return [line for line in bytes(part).split(b"\n") if line.strip()]
+
+
+def _last_line(part: Buffer) -> bytes:
+    # A slice may be a megabyte; only its end is copied.
+    size = 4096
+    while True:
+        tail = bytes(part[-size:]).rstrip()
+        start = tail.rfind(b"\n") + 1
+        if start or size >= len(part):
+            return tail[start:]
+        size *= 16
 
 
 def _join_lines(lines: Iterable[bytes]) -> bytes:

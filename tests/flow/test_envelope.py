@@ -126,6 +126,13 @@ def test_version_of_a_batch() -> None:
     assert version_of(batch(b'{"record":{"x":NaN},"version":null}')) is None
 
 
+def test_version_of_long_lines() -> None:
+    line = b'{"version":12,"record":{"x":"' + b"y" * 100_000 + b'"}}'
+    assert version_of(batch(line)) == 12
+    assert version_of(batch(PREFIX + b"{}}", line)) == 12
+    assert version_of(RawBatch("orders", [], 0, 0)) is None
+
+
 def test_wrap_makes_lines_that_a_target_reads() -> None:
     got = wrap("o", [b'{"id":1}', b'{"id":2}'], version=3, time_extracted="t")
     assert [json.loads(x) for x in lines(got)] == [
