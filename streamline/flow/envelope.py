@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from streamline.flow.items import Buffer, FileBatch, RawBatch
-from streamline.flow.rawjson import Text, join_object, split_object
+from streamline.flow.rawjson import join_object, split_object
 
 
 class Unset(Enum):
@@ -121,7 +121,7 @@ def map_records(batch: RawBatch, change: Callable[[bytes], bytes | None]) -> Raw
             if changed is None:
                 continue
             count += 1
-            out.append(line if changed is text else _put_record(line, text, changed))
+            out.append(line if changed is text else _put_record(line, batch.prefix, text, changed))
         if out:
             slices.append(_join_lines(out))
     return _batch(batch.stream, slices, count, batch.prefix)
@@ -163,17 +163,17 @@ def _batch(stream: str, slices: list[Buffer] | list[bytes], count: int, prefix: 
     return RawBatch(stream, list(slices), count, sum(map(len, slices)), prefix)
 
 
-def _change(members: dict[str, Text], stream: str | None, version: int | Unset | None) -> dict[str, Text]:
+def _change(members: dict[str, msgspec.Raw], stream: str | None, version: int | Unset | None) -> dict[str, msgspec.Raw]:
     """The members of an envelope, a new version standing before the record."""
     if stream is not None:
-        members["stream"] = msgspec.json.encode(stream)
+        members["stream"] = msgspec.Raw(msgspec.json.encode(stream))
     if version is None:
         members.pop("version", None)
     elif version is not UNSET:
-        number = b"%d" % version
+        number = msgspec.Raw(b"%d" % version)
         if "version" not in members and "record" in members:
             # Before the record, where the parts of a learned prefix stand.
-            changed: dict[str, Text] = {}
+            changed: dict[str, msgspec.Raw] = {}
             for key, text in members.items():
                 if key == "record":
                     changed["version"] = number
@@ -219,17 +219,19 @@ def _join_lines(lines: Iterable[bytes]) -> bytes:
     return b"".join([line + b"\n" for line in lines])
 
 
-def _record(members: dict[str, Text]) -> Text:
+def _record(members: dict[str, msgspec.Raw]) -> msgspec.Raw:
     try:
         return members["record"]
     except KeyError:
         raise ValueError("a RECORD message without a record") from None
 
 
-def _put_record(line: bytes, text: bytes, changed: bytes) -> bytes:
+def _put_record(line: bytes, prefix: bytes | None, text: bytes, changed: bytes) -> bytes:
     """The line with its record's text replaced."""
+    if prefix is not None and line.startswith(text, len(prefix)):
+        return prefix + changed + line[len(prefix) + len(text) :]
     if line.count(text) == 1:  # so that one is the record
         return line.replace(text, changed)
     members = split_object(line)
-    members["record"] = changed
+    members["record"] = msgspec.Raw(changed)
     return join_object(members)

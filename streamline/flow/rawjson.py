@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TypeAlias
 
 import msgspec
 
 from streamline.flow.items import Buffer
-
-Text: TypeAlias = bytes | msgspec.Raw
-"""The JSON text of a value; `bytes(text)` gives it as bytes."""
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Numbers and constants stay text: only where a value ends is wanted, and int() refuses 4,301 digits and more.
@@ -25,16 +21,16 @@ _scanner = json.JSONDecoder(
 _BLANK = " \t\r\n"
 
 
-def split_object(text: Buffer) -> dict[str, Text]:
-    """The members of a JSON object, name to value text; of a name that stands twice, the last.
+def split_object(text: Buffer) -> dict[str, msgspec.Raw]:
+    """The members of a JSON object, name to value text (`bytes(raw)`); of a name that stands twice, the last.
 
     Raises:
         ValueError: the text is no JSON object.
     """
     try:
-        return _members.decode(text)  # type: ignore[return-value]  # dict is invariant; a Raw is a Text
+        return _members.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return dict(scan_object(bytes(text)))
+        return {name: msgspec.Raw(value) for name, value in scan_object(bytes(text))}
 
 
 def scan_object(text: bytes) -> list[tuple[str, bytes]]:
@@ -72,12 +68,12 @@ def scan_object(text: bytes) -> list[tuple[str, bytes]]:
     return members
 
 
-def join_object(members: Mapping[str, Text]) -> bytes:
+def join_object(members: Mapping[str, msgspec.Raw]) -> bytes:
     """The JSON object with these members, in their order, without blanks; the reverse of `split_object`."""
     try:
-        return msgspec.json.encode({k: v if isinstance(v, msgspec.Raw) else msgspec.Raw(v) for k, v in members.items()})
+        return msgspec.json.encode(members)
     except UnicodeEncodeError:  # a name with a lone surrogate, which only an escape can express
-        return b"{" + b",".join(json.dumps(k).encode() + b":" + bytes(v) for k, v in members.items()) + b"}"
+        return b"{" + b",".join(json.dumps(name).encode() + b":" + bytes(text) for name, text in members.items()) + b"}"
 
 
 def _end(chars: str, at: int) -> int:

@@ -24,7 +24,7 @@ from streamline.flow.items import (
     RowBatch,
     Schema,
 )
-from streamline.flow.rawjson import Text, join_object, split_object
+from streamline.flow.rawjson import join_object, split_object
 from streamline.flow.schemas import properties
 
 STAGE = "schema_change"
@@ -244,7 +244,7 @@ def _reads(parse: Callable[[str], object]) -> Callable[[str], bool]:
     return check
 
 
-def _value(text: Text) -> Any:
+def _value(text: msgspec.Raw) -> Any:
     return json.loads(bytes(text).decode("utf-8", "replace"))
 
 
