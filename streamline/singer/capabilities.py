@@ -1,7 +1,7 @@
 """What a plugin can do, found out once per installed version.
 
 Plugins of the SDK describe themselves (`--about`); of all others the help text is the only thing to ask. It is asked
-first: a program that knows neither option would start to work, and should be made to do so as seldom as possible.
+first: a program that looks at no option would start to work, and should be made to do so as seldom as possible.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Capabilities(msgspec.Struct, frozen=True):
     Args:
         known: its help was understood. If not, everything is tried and nothing relied upon.
         config: it takes `--config`.
-        catalog_flag: the option that its catalog goes with, None if it takes none.
+        catalog_flags: the options that its catalog is given with; empty if it takes none. A tap that lists both
+            `--catalog` and `--properties` gets both: most read the first, but singer-python's forks list it also
+            for taps that read `--properties` alone (pipelinewise-tap-s3-csv), and these move nothing without it.
         state: it takes `--state`.
         discover: it takes `--discover`; None: to be tried.
         about: what it says about itself; empty if it can't.
@@ -44,7 +46,7 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     known: bool = False
     config: bool = True
-    catalog_flag: str | None = "--catalog"
+    catalog_flags: tuple[str, ...] = ("--catalog",)
     state: bool = True
     discover: bool | None = None
     about: dict[str, Any] = {}
@@ -92,8 +94,8 @@ class Capabilities(msgspec.Struct, frozen=True):
         found: list[str] = []
         if config is not None and self.config:
             found += ["--config", config]
-        if catalog is not None and self.catalog_flag is not None:
-            found += [self.catalog_flag, catalog]
+        if catalog is not None:
+            found += [word for flag in self.catalog_flags for word in (flag, catalog)]
         if state is not None and self.state:
             found += ["--state", state]
         return found
@@ -119,17 +121,17 @@ async def probe(
     # Records may hold any word; a timeout is no answer either.
     options = set() if answer.sent_messages or answer.timed_out else set(_OPTION.findall(text))
     if options & {"config", "catalog", "properties", "state", "discover"}:
-        flag = next((f"--{name}" for name in ("catalog", "properties") if name in options), None)
         found = Capabilities(
             known=True,
             config="config" in options,
-            catalog_flag=flag,
+            catalog_flags=tuple(f"--{name}" for name in ("catalog", "properties") if name in options),
             state="state" in options,
             discover="discover" in options,
         )
     else:
         found = Capabilities()
-    if "about" in options:
+    if found.known or "about" in options:
+        # Also where its help does not mention it: whoever parses options refuses one that he does not know.
         answer = await ask(plugin, ["--about", "--format=json"], masker=masker, timeout=timeout, log=log)
         if answer.returncode == 0 and (about := _about(answer.stdout)) is not None:
             names = about.get("capabilities")

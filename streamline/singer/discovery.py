@@ -239,5 +239,5 @@ def _no_discovery(answer: Answer) -> Capabilities | None:
         return Capabilities(discover=False)
     if any(map(_REFUSALS.search, answer.stderr_tail)):
         # It looks at its arguments and knows none of ours, as `cat FILE` does.
-        return Capabilities(config=False, catalog_flag=None, state=False, discover=False)
+        return Capabilities(config=False, catalog_flags=(), state=False, discover=False)
     return None

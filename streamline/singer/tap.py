@@ -48,7 +48,7 @@ class TapCommand(msgspec.Struct, kw_only=True):
         cwd: where it runs.
         config: its settings.
         catalog: what it is to sync, in every spelling; None: it takes no catalog.
-        catalog_flag: `--catalog` or `--properties`.
+        catalog_flags: `--catalog`, `--properties` or both.
         state: the state that it starts from; None: it takes none.
         max_duration: seconds after which it is asked to end.
         idle_timeout: seconds of silence after which it is asked to end.
@@ -62,7 +62,7 @@ class TapCommand(msgspec.Struct, kw_only=True):
     cwd: Path
     config: Mapping[str, Any]
     catalog: Mapping[str, Any] | None = None
-    catalog_flag: str | None = "--catalog"
+    catalog_flags: Sequence[str] = ("--catalog",)
     state: bytes | None = None
     max_duration: float | None = None
     idle_timeout: float | None = None
@@ -133,9 +133,9 @@ class TapProcess:
         config = private_file(self._run_dir, f"{command.id}.config.json", json.dumps(command.config).encode())
         argv = [*command.argv, "--config", str(config)]
         private = [config]
-        if command.catalog is not None and command.catalog_flag:
+        if command.catalog is not None and command.catalog_flags:
             catalog = private_file(self._run_dir, f"{command.id}.catalog.json", json.dumps(command.catalog).encode())
-            argv += [command.catalog_flag, str(catalog)]
+            argv += [word for flag in command.catalog_flags for word in (flag, str(catalog))]
             private.append(catalog)
         if command.state is not None:
             self._state_path = private_file(self._run_dir, f"{command.id}.state.json", command.state)

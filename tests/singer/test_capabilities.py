@@ -33,20 +33,25 @@ def ask(plugin: Plugin, store: Store | None = None) -> Capabilities:
 
 def test_the_help_of_a_tap_tells_its_options(tmp_path: Path) -> None:
     found = ask(fakes.tap(tmp_path, fakes.ECHO_CATALOG))
-    assert (found.known, found.config, found.catalog_flag, found.state, found.discover) == (
+    assert (found.known, found.config, found.catalog_flags, found.state, found.discover) == (
         True,
         True,
-        "--catalog",
+        ("--catalog", "--properties"),
         True,
         True,
     )
-    assert found.arguments(config="c", catalog="k", state="s") == ["--config", "c", "--catalog", "k", "--state", "s"]
 
 
 def test_a_tap_that_reads_properties_only_gets_its_catalog_there(tmp_path: Path) -> None:
     found = ask(fakes.tap(tmp_path, fakes.PROPERTIES_ONLY))
-    assert found.catalog_flag == "--properties"
+    assert found.catalog_flags == ("--properties",)
     assert found.arguments(config="c", catalog="k") == ["--config", "c", "--properties", "k"]
+
+
+def test_a_tap_that_lists_both_options_gets_its_catalog_in_both(tmp_path: Path) -> None:
+    """pipelinewise-tap-s3-csv lists `--catalog` in its help, reads `--properties` alone, and else moves nothing."""
+    found = ask(fakes.tap(tmp_path, fakes.ECHO_CATALOG))
+    assert found.arguments(config="c", catalog="k") == ["--config", "c", "--catalog", "k", "--properties", "k"]
 
 
 def test_a_tap_of_the_sdk_describes_itself(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_catalog_is_discovered_and_kept(tmp_path: Path, store: Store) -> None:
     found = discover(plugin, store)
     assert found.cached
     assert streams(found) == ["users"]
-    assert fakes.calls(tmp_path) == ["--help", "--config --discover"]
+    assert fakes.calls(tmp_path) == ["--help", "--about --format=json", "--config --discover"]
 
 
 def test_it_is_discovered_again_when_config_plugin_or_settings_change(tmp_path: Path, store: Store) -> None:
@@ -131,13 +131,13 @@ def test_a_discovery_that_never_ends(tmp_path: Path) -> None:
 def test_a_tap_that_reads_properties_only_is_discovered(tmp_path: Path) -> None:
     found = discover(fakes.tap(tmp_path, fakes.PROPERTIES_ONLY))
     assert streams(found) == ["users"]
-    assert found.capabilities.catalog_flag == "--properties"
+    assert found.capabilities.catalog_flags == ("--properties",)
 
 
 def test_a_tap_without_discovery_runs_without_a_catalog(tmp_path: Path, store: Store) -> None:
     found = discover(fakes.tap(tmp_path, fakes.NO_DISCOVERY), store)
     assert streams(found) is None
-    assert fakes.calls(tmp_path) == ["--help"]
+    assert "--config --discover" not in fakes.calls(tmp_path)
 
 
 def test_a_tap_that_looks_at_no_argument_is_not_made_to_work(tmp_path: Path, store: Store) -> None:
@@ -166,7 +166,7 @@ def test_a_full_catalog_file_spares_the_discovery(tmp_path: Path) -> None:
     over = Catalog({"streams": [{"tap_stream_id": "mine", "schema": {"properties": {}}}]})
     plugin = fakes.tap(tmp_path, fakes.ECHO_CATALOG)
     assert streams(discover(plugin, None, over)) == ["mine"]
-    assert fakes.calls(tmp_path) == ["--help"]
+    assert "--config --discover" not in fakes.calls(tmp_path)
 
 
 def test_a_catalog_file_without_schemas_takes_those_discovered(tmp_path: Path) -> None:
