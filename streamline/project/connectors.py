@@ -73,20 +73,25 @@ _SINGER = "singer-python>=6.0"
 CONNECTORS = {
     one.name: one
     for one in (
-        Connector(role="tap", system="sqlite", modules=("singer",), requirements=(_SINGER,)),
-        Connector(role="tap", system="files", modules=("singer", "pyarrow"), requirements=(_SINGER, "pyarrow>=17")),
+        Connector(role="tap", system="sqlite", modules=("singer", "orjson"), requirements=(_SINGER, "orjson>=3.10")),
+        Connector(
+            role="tap",
+            system="files",
+            modules=("singer", "msgspec", "orjson", "pyarrow"),
+            requirements=(_SINGER, "msgspec>=0.19", "orjson>=3.10", "pyarrow>=17"),
+        ),
         Connector(
             role="target",
             system="duckdb",
-            modules=("singer", "duckdb", "pyarrow"),
-            requirements=(_SINGER, "duckdb>=1.2", "pyarrow>=17"),
+            modules=("msgspec", "duckdb", "pyarrow"),
+            requirements=("msgspec>=0.19", "duckdb>=1.2", "pyarrow>=17"),
             max_processes=1,  # one process at a time may write to a DuckDB file
         ),
         Connector(
             role="target",
             system="files",
-            modules=("singer", "pyarrow"),
-            requirements=(_SINGER, "pyarrow>=17"),
+            modules=("msgspec", "pyarrow"),
+            requirements=("msgspec>=0.19", "pyarrow>=17"),
             max_processes=8,
         ),
     )

@@ -1,0 +1,146 @@
+"""Which streams and columns a catalog selects, and how they are replicated, whatever spelling says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .connector import ConfigError
+
+JSONObject = dict[str, Any]
+
+
+class Stream(NamedTuple):
+    """One selected stream of a catalog."""
+
+    id: str
+    """`tap_stream_id`, under which its bookmark stands."""
+    name: str
+    """`stream`, as its messages say."""
+    schema: JSONObject
+    """The selected properties only."""
+    key_properties: list[str]
+    method: str
+    """FULL_TABLE or INCREMENTAL."""
+    replication_keys: list[str]
+    root: Mapping[str, Any]
+    """The metadata of the stream itself, breadcrumb `[]`."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the selected properties, in the catalog's order."""
+        return list(self.schema["properties"])
+
+
+def selected_streams(catalog: Any) -> list[Stream]:
+    """The streams that a catalog selects; one without any mark is selected, as are its columns.
+
+    Raises:
+        ConfigError: it is no catalog, or asks a stream for what no stream has.
+    """
+    if not isinstance(catalog, dict) or not isinstance(catalog.get("streams"), list):
+        raise ConfigError("the catalog has no list 'streams'", "--discover prints one")
+    return [stream for entry in catalog["streams"] if (stream := _stream(entry)) is not None]
+
+
+def _stream(entry: Any) -> Stream | None:
+    from singer import metadata
+
+    if not isinstance(entry, dict) or not isinstance(entry.get("tap_stream_id") or entry.get("stream"), str):
+        raise ConfigError("an entry of the catalog has neither 'tap_stream_id' nor 'stream'")
+    stream_id: str = entry.get("tap_stream_id") or entry["stream"]
+    schema = entry.get("schema")
+    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
+        raise ConfigError(f"stream {stream_id!r}: the catalog has no schema with properties")
+    marks: dict[tuple[str, ...], JSONObject] = metadata.to_map(entry.get("metadata") or [])
+    root = marks.get((), {})
+    if not _is_selected(root, schema, entry):
+        return None
+    keys = _names(entry.get("key_properties")) or _names(root.get("table-key-properties"))
+    if root.get("is-view") or not keys:
+        keys = _names(root.get("view-key-properties")) or keys
+    replication_keys = (
+        _names(entry.get("bookmark_properties"))
+        or _names(entry.get("replication_key"))
+        or _names(root.get("replication-key"))
+    )
+    method = entry.get("replication_method") or root.get("replication-method") or "FULL_TABLE"
+    method = str(method).upper().replace("-", "_")
+    if method not in ("FULL_TABLE", "INCREMENTAL"):
+        raise ConfigError(f"stream {stream_id!r}: replication method {method}", "FULL_TABLE or INCREMENTAL")
+    properties = schema["properties"]
+    for name in (*keys, *(replication_keys if method == "INCREMENTAL" else ())):
+        if name not in properties:
+            raise ConfigError(f"stream {stream_id!r} has no column {name!r}", f"it has {', '.join(properties)}")
+    automatic = {*keys, *(replication_keys if method == "INCREMENTAL" else ())}
+    chosen = {
+        name: dict(property_schema)
+        for name, property_schema in properties.items()
+        if name in automatic or _is_selected(marks.get(("properties", name), {}), property_schema, {})
+    }
+    for property_schema in chosen.values():
+        property_schema.pop("selected", None)
+    message_schema = {key: value for key, value in schema.items() if key != "selected"} | {"properties": chosen}
+    if not chosen:
+        raise ConfigError(f"stream {stream_id!r} is selected without any column", "select one, or not the stream")
+    return Stream(
+        id=stream_id,
+        name=entry.get("stream") or stream_id,
+        schema=message_schema,
+        key_properties=keys,
+        method=method,
+        replication_keys=replication_keys,
+        root=root,
+    )
+
+
+def _is_selected(marks: Mapping[str, Any], schema: Any, entry: Mapping[str, Any]) -> bool:
+    """The first that is said: metadata, the legacy key in entry or schema, the tap's default; else yes."""
+    if marks.get("inclusion") == "unsupported":
+        return False
+    if marks.get("inclusion") == "automatic":
+        return True
+    legacy = schema.get("selected") if isinstance(schema, dict) else None
+    for value in (marks.get("selected"), entry.get("selected"), legacy, marks.get("selected-by-default")):
+        if value is not None:
+            return value is True or value == "true"
+    return True
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value] if value else []
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def catalog_entry(
+    name: str,
+    properties: Mapping[str, JSONObject],
+    *,
+    key_properties: list[str],
+    root: Mapping[str, Any],
+    columns: Mapping[str, Mapping[str, Any]],
+) -> JSONObject:
+    """A discovered stream; `root` and `columns` are metadata beside what every stream and column has."""
+    marks: list[JSONObject] = [
+        {
+            "breadcrumb": [],
+            "metadata": {
+                "inclusion": "available",
+                "selected-by-default": True,
+                "table-key-properties": key_properties,
+                **root,
+            },
+        }
+    ]
+    for column in properties:
+        inclusion = "automatic" if column in key_properties else "available"
+        found = {"inclusion": inclusion, "selected-by-default": True, **columns.get(column, {})}
+        marks.append({"breadcrumb": ["properties", column], "metadata": found})
+    return {
+        "tap_stream_id": name,
+        "stream": name,
+        "key_properties": key_properties,
+        "schema": {"type": "object", "properties": dict(properties)},
+        "metadata": marks,
+    }

@@ -1,0 +1,90 @@
+"""Dates and times as people write them in SQLite and CSV, and as JSON Schema's `date` and `date-time` want them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+_DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
+_MOMENT = re.compile(
+    r"(\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]))"
+    r"(?:[ Tt]((?:[01]\d|2[0-3]):[0-5]\d)(:[0-5]\d(?:\.\d+)?)? ?([Zz]|[+-]\d\d(?::?\d\d)?)?)?"
+)
+
+
+def is_date(text: str) -> bool:
+    """`2026-01-31`, and no time."""
+    return _DATE.fullmatch(text) is not None
+
+
+def date_time(text: str) -> str | None:
+    """The moment as RFC 3339; without a zone it is taken as UTC, without a time as midnight. None if it is none.
+
+    >>> date_time("2026-01-31 10:00"), date_time("2026-01-31T10:00:00.5+0200"), date_time("soon")
+    ('2026-01-31T10:00:00Z', '2026-01-31T10:00:00.5+02:00', None)
+    """
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        return None
+    day, minutes, seconds, zone = match.groups()
+    if minutes is None:
+        return f"{day}T00:00:00Z"
+    if zone is None or zone in "Zz":
+        zone = "Z"
+    elif len(zone) == 3:
+        zone += ":00"
+    elif len(zone) == 5:
+        zone = f"{zone[:3]}:{zone[3:]}"
+    return f"{day}T{minutes}{seconds or ':00'}{zone}"
+
+
+def dates(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
+    """The values of a date column; the flag says whether all of them are dates.
+
+    A moment at midnight, which SQLite's users also store in DATE columns, is its date.
+    """
+    values: list[str | None] = []
+    fit = True
+    for text in column:
+        found = text
+        if isinstance(text, str) and _DATE.fullmatch(text) is None:
+            if text[10:] in (" 00:00:00", "T00:00:00") and _DATE.fullmatch(text[:10]):
+                found = text[:10]
+            else:
+                fit = False
+        values.append(found)
+    return values, fit
+
+
+def date_times(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
+    """The values of a date-time column; what is no moment stays as it is, and the flag is False."""
+    values: list[str | None] = []
+    fit = True
+    for text in column:
+        if isinstance(text, str):
+            found = date_time(text)
+            if found is None:
+                fit = False
+                found = text
+            values.append(found)
+        else:
+            values.append(text)
+    return values, fit
+
+
+def like(moment: str, sample: str) -> str:
+    """A moment in the form of a sample, for comparing texts: rounded down to whole seconds, in UTC, without a zone.
+
+    It sorts before every text of the sample's form that means the same moment or a later one.
+    """
+    found = date_time(moment)
+    if found is None:
+        return moment
+    try:
+        utc = datetime.fromisoformat(found).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return moment
+    if len(sample) <= 10:
+        return utc.strftime("%Y-%m-%d")
+    return utc.strftime(f"%Y-%m-%d{sample[10]}%H:%M:%S")

@@ -1,0 +1,1 @@
+"""tap-sqlite: tables and views of a SQLite database."""

@@ -1,0 +1,217 @@
+"""What every connector has: its documented settings, its command line, and errors of one line.
+
+This file stands in `taps/common` and in `targets/common`, word for word (a test compares them): taps and targets are
+two packages that know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+VERSION = "0.1.0"
+
+Config = Mapping[str, Any]
+Kind = Literal["string", "integer", "number", "boolean", "array", "object"]
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+class ConnectorError(Exception):
+    """What a user must know to go on; printed as one line, exit code 1.
+
+    Args:
+        message: what happened, and where (file, line, stream, column).
+        hint: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+
+
+class ConfigError(ConnectorError):
+    """Wrong settings or arguments, seen before anything moved; exit code 2."""
+
+    exit_code = 2
+
+
+class Setting(NamedTuple):
+    """One key of a connector's config file."""
+
+    name: str
+    kind: Kind
+    description: str
+    required: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+
+    def schema(self) -> dict[str, Any]:
+        """The setting as JSON Schema, as `--about` prints it."""
+        schema: dict[str, Any] = {"type": [self.kind] if self.required else [self.kind, "null"]}
+        schema["description"] = self.description
+        if self.default is not None:
+            schema["default"] = self.default
+        if self.choices:
+            schema["enum"] = list(self.choices)
+        if self.minimum is not None:
+            schema["minimum"] = self.minimum
+        return schema
+
+    def check(self, value: Any) -> None:
+        """Raises ConfigError unless the value is of this setting's kind and among its choices."""
+        right = isinstance(value, _TYPES[self.kind]) and (self.kind == "boolean" or not isinstance(value, bool))
+        if not right:
+            raise ConfigError(f"setting {self.name!r} must be {self.kind}, not {value!r}", self.description)
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"setting {self.name!r} is {value!r}", f"one of {', '.join(self.choices)}")
+        if self.minimum is not None and value < self.minimum:
+            raise ConfigError(f"setting {self.name!r} is {value!r}", f"at least {self.minimum:g}")
+
+
+class Connector(NamedTuple):
+    """A connector's description: the one specification that its config is checked against and `--about` prints."""
+
+    name: str
+    description: str
+    capabilities: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    max_processes: int | None = None
+    """How many processes may write at the same time; only targets say it."""
+
+    def about(self) -> dict[str, Any]:
+        """The description in the shape that Singer SDK connectors print, with `max_processes` beside."""
+        about: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "version": VERSION,
+            "capabilities": list(self.capabilities),
+            "settings": {
+                "type": "object",
+                "properties": {setting.name: setting.schema() for setting in self.settings},
+                "required": [setting.name for setting in self.settings if setting.required],
+                "additionalProperties": False,
+            },
+        }
+        if self.max_processes is not None:
+            about["max_processes"] = self.max_processes
+        return about
+
+    def config(self, given: Any) -> dict[str, Any]:
+        """The given config, checked, with defaults.
+
+        Raises:
+            ConfigError: a key is unknown, missing, or has a value that it cannot have.
+        """
+        if not isinstance(given, dict):
+            raise ConfigError("the config is no JSON object")
+        settings = {setting.name: setting for setting in self.settings}
+        for name in given:
+            if name not in settings:
+                near = difflib.get_close_matches(name, settings, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(settings)}"
+                raise ConfigError(f"unknown setting {name!r}", hint)
+        config: dict[str, Any] = {}
+        for name, setting in settings.items():
+            value = given.get(name)
+            if value is None:
+                if setting.required:
+                    raise ConfigError(f"setting {name!r} is missing", setting.description)
+                config[name] = setting.default
+            else:
+                setting.check(value)
+                config[name] = value
+        return config
+
+
+def log(level: str, message: str) -> None:
+    """One line on standard error, in the form of singer-python's logger."""
+    print(f"{level} {message}", file=sys.stderr, flush=True)
+
+
+def read_json(path: str, what: str) -> Any:
+    """The JSON value in a file named by an argument; `what` names the argument in errors.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no JSON.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+        return json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{what} {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{what} {path} is no JSON: {error}") from error
+
+
+class Arguments(argparse.Namespace):
+    """The parsed command line; the last four are a tap's."""
+
+    config: str | None
+    about: bool
+    format: str
+    discover: bool = False
+    catalog: str | None = None
+    properties: str | None = None
+    state: str | None = None
+
+
+def run(connector: Connector, argv: Sequence[str], work: Callable[[Config, Arguments], None], *, tap: bool) -> int:
+    """Parses the command line, checks the config and calls `work`; returns the exit code.
+
+    singer-python's own parser has no `--about` and wants `--config` even for it, so this one takes its place.
+    """
+    parser = argparse.ArgumentParser(prog=connector.name, description=connector.description)
+    parser.add_argument("-c", "--config", metavar="FILE", help="settings (JSON); see --about")
+    if tap:
+        parser.add_argument("-d", "--discover", action="store_true", help="print the catalog and exit")
+        parser.add_argument("--catalog", metavar="FILE", help="the catalog that selects streams and columns")
+        parser.add_argument("-p", "--properties", metavar="FILE", help="the same, by its older name")
+        parser.add_argument("-s", "--state", metavar="FILE", help="where the last run stopped (JSON)")
+    parser.add_argument("--about", action="store_true", help="print capabilities and settings and exit")
+    parser.add_argument("--format", choices=["json", "text"], default="text", help="of --about")
+    parser.add_argument("--version", action="version", version=f"{connector.name} {VERSION}")
+    args = parser.parse_args(argv, namespace=Arguments())
+    try:
+        if args.about:
+            print(json.dumps(connector.about(), indent=2) if args.format == "json" else _about_text(connector))
+            return 0
+        if not args.config:
+            raise ConfigError("--config FILE is missing", "--about lists the settings")
+        work(connector.config(read_json(args.config, "--config")), args)
+        sys.stdout.flush()
+    except ConnectorError as error:
+        log("ERROR", f"{connector.name}: {error}".replace("\n", " "))
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader is gone. What Python would flush at exit goes nowhere, quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        log("ERROR", f"{connector.name}: whoever read standard output has closed it")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _about_text(connector: Connector) -> str:
+    lines = [f"{connector.name} {VERSION}: {connector.description}", ""]
+    lines += [f"capabilities: {', '.join(connector.capabilities)}", "settings:"]
+    for setting in connector.settings:
+        extra = "required" if setting.required else f"default {json.dumps(setting.default)}"
+        lines.append(f"  {setting.name} ({setting.kind}, {extra}): {setting.description}")
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""Singer messages as a target reads them: decoded in chunks, records left as bytes until they are needed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from .connector import ConnectorError
+
+JSONObject = dict[str, Any]
+Record = msgspec.Raw | JSONObject
+"""A record's bytes; decoded where its line holds what only a lenient parser reads (`NaN`, lone surrogates)."""
+
+
+class RecordMessage(msgspec.Struct, tag="RECORD", tag_field="type", gc=False):
+    """One row of a stream."""
+
+    stream: str
+    record: Any
+    version: int | None = None
+
+
+class SchemaMessage(msgspec.Struct, tag="SCHEMA", tag_field="type"):
+    """The shape and key of the rows that follow."""
+
+    stream: str
+    schema: JSONObject
+    key_properties: list[str] | None = None
+
+
+class StateMessage(msgspec.Struct, tag="STATE", tag_field="type"):
+    """A position: everything before it was sent."""
+
+    value: Any
+
+
+class ActivateMessage(msgspec.Struct, tag="ACTIVATE_VERSION", tag_field="type"):
+    """Rows of other versions are stale from here on."""
+
+    stream: str
+    version: int
+
+
+class _RawRecord(RecordMessage, tag="RECORD", tag_field="type", gc=False):
+    record: msgspec.Raw
+
+
+class _RawState(StateMessage, tag="STATE", tag_field="type"):
+    value: msgspec.Raw
+
+
+Message = RecordMessage | SchemaMessage | StateMessage | ActivateMessage
+
+_DECODER = msgspec.json.Decoder(_RawRecord | SchemaMessage | _RawState | ActivateMessage)
+_TYPES: dict[str, type[Message]] = {
+    "RECORD": RecordMessage,
+    "SCHEMA": SchemaMessage,
+    "STATE": StateMessage,
+    "ACTIVATE_VERSION": ActivateMessage,
+}
+
+
+def decode_lines(lines: bytes, first_line: int) -> Sequence[Message]:
+    """The messages of whole lines.
+
+    Raises:
+        ConnectorError: a line is no message; it is named by its number.
+    """
+    try:
+        return _DECODER.decode_lines(lines)
+    except msgspec.DecodeError:
+        return list(_decode_one_by_one(lines, first_line))
+
+
+def _decode_one_by_one(lines: bytes, first_line: int) -> Iterator[Message]:
+    for number, line in enumerate(lines.split(b"\n"), first_line):
+        if not line.strip():
+            continue
+        try:
+            yield _DECODER.decode(line)
+        except msgspec.DecodeError as error:
+            yield _decode_leniently(line, number, error)
+
+
+def _decode_leniently(line: bytes, number: int, reason: msgspec.DecodeError) -> Message:
+    where = f"line {number} of the input"
+    try:
+        message = json.loads(line, parse_float=exact_float)
+        found = _TYPES[message["type"]]
+    except ValueError as error:
+        raise ConnectorError(f"{where} is no JSON: {error}: {_shown(line)}") from error
+    except (TypeError, KeyError, RecursionError) as error:
+        raise ConnectorError(f"{where} is no message that this target knows: {_shown(line)}") from error
+    try:
+        return msgspec.convert(message, found)
+    except msgspec.ValidationError:
+        raise ConnectorError(f"{where} is no valid {message['type']} message: {reason}: {_shown(line)}") from reason
+
+
+def _shown(line: bytes) -> str:
+    return line[:120].decode("utf-8", "replace") + ("…" if len(line) > 120 else "")
+
+
+def exact_float(text: str) -> float | Decimal:
+    """The number as a float where that says the same, else as a Decimal."""
+    number = float(text)
+    if repr(number) == text:
+        return number
+    exact = Decimal(text)
+    return number if exact == Decimal(repr(number)) else exact
+
+
+_RECORDS = msgspec.json.Decoder(dict[str, Any])
+_EXACT_RECORDS = msgspec.json.Decoder(dict[str, Any], float_hook=exact_float)
+# Every number that a float may not hold exactly has 16 digits or more, a decimal point between them or not.
+_LONG_NUMBER = re.compile(rb"[0-9][0-9.]{15}")
+
+
+def decode_records(records: Sequence[Record], stream: str, first: int) -> list[JSONObject]:
+    """The records as dicts. Integers are exact; numbers that no float holds exactly are Decimals.
+
+    Args:
+        first: the number of the first record, for errors.
+
+    Raises:
+        ConnectorError: a record is no object, or nothing that JSON allows.
+    """
+    if all(type(record) is msgspec.Raw for record in records):
+        text = b"\n".join(records)  # type: ignore[arg-type]  # Raw has the buffer protocol, which its stub hides
+        try:
+            return (_EXACT_RECORDS if _LONG_NUMBER.search(text) else _RECORDS).decode_lines(text)
+        except msgspec.DecodeError:
+            pass
+    return [_decode_record(record, stream, number) for number, record in enumerate(records, first)]
+
+
+def _decode_record(record: Record, stream: str, number: int) -> JSONObject:
+    found: Any = record
+    if isinstance(record, msgspec.Raw):
+        found = json.loads(bytes(record), parse_float=exact_float)
+    if not isinstance(found, dict):
+        raise ConnectorError(f"stream {stream!r}: record {number} is no object")
+    return found

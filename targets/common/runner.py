@@ -1,0 +1,206 @@
+"""The loop of a target: reads messages, hands them on in blocks, and echoes a STATE once all before it is durable."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from .connector import ConnectorError
+from .messages import (
+    JSONObject,
+    Message,
+    Record,
+    RecordMessage,
+    SchemaMessage,
+    StateMessage,
+    decode_lines,
+)
+
+BLOCK_ROWS = 25_000
+BLOCK_BYTES = 32 * 1024 * 1024
+"""Rows and bytes of all streams that wait in memory at most; a longer record waits alone."""
+CHUNK = 1024 * 1024
+
+
+class Block(NamedTuple):
+    """Records of one stream and one version, in order."""
+
+    stream: str
+    version: int | None
+    records: list[Record]
+    first: int
+    """The number of the first one among the stream's records of this run, from 1."""
+
+
+class Sink(Protocol):
+    """Where a target writes to."""
+
+    def schema(self, stream: str, schema: JSONObject, key_properties: list[str]) -> None:
+        """Takes a stream's schema for the records that follow; it may repeat and change."""
+
+    def write(self, block: Block) -> None:
+        """Takes records; they need not be durable yet, and nobody may see half of them."""
+
+    def activate(self, stream: str, version: int) -> None:
+        """Makes the rows of this version the only ones, together with what `flush` makes durable next."""
+
+    def flush(self) -> bool:
+        """Makes everything so far durable; False if something is held back until `finish`."""
+
+    def finish(self) -> None:
+        """The input has ended well: makes everything durable and visible."""
+
+
+class Runner:
+    """Reads file descriptor 0 to its end.
+
+    Args:
+        batch_rows: records after which a flush is made.
+        flush_seconds: age of the oldest record that is not durable, at which a flush is made.
+
+    Raises:
+        ConnectorError: the input is wrong, or the sink failed. What was echoed is durable; the rest is not.
+    """
+
+    def __init__(self, sink: Sink, *, batch_rows: int, flush_seconds: float) -> None:
+        self._sink = sink
+        self._batch_rows = batch_rows
+        self._flush_seconds = flush_seconds
+        self._keys: dict[str, SchemaMessage] = {}
+        self._blocks: dict[str, Block] = {}
+        self._counts: dict[str, int] = {}
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._unflushed = 0
+        self._dirty_since: float | None = None
+        self._state: bytes | None = None
+
+    def run(self) -> None:
+        """Reads, writes, echoes."""
+        rest: list[bytes] = []
+        line = 1
+        while True:
+            self._wait()
+            chunk = os.read(0, CHUNK)
+            if not chunk:
+                break
+            cut = chunk.rfind(b"\n") + 1
+            if not cut:
+                rest.append(chunk)
+                continue
+            lines = b"".join((*rest, chunk[:cut]))
+            rest = [chunk[cut:]]
+            for message in decode_lines(lines, line):
+                self._take(message)
+            line += lines.count(b"\n")
+            self._hand_over_if_full(len(lines))
+            self._flush_if_due()
+        last = b"".join(rest)
+        try:
+            for message in decode_lines(last, line):
+                self._take(message)
+        except ConnectorError:
+            # Whoever wrote has died in the middle of a line. What came before is whole.
+            self._flush()
+            raise
+        self._hand_over_all()
+        self._sink.finish()
+        self._echo()
+
+    def _wait(self) -> None:
+        """Until there is input; a flush that becomes due meanwhile is made."""
+        if self._dirty_since is not None:
+            left = self._dirty_since + self._flush_seconds - time.monotonic()
+            if not select.select([0], [], [], max(0.0, left))[0]:
+                self._flush()
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, RecordMessage):
+            self._take_record(message)
+        elif isinstance(message, StateMessage):
+            self._state = _text(message.value)
+            if self._dirty_since is None:
+                self._echo()
+        elif isinstance(message, SchemaMessage):
+            known = self._keys.get(message.stream)
+            if known != message:
+                self._hand_over(message.stream)
+                self._keys[message.stream] = message
+                self._counts.setdefault(message.stream, 0)
+                self._dirty()
+                self._sink.schema(message.stream, message.schema, message.key_properties or [])
+        else:
+            if message.stream not in self._keys:
+                raise ConnectorError(f"stream {message.stream!r}: ACTIVATE_VERSION before its SCHEMA")
+            self._hand_over(message.stream)
+            self._dirty()
+            self._sink.activate(message.stream, message.version)
+
+    def _take_record(self, message: RecordMessage) -> None:
+        block = self._blocks.get(message.stream)
+        if block is None or block.version != message.version:
+            if message.stream not in self._keys:
+                raise ConnectorError(f"stream {message.stream!r}: a RECORD before its SCHEMA", "the tap is at fault")
+            self._hand_over(message.stream)
+            block = Block(message.stream, message.version, [], self._counts[message.stream] + 1)
+            self._blocks[message.stream] = block
+            self._dirty()
+        block.records.append(message.record)
+        self._waiting += 1
+
+    def _dirty(self) -> None:
+        if self._dirty_since is None:
+            self._dirty_since = time.monotonic()
+
+    def _hand_over_if_full(self, read: int) -> None:
+        self._waiting_bytes += read
+        if self._waiting >= BLOCK_ROWS or self._waiting_bytes >= BLOCK_BYTES:
+            self._hand_over_all()
+
+    def _hand_over_all(self) -> None:
+        for stream in list(self._blocks):
+            self._hand_over(stream)
+        self._waiting_bytes = 0
+
+    def _hand_over(self, stream: str) -> None:
+        block = self._blocks.pop(stream, None)
+        if block is not None:
+            self._counts[stream] += len(block.records)
+            self._waiting -= len(block.records)
+            self._unflushed += len(block.records)
+            self._sink.write(block)
+
+    def _flush_if_due(self) -> None:
+        if self._dirty_since is None:
+            return
+        age = time.monotonic() - self._dirty_since
+        if self._unflushed + self._waiting >= self._batch_rows or age >= self._flush_seconds:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._hand_over_all()
+        self._unflushed = 0
+        if self._sink.flush():
+            self._dirty_since = None
+            self._echo()
+        else:
+            self._dirty_since = time.monotonic()
+
+    def _echo(self) -> None:
+        """Writes the newest STATE, in the bytes that it came in, once."""
+        if self._state is not None:
+            state, self._state = self._state, None
+            sys.stdout.buffer.write(state + b"\n")
+            sys.stdout.buffer.flush()
+
+
+def _text(value: Any) -> bytes:
+    if isinstance(value, msgspec.Raw):
+        return bytes(value)
+    return json.dumps(value, separators=(",", ":")).encode()

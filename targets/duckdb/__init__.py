@@ -1,0 +1,1 @@
+"""target-duckdb: tables of a DuckDB database."""

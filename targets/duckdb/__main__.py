@@ -1,0 +1,54 @@
+"""The command `target-duckdb`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..common.connector import Arguments, Config, Connector, Setting, run
+
+CONNECTOR = Connector(
+    name="target-duckdb",
+    description="Loads streams into tables of a DuckDB database.",
+    capabilities=("about", "activate-version"),
+    settings=(
+        Setting("path", "string", "the database file; it is made if it is not there", required=True),
+        Setting("schema", "string", "the database schema that tables are made in", default="main"),
+        Setting(
+            "load_method",
+            "string",
+            "append: every record is a new row; upsert: a record replaces the row with its key; replace: the rows of "
+            "this run replace the table when the input ends. Left out: upsert for streams with a key, else append",
+            choices=("append", "upsert", "replace"),
+        ),
+        Setting(
+            "streams",
+            "object",
+            "settings by stream name: destination_table, unique_constraints (the key, a list of columns), "
+            "unique_conflict_method (UPDATE or IGNORE), load_method",
+            default={},
+        ),
+        Setting("batch_rows", "integer", "rows after which all is committed", default=200_000, minimum=1),
+        Setting("flush_seconds", "number", "age of an uncommitted row at which all is committed", default=5, minimum=0),
+        Setting("lock_timeout", "number", "seconds to wait while another process has the file", default=10, minimum=0),
+        Setting("memory_limit", "string", "DuckDB's memory_limit, such as 2GB"),
+        Setting("threads", "integer", "DuckDB's threads", minimum=1),
+    ),
+    max_processes=1,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the target; returns its exit code."""
+    return run(CONNECTOR, argv, _work, tap=False)
+
+
+def _work(config: Config, args: Arguments) -> None:
+    from ..common.runner import Runner
+    from ..common.streams import StreamSettings
+    from .sink import DuckDBSink
+
+    sink = DuckDBSink(config, StreamSettings(config))
+    try:
+        Runner(sink, batch_rows=config["batch_rows"], flush_seconds=config["flush_seconds"]).run()
+    finally:
+        sink.close()

@@ -1,0 +1,83 @@
+"""The DuckDB database: opened, and what it has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..common.columns import BIGINT, BLOB, BOOLEAN, DATE, DOUBLE, HUGEINT, JSON, TIME, TIMESTAMP, VARCHAR, ColumnType
+from ..common.connector import Config, ConfigError, ConnectorError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_KNOWN = {found.name: found for found in (BOOLEAN, BIGINT, HUGEINT, DOUBLE, DATE, TIMESTAMP, TIME, BLOB, JSON, VARCHAR)}
+
+
+def connect(config: Config) -> DuckDBPyConnection:
+    """Opens `config['path']`, waiting while another process has it.
+
+    Raises:
+        ConfigError: its folder is not there, or a setting is refused.
+        ConnectorError: it is locked, or no database.
+    """
+    import duckdb
+
+    options = {key: config[key] for key in ("memory_limit", "threads") if config[key] is not None}
+    deadline = time.monotonic() + config["lock_timeout"]
+    while True:
+        try:
+            return duckdb.connect(config["path"], config=options)
+        except duckdb.IOException as error:
+            if "lock" not in str(error):
+                raise ConfigError(f"{config['path']}: {_first_line(error)}", "setting 'path'") from error
+            if time.monotonic() >= deadline:
+                hint = "close the program that has it open, or raise lock_timeout"
+                raise ConnectorError(f"{config['path']} is in use: {_first_line(error)}", hint) from error
+            time.sleep(0.1)
+        except duckdb.Error as error:
+            raise ConnectorError(f"{config['path']}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def query(connection: DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Runs a statement to its end and returns its rows: DuckDB refuses work while a result is unfinished."""
+    return connection.execute(sql, list(values)).fetchall()
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def parse_type(text: str) -> ColumnType:
+    """A type by the name that DuckDB gives it; one that is not ours keeps its name, and values are cast to it."""
+    if text.startswith("DECIMAL("):
+        precision, scale = text[8:-1].split(",")
+        return ColumnType("DECIMAL", int(precision), int(scale))
+    return _KNOWN.get(text) or ColumnType(text)
+
+
+def table_columns(connection: DuckDBPyConnection, schema: str, table: str) -> dict[str, ColumnType]:
+    """A table's columns, none if there is no such table.
+
+    Raises:
+        ConnectorError: it is a view.
+    """
+    sql = (
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+        "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index"
+    )
+    found = {name: parse_type(type_) for name, type_ in query(connection, sql, [schema, table])}
+    if found:
+        sql = (
+            "SELECT count(*) FROM duckdb_views() WHERE database_name = current_database() "
+            "AND lower(schema_name) = lower(?) AND lower(view_name) = lower(?)"
+        )
+        if query(connection, sql, [schema, table]) != [(0,)]:
+            raise ConnectorError(f"{table!r} is a view, not a table", "give the stream another destination_table")
+    return found

@@ -1,0 +1,304 @@
+"""Streams into tables: one transaction from flush to flush.
+
+A stream whose rows carry a version that its table does not have yet is a new whole: its rows wait in a table beside,
+`<table>__version_<n>`, which is committed with every flush like all others, and ACTIVATE_VERSION puts them in place of
+the old ones in one transaction. Who reads meanwhile sees the old table, never a mixture. The same is done with
+`load_method: replace`, whose rows take their place when the input ends; no STATE is echoed before that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..common.columns import BadValue, ColumnType, TooNarrow, array, column_type
+from ..common.connector import Config, ConnectorError, log
+from ..common.messages import JSONObject, decode_records
+from ..common.runner import Block
+from ..common.streams import StreamSetting, StreamSettings
+from .database import connect, query
+from .table import VERSION_COLUMN, Table, versioned
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+
+class Destination:
+    """One stream's table, and the table beside it where a new version waits."""
+
+    def __init__(self, stream: str, setting: StreamSetting, table: Table) -> None:
+        self.stream = stream
+        self.setting = setting
+        self.table = table
+        self.columns: dict[str, str] = {}
+        self.types: dict[str, ColumnType] = {}
+        self.waiting: Table | None = None
+        self.waiting_version: int | None = None
+        self.active: int | None = None
+        self.saw_unversioned = False
+        self.dropped: set[str] = set()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether rows without versions wait for the end of the input."""
+        return self.setting.method == "replace"
+
+
+class DuckDBSink:
+    """See `runner.Sink`. The database is opened with the first stream.
+
+    Raises:
+        ConnectorError: the database refuses what a stream wants; the stream is named.
+    """
+
+    def __init__(self, config: Config, settings: StreamSettings) -> None:
+        self._config = config
+        self._settings = settings
+        self._opened: DuckDBPyConnection | None = None
+        self._in_transaction = False
+        self._destinations: dict[str, Destination] = {}
+
+    def _connection(self) -> DuckDBPyConnection:
+        if self._opened is None:
+            self._opened = connect(self._config)
+        if not self._in_transaction:
+            query(self._opened, "BEGIN")
+            self._in_transaction = True
+        return self._opened
+
+    def schema(self, stream: str, schema: JSONObject, key_properties: list[str]) -> None:
+        """Makes or changes the stream's table."""
+        properties = schema.get("properties")
+        if not isinstance(properties, dict) or not properties:
+            raise ConnectorError(f"stream {stream!r}: its SCHEMA has no properties")
+        setting = self._settings.of(stream, key_properties, properties)
+        with _named(stream):
+            found = self._destinations.get(stream)
+            if found is None or found.setting.table != setting.table:
+                self._refuse_shared(stream, setting.table)
+                found = Destination(stream, setting, Table(self._connection(), self._config["schema"], setting.table))
+                self._destinations[stream] = found
+            self._connection()
+            found.setting = setting
+            found.columns = found.table.place(properties)
+            found.types = {found.columns[name]: column_type(property_) for name, property_ in properties.items()}
+            found.table.ensure(found.types)
+            if found.waiting is not None:
+                found.waiting.ensure(found.types)
+            elif found.replaces:
+                self._start_waiting(found, None)
+
+    def _refuse_shared(self, stream: str, table: str) -> None:
+        for other in self._destinations.values():
+            if other.table.name.lower() == table.lower() and other.stream != stream:
+                raise ConnectorError(
+                    f"streams {other.stream!r} and {stream!r} have one table, {table!r} (case does not count)",
+                    "give one of them another destination_table",
+                )
+
+    def write(self, block: Block) -> None:
+        """Loads a block."""
+        destination = self._destinations[block.stream]
+        with _named(block.stream):
+            self._connection()
+            table = self._table_for(destination, block.version)
+            self._load(destination, table, block)
+
+    def _table_for(self, destination: Destination, version: int | None) -> Table:
+        """The table that rows of this version belong into now."""
+        table = destination.table
+        if version is None:
+            destination.saw_unversioned = True
+            if destination.replaces and destination.waiting is not None:
+                return destination.waiting
+            return table
+        table.ensure(versioned({}))
+        if destination.active == version:
+            return table
+        if destination.waiting is not None and destination.waiting_version == version:
+            return destination.waiting
+        if table.is_empty() or table.has_version(version):
+            destination.active = version
+            return table
+        return self._start_waiting(destination, version)
+
+    def _start_waiting(self, destination: Destination, version: int | None) -> Table:
+        """The table beside; what an earlier run left in it counts only if it is of the same version."""
+        main = destination.table
+        suffix = "__replacing" if version is None else f"__version_{version}"
+        connection = self._connection()
+        sql = (
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? "
+            "AND (table_name = ? OR regexp_full_match(substr(table_name, length(?) + 1), '__version_[0-9]+') "
+            "AND starts_with(table_name, ?))"
+        )
+        names = [self._config["schema"], f"{main.name}__replacing", main.name, main.name]
+        for (name,) in query(connection, sql, names):
+            if version is None or name != main.name + suffix:
+                Table(connection, self._config["schema"], name).drop()
+        waiting = Table(connection, self._config["schema"], main.name + suffix)
+        waiting.ensure(main.columns)
+        destination.waiting, destination.waiting_version = waiting, version
+        return waiting
+
+    def _load(self, destination: Destination, table: Table, block: Block) -> None:
+        import pyarrow as pa
+
+        records = decode_records(block.records, block.stream, block.first)
+        self._warn_of_unknown(destination, records)
+        setting = destination.setting
+        upsert = setting.method == "upsert" or (setting.method == "replace" and bool(setting.keys))
+        keys = [destination.columns[key] for key in setting.keys] if upsert else []
+        whole = len(destination.columns)
+        partial = upsert and any(len(record) != whole for record in records)
+        if upsert:
+            records = _with_keys(records, setting.keys, block, merge=partial and not setting.keep_old)
+        arrays: dict[str, pa.Array] = {}
+        masks: dict[str, str] = {}
+        for name, column in destination.columns.items():
+            if partial:
+                has = [name in record for record in records]
+                if not any(has):
+                    continue
+                if not all(has):
+                    masks[column] = f"streamline_has_{len(masks)}"
+                    arrays[masks[column]] = pa.array(has, pa.bool_())
+            values = [record.get(name) for record in records]
+            arrays[column] = self._array(destination, table, name, values, block)
+        if block.version is not None:
+            arrays[VERSION_COLUMN] = pa.array([block.version] * len(records), pa.int64())
+        batch = pa.table(arrays)
+        if upsert:
+            table.upsert_batch(batch, keys, masks, keep_old=setting.keep_old)
+        else:
+            table.append_batch(batch)
+
+    def _array(self, destination: Destination, table: Table, name: str, values: list[Any], block: Block) -> pa.Array:
+        column = destination.columns[name]
+        while True:
+            type_ = table.columns[column]
+            try:
+                # A column of a type that is not ours takes what its schema says, cast by the database.
+                return array(type_ if type_.name in _OURS else destination.types[column], values)
+            except TooNarrow as error:
+                destination.table.widen(column, error.wider)
+                if destination.waiting is not None:
+                    destination.waiting.widen(column, error.wider)
+            except BadValue as error:
+                number = block.first + error.index
+                raise ConnectorError(f"stream {block.stream!r}, record {number}, column {name!r}: {error}") from None
+
+    def _warn_of_unknown(self, destination: Destination, records: list[JSONObject]) -> None:
+        """Drops what the SCHEMA does not name: a tap's SCHEMA is its selection."""
+        unknown = set().union(*records) - destination.columns.keys()
+        if unknown:
+            for record in records:
+                for name in unknown:
+                    record.pop(name, None)
+            new = sorted(unknown - destination.dropped)
+            if new:
+                destination.dropped.update(new)
+                log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not loaded: {', '.join(new)}")
+
+    def activate(self, stream: str, version: int) -> None:
+        """Deletes the rows of earlier versions, and puts those that wait in their place."""
+        destination = self._destinations[stream]
+        with _named(stream):
+            self._connection()
+            if destination.replaces and destination.waiting_version is None:
+                return
+            destination.table.delete_stale(version, unversioned=not destination.saw_unversioned)
+            if destination.waiting is not None and destination.waiting_version == version:
+                self._put_in_place(destination)
+            destination.active = version
+
+    def _put_in_place(self, destination: Destination) -> None:
+        """Moves the waiting rows into the table, whose rows with the same keys make room."""
+        waiting, table = destination.waiting, destination.table
+        if waiting is None:
+            return
+        names = list(waiting.columns)
+        table.ensure(waiting.columns)
+        if destination.setting.keys and destination.setting.method != "append" and not table.is_empty():
+            table.delete_matching(waiting, [destination.columns[key] for key in destination.setting.keys])
+        table.append(waiting.sql, names)
+        waiting.drop()
+        destination.waiting = destination.waiting_version = None
+
+    def flush(self) -> bool:
+        """Commits."""
+        self._commit()
+        return not any(destination.replaces for destination in self._destinations.values())
+
+    def finish(self) -> None:
+        """Replaces what is to be replaced, shows rows whose version nobody activated, and commits."""
+        for destination in self._destinations.values():
+            if destination.waiting is None:
+                continue
+            with _named(destination.stream):
+                self._connection()
+                if destination.waiting_version is None:
+                    destination.table.delete_all()
+                else:
+                    version = destination.waiting_version
+                    text = (
+                        f"stream {destination.stream!r}: version {version} was never activated; no old rows are deleted"
+                    )
+                    log("WARNING", text)
+                    destination.active = version
+                self._put_in_place(destination)
+        self._commit()
+
+    def _commit(self) -> None:
+        if self._in_transaction and self._opened is not None:
+            with _named(None):
+                query(self._opened, "COMMIT")
+            self._in_transaction = False
+
+    def close(self) -> None:
+        """Rolls back what is not committed, and closes the database."""
+        if self._opened is not None:
+            if self._in_transaction:
+                self._in_transaction = False
+                query(self._opened, "ROLLBACK")
+            self._opened.close()
+            self._opened = None
+
+
+_OURS = frozenset(
+    ("BOOLEAN", "BIGINT", "HUGEINT", "DECIMAL", "DOUBLE", "DATE", "TIMESTAMP", "TIME", "BLOB", "JSON", "VARCHAR")
+)
+
+
+def _with_keys(records: list[JSONObject], keys: list[str], block: Block, *, merge: bool) -> list[JSONObject]:
+    """The records, all of which have the key; `merge` lays later ones of a key over earlier ones."""
+    for index, record in enumerate(records):
+        for key in keys:
+            if key not in record:
+                raise ConnectorError(
+                    f"stream {block.stream!r}, record {block.first + index}: the key {key!r} is missing"
+                )
+    if not merge:
+        return records
+    merged: dict[str, JSONObject] = {}
+    for record in records:
+        identity = repr([record[key] for key in keys])
+        merged[identity] = {**merged.pop(identity, {}), **record}
+    return list(merged.values())
+
+
+class _named:  # noqa: N801 (a context manager, used like a function)
+    """Errors of the database become ours, with the stream's name."""
+
+    def __init__(self, stream: str | None) -> None:
+        self._where = f"stream {stream!r}: " if stream else ""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        import duckdb
+
+        if isinstance(error, duckdb.Error):
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise ConnectorError(f"{self._where}{' '.join(lines[:2])}") from error

@@ -1,0 +1,216 @@
+"""One table: made and changed as its stream's schema wants, and loaded from Arrow batches."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..common.columns import BIGINT, BLOB, JSON, VARCHAR, ColumnType, wider
+from ..common.connector import log
+from .database import query, quoted, table_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+VERSION_COLUMN = "_sdc_table_version"
+"""Where a row's version stands, by the name that other Singer targets gave it."""
+
+
+class Table:
+    """A table and its columns.
+
+    Args:
+        name: as in the database.
+
+    Raises:
+        ConnectorError: a view has its name.
+        duckdb.Error: the database refuses a change.
+    """
+
+    def __init__(self, connection: DuckDBPyConnection, schema: str, name: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        self.name = name
+        self.sql = f"{quoted(schema)}.{quoted(name)}"
+        self.columns = table_columns(connection, schema, name)
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return query(self._connection, sql, values)
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was made."""
+        return bool(self.columns)
+
+    def place(self, properties: Iterable[str]) -> dict[str, str]:
+        """The column for each property.
+
+        DuckDB's names ignore case. Where properties differ by case only, a column that has the exact name keeps it,
+        else the first in the order of texts gets the plain name; the others get a suffix made from theirs.
+        """
+        names = list(properties)
+        by_lower: dict[str, list[str]] = {}
+        for name in names:
+            by_lower.setdefault(name.lower(), []).append(name)
+        existing = {column.lower(): column for column in self.columns}
+        placed: dict[str, str] = {}
+        for lower, same in by_lower.items():
+            plain = existing.get(lower)
+            first = plain if plain in same else min(same)
+            for name in same:
+                suffixed = f"{name}_{zlib.crc32(name.encode('utf-8', 'surrogatepass')) & 0xFFFF:04x}"
+                placed[name] = (plain or name) if name == first else existing.get(suffixed.lower(), suffixed)
+        return {name: placed[name] for name in names}
+
+    def ensure(self, wanted: dict[str, ColumnType]) -> None:
+        """Makes the table, or adds what is missing and widens what is too narrow."""
+        if not self.exists:
+            columns = ", ".join(f"{quoted(name)} {type_.sql}" for name, type_ in wanted.items())
+            self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
+            self._run(f"CREATE TABLE {self.sql} ({columns})")
+            self.columns = dict(wanted)
+            return
+        for name, type_ in wanted.items():
+            if name not in self.columns:
+                self._run(f"ALTER TABLE {self.sql} ADD COLUMN {quoted(name)} {type_.sql}")
+                self.columns[name] = type_
+            else:
+                self.widen(name, wider(self.columns[name], type_))
+
+    def widen(self, name: str, type_: ColumnType) -> None:
+        """Changes a column's type; its values stay what they are, or become text."""
+        old = self.columns[name]
+        if old == type_:
+            return
+        column = quoted(name)
+        if type_.name == "DECIMAL" and not self._all_fit(column, type_):
+            type_ = VARCHAR
+        if type_ == JSON:
+            value = f"to_json({column})"
+        elif old == BLOB:
+            value = f"to_base64({column})"
+        else:
+            value = f"CAST({column} AS {type_.sql})"
+        self._run(f"ALTER TABLE {self.sql} ALTER {column} SET DATA TYPE {type_.sql} USING {value}")
+        self.columns[name] = type_
+        log("INFO", f"table {self.name!r}: column {name!r} was {old.sql} and is {type_.sql} now")
+
+    def _all_fit(self, column: str, type_: ColumnType) -> bool:
+        sql = (
+            f"SELECT count(*) FROM {self.sql} WHERE {column} IS NOT NULL "
+            f"AND (TRY_CAST({column} AS {type_.sql}) = {column}) IS NOT TRUE"
+        )
+        return self._run(sql) == [(0,)]
+
+    def is_empty(self) -> bool:
+        """Whether it has no rows."""
+        return not self._run(f"SELECT 1 FROM {self.sql} LIMIT 1")
+
+    def has_version(self, version: int) -> bool:
+        """Whether it has rows of this version."""
+        if VERSION_COLUMN not in self.columns:
+            return False
+        sql = f"SELECT 1 FROM {self.sql} WHERE {VERSION_COLUMN} = ? LIMIT 1"
+        return bool(self._run(sql, [version]))
+
+    def delete_stale(self, version: int, *, unversioned: bool) -> None:
+        """Deletes rows of earlier versions, and those without one if `unversioned` says so."""
+        if VERSION_COLUMN in self.columns:
+            stale = f"{VERSION_COLUMN} < {int(version)}" + (f" OR {VERSION_COLUMN} IS NULL" if unversioned else "")
+            self._run(f"DELETE FROM {self.sql} WHERE {stale}")
+        elif unversioned:
+            self._run(f"DELETE FROM {self.sql}")
+
+    def delete_all(self) -> None:
+        """Deletes all rows."""
+        self._run(f"DELETE FROM {self.sql}")
+
+    def delete_matching(self, other: Table, keys: Sequence[str]) -> None:
+        """Deletes the rows whose key another table has."""
+        matches = " AND ".join(f"t.{quoted(key)} IS NOT DISTINCT FROM o.{quoted(key)}" for key in keys)
+        self._run(f"DELETE FROM {self.sql} AS t USING {other.sql} AS o WHERE {matches}")
+
+    def drop(self) -> None:
+        """Drops it."""
+        self._run(f"DROP TABLE IF EXISTS {self.sql}")
+        self.columns = {}
+
+    def append(self, source: str, columns: Sequence[str]) -> None:
+        """Inserts rows of another relation, given as SQL, that has these columns."""
+        names = ", ".join(map(quoted, columns))
+        values = ", ".join(f"CAST({quoted(name)} AS {self.columns[name].sql})" for name in columns)
+        self._run(f"INSERT INTO {self.sql} ({names}) SELECT {values} FROM {source}")
+
+    def append_batch(self, batch: pa.Table) -> None:
+        """Inserts the rows of a batch whose columns have the table's names."""
+        self._connection.register("streamline_batch", batch)
+        try:
+            self.append("streamline_batch", batch.column_names)
+        finally:
+            self._connection.unregister("streamline_batch")
+
+    def upsert_batch(self, batch: pa.Table, keys: Sequence[str], masks: dict[str, str], *, keep_old: bool) -> None:
+        """Replaces the rows that have the batch's keys, and adds the others.
+
+        Rows are deleted and inserted again: this takes one pass over the keys and no index, which DuckDB would have to
+        keep in memory whole. NULL is a value like others in a key.
+
+        Args:
+            batch: rows in order, of which the last one of a key counts (the first one, for `keep_old`); its columns
+                have the table's names, but for a mask's.
+            masks: for a column that some rows do not have, the boolean column that says which ones do. What a row does
+                not have, and columns of the table that the batch does not have, keep their old values.
+            keep_old: rows whose key is there already are left alone.
+        """
+        self._connection.register("streamline_batch", batch.append_column("streamline_row", _numbers(batch.num_rows)))
+        try:
+            self._upsert(batch, keys, masks, keep_old=keep_old)
+        finally:
+            self._connection.unregister("streamline_batch")
+
+    def _upsert(self, batch: pa.Table, keys: Sequence[str], masks: dict[str, str], *, keep_old: bool) -> None:
+        masked = set(masks.values())
+        present = [name for name in batch.column_names if name not in masked]
+        order = "ASC" if keep_old else "DESC"
+        partition = ", ".join(map(quoted, keys))
+        last = (
+            "(SELECT * FROM streamline_batch QUALIFY row_number() OVER "
+            f"(PARTITION BY {partition} ORDER BY streamline_row {order}) = 1 ORDER BY streamline_row)"
+        )
+        matches = " AND ".join(f"t.{quoted(key)} IS NOT DISTINCT FROM b.{quoted(key)}" for key in keys)
+        if keep_old:
+            self.append(f"{last} AS b WHERE NOT EXISTS (SELECT 1 FROM {self.sql} AS t WHERE {matches})", present)
+            return
+        if self.is_empty():
+            self.append(last, present)
+            return
+        kept = [name for name in self.columns if name not in present]
+        if not kept and not masks:
+            self._run(f"DELETE FROM {self.sql} AS t USING streamline_batch AS b WHERE {matches}")
+            self.append(last, present)
+            return
+        values = [
+            f"CASE WHEN b.{quoted(masks[name])} THEN b.{quoted(name)} ELSE t.{quoted(name)} END AS {quoted(name)}"
+            if name in masks
+            else f"b.{quoted(name)}"
+            for name in present
+        ]
+        values += [f"t.{quoted(name)}" for name in kept]
+        sql = f"SELECT {', '.join(values)} FROM {last} AS b LEFT JOIN {self.sql} AS t ON {matches}"
+        self._run(f"CREATE OR REPLACE TEMP TABLE streamline_merged AS {sql}")
+        self._run(f"DELETE FROM {self.sql} AS t USING streamline_batch AS b WHERE {matches}")
+        self.append("streamline_merged", [*present, *kept])
+        self._run("DROP TABLE streamline_merged")
+
+
+def _numbers(count: int) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(range(count), pa.int64())
+
+
+def versioned(columns: dict[str, ColumnType]) -> dict[str, ColumnType]:
+    """The columns with the one for versions."""
+    return {**columns, VERSION_COLUMN: BIGINT}
