@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Default = TypeVar("Default")
+Kind = TypeVar("Kind", "SourceSpec", "DestinationSpec", "MapperSpec")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -128,10 +129,17 @@ def load_spec(block: Block, renderer: Renderer) -> Spec:
 
 def load_source(block: Block, renderer: Renderer) -> SourceSpec:
     """`load_spec` of a block that must be a source."""
-    spec = load_spec(block, renderer)
-    if not isinstance(spec, SourceSpec):
-        raise ConfigError("it is no source block", where=block.uuid)
-    return spec
+    return _must_be(SourceSpec, block, renderer)
+
+
+def load_destination(block: Block, renderer: Renderer) -> DestinationSpec:
+    """`load_spec` of a block that must be a destination."""
+    return _must_be(DestinationSpec, block, renderer)
+
+
+def load_mapper(block: Block, renderer: Renderer) -> MapperSpec:
+    """`load_spec` of a block that must be a mapper."""
+    return _must_be(MapperSpec, block, renderer)
 
 
 def stored_layer(store: Store, pipeline: str, block: str, side: Side) -> Layer:
@@ -162,6 +170,13 @@ def duration(value: object) -> float:
     if seconds is None or not 0 < seconds < float("inf"):
         raise ValueError(f"{value!r} is no duration: seconds, or text such as 90s, 5m, 1h30m")
     return seconds
+
+
+def _must_be(kind: type[Kind], block: Block, renderer: Renderer) -> Kind:
+    spec = load_spec(block, renderer)
+    if isinstance(spec, kind):
+        return spec
+    raise ConfigError(f"it is no {kind.__name__.removesuffix('Spec').lower()} block", where=block.uuid)
 
 
 class _Reader:

@@ -1,0 +1,142 @@
+"""A source block outside of a run: its tap, ready to be asked what it has."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+import msgspec
+
+from streamline.blocks.integration import SourceSpec, load_source, stored_layer
+from streamline.blocks.written_back import keep_written_back, with_written_back
+from streamline.errors import ConfigError
+from streamline.project.plugins import Plugin, resolve_plugin
+from streamline.project.render import Renderer
+from streamline.singer.capabilities import Capabilities, probe, tap_traits
+from streamline.singer.catalog import Catalog
+from streamline.singer.discovery import Discovery, read_catalog_file
+from streamline.singer.selection import TapTraits
+from streamline.singer.settings import Layer
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block, PipelineModel
+    from streamline.project.project import Project
+    from streamline.state.store import Store
+
+Log = Callable[[str], None]
+
+
+class Source(msgspec.Struct):
+    """A source block and what its tap is known to offer.
+
+    Args:
+        config: the tap's config, with what it wrote back in earlier runs.
+        layers: stream settings: the block's, then the store's.
+        catalog: None for a tap without discovery.
+        where: the block's file, for errors.
+    """
+
+    block: Block
+    spec: SourceSpec
+    plugin: Plugin
+    config: dict[str, Any]
+    capabilities: Capabilities
+    layers: list[Layer]
+    catalog: Catalog | None
+    where: str
+
+    @property
+    def traits(self) -> TapTraits:
+        """What selection needs to know about the tap."""
+        return tap_traits(self.plugin, self.capabilities, self.config)
+
+    def require_catalog(self) -> Catalog:
+        """The catalog.
+
+        Raises:
+            ConfigError: the tap has no discovery, and the block no catalog.json.
+        """
+        if self.catalog is None:
+            raise ConfigError(
+                f"{self.plugin.name} has no discovery, so its streams are not known before it sends them",
+                where=self.where,
+                hint=f"Write them to {self.block.uuid}/catalog.json in the pipeline's folder.",
+            )
+        return self.catalog
+
+
+async def open_source(
+    project: Project,
+    model: PipelineModel,
+    block: Block,
+    store: Store,
+    run_dir: Path,
+    *,
+    layered: bool = True,
+    refresh: bool = False,
+    log: Log | None = None,
+) -> Source:
+    """Load a source block, ask its tap what it can do, and get its catalog.
+
+    Args:
+        run_dir: a folder (0700) for private files.
+        layered: lay the block's catalog.json over what the tap discovers.
+        refresh: discover even if a catalog is kept.
+        log: called with masked lines: what the tap logs, and what takes long.
+
+    Raises:
+        ConfigError: something about the block, its plugin or its catalog is wrong.
+    """
+    masker = project.secrets.masker
+    spec = load_source(block, Renderer(project, {**project.variables, **model.variables}, project.secrets))
+    where = project.shown(block.file) if block.file else block.uuid
+
+    def resolve() -> Plugin:
+        return resolve_plugin(project, spec.source, "tap", notify=log)
+
+    plugin = await anyio.to_thread.run_sync(resolve)
+    config = with_written_back(spec.config, store, masker, pipeline=model.uuid, block=block.uuid)
+    capabilities = await probe(plugin, store=store, masker=masker)
+    stored = stored_layer(store, model.uuid, block.uuid, "source")
+    discovery = Discovery(
+        plugin,
+        config,
+        capabilities=capabilities,
+        store=store,
+        run_dir=run_dir,
+        masker=masker,
+        settings=[msgspec.to_builtins(spec.streams), store.stream_settings(model.uuid, block.uuid)],
+        log=log,
+        config_changed=lambda written: keep_written_back(
+            spec.config, written, store, masker, pipeline=model.uuid, block=block.uuid
+        ),
+    )
+    path = model.path / block.uuid / "catalog.json"
+    own = read_catalog_file(path, shown=project.shown(path)) if layered else None
+    found = await discovery.catalog(own, refresh=refresh)
+    return Source(block, spec, plugin, config, found.capabilities, [spec.streams, stored], found.catalog, where)
+
+
+@contextlib.contextmanager
+def private_folder(project: Project, purpose: str) -> Iterator[Path]:
+    """A folder (0700) for a command's private files; it is gone afterwards, also when the command is terminated."""
+    runs = project.ensure_work_dir() / "runs"
+    runs.mkdir(mode=0o700, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=runs))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield folder
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        shutil.rmtree(folder, ignore_errors=True)
