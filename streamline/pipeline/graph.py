@@ -8,7 +8,11 @@ Upstream = Mapping[str, Sequence[str]]
 
 
 def find_cycle(upstream: Upstream) -> list[str] | None:
-    """The blocks of one cycle in the direction of the data, the first repeated at the end; None if there is none."""
+    """The blocks of one cycle in the direction of the data, the first repeated at the end; None if there is none.
+
+    It begins with the one that is given first.
+    """
+    place = {node: index for index, node in enumerate(upstream)}
     done: set[str] = set()
     for start in upstream:
         if start in done:
@@ -23,7 +27,9 @@ def find_cycle(upstream: Upstream) -> list[str] | None:
                 if node in done:
                     continue
                 if node in on_trail:
-                    return [*reversed(trail[trail.index(node) :]), trail[-1]]
+                    cycle = trail[: trail.index(node) - 1 if trail.index(node) else None : -1]
+                    first = min(range(len(cycle)), key=lambda index: place[cycle[index]])
+                    return [*cycle[first:], *cycle[: first + 1]]
                 trail.append(node)
                 on_trail.add(node)
             parents = upstream.get(node, ())

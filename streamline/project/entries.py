@@ -190,5 +190,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "max_processes": _count,
     "prestart": _flag,
 }
-# Values that may be one template as a whole before they are rendered.
-_PENDING = frozenset(("proof", "max_processes", "prestart", "env", "pass_env", "pip", "command", "overrides"))
+# What a text cannot be checked for before it is rendered.
+_PENDING = frozenset(("proof", "max_processes", "prestart", "env", "command"))

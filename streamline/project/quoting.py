@@ -47,6 +47,10 @@ class _Scanner:
                 continue
             if line_start and self.flow_depth == 0:
                 column = self._column(self.at)
+                if column == 0 and text[self.at : self.at + 3] in ("---", "..."):
+                    self.parent_column, self.plain_open = -1, False
+                    self.at += 3
+                    continue
                 if self.plain_open and column > self.parent_column:
                     self._skip_line()  # the value of the line before goes on; braces are plain there
                     continue

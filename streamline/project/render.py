@@ -29,7 +29,7 @@ BlockOutput = Callable[[str], Any]
 
 _UNSET: Any = object()
 _MARKS = ("{{", "{%", "{#")
-_DEFERRED = "\ue000unset:"
+_DEFERRED = re.compile("\ue000unset:(.*?)\ue001")
 # Most templates are one call with literals. Those need no Jinja, which takes longer to import than all else here.
 _LITERAL = r"""'[^'\\]*'|"[^"\\]*"|-?\d{1,18}|[Tt]rue|[Ff]alse|[Nn]one"""
 _PLAIN_CALL = re.compile(rf"(env_var|variables|secret)\(\s*({_LITERAL})\s*(?:,\s*({_LITERAL})\s*)?\)")
@@ -185,7 +185,7 @@ class Renderer:
         if default is not _UNSET:
             return default
         if self._defer_unset:
-            return _DEFERRED + name
+            return f"\ue000unset:{name}\ue001"
         raise ConfigError(
             f"the environment variable {name} is not set",
             hint=f"set {name}, or give a default: env_var('{name}', '…')",
@@ -252,23 +252,18 @@ class Renderer:
         if isinstance(error, TemplateSyntaxError):
             if not path and place is not None:
                 place = f"{place}:{error.lineno}"
-            return ConfigError(
-                f"{key}the template cannot be read: {error.message}",
-                where=place,
-                hint="check the quotes and brackets inside {{ … }}",
-            )
-        if isinstance(error, UndefinedError):
-            return ConfigError(
-                f"{key}{error.message}",
-                where=place,
-                hint="templates know env_var('X'), variables('x'), secret('x') and block_output('uuid')",
-            )
-        if isinstance(error, SecurityError):
-            return ConfigError(f"{key}not allowed in a template: {error}", where=place)
-        said = f"{type(error).__name__} in the template: {error}"
+            said = f"the template cannot be read: {error.message}"
+            hint = "check the quotes and brackets inside {{ … }}"
+        elif isinstance(error, UndefinedError):
+            said = str(error.message)
+            hint = "templates know env_var('X'), variables('x'), secret('x') and block_output('uuid')"
+        elif isinstance(error, SecurityError):
+            said, hint = f"not allowed in a template: {error}", _shown_template(text)
+        else:
+            said, hint = f"{type(error).__name__} in the template: {error}", _shown_template(text)
         if self.secrets is not None:
             said = self.secrets.masker.mask(said)
-        return ConfigError(f"{key}{said}", where=place, hint=_shown_template(text))
+        return ConfigError(f"{key}{said}", where=place, hint=hint)
 
 
 def check_deferred(value: Any, where: str | None = None) -> Any:
@@ -277,8 +272,8 @@ def check_deferred(value: Any, where: str | None = None) -> Any:
     Raises:
         ConfigError: `value` holds the mark of an unset variable.
     """
-    if isinstance(value, str) and _DEFERRED in value:
-        name = re.split(r"\W", value.partition(_DEFERRED)[2], maxsplit=1)[0]
+    if isinstance(value, str) and (found := _DEFERRED.search(value)):
+        name = found[1]
         raise ConfigError(
             f"the environment variable {name} is not set",
             where=where,

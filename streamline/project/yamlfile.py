@@ -2,13 +2,13 @@
 
 Beyond plain YAML: duplicate keys are refused, unquoted `{{ … }}` values are quoted first, and values that only
 look like something else to YAML 1.1 stay text (dates, `12:30` which would be the number 750, `0123` which would
-be 83): what a tap's config says is what the tap gets.
+be 83): what a tap's config says is what the tap gets. Keys are always text, also `on:`, `no:` and `1:`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -75,19 +75,15 @@ class YamlFile:
         """The mapping at `path` (absent or null: an empty one).
 
         Raises:
-            ConfigError: something else stands there, or one of its keys is not text.
+            ConfigError: something else stands there.
         """
         value = self.data
         for key in path:
             value = value.get(key) if isinstance(value, dict) else value[key] if isinstance(key, int) else None
-        name = dotted(path)
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.fail(f"{name} must be a mapping, not {kind_of(value)}", path)
-        for key in value:
-            if not isinstance(key, str):
-                self.fail(f"{name}: the key {key!r} is not text", (*path, key), hint="put it in quotes")
+            self.fail(f"{dotted(path)} must be a mapping, not {kind_of(value)}", path)
         return value
 
     def refuse_unknown(self, known: Iterable[str], path: Sequence[PathKey] = ()) -> None:
@@ -121,7 +117,7 @@ def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, sh
     try:
         root = loader.get_single_node()
         if root is not None:
-            _refuse_duplicates(root, loader, shown)
+            _check_keys(root, shown)
         data = loader.construct_document(root) if root is not None else None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, source, shown) from None
@@ -207,8 +203,8 @@ def _loader_class() -> Any:
     return _loader
 
 
-def _refuse_duplicates(root: yaml.Node, loader: Any, shown: str) -> None:
-    """Duplicate keys, aliases inside themselves, and keys that are no scalars."""
+def _check_keys(root: yaml.Node, shown: str) -> None:
+    """Make every key text; refuse duplicates, keys that are no scalars, and aliases inside themselves."""
     import yaml
 
     seen: set[int] = set()
@@ -224,7 +220,7 @@ def _refuse_duplicates(root: yaml.Node, loader: Any, shown: str) -> None:
         seen.add(id(node))
         open_nodes.add(id(node))
         if isinstance(node, yaml.MappingNode):
-            lines: dict[Hashable, int] = {}
+            lines: dict[str, int] = {}
             for key_node, value_node in node.value:
                 if not isinstance(key_node, yaml.ScalarNode):
                     raise ConfigError(
@@ -233,7 +229,8 @@ def _refuse_duplicates(root: yaml.Node, loader: Any, shown: str) -> None:
                         hint="put a value that begins with a brace or bracket in quotes",
                     )
                 if key_node.tag != "tag:yaml.org,2002:merge":
-                    key: Hashable = loader.construct_object(key_node)
+                    key_node.tag = "tag:yaml.org,2002:str"
+                    key = key_node.value
                     if key in lines:
                         raise ConfigError(
                             f"duplicate key '{key_node.value}', first on line {lines[key] + 1}",

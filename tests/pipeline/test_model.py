@@ -1,0 +1,274 @@
+"""metadata.yaml: what loads, and what is refused with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streamline.errors import ConfigError
+from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.project.project import Project
+
+Load = Callable[..., PipelineModel]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads a pipeline `p` of the given metadata, with the given files of blocks."""
+
+    def make(metadata: str, *files: str) -> PipelineModel:
+        (tmp_path / "streamline.yaml").write_text("name: shop\n")
+        for name in ("pipelines/p/metadata.yaml", *files):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(metadata if name.startswith("pipelines") else "")
+        return load_pipeline(Project.open(tmp_path), "p")
+
+    return make
+
+
+def refused(load: Load, metadata: str, *files: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(metadata, *files)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+SEED = """\
+blocks:
+- uuid: load_data
+  type: data_loader
+  upstream_blocks: []
+  downstream_blocks: [transform_data]
+- uuid: transform_data
+  type: transformer
+  upstream_blocks: [load_data]
+  downstream_blocks: [export_data]
+- uuid: export_data
+  type: data_exporter
+  upstream_blocks: [transform_data]
+  downstream_blocks: []
+created_at: '2026-03-04 12:00:00.000000+00:00'
+name: my_pipeline
+type: python
+uuid: my_pipeline
+"""
+SEED_FILES = ("data_loaders/load_data.py", "transformers/transform_data.py", "data_exporters/export_data.py")
+
+
+def test_the_seed_document_s_pipeline(load: Load, tmp_path: Path) -> None:
+    model = load(SEED, *SEED_FILES)
+    assert model.order() == ["load_data", "transform_data", "export_data"]
+    assert (model.type, model.name, model.uuid, model.warnings) == ("python", "my_pipeline", "p", [])
+    block = model.block("transform_data")
+    assert (block.type, block.language, block.upstream, block.downstream) == (
+        "transformer",
+        "python",
+        ["load_data"],
+        ["export_data"],
+    )
+    assert block.file == tmp_path / "transformers/transform_data.py"
+    assert model.where("transform_data", "upstream_blocks") == "pipelines/p/metadata.yaml:8"
+
+
+MAGE = """\
+blocks:
+- all_upstream_blocks_executed: true
+  color: null
+  configuration: {data_integration: {inputs: [a]}, dynamic: false}
+  downstream_blocks: [b]
+  executor_config: null
+  executor_type: local_python
+  extension_uuid: null
+  has_callback: true
+  language: yaml
+  name: load shop
+  retry_config: null
+  status: executed
+  timeout: null
+  type: data_loader
+  upstream_blocks: []
+  uuid: load_shop
+- {uuid: b, name: b, type: data_exporter, language: yaml, upstream_blocks: [load_shop], downstream_blocks: [],
+   retry_config: {retries: 3, delay: 1}}
+- {uuid: note, type: markdown, language: markdown, upstream_blocks: [], downstream_blocks: []}
+- {uuid: pad, type: scratchpad, upstream_blocks: [], downstream_blocks: []}
+cache_block_output_in_memory: false
+callbacks:
+- {uuid: say, type: callback, upstream_blocks: [b], downstream_blocks: [], language: python}
+concurrency_config: {}
+conditionals:
+- {uuid: only_if, type: conditional, upstream_blocks: [b], downstream_blocks: []}
+created_at: 2024-01-02 03:04:05.678+00:00
+data_integration: null
+description: null
+executor_config: {}
+executor_count: 1
+executor_type: null
+extensions: {}
+name: shop
+notification_config: {}
+remote_variables_dir: null
+retry_config: {retries: 1}
+run_pipeline_in_one_process: false
+settings: {triggers: null}
+spark_config: {}
+state_store_config: {}
+tags: [a]
+type: integration
+uuid: shop
+variables: {x: 1}
+variables_dir: /home/src/mage_data/shop
+widgets: []
+"""
+
+
+def test_a_mage_pipeline_loads_unmodified(load: Load) -> None:
+    model = load(
+        MAGE, "data_loaders/load_shop.yaml", "data_exporters/b.yaml", "callbacks/say.py", "conditionals/only_if.py"
+    )
+    assert model.warnings == []
+    assert list(model.blocks) == ["load_shop", "b"]
+    assert model.blocks["load_shop"].extra["status"] == "executed"
+    assert model.blocks["load_shop"].configuration["dynamic"] is False
+    assert (model.callbacks["say"].upstream, model.conditionals["only_if"].upstream) == (["b"], ["b"])
+    assert model.variables == {"x": 1}
+    first, second = model.blocks["load_shop"].retry_config, model.blocks["b"].retry_config
+    assert first is not None
+    assert second is not None
+    assert (first.retries, second.retries, second.delay, second.max_delay) == (1, 3, 1, 60)
+    assert model.created_at == "2024-01-02 03:04:05.678+00:00"
+
+
+def test_unknown_keys_are_kept_with_one_warning(load: Load) -> None:
+    model = load(
+        "blocks:\n- {uuid: a, type: custom, colour: red}\nowner: me\nretry_config: {tries: 1}\n", "custom/a.py"
+    )
+    assert len(model.warnings) == 1
+    assert "owner, retry_config.tries, colour" in model.warnings[0]
+    assert model.extra == {"owner": "me"}
+    assert model.blocks["a"].extra == {"colour": "red"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "blocks:\n- {uuid: a, type: data_loader, downstream_blocks: [b]}\n- {uuid: b, type: data_exporter}\n",
+        "blocks:\n- {uuid: a, type: data_loader}\n- {uuid: b, type: data_exporter, upstream_blocks: [a]}\n",
+    ],
+)
+def test_one_direction_is_enough(load: Load, metadata: str) -> None:
+    model = load(metadata, "data_loaders/a.py", "data_exporters/b.py")
+    assert model.blocks["b"].upstream == ["a"]
+    assert model.blocks["a"].downstream == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["python", "standard", "batch"])
+def test_names_of_batch_pipelines(load: Load, kind: str) -> None:
+    assert load(f"type: {kind}\n").type == "python"
+
+
+@pytest.mark.parametrize("kind", ["integration", "streaming", "dbt"])
+def test_other_types(load: Load, kind: str) -> None:
+    assert load(f"type: {kind}\n").type == kind
+
+
+@pytest.mark.parametrize(
+    ("metadata", "line", "says"),
+    [
+        (
+            "blocks:\n- {uuid: a, type: custom, downstream_blocks: [b]}\n"
+            "- {uuid: b, type: custom, upstream_blocks: []}\n",
+            2,
+            "but the upstream_blocks of 'b'",
+        ),
+        (
+            "blocks:\n- {uuid: a, type: custom, downstream_blocks: []}\n"
+            "- {uuid: b, type: custom, upstream_blocks: [a]}\n",
+            3,
+            "but the downstream_blocks of 'a'",
+        ),
+        (
+            "blocks:\n- {uuid: a, type: custom, upstream_blocks: [b]}\n"
+            "- {uuid: b, type: custom, upstream_blocks: [a]}\n",
+            2,
+            "in a circle: a → b → a",
+        ),
+        ("blocks:\n- {uuid: a, type: custom, upstream_blocks: [a]}\n", 2, "in a circle: a → a"),
+        ("blocks:\n- uuid: a\n  type: custom\n  upstream_blocks:\n  - bb\n", 5, "no block 'bb'"),
+        ("blocks:\n- uuid: a\n  type: custom\n  downstream_blocks: [c, c]\n", 4, "twice in downstream_blocks"),
+        (
+            "blocks:\n- {uuid: a, type: custom}\n- {uuid: a, type: custom}\n",
+            3,
+            "listed twice, first at pipelines/p/metadata.yaml:2",
+        ),
+        ("blocks:\n- {uuid: absent, type: custom}\n", 2, "custom/absent.py is missing"),
+        ("blocks:\n- {uuid: a, type: custom, language: sql}\n", 2, "custom/a.sql is missing"),
+        ("blocks:\n- uuid: ../../etc/x\n  type: custom\n", 2, "leads out of the project"),
+        ("blocks:\n- uuid: /etc/x\n  type: custom\n", 2, "leads out of the project"),
+        ("blocks:\n- {type: custom}\n", 2, "no uuid"),
+        ("blocks:\n- {uuid: 5, type: custom}\n", 2, "must be text"),
+        ("blocks:\n- {uuid: a}\n", 2, "has no type"),
+        ("blocks:\n- uuid: a\n  type: data_loder\n", 3, "unknown block type 'data_loder'"),
+        ("blocks:\n- uuid: a\n  type: custom\n  language: cobol\n", 4, "unknown language"),
+        ("blocks: {a: b}\n", 1, "blocks must be a list"),
+        ("blocks: [a]\n", 1, "must be a mapping with a uuid"),
+        ("type: integratoin\n", 1, "unknown pipeline type"),
+        ("blocks:\n- uuid: a\n  uuid: b\n", 3, "duplicate key 'uuid'"),
+        ("blocks:\n- uuid: a\n  type: custom\n  timeout: soon\n", 4, "timeout must be a number"),
+        ("blocks:\n- uuid: a\n  type: custom\n  configuration: [x]\n", 4, "configuration must be a mapping"),
+        ("retry_config: {retries: many}\n", 1, "retry_config: Expected `int`"),
+        ("retry_config: {delay: -1}\n", 1, "must not be negative"),
+        ("callbacks:\n- {uuid: a, upstream_blocks: [x]}\n", 2, ""),
+        ("variables: [1]\n", 1, "variables must be a mapping"),
+        ("blocks:\n\t- a\n", 2, "a tab"),
+    ],
+)
+def test_what_cannot_be_names_file_and_line(load: Load, metadata: str, line: int, says: str) -> None:
+    error = refused(load, metadata, "custom/a.py", "custom/b.py")
+    assert error.where == f"pipelines/p/metadata.yaml:{line}"
+    assert says in error.message
+
+
+def test_a_missing_file_suggests_what_there_is(load: Load) -> None:
+    error = refused(load, "blocks:\n- {uuid: load, type: data_loader, language: python}\n", "data_loaders/load.yaml")
+    assert "language: yaml" in str(error.hint)
+    error = refused(load, "blocks:\n- {uuid: lod_shop, type: data_loader}\n", "data_loaders/load_shop.py")
+    assert "'load_shop'" in str(error.hint)
+
+
+def test_without_a_language_the_only_file_is_meant(load: Load) -> None:
+    model = load("blocks:\n- {uuid: a, type: data_loader}\n", "data_loaders/a.yaml")
+    assert model.blocks["a"].language == "yaml"
+
+
+def test_files_elsewhere_and_shared_ones(load: Load, tmp_path: Path) -> None:
+    model = load(
+        "blocks:\n"
+        "- {uuid: a, type: transformer, configuration: {file_path: shared/x.sql}}\n"
+        "- {uuid: b, type: transformer, replicated_block: c}\n"
+        "- {uuid: sub/d, type: transformer}\n",
+        *("shared/x.sql", "transformers/c.py", "transformers/sub/d.py"),
+    )
+    assert (model.blocks["a"].language, model.blocks["a"].file) == ("sql", tmp_path / "shared/x.sql")
+    assert model.blocks["b"].file == tmp_path / "transformers/c.py"
+    assert model.blocks["sub/d"].file == tmp_path / "transformers/sub/d.py"
+
+
+def test_a_pipeline_that_is_not_there(tmp_path: Path, load: Load) -> None:
+    load("blocks: []\n")
+    project = Project.open(tmp_path)
+    with pytest.raises(ConfigError, match="no pipeline 'pp'") as caught:
+        load_pipeline(project, "pp")
+    assert "'p'" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="cannot be a pipeline's name"):
+        load_pipeline(project, "../p")
+
+
+def test_delays_grow_to_their_limit(load: Load) -> None:
+    model = load("retry_config: {retries: 9, delay: 1, max_delay: 6}\n")
+    retry = model.retry_config
+    assert retry is not None
+    assert [retry.delay_before(attempt) for attempt in (1, 2, 3, 4, 90)] == [1, 2, 4, 6, 6]

@@ -1,0 +1,114 @@
+"""YAML as users write it: what is read, and which line an error names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamline.errors import ConfigError
+from streamline.project.yamlfile import YamlFile, load_yaml
+
+
+def read(text: str) -> YamlFile:
+    return load_yaml(Path("f.yaml"), text=text)
+
+
+def refused(text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("a: 1\nb: [x, 2.5, true, null]", {"a": 1, "b": ["x", 2.5, True, None]}),
+        ("start: 2024-01-01", {"start": "2024-01-01"}),
+        ("start: 2024-01-01T10:00:00Z", {"start": "2024-01-01T10:00:00Z"}),
+        ("at: 12:30", {"at": "12:30"}),
+        ("zip: 01234", {"zip": "01234"}),
+        ("mask: 0x1f", {"mask": 31}),
+        ("big: 123456789012345678901234567890", {"big": 123456789012345678901234567890}),
+        ("size: 1_000", {"size": 1000}),
+        ("price: -1.50", {"price": -1.5}),
+        ("", None),
+        ("# only a comment\n", None),
+        ("base: &b {x: 1, y: 2}\nother: {<<: *b, y: 3}", {"base": {"x": 1, "y": 2}, "other": {"x": 1, "y": 3}}),
+    ],
+)
+def test_values_are_what_was_written(text: str, data: object) -> None:
+    assert read(text).data == data
+
+
+def test_where_names_the_line_of_a_key_or_item() -> None:
+    file = read("a: 1\nplugins:\n  # a comment\n  tap:\n    pip:\n      - x\n      - y\n")
+    assert file.where() == "f.yaml:1"
+    assert file.where(("plugins", "tap")) == "f.yaml:4"
+    assert file.where(("plugins", "tap", "pip", 1)) == "f.yaml:7"
+    assert file.where(("plugins", "tap", "absent", "deeper")) == "f.yaml:4"
+
+
+def test_where_finds_what_a_merge_brought() -> None:
+    file = read("base: &b\n  x: 1\nother:\n  <<: *b\n  y: 2\n")
+    assert file.where(("other", "x")) == "f.yaml:2"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key 'a', first on line 1"),
+        ("x:\n  - k: 1\n    k: 2\n", 3, "duplicate key 'k'"),
+        ("a: {b: 1, b: 2}", 1, "duplicate key 'b'"),
+        ("a:\n\tb: 1\n", 2, "tab"),
+        ("a: 1\n  b: 2\n", 2, "not YAML"),
+        ("a: [1, 2\n", 2, "not YAML"),
+        ("a: 'open\n", 2, "not YAML"),
+        ("? [a, b]\n: 1\n", 1, "a key must be one word"),
+        ("a: &x [*x]\n", 1, "inside its own anchor"),
+        ("a: !!python/object:os.system x\n", 1, "not YAML"),
+    ],
+)
+def test_errors_name_the_line(text: str, line: int, says: str) -> None:
+    error = refused(text)
+    assert error.where == f"f.yaml:{line}"
+    assert says in error.message
+    assert error.exit_code == 2
+
+
+def test_keys_are_text() -> None:
+    assert read("on: 1\nno: 2\n1: 3\nnull: 4\n2024-01-01: 5\n").data == {
+        "on": 1,
+        "no": 2,
+        "1": 3,
+        "null": 4,
+        "2024-01-01": 5,
+    }
+    assert "duplicate" in refused("1: a\n'1': b\n").message
+
+
+def test_the_same_key_in_different_mappings_is_fine() -> None:
+    assert read("a: {k: 1}\nb: {k: 1}").data == {"a": {"k": 1}, "b": {"k": 1}}
+
+
+def test_unknown_keys_suggest_the_nearest() -> None:
+    file = read("plugin: {}\n")
+    with pytest.raises(ConfigError, match="unknown key 'plugin'") as caught:
+        file.refuse_unknown(["plugins", "name"])
+    assert caught.value.where == "f.yaml:1"
+    assert "'plugins'" in str(caught.value.hint)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(b"a: \xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_yaml(path)
+    with pytest.raises(ConfigError, match="no such file"):
+        load_yaml(tmp_path / "absent.yaml")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1\n")
+    assert load_yaml(path).data == {"a": 1}
