@@ -28,6 +28,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+import msgspec
+
 from streamline.flow.items import Position
 
 MAX_PLACES = 100_000
@@ -300,6 +302,10 @@ class Ledger:
             if len(by_sink) < len(self._sinks_of[source]):
                 continue
             common = min(by_sink.values(), key=lambda each: each.number)
+            # What one sink's path still holds back must not be saved, whichever path's position this is.
+            withhold = frozenset[str]().union(*(each.withhold for each in by_sink.values()))
+            if withhold != common.withhold:
+                common = msgspec.structs.replace(common, withhold=withhold)
             # The same number again is a position that was withheld in part and no longer is.
             if common.number >= self._saved[source]:
                 self._saved[source] = common.number

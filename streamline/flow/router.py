@@ -46,6 +46,7 @@ class Router:
         route: where they go.
         observe: called with all that the source gave, before it is processed.
         on_bad: called with records that a stage refused, in their order, before any later position is sent on.
+        complete: asked when the source has ended well: whether that was its own end, and not our asking.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class Router:
         *,
         observe: Callable[[Sequence[Item]], None],
         on_bad: Callable[[Sequence[BadRecord]], None],
+        complete: Callable[[], bool] = lambda: True,
     ) -> None:
         self._source = source
         self._route = route
         self._observe = observe
         self._on_bad = on_bad
+        self._complete = complete
         self._flushable = any(hasattr(stage, "flush") for stage in route.all_stages())
 
     async def run(self) -> None:
@@ -71,7 +74,7 @@ class Router:
         failure: list[Exception] = []
         try:
             await self._pump(failure)
-            if failure:
+            if failure or not self._complete():
                 await self._flush(self._route)
             else:
                 await self._finish(self._route)

@@ -7,12 +7,14 @@ non-blocking calls after `anyio.wait_readable`, which runs the same on asyncio, 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import tempfile
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +27,9 @@ PIPE_BYTES = 1 << 20
 """What we ask the system for as the size of a pipe; Linux allows an unprivileged process 1 MiB."""
 
 READ_BYTES = 1 << 20
+TERM_SECONDS = float(os.environ.get("STREAMLINE_TERM_SECONDS") or 10.0)
+"""How long a child may live on after TERM before it gets KILL."""
+
 LOG_LINE_BYTES = 64 << 10
 """A log line longer than this is cut, with a mark; a child may write what it likes to its stderr."""
 
@@ -125,6 +130,7 @@ class WritePipe:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self._probe = -1
 
     @property
     def closed(self) -> bool:
@@ -153,12 +159,34 @@ class WritePipe:
             if written:
                 queue[start] = queue[start][written:]
 
+    def unread(self) -> int:
+        """Bytes that the reader left in the pipe; to be asked once it is gone. 0 where the system can't tell."""
+        if self._probe < 0:
+            return 0
+        count = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._probe, termios.FIONREAD, count)
+        except OSError:
+            return 0
+        return count[0]
+
+    def dispose(self) -> None:
+        """Close everything that is still open."""
+        self.close()
+        probe, self._probe = self._probe, -1
+        if probe >= 0:
+            os.close(probe)
+
     def close(self) -> None:
         """Close it: the reader sees the end of its input."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):
                 anyio.notify_closing(fd)
+            # A reader that exits with 0 without reading everything has lost what it left. The pipe is opened once
+            # more for reading, by which nobody's end of input is hidden, so that what is left can be counted.
+            with contextlib.suppress(OSError):
+                self._probe = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.close(fd)
 
 
@@ -278,9 +306,10 @@ class Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
         self._close_pidfd()
-        for pipe in (self.stdin, self.stdout, self.stderr):
-            if pipe is not None:
-                pipe.close()
+        self.stdout.close()
+        self.stderr.close()
+        if self.stdin is not None:
+            self.stdin.dispose()
 
     def _close_pidfd(self) -> None:
         fd, self._pidfd = self._pidfd, -1

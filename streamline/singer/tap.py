@@ -14,7 +14,7 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position
-from streamline.singer.child import Child, Tail, TextMasker, log_lines, private_file
+from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, private_file
 from streamline.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
 
 SMALL_READ = 128 << 10
@@ -26,9 +26,6 @@ EXIT_SECONDS = 10.0
 
 LINGER_SECONDS = 2.0
 """How long its output may stay silent once the tap itself is gone (children that it forked may hold it open)."""
-
-TERM_SECONDS = 10.0
-"""How long after TERM comes KILL."""
 
 Emit = Callable[[Sequence[Item]], Awaitable[None]]
 
@@ -146,13 +143,17 @@ class TapProcess:
     def _start(self, argv: list[str]) -> Child:
         command = self._command
         try:
-            return Child.start(command.name, argv, env=command.env, cwd=command.cwd)
+            return self._start_child(argv)
         except OSError as error:
             raise TapFailed(
                 f"it can't be started: {error.strerror or error} ({argv[0]})",
                 where=command.name,
                 hint="See its entry in streamline.yaml, or run `streamline plugin install`.",
             ) from None
+
+    def _start_child(self, argv: list[str]) -> Child:
+        command = self._command
+        return Child.start(command.name, argv, env=command.env, cwd=command.cwd)
 
     async def _follow(self, child: Child, emit: Emit) -> None:
         parser = TapParser(

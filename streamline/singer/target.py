@@ -33,13 +33,10 @@ from streamline.flow.items import (
 )
 from streamline.flow.ledger import SinkLedger
 from streamline.singer import jsontext
-from streamline.singer.child import Child, Tail, TextMasker, log_lines, private_file
+from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, private_file
 from streamline.singer.marks import marks_of
 from streamline.singer.messages import activate_version_line, schema_line, state_line
 from streamline.singer.state import join_state, split_state
-
-TERM_SECONDS = 10.0
-"""How long after TERM comes KILL."""
 
 LINGER_SECONDS = 2.0
 """How long its output is listened to after it is gone."""
@@ -255,6 +252,8 @@ class TargetProcess:
             self._fail(f"it did not end within {self._command.drain_seconds:g} s after the end of its input")
         elif code != 0:
             self._fail(f"it ended with exit code {code}" if code > 0 else f"it was killed by signal {-code}")
+        elif unread := child.stdin.unread() if child.stdin is not None else 0:
+            self._fail(f"it exited with code 0 and left {unread:,} bytes of its input unread")
         else:
             self._proof(self._ledger.ended())
 

@@ -1,0 +1,139 @@
+"""`streamline run`: run a pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.cli.output import count, json_option, print_json
+from streamline.errors import ConfigError, StreamlineError
+
+if TYPE_CHECKING:
+    from streamline.execution.integration.run import Result
+
+
+@click.command("run")
+@click.argument("names", nargs=-1, required=True, metavar="[PROJECT] PIPELINE")
+@click.option(
+    "--runtime-vars",
+    multiple=True,
+    metavar="JSON|KEY=VALUE",
+    help="Variables for this run; may be given several times.",
+)
+@click.option("--stream", "streams", multiple=True, metavar="S", help="Only this stream, by name or glob.")
+@click.option(
+    "--full-refresh", is_flag=True, help="Read from the start; the old positions count until the new ones do."
+)
+@click.option(
+    "--bookmark", "bookmarks", multiple=True, metavar="S.COLUMN=VALUE", help="Start a stream from this value."
+)
+@click.option("--accept-gap", is_flag=True, help="Go on although a destination lacks what lies before the positions.")
+@click.option("--refresh-catalog", is_flag=True, help="Ask the taps for their streams again.")
+@click.option("--dry-run", is_flag=True, help="Plan and check everything, move nothing.")
+@json_option
+@pass_app
+def command(
+    app: App,
+    names: tuple[str, ...],
+    runtime_vars: tuple[str, ...],
+    streams: tuple[str, ...],
+    full_refresh: bool,
+    bookmarks: tuple[str, ...],
+    accept_gap: bool,
+    refresh_catalog: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Run a pipeline until it is done.
+
+    Exit codes: 0 done; 1 the pipeline, or a part of it, failed, or another run of it goes on; 2 something was wrong
+    before anything moved; 130 or 143 interrupted.
+    """
+    pipeline = _pipeline(app, names)
+    from streamline.execution.integration.context import RunOptions
+
+    options = RunOptions(
+        variables=_variables(runtime_vars),
+        streams=streams,
+        full_refresh=full_refresh,
+        bookmarks=bookmarks,
+        accept_gap=accept_gap,
+        refresh_catalog=refresh_catalog,
+        debug=app.debug,
+    )
+    from streamline.pipeline.model import load_pipeline
+
+    model = load_pipeline(app.project, pipeline)
+    for warning in (*app.project.warnings, *model.warnings):
+        click.echo(f"Warning: {warning}", err=True)
+    if dry_run:
+        from streamline.cli.explain import show_plan
+
+        return show_plan(app, model, options, as_json=as_json)
+    from streamline.cli.progress import Display
+    from streamline.execution.integration.run import run_integration
+
+    result = run_integration(app.project, model, options, Display(quiet=as_json))
+    _show(app, result, as_json=as_json)
+    if result.signal is not None and result.status != "failed":
+        return 128 + result.signal
+    return 0 if result.status == "completed" else 1
+
+
+def _pipeline(app: App, names: tuple[str, ...]) -> str:
+    if len(names) > 2:
+        raise click.UsageError("one pipeline at a time: streamline run [PROJECT] PIPELINE")
+    if len(names) == 2:
+        app.project_dir = names[0]
+    return names[-1]
+
+
+def _variables(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Variables from JSON objects and `key=value`; later ones win. A value that is JSON keeps its type."""
+    import json
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        if text.lstrip().startswith("{"):
+            try:
+                given = json.loads(text)
+            except ValueError as error:
+                raise ConfigError(f"--runtime-vars is no JSON: {error}", hint="Or give them as key=value.") from None
+            found.update(given)
+            continue
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--runtime-vars {text}: a JSON object or key=value is needed")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value
+    return found
+
+
+def _show(app: App, result: Result, *, as_json: bool) -> None:
+    if as_json:
+        errors = {name: app.mask(str(error)) for name, error in result.errors.items()}
+        print_json({"run_id": result.run_id, "status": result.status, **result.summary, "errors": errors})
+    else:
+        tables = result.summary["tables"]
+        for stream in result.summary["streams"]:
+            bad = f", {count(stream['quarantined'], 'record')} quarantined" if stream["quarantined"] else ""
+            click.echo(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}")
+        for table in tables:
+            click.echo(f"{table['block']}  {table['table']}: {count(table['written'], 'record')} written")
+    for name, error in result.errors.items():
+        words = str(error) if isinstance(error, StreamlineError) else f"unexpected {type(error).__name__}: {error}"
+        click.echo(app.mask(f"Error: {name}: {words}"), err=True)
+        if app.debug:
+            import traceback
+
+            click.echo(app.mask("".join(traceback.format_exception(error))), err=True, nl=False)
+    if result.errors:
+        click.echo(f"The whole log: {result.log}", err=True)
+    if not as_json:
+        records, bad = result.summary["records"], result.summary["quarantined"]
+        words = "interrupted" if result.status == "cancelled" else result.status
+        click.echo(f"{words}: {count(records, 'record')} read, {bad:,} quarantined")

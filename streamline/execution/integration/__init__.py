@@ -1,0 +1,1 @@
+"""Running integration pipelines: taps, transformers and targets as one live pipe."""

@@ -1,0 +1,364 @@
+"""One attempt: starts a plan's processes, joins them, and sees all of them to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import anyio
+import msgspec
+
+from streamline.errors import StreamlineError
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.plan import GroupPlan, MapperPlan, Plan, SinkPlan, SourcePlan
+from streamline.execution.integration.pool import TargetPool
+from streamline.execution.integration.saver import PositionSaver, SourceAccount
+from streamline.execution.integration.stages import RouteBuilder
+from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
+from streamline.flow.ledger import Ledger
+from streamline.flow.protocols import Source
+from streamline.flow.router import Router
+from streamline.singer.mapper import MapperProcess
+from streamline.singer.stages.files import FileSource
+from streamline.singer.tap import TapCommand, TapProcess
+from streamline.singer.target import Feed, TargetCommand, TargetProcess
+
+INTERRUPT_DRAIN_SECONDS = 30.0
+"""How long a target may take to end when the run was interrupted."""
+
+DEFAULT_SESSION_INTERVAL = 60.0
+"""Seconds after which a target that proves nothing is closed and started anew, in pipelines without an end."""
+
+
+class Outcome(msgspec.Struct):
+    """How a group ended: `error` is None if all that it read is proven and saved."""
+
+    group: GroupPlan
+    error: Exception | None = None
+    started: bool = False
+    sink_failed: bool = False
+    """The target was at fault, not the tap."""
+
+
+class _Running(msgspec.Struct):
+    """A group that runs."""
+
+    outcome: Outcome
+    tap: TapProcess | None = None
+    files: FileSource | None = None
+    scope: anyio.CancelScope | None = None
+    sinks: list[TargetProcess] = []
+    ended: bool = False
+
+
+class Attempt:
+    """Runs `groups` of a plan once.
+
+    Args:
+        validate: every record is validated, and quarantined if it breaks its schema.
+        version: table version of this attempt's replacements.
+        rows: group id → the bookmarks that it starts from, as they stand in the store.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        plan: Plan,
+        groups: Sequence[GroupPlan],
+        *,
+        validate: bool,
+        version: int,
+    ) -> None:
+        self._context = context
+        self._plan = plan
+        self._groups = list(groups)
+        self._routes = RouteBuilder(context, plan, validate=validate, version=version)
+        self._running = {group.id: _Running(Outcome(group)) for group in groups}
+        self._pools = {sink_id: self._pool(sink) for sink_id, sink in plan.sinks.items() if self._feeding(sink_id)}
+        self._ledger = Ledger({group.id: self._process_ids(group) for group in groups})
+        self._accounts = {group.id: self._account(group) for group in groups}
+        self._saver = PositionSaver(
+            context.store,
+            pipeline=plan.pipeline,
+            run_id=context.run_id,
+            accounts=list(self._accounts.values()),
+            ledger=self._ledger,
+            on_saved=lambda group: context.progress.position_saved(self._group(group).source),
+        )
+
+    async def run(self) -> list[Outcome]:
+        """Run everything to its end; failures are in the outcomes."""
+        try:
+            async with anyio.create_task_group() as background:
+                for pool in self._pools.values():
+                    for process in pool.processes:
+                        background.start_soon(process.run)
+                background.start_soon(self._saver.run)
+                background.start_soon(self._pass_on_interrupt)
+                async with anyio.create_task_group() as groups:
+                    limits = {
+                        source.id: anyio.CapacityLimiter(source.max_parallel) for source in self._plan.sources.values()
+                    }
+                    for group in self._groups:
+                        groups.start_soon(self._run_group, group, limits[group.source], background)
+                for pool in self._pools.values():
+                    await self._close(pool)
+                background.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._saver.flush()
+        await self._judge()
+        return [running.outcome for running in self._running.values()]
+
+    # -- groups
+
+    def _group(self, group_id: str) -> GroupPlan:
+        return self._running[group_id].outcome.group
+
+    def _source(self, group: GroupPlan) -> SourcePlan:
+        return self._plan.sources[group.source]
+
+    async def _run_group(self, group: GroupPlan, limit: anyio.CapacityLimiter, background: anyio.abc.TaskGroup) -> None:
+        running = self._running[group.id]
+        outcome = running.outcome
+        async with limit:
+            if self._context.interrupted is None and outcome.error is None:
+                outcome.started = True
+                await self._move(group, running)
+        running.ended = True
+        for pool in self._pools_of(group):
+            if all(each.ended for each in self._feeding(pool.id)):
+                background.start_soon(self._close, pool)
+
+    async def _move(self, group: GroupPlan, running: _Running) -> None:
+        outcome = running.outcome
+        try:
+            source = self._sources_of(group, running)
+            route = self._routes.route(group, self._plan.paths[group.source], self._pools)
+            router = Router(
+                source,
+                route,
+                observe=self._observer(group),
+                on_bad=lambda bad: self._refuse(group, bad),
+                complete=lambda: running.tap is None or running.tap.stopped is None,
+            )
+            with anyio.CancelScope() as scope:
+                running.scope = scope
+                await router.run()
+            if not scope.cancelled_caught:
+                return
+            outcome.error = outcome.error or StreamlineError("it was cancelled", where=group.id)
+        except Exception as error:
+            failed = next((process for process in running.sinks if process.failure is not None), None)
+            outcome.error = failed.failure if failed is not None else error
+            outcome.sink_failed = failed is not None
+        self._context.note(group.id, f"failed: {outcome.error}", "ERROR")
+
+    def _sources_of(self, group: GroupPlan, running: _Running) -> Source:
+        """The tap process and what stands right behind it."""
+        context, plan = self._context, self._source(group)
+        tap = TapProcess(
+            TapCommand(
+                id=group.id,
+                name=plan.plugin.name,
+                argv=plan.plugin.argv,
+                env={**plan.plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                cwd=context.project.root,
+                config=plan.config,
+                catalog=group.catalog,
+                catalog_flags=plan.capabilities.catalog_flags,
+                state=group.state if plan.capabilities.state else None,
+                max_duration=plan.spec.max_duration,
+                idle_timeout=plan.spec.idle_timeout,
+            ),
+            run_dir=context.run_dir,
+            masker=context.masker,
+            log=lambda line: context.log.child(group.id, line),
+            on_config_change=self._routes.config_keeper(plan),
+        )
+        running.tap = tap
+        self._accounts[group.id].confirm = tap.confirm
+        files = FileSource(
+            tap, run_dir=context.run_dir, root=context.project.root, passed=self._routes.passed_dialects(group.source)
+        )
+        running.files = files
+        source: Source = files
+        for number, mapper in enumerate(self._plan.mappers.get(group.source, ())):
+            source = self._mapped(group, mapper, number, source, tap)
+        if self._context.interrupted is not None:
+            tap.stop("the run was interrupted")
+        return source
+
+    def _mapped(self, group: GroupPlan, mapper: MapperPlan, number: int, source: Source, tap: TapProcess) -> Source:
+        context = self._context
+        name = f"{group.id}.{mapper.block.uuid}"
+        process = MapperProcess(
+            TapCommand(
+                id=name,
+                name=mapper.plugin.name,
+                argv=mapper.plugin.argv,
+                env={**mapper.plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                cwd=context.project.root,
+                config=mapper.config,
+            ),
+            source,
+            stop_upstream=tap.stop,
+            run_dir=context.run_dir,
+            masker=context.masker,
+            log=lambda line: context.log.child(name, line),
+        )
+        # Positions bear the group's id, whichever process gives them.
+        process.id = group.id
+        return process
+
+    def _observer(self, group: GroupPlan) -> Callable[[Sequence[Item]], None]:
+        progress = self._context.progress
+
+        def observe(items: Sequence[Item]) -> None:
+            for item in items:
+                if isinstance(item, RawBatch | RowBatch | ArrowBatch):
+                    progress.read(group.source, item.stream, item.count)
+
+        return observe
+
+    def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
+        for record in bad:
+            self._context.progress.refused(group.source, record.stream, 1)
+        self._saver.refuse(group.id, group.source, bad)
+
+    # -- sinks
+
+    def _feeding(self, sink_id: str) -> list[_Running]:
+        return [
+            running
+            for running in self._running.values()
+            if sink_id in self._plan.paths[running.outcome.group.source].all_sinks()
+        ]
+
+    def _pools_of(self, group: GroupPlan) -> list[TargetPool]:
+        return [self._pools[sink] for sink in self._plan.paths[group.source].all_sinks()]
+
+    def _process_ids(self, group: GroupPlan) -> frozenset[str]:
+        return frozenset(process.id for pool in self._pools_of(group) for process in pool.processes)
+
+    def _pool(self, sink: SinkPlan) -> TargetPool:
+        context = self._context
+        groups = [running.outcome.group for running in self._feeding(sink.id)]
+        blocks = {group.source for group in groups}
+        feeds = [self._feed(group, sink, several_blocks=len(blocks) > 1) for group in groups]
+        known = frozenset(
+            feed.name_of(stream.id)
+            for feed, group in zip(feeds, groups, strict=True)
+            for stream in (self._source(group).catalog or ())
+        )
+        endless = any(self._source(group).endless for group in groups)
+        interval = sink.spec.session_interval or (DEFAULT_SESSION_INTERVAL if endless else None)
+        processes = []
+        for number in range(sink.processes):
+            name = sink.id if sink.processes == 1 else f"{sink.id}.{number + 1}"
+            process = TargetProcess(
+                TargetCommand(
+                    id=name,
+                    name=sink.plugin.name,
+                    argv=sink.plugin.argv,
+                    env={**sink.plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                    cwd=context.project.root,
+                    config=sink.config,
+                    echoes=sink.plugin.proof != "exit",
+                    session_interval=interval,
+                ),
+                feeds=feeds,
+                known=known,
+                state={group.id: group.state for group in groups},
+                run_dir=context.run_dir,
+                masker=context.masker,
+                log=lambda line, name=name: context.log.child(name, line),  # type: ignore[misc]
+                on_proof=lambda process_id, positions: self._saver.proven(process_id, positions),
+                on_failure=lambda error, sink_id=sink.id: self._sink_failed(sink_id, error),  # type: ignore[misc]
+                on_sent=lambda stream, records, sink_id=sink.id: self._written(sink_id, stream, records),  # type: ignore[misc]
+            )
+            processes.append(process)
+            for running in self._feeding(sink.id):
+                running.sinks = [*running.sinks, process]
+        return TargetPool(sink.id, processes, sink.slot_of)
+
+    def _feed(self, group: GroupPlan, sink: SinkPlan, *, several_blocks: bool) -> Feed:
+        plan = self._source(group)
+        return Feed(
+            source=group.id,
+            key_of=lambda table: plan.key_of(sink.stream_of(plan.id, table)),
+            owns=_owner(group, plan),
+            # Two blocks may have streams of one name; in a target's merged state they must not meet.
+            name_of=(lambda key: f"{plan.id}:{key}") if several_blocks else str,
+        )
+
+    def _written(self, sink: str, stream: str, records: int) -> None:
+        self._context.progress.written(sink, stream, records)
+
+    def _sink_failed(self, sink_id: str, error: StreamlineError) -> None:
+        self._context.note(sink_id, f"failed: {error}", "ERROR")
+        for running in self._feeding(sink_id):
+            if running.outcome.error is None and not running.ended:
+                running.outcome.error = error
+                running.outcome.sink_failed = True
+            if running.scope is not None and not running.ended:
+                running.scope.cancel()
+
+    async def _close(self, pool: TargetPool) -> None:
+        drain = INTERRUPT_DRAIN_SECONDS if self._context.interrupted is not None else None
+        async with anyio.create_task_group() as tasks:
+            for process in pool.processes:
+                tasks.start_soon(lambda process=process: process.close(drain_seconds=drain))  # type: ignore[misc]
+
+    async def _pass_on_interrupt(self) -> None:
+        while self._context.interrupted is None:
+            await anyio.sleep(0.1)
+        for running in self._running.values():
+            if running.tap is not None:
+                running.tap.stop("the run was interrupted")
+
+    # -- positions
+
+    def _account(self, group: GroupPlan) -> SourceAccount:
+        plan = self._source(group)
+
+        async def positioned(position: Position) -> None:
+            running = self._running[group.id]
+            # A position may be saved while records of a stream whose bookmark did not move are unproven.
+            if running.files is not None and not any(process.unproven for process in running.sinks):
+                await running.files.confirm(position)
+
+        return SourceAccount(
+            source=group.id,
+            block=group.source,
+            owns=_owner(group, plan),
+            shared=len(plan.groups) > 1,
+            sinks=self._plan.paths[group.source].all_sinks(),
+            replication={
+                stream.id: (stream.replication_method, ",".join(stream.bookmark_properties) or None)
+                for stream in plan.selected
+            },
+            rows=dict(group.rows),
+            cause_of=plan.cause_of,
+            overrides=plan.overrides,
+            positioned=positioned,
+        )
+
+    async def _judge(self) -> None:
+        """A group whose tap ended well has still failed if a sink of it did not prove everything."""
+        for running in self._running.values():
+            failed = next((process for process in running.sinks if process.failure is not None), None)
+            if failed is not None and running.outcome.error is None:
+                running.outcome.error = failed.failure
+                running.outcome.sink_failed = True
+            elif failed is None and running.files is not None:
+                await running.files.all_proven()
+
+
+def _owner(group: GroupPlan, plan: SourcePlan) -> Callable[[str], bool]:
+    """Whether a bookmark is this process's: its own streams', and those that no other process claims."""
+    others = {stream.id for other in plan.groups if other.id != group.id for stream in other.streams}
+    if not group.streams:
+        return lambda key: True
+    catalogued = {stream.id for stream in plan.catalog or ()}
+    own = {stream.id for stream in group.streams}
+    return lambda key: key in own or (key not in others and key not in catalogued)

@@ -1,0 +1,61 @@
+"""What all parts of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamline.project.project import Project
+from streamline.project.secrets import Masker
+from streamline.state.store import Store
+from streamline.telemetry.progress import Progress
+from streamline.telemetry.runlog import RunLog
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked for.
+
+    Args:
+        variables: `--runtime-vars`.
+        streams: `--stream`, names or globs.
+        full_refresh: the streams given are read anew, from the start.
+        bookmarks: `--bookmark`, each STREAM.COLUMN=VALUE.
+        accept_gap: go on where a bookmark can't be continued without a gap.
+        refresh_catalog: discover again.
+        debug: tracebacks.
+    """
+
+    variables: dict[str, Any] = {}
+    streams: Sequence[str] = ()
+    full_refresh: bool = False
+    bookmarks: Sequence[str] = ()
+    accept_gap: bool = False
+    refresh_catalog: bool = False
+    debug: bool = False
+
+
+class RunContext(msgspec.Struct, kw_only=True):
+    """A run that goes on.
+
+    Args:
+        run_dir: the run's private folder (0700), where config files and the log are.
+        interrupted: the signal that asked the run to end, once one did.
+    """
+
+    project: Project
+    pipeline: str
+    run_id: str
+    run_dir: Path
+    store: Store
+    masker: Masker
+    log: RunLog
+    progress: Progress
+    options: RunOptions
+    interrupted: int | None = None
+
+    def note(self, source: str, message: str, level: str = "INFO") -> None:
+        """Write to the run's log, masked."""
+        self.log.write(source, self.masker.mask(message), level)

@@ -1,0 +1,173 @@
+"""What an integration run will do: which processes, which streams in which, and how they are joined.
+
+`planner.py` makes a plan; `attempt.py` carries it out; `explain` prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from streamline.blocks.integration import DestinationSpec, MapperSpec, SourceSpec
+from streamline.pipeline.model import Block
+from streamline.project.plugins import Plugin
+from streamline.singer.capabilities import Capabilities
+from streamline.singer.catalog import Catalog
+from streamline.singer.selection import SelectedStream
+from streamline.singer.settings import Resolved
+from streamline.singer.stages.destination import StreamPlan
+from streamline.state.store import BookmarkOverride, Cause
+
+DEFAULT_MAX_PARALLEL = 4
+"""Tap processes of one source that run at once, where the block does not say."""
+
+
+class GroupPlan(msgspec.Struct, kw_only=True):
+    """One tap process.
+
+    Args:
+        id: unique in the run, also part of file names.
+        source: uuid of its source block.
+        streams: what it reads; empty where the tap has no catalog and sends what it likes.
+        catalog: what it is given as `--catalog`.
+        state: the state that it starts from.
+        rows: the same, by stream.
+    """
+
+    id: str
+    source: str
+    streams: tuple[SelectedStream, ...]
+    catalog: Mapping[str, Any] | None
+    state: bytes
+    rows: dict[str, bytes]
+
+
+class SourcePlan(msgspec.Struct, kw_only=True):
+    """A source block.
+
+    Args:
+        catalog: all that the tap offers; None for a tap that has no discovery.
+        selected: the streams that are read.
+        groups: its tap processes.
+        max_parallel: how many of them at once.
+        cause_of: streams whose old bookmark is not used in this run, and why.
+        overrides: stored bookmark overrides that this run uses.
+        left_out: LOG_BASED streams with a bookmark that this run does not read.
+        notes: what the user should know (a bookmark that is not used, …).
+        endless: it is not expected to end by itself.
+    """
+
+    block: Block
+    spec: SourceSpec
+    plugin: Plugin
+    config: dict[str, Any]
+    capabilities: Capabilities
+    catalog: Catalog | None
+    selected: list[SelectedStream]
+    groups: list[GroupPlan]
+    max_parallel: int
+    cause_of: dict[str, Cause] = {}
+    overrides: dict[str, list[BookmarkOverride]] = {}
+    left_out: list[str] = []
+    notes: list[str] = []
+    endless: bool = False
+
+    @property
+    def id(self) -> str:
+        """The block's uuid."""
+        return self.block.uuid
+
+    def key_of(self, stream: str) -> str:
+        """The bookmark key of a stream that bears this name in messages."""
+        return self._keys().get(stream, stream)
+
+    def _keys(self) -> dict[str, str]:
+        keys: dict[str, str] = {}
+        for stream in self.selected:
+            for name in (stream.id, stream.stream, *stream.names):
+                keys.setdefault(name, stream.id)
+        return keys
+
+
+class TransformPlan(msgspec.Struct, kw_only=True):
+    """A transformer block in the live pipe; `lane` is what its function is given."""
+
+    block: Block
+    lane: str
+
+
+class MapperPlan(msgspec.Struct, kw_only=True):
+    """A Singer mapper between a tap and what comes after it."""
+
+    block: Block
+    spec: MapperSpec
+    plugin: Plugin
+    config: dict[str, Any]
+
+
+class SinkPlan(msgspec.Struct, kw_only=True):
+    """A destination block.
+
+    Args:
+        processes: how many target processes it gets.
+        slot_of: a stream's name, as the target sees it → the process that takes it.
+        settings_of: the destination's settings for a stream, by all its names.
+        plan_of: (source uuid, stream's name in messages) → how it reaches its table; None where it is not exported.
+        stream_of: (source uuid, name that the target sees) → the stream's name in the source's messages.
+        plans: `plan_of` for the streams that are known before the start, for `explain`.
+        replaces: it takes ACTIVATE_VERSION.
+        batch_dialects: dialects of BATCH that it takes.
+    """
+
+    block: Block
+    spec: DestinationSpec
+    plugin: Plugin
+    config: dict[str, Any]
+    capabilities: Capabilities
+    processes: int
+    slot_of: Callable[[str], int]
+    settings_of: Callable[[tuple[str, ...]], Resolved]
+    plan_of: Callable[[str, str], StreamPlan | None]
+    stream_of: Callable[[str, str], str]
+    plans: dict[tuple[str, str], StreamPlan]
+    replaces: bool
+    batch_dialects: frozenset[str]
+
+    @property
+    def id(self) -> str:
+        """The block's uuid."""
+        return self.block.uuid
+
+
+class PathPlan(msgspec.Struct, kw_only=True):
+    """From a source, or the end of another path, through transformers, into destinations or on to other paths."""
+
+    transforms: list[TransformPlan]
+    sinks: list[str]
+    branches: list[PathPlan]
+
+    def all_sinks(self) -> list[str]:
+        """Uuids of the destination blocks that this path leads to."""
+        found = [*self.sinks, *(sink for branch in self.branches for sink in branch.all_sinks())]
+        return list(dict.fromkeys(found))
+
+    def all_transforms(self) -> list[TransformPlan]:
+        """Transformer blocks on this path and its branches."""
+        return [*self.transforms, *(each for branch in self.branches for each in branch.all_transforms())]
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """An integration run. `mappers` and `paths` are by source uuid."""
+
+    pipeline: str
+    sources: dict[str, SourcePlan]
+    mappers: dict[str, list[MapperPlan]]
+    paths: dict[str, PathPlan]
+    sinks: dict[str, SinkPlan]
+    variables: dict[str, Any] = {}
+
+    def groups(self) -> list[GroupPlan]:
+        """All tap processes."""
+        return [group for source in self.sources.values() for group in source.groups]

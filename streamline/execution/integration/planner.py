@@ -1,0 +1,538 @@
+"""Makes the plan of an integration run: asks the plugins what they are, chooses streams, looks up positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from streamline.blocks.integration import (
+    DestinationSpec,
+    MapperSpec,
+    SourceSpec,
+    load_spec,
+    stored_layer,
+)
+from streamline.errors import ConfigError
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.plan import (
+    DEFAULT_MAX_PARALLEL,
+    GroupPlan,
+    MapperPlan,
+    PathPlan,
+    Plan,
+    SinkPlan,
+    SourcePlan,
+    TransformPlan,
+)
+from streamline.execution.integration.positions import Positions, group_rows, source_positions
+from streamline.pipeline.model import Block, PipelineModel
+from streamline.project.plugins import Plugin, resolve_plugin
+from streamline.project.render import Renderer
+from streamline.singer.capabilities import Capabilities, probe, tap_traits
+from streamline.singer.discovery import Discovery, read_catalog_file
+from streamline.singer.grouping import SHARED, StreamGroup, group_streams
+from streamline.singer.selection import SelectedStream, apply_settings, choose
+from streamline.singer.settings import Layer, Resolved, check_destination_names, resolve
+from streamline.singer.stages.destination import StreamPlan, check_tables, plan_stream
+from streamline.singer.state import join_state, rows_have_bookmarks
+
+
+class _Specs(msgspec.Struct):
+    """The pipeline's blocks by what they are."""
+
+    sources: dict[str, tuple[Block, SourceSpec]] = {}
+    destinations: dict[str, tuple[Block, DestinationSpec]] = {}
+    mappers: dict[str, tuple[Block, MapperSpec]] = {}
+    transforms: dict[str, TransformPlan] = {}
+
+
+async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
+    """Everything that is needed to run, checked.
+
+    Raises:
+        ConfigError: something can't be done as it is written.
+    """
+    if model.type != "integration":
+        raise ConfigError(
+            f"pipeline '{model.uuid}' is of type {model.type}; this version runs integration pipelines",
+            where=model.yaml.shown,
+        )
+    renderer, variables = _renderer(context, model)
+    specs = _read_blocks(model, renderer)
+    paths, mappers = _paths(model, specs)
+    sources: dict[str, SourcePlan] = {}
+    targets: dict[str, tuple[Plugin, Capabilities]] = {}
+
+    async def plan_source(uuid: str) -> None:
+        block, spec = specs.sources[uuid]
+        sources[uuid] = await _plan_source(context, model, block, spec, paths[uuid].all_sinks(), variables)
+
+    async def probe_target(uuid: str) -> None:
+        _, spec = specs.destinations[uuid]
+        plugin = await _resolve(context, spec.destination, "target")
+        targets[uuid] = (plugin, await probe(plugin, store=context.store, masker=context.masker))
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for uuid in specs.sources:
+                tasks.start_soon(plan_source, uuid)
+            for uuid in specs.destinations:
+                tasks.start_soon(probe_target, uuid)
+    except* Exception as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+    if not any(source.groups for source in sources.values()):
+        raise ConfigError("there is nothing to read", where=model.yaml.shown)
+    _check_stream_options(context, sources)
+    ordered = {uuid: sources[uuid] for uuid in specs.sources}
+    return Plan(
+        pipeline=model.uuid,
+        sources=ordered,
+        mappers={
+            uuid: [
+                MapperPlan(
+                    block=block,
+                    spec=spec,
+                    plugin=await _resolve(context, spec.mapper, "mapper"),
+                    config=spec.config,
+                )
+                for block, spec in (specs.mappers[name] for name in names)
+            ]
+            for uuid, names in mappers.items()
+        },
+        paths=paths,
+        sinks={
+            uuid: _plan_sink(context, block, spec, *targets[uuid], ordered, paths)
+            for uuid, (block, spec) in specs.destinations.items()
+        },
+        variables=variables,
+    )
+
+
+async def refresh_positions(context: RunContext, plan: Plan, group: GroupPlan) -> GroupPlan:
+    """The group as the next attempt starts it: from what is saved by now."""
+    source = plan.sources[group.source]
+    saved = await anyio.to_thread.run_sync(context.store.bookmarks, plan.pipeline, group.source)
+    rows = {stream: bookmark.value.encode("utf-8", "surrogateescape") for stream, bookmark in saved.items()}
+    begun = {stream for stream, bookmark in saved.items() if bookmark.run_id == context.run_id}
+    kept = {stream: text for stream, text in rows.items() if stream in begun or stream in group.rows}
+    # What an override put in its place stands until the run has saved a position of its own.
+    kept.update({stream: text for stream, text in group.rows.items() if stream not in begun})
+    rows = group_rows(kept, group.streams, source.catalog, shared=len(source.groups) > 1)
+    return msgspec.structs.replace(group, rows=rows, state=_start_state(rows, source.plugin))
+
+
+def _renderer(context: RunContext, model: PipelineModel) -> tuple[Renderer, dict[str, Any]]:
+    project = context.project
+    variables = {**project.variables, **model.variables, **context.options.variables}
+    return Renderer(project, variables, project.secrets, runtime=context.options.variables), variables
+
+
+async def _resolve(context: RunContext, name: str, role: Any) -> Plugin:
+    def resolve_now() -> Plugin:
+        return resolve_plugin(
+            context.project, name, role, notify=lambda message: context.note("streamline", message, "INFO")
+        )
+
+    return await anyio.to_thread.run_sync(resolve_now)
+
+
+# -- blocks and paths
+
+
+def _read_blocks(model: PipelineModel, renderer: Renderer) -> _Specs:
+    from streamline.blocks.python_function import BlockFile, shape_of
+
+    specs = _Specs({}, {}, {}, {})
+    for uuid in model.order():
+        block = model.blocks[uuid]
+        if block.language == "yaml" and block.type in ("data_loader", "data_exporter", "transformer"):
+            match load_spec(block, renderer):
+                case SourceSpec() as source:
+                    specs.sources[uuid] = (block, source)
+                case DestinationSpec() as destination:
+                    specs.destinations[uuid] = (block, destination)
+                case MapperSpec() as mapper:
+                    specs.mappers[uuid] = (block, mapper)
+        elif block.type == "transformer" and block.language == "python":
+            file = BlockFile(uuid, str(block.file or model.yaml.path), block.content)
+            specs.transforms[uuid] = TransformPlan(block=block, lane=shape_of(file).lane)
+        else:
+            raise ConfigError(
+                f"a {block.type} in {block.language} can't stand in an integration pipeline",
+                where=model.where(uuid),
+                hint="It takes sources and destinations (data_loader and data_exporter in YAML), transformers in "
+                "Python, and mappers (transformers in YAML).",
+            )
+    return specs
+
+
+def _paths(model: PipelineModel, specs: _Specs) -> tuple[dict[str, PathPlan], dict[str, list[str]]]:
+    downstream: dict[str, list[str]] = {uuid: [] for uuid in model.blocks}
+    for uuid in model.order():
+        for upstream in model.blocks[uuid].upstream:
+            downstream[upstream].append(uuid)
+    for uuid in specs.destinations:
+        if downstream[uuid]:
+            raise ConfigError(f"destination '{uuid}' has blocks after it", where=model.where(uuid))
+    for uuid in (*specs.destinations, *specs.transforms, *specs.mappers):
+        if not model.blocks[uuid].upstream:
+            raise ConfigError(
+                f"block '{uuid}' has nothing before it",
+                where=model.where(uuid),
+                hint="Name the block that feeds it under upstream_blocks.",
+            )
+    for uuid in specs.sources:
+        if model.blocks[uuid].upstream:
+            raise ConfigError(
+                f"source '{uuid}' has blocks before it",
+                where=model.where(uuid, "upstream_blocks"),
+                hint="In an integration pipeline a source is where records begin.",
+            )
+    if not specs.sources or not specs.destinations:
+        missing = "source" if not specs.sources else "destination"
+        raise ConfigError(
+            f"the pipeline has no {missing}",
+            where=model.yaml.shown,
+            hint=f"Add one: streamline add {missing} NAME --pipeline {model.uuid}",
+        )
+    mappers: dict[str, list[str]] = {}
+    paths: dict[str, PathPlan] = {}
+    for source in specs.sources:
+        mappers[source], after = _leading_mappers(model, specs, downstream, source)
+        paths[source] = _path(model, specs, after, downstream)
+        if not paths[source].all_sinks():
+            raise ConfigError(
+                f"source '{source}' leads to no destination",
+                where=model.where(source),
+                hint="Name it under a destination's upstream_blocks.",
+            )
+    return paths, mappers
+
+
+def _leading_mappers(
+    model: PipelineModel, specs: _Specs, downstream: dict[str, list[str]], source: str
+) -> tuple[list[str], list[str]]:
+    """Mappers right behind a source, and the blocks after them."""
+    found: list[str] = []
+    after = downstream[source]
+    while len(after) == 1 and after[0] in specs.mappers:
+        found.append(after[0])
+        after = downstream[after[0]]
+    return found, after
+
+
+def _path(model: PipelineModel, specs: _Specs, after: list[str], downstream: dict[str, list[str]]) -> PathPlan:
+    transforms: list[TransformPlan] = []
+    while len(after) == 1 and after[0] in specs.transforms:
+        transforms.append(specs.transforms[after[0]])
+        after = downstream[after[0]]
+    sinks: list[str] = []
+    branches: list[PathPlan] = []
+    for uuid in after:
+        if uuid in specs.mappers:
+            raise ConfigError(
+                f"mapper '{uuid}' must stand right behind its source, alone",
+                where=model.where(uuid),
+                hint="Put it between the source and everything else; what only one destination needs, do in a "
+                "transformer.",
+            )
+        if uuid in specs.destinations:
+            sinks.append(uuid)
+        else:
+            branches.append(_path(model, specs, [uuid], downstream))
+    return PathPlan(transforms=transforms, sinks=sinks, branches=branches)
+
+
+# -- sources
+
+
+async def _plan_source(
+    context: RunContext,
+    model: PipelineModel,
+    block: Block,
+    spec: SourceSpec,
+    sinks: Sequence[str],
+    variables: dict[str, Any],
+) -> SourcePlan:
+    store = context.store
+    plugin = await _resolve(context, spec.source, "tap")
+    config = _with_written_back(context, model.uuid, block.uuid, spec.config)
+    capabilities = await probe(plugin, store=store, masker=context.masker)
+    stored = stored_layer(store, model.uuid, block.uuid, "source")
+    layers = [spec.streams, stored]
+    discovery = Discovery(
+        plugin,
+        config,
+        capabilities=capabilities,
+        store=store,
+        run_dir=context.run_dir,
+        masker=context.masker,
+        settings=msgspec.to_builtins(layers),
+        log=lambda line: context.log.child(f"{block.uuid} discovery", line),
+        config_changed=lambda new: keep_written_back(context, model.uuid, block.uuid, spec.config, new),
+    )
+    own = read_catalog_file(
+        model.path / block.uuid / "catalog.json", shown=context.project.shown(model.path / block.uuid / "catalog.json")
+    )
+    discovered = await discovery.catalog(own, refresh=context.options.refresh_catalog)
+    capabilities, catalog = discovered.capabilities, discovered.catalog
+    traits = tap_traits(plugin, capabilities, config)
+    where = context.project.shown(block.file) if block.file else block.uuid
+    selected: list[SelectedStream] = []
+    if catalog is not None:
+        names = _filter_for(context, catalog)
+        if names is None:
+            selected = []
+        else:
+            selected = choose(catalog, layers, tap=traits, stream_filter=names, where=where)
+    positions = source_positions(
+        context,
+        pipeline=model.uuid,
+        block=block.uuid,
+        catalog=catalog,
+        selected=selected,
+        sinks=sinks,
+        traits=traits,
+        variables=variables,
+    )
+    shardable = rows_have_bookmarks(positions.rows)
+    if catalog is None:
+        groups = [StreamGroup(SHARED, (), parallel=False)]
+    else:
+        parents = {stream.id: stream.parent for stream in catalog if stream.parent is not None}
+        groups = group_streams(selected, shardable=shardable, parents=parents) if selected else []
+    return SourcePlan(
+        block=block,
+        spec=spec,
+        plugin=plugin,
+        config=config,
+        capabilities=capabilities,
+        catalog=catalog,
+        selected=selected,
+        groups=[_group(block.uuid, group, groups, catalog, positions, plugin, traits) for group in groups],
+        max_parallel=spec.max_parallel or DEFAULT_MAX_PARALLEL,
+        cause_of=positions.cause_of,
+        overrides=positions.overrides,
+        left_out=positions.left_out,
+        notes=positions.notes,
+        endless=spec.max_duration is not None or spec.idle_timeout is not None,
+    )
+
+
+def _filter_for(context: RunContext, catalog: Any) -> list[str] | None:
+    """The names of `--stream` that this source knows; None if the run is about other sources' streams only."""
+    wanted = list(context.options.streams)
+    if not wanted:
+        return []
+    from streamline.singer.catalog import is_glob, matches
+
+    known = [
+        name
+        for name in wanted
+        if catalog.find(name) is not None or (is_glob(name) and any(matches(name, stream.names) for stream in catalog))
+    ]
+    return known or None
+
+
+def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -> None:
+    names = {
+        name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
+    }
+    from streamline.project.nearest import suggestion
+    from streamline.singer.catalog import is_glob
+
+    for name in context.options.streams:
+        if name not in names and not is_glob(name) and all(source.catalog is not None for source in sources.values()):
+            raise ConfigError(
+                f"--stream {name}: no source has that stream", hint=suggestion(name, names, what="streams")
+            )
+
+
+def _group(
+    source: str,
+    group: StreamGroup,
+    groups: Sequence[StreamGroup],
+    catalog: Any,
+    positions: Positions,
+    plugin: Plugin,
+    traits: Any,
+) -> GroupPlan:
+    rows = group_rows(positions.rows, group.streams, catalog, shared=len(groups) > 1)
+    given = apply_settings(catalog, group.streams, tap=traits).data if catalog is not None else None
+    name = source if len(groups) == 1 else f"{source}.{'shared' if group.id == SHARED else _file_name(group.id)}"
+    return GroupPlan(
+        id=name,
+        source=source,
+        streams=group.streams,
+        catalog=given,
+        state=_start_state(rows, plugin),
+        rows=rows,
+    )
+
+
+def _file_name(stream: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stream)
+
+
+def _start_state(rows: dict[str, bytes], plugin: Plugin) -> bytes:
+    state = join_state(rows)
+    if plugin.library == "pipelinewise-singer-python" and b'"currently_syncing"' not in state:
+        # Its log-based taps look that key up without asking whether it is there.
+        state = state.rstrip()[:-1] + b',"currently_syncing":null}'
+    return state
+
+
+def _with_written_back(context: RunContext, pipeline: str, block: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what the plugin wrote into its file in earlier runs (rotated tokens)."""
+    kept = context.store.plugin_secrets(pipeline, block)
+    if not kept:
+        return config
+    result = dict(config)
+    for name, secret in kept.items():
+        if name not in config or secret.replaces == _digest(config[name]):
+            result[name] = msgspec.json.decode(secret.value)
+            context.masker.add(result[name])
+    return result
+
+
+def keep_written_back(
+    context: RunContext, pipeline: str, block: str, config: dict[str, Any], written: dict[str, Any]
+) -> None:
+    """Keep what a plugin changed in its config file; a value that the user changes afterwards wins again."""
+    from streamline.state.store import PluginSecret
+
+    for name, value in written.items():
+        if config.get(name) != value:
+            context.masker.add(value)
+            context.store.plugin_secret_put(
+                pipeline,
+                block,
+                PluginSecret(name=name, value=msgspec.json.encode(value).decode(), replaces=_digest(config.get(name))),
+            )
+
+
+def _digest(value: object) -> str:
+    from hashlib import sha256
+
+    return sha256(msgspec.json.encode(value)).hexdigest()
+
+
+# -- destinations
+
+
+def _plan_sink(
+    context: RunContext,
+    block: Block,
+    spec: DestinationSpec,
+    plugin: Plugin,
+    capabilities: Capabilities,
+    sources: dict[str, SourcePlan],
+    paths: dict[str, PathPlan],
+) -> SinkPlan:
+    layers = [spec.streams, stored_layer(context.store, context.pipeline, block.uuid, "destination")]
+    feeding = [source for source in sources.values() if block.uuid in paths[source.id].all_sinks()]
+    if all(source.catalog is not None for source in feeding):
+        check_destination_names(
+            layers, [(stream.id, stream.stream, *stream.names) for source in feeding for stream in source.catalog or ()]
+        )
+    planned: dict[tuple[str, str], StreamPlan | None] = {}
+    stream_of: dict[tuple[str, str], str] = {}
+    by_name = {
+        (source.id, name): stream
+        for source in feeding
+        for stream in reversed(source.selected)
+        for name in (*stream.names, stream.stream, stream.id)
+    }
+
+    def settings_of(names: tuple[str, ...]) -> Resolved:
+        return resolve(layers, names)
+
+    def plan_of(source: str, name: str) -> StreamPlan | None:
+        key = (source, name)
+        if key not in planned:
+            plan = _plan_stream(name, by_name.get(key), sources[source], layers, plugin, capabilities)
+            planned[key] = plan
+            if plan is not None:
+                stream_of[source, plan.table or name] = name
+        return planned[key]
+
+    for source in feeding:
+        for stream in source.selected:
+            plan_of(source.id, stream.stream)
+    known = {key: plan for key, plan in planned.items() if plan is not None}
+    check_tables({name: plan for (_, name), plan in known.items()}, where=block.uuid)
+    slots, processes = _slots(known, layers, by_name, plugin, capabilities)
+    return SinkPlan(
+        block=block,
+        spec=spec,
+        plugin=plugin,
+        config=spec.config,
+        capabilities=capabilities,
+        processes=processes,
+        slot_of=lambda table: slots.get(table, 0),
+        settings_of=settings_of,
+        plan_of=plan_of,
+        stream_of=lambda source, table: stream_of.get((source, table), table),
+        plans=known,
+        replaces=capabilities.activate_version,
+        batch_dialects=frozenset(
+            dialect
+            for dialect, takes in (("sdk", capabilities.batch), ("pipelinewise", capabilities.pipelinewise_batch))
+            if takes
+        ),
+    )
+
+
+def _names(name: str, stream: SelectedStream | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((stream.id, stream.stream, *stream.names))) if stream is not None else (name,)
+
+
+def _plan_stream(
+    name: str,
+    stream: SelectedStream | None,
+    source: SourcePlan,
+    layers: Sequence[Layer],
+    plugin: Plugin,
+    capabilities: Capabilities,
+) -> StreamPlan | None:
+    resolved = resolve(layers, _names(name, stream))
+    if layers[0].entries and not resolved.listed:
+        return None
+    entry = source.catalog.get(stream.id) if stream is not None and source.catalog is not None else None
+    return plan_stream(
+        name,
+        resolved,
+        target=plugin.name,
+        replaces=capabilities.activate_version,
+        capabilities=capabilities.names,
+        replication_method=stream.replication_method if stream is not None else None,
+        key_properties=stream.key_properties if stream is not None else (),
+        columns=list(entry.properties) if entry is not None else (),
+    )
+
+
+def _slots(
+    plans: dict[tuple[str, str], StreamPlan],
+    layers: Sequence[Layer],
+    by_name: dict[tuple[str, str], SelectedStream],
+    plugin: Plugin,
+    capabilities: Capabilities,
+) -> tuple[dict[str, int], int]:
+    """Which target process takes which table; tables that did not ask for one of their own share the first."""
+    allowed = plugin.max_processes or capabilities.max_processes or 1
+    wanting = [
+        plan.table or name
+        for (source, name), plan in plans.items()
+        if resolve(layers, _names(name, by_name.get((source, name)))).get("run_in_parallel")
+    ]
+    if allowed < 2 or not wanting:
+        return {}, 1
+    first = 0 if len(wanting) == len(plans) else 1
+    processes = min(allowed, first + len(wanting))
+    return {table: (first + number) % processes for number, table in enumerate(wanting)}, processes

@@ -1,0 +1,257 @@
+"""Runs an integration pipeline: lease, leftovers, attempts, retries, and the record of it all."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from streamline.errors import LeaseHeld, PipelineFailed, StreamlineError
+from streamline.execution.integration.attempt import Attempt, Outcome
+from streamline.execution.integration.context import RunContext, RunOptions
+from streamline.execution.integration.plan import GroupPlan, Plan
+from streamline.execution.integration.planner import make_plan, refresh_positions
+from streamline.execution.leftovers import end_processes, remove_private_files
+from streamline.pipeline.model import PipelineModel, RetryConfig
+from streamline.project.project import Project
+from streamline.singer.stages.versions import new_version
+from streamline.state import open_store
+from streamline.state.store import RunInfo, Store
+from streamline.telemetry.progress import Progress
+from streamline.telemetry.runlog import RunLog
+
+
+class Result(msgspec.Struct):
+    """How a run ended.
+
+    Args:
+        status: completed, failed or cancelled.
+        signal: the signal that interrupted it, if one did.
+        errors: what failed, by group or block.
+    """
+
+    run_id: str
+    status: str
+    summary: dict[str, Any]
+    errors: dict[str, Exception]
+    log: str
+    signal: int | None = None
+    notes: list[str] = []
+
+
+def new_run_id() -> str:
+    """Sorts by time; never used twice."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+class Listener:
+    """What a run tells while it goes on. The command line shows it; this one keeps silent."""
+
+    def planned(self, plan: Plan, context: RunContext) -> None:
+        """Everything is known; nothing has moved yet."""
+
+    def attempt_failed(self, outcomes: list[Outcome], delay: float | None) -> None:
+        """Groups failed; the next attempt begins after `delay` seconds, or there is none."""
+
+    async def watch(self, context: RunContext) -> None:
+        """Runs beside the attempts, and is cancelled after them."""
+
+
+def run_integration(
+    project: Project, model: PipelineModel, options: RunOptions, listener: Listener | None = None
+) -> Result:
+    """Run the pipeline once, to its end.
+
+    Raises:
+        ConfigError: something is wrong that is seen before anything moves.
+        LeaseHeld: another run of this pipeline goes on.
+    """
+    backend: dict[str, Any] = {}
+    try:
+        import uvloop  # noqa: F401 - only whether it is there
+
+        backend = {"use_uvloop": True}
+    except ImportError:
+        pass
+    return anyio.run(_run, project, model, options, listener or Listener(), backend_options=backend)
+
+
+async def _run(project: Project, model: PipelineModel, options: RunOptions, listener: Listener) -> Result:
+    work_dir = project.ensure_work_dir()
+    store = open_store(project.state_url, project.root)
+    run_id = new_run_id()
+    try:
+        with store.acquire_lease(model.uuid, run_id):
+            _clear_leftovers(store, model.uuid, run_id, work_dir)
+            run_dir = work_dir / "runs" / run_id
+            run_dir.mkdir(mode=0o700, parents=True)
+            (run_dir.parent).chmod(0o700)
+            log = RunLog(run_dir / "run.log")
+            context = RunContext(
+                project=project,
+                pipeline=model.uuid,
+                run_id=run_id,
+                run_dir=run_dir,
+                store=store,
+                masker=project.secrets.masker,
+                log=log,
+                progress=Progress(),
+                options=options,
+            )
+            try:
+                return await _leased(context, model, listener)
+            finally:
+                log.close()
+                _tidy(context)
+    finally:
+        store.close()
+
+
+def _clear_leftovers(store: Store, pipeline: str, run_id: str, work_dir: Any) -> None:
+    killed = [run for run in store.unfinished_runs(pipeline) if run.run_id != run_id]
+    if not killed:
+        return
+    end_processes([run.run_id for run in killed])
+    for run in killed:
+        remove_private_files(work_dir / "runs", run.run_id)
+        store.finish_run(run.run_id, "killed", run.summary, "it was killed; the next run ended what it left")
+
+
+def _tidy(context: RunContext) -> None:
+    # What escaped from its process group (a daemon in a session of its own) still bears the run's id.
+    end_processes([context.run_id])
+    remove_private_files(context.run_dir.parent, context.run_id)
+
+
+async def _leased(context: RunContext, model: PipelineModel, listener: Listener) -> Result:
+    context.store.begin_run(RunInfo(run_id=context.run_id, pipeline=model.uuid))
+    status, error = "failed", None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_catch_signals, context)
+            try:
+                result = await _planned(context, model, listener)
+            finally:
+                tasks.cancel_scope.cancel()
+        status = result.status
+        if result.errors:
+            error = context.masker.mask("; ".join(f"{name}: {failure}" for name, failure in result.errors.items()))
+        return result
+    except BaseExceptionGroup as group:
+        leaf = _leaf(group)
+        error = context.masker.mask(str(leaf))
+        context.note("streamline", error, "ERROR")
+        raise leaf from None
+    finally:
+        context.store.finish_run(context.run_id, status, context.progress.summary(), error)
+
+
+async def _planned(context: RunContext, model: PipelineModel, listener: Listener) -> Result:
+    plan = await make_plan(context, model)
+    listener.planned(plan, context)
+    for source in plan.sources.values():
+        for note in source.notes:
+            context.note(source.id, note, "WARNING")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.watch, context)
+        outcomes = await _attempts(context, plan, listener)
+        tasks.cancel_scope.cancel()
+    failed = {_name(outcome): outcome.error for outcome in outcomes if outcome.error is not None}
+    interrupted = context.interrupted
+    status = "failed" if failed else "cancelled" if interrupted is not None else "completed"
+    return Result(
+        run_id=context.run_id,
+        status=status,
+        summary=context.progress.summary(),
+        errors=failed,
+        log=str(context.log.path),
+        signal=interrupted,
+        notes=[f"{source.id}: {note}" for source in plan.sources.values() for note in source.notes],
+    )
+
+
+def _name(outcome: Outcome) -> str:
+    return outcome.group.id
+
+
+async def _attempts(context: RunContext, plan: Plan, listener: Listener) -> list[Outcome]:
+    """Attempts until every group is done, or no group may be tried again."""
+    finished: dict[str, Outcome] = {}
+    waiting: list[GroupPlan] = plan.groups()
+    tried = dict.fromkeys((group.id for group in waiting), 0)
+    validated: set[str] = set()
+    version = 0
+    while waiting:
+        version = new_version(version)
+        validate = any(group.id in validated for group in waiting)
+        outcomes = await Attempt(context, plan, waiting, validate=validate, version=version).run()
+        again: list[GroupPlan] = []
+        delay = 0.0
+        for outcome in outcomes:
+            group = outcome.group
+            tried[group.id] += 1
+            finished[group.id] = outcome
+            if outcome.error is None or context.interrupted is not None or not _may_help(outcome.error):
+                continue
+            retry = plan.sources[group.source].block.retry_config or RetryConfig()
+            if _validation_may_help(plan, outcome) and group.id not in validated:
+                # A record may have broken the target: once more, with every record looked at.
+                validated.add(group.id)
+                again.append(group)
+            elif tried[group.id] - (group.id in validated) <= retry.retries:
+                delay = max(delay, retry.delay_before(tried[group.id]))
+                again.append(group)
+        if any(outcome.error is not None for outcome in outcomes):
+            listener.attempt_failed(
+                [outcome for outcome in outcomes if outcome.error is not None], delay if again else None
+            )
+        if not again:
+            break
+        with anyio.move_on_after(delay):
+            while context.interrupted is None:
+                await anyio.sleep(0.1)
+        if context.interrupted is not None:
+            break
+        waiting = [await refresh_positions(context, plan, group) for group in again]
+    return list(finished.values())
+
+
+def _may_help(error: Exception) -> bool:
+    """Whether trying again could end otherwise."""
+    return not isinstance(error, LeaseHeld | PipelineFailed) and not getattr(error, "final", False)
+
+
+def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
+    sinks = plan.paths[outcome.group.source].all_sinks()
+    return outcome.sink_failed and any(plan.sinks[sink].spec.on_bad_record == "pass" for sink in sinks)
+
+
+async def _catch_signals(context: RunContext) -> None:
+    """The first signal asks everything to end in order; the second ends it at once."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if context.interrupted is not None:
+                end_processes([context.run_id], seconds=1.0)
+                raise Interrupted(number)
+            context.interrupted = number
+            context.note("streamline", f"{signal.Signals(number).name}: ending what is in flight", "WARNING")
+
+
+class Interrupted(StreamlineError):
+    """A second signal: the run was given up where it stood."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; what was not proven will be read again by the next run")
+        self.exit_code = 128 + number
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,118 @@
+"""The stages that a group's items pass: what its source asks for, its transformers, then each destination's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
+from streamline.execution.integration.planner import keep_written_back
+from streamline.flow.protocols import Sink, Stage
+from streamline.flow.router import Route
+from streamline.singer.stages.destination import DestinationStage, StreamPlan
+from streamline.singer.stages.source import SourceStage
+from streamline.singer.stages.versions import VersionStage
+
+DIALECTS = frozenset({"sdk", "pipelinewise"})
+
+
+class RouteBuilder:
+    """Builds the routes of one attempt.
+
+    Args:
+        validate: destinations whose policy is `pass` quarantine as well (a target has failed before).
+        version: table version of this attempt's replacements.
+    """
+
+    def __init__(self, context: RunContext, plan: Plan, *, validate: bool, version: int) -> None:
+        self._context = context
+        self._plan = plan
+        self._validate = validate
+        self._version = version
+
+    def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
+        """The route of one group's items."""
+        stages: list[Stage] = []
+        if SourceStage.needed(group.streams):
+            stages.append(
+                SourceStage({name: stream for stream in group.streams for name in (*stream.names, stream.stream)})
+            )
+        route = self._path(group, path, pools)
+        route.stages[:0] = stages
+        return route
+
+    def passed_dialects(self, source: str) -> frozenset[str]:
+        """Dialects of BATCH whose files can go on as files, from this source to all its destinations."""
+        path = self._plan.paths[source]
+        if path.all_transforms() or self._plan.mappers.get(source):
+            return frozenset()
+        passed = DIALECTS
+        for sink_id in path.all_sinks():
+            sink = self._plan.sinks[sink_id]
+            looks = self._policy(sink) != "pass" or sink.spec.schema_change == "freeze"
+            drops = any(plan.drops_columns for (block, _), plan in sink.plans.items() if block == source)
+            passed = passed & (frozenset() if looks or drops else sink.batch_dialects)
+            if any(plan.load_method == "replace" for (block, _), plan in sink.plans.items() if block == source):
+                passed -= {"pipelinewise"}  # that dialect can't bear a version
+        return passed
+
+    def config_keeper(self, source: SourcePlan) -> Callable[[dict[str, Any]], None]:
+        """Keeps what a tap wrote back into its config file."""
+        context = self._context
+        return lambda written: keep_written_back(context, context.pipeline, source.id, source.config, written)
+
+    # -- paths
+
+    def _path(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
+        stages = [self._transform(group, transform) for transform in path.transforms]
+        branches = [self._sink_route(group, self._plan.sinks[sink], pools[sink]) for sink in path.sinks]
+        branches += [self._path(group, branch, pools) for branch in path.branches]
+        return Route(stages, branches=branches)
+
+    def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
+        source = self._plan.sources[group.source]
+        destination = DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name)
+        stages: list[Stage] = []
+        if sink.spec.schema_change != "evolve":
+            stages.append(self._schema_change(sink))
+        if any(_changes(plan) for plan in sink.plans.values()) or sink.spec.streams.entries or not sink.plans:
+            stages.append(destination)
+        if self._policy(sink) != "pass":
+            stages.append(self._validation(sink))
+
+        def name_in_source(table: str) -> str:
+            return sink.stream_of(source.id, table)
+
+        def replaces(table: str) -> bool:
+            plan = sink.plan_of(source.id, name_in_source(table))
+            return plan is not None and plan.load_method == "replace"
+
+        stages.append(
+            VersionStage(
+                bookmark_name=lambda table: source.key_of(name_in_source(table)),
+                endless=source.endless,
+                replace=replaces if sink.replaces else None,
+                version=self._version,
+            )
+        )
+        return Route(stages, sinks=[pool])
+
+    def _policy(self, sink: SinkPlan) -> str:
+        policy = sink.spec.on_bad_record
+        return "quarantine" if policy == "pass" and self._validate else policy
+
+    def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:
+        raise NotImplementedError
+
+    def _validation(self, sink: SinkPlan) -> Stage:
+        raise NotImplementedError
+
+    def _schema_change(self, sink: SinkPlan) -> Stage:
+        raise NotImplementedError
+
+
+def _changes(plan: StreamPlan) -> bool:
+    return bool(
+        plan.table or plan.keys is not None or plan.drops_columns or plan.annotations or plan.load_method == "upsert"
+    )

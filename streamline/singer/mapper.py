@@ -1,0 +1,110 @@
+"""A running Singer mapper: it reads what a source gives and is itself the source of what comes after it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from streamline.flow.items import ActivateVersion, ArrowBatch, Buffer, FileBatch, Item, Position, RawBatch, RowBatch, Schema
+from streamline.singer.child import Child, TextMasker
+from streamline.singer.messages import activate_version_line, schema_line, state_line
+from streamline.singer.tap import Emit, TapCommand, TapProcess
+
+if TYPE_CHECKING:
+    from streamline.flow.protocols import Source
+
+
+class MapperProcess(TapProcess):
+    """A mapper behind `upstream`.
+
+    Positions pass through it in their order: a STATE that it prints was read after all records before it.
+    It ends when its input does, so stopping it means stopping what is before it.
+    """
+
+    def __init__(
+        self,
+        command: TapCommand,
+        upstream: Source,
+        *,
+        stop_upstream: Callable[[str], None],
+        run_dir: Path,
+        masker: TextMasker,
+        log: Callable[[str], None],
+    ) -> None:
+        super().__init__(command, run_dir=run_dir, masker=masker, log=log)
+        self._upstream = upstream
+        self._stop_upstream = stop_upstream
+
+    def stop(self, reason: str) -> None:
+        """Stop what it reads from; it ends after that."""
+        self._stop_upstream(reason)
+
+    def _start_child(self, argv: list[str]) -> Child:
+        command = self._command
+        return Child.start(command.name, argv, env=command.env, cwd=command.cwd, stdin=True)
+
+    async def _follow(self, child: Child, emit: Emit) -> None:
+        failure: list[Exception] = []
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._feed, child, failure)
+                await super()._follow(child, emit)
+                tasks.cancel_scope.cancel()
+        except* Exception as group:
+            # A source that failed is the cause of whatever the mapper made of its end.
+            raise (failure or [_leaf(group)])[0] from None
+        if failure:
+            raise failure[0]
+
+    async def _feed(self, child: Child, failure: list[Exception]) -> None:
+        stdin = child.stdin
+        assert stdin is not None
+
+        async def write(items: Sequence[Item]) -> None:
+            buffers: list[Buffer] = []
+            for item in items:
+                buffers += await _lines(item)
+            await stdin.send(buffers)
+
+        try:
+            await self._upstream.run(write)
+        except BrokenPipeError:
+            pass  # it is gone; its exit code says why
+        except Exception as error:
+            failure.append(error)
+        finally:
+            with contextlib.suppress(OSError):
+                stdin.close()
+
+
+async def _lines(item: Item) -> Sequence[Buffer]:
+    match item:
+        case RawBatch():
+            return item.slices
+        case RowBatch() | ArrowBatch():
+            from streamline.flow.lanes import to_raw
+
+            return (await anyio.to_thread.run_sync(to_raw, item)).slices
+        case Schema():
+            return [schema_line(item)]
+        case Position():
+            return [state_line(item.value)]
+        case ActivateVersion():
+            return [activate_version_line(item)]
+        case FileBatch():
+            return [item.raw]
+        case _:
+            return []
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> Exception:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error
