@@ -14,6 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from streamline.flow.items import BadRecord, Item
 from streamline.flow.protocols import FlushableStage, Sink, Source, Stage
+from streamline.flow.tasks import task_group
 
 AHEAD = 3
 """Reads that may wait to be processed."""
@@ -89,13 +90,9 @@ class Router:
 
     async def _pump(self, failure: list[Exception]) -> None:
         send, receive = anyio.create_memory_object_stream[Sequence[Item]](AHEAD)
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read, send, failure)
-                await self._process(receive)
-        except* Exception as group:
-            # One thing failed; the rest was cancelled for it.
-            raise _first(group) from None
+        async with task_group() as tasks:
+            tasks.start_soon(self._read, send, failure)
+            await self._process(receive)
 
     async def _read(self, send: MemoryObjectSendStream[Sequence[Item]], failure: list[Exception]) -> None:
         async with send:
@@ -148,10 +145,3 @@ class Router:
             return items
         self._on_bad(bad)
         return [item for item in items if not isinstance(item, BadRecord)]
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

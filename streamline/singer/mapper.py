@@ -7,10 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 import anyio.to_thread
 
-from streamline.flow.items import ActivateVersion, ArrowBatch, Buffer, FileBatch, Item, Position, RawBatch, RowBatch, Schema
+from streamline.flow.items import (
+    ActivateVersion,
+    ArrowBatch,
+    Buffer,
+    FileBatch,
+    Item,
+    Position,
+    RawBatch,
+    RowBatch,
+    Schema,
+)
+from streamline.flow.tasks import task_group
 from streamline.singer.child import Child, TextMasker
 from streamline.singer.messages import activate_version_line, schema_line, state_line
 from streamline.singer.tap import Emit, TapCommand, TapProcess
@@ -51,13 +61,13 @@ class MapperProcess(TapProcess):
     async def _follow(self, child: Child, emit: Emit) -> None:
         failure: list[Exception] = []
         try:
-            async with anyio.create_task_group() as tasks:
+            async with task_group() as tasks:
                 tasks.start_soon(self._feed, child, failure)
                 await super()._follow(child, emit)
                 tasks.cancel_scope.cancel()
-        except* Exception as group:
+        except Exception as error:
             # A source that failed is the cause of whatever the mapper made of its end.
-            raise (failure or [_leaf(group)])[0] from None
+            raise (failure or [error])[0] from None
         if failure:
             raise failure[0]
 
@@ -100,11 +110,3 @@ async def _lines(item: Item) -> Sequence[Buffer]:
             return [item.raw]
         case _:
             return []
-
-
-def _leaf(group: BaseExceptionGroup[BaseException]) -> Exception:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Exception)
-    return error

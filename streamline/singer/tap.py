@@ -14,6 +14,7 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position
+from streamline.flow.tasks import task_group
 from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, private_file
 from streamline.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
 
@@ -163,7 +164,7 @@ class TapProcess:
             max_record_bytes=self._command.max_record_bytes,
         )
         self._last_output = anyio.current_time()
-        async with anyio.create_task_group() as tasks:
+        async with task_group() as tasks:
             tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
             tasks.start_soon(self._end_when_asked, child)
             tasks.start_soon(self._watch, child)

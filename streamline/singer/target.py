@@ -32,6 +32,7 @@ from streamline.flow.items import (
     Schema,
 )
 from streamline.flow.ledger import SinkLedger
+from streamline.flow.tasks import task_group
 from streamline.singer import jsontext
 from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, private_file
 from streamline.singer.marks import marks_of
@@ -193,7 +194,7 @@ class TargetProcess:
         self._ledger = SinkLedger(self._known)
         self._session_started = anyio.current_time()
         try:
-            async with anyio.create_task_group() as tasks:
+            async with task_group() as tasks:
                 tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
                 if command.session_interval is not None:
                     tasks.start_soon(self._close_sessions, command.session_interval)
@@ -225,7 +226,7 @@ class TargetProcess:
 
     async def _await_exit(self, child: Child) -> int:
         """Wait for its exit; once its input has ended, no longer than `drain_seconds`."""
-        async with anyio.create_task_group() as tasks:
+        async with task_group() as tasks:
             tasks.start_soon(self._enforce_end, child)
             code = await child.wait()
             tasks.cancel_scope.cancel()

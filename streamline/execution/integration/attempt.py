@@ -17,6 +17,7 @@ from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatc
 from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import Source
 from streamline.flow.router import Router
+from streamline.flow.tasks import task_group
 from streamline.singer.mapper import MapperProcess
 from streamline.singer.stages.files import FileSource
 from streamline.singer.tap import TapCommand, TapProcess
@@ -88,13 +89,13 @@ class Attempt:
     async def run(self) -> list[Outcome]:
         """Run everything to its end; failures are in the outcomes."""
         try:
-            async with anyio.create_task_group() as background:
+            async with task_group() as background:
                 for pool in self._pools.values():
                     for process in pool.processes:
                         background.start_soon(process.run)
                 background.start_soon(self._saver.run)
                 background.start_soon(self._pass_on_interrupt)
-                async with anyio.create_task_group() as groups:
+                async with task_group() as groups:
                     limits = {
                         source.id: anyio.CapacityLimiter(source.max_parallel) for source in self._plan.sources.values()
                     }
@@ -305,7 +306,7 @@ class Attempt:
 
     async def _close(self, pool: TargetPool) -> None:
         drain = INTERRUPT_DRAIN_SECONDS if self._context.interrupted is not None else None
-        async with anyio.create_task_group() as tasks:
+        async with task_group() as tasks:
             for process in pool.processes:
                 tasks.start_soon(lambda process=process: process.close(drain_seconds=drain))  # type: ignore[misc]
 

@@ -28,6 +28,7 @@ from streamline.execution.integration.plan import (
     TransformPlan,
 )
 from streamline.execution.integration.positions import Positions, group_rows, source_positions
+from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.project.plugins import Plugin, resolve_plugin
 from streamline.project.render import Renderer
@@ -75,17 +76,11 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
         plugin = await _resolve(context, spec.destination, "target")
         targets[uuid] = (plugin, await probe(plugin, store=context.store, masker=context.masker))
 
-    try:
-        async with anyio.create_task_group() as tasks:
-            for uuid in specs.sources:
-                tasks.start_soon(plan_source, uuid)
-            for uuid in specs.destinations:
-                tasks.start_soon(probe_target, uuid)
-    except* Exception as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+    async with task_group() as tasks:
+        for uuid in specs.sources:
+            tasks.start_soon(plan_source, uuid)
+        for uuid in specs.destinations:
+            tasks.start_soon(probe_target, uuid)
     if not any(source.groups for source in sources.values()):
         raise ConfigError("there is nothing to read", where=model.yaml.shown)
     _check_stream_options(context, sources)

@@ -17,6 +17,7 @@ from streamline.execution.integration.context import RunContext, RunOptions
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
 from streamline.execution.leftovers import end_processes, remove_private_files
+from streamline.flow.tasks import task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.project.project import Project
 from streamline.singer.stages.versions import new_version
@@ -132,7 +133,7 @@ async def _leased(context: RunContext, model: PipelineModel, listener: Listener)
     context.store.begin_run(RunInfo(run_id=context.run_id, pipeline=model.uuid))
     status, error = "failed", None
     try:
-        async with anyio.create_task_group() as tasks:
+        async with task_group() as tasks:
             tasks.start_soon(_catch_signals, context)
             try:
                 result = await _planned(context, model, listener)
@@ -142,11 +143,10 @@ async def _leased(context: RunContext, model: PipelineModel, listener: Listener)
         if result.errors:
             error = context.masker.mask("; ".join(f"{name}: {failure}" for name, failure in result.errors.items()))
         return result
-    except BaseExceptionGroup as group:
-        leaf = _leaf(group)
-        error = context.masker.mask(str(leaf))
+    except BaseException as failure:
+        error = context.masker.mask(str(failure) or type(failure).__name__)
         context.note("streamline", error, "ERROR")
-        raise leaf from None
+        raise
     finally:
         context.store.finish_run(context.run_id, status, context.progress.summary(), error)
 
@@ -157,7 +157,7 @@ async def _planned(context: RunContext, model: PipelineModel, listener: Listener
     for source in plan.sources.values():
         for note in source.notes:
             context.note(source.id, note, "WARNING")
-    async with anyio.create_task_group() as tasks:
+    async with task_group() as tasks:
         tasks.start_soon(listener.watch, context)
         outcomes = await _attempts(context, plan, listener)
         tasks.cancel_scope.cancel()
@@ -248,10 +248,3 @@ class Interrupted(StreamlineError):
     def __init__(self, number: int) -> None:
         super().__init__("interrupted; what was not proven will be read again by the next run")
         self.exit_code = 128 + number
-
-
-def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
