@@ -81,6 +81,7 @@ async def open_source(
     *,
     layered: bool = True,
     refresh: bool = False,
+    notify: Log | None = None,
     log: Log | None = None,
 ) -> Source:
     """Load a source block, ask its tap what it can do, and get its catalog.
@@ -89,7 +90,8 @@ async def open_source(
         run_dir: a folder (0700) for private files.
         layered: lay the block's catalog.json over what the tap discovers.
         refresh: discover even if a catalog is kept.
-        log: called with masked lines: what the tap logs, and what takes long.
+        notify: is told, in a sentence, what takes long.
+        log: called with each masked line that the tap logs.
 
     Raises:
         ConfigError: something about the block, its plugin or its catalog is wrong.
@@ -99,12 +101,12 @@ async def open_source(
     where = project.shown(block.file) if block.file else block.uuid
 
     def resolve() -> Plugin:
-        return resolve_plugin(project, spec.source, "tap", notify=log)
+        return resolve_plugin(project, spec.source, "tap", notify=notify)
 
     plugin = await anyio.to_thread.run_sync(resolve)
     config = with_written_back(spec.config, store, masker, pipeline=model.uuid, block=block.uuid)
     capabilities = await probe(plugin, store=store, masker=masker)
-    stored = stored_layer(store, model.uuid, block.uuid, "source")
+    layers = [spec.streams, stored_layer(store, model.uuid, block.uuid, "source")]
     discovery = Discovery(
         plugin,
         config,
@@ -112,7 +114,7 @@ async def open_source(
         store=store,
         run_dir=run_dir,
         masker=masker,
-        settings=[msgspec.to_builtins(spec.streams), store.stream_settings(model.uuid, block.uuid)],
+        settings=layers,
         log=log,
         config_changed=lambda written: keep_written_back(
             spec.config, written, store, masker, pipeline=model.uuid, block=block.uuid
@@ -121,7 +123,7 @@ async def open_source(
     path = model.path / block.uuid / "catalog.json"
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     found = await discovery.catalog(own, refresh=refresh)
-    return Source(block, spec, plugin, config, found.capabilities, [spec.streams, stored], found.catalog, where)
+    return Source(block, spec, plugin, config, found.capabilities, layers, found.catalog, where)
 
 
 @contextlib.contextmanager

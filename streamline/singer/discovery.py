@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from streamline.singer.ask import Answer, ask
 from streamline.singer.capabilities import Capabilities, remember
 from streamline.singer.catalog import Catalog, layer, needs_discovery
 from streamline.singer.child import TextMasker, private_file
+from streamline.singer.settings import Layer
 
 if TYPE_CHECKING:
     from streamline.project.plugins import Plugin
@@ -57,7 +58,7 @@ class Discovery:
         store: keeps discovered catalogs; None: nothing is kept.
         run_dir: a folder (0700) for its private files.
         masker: masks secrets in its log.
-        settings: what else a kept catalog depends on: the block's and the store's stream settings.
+        settings: what else a kept catalog depends on: the block's and the store's stream settings, as layers.
         log: called with each masked line of its stderr.
         config_changed: called with the config that the tap wrote back into its file, if it did.
         timeout: seconds that discovery may take.
@@ -72,7 +73,7 @@ class Discovery:
         store: Store | None,
         run_dir: Path,
         masker: TextMasker,
-        settings: object = None,
+        settings: Sequence[object] = (),
         log: Callable[[str], None] | None = None,
         config_changed: Callable[[dict[str, Any]], None] | None = None,
         timeout: float = TIMEOUT,
@@ -167,7 +168,8 @@ class Discovery:
 
     def _key(self) -> str:
         """Names a kept catalog. A hash only: the config is never stored."""
-        parts = {"config": dict(self._config), "fingerprint": self._plugin.fingerprint, "settings": self._settings}
+        settings = [_as_set(one) for one in self._settings]
+        parts = {"config": dict(self._config), "fingerprint": self._plugin.fingerprint, "settings": settings}
         text = json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return f"{self._plugin.name}/{blake2b(text, digest_size=16).hexdigest()}"
 
@@ -188,6 +190,13 @@ class Discovery:
             said = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
         hint = "The tap said:\n    " + "\n    ".join(said) if said else "The tap said nothing. Check its config."
         return ConfigError(what, where=self._plugin.name, hint=hint)
+
+
+def _as_set(layer_: object) -> object:
+    # Without the lines that they stand on: a comment above them changes nothing.
+    if isinstance(layer_, Layer):
+        return [layer_.origin, [[entry.pattern, entry.settings] for entry in layer_.entries]]
+    return layer_
 
 
 def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None:

@@ -1,0 +1,81 @@
+"""`streamline discover`: the streams that a source has, asked for now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.cli.blocks import load_model, pick_block, say, sources_of, tap_log
+from streamline.cli.output import count, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from streamline.blocks.source import Source
+    from streamline.singer.catalog import CatalogStream
+
+
+@click.command("discover")
+@click.argument("pipeline")
+@click.argument("block", required=False)
+@json_option
+@click.option("--block", "named", metavar="UUID", help="The same as BLOCK.")
+@click.option("--cached", is_flag=True, help="Show what was discovered last, if nothing has changed since.")
+@pass_app
+def command(app: App, pipeline: str, block: str | None, named: str | None, as_json: bool, cached: bool) -> None:
+    """Ask the tap of BLOCK (without it: of every source of PIPELINE) which streams it has.
+
+    With --json the tap's own catalog is printed; saved as pipelines/PIPELINE/BLOCK/catalog.json and edited, it lies
+    over what the tap discovers. Of several sources it is an object: {block: catalog}.
+    """
+    import anyio
+
+    from streamline.blocks.source import open_source, private_folder
+
+    model = load_model(app, pipeline)
+    asked = block or named
+    blocks = [pick_block(model, "source", asked)] if asked else sources_of(model)
+
+    async def run() -> list[Source]:
+        return [
+            await open_source(
+                app.project, model, one, store, folder, layered=False, refresh=not cached, notify=say, log=tap_log(app)
+            )
+            for one in blocks
+        ]
+
+    with app.store() as store, private_folder(app.project, "discover") as folder:
+        found = anyio.run(run)
+    if as_json:
+        catalogs = {source.block.uuid: source.require_catalog().data for source in found}
+        print_json(catalogs if len(catalogs) > 1 else next(iter(catalogs.values())))
+        return
+    for source in found:
+        _show(source, headed=len(found) > 1)
+
+
+def _show(source: Source, *, headed: bool) -> None:
+    catalog = source.require_catalog()
+    if headed:
+        click.echo(f"{source.block.uuid} ({source.plugin.name})")
+    print_table(
+        ["STREAM", "NAME", "COLUMNS", "KEY", "REPLICATION", "PARENT", "BY DEFAULT"],
+        [_row(stream) for stream in catalog],
+        empty="The tap has no stream.",
+    )
+    click.echo(f"{source.plugin.name} has {count(len(catalog), 'stream')}.", err=True)
+
+
+def _row(stream: CatalogStream) -> list[Any]:
+    method = stream.replication_method or "the tap decides"
+    keys = stream.replication_keys or stream.valid_replication_keys
+    by_default = "unsupported" if stream.unsupported else stream.selected_by_default
+    return [
+        stream.id,
+        stream.stream,
+        len(stream.properties) or None,
+        stream.key_properties,
+        f"{method} ({', '.join(keys)})" if keys else method,
+        stream.parent,
+        by_default,
+    ]

@@ -1,0 +1,177 @@
+"""`streamline streams`, `discover` and `sample`, on a pipeline of fakes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from streamline.cli.main import main
+from streamline.state import open_store
+from tests.conftest import MakeProject
+from tests.support.project import Project, tap, target
+
+COLUMNS = {"id": "integer", "text": "string"}
+STREAMS: dict[str, Any] = {
+    "orders": {"properties": COLUMNS, "replication_key": "id", "rows": 500},
+    "users": {"properties": COLUMNS, "rows": 3},
+    "hidden": {"properties": COLUMNS, "metadata": {"selected-by-default": False}, "rows": 2},
+}
+
+
+class Shop:
+    """The project, and the command line inside it."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    def __call__(self, *args: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, ["--project", str(self.project.root), *args])
+        assert result.exit_code == code, result.output
+        folder = self.project.root / ".streamline" / "runs"
+        assert not folder.exists() or list(folder.iterdir()) == [], "private files are gone"
+        return result
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self(*args, "--json").stdout)
+
+    def stream(self, name: str, *args: str) -> dict[str, Any]:
+        """What `streams list` says about a stream."""
+        (found,) = [row for row in self.json("streams", "list", "p", *args) if row["stream"] == name]
+        return found
+
+    def selected(self) -> list[str]:
+        rows = self.json("streams", "list", "p", "--block", "load")
+        return [row["stream"] for row in rows if row["selected"]]
+
+
+@pytest.fixture
+def shop(make_project: MakeProject) -> Shop:
+    return Shop(make_project(tap("rows", {"streams": STREAMS, "spy": "spy"}), target()))
+
+
+def test_discover_shows_what_the_tap_has(shop: Shop) -> None:
+    shown = shop("discover", "p").stdout
+    assert "orders" in shown
+    assert "hidden" in shown
+    catalog = shop.json("discover", "p", "load")
+    assert [stream["tap_stream_id"] for stream in catalog["streams"]] == list(STREAMS)
+    assert len(shop.project.spied(discover=True)) == 2, "it asks the tap each time"
+    shop("discover", "p", "--cached")
+    assert len(shop.project.spied(discover=True)) == 2
+
+
+def test_discover_of_several_sources(make_project: MakeProject) -> None:
+    one = tap("rows", {"streams": STREAMS}, uuid="one")
+    shop = Shop(make_project(one, tap("counts", {"rows": 3}, uuid="two"), target()))
+    assert set(shop.json("discover", "p")) == {"one", "two"}
+    assert [stream["stream"] for stream in shop.json("discover", "p", "two")["streams"]] == ["numbers"]
+    assert "did you mean 'two'" in shop("discover", "p", "tow", code=2).output.lower()
+
+
+def test_discovery_that_fails_says_why(make_project: MakeProject) -> None:
+    shop = Shop(make_project(tap("rows", {}), target()))
+    output = shop("discover", "p", code=2).output
+    assert "tap-rows: discovery failed with exit code 1" in output
+    assert "KeyError" in output, "the tap's own last lines"
+
+
+def test_streams_are_listed_with_their_settings(make_project: MakeProject) -> None:
+    settings = {"orders": {"bookmark_properties": ["id"], "columns": ["text"]}, "*": {}}
+    sink = target(streams={"*": {}, "orders": {"destination_table": "o"}})
+    shop = Shop(make_project(tap("rows", {"streams": STREAMS}, streams=settings), sink))
+    orders = shop.stream("orders", "--block", "load")
+    assert orders["selected"] is True
+    assert (orders["replication_method"], orders["bookmark_properties"]) == ("INCREMENTAL", ["id"])
+    assert orders["columns"] == ["id", "text"]
+    assert orders["settings"]["columns"] == {"value": ["text"], "from": "yaml"}
+    assert shop.stream("orders", "--block", "export")["settings"]["destination_table"]["value"] == "o"
+    shown = shop("streams", "list", "p").stdout
+    assert "destination_table=o" in shown
+    assert [row["stream"] for row in shop.json("streams", "list", "p", "u*")] == ["users"]
+
+
+def test_settings_go_into_the_store_and_are_shown_as_such(shop: Shop) -> None:
+    shop("streams", "set", "p", "orders", "bookmark_properties=id", "run_in_parallel=true", "--block", "load")
+    orders = shop.stream("orders")
+    assert (orders["replication_method"], orders["run_in_parallel"]) == ("INCREMENTAL", True)
+    assert orders["settings"]["run_in_parallel"] == {"value": True, "from": "store"}
+    assert "run_in_parallel=true (store)" in shop("streams", "list", "p").stdout
+    shop("streams", "set", "p", "orders", "run_in_parallel=", "--block", "load")
+    assert "run_in_parallel" not in shop.stream("orders")["settings"]
+
+
+def test_a_setting_tells_the_block_that_is_meant(shop: Shop) -> None:
+    shop("streams", "set", "p", "orders", "replication_method=full-table")
+    assert shop.stream("orders", "--block", "load")["settings"]["replication_method"]["value"] == "FULL_TABLE"
+    shop("streams", "set", "p", "or*", "schema_change=evolve")
+    assert shop.stream("orders", "--block", "export")["settings"]["schema_change"]["from"] == "store"
+    output = shop("streams", "set", "p", "orders", "columns=id", code=2).output
+    assert "--block load|export" in output
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["order", "replication_method=FULL_TABLE"], ["no stream 'order'", "orders"]),
+        (["x*", "replication_method=FULL_TABLE"], ["no stream matches 'x*'"]),
+        (["orders", "replication_metod=x"], ["no setting 'replication_metod'", "replication_method"]),
+        (["orders", "replication_method=NEVER"], ["none of FULL_TABLE"]),
+        (["users", "replication_method=INCREMENTAL"], ["INCREMENTAL needs to know by which column"]),
+        (["orders", "bookmark_properties=idd"], ["'idd'", "'id'"]),
+        (["orders", "schema_change=evolve", "replication_method=FULL_TABLE"], ["different blocks"]),
+        (["orders", "nonsense"], ["KEY=VALUE"]),
+        (["orders", "columns=id", "--block", "lod"], ["no source or destination 'lod'", "load"]),
+        (["orders", "replication_method=FULL_TABLE", "--block", "export"], ["a setting of the source"]),
+    ],
+)
+def test_what_can_not_be_honoured_is_not_stored(shop: Shop, args: list[str], words: list[str]) -> None:
+    output = shop("streams", "set", "p", *args, code=2).output
+    for word in words:
+        assert word in output
+    store = open_store("sqlite:///.streamline/state.db", shop.project.root)
+    assert store.stream_settings("p", "load") == store.stream_settings("p", "export") == {}
+    store.close()
+
+
+def test_streams_are_selected(shop: Shop) -> None:
+    assert shop.selected() == ["orders", "users"]
+    shop("streams", "select", "p", "hidden")
+    assert shop.selected() == ["orders", "users", "hidden"]
+    shop("streams", "select", "p", "users", "--off")
+    assert shop.selected() == ["orders", "hidden"]
+    shop("streams", "select", "p", "u*", "--only")
+    assert shop.selected() == ["users"]
+    shop("streams", "select", "p", "*", "u*", "--default")
+    assert shop.selected() == ["orders", "users"]
+    assert "selects none" in shop("streams", "select", "p", "*", "--off", code=2).output
+    assert "exclude each other" in shop("streams", "select", "p", "users", "--off", "--only", code=2).output
+
+
+def test_settings_can_not_be_changed_while_the_pipeline_runs(shop: Shop) -> None:
+    store = open_store("sqlite:///.streamline/state.db", shop.project.root)
+    with store.acquire_lease("p", "run-1"):
+        assert "run-1" in shop("streams", "set", "p", "orders", "replication_method=FULL_TABLE", code=1).output
+    store.close()
+
+
+def test_sample_shows_the_first_records(shop: Shop) -> None:
+    shown = shop("sample", "p", "users").stdout
+    assert "text 3" in shown
+    assert shop.json("sample", "p", "orders", "-n", "4") == [{"id": n, "text": f"text {n}"} for n in range(1, 5)]
+    assert [row["id"] for row in shop.json("sample", "p", "hidden")] == [1, 2], "it need not be selected"
+    assert "'orders'" in shop("sample", "p", "order", code=2).output
+
+
+def test_sample_stops_a_tap_that_never_ends(make_project: MakeProject) -> None:
+    shop = Shop(make_project(tap("never_ends", {}), target()))
+    (stream,) = shop.json("discover", "p")["streams"]
+    assert len(shop.json("sample", "p", stream["stream"], "-n", "2")) == 2
+
+
+def test_sample_of_a_tap_that_fails(make_project: MakeProject) -> None:
+    config = {"streams": {"a": STREAMS["users"]}, "fail_at_start": {"stream": "a"}}
+    shop = Shop(make_project(tap("rows", config), target()))
+    assert "cannot open a" in shop("sample", "p", "a", code=1).output
