@@ -171,6 +171,7 @@ def tap_traits(plugin: Plugin, capabilities: Capabilities, config: Mapping[str, 
     default = config.get("default_replication_method")
     method = method_name(default) if isinstance(default, str) else None
     return TapTraits(
+        name=plugin.name,
         library=library(plugin, capabilities),
         multiple_bookmarks=capabilities.multiple_bookmarks,
         default_replication_method=method if method in METHODS else None,

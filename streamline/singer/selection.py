@@ -68,11 +68,13 @@ class TapTraits(msgspec.Struct, frozen=True):
     """What selection needs to know about a tap.
 
     Args:
+        name: what errors call it.
         library: `singer-sdk`, `singer-python`, `pipelinewise-singer-python`, or None if not known.
         multiple_bookmarks: it lists the capability `multiple-bookmarks`.
         default_replication_method: what its config says for streams without a method of their own.
     """
 
+    name: str = "the tap"
     library: str | None = None
     multiple_bookmarks: bool = False
     default_replication_method: str | None = None
@@ -120,6 +122,21 @@ def choose(
     if not chosen:
         raise _nothing(catalog, layers, where)
     return _filtered(chosen, catalog, stream_filter, where) if stream_filter else chosen
+
+
+def refuse_without_catalog(layers: Sequence[Layer], *, tap: str, where: str | None = None) -> None:
+    """Refuse stream settings for a tap that has no catalog: it could not be told of them.
+
+    Raises:
+        ConfigError: something is set.
+    """
+    for layer in layers:
+        for entry in layer.entries:
+            raise ConfigError(
+                f"{tap} has no discovery, so nothing can be set for stream {entry.pattern!r}",
+                where=entry.where or where,
+                hint="Describe its streams in the block's catalog.json, or leave `streams` out.",
+            )
 
 
 def apply_settings(catalog: Catalog, streams: Iterable[SelectedStream], *, tap: TapTraits | None = None) -> Catalog:
@@ -249,7 +266,7 @@ def _replication(
     forced = stream.forced_replication_method
     if asked and forced and asked != forced and tap.library != SDK:
         raise ConfigError(
-            f"stream {stream.id!r} can't be read {asked}: the tap reads it {forced} only",
+            f"stream {stream.id!r} can't be read {asked}: {tap.name} reads it {forced} only",
             where=place,
             hint=f"Set replication_method: {forced}, or leave it out.",
         )
@@ -268,7 +285,7 @@ def _replication(
             raise unknown_name("replication key", wrong[0], valid, where=resolved.where("bookmark_properties") or where)
         if len(asked_keys) > 1 and not tap.multiple_bookmarks:
             raise ConfigError(
-                f"stream {stream.id!r}: this tap can't follow several bookmark properties",
+                f"stream {stream.id!r}: {tap.name} can't follow several bookmark properties",
                 where=resolved.where("bookmark_properties") or where,
                 hint="Its --about does not list `multiple-bookmarks`. Name one column.",
             )

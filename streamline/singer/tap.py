@@ -45,6 +45,7 @@ class TapCommand(msgspec.Struct, kw_only=True):
         env: its complete environment.
         cwd: where it runs.
         config: its settings.
+        takes_config: False for a program that refuses the protocol's options, as `cat FILE` does.
         catalog: what it is to sync, in every spelling; None: it takes no catalog.
         catalog_flags: `--catalog`, `--properties` or both.
         state: the state that it starts from; None: it takes none.
@@ -59,6 +60,7 @@ class TapCommand(msgspec.Struct, kw_only=True):
     env: Mapping[str, str]
     cwd: Path
     config: Mapping[str, Any]
+    takes_config: bool = True
     catalog: Mapping[str, Any] | None = None
     catalog_flags: Sequence[str] = ("--catalog",)
     state: bytes | None = None
@@ -129,7 +131,7 @@ class TapProcess:
     def _prepare(self) -> tuple[list[str], list[Path]]:
         command = self._command
         config = private_file(self._run_dir, f"{command.id}.config.json", json.dumps(command.config).encode())
-        argv = [*command.argv, "--config", str(config)]
+        argv = [*command.argv, *(("--config", str(config)) if command.takes_config else ())]
         private = [config]
         if command.catalog is not None and command.catalog_flags:
             catalog = private_file(self._run_dir, f"{command.id}.catalog.json", json.dumps(command.catalog).encode())

@@ -166,6 +166,7 @@ class Attempt:
                 cwd=context.project.root,
                 config=plan.config,
                 catalog=group.catalog,
+                takes_config=plan.capabilities.config,
                 catalog_flags=plan.capabilities.catalog_flags,
                 state=group.state if plan.capabilities.state else None,
                 max_duration=plan.spec.max_duration,

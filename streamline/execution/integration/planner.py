@@ -15,6 +15,7 @@ from streamline.blocks.integration import (
     load_spec,
     stored_layer,
 )
+from streamline.blocks.written_back import keep_written_back, with_written_back
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import (
@@ -35,7 +36,7 @@ from streamline.project.render import Renderer
 from streamline.singer.capabilities import Capabilities, probe, tap_traits
 from streamline.singer.discovery import Discovery, read_catalog_file
 from streamline.singer.grouping import SHARED, StreamGroup, group_streams
-from streamline.singer.selection import SelectedStream, apply_settings, choose
+from streamline.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.singer.settings import Layer, Resolved, check_destination_names, resolve
 from streamline.singer.stages.destination import StreamPlan, check_tables, plan_stream
 from streamline.singer.state import join_state, rows_have_bookmarks
@@ -257,7 +258,7 @@ async def _plan_source(
 ) -> SourcePlan:
     store = context.store
     plugin = await _resolve(context, spec.source, "tap")
-    config = _with_written_back(context, model.uuid, block.uuid, spec.config)
+    config = with_written_back(spec.config, store, context.masker, pipeline=model.uuid, block=block.uuid)
     capabilities = await probe(plugin, store=store, masker=context.masker)
     stored = stored_layer(store, model.uuid, block.uuid, "source")
     layers = [spec.streams, stored]
@@ -268,9 +269,11 @@ async def _plan_source(
         store=store,
         run_dir=context.run_dir,
         masker=context.masker,
-        settings=msgspec.to_builtins(layers),
+        settings=layers,
         log=lambda line: context.log.child(f"{block.uuid} discovery", line),
-        config_changed=lambda new: keep_written_back(context, model.uuid, block.uuid, spec.config, new),
+        config_changed=lambda written: keep_written_back(
+            spec.config, written, store, context.masker, pipeline=model.uuid, block=block.uuid
+        ),
     )
     own = read_catalog_file(
         model.path / block.uuid / "catalog.json", shown=context.project.shown(model.path / block.uuid / "catalog.json")
@@ -280,12 +283,11 @@ async def _plan_source(
     traits = tap_traits(plugin, capabilities, config)
     where = context.project.shown(block.file) if block.file else block.uuid
     selected: list[SelectedStream] = []
-    if catalog is not None:
+    if catalog is None:
+        refuse_without_catalog(layers, tap=plugin.name, where=where)
+    else:
         names = _filter_for(context, catalog)
-        if names is None:
-            selected = []
-        else:
-            selected = choose(catalog, layers, tap=traits, stream_filter=names, where=where)
+        selected = [] if names is None else choose(catalog, layers, tap=traits, stream_filter=names, where=where)
     positions = source_positions(
         context,
         pipeline=model.uuid,
@@ -381,41 +383,6 @@ def _start_state(rows: dict[str, bytes], plugin: Plugin) -> bytes:
         # Its log-based taps look that key up without asking whether it is there.
         state = state.rstrip()[:-1] + b',"currently_syncing":null}'
     return state
-
-
-def _with_written_back(context: RunContext, pipeline: str, block: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The config with what the plugin wrote into its file in earlier runs (rotated tokens)."""
-    kept = context.store.plugin_secrets(pipeline, block)
-    if not kept:
-        return config
-    result = dict(config)
-    for name, secret in kept.items():
-        if name not in config or secret.replaces == _digest(config[name]):
-            result[name] = msgspec.json.decode(secret.value)
-            context.masker.add(result[name])
-    return result
-
-
-def keep_written_back(
-    context: RunContext, pipeline: str, block: str, config: dict[str, Any], written: dict[str, Any]
-) -> None:
-    """Keep what a plugin changed in its config file; a value that the user changes afterwards wins again."""
-    from streamline.state.store import PluginSecret
-
-    for name, value in written.items():
-        if config.get(name) != value:
-            context.masker.add(value)
-            context.store.plugin_secret_put(
-                pipeline,
-                block,
-                PluginSecret(name=name, value=msgspec.json.encode(value).decode(), replaces=_digest(config.get(name))),
-            )
-
-
-def _digest(value: object) -> str:
-    from hashlib import sha256
-
-    return sha256(msgspec.json.encode(value)).hexdigest()
 
 
 # -- destinations

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from streamline.blocks.written_back import keep_written_back
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
-from streamline.execution.integration.planner import keep_written_back
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 from streamline.singer.stages.destination import DestinationStage, StreamPlan
@@ -60,7 +60,15 @@ class RouteBuilder:
     def config_keeper(self, source: SourcePlan) -> Callable[[dict[str, Any]], None]:
         """Keeps what a tap wrote back into its config file."""
         context = self._context
-        return lambda written: keep_written_back(context, context.pipeline, source.id, source.config, written)
+
+        def keep(written: dict[str, Any]) -> None:
+            # Against what the user wrote, not what was rotated before: only his own change of it may win later.
+            keep_written_back(
+                source.spec.config, written, context.store, context.masker, pipeline=context.pipeline, block=source.id
+            )
+            source.config.update(written)  # the next attempt of this run needs it, too
+
+        return keep
 
     # -- paths
 
