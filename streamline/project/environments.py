@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ Notify = Callable[[str], None]
 _FORMAT = 1
 _RECORD = "streamline-environment.json"
 _BUILDS = ".builds"
+_finding_uv = threading.Lock()
 # The first that is installed tells how the plugin speaks Singer (the pipelinewise fork answers to singer-python too).
 _LIBRARIES = ("singer-sdk", "pipelinewise-singer-python", "singer-python")
 
@@ -153,7 +155,10 @@ def uv_program() -> str:
     try:
         import uv
 
-        return uv.find_uv_bin()
+        # Plugins are installed side by side, and sysconfig, which this asks, gives half-made answers while another
+        # thread makes it read its settings for the first time (Python 3.11).
+        with _finding_uv:
+            return uv.find_uv_bin()
     except (ImportError, FileNotFoundError):
         found = shutil.which("uv")
         if found is None:
