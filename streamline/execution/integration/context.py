@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,29 @@ class RunContext(msgspec.Struct, kw_only=True):
     def note(self, source: str, message: str, level: str = "INFO") -> None:
         """Write to the run's log, masked."""
         self.log.write(source, self.masker.mask(message), level)
+
+
+@contextmanager
+def open_context(
+    project: Project, pipeline: str, store: Store, options: RunOptions, *, run_id: str, run_dir: Path
+) -> Iterator[RunContext]:
+    """The context of a run, or of a command that plans or does a part of one.
+
+    Args:
+        run_dir: a folder (0700) that exists; the log is written there.
+    """
+    log = RunLog(run_dir / "run.log")
+    try:
+        yield RunContext(
+            project=project,
+            pipeline=pipeline,
+            run_id=run_id,
+            run_dir=run_dir,
+            store=store,
+            masker=project.secrets.masker,
+            log=log,
+            progress=Progress(),
+            options=options,
+        )
+    finally:
+        log.close()

@@ -13,7 +13,7 @@ import msgspec
 
 from streamline.errors import LeaseHeld, PipelineFailed, StreamlineError
 from streamline.execution.integration.attempt import Attempt, Outcome
-from streamline.execution.integration.context import RunContext, RunOptions
+from streamline.execution.integration.context import RunContext, RunOptions, open_context
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
 from streamline.execution.leftovers import end_processes, remove_private_files
@@ -23,8 +23,6 @@ from streamline.project.project import Project
 from streamline.singer.stages.versions import new_version
 from streamline.state import open_store
 from streamline.state.store import RunInfo, Store
-from streamline.telemetry.progress import Progress
-from streamline.telemetry.runlog import RunLog
 
 
 class Result(msgspec.Struct):
@@ -92,23 +90,11 @@ async def _run(project: Project, model: PipelineModel, options: RunOptions, list
             run_dir = work_dir / "runs" / run_id
             run_dir.mkdir(mode=0o700, parents=True)
             (run_dir.parent).chmod(0o700)
-            log = RunLog(run_dir / "run.log")
-            context = RunContext(
-                project=project,
-                pipeline=model.uuid,
-                run_id=run_id,
-                run_dir=run_dir,
-                store=store,
-                masker=project.secrets.masker,
-                log=log,
-                progress=Progress(),
-                options=options,
-            )
-            try:
-                return await _leased(context, model, listener)
-            finally:
-                log.close()
-                _tidy(context)
+            with open_context(project, model.uuid, store, options, run_id=run_id, run_dir=run_dir) as context:
+                try:
+                    return await _leased(context, model, listener)
+                finally:
+                    _tidy(context)
     finally:
         store.close()
 
