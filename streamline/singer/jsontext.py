@@ -12,12 +12,15 @@ from typing import Any
 
 import msgspec
 
+from streamline.flow.rawjson import scan_object
+
 _VALUE = msgspec.json.Decoder()
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Encoder(decimal_format="number")
 _SORTED = msgspec.json.Encoder(order="sorted")
-_SCANNER = json.JSONDecoder()
-_SPACE = " \t\r\n"
+_REFUSED = (msgspec.DecodeError, UnicodeDecodeError)
+_MAX_DIGITS = 4300
+_LOOSE = json.JSONDecoder(strict=False, parse_int=lambda digits: _integer(digits))
 
 
 class JSONTextError(ValueError):
@@ -36,7 +39,7 @@ def decode(text: bytes) -> Any:
     """
     try:
         return _VALUE.decode(text)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except _REFUSED:
         return _decode_loosely(text)
 
 
@@ -49,8 +52,14 @@ def members(text: bytes) -> dict[str, bytes]:
     """
     try:
         return {name: bytes(value) for name, value in _MEMBERS.decode(text).items()}
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return _members_loosely(_text(text))
+    except _REFUSED:
+        pass
+    try:
+        return dict(scan_object(text))
+    except (ValueError, RecursionError) as error:
+        if isinstance(decode(text), dict):  # raises where it is no JSON at all
+            raise JSONTextError(f"it is no JSON ({error})") from None
+        raise NotAnObjectError("it is no JSON object") from None
 
 
 def encode(value: Any) -> bytes:
@@ -79,24 +88,22 @@ def canonical(text: bytes) -> bytes:
     """
     try:
         return _SORTED.encode(_VALUE.decode(text))
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except _REFUSED:
         return _encode_loosely(_decode_loosely(text), sort_keys=True)
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise JSONTextError(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
 def _decode_loosely(raw: bytes) -> Any:
     try:
-        return json.loads(_text(raw))
+        return _LOOSE.decode(raw.decode("utf-8", "surrogateescape"))
     except json.JSONDecodeError as error:
         raise JSONTextError(f"it is no JSON ({error.msg} at character {error.pos})") from None
     except RecursionError:
         raise JSONTextError("it is nested too deeply") from None
+
+
+def _integer(digits: str) -> int | str:
+    # int() refuses to read what is longer; as text it is at least not taken for another number.
+    return int(digits) if len(digits) < _MAX_DIGITS else digits
 
 
 def _encode_loosely(value: Any, *, sort_keys: bool = False) -> bytes:
@@ -120,53 +127,3 @@ def _has_odd_number(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_has_odd_number, value))
     return False
-
-
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _SPACE:
-        at += 1
-    return at
-
-
-def _members_loosely(text: str) -> dict[str, bytes]:
-    """`members` on top of the standard library's scanner, which tells where each value ends."""
-    found: dict[str, bytes] = {}
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
-        _expect_end(text, _scan(text, at)[1])
-        raise NotAnObjectError("it is no JSON object")
-    at = _skip(text, at + 1)
-    if text[at : at + 1] == "}":
-        _expect_end(text, at + 1)
-        return found
-    while True:
-        name, end = _scan(text, at)
-        if not isinstance(name, str):
-            raise JSONTextError(f"it is no JSON (a name was expected at character {at})")
-        at = _skip(text, end)
-        if text[at : at + 1] != ":":
-            raise JSONTextError(f"it is no JSON (':' was expected at character {at})")
-        start = _skip(text, at + 1)
-        _, end = _scan(text, start)
-        found[name] = text[start:end].encode("utf-8", "surrogatepass")
-        at = _skip(text, end)
-        mark, at = text[at : at + 1], _skip(text, at + 1)
-        if mark == "}":
-            _expect_end(text, at)
-            return found
-        if mark != ",":
-            raise JSONTextError(f"it is no JSON (',' or '}}' was expected before character {at})")
-
-
-def _scan(text: str, at: int) -> tuple[Any, int]:
-    try:
-        return _SCANNER.raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        raise JSONTextError(f"it is no JSON ({error.msg} at character {error.pos})") from None
-    except RecursionError:
-        raise JSONTextError("it is nested too deeply") from None
-
-
-def _expect_end(text: str, at: int) -> None:
-    if _skip(text, at) != len(text):
-        raise JSONTextError(f"it is no JSON (more text at character {at})")

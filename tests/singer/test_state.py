@@ -150,3 +150,12 @@ def test_what_is_no_json_is_refused(text: bytes) -> None:
         state.split_state(text)
     with pytest.raises(JSONTextError):
         state.canonical_bookmarks(text)
+
+
+def test_numbers_and_texts_beyond_what_parsers_take() -> None:
+    digits = b"9" * 5000
+    text = b'{"bookmarks": {"a": {"n": ' + digits + b'}, "b": "tab\there", "c": "\xff"}}'
+    rows = state.split_state(text)
+    assert rows == {"a": b'{"n": ' + digits + b"}", "b": b'"tab\there"', "c": b'"\xff"'}
+    assert state.canonical_bookmarks(text) == state.canonical_bookmarks(state.join_state(rows))
+    assert state.canonical(rows["a"]) != state.canonical(rows["a"].replace(b"99}", b"98}"))
