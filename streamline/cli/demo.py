@@ -108,7 +108,7 @@ def _moved(folder: Path) -> dict[str, int]:
         (run,) = store.runs(PIPELINE, limit=1)
     finally:
         store.close()
-    return {name: stream["records"] for name, stream in run.summary.get("streams", {}).items()}
+    return {stream["stream"]: stream["read"] for stream in run.summary.get("streams", [])}
 
 
 def _print_commands(folder: Path) -> None:

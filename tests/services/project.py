@@ -67,13 +67,13 @@ class CommunityProject(Project):
 
     def sync(self, pipeline: str, *options: str) -> Completed:
         """`streamline run PIPELINE`, which must end well; the first use makes the plugins' environments."""
-        return self.run(*options, pipeline=pipeline, seconds=RUN_SECONDS).expect(0)
+        return self.run("--debug", *options, pipeline=pipeline, seconds=RUN_SECONDS).expect(0)
 
     def moved(self, pipeline: str) -> dict[str, int]:
         """Records that the pipeline's newest run read, by stream."""
         newest = json.loads(self.command("runs", "show", "--json").expect(0).out)
         assert newest["pipeline"] == pipeline, newest
-        return {name: stream["records"] for name, stream in newest["summary"]["streams"].items()}
+        return {stream["stream"]: stream["read"] for stream in newest["summary"]["streams"]}
 
 
 MakeCommunity = Callable[..., CommunityProject]

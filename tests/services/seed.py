@@ -69,9 +69,14 @@ ORDERS: dict[str, Kind] = {
 
 
 class Shop:
-    """Customers and orders, made from a seed, and the changes made to them."""
+    """Customers and orders, made from a seed, and the changes made to them.
 
-    def __init__(self, seed: int = 1, customers: int = 60, orders: int = 400) -> None:
+    Args:
+        beyond_utf8mb3: whether notes may hold characters beyond the sixteen-bit ones.
+    """
+
+    def __init__(self, seed: int = 1, customers: int = 60, orders: int = 400, *, beyond_utf8mb3: bool = True) -> None:
+        self._notes = [note if beyond_utf8mb3 or note is None else note.replace("🐎", "") for note in NOTES]
         self._random = random.Random(seed)
         self._clock = EPOCH
         self.customers = Table("customers", CUSTOMERS)
@@ -108,7 +113,7 @@ class Shop:
         return {
             "id": number,
             "name": f"customer {number}",
-            "note": NOTES[number % len(NOTES)],
+            "note": self._notes[number % len(NOTES)],
             "active": number % 3 != 0,
             "balance": Decimal(self._random.randrange(-10_000_00, 10_000_00)) / 100,
             "updated_at": self._tick(),

@@ -1,0 +1,81 @@
+"""`streamline demo`: what a newcomer sees, and the project that it leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+
+ROOT = Path(__file__).parents[2]
+
+
+def streamline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streamline", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def moved(output: str) -> list[dict[str, int]]:
+    """The tables of the two syncs: rows moved, by table."""
+    table = re.compile(r"^(customers|orders|order_lines|products) +(\d+) +(\d+) +(\d+)$", re.MULTILINE)
+    rows = [(name, int(number)) for name, _, number, _ in table.findall(output)]
+    assert len(rows) == 8, output
+    return [dict(rows[:4]), dict(rows[4:])]
+
+
+def test_demo_moves_everything_and_then_what_changed(tmp_path: Path) -> None:
+    done = streamline(tmp_path, "demo", "shop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = moved(done.stdout)
+    assert (first["customers"], first["orders"], first["products"]) == (1000, 5000, 40)
+    # What the day brought, exactly: our own taps do not send a row twice.
+    (changes,) = re.findall(r"^Added, changed or deleted: (.*)$", done.stdout, re.MULTILINE)
+    brought = {table: int(number) for number, table in re.findall(r"(\d+) (\w+)", changes)}
+    assert {name: second[name] for name in ("customers", "order_lines")} == {
+        name: brought[name] for name in ("customers", "order_lines")
+    }
+    assert 60 < second["orders"] <= brought["orders"]
+    assert second["products"] == 39
+    shop = tmp_path / "shop"
+    with closing(sqlite3.connect(shop / "shop.db")) as source, duckdb.connect(str(shop / "warehouse.duckdb")) as target:
+        for query in (
+            "select id, name, country from customers order by id",
+            "select id, customer_id, status from orders order by id",
+            "select order_id, line, quantity * unit_cents from order_lines order by order_id, line",
+            "select id, name, cents from products order by id",
+        ):
+            ours = query.replace("quantity * unit_cents", "total_cents")
+            assert target.execute(ours).fetchall() == source.execute(query).fetchall()
+        assert target.execute("select count(*) from customers where email not like '***@%'").fetchone() == (0,)
+
+
+def test_the_commands_that_the_demo_names_work(tmp_path: Path) -> None:
+    done = streamline(tmp_path, "demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "streamline-demo"
+    commands = re.findall(r"^  streamline (\w.*?)(?:  +.*)?$", done.stdout, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        did = streamline(folder, *command.split())
+        assert did.returncode == 0, f"{command}\n{did.stdout}{did.stderr}"
+
+
+def test_demo_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
+    done = streamline(tmp_path, "demo", "mine")
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
