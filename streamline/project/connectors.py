@@ -77,8 +77,8 @@ CONNECTORS = {
         Connector(
             role="tap",
             system="files",
-            modules=("singer", "msgspec", "orjson", "pyarrow"),
-            requirements=(_SINGER, "msgspec>=0.19", "orjson>=3.10", "pyarrow>=17"),
+            modules=("singer", "msgspec", "pyarrow"),
+            requirements=(_SINGER, "msgspec>=0.19", "pyarrow>=17"),
         ),
         Connector(
             role="target",

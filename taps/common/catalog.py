@@ -25,6 +25,8 @@ class Stream(NamedTuple):
     replication_keys: list[str]
     root: Mapping[str, Any]
     """The metadata of the stream itself, breadcrumb `[]`."""
+    deselected: frozenset[str]
+    """The catalog's other properties."""
 
     @property
     def columns(self) -> list[str]:
@@ -91,6 +93,7 @@ def _stream(entry: Any) -> Stream | None:
         method=method,
         replication_keys=replication_keys,
         root=root,
+        deselected=frozenset(properties) - set(chosen),
     )
 
 

@@ -74,10 +74,11 @@ class StreamOutput:
             if json_type == "number" and "integer" in types:
                 types.remove("integer")
             schema["type"] = [*types, json_type]
-        elif not drop_format or "format" not in schema:
+        elif not drop_format or not schema.keys() & {"format", "contentEncoding"}:
             return
         if drop_format:
             schema.pop("format", None)
+            schema.pop("contentEncoding", None)
         self._stale = True
         if json_type != "null":
             self.warn(f"column {column!r} holds a {json_type} that does not fit its type; its schema is widened")

@@ -92,6 +92,8 @@ class Connector(NamedTuple):
     settings: tuple[Setting, ...]
     max_processes: int | None = None
     """How many processes may write at the same time; only targets say it."""
+    load_methods: tuple[str, ...] = ()
+    """append, upsert, replace: the ones that a target has."""
 
     def about(self) -> dict[str, Any]:
         """The description in the shape that Singer SDK connectors print, with `max_processes` beside."""
@@ -109,6 +111,8 @@ class Connector(NamedTuple):
         }
         if self.max_processes is not None:
             about["max_processes"] = self.max_processes
+        if self.load_methods:
+            about["load_methods"] = list(self.load_methods)
         return about
 
     def config(self, given: Any) -> dict[str, Any]:

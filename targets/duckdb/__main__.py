@@ -9,7 +9,8 @@ from ..common.connector import Arguments, Config, Connector, Setting, run
 CONNECTOR = Connector(
     name="target-duckdb",
     description="Loads streams into tables of a DuckDB database.",
-    capabilities=("about", "activate-version"),
+    capabilities=("about", "activate-version", "conflict-ignore"),
+    load_methods=("append", "upsert", "replace"),
     settings=(
         Setting("path", "string", "the database file; it is made if it is not there", required=True),
         Setting("schema", "string", "the database schema that tables are made in", default="main"),

@@ -68,10 +68,8 @@ class DuckDBSink:
 
     def schema(self, stream: str, schema: JSONObject, key_properties: list[str]) -> None:
         """Makes or changes the stream's table."""
-        properties = schema.get("properties")
-        if not isinstance(properties, dict) or not properties:
-            raise ConnectorError(f"stream {stream!r}: its SCHEMA has no properties")
-        setting = self._settings.of(stream, key_properties, properties)
+        setting = self._settings.of(stream, key_properties, schema)
+        properties: JSONObject = schema["properties"]
         with _named(stream):
             found = self._destinations.get(stream)
             if found is None or found.setting.table != setting.table:

@@ -1,0 +1,1 @@
+"""tap-files: CSV, JSONL and Parquet files."""

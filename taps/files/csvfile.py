@@ -1,0 +1,206 @@
+"""CSV: cells are texts, and each column's schema says what they are read as.
+
+A cell that does not look like what its column should hold is sent as the text that it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..common.connector import ConnectorError
+from ..common.moments import date_time, is_date
+from .kinds import join, kinds_of
+from .reading import BLOCK_ROWS, BadLines, Block, first_undecodable_line, opened
+from .sources import Source
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+
+def read(source: Source, path: Path, properties: dict[str, Any], *, everything: bool) -> Iterator[Block]:
+    """Rows of a file, read as the properties' schemas say; its other columns, as texts, if `everything` is wanted.
+
+    Raises:
+        ConnectorError: the file is broken, or lacks a column that was asked for; named by file and line.
+    """
+    rows = _rows(source, path)
+    header = next(rows, None)
+    if header is None:
+        return
+    names = header[1]
+    # A file that lacks a column gives rows without it; without any that was asked for, it is another file.
+    columns = [(place, name) for place, name in enumerate(names) if everything or name in properties]
+    if not any(name in properties for _, name in columns):
+        raise ConnectorError(f"{path}: none of the columns {', '.join(properties)}", f"it has {', '.join(names)}")
+    wanted = {name: kinds_of(properties.get(name, {"type": "string"})) for _, name in columns}
+    nulls = frozenset(source.options["null_values"])
+    for lines, cells in _blocks(rows):
+        by_column = list(zip(*cells, strict=True))
+        values: list[Sequence[Any]] = []
+        kinds: dict[str, set[str]] = {}
+        for place, name in columns:
+            converted, kinds[name] = _convert(by_column[place], wanted[name], nulls)
+            values.append(converted)
+        keys = [name for _, name in columns]
+        yield Block([dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)], kinds, lines)
+
+
+def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
+    """Adds the kinds of the first rows' cells to what was found; returns how many rows were looked at."""
+    rows = _rows(source, path)
+    header = next(rows, None)
+    if header is None:
+        return 0
+    names = header[1]
+    for name in names:
+        found.setdefault(name, set())
+    nulls = frozenset(source.options["null_values"])
+    count = 0
+    for lines, cells in _blocks(rows):
+        for name, column in zip(names, zip(*cells, strict=True), strict=True):
+            kinds = found[name]
+            if "string" not in kinds:
+                kinds.update(_kind(cell) for cell in set(column) - nulls)
+                # A text cell makes its column a text column: numbers among texts are texts as well.
+                joined = join(kinds)
+                if kinds and (len(joined) > 1 or joined == ["string"]) and set(joined) != {"date", "date-time"}:
+                    kinds.add("string")
+        count += len(lines)
+        if limit and count >= limit:
+            break
+    return count
+
+
+def settle(kinds: set[str]) -> set[str]:
+    """The one kind that a column of texts has; days among moments are midnights."""
+    if kinds == {"date", "date-time"}:
+        return {"date-time"}
+    joined = join(kinds)
+    return set(joined) if len(joined) == 1 else {"string"}
+
+
+def _kind(cell: str) -> str:
+    if _NUMBER.fullmatch(cell):
+        return "integer" if _INTEGER.fullmatch(cell) else "number"
+    if cell in _BOOLEANS:
+        return "boolean"
+    if is_date(cell):
+        return "date"
+    return "date-time" if cell[:1].isdigit() and date_time(cell) else "string"
+
+
+def _convert(cells: Sequence[str], wanted: set[str], nulls: frozenset[str]) -> tuple[Sequence[Any], set[str]]:
+    """The cells as JSON values, and the kinds of those values."""
+    kinds = {"null"} if not nulls.isdisjoint(cells) else set()
+    if "integer" in wanted or "number" in wanted:
+        values = [None if cell in nulls else _number(cell) for cell in cells]
+    elif "boolean" in wanted:
+        values = [None if cell in nulls else _BOOLEANS.get(cell, cell) for cell in cells]
+    elif "date-time" in wanted:
+        values = [None if cell in nulls else date_time(cell) or cell for cell in cells]
+        fit = all(cell in nulls or date_time(cell) for cell in cells)
+        return values, kinds | {"date-time" if fit else "string"}
+    elif "date" in wanted:
+        fit = all(cell in nulls or is_date(cell) for cell in cells)
+        return [None if cell in nulls else cell for cell in cells], kinds | {"date" if fit else "string"}
+    else:
+        return [None if cell in nulls else cell for cell in cells], kinds | {"string"}
+    types = set(map(type, values))
+    kinds |= {name for type_, name in _KINDS.items() if type_ in types}
+    return values, kinds
+
+
+_KINDS: dict[type, str] = {int: "integer", msgspec.Raw: "number", bool: "boolean", str: "string"}
+
+
+def _number(cell: str) -> Any:
+    """An integer, the text of any other number as it stands, or the cell."""
+    if _INTEGER.fullmatch(cell):
+        # Python refuses to parse thousands of digits; they pass as they are.
+        return int(cell) if len(cell) < 1000 else msgspec.Raw(cell.encode())
+    return msgspec.Raw(cell.encode()) if _NUMBER.fullmatch(cell) else cell
+
+
+def _blocks(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[list[int], list[list[str]]]]:
+    lines: list[int] = []
+    cells: list[list[str]] = []
+    for line, row in rows:
+        lines.append(line)
+        cells.append(row)
+        if len(lines) >= BLOCK_ROWS:
+            yield lines, cells
+            lines, cells = [], []
+    if lines:
+        yield lines, cells
+
+
+def _rows(source: Source, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells: first the header's, then those of rows with as many cells."""
+    options = source.options
+    bad = BadLines(path, skip=options["on_bad_line"] == "skip")
+    csv.field_size_limit(sys.maxsize)
+    with opened(path) as file:
+        text = io.TextIOWrapper(file, encoding=options["encoding"], newline="")
+        try:
+            for _ in range(options["skip_rows"]):
+                text.readline()
+            reader = csv.reader(text, delimiter=source.delimiter, quotechar=options["quote_char"], strict=True)
+            yield from _checked(reader, source, path, bad)
+        except UnicodeDecodeError as error:
+            line = first_undecodable_line(path, options["encoding"])
+            message = f"{path}:{line}: not in {options['encoding']}: {error.reason}"
+            raise ConnectorError(message, "set 'encoding'") from error
+        except LookupError as error:
+            raise ConnectorError(f"encoding {options['encoding']!r} is not known") from error
+        except TypeError as error:
+            raise ConnectorError(f"delimiter or quote_char: {error}") from error
+    bad.close()
+
+
+def _checked(reader: Any, source: Source, path: Path, bad: BadLines) -> Iterator[tuple[int, list[str]]]:
+    skipped: int = source.options["skip_rows"]
+    names: list[str] | None = None
+    while True:
+        line = reader.line_num + skipped + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            bad.report(line, f"broken CSV: {error}")
+            continue
+        if row is None:
+            return
+        if not row:
+            continue
+        if names is None:
+            names = _names(row, source, path, line)
+            yield line, names
+            if source.options["header"]:
+                continue
+        if len(row) != len(names):
+            bad.report(line, f"{len(row)} cells, where {len(names)} columns are")
+            continue
+        yield line, row
+
+
+def _names(row: list[str], source: Source, path: Path, line: int) -> list[str]:
+    given = source.options["columns"]
+    if given is not None:
+        if len(given) != len(row):
+            raise ConnectorError(f"{path}:{line}: {len(row)} cells, but setting 'columns' names {len(given)}")
+        return [str(name) for name in given]
+    if not source.options["header"]:
+        return [f"column_{number}" for number in range(1, len(row) + 1)]
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(row, 1)]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConnectorError(f"{path}:{line}: two columns are named {twice[0]!r}", "name them with 'columns'")
+    return names

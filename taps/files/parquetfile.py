@@ -1,0 +1,122 @@
+"""Parquet: the file's own types."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.connector import ConnectorError, log
+from .kinds import join
+from .reading import BLOCK_ROWS, Block
+from .sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read(source: Source, path: Path, properties: dict[str, Any], *, everything: bool) -> Iterator[Block]:
+    """Rows of a file, the columns that the properties name; its other ones too if `everything` is wanted.
+
+    Raises:
+        ConnectorError: the file is broken, or has none of the columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if everything or name in properties]
+            if not any(name in properties for name in names):
+                has = ", ".join(file.schema_arrow.names)
+                raise ConnectorError(f"{path}: none of the columns {', '.join(properties)}", f"it has {has}")
+            line = 1
+            lost = 0
+            for batch in file.iter_batches(BLOCK_ROWS, columns=names):
+                kinds: dict[str, set[str]] = {}
+                columns: list[list[Any]] = []
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    values, count = _values(column)
+                    lost += count
+                    columns.append(values)
+                    kinds[name] = {_kind(column.type)} | ({"null"} if column.null_count or count else set())
+                rows = [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+                yield Block(rows, kinds, list(range(line, line + len(rows))))
+                line += len(rows)
+    except (pa.ArrowException, OSError) as error:
+        raise ConnectorError(f"{path}: {error}") from error
+    if lost:
+        log("WARNING", f"{path}: {lost} values are NaN or infinite, which JSON cannot say; null stands for them")
+
+
+def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
+    """Adds the kinds of the file's columns to what was found; all rows have them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for field in file.schema_arrow:
+                found.setdefault(field.name, set()).add(_kind(field.type))
+            return int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise ConnectorError(f"{path}: {error}") from error
+
+
+def settle(kinds: set[str]) -> set[str]:
+    """The kinds of a column, from all files."""
+    return set(join(kinds))
+
+
+def _kind(type_: pa.DataType) -> str:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(type_):
+        return _kind(type_.value_type)
+    tests = (
+        (types.is_boolean, "boolean"),
+        (types.is_integer, "integer"),
+        (types.is_floating, "number"),
+        (types.is_decimal, "number"),
+        (types.is_date, "date"),
+        (types.is_timestamp, "date-time"),
+        (types.is_struct, "object"),
+        (types.is_list, "array"),
+        (types.is_large_list, "array"),
+        (types.is_fixed_size_list, "array"),
+        (types.is_map, "array"),
+        (types.is_binary, "base64"),
+        (types.is_large_binary, "base64"),
+        (types.is_fixed_size_binary, "base64"),
+        (types.is_null, "null"),
+    )
+    return next((kind for test, kind in tests if test(type_)), "string")
+
+
+def _values(column: pa.Array) -> tuple[list[Any], int]:
+    """JSON values, and how many floats JSON cannot say."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    type_ = column.type
+    if pa.types.is_dictionary(type_):
+        return _values(column.dictionary_decode())
+    if pa.types.is_floating(type_):
+        good = pc.is_finite(column)
+        lost = len(column) - column.null_count - (pc.sum(good).as_py() or 0)
+        if lost:
+            column = pc.if_else(good, column, pa.scalar(None, type_))
+        return column.to_pylist(), lost
+    if pa.types.is_timestamp(type_):
+        # Text is made here, where nanoseconds survive; a moment without a zone is taken as UTC.
+        moments = column.cast(pa.timestamp(type_.unit, "UTC"))
+        if type_.unit == "ns":
+            # What pandas writes has nine digits, of which three are mostly noughts that many a target refuses.
+            with contextlib.suppress(pa.ArrowInvalid):
+                moments = moments.cast(pa.timestamp("us", "UTC"))
+        return pc.strftime(moments, format="%Y-%m-%dT%H:%M:%SZ").to_pylist(), 0
+    if pa.types.is_duration(type_):
+        return column.cast(pa.int64()).to_pylist(), 0
+    return column.to_pylist(), 0

@@ -1,0 +1,119 @@
+"""Which files make which streams."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..common.connector import Config, ConfigError, Connector
+from .__main__ import PER_STREAM
+
+_ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_ONE = Connector("tap-files", "one of 'streams'", (), PER_STREAM)
+
+
+class Source(NamedTuple):
+    """One stream's files and how to read them."""
+
+    stream: str
+    format: str
+    files: list[Path]
+    options: Config
+
+    @property
+    def delimiter(self) -> str:
+        """Of CSV files."""
+        given: str | None = self.options["delimiter"]
+        return given or ("\t" if _ending(self.files[0]) == ".tsv" else ",")
+
+
+def sources(config: Config) -> list[Source]:
+    """The streams that the config describes.
+
+    Raises:
+        ConfigError: a path has no files, a format cannot be told, or one stream has files of two formats.
+    """
+    shared = {setting.name: config[setting.name] for setting in PER_STREAM}
+    if config["streams"]:
+        wholes = [_ONE.config({**shared, **_object(given)}) for given in config["streams"]]
+    else:
+        wholes = [shared]
+    found: dict[str, Source] = {}
+    for options in wholes:
+        for stream, path in _files(options):
+            format_ = _format(path, options["format"])
+            if format_ is None:
+                continue
+            known = found.setdefault(stream, Source(stream, format_, [], options))
+            if known.format != format_ or known.options is not options:
+                where = f"{known.files[0]} and {path}"
+                raise ConfigError(f"{where} are both stream {stream!r}, but of two kinds", "name them with 'stream'")
+            known.files.append(path)
+    if not found:
+        raise ConfigError(f"no CSV, JSONL or Parquet files in {config['path']}", "set 'format' if endings do not tell")
+    return [found[stream] for stream in sorted(found)]
+
+
+def _object(given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ConfigError(f"setting 'streams' holds {given!r}", "a list of objects is needed")
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _files(options: Config) -> Iterator[tuple[str, Path]]:
+    """Each file with its stream's name, in the order of names."""
+    pattern: str | None = options["path"]
+    if not pattern:
+        raise ConfigError("setting 'path' is missing", "a file, a folder or a glob")
+    name: str | None = options["stream"]
+    path = Path(pattern)
+    if path.is_dir():
+        for file in _walk(path):
+            inside = file.relative_to(path).parts
+            yield name or (inside[0] if len(inside) > 1 else _stem(file)), file
+        return
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(Path(found) for found in glob.glob(pattern, recursive=True))  # noqa: PTH207 (takes absolute ones)
+        files = [file for file in files if file.is_file()]
+    if not files:
+        raise ConfigError(f"no file at {pattern}", "setting 'path'; relative to the folder it runs in")
+    for file in files:
+        if options["format"] == "auto" and _ending(file) not in _ENDINGS and len(files) == 1:
+            raise ConfigError(f"{file}: its ending does not tell its format", "set 'format'")
+        yield name or _stem(file), file
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The folder's files, but for hidden ones and those that begin with `_`: they are unfinished or about others."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] not in "._")
+        for name in sorted(files):
+            if name[0] not in "._":
+                yield Path(parent, name)
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return os.path.splitext(name.removesuffix(".gz"))[1]  # noqa: PTH122 (a name, not a path)
+
+
+def _stem(path: Path) -> str:
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return os.path.splitext(name)[0] or name  # noqa: PTH122 (a name, not a path)
+
+
+def _format(path: Path, asked: str) -> str | None:
+    return _ENDINGS.get(_ending(path)) if asked == "auto" else asked

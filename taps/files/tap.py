@@ -1,0 +1,203 @@
+"""Discovery and reading of files."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from ..common.catalog import Stream, catalog_entry, selected_streams
+from ..common.connector import Arguments, Config, ConfigError, ConnectorError, read_json
+from ..common.output import State, StreamOutput
+from . import csvfile, jsonlfile, kinds, parquetfile
+from .positions import MODIFIED_AT, ColumnPosition, File, FilePosition, stat
+from .reading import Block
+from .sources import Source, sources
+
+_FORMATS = {"csv": csvfile, "jsonl": jsonlfile, "parquet": parquetfile}
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+Wants = Callable[[dict[str, Any], bytes], bool]
+
+
+def work(config: Config, args: Arguments) -> None:
+    """Discovers, or reads the selected streams."""
+    found = sources(config)
+    path = args.catalog or args.properties
+    if args.discover or not path:
+        catalog = {"streams": [_discover(source) for source in found]}
+        if args.discover:
+            json.dump(catalog, sys.stdout, indent=2, ensure_ascii=False)
+            print()
+            return
+    else:
+        catalog = read_json(path, "--catalog")
+    state = State(read_json(args.state, "--state") if args.state else {})
+    by_name = {source.stream: source for source in found}
+    for stream in selected_streams(catalog):
+        source = by_name.get(stream.id)
+        if source is None:
+            raise ConnectorError(f"stream {stream.name!r}: no files make a stream {stream.id!r}", "discover again")
+        Reader(source, stream, state, config["state_interval"]).read()
+
+
+def _discover(source: Source) -> dict[str, Any]:
+    """The stream's catalog entry, its types inferred from the first rows of its files."""
+    reader = _FORMATS[source.format]
+    limit: int = source.options["sample_rows"]
+    found: dict[str, set[str]] = {}
+    # Each file has its share of the sample, so that the last one counts as much as the first.
+    share = max(100, limit // len(source.files)) if limit else 0
+    left = limit
+    for path in source.files:
+        left -= reader.infer(source, path, share, found)
+        if limit and left <= 0 and source.format != "parquet":
+            break
+    if not found:
+        raise ConfigError(f"stream {source.stream!r}: its files are empty, so it has no columns")
+    keys = [str(key) for key in source.options["key_properties"]]
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ConfigError(
+            f"stream {source.stream!r} has no column {missing[0]!r} for its key", f"it has {', '.join(found)}"
+        )
+    properties = {name: kinds.schema(reader.settle(seen)) for name, seen in found.items()}
+    properties.setdefault(MODIFIED_AT, {"type": ["string"], "format": "date-time"})
+    return catalog_entry(
+        source.stream,
+        properties,
+        key_properties=keys,
+        root={},
+        columns={MODIFIED_AT: {"selected-by-default": False}},
+    )
+
+
+class Reader:
+    """Reads one stream.
+
+    Args:
+        interval: records between two STATEs.
+
+    Raises:
+        ConnectorError: a file is broken; it is named, with the line.
+    """
+
+    def __init__(self, source: Source, stream: Stream, state: State, interval: int) -> None:
+        self._source = source
+        self._stream = stream
+        self._state = state
+        self._interval = interval
+        self._with_time = MODIFIED_AT in stream.schema["properties"]
+        # A selection that leaves columns out was made for those that were known; new ones are not part of it.
+        self._whole = not stream.deselected - {MODIFIED_AT}
+
+    def read(self) -> None:
+        """Sends the stream's messages."""
+        files = [stat(path) for path in self._source.files]
+        keys = self._stream.replication_keys
+        if self._stream.method == "FULL_TABLE":
+            self._full_table(files)
+        elif keys in ([], [MODIFIED_AT]):
+            self._by_file(files)
+        else:
+            self._by_columns(files)
+
+    def _output(self, version: int | None = None) -> StreamOutput:
+        out = StreamOutput(self._stream, self._state, interval=self._interval, version=version)
+        out.write_schema()
+        return out
+
+    def _full_table(self, files: list[File]) -> None:
+        old = self._state.bookmark(self._stream.id).get("version")
+        version = int(time.time() * 1000)
+        if isinstance(old, int):
+            # Versions must rise, even if the clock was set back.
+            version = max(version, old + 1)
+        out = self._output(version)
+        for file in files:
+            for records in self._blocks(out, file):
+                if out.write_records(records):
+                    out.write_state()
+        out.activate_version()
+        out.write_state({"version": version})
+        out.close()
+
+    def _by_file(self, files: list[File]) -> None:
+        out = self._output()
+        position = FilePosition(self._state.bookmark(self._stream.id))
+        for file in position.pending(files):
+            due = False
+            for records in self._blocks(out, file):
+                due = out.write_records(records)
+            position.done(file)
+            if due:
+                out.write_state(position.bookmark())
+        out.write_state(position.bookmark())
+        out.close()
+
+    def _by_columns(self, files: list[File]) -> None:
+        out = self._output()
+        columns = self._stream.replication_keys
+        position = ColumnPosition(columns, out.properties, self._state.bookmark(self._stream.id))
+        for file in files:
+            for records in self._blocks(out, file, position.wants):
+                if out.write_records(records):
+                    out.write_state()
+        if position.without_value and position.continues:
+            names = ", ".join(columns)
+            out.warn(f"{position.without_value} rows have no value in {names}; they come with full syncs only")
+        out.write_state(position.bookmark())
+        out.close()
+
+    def _blocks(self, out: StreamOutput, file: File, wants: Wants | None = None) -> Iterator[list[bytes]]:
+        """The file's records, some at a time; the schema is widened before the first that wants it."""
+        reader = _FORMATS[self._source.format]
+        encode = _ENCODER.encode
+        for block in reader.read(self._source, file.path, out.properties, everything=self._whole):
+            if block.kinds.keys() - out.properties.keys() and not self._whole:
+                block = _narrowed(block, out.properties)
+            _fit(out, block)
+            if self._with_time:
+                moment = file.modified_at
+                for row in block.rows:
+                    row[MODIFIED_AT] = moment
+            records = [encode(row) for row in block.rows]
+            if wants is None:
+                yield records
+            else:
+                yield _wanted(block, records, wants, file)
+
+
+def _narrowed(block: Block, properties: dict[str, Any]) -> Block:
+    """The block without columns that are not among the properties."""
+    rows = [{name: value for name, value in row.items() if name in properties} for row in block.rows]
+    return Block(rows, {name: found for name, found in block.kinds.items() if name in properties}, block.lines)
+
+
+def _fit(out: StreamOutput, block: Block) -> None:
+    """Widens the stream's schema to what the block holds."""
+    for name, found in block.kinds.items():
+        if name not in out.properties:
+            out.add_column(name, kinds.schema(found))
+            continue
+        for kind in sorted(kinds.misfits(found, kinds.kinds_of(out.properties[name]))):
+            if kind in ("string", "date", "date-time", "base64"):
+                out.widen(name, "string", drop_format=True)
+            else:
+                out.widen(name, kind)
+
+
+def _wanted(block: Block, records: list[bytes], wants: Wants, file: File) -> list[bytes]:
+    found = []
+    for row, record, line in zip(block.rows, records, block.lines, strict=True):
+        try:
+            if wants(row, record):
+                found.append(record)
+        except ConnectorError as error:
+            raise ConnectorError(f"{file.path}:{line}: {error}") from error
+    return found

@@ -1,0 +1,1 @@
+"""target-files: JSONL, CSV or Parquet files in a folder per stream."""

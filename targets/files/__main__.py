@@ -1,0 +1,66 @@
+"""The command `target-files`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..common.connector import Arguments, Config, ConfigError, Connector, Setting, run
+
+CONNECTOR = Connector(
+    name="target-files",
+    description="Writes each stream into a folder of JSONL, CSV or Parquet files; files once visible never change.",
+    capabilities=("about", "activate-version"),
+    load_methods=("append", "replace"),
+    settings=(
+        Setting("path", "string", "the folder that holds the streams' folders; it is made if needed", required=True),
+        Setting(
+            "format",
+            "string",
+            "jsonl: records in the bytes that they came in; csv: a header in each file, an empty text is quoted and a "
+            "null is not; parquet: typed columns",
+            default="jsonl",
+            choices=("jsonl", "csv", "parquet"),
+        ),
+        Setting(
+            "compression",
+            "string",
+            "jsonl and csv: none (default) or gzip; parquet: snappy (default), zstd, gzip or none",
+            choices=("none", "gzip", "snappy", "zstd"),
+        ),
+        Setting(
+            "load_method",
+            "string",
+            "append: files are added; replace: the files of this run replace those of earlier ones when the input ends",
+            default="append",
+            choices=("append", "replace"),
+        ),
+        Setting(
+            "streams",
+            "object",
+            "settings by stream name: destination_table (its folder's name), load_method",
+            default={},
+        ),
+        Setting("batch_rows", "integer", "rows after which files are finished", default=1_000_000, minimum=1),
+        Setting("flush_seconds", "number", "age of an unfinished row at which files are", default=30, minimum=0),
+    ),
+    max_processes=8,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the target; returns its exit code."""
+    return run(CONNECTOR, argv, _work, tap=False)
+
+
+def _work(config: Config, args: Arguments) -> None:
+    if config["format"] != "parquet" and config["compression"] not in (None, "none", "gzip"):
+        raise ConfigError(f"compression {config['compression']} is for parquet", "gzip or none")
+    from ..common.runner import Runner
+    from ..common.streams import StreamSettings
+    from .sink import FilesSink
+
+    sink = FilesSink(config, StreamSettings(config, upsert=False))
+    try:
+        Runner(sink, batch_rows=config["batch_rows"], flush_seconds=config["flush_seconds"]).run()
+    finally:
+        sink.close()

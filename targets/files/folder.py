@@ -1,0 +1,184 @@
+"""A stream's folder: files appear in it whole and durable, and a new version takes the place of the old one at once.
+
+<path>/<stream>/                           what readers see
+<path>/.<stream>.version-7/                files of version 7, until it is activated
+<path>/.<stream>.replacing-<pid>/          files of `load_method: replace`, until the input ends
+<path>/.<stream>.old/                      what was replaced, for a moment
+…/.<file>.tmp                              a file that is being written, locked by its process
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+_UNSAFE = {"/": "%2F", "\0": "%00", "%": "%25"}
+
+
+def folder_name(stream: str) -> str:
+    """A stream's name as a folder's; one that begins with `.` or `_`, which readers pass over, is escaped as well.
+
+    Raises:
+        UnicodeEncodeError: no file system takes it.
+    """
+    name = "".join(_UNSAFE.get(letter, letter) for letter in stream)
+    os.fsencode(name)
+    return f"%{ord(name[0]):02X}{name[1:]}" if name[:1] in ("", ".", "_") and name else name or "%"
+
+
+def sync_folder(path: Path) -> None:
+    """Makes names that came, went or changed in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Unfinished:
+    """A file that is being written; nobody sees it before `publish`.
+
+    Attributes:
+        file: to be written to.
+        final: the path that it will have.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.final = folder / name
+        self._path = folder / f".{name}.tmp"
+        self.file: IO[bytes] = self._path.open("xb", buffering=256 * 1024)
+        # Whoever finds the file can tell by the lock whether its writer is alive.
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def publish(self) -> None:
+        """Makes its content durable and gives it its name; the name is durable after `sync_folder`."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self._path.rename(self.final)
+        self.file.close()
+
+    def discard(self) -> None:
+        """Removes it."""
+        self.file.close()
+        self._path.unlink(missing_ok=True)
+
+
+class StreamFolder:
+    """The folders of one stream.
+
+    Args:
+        root: the target's folder.
+        name: the stream's folder in it.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self.name = name
+        self.visible = root / name
+        self._old = root / f".{name}.old"
+        self._count = 0
+        root.mkdir(parents=True, exist_ok=True)
+        self._recover()
+        self.visible.mkdir(exist_ok=True)
+        sync_folder(root)
+
+    def _recover(self) -> None:
+        """Ends what a killed process had begun."""
+        if self._old.exists():
+            if self.visible.exists():
+                shutil.rmtree(self._old)
+            else:
+                self._old.rename(self.visible)
+        for folder in (self.visible, *self._hidden("version-")):
+            if folder.exists():
+                _remove_abandoned(folder)
+        for folder in self._hidden("replacing-"):
+            # It counts only for the process that made it.
+            if not _is_alive(folder.name.rpartition("-")[2]):
+                shutil.rmtree(folder)
+
+    def _hidden(self, kind: str) -> Iterator[Path]:
+        prefix = f".{self.name}.{kind}"
+        for path in sorted(self._root.iterdir()):
+            if path.name.startswith(prefix) and path.name[len(prefix) :].isdecimal():
+                yield path
+
+    def hidden(self, version: int | None) -> Path:
+        """The folder where rows of this version wait, or those of a replacement; those of others go."""
+        name = f".{self.name}.replacing-{os.getpid()}" if version is None else f".{self.name}.version-{version}"
+        found = self._root / name
+        if version is not None:
+            for other in self._hidden("version-"):
+                if other != found:
+                    shutil.rmtree(other)
+        found.mkdir(exist_ok=True)
+        sync_folder(self._root)
+        return found
+
+    def new_file(self, folder: Path, version: int | None, ending: str) -> Unfinished:
+        """A file in one of the folders; names rise with time."""
+        self._count += 1
+        prefix = "" if version is None else f"v{version}-"
+        name = f"{prefix}{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{self._count:06d}{ending}"
+        return Unfinished(folder, name)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.visible.iterdir() if path.is_file() and not path.name.startswith(".")]
+
+    def holds(self, version: int) -> bool:
+        """Whether rows of this version may simply be added: there are some already, or no rows at all."""
+        files = self._files()
+        return not files or any(path.name.startswith(f"v{version}-") for path in files)
+
+    def delete_stale(self, version: int, *, unversioned: bool) -> None:
+        """Deletes files of earlier versions, and those without one if `unversioned` says so."""
+        for path in self._files():
+            found = _version(path.name)
+            if unversioned if found is None else found < version:
+                path.unlink()
+        sync_folder(self.visible)
+
+    def put_in_place(self, folder: Path) -> None:
+        """Makes a hidden folder the visible one."""
+        self.visible.rename(self._old)
+        folder.rename(self.visible)
+        sync_folder(self._root)
+        shutil.rmtree(self._old)
+
+    def merge(self, folder: Path) -> None:
+        """Adds a hidden folder's files to the visible ones."""
+        for path in folder.iterdir():
+            path.rename(self.visible / path.name)
+        sync_folder(self.visible)
+        folder.rmdir()
+
+
+def _version(name: str) -> int | None:
+    found = name.partition("-")[0]
+    return int(found[1:]) if found[:1] == "v" and found[1:].isdecimal() else None
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes unfinished files whose writer is gone."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except (BlockingIOError, FileNotFoundError):
+            continue

@@ -1,0 +1,230 @@
+"""Streams into files: what is written between two flushes appears at the second."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..common.columns import BadValue, ColumnType, column_type, wider
+from ..common.connector import Config, ConfigError, ConnectorError, log
+from ..common.messages import JSONObject, decode_records
+from ..common.runner import Block
+from ..common.streams import StreamSetting, StreamSettings
+from .folder import StreamFolder, Unfinished, folder_name, sync_folder
+from .writers import CSVWriter, JSONLWriter, ParquetWriter, WiderColumn, Writer
+
+
+class Destination:
+    """One stream: its folders, and the files that are not visible yet."""
+
+    def __init__(self, stream: str, folder: StreamFolder) -> None:
+        self.stream = stream
+        self.folder = folder
+        self.setting: StreamSetting
+        self.types: dict[str, ColumnType] = {}
+        self.into = folder.visible
+        self.version: int | None = None
+        self.active: int | None = None
+        self.saw_unversioned = False
+        self.dropped: set[str] = set()
+        self.file: Unfinished | None = None
+        self.writer: Writer | None = None
+        self.is_begun = False
+        """Whether the open file has records."""
+        self.finished: list[Unfinished] = []
+
+    @property
+    def replaces(self) -> bool:
+        """Whether rows without versions wait for the end of the input."""
+        return self.setting.method == "replace"
+
+    def end_file(self) -> None:
+        """What follows goes into another file."""
+        if self.file is not None and self.writer is not None:
+            self.writer.close()
+            if self.is_begun:
+                self.finished.append(self.file)
+            else:
+                self.file.discard()
+        self.file = self.writer = None
+
+    def publish(self) -> None:
+        """Makes all files durable and gives them their names."""
+        self.end_file()
+        folders = {unfinished.final.parent for unfinished in self.finished}
+        for unfinished in self.finished:
+            unfinished.publish()
+        self.finished = []
+        for folder in folders:
+            sync_folder(folder)
+
+    def discard(self) -> None:
+        """Removes what was not published."""
+        for unfinished in (*self.finished, *((self.file,) if self.file else ())):
+            unfinished.discard()
+        self.finished, self.file, self.writer = [], None, None
+
+
+class FilesSink:
+    """See `runner.Sink`."""
+
+    def __init__(self, config: Config, settings: StreamSettings) -> None:
+        self._config = config
+        self._settings = settings
+        self._root = Path(config["path"])
+        self._destinations: dict[str, Destination] = {}
+        suffix = ".gz" if config["compression"] == "gzip" and config["format"] != "parquet" else ""
+        self._ending = f".{config['format']}{suffix}"
+
+    def schema(self, stream: str, schema: JSONObject, key_properties: list[str]) -> None:
+        """Takes the columns; a file that was begun with others ends."""
+        setting = self._settings.of(stream, key_properties, schema)
+        destination = self._destinations.get(stream)
+        if destination is None:
+            destination = self._destinations[stream] = self._open(stream, setting)
+        destination.setting = setting
+        types = {name: column_type(property_) for name, property_ in schema["properties"].items()}
+        # A column that a value has widened stays wide.
+        types = {name: wider(destination.types.get(name, type_), type_) for name, type_ in types.items()}
+        if types != destination.types:
+            destination.end_file()
+            destination.types = types
+        if destination.replaces and destination.into == destination.folder.visible:
+            destination.into = destination.folder.hidden(None)
+
+    def _open(self, stream: str, setting: StreamSetting) -> Destination:
+        try:
+            name = folder_name(setting.table)
+            for other in self._destinations.values():
+                if other.folder.name == name:
+                    raise ConnectorError(
+                        f"streams {other.stream!r} and {stream!r} have one folder, {name!r}",
+                        "give one of them another destination_table",
+                    )
+            return Destination(stream, StreamFolder(self._root, name))
+        except UnicodeEncodeError:
+            raise ConnectorError(f"stream {stream!r}: no folder can have its name", "set destination_table") from None
+        except OSError as error:
+            raise ConfigError(f"{error.filename or self._root}: {error.strerror}", "setting 'path'") from error
+
+    def write(self, block: Block) -> None:
+        """Writes a block into the file that is open, or into a new one."""
+        destination = self._destinations[block.stream]
+        rows: list[JSONObject] | None = None
+
+        def decoded() -> list[JSONObject]:
+            nonlocal rows
+            if rows is None:
+                rows = decode_records(block.records, block.stream, block.first)
+                self._warn_of_unknown(destination, rows)
+            return rows
+
+        try:
+            self._turn_to(destination, block.version)
+            while True:
+                try:
+                    self._writer(destination, block.version).write(block.records, decoded)
+                except WiderColumn as error:
+                    old = destination.types[error.column]
+                    destination.end_file()
+                    destination.types = {**destination.types, error.column: error.wider}
+                    text = (
+                        f"stream {block.stream!r}: column {error.column!r} was {old.sql} and is {error.wider.sql} now"
+                    )
+                    log("INFO", text)
+                else:
+                    destination.is_begun = True
+                    return
+        except BadValue as error:
+            number = block.first + error.index
+            raise ConnectorError(f"stream {block.stream!r}, record {number}: {error.reason}") from None
+        except OSError as error:
+            raise ConnectorError(f"stream {block.stream!r}: {error.filename or ''} {error.strerror}") from error
+
+    def _turn_to(self, destination: Destination, version: int | None) -> None:
+        """Chooses the folder for rows of this version."""
+        if version is None:
+            destination.saw_unversioned = True
+            if destination.version is not None:
+                destination.end_file()
+                destination.version = None
+                destination.into = destination.folder.visible
+            return
+        if destination.version == version:
+            return
+        destination.end_file()
+        destination.version = version
+        if destination.active == version or destination.folder.holds(version):
+            destination.active = version
+            destination.into = destination.folder.visible
+        else:
+            destination.into = destination.folder.hidden(version)
+
+    def _writer(self, destination: Destination, version: int | None) -> Writer:
+        if destination.writer is None:
+            destination.file = destination.folder.new_file(destination.into, version, self._ending)
+            destination.writer = self._new_writer(destination, destination.file)
+            destination.is_begun = False
+        return destination.writer
+
+    def _new_writer(self, destination: Destination, unfinished: Unfinished) -> Writer:
+        compression = self._config["compression"]
+        if self._config["format"] == "csv":
+            return CSVWriter(unfinished.file, compression, list(destination.types))
+        if self._config["format"] == "parquet":
+            return ParquetWriter(unfinished.file, compression, destination.types)
+        return JSONLWriter(unfinished.file, compression)
+
+    def _warn_of_unknown(self, destination: Destination, rows: list[JSONObject]) -> None:
+        new = sorted(set().union(*rows) - destination.types.keys() - destination.dropped)
+        if new:
+            destination.dropped.update(new)
+            log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not written: {', '.join(new)}")
+
+    def activate(self, stream: str, version: int) -> None:
+        """Removes files of earlier versions, and shows those that wait."""
+        destination = self._destinations[stream]
+        if destination.replaces and destination.version is None:
+            return
+        destination.publish()
+        folder = destination.folder
+        if destination.version == version and destination.into != folder.visible:
+            folder.put_in_place(destination.into)
+            destination.into = folder.visible
+        else:
+            folder.delete_stale(version, unversioned=not destination.saw_unversioned)
+        destination.active = version
+
+    def flush(self) -> bool:
+        """Publishes all files."""
+        try:
+            for destination in self._destinations.values():
+                destination.publish()
+        except OSError as error:
+            raise ConnectorError(f"{error.filename or self._root}: {error.strerror}") from error
+        return not any(destination.replaces for destination in self._destinations.values())
+
+    def finish(self) -> None:
+        """Publishes, replaces what is to be replaced, and shows rows whose version nobody activated."""
+        self.flush()
+        for destination in self._destinations.values():
+            into, folder = destination.into, destination.folder
+            if into == folder.visible:
+                continue
+            if destination.version is None:
+                folder.put_in_place(into)
+            else:
+                text = f"stream {destination.stream!r}: version {destination.version} was never activated"
+                log("WARNING", f"{text}; no old files are deleted")
+                folder.merge(into)
+            destination.into = folder.visible
+
+    def close(self) -> None:
+        """Removes what is unfinished."""
+        for destination in self._destinations.values():
+            destination.discard()
+            if destination.into.name.endswith(f".replacing-{os.getpid()}") and destination.into.exists():
+                # Its files count for nothing without the end of the input.
+                import shutil
+
+                shutil.rmtree(destination.into)
