@@ -136,8 +136,11 @@ def override_rows(
 
 def library_shape(tap: TapTraits, stream: CatalogStream | None) -> Shape | None:
     """How a tap keeps a bookmark that it has not written yet; None if its library is not known."""
-    if tap.library == SDK or (tap.library is not None and tap.multiple_bookmarks):
+    if tap.library == SDK:
         return "replication_key"
+    if tap.multiple_bookmarks:
+        # Taps that follow several columns, as those that come along, keep each under its name.
+        return "column"
     if tap.library is None:
         return None
     # singer-python leaves it to the tap: those for databases write key and value, those for APIs `{column: value}`.

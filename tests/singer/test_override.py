@@ -83,6 +83,11 @@ def test_without_a_saved_bookmark_the_library_gives_the_shape() -> None:
     assert override("public-orders.id=5", None, PYTHON) == pair
     assert override("public-orders.id=5", "{}", TapTraits(library="pipelinewise-singer-python")) == pair
     assert override("users.updated_at=2024", None, PYTHON, API) == '{"updated_at":"2024"}'
+    several = TapTraits(library="singer-python", multiple_bookmarks=True)
+    assert override("public-orders.id=5", None, several) == '{"id":5}'
+    assert override("public-orders.id=5", '{"id": 7, "rows_sent": {"at": [7]}}', several) == (
+        '{"id":5,"rows_sent":{"at": [7]}}'
+    )
     # A bookmark about another column is not continued from.
     other = '{"replication_key": "updated_at", "replication_key_value": "2024", "version": 1}'
     assert override("public-orders.id=5", other, SDK) == pair
