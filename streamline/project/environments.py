@@ -252,10 +252,16 @@ def _describe(project: Project, wanted: Requirements, folder: Path) -> Environme
     )
 
 
-def _main_package(requirement: str, packages: dict[str, str], direct: Sequence[str]) -> str | None:
+def requirement_name(requirement: str) -> str | None:
+    """The package that a requirement names, normalized; None for a bare path or URL."""
     match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*(?=\s*(\[|[<>=!~;@(]|$))", requirement)
-    if match is not None and _normal(match[0]) in packages:
-        return _normal(match[0])
+    return None if match is None else _normal(match[0])
+
+
+def _main_package(requirement: str, packages: dict[str, str], direct: Sequence[str]) -> str | None:
+    name = requirement_name(requirement)
+    if name in packages:
+        return name
     return direct[0] if len(direct) == 1 else None
 
 

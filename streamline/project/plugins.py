@@ -91,10 +91,17 @@ def resolve_plugin(project: Project, name: str, role: Role, *, notify: Notify | 
     declared = declared_name(project, name, role)
     if declared is not None:
         return _declared(project, declared, role, notify)
-    connector = CONNECTORS.get(connector_name(name, role)) if role != "mapper" else None
-    if connector is not None and connector.exists():
-        return _builtin(project, connector, None, notify)
-    raise _unknown(project, name, role)
+    connector = _along(name, role)
+    if connector is None:
+        raise _unknown(project, name, role)
+    return _builtin(project, connector, None, notify)
+
+
+def unavailable(project: Project, name: str, role: Role) -> ConfigError | None:
+    """Why nothing is known by `name`; None if `resolve_plugin` has something to go by."""
+    if declared_name(project, name, role) is not None or _along(name, role) is not None:
+        return None
+    return _unknown(project, name, role)
 
 
 def declared_name(project: Project, name: str, role: Role) -> str | None:
@@ -131,6 +138,12 @@ def requirements_of(project: Project, entry: PluginEntry) -> Requirements:
         # The lock file is committed: it names requirements as written, where a template may stand for a token.
         declared=Locked(pip=written.pip, overrides=written.overrides, python=written.python),
     )
+
+
+def _along(name: str, role: Role) -> Connector | None:
+    """The connector that comes along by that name and is there."""
+    connector = CONNECTORS.get(connector_name(name, role)) if role != "mapper" else None
+    return connector if connector is not None and connector.exists() else None
 
 
 def _declared(project: Project, name: str, role: Role, notify: Notify | None) -> Plugin:

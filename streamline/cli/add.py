@@ -1,0 +1,163 @@
+"""`streamline add`: adds a source, a destination or a block to a pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamline.project.connectors import Role
+    from streamline.project.project import Project
+
+Side = Literal["source", "destination", "mapper"]
+
+# The sides of a pipeline are blocks too: which type, and which role their plugin has.
+_SIDES: dict[str, tuple[Side, str, Role]] = {
+    "source": ("source", "data_loader", "tap"),
+    "destination": ("destination", "data_exporter", "target"),
+    "mapper": ("mapper", "transformer", "mapper"),
+}
+_DEFAULT_SYSTEMS = {"source": "sqlite", "destination": "duckdb"}
+KINDS = [*_SIDES, "data_loader", "transformer", "data_exporter", "sensor", "custom", "callback", "conditional"]
+
+
+@click.command("add")
+@click.argument("kind", metavar="KIND", type=click.Choice(KINDS))
+@click.argument("name")
+@click.option("--pipeline", "-p", metavar="PIPELINE", help="Where to; may be left out if there is only one.")
+@click.option("--language", metavar="LANG", help="yaml, python, sql or r; by default what is usual for KIND.")
+@click.option("--system", metavar="SYSTEM", help="Read from or write to this system, such as sqlite or postgresql.")
+@click.option("--plugin", metavar="PLUGIN", help="Use this plugin of streamline.yaml.")
+@click.option(
+    "--template",
+    type=click.Choice(["basic", "streams"]),
+    default="basic",
+    show_default=True,
+    help="`streams` adds settings for a stream, as an example.",
+)
+@click.option("--stream", "streams", metavar="STREAM", multiple=True, help="Write settings for this stream.")
+@click.option(
+    "--upstream", metavar="BLOCK", multiple=True, help="A block before it; by default where it naturally goes."
+)
+@click.option("--downstream", metavar="BLOCK", multiple=True, help="A block after it.")
+@pass_app
+def command(
+    app: App,
+    kind: str,
+    name: str,
+    pipeline: str | None,
+    language: str | None,
+    system: str | None,
+    plugin: str | None,
+    template: str,
+    streams: tuple[str, ...],
+    upstream: tuple[str, ...],
+    downstream: tuple[str, ...],
+) -> None:
+    """Add a block called NAME to a pipeline: its file, and its entry in metadata.yaml.
+
+    KIND is source, destination, mapper, data_loader, transformer, data_exporter, sensor, custom, callback or
+    conditional. Nothing is overwritten.
+    """
+    from streamline.pipeline.edit import NewBlock, add_block
+    from streamline.pipeline.model import SUFFIXES, load_pipeline
+    from streamline.pipeline.templates import code_block, connector_block
+    from streamline.project.nearest import suggestion
+
+    project = app.project
+    pipeline = pipeline or _only_pipeline(project)
+    language = language.lower() if language else "yaml" if kind in _SIDES else "python"
+    if language not in SUFFIXES:
+        raise ConfigError(f"unknown language '{language}'", hint=suggestion(language, SUFFIXES, what="languages"))
+    if kind == "transformer" and (plugin is not None or language == "yaml"):
+        kind, language = "mapper", "yaml"
+    if kind not in _SIDES and (system or plugin or streams or template != "basic"):
+        raise ConfigError(
+            f"--system, --plugin, --stream and --template are for {', '.join(_SIDES)}, not for {kind}",
+            hint=f"`streamline add source {name} …` reads with a tap",
+        )
+    connector = None
+    if kind in _SIDES:
+        side, block_type, role = _SIDES[kind]
+        used, connector = _connector(project, side, role, system, plugin)
+        text = connector_block(side, used, connector, language, streams, with_streams=template == "streams")
+    else:
+        block_type = kind
+        text = code_block(kind, language, load_pipeline(project, pipeline).type)
+    added = add_block(
+        project,
+        pipeline,
+        NewBlock(
+            uuid=name,
+            type=block_type,
+            language=language,
+            text=text,
+            upstream=upstream or ([] if downstream and block_type == "data_loader" else None),
+            downstream=downstream,
+        ),
+    )
+    click.echo(f"Made {project.shown(added.file)}")
+    click.echo(f"Added to {pipeline}: {_edges(added.upstream, name, added.downstream)}")
+    if connector is not None:
+        _say_if_unknown(project, *_SIDES[kind][2:], used)
+
+
+def _only_pipeline(project: Project) -> str:
+    names = project.pipelines()
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise ConfigError("the project has no pipeline yet", hint="streamline create NAME --type integration")
+    raise ConfigError("the project has several pipelines", hint=f"say --pipeline with one of: {', '.join(names)}")
+
+
+def _connector(project: Project, side: Side, role: Role, system: str | None, plugin: str | None) -> tuple[str, str]:
+    """What the block says, and the connector's full name.
+
+    Raises:
+        ConfigError: both were given, or the plugin is not declared, or it cannot be guessed.
+    """
+    from streamline.project.connectors import connector_name
+    from streamline.project.nearest import suggestion
+
+    if system is not None and plugin is not None:
+        raise ConfigError("--system and --plugin mean the same", hint="say one of them")
+    if plugin is not None:
+        if plugin not in project.plugins:
+            raise ConfigError(
+                f"the plugin '{plugin}' is not declared",
+                where=project.yaml.shown,
+                hint=f"{suggestion(plugin, project.plugins, what='declared')}; "
+                f"`streamline plugin add {plugin} --pip REQUIREMENT` declares it",
+            )
+        return plugin, plugin
+    if system is not None:
+        return system, connector_name(system, role)
+    declared = [one for one in project.plugins if one.startswith(f"{role}-")]
+    if role == "mapper":
+        declared = [one for one in project.plugins if not one.startswith(("tap-", "target-"))]
+    if len(declared) == 1:
+        return declared[0], declared[0]
+    if side not in _DEFAULT_SYSTEMS or declared:
+        raise ConfigError(
+            f"which {role} is it?", hint=f"say --plugin with one of: {', '.join(declared) or 'none is declared yet'}"
+        )
+    return _DEFAULT_SYSTEMS[side], connector_name(_DEFAULT_SYSTEMS[side], role)
+
+
+def _edges(upstream: list[str], name: str, downstream: list[str]) -> str:
+    parts = [", ".join(upstream), name, ", ".join(downstream)]
+    return " → ".join(part for part in parts if part)
+
+
+def _say_if_unknown(project: Project, role: Role, name: str) -> None:
+    """A hint, not an error: the plugin may well be declared afterwards."""
+    from streamline.project.plugins import unavailable
+
+    error = unavailable(project, name, role)
+    if error is not None:
+        click.echo(f"Note: {error.message}\n  {error.hint}", err=True)

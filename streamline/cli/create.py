@@ -1,0 +1,32 @@
+"""`streamline create`: makes a pipeline."""
+
+from __future__ import annotations
+
+import click
+
+from streamline.cli.app import App, pass_app
+
+
+@click.command("create")
+@click.argument("pipeline")
+@click.option(
+    "--type",
+    "pipeline_type",
+    metavar="TYPE",
+    default="python",
+    show_default=True,
+    help="python (also: standard, batch), integration, streaming or dbt.",
+)
+@click.option("--description", metavar="TEXT", help="What it is for.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A word to find it by; may be given several times.")
+@pass_app
+def command(app: App, pipeline: str, pipeline_type: str, description: str | None, tags: tuple[str, ...]) -> None:
+    """Make the pipeline PIPELINE, without blocks yet."""
+    from streamline.pipeline.edit import create_pipeline
+
+    folder = create_pipeline(app.project, pipeline, pipeline_type, description=description, tags=tags)
+    click.echo(f"Made {app.project.shown(folder / 'metadata.yaml')}")
+    if pipeline_type == "integration":
+        click.echo(f"Next: streamline add source NAME --pipeline {pipeline}")
+    else:
+        click.echo(f"Next: streamline add data_loader NAME --pipeline {pipeline}")

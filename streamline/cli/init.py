@@ -1,0 +1,25 @@
+"""`streamline init`: makes a project that runs at once."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+
+@click.command("init")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def command(folder: Path) -> None:
+    """Make a project in DIR, with a small example pipeline that runs at once. Nothing is overwritten."""
+    from streamline.project.starter_project import PIPELINE, make_project
+
+    files = make_project(folder)
+    click.echo(f"Made a project in {folder}:")
+    for path in files:
+        if path.name not in ("__init__.py", "requirements.txt"):
+            click.echo(f"  {path}")
+    click.echo("Next:")
+    if folder.absolute() != Path.cwd():
+        click.echo(f"  cd {shlex.quote(str(folder))}")
+    click.echo(f"  streamline run {PIPELINE}")

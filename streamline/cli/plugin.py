@@ -1,0 +1,253 @@
+"""`streamline plugin`: the taps, targets and mappers of a project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.cli.output import json_option, print_json, print_table
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamline.project.connectors import Role
+    from streamline.project.project import Project
+
+
+@click.group("plugin")
+def command() -> None:
+    """Look after the taps and targets of a project."""
+
+
+@command.command("list")
+@json_option
+@pass_app
+def list_(app: App, as_json: bool) -> None:
+    """List the plugins that streamline.yaml declares, and the connectors that come along."""
+    rows = [*_declared(app.project), *_builtin(app.project)]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["NAME", "KIND", "WHAT", "INSTALLED", "VERSION"],
+        [[row["name"], row["kind"], row["source"], row["installed"], row["version"]] for row in rows],
+    )
+
+
+@command.command("add")
+@click.argument("name")
+@click.option("--pip", "pip", metavar="REQUIREMENT", multiple=True, help="A package; may be given several times.")
+@click.option("--executable", metavar="PROGRAM", help="The program of the package, if it is not called NAME.")
+@click.option("--command", "command_line", metavar="COMMAND", help="A command in place of a package.")
+@click.option("--override", "overrides", metavar="REQUIREMENT", multiple=True, help="Beats what packages ask for.")
+@click.option("--python", metavar="PYTHON", help="The interpreter of its environment: a version or a path.")
+@click.option("--env", "env", metavar="NAME=VALUE", multiple=True, help="A variable that it gets.")
+@click.option("--pass-env", "pass_env", metavar="GLOB", multiple=True, help="Variables of the caller that it gets.")
+@click.option("--install/--no-install", default=True, help="Make its environment at once (default).")
+@pass_app
+def add(
+    app: App,
+    name: str,
+    pip: tuple[str, ...],
+    executable: str | None,
+    command_line: str | None,
+    overrides: tuple[str, ...],
+    python: str | None,
+    env: tuple[str, ...],
+    pass_env: tuple[str, ...],
+    install: bool,
+) -> None:
+    """Declare the plugin NAME in streamline.yaml. Without --pip and --command, NAME is the package."""
+    from streamline.project.entries import read_entry
+    from streamline.project.project import Project
+    from streamline.project.yamledit import put, replace_file
+    from streamline.project.yamlfile import load_yaml, read_text
+
+    project = app.project
+    if name in project.plugins:
+        raise ConfigError(
+            f"the plugin '{name}' is declared",
+            where=project.yaml.where(("plugins", name)),
+            hint="change its entry there; it is installed anew when it is used",
+        )
+    entry: dict[str, Any] = {}
+    if pip or not command_line:
+        requirements = list(pip) or [name]
+        entry["pip"] = requirements[0] if len(requirements) == 1 else requirements
+    if executable:
+        entry["executable"] = executable
+    if command_line:
+        import shlex
+
+        entry["command"] = shlex.split(command_line)
+    if overrides:
+        entry["overrides"] = list(overrides)
+    if python:
+        entry["python"] = python
+    if env:
+        entry["env"] = dict(_pair(one) for one in env)
+    if pass_env:
+        entry["pass_env"] = list(pass_env)
+    path = project.yaml.path
+    text = put(read_text(path), ("plugins", name), entry)
+    # Refused before anything is written.
+    read_entry(load_yaml(path, text=text, shown=project.yaml.shown), name, entry, rendered=False)
+    replace_file(path, text)
+    click.echo(f"Declared {name} in {project.yaml.shown}")
+    if install and "pip" in entry:
+        _install(Project.open(project.root), name, upgrade=False)
+
+
+@command.command("install")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--upgrade", is_flag=True, help="Take the newest versions that fit, not those of streamline.lock.yaml.")
+@pass_app
+def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
+    """Make the environments of plugins: of all that have one, without NAME."""
+    project = app.project
+    with_environment = [name for name, entry in project.plugins.items() if entry.pip]
+    for name in names:
+        if name not in project.plugins:
+            from streamline.project.nearest import suggestion
+
+            raise ConfigError(
+                f"the plugin '{name}' is not declared",
+                where=project.yaml.shown,
+                hint=suggestion(name, project.plugins, what="declared"),
+            )
+        if name not in with_environment:
+            click.echo(f"{name} has no environment: it runs {' '.join(project.plugins[name].command)}")
+    chosen = [name for name in with_environment if not names or name in names]
+    if not chosen and not names:
+        click.echo("No plugin needs an environment.")
+    failed: list[ConfigError] = []
+    for name in chosen:
+        try:
+            _install(project, name, upgrade=upgrade)
+        except ConfigError as error:
+            failed.append(error)
+            if error is not failed[0]:
+                click.echo(f"Error: {app.mask(str(error))}", err=True)
+    if failed:
+        raise failed[0]
+
+
+@command.command("test")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["tap", "target", "mapper"]), help="What it is, if its name does not say.")
+@json_option
+@pass_app
+def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
+    """Install the plugin NAME if need be, start it, and show what it can do."""
+    import anyio
+
+    from streamline.project.plugins import resolve_plugin
+    from streamline.singer.capabilities import library, probe
+
+    role = role or _role(name)
+    plugin = resolve_plugin(app.project, name, role, notify=_notify)
+
+    async def ask() -> Any:
+        return await probe(plugin, store=None, masker=app.project.secrets.masker)
+
+    found = anyio.run(ask)
+    if not found.known:
+        from streamline.errors import StreamlineError
+
+        raise StreamlineError(
+            f"{plugin.name} starts, and says nothing that a {role} would say to --help",
+            where=" ".join(plugin.argv),
+            hint="try the command by hand; a plugin that looks at no options may work all the same",
+        )
+    result = {
+        "name": plugin.name,
+        "role": role,
+        "kind": plugin.kind,
+        "command": plugin.argv,
+        "library": library(plugin, found),
+        "version": found.about.get("version"),
+        "catalog": list(found.catalog_flags),
+        "state": found.state,
+        "discover": found.discover,
+        "capabilities": sorted(found.names),
+        "settings": sorted(found.settings),
+    }
+    if as_json:
+        print_json(result)
+    else:
+        print_table(["WHAT", "FOUND"], list(result.items()))
+
+
+def _role(name: str) -> Role:
+    from streamline.project.connectors import Role
+
+    for role in get_args(Role):
+        if name.startswith(f"{role}-"):
+            found: Role = role
+            return found
+    raise ConfigError(f"is '{name}' a tap, a target or a mapper?", hint="say --role tap, target or mapper")
+
+
+def _install(project: Project, name: str, *, upgrade: bool) -> None:
+    from streamline.project.environments import ensure_environment
+    from streamline.project.plugins import requirements_of
+
+    entry = project.plugin(name)
+    environment = ensure_environment(project, requirements_of(project, entry), notify=_notify, upgrade=upgrade)
+    version = environment.packages.get(environment.main or "")
+    click.echo(f"{name} is installed{f': {environment.main} {version}' if version else ''}")
+
+
+def _notify(text: str) -> None:
+    click.echo(f"{text[0].upper()}{text[1:]} …", err=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--env takes NAME=VALUE, not '{text}'")
+    return name, value
+
+
+def _declared(project: Project) -> list[dict[str, Any]]:
+    from streamline.project.environments import requirement_name
+    from streamline.project.lockfile import read_lock
+
+    locked = read_lock(project.root)
+    rows = []
+    for name, entry in project.plugins.items():
+        record = project.work_dir / "venvs" / name / "bin" / "python"
+        packages = locked[name].packages if name in locked else {}
+        main = requirement_name(entry.pip[0]) if entry.pip else None
+        rows.append(
+            {
+                "name": name,
+                "kind": "pip" if entry.pip else "command" if entry.command or entry.executable else "builtin",
+                "source": ", ".join(entry.pip)
+                or " ".join(entry.command)
+                or entry.executable
+                or "comes with Streamline",
+                "installed": record.exists() if entry.pip else True,
+                "version": packages.get(main) if main is not None else None,
+            }
+        )
+    return rows
+
+
+def _builtin(project: Project) -> list[dict[str, Any]]:
+    from streamline import __version__
+    from streamline.project.connectors import CONNECTORS
+
+    return [
+        {
+            "name": connector.name,
+            "kind": "builtin",
+            "source": "comes with Streamline",
+            "installed": connector.importable_here()
+            or (project.work_dir / "venvs" / connector.name / "bin" / "python").exists(),
+            "version": __version__,
+        }
+        for connector in CONNECTORS.values()
+        if connector.exists() and connector.name not in project.plugins
+    ]

@@ -1,0 +1,204 @@
+"""Makes pipelines and adds blocks to them: the only code that writes metadata.yaml.
+
+What it does not change stays as people wrote it, unknown keys and comments included.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.errors import ConfigError, StreamlineError
+from streamline.pipeline.model import (
+    FOLDERS,
+    PIPELINE_TYPES,
+    SUFFIXES,
+    TYPE_NAMES,
+    Block,
+    PipelineModel,
+    load_pipeline,
+    pipeline_folder,
+)
+from streamline.project.nearest import suggestion
+from streamline.project.yamledit import append, put, replace_file
+from streamline.project.yamlfile import PathKey, read_text
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+
+
+class NewBlock(msgspec.Struct, kw_only=True, frozen=True):
+    """A block to add.
+
+    Args:
+        uuid: its name.
+        type: a key of `FOLDERS`.
+        language: a key of `SUFFIXES`.
+        text: its file's text.
+        upstream: blocks before it; None: where it naturally goes.
+        downstream: blocks after it; an edge that leads from one of `upstream` to one of these now goes through it.
+    """
+
+    uuid: str
+    type: str
+    language: str
+    text: str
+    upstream: Sequence[str] | None = None
+    downstream: Sequence[str] = ()
+
+
+class Added(msgspec.Struct, kw_only=True, frozen=True):
+    """What was added: the block's file, and between which blocks it stands."""
+
+    file: Path
+    upstream: list[str]
+    downstream: list[str]
+
+
+def create_pipeline(
+    project: Project, uuid: str, pipeline_type: str, *, description: str | None = None, tags: Sequence[str] = ()
+) -> Path:
+    """Make an empty pipeline: metadata.yaml, __init__.py and requirements.txt; returns its folder.
+
+    Raises:
+        ConfigError: the name or the type cannot be, or the pipeline exists.
+    """
+    if not _NAME.fullmatch(uuid):
+        cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", uuid).strip("_-")
+        raise ConfigError(
+            f"'{uuid}' cannot be a pipeline's name",
+            hint=f"use letters, digits, '_' and '-'{f', such as {cleaned}' if cleaned else ''}",
+        )
+    if pipeline_type not in TYPE_NAMES:
+        raise ConfigError(
+            f"unknown pipeline type '{pipeline_type}'", hint=suggestion(pipeline_type, PIPELINE_TYPES, what="types")
+        )
+    folder = pipeline_folder(project, uuid)
+    if (folder / "metadata.yaml").exists():
+        raise ConfigError(f"the pipeline '{uuid}' exists", where=project.shown(folder / "metadata.yaml"))
+    from datetime import UTC, datetime
+
+    entries: dict[str, Any] = {"name": uuid, "uuid": uuid, "type": TYPE_NAMES[pipeline_type]}
+    if description:
+        entries["description"] = description
+    if tags:
+        entries["tags"] = list(tags)
+    entries["created_at"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S+00:00")
+    entries["blocks"] = []
+    text = ""
+    for key, value in entries.items():
+        text = put(text, (key,), value)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("__init__.py", "requirements.txt"):
+        (folder / name).touch()
+    replace_file(folder / "metadata.yaml", text)
+    return folder
+
+
+def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
+    """Write a block's file and enter it in its pipeline's metadata.yaml. Either both are done or nothing is.
+
+    Raises:
+        ConfigError: the block or its file exists, a block named beside it does not, or the pipeline would be wrong.
+    """
+    model = load_pipeline(project, pipeline)
+    if not _NAME.fullmatch(new.uuid):
+        raise ConfigError(f"'{new.uuid}' cannot be a block's name", hint="use letters, digits, '_' and '-'")
+    for group in (model.blocks, model.callbacks, model.conditionals):
+        if new.uuid in group:
+            raise ConfigError(f"the block '{new.uuid}' exists", where=model.where(new.uuid), hint="choose another name")
+    file = project.root / FOLDERS[new.type] / f"{new.uuid}{SUFFIXES[new.language][0]}"
+    others = [
+        one for suffixes in SUFFIXES.values() for suffix in suffixes if (one := file.with_suffix(suffix)).exists()
+    ]
+    if others:
+        raise ConfigError(
+            "the file exists and is not overwritten",
+            where=project.shown(others[0]),
+            hint=f"choose another name; to use it, enter `uuid: {new.uuid}, type: {new.type}` in {model.yaml.shown}",
+        )
+    before = read_text(model.yaml.path)
+    text, added = _entered(model, before, new, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(new.text, encoding="utf-8")
+    replace_file(model.yaml.path, text)
+    try:
+        load_pipeline(project, pipeline)
+    except StreamlineError:
+        replace_file(model.yaml.path, before)
+        file.unlink()
+        raise
+    return added
+
+
+def _entered(model: PipelineModel, text: str, new: NewBlock, file: Path) -> tuple[str, Added]:
+    """The text of metadata.yaml with the new block in it."""
+    upstream = list(new.upstream) if new.upstream is not None else None
+    for name in (*(upstream or ()), *new.downstream):
+        model.block(name)
+    entry: dict[str, Any] = {"uuid": new.uuid, "type": new.type, "language": new.language}
+    if new.type in ("callback", "conditional"):
+        entry["upstream_blocks"] = upstream or []
+        added = Added(file=file, upstream=upstream or [], downstream=[])
+        return append(text, (f"{new.type}s",), entry), added
+    downstream = list(new.downstream)
+    if upstream is None:
+        upstream, downstream = _natural_place(model, new, downstream)
+    # Through the new block go the edges that led past it.
+    for parent in upstream:
+        children = _replaced(model.blocks[parent].downstream, downstream, new.uuid)
+        text = _put_edges(model, text, model.blocks[parent], "downstream_blocks", children)
+    for child in downstream:
+        parents = _replaced(model.blocks[child].upstream, upstream, new.uuid)
+        text = _put_edges(model, text, model.blocks[child], "upstream_blocks", parents)
+    entry |= {"upstream_blocks": upstream, "downstream_blocks": downstream}
+    return append(text, ("blocks",), entry), Added(file=file, upstream=upstream, downstream=downstream)
+
+
+def _natural_place(model: PipelineModel, new: NewBlock, downstream: list[str]) -> tuple[list[str], list[str]]:
+    """Where a block goes if nobody says: sources first, exporters last, a transformer before the exporters."""
+    blocks = model.blocks
+    if new.type in ("data_loader", "sensor"):
+        return [], downstream
+    open_ends = [uuid for uuid, block in blocks.items() if not block.downstream and block.type != "data_exporter"]
+    if open_ends or downstream:
+        return [uuid for uuid in open_ends if uuid not in downstream], downstream
+    exporters = [uuid for uuid, block in blocks.items() if block.type == "data_exporter"]
+    feeding = list(dict.fromkeys(parent for uuid in exporters for parent in blocks[uuid].upstream))
+    if new.type == "data_exporter":
+        return feeding, []
+    # Several paths that end in different places are the user's to sort out.
+    if all(blocks[uuid].upstream == feeding for uuid in exporters):
+        return feeding, exporters
+    raise ConfigError(
+        f"'{new.uuid}' could go to several places in '{model.uuid}'",
+        where=model.yaml.shown,
+        hint="say --upstream BLOCK, and --downstream BLOCK to put it between two",
+    )
+
+
+def _replaced(names: Sequence[str], replaced: Sequence[str], new: str) -> list[str]:
+    """`names` with `new` in the place of the first of `replaced`, the others of these left out."""
+    result: list[str] = []
+    for name in names:
+        if name not in replaced:
+            result.append(name)
+        elif new not in result:
+            result.append(new)
+    return result if new in result else [*result, new]
+
+
+def _put_edges(model: PipelineModel, text: str, block: Block, key: str, names: list[str]) -> str:
+    """Set a block's list of neighbours where it has one; where it has none, the new block's own list is enough."""
+    entries = model.yaml.mapping()["blocks"]
+    index = block.path[1]
+    if not isinstance(index, int) or entries[index].get(key) is None:
+        return text
+    path: tuple[PathKey, ...] = (*block.path, key)
+    return put(text, path, names)

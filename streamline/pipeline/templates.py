@@ -1,0 +1,269 @@
+"""The texts that new block files begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streamline.errors import ConfigError
+from streamline.project.nearest import suggestion
+
+# What a connector is told at least, by connector; others begin with an empty config.
+_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "tap-sqlite": {"path": "shop.db"},
+    "tap-files": {"path": "data/*.csv"},
+    "target-duckdb": {"path": "warehouse.duckdb"},
+    "target-files": {"path": "output", "format": "jsonl"},
+}
+_DATABASES = ("postgres", "mysql", "mssql", "oracledb", "redshift")
+_DATABASE_CONFIG: Mapping[str, Any] = {
+    "host": "{{ env_var('DB_HOST', 'localhost') }}",
+    "port": 5432,
+    "user": "reader",
+    "password": "{{ secret('db') }}",
+    "dbname": "shop",
+}
+_PORTS = {"mysql": 3306, "mssql": 1433, "oracledb": 1521, "redshift": 5439}
+
+_SOURCE_STREAM = """\
+  {stream}:  # a stream's name or id, or a pattern such as public-*
+    replication_method: INCREMENTAL  # FULL_TABLE | INCREMENTAL | LOG_BASED
+    bookmark_properties: [updated_at]
+    unique_constraints: [id]
+    # columns: [id, total, updated_at]  # or {{exclude: [note]}}
+    # run_in_parallel: true
+"""
+_DESTINATION_STREAM = """\
+  {stream}:  # only the streams listed are exported; "*" stands for the rest
+    destination_table: {table}
+    unique_constraints: [id]
+    unique_conflict_method: UPDATE  # UPDATE | IGNORE
+    # load_method: upsert  # append | upsert | replace
+"""
+
+_SOURCE_PYTHON = """\
+from streamline.decorators import (
+    data_integration_catalog,
+    data_integration_config,
+    data_integration_selected_streams,
+    data_integration_source,
+)
+
+
+@data_integration_source
+def source(*args, **kwargs) -> str:
+    return {name!r}
+
+
+@data_integration_config
+def config(*args, **kwargs) -> dict:
+    return {config!r}
+
+
+@data_integration_selected_streams(discover_streams=False)
+def selected_streams(*args, **kwargs) -> list[str]:
+    return {streams!r}  # empty: every stream that the catalog selects
+
+
+@data_integration_catalog(discover=False, select_all=True)
+def catalog(*args, **kwargs) -> dict | None:
+    return None  # nothing overridden
+"""
+_DESTINATION_PYTHON = """\
+from streamline.decorators import data_integration_config, data_integration_destination
+
+
+@data_integration_destination
+def destination(*args, **kwargs) -> str:
+    return {name!r}
+
+
+@data_integration_config
+def config(*args, **kwargs) -> dict:
+    return {config!r}
+"""
+
+_TRANSFORMER_IN_PIPE = '''\
+import pandas as pd
+
+from streamline.decorators import transformer
+
+
+@transformer
+def transform(rows: pd.DataFrame, *args, stream: str, **kwargs) -> pd.DataFrame:
+    """Called with one batch of one stream at a time; what is not returned is dropped."""
+    return rows
+'''
+_TRANSFORMER_OF_MESSAGES = '''\
+from streamline.decorators import transformer
+
+
+@transformer
+def transform(messages: list[dict], *args, **kwargs) -> list[dict]:
+    """Called with some messages at a time; what is not returned is dropped."""
+    return messages
+'''
+_TEST = """
+
+@test
+def test_output(output, *args) -> None:
+    assert output is not None, "The output is undefined"
+"""
+_PYTHON = {
+    "data_loader": """\
+import pandas as pd
+
+from streamline.decorators import data_loader, test
+
+
+@data_loader
+def load_data(*args, **kwargs):
+    return pd.DataFrame({"id": [1, 2, 3]})
+"""
+    + _TEST,
+    "transformer": """\
+from streamline.decorators import test, transformer
+
+
+@transformer
+def transform(data, *args, **kwargs):
+    return data
+"""
+    + _TEST,
+    "data_exporter": """\
+from streamline.decorators import data_exporter
+
+
+@data_exporter
+def export_data(data, *args, **kwargs) -> None:
+    print(data)
+""",
+    "sensor": '''\
+from streamline.decorators import sensor
+
+
+@sensor
+def check_condition(*args, **kwargs) -> bool:
+    """Asked again and again until it says True."""
+    return True
+''',
+    "custom": """\
+from streamline.decorators import custom, test
+
+
+@custom
+def run(*args, **kwargs):
+    return {}
+"""
+    + _TEST,
+    "callback": """\
+from streamline.decorators import callback
+
+
+@callback("success")
+def on_success(parent_output=None, *args, **kwargs) -> None:
+    print(kwargs["parent_block_uuid"], "succeeded")
+
+
+@callback("failure")
+def on_failure(parent_output=None, *args, **kwargs) -> None:
+    print(kwargs["parent_block_uuid"], "failed:", kwargs["__error"])
+""",
+    "conditional": """\
+from streamline.decorators import condition
+
+
+@condition
+def evaluate_condition(*args, **kwargs) -> bool:
+    return True
+""",
+}
+_SQL = "select 1 as id\n"
+_R = {
+    "data_loader": "load_data <- function() {\n  data.frame(id = 1:3)\n}\n",
+    "transformer": "transform <- function(df_1, ...) {\n  df_1\n}\n",
+    "data_exporter": "export_data <- function(df_1, ...) {\n  print(df_1)\n}\n",
+}
+
+
+def connector_block(
+    role: str, name: str, connector: str, language: str, streams: Sequence[str], *, with_streams: bool
+) -> str:
+    """A source, destination or mapper block.
+
+    Args:
+        role: `source`, `destination` or `mapper`.
+        name: what the block calls the plugin.
+        connector: the connector's full name, which tells the config that it needs.
+        language: `yaml` or `python`.
+        streams: streams to name in it.
+        with_streams: name one as an example where there are none.
+
+    Raises:
+        ConfigError: there is no template in that language.
+    """
+    config = dict(_CONFIGS.get(connector) or _database_config(connector))
+    if language == "python" and role in ("source", "destination"):
+        template = _SOURCE_PYTHON if role == "source" else _DESTINATION_PYTHON
+        return template.format(name=name, config=_without_templates(config), streams=list(streams))
+    if language != "yaml":
+        raise ConfigError(f"a {role} cannot be written in {language}", hint="use --language yaml")
+    from streamline.project.yamledit import put
+
+    text = put("", (role,), name)
+    text += put("", ("config",), {}).replace("{}", "{}  # what the connector needs") if not config else "config:\n"
+    for key, value in config.items():
+        is_template = isinstance(value, str) and "{{" in value
+        text += f'  {key}: "{value}"\n' if is_template else "  " + put("", (key,), value)
+    if role == "mapper" or not (streams or with_streams):
+        return text
+    text += "streams:\n"
+    template = _SOURCE_STREAM if role == "source" else _DESTINATION_STREAM
+    for stream in streams or ["orders"]:
+        text += template.format(stream=_word(stream), table=_word(stream.rpartition("-")[2]))
+    if role == "destination":
+        text += "on_bad_record: pass  # pass | quarantine | fail\nschema_change: evolve  # evolve | freeze | pause\n"
+    return text
+
+
+def code_block(block_type: str, language: str, pipeline_type: str) -> str:
+    """A block with code of its own.
+
+    Raises:
+        ConfigError: there is no such block in that language.
+    """
+    if language == "python" and block_type == "transformer" and pipeline_type == "integration":
+        return _TRANSFORMER_IN_PIPE
+    if language == "python" and block_type == "transformer" and pipeline_type == "streaming":
+        return _TRANSFORMER_OF_MESSAGES
+    found = {
+        "python": _PYTHON.get(block_type),
+        "sql": _SQL if block_type in ("data_loader", "transformer", "data_exporter") else None,
+        "r": _R.get(block_type),
+    }
+    text = found.get(language)
+    if text is None:
+        languages = [one for one, template in found.items() if template is not None]
+        raise ConfigError(
+            f"there is no template of a {block_type} in {language}",
+            hint=f"use --language {' or '.join(languages)}" if languages else suggestion(block_type, _PYTHON),
+        )
+    return text
+
+
+def _database_config(connector: str) -> Mapping[str, Any]:
+    system = connector.partition("-")[2]
+    if system not in _DATABASES:
+        return {}
+    return {**_DATABASE_CONFIG, "port": _PORTS.get(system, 5432)}
+
+
+def _without_templates(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: "" if isinstance(value, str) and "{{" in value else value for key, value in config.items()}
+
+
+def _word(text: str) -> str:
+    """`text` as a YAML value."""
+    from streamline.project.yamledit import put
+
+    return put("", ("x",), text)[3:].rstrip("\n")

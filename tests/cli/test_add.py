@@ -1,0 +1,221 @@
+"""`streamline create` and `streamline add`: what they write, and what they refuse to."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from streamline.blocks.integration import load_destination, load_source
+from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.project.project import Project
+from streamline.project.render import Renderer
+from tests.cli.conftest import Shop
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Shop:
+    """A project without pipelines, with some plugins."""
+    (tmp_path / "streamline.yaml").write_text(
+        "plugins:\n  tap-shop: {command: [python, tap.py]}\n  mask: {command: [python, mask.py]}\n"
+        "  target-a: {command: [python, a.py]}\n  target-b: {command: [python, b.py]}\n"
+    )
+    return Shop(tmp_path)
+
+
+@pytest.fixture
+def pipe(empty: Shop) -> Shop:
+    """The same with an integration pipeline `p`."""
+    empty("create", "p", "--type", "integration")
+    return empty
+
+
+def model(shop: Shop, name: str = "p") -> PipelineModel:
+    return load_pipeline(Project.open(shop.root), name)
+
+
+def edges(shop: Shop) -> dict[str, list[str]]:
+    return model(shop).upstream()
+
+
+def metadata(shop: Shop) -> str:
+    return (shop.root / "pipelines/p/metadata.yaml").read_text()
+
+
+def test_create_makes_the_folder_of_a_pipeline(empty: Shop) -> None:
+    result = empty("create", "shop", "--type", "integration", "--description", "The: shop", "--tag", "a", "--tag", "b")
+    assert "streamline add source NAME --pipeline shop" in result.stdout
+    folder = empty.root / "pipelines/shop"
+    assert sorted(path.name for path in folder.iterdir()) == ["__init__.py", "metadata.yaml", "requirements.txt"]
+    made = model(empty, "shop")
+    assert (made.type, made.name, made.description, made.tags, made.blocks, made.warnings) == (
+        *("integration", "shop", "The: shop"),
+        ["a", "b"],
+        {},
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("p",), "the pipeline 'p' exists"),
+        (("my shop",), "such as my_shop"),
+        (("../x",), "cannot be a pipeline's name"),
+        (("x", "--type", "integratoin"), "'integration'"),
+    ],
+)
+def test_create_refuses(pipe: Shop, args: tuple[str, ...], says: str) -> None:
+    before = metadata(pipe)
+    assert says in pipe("create", *args, code=2).stderr
+    assert metadata(pipe) == before
+    assert [path.name for path in (pipe.root / "pipelines").iterdir()] == ["p"]
+
+
+def test_a_standard_pipeline_is_a_python_one(empty: Shop) -> None:
+    empty("create", "x", "--type", "standard")
+    assert model(empty, "x").type == "python"
+
+
+def test_a_pipeline_grows_in_any_order(pipe: Shop) -> None:
+    assert "load" in pipe("add", "source", "load", "-p", "p").stdout
+    assert "load → out" in pipe("add", "destination", "out", "-p", "p", "--plugin", "target-a").stdout
+    assert "load → fix → out" in pipe("add", "transformer", "fix", "-p", "p").stdout
+    assert "fix → mask → out" in pipe("add", "mapper", "mask", "-p", "p").stdout
+    assert "mask → out2" in pipe("add", "destination", "out2", "--plugin", "target-b").stdout
+    assert edges(pipe) == {"load": [], "out": ["mask"], "fix": ["load"], "mask": ["fix"], "out2": ["mask"]}
+    loaded = yaml.safe_load(metadata(pipe))
+    for block in loaded["blocks"]:
+        assert set(block) == {"uuid", "type", "language", "upstream_blocks", "downstream_blocks"}
+
+
+def test_blocks_go_where_they_are_told(pipe: Shop) -> None:
+    for name in ("a", "b"):
+        pipe("add", "source", name)
+    pipe("add", "destination", "out", "--plugin", "target-a")
+    assert edges(pipe)["out"] == ["a", "b"]
+    pipe("add", "transformer", "fix", "--upstream", "a", "--downstream", "out")
+    assert edges(pipe) == {"a": [], "b": [], "out": ["fix", "b"], "fix": ["a"]}
+    assert "no block 'x'" in pipe("add", "custom", "c", "--upstream", "x", code=2).stderr
+
+
+def test_where_it_could_go_to_several_places_it_asks(pipe: Shop) -> None:
+    pipe("add", "source", "a")
+    pipe("add", "destination", "outa", "--plugin", "target-a")
+    pipe("add", "source", "b")
+    pipe("add", "destination", "outb", "--plugin", "target-b")
+    assert edges(pipe) == {"a": [], "outa": ["a"], "b": [], "outb": ["b"]}
+    assert "--upstream BLOCK" in pipe("add", "transformer", "fix", code=2).stderr
+    assert not (pipe.root / "transformers/fix.py").exists()
+
+
+def test_what_people_wrote_stays(pipe: Shop) -> None:
+    (pipe.root / "data_loaders").mkdir()
+    (pipe.root / "data_loaders/load.yaml").write_text("source: tap-shop\n")
+    text = (
+        "# ours\ntype: integration\nowner: me   # not you\nblocks:\n"
+        "# the source\n- uuid: load\n  type: data_loader\n  color: blue\n  downstream_blocks: []  # none yet\n"
+        "\nvariables: {a: 1}\n"
+    )
+    (pipe.root / "pipelines/p/metadata.yaml").write_text(text)
+    pipe("add", "destination", "out", "--plugin", "target-a")
+    new = "- uuid: out\n  type: data_exporter\n  language: yaml\n  upstream_blocks: [load]\n  downstream_blocks: []\n"
+    assert metadata(pipe) == text.replace("blocks: []  #", "blocks: [out]  #").replace("\n\nvar", f"\n{new}\nvar")
+
+
+@pytest.mark.parametrize("template", ["basic", "streams"])
+def test_the_templates_of_a_source_and_a_destination_are_valid(pipe: Shop, template: str) -> None:
+    pipe("add", "source", "load", "--template", template)
+    pipe("add", "destination", "out", "--system", "duckdb", "--template", template)
+    project, made = Project.open(pipe.root), model(pipe)
+    source = load_source(made.blocks["load"], Renderer(project))
+    destination = load_destination(made.blocks["out"], Renderer(project))
+    assert (source.source, destination.destination) == ("tap-shop", "duckdb")
+    assert destination.config == {"path": "warehouse.duckdb"}
+    text = (pipe.root / "data_loaders/load.yaml").read_text()
+    assert ("streams:" in text) == (template == "streams")
+
+
+def test_streams_are_written_as_named(pipe: Shop) -> None:
+    pipe("add", "source", "load", "--stream", "public-orders", "--stream", "on", "--stream", "a: b")
+    streams = yaml.safe_load((pipe.root / "data_loaders/load.yaml").read_text())["streams"]
+    assert list(streams) == ["public-orders", "on", "a: b"]
+    pipe("add", "destination", "out", "--plugin", "target-a", "--stream", "public-orders")
+    streams = yaml.safe_load((pipe.root / "data_exporters/out.yaml").read_text())["streams"]
+    assert streams["public-orders"]["destination_table"] == "orders"
+
+
+def test_systems_without_a_connector_are_written_with_a_note(pipe: Shop) -> None:
+    result = pipe("add", "source", "load", "--system", "mariadb")
+    assert "tap-mysql" in result.stderr
+    written = yaml.safe_load((pipe.root / "data_loaders/load.yaml").read_text())
+    assert written["source"] == "mariadb"
+    assert written["config"]["port"] == 3306
+    assert written["config"]["password"] == "{{ secret('db') }}"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("source", "load", "--plugin", "tap-shp"), "'tap-shop'"),
+        (("source", "load", "--plugin", "tap-shop", "--system", "sqlite"), "mean the same"),
+        (("destination", "out"), "target-a, target-b"),
+        (("source", "load", "--language", "sql"), "cannot be written in sql"),
+        (("source", "load", "--language", "cobol"), "unknown language"),
+        (("transformer", "t", "--stream", "x"), "not for transformer"),
+        (("sensor", "t", "--language", "r"), "no template of a sensor in r"),
+        (("source", "../x"), "cannot be a block's name"),
+        (("sourc", "x"), "source"),
+        (("source", "x", "-p", "pp"), "no pipeline 'pp'"),
+    ],
+)
+def test_add_refuses_and_writes_nothing(pipe: Shop, args: tuple[str, ...], says: str) -> None:
+    before = metadata(pipe)
+    assert says in pipe("add", *args, code=2).stderr
+    assert metadata(pipe) == before
+    assert not list(pipe.root.rglob("*.py")) or [path.name for path in pipe.root.rglob("*.py")] == ["__init__.py"]
+
+
+def test_nothing_is_overwritten(pipe: Shop) -> None:
+    pipe("add", "source", "load")
+    (pipe.root / "data_loaders/load.yaml").write_text("mine")
+    assert "exists" in pipe("add", "source", "load", code=2).stderr
+    (pipe.root / "transformers").mkdir()
+    (pipe.root / "transformers/fix.sql").write_text("mine")
+    assert "is not overwritten" in pipe("add", "transformer", "fix", code=2).stderr
+    assert (pipe.root / "data_loaders/load.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("pipeline_type", ["python", "integration", "streaming"])
+@pytest.mark.parametrize("kind", ["data_loader", "transformer", "data_exporter", "sensor", "custom"])
+def test_python_blocks_compile(empty: Shop, kind: str, pipeline_type: str) -> None:
+    empty("create", "p", "--type", pipeline_type)
+    empty("add", kind, "x")
+    file = model(empty).blocks["x"].file
+    assert file is not None
+    functions = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert any(getattr(one, "id", "") == kind for function in functions for one in function.decorator_list)
+
+
+@pytest.mark.parametrize(("kind", "language"), [("data_loader", "sql"), ("transformer", "r"), ("source", "python")])
+def test_other_languages(pipe: Shop, kind: str, language: str) -> None:
+    pipe("add", kind, "x", "--language", language)
+    assert model(pipe).blocks["x"].language == language
+
+
+def test_callbacks_and_conditionals_have_lists_of_their_own(pipe: Shop) -> None:
+    pipe("add", "source", "load")
+    pipe("add", "callback", "say", "--upstream", "load")
+    pipe("add", "conditional", "only_if", "--upstream", "load")
+    made = model(pipe)
+    assert list(made.blocks) == ["load"]
+    assert made.callbacks["say"].upstream == ["load"]
+    assert made.conditionals["only_if"].upstream == ["load"]
+
+
+def test_the_pipeline_may_be_left_out_if_there_is_only_one(pipe: Shop) -> None:
+    pipe("add", "source", "load")
+    pipe("create", "q")
+    assert "--pipeline with one of: p, q" in pipe("add", "source", "other", code=2).stderr

@@ -1,0 +1,79 @@
+"""`streamline init`: a project that runs at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from streamline.cli.main import main
+from streamline.pipeline.model import load_pipeline
+from streamline.project.project import Project
+
+
+def init(folder: Path, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["init", str(folder)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_the_project_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "my shop"
+    out = init(folder)
+    project = Project.open(folder)
+    assert project.name == "my_shop"
+    assert project.warnings == []
+    model = load_pipeline(project, "example")
+    assert model.order() == ["read_orders", "add_total", "write_orders"]
+    assert "streamline run example" in out
+    assert f"cd '{folder}'" in out
+    assert "/.streamline/" in (folder / ".gitignore").read_text()
+    for name in ("__init__.py", "requirements.txt"):
+        assert (folder / "pipelines/example" / name).exists()
+
+
+def test_it_stands_beside_other_files(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / ".gitignore").write_text("*.log\n__pycache__/")
+    init(tmp_path)
+    lines = (tmp_path / ".gitignore").read_text().splitlines()
+    assert lines[:2] == ["*.log", "__pycache__/"]
+    assert "/.streamline/" in lines
+    assert lines.count("__pycache__/") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [("streamline.yaml", "is a project already"), ("data/orders.csv", "is not overwritten"), ("", "is a file")],
+)
+def test_nothing_is_overwritten(tmp_path: Path, file: str, says: str) -> None:
+    folder = tmp_path / "shop"
+    taken = folder / file if file else folder
+    taken.parent.mkdir(parents=True, exist_ok=True)
+    taken.write_text("name: mine\n")
+    assert says in init(folder, code=2)
+    assert taken.read_text() == "name: mine\n"
+    if file:
+        assert [path for path in folder.rglob("*") if path.is_file()] == [taken]
+
+
+def test_it_runs_at_once(tmp_path: Path) -> None:
+    from streamline.project.connectors import CONNECTORS
+
+    if not all(CONNECTORS[name].exists() for name in ("tap-files", "target-files")):
+        pytest.skip("the connectors for files are not in this checkout")
+    init(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "streamline", "run", "example"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = "".join(path.read_text() for path in sorted((tmp_path / "output").rglob("*.jsonl")))
+    assert written.count("\n") == 5
+    assert '"total"' in written

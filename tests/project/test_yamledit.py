@@ -1,0 +1,93 @@
+"""Changing YAML that people wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamline.project.yamledit import append, put
+
+TEXT = """\
+# the shop
+name: shop   # its name
+blocks:
+- uuid: a   # first
+  type: data_loader
+  downstream_blocks: []
+
+# between
+- uuid: b
+  upstream_blocks:   # in order
+  - a
+  configuration: {x: 1}
+# after
+variables:
+  x: 1
+"""
+
+
+def test_append_to_a_list_of_blocks() -> None:
+    item = {"uuid": "c", "type": "transformer", "upstream_blocks": ["b"]}
+    assert append(TEXT, ("blocks",), item) == TEXT.replace(
+        "  configuration: {x: 1}\n",
+        "  configuration: {x: 1}\n- uuid: c\n  type: transformer\n  upstream_blocks: [b]\n",
+    )
+
+
+def test_put_a_list() -> None:
+    assert put(TEXT, ("blocks", 0, "downstream_blocks"), ["b", "c"]) == TEXT.replace(
+        "downstream_blocks: []", "downstream_blocks: [b, c]"
+    )
+    changed = put(TEXT, ("blocks", 1, "upstream_blocks"), ["a", "c"])
+    assert "  upstream_blocks: [a, c]\n  configuration" in changed
+    assert "# after\n" in changed
+
+
+def test_put_what_is_not_there() -> None:
+    assert put(TEXT, ("variables", "y"), "2") == TEXT + "  y: '2'\n"
+    assert put(TEXT, ("tags",), ["t"]) == TEXT + "tags: [t]\n"
+    assert put("", ("plugins", "tap-a"), {"pip": "x==1"}) == "plugins:\n  tap-a: {pip: x==1}\n"
+    assert put("plugins: {a: {b: c}}\n", ("plugins", "d"), {"e": 1}) == "plugins: {a: {b: c}, d: {e: 1}}\n"
+    assert put("plugins:\nname: x\n", ("plugins", "d"), {"e": 1}) == "plugins:\n  d: {e: 1}\nname: x\n"
+
+
+@pytest.mark.parametrize("empty", ["blocks: []\n", "blocks:\n", "blocks: null\n", "", "# only words\n"])
+def test_the_first_of_a_list(empty: str) -> None:
+    changed = append(empty, ("blocks",), {"uuid": "a", "upstream_blocks": []})
+    assert changed.endswith("blocks:\n  - uuid: a\n    upstream_blocks: []\n")
+    assert changed.startswith("# only words\n" if "#" in empty else "blocks:")
+
+
+def test_flow_lists_and_missing_newlines() -> None:
+    assert append("a: [1, 2]", ("a",), 3) == "a: [1, 2, 3]"
+    assert append("a:\n- 1", ("a",), 2) == "a:\n- 1\n- 2\n"
+    assert append("a:\n  - |\n    text\nb: 1\n", ("a",), 2) == "a:\n  - |\n    text\n  - 2\nb: 1\n"
+
+
+def test_templates_survive() -> None:
+    assert put("a: {{ env_var('X') }}\nb: 1\n", ("b",), 2) == "a: '{{ env_var(''X'') }}'\nb: 2\n"
+
+
+def test_umlauts_do_not_move_anything() -> None:
+    assert put("a: äöü€😀\nb: [x]\n", ("b",), ["ß"]) == "a: äöü€😀\nb: [ß]\n"
+
+
+keys = st.sampled_from(["a", "b", "c"])
+values: st.SearchStrategy[Any] = st.recursive(
+    st.integers(0, 9) | st.sampled_from(["x", "y z", "#", "a: b", "", "on", "1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(keys, values), st.sampled_from([None, True, False]), keys, values)
+def test_the_result_always_says_what_it_should(data: dict[str, Any], flow: bool | None, key: str, value: Any) -> None:
+    text = yaml.safe_dump(data, default_flow_style=flow, sort_keys=False)
+    assert yaml.safe_load(put(text, (key,), value)) == {**data, key: value}
+    data[key] = data[key] if isinstance(data.get(key), list) else []
+    text = yaml.safe_dump(data, default_flow_style=flow, sort_keys=False)
+    assert yaml.safe_load(append(text, (key,), value)) == {**data, key: [*data[key], value]}
