@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.flow import exactjson
-from streamline.flow.arrow_types import is_json, is_text, json_field
+from streamline.flow.arrow_types import NAN_MARK, is_json, is_text, json_field
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,6 +96,8 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
             values: list[Any] | None = msgspec.json.decode(joined, type=list[value_type(field)])  # type: ignore[misc]
         except (msgspec.MsgspecError, ValueError):
             values = _coerced(field, joined)
+            if values is not None and any(value != value for value in values):
+                field = field.with_metadata(NAN_MARK)
         built = None if values is None else column(field, values)
         if built is not None:
             return built

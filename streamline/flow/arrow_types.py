@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 JSON_MARK = {b"streamline.json": b"1"}
 TEXT_MARK = {b"streamline.text": b"1"}
+NAN_MARK = {b"streamline.nan": b"1"}
 _INT64_MAX = 2**63 - 1
 _UINT64_MAX = 2**64 - 1
 
@@ -65,6 +66,11 @@ def is_json(field: pa.Field) -> bool:
 def is_text(field: pa.Field) -> bool:
     """Whether the numbers of this field are written as JSON strings."""
     return bool(field.metadata and b"streamline.text" in field.metadata)
+
+
+def holds_nan(field: pa.Field) -> bool:
+    """Whether the source sent NaN in this column of the batch."""
+    return bool(field.metadata and b"streamline.nan" in field.metadata)
 
 
 def _arrow_type(prop: Mapping[str, Any]) -> pa.DataType | None:
@@ -175,4 +181,13 @@ def _property(kind: pa.DataType) -> JSONObject:
     return {"type": "string"}  # strings, binary (base64), durations (ISO 8601), null
 
 
-__all__ = ["arrow_field", "arrow_schema", "is_json", "is_text", "json_field", "json_schema_of", "property_of"]
+__all__ = [
+    "arrow_field",
+    "arrow_schema",
+    "holds_nan",
+    "is_json",
+    "is_text",
+    "json_field",
+    "json_schema_of",
+    "property_of",
+]

@@ -92,11 +92,6 @@ def dump_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return lines
 
 
-def dump_lines_slowly(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """As `dump_lines`, for rows with dates without an offset (taken as UTC) or other types that need care."""
-    return b"".join([dumps(row) + b"\n" for row in rows])
-
-
 def _dump_each(rows: Iterable[Mapping[str, Any]]) -> bytes:
     lines = []
     for row in rows:

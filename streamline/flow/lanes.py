@@ -278,12 +278,11 @@ def raw_to_arrow(
     return ArrowReader(schema).read(batch, refuse)
 
 
-def rows_to_raw(batch: RowBatch, *, carefully: bool = False) -> RawBatch:
+def rows_to_raw(batch: RowBatch) -> RawBatch:
     """RECORD lines of rows.
 
     Args:
-        batch: rows of JSON values, `Decimal`s, dates, UUIDs, NumPy scalars.
-        carefully: there may be datetimes without an offset, to be taken as UTC; slower.
+        batch: rows of JSON values, `Decimal`s, dates, UUIDs, NumPy scalars. Datetimes should have an offset.
 
     Raises:
         StreamlineError: a row holds a value that JSON has no word for.
@@ -291,7 +290,7 @@ def rows_to_raw(batch: RowBatch, *, carefully: bool = False) -> RawBatch:
     if not batch.rows:
         return RawBatch(batch.stream, [], 0, 0)
     try:
-        lines = exactjson.dump_lines_slowly(batch.rows) if carefully else exactjson.dump_lines(batch.rows)
+        lines = exactjson.dump_lines(batch.rows)
     except TypeError as error:
         raise StreamlineError(str(error), where=f"stream {batch.stream}") from None
     head, tail = envelope_of(batch.stream, batch.version, batch.time_extracted)
@@ -306,8 +305,8 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
 
     Args:
         batch: a table of any types.
-        like: fields that say, by their names, how columns are written (see `arrow_columns.text_column`);
-            the table's own by default.
+        like: fields that say, by their names, how columns are written (see `arrow_columns.text_column`); timestamps
+            without a zone in a column that is not among them are UTC. By default the table's own fields.
 
     Raises:
         StreamlineError: a column of a type that JSON has no word for.
@@ -333,7 +332,8 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
         if isinstance(array, pa.ChunkedArray):
             array = pa.concat_arrays(array.chunks)
         try:
-            text = text_column(marks.get(field.name, field), array)
+            mark = field if like is None else marks.get(field.name) or pa.field(field.name, pa.null())
+            text = text_column(mark, array)
         except TypeError as error:
             raise StreamlineError(f"column {field.name}: {error}", where=f"stream {batch.stream}") from None
         parts += [pa.scalar(pending + exactjson.dumps(field.name) + b":", pa.string()), pc.fill_null(text, "null")]

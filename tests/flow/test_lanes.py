@@ -79,7 +79,10 @@ def test_a_table_keeps_every_value_that_no_type_was_declared_for(rows: list[JSON
     lines = lanes.rows_to_raw(RowBatch("orders", rows))
     tables = lanes.raw_to_arrow(lines, {}, lambda text, _: refused.append(text))
     again = [row for table in tables for batch in lanes.raw_to_rows(lanes.arrow_to_raw(table)) for row in batch.rows]
-    assert number_equal(again, [row for row in rows if row])
+    # Columns of a table have one order; the fields' order in a record means nothing.
+    assert number_equal(
+        [dict(sorted(row.items())) for row in again], [dict(sorted(row.items())) for row in rows if row]
+    )
     assert len(refused) == sum(not row for row in rows)
 
 
@@ -198,7 +201,7 @@ def test_python_values_that_users_return_are_written_as_json() -> None:
         "nan": math.nan,
         "tuple": (1, "x"),
     }
-    assert text_of(lanes.rows_to_raw(RowBatch("orders", [row]), carefully=True)).decode() == (
+    assert text_of(lanes.rows_to_raw(RowBatch("orders", [row]))).decode() == (
         record(
             '{"decimal":1.10,"uuid":"00000000-0000-0000-0000-000000000005","date":"2024-05-01",'
             '"aware":"2024-05-01T00:00:00+02:00","naive":"2024-05-01T00:00:00+00:00",'
@@ -287,7 +290,7 @@ def test_tables_of_any_arrow_types_can_be_written() -> None:
             "infinite": pa.array([-math.inf]),
         }
     )
-    written = text_of(lanes.arrow_to_raw(ArrowBatch("orders", table), pa.schema([])))
+    written = text_of(lanes.arrow_to_raw(ArrowBatch("orders", table)))
     assert written.decode() == (
         record(
             '{"small":1,"half":1.5,"category":"x","large":"\\"q\\"","berlin":"2024-05-01T12:00:00.000000000Z",'

@@ -1,0 +1,94 @@
+"""What block files put above their functions: each name marks a function (or class) with its kind.
+
+A marked function is still the function: files can import each other and tests can call it. All of these work
+bare (`@transformer`) and called (`@transformer()`); `callback` takes the statuses that it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, overload
+
+import msgspec
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+MARK = "__streamline_block__"
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a decorator noted: its name and what it was called with."""
+
+    kind: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+
+
+class Decorator(Protocol):
+    """A decorator with or without parentheses."""
+
+    @overload
+    def __call__(self, function: T, /) -> T: ...
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> Callable[[T], T]: ...
+
+
+def marks_of(value: Any) -> tuple[Mark, ...]:
+    """The marks that a function or class bears, the first applied first."""
+    # A subclass does not inherit its parent's marks.
+    found = vars(value).get(MARK, ()) if hasattr(value, "__dict__") else ()
+    return found if isinstance(found, tuple) else ()
+
+
+def _decorator(kind: str) -> Decorator:
+    def decorate(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and callable(args[0]):
+            return _mark(args[0], Mark(kind))
+        return lambda function: _mark(function, Mark(kind, args, kwargs))
+
+    decorate.__name__ = decorate.__qualname__ = kind
+    decorate.__doc__ = f"Marks a function or class as `{kind}`."
+    return decorate
+
+
+def _mark(function: T, mark: Mark) -> T:
+    setattr(function, MARK, (*marks_of(function), mark))
+    return function
+
+
+data_loader = _decorator("data_loader")
+transformer = _decorator("transformer")
+data_exporter = _decorator("data_exporter")
+sensor = _decorator("sensor")
+custom = _decorator("custom")
+test = _decorator("test")
+callback = _decorator("callback")
+condition = _decorator("condition")
+data_integration_source = _decorator("data_integration_source")
+data_integration_destination = _decorator("data_integration_destination")
+data_integration_config = _decorator("data_integration_config")
+data_integration_selected_streams = _decorator("data_integration_selected_streams")
+data_integration_catalog = _decorator("data_integration_catalog")
+streaming_source = _decorator("streaming_source")
+streaming_sink = _decorator("streaming_sink")
+
+NAMES: dict[str, Decorator] = {
+    "data_loader": data_loader,
+    "transformer": transformer,
+    "data_exporter": data_exporter,
+    "sensor": sensor,
+    "custom": custom,
+    "test": test,
+    "callback": callback,
+    "condition": condition,
+    "data_integration_source": data_integration_source,
+    "data_integration_destination": data_integration_destination,
+    "data_integration_config": data_integration_config,
+    "data_integration_selected_streams": data_integration_selected_streams,
+    "data_integration_catalog": data_integration_catalog,
+    "streaming_source": streaming_source,
+    "streaming_sink": streaming_sink,
+}
+"""Every decorator by name: what is injected into block files."""
+
+__all__ = [*NAMES, "MARK", "NAMES", "Mark", "marks_of"]
