@@ -90,7 +90,7 @@ def _write_and_watch(run: Running, source: Any, slot: str) -> list[int]:
     while time.monotonic() - started < BUSY_SECONDS:
         assert run.process.poll() is None, "the run ended while the log was being written"
         source.execute(
-            "insert into busy select n, 'more ' || n from generate_series(%s, %s) n", [number + 1, number + 900]
+            "insert into busy select n, 'more ' || n from generate_series(%s::bigint, %s) n", [number + 1, number + 900]
         )
         number += 900
         (position,) = source.execute(

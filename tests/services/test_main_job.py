@@ -38,7 +38,7 @@ def test_postgres_through_a_transformer_into_duckdb(
         )
         source.execute(
             "insert into sales select n, (n * 7919) %% 100000, 'shop ' || n %% 50, "
-            "'2024-01-01'::timestamptz + n * interval '1 second' from generate_series(1, %s) n",
+            "'2024-01-01'::timestamptz + n * interval '1 second' from generate_series(1, %s::bigint) n",
             [ROWS],
         )
         source.execute("create index on sales (sold_at)")
