@@ -211,6 +211,7 @@ class Project:
             "PYTHONPATH": str(REPOSITORY),
             # What ignores TERM is killed soon: tests have no time to be patient.
             "STREAMLINE_TERM_SECONDS": "0.5",
+            "STREAMLINE_INTERRUPT_SECONDS": "1",
         }
         for folder in ("home", "tmp"):
             (root / folder).mkdir(parents=True)
@@ -278,11 +279,16 @@ class Project:
     # Reading back.
 
     def rows(self, stream: str = "numbers", path: str = "out.db") -> list[dict[str, Any]]:
-        """The records of a stream in a keyed target, in the order of their keys."""
+        """The records of a stream in a keyed target, in the order of their keys; none if it has made no table yet."""
         if not (self.root / path).exists():
             return []
         with contextlib.closing(sqlite3.connect(self.root / path, timeout=30)) as db:
-            found = db.execute("SELECT key, line FROM rows WHERE stream = ?", (stream,)).fetchall()
+            try:
+                found = db.execute("SELECT key, line FROM rows WHERE stream = ?", (stream,)).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                return []
         found.sort(key=lambda row: json.loads(row[0]) if row[0].startswith("[") else [int(row[0][1:])])
         return [json.loads(line)["record"] for _, line in found]
 

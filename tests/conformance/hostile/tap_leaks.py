@@ -24,7 +24,7 @@ def main() -> None:
     tap.schema("numbers")
     tap.record("numbers", {"id": 1, "text": "one"})
     tap.state({"bookmarks": {"numbers": {"replication_key": "id", "replication_key_value": 1}}})
-    tap.raw("{'api_key': '" + tap.config["api_key"] + "'}\n")
+    tap.raw("config: {'api_key': '" + tap.config["api_key"] + "'}\n")
     tap.die("FATAL: could not log in as " + tap.config["password"] + " with token " + tap.config["auth"]["token"])
 
 

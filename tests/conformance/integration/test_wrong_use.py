@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.integration.common import INCREMENTAL
+from tests.conformance.integration.common import INCREMENTAL, rows_tap
 from tests.conftest import MakeProject
 from tests.support.project import tap, target
 
@@ -19,7 +19,6 @@ from tests.support.project import tap, target
         ({"streams": {"numbers": {"bookmark_propertys": ["id"]}}}, "bookmark_properties"),
         ({"streams": {"numbers": {"replication_method": "SOMETIMES"}}}, "INCREMENTAL"),
         ({"streams": {"numbers": {**INCREMENTAL, "bookmark_properties": ["idd"]}}}, "id"),
-        ({"streams": {"numbers": {**INCREMENTAL, "bookmark_properties": ["id", "square"]}}}, "multiple-bookmarks"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
@@ -37,3 +36,13 @@ def test_an_unset_environment_variable_is_named_with_its_place(make_project: Mak
     project = make_project(tap("counts", {"rows": 10, "host": "{{ env_var('SHOP_HOST') }}"}), target())
 
     project.run().expect(2, r"data_loaders/load\.yaml:\d+", "SHOP_HOST")
+
+
+def test_several_bookmark_properties_need_a_tap_that_knows_them(make_project: MakeProject) -> None:
+    content = {"numbers": {"properties": {"id": "integer", "at": "integer"}, "rows": 20}}
+    settings = {"numbers": {"replication_method": "INCREMENTAL", "bookmark_properties": ["at", "id"]}}
+    project = make_project(rows_tap(content, streams=settings), target())
+
+    project.run().expect(2, "tap-rows", "multiple-bookmarks|several bookmark")
+
+    assert project.rows() == []
