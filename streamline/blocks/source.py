@@ -79,6 +79,7 @@ async def open_source(
     store: Store,
     run_dir: Path,
     *,
+    spec: SourceSpec | None = None,
     layered: bool = True,
     refresh: bool = False,
     notify: Log | None = None,
@@ -88,6 +89,7 @@ async def open_source(
 
     Args:
         run_dir: a folder (0700) for private files.
+        spec: what the block says, where it was read already.
         layered: lay the block's catalog.json over what the tap discovers.
         refresh: discover even if a catalog is kept.
         notify: is told, in a sentence, what takes long.
@@ -97,14 +99,17 @@ async def open_source(
         ConfigError: something about the block, its plugin or its catalog is wrong.
     """
     masker = project.secrets.masker
-    spec = load_source(block, Renderer(project, {**project.variables, **model.variables}, project.secrets))
+    if spec is None:
+        spec = load_source(block, Renderer(project, {**project.variables, **model.variables}, project.secrets))
+    given = spec.config
+    source = spec.source
     where = project.shown(block.file) if block.file else block.uuid
 
     def resolve() -> Plugin:
-        return resolve_plugin(project, spec.source, "tap", notify=notify)
+        return resolve_plugin(project, source, "tap", notify=notify)
 
     plugin = await anyio.to_thread.run_sync(resolve)
-    config = with_written_back(spec.config, store, masker, pipeline=model.uuid, block=block.uuid)
+    config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     capabilities = await probe(plugin, store=store, masker=masker)
     layers = [spec.streams, stored_layer(store, model.uuid, block.uuid, "source")]
     discovery = Discovery(
@@ -117,12 +122,14 @@ async def open_source(
         settings=layers,
         log=log,
         config_changed=lambda written: keep_written_back(
-            spec.config, written, store, masker, pipeline=model.uuid, block=block.uuid
+            given, written, store, masker, pipeline=model.uuid, block=block.uuid
         ),
     )
     path = model.path / block.uuid / "catalog.json"
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     found = await discovery.catalog(own, refresh=refresh)
+    # Discovery may have rotated a token already.
+    config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     return Source(block, spec, plugin, config, found.capabilities, layers, found.catalog, where)
 
 

@@ -146,6 +146,7 @@ class TargetProcess:
         self._deferred: dict[str, Position] = {}
         self._session_started = 0.0
         self._ready = anyio.Event()
+        self._limit: float | None = None
 
     # -- its life
 
@@ -162,10 +163,12 @@ class TargetProcess:
             self._exited.set()
             self._ready.set()
 
-    async def close(self, *, drain_seconds: float | None = None) -> None:
+    def limit(self, seconds: float) -> None:
+        """Whatever it is doing, it is to end within `seconds`; it gets TERM then, and KILL after that."""
+        self._limit = anyio.current_time() + seconds
+
+    async def close(self) -> None:
         """No more will be sent: end its input and wait until it has proven everything, or failed."""
-        if drain_seconds is not None:
-            self._command = msgspec.structs.replace(self._command, drain_seconds=drain_seconds)
         await self._ready.wait()
         async with self._lock:
             self._closed.set()
@@ -233,24 +236,28 @@ class TargetProcess:
         return code
 
     async def _enforce_end(self, child: Child) -> None:
-        while not self._closing:
+        deadline: float | None = None
+        while True:
             await anyio.sleep(0.1)
-        ended = anyio.current_time()
-        while anyio.current_time() - ended < self._command.drain_seconds:
-            await anyio.sleep(0.1)
+            now = anyio.current_time()
+            if self._closing and deadline is None:
+                deadline = now + self._command.drain_seconds
+            limits = [limit for limit in (deadline, self._limit) if limit is not None]
+            if limits and now >= min(limits):
+                break
         child.send_signal(signal.SIGTERM)
         await anyio.sleep(TERM_SECONDS)
         child.send_signal(signal.SIGKILL)
 
     def _judge(self, child: Child, code: int) -> None:
-        if not self._closing:
+        if child.signalled is not None:
+            self._fail("it did not end in time" if self._closing else "it did not take its input in time")
+        elif not self._closing:
             self._fail(
                 f"it exited with code {code} before the end of its input"
                 if code >= 0
                 else f"it was killed by signal {-code}"
             )
-        elif child.signalled is not None:
-            self._fail(f"it did not end within {self._command.drain_seconds:g} s after the end of its input")
         elif code != 0:
             self._fail(f"it ended with exit code {code}" if code > 0 else f"it was killed by signal {-code}")
         elif unread := child.stdin.unread() if child.stdin is not None else 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from streamline.errors import StreamlineError
@@ -16,15 +17,16 @@ from streamline.execution.integration.stages import RouteBuilder
 from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
 from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import Source
-from streamline.flow.router import Router
+from streamline.flow.router import Route, Router
 from streamline.flow.tasks import task_group
+from streamline.singer.child import TERM_SECONDS
 from streamline.singer.mapper import MapperProcess
 from streamline.singer.stages.files import FileSource
 from streamline.singer.tap import TapCommand, TapProcess
 from streamline.singer.target import Feed, TargetCommand, TargetProcess
 
-INTERRUPT_DRAIN_SECONDS = 30.0
-"""How long a target may take to end when the run was interrupted."""
+INTERRUPT_DRAIN_SECONDS = 2 * TERM_SECONDS
+"""How long targets may take to end when the run was interrupted, from the signal on."""
 
 DEFAULT_SESSION_INTERVAL = 60.0
 """Seconds after which a target that proves nothing is closed and started anew, in pipelines without an end."""
@@ -88,6 +90,11 @@ class Attempt:
 
     async def run(self) -> list[Outcome]:
         """Run everything to its end; failures are in the outcomes."""
+        routes = {
+            group.id: self._routes.route(group, self._plan.paths[group.source], self._pools) for group in self._groups
+        }
+        for start in self._routes.starting:
+            await start()
         try:
             async with task_group() as background:
                 for pool in self._pools.values():
@@ -100,13 +107,14 @@ class Attempt:
                         source.id: anyio.CapacityLimiter(source.max_parallel) for source in self._plan.sources.values()
                     }
                     for group in self._groups:
-                        groups.start_soon(self._run_group, group, limits[group.source], background)
+                        groups.start_soon(self._run_group, group, routes[group.id], limits[group.source], background)
                 for pool in self._pools.values():
                     await self._close(pool)
                 background.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._saver.flush()
+                await anyio.to_thread.run_sync(self._routes.save_schemas)
         await self._judge()
         return [running.outcome for running in self._running.values()]
 
@@ -118,23 +126,24 @@ class Attempt:
     def _source(self, group: GroupPlan) -> SourcePlan:
         return self._plan.sources[group.source]
 
-    async def _run_group(self, group: GroupPlan, limit: anyio.CapacityLimiter, background: anyio.abc.TaskGroup) -> None:
+    async def _run_group(
+        self, group: GroupPlan, route: Route, limit: anyio.CapacityLimiter, background: anyio.abc.TaskGroup
+    ) -> None:
         running = self._running[group.id]
         outcome = running.outcome
         async with limit:
             if self._context.interrupted is None and outcome.error is None:
                 outcome.started = True
-                await self._move(group, running)
+                await self._move(group, route, running)
         running.ended = True
         for pool in self._pools_of(group):
             if all(each.ended for each in self._feeding(pool.id)):
                 background.start_soon(self._close, pool)
 
-    async def _move(self, group: GroupPlan, running: _Running) -> None:
+    async def _move(self, group: GroupPlan, route: Route, running: _Running) -> None:
         outcome = running.outcome
         try:
             source = self._sources_of(group, running)
-            route = self._routes.route(group, self._plan.paths[group.source], self._pools)
             router = Router(
                 source,
                 route,
@@ -306,10 +315,9 @@ class Attempt:
                 running.scope.cancel()
 
     async def _close(self, pool: TargetPool) -> None:
-        drain = INTERRUPT_DRAIN_SECONDS if self._context.interrupted is not None else None
         async with task_group() as tasks:
             for process in pool.processes:
-                tasks.start_soon(lambda process=process: process.close(drain_seconds=drain))  # type: ignore[misc]
+                tasks.start_soon(lambda process=process: process.close())  # type: ignore[misc]
 
     async def _pass_on_interrupt(self) -> None:
         while self._context.interrupted is None:
@@ -317,6 +325,10 @@ class Attempt:
         for running in self._running.values():
             if running.tap is not None:
                 running.tap.stop("the run was interrupted")
+        # A target may be ending already, or not be reading at all: none gets longer than this.
+        for pool in self._pools.values():
+            for process in pool.processes:
+                process.limit(INTERRUPT_DRAIN_SECONDS)
 
     # -- positions
 
@@ -342,6 +354,7 @@ class Attempt:
             rows=dict(group.rows),
             cause_of=plan.cause_of,
             overrides=plan.overrides,
+            left_out=plan.left_out if any(each.replication_method == "LOG_BASED" for each in group.streams) else [],
             positioned=positioned,
         )
 

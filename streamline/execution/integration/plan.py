@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from streamline.blocks.integration import DestinationSpec, MapperSpec, SourceSpec
+from streamline.blocks.python_function import BlockFile
 from streamline.pipeline.model import Block
 from streamline.project.plugins import Plugin
 from streamline.singer.capabilities import Capabilities
@@ -95,6 +96,7 @@ class TransformPlan(msgspec.Struct, kw_only=True):
     """A transformer block in the live pipe; `lane` is what its function is given."""
 
     block: Block
+    file: BlockFile
     lane: str
 
 
@@ -113,7 +115,8 @@ class SinkPlan(msgspec.Struct, kw_only=True):
     Args:
         processes: how many target processes it gets.
         slot_of: a stream's name, as the target sees it → the process that takes it.
-        settings_of: the destination's settings for a stream, by all its names.
+        settings_of: (source uuid, stream's name in messages) → the destination's settings for it; None where it is
+            not exported.
         plan_of: (source uuid, stream's name in messages) → how it reaches its table; None where it is not exported.
         stream_of: (source uuid, name that the target sees) → the stream's name in the source's messages.
         plans: `plan_of` for the streams that are known before the start, for `explain`.
@@ -128,7 +131,7 @@ class SinkPlan(msgspec.Struct, kw_only=True):
     capabilities: Capabilities
     processes: int
     slot_of: Callable[[str], int]
-    settings_of: Callable[[tuple[str, ...]], Resolved]
+    settings_of: Callable[[str, str], Resolved | None]
     plan_of: Callable[[str, str], StreamPlan | None]
     stream_of: Callable[[str, str], str]
     plans: dict[tuple[str, str], StreamPlan]

@@ -15,7 +15,7 @@ from streamline.blocks.integration import (
     load_spec,
     stored_layer,
 )
-from streamline.blocks.written_back import keep_written_back, with_written_back
+from streamline.blocks.source import open_source
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import (
@@ -33,11 +33,10 @@ from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.project.plugins import Plugin, resolve_plugin
 from streamline.project.render import Renderer
-from streamline.singer.capabilities import Capabilities, probe, tap_traits
-from streamline.singer.discovery import Discovery, read_catalog_file
+from streamline.singer.capabilities import Capabilities, probe
 from streamline.singer.grouping import SHARED, StreamGroup, group_streams
 from streamline.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
-from streamline.singer.settings import Layer, Resolved, check_destination_names, resolve
+from streamline.singer.settings import Layer, Resolved, check_destination_names, resolve, resolve_destination
 from streamline.singer.stages.destination import StreamPlan, check_tables, plan_stream
 from streamline.singer.state import join_state, rows_have_bookmarks
 
@@ -157,7 +156,7 @@ def _read_blocks(model: PipelineModel, renderer: Renderer) -> _Specs:
                     specs.mappers[uuid] = (block, mapper)
         elif block.type == "transformer" and block.language == "python":
             file = BlockFile(uuid, str(block.file or model.yaml.path), block.content)
-            specs.transforms[uuid] = TransformPlan(block=block, lane=shape_of(file).lane)
+            specs.transforms[uuid] = TransformPlan(block=block, file=file, lane=shape_of(file).lane)
         else:
             raise ConfigError(
                 f"a {block.type} in {block.language} can't stand in an integration pipeline",
@@ -256,38 +255,26 @@ async def _plan_source(
     sinks: Sequence[str],
     variables: dict[str, Any],
 ) -> SourcePlan:
-    store = context.store
-    plugin = await _resolve(context, spec.source, "tap")
-    config = with_written_back(spec.config, store, context.masker, pipeline=model.uuid, block=block.uuid)
-    capabilities = await probe(plugin, store=store, masker=context.masker)
-    stored = stored_layer(store, model.uuid, block.uuid, "source")
-    layers = [spec.streams, stored]
-    discovery = Discovery(
-        plugin,
-        config,
-        capabilities=capabilities,
-        store=store,
-        run_dir=context.run_dir,
-        masker=context.masker,
-        settings=layers,
+    source = await open_source(
+        context.project,
+        model,
+        block,
+        context.store,
+        context.run_dir,
+        spec=spec,
+        refresh=context.options.refresh_catalog,
+        notify=lambda message: context.note(block.uuid, message),
         log=lambda line: context.log.child(f"{block.uuid} discovery", line),
-        config_changed=lambda written: keep_written_back(
-            spec.config, written, store, context.masker, pipeline=model.uuid, block=block.uuid
-        ),
     )
-    own = read_catalog_file(
-        model.path / block.uuid / "catalog.json", shown=context.project.shown(model.path / block.uuid / "catalog.json")
-    )
-    discovered = await discovery.catalog(own, refresh=context.options.refresh_catalog)
-    capabilities, catalog = discovered.capabilities, discovered.catalog
-    traits = tap_traits(plugin, capabilities, config)
-    where = context.project.shown(block.file) if block.file else block.uuid
+    catalog, traits = source.catalog, source.traits
     selected: list[SelectedStream] = []
     if catalog is None:
-        refuse_without_catalog(layers, tap=plugin.name, where=where)
+        refuse_without_catalog(source.layers, tap=source.plugin.name, where=source.where)
     else:
         names = _filter_for(context, catalog)
-        selected = [] if names is None else choose(catalog, layers, tap=traits, stream_filter=names, where=where)
+        selected = (
+            [] if names is None else choose(catalog, source.layers, tap=traits, stream_filter=names, where=source.where)
+        )
     positions = source_positions(
         context,
         pipeline=model.uuid,
@@ -307,12 +294,12 @@ async def _plan_source(
     return SourcePlan(
         block=block,
         spec=spec,
-        plugin=plugin,
-        config=config,
-        capabilities=capabilities,
+        plugin=source.plugin,
+        config=source.config,
+        capabilities=source.capabilities,
         catalog=catalog,
         selected=selected,
-        groups=[_group(block.uuid, group, groups, catalog, positions, plugin, traits) for group in groups],
+        groups=[_group(block.uuid, group, groups, catalog, positions, source.plugin, traits) for group in groups],
         max_parallel=spec.max_parallel or DEFAULT_MAX_PARALLEL,
         cause_of=positions.cause_of,
         overrides=positions.overrides,
@@ -332,7 +319,8 @@ def _filter_for(context: RunContext, catalog: Any) -> list[str] | None:
     known = [
         name
         for name in wanted
-        if catalog.find(name) is not None or (is_glob(name) and any(matches(name, stream.names) for stream in catalog))
+        if catalog.find(name) is not None
+        or (is_glob(name) and any(matches(name, (stream.id, stream.stream)) for stream in catalog))
     ]
     return known or None
 
@@ -412,8 +400,8 @@ def _plan_sink(
         for name in (*stream.names, stream.stream, stream.id)
     }
 
-    def settings_of(names: tuple[str, ...]) -> Resolved:
-        return resolve(layers, names)
+    def settings_of(source: str, name: str) -> Resolved | None:
+        return resolve_destination(layers, _names(name, by_name.get((source, name))))
 
     def plan_of(source: str, name: str) -> StreamPlan | None:
         key = (source, name)
@@ -463,8 +451,8 @@ def _plan_stream(
     plugin: Plugin,
     capabilities: Capabilities,
 ) -> StreamPlan | None:
-    resolved = resolve(layers, _names(name, stream))
-    if layers[0].entries and not resolved.listed:
+    resolved = resolve_destination(layers, _names(name, stream))
+    if resolved is None:
         return None
     entry = source.catalog.get(stream.id) if stream is not None and source.catalog is not None else None
     return plan_stream(

@@ -33,6 +33,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
         rows: the bookmarks that stand in the store, as the tap knows them.
         cause_of: stream → why its next bookmark replaces the old one.
         overrides: stream → stored overrides that its next bookmark consumes.
+        left_out: streams of the same log that are not read; once a position is confirmed they have a gap.
         confirm: tells the source the state that is durable now.
         positioned: called with the position that was saved, and whether nothing unproven is left before it.
     """
@@ -46,6 +47,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
     rows: dict[str, bytes]
     cause_of: dict[str, Cause] = {}
     overrides: dict[str, list[BookmarkOverride]] = {}
+    left_out: list[str] = []
     confirm: Callable[[bytes], Awaitable[None]] | None = None
     positioned: Callable[[Position], Awaitable[None]] | None = None
 
@@ -149,6 +151,9 @@ class PositionSaver:
             account.overrides.pop(stream, None)
         if position is None:
             return
+        if account.left_out:
+            await anyio.to_thread.run_sync(self._store.mark_gap, self._pipeline, account.block, account.left_out)
+            account.left_out = []
         if changed and account.confirm is not None:
             await account.confirm(join_state(account.rows))
         if account.positioned is not None:

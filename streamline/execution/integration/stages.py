@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from streamline.blocks.written_back import keep_written_back
@@ -10,7 +12,9 @@ from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
+from streamline.pipeline.model import Block
 from streamline.singer.stages.destination import DestinationStage, StreamPlan
+from streamline.singer.stages.schema_change import SchemaChangeStage
 from streamline.singer.stages.source import SourceStage
 from streamline.singer.stages.versions import VersionStage
 
@@ -30,6 +34,9 @@ class RouteBuilder:
         self._plan = plan
         self._validate = validate
         self._version = version
+        self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
+        self.starting: list[Callable[[], Awaitable[None]]] = []
+        """To be awaited before anything moves; what is wrong with a block's file is raised there."""
 
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         """The route of one group's items."""
@@ -82,8 +89,7 @@ class RouteBuilder:
         source = self._plan.sources[group.source]
         destination = DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name)
         stages: list[Stage] = []
-        if sink.spec.schema_change != "evolve":
-            stages.append(self._schema_change(sink))
+        stages.append(self._schema_change(source, sink))
         if any(_changes(plan) for plan in sink.plans.values()) or sink.spec.streams.entries or not sink.plans:
             stages.append(destination)
         if self._policy(sink) != "pass":
@@ -111,13 +117,59 @@ class RouteBuilder:
         return "quarantine" if policy == "pass" and self._validate else policy
 
     def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:
-        raise NotImplementedError
+        from streamline.blocks.transform import TransformStage
+
+        stage = TransformStage(
+            transform.file,
+            configuration=transform.block.configuration,
+            keywords=self._keywords(transform.block),
+            timeout=transform.block.timeout,
+        )
+        self.starting.append(stage.start)
+        return stage
+
+    def _keywords(self, block: Block) -> dict[str, Any]:
+        """Keyword arguments of a block's function: variables, then what the run is."""
+        context = self._context
+        now = datetime.now(UTC)
+        variables = dict(self._plan.variables)
+        return {
+            **variables,
+            "env": variables.get("env") or os.environ.get("ENV") or "dev",
+            "execution_date": variables.get("execution_date", now),
+            "ds": now.strftime("%Y-%m-%d"),
+            "hr": now.strftime("%H"),
+            "pipeline_uuid": context.pipeline,
+            "block_uuid": block.uuid,
+            "run_id": context.run_id,
+            "configuration": block.configuration,
+            "context": {},
+        }
 
     def _validation(self, sink: SinkPlan) -> Stage:
         raise NotImplementedError
 
-    def _schema_change(self, sink: SinkPlan) -> Stage:
-        raise NotImplementedError
+    def _schema_change(self, source: SourcePlan, sink: SinkPlan) -> Stage:
+        def policy_of(stream: str) -> str:
+            settings = sink.settings_of(source.id, stream)
+            own: str | None = settings.get("schema_change") if settings is not None else None
+            return own or sink.spec.schema_change
+
+        last = self._context.store.last_schemas(self._context.pipeline, sink.id)
+        stage = SchemaChangeStage(
+            policy_of,
+            last,
+            pipeline=self._context.pipeline,
+        )
+        self._schemas.append((sink.id, last, stage))
+        return stage
+
+    def save_schemas(self) -> None:
+        """Remember what each destination was told about its streams."""
+        for sink, last, stage in self._schemas:
+            for stream, schema in stage.newest.items():
+                if last.get(stream) != schema:
+                    self._context.store.save_schema(self._context.pipeline, sink, stream, schema)
 
 
 def _changes(plan: StreamPlan) -> bool:
