@@ -136,16 +136,6 @@ def ensure_environment(
         return _build(project, wanted, venvs, upgrade=upgrade)
 
 
-def remove_environment(project: Project, name: str) -> None:
-    """Delete a plugin's environment, if there is one."""
-    venvs = project.work_dir / "venvs"
-    if not venvs.is_dir():
-        return
-    with file_lock(venvs / f".{name}.lock"):
-        (venvs / name).unlink(missing_ok=True)
-        _sweep(venvs, name, keep=())
-
-
 def uv_program() -> str:
     """Path of uv.
 

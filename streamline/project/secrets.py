@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -263,9 +263,6 @@ class Secrets:
                 "(mode 0600)",
             )
         return value
-
-
-SecretGetter = Callable[[str], str]
 
 
 def _scalar_text(text: str, key: str, value: Any) -> str:
