@@ -1,0 +1,314 @@
+"""A plan in words: what runs where, what starts from which position, and how safely everything arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamline.execution.integration.delivery import Delivery, Grade, delivery_of, joined, proof_of
+from streamline.execution.integration.explanation import (
+    BatchWords,
+    DestinationWords,
+    EdgeWords,
+    Explanation,
+    PluginWords,
+    ProcessWords,
+    SourceWords,
+    Start,
+    StreamWords,
+    TableWords,
+    TransformerWords,
+)
+from streamline.execution.integration.stages import RouteBuilder
+from streamline.project.lockfile import read_lock
+from streamline.singer.settings import Resolved
+from streamline.singer.state import rows_have_bookmarks
+from streamline.state.store import REST
+
+if TYPE_CHECKING:
+    from streamline.execution.integration.context import RunContext
+    from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
+    from streamline.project.plugins import Plugin
+    from streamline.singer.capabilities import Capabilities
+    from streamline.singer.selection import SelectedStream
+    from streamline.singer.stages.destination import StreamPlan
+    from streamline.state.store import Bookmark
+
+
+def explain(context: RunContext, plan: Plan) -> Explanation:
+    """Put a plan into words. Nothing is started; bookmarks' values are not masked yet."""
+    destinations = [_destination(context, plan, sink) for sink in plan.sinks.values()]
+    transformers = {
+        each.block.uuid: TransformerWords(each.block.uuid, each.lane, int(each.block.configuration.get("workers") or 0))
+        for path in plan.paths.values()
+        for each in path.all_transforms()
+    }
+    return Explanation(
+        pipeline=plan.pipeline,
+        sources=[_source(context, plan, source) for source in plan.sources.values()],
+        transformers=list(transformers.values()),
+        destinations=destinations,
+        edges=[
+            _edge(plan, source, words)
+            for source in plan.sources
+            for words in destinations
+            if _feeds(plan, source, words)
+        ],
+    )
+
+
+# -- plugins
+
+
+def _plugin(context: RunContext, plugin: Plugin, capabilities: Capabilities | None) -> PluginWords:
+    version = capabilities.about.get("version") if capabilities is not None else None
+    if plugin.kind == "builtin":
+        import streamline
+
+        version = version or streamline.__version__
+        runs = "comes with Streamline"
+    elif plugin.kind == "pip":
+        version = version or _locked_version(context, plugin)
+        runs = f"in its environment {context.project.shown(context.project.work_dir / 'venvs' / plugin.name)}"
+    else:
+        from pathlib import Path
+
+        words = [context.project.shown(Path(word)) if word.startswith("/") else word for word in plugin.argv]
+        runs = f"command: {' '.join(words)}"
+    return PluginWords(plugin.name, str(version) if version else None, runs)
+
+
+def _locked_version(context: RunContext, plugin: Plugin) -> str | None:
+    """The version of the plugin's own package, the first that its entry requires."""
+    import re
+
+    locked = read_lock(context.project.root).get(plugin.name)
+    if locked is None or not locked.pip:
+        return None
+    name = re.match(r"[A-Za-z0-9._-]+", locked.pip[0])
+    wanted = _normal(name[0]) if name else ""
+    return next((version for package, version in locked.packages.items() if _normal(package) == wanted), None)
+
+
+def _normal(package: str) -> str:
+    return package.lower().replace("_", "-").replace(".", "-")
+
+
+# -- sources
+
+
+def _source(context: RunContext, plan: Plan, source: SourcePlan) -> SourceWords:
+    saved = context.store.bookmarks(plan.pipeline, source.id)
+    process_of = {stream.id: group for group in source.groups for stream in group.streams}
+    return SourceWords(
+        block=source.id,
+        plugin=_plugin(context, source.plugin, source.capabilities),
+        streams=[_stream(stream, source, process_of[stream.id], saved) for stream in source.selected],
+        processes=[
+            ProcessWords(group.id, [stream.id for stream in group.streams], _why_together(source, group))
+            for group in source.groups
+        ],
+        max_parallel=source.max_parallel,
+        batch=_batch(context, plan, source),
+        mappers=[f"{each.block.uuid} ({each.plugin.name})" for each in plan.mappers.get(source.id, ())],
+        start=_start_of_all(source, saved) if source.catalog is None else None,
+        ends=_ends(source),
+        left_out=list(source.left_out),
+        notes=list(source.notes),
+    )
+
+
+def _stream(stream: SelectedStream, source: SourcePlan, group: GroupPlan, saved: dict[str, Bookmark]) -> StreamWords:
+    return StreamWords(
+        stream=stream.id,
+        replication_method=stream.replication_method,
+        bookmark_properties=list(stream.bookmark_properties),
+        key_properties=list(stream.key_properties),
+        start=_start(stream.id, source, group, saved),
+        process=group.id,
+        columns=stream.columns,
+        from_store=_from_store(stream.settings),
+    )
+
+
+def _start(stream: str, source: SourcePlan, group: GroupPlan, saved: dict[str, Bookmark]) -> Start:
+    value = group.rows.get(stream)
+    text = value.decode("utf-8", "surrogateescape") if value is not None else None
+    cause = source.cause_of.get(stream)
+    if cause == "override":
+        return Start("override", "the override's value", text)
+    if text is not None and stream in saved:
+        return Start("store", "where the last proof stands", text, saved[stream].saved_at, saved[stream].run_id)
+    if cause is not None and stream in saved:
+        noted = any(note.startswith(f"stream {stream}: ") for note in source.notes)
+        return Start("start", "its position is of another replication method or key" if noted else "full refresh")
+    if REST in group.rows and not rows_have_bookmarks(group.rows):
+        rest = group.rows[REST].decode("utf-8", "surrogateescape")
+        return Start("store", "the tap's state is one for all its streams", rest)
+    return Start("start", "full refresh" if cause == "full-refresh" else "no position is saved")
+
+
+def _start_of_all(source: SourcePlan, saved: dict[str, Bookmark]) -> Start:
+    """The start of a tap whose streams are not known: that of its whole state."""
+    if not source.groups or not source.groups[0].rows:
+        return Start("start", "full refresh" if saved and source.cause_of else "no position is saved")
+    kind = "override" if "override" in source.cause_of.values() else "store"
+    return Start(kind, "where the last proof stands", source.groups[0].state.decode("utf-8", "surrogateescape"))
+
+
+def _why_together(source: SourcePlan, group: GroupPlan) -> str:
+    """Why these streams share a process, or this one has its own."""
+    if not group.streams:
+        return "the tap has no catalog and sends what it has"
+    wanting = [stream.id for stream in source.selected if stream.run_in_parallel]
+    if len(source.groups) == 1:
+        if not wanting:
+            return "no stream asks for a process of its own (run_in_parallel)"
+        if len(group.streams) == 1:
+            return "it is the only stream"
+        if not rows_have_bookmarks(group.rows):
+            return "the tap's state is not kept apart by stream, so it is never split"
+    if len(group.streams) == 1:
+        return "run_in_parallel" if group.streams[0].run_in_parallel else "it did not ask for a process of its own"
+    reasons = []
+    if sum(stream.replication_method == "LOG_BASED" for stream in group.streams) > 1:
+        reasons.append("LOG_BASED streams share one log")
+    ids = {stream.id for stream in group.streams}
+    parents = sorted({stream.parent for stream in group.streams if stream.parent in ids and stream.parent is not None})
+    if parents:
+        reasons.append(f"a parent stays with its children ({', '.join(parents)})")
+    if not any(stream.run_in_parallel for stream in group.streams):
+        reasons.append(
+            "no other of them asks for a process of its own"
+            if reasons
+            else "they did not ask for processes of their own"
+        )
+    return "; ".join(reasons) or "they share a parent"
+
+
+def _ends(source: SourcePlan) -> str:
+    words = []
+    if source.spec.max_duration is not None:
+        words.append(f"after {source.spec.max_duration:g} s (max_duration)")
+    if source.spec.idle_timeout is not None:
+        words.append(f"after {source.spec.idle_timeout:g} s of silence (idle_timeout)")
+    return " or ".join(words)
+
+
+def _batch(context: RunContext, plan: Plan, source: SourcePlan) -> BatchWords:
+    passed = sorted(RouteBuilder(context, plan, validate=False, version=0).passed_dialects(source.id))
+    if passed:
+        return BatchWords(passed, "every target takes them, and no block has to see the records")
+    path = plan.paths[source.id]
+    seeing = [each.block.uuid for each in (*plan.mappers.get(source.id, ()), *path.all_transforms())]
+    if seeing:
+        return BatchWords([], f"{', '.join(seeing)} must see the records")
+    sinks = [plan.sinks[sink] for sink in path.all_sinks()]
+    unable = [sink.plugin.name for sink in sinks if not sink.batch_dialects]
+    if unable:
+        return BatchWords([], f"{', '.join(dict.fromkeys(unable))} does not list the capability `batch`")
+    return BatchWords([], f"{', '.join(sink.id for sink in sinks)} must see the records, to check or change them")
+
+
+# -- destinations
+
+
+def _destination(context: RunContext, plan: Plan, sink: SinkPlan) -> DestinationWords:
+    endless = any(source.endless for source in plan.sources.values() if sink.id in plan.paths[source.id].all_sinks())
+    processes = [sink.id] if sink.processes == 1 else [f"{sink.id}.{number + 1}" for number in range(sink.processes)]
+    return DestinationWords(
+        block=sink.id,
+        plugin=_plugin(context, sink.plugin, sink.capabilities),
+        processes=processes,
+        processes_why=_why_processes(sink),
+        tables=[_table(plan, sink, key, stream, processes) for key, stream in sink.plans.items()],
+        on_bad_record=sink.spec.on_bad_record,
+        schema_change=sink.spec.schema_change,
+        session_interval=_session_interval(sink, endless=endless),
+        proof=proof_of(sink),
+    )
+
+
+def _session_interval(sink: SinkPlan, *, endless: bool) -> float | None:
+    from streamline.execution.integration.attempt import DEFAULT_SESSION_INTERVAL
+
+    return sink.spec.session_interval or (DEFAULT_SESSION_INTERVAL if endless else None)
+
+
+def _why_processes(sink: SinkPlan) -> str:
+    if sink.processes > 1:
+        return "streams ask for processes of their own (run_in_parallel), and the target allows that many"
+    wanting = [name for source, name in sink.plans if _settings(sink, source, name).get("run_in_parallel")]
+    if wanting:
+        return f"{sink.plugin.name} allows only one (max_processes), although {', '.join(wanting)} asks for its own"
+    return "no stream asks for a process of its own (run_in_parallel)"
+
+
+def _table(
+    plan: Plan, sink: SinkPlan, key: tuple[str, str], stream: StreamPlan, processes: Sequence[str]
+) -> TableWords:
+    source, name = key
+    selected = _selected(plan.sources[source], name)
+    settings = _settings(sink, source, name)
+    table = stream.table or name
+    keys = stream.keys if stream.keys is not None else (selected.key_properties if selected is not None else ())
+    return TableWords(
+        source=source,
+        stream=selected.id if selected is not None else name,
+        table=table,
+        load_method=stream.load_method,
+        why=stream.why,
+        key=list(keys),
+        process=processes[sink.slot_of(table)],
+        on_bad_record=settings.get("on_bad_record", sink.spec.on_bad_record),
+        schema_change=settings.get("schema_change", sink.spec.schema_change),
+        delivery=delivery_of(
+            stream,
+            keys,
+            selected.replication_method if selected is not None else None,
+            endless=plan.sources[source].endless,
+        ),
+        from_store=_from_store(settings),
+    )
+
+
+def _settings(sink: SinkPlan, source: str, name: str) -> Resolved:
+    return sink.settings_of(source, name) or Resolved({}, {})
+
+
+def _selected(source: SourcePlan, name: str) -> SelectedStream | None:
+    return next((each for each in source.selected if name in (each.stream, each.id, *each.names)), None)
+
+
+def _from_store(settings: Resolved) -> dict[str, Any]:
+    return {name: settings.values[name] for name in sorted(settings.from_store)}
+
+
+# -- edges
+
+
+def _feeds(plan: Plan, source: str, words: DestinationWords) -> bool:
+    return words.block in plan.paths[source].all_sinks()
+
+
+def _edge(plan: Plan, source: str, words: DestinationWords) -> EdgeWords:
+    tables = [table for table in words.tables if table.source == source]
+    if tables:
+        delivery = joined({table.stream: table.delivery for table in tables})
+    else:
+        delivery = Delivery(
+            Grade.AT_LEAST_ONCE, "the streams are not known before the tap sends them; those with a key are upserted"
+        )
+    mappers = [each.block.uuid for each in plan.mappers.get(source, ())]
+    return EdgeWords(source, [*mappers, *_through(plan, source, words.block)], words.block, delivery)
+
+
+def _through(plan: Plan, source: str, sink: str) -> list[str]:
+    """Transformer blocks on the way from a source to a destination; of several ways, the first one's."""
+    path = plan.paths[source]
+    found: list[str] = []
+    while True:
+        found += [each.block.uuid for each in path.transforms]
+        if sink in path.sinks:
+            return found
+        path = next(branch for branch in path.branches if sink in branch.all_sinks())
