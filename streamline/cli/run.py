@@ -77,7 +77,7 @@ def command(
 
     result = run_integration(app.project, model, options, Display(quiet=as_json))
     _show(app, result, as_json=as_json)
-    if result.signal is not None and result.status != "failed":
+    if result.signal is not None:
         return 128 + result.signal
     return 0 if result.status == "completed" else 1
 
@@ -124,6 +124,8 @@ def _show(app: App, result: Result, *, as_json: bool) -> None:
             click.echo(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}")
         for table in tables:
             click.echo(f"{table['block']}  {table['table']}: {count(table['written'], 'record')} written")
+    for warning in result.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     for name, error in result.errors.items():
         words = str(error) if isinstance(error, StreamlineError) else f"unexpected {type(error).__name__}: {error}"
         click.echo(app.mask(f"Error: {name}: {words}"), err=True)

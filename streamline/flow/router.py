@@ -110,12 +110,18 @@ class Router:
                     await self._flush(self._route)
 
     async def _deliver(self, route: Route, items: Sequence[Item], first_stage: int) -> None:
-        for stage in route.stages[first_stage:]:
+        for number in range(first_stage, len(route.stages)):
+            stage = route.stages[number]
             if not items:
                 return
             out: list[Item] = []
-            for item in items:
-                out += await stage.process(item)
+            try:
+                for item in items:
+                    out += await stage.process(item)
+            except Exception:
+                # What came before the item that it failed on is whole, and still counts.
+                await self._deliver(route, self._without_bad(out), number + 1)
+                raise
             items = self._without_bad(out)
         if not items:
             return

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -145,7 +146,8 @@ class Discovery:
 
     async def _ask(self) -> Answer:
         text = jsontext.encode(dict(self._config))
-        path = private_file(self._run_dir, f"discover-{self._plugin.name}.json", text)
+        # Several blocks may ask the same plugin at once, each with its own config.
+        path = private_file(self._run_dir, f"discover-{self._plugin.name}-{token_hex(4)}.json", text)
         try:
             arguments = [*self._capabilities.arguments(config=str(path)), "--discover"]
             answer = await ask(self._plugin, arguments, masker=self._masker, timeout=self._timeout, log=self._log)

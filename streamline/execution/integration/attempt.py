@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -19,13 +20,12 @@ from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import Source
 from streamline.flow.router import Route, Router
 from streamline.flow.tasks import task_group
-from streamline.singer.child import TERM_SECONDS
 from streamline.singer.mapper import MapperProcess
 from streamline.singer.stages.files import FileSource
 from streamline.singer.tap import TapCommand, TapProcess
 from streamline.singer.target import Feed, TargetCommand, TargetProcess
 
-INTERRUPT_DRAIN_SECONDS = 2 * TERM_SECONDS
+INTERRUPT_SECONDS = float(os.environ.get("STREAMLINE_INTERRUPT_SECONDS") or 20.0)
 """How long targets may take to end when the run was interrupted, from the signal on."""
 
 DEFAULT_SESSION_INTERVAL = 60.0
@@ -183,7 +183,7 @@ class Attempt:
             ),
             run_dir=context.run_dir,
             masker=context.masker,
-            log=lambda line: context.log.child(group.id, line),
+            log=lambda line: context.child_line(group.id, line),
             on_config_change=self._routes.config_keeper(plan),
         )
         running.tap = tap
@@ -215,7 +215,7 @@ class Attempt:
             stop_upstream=tap.stop,
             run_dir=context.run_dir,
             masker=context.masker,
-            log=lambda line: context.log.child(name, line),
+            log=lambda line: context.child_line(name, line),
         )
         # Positions bear the group's id, whichever process gives them.
         process.id = group.id
@@ -282,7 +282,7 @@ class Attempt:
                 state={group.id: group.state for group in groups},
                 run_dir=context.run_dir,
                 masker=context.masker,
-                log=lambda line, name=name: context.log.child(name, line),  # type: ignore[misc]
+                log=lambda line, name=name: context.child_line(name, line),  # type: ignore[misc]
                 on_proof=lambda process_id, positions: self._saver.proven(process_id, positions),
                 on_failure=lambda error, sink_id=sink.id: self._sink_failed(sink_id, error),  # type: ignore[misc]
                 on_sent=lambda stream, records, sink_id=sink.id: self._written(sink_id, stream, records),  # type: ignore[misc]
@@ -328,7 +328,7 @@ class Attempt:
         # A target may be ending already, or not be reading at all: none gets longer than this.
         for pool in self._pools.values():
             for process in pool.processes:
-                process.limit(INTERRUPT_DRAIN_SECONDS)
+                process.limit(INTERRUPT_SECONDS)
 
     # -- positions
 

@@ -13,7 +13,9 @@ from streamline.project.project import Project
 from streamline.project.secrets import Masker
 from streamline.state.store import Store
 from streamline.telemetry.progress import Progress
-from streamline.telemetry.runlog import RunLog
+from streamline.telemetry.runlog import RunLog, level_of
+
+MAX_WARNINGS = 20
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,7 @@ class RunContext(msgspec.Struct, kw_only=True):
     Args:
         run_dir: the run's private folder (0700), where config files and the log are.
         interrupted: the signal that asked the run to end, once one did.
+        warnings: what its children warned of, each once, as far as there is room.
     """
 
     project: Project
@@ -56,6 +59,14 @@ class RunContext(msgspec.Struct, kw_only=True):
     progress: Progress
     options: RunOptions
     interrupted: int | None = None
+    warnings: dict[str, None] = {}
+
+    def child_line(self, source: str, line: str) -> None:
+        """Log a line of a child, which is masked already; its warnings are shown at the end of the run."""
+        level = level_of(line)
+        self.log.write(source, line, level)
+        if level == "WARNING" and len(self.warnings) < MAX_WARNINGS:
+            self.warnings[f"{source}: {line.strip()}"] = None
 
     def note(self, source: str, message: str, level: str = "INFO") -> None:
         """Write to the run's log, masked."""

@@ -114,7 +114,7 @@ def _method_words(method: str | None, key: str | None) -> str:
 def _check_continues(context: RunContext, bookmark: Bookmark, sinks: Sequence[str], block: str) -> None:
     if bookmark.gap:
         raise ConfigError(
-            f"stream {bookmark.stream!r} was left out of a run that moved the log on past its position",
+            f"stream {bookmark.stream!r} has a gap: it was left out of a run that moved the log on past its position",
             where=block,
             hint="Changes between the two can't be read any more. Read it anew: "
             f"streamline run {context.pipeline} --full-refresh --stream {bookmark.stream}",

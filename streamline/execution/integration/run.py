@@ -32,6 +32,7 @@ class Result(msgspec.Struct):
         status: completed, failed or cancelled.
         signal: the signal that interrupted it, if one did.
         errors: what failed, by group or block.
+        warnings: what taps and targets warned of.
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class Result(msgspec.Struct):
     log: str
     signal: int | None = None
     notes: list[str] = []
+    warnings: list[str] = []
 
 
 def new_run_id() -> str:
@@ -149,7 +151,7 @@ async def _planned(context: RunContext, model: PipelineModel, listener: Listener
         tasks.cancel_scope.cancel()
     failed = {_name(outcome): outcome.error for outcome in outcomes if outcome.error is not None}
     interrupted = context.interrupted
-    status = "failed" if failed else "cancelled" if interrupted is not None else "completed"
+    status = "cancelled" if interrupted is not None else "failed" if failed else "completed"
     return Result(
         run_id=context.run_id,
         status=status,
@@ -158,6 +160,7 @@ async def _planned(context: RunContext, model: PipelineModel, listener: Listener
         log=str(context.log.path),
         signal=interrupted,
         notes=[f"{source.id}: {note}" for source in plan.sources.values() for note in source.notes],
+        warnings=list(context.warnings),
     )
 
 
