@@ -150,7 +150,7 @@ class Reader:
                     out.write_state()
         if position.without_value and position.continues:
             names = ", ".join(columns)
-            out.warn(f"{position.without_value} rows have no value in {names}; they come with full syncs only")
+            out.warn(f"{position.without_value} rows have NULL in {names}; they come with full syncs only")
         out.write_state(position.bookmark())
         out.close()
 

@@ -164,7 +164,7 @@ class Reader:
         (count,) = self._connection.execute(query).fetchone()
         if count:
             columns = ", ".join(self._stream.replication_keys)
-            out.warn(f"{count} rows have no value in {columns}; they come with full syncs only")
+            out.warn(f"{count} rows have NULL in {columns}; they come with full syncs only")
 
     def _stored_form(self, column: str, value: Any) -> Any:
         """A value that somebody gave, in the form that the column's values have."""
@@ -180,7 +180,7 @@ class Reader:
 
     def _blocks(self, query: str, values: Sequence[Any] = ()) -> Iterator[list[Value]]:
         cursor = self._connection.execute(query, values)
-        while rows := cursor.fetchmany(BLOCK_ROWS):
+        while rows := cursor.fetchmany(min(BLOCK_ROWS, self._interval)):
             yield rows
 
     def _records(self, out: StreamOutput, rows: list[Value]) -> list[bytes]:
