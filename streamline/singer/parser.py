@@ -26,6 +26,7 @@ from streamline.flow.items import (
     RawBatch,
     Schema,
 )
+from streamline.flow.rawjson import split_object
 
 MAX_RECORD_BYTES = 256 << 20
 """A line longer than this fails the tap, with its stream named; shorter ones pass, whatever the chunk size."""
@@ -34,12 +35,16 @@ _RECORD_KEY = b'"record":'
 _STATE_PREFIXES = (b'{"type":"STATE",', b'{"type": "STATE",')
 
 
+# A union with None would make msgspec decode the member.
+_ABSENT = msgspec.Raw()
+
+
 class _Envelope(msgspec.Struct):
     type: str
     stream: str | None = None
-    record: msgspec.Raw | None = None
-    value: msgspec.Raw | None = None
-    schema: msgspec.Raw | None = None
+    record: msgspec.Raw = _ABSENT
+    value: msgspec.Raw = _ABSENT
+    schema: msgspec.Raw = _ABSENT
     key_properties: list[str] | None = None
     bookmark_properties: Any = None
     version: Any = None
@@ -51,6 +56,7 @@ class _Envelope(msgspec.Struct):
     batch_size: int | None = None
 
 
+_RAW_FIELDS = ("record", "value", "schema")
 _decoder = msgspec.json.Decoder(_Envelope)
 
 
@@ -324,7 +330,7 @@ class TapParser:
             envelope = self._lenient(line)
         kind, stream = envelope.type, envelope.stream
         if kind == "STATE":
-            if envelope.value is None:
+            if not bytes(envelope.value):
                 raise self._no_message(line, "a STATE without a value")
             self._learn_state_prefix(line)
             self._set_state(bytes(envelope.value))
@@ -350,7 +356,7 @@ class TapParser:
             raise self._no_message(line, f"a message of unknown type {kind!r}")
 
     def _record(self, line: bytes, stream: str, envelope: _Envelope) -> None:
-        if envelope.record is None or bytes(envelope.record)[:1] != b"{":
+        if bytes(envelope.record)[:1] != b"{":
             raise self._no_message(line, f"a RECORD of stream {stream!r} without a record")
         if stream not in self._known:
             raise TapOutputError(
@@ -363,7 +369,7 @@ class TapParser:
 
     def _schema(self, line: bytes, stream: str, envelope: _Envelope) -> Schema:
         try:
-            schema = json.loads(bytes(envelope.schema or b"null"))
+            schema = json.loads(bytes(envelope.schema))
         except ValueError:
             schema = None
         if not isinstance(schema, dict):
@@ -402,26 +408,22 @@ class TapParser:
     def _lenient(self, line: bytes) -> _Envelope:
         """What msgspec refuses (`NaN`, lone surrogates, broken UTF-8 in a record) is read by the standard library."""
         try:
-            message = json.loads(line.decode("utf-8", "surrogateescape"))
+            members = split_object(line)
+            plain = {
+                key: json.loads(bytes(text).decode("utf-8", "surrogateescape"))
+                for key, text in members.items()
+                if key in _Envelope.__struct_fields__ and key not in _RAW_FIELDS
+            }
         except (ValueError, RecursionError) as error:
             raise self._no_message(line, f"no JSON ({error})") from None
-        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        if not isinstance(plain.get("type"), str):
             raise self._no_message(line, "a JSON object without a message type")
-        raw = {
-            key: msgspec.Raw(json.dumps(message[key]).encode())
-            for key in ("record", "value", "schema")
-            if message.get(key) is not None
-        }
-        rest = {
-            key: value
-            for key, value in message.items()
-            if key in _Envelope.__struct_fields__ and key not in ("record", "value", "schema")
-        }
         try:
-            plain = msgspec.convert(rest, _Envelope)
+            envelope = msgspec.convert(plain, _Envelope)
         except msgspec.ValidationError as error:
-            raise self._no_message(line, f"a {message['type']} that is malformed ({error})") from None
-        return msgspec.structs.replace(plain, **raw)
+            raise self._no_message(line, f"a {plain['type']} that is malformed ({error})") from None
+        # Their bytes stay as they are, long numbers included.
+        return msgspec.structs.replace(envelope, **{key: members[key] for key in _RAW_FIELDS if key in members})
 
     def _learn_prefix(self, line: bytes, stream: str) -> None:
         key = line.find(_RECORD_KEY)
@@ -447,7 +449,7 @@ class TapParser:
             envelope = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             envelope = self._lenient(line)
-        if envelope.value is None or envelope.type != "STATE":
+        if not bytes(envelope.value) or envelope.type != "STATE":
             raise self._no_message(line, "a STATE without a value")
         return bytes(envelope.value)
 
