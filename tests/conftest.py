@@ -12,6 +12,21 @@ from tests.support.project import Block, Project
 
 MakeProject = Callable[..., Project]
 
+BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    pytest.param(("trio", {}), id="trio"),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Every event loop that the engine runs on; tests marked `anyio` run once on each."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    if backend[1].get("use_uvloop"):
+        pytest.importorskip("uvloop")
+    return backend
+
 
 @pytest.fixture
 def make_project(tmp_path: Path) -> Iterator[MakeProject]:
