@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
-import anyio.to_thread
+import anyio.lowlevel
 import msgspec
 
 PIPE_BYTES = 1 << 20
@@ -32,6 +32,11 @@ TERM_SECONDS = float(os.environ.get("STREAMLINE_TERM_SECONDS") or 10.0)
 
 LOG_LINE_BYTES = 64 << 10
 """A log line longer than this is cut, with a mark; a child may write what it likes to its stderr."""
+
+LONGEST_SECRET_BYTES = 16 << 10
+"""So much of a cut line's end is never shown: it may be the beginning of a secret."""
+
+TAIL_LINE_LENGTH = 2000
 
 _F_SETPIPE_SZ = 1031
 
@@ -82,13 +87,19 @@ class ReadPipe:
         os.set_blocking(fd, False)
         self._fd = fd
         self._ended = False
+        self._waited = True
 
     async def receive(self, limit: int = READ_BYTES) -> bytes:
         """The next bytes, at most `limit`; `b""` at the end."""
+        if not self._waited:
+            # A child that writes faster than it is read would keep everything else from its turn.
+            await anyio.lowlevel.checkpoint()
+        self._waited = False
         while self._fd >= 0:
             try:
                 chunk = os.read(self._fd, limit)
             except BlockingIOError:
+                self._waited = True
                 try:
                     await anyio.wait_readable(self._fd)
                 except anyio.ClosedResourceError:
@@ -151,7 +162,10 @@ class WritePipe:
             try:
                 written = os.writev(self._fd, queue[start : start + 512])
             except BlockingIOError:
-                await anyio.wait_writable(self._fd)
+                try:
+                    await anyio.wait_writable(self._fd)
+                except anyio.ClosedResourceError:
+                    raise BrokenPipeError("the pipe was closed") from None
                 continue
             while start < len(queue) and written >= len(queue[start]):
                 written -= len(queue[start])
@@ -263,7 +277,7 @@ class Child:
     async def wait(self) -> int:
         """Wait for its exit and give its code, negative for a signal."""
         if self._pidfd >= 0:
-            while self._process.poll() is None:
+            while self._pidfd >= 0 and self._process.poll() is None:
                 with contextlib.suppress(anyio.ClosedResourceError, anyio.BusyResourceError):
                     await anyio.wait_readable(self._pidfd)
                     continue
@@ -321,17 +335,29 @@ class Child:
 
 async def log_lines(pipe: ReadPipe, log: Callable[[str], None], masker: TextMasker) -> None:
     """Give each line that comes through `pipe` to `log`, masked, until its end."""
-    rest = b""
+    rest, cut = b"", False
     while chunk := await pipe.receive(LOG_LINE_BYTES):
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
-        if len(rest) > LOG_LINE_BYTES:
-            lines.append(rest[:LOG_LINE_BYTES] + b" [cut]")
-            rest = b""
+        if cut and lines:
+            del lines[0]  # the end of a line whose beginning was logged
+            cut = False
         for line in lines:
-            log(masker.mask(line.decode("utf-8", "replace").rstrip("\r")))
+            log(_log_text(line, masker))
+        if cut:
+            rest = b""
+        elif len(rest) > LOG_LINE_BYTES + LONGEST_SECRET_BYTES:
+            log(_log_text(rest, masker, whole=False))
+            rest, cut = b"", True
     if rest:
-        log(masker.mask(rest.decode("utf-8", "replace")))
+        log(_log_text(rest, masker))
+
+
+def _log_text(line: bytes, masker: TextMasker, *, whole: bool = True) -> str:
+    text = masker.mask(line.decode("utf-8", "replace").rstrip("\r"))
+    if whole and len(text) <= LOG_LINE_BYTES:
+        return text
+    return text[: min(LOG_LINE_BYTES, len(text) - (0 if whole else LONGEST_SECRET_BYTES))] + " [cut]"
 
 
 class Tail:
@@ -342,8 +368,8 @@ class Tail:
         self.lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Remember `line`."""
-        self.lines.append(line)
+        """Remember `line`, its beginning if it is long."""
+        self.lines.append(line if len(line) <= TAIL_LINE_LENGTH else line[:TAIL_LINE_LENGTH] + " …")
         if len(self.lines) > self._lines:
             del self.lines[0]
 
