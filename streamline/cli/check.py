@@ -1,0 +1,91 @@
+"""`streamline check`: whether a pipeline would run, without running it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.cli.output import has_colour, json_option, print_json
+
+if TYPE_CHECKING:
+    from streamline.execution.integration.check import Checked
+
+COLOURS = {True: "green", False: "red"}
+
+
+@click.command("check")
+@click.argument("pipeline")
+@click.option(
+    "--timeout",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds that a tap or target may take to answer.",
+)
+@json_option
+@pass_app
+def command(app: App, pipeline: str, timeout: float, as_json: bool) -> int:
+    """Validate PIPELINE, render all that it says, and connect to what it names.
+
+    Each source is asked for its streams (one without discovery is started and stopped after its first message); each
+    destination is started with its config and given nothing to write. No record and no position moves.
+
+    Exit codes: 0 all is well; 1 something can't be connected to; 2 something is wrong with the configuration.
+    """
+    import anyio
+
+    from streamline.blocks.source import private_folder
+    from streamline.cli.blocks import load_model
+    from streamline.execution.integration.check import check_pipeline
+    from streamline.execution.integration.context import RunOptions, open_context
+
+    model = load_model(app, pipeline)
+    for warning in (*app.project.warnings, *model.warnings):
+        click.echo(f"Warning: {warning}", err=True)
+
+    def report(checked: Checked) -> None:
+        if not as_json:
+            _show(checked)
+
+    async def run() -> list[Checked]:
+        return await check_pipeline(context, model, report, timeout=timeout)
+
+    with (
+        app.store() as store,
+        private_folder(app.project, "check") as folder,
+        open_context(
+            app.project, model.uuid, store, RunOptions(debug=app.debug), run_id=folder.name, run_dir=folder
+        ) as context,
+    ):
+        holder = store.lease_holder(model.uuid)
+        if holder is not None:
+            click.echo(f"Warning: run {holder.run_id} of it goes on; what it has locked can't be opened now", err=True)
+        checked = anyio.run(run)
+    problems = [each.problem for each in checked if each.problem is not None]
+    if as_json:
+        import msgspec
+
+        items = [{"ok": each.ok, **msgspec.to_builtins(each)} for each in checked]
+        print_json({"pipeline": model.uuid, "ok": not problems, "checks": items})
+    else:
+        click.echo(f"{len(checked) - len(problems)} of {len(checked)} ok")
+    if not problems:
+        return 0
+    return 2 if "configuration" in problems else 1
+
+
+def _show(checked: Checked) -> None:
+    import sys
+
+    word = "ok" if checked.ok else "failed"
+    label = word.ljust(6)
+    if has_colour(sys.stdout):
+        label = click.style(label, fg=COLOURS[checked.ok], bold=True)
+    name = " ".join([checked.what, *([checked.block] if checked.block else [])])
+    plugin = f" ({checked.plugin})" if checked.plugin else ""
+    place = f"{checked.where}: " if checked.where and checked.where not in (checked.plugin, checked.block) else ""
+    click.echo(f"{label}  {name}{plugin}: {place}{checked.detail}")
+    if checked.hint:
+        click.echo("\n".join(f"          {line}" for line in checked.hint.splitlines()))

@@ -1,0 +1,350 @@
+"""Checks a pipeline without running it: everything is read and rendered, and every tap and target is started once.
+
+A source is asked for its streams, or, if it has no discovery, started and stopped after its first message. A
+destination gets the initial STATE and the end of its input, and has to exit with 0. No record reaches a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from streamline.blocks.integration import DestinationSpec, MapperSpec, SourceSpec, Spec, load_spec, stored_layer
+from streamline.blocks.python_function import BlockFile
+from streamline.blocks.source import Source, open_source
+from streamline.blocks.written_back import keep_written_back
+from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.planner import make_plan
+from streamline.flow.items import Item
+from streamline.flow.tasks import task_group
+from streamline.pipeline.model import Block, PipelineModel
+from streamline.project.plugins import Plugin, Role, resolve_plugin
+from streamline.project.render import Renderer
+from streamline.singer.capabilities import Capabilities, probe
+from streamline.singer.discovery import read_catalog_file
+from streamline.singer.selection import apply_settings, choose
+from streamline.singer.tap import TapCommand, TapProcess
+from streamline.singer.target import TargetCommand, TargetProcess
+
+AT_ONCE = 4
+"""Sources that are connected to at the same time."""
+
+What: TypeAlias = Literal["pipeline", "source", "mapper", "transformer", "destination", "plan"]
+Problem: TypeAlias = Literal["configuration", "connection"]
+
+
+class Checked(msgspec.Struct, kw_only=True):
+    """One thing that was checked.
+
+    Args:
+        block: its uuid; None for the pipeline as a whole.
+        problem: None if all is well.
+        detail: what was found, or what is wrong.
+        where: `file:line` or plugin.
+        hint: what to do.
+    """
+
+    what: What
+    block: str | None = None
+    plugin: str | None = None
+    problem: Problem | None = None
+    detail: str = ""
+    where: str | None = None
+    hint: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is well."""
+        return self.problem is None
+
+
+Report: TypeAlias = Callable[[Checked], None]
+
+
+class _Prepared(msgspec.Struct):
+    """A block whose configuration is right: what is needed to start its plugin."""
+
+    block: Block
+    spec: Spec
+    plugin: Plugin
+
+
+async def check_pipeline(context: RunContext, model: PipelineModel, report: Report, *, timeout: float) -> list[Checked]:
+    """Check every block, then the plan. `report` is called with each result as it comes.
+
+    Args:
+        timeout: seconds that one plugin may take to answer.
+    """
+    return await _Check(context, model, report, timeout).run()
+
+
+class _Check:
+    def __init__(self, context: RunContext, model: PipelineModel, report: Report, timeout: float) -> None:
+        self._context = context
+        self._model = model
+        self._report = report
+        self._timeout = timeout
+        self._done: list[Checked] = []
+
+    async def run(self) -> list[Checked]:
+        if self._model.type != "integration":
+            message = f"pipeline '{self._model.uuid}' is of type {self._model.type}"
+            hint = "This version checks integration pipelines."
+            self._failed("pipeline", None, ConfigError(message, where=self._model.yaml.shown, hint=hint))
+            return self._done
+        prepared = [found for uuid in self._model.order() if (found := await self._prepare(self._model.blocks[uuid]))]
+        limit = anyio.CapacityLimiter(AT_ONCE)
+        async with task_group() as tasks:
+            for each in prepared:
+                if isinstance(each.spec, SourceSpec):
+                    tasks.start_soon(self._connect, each, limit)
+        # One after the other: two blocks may write to one file, which one process at a time may open.
+        one = anyio.CapacityLimiter(1)
+        for each in prepared:
+            if not isinstance(each.spec, SourceSpec):
+                await self._connect(each, one)
+        if not any(each.problem is not None and each.what != "destination" for each in self._done):
+            await self._plan()
+        return self._done
+
+    # -- what is written
+
+    async def _prepare(self, block: Block) -> _Prepared | None:
+        """Read and render a block and find its plugin; None if that failed, or there is no plugin to connect to."""
+        what = _what(block)
+        try:
+            if block.language != "yaml":
+                await self._load_transformer(block)
+                return None
+            variables = {**self._context.project.variables, **self._model.variables}
+            renderer = Renderer(self._context.project, variables, self._context.project.secrets)
+            spec = load_spec(block, renderer)
+            what = _kind(spec)
+            if isinstance(spec, SourceSpec | DestinationSpec):
+                stored_layer(
+                    self._context.store,
+                    self._model.uuid,
+                    block.uuid,
+                    "source" if isinstance(spec, SourceSpec) else "destination",
+                )
+            if isinstance(spec, SourceSpec):
+                path = self._model.path / block.uuid / "catalog.json"
+                read_catalog_file(path, shown=self._context.project.shown(path))
+            plugin = await anyio.to_thread.run_sync(self._resolve, *_named(spec))
+            return _Prepared(block, spec, plugin)
+        except StreamlineError as error:
+            self._failed(what, block, error)
+            return None
+
+    def _resolve(self, name: str, role: Role) -> Plugin:
+        return resolve_plugin(
+            self._context.project, name, role, notify=lambda message: self._context.note("streamline", message)
+        )
+
+    async def _load_transformer(self, block: Block) -> None:
+        if block.type != "transformer" or block.language != "python":
+            return  # the plan says what may stand in a pipeline
+        from streamline.blocks.transform import TransformStage
+
+        file = BlockFile(block.uuid, str(block.file or self._model.yaml.path), block.content)
+        stage = TransformStage(file, configuration=block.configuration, timeout=block.timeout or self._timeout)
+        try:
+            await stage.start()
+        finally:
+            await stage.close()
+        self._add(Checked(what="transformer", block=block.uuid, detail="its file is loaded"))
+
+    async def _plan(self) -> None:
+        try:
+            plan = await make_plan(self._context, self._model)
+        except StreamlineError as error:
+            self._failed("plan", None, error)
+            return
+        streams = sum(len(source.selected) for source in plan.sources.values())
+        detail = f"{streams} streams are read" if streams != 1 else "1 stream is read"
+        notes = [note for source in plan.sources.values() for note in source.notes]
+        self._add(Checked(what="plan", detail="; ".join([detail, *notes])))
+
+    # -- what it connects to
+
+    async def _connect(self, prepared: _Prepared, limit: anyio.CapacityLimiter) -> None:
+        block, plugin = prepared.block, prepared.plugin
+        what = _kind(prepared.spec)
+        ways: dict[What, Callable[[_Prepared], Awaitable[str]]] = {"source": self._source}
+        async with limit:
+            try:
+                with anyio.fail_after(self._timeout):
+                    detail = await ways.get(what, self._receiver)(prepared)
+            except TimeoutError:
+                error = StreamlineError(
+                    f"it did not answer within {self._timeout:g} s",
+                    where=plugin.name,
+                    hint="Check the address that it connects to, or give it longer with --timeout.",
+                )
+                self._failed(what, block, error, plugin=plugin, connecting=True)
+            except StreamlineError as error:
+                self._failed(what, block, error, plugin=plugin, connecting=True)
+            else:
+                self._add(Checked(what=what, block=block.uuid, plugin=plugin.name, detail=detail))
+
+    async def _source(self, prepared: _Prepared) -> str:
+        context, block, spec = self._context, prepared.block, prepared.spec
+        assert isinstance(spec, SourceSpec)
+        source = await open_source(
+            context.project,
+            self._model,
+            block,
+            context.store,
+            context.run_dir,
+            spec=spec,
+            refresh=True,
+            log=lambda line: context.child_line(block.uuid, line),
+        )
+        if source.capabilities.discover is not False and source.catalog is not None:
+            found = len(source.catalog)
+            return f"it has {found:,} streams" if found != 1 else "it has 1 stream"
+        return await self._first_message(source)
+
+    async def _first_message(self, source: Source) -> str:
+        """Start a tap that has no discovery, and stop it once it has said something."""
+        context, plugin, capabilities = self._context, source.plugin, source.capabilities
+        tap = TapProcess(
+            TapCommand(
+                id=source.block.uuid,
+                name=plugin.name,
+                argv=plugin.argv,
+                env={**plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                cwd=context.project.root,
+                config=source.config,
+                takes_config=capabilities.config,
+                catalog=_catalog_to_look(source),
+                catalog_flags=capabilities.catalog_flags,
+            ),
+            run_dir=context.run_dir,
+            masker=context.masker,
+            log=lambda line: context.child_line(source.block.uuid, line),
+            on_config_change=lambda written: keep_written_back(
+                source.spec.config,
+                written,
+                context.store,
+                context.masker,
+                pipeline=self._model.uuid,
+                block=source.block.uuid,
+            ),
+        )
+
+        async def stop(items: Sequence[Item]) -> None:
+            if items:
+                tap.stop("it has answered")
+
+        await tap.run(stop)
+        return "it has no discovery; it was stopped after its first message" if tap.stopped else "it sent nothing"
+
+    async def _receiver(self, prepared: _Prepared) -> str:
+        """Start a target or a mapper with its config, send it nothing but the initial state, and see it end well."""
+        context, block, plugin = self._context, prepared.block, prepared.plugin
+        capabilities = await probe(plugin, store=context.store, masker=context.masker)
+        process = TargetProcess(
+            TargetCommand(
+                id=block.uuid,
+                name=plugin.name,
+                argv=plugin.argv,
+                env={**plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                cwd=context.project.root,
+                config=_config(prepared.spec),
+                echoes=False,
+                drain_seconds=self._timeout,
+            ),
+            feeds=[],
+            known=frozenset(),
+            state={},
+            run_dir=context.run_dir,
+            masker=context.masker,
+            log=lambda line: context.child_line(block.uuid, line),
+            on_proof=lambda process_id, positions: None,
+            on_failure=lambda error: None,
+        )
+        async with task_group() as tasks:
+            tasks.start_soon(process.run)
+            await process.close()
+        if process.failure is not None:
+            raise process.failure
+        return f"it started with its config and ended well{_about(capabilities)}"
+
+    # -- results
+
+    def _add(self, checked: Checked) -> None:
+        mask = self._context.masker.mask
+        checked.detail = mask(checked.detail)
+        checked.hint = mask(checked.hint) if checked.hint is not None else None
+        self._done.append(checked)
+        self._report(checked)
+
+    def _failed(
+        self,
+        what: What,
+        block: Block | None,
+        error: StreamlineError,
+        *,
+        plugin: Plugin | None = None,
+        connecting: bool = False,
+    ) -> None:
+        self._add(
+            Checked(
+                what=what,
+                block=block.uuid if block is not None else None,
+                plugin=plugin.name if plugin is not None else None,
+                problem="connection" if connecting else "configuration",
+                detail=error.message,
+                where=error.where,
+                hint=error.hint,
+            )
+        )
+
+
+_BY_TYPE: Mapping[str, What] = {"data_loader": "source", "data_exporter": "destination"}
+
+
+def _what(block: Block) -> What:
+    return _BY_TYPE.get(block.type, "transformer")
+
+
+def _kind(spec: Spec) -> What:
+    if isinstance(spec, SourceSpec):
+        return "source"
+    return "destination" if isinstance(spec, DestinationSpec) else "mapper"
+
+
+def _named(spec: Spec) -> tuple[str, Role]:
+    if isinstance(spec, SourceSpec):
+        return spec.source, "tap"
+    if isinstance(spec, MapperSpec):
+        return spec.mapper, "mapper"
+    return spec.destination, "target"
+
+
+def _config(spec: Spec) -> dict[str, object]:
+    return spec.config
+
+
+def _catalog_to_look(source: Source) -> dict[str, object] | None:
+    """The catalog that the tap would be given; without LOG_BASED, because a look must not touch the log's position."""
+    if source.catalog is None:
+        return None
+    chosen = [
+        msgspec.structs.replace(stream, replication_method="FULL_TABLE")
+        if stream.replication_method == "LOG_BASED"
+        else stream
+        for stream in choose(source.catalog, source.layers, tap=source.traits, where=source.where)
+    ]
+    return apply_settings(source.catalog, chosen, tap=source.traits).data
+
+
+def _about(capabilities: Capabilities) -> str:
+    names = ", ".join(sorted(capabilities.names))
+    return f"; it lists {names}" if names else ""
