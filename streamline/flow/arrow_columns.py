@@ -175,8 +175,8 @@ def _timestamps(field: pa.Field, array: pa.Array) -> pa.Array:
     kind = array.type
     if kind.unit == "s":
         array = array.cast(pa.timestamp("ms", kind.tz))
-    if kind.tz is not None:
-        array = array.cast(pa.timestamp(array.type.unit, "UTC"))
+    if kind.tz is not None:  # the same instants, in UTC; text of zoned timestamps is made forty times slower
+        array = array.cast(pa.timestamp(array.type.unit))
     text = pc.binary_replace_slice(array.cast(pa.string()), 10, 11, "T")
     stays_without_zone = pt.is_timestamp(field.type) and field.type.tz is None
     closing = '"' if kind.tz is not None or stays_without_zone else 'Z"'
