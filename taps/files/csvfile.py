@@ -70,9 +70,8 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
             kinds = found[name]
             if "string" not in kinds:
                 kinds.update(_kind(cell) for cell in set(column) - nulls)
-                # A text cell makes its column a text column: numbers among texts are texts as well.
-                joined = join(kinds)
-                if kinds and (len(joined) > 1 or joined == ["string"]) and set(joined) != {"date", "date-time"}:
+                if kinds and settle(kinds) == {"string"}:
+                    # Numbers among texts are texts as well: no further cell changes that.
                     kinds.add("string")
         count += len(lines)
         if limit and count >= limit:
