@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.written_back import keep_written_back
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
+from streamline.flow.items import Item, Position
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 from streamline.pipeline.model import Block
@@ -17,6 +18,9 @@ from streamline.singer.stages.destination import DestinationStage, StreamPlan
 from streamline.singer.stages.schema_change import SchemaChangeStage
 from streamline.singer.stages.source import SourceStage
 from streamline.singer.stages.versions import VersionStage
+
+if TYPE_CHECKING:
+    from streamline.singer.stages.validate import BadRecordLimit
 
 DIALECTS = frozenset({"sdk", "pipelinewise"})
 
@@ -34,6 +38,7 @@ class RouteBuilder:
         self._plan = plan
         self._validate = validate
         self._version = version
+        self._limits: dict[tuple[str, str], BadRecordLimit] = {}
         self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
         self.starting: list[Callable[[], Awaitable[None]]] = []
         """To be awaited before anything moves; what is wrong with a block's file is raised there."""
@@ -57,7 +62,7 @@ class RouteBuilder:
         passed = DIALECTS
         for sink_id in path.all_sinks():
             sink = self._plan.sinks[sink_id]
-            looks = self._policy(sink) != "pass" or sink.spec.schema_change == "freeze"
+            looks = self._looks_at_records(self._plan.sources[source], sink) or sink.spec.schema_change == "freeze"
             drops = any(plan.drops_columns for (block, _), plan in sink.plans.items() if block == source)
             passed = passed & (frozenset() if looks or drops else sink.batch_dialects)
             if any(plan.load_method == "replace" for (block, _), plan in sink.plans.items() if block == source):
@@ -87,34 +92,46 @@ class RouteBuilder:
 
     def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
         source = self._plan.sources[group.source]
-        destination = DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name)
-        stages: list[Stage] = []
-        stages.append(self._schema_change(source, sink))
-        if any(_changes(plan) for plan in sink.plans.values()) or sink.spec.streams.entries or not sink.plans:
-            stages.append(destination)
-        if self._policy(sink) != "pass":
-            stages.append(self._validation(sink))
+        stages: list[Stage] = [self._schema_change(source, sink)]
+        if validation := self._validation(source, sink):
+            stages.append(validation)
 
-        def name_in_source(table: str) -> str:
-            return sink.stream_of(source.id, table)
-
-        def replaces(table: str) -> bool:
-            plan = sink.plan_of(source.id, name_in_source(table))
+        def replaces(stream: str) -> bool:
+            plan = sink.plan_of(source.id, stream)
             return plan is not None and plan.load_method == "replace"
 
         stages.append(
             VersionStage(
-                bookmark_name=lambda table: source.key_of(name_in_source(table)),
+                bookmark_name=source.key_of,
                 endless=source.endless,
                 replace=replaces if sink.replaces else None,
                 version=self._version,
             )
         )
+        if any(_changes(plan) for plan in sink.plans.values()) or sink.spec.streams.entries or not sink.plans:
+            stages.append(DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name))
         return Route(stages, sinks=[pool])
 
-    def _policy(self, sink: SinkPlan) -> str:
-        policy = sink.spec.on_bad_record
+    def _policy(self, source: SourcePlan, sink: SinkPlan, stream: str) -> str:
+        settings = sink.settings_of(source.id, stream)
+        own: str | None = settings.get("on_bad_record") if settings is not None else None
+        policy = own or sink.spec.on_bad_record
         return "quarantine" if policy == "pass" and self._validate else policy
+
+    def _looks_at_records(self, source: SourcePlan, sink: SinkPlan) -> bool:
+        streams = [stream.stream for stream in source.selected] or [""]
+        return any(self._policy(source, sink, stream) != "pass" for stream in streams)
+
+    def _validation(self, source: SourcePlan, sink: SinkPlan) -> Stage | None:
+        if not self._looks_at_records(source, sink):
+            return None
+        from streamline.singer.stages.validate import BadRecordLimit, ValidateStage
+
+        limit = self._limits.setdefault((source.id, sink.id), BadRecordLimit(sink.spec.max_bad_records))
+        return ByPolicy(
+            lambda stream: self._policy(source, sink, stream),
+            {"quarantine": ValidateStage(limit=limit), "fail": ValidateStage(fail=True)},
+        )
 
     def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:
         from streamline.blocks.transform import TransformStage
@@ -146,9 +163,6 @@ class RouteBuilder:
             "context": {},
         }
 
-    def _validation(self, sink: SinkPlan) -> Stage:
-        raise NotImplementedError
-
     def _schema_change(self, source: SourcePlan, sink: SinkPlan) -> Stage:
         def policy_of(stream: str) -> str:
             settings = sink.settings_of(source.id, stream)
@@ -170,6 +184,30 @@ class RouteBuilder:
             for stream, schema in stage.newest.items():
                 if last.get(stream) != schema:
                     self._context.store.save_schema(self._context.pipeline, sink, stream, schema)
+
+
+class ByPolicy:
+    """Sends each stream's items through the stage of its policy; streams of other policies pass."""
+
+    def __init__(self, policy_of: Callable[[str], str], stages: Mapping[str, Stage]) -> None:
+        self._policy_of = policy_of
+        self._stages = stages
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        if isinstance(item, Position):
+            return [item]
+        stage = self._stages.get(self._policy_of(item.stream))
+        return [item] if stage is None else await stage.process(item)
+
+    async def finish(self) -> Sequence[Item]:
+        """See `Stage.finish`."""
+        return [item for stage in self._stages.values() for item in await stage.finish()]
+
+    async def close(self) -> None:
+        """See `Stage.close`."""
+        for stage in self._stages.values():
+            await stage.close()
 
 
 def _changes(plan: StreamPlan) -> bool:
