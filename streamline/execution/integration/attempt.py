@@ -14,6 +14,7 @@ from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, MapperPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.pool import TargetPool
 from streamline.execution.integration.saver import PositionSaver, SourceAccount
+from streamline.execution.integration.schema_book import SchemaBook
 from streamline.execution.integration.stages import RouteBuilder
 from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
 from streamline.flow.ledger import Ledger
@@ -79,6 +80,7 @@ class Attempt:
         self._pools = {sink_id: self._pool(sink) for sink_id, sink in plan.sinks.items() if self._feeding(sink_id)}
         self._ledger = Ledger({group.id: self._process_ids(group) for group in groups})
         self._accounts = {group.id: self._account(group) for group in groups}
+        self._book = SchemaBook(context.store, plan.pipeline)
         self._saver = PositionSaver(
             context.store,
             pipeline=plan.pipeline,
@@ -86,13 +88,12 @@ class Attempt:
             accounts=list(self._accounts.values()),
             ledger=self._ledger,
             on_saved=lambda group: context.progress.position_saved(self._group(group).source),
+            before_letters=self._book.save,
         )
 
     async def run(self) -> list[Outcome]:
         """Run everything to its end; failures are in the outcomes."""
-        routes = {
-            group.id: self._routes.route(group, self._plan.paths[group.source], self._pools) for group in self._groups
-        }
+        routes = self._make_routes()
         for start in self._routes.starting:
             await start()
         try:
@@ -114,9 +115,21 @@ class Attempt:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._saver.flush()
-                await anyio.to_thread.run_sync(self._routes.save_schemas)
+                await anyio.to_thread.run_sync(self._save_schemas)
         await self._judge()
         return [running.outcome for running in self._running.values()]
+
+    def _make_routes(self) -> dict[str, Route]:
+        routes = {
+            group.id: self._routes.route(group, self._plan.paths[group.source], self._pools) for group in self._groups
+        }
+        for group in self._groups:
+            self._book.watch(group.source, routes[group.id])
+        return routes
+
+    def _save_schemas(self) -> None:
+        self._routes.save_schemas()
+        self._book.save()
 
     # -- groups
 
@@ -234,6 +247,11 @@ class Attempt:
     def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
         for record in bad:
             self._context.progress.refused(group.source, record.stream, 1)
+            for sink in self._plan.paths[group.source].all_sinks():
+                # A destination calls the stream as its table is called.
+                name = self._plan.sinks[sink].stream_of(group.source, record.stream)
+                self._book.need(group.source, sink, name)
+            self._book.need(group.source, record.stage, record.stream)
         self._saver.refuse(group.id, group.source, bad)
 
     # -- sinks

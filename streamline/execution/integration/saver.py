@@ -57,6 +57,7 @@ class PositionSaver:
 
     Args:
         on_saved: called with the source id whenever a position of it was saved.
+        before_letters: called in a worker thread before refused records are saved.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class PositionSaver:
         accounts: Sequence[SourceAccount],
         ledger: Ledger,
         on_saved: Callable[[str], None],
+        before_letters: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
@@ -75,6 +77,7 @@ class PositionSaver:
         self._accounts = {account.source: account for account in accounts}
         self._ledger = ledger
         self._on_saved = on_saved
+        self._before_letters = before_letters
         self._waiting: dict[str, Position] = {}
         self._letters: dict[str, list[DeadLetter]] = {}
         self._wake = anyio.Event()
@@ -141,6 +144,8 @@ class PositionSaver:
                 )
             )
             overrides += account.overrides.get(stream, [])
+        if letters:
+            await anyio.to_thread.run_sync(self._before_letters)
         if saves or letters:
             # Letters belong to destination blocks; the store keeps their own names, in the same transaction.
             await anyio.to_thread.run_sync(

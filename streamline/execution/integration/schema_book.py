@@ -1,0 +1,100 @@
+"""The SCHEMAs under which records came to each place on their way, kept for streams that have dead letters.
+
+A dead letter is a record as it stood where it was refused: behind some transformers it is no longer the source's. To
+be sent again from there it needs the SCHEMA that it had there. A *place* is the front of a transformer block or of a
+destination block, named by its uuid. In the store a place stands where blocks stand, as `SOURCE > PLACE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from streamline.flow.items import Item, Schema
+from streamline.flow.protocols import Stage
+from streamline.flow.router import Route
+from streamline.state.store import Store
+
+
+class SchemaBook:
+    """Notes the newest SCHEMA of each stream at each place, and saves those that are needed.
+
+    Needed are those of streams with a dead letter: one of this run, or, as an earlier SCHEMA in the store tells, of
+    a run before. So a run without dead letters writes nothing.
+    """
+
+    def __init__(self, store: Store, pipeline: str) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._newest: dict[tuple[str, str], dict[str, Schema]] = {}
+        self._needed: set[tuple[str, str, str]] = set()
+
+    def watch(self, source: str, route: Route) -> None:
+        """Put a recorder before each transformer and at the front of each destination's part of a route."""
+        stages: list[Stage] = [self._recorder(source, sink.id) for sink in route.sinks]
+        for stage in route.stages:
+            block = getattr(stage, "block", None)
+            if isinstance(block, str):
+                stages.append(self._recorder(source, block))
+            stages.append(stage)
+        route.stages = stages
+        for branch in route.branches:
+            self.watch(source, branch)
+
+    def need(self, source: str, place: str, stream: str) -> None:
+        """A record of `stream` was refused at this place, or behind it and before the next."""
+        self._needed.add((source, place, stream))
+
+    def save(self) -> None:
+        """Write the needed ones that the store does not have yet. It blocks."""
+        needed = self._needed.copy()
+        for (source, place), newest in list(self._newest.items()):
+            key = _key(source, place)
+            kept = self._store.last_schemas(self._pipeline, key)
+            for stream, schema in list(newest.items()):
+                value = _as_stored(schema)
+                if ((source, place, stream) in needed or stream in kept) and kept.get(stream) != value:
+                    self._store.save_schema(self._pipeline, key, stream, value)
+
+    def _recorder(self, source: str, place: str) -> Stage:
+        return _Recorder(self._newest.setdefault((source, place), {}))
+
+
+def saved_schemas(store: Store, pipeline: str, source: str, place: str) -> dict[str, Schema]:
+    """The SCHEMAs at a place, by stream, of streams that had a dead letter."""
+    found = store.last_schemas(pipeline, _key(source, place))
+    return {
+        stream: Schema(stream, value["schema"], value.get("key_properties"), value.get("bookmark_properties"))
+        for stream, value in found.items()
+    }
+
+
+def _key(source: str, place: str) -> str:
+    return f"{source} > {place}"
+
+
+def _as_stored(schema: Schema) -> dict[str, Any]:
+    keys, bookmarks = schema.key_properties, schema.bookmark_properties
+    return {
+        "schema": schema.schema,
+        "key_properties": list(keys) if keys is not None else None,
+        "bookmark_properties": list(bookmarks) if bookmarks is not None else None,
+    }
+
+
+class _Recorder:
+    """A stage that lets everything pass and notes the SCHEMAs."""
+
+    def __init__(self, newest: dict[str, Schema]) -> None:
+        self._newest = newest
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        if isinstance(item, Schema):
+            self._newest[item.stream] = item
+        return (item,)
+
+    async def finish(self) -> Sequence[Item]:
+        return ()
+
+    async def close(self) -> None:
+        pass
