@@ -353,11 +353,22 @@ async def log_lines(pipe: ReadPipe, log: Callable[[str], None], masker: TextMask
         log(_log_text(rest, masker))
 
 
+def log_text(text: str, masker: TextMasker, *, limit: int = LOG_LINE_BYTES, whole: bool = True) -> str:
+    """`text` as it may be logged: masked, and cut after `limit` characters, with a mark.
+
+    Args:
+        whole: False if more of the line comes after `text`.
+    """
+    if len(text) > limit + LONGEST_SECRET_BYTES:
+        text, whole = text[: limit + LONGEST_SECRET_BYTES], False
+    masked = masker.mask(text)
+    if whole and len(masked) <= limit:
+        return masked
+    return masked[: min(limit, len(masked) - (0 if whole else LONGEST_SECRET_BYTES))] + " [cut]"
+
+
 def _log_text(line: bytes, masker: TextMasker, *, whole: bool = True) -> str:
-    text = masker.mask(line.decode("utf-8", "replace").rstrip("\r"))
-    if whole and len(text) <= LOG_LINE_BYTES:
-        return text
-    return text[: min(LOG_LINE_BYTES, len(text) - (0 if whole else LONGEST_SECRET_BYTES))] + " [cut]"
+    return log_text(line.decode("utf-8", "replace").rstrip("\r"), masker, whole=whole)
 
 
 class Tail:

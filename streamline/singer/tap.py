@@ -15,7 +15,7 @@ import msgspec
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position
 from streamline.flow.tasks import task_group
-from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, private_file
+from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
 from streamline.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
 
 SMALL_READ = 128 << 10
@@ -90,7 +90,8 @@ class TapProcess:
         self._tail = Tail()
         self._stopping: str | None = None
         self._stop = anyio.Event()
-        self._last_output = 0.0
+        self._waiting_since: float | None = None
+        """Since when we wait for its output; None while what it printed is being taken."""
         self._state_path: Path | None = None
 
     def stop(self, reason: str) -> None:
@@ -120,6 +121,7 @@ class TapProcess:
                 child.dispose()
                 self._read_back(private[0])
         finally:
+            self._state_path = None
             for path in private:
                 path.unlink(missing_ok=True)
 
@@ -162,10 +164,9 @@ class TapProcess:
         parser = TapParser(
             self.id,
             tap=self._command.name,
-            log=lambda line: self._note(self._masker.mask(line)),
+            log=lambda line: self._note(log_text(line, self._masker)),
             max_record_bytes=self._command.max_record_bytes,
         )
-        self._last_output = anyio.current_time()
         async with task_group() as tasks:
             tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
             tasks.start_soon(self._end_when_asked, child)
@@ -179,6 +180,9 @@ class TapProcess:
                         await anyio.sleep(0.005)
             except TapOutputError as error:
                 await emit(_useful(error.items))
+                if not child.stdout.open:
+                    code = await child.end(term_after=EXIT_SECONDS, kill_after=TERM_SECONDS)
+                    error.hint = f"{error.hint} {_exit_words(code).capitalize()}. {_tail_hint(self._tail.lines)}"
                 raise
             finally:
                 tasks.cancel_scope.cancel()
@@ -190,14 +194,17 @@ class TapProcess:
             )
 
     async def _read(self, child: Child, parser: TapParser, emit: Emit) -> None:
-        while chunk := await child.stdout.receive():
+        while True:
+            self._waiting_since = anyio.current_time()
+            chunk = await child.stdout.receive()
+            self._waiting_since = None
+            if not chunk:
+                break
             if len(chunk) < SMALL_READ:
                 await anyio.sleep(GATHER_SECONDS)
                 chunk += child.stdout.receive_nowait()
-            self._last_output = anyio.current_time()
             if items := _useful(parser.feed(chunk)):
                 await emit(items)
-                self._last_output = anyio.current_time()
         if self._stopping is None or child.signalled is None:
             items = parser.finish()
         else:
@@ -217,6 +224,8 @@ class TapProcess:
         child.send_signal(signal.SIGKILL)
         # What it forked into sessions of their own may hold the pipe open: stop listening.
         await anyio.sleep(LINGER_SECONDS)
+        while self._waiting_since is None:
+            await anyio.sleep(0.02)
         child.stdout.close()
 
     async def _watch(self, child: Child) -> None:
@@ -226,14 +235,15 @@ class TapProcess:
         gone: float | None = None
         while True:
             now = anyio.current_time()
-            silent = now - self._last_output
+            # Output that waits in the pipe because its taker is slow is no silence.
+            waiting = self._waiting_since
             if command.max_duration is not None and now - started >= command.max_duration:
                 self.stop(f"it ran for max_duration ({command.max_duration:g} s)")
-            if command.idle_timeout is not None and silent >= command.idle_timeout:
+            if command.idle_timeout is not None and waiting is not None and now - waiting >= command.idle_timeout:
                 self.stop(f"it was silent for idle_timeout ({command.idle_timeout:g} s)")
             if child.returncode is not None:
                 gone = gone or now
-                if now - max(gone, self._last_output) >= LINGER_SECONDS:
+                if waiting is not None and now - max(gone, waiting) >= LINGER_SECONDS:
                     child.send_signal_to_rest()
                     child.stdout.close()
             await anyio.sleep(0.1)

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from streamline.singer.child import (
@@ -238,7 +239,7 @@ async def test_a_program_that_is_not_there_leaves_no_pipe_open(tmp_path: Path) -
 
 
 async def test_a_child_that_ran_leaves_no_pipe_open(tmp_path: Path) -> None:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     child = start(tmp_path, "import sys; sys.stdin.read()", stdin=True)
     assert child.stdin is not None
