@@ -179,7 +179,7 @@ def _timestamps(field: pa.Field, array: pa.Array) -> pa.Array:
         array = array.cast(pa.timestamp(array.type.unit))
     text = pc.binary_replace_slice(array.cast(pa.string()), 10, 11, "T")
     stays_without_zone = pt.is_timestamp(field.type) and field.type.tz is None
-    closing = '"' if kind.tz is not None or stays_without_zone else 'Z"'
+    closing = '"' if kind.tz is None and stays_without_zone else 'Z"'
     return pc.binary_join_element_wise('"', text, closing, "")
 
 
