@@ -12,10 +12,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from decimal import Decimal
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -48,8 +48,18 @@ _KINDS: dict[type, str] = {
     set: "array",
 }
 
-Kinds = Callable[[], Mapping[str, frozenset[str]]]
-"""Gives the kinds of values that the tap sent in each field of the batch; asked only when something is new."""
+
+class Given(Protocol):
+    """What a call of the function was given; asked only when something about its output is new."""
+
+    def fields(self) -> Set[str]:
+        """Fields that any of its records had."""
+        ...
+
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        """The kinds of values that the tap sent about then, by field."""
+        ...
+
 
 _Row = dict[str, Any]
 
@@ -70,19 +80,19 @@ class OutputSchema:
     """The SCHEMA of one stream behind one block.
 
     Args:
-        given: the SCHEMA that the block's input has.
+        source: the SCHEMA that the block's input has.
         block: uuid of the block, for errors.
         before: what the stream's output looked like under its SCHEMA before this one; columns that the block
             added keep their types.
     """
 
-    def __init__(self, given: Schema, block: str, before: OutputSchema | None = None) -> None:
-        self.given = given
+    def __init__(self, source: Schema, block: str, before: OutputSchema | None = None) -> None:
+        self.source = source
         self.sent = False
         self._block = block
-        self._declared = properties(given.schema)
+        self._declared = properties(source.schema)
         self._props = dict(self._declared)
-        self._keys = frozenset(given.key_properties or ())
+        self._keys = frozenset(source.key_properties or ())
         self._own: dict[str, JSONObject] = dict(before._own) if before is not None else {}
         self._ready = False
         self._fitted: set[str] = set()
@@ -91,16 +101,16 @@ class OutputSchema:
     def message(self) -> Schema:
         """The SCHEMA as it is known by now."""
         if self._props == self._declared:
-            return self.given
-        schema = {**self.given.schema, "properties": dict(self._props)}
+            return self.source
+        schema = {**self.source.schema, "properties": dict(self._props)}
         if isinstance(schema.get("required"), list):
             schema["required"] = [name for name in schema["required"] if name in self._props]
-        bookmarks = self.given.bookmark_properties
+        bookmarks = self.source.bookmark_properties
         if bookmarks is not None:
             bookmarks = [name for name in bookmarks if name in self._props]
-        return msgspec.structs.replace(self.given, schema=schema, bookmark_properties=bookmarks, raw=None)
+        return msgspec.structs.replace(self.source, schema=schema, bookmark_properties=bookmarks, raw=None)
 
-    def settle_rows(self, rows: list[_Row], sent_by_tap: Kinds) -> tuple[list[_Row], list[Misfit]]:
+    def settle_rows(self, rows: list[_Row], given: Given) -> tuple[list[_Row], list[Misfit]]:
         """Fit the schema to rows that the block returned, and the rows to the schema.
 
         Returns:
@@ -114,7 +124,7 @@ class OutputSchema:
         # Which keys and types a row has decides everything; there are few such signatures, and many rows.
         signatures = {(*row, *map(type, row.values())) for row in rows}
         if not signatures <= self._known.keys() or not self._ready:
-            self._learn(dict.fromkeys((*row, *map(type, row.values())) for row in rows), sent_by_tap)
+            self._learn(dict.fromkeys((*row, *map(type, row.values())) for row in rows), given)
         if any(kind is dt.datetime for signature in signatures for kind in signature):
             _give_offsets(rows)
         verdicts = {signature: self._known[signature] for signature in signatures}
@@ -133,14 +143,14 @@ class OutputSchema:
         return fitting, misfits
 
     def settle_table(
-        self, table: pa.Table, given: pa.Schema, sent_by_tap: Kinds
+        self, table: pa.Table, source_schema: pa.Schema, given: Given
     ) -> tuple[pa.Table, pa.Table | None, str]:
         """Fit the schema to a table that the block returned, and the table to the schema.
 
         Args:
             table: what the block returned.
-            given: the schema of the table that the block was given.
-            sent_by_tap: see `Kinds`.
+            source_schema: of the table that the block was given.
+            given: what it was given.
 
         Returns:
             the records that fit; those that do not, or None; and why they do not.
@@ -154,9 +164,9 @@ class OutputSchema:
 
         from streamline.flow.arrow_types import property_of
 
-        self._check_keys(table.column_names, sent_by_tap)
+        self._check_keys(table.column_names, given)
         refused: dict[str, str] = {}
-        inputs = {field.name: field for field in given}
+        inputs = {field.name: field for field in source_schema}
         for number, field in enumerate(table.schema):
             source = inputs.get(field.name)
             column = table.column(number)
@@ -164,22 +174,23 @@ class OutputSchema:
                 column = _as_before(column, source)
                 if column.type != field.type:
                     table = table.set_column(number, field.with_type(column.type), column)
-                if column.type == source.type and (field.name in self._props or field.name not in self._declared):
+                if column.type == source.type:
+                    self._restore(field.name)
                     self._fitted.add(field.name)
                     continue
             prop = property_of(pa.field(field.name, column.type))
             kind = "null" if column.null_count == table.num_rows else _kind_of_property(prop)
             held = _kind_of_property(property_of(source)) if source is not None else None
-            verdict = self._admit(field.name, kind, sent_by_tap, prop, reformatted=held in _FORMATS and kind != held)
+            verdict = self._admit(field.name, kind, given, prop, reformatted=held in _FORMATS and kind != held)
             if verdict:
                 refused[field.name] = verdict
-        self._learned(table.column_names, sent_by_tap)
+        self._learned(table.column_names, given)
         waiting = [name for name, verdict in refused.items() if verdict == _WAITS]
         table = table.drop_columns(waiting) if waiting else table
         misfits = {name: verdict for name, verdict in refused.items() if verdict != _WAITS}
         return _without_misfits(table, misfits)
 
-    def _learn(self, signatures: Iterable[tuple[Any, ...]], sent_by_tap: Kinds) -> None:
+    def _learn(self, signatures: Iterable[tuple[Any, ...]], given: Given) -> None:
         signatures = list(signatures)
         while True:
             if len(self._known) > _MAX_SIGNATURES:
@@ -190,18 +201,18 @@ class OutputSchema:
                 half = len(signature) // 2
                 names.update(dict.fromkeys(signature[:half]))
                 if signature not in self._known:
-                    self._known[signature] = self._verdict(signature[:half], signature[half:], sent_by_tap)
-            self._learned(names, sent_by_tap)
+                    self._known[signature] = self._verdict(signature[:half], signature[half:], given)
+            self._learned(names, given)
             if self._props == before:
                 return
             # What was waiting or did not fit may do so now.
             self._known.clear()
 
-    def _verdict(self, names: tuple[str, ...], kinds: tuple[type, ...], sent_by_tap: Kinds) -> frozenset[str] | str:
-        self._check_keys(names, sent_by_tap)
+    def _verdict(self, names: tuple[str, ...], kinds: tuple[type, ...], given: Given) -> frozenset[str] | str:
+        self._check_keys(names, given)
         waiting = set()
         for name, kind in zip(names, kinds, strict=True):
-            verdict = self._admit(name, kind_of(kind), sent_by_tap)
+            verdict = self._admit(name, kind_of(kind), given)
             if verdict == _WAITS:
                 waiting.add(name)
             elif verdict:
@@ -212,7 +223,7 @@ class OutputSchema:
         self,
         name: str,
         kind: str,
-        sent_by_tap: Kinds,
+        given: Given,
         prop: JSONObject | None = None,
         *,
         reformatted: bool = False,
@@ -221,21 +232,19 @@ class OutputSchema:
 
         `prop` says more about the values, where it is known; `reformatted`: they were moments, and now are text.
         """
+        self._restore(name)
         current = self._props.get(name)
-        if current is None and name in self._declared:  # dropped at first, and back
-            current = self._props[name] = self._declared[name]
-            self.sent = False
         if current is None:
-            return self._admit_new(name, kind, sent_by_tap, prop)
+            return self._admit_new(name, kind, given, prop)
         if kind == "null":
-            if "null" not in types(current) and name not in self._keys and kind not in _sent(name, sent_by_tap):
+            if "null" not in types(current) and name not in self._keys and kind not in _sent(name, given):
                 self._change(name, _nullable(current))
             return ""
         reformatted = reformatted or (name in self._own and _loses_format(current, kind, prop))
         if fits(current, kind) and not reformatted:
             self._fitted.add(name)
             return ""
-        if not reformatted and name not in self._own and kind in _sent(name, sent_by_tap):
+        if not reformatted and name not in self._own and kind in _sent(name, given):
             return ""
         if not self._ready and name not in self._fitted:
             self._own.pop(name, None)
@@ -249,8 +258,14 @@ class OutputSchema:
         self._change(name, wider)
         return ""
 
-    def _admit_new(self, name: str, kind: str, sent_by_tap: Kinds, prop: JSONObject | None) -> str:
-        if name in sent_by_tap():  # not declared, and not the block's doing: as it would be without the block
+    def _restore(self, name: str) -> None:
+        """Take a declared column that was dropped at first, and is back, into the schema again."""
+        if name not in self._props and name in self._declared:
+            self._props[name] = self._declared[name]
+            self.sent = False
+
+    def _admit_new(self, name: str, kind: str, given: Given, prop: JSONObject | None) -> str:
+        if name in given.kinds():  # not declared, and not the block's doing: as it would be without the block
             return ""
         if kind == "null":
             return _WAITS
@@ -273,22 +288,22 @@ class OutputSchema:
         self._own[name] = prop
         self.sent = False
 
-    def _learned(self, names: Iterable[str], sent_by_tap: Kinds) -> None:
+    def _learned(self, names: Iterable[str], given: Given) -> None:
         """An output with records was seen; if it is the first, columns that it lacks are dropped ones."""
         if self._ready:
             return
         self._ready = True
-        dropped = (sent_by_tap().keys() & self._props.keys()) - set(names)
+        dropped = (given.fields() & self._props.keys()) - set(names)
         for name in dropped:
             del self._props[name]
 
-    def _check_keys(self, names: Iterable[str], sent_by_tap: Kinds) -> None:
+    def _check_keys(self, names: Iterable[str], given: Given) -> None:
         lost = self._keys - set(names)
-        lost = lost and lost & sent_by_tap().keys()
+        lost = lost and lost & given.fields()
         if lost:
             named = ", ".join(sorted(lost))
             raise PipelineFailed(
-                f"the records that the block returned for stream {self.given.stream} lack the key column {named}",
+                f"the records that the block returned for stream {self.source.stream} lack the key column {named}",
                 blocks=[self._block],
                 where=f"block {self._block}",
                 hint="Return the stream's key columns; the target needs them to know the rows.",
@@ -378,8 +393,8 @@ def _nullable(prop: JSONObject) -> JSONObject:
     return nullable
 
 
-def _sent(name: str, sent_by_tap: Kinds) -> frozenset[str]:
-    return sent_by_tap().get(name, frozenset())
+def _sent(name: str, given: Given) -> frozenset[str]:
+    return given.kinds().get(name, frozenset())
 
 
 def _give_offsets(rows: list[_Row]) -> None:

@@ -7,7 +7,7 @@ meanwhile the newest goes out, after everything that came before it. The order w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from streamline.flow.items import (
     BadRecord,
     FileBatch,
     Item,
+    JSONObject,
     Position,
     RawBatch,
     RowBatch,
@@ -107,9 +108,8 @@ class TransformStage:
         )
         self._workers: Workers | None = None
         self._streams: dict[str, _Stream] = {}
-        self._gathered: dict[str, list[RawBatch]] = {}
-        self._gathered_rows = 0
-        self._gathered_bytes = 0
+        self._gathered: dict[str, _Gathered] = {}
+        self._gathered_all = _Gathered()
         self._position: Position | None = None
         self._queue: deque[_Job | _Passing] = deque()
         self._running = 0
@@ -187,14 +187,17 @@ class TransformStage:
                 where=f"block {self.block}",
                 hint="A transformer types records by their SCHEMA; the tap has to send it first.",
             )
-        self._gathered.setdefault(batch.stream, []).append(batch)
-        self._gathered_rows += batch.count
-        self._gathered_bytes += batch.nbytes
-        of_stream = self._gathered[batch.stream]
-        full = sum(b.count for b in of_stream) >= self._batch_rows or sum(b.nbytes for b in of_stream) >= BATCH_BYTES
+        of_stream = self._gathered.get(batch.stream)
+        if of_stream is None:
+            of_stream = self._gathered[batch.stream] = _Gathered()
+        of_stream.batches.append(batch)
+        for gathered in (of_stream, self._gathered_all):
+            gathered.rows += batch.count
+            gathered.nbytes += batch.nbytes
+        full = of_stream.fills(self._batch_rows, BATCH_BYTES)
         if full and self._position is None:
             self._seal(batch.stream)
-        elif full or self._gathered_rows >= 2 * self._batch_rows or self._gathered_bytes >= 2 * BATCH_BYTES:
+        elif full or self._gathered_all.fills(2 * self._batch_rows, 2 * BATCH_BYTES):
             # A position waits for all that came before it, so all streams' records go out with it.
             self._seal_all()
 
@@ -207,12 +210,12 @@ class TransformStage:
             self._queue.append(_Passing(None, known))
 
     def _seal(self, stream: str) -> None:
-        batches = self._gathered.pop(stream, None)
-        if not batches:
+        gathered = self._gathered.pop(stream, None)
+        if gathered is None:
             return
-        raw = join_raw(batches)
-        self._gathered_rows -= raw.count
-        self._gathered_bytes -= raw.nbytes
+        self._gathered_all.rows -= gathered.rows
+        self._gathered_all.nbytes -= gathered.nbytes
+        raw = join_raw(gathered.batches)
         of = self._streams[stream]
         call = Call(CallRequest(stream, of.given.schema, of.number, raw.slices, raw.count))
         self._queue.append(_Job(call, of))
@@ -306,6 +309,19 @@ class TransformStage:
         )
 
 
+class _Gathered:
+    """Batches of one stream that wait for more."""
+
+    def __init__(self) -> None:
+        self.batches: list[RawBatch] = []
+        self.rows = 0
+        self.nbytes = 0
+
+    def fills(self, rows: int, nbytes: int) -> bool:
+        """Whether it is as much as a call gets."""
+        return self.rows >= rows or self.nbytes >= nbytes
+
+
 class _Stream:
     """One stream under one SCHEMA."""
 
@@ -365,6 +381,7 @@ class _Job:
         self.call = call
         self.stream = stream
         self._kinds: dict[str, frozenset[str]] | None = None
+        self._rows: list[JSONObject] | None = None
 
     def settle(self, returned: Sequence[Returned], block: str) -> list[Item]:
         """Items of what the function returned, SCHEMA first where it is due."""
@@ -388,11 +405,11 @@ class _Job:
 
     def _to_items(self, returned: Returned, block: str) -> list[Item]:
         output = self.stream.output
-        name = output.given.stream
+        name = output.source.stream
         bad: list[Item] = [BadRecord(name, record_text(line), error, block) for line, error in returned.refused]
         raw: RawBatch | None = None
         if returned.rows:
-            rows, misfits = output.settle_rows(returned.rows, self._sent_by_tap)
+            rows, misfits = output.settle_rows(returned.rows, _GivenTo(self, returned))
             raw = rows_to_raw(RowBatch(name, rows, returned.version, returned.time_extracted))
             for misfit in misfits:
                 line = rows_to_raw(RowBatch(name, [misfit.row])).slices[0]
@@ -401,7 +418,7 @@ class _Job:
             import pyarrow as pa
 
             given = returned.given if returned.given is not None else pa.schema([])
-            table, unfit, error = output.settle_table(returned.table, given, self._sent_by_tap)
+            table, unfit, error = output.settle_table(returned.table, given, _GivenTo(self, returned))
             raw = arrow_to_raw(ArrowBatch(name, table, returned.version, returned.time_extracted), given)
             if unfit is not None:
                 lines = arrow_to_raw(ArrowBatch(name, unfit), given)
@@ -414,19 +431,43 @@ class _Job:
             return bad
         return [*self.stream.schema_if_due(), raw, *bad]
 
-    def _sent_by_tap(self) -> Mapping[str, frozenset[str]]:
-        """The kinds of values in each field of the call's input; read again, because the function may change it."""
-        if self._kinds is None:
+    def rows(self) -> list[JSONObject]:
+        """The records of the call's request, read again, because the function may have changed its own."""
+        if self._rows is None:
             request = self.call.request
             assert request is not None
-            kinds: dict[str, set[str]] = {}
             raw = RawBatch(request.stream, request.slices, request.count, 0)
-            for batch in RowReader(request.schema).read(raw, lambda text, error: None):
-                for row in batch.rows:
-                    for field, value in row.items():
-                        kinds.setdefault(field, set()).add(kind_of(type(value)))
-            self._kinds = {field: frozenset(found) for field, found in kinds.items()}
+            batches = RowReader(request.schema).read(raw, lambda text, error: None)
+            self._rows = [row for batch in batches for row in batch.rows]
+        return self._rows
+
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        """The kinds of values in each field of the call's request."""
+        if self._kinds is None:
+            found: dict[str, set[str]] = {}
+            for row in self.rows():
+                for field, value in row.items():
+                    found.setdefault(field, set()).add(kind_of(type(value)))
+            self._kinds = {field: frozenset(kinds) for field, kinds in found.items()}
         return self._kinds
+
+
+class _GivenTo:
+    """What one of a job's calls of the function was given. Implements `output_schema.Given`."""
+
+    def __init__(self, job: _Job, returned: Returned) -> None:
+        self._job = job
+        self._returned = returned
+
+    def fields(self) -> Set[str]:
+        given = self._returned.given
+        if given is not None:
+            return frozenset(given.names)
+        first, count = self._returned.span
+        return {field for row in self._job.rows()[first : first + count] for field in row}
+
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        return self._job.kinds()
 
 
 __all__ = ["BATCH_BYTES", "BATCH_ROWS", "TransformSettings", "TransformStage"]

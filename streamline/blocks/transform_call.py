@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ class CallSettings(msgspec.Struct, frozen=True):
     Args:
         block: its file.
         batch_rows: records a call gets at most.
-        keywords: keyword arguments for every call; `stream` is added to them.
+        keywords: keyword arguments for every call; `stream` is added to them, and `logger` if it is not there.
     """
 
     block: BlockFile
@@ -56,6 +57,7 @@ class Returned(msgspec.Struct):
         rows: records, if the function returned a list.
         table: records, if it returned a frame or a table.
         given: schema of the table that the function got; its fields say how columns are written back.
+        span: which of the request's records a list held that the function got: the first, and how many.
         refused: lines that could not be given to it, and why.
     """
 
@@ -64,6 +66,7 @@ class Returned(msgspec.Struct):
     rows: list[JSONObject] | None = None
     table: pa.Table | None = None
     given: pa.Schema | None = None
+    span: tuple[int, int] = (0, 0)
     refused: list[tuple[bytes, str]] = []
 
 
@@ -79,6 +82,7 @@ class TransformCaller:
         self._settings = settings
         self._shape = shape_of(settings.block)
         self._function = PythonFunction(settings.block, "transformer")
+        self._logger = logging.getLogger(f"streamline.blocks.{settings.block.uuid}")
         self._readers: dict[str, tuple[int, Any]] = {}
 
     def run(self, request: CallRequest, on_call: Callable[[], None] | None = None) -> list[Returned]:
@@ -91,7 +95,7 @@ class TransformCaller:
         Raises:
             UserError: the function raised, or returned what is no records.
         """
-        offered = {**self._settings.keywords, "stream": request.stream}
+        offered = {"logger": self._logger, **self._settings.keywords, "stream": request.stream}
         keywords = self._function.keywords(offered, positionals=1)
         raw = RawBatch(request.stream, request.slices, request.count, sum(map(len, request.slices)))
         refused: list[tuple[bytes, str]] = []
@@ -119,10 +123,13 @@ class TransformCaller:
             refused.append((text, error))
 
         if isinstance(reader, RowReader):
+            first = 0
             for batch in reader.read(raw, refuse):
                 for start in range(0, len(batch.rows), size):
                     part = batch.rows[start : start + size] if len(batch.rows) > size else batch.rows
-                    yield part, Returned(batch.version, batch.time_extracted)
+                    span = (first + start, len(part))
+                    yield part, Returned(batch.version, batch.time_extracted, span=span)
+                first += len(batch.rows)
         else:
             assert isinstance(reader, ArrowReader)
             for found in reader.read(raw, refuse):

@@ -80,12 +80,21 @@ def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] 
         except (pa.ArrowException, ValueError):  # a lone surrogate
             return None
     for kind in candidates:
+        if pt.is_timestamp(kind) and kind.tz is None and _holds_bare_days(source):
+            continue  # a day is no moment; as text it stays what it is
         try:
             array = source.cast(kind) if from_text else pa.array(source, kind)
         except (pa.ArrowException, OverflowError, ValueError):
             continue
         return field.with_type(kind), array
     return None
+
+
+def _holds_bare_days(texts: pa.Array) -> bool:
+    import pyarrow.compute as pc
+
+    shortest = pc.min(pc.binary_length(texts)).as_py()
+    return shortest is not None and shortest <= len("2024-05-01")
 
 
 def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field, pa.Array]:

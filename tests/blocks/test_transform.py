@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from streamline.blocks.python_function import BlockFile, Shape, shape_of
 from streamline.blocks.transform import TransformStage
@@ -197,7 +199,7 @@ def test_the_function_gets_stream_and_what_it_asks_for(kitchen: Kitchen) -> None
         [schema(id=INTEGER), records({"id": 1})],
         keywords={"env": "dev", "run_id": "r1", "rows": "taken by position"},
     )
-    assert rows_of(out) == [{"id": 1, "stream": "orders", "env": "dev", "file": True, "rest": ["run_id"]}]
+    assert rows_of(out) == [{"id": 1, "stream": "orders", "env": "dev", "file": True, "rest": ["logger", "run_id"]}]
 
 
 def test_the_file_is_loaded_once(kitchen: Kitchen) -> None:
@@ -248,6 +250,21 @@ def test_a_position_passes_at_once_when_nothing_is_held(kitchen: Kitchen) -> Non
 def test_a_large_batch_is_given_in_parts(kitchen: Kitchen) -> None:
     out = kitchen.run(SIZES, [schema(n=INTEGER), records(*({"n": 0},) * 25)], configuration={"batch_rows": 10})
     assert [row["n"] for row in rows_of(out)] == [10, 10, 5]
+
+
+def test_it_runs_on_trio_as_well(kitchen: Kitchen) -> None:
+    pytest.importorskip("trio")
+
+    async def cook() -> list[Item]:
+        stage = TransformStage(kitchen.block(SIZES), timeout=5)
+        try:
+            await stage.start()
+            held = [*await stage.process(schema(n=INTEGER)), *await stage.process(records({"n": 0}, {"n": 0}))]
+            return [*held, *await stage.finish()]
+        finally:
+            await stage.close()
+
+    assert [row["n"] for row in rows_of(anyio.run(cook, backend="trio"))] == [2]
 
 
 def test_worker_processes_keep_the_order(kitchen: Kitchen) -> None:
@@ -405,6 +422,38 @@ def test_a_frame_with_a_column_of_several_types_goes_by_rows(kitchen: Kitchen) -
     out = kitchen.run(code(body, **PANDAS), [schema(id=INTEGER), records({"id": 1}, {"id": 2})])
     assert [row["mixed"] for row in rows_of(out)] == [{"a": 1}, None]
     assert props_of(out)[0]["mixed"]["type"] == ["null", "object"]
+
+
+json_rows = st.lists(
+    st.dictionaries(
+        st.sampled_from(["id", "n", "s", "t", "doc", "other"]),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.integers())
+        | st.sampled_from(["2024-05-01T00:00:00Z", "2024-05-01"]),
+        min_size=1,
+    ),
+    min_size=1,
+    max_size=8,
+)  # fmt: skip
+TYPED = schema(
+    id=INTEGER, n=NUMBER, s=STRING, t={"type": ["null", "string"], "format": "date-time"}, doc={"type": "object"}
+)
+
+
+@pytest.mark.parametrize("signature", ["rows: list[dict]", "rows: 'pd.DataFrame'"])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(json_rows, min_size=1, max_size=4))
+def test_what_the_block_leaves_alone_arrives_whatever_the_schema_says(
+    kitchen: Kitchen, signature: str, batches: list[list[JSONObject]]
+) -> None:
+    out = kitchen.run(code("return rows", signature), [TYPED, *(records(*rows) for rows in batches)])
+    sent = [row for rows in batches for row in rows]
+    moment = "2024-05-01T00:00:00"
+    arrived = [
+        {name: f"{moment}Z" if value == f"{moment}.000000Z" else value for name, value in row.items()}
+        for row in rows_of(out)
+    ]
+    assert arrived == sent
+    assert [item for item in out if isinstance(item, Schema)] == [TYPED]
 
 
 # What goes wrong
