@@ -227,8 +227,8 @@ def _select(stream: CatalogStream, resolved: Resolved, tap: TapTraits, where: st
         stream=stream.stream,
         names=stream.names,
         replication_method=method,
-        replication_key=keys[0] if keys and method == "INCREMENTAL" else None,
-        bookmark_properties=keys if method == "INCREMENTAL" else [],
+        replication_key=keys[0] if keys and method is not None else None,
+        bookmark_properties=keys if method is not None else [],
         key_properties=key_properties,
         own_key=own is not None,
         columns=[path[1] for path, selected in marks.items() if len(path) == 2 and selected] if restricted else None,
@@ -247,19 +247,23 @@ def _replication(
     asked: str | None = resolved.get("replication_method")
     asked_keys: list[str] | None = resolved.get("bookmark_properties")
     place = resolved.where("replication_method", "bookmark_properties") or where
+    # Singer SDK taps keep their place in a log under a column of their making, and want to be told its name:
+    # `_sdc_lsn` for meltanolabs-tap-postgres, which else never finds its own bookmark again.
+    log_column = asked == "LOG_BASED" and tap.library == SDK
     if asked_keys is not None:
         if asked is not None and asked != "INCREMENTAL":
             method_entry, keys_entry = (
                 resolved.origins[name] for name in ("replication_method", "bookmark_properties")
             )
-            if method_entry is keys_entry:
+            if method_entry is not keys_entry:
+                # Set in different places: a method for this stream beats columns that were named for many.
+                asked_keys = None
+            elif not log_column:
                 raise ConfigError(
                     f"stream {stream.id!r}: bookmark_properties mean nothing to {asked}",
                     where=place,
                     hint="Leave them out, or set replication_method: INCREMENTAL.",
                 )
-            # Set in different places: a method for this stream beats columns that were named for many.
-            asked_keys = None
         elif asked is None:
             asked = "INCREMENTAL"
     method = asked or stream.replication_method
@@ -277,7 +281,7 @@ def _replication(
     keys = list(asked_keys or stream.replication_keys)
     if method is None and keys and tap.library == SDK:
         method = "INCREMENTAL"
-    if asked_keys:
+    if asked_keys and not log_column:
         _require_columns(stream, properties, asked_keys, "bookmark_properties", resolved, where)
         valid = stream.valid_replication_keys
         wrong = [key for key in asked_keys if valid and key not in valid]
@@ -296,6 +300,8 @@ def _replication(
             hint="Name it under bookmark_properties"
             + (f", one of {', '.join(stream.valid_replication_keys)}." if stream.valid_replication_keys else "."),
         )
+    if method not in ("INCREMENTAL", None):
+        keys = asked_keys[:1] if asked_keys and log_column else []
     return method, keys
 
 

@@ -211,6 +211,19 @@ def test_a_method_and_columns_that_contradict_each_other() -> None:
         run(catalog(table("orders")), {"orders": {"replication_method": "FULL_TABLE", "bookmark_properties": ["id"]}})
 
 
+def test_a_tap_of_the_sdk_is_told_the_column_of_its_log() -> None:
+    """meltanolabs-tap-postgres finds its bookmark only by the name `_sdc_lsn`, a column that no table has."""
+    settings = {"orders": {"replication_method": "LOG_BASED", "bookmark_properties": ["_sdc_lsn"]}}
+    chosen, written = run(catalog(table("orders")), settings, tap=SDK)
+    assert (chosen[0].replication_method, chosen[0].replication_key) == ("LOG_BASED", "_sdc_lsn")
+    assert written.get("public-orders").entry["replication_key"] == "_sdc_lsn"
+    with pytest.raises(ConfigError, match="bookmark_properties mean nothing to LOG_BASED"):
+        run(catalog(table("orders")), settings)
+    # A column that was named for many streams is not the log's.
+    settings = {"*": {"bookmark_properties": ["updated_at"]}, "orders": {"replication_method": "LOG_BASED"}}
+    assert run(catalog(table("orders")), settings, tap=SDK)[0][0].replication_key is None
+
+
 def test_several_bookmark_properties_need_a_tap_that_follows_them() -> None:
     settings = {"orders": {"bookmark_properties": ["updated_at", "id"]}}
     with pytest.raises(ConfigError, match="can't follow several bookmark properties"):
