@@ -48,6 +48,9 @@ TIME = ColumnType("TIME")
 BLOB = ColumnType("BLOB")
 JSON = ColumnType("JSON")
 VARCHAR = ColumnType("VARCHAR")
+TYPE_NAMES = frozenset(
+    ("BOOLEAN", "BIGINT", "HUGEINT", "DECIMAL", "DOUBLE", "DATE", "TIMESTAMP", "TIME", "BLOB", "JSON", "VARCHAR")
+)
 
 
 class BadValue(Exception):
@@ -140,8 +143,11 @@ def _text_type(schema: Mapping[str, Any]) -> ColumnType:
 
 
 def wider(one: ColumnType, other: ColumnType) -> ColumnType:
-    """A type that holds what `one`, a column's, holds, and what `other` does; `one` itself wherever it can."""
-    if one == other or one in (JSON, VARCHAR):
+    """A type that holds what `one`, a column's, holds, and what `other` does; `one` itself wherever it can.
+
+    A type that is none of ours was somebody's choice, and stays.
+    """
+    if one == other or one in (JSON, VARCHAR) or one.name not in TYPE_NAMES:
         return one
     names = {one.name, other.name}
     if names <= {"BIGINT", "HUGEINT"}:
@@ -165,10 +171,13 @@ def _wider_decimal(one: ColumnType, other: ColumnType) -> ColumnType:
 
 
 def decimal_type(whole: int, scale: int) -> ColumnType:
-    """A DECIMAL for so many digits before and after the point; VARCHAR where there is none."""
-    if whole + scale <= MAX_DIGITS:
-        return ColumnType("DECIMAL", MAX_DIGITS, scale)
-    return VARCHAR
+    """The DECIMAL of just so many digits before and after the point; VARCHAR where there is none."""
+    return ColumnType("DECIMAL", max(1, whole + scale), scale) if whole + scale <= MAX_DIGITS else VARCHAR
+
+
+def roomy(type_: ColumnType) -> ColumnType:
+    """The type, a DECIMAL with as many digits before the point as there can be: who has grown will grow."""
+    return ColumnType("DECIMAL", MAX_DIGITS, type_.scale) if type_.name == "DECIMAL" else type_
 
 
 # Arrays ---------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..common.columns import BadValue, ColumnType, TooNarrow, array, column_type
+from ..common.columns import TYPE_NAMES, BadValue, ColumnType, TooNarrow, array, column_type
 from ..common.connector import Config, ConnectorError, log
 from ..common.messages import JSONObject, decode_records
 from ..common.runner import Block
@@ -177,7 +177,7 @@ class DuckDBSink:
             type_ = table.columns[column]
             try:
                 # A column of a type that is not ours takes what its schema says, cast by the database.
-                return array(type_ if type_.name in _OURS else destination.types[column], values)
+                return array(type_ if type_.name in TYPE_NAMES else destination.types[column], values)
             except TooNarrow as error:
                 destination.table.widen(column, error.wider)
                 if destination.waiting is not None:
@@ -261,11 +261,6 @@ class DuckDBSink:
                 query(self._opened, "ROLLBACK")
             self._opened.close()
             self._opened = None
-
-
-_OURS = frozenset(
-    ("BOOLEAN", "BIGINT", "HUGEINT", "DECIMAL", "DOUBLE", "DATE", "TIMESTAMP", "TIME", "BLOB", "JSON", "VARCHAR")
-)
 
 
 def _with_keys(records: list[JSONObject], keys: list[str], block: Block, *, merge: bool) -> list[JSONObject]:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..common.columns import BIGINT, BLOB, JSON, VARCHAR, ColumnType, wider
+from ..common.columns import BIGINT, BLOB, DOUBLE, JSON, VARCHAR, ColumnType, decimal_type, roomy, wider
 from ..common.connector import log
 from .database import query, quoted, table_columns
 
@@ -85,24 +85,32 @@ class Table:
         if old == type_:
             return
         column = quoted(name)
-        if type_.name == "DECIMAL" and not self._all_fit(column, type_):
-            type_ = VARCHAR
+        if type_.name == "DECIMAL":
+            type_ = self._decimal_for(column, old, type_)
         if type_ == JSON:
             value = f"to_json({column})"
         elif old == BLOB:
             value = f"to_base64({column})"
+        elif old == DOUBLE and type_.name == "DECIMAL":
+            # Its shortest text is the number that was meant; its binary value has many more digits.
+            value = f"CAST(CAST({column} AS VARCHAR) AS {type_.sql})"
         else:
             value = f"CAST({column} AS {type_.sql})"
         self._run(f"ALTER TABLE {self.sql} ALTER {column} SET DATA TYPE {type_.sql} USING {value}")
         self.columns[name] = type_
         log("INFO", f"table {self.name!r}: column {name!r} was {old.sql} and is {type_.sql} now")
 
-    def _all_fit(self, column: str, type_: ColumnType) -> bool:
+    def _decimal_for(self, column: str, old: ColumnType, wanted: ColumnType) -> ColumnType:
+        """A DECIMAL for the wanted digits and those that the column has; VARCHAR if there is none."""
+        text = f"ltrim(CAST({column} AS VARCHAR), '-')"
         sql = (
-            f"SELECT count(*) FROM {self.sql} WHERE {column} IS NOT NULL "
-            f"AND (TRY_CAST({column} AS {type_.sql}) = {column}) IS NOT TRUE"
+            f"SELECT coalesce(max(length(regexp_extract({text}, '^([1-9][0-9]*)', 1))), 0), "
+            f"coalesce(max(length(regexp_extract({text}, '[.]([0-9]*[1-9])0*$', 1))), 0), "
+            f"count(*) FILTER (NOT regexp_full_match({text}, '[0-9]+([.][0-9]+)?')) FROM {self.sql}"
         )
-        return self._run(sql) == [(0,)]
+        ((whole, scale, others),) = self._run(sql)
+        scale = max(scale, wanted.scale, old.scale)
+        return VARCHAR if others else roomy(decimal_type(max(whole, wanted.precision - wanted.scale), scale))
 
     def is_empty(self) -> bool:
         """Whether it has no rows."""
