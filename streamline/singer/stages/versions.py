@@ -64,6 +64,7 @@ class VersionStage:
         self._held: dict[str, ActivateVersion] = {}
         self._replacing: dict[str, bool] = {}  # each stream seen so far: does it get our version?
         self._moved: dict[str, int | None] = {}  # stream -> the version that the tap gave its newest records
+        self._unannounced: set[str] = set()  # replaced streams with versions of the tap's that it never activated
         self._newest: Position | None = None
         self._newest_withheld = False
 
@@ -83,7 +84,14 @@ class VersionStage:
         """The held versions, then the newest position once more, now that nothing of it is withheld."""
         # A stream that was announced and had no record is an empty table: the target's is emptied as well.
         own = [ActivateVersion(stream, self._version) for stream, ours in self._replacing.items() if ours]
-        items: list[Item] = [*self._held.values(), *own]
+        # Some mappers let the versions of records pass and swallow the message that activates them.
+        lost = [(stream, self._moved[stream]) for stream in self._unannounced]
+        items: list[Item] = [
+            *self._held.values(),
+            *own,
+            *(ActivateVersion(stream, version) for stream, version in lost if version is not None),
+        ]
+        self._unannounced.clear()
         self._held.clear()
         self._replacing.clear()
         if self._newest is not None and self._newest_withheld:
@@ -109,6 +117,7 @@ class VersionStage:
             return batch
         if version is not None and first:
             self._replacing[stream] = False
+            self._unannounced.add(stream)
             return batch
         if isinstance(batch, RawBatch):
             return rewrite(batch, version=self._version)
@@ -118,6 +127,7 @@ class VersionStage:
 
     def _activate(self, item: ActivateVersion) -> Sequence[Item]:
         stream = item.stream
+        self._unannounced.discard(stream)
         if self._replaces(stream):
             if stream in self._moved:
                 return []  # its records bear our version, which is activated at the end

@@ -136,6 +136,12 @@ def test_a_tap_that_sends_versions_keeps_its_own(items: list[object]) -> None:
     assert ("a", [ROW], 5) in told
 
 
+def test_a_version_that_a_mapper_swallowed_is_activated_at_the_end() -> None:
+    stage = VersionStage(replace=lambda _: True, version=77)
+    told = tell(run(stage, [raw("a", ROW, version=5), position(1)]))
+    assert told == [("a", [ROW], 5), "STATE 1", "ACTIVATE a 5"]
+
+
 def test_a_late_version_of_a_tap_whose_records_have_none_gives_way_to_ours() -> None:
     stage = VersionStage(replace=lambda _: True, version=77)
     assert tell(run(stage, [raw("a", ROW), ActivateVersion("a", 5)])) == [("a", [ROW], 77), "ACTIVATE a 77"]
