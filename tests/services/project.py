@@ -67,7 +67,7 @@ class CommunityProject(Project):
 
     def sync(self, pipeline: str, *options: str) -> Completed:
         """`streamline run PIPELINE`, which must end well; the first use makes the plugins' environments."""
-        return self.run("--debug", *options, pipeline=pipeline, seconds=RUN_SECONDS).expect(0)
+        return self.run(*options, pipeline=pipeline, seconds=RUN_SECONDS).expect(0)
 
     def moved(self, pipeline: str) -> dict[str, int]:
         """Records that the pipeline's newest run read, by stream."""

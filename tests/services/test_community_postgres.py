@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.services.compare import assert_same, read_jsonl, read_postgres, read_sqlite
+from tests.services.compare import assert_same, read_duckdb, read_jsonl, read_postgres, read_sqlite
 from tests.services.postgres import PostgresServer
 from tests.services.project import MakeCommunity
-from tests.services.seed import Row, Shop, write_postgres
+from tests.services.seed import Row, Shop, Table, write_postgres
 
 FULL: dict[str, Any] = {"replication_method": "FULL_TABLE"}
 BY_TIME: dict[str, Any] = {"replication_method": "INCREMENTAL", "bookmark_properties": ["updated_at"]}
@@ -168,8 +168,11 @@ def test_meltanolabs_tap_into_sqlite(
 def test_a_mapper_between_tap_and_target(
     community: MakeCommunity, tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
-    """PipelineWise's transform-field hides a column of one stream and leaves the other alone."""
-    project = community("tap-pw-postgres", "transform-field", "target-jsonl")
+    """PipelineWise's transform-field hides a column of one stream and leaves the other alone.
+
+    It swallows ACTIVATE_VERSION; a table is replaced all the same, and what was deleted at the source is gone.
+    """
+    project = community("tap-pw-postgres", "transform-field")
     project.integration(
         "shop",
         source={
@@ -184,14 +187,57 @@ def test_a_mapper_between_tap_and_target(
             },
         },
         destination={
-            "destination": "target-jsonl",
-            "config": {"destination_path": ".", "do_timestamp_file": False},
+            "destination": "duckdb",
+            "config": {"path": "warehouse.duckdb"},
+            "streams": {f"public-{table.name}": {"destination_table": table.name} for table in shop.tables},
         },
     )
-    project.sync("shop")
 
     def hidden(row: Row) -> Row:
         return row | {"note": "hidden"}
 
-    assert_same(shop.customers, read_jsonl(tmp_path / "public-customers.jsonl"), change=hidden)
-    assert_same(shop.orders, read_jsonl(tmp_path / "public-orders.jsonl"))
+    for _ in range(2):
+        project.sync("shop")
+        assert_same(shop.customers, read_duckdb(tmp_path / "warehouse.duckdb", "customers"), change=hidden)
+        assert_same(shop.orders, read_duckdb(tmp_path / "warehouse.duckdb", "orders"))
+        shop.change()
+        for table in shop.tables:
+            table.rows.pop(3, None)
+        write_postgres(postgres_server, postgres_database, shop.tables)
+
+
+def test_meltanolabs_tap_reads_the_log(
+    community: MakeCommunity, tmp_path: Path, shop: Shop, postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """Changes only: what stood in the tables before the slot was made is not in the log."""
+    project = community("tap-ml-postgres", "target-jsonl")
+    slot = f"look_{postgres_database}"
+    with postgres_server.connect(postgres_database) as source:
+        source.execute("select pg_create_logical_replication_slot(%s, 'wal2json')", [slot])
+    project.integration(
+        "shop",
+        source={
+            "source": "tap-ml-postgres",
+            "config": login(
+                postgres_server,
+                database=postgres_database,
+                filter_schemas=["public"],
+                replication_slot_name=slot,
+                # Else each table is read for itself, and the first one's end throws the others' log away.
+                log_based_single_connection=True,
+                replication_idle_exit_seconds=3,
+            ),
+            "streams": {"public-*": {"replication_method": "LOG_BASED", "bookmark_properties": ["_sdc_lsn"]}},
+        },
+        destination={"destination": "target-jsonl", "config": {"destination_path": ".", "do_timestamp_file": False}},
+    )
+    seen: dict[str, int] = dict.fromkeys(("customers", "orders"), 0)
+    for _ in range(2):
+        changed = shop.change()
+        write_postgres(postgres_server, postgres_database, shop.tables)
+        project.sync("shop")
+        for table in shop.tables:
+            rows = read_jsonl(tmp_path / f"public-{table.name}.jsonl")
+            news = Table(table.name, table.kinds, rows={row["id"]: row for row in changed[table.name]})
+            assert_same(news, rows[seen[table.name] :])
+            seen[table.name] = len(rows)
