@@ -18,7 +18,7 @@ _VALUE = msgspec.json.Decoder()
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Encoder(decimal_format="number")
 _SORTED = msgspec.json.Encoder(order="sorted")
-_REFUSED = (msgspec.DecodeError, UnicodeDecodeError)
+_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MAX_DIGITS = 4300
 _LOOSE = json.JSONDecoder(strict=False, parse_int=lambda digits: _integer(digits))
 
