@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -34,10 +36,11 @@ from streamline.flow.items import (
 from streamline.flow.ledger import SinkLedger
 from streamline.flow.tasks import task_group
 from streamline.singer import jsontext
-from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, private_file
+from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
 from streamline.singer.marks import marks_of
 from streamline.singer.messages import activate_version_line, schema_line, state_line
-from streamline.singer.state import join_state, split_state
+from streamline.singer.state import START, split_state, without_currently_syncing
+from streamline.state.store import REST
 
 LINGER_SECONDS = 2.0
 """How long its output is listened to after it is gone."""
@@ -158,6 +161,10 @@ class TargetProcess:
         try:
             while not self._closed.is_set() and self.failure is None:
                 await self._session(config)
+        except anyio.get_cancelled_exc_class():
+            if self.failure is None:
+                self.failure = TargetFailed("it was ended with the run", where=self._command.name)
+            raise
         finally:
             config.unlink(missing_ok=True)
             self._exited.set()
@@ -250,6 +257,8 @@ class TargetProcess:
         child.send_signal(signal.SIGKILL)
 
     def _judge(self, child: Child, code: int) -> None:
+        if self.failure is not None:
+            return  # not all of its input was written: no exit code can prove that
         if child.signalled is not None:
             self._fail("it did not end in time" if self._closing else "it did not take its input in time")
         elif not self._closing:
@@ -275,9 +284,12 @@ class TargetProcess:
                 return
 
     def _end_input(self) -> None:
+        child = self._child
+        if child is not None and child.returncode is not None:
+            return  # it did not wait for the end of its input, whatever its exit code
         self._closing = True
-        if self._child is not None and self._child.stdin is not None:
-            self._child.stdin.close()
+        if child is not None and child.stdin is not None:
+            child.stdin.close()
 
     def _note(self, line: str) -> None:
         self._tail.add(line)
@@ -304,20 +316,44 @@ class TargetProcess:
         """
         feed = self._feeds[source]
         ready = [await _as_raw(item, self._schemas) for item in items]
+        async with self._turn():
+            await self._write(self._account(feed, ready))
+
+    async def source_ended(self, source: str) -> None:
+        """Send the last position of a source if it has been held back."""
+        if source not in self._deferred or self.failure is not None:
+            return
+        async with self._turn():
+            position = self._deferred.pop(source, None)
+            if position is not None:
+                await self._write(self._place(self._feeds[source], position))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The right to write, while a session is open.
+
+        What is begun is written to its end, also if the one who sends is cancelled meanwhile: others send to this
+        target too, and half a batch would break their lines and be proven with theirs. A target that takes nothing
+        any more is ended by `limit`, or with the run.
+
+        Raises:
+            TargetFailed: it has failed before.
+        """
         while True:
             await self._ready.wait()
             async with self._lock:
                 if not self._ready.is_set():
-                    continue
-                await self._write(self._account(feed, ready))
+                    continue  # the session was closed while we waited for our turn
+                if self.failure is not None:
+                    raise self.failure
+                try:
+                    with anyio.CancelScope(shield=True):
+                        yield
+                except TargetFailed:
+                    # The target may have failed because the run ends: who was cancelled is not to hear of that.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                    raise
                 return
-
-    async def source_ended(self, source: str) -> None:
-        """Send the last position of a source if it has been held back."""
-        position = self._deferred.pop(source, None)
-        if position is not None and self.failure is None:
-            async with self._lock:
-                await self._write(self._place(self._feeds[source], position))
 
     def _account(self, feed: Feed, items: Sequence[Item]) -> list[Buffer]:
         # The ledger has to know of everything before it is written: the echo may come at once.
@@ -352,20 +388,30 @@ class TargetProcess:
         return [state_line(value)]
 
     def _merged(self, states: Mapping[str, bytes]) -> bytes:
-        """One state of all sources': each bookmark from the process that owns it."""
+        """One state of all sources': each bookmark from the process that owns it.
+
+        What stands outside of a source's bookmarks must be in it as well, under the source's name: the ledger has
+        to see every change of a position, and the target has to show it.
+        """
         if len(self._feeds) == 1:
             (source,) = self._feeds
-            return states.get(source) or join_state({})
+            return states.get(source) or START
         rows: dict[str, bytes] = {}
+        beside: dict[str, bytes] = {}
         for source, feed in self._feeds.items():
-            for key, text in split_state(states.get(source) or join_state({})).items():
-                if key != "*" and feed.owns(key):
-                    rows[feed.name_of(key)] = text
-        return join_state(rows)
+            parts = split_state(states.get(source) or START)
+            rest = without_currently_syncing(parts.pop(REST)) if REST in parts else None
+            rows.update({feed.name_of(key): text for key, text in parts.items() if feed.owns(key)})
+            if rest is not None and parts:
+                beside[source] = rest
+            elif rest is not None:
+                rows[f"{source}:{REST}"] = rest
+        members = {"bookmarks": jsontext.join_members(rows)}
+        if beside:
+            members["beside_bookmarks"] = jsontext.join_members(beside)
+        return jsontext.join_members(members)
 
     async def _write(self, buffers: Sequence[Buffer]) -> None:
-        if self.failure is not None:
-            raise self.failure
         if not buffers:
             return
         child = self._child
@@ -425,7 +471,7 @@ class TargetProcess:
         self._log("[stdout] " + self._shown(text))
 
     def _shown(self, text: bytes) -> str:
-        return self._masker.mask(text[:2000].decode("utf-8", "replace"))
+        return log_text(text[: 1 << 17].decode("utf-8", "replace"), self._masker, limit=2000)
 
     def _proof(self, positions: Mapping[str, Position]) -> None:
         if positions:

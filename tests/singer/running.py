@@ -52,6 +52,11 @@ def gone(pid: int) -> bool:
         return True
 
 
+def left(folder: Path) -> list[str]:
+    """Names of the files in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def kill(pid: int) -> None:
     """End a process, if it is still there."""
     with contextlib.suppress(ProcessLookupError):

@@ -14,7 +14,7 @@ from streamline.flow.items import Item, Position, RawBatch, Schema
 from streamline.singer import tap as tap_module
 from streamline.singer.parser import TapOutputError
 from streamline.singer.tap import TapFailed
-from tests.singer.running import PATIENCE, Taken, gone, kill, running, tap, until
+from tests.singer.running import PATIENCE, Taken, gone, kill, left, running, tap, until
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,7 @@ async def test_it_is_given_private_files_and_nothing_is_left_of_them(tmp_path: P
         "--properties": [{"streams": []}, "0o600"],
         "--state": [{"bookmarks": {"a": 1}}, "0o600"],
     }
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(TapFailed, match="/no/such/tap"):
         await source.run(Taken().emit)
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 async def test_what_it_writes_into_its_config_is_handed_on(tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ async def test_the_live_state_file_follows_what_is_saved_and_is_gone_with_the_ta
         await source.confirm(b'{"bookmarks":{"a":2}}')
         assert stat.S_IMODE((tmp_path / "load.state.json").stat().st_mode) == 0o600
         await until(lambda: taken.positions)
-        await until(lambda: not list(tmp_path.iterdir()))
+        await until(lambda: not left(tmp_path))
         await source.confirm(b'{"bookmarks":{"a":3}}')
-        assert list(tmp_path.iterdir()) == []
+        assert left(tmp_path) == []
 
 
 # -- how it fails
@@ -207,7 +207,7 @@ async def test_whatever_the_taker_raises_is_what_is_raised(tmp_path: Path) -> No
 
     with anyio.fail_after(PATIENCE), pytest.raises(BrokenPipeError):
         await tap(tmp_path, "schema()\nwhile True: record(1)").run(refuse)
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 # -- how it is ended
@@ -341,4 +341,4 @@ async def test_cancelled_it_leaves_no_process_and_no_file(tmp_path: Path) -> Non
         tasks.cancel_scope.cancel()
     with anyio.fail_after(PATIENCE):
         await until(lambda: gone(taken.ids[0]))
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
