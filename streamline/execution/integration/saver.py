@@ -119,10 +119,13 @@ class PositionSaver:
     async def flush(self) -> None:
         """Save everything that is proven now, and all refused records."""
         async with self._saving:
-            waiting, self._waiting = self._waiting, {}
-            letters, self._letters = self._letters, {}
-            for source in dict.fromkeys([*waiting, *letters]):
-                await self._save(self._accounts[source], waiting.get(source), letters.get(source, []))
+            # A cancellation (`run` is cancelled at the end) must not come between two sources: what was taken out of
+            # `_waiting` would be saved by nobody.
+            with anyio.CancelScope(shield=True):
+                waiting, self._waiting = self._waiting, {}
+                letters, self._letters = self._letters, {}
+                for source in dict.fromkeys([*waiting, *letters]):
+                    await self._save(self._accounts[source], waiting.get(source), letters.get(source, []))
 
     async def _save(self, account: SourceAccount, position: Position | None, letters: list[DeadLetter]) -> None:
         rows = _rows(account, position) if position is not None else {}
