@@ -70,6 +70,28 @@ def lenient(schema: Any, *, patterns: bool = True) -> Any:
     return kept
 
 
+def without_flags(schema: Any) -> Any:
+    """The schema with draft 4's flags beside bounds written as draft 7 writes them, and without `multipleOf`.
+
+    >>> without_flags({"type": "number", "maximum": 10, "exclusiveMaximum": True, "multipleOf": 0.01})
+    {'type': 'number', 'exclusiveMaximum': 10}
+    """
+    if isinstance(schema, list):
+        return [without_flags(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    kept: JSONObject = {}
+    for word, each in schema.items():
+        if word in _SCHEMA_MAPS and isinstance(each, Mapping):  # names, not words of the language
+            kept[word] = {name: without_flags(one) for name, one in each.items()}
+        elif word != "multipleOf":
+            kept[word] = without_flags(each)
+    for inclusive, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(kept.get(exclusive), bool) and kept.pop(exclusive) and inclusive in kept:
+            kept[exclusive] = kept.pop(inclusive)
+    return kept
+
+
 def _types(declared: Any) -> str | list[str]:
     if isinstance(declared, str):
         return declared if declared in ALL_TYPES else ""

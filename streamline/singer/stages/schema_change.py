@@ -26,6 +26,7 @@ from streamline.flow.items import (
 )
 from streamline.flow.rawjson import join_object, split_object
 from streamline.flow.schemas import properties
+from streamline.singer.stages.lenient import without_flags
 
 STAGE = "schema_change"
 _ANNOTATIONS = frozenset(
@@ -229,7 +230,7 @@ def _validator(known: JSONObject, columns: Iterable[str]) -> Any:
         "time": _reads(time_of_day.fromisoformat),
     }
     rest: JSONObject = {key: known[key] for key in ("definitions", "$defs") if key in known}
-    schema: JSONObject = {**rest, "properties": {name: properties(known)[name] for name in columns}}
+    schema = without_flags({**rest, "properties": {name: properties(known)[name] for name in columns}})
     return jsonschema_rs.Draft7Validator(schema, validate_formats=True, formats=formats)
 
 

@@ -100,6 +100,14 @@ def test_freeze_quarantines_what_does_not_fit_the_old_type() -> None:
     assert bad.error.startswith("column 'total' was retyped (integer → string): ")
 
 
+def test_the_old_type_may_be_said_in_the_words_of_an_older_draft() -> None:
+    """PipelineWise's taps say so of every `numeric` column."""
+    number = {"type": ["null", "number"], "maximum": 100, "exclusiveMaximum": True, "multipleOf": 0.01}
+    old = {"a": schema("a", total=number).schema}
+    items = [schema("a", total={"type": ["null", "string"]}), raw("a", {"total": -9466.37}, {"total": 100})]
+    assert tell(run(stage("freeze", old), items))[1:] == [("a", [{"total": -9466.37}]), 'BAD a {"total": 100}']
+
+
 def test_a_batch_of_misfits_only_leaves_no_batch() -> None:
     assert tell(run(stage("freeze"), [RETYPED, raw("a", {"total": "x"})]))[1:] == ['BAD a {"total": "x"}']
 
