@@ -80,6 +80,7 @@ async def open_source(
     run_dir: Path,
     *,
     spec: SourceSpec | None = None,
+    run_id: str | None = None,
     layered: bool = True,
     refresh: bool = False,
     notify: Log | None = None,
@@ -90,6 +91,7 @@ async def open_source(
     Args:
         run_dir: a folder (0700) for private files.
         spec: what the block says, where it was read already.
+        run_id: the run that the tap's processes belong to, so that a later run can end what a killed one left.
         layered: lay the block's catalog.json over what the tap discovers.
         refresh: discover even if a catalog is kept.
         notify: is told, in a sentence, what takes long.
@@ -109,6 +111,8 @@ async def open_source(
         return resolve_plugin(project, source, "tap", notify=notify)
 
     plugin = await anyio.to_thread.run_sync(resolve)
+    if run_id is not None:
+        plugin = plugin.for_run(run_id)
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     capabilities = await probe(plugin, store=store, masker=masker)
     layers = [spec.streams, stored_layer(store, model.uuid, block.uuid, "source")]

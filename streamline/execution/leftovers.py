@@ -10,8 +10,10 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from streamline.project.plugins import RUN_ID_VARIABLE
+
 _PROC = Path("/proc")
-_VARIABLE = b"STREAMLINE_RUN_ID="
+_VARIABLE = f"{RUN_ID_VARIABLE}=".encode()
 
 
 def processes_of(run_ids: Collection[str]) -> list[int]:

@@ -32,6 +32,9 @@ from streamline.project.nearest import nearest
 if TYPE_CHECKING:
     from streamline.project.project import Project
 
+RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
+"""The variable that every process of a run bears in its environment."""
+
 _ALWAYS = frozenset(("PATH", "HOME", "LANG", "TZ", "TMPDIR"))
 _PROXIES = frozenset(("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"))
 _CERTIFICATES = frozenset(
@@ -70,6 +73,10 @@ class Plugin(msgspec.Struct, kw_only=True):
     proof: Proof = "echo"
     max_processes: int | None = None
     prestart: bool = False
+
+    def for_run(self, run_id: str) -> Plugin:
+        """The plugin as it is started in a run: by this id a later run finds what a killed one left behind."""
+        return msgspec.structs.replace(self, env={**self.env, RUN_ID_VARIABLE: run_id})
 
 
 def resolve_plugin(project: Project, name: str, role: Role, *, notify: Notify | None = None) -> Plugin:

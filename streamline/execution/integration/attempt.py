@@ -23,6 +23,7 @@ from streamline.flow.router import Route, Router
 from streamline.flow.tasks import task_group
 from streamline.singer.mapper import MapperProcess
 from streamline.singer.stages.files import FileSource
+from streamline.singer.state import has_bookmarks
 from streamline.singer.tap import TapCommand, TapProcess
 from streamline.singer.target import Feed, TargetCommand, TargetProcess
 
@@ -184,7 +185,7 @@ class Attempt:
                 id=group.id,
                 name=plan.plugin.name,
                 argv=plan.plugin.argv,
-                env={**plan.plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                env=plan.plugin.env,
                 cwd=context.project.root,
                 config=plan.config,
                 catalog=group.catalog,
@@ -220,7 +221,7 @@ class Attempt:
                 id=name,
                 name=mapper.plugin.name,
                 argv=mapper.plugin.argv,
-                env={**mapper.plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                env=mapper.plugin.env,
                 cwd=context.project.root,
                 config=mapper.config,
             ),
@@ -236,22 +237,26 @@ class Attempt:
 
     def _observer(self, group: GroupPlan) -> Callable[[Sequence[Item]], None]:
         progress = self._context.progress
+        shared = len(self._source(group).groups) > 1
 
         def observe(items: Sequence[Item]) -> None:
             for item in items:
                 if isinstance(item, RawBatch | RowBatch | ArrowBatch):
                     progress.read(group.source, item.stream, item.count)
+                elif shared and isinstance(item, Position) and not has_bookmarks(item.value):
+                    raise StreamlineError(
+                        "its state is not kept apart by stream, so several processes can't share its streams",
+                        where=group.id,
+                        hint="Take run_in_parallel out of the source's streams.",
+                    )
 
         return observe
 
     def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
         for record in bad:
             self._context.progress.refused(group.source, record.stream, 1)
-            for sink in self._plan.paths[group.source].all_sinks():
-                # A destination calls the stream as its table is called.
-                name = self._plan.sinks[sink].stream_of(group.source, record.stream)
-                self._book.need(group.source, sink, name)
-            self._book.need(group.source, record.stage, record.stream)
+            for place in (record.stage, *self._plan.paths[group.source].all_sinks()):
+                self._book.need(group.source, place, record.stream)
         self._saver.refuse(group.id, group.source, bad)
 
     # -- sinks
@@ -281,6 +286,8 @@ class Attempt:
         )
         endless = any(self._source(group).endless for group in groups)
         interval = sink.spec.session_interval or (DEFAULT_SESSION_INTERVAL if endless else None)
+        if sink.overwrites:
+            interval = None
         processes = []
         for number in range(sink.processes):
             name = sink.id if sink.processes == 1 else f"{sink.id}.{number + 1}"
@@ -289,7 +296,7 @@ class Attempt:
                     id=name,
                     name=sink.plugin.name,
                     argv=sink.plugin.argv,
-                    env={**sink.plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                    env=sink.plugin.env,
                     cwd=context.project.root,
                     config=sink.config,
                     echoes=sink.plugin.proof != "exit",

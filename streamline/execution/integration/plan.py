@@ -143,6 +143,14 @@ class SinkPlan(msgspec.Struct, kw_only=True):
         """The block's uuid."""
         return self.block.uuid
 
+    @property
+    def overwrites(self) -> bool:
+        """Its config makes the target drop tables when it starts: it must not be started twice for a stream in a run.
+
+        The setting is that of Meltano's SDK, whose SQL targets drop the table at the SCHEMA, and of our own targets.
+        """
+        return str(self.config.get("load_method", "")).lower() in ("overwrite", "replace")
+
 
 class PathPlan(msgspec.Struct, kw_only=True):
     """From a source, or the end of another path, through transformers, into destinations or on to other paths."""

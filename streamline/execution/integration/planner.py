@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -130,9 +131,8 @@ def _renderer(context: RunContext, model: PipelineModel) -> tuple[Renderer, dict
 
 async def _resolve(context: RunContext, name: str, role: Any) -> Plugin:
     def resolve_now() -> Plugin:
-        return resolve_plugin(
-            context.project, name, role, notify=lambda message: context.note("streamline", message, "INFO")
-        )
+        notify = partial(context.note, "streamline")
+        return resolve_plugin(context.project, name, role, notify=notify).for_run(context.run_id)
 
     return await anyio.to_thread.run_sync(resolve_now)
 
@@ -262,6 +262,7 @@ async def _plan_source(
         context.store,
         context.run_dir,
         spec=spec,
+        run_id=context.run_id,
         refresh=context.options.refresh_catalog,
         notify=lambda message: context.note(block.uuid, message),
         log=lambda line: context.log.child(f"{block.uuid} discovery", line),
@@ -326,6 +327,13 @@ def _filter_for(context: RunContext, catalog: Any) -> list[str] | None:
 
 
 def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -> None:
+    for source in sources.values():
+        if context.options.streams and source.catalog is None:
+            raise ConfigError(
+                f"--stream: {source.plugin.name} has no discovery and sends what it likes, so it can't be restricted",
+                where=source.id,
+                hint=f"Write its streams to {source.id}/catalog.json in the pipeline's folder if it reads a catalog.",
+            )
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
     }

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from streamline.errors import LeaseHeld, PipelineFailed, StreamlineError
+from streamline.errors import ConfigError, LeaseHeld, PipelineFailed, StreamlineError
 from streamline.execution.integration.attempt import Attempt, Outcome
 from streamline.execution.integration.context import RunContext, RunOptions, open_context
 from streamline.execution.integration.plan import GroupPlan, Plan
@@ -185,7 +185,7 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener) -> list
             group = outcome.group
             tried[group.id] += 1
             finished[group.id] = outcome
-            if outcome.error is None or context.interrupted is not None or not _may_help(outcome.error):
+            if outcome.error is None or context.interrupted is not None or not _may_help(plan, outcome):
                 continue
             retry = plan.sources[group.source].block.retry_config or RetryConfig()
             if _validation_may_help(plan, outcome) and group.id not in validated:
@@ -210,9 +210,11 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener) -> list
     return list(finished.values())
 
 
-def _may_help(error: Exception) -> bool:
-    """Whether trying again could end otherwise."""
-    return not isinstance(error, LeaseHeld | PipelineFailed) and not getattr(error, "final", False)
+def _may_help(plan: Plan, outcome: Outcome) -> bool:
+    """Whether trying again could end otherwise, and does no harm."""
+    if outcome.started and any(plan.sinks[sink].overwrites for sink in plan.paths[outcome.group.source].all_sinks()):
+        return False
+    return not isinstance(outcome.error, LeaseHeld | PipelineFailed | ConfigError)
 
 
 def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
