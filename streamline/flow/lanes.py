@@ -188,12 +188,11 @@ class ArrowReader:
             return []
         from streamline.flow.arrow_columns import column
 
-        astuple = msgspec.structs.astuple
+        records = [one.record for one in envelopes]
         fields, arrays = [], []
-        for field, values in zip(
-            self._last.fields, zip(*[astuple(one.record) for one in envelopes], strict=True), strict=True
-        ):
-            built = column(field, values)
+        for field, value_of in zip(self._last.fields, self._last.getters, strict=True):
+            # One list a column: a tuple a record would keep the garbage collector busy.
+            built = column(field, list(map(value_of, records)))
             if built is None:
                 return None
             fields.append(built[0])
@@ -262,6 +261,7 @@ class _Plan:
             gc=False,
         )
         self.decoder = msgspec.json.Decoder(envelope)
+        self.getters = [attrgetter(name) for name, _ in attributes]
 
 
 def raw_to_rows(
