@@ -209,9 +209,21 @@ def test_values_of_all_types(tmp_path: Path) -> None:
     assert json.loads(row[10]) == {"k": [1.1, 12345678901234567890123]}
     assert row[11:] == ("[1]", "7", '"text"', datetime(2026, 1, 31, 10))
     assert types(tmp_path, "t") == {
-        "i": "BIGINT", "n": "DOUBLE", "b": "BOOLEAN", "s": "VARCHAR", "day": "DATE", "at": "TIMESTAMP", "t": "TIME",
-        "price": "DECIMAL(38,2)", "exact": "DECIMAL(38,9)", "raw": "BLOB", "o": "JSON", "l": "JSON",
-        "mixed": "VARCHAR", "any": "JSON", "maybe": "TIMESTAMP",
+        "i": "BIGINT",
+        "n": "DOUBLE",
+        "b": "BOOLEAN",
+        "s": "VARCHAR",
+        "day": "DATE",
+        "at": "TIMESTAMP",
+        "t": "TIME",
+        "price": "DECIMAL(38,2)",
+        "exact": "DECIMAL(38,9)",
+        "raw": "BLOB",
+        "o": "JSON",
+        "l": "JSON",
+        "mixed": "VARCHAR",
+        "any": "JSON",
+        "maybe": "TIMESTAMP",
     }
 
 
