@@ -22,7 +22,7 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.flow import exactjson
-from streamline.flow.items import ArrowBatch, Batch, JSONObject, RawBatch, RowBatch
+from streamline.flow.items import ArrowBatch, Batch, Buffer, JSONObject, RawBatch, RowBatch
 from streamline.flow.schemas import is_decimal, properties, types
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ Refuse = Callable[[bytes, str], None]
 
 _MAX_PLANS = 256
 _ODD_IN_NAMES = frozenset(map(chr, range(0x20))) | {'"', "\\"}  # msgspec takes no such names
+_ROWS_AT_A_TIME = 1_000  # what fits the processor's cache is written twice as fast
 _MAX_TEXT = 1 << 30  # Arrow's strings have 32-bit offsets
 
 
@@ -289,15 +290,16 @@ def rows_to_raw(batch: RowBatch) -> RawBatch:
     """
     if not batch.rows:
         return RawBatch(batch.stream, [], 0, 0)
-    try:
-        lines = exactjson.dump_lines(batch.rows)
-    except TypeError as error:
-        raise StreamlineError(str(error), where=f"stream {batch.stream}") from None
     head, tail = envelope_of(batch.stream, batch.version, batch.time_extracted)
-    # JSON text holds no line end of its own, so each of these ends a row.
-    body = lines[:-1].replace(b"\n", tail + head)
-    text = b"".join((head, body, tail))
-    return RawBatch(batch.stream, [text], len(batch.rows), len(text), head)
+    slices: list[Buffer] = []
+    for start in range(0, len(batch.rows), _ROWS_AT_A_TIME):
+        try:
+            lines = exactjson.dump_lines(batch.rows[start : start + _ROWS_AT_A_TIME])
+        except TypeError as error:
+            raise StreamlineError(str(error), where=f"stream {batch.stream}") from None
+        # JSON text holds no line end of its own, so each of these ends a row.
+        slices.append(b"".join((head, lines[:-1].replace(b"\n", tail + head), tail)))
+    return RawBatch(batch.stream, slices, len(batch.rows), sum(map(len, slices)), head)
 
 
 def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
