@@ -173,7 +173,9 @@ def test_composites_count_as_far_as_each_streams_flush_carries(make_project: Mak
     }
     settings = {"a": INCREMENTAL, "b": INCREMENTAL}
     source = tap("rows", {"streams": streams, "page": 5, "pause": 0.005}, streams=settings)
-    project = make_project(source, target("echoes_composites", {"flush": 20, "die_after": die_after}))
+    # Whatever it dies of is no bad record: it is not to be tried again within the run.
+    dying = target("echoes_composites", {"flush": 20, "die_after": die_after}, on_bad_record="fail")
+    project = make_project(source, dying)
 
     project.run().expect(1)
 
