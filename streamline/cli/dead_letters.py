@@ -9,7 +9,7 @@ import click
 
 from streamline.cli.app import App, change, pass_app, require_pipeline
 from streamline.cli.output import count, json_option, moment, print_json, print_table
-from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.errors import ConfigError, PipelineFailed
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -138,11 +138,9 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
     Raises:
         StreamlineError: nothing can be said about any of them (a target does not start, a block is gone).
     """
-    raise StreamlineError(
-        "sending dead letters again is not supported yet",
-        where=pipeline,
-        hint=f"Read everything again with `streamline run {pipeline} --full-refresh --stream STREAM`.",
-    )
+    from streamline.execution.integration.resend import resend as send
+
+    return send(project, store, pipeline, run_id, letters)
 
 
 def _chosen(

@@ -7,6 +7,7 @@ destination gets the initial STATE and the end of its input, and has to exit wit
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 import anyio
@@ -23,7 +24,8 @@ from streamline.execution.integration.planner import make_plan
 from streamline.flow.items import Item
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
-from streamline.project.plugins import Plugin, Role, resolve_plugin
+from streamline.project.connectors import Role
+from streamline.project.plugins import Plugin, resolve_plugin
 from streamline.project.render import Renderer
 from streamline.singer.capabilities import Capabilities, probe
 from streamline.singer.discovery import read_catalog_file
@@ -142,9 +144,8 @@ class _Check:
             return None
 
     def _resolve(self, name: str, role: Role) -> Plugin:
-        return resolve_plugin(
-            self._context.project, name, role, notify=lambda message: self._context.note("streamline", message)
-        )
+        notify = partial(self._context.note, "streamline")
+        return resolve_plugin(self._context.project, name, role, notify=notify).for_run(self._context.run_id)
 
     async def _load_transformer(self, block: Block) -> None:
         if block.type != "transformer" or block.language != "python":
@@ -202,6 +203,7 @@ class _Check:
             context.store,
             context.run_dir,
             spec=spec,
+            run_id=context.run_id,
             refresh=True,
             log=lambda line: context.child_line(block.uuid, line),
         )
@@ -218,7 +220,7 @@ class _Check:
                 id=source.block.uuid,
                 name=plugin.name,
                 argv=plugin.argv,
-                env={**plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                env=plugin.env,
                 cwd=context.project.root,
                 config=source.config,
                 takes_config=capabilities.config,
@@ -254,7 +256,7 @@ class _Check:
                 id=block.uuid,
                 name=plugin.name,
                 argv=plugin.argv,
-                env={**plugin.env, "STREAMLINE_RUN_ID": context.run_id},
+                env=plugin.env,
                 cwd=context.project.root,
                 config=_config(prepared.spec),
                 echoes=False,

@@ -1,0 +1,376 @@
+"""Sends dead letters again: from the place where each was refused, to the destinations, without moving any position.
+
+The targets are those of a run (`Attempt`); in place of a tap stands a source that gives the letters one by one. A
+letter has arrived once every target that its stream goes to has ended with exit code 0.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from streamline.errors import StreamlineError
+from streamline.execution.integration.attempt import Attempt
+from streamline.execution.integration.context import RunContext, RunOptions, open_context
+from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
+from streamline.execution.integration.planner import make_plan
+from streamline.execution.integration.schema_book import saved_schemas
+from streamline.execution.leftovers import end_processes, remove_private_files
+from streamline.flow.items import BadRecord, Item, RawBatch, Schema
+from streamline.flow.protocols import Emit, FlushableStage, Source, Stage
+from streamline.flow.router import Route
+from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.singer.messages import record_line
+from streamline.singer.settings import Resolved
+from streamline.singer.state import join_state
+from streamline.state.store import DeadLetter, RunInfo, Store
+
+if TYPE_CHECKING:
+    from streamline.execution.integration.attempt import _Running
+    from streamline.project.project import Project
+
+AT_DESTINATION = frozenset({"validate", "schema_change"})
+"""Stages of dead letters that were refused right before a destination."""
+
+MAX_ROUNDS = 10
+"""So often everything is started again after a letter on which a block failed; the letters after that stay."""
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """Letters that enter at one place: those of one stream of one source.
+
+    Args:
+        stream: its name at that place.
+        path: what comes after the place.
+        schema: what the records are there.
+        fresh: nothing but the source comes before the place.
+    """
+
+    source: str
+    stream: str
+    path: PathPlan
+    schema: Schema
+    fresh: bool
+    letters: list[DeadLetter]
+
+
+class _UnsendableError(Exception):
+    """Why a letter can't be sent at all."""
+
+
+def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter]) -> dict[int, str]:
+    """Send dead letters again; see `streamline.cli.dead_letters.resend`, which is the contract.
+
+    The record of it is a run with the given id. Letters that are refused again bear the new error.
+
+    Raises:
+        StreamlineError: nothing can be said about any of them.
+    """
+    model = load_pipeline(project, pipeline)
+    run_dir = project.ensure_work_dir() / "runs" / run_id
+    run_dir.mkdir(mode=0o700, parents=True)
+    # What a new destination lacks is the next run's matter: these records go to all of them in any case.
+    options = RunOptions(accept_gap=True)
+    with open_context(project, pipeline, store, options, run_id=run_id, run_dir=run_dir) as context:
+        store.begin_run(RunInfo(run_id=run_id, pipeline=pipeline))
+        status, reason = "failed", None
+        try:
+            errors = anyio.run(_resend, context, model, letters)
+            status = "failed" if errors else "completed"
+        except BaseException as error:
+            reason = context.masker.mask(str(error) or type(error).__name__)
+            raise
+        finally:
+            end_processes([run_id])
+            remove_private_files(run_dir.parent, run_id)
+            store.finish_run(run_id, status, context.progress.summary(), reason)
+    errors = {number: context.masker.mask(error) for number, error in errors.items()}
+    again = [
+        msgspec.structs.replace(letter, error=errors[letter.id], run_id=run_id, time="")
+        for letter in letters
+        if letter.id in errors
+    ]
+    if again:
+        store.save(pipeline, again[0].block, run_id, [], again)
+    return errors
+
+
+async def _resend(context: RunContext, model: PipelineModel, letters: Sequence[DeadLetter]) -> dict[int, str]:
+    plan = await make_plan(context, model)
+    errors: dict[int, str] = {}
+    for entry in entries_of(context.store, plan, letters, errors):
+        await _send(context, plan, entry, errors)
+    return errors
+
+
+# -- where letters enter
+
+
+def entries_of(store: Store, plan: Plan, letters: Sequence[DeadLetter], errors: dict[int, str]) -> list[Entry]:
+    """Sort letters by where they enter; those that can enter nowhere get an entry in `errors`."""
+    entries: dict[tuple[str, str, str], Entry | _UnsendableError] = {}
+    for letter in letters:
+        key = (letter.block, letter.stage, letter.stream)
+        if key not in entries:
+            try:
+                entries[key] = _entry(store, plan, letter)
+            except _UnsendableError as error:
+                entries[key] = error
+        entry = entries[key]
+        if isinstance(entry, Entry):
+            entry.letters.append(letter)
+        else:
+            errors[letter.id] = str(entry)
+    return [entry for entry in entries.values() if isinstance(entry, Entry)]
+
+
+def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
+    source = plan.sources.get(letter.block)
+    if source is None:
+        raise _UnsendableError(f"'{letter.block}' is no source of this pipeline any more")
+    whole, stream = plan.paths[source.id], letter.stream
+    before: Sequence[str]
+    if all(plan.sinks[sink].plan_of(source.id, stream) is None for sink in whole.all_sinks()):
+        raise _UnsendableError(f"no destination takes stream '{stream}' any more")
+    if letter.stage in AT_DESTINATION:
+        # A letter does not say before which of several it was refused: all get it, as after any failure.
+        sinks = [sink for sink in whole.all_sinks() if plan.sinks[sink].plan_of(source.id, stream) is not None]
+        ways = {tuple(_transforms_before(whole, sink)) for sink in sinks}
+        if len(ways) > 1:
+            raise _UnsendableError(
+                f"it was refused before one of {', '.join(sinks)}, which is not known, and they lie behind different "
+                "transformers; read the stream again"
+            )
+        path, place, before = PathPlan(transforms=[], sinks=sinks, branches=[]), sinks[0], next(iter(ways))
+    else:
+        found = _path_from(whole, letter.stage)
+        if found is None:
+            raise _UnsendableError(f"block '{letter.stage}', which refused it, is not behind '{source.id}' any more")
+        path, before = found
+        place = letter.stage
+    emptied = [sink for sink in path.all_sinks() if plan.sinks[sink].overwrites]
+    if emptied:
+        raise _UnsendableError(
+            f"the config of {', '.join(emptied)} makes the target drop its table first, so that nothing but this would "
+            "be left in it; read the stream again"
+        )
+    schema = _schema(store, plan, source, place, stream, fresh=not before)
+    return Entry(source=source.id, stream=stream, path=path, schema=schema, fresh=not before, letters=[])
+
+
+def _transforms_before(path: PathPlan, sink: str) -> list[str]:
+    found = [each.block.uuid for each in path.transforms]
+    if sink in path.sinks:
+        return found
+    branch = next(branch for branch in path.branches if sink in branch.all_sinks())
+    return [*found, *_transforms_before(branch, sink)]
+
+
+def _path_from(path: PathPlan, block: str) -> tuple[PathPlan, list[str]] | None:
+    """What of a path begins with a transformer block, and the transformers before it."""
+    before: list[str] = []
+    for number, transform in enumerate(path.transforms):
+        if transform.block.uuid == block:
+            return msgspec.structs.replace(path, transforms=path.transforms[number:]), before
+        before.append(transform.block.uuid)
+    for branch in path.branches:
+        found = _path_from(branch, block)
+        if found is not None:
+            return found[0], [*before, *found[1]]
+    return None
+
+
+def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: str, *, fresh: bool) -> Schema:
+    """What the stream's records are at a place: as the last run had it there, else as the catalog says."""
+    saved = saved_schemas(store, plan.pipeline, source.id, place).get(stream)
+    if saved is not None:
+        return saved
+    selected = next((each for each in source.selected if stream in (each.stream, each.id, *each.names)), None)
+    keys = selected.key_properties if selected is not None else None
+    last = store.last_schemas(plan.pipeline, place).get(stream)
+    if last is not None:
+        return Schema(stream, last, keys)
+    entry = source.catalog.get(selected.id) if source.catalog is not None and selected is not None else None
+    if entry is not None and fresh:
+        return Schema(stream, entry.schema, keys)
+    raise _UnsendableError(f"the schema of stream '{stream}' before '{place}' is not known; read the stream again")
+
+
+# -- sending
+
+
+async def _send(context: RunContext, plan: Plan, entry: Entry, errors: dict[int, str]) -> None:
+    """Send an entry's letters; those that are refused get an entry in `errors`."""
+    reduced = _reduced(plan, entry)
+    letters = entry.letters
+    for _ in range(MAX_ROUNDS):
+        attempt = _LetterAttempt(context, reduced, entry, letters)
+        (outcome,) = await attempt.run()
+        errors.update(attempt.refused)
+        if outcome.error is None:
+            return
+        reason = _words(outcome.error)
+        if attempt.targets_failed or attempt.current is None:
+            # What of it arrived is not known.
+            errors.update({letter.id: reason for letter in letters if letter.id not in errors})
+            return
+        # A block failed on one letter. The targets have ended well, so that those before it have arrived.
+        errors[letters[attempt.current].id] = reason
+        letters = letters[attempt.current + 1 :]
+        if not letters:
+            return
+    errors.update({letter.id: f"not tried; {MAX_ROUNDS} others before it failed" for letter in letters})
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, StreamlineError) else f"{type(error).__name__}: {error}"
+
+
+def _reduced(plan: Plan, entry: Entry) -> Plan:
+    """The plan of a run of these letters alone."""
+    source = plan.sources[entry.source]
+    rows = {stream: text for group in source.groups for stream, text in group.rows.items()}
+    group = GroupPlan(
+        id=source.id,
+        source=source.id,
+        # What a source's settings ask for is done right behind it, and not again behind a transformer.
+        streams=tuple(source.selected) if entry.fresh else (),
+        catalog=None,
+        state=join_state(rows),
+        rows=rows,
+    )
+    return msgspec.structs.replace(
+        plan,
+        sources={
+            source.id: msgspec.structs.replace(
+                source, groups=[group], cause_of={}, overrides={}, left_out=[], endless=False
+            )
+        },
+        mappers={},
+        paths={source.id: entry.path},
+        sinks={sink: _for_letters(plan.sinks[sink]) for sink in entry.path.all_sinks()},
+    )
+
+
+def _for_letters(sink: SinkPlan) -> SinkPlan:
+    """A destination that replaces nothing, and quarantines every bad record, however many there are."""
+
+    def settings_of(source: str, stream: str) -> Resolved | None:
+        settings = sink.settings_of(source, stream)
+        if settings is None:
+            return None
+        policies = ("on_bad_record", "max_bad_records")
+        values = {name: value for name, value in settings.values.items() if name not in policies}
+        return msgspec.structs.replace(settings, values=values)
+
+    spec = msgspec.structs.replace(sink.spec, on_bad_record="quarantine", max_bad_records=sys.maxsize)
+    return msgspec.structs.replace(sink, spec=spec, settings_of=settings_of, replaces=False)
+
+
+class _Letters:
+    """A source of dead letters: the SCHEMA, then one record at a time."""
+
+    def __init__(self, id: str, entry: Entry, letters: Sequence[DeadLetter]) -> None:
+        self.id = id
+        self._entry = entry
+        self._letters = letters
+
+    async def run(self, emit: Emit) -> None:
+        """See `Source.run`."""
+        stream = self._entry.stream
+        await emit([self._entry.schema])
+        for letter in self._letters:
+            line = record_line(stream, letter.record.encode("utf-8", "surrogateescape"))
+            await emit([RawBatch(stream, [line], 1, len(line))])
+
+
+class _LetterAttempt(Attempt):
+    """An attempt in which letters take the place of taps, and in which no schema and no position is saved.
+
+    Each letter passes all stages before the next one, so that whatever is refused or fails is known to be its.
+
+    Attributes:
+        current: index of the letter that is, or was last, on its way; None before the first.
+        refused: errors by letter's id.
+    """
+
+    def __init__(self, context: RunContext, plan: Plan, entry: Entry, letters: Sequence[DeadLetter]) -> None:
+        super().__init__(context, plan, plan.groups(), validate=True, version=0)
+        self._entry = entry
+        self._letters = letters
+        self.current: int | None = None
+        self.refused: dict[int, str] = {}
+        self._observed = 0
+
+    @property
+    def targets_failed(self) -> bool:
+        """Whether a target has not proven all that it was sent."""
+        return any(process.failure is not None for pool in self._pools.values() for process in pool.processes)
+
+    def _make_routes(self) -> dict[str, Route]:
+        routes = {
+            group.id: self._routes.route(group, self._plan.paths[group.source], self._pools) for group in self._groups
+        }
+        for route in routes.values():
+            _make_prompt(route)
+        return routes
+
+    def _save_schemas(self) -> None:
+        pass
+
+    def _sources_of(self, group: GroupPlan, running: _Running) -> Source:
+        return _Letters(group.id, self._entry, self._letters)
+
+    def _observer(self, group: GroupPlan) -> Callable[[Sequence[Item]], None]:
+        progress = self._context.progress
+
+        def observe(items: Sequence[Item]) -> None:
+            # The SCHEMA comes first, then each letter by itself.
+            if self._observed:
+                self.current = self._observed - 1
+                progress.read(group.source, self._entry.stream, 1)
+            self._observed += 1
+
+        return observe
+
+    def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
+        if self.current is None:
+            return
+        letter = self._letters[self.current]
+        if letter.id not in self.refused:
+            self._context.progress.refused(group.source, self._entry.stream, 1)
+        self.refused[letter.id] = bad[0].error
+
+
+def _make_prompt(route: Route) -> None:
+    """Let no stage of a route hold anything back."""
+    route.stages = [_Prompt(stage) if hasattr(stage, "flush") else stage for stage in route.stages]
+    for branch in route.branches:
+        _make_prompt(branch)
+
+
+class _Prompt:
+    """A stage that gives up at once what `inner` would gather."""
+
+    def __init__(self, inner: Stage) -> None:
+        self._inner = inner
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        items = [*await self._inner.process(item)]
+        flushable: FlushableStage = self._inner  # type: ignore[assignment]
+        if flushable.pending:
+            items += await flushable.flush()
+        return items
+
+    async def finish(self) -> Sequence[Item]:
+        """See `Stage.finish`."""
+        return await self._inner.finish()
+
+    async def close(self) -> None:
+        """See `Stage.close`."""
+        await self._inner.close()
