@@ -69,7 +69,8 @@ class TargetCommand(msgspec.Struct, kw_only=True):
         cwd: where it runs.
         config: its settings.
         echoes: whether what it prints counts as proof; otherwise only its exit does.
-        session_interval: seconds after which a session with unproven records is closed; None: one session.
+        session_interval: seconds without proof after which a session with unproven records is closed; None: one
+            session.
         drain_seconds: how long it may take to end once its input has ended.
     """
 
@@ -147,7 +148,7 @@ class TargetProcess:
         self._proven: dict[str, bytes] = dict(state)
         self._newest: dict[str, bytes] = dict(state)
         self._deferred: dict[str, Position] = {}
-        self._session_started = 0.0
+        self._proof_time = 0.0
         self._ready = anyio.Event()
         self._limit: float | None = None
 
@@ -202,7 +203,7 @@ class TargetProcess:
         self._closing = False
         self._child = child
         self._ledger = SinkLedger(self._known)
-        self._session_started = anyio.current_time()
+        self._proof_time = anyio.current_time()
         try:
             async with task_group() as tasks:
                 tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
@@ -277,7 +278,8 @@ class TargetProcess:
     async def _close_sessions(self, interval: float) -> None:
         while True:
             await anyio.sleep(min(1.0, interval / 4))
-            if anyio.current_time() - self._session_started >= interval and self._ledger.unproven:
+            # One that proves as it goes is left alone.
+            if anyio.current_time() - self._proof_time >= interval and self._ledger.unproven:
                 async with self._lock:
                     self._ready = anyio.Event()
                     self._end_input()
@@ -475,6 +477,7 @@ class TargetProcess:
 
     def _proof(self, positions: Mapping[str, Position]) -> None:
         if positions:
+            self._proof_time = anyio.current_time()
             for source, position in positions.items():
                 self._proven[source] = position.value
             self._on_proof(self.id, positions)
