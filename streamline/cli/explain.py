@@ -184,6 +184,8 @@ def _show_destination(app: App, destination: DestinationWords) -> None:
     if destination.session_interval is not None:
         say(f"sessions: closed and started anew every {destination.session_interval:g} s while records are unproven")
     say(f"what proves: {destination.proof}")
+    for note in destination.notes:
+        say(f"note: {note}")
 
 
 def _plugin(app: App, plugin: PluginWords) -> str:

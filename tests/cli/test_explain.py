@@ -188,6 +188,12 @@ def test_files_of_records_are_passed_on_where_the_target_takes_them(make_project
     project.command("explain", "p").expect(0, "expanded into records; target-keyed does not list the capability")
 
 
+def test_a_target_that_drops_its_tables_is_told_of(make_project: MakeProject) -> None:
+    project = make_project(rows("numbers"), target("keyed", {"load_method": "overwrite"}))
+
+    project.command("explain", "p").expect(0, "note: its config .* makes it drop its tables when it starts")
+
+
 def test_what_cannot_run_is_an_error_before_anything_moves(make_project: MakeProject) -> None:
     project = make_project(rows("numbers"), target(streams={"numbers": {"load_method": "replace"}}))
 

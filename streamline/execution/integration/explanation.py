@@ -117,6 +117,7 @@ class DestinationWords(msgspec.Struct):
         tables: of the streams that are known before the start.
         session_interval: seconds; None: one session from start to end.
         proof: what proves that records are durable.
+        notes: what else the user should know.
     """
 
     block: str
@@ -128,6 +129,7 @@ class DestinationWords(msgspec.Struct):
     schema_change: str
     session_interval: float | None
     proof: str
+    notes: list[str]
 
 
 class EdgeWords(msgspec.Struct):
