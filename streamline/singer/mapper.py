@@ -23,7 +23,7 @@ from streamline.flow.items import (
 from streamline.flow.tasks import task_group
 from streamline.singer.child import Child, TextMasker
 from streamline.singer.messages import activate_version_line, schema_line, state_line
-from streamline.singer.tap import Emit, TapCommand, TapProcess
+from streamline.singer.tap import Emit, TapCommand, TapFailed, TapProcess
 
 if TYPE_CHECKING:
     from streamline.flow.protocols import Source
@@ -49,6 +49,7 @@ class MapperProcess(TapProcess):
         super().__init__(command, run_dir=run_dir, masker=masker, log=log)
         self._upstream = upstream
         self._stop_upstream = stop_upstream
+        self._fed = False
 
     def stop(self, reason: str) -> None:
         """Stop what it reads from; it ends after that."""
@@ -70,6 +71,16 @@ class MapperProcess(TapProcess):
             raise (failure or [error])[0] from None
         if failure:
             raise failure[0]
+        # Exit code 0 says nothing about records that it has not read.
+        unread = child.stdin.unread() if child.stdin is not None else 0
+        if not self._fed or unread:
+            raise TapFailed(
+                f"it exited with code 0 and left {unread:,} bytes of its input unread"
+                if self._fed
+                else "it exited with code 0 before the end of its input",
+                where=self._command.name,
+                hint="What it has not read is read again by the next run; report this to its authors.",
+            )
 
     async def _feed(self, child: Child, failure: list[Exception]) -> None:
         stdin = child.stdin
@@ -83,6 +94,7 @@ class MapperProcess(TapProcess):
 
         try:
             await self._upstream.run(write)
+            self._fed = True
         except BrokenPipeError:
             pass  # it is gone; its exit code says why
         except Exception as error:
