@@ -276,10 +276,9 @@ class TransformStage:
             raise self._died(error, stream) from None
 
     def _failed(self, error: UserError, stream: str | None) -> PipelineFailed:
-        doing = f"with records of stream {stream}" if stream is not None else "while its file was loaded"
         trace = f"\n{error.trace}" if error.trace else ""
         return PipelineFailed(
-            f"transformer {self.block} failed {doing}: {error.summary}{trace}",
+            f"transformer {self.block} failed {_doing(stream)}: {error.summary}{trace}",
             blocks=[self.block],
             where=error.where,
         )
@@ -288,7 +287,7 @@ class TransformStage:
         code = error.returncode
         how = "was ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
         return PipelineFailed(
-            f"the worker process of transformer {self.block} {how} in the middle of records of stream {stream}",
+            f"the worker process of transformer {self.block} {how} {_doing(stream)}",
             blocks=[self.block],
             where=f"block {self.block}",
             hint="The block's code ended its interpreter, or the machine ran out of memory.",
@@ -302,11 +301,15 @@ class TransformStage:
             else "It runs on a thread, which cannot be ended; with `configuration.workers: 1` it would be a process."
         )
         return PipelineFailed(
-            f"transformer {self.block} did not return within {self._timeout:g} s for a batch of stream {stream}",
+            f"transformer {self.block} did not return within {self._timeout:g} s {_doing(stream)}",
             blocks=[self.block],
             where=f"block {self.block}",
             hint=end,
         )
+
+
+def _doing(stream: str | None) -> str:
+    return f"with records of stream {stream}" if stream is not None else "while its file was loaded"
 
 
 class _Gathered:

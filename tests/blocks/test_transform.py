@@ -537,7 +537,7 @@ def test_a_result_that_is_no_records_is_named(kitchen: Kitchen, body: str, messa
 )
 def test_a_call_that_takes_too_long_fails_the_block(kitchen: Kitchen, workers: int, hint: str) -> None:
     sleepy = code("import time\ntime.sleep(30)")
-    with pytest.raises(PipelineFailed, match=r"did not return within 0\.5 s for a batch of stream orders") as caught:
+    with pytest.raises(PipelineFailed, match=r"did not return within 0\.5 s with records of stream orders") as caught:
         kitchen.run(sleepy, [schema(), records({"id": 1})], timeout=0.5, configuration={"workers": workers})
     assert hint in str(caught.value)
 
