@@ -1,7 +1,8 @@
 """`python -m tests.faults NAME --count N --seed S`: the full matrix of one kind of fault.
 
-It prints each fault's moment and what became of it, and at the end the seed. The same name, seed and `--lives` give the
-same moments again; `--only 17` replays the seventeenth alone.
+It prints each fault's moment and what became of it, and at the end the seed. Faults that come too late, when the
+victim has ended by itself, are made up for by others. The same name, seed, shape and `--lives` give the same moments
+again; `--only 17` replays the seventeenth alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults.matrix import NAMES, ROWS, VICTIMS, FaultError, faults, lives, suffer
+from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, faults, lives, suffer
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20, help="number of faults (20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (1)")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"records of a run ({ROWS})")
+    parser.add_argument("--shape", choices=SHAPES, default="plain", help="of the pipeline (plain)")
     parser.add_argument("--only", type=int, help="replay only the fault with this number")
     parser.add_argument("--lives", help="seconds that streamline,tap,target live, as printed; measured by default")
     args = parser.parse_args()
@@ -29,27 +31,29 @@ def main() -> int:
     if args.lives:
         life = dict(zip(VICTIMS, map(float, args.lives.split(",")), strict=True))
     else:
-        measured = [lives(base / f"measure{n}", args.rows) for n in range(2)]
+        measured = [lives(base / f"measure{n}", args.rows, args.shape) for n in range(2)]
         life = {victim: max(run[victim] for run in measured) for victim in VICTIMS}
-    print(
-        f"{args.name}, seed {args.seed}, --lives " + ",".join(f"{life[victim]:.3f}" for victim in VICTIMS), flush=True
-    )
+    told = ",".join(f"{life[victim]:.3f}" for victim in VICTIMS)
+    print(f"{args.name}, seed {args.seed}, --shape {args.shape} --lives {told}", flush=True)
     wrong = late = done = 0
-    for fault in faults(args.name, args.count, args.seed):
+    for fault in faults(args.name, 3 * args.count, args.seed):
         if args.only not in (None, fault.number):
             continue
-        done += 1
+        if done == args.count:
+            break
         root = base / str(fault.number)
         try:
-            outcome = suffer(root, fault, life[fault.victim], args.rows)
+            outcome = suffer(root, fault, life[fault.victim], args.rows, args.shape)
         except FaultError as error:
+            done += 1
             wrong += 1
             print(f"#{fault.number} WRONG: {error}", flush=True)
             continue
         late += outcome.late
+        done += not outcome.late
         print(outcome, flush=True)
         shutil.rmtree(root)
-    print(f"{args.name}, seed {args.seed}: {done} faults, {late} of them too late, {wrong} wrong")
+    print(f"{args.name}, seed {args.seed}: {done} faults, {wrong} wrong; {late} more came too late")
     if wrong:
         print(f"their projects are kept in {base}")
     else:

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 
 COUNT = 4
-"""Faults for each victim."""
+"""Faults for each victim in a plain pipeline, and for each other shape of pipeline."""
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +24,18 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("victim", VICTIMS)
-def test_no_row_is_lost_by_a_kill(victim: str, life: dict[str, float], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("kill-streamline", "plain"),
+        ("kill-tap", "plain"),
+        ("kill-target", "plain"),
+        ("kill-any", "parallel"),
+    ],
+)
+def test_no_row_is_lost_by_a_kill(name: str, shape: str, life: dict[str, float], tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-    name = f"kill-{victim}"
-    print(
-        f"python -m tests.faults {name} --count {COUNT} --seed {seed} --lives "
-        + ",".join(f"{life[v]:.3f}" for v in VICTIMS)
-    )
+    told = ",".join(f"{life[victim]:.3f}" for victim in VICTIMS)
+    print(f"python -m tests.faults {name} --count {COUNT} --seed {seed} --shape {shape} --lives {told}")
     for fault in faults(name, COUNT, seed):
-        print(suffer(tmp_path / str(fault.number), fault, life[victim], ROWS))
+        print(suffer(tmp_path / str(fault.number), fault, life[fault.victim], ROWS, shape))
