@@ -81,12 +81,23 @@ class Router:
                 await self._finish(self._route)
             for sink in self._route.all_sinks():
                 await sink.source_ended(self._source.id)
+            if failure:
+                raise failure[0]
         finally:
-            with anyio.CancelScope(shield=True):
-                for stage in self._route.all_stages():
+            # All of them, and no error of theirs hides what came before.
+            errors = await self._close_stages()
+        if errors:
+            raise errors[0]
+
+    async def _close_stages(self) -> list[Exception]:
+        errors = []
+        with anyio.CancelScope(shield=True):
+            for stage in self._route.all_stages():
+                try:
                     await stage.close()
-        if failure:
-            raise failure[0]
+                except Exception as error:
+                    errors.append(error)
+        return errors
 
     async def _pump(self, failure: list[Exception]) -> None:
         send, receive = anyio.create_memory_object_stream[Sequence[Item]](AHEAD)
