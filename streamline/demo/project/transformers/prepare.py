@@ -1,6 +1,7 @@
 """Called with one batch of one stream at a time, while the records are on their way."""
 
 import pandas as pd
+
 from streamline.decorators import transformer
 
 
