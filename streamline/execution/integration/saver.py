@@ -122,10 +122,16 @@ class PositionSaver:
             # A cancellation (`run` is cancelled at the end) must not come between two sources: what was taken out of
             # `_waiting` would be saved by nobody.
             with anyio.CancelScope(shield=True):
-                waiting, self._waiting = self._waiting, {}
-                letters, self._letters = self._letters, {}
-                for source in dict.fromkeys([*waiting, *letters]):
-                    await self._save(self._accounts[source], waiting.get(source), letters.get(source, []))
+                for source in dict.fromkeys([*self._waiting, *self._letters]):
+                    position, letters = self._waiting.pop(source, None), self._letters.pop(source, [])
+                    try:
+                        await self._save(self._accounts[source], position, letters)
+                    except BaseException:
+                        # What could not be saved is tried again with the next; no later position overtakes it.
+                        self._letters[source] = letters + self._letters.get(source, [])
+                        if position is not None:
+                            self._waiting.setdefault(source, position)
+                        raise
 
     async def _save(self, account: SourceAccount, position: Position | None, letters: list[DeadLetter]) -> None:
         rows = _rows(account, position) if position is not None else {}
