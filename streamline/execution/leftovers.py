@@ -55,7 +55,9 @@ def remove_private_files(runs_dir: Path, run_id: str) -> None:
     folder = runs_dir / run_id
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if path.name != "run.log":
+            if path.name == "run.log":
+                continue
+            with contextlib.suppress(OSError):  # one that can't be deleted keeps none of the others
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
