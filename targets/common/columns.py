@@ -195,6 +195,11 @@ def array(column: ColumnType, values: Sequence[Any]) -> pa.Array:
     return _ARRAYS[column.name](column, values, kinds)
 
 
+def _require(type_: type, values: Sequence[Any], kinds: set[type], wanted: str) -> None:
+    if kinds - {type_}:
+        _reject(values, lambda value: type(value) is type_, wanted)
+
+
 def _reject(values: Sequence[Any], allowed: Callable[[Any], bool], wanted: str) -> None:
     for index, value in enumerate(values):
         if value is not None and not allowed(value):
@@ -233,7 +238,9 @@ def _doubles(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.
         if all(number is None or number.is_finite() for number in numbers):
             raise TooNarrow(decimal_type(*_digits(numbers)))
         raise TooNarrow(VARCHAR)
-    return pa.array([float(value) if type(value) is int else value for value in values], pa.float64())
+    if int in kinds:
+        values = [float(value) if type(value) is int else value for value in values]
+    return pa.array(values, pa.float64())
 
 
 def _is_inexact(value: Any) -> bool:
@@ -276,7 +283,8 @@ def _is_decimal(value: Any) -> bool:
 def _decimals(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
     import pyarrow as pa
 
-    _reject(values, _is_decimal, "decimal number")
+    if not kinds <= {int, Decimal}:
+        _reject(values, _is_decimal, "decimal number")
     numbers = [_decimal(value) for value in values]
     try:
         return pa.array(numbers, pa.decimal128(column.precision, column.scale))
@@ -288,14 +296,14 @@ def _decimals(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa
 def _booleans(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
     import pyarrow as pa
 
-    _reject(values, lambda value: type(value) is bool, "boolean")
+    _require(bool, values, kinds, "boolean")
     return pa.array(values, pa.bool_())
 
 
 def _dates(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
     import pyarrow as pa
 
-    _reject(values, lambda value: type(value) is str, "date")
+    _require(str, values, kinds, "date")
     try:
         return _strings(VARCHAR, values, kinds).cast(pa.date32())
     except pa.ArrowInvalid:
@@ -310,7 +318,7 @@ def _timestamps(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> 
     """Moments in UTC, to the microsecond; a text without a zone is taken as UTC."""
     import pyarrow as pa
 
-    _reject(values, lambda value: type(value) is str, "date-time")
+    _require(str, values, kinds, "date-time")
     texts = _strings(VARCHAR, values, kinds)
     for zone in ("UTC", None):
         try:
@@ -336,7 +344,7 @@ def _moment(text: str) -> datetime:
 def _times(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
     import pyarrow as pa
 
-    _reject(values, lambda value: type(value) is str, "time")
+    _require(str, values, kinds, "time")
     found: list[time | None] = []
     for value in values:
         try:
@@ -354,7 +362,7 @@ def _times(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Ar
 def _blobs(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
     import pyarrow as pa
 
-    _reject(values, lambda value: type(value) is str, "text in base64")
+    _require(str, values, kinds, "text in base64")
     try:
         found = [None if value is None else base64.b64decode(value, validate=True) for value in values]
     except (binascii.Error, ValueError):

@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from .connector import ConnectorError
 from .messages import (
     JSONObject,
     Message,
+    RawRecordMessage,
     Record,
     RecordMessage,
     SchemaMessage,
@@ -53,6 +55,9 @@ class Sink(Protocol):
     def flush(self) -> bool:
         """Makes everything so far durable; False if something is held back until `finish`."""
 
+    def prepare(self) -> None:
+        """Imports what will be needed: called while nothing has come yet, so that nobody waits for it later."""
+
     def finish(self) -> None:
         """The input has ended well: makes everything durable and visible."""
 
@@ -75,7 +80,6 @@ class Runner:
         self._keys: dict[str, SchemaMessage] = {}
         self._blocks: dict[str, Block] = {}
         self._counts: dict[str, int] = {}
-        self._waiting = 0
         self._waiting_bytes = 0
         self._unflushed = 0
         self._dirty_since: float | None = None
@@ -85,6 +89,8 @@ class Runner:
         """Reads, writes, echoes."""
         rest: list[bytes] = []
         line = 1
+        if not select.select([0], [], [], 0)[0]:
+            self._sink.prepare()
         while True:
             self._wait()
             chunk = os.read(0, CHUNK)
@@ -96,15 +102,13 @@ class Runner:
                 continue
             lines = b"".join((*rest, chunk[:cut]))
             rest = [chunk[cut:]]
-            for message in decode_lines(lines, line):
-                self._take(message)
+            self._take_all(decode_lines(lines, line))
             line += lines.count(b"\n")
             self._hand_over_if_full(len(lines))
             self._flush_if_due()
         last = b"".join(rest)
         try:
-            for message in decode_lines(last, line):
-                self._take(message)
+            self._take_all(decode_lines(last, line))
         except ConnectorError:
             # Whoever wrote has died in the middle of a line. What came before is whole.
             self._flush()
@@ -119,6 +123,16 @@ class Runner:
             left = self._dirty_since + self._flush_seconds - time.monotonic()
             if not select.select([0], [], [], max(0.0, left))[0]:
                 self._flush()
+
+    def _take_all(self, messages: Sequence[Message]) -> None:
+        blocks = self._blocks
+        for message in messages:
+            if type(message) is RawRecordMessage:
+                block = blocks.get(message.stream)
+                if block is not None and block.version == message.version:
+                    block.records.append(message.record)
+                    continue
+            self._take(message)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, RecordMessage):
@@ -152,7 +166,9 @@ class Runner:
             self._blocks[message.stream] = block
             self._dirty()
         block.records.append(message.record)
-        self._waiting += 1
+
+    def _waiting(self) -> int:
+        return sum(len(block.records) for block in self._blocks.values())
 
     def _dirty(self) -> None:
         if self._dirty_since is None:
@@ -160,7 +176,7 @@ class Runner:
 
     def _hand_over_if_full(self, read: int) -> None:
         self._waiting_bytes += read
-        if self._waiting >= BLOCK_ROWS or self._waiting_bytes >= BLOCK_BYTES:
+        if self._waiting() >= BLOCK_ROWS or self._waiting_bytes >= BLOCK_BYTES:
             self._hand_over_all()
 
     def _hand_over_all(self) -> None:
@@ -172,7 +188,6 @@ class Runner:
         block = self._blocks.pop(stream, None)
         if block is not None:
             self._counts[stream] += len(block.records)
-            self._waiting -= len(block.records)
             self._unflushed += len(block.records)
             self._sink.write(block)
 
@@ -180,7 +195,7 @@ class Runner:
         if self._dirty_since is None:
             return
         age = time.monotonic() - self._dirty_since
-        if self._unflushed + self._waiting >= self._batch_rows or age >= self._flush_seconds:
+        if self._unflushed + self._waiting() >= self._batch_rows or age >= self._flush_seconds:
             self._flush()
 
     def _flush(self) -> None:

@@ -8,6 +8,7 @@ the old ones in one transaction. Who reads meanwhile sees the old table, never a
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..common.columns import TYPE_NAMES, BadValue, ColumnType, TooNarrow, array, column_type
@@ -148,20 +149,20 @@ class DuckDBSink:
         upsert = setting.method == "upsert" or (setting.method == "replace" and bool(setting.keys))
         keys = [destination.columns[key] for key in setting.keys] if upsert else []
         whole = len(destination.columns)
-        partial = upsert and any(len(record) != whole for record in records)
+        partial = set(map(len, records)) != {whole}
         if upsert:
             records = _with_keys(records, setting.keys, block, merge=partial and not setting.keep_old)
         arrays: dict[str, pa.Array] = {}
         masks: dict[str, str] = {}
         for name, column in destination.columns.items():
-            if partial:
+            if partial and upsert:
                 has = [name in record for record in records]
                 if not any(has):
                     continue
                 if not all(has):
                     masks[column] = f"streamline_has_{len(masks)}"
                     arrays[masks[column]] = pa.array(has, pa.bool_())
-            values = [record.get(name) for record in records]
+            values = [record.get(name) for record in records] if partial else list(map(itemgetter(name), records))
             arrays[column] = self._array(destination, table, name, values, block)
         if block.version is not None:
             arrays[VERSION_COLUMN] = pa.array([block.version] * len(records), pa.int64())
@@ -222,6 +223,11 @@ class DuckDBSink:
         table.append(waiting.sql, names)
         waiting.drop()
         destination.waiting = destination.waiting_version = None
+
+    def prepare(self) -> None:
+        """See `runner.Sink.prepare`."""
+        import duckdb  # noqa: F401
+        import pyarrow as pa  # noqa: F401
 
     def flush(self) -> bool:
         """Commits."""

@@ -195,6 +195,11 @@ class FilesSink:
             folder.delete_stale(version, unversioned=not destination.saw_unversioned)
         destination.active = version
 
+    def prepare(self) -> None:
+        """See `runner.Sink.prepare`."""
+        if self._config["format"] == "parquet":
+            import pyarrow.parquet  # noqa: F401
+
     def flush(self) -> bool:
         """Publishes all files."""
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taps.common.incremental import Bookmark, Tracker
@@ -161,6 +161,7 @@ _STORED = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow
 _KINDS = ["integer", "number", "decimal", "boolean", "string", "blob", "date", "date-time", "any"]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(_KINDS), st.lists(_STORED, min_size=1, max_size=5))
 def test_any_stored_value_fits_the_widened_schema(kind: Any, column: list[Any]) -> None:
     import orjson
@@ -336,6 +337,7 @@ def test_resuming_from_any_state_loses_nothing(tmp_path: Path) -> None:
     assert resumed > 20
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=12), st.data())
 def test_bookmarks_taken_anywhere_split_the_rows_in_two(rows: list[tuple[int, int]], data: st.DataObject) -> None:
     """The rules of the tracker alone: what was sent before a bookmark, and what is new after it, is everything."""

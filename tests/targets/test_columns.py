@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.common.columns import (
@@ -76,6 +76,7 @@ _NUMBERS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), _NUMBERS), min_size=1, max_size=5))
 def test_numbers_stay_exact(numbers: list[Any]) -> None:
     text = [json.dumps(n) if not isinstance(n, Decimal) else format(n, "f") for n in numbers]
@@ -91,6 +92,7 @@ def test_numbers_stay_exact(numbers: list[Any]) -> None:
             assert Decimal(back) == Decimal(given_)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(10**50), 10**50), min_size=1, max_size=5))
 def test_integers_stay_exact(numbers: list[int]) -> None:
     _, found = stored(BIGINT, list(numbers))
@@ -104,12 +106,14 @@ _VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(_VALUES, min_size=1, max_size=4))
 def test_json_columns_give_back_what_they_got(values: list[Any]) -> None:
     _, found = stored(JSON, values)
     assert [None if back is None else json.loads(back) for back in found] == values
 
 
+@settings(deadline=None)
 @given(st.sampled_from(TYPES), st.lists(_VALUES, min_size=1, max_size=3))
 def test_any_value_is_stored_or_refused_by_name(column: ColumnType, values: list[Any]) -> None:
     refused: BadValue | None = None
@@ -125,6 +129,7 @@ def test_any_value_is_stored_or_refused_by_name(column: ColumnType, values: list
         assert refused.reason
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1),
     st.sampled_from(["DATE", "TIMESTAMP", "TIME", "BLOB"]),
@@ -134,6 +139,7 @@ def test_texts_of_a_format_that_they_break_stay_texts(values: list[str], name: s
     assert column != VARCHAR or found == values
 
 
+@settings(deadline=None)
 @given(st.sampled_from(TYPES), st.sampled_from(TYPES))
 def test_widening_comes_to_an_end(one: ColumnType, other: ColumnType) -> None:
     both = wider(one, other)
@@ -142,6 +148,7 @@ def test_widening_comes_to_an_end(one: ColumnType, other: ColumnType) -> None:
     assert both.precision <= MAX_DIGITS
 
 
+@settings(deadline=None)
 @given(st.decimals(allow_nan=False, allow_infinity=False))
 def test_floats_are_decimals_only_where_they_must_be(number: Decimal) -> None:
     found = exact_float(str(number))
