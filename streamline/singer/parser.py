@@ -243,40 +243,54 @@ class TapParser:
     # -- looking at whole lines: chunk[start:end] begins at the start of a line and ends after a newline
 
     def _region(self, chunk: bytes, start: int, end: int) -> None:
-        if self._prefix and chunk.startswith(self._prefix, start):
+        while self._prefix and chunk.startswith(self._state_prefix, start) and start < end:
+            stop = chunk.find(b"\n", start, end) + 1
+            self._message(chunk[start:stop])
+            start = stop
+        if self._prefix and start < end and chunk.startswith(self._prefix, start):
             lines = chunk.count(b"\n", start, end)
             records = 1 + chunk.count(self._needle, start, end)
             if records == lines:
                 self._add(self._stream, memoryview(chunk)[start:end], lines, self._prefix)
                 return
-            if records + chunk.count(b"\n" + self._state_prefix, start, end) == lines:
-                self._records_and_states(chunk, start, end, records)
+            if self._records_and_states(chunk, start, end, records, lines):
                 return
         self._line_by_line(chunk, start, end)
 
-    def _records_and_states(self, chunk: bytes, start: int, end: int, records: int) -> None:
-        """A record of the current stream, then such records and STATE lines, nothing else.
+    def _records_and_states(self, chunk: bytes, start: int, end: int, records: int, lines: int) -> bool:
+        """Take a region that begins with a record of the current stream and holds nothing but these and STATEs.
 
         Only the last STATE is looked into; the others are cut out.
+
+        Args:
+            records: how many lines are records of the current stream.
+            lines: how many lines there are.
+
+        Returns:
+            False, and nothing is taken, if there is any other line in it.
         """
-        view = memoryview(chunk)
         needle = b"\n" + self._state_prefix
-        parts: list[Buffer] = []
+        find = chunk.find
+        parts: list[bytes] = []
+        states = 0
         position = state_at = start
-        while (newline := chunk.find(needle, max(start, position - 1), end)) >= 0:
+        newline = find(needle, start, end)
+        while newline >= 0:
+            states += 1
             state_at = newline + 1
             if state_at > position:
-                parts.append(view[position:state_at])
-            position = chunk.find(b"\n", state_at, end) + 1
-        before = 1 + chunk.count(self._needle, start, state_at)
-        for part in parts:
-            self._add(self._stream, part, before, self._prefix)
-            before = 0
-        state = chunk[state_at:position]
-        self._set_state(self._state_value(state))
-        after = records - 1 - chunk.count(self._needle, start, state_at)
+                parts.append(chunk[position:state_at])
+            position = find(b"\n", state_at, end) + 1
+            # The newline that ends a STATE may be the one before the next.
+            newline = find(needle, position - 1, end)
+        if not states or records + states != lines:
+            return False
+        after = chunk.count(self._needle, position - 1, end)
+        self._add(self._stream, parts[0] if len(parts) == 1 else b"".join(parts), records - after, self._prefix)
+        self._set_state(self._state_value(chunk[state_at:position]))
         if after:
-            self._add(self._stream, view[position:end], after, self._prefix)
+            self._add(self._stream, memoryview(chunk)[position:end], after, self._prefix)
+        return True
 
     def _line_by_line(self, chunk: bytes, start: int, end: int) -> None:
         view = memoryview(chunk)
