@@ -189,7 +189,7 @@ def transformer(code: str, *, uuid: str = "change", entry: dict[str, Any] | None
 
 def mapper(name: str, config: dict[str, Any] | None = None, *, uuid: str = "map") -> Block:
     """A mapper block on the fake `mapper_<name>.py`."""
-    called = f"mapper-{name}"
+    called = "mapper-" + name.replace("_", "-")
     text = yaml.safe_dump({"mapper": called, "config": config or {}})
     return Block(uuid, "transformer", text, plugin=(called, fake("mapper_" + name)))
 

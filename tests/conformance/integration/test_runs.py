@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from tests.conformance.integration.common import INCREMENTAL, upto
+from tests.conformance.integration.common import INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
-from tests.support.processes import wait_until
+from tests.support.processes import children_of_runs, wait_until
 from tests.support.project import tap, target
 
 
@@ -57,9 +59,12 @@ def test_a_killed_runs_leftovers_are_ended_by_the_next_one(make_project: MakePro
     running.kill()
     project.pipeline("p", tap("forks_children", {}), target())
 
+    private = list((project.root / ".streamline" / "runs").rglob("*config*.json"))
+    assert private, "the killed run could not delete its private files"
     project.run().expect(0)
 
     assert project.ids() == upto(30)
+    assert not list((project.root / ".streamline" / "runs").rglob("*config*.json"))
     statuses = sorted(run["status"] for run in project.runs())
     assert statuses[0] == "completed"
     assert "running" not in statuses
@@ -110,3 +115,46 @@ def test_a_dry_run_moves_nothing(make_project: MakeProject) -> None:
     assert not project.spied()
     assert not project.spied("target")
     assert project.state() == {}
+
+
+def test_of_several_runs_started_at_once_one_runs(make_project: MakeProject) -> None:
+    project = make_project(tap("counts", {"rows": 100, "wait_at": 50, "wait_for": "go", "spy": "spy"}), target())
+    runs = [project.start("run", "p") for _ in range(4)]
+    wait_until(lambda: sum(run.process.poll() is None for run in runs) == 1, "three of them refuse")
+    wait_until(project.spied, "the fourth has its tap")
+
+    project.write("go", "")
+
+    codes = sorted(run.finish().code for run in runs)
+    assert codes == [0, 1, 1, 1]
+    assert len(project.spied()) == 1
+    assert project.ids() == upto(100)
+
+
+def test_an_interrupt_while_a_retry_is_waited_for_ends_the_run(make_project: MakeProject) -> None:
+    config = {"fail": {"stream": "numbers", "after": 25}, "spy": "spy"}
+    project = make_project(rows_tap({"numbers": 40}, config), target(), retry_config={"retries": 3, "delay": 3600})
+    running = project.start("run", "p")
+    wait_until(lambda: project.ids() == upto(25), "the first attempt has failed and its rows are flushed")
+    wait_until(lambda: not [p for p in children_of_runs(project.root) if p.runs("tap_rows.py")], "its tap is gone")
+
+    running.signal(signal.SIGTERM)
+
+    running.finish(20).expect(143)
+    assert len(project.spied()) == 1
+    assert project.position() == 20
+
+
+def test_a_closed_terminal_does_not_stop_the_sync(make_project: MakeProject) -> None:
+    project = make_project(tap("counts", {"rows": 3000}), target())
+    argv = [sys.executable, "-m", "streamline", "run", "p"]
+
+    # As `streamline run p | head -0` does.
+    process = subprocess.Popen(argv, cwd=project.root, env=project.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 0, err
+    assert b"Traceback" not in err
+    assert project.ids() == upto(3000)

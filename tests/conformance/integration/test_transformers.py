@@ -143,3 +143,45 @@ def test_batches_are_expanded_where_a_block_must_see_the_records(make_project: M
     project.run().expect(0)
 
     assert [row["text"] for row in project.rows()] == [f"TEXT {n}" for n in upto(25)]
+
+
+@pytest.mark.parametrize("code", [0, 1, -9])
+def test_a_mapper_that_ends_in_the_middle_has_failed(make_project: MakeProject, code: int) -> None:
+    source = tap("counts", {"rows": 2000, "state_every": 10}, streams={"numbers": INCREMENTAL})
+    project = make_project(source, mapper("exits_early", {"code": code, "after": 500}), target("keyed", {"flush": 50}))
+
+    project.run().expect(1, "mapper-exits-early")
+
+    position = project.position() or 0
+    assert position <= 500
+    assert set(upto(position)) <= set(project.ids())
+    project.pipeline("p", source, mapper("exits_early", {"after": 10**9}), target("keyed", {"flush": 50}))
+    project.run().expect(0)
+    assert project.ids() == upto(2000)
+
+
+def test_a_transformer_that_fails_once_is_retried_from_the_last_proof(make_project: MakeProject) -> None:
+    code = (
+        "from pathlib import Path\n\nfrom streamline.decorators import transformer\n\n\n@transformer\n"
+        "def change(messages: list[dict], *args, **kwargs):\n"
+        "    if messages[-1]['id'] > 300 and not Path('failed').exists():\n"
+        "        Path('failed').touch()\n"
+        "        raise ConnectionError('the lookup service is away')\n"
+        "    return messages\n"
+    )
+    project = make_project(
+        tap(
+            "counts",
+            {"rows": 1000, "state_every": 10, "pause": 0.01, "pause_every": 100},
+            streams={"numbers": INCREMENTAL},
+        ),
+        transformer(code),
+        target("keyed", {"flush": 50}),
+        retry_config={"retries": 1, "delay": 0},
+    )
+
+    project.run().expect(0, "the lookup service is away")
+
+    assert (project.root / "failed").exists()
+    assert project.ids() == upto(1000)
+    assert project.position() == 1000
