@@ -157,6 +157,7 @@ class Attempt:
     async def _move(self, group: GroupPlan, route: Route, running: _Running) -> None:
         outcome = running.outcome
         try:
+            await self._mark_passed(group)
             source = self._sources_of(group, running)
             router = Router(
                 source,
@@ -176,6 +177,13 @@ class Attempt:
             outcome.error = failed.failure if failed is not None else error
             outcome.sink_failed = failed is not None
         self._context.note(group.id, f"failed: {outcome.error}", "ERROR")
+
+    async def _mark_passed(self, group: GroupPlan) -> None:
+        """Streams left out of a log that the tap moves on as soon as it starts have a gap from then on."""
+        passed = self._source(group).passed
+        if passed and any(each.replication_method == "LOG_BASED" for each in group.streams):
+            store, pipeline = self._context.store, self._plan.pipeline
+            await anyio.to_thread.run_sync(store.mark_gap, pipeline, group.source, passed)
 
     def _sources_of(self, group: GroupPlan, running: _Running) -> Source:
         """The tap process and what stands right behind it."""

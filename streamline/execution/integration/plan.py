@@ -56,6 +56,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         cause_of: streams whose old bookmark is not used in this run, and why.
         overrides: stored bookmark overrides that this run uses.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
+        passed: those of them past which the tap moves the log by its start.
         notes: what the user should know (a bookmark that is not used, …).
         endless: it is not expected to end by itself.
     """
@@ -72,6 +73,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     cause_of: dict[str, Cause] = {}
     overrides: dict[str, list[BookmarkOverride]] = {}
     left_out: list[str] = []
+    passed: list[str] = []
     notes: list[str] = []
     endless: bool = False
 

@@ -305,6 +305,7 @@ async def _plan_source(
         cause_of=positions.cause_of,
         overrides=positions.overrides,
         left_out=positions.left_out,
+        passed=positions.passed,
         notes=positions.notes,
         endless=spec.max_duration is not None or spec.idle_timeout is not None,
     )

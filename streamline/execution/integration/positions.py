@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
 from streamline.singer import jsontext
-from streamline.singer.catalog import Catalog
+from streamline.singer.catalog import Catalog, matches
 from streamline.singer.override import Override, override_rows, parse_override, parse_overrides
 from streamline.singer.selection import SelectedStream, TapTraits
 from streamline.singer.state import without_currently_syncing
@@ -27,6 +27,7 @@ class Positions(msgspec.Struct):
         cause_of: streams whose next bookmark replaces the saved one for another reason than progress.
         overrides: stored overrides that are used now.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
+        passed: those of them past which the tap moves the log by starting from the others' bookmarks.
         notes: what the user should know.
     """
 
@@ -35,6 +36,7 @@ class Positions(msgspec.Struct):
     overrides: dict[str, list[BookmarkOverride]]
     left_out: list[str]
     notes: list[str]
+    passed: list[str] = []
 
 
 def source_positions(
@@ -57,10 +59,8 @@ def source_positions(
     saved = context.store.bookmarks(pipeline, block)
     read = {stream.id: stream for stream in selected}
     positions = Positions({}, {}, {}, [], [])
-    refreshed = set(read) if context.options.full_refresh else set()
-    if context.options.full_refresh and not context.options.streams:
-        refreshed |= set(saved)
-    for stream in refreshed | {stream for stream in saved if stream in refreshed}:
+    refreshed = _refreshed(context, read, saved)
+    for stream in refreshed:
         positions.cause_of[stream] = "full-refresh"
     for name, bookmark in saved.items():
         if name in refreshed:
@@ -75,7 +75,55 @@ def source_positions(
         _check_continues(context, bookmark, sinks, block)
         positions.rows[name] = bookmark.value.encode("utf-8", "surrogateescape")
     _apply_overrides(context, pipeline, block, catalog, traits, variables, positions)
+    in_log = [name for name, stream in read.items() if stream.replication_method == "LOG_BASED"]
+    starts = [positions.rows[name] for name in in_log if name in positions.rows]
+    positions.passed = [name for name in positions.left_out if _passes(starts, saved[name].value.encode())]
     return positions
+
+
+def _refreshed(context: RunContext, read: Mapping[str, SelectedStream], saved: Mapping[str, Bookmark]) -> set[str]:
+    """The streams that are read anew. A LOG_BASED stream that comes along with one that was asked for is not."""
+    if not context.options.full_refresh:
+        return set()
+    asked = context.options.streams
+    if not asked:
+        return {*read, *saved}
+    found = set()
+    for stream in read.values():
+        names = (stream.id, stream.stream, *stream.names)
+        if any(one in names or matches(one, names) for one in asked):
+            found.add(stream.id)
+    return found
+
+
+_LOG_PLACES = ("lsn", "log_file", "log_pos", "gtid", "replication_key_value", "token", "scn")
+
+
+def _passes(starts: Sequence[bytes], left_out: bytes) -> bool:
+    """Whether a tap that starts from these bookmarks may let its log go past the bookmark of a stream left out.
+
+    Taps confirm the smallest place that they are given. Places that are no numbers can only be told apart.
+    """
+    places = [_log_place(text) for text in starts]
+    own = _log_place(left_out)
+    if not places or own in places:
+        return False
+    if isinstance(own, int) and all(isinstance(place, int) for place in places):
+        return min(place for place in places if isinstance(place, int)) > own
+    return True
+
+
+def _log_place(text: bytes) -> object:
+    """What in a bookmark says where in the log it stands; all of it if nothing is known to."""
+    try:
+        members = jsontext.members(text)
+    except jsontext.JSONTextError:
+        return jsontext.canonical(text)
+    found = {name: jsontext.canonical(members[name]) for name in _LOG_PLACES if name in members}
+    if len(found) == 1:
+        (place,) = found.values()
+        return int(place) if place.isdigit() else place
+    return sorted(found.items()) or jsontext.canonical(text)
 
 
 def group_rows(

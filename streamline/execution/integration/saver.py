@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import anyio
 import anyio.to_thread
@@ -153,6 +153,10 @@ class PositionSaver:
                 )
             )
             overrides += account.overrides.get(stream, [])
+        if account.left_out and self._moves_log(account, changed):
+            # Before the position: a run that is killed between the two must not leave a gap that nobody knows of.
+            await anyio.to_thread.run_sync(self._store.mark_gap, self._pipeline, account.block, account.left_out)
+            account.left_out = []
         if letters:
             await anyio.to_thread.run_sync(self._before_letters)
         if saves or letters:
@@ -165,14 +169,19 @@ class PositionSaver:
             account.overrides.pop(stream, None)
         if position is None:
             return
-        if account.left_out:
-            await anyio.to_thread.run_sync(self._store.mark_gap, self._pipeline, account.block, account.left_out)
-            account.left_out = []
         if changed and account.confirm is not None:
             await account.confirm(join_state(account.rows))
         if account.positioned is not None:
             await account.positioned(position)
         self._on_saved(account.source)
+
+    @staticmethod
+    def _moves_log(account: SourceAccount, changed: Collection[str]) -> bool:
+        """Whether the position in the log that LOG_BASED streams share is among what changed."""
+        return any(
+            stream == REST or account.replication.get(stream, (None, None))[0] in ("LOG_BASED", None)
+            for stream in changed
+        )
 
 
 def _rows(account: SourceAccount, position: Position) -> dict[str, bytes]:
