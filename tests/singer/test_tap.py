@@ -25,8 +25,9 @@ SOON = 0.3
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits ten seconds for what ignores TERM."""
-    for name in ("TERM_SECONDS", "EXIT_SECONDS", "LINGER_SECONDS"):
+    for name in ("TERM_SECONDS", "LINGER_SECONDS"):
         monkeypatch.setattr(tap_module, name, SOON)
+    monkeypatch.setattr(tap_module, "EXIT_SECONDS", 1.0)
 
 
 async def given(folder: Path, code: str, **more: object) -> Taken:
@@ -241,7 +242,7 @@ async def until_first(taken: Taken, stop: object) -> None:
 @pytest.mark.parametrize("bound", ["max_duration", "idle_timeout"])
 async def test_bounds_in_time_end_a_tap_that_never_ends_and_ignores_term(tmp_path: Path, bound: str) -> None:
     code = "signal.signal(15, signal.SIG_IGN); schema(); record(1)\nwhile True: time.sleep(1)"
-    source = tap(tmp_path, code, **{bound: 0.4})
+    source = tap(tmp_path, code, **{bound: 1.0})
     taken = Taken()
     with anyio.fail_after(PATIENCE):
         await source.run(taken.emit)
@@ -254,10 +255,11 @@ async def test_a_tap_is_not_idle_while_what_it_printed_waits_to_be_taken(tmp_pat
     taken = Taken()
 
     async def slowly(items: Sequence[Item]) -> None:
+        if not taken.items:
+            await anyio.sleep(2)
         await taken.emit(items)
-        await anyio.sleep(SOON)
 
-    source = tap(tmp_path, code, idle_timeout=SOON / 2 + 0.1)
+    source = tap(tmp_path, code, idle_timeout=1.5)
     with anyio.fail_after(PATIENCE):
         await source.run(slowly)
     assert source.stopped is None
@@ -311,7 +313,7 @@ async def test_what_a_forked_child_prints_after_the_tap_is_given(tmp_path: Path)
     schema(); record(1)
     if os.fork():
         os._exit(0)
-    time.sleep(0.1); record(2); state(2)
+    time.sleep(0.02); record(2); state(2)
     """
     taken = await given(tmp_path, code)
     assert taken.ids == [1, 2]
@@ -326,7 +328,7 @@ async def test_a_tap_that_closes_its_output_and_lives_on_is_ended(tmp_path: Path
 
 async def test_a_tap_that_floods_its_log_can_be_ended(tmp_path: Path) -> None:
     code = "schema(); record(1)\nwhile True: os.write(2, b'noise\\n' * 10_000)"
-    source = tap(tmp_path, code, max_duration=0.4)
+    source = tap(tmp_path, code, max_duration=1.0)
     taken = Taken()
     with anyio.fail_after(PATIENCE):
         await source.run(taken.emit)

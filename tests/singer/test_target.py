@@ -427,7 +427,9 @@ async def test_it_is_ended_if_it_takes_too_long_after_its_input(tmp_path: Path) 
     account = Account()
     process = target(tmp_path, account, drain_seconds=0.2)
     async with running(process.run):
-        await send_all(process, [*rows(1, 1), batch(record(2, do=HANG)), position(2)])
+        await process.send("load", rows(1, 1))
+        await until(lambda: account.newest() == 1)
+        await send_all(process, [batch(record(2, do=HANG)), position(2)])
     assert "in time" in account.failures[0].message
     assert account.newest() == 1
 
