@@ -29,13 +29,15 @@ from streamline.execution.integration.plan import (
     SourcePlan,
     TransformPlan,
 )
-from streamline.execution.integration.positions import Positions, group_rows, source_positions
+from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions, group_rows, source_positions
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
+from streamline.project.nearest import suggestion
 from streamline.project.plugins import Plugin, resolve_plugin
 from streamline.project.render import Renderer
 from streamline.singer.capabilities import Capabilities, probe
 from streamline.singer.grouping import SHARED, StreamGroup, group_streams
+from streamline.singer.override import parse_override, parse_overrides
 from streamline.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.singer.settings import Layer, Resolved, check_destination_names, resolve, resolve_destination
 from streamline.singer.stages.destination import StreamPlan, check_tables, plan_stream
@@ -64,6 +66,7 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
         )
     renderer, variables = _renderer(context, model)
     specs = _read_blocks(model, renderer)
+    variables = _rendered(context, renderer, variables, all_of_them=bool(specs.transforms))
     paths, mappers = _paths(model, specs)
     sources: dict[str, SourcePlan] = {}
     targets: dict[str, tuple[Plugin, Capabilities]] = {}
@@ -85,6 +88,7 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
     if not any(source.groups for source in sources.values()):
         raise ConfigError("there is nothing to read", where=model.yaml.shown)
     _check_stream_options(context, sources)
+    _check_bookmark_options(context, model, sources, variables)
     ordered = {uuid: sources[uuid] for uuid in specs.sources}
     return Plan(
         pipeline=model.uuid,
@@ -127,6 +131,19 @@ def _renderer(context: RunContext, model: PipelineModel) -> tuple[Renderer, dict
     project = context.project
     variables = {**project.variables, **model.variables, **context.options.variables}
     return Renderer(project, variables, project.secrets, runtime=context.options.variables), variables
+
+
+def _rendered(
+    context: RunContext, renderer: Renderer, variables: dict[str, Any], *, all_of_them: bool
+) -> dict[str, Any]:
+    """Variables as blocks get them. Those of the command line are data, and never rendered."""
+    used = variables if all_of_them else variables.keys() & {BOOKMARK_VARIABLE}
+    return {
+        name: renderer.render(value, f"variable {name}")
+        if name in used and name not in context.options.variables
+        else value
+        for name, value in variables.items()
+    }
 
 
 async def _resolve(context: RunContext, name: str, role: Any) -> Plugin:
@@ -306,9 +323,16 @@ async def _plan_source(
         overrides=positions.overrides,
         left_out=positions.left_out,
         passed=positions.passed,
-        notes=positions.notes,
+        notes=[*positions.notes, *_state_notes(source.plugin, source.capabilities, selected)],
         endless=spec.max_duration is not None or spec.idle_timeout is not None,
     )
+
+
+def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[SelectedStream]) -> list[str]:
+    followed = [one.id for one in selected if one.replication_method in ("INCREMENTAL", "LOG_BASED")]
+    if capabilities.state or not followed:
+        return []
+    return [f"{plugin.name} takes no --state, so that every run reads all of {', '.join(followed)} again"]
 
 
 def _filter_for(context: RunContext, catalog: Any) -> list[str] | None:
@@ -338,7 +362,6 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
     }
-    from streamline.project.nearest import suggestion
     from streamline.singer.catalog import is_glob
 
     for name in context.options.streams:
@@ -346,6 +369,43 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
             raise ConfigError(
                 f"--stream {name}: no source has that stream", hint=suggestion(name, names, what="streams")
             )
+
+
+def _check_bookmark_options(
+    context: RunContext, model: PipelineModel, sources: dict[str, SourcePlan], variables: dict[str, Any]
+) -> None:
+    """Refuse bookmarks that nothing would start from.
+
+    Raises:
+        ConfigError: a stream that is not read, a tap that takes no state, a block that is no source.
+    """
+    for text in context.options.bookmarks:
+        name = parse_override(text).stream
+        takers = [
+            source
+            for source in sources.values()
+            if source.catalog is None or any(name in (one.id, one.stream, *one.names) for one in source.selected)
+        ]
+        if not takers:
+            known = {one.id for source in sources.values() for one in source.selected}
+            raise ConfigError(
+                f"--bookmark {text}: this run reads no stream {name!r}",
+                hint=suggestion(name, known, what="streams"),
+            )
+        for source in takers:
+            if not source.capabilities.state:
+                raise ConfigError(
+                    f"--bookmark {text}: {source.plugin.name} takes no --state, so it can't be told where to begin",
+                    where=source.id,
+                )
+    if values := variables.get(BOOKMARK_VARIABLE):
+        for block in parse_overrides(values):
+            if block not in sources:
+                raise ConfigError(
+                    f"{BOOKMARK_VARIABLE}: the pipeline has no source {block!r}",
+                    where=model.yaml.shown if BOOKMARK_VARIABLE in model.variables else "variables",
+                    hint=suggestion(block, sources, what="sources"),
+                )
 
 
 def _group(

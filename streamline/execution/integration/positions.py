@@ -74,7 +74,7 @@ def source_positions(
             continue
         _check_continues(context, bookmark, sinks, block)
         positions.rows[name] = bookmark.value.encode("utf-8", "surrogateescape")
-    _apply_overrides(context, pipeline, block, catalog, traits, variables, positions)
+    _apply_overrides(context, pipeline, block, catalog, selected, traits, variables, positions)
     in_log = [name for name, stream in read.items() if stream.replication_method == "LOG_BASED"]
     starts = [positions.rows[name] for name in in_log if name in positions.rows]
     positions.passed = [name for name in positions.left_out if _passes(starts, saved[name].value.encode())]
@@ -182,11 +182,12 @@ def _apply_overrides(
     pipeline: str,
     block: str,
     catalog: Catalog | None,
+    selected: Sequence[SelectedStream],
     traits: TapTraits,
     variables: dict[str, Any],
     positions: Positions,
 ) -> None:
-    for override in _asked(context, catalog):
+    for override in _asked(context, catalog, selected):
         _apply(override, "--bookmark", catalog, traits, positions)
     values = variables.get(BOOKMARK_VARIABLE)
     if not values:
@@ -205,10 +206,11 @@ def _apply_overrides(
                 positions.overrides.setdefault(name, []).append(stored)
 
 
-def _asked(context: RunContext, catalog: Catalog | None) -> list[Override]:
-    """The `--bookmark` options that are about this source's streams."""
+def _asked(context: RunContext, catalog: Catalog | None, selected: Sequence[SelectedStream]) -> list[Override]:
+    """The `--bookmark` options that are about streams that this source reads."""
+    names = {name for stream in selected for name in (stream.id, stream.stream, *stream.names)}
     overrides = [parse_override(text) for text in context.options.bookmarks]
-    return [each for each in overrides if catalog is None or catalog.find(each.stream) is not None]
+    return [each for each in overrides if catalog is None or each.stream in names]
 
 
 def _apply(
