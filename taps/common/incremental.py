@@ -35,6 +35,7 @@ class Bookmark:
     Attributes:
         start: values to begin at, itself included: one per column, the first column's only, or empty for everything.
         sent: how many rows with each hash were sent at `start`.
+        by_hand: somebody else than this tap has written it.
     """
 
     def __init__(self, columns: Sequence[str], saved: dict[str, Any]) -> None:
@@ -45,6 +46,7 @@ class Bookmark:
             # The shape of other taps' libraries, for positions set from outside.
             values[0] = saved.get("replication_key_value")
         self.start: Value = ()
+        self.by_hand = False
         if values[0] is None:
             return
         rows = saved.get(ROWS_SENT)
@@ -53,11 +55,7 @@ class Bookmark:
             self.sent.update(rows.get("hashes", ()))
         else:
             self.start = (values[0],)
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether someone else than this tap has written it."""
-        return bool(self.start) and not self.sent
+            self.by_hand = True
 
 
 class Tracker:

@@ -110,7 +110,7 @@ class Reader:
         out.write_schema()
         columns = stream.replication_keys
         bookmark = Bookmark(columns, self._state.bookmark(stream.id))
-        if len(bookmark.start) == 1 and bookmark.by_hand:
+        if bookmark.by_hand:
             bookmark.start = (self._stored_form(columns[0], bookmark.start[0]),)
         tracker = Tracker(bookmark)
         with_null = " OR ".join(f"{quoted(column)} IS NULL" for column in columns)

@@ -10,7 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from ..common.columns import BadValue, ColumnType, TooNarrow, array, json_text
+from ..common.arrays import BadValue, TooNarrow, array, json_text
+from ..common.columns import ColumnType
 from ..common.messages import JSONObject, Record
 
 if TYPE_CHECKING:

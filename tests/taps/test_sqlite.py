@@ -387,6 +387,20 @@ def test_a_bookmark_of_which_one_column_was_changed_reads_from_that_column_on(tm
     assert sync(tmp_path, catalog, state).records() == [{"day": "b", "n": 2}, {"day": "c", "n": 9}]
 
 
+def test_rows_that_were_deleted_at_the_highest_value_change_nothing(tmp_path: Path) -> None:
+    path = database(
+        tmp_path, "CREATE TABLE t(id INT, at DATETIME)", "INSERT INTO t VALUES (1, '2026-01-02T12:00:00.5Z')"
+    )
+    catalog = choose(discover(tmp_path), t=["at"])
+    first = sync(tmp_path, catalog)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE t SET at = '2026-01-02T12:00:00.4Z'")
+        connection.commit()
+    second = sync(tmp_path, catalog, first.state)
+    assert second.records() == []
+    assert sync(tmp_path, catalog, second.state).records() == []
+
+
 def test_bookmarks_follow_bytes_not_collations(tmp_path: Path) -> None:
     database(tmp_path, "CREATE TABLE t(k TEXT COLLATE NOCASE)", "INSERT INTO t VALUES ('b'), ('A'), ('a'), ('B')")
     catalog = choose(discover(tmp_path), t=["k"])

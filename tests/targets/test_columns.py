@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from targets.common.arrays import BadValue, TooNarrow, array
 from targets.common.columns import (
     BIGINT,
     DOUBLE,
@@ -18,10 +19,7 @@ from targets.common.columns import (
     MAX_DIGITS,
     TYPE_NAMES,
     VARCHAR,
-    BadValue,
     ColumnType,
-    TooNarrow,
-    array,
     column_type,
     roomy,
     wider,
