@@ -97,6 +97,16 @@ class LazyGroup(click.Group):
         sys.exit(code if type(code) is int else 0)
 
 
+_MACHINE = {
+    errno.EACCES: "Check who may read and write there, and as whom this runs.",
+    errno.EPERM: "Check who may read and write there, and as whom this runs.",
+    errno.EROFS: "It is mounted read-only; a project has to be in a folder that can be written.",
+    errno.ENOSPC: "Make space there.",
+    errno.EDQUOT: "Make space there.",
+}
+"""What to do about errors that are the machine's and no bug."""
+
+
 def report(error: BaseException, app: App) -> int:
     """Say on stderr what went wrong, with the traceback if that was asked for; the exit code for it."""
     if isinstance(error, click.Abort | KeyboardInterrupt):
@@ -112,6 +122,9 @@ def report(error: BaseException, app: App) -> int:
     if isinstance(error, StreamlineError):
         _say_error(app.mask(str(error)))
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in _MACHINE and error.filename is not None:
+        _say_error(f"{app.mask(str(error.filename))}: {error.strerror}\n  {_MACHINE[error.errno]}")
+        return 1
     _say_error(
         f"unexpected {type(error).__name__}: {app.mask(str(error))}\n"
         "  This is a bug in Streamline, or something on this machine that it was not ready for.\n"

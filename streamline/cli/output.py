@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def json_option(function: Function) -> Function:
     """`--json`, given to the command as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line of what goes on. Where nobody listens any more (`streamline run p | head`), the work goes on."""
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        _hush(sys.stderr if err else sys.stdout)
+
+
+def _hush(stream: TextIO) -> None:
+    """Send the rest of what is written to a stream nowhere, the interpreter's own flush at its end included."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:

@@ -6,9 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 import anyio
-import click
 
-from streamline.cli.output import count, is_terminal
+from streamline.cli.output import count, is_terminal, say
 from streamline.execution.integration.run import Listener
 
 if TYPE_CHECKING:
@@ -33,19 +32,19 @@ class Display(Listener):
     def planned(self, plan: Plan, context: RunContext) -> None:
         if self._quiet:
             return
-        click.echo(f"{plan.pipeline}: run {context.run_id}")
+        say(f"{plan.pipeline}: run {context.run_id}")
         for source in plan.sources.values():
             sinks = ", ".join(f"{name} ({plan.sinks[name].plugin.name})" for name in plan.paths[source.id].all_sinks())
             what = count(len(source.selected), "stream") if source.catalog is not None else "all that it sends"
-            click.echo(f"{source.id} ({source.plugin.name}): {what} -> {sinks}")
+            say(f"{source.id} ({source.plugin.name}): {what} -> {sinks}")
             for note in source.notes:
-                click.echo(context.masker.mask(f"  note: {note}"))
+                say(context.masker.mask(f"  note: {note}"))
 
     def attempt_failed(self, outcomes: list[Outcome], delay: float | None) -> None:
         for outcome in outcomes:
             then = f"; trying again in {delay:g} s" if delay is not None else ""
             first = str(outcome.error).partition("\n")[0]
-            click.echo(f"{outcome.group.id} failed: {first}{then}", err=True)
+            say(f"{outcome.group.id} failed: {first}{then}", err=True)
 
     async def watch(self, context: RunContext) -> None:
         if self._quiet:
@@ -64,7 +63,7 @@ class Display(Listener):
             rate = (total - before) / (now - then)
             saved = max(progress.saved.values(), default=None)
             proof = f"last position saved {now - saved:.0f} s ago" if saved is not None else "no position saved yet"
-            click.echo(f"{count(total, 'record')} read, {rate:,.0f} a second, {proof}")
+            say(f"{count(total, 'record')} read, {rate:,.0f} a second, {proof}")
             before, then = total, now
 
     async def _live(self, context: RunContext) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import count, json_option, print_json
+from streamline.cli.output import count, json_option, print_json, say
 from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def command(
 
     model = load_pipeline(app.project, pipeline)
     for warning in (*app.project.warnings, *model.warnings):
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
     if dry_run:
         from streamline.cli.explain import show_plan
 
@@ -121,21 +121,21 @@ def _show(app: App, result: Result, *, as_json: bool) -> None:
         tables = result.summary["tables"]
         for stream in result.summary["streams"]:
             bad = f", {count(stream['quarantined'], 'record')} quarantined" if stream["quarantined"] else ""
-            click.echo(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}")
+            say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}")
         for table in tables:
-            click.echo(f"{table['block']}  {table['table']}: {count(table['written'], 'record')} written")
+            say(f"{table['block']}  {table['table']}: {count(table['written'], 'record')} written")
     for warning in result.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
     for name, error in result.errors.items():
         words = str(error) if isinstance(error, StreamlineError) else f"unexpected {type(error).__name__}: {error}"
-        click.echo(app.mask(f"Error: {name}: {words}"), err=True)
+        say(app.mask(f"Error: {name}: {words}"), err=True)
         if app.debug:
             import traceback
 
-            click.echo(app.mask("".join(traceback.format_exception(error))), err=True, nl=False)
+            say(app.mask("".join(traceback.format_exception(error))), err=True)
     if result.errors:
-        click.echo(f"The whole log: {result.log}", err=True)
+        say(f"The whole log: {result.log}", err=True)
     if not as_json:
         records, bad = result.summary["records"], result.summary["quarantined"]
         words = "interrupted" if result.status == "cancelled" else result.status
-        click.echo(f"{words}: {count(records, 'record')} read, {bad:,} quarantined")
+        say(f"{words}: {count(records, 'record')} read, {bad:,} quarantined")

@@ -23,8 +23,8 @@ async def task_group() -> AsyncIterator[TaskGroup]:
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception in a group of groups."""
+    """The first error in a group of groups; a cancellation or an exit only where there is nothing else."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        error = next((each for each in error.exceptions if isinstance(each, Exception)), error.exceptions[0])
     return error

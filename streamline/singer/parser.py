@@ -104,6 +104,7 @@ class TapParser:
         source: the id that positions bear.
         tap: the tap's name, for errors.
         log: called with each line that is no message (taps print to their standard output, too).
+        mask: takes secrets out of what is quoted in errors.
         max_record_bytes: longest line.
     """
 
@@ -113,11 +114,13 @@ class TapParser:
         *,
         tap: str,
         log: Callable[[str], None],
+        mask: Callable[[str], str] = str,
         max_record_bytes: int = MAX_RECORD_BYTES,
     ) -> None:
         self._source = source
         self._tap = tap
         self._log = log
+        self._mask = mask
         self._max = max_record_bytes
         self._rest: list[bytes] = []
         self._rest_bytes = 0
@@ -468,7 +471,8 @@ class TapParser:
         return bytes(envelope.value)
 
     def _no_message(self, line: bytes, what: str) -> TapOutputError:
-        text = line[:200].decode("utf-8", "replace").strip()
+        # Masked before it is cut: half a secret is recognised by nobody.
+        text = self._mask(line[:4096].decode("utf-8", "replace"))[:200].strip()
         return TapOutputError(
             f"it printed {what}: {text}" + (" …" if len(line) > 200 else ""),
             where=self._tap,

@@ -51,6 +51,7 @@ class TapCommand(msgspec.Struct, kw_only=True):
         state: the state that it starts from; None: it takes none.
         max_duration: seconds after which it is asked to end.
         idle_timeout: seconds of silence after which it is asked to end.
+        timeout: seconds after which it is ended and has failed.
         max_record_bytes: longest line.
     """
 
@@ -66,6 +67,7 @@ class TapCommand(msgspec.Struct, kw_only=True):
     state: bytes | None = None
     max_duration: float | None = None
     idle_timeout: float | None = None
+    timeout: float | None = None
     max_record_bytes: int = MAX_RECORD_BYTES
 
 
@@ -90,6 +92,7 @@ class TapProcess:
         self._tail = Tail()
         self._stopping: str | None = None
         self._stop = anyio.Event()
+        self._given_up: str | None = None
         self._waiting_since: float | None = None
         """Since when we wait for its output; None while what it printed is being taken."""
         self._state_path: Path | None = None
@@ -99,6 +102,11 @@ class TapProcess:
         if self._stopping is None:
             self._stopping = reason
             self._stop.set()
+
+    def _give_up(self, reason: str) -> None:
+        """End this process, as `stop` does, and let that be a failure."""
+        self._given_up = reason
+        TapProcess.stop(self, reason)
 
     @property
     def stopped(self) -> str | None:
@@ -164,6 +172,7 @@ class TapProcess:
         parser = TapParser(
             self.id,
             tap=self._command.name,
+            mask=self._masker.mask,
             log=lambda line: self._note(log_text(line, self._masker)),
             max_record_bytes=self._command.max_record_bytes,
         )
@@ -186,6 +195,8 @@ class TapProcess:
                 raise
             finally:
                 tasks.cancel_scope.cancel()
+        if self._given_up is not None:
+            raise TapFailed(self._given_up, where=self._command.name, hint=_tail_hint(self._tail.lines))
         if code != 0 and self._stopping is None:
             raise TapFailed(
                 _exit_words(code),
@@ -237,6 +248,8 @@ class TapProcess:
             now = anyio.current_time()
             # Output that waits in the pipe because its taker is slow is no silence.
             waiting = self._waiting_since
+            if command.timeout is not None and now - started >= command.timeout and self._stopping is None:
+                self._give_up(f"it did not end within {command.timeout:g} s (timeout)")
             if command.max_duration is not None and now - started >= command.max_duration:
                 self.stop(f"it ran for max_duration ({command.max_duration:g} s)")
             if command.idle_timeout is not None and waiting is not None and now - waiting >= command.idle_timeout:

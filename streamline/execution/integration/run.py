@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from streamline.errors import ConfigError, LeaseHeld, PipelineFailed, StreamlineError
+from streamline.errors import ConfigError, LeaseHeld, StreamlineError
 from streamline.execution.integration.attempt import Attempt, Outcome
 from streamline.execution.integration.context import RunContext, RunOptions, open_context
 from streamline.execution.integration.plan import GroupPlan, Plan
@@ -20,6 +20,7 @@ from streamline.execution.leftovers import end_processes, remove_private_files
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.project.project import Project
+from streamline.singer.stages.schema_change import SchemaPaused
 from streamline.singer.stages.versions import new_version
 from streamline.state import open_store
 from streamline.state.store import RunInfo, Store
@@ -187,7 +188,7 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener) -> list
             finished[group.id] = outcome
             if outcome.error is None or context.interrupted is not None or not _may_help(plan, outcome):
                 continue
-            retry = plan.sources[group.source].block.retry_config or RetryConfig()
+            retry = _retry_config(plan, group)
             if _validation_may_help(plan, outcome) and group.id not in validated:
                 # A record may have broken the target: once more, with every record looked at.
                 validated.add(group.id)
@@ -214,7 +215,19 @@ def _may_help(plan: Plan, outcome: Outcome) -> bool:
     """Whether trying again could end otherwise, and does no harm."""
     if outcome.started and any(plan.sinks[sink].overwrites for sink in plan.paths[outcome.group.source].all_sinks()):
         return False
-    return not isinstance(outcome.error, LeaseHeld | PipelineFailed | ConfigError)
+    return not isinstance(outcome.error, LeaseHeld | ConfigError | SchemaPaused)
+
+
+def _retry_config(plan: Plan, group: GroupPlan) -> RetryConfig:
+    """The most patient of the blocks that a group's records pass; a block without its own has the pipeline's."""
+    path = plan.paths[group.source]
+    blocks = [
+        plan.sources[group.source].block,
+        *(transform.block for transform in path.all_transforms()),
+        *(plan.sinks[sink].block for sink in path.all_sinks()),
+    ]
+    configs = [block.retry_config for block in blocks if block.retry_config is not None]
+    return max(configs, key=lambda config: config.retries, default=RetryConfig())
 
 
 def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
