@@ -131,7 +131,7 @@ def _connector(project: Project, side: Side, role: Role, system: str | None, plu
             raise ConfigError(
                 f"the plugin '{plugin}' is not declared",
                 where=project.yaml.shown,
-                hint=f"{suggestion(plugin, project.plugins, what='declared')}; "
+                hint=f"{suggestion(plugin, project.plugins, what='declared plugins')}; "
                 f"`streamline plugin add {plugin} --pip REQUIREMENT` declares it",
             )
         return plugin, plugin
@@ -143,8 +143,10 @@ def _connector(project: Project, side: Side, role: Role, system: str | None, plu
     if len(declared) == 1:
         return declared[0], declared[0]
     if side not in _DEFAULT_SYSTEMS or declared:
+        own = f"; or --system {_DEFAULT_SYSTEMS[side]}, or another system" if side in _DEFAULT_SYSTEMS else ""
         raise ConfigError(
-            f"which {role} is it?", hint=f"say --plugin with one of: {', '.join(declared) or 'none is declared yet'}"
+            f"which {role} is it?",
+            hint=f"say --plugin with one of: {', '.join(declared) or 'none is declared yet'}{own}",
         )
     return _DEFAULT_SYSTEMS[side], connector_name(_DEFAULT_SYSTEMS[side], role)
 

@@ -114,7 +114,7 @@ def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
             raise ConfigError(
                 f"the plugin '{name}' is not declared",
                 where=project.yaml.shown,
-                hint=suggestion(name, project.plugins, what="declared"),
+                hint=suggestion(name, project.plugins, what="declared plugins"),
             )
         if name not in with_environment:
             click.echo(f"{name} has no environment: it runs {' '.join(project.plugins[name].command)}")

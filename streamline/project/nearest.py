@@ -15,14 +15,18 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     return [by_fold[hit] for hit in difflib.get_close_matches(name.casefold(), by_fold, limit, 0.6)]
 
 
-def suggestion(name: str, known: Iterable[str], *, what: str = "known") -> str:
-    """A hint for an unknown name: the nearest known ones, else all of them."""
+def suggestion(name: str, known: Iterable[str], *, what: str = "known names") -> str:
+    """A hint for an unknown name: the nearest known ones, else all of them.
+
+    Args:
+        what: the plural noun that the known names go by.
+    """
     names = sorted(set(known))
     near = nearest(name, names)
     if near:
         return f"did you mean {' or '.join(repr(one) for one in near)}?"
     if not names:
-        return f"there are none {what}"
+        return f"there are no {what}"
     return f"{what}: {', '.join(names)}"
 
 

@@ -290,9 +290,19 @@ def unknown_stream(name: str, streams: Sequence[CatalogStream], *, where: str | 
     return unknown_name("stream", name, known, where=where)
 
 
-def unknown_name(what: str, name: str, known: Iterable[str], *, where: str | None = None) -> ConfigError:
-    """The error for a name that does not exist, with the nearest ones as a hint."""
-    return ConfigError(f"there is no {what} {name!r}", where=where, hint=suggestion(name, known, what=f"{what}s"))
+def unknown_name(
+    what: str, name: str, known: Iterable[str], *, of: str | None = None, where: str | None = None
+) -> ConfigError:
+    """The error for a name that does not exist, with the nearest ones as a hint.
+
+    Args:
+        what: the noun, as `column`.
+        of: what it would belong to, as a stream's id.
+    """
+    owner = f" in {of!r}" if of is not None else ""
+    return ConfigError(
+        f"there is no {what} {name!r}{owner}", where=where, hint=suggestion(name, known, what=f"{what}s")
+    )
 
 
 def method_name(value: str) -> str:

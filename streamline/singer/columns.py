@@ -118,7 +118,7 @@ def _match_columns(
         elif is_glob(column):
             found.update(name for name in names if matches(column, (name,)))
         elif names:
-            raise unknown_name(f"column of {stream.id!r}", column, names, where=where)
+            raise unknown_name("column", column, names, of=stream.id, where=where)
     return found
 
 

@@ -207,7 +207,7 @@ def _typed(override: Override, stream: CatalogStream | None, existing: bytes | N
     column, value = override.column, override.value
     schema = stream.properties.get(column) if stream is not None else None
     if schema is None and existing is None and stream is not None and stream.properties:
-        raise unknown_name(f"column of {stream.id!r}", column, stream.properties, where=where)
+        raise unknown_name("column", column, stream.properties, of=stream.id, where=where)
     if value is None or isinstance(value, dict | list):
         raise ConfigError(
             f"the bookmark of {override.stream}.{column} must be a single value",

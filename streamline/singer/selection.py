@@ -317,7 +317,7 @@ def _require_columns(
         return  # some taps (document databases) know no columns before they read
     for column in columns:
         if column not in properties:
-            raise unknown_name(f"column of {stream.id!r}", column, properties, where=resolved.where(setting) or where)
+            raise unknown_name("column", column, properties, of=stream.id, where=resolved.where(setting) or where)
         if stream.metadata.get(("properties", column), {}).get("inclusion") == "unsupported":
             raise ConfigError(
                 f"stream {stream.id!r}: the tap can't read column {column!r}", where=resolved.where(setting) or where
