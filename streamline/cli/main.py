@@ -5,6 +5,7 @@ A command's module is imported when the command is used, and not for `streamline
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,6 +150,13 @@ def test_what_nobody_expected_is_called_a_bug(invoke: Callable[..., Result]) -> 
     assert "bug" in result.stderr
     assert "--debug" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_no_bug(invoke: Callable[..., Result]) -> None:
+    result = invoke(raising(OSError(errno.EROFS, "Read-only file system", "/data/shop/pipelines")))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: /data/shop/pipelines: Read-only file system\n  ")
+    assert "bug" not in result.stderr
 
 
 def test_debug_shows_the_traceback(invoke: Callable[..., Result]) -> None:
