@@ -63,18 +63,19 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
     click.echo(f"  started {moment(found.started)}{took}")
     if found.error:
         click.echo(f"  error: {found.error}")
-    tables = {}
+    tables: list[list[dict[str, Any]]] = []
     for key, value in found.summary.items():
-        if isinstance(value, dict) and value and all(isinstance(one, dict) for one in value.values()):
-            tables[key] = value
-        elif key != "blocks":
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            tables.append(value)
+        elif isinstance(value, dict) and value and all(isinstance(one, dict) for one in value.values()):
+            tables.append([{key: name, **one} for name, one in value.items()])
+        elif key != "blocks" and value not in ([], {}):
             click.echo(f"  {key}: {_words(value)}")
-    for key, value in tables.items():
+    for rows in tables:
         click.echo()
-        columns = list(dict.fromkeys(name for one in value.values() for name in one))
+        columns = list(dict.fromkeys(name for row in rows for name in row))
         print_table(
-            [key.upper(), *(name.upper() for name in columns)],
-            [[name, *(_words(one.get(column)) for column in columns)] for name, one in value.items()],
+            [name.upper() for name in columns], [[_words(row.get(column)) for column in columns] for row in rows]
         )
     if blocks:
         click.echo()

@@ -81,3 +81,25 @@ def test_logs(ran: Shop) -> None:
     assert ran("runs", "logs", "20260102", "--tail", "1").stdout == "three\n"
     (folder / "tap.log").write_text("four\n")
     assert "==> tap.log <==\nfour" in ran("runs", "logs").stdout
+
+
+def test_show_has_a_table_of_streams_and_one_of_tables(shop: Shop) -> None:
+    store = shop.store()
+    store.begin_run(RunInfo(run_id="20260103-c", pipeline="shop", started="2026-01-03T00:00:00.000Z"))
+    summary = {
+        "records": 1025,
+        "streams": [
+            {"block": "load", "stream": "orders", "read": 1000, "quarantined": 2},
+            {"block": "load", "stream": "users", "read": 25, "quarantined": 0},
+        ],
+        "tables": [{"block": "export", "table": "orders", "written": 998}],
+    }
+    store.finish_run("20260103-c", "completed", summary)
+    store.close()
+    lines = shop("runs", "show").stdout.splitlines()
+    assert "  records: 1,025" in lines
+    rows = [line.split() for line in lines]
+    assert ["BLOCK", "STREAM", "READ", "QUARANTINED"] in rows
+    assert ["load", "orders", "1,000", "2"] in rows
+    assert ["load", "users", "25", "0"] in rows
+    assert ["export", "orders", "998"] in rows
