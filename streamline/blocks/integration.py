@@ -32,6 +32,14 @@ Kind = TypeVar("Kind", "SourceSpec", "DestinationSpec", "MapperSpec")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?i?[bB]?)")
+_BYTES = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}{end}": 1000**power for power, letter in enumerate("KMG", 1) for end in ("", "B")},
+    **{f"{letter}I{end}": 1024**power for power, letter in enumerate("KMG", 1) for end in ("", "B")},
+}
+
 
 class SourceSpec(msgspec.Struct, kw_only=True):
     """A source block: `source: tap-shop`.
@@ -43,6 +51,7 @@ class SourceSpec(msgspec.Struct, kw_only=True):
         max_parallel: tap processes that run at once; None: the engine decides.
         max_duration: seconds after which the tap is asked to end; None: never.
         idle_timeout: seconds without a message after which it is asked to end; None: never.
+        max_record_bytes: the longest line that its taps may print; None: the engine decides.
         where: `file:line` of the block's file.
     """
 
@@ -52,6 +61,7 @@ class SourceSpec(msgspec.Struct, kw_only=True):
     max_parallel: int | None = None
     max_duration: float | None = None
     idle_timeout: float | None = None
+    max_record_bytes: int | None = None
     where: str = ""
 
 
@@ -91,7 +101,16 @@ class MapperSpec(msgspec.Struct, kw_only=True):
 Spec: TypeAlias = SourceSpec | DestinationSpec | MapperSpec
 
 _ROLES = {"data_loader": "source", "data_exporter": "destination", "transformer": "mapper"}
-_SOURCE_KEYS = ("source", "config", "streams", "max_parallel", "max_duration", "idle_timeout", "batch_config")
+_SOURCE_KEYS = (
+    "source",
+    "config",
+    "streams",
+    "max_parallel",
+    "max_duration",
+    "idle_timeout",
+    "max_record_bytes",
+    "batch_config",
+)
 _DESTINATION_KEYS = (
     "destination",
     "config",
@@ -172,6 +191,21 @@ def duration(value: object) -> float:
     return seconds
 
 
+def size(value: object) -> int:
+    """Bytes of a size: a whole number, or text such as `512MB`, `1 GiB`.
+
+    Raises:
+        ValueError: it is no size, or not above zero.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    count = int(float(found[1]) * _BYTES.get(found[2].upper(), 0)) if found is not None else 0
+    if count < 1:
+        raise ValueError(f"{value!r} is no size: a number of bytes, or text such as 512MB, 1GiB")
+    return count
+
+
 def _must_be(kind: type[Kind], block: Block, renderer: Renderer) -> Kind:
     spec = load_spec(block, renderer)
     if isinstance(spec, kind):
@@ -226,6 +260,7 @@ def _source(reader: _Reader) -> SourceSpec:
         max_parallel=reader.take("max_parallel", _at_least(1), None),
         max_duration=reader.take("max_duration", duration, None),
         idle_timeout=reader.take("idle_timeout", duration, None),
+        max_record_bytes=reader.take("max_record_bytes", size, None),
         where=reader.where,
     )
 

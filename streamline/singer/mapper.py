@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import anyio.to_thread
 
 from streamline.flow.items import (
@@ -28,12 +29,22 @@ from streamline.singer.tap import Emit, TapCommand, TapFailed, TapProcess
 if TYPE_CHECKING:
     from streamline.flow.protocols import Source
 
+DRAIN_SECONDS = 3600.0
+"""How long it may be silent once its input has ended."""
+
+STOP_SECONDS = 20.0
+"""How long it may be silent once the source was asked to end."""
+
 
 class MapperProcess(TapProcess):
     """A mapper behind `upstream`.
 
     Positions pass through it in their order: a STATE that it prints was read after all records before it.
     It ends when its input does, so stopping it means stopping what is before it.
+
+    Args:
+        stop_upstream: asks the tap to end.
+        stopped: whether the tap was asked to.
     """
 
     def __init__(
@@ -42,6 +53,7 @@ class MapperProcess(TapProcess):
         upstream: Source,
         *,
         stop_upstream: Callable[[str], None],
+        stopped: Callable[[], bool] = lambda: False,
         run_dir: Path,
         masker: TextMasker,
         log: Callable[[str], None],
@@ -49,7 +61,9 @@ class MapperProcess(TapProcess):
         super().__init__(command, run_dir=run_dir, masker=masker, log=log)
         self._upstream = upstream
         self._stop_upstream = stop_upstream
+        self._stopped = stopped
         self._fed = False
+        self._input_over = False
 
     def stop(self, reason: str) -> None:
         """Stop what it reads from; it ends after that."""
@@ -64,6 +78,7 @@ class MapperProcess(TapProcess):
         try:
             async with task_group() as tasks:
                 tasks.start_soon(self._feed, child, failure)
+                tasks.start_soon(self._bound)
                 await super()._follow(child, emit)
                 tasks.cancel_scope.cancel()
         except Exception as error:
@@ -81,6 +96,24 @@ class MapperProcess(TapProcess):
                 where=self._command.name,
                 hint="What it has not read is read again by the next run; report this to its authors.",
             )
+
+    async def _bound(self) -> None:
+        """Give it up if it says nothing for long after its input has ended, or after the source was stopped."""
+        since: float | None = None
+        while True:
+            await anyio.sleep(0.1)
+            now = anyio.current_time()
+            stopped = self._stopped()
+            if since is None and (self._input_over or stopped):
+                since = now
+            # What it printed and nobody has taken yet is no silence.
+            if since is None or self._waiting_since is None:
+                continue
+            if now - max(since, self._waiting_since) >= (STOP_SECONDS if stopped else DRAIN_SECONDS):
+                self._give_up(
+                    "it did not end after its input had" if self._input_over else "it does not take its input"
+                )
+                return
 
     async def _feed(self, child: Child, failure: list[Exception]) -> None:
         stdin = child.stdin
@@ -102,6 +135,7 @@ class MapperProcess(TapProcess):
         finally:
             with contextlib.suppress(OSError):
                 stdin.close()
+            self._input_over = True
 
 
 async def _lines(item: Item) -> Sequence[Buffer]:

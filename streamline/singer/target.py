@@ -72,6 +72,7 @@ class TargetCommand(msgspec.Struct, kw_only=True):
         session_interval: seconds without proof after which a session with unproven records is closed; None: one
             session.
         drain_seconds: how long it may take to end once its input has ended.
+        timeout: seconds that a process may take from its start to its end.
     """
 
     id: str
@@ -83,6 +84,7 @@ class TargetCommand(msgspec.Struct, kw_only=True):
     echoes: bool = True
     session_interval: float | None = None
     drain_seconds: float = DRAIN_SECONDS
+    timeout: float | None = None
 
 
 class Feed(msgspec.Struct, kw_only=True):
@@ -151,6 +153,7 @@ class TargetProcess:
         self._proof_time = 0.0
         self._ready = anyio.Event()
         self._limit: float | None = None
+        self._too_long = False
 
     # -- its life
 
@@ -245,13 +248,16 @@ class TargetProcess:
 
     async def _enforce_end(self, child: Child) -> None:
         deadline: float | None = None
+        timeout = self._command.timeout
+        latest = anyio.current_time() + timeout if timeout is not None else None
         while True:
             await anyio.sleep(0.1)
             now = anyio.current_time()
             if self._closing and deadline is None:
                 deadline = now + self._command.drain_seconds
-            limits = [limit for limit in (deadline, self._limit) if limit is not None]
+            limits = [limit for limit in (deadline, self._limit, latest) if limit is not None]
             if limits and now >= min(limits):
+                self._too_long = latest is not None and now >= latest
                 break
         child.send_signal(signal.SIGTERM)
         await anyio.sleep(TERM_SECONDS)
@@ -260,7 +266,9 @@ class TargetProcess:
     def _judge(self, child: Child, code: int) -> None:
         if self.failure is not None:
             return  # not all of its input was written: no exit code can prove that
-        if child.signalled is not None:
+        if self._too_long:
+            self._fail(f"it did not end within {self._command.timeout:g} s (timeout)")
+        elif child.signalled is not None:
             self._fail("it did not end in time" if self._closing else "it did not take its input in time")
         elif not self._closing:
             self._fail(

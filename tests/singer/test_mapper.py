@@ -11,6 +11,7 @@ import pytest
 from streamline.errors import StreamlineError
 from streamline.flow.items import ActivateVersion, FileBatch, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import Emit
+from streamline.singer import mapper as mapper_module
 from streamline.singer import tap as tap_module
 from streamline.singer.mapper import MapperProcess
 from streamline.singer.tap import TapFailed
@@ -195,3 +196,28 @@ async def test_cancelled_it_leaves_no_process_and_no_file(tmp_path: Path) -> Non
     with anyio.fail_after(PATIENCE):
         await until(lambda: gone(taken.ids[0]))
     assert left(tmp_path) == []
+
+
+async def test_one_that_does_not_end_after_its_input_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapper_module, "DRAIN_SECONDS", SOON)
+    taken, said = await failed(mapper(tmp_path, f"{COPY}\ntime.sleep(600)", Given(*many(5))))
+    assert "mapper-x: it did not end after its input had" in said
+    assert taken.ids == list(range(5))
+
+
+async def test_one_that_takes_no_input_is_given_up_once_the_source_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapper_module, "STOP_SECONDS", SOON)
+    source = Given(*many(400))
+    process = mapper(tmp_path, "time.sleep(600)", source)
+    process._stopped = lambda: True
+    _, said = await failed(process)
+    assert "it does not take its input" in said
+
+
+async def test_its_timeout_ends_it_and_not_only_what_it_reads_from(tmp_path: Path) -> None:
+    _, said = await failed(mapper(tmp_path, "time.sleep(600)", Given(*many(400)), timeout=SOON))
+    assert "timeout" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 
 import anyio
 import anyio.to_thread
@@ -22,6 +23,7 @@ from streamline.flow.protocols import Source
 from streamline.flow.router import Route, Router
 from streamline.flow.tasks import task_group
 from streamline.singer.mapper import MapperProcess
+from streamline.singer.parser import MAX_RECORD_BYTES
 from streamline.singer.stages.files import FileSource
 from streamline.singer.state import has_bookmarks
 from streamline.singer.tap import TapCommand, TapProcess
@@ -108,8 +110,16 @@ class Attempt:
                     limits = {
                         source.id: anyio.CapacityLimiter(source.max_parallel) for source in self._plan.sources.values()
                     }
+                    plugins = {
+                        source.plugin.name: anyio.CapacityLimiter(source.plugin.max_processes)
+                        for source in self._plan.sources.values()
+                        if source.plugin.max_processes is not None
+                    }
                     for group in self._groups:
-                        groups.start_soon(self._run_group, group, routes[group.id], limits[group.source], background)
+                        both = [limits[group.source], plugins.get(self._source(group).plugin.name)]
+                        groups.start_soon(
+                            self._run_group, group, routes[group.id], [one for one in both if one], background
+                        )
                 for pool in self._pools.values():
                     await self._close(pool)
                 background.cancel_scope.cancel()
@@ -141,11 +151,17 @@ class Attempt:
         return self._plan.sources[group.source]
 
     async def _run_group(
-        self, group: GroupPlan, route: Route, limit: anyio.CapacityLimiter, background: anyio.abc.TaskGroup
+        self,
+        group: GroupPlan,
+        route: Route,
+        limits: Sequence[anyio.CapacityLimiter],
+        background: anyio.abc.TaskGroup,
     ) -> None:
         running = self._running[group.id]
         outcome = running.outcome
-        async with limit:
+        async with AsyncExitStack() as turns:
+            for limit in limits:
+                await turns.enter_async_context(limit)
             if self._context.interrupted is None and outcome.error is None:
                 outcome.started = True
                 await self._move(group, route, running)
@@ -202,6 +218,8 @@ class Attempt:
                 state=group.state if plan.capabilities.state else None,
                 max_duration=plan.spec.max_duration,
                 idle_timeout=plan.spec.idle_timeout,
+                timeout=plan.block.timeout,
+                max_record_bytes=plan.spec.max_record_bytes or MAX_RECORD_BYTES,
             ),
             run_dir=context.run_dir,
             masker=context.masker,
@@ -232,9 +250,12 @@ class Attempt:
                 env=mapper.plugin.env,
                 cwd=context.project.root,
                 config=mapper.config,
+                timeout=mapper.block.timeout,
+                max_record_bytes=self._source(group).spec.max_record_bytes or MAX_RECORD_BYTES,
             ),
             source,
             stop_upstream=tap.stop,
+            stopped=lambda: tap.stopped is not None,
             run_dir=context.run_dir,
             masker=context.masker,
             log=lambda line: context.child_line(name, line),
@@ -309,6 +330,7 @@ class Attempt:
                     config=sink.config,
                     echoes=sink.plugin.proof != "exit",
                     session_interval=interval,
+                    timeout=sink.block.timeout,
                 ),
                 feeds=feeds,
                 known=known,

@@ -318,7 +318,7 @@ async def _plan_source(
         catalog=catalog,
         selected=selected,
         groups=[_group(block.uuid, group, groups, catalog, positions, source.plugin, traits) for group in groups],
-        max_parallel=spec.max_parallel or DEFAULT_MAX_PARALLEL,
+        max_parallel=_max_parallel(spec, source.plugin),
         cause_of=positions.cause_of,
         overrides=positions.overrides,
         left_out=positions.left_out,
@@ -326,6 +326,11 @@ async def _plan_source(
         notes=[*positions.notes, *_state_notes(source.plugin, source.capabilities, selected)],
         endless=spec.max_duration is not None or spec.idle_timeout is not None,
     )
+
+
+def _max_parallel(spec: SourceSpec, plugin: Plugin) -> int:
+    wanted = spec.max_parallel or DEFAULT_MAX_PARALLEL
+    return min(wanted, plugin.max_processes or wanted)
 
 
 def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[SelectedStream]) -> list[str]:
