@@ -23,10 +23,10 @@ from streamline.flow.protocols import Source
 from streamline.flow.router import Route, Router
 from streamline.flow.tasks import task_group
 from streamline.singer.mapper import MapperProcess
-from streamline.singer.parser import MAX_RECORD_BYTES
+from streamline.singer.parser import MAX_RECORD_BYTES, TapOutputError
 from streamline.singer.stages.files import FileSource
 from streamline.singer.state import has_bookmarks
-from streamline.singer.tap import TapCommand, TapProcess
+from streamline.singer.tap import TapCommand, TapFailed, TapProcess
 from streamline.singer.target import Feed, TargetCommand, TargetProcess
 
 INTERRUPT_SECONDS = float(os.environ.get("STREAMLINE_INTERRUPT_SECONDS") or 20.0)
@@ -44,6 +44,11 @@ class Outcome(msgspec.Struct):
     started: bool = False
     sink_failed: bool = False
     """The target was at fault, not the tap."""
+    fault: str | None = None
+    """Uuid of the block at fault, where the error does not say."""
+    began: float | None = None
+    ended: float | None = None
+    """Both in seconds of the event loop's clock."""
 
 
 class _Running(msgspec.Struct):
@@ -128,6 +133,8 @@ class Attempt:
                 await self._saver.flush()
                 await anyio.to_thread.run_sync(self._save_schemas)
         await self._judge()
+        for running in self._running.values():
+            running.outcome.ended = anyio.current_time()
         return [running.outcome for running in self._running.values()]
 
     def _make_routes(self) -> dict[str, Route]:
@@ -164,6 +171,7 @@ class Attempt:
                 await turns.enter_async_context(limit)
             if self._context.interrupted is None and outcome.error is None:
                 outcome.started = True
+                outcome.began = anyio.current_time()
                 await self._move(group, route, running)
         running.ended = True
         for pool in self._pools_of(group):
@@ -192,7 +200,16 @@ class Attempt:
             failed = next((process for process in running.sinks if process.failure is not None), None)
             outcome.error = failed.failure if failed is not None else error
             outcome.sink_failed = failed is not None
+            outcome.fault = self._block_of(failed) if failed is not None else self._mapper_at_fault(group, error)
         self._context.note(group.id, f"failed: {outcome.error}", "ERROR")
+
+    def _block_of(self, process: TargetProcess) -> str | None:
+        return next((pool.id for pool in self._pools.values() if process in pool.processes), None)
+
+    def _mapper_at_fault(self, group: GroupPlan, error: Exception) -> str | None:
+        where = error.where if isinstance(error, TapFailed | TapOutputError) else None
+        mappers = self._plan.mappers.get(group.source, ())
+        return next((mapper.block.uuid for mapper in mappers if mapper.plugin.name == where), None)
 
     async def _mark_passed(self, group: GroupPlan) -> None:
         """Streams left out of a log that the tap moves on as soon as it starts have a gap from then on."""
@@ -366,6 +383,7 @@ class Attempt:
             if running.outcome.error is None and not running.ended:
                 running.outcome.error = error
                 running.outcome.sink_failed = True
+                running.outcome.fault = sink_id
             if running.scope is not None and not running.ended:
                 running.scope.cancel()
 
@@ -420,6 +438,7 @@ class Attempt:
             if failed is not None and running.outcome.error is None:
                 running.outcome.error = failed.failure
                 running.outcome.sink_failed = True
+                running.outcome.fault = self._block_of(failed)
             elif failed is None and running.files is not None:
                 await running.files.all_proven()
 

@@ -13,6 +13,7 @@ import msgspec
 
 from streamline.errors import ConfigError, LeaseHeld, StreamlineError
 from streamline.execution.integration.attempt import Attempt, Outcome
+from streamline.execution.integration.block_runs import block_runs
 from streamline.execution.integration.context import RunContext, RunOptions, open_context
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
@@ -148,8 +149,11 @@ async def _planned(context: RunContext, model: PipelineModel, listener: Listener
             context.note(source.id, note, "WARNING")
     async with task_group() as tasks:
         tasks.start_soon(listener.watch, context)
-        outcomes = await _attempts(context, plan, listener)
+        every: list[Outcome] = []
+        outcomes = await _attempts(context, plan, listener, every)
         tasks.cancel_scope.cancel()
+    for block in block_runs(context, plan, every):
+        context.store.save_block_run(context.run_id, block)
     failed = {_name(outcome): outcome.error for outcome in outcomes if outcome.error is not None}
     interrupted = context.interrupted
     status = "cancelled" if interrupted is not None else "failed" if failed else "completed"
@@ -169,8 +173,12 @@ def _name(outcome: Outcome) -> str:
     return outcome.group.id
 
 
-async def _attempts(context: RunContext, plan: Plan, listener: Listener) -> list[Outcome]:
-    """Attempts until every group is done, or no group may be tried again."""
+async def _attempts(context: RunContext, plan: Plan, listener: Listener, every: list[Outcome]) -> list[Outcome]:
+    """Attempts until every group is done, or no group may be tried again.
+
+    Args:
+        every: is given the outcomes of all attempts; those of each group's last one are returned.
+    """
     finished: dict[str, Outcome] = {}
     waiting: list[GroupPlan] = plan.groups()
     tried = dict.fromkeys((group.id for group in waiting), 0)
@@ -180,6 +188,7 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener) -> list
         version = new_version(version)
         validate = any(group.id in validated for group in waiting)
         outcomes = await Attempt(context, plan, waiting, validate=validate, version=version).run()
+        every += outcomes
         again: list[GroupPlan] = []
         delay = 0.0
         for outcome in outcomes:

@@ -1,0 +1,101 @@
+"""What became of each block in a run, for `streamline runs show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from streamline.errors import PipelineFailed
+from streamline.execution.integration.attempt import Outcome
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.plan import PathPlan, Plan
+from streamline.state.store import BlockRun
+
+
+def block_runs(context: RunContext, plan: Plan, outcomes: Sequence[Outcome]) -> list[BlockRun]:
+    """Every block of the plan: sources first, then what is behind them.
+
+    A block has failed if something of it did. One that was cut short by another block's failure is `upstream_failed`
+    if it lies behind that one, else `cancelled`; that of a run that a signal ended is `cancelled`, that of which no
+    stream was asked for `skipped`.
+
+    Args:
+        outcomes: how each group ended, attempt by attempt.
+    """
+    behind = {source: _blocks_behind(plan, source) for source in plan.sources}
+    order = list(dict.fromkeys([*plan.sources, *(uuid for blocks in behind.values() for uuid in blocks)]))
+    last = {outcome.group.id: outcome for outcome in outcomes}
+    runs = []
+    for uuid in order:
+        of = [outcome for outcome in outcomes if uuid in (outcome.group.source, *behind[outcome.group.source])]
+        mine = [outcome for outcome in last.values() if outcome in of]
+        status, error = _status(context, uuid, mine, behind)
+        begun = [outcome for outcome in of if outcome.began is not None and outcome.ended is not None]
+        seconds = (
+            max(outcome.ended or 0.0 for outcome in begun) - min(outcome.began or 0.0 for outcome in begun)
+            if begun
+            else None
+        )
+        groups = [outcome.group.id for outcome in of if outcome.started]
+        runs.append(
+            BlockRun(
+                uuid=uuid,
+                status=status,
+                seconds=round(seconds, 3) if seconds is not None else None,
+                attempts=max((groups.count(group) for group in groups), default=0),
+                results=_results(context, uuid),
+                error=context.masker.mask(error) if error is not None else None,
+            )
+        )
+    return runs
+
+
+def _status(
+    context: RunContext, uuid: str, mine: Iterable[Outcome], behind: Mapping[str, Sequence[str]]
+) -> tuple[str, str | None]:
+    mine = list(mine)
+    if not mine:
+        return "skipped", None
+    failed = [outcome for outcome in mine if outcome.error is not None]
+    own = next((outcome for outcome in failed if uuid in at_fault(outcome)), None)
+    if own is not None:
+        return "failed", str(own.error)
+    if context.interrupted is not None:
+        return "cancelled", None
+    if len(failed) < len(mine):
+        return "completed", None
+    for outcome in failed:
+        order = (outcome.group.source, *behind[outcome.group.source])
+        if any(order.index(one) < order.index(uuid) for one in at_fault(outcome) if one in order):
+            return "upstream_failed", None
+    return "cancelled", None
+
+
+def at_fault(outcome: Outcome) -> list[str]:
+    """Uuids of the blocks that a group failed for."""
+    if outcome.fault is not None:
+        return [outcome.fault]
+    if isinstance(outcome.error, PipelineFailed) and outcome.error.blocks:
+        return outcome.error.blocks
+    return [outcome.group.source] if outcome.error is not None else []
+
+
+def _results(context: RunContext, uuid: str) -> list[dict[str, Any]]:
+    """Records by stream of a source, by table of a destination."""
+    summary = context.progress.summary()
+    return [
+        {key: value for key, value in one.items() if key != "block"}
+        for one in (*summary["streams"], *summary["tables"])
+        if one["block"] == uuid
+    ]
+
+
+def _blocks_behind(plan: Plan, source: str) -> list[str]:
+    return list(dict.fromkeys([*(one.block.uuid for one in plan.mappers.get(source, ())), *_in(plan.paths[source])]))
+
+
+def _in(path: PathPlan) -> list[str]:
+    found = [transform.block.uuid for transform in path.transforms]
+    for branch in path.branches:
+        found += _in(branch)
+    return [*found, *path.sinks]
