@@ -218,3 +218,13 @@ def test_lenient_keeps_what_forbids() -> None:
         "type": "object",
         "properties": {"a": {"enum": [1]}},
     }
+
+
+def test_text_that_is_no_unicode_is_bad_only_where_a_target_has_failed() -> None:
+    good, odd = line('{"id": 1}'), line('{"id": 2, "note": "\\ud800"}')
+    assert [text_of(item) for item in validate(ORDERS, batch(good, odd))] == [good + odd]
+    kept, refused = validate(ORDERS, batch(good, odd), unicode=True)
+    assert text_of(kept) == good
+    assert isinstance(refused, BadRecord)
+    assert "note" in refused.error
+    assert "surrogate" in refused.error

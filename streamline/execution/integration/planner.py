@@ -538,7 +538,14 @@ def _plan_stream(
         replication_method=stream.replication_method if stream is not None else None,
         key_properties=stream.key_properties if stream is not None else (),
         columns=list(entry.properties) if entry is not None else (),
+        load_methods=_load_methods(capabilities),
     )
+
+
+def _load_methods(capabilities: Capabilities) -> list[str] | None:
+    """What our own targets say that they can do; others say nothing of it."""
+    listed = capabilities.about.get("load_methods")
+    return [str(one) for one in listed] if isinstance(listed, list) and listed else None
 
 
 def _slots(

@@ -130,7 +130,7 @@ class RouteBuilder:
         limit = self._limits.setdefault((source.id, sink.id), BadRecordLimit(sink.spec.max_bad_records))
         return ByPolicy(
             lambda stream: self._policy(source, sink, stream),
-            {"quarantine": ValidateStage(limit=limit), "fail": ValidateStage(fail=True)},
+            {"quarantine": ValidateStage(limit=limit, unicode=self._validate), "fail": ValidateStage(fail=True)},
         )
 
     def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:

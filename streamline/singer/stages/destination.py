@@ -79,6 +79,7 @@ def plan_stream(
     replication_method: str | None = None,
     key_properties: Sequence[str] = (),
     columns: Collection[str] = (),
+    load_methods: Collection[str] | None = None,
 ) -> StreamPlan:
     """How `stream` reaches its table in `target`.
 
@@ -91,6 +92,7 @@ def plan_stream(
         replication_method: how the source reads it; None where the tap decides.
         key_properties: the source's keys.
         columns: the source's columns; empty where they are not known.
+        load_methods: those that the target's `--about` lists; None where it says nothing of them.
 
     Raises:
         ConfigError: a setting that cannot be honoured.
@@ -107,6 +109,15 @@ def plan_stream(
             )
     sent_keys = list(key_properties if keys is None else keys)
     method, why = _load_method(stream, settings, target, replaces, capabilities, replication_method, sent_keys)
+    if load_methods is not None and method not in load_methods:
+        if settings.get("load_method") or settings.get("unique_conflict_method"):
+            raise ConfigError(
+                f"{target} cannot {method} (stream {stream!r})",
+                where=settings.where("load_method", "unique_conflict_method"),
+                hint=f"It can {', '.join(sorted(load_methods))}.",
+            )
+        method, why = "append", f"{target} can do nothing else with it"
+        keys = sent_keys if keys is not None else None
     if method == "append":
         keys = []  # an unmodified target merges wherever it is given keys
         sent_keys = []

@@ -90,14 +90,22 @@ class ValidateStage:
     Args:
         max_bad_records: see `BadRecordLimit`.
         fail: raise at the first bad record.
+        unicode: text that is no Unicode (lone surrogates) makes a record bad. No schema minds it, but targets break
+            on it.
         limit: a limit shared with other stages, in place of one by `max_bad_records`.
     """
 
     def __init__(
-        self, max_bad_records: int | None = None, *, fail: bool = False, limit: BadRecordLimit | None = None
+        self,
+        max_bad_records: int | None = None,
+        *,
+        fail: bool = False,
+        limit: BadRecordLimit | None = None,
+        unicode: bool = False,
     ) -> None:
         self._limit = limit if limit is not None else BadRecordLimit(max_bad_records)
         self._fail = fail
+        self._unicode = unicode
         self._validators: dict[str, tuple[JSONObject, jsonschema_rs.Draft7Validator]] = {}
 
     @property
@@ -142,7 +150,7 @@ class ValidateStage:
                     continue
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 pass  # line by line
-            good += _good_parts(batch.stream, piece, validator, bad)
+            good += _good_parts(batch.stream, piece, validator, bad, unicode=self._unicode)
         self._count(batch.stream, batch.count, bad)
         if not bad:
             return [batch]
@@ -176,7 +184,7 @@ def _validator(stream: str, schema: JSONObject) -> jsonschema_rs.Draft7Validator
 
 
 def _good_parts(
-    stream: str, piece: Buffer, validator: jsonschema_rs.Draft7Validator, bad: list[BadRecord]
+    stream: str, piece: Buffer, validator: jsonschema_rs.Draft7Validator, bad: list[BadRecord], *, unicode: bool
 ) -> Iterable[Buffer]:
     """The stretches of `piece` between its bad lines; these go to `bad`."""
     view = memoryview(piece)
@@ -185,7 +193,7 @@ def _good_parts(
         begin, end = end, end + len(line)
         if not line.strip():
             continue
-        error = _error_in_line(validator, line)
+        error = _error_in_line(validator, line, unicode=unicode)
         if error is None:
             continue
         bad.append(BadRecord(stream, record_text(line.rstrip(b"\n")), error, STAGE))
@@ -202,14 +210,14 @@ def _lines(data: bytes) -> list[bytes]:
     return found
 
 
-def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes) -> str | None:
+def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes, *, unicode: bool) -> str | None:
     try:
         return _first_error(validator, _decoder.decode(line).record)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return _error_in(validator, record_text(line))
+        return _error_in(validator, record_text(line), unicode=unicode)
 
 
-def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes) -> str | None:
+def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes, *, unicode: bool) -> str | None:
     """What is wrong with a record's JSON text, read by the parser that takes everything."""
     try:
         record = exactjson.loads(text, decimals=True)
@@ -217,7 +225,7 @@ def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes) -> str | No
         return f"not a record in JSON: {error}"
     if not isinstance(record, dict):
         return "the record is no object"
-    unspeakable = _unspeakable(record)
+    unspeakable = _unspeakable(record, unicode=unicode)
     if unspeakable is not None:
         return unspeakable
     try:
@@ -234,13 +242,15 @@ def _first_error(validator: jsonschema_rs.Draft7Validator, record: Any) -> str |
     return None
 
 
-def _unspeakable(value: Any, place: str = "") -> str | None:
-    """The first NaN or infinity: Python's parser reads them, JSON has no word for them."""
+def _unspeakable(value: Any, place: str = "", *, unicode: bool) -> str | None:
+    """The first NaN or infinity: Python's parser reads them, JSON has no word for them. And odd text, if it counts."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return f"{place.lstrip('.')}: {value} is no number in JSON"
+    if unicode and isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return f"{place.lstrip('.')}: it holds a lone surrogate, which is no Unicode text"
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        found = _unspeakable(child, f"{place}.{key}")
+        found = _unspeakable(child, f"{place}.{key}", unicode=unicode)
         if found is not None:
             return found
     return None

@@ -200,3 +200,10 @@ def test_two_streams_in_one_table_are_refused() -> None:
     plan_of = plans({"*": {"destination_table": "all"}})
     with pytest.raises(ConfigError, match="'a' and 'b' would both be written to table 'all'"):
         check_tables({name: found for name in ("a", "b") if (found := plan_of(name))})
+
+
+def test_a_target_that_says_what_it_can_do_is_not_asked_for_more() -> None:
+    known = {"key_properties": ["id"], "load_methods": ["append", "replace"]}
+    assert plan({}, **known).load_method == "append"
+    with pytest.raises(ConfigError, match="cannot upsert"):
+        plan({"load_method": "upsert"}, **known)
