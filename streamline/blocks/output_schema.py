@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -187,8 +187,13 @@ class OutputSchema:
         self._learned(table.column_names, given)
         waiting = [name for name, verdict in refused.items() if verdict == _WAITS]
         table = table.drop_columns(waiting) if waiting else table
-        misfits = {name: verdict for name, verdict in refused.items() if verdict != _WAITS}
-        return _without_misfits(table, misfits)
+        misfits = {name: verdict for name, verdict in refused.items() if verdict not in (_WAITS, _null_key(name))}
+        without_key = [
+            name
+            for name in sorted(self._keys & set(table.column_names))
+            if table.column(name).null_count and "null" not in _sent(name, given)
+        ]
+        return _without_misfits(table, misfits, without_key)
 
     def _learn(self, signatures: Iterable[tuple[Any, ...]], given: Given) -> None:
         signatures = list(signatures)
@@ -237,7 +242,11 @@ class OutputSchema:
         if current is None:
             return self._admit_new(name, kind, given, prop)
         if kind == "null":
-            if "null" not in types(current) and name not in self._keys and kind not in _sent(name, given):
+            if kind in _sent(name, given):
+                return ""
+            if name in self._keys:
+                return _null_key(name)
+            if "null" not in types(current):
                 self._change(name, _nullable(current))
             return ""
         reformatted = reformatted or (name in self._own and _loses_format(current, kind, prop))
@@ -434,14 +443,22 @@ def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
         return column
 
 
-def _without_misfits(table: pa.Table, misfits: Mapping[str, str]) -> tuple[pa.Table, pa.Table | None, str]:
-    """The rows that hold nothing in a column that does not fit, and the others."""
-    if not misfits:
+def _null_key(name: str) -> str:
+    return f"the key column {name} is null, which it was not before the block"
+
+
+def _without_misfits(
+    table: pa.Table, misfits: Mapping[str, str], without_key: Sequence[str]
+) -> tuple[pa.Table, pa.Table | None, str]:
+    """The rows that hold nothing in a column that does not fit and something in the key columns, and the others."""
+    if not misfits and not without_key:
         return table, None, ""
     import pyarrow.compute as pc
 
-    bad = None
-    for name in misfits:
-        present = pc.is_valid(table.column(name))
-        bad = present if bad is None else pc.or_(bad, present)
-    return table.filter(pc.invert(bad)), table.filter(bad), "; ".join(misfits.values())
+    found = [pc.is_valid(table.column(name)) for name in misfits]
+    found += [pc.is_null(table.column(name)) for name in without_key]
+    bad = found[0]
+    for each in found[1:]:
+        bad = pc.or_(bad, each)
+    words = [*misfits.values(), *map(_null_key, without_key)]
+    return table.filter(pc.invert(bad)), table.filter(bad), "; ".join(words)

@@ -320,6 +320,35 @@ def test_dropped_columns_leave_the_schema_and_come_back_with_it(kitchen: Kitchen
     assert [list(row) for row in rows_of(out)] == [["id", "a"], ["id", "a", "b"], ["id", "a"]]
 
 
+@pytest.mark.parametrize("lane", ["rows", "frame", "arrow"])
+@pytest.mark.parametrize("lost", [[2], [1, 2, 3]])
+def test_a_key_that_the_block_made_null_is_a_bad_record(kitchen: Kitchen, lane: str, lost: list[int]) -> None:
+    blocks = {
+        "rows": code(f"return [{{**r, 'id': None if r['id'] in {lost} else r['id']}} for r in rows]"),
+        "frame": code(f"df['id'] = df['id'].mask(df['id'].isin({lost}))\nreturn df", "df"),
+        "arrow": code(
+            f"ids = pa.array([None if one in {lost} else one for one in t['id'].to_pylist()])\n"
+            "return t.set_column(0, 'id', ids)",
+            "t: pa.Table",
+            "import pyarrow as pa",
+        ),
+    }
+    given = schema(keys=["id"], id=INTEGER, a=STRING)
+    out = kitchen.run(blocks[lane], [given, records(*({"id": n, "a": "x"} for n in (1, 2, 3)))])
+    assert rows_of(out) == [{"id": n, "a": "x"} for n in (1, 2, 3) if n not in lost]
+    bad = [item for item in out if isinstance(item, BadRecord)]
+    assert len(bad) == len(lost)
+    assert {item.error for item in bad} == {"the key column id is null, which it was not before the block"}
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_a_null_key_that_the_tap_sent_passes(kitchen: Kitchen, frame: bool) -> None:
+    same = code("return df", "df") if frame else code("return rows")
+    given = schema(keys=["id"], id=INTEGER, a=STRING)
+    out = kitchen.run(same, [given, records({"id": None, "a": "x"}, {"id": 2, "a": "y"})])
+    assert rows_of(out) == [{"id": None, "a": "x"}, {"id": 2, "a": "y"}]
+
+
 @pytest.mark.parametrize("frame", [False, True])
 def test_losing_a_key_column_names_it(kitchen: Kitchen, frame: bool) -> None:
     lose = code("return df.drop(columns='id')", "df") if frame else code("return [{'a': 1} for _ in rows]")
