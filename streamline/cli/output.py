@@ -12,6 +12,9 @@ import click
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_SHORT = 24
+"""Characters up to which a column of a table stays on one line, where there is room."""
+
 
 def json_option(function: Function) -> Function:
     """`--json`, given to the command as `as_json`."""
@@ -117,11 +120,14 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False, no_color=not has_colour(sys.stdout))
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    # What is short stays on one line, what is long gives way; but a column that may not wrap is cut where even the
+    # short ones do not fit.
+    needed = sum(width if width <= _SHORT else _SHORT for width in widths) + 3 * len(widths)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for number, name in enumerate(columns):
-        # What is short stays on one line; what is long gives way.
-        short = max(len(row[number]) for row in cells) <= 24
-        table.add_column(name, overflow="fold", no_wrap=short)
+    for name, width in zip(columns, widths, strict=True):
+        table.add_column(name, overflow="fold", no_wrap=width <= _SHORT and needed <= console.width)
     for row in cells:
         table.add_row(*(Text(text) for text in row))
-    Console(highlight=False, no_color=not has_colour(sys.stdout)).print(table)
+    console.print(table)

@@ -11,7 +11,7 @@ from streamline.cli.output import count, is_terminal, say
 from streamline.execution.integration.run import Listener
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from streamline.execution.integration.attempt import Outcome
     from streamline.execution.integration.context import RunContext
@@ -80,12 +80,14 @@ class Display(Listener):
                 if now - then >= 1.0:
                     rate = (total - before) / (now - then)
                     before, then = total, now
-                live.update(_table(context, rate), refresh=True)
+                live.update(_shown(context, rate), refresh=True)
 
 
-def _table(context: RunContext, rate: float) -> Table:
+def _shown(context: RunContext, rate: float) -> Group:
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     progress = context.progress
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
@@ -97,5 +99,6 @@ def _table(context: RunContext, rate: float) -> Table:
         table.add_row(block, stream, f"{counted.read:,}", f"{done:,}" if done is not None else "")
     saved = max(progress.saved.values(), default=None)
     proof = f"last proof {time.monotonic() - saved:.0f} s ago" if saved is not None else "no proof yet"
-    table.caption = f"{progress.total_read:,} records, {rate:,.0f}/s, {progress.seconds:.0f} s, {proof}"
-    return table
+    # Not the table's caption: that is wrapped to the table's width, which follows the names in it.
+    totals = f"{progress.total_read:,} records, {rate:,.0f}/s, {progress.seconds:.0f} s, {proof}"
+    return Group(table, Text(totals, style="dim", no_wrap=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 
 import pytest
@@ -29,6 +30,20 @@ def test_a_terminal_gets_a_table(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "─" in out
     assert "[bold]x[/bold]" in out, "data is no markup"
     assert out.count("y") == 100, "nothing is cut"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 110, 200])
+def test_a_table_that_is_too_wide_wraps_and_loses_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    letters = "ABCDEFGHI"
+    print_table([f"COLUMN {letter}" for letter in letters], [[letter.lower() * 18 for letter in letters]])
+    out = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert {letter: out.count(letter.lower()) for letter in letters} == dict.fromkeys(letters, 18)
+    assert max(map(len, out.splitlines())) <= width
 
 
 def test_no_rows_say_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
