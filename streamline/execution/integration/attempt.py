@@ -432,7 +432,7 @@ class Attempt:
         )
 
     async def _judge(self) -> None:
-        """A group whose tap ended well has still failed if a sink of it did not prove everything."""
+        """A group whose tap ended well has still failed if a sink did not prove everything, or a stream paused."""
         for running in self._running.values():
             failed = next((process for process in running.sinks if process.failure is not None), None)
             if failed is not None and running.outcome.error is None:
@@ -441,6 +441,8 @@ class Attempt:
                 running.outcome.fault = self._block_of(failed)
             elif failed is None and running.files is not None:
                 await running.files.all_proven()
+            if running.outcome.error is None:
+                running.outcome.error = self._routes.paused.get(running.outcome.group.id)
 
 
 def _owner(group: GroupPlan, plan: SourcePlan) -> Callable[[str], bool]:

@@ -300,6 +300,7 @@ class _LetterAttempt(Attempt):
 
     def __init__(self, context: RunContext, plan: Plan, entry: Entry, letters: Sequence[DeadLetter]) -> None:
         super().__init__(context, plan, plan.groups(), validate=True, version=0)
+        self._routes.pause_alone = False
         self._entry = entry
         self._letters = letters
         self.current: int | None = None

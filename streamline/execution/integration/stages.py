@@ -15,7 +15,7 @@ from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 from streamline.pipeline.model import Block
 from streamline.singer.stages.destination import DestinationStage, StreamPlan
-from streamline.singer.stages.schema_change import SchemaChangeStage
+from streamline.singer.stages.schema_change import SchemaChangeStage, SchemaPaused
 from streamline.singer.stages.source import SourceStage
 from streamline.singer.stages.versions import VersionStage
 
@@ -42,6 +42,10 @@ class RouteBuilder:
         self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
         self.starting: list[Callable[[], Awaitable[None]]] = []
         """To be awaited before anything moves; what is wrong with a block's file is raised there."""
+        self.pause_alone = True
+        """Whether a stream that is paused is left out while the others of its group go on."""
+        self.paused: dict[str, SchemaPaused] = {}
+        """Groups of which a stream was paused."""
 
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         """The route of one group's items."""
@@ -92,7 +96,8 @@ class RouteBuilder:
 
     def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
         source = self._plan.sources[group.source]
-        stages: list[Stage] = [self._schema_change(source, sink)]
+        changes = self._schema_change(group, source, sink)
+        stages: list[Stage] = [changes]
         if validation := self._validation(source, sink):
             stages.append(validation)
 
@@ -106,6 +111,7 @@ class RouteBuilder:
                 endless=source.endless,
                 replace=replaces if sink.replaces else None,
                 version=self._version,
+                incomplete=changes.paused,
             )
         )
         if any(_changes(plan) for plan in sink.plans.values()) or sink.spec.streams.entries or not sink.plans:
@@ -163,7 +169,7 @@ class RouteBuilder:
             "context": {},
         }
 
-    def _schema_change(self, source: SourcePlan, sink: SinkPlan) -> Stage:
+    def _schema_change(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
         def policy_of(stream: str) -> str:
             settings = sink.settings_of(source.id, stream)
             own: str | None = settings.get("schema_change") if settings is not None else None
@@ -174,9 +180,24 @@ class RouteBuilder:
             policy_of,
             last,
             pipeline=self._context.pipeline,
+            bookmark_name=source.key_of,
+            on_pause=self._on_pause(group),
         )
         self._schemas.append((sink.id, last, stage))
         return stage
+
+    def _on_pause(self, group: GroupPlan) -> Callable[[SchemaPaused], None] | None:
+        # Streams of one log share their position: none of them can stay behind alone.
+        in_log = any(stream.replication_method == "LOG_BASED" for stream in group.streams)
+        if not self.pause_alone or in_log or not group.streams:
+            return None
+
+        def paused(pause: SchemaPaused) -> None:
+            if group.id not in self.paused:
+                self.paused[group.id] = pause
+            self._context.note(group.id, f"paused: {pause}", "ERROR")
+
+        return paused
 
     def save_schemas(self) -> None:
         """Remember what each destination was told about its streams."""

@@ -20,6 +20,7 @@ from streamline.flow.items import (
     FileBatch,
     Item,
     JSONObject,
+    Position,
     RawBatch,
     RowBatch,
     Schema,
@@ -27,6 +28,7 @@ from streamline.flow.items import (
 from streamline.flow.rawjson import join_object, split_object
 from streamline.flow.schemas import properties
 from streamline.singer.stages.lenient import without_flags
+from streamline.singer.state import has_bookmarks, join_state, split_state
 
 STAGE = "schema_change"
 _ANNOTATIONS = frozenset(
@@ -79,18 +81,33 @@ class SchemaChangeStage:
     """Applies each stream's `schema_change` policy.
 
     evolve forwards. freeze keeps the known schema: new columns are dropped, values of retyped columns that do not
-    fit their old type make their record a `BadRecord`. pause raises `SchemaPaused` before the change goes on.
+    fit their old type make their record a `BadRecord`. pause lets nothing of the stream pass from the change on, and
+    withholds its bookmark; the others go on.
 
     Args:
         policy_of: `evolve`, `freeze` or `pause` for a stream (named as in the messages).
         last: the schemas of the last run, by stream; a stream that is not in it takes its first SCHEMA as known.
         pipeline: its name, for messages.
+        bookmark_name: a stream's name in the tap's bookmarks for its name in the messages.
+        on_pause: is told of each stream that is paused, once; what the run then does is its matter. Without it, or
+            where the tap's positions are not kept apart by stream, `SchemaPaused` is raised instead.
     """
 
     def __init__(
-        self, policy_of: Callable[[str], str], last: Mapping[str, JSONObject], *, pipeline: str = "PIPELINE"
+        self,
+        policy_of: Callable[[str], str],
+        last: Mapping[str, JSONObject],
+        *,
+        pipeline: str = "PIPELINE",
+        bookmark_name: Callable[[str], str] = str,
+        on_pause: Callable[[SchemaPaused], None] | None = None,
     ) -> None:
         self._policy_of = policy_of
+        self._bookmark_name = bookmark_name
+        self._on_pause = on_pause
+        self._paused: dict[str, SchemaPaused] = {}
+        self._left_at: dict[str, bytes] = {}
+        self._newest: Position | None = None
         self._pipeline = pipeline
         self._known = dict(last)
         self._frozen: dict[str, _Frozen] = {}
@@ -101,11 +118,16 @@ class SchemaChangeStage:
         """See `Stage.process`.
 
         Raises:
-            SchemaPaused: the schema of a stream under `pause` changed.
+            SchemaPaused: the schema of a stream under `pause` changed, and it can't be stopped alone.
             StreamlineError: a column that `freeze` would drop is a key, or a file of records would need changes.
         """
+        if isinstance(item, Position):
+            return [self._position(item)]
+        if item.stream in self._paused:
+            return []
         if isinstance(item, Schema):
-            return [self._schema(item)]
+            schema = self._schema(item)
+            return [] if schema is None else [schema]
         if isinstance(item, RawBatch | RowBatch | ArrowBatch):
             frozen = self._frozen.get(item.stream)
             return [item] if frozen is None else frozen.apply(item)
@@ -124,7 +146,36 @@ class SchemaChangeStage:
     async def close(self) -> None:
         """Nothing to free."""
 
-    def _schema(self, item: Schema) -> Schema:
+    def paused(self, stream: str) -> bool:
+        """Whether nothing of a stream passes any more."""
+        return stream in self._paused
+
+    def _position(self, item: Position) -> Position:
+        """The position, in which streams that are paused stand where they stood before."""
+        if not self._paused:
+            self._newest = item
+            return item
+        if not has_bookmarks(item.value):
+            raise next(iter(self._paused.values()))
+        rows = split_state(item.value)
+        unknown = []
+        for name in map(self._bookmark_name, self._paused):
+            if name in self._left_at:
+                rows[name] = self._left_at[name]
+            else:
+                unknown.append(name)
+        return msgspec.structs.replace(item, value=join_state(rows), withhold=item.withhold.union(unknown))
+
+    def _pause(self, pause: SchemaPaused) -> None:
+        if self._on_pause is None:
+            raise pause
+        self._paused[pause.stream] = pause
+        name = self._bookmark_name(pause.stream)
+        if self._newest is not None and name in (before := split_state(self._newest.value)):
+            self._left_at[name] = before[name]
+        self._on_pause(pause)
+
+    def _schema(self, item: Schema) -> Schema | None:
         known = self._known.get(item.stream)
         policy = self._policy_of(item.stream)
         changes = Changes() if known is None or policy == "evolve" else compare(known, item.schema)
@@ -135,12 +186,14 @@ class SchemaChangeStage:
             self._known[item.stream] = self.newest[item.stream] = schema
             return item
         if policy == "pause":
-            raise SchemaPaused(
+            pause = SchemaPaused(
                 item.stream,
                 f"stopped, because its schema changed ({changes})",
                 hint=f"To go on with the change: streamline streams set {self._pipeline} {item.stream} "
                 "schema_change=evolve",
             )
+            self._pause(pause)
+            return None
         self.newest[item.stream] = known
         lost = [key for key in item.key_properties or () if key in changes.new]
         if lost:

@@ -1,0 +1,53 @@
+"""`schema_change: pause` stops the stream whose schema changed, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conformance.integration.common import INCREMENTAL, upto
+from tests.conftest import MakeProject
+from tests.support.project import Project, tap, target
+
+OLD = {"id": "integer", "text": "string"}
+NEW = {**OLD, "note": "string"}
+
+
+def shop(project: Project, orders: dict[str, Any], rows: int, *, setting: dict[str, Any], **sink: Any) -> None:
+    """A tap of two streams, `orders` first; its process is one."""
+    specs = {
+        "orders": {"properties": orders, "replication_key": "id", "rows": rows},
+        "users": {"properties": OLD, "replication_key": "id", "rows": rows},
+    }
+    source = tap("rows", {"streams": specs}, streams=dict.fromkeys(specs, setting))
+    project.pipeline("p", source, target("keyed", {"log": "log.jsonl"}, schema_change="pause", **sink))
+
+
+def test_the_other_streams_of_its_tap_go_on(make_project: MakeProject) -> None:
+    project = make_project()
+    shop(project, OLD, 20, setting=INCREMENTAL)
+    project.run().expect(0)
+
+    shop(project, NEW, 40, setting=INCREMENTAL)
+    project.run().expect(1, "stream 'orders': stopped.*new: note", "streams set p orders schema_change=evolve")
+
+    assert (project.ids("orders"), project.ids("users")) == (upto(20), upto(40))
+    assert (project.position("orders"), project.position("users")) == (20, 40)
+    project.command("streams", "set", "p", "orders", "schema_change=evolve", "--block", "export").expect(0)
+    project.run().expect(0)
+    assert project.ids("orders") == upto(40)
+    assert project.position("orders") == 40
+
+
+def test_a_table_that_was_to_be_replaced_keeps_its_rows(make_project: MakeProject) -> None:
+    project = make_project()
+    full = {"replication_method": "FULL_TABLE"}
+    able = {"args": ["--able=activate-version"]}
+    shop(project, OLD, 20, setting=full, plugin=able)
+    project.run().expect(0)
+    (project.root / "log.jsonl").unlink()
+
+    shop(project, NEW, 5, setting=full, plugin=able)
+    project.run().expect(1, "orders")
+
+    activated = [m["stream"] for m in project.messages() if m["type"] == "ACTIVATE_VERSION"]
+    assert activated == ["users"]
