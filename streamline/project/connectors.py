@@ -174,7 +174,8 @@ def _has_distribution(folder: Path, prefix: str, minimum: int) -> bool:
     except OSError:
         return False
     for name in names:
-        if name.startswith(prefix) and name.endswith(".dist-info"):
+        # Older pips (Debian 12's) leave an egg-info behind for what comes as a source archive.
+        if name.startswith(prefix) and name.endswith((".dist-info", ".egg-info")):
             major = name.removeprefix(prefix).partition(".")[0]
             return major.isdigit() and int(major) >= minimum
     return False
