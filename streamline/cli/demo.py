@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,12 @@ def _moved(folder: Path) -> dict[str, int]:
 
 
 def _print_commands(folder: Path) -> None:
-    commands = {
+    # As `.venv/bin/streamline` the demo runs without its environment being active; the commands below would not.
+    activate = Path(sys.prefix) / "bin" / "activate"
+    commands = {}
+    if shutil.which("streamline") is None and activate.is_file():
+        commands[f". {shlex.quote(str(activate))}"] = "once in each shell, so that it finds `streamline`"
+    commands |= {
         f"cd {shlex.quote(str(folder))}": "",
         f"streamline explain {PIPELINE}": "what runs, and how safely",
         f"streamline state list {PIPELINE}": "where each stream stands",
