@@ -1,0 +1,41 @@
+"""The reference pages name every key that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from streamline.blocks.integration import DestinationSpec, MapperSpec, SourceSpec
+from streamline.project.entries import PluginEntry
+from streamline.singer.settings import setting_names
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [field.name for spec in (SourceSpec, DestinationSpec, MapperSpec) for field in msgspec.structs.fields(spec)],
+        setting_names("source"),
+        setting_names("destination"),
+        [field.name for field in msgspec.structs.fields(PluginEntry)],
+    ],
+    ids=["blocks", "source streams", "destination streams", "plugins"],
+)
+def test_every_key_is_explained(keys: list[str]) -> None:
+    page = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    hidden = {"where", "name"}
+    missing = [key for key in keys if key not in hidden and f"`{key}" not in page and f"{key}:" not in page]
+    assert missing == []
+
+
+def test_the_entries_of_connectors_are_those_that_the_tests_use() -> None:
+    """docs/connectors.md shows each requirement as it stands in tests/services/plugins.yaml."""
+    page = (ROOT / "docs" / "connectors.md").read_text(encoding="utf-8")
+    entries = yaml.safe_load((ROOT / "tests" / "services" / "plugins.yaml").read_text(encoding="utf-8"))["plugins"]
+    for entry in entries.values():
+        for requirement in [entry["pip"]] if isinstance(entry["pip"], str) else entry["pip"]:
+            assert f'"{requirement}"' in page, requirement
