@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -16,7 +17,7 @@ from streamline.execution.integration.plan import GroupPlan, MapperPlan, Plan, S
 from streamline.execution.integration.pool import TargetPool
 from streamline.execution.integration.saver import PositionSaver, SourceAccount
 from streamline.execution.integration.schema_book import SchemaBook
-from streamline.execution.integration.stages import RouteBuilder
+from streamline.execution.integration.stages import RouteBuilder, max_bad_records
 from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
 from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import Source
@@ -28,6 +29,12 @@ from streamline.singer.stages.files import FileSource
 from streamline.singer.state import has_bookmarks
 from streamline.singer.tap import TapCommand, TapFailed, TapProcess
 from streamline.singer.target import Feed, TargetCommand, TargetProcess
+
+if TYPE_CHECKING:
+    from streamline.singer.stages.validate import BadRecordLimit
+
+VALIDATED = "validate"
+"""The stage of records that did not fit their SCHEMA right before a destination."""
 
 INTERRUPT_SECONDS = float(os.environ.get("STREAMLINE_INTERRUPT_SECONDS") or 20.0)
 """How long targets may take to end when the run was interrupted, from the signal on."""
@@ -88,6 +95,7 @@ class Attempt:
         self._pools = {sink_id: self._pool(sink) for sink_id, sink in plan.sinks.items() if self._feeding(sink_id)}
         self._ledger = Ledger({group.id: self._process_ids(group) for group in groups})
         self._accounts = {group.id: self._account(group) for group in groups}
+        self._limits: dict[str, BadRecordLimit] = {}
         self._book = SchemaBook(context.store, plan.pipeline)
         self._saver = PositionSaver(
             context.store,
@@ -304,6 +312,24 @@ class Attempt:
             for place in (record.stage, *self._plan.paths[group.source].all_sinks()):
                 self._book.need(group.source, place, record.stream)
         self._saver.refuse(group.id, group.source, bad)
+        # What is refused before a destination's validation counts as well; that one counts for itself.
+        others = [record for record in bad if record.stage != VALIDATED]
+        if others:
+            self._count_refused(group, others)
+
+    def _count_refused(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
+        from streamline.singer.stages.validate import BadRecordLimit
+
+        def most(stream: str) -> int | None:
+            sinks = [self._plan.sinks[sink] for sink in self._plan.paths[group.source].all_sinks()]
+            allowed = [max_bad_records(group.source, sink, stream) for sink in sinks]
+            return min((one for one in allowed if one is not None), default=None)
+
+        limit = self._limits.setdefault(group.source, BadRecordLimit(most))
+        for record in bad:
+            count = self._context.progress.streams.get((group.source, record.stream))
+            limit.of(record.stream).records = count.read if count is not None else 0
+            limit.add(record.stream, 0, [record.error])
 
     # -- sinks
 

@@ -133,7 +133,9 @@ class RouteBuilder:
             return None
         from streamline.singer.stages.validate import BadRecordLimit, ValidateStage
 
-        limit = self._limits.setdefault((source.id, sink.id), BadRecordLimit(sink.spec.max_bad_records))
+        limit = self._limits.setdefault(
+            (source.id, sink.id), BadRecordLimit(lambda stream: max_bad_records(source.id, sink, stream))
+        )
         return ByPolicy(
             lambda stream: self._policy(source, sink, stream),
             {"quarantine": ValidateStage(limit=limit, unicode=self._validate), "fail": ValidateStage(fail=True)},
@@ -229,6 +231,13 @@ class ByPolicy:
         """See `Stage.close`."""
         for stage in self._stages.values():
             await stage.close()
+
+
+def max_bad_records(source: str, sink: SinkPlan, stream: str) -> int | None:
+    """How many bad records of a stream a destination allows; None: it says nothing of it."""
+    settings = sink.settings_of(source, stream)
+    own: int | None = settings.get("max_bad_records") if settings is not None else None
+    return own if own is not None else sink.spec.max_bad_records
 
 
 def _changes(plan: StreamPlan) -> bool:

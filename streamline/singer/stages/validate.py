@@ -6,7 +6,7 @@ code; only a batch that fails is gone through line by line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,10 +46,11 @@ class BadRecordLimit:
     """Fails a stream of which too many records are bad.
 
     Args:
-        most: bad records per stream that are allowed; None: the larger of 1,000 and 1 % of its records so far.
+        most: bad records per stream that are allowed, or a function of the stream that gives as much; None: the larger
+            of 1,000 and 1 % of its records so far.
     """
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: int | Callable[[str], int | None] | None = None) -> None:
         self._most = most
         self.counts: dict[str, Counts] = {}
 
@@ -69,7 +70,7 @@ class BadRecordLimit:
             return
         counts.bad += len(errors)
         counts.errors = [*counts.errors, *errors][:_SHOWN_ERRORS]
-        most = self._most
+        most = self._most(stream) if callable(self._most) else self._most
         if most is None:
             most = max(LEAST_BAD_RECORDS, counts.records * BAD_RECORDS_PER_CENT // 100)
         if counts.bad > most:
