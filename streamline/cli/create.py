@@ -30,3 +30,4 @@ def command(app: App, pipeline: str, pipeline_type: str, description: str | None
         click.echo(f"Next: streamline add source NAME --pipeline {pipeline}")
     else:
         click.echo(f"Next: streamline add data_loader NAME --pipeline {pipeline}")
+        click.echo("Note: this version runs pipelines of type integration only", err=True)

@@ -134,6 +134,8 @@ async def _leased(context: RunContext, model: PipelineModel, listener: Listener)
             error = context.masker.mask("; ".join(f"{name}: {failure}" for name, failure in result.errors.items()))
         return result
     except BaseException as failure:
+        if isinstance(failure, Interrupted):
+            status = "cancelled"
         error = context.masker.mask(str(failure) or type(failure).__name__)
         context.note("streamline", error, "ERROR")
         raise

@@ -92,6 +92,22 @@ def test_an_interrupted_run_proves_what_is_in_flight_and_the_next_one_goes_on(
     assert project.ids() == upto(2000)
 
 
+def test_two_interrupts_make_a_cancelled_run_and_no_failed_one(make_project: MakeProject) -> None:
+    config = {"rows": 100, "wait_at": 50, "wait_for": "go", "spy": "spy"}
+    project = make_project(tap("counts", config, streams={"numbers": INCREMENTAL}), target())
+    running = project.start("run", "p")
+    wait_until(project.spied, "the run's tap is there")
+
+    running.signal(signal.SIGINT)
+    running.signal(signal.SIGINT)
+
+    project.assert_nothing_left(running.finish().expect(130, "interrupted"))
+    assert [run["status"] for run in project.runs()] == ["cancelled"]
+    project.write("go", "")
+    project.run().expect(0)
+    assert project.ids() == upto(100)
+
+
 def test_positions_cannot_be_changed_under_a_running_pipeline(make_project: MakeProject) -> None:
     config = {"rows": 100, "wait_at": 50, "wait_for": "go", "spy": "spy"}
     project = make_project(tap("counts", config, streams={"numbers": INCREMENTAL}), target())
