@@ -490,7 +490,9 @@ def _plan_sink(
         for stream in source.selected:
             plan_of(source.id, stream.stream)
     known = {key: plan for key, plan in planned.items() if plan is not None}
-    check_tables({name: plan for (_, name), plan in known.items()}, where=block.uuid)
+    for source in feeding:
+        check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)
+    _check_shared_tables(known, sources, by_name, where=block.uuid)
     slots, processes = _slots(known, layers, by_name, plugin, capabilities)
     return SinkPlan(
         block=block,
@@ -511,6 +513,45 @@ def _plan_sink(
             if takes
         ),
     )
+
+
+def _check_shared_tables(
+    plans: dict[tuple[str, str], StreamPlan],
+    sources: dict[str, SourcePlan],
+    by_name: dict[tuple[str, str], SelectedStream],
+    *,
+    where: str,
+) -> None:
+    """Refuse tables in which the records of two sources would undo each other.
+
+    Raises:
+        ConfigError: one of them replaces the table, or they have different keys.
+    """
+    taken: dict[str, tuple[str, str]] = {}
+    for key, plan in plans.items():
+        source, name = key
+        other = taken.setdefault(plan.table or name, key)
+        if other[0] == source:
+            continue
+        words = f"{other[1]!r} of {other[0]} and {name!r} of {source}"
+        hint = "Give each a destination_table of its own, or a destination block."
+        if "replace" in (plan.load_method, plans[other].load_method):
+            raise ConfigError(
+                f"streams {words} would both be written to table {plan.table or name!r}, and each replaces it: "
+                "the one would delete the other's rows",
+                where=plan.where or where,
+                hint=f"{hint} With load_method: upsert or append they may share it.",
+            )
+        keys = [
+            list(plans[one].keys or (by_name[one].key_properties if one in by_name else ())) for one in (other, key)
+        ]
+        if keys[0] != keys[1]:
+            raise ConfigError(
+                f"streams {words} would both be written to table {plan.table or name!r}, with different keys: "
+                f"{keys[0]} and {keys[1]}",
+                where=plan.where or where,
+                hint=f"{hint} Or set the same unique_constraints for both.",
+            )
 
 
 def _names(name: str, stream: SelectedStream | None) -> tuple[str, ...]:

@@ -114,7 +114,10 @@ class RouteBuilder:
                 incomplete=changes.paused,
             )
         )
-        if any(_changes(plan) for plan in sink.plans.values()) or sink.spec.streams.entries or not sink.plans:
+        # An operator's settings in the store may leave streams out that the block itself says nothing of.
+        left_out = any(sink.plan_of(source.id, stream.stream) is None for stream in source.selected)
+        changed = any(_changes(plan) for plan in sink.plans.values())
+        if changed or left_out or sink.spec.streams.entries or not sink.plans:
             stages.append(DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name))
         return Route(stages, sinks=[pool])
 

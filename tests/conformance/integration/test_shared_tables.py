@@ -1,0 +1,51 @@
+"""Tables that the streams of two sources share, and streams that an operator left out of a destination."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conformance.integration.common import COLUMNS, rows_tap, upto
+from tests.conftest import MakeProject
+from tests.support.project import Block, tap, target
+
+
+def source(uuid: str, *ids: int, method: str, key: str = "id") -> Block:
+    rows = [{"id": n, "text": f"{uuid} {n}"} for n in ids]
+    spec: dict[str, Any] = {"properties": COLUMNS, "key": [key], "replication_key": "id", "rows": rows}
+    return tap("rows", {"streams": {"users": spec}}, uuid=uuid, streams={"users": {"replication_method": method}})
+
+
+def test_sources_that_replace_one_table_are_refused(make_project: MakeProject) -> None:
+    # The version that the one activates would delete what the other has just written.
+    able = {"args": ["--able=activate-version"]}
+    blocks = [source("north", 1, 2, method="FULL_TABLE"), source("south", 3, method="FULL_TABLE")]
+    project = make_project(*blocks, target(plugin=able))
+
+    project.run().expect(2, "'users' of north and 'users' of south", "replaces it", "destination_table")
+
+    assert project.rows("users") == []
+
+
+def test_sources_with_different_keys_for_one_table_are_refused(make_project: MakeProject) -> None:
+    blocks = [source("north", 1, method="INCREMENTAL"), source("south", 3, method="INCREMENTAL", key="text")]
+    project = make_project(*blocks, target())
+
+    project.run().expect(2, "different keys")
+
+
+def test_sources_that_upsert_into_one_table_share_it(make_project: MakeProject) -> None:
+    blocks = [source("north", 1, 2, method="INCREMENTAL"), source("south", 3, method="INCREMENTAL")]
+    project = make_project(*blocks, target())
+
+    project.run().expect(0)
+
+    assert project.ids("users") == upto(3)
+
+
+def test_a_stream_that_an_operator_left_out_is_not_exported(make_project: MakeProject) -> None:
+    project = make_project(rows_tap({"a": 5, "b": 5}), target())
+    project.command("streams", "set", "p", "b", "selected=false", "--block", "export").expect(0)
+
+    project.run().expect(0)
+
+    assert (project.ids("a"), project.ids("b")) == (upto(5), [])
