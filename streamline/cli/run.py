@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +14,8 @@ from streamline.cli.output import count, json_option, print_json, say
 from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamline.execution.integration.run import Result
 
 
@@ -75,11 +80,26 @@ def command(
     from streamline.cli.progress import Display
     from streamline.execution.integration.run import run_integration
 
-    result = run_integration(app.project, model, options, Display(quiet=as_json))
+    with _prints_on_stderr() if as_json else contextlib.nullcontext():
+        result = run_integration(app.project, model, options, Display(quiet=as_json))
     _show(app, result, as_json=as_json)
     if result.signal is not None:
         return 128 + result.signal
     return 0 if result.status == "completed" else 1
+
+
+@contextlib.contextmanager
+def _prints_on_stderr() -> Iterator[None]:
+    """What blocks print, here or in processes of their own, goes to stderr: stdout is for the JSON alone."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _pipeline(app: App, names: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.conformance.integration.common import INCREMENTAL, upto
@@ -185,3 +187,23 @@ def test_a_transformer_that_fails_once_is_retried_from_the_last_proof(make_proje
     assert (project.root / "failed").exists()
     assert project.ids() == upto(1000)
     assert project.position() == 1000
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_transformer_prints_does_not_get_into_the_json(make_project: MakeProject, workers: int) -> None:
+    text = """
+from streamline.decorators import transformer
+
+@transformer
+def change(rows: list[dict], *args, **kwargs):
+    print('a word of my own')
+    return rows
+"""
+    project = make_project(
+        tap("counts", {"rows": 5}), transformer(text, entry={"configuration": {"workers": workers}}), target()
+    )
+
+    completed = project.run("--json").expect(0)
+
+    assert json.loads(completed.out)["records"] == 5
+    assert "a word of my own" in completed.err
