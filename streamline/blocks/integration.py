@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import msgspec
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import suggestion
+from streamline.project.nearest import nearest
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 from streamline.singer.settings import (
     BAD_RECORD_POLICIES,
@@ -138,8 +138,15 @@ def load_spec(block: Block, renderer: Renderer) -> Spec:
         expected = f"a {block.type} in YAML needs `{role}:`" if role else f"a {block.type} can't be written in YAML"
         if present:
             expected += f", and this is a {' and a '.join(present)}"
-        near = suggestion(role, [key for key in file.mapping() if key not in present], what="keys") if role else None
-        file.fail(expected, (present[0],) if present else (), hint=None if present or role is None else near)
+        hint = None
+        if role is not None and not present:
+            near = nearest(role, map(str, file.mapping()), limit=1)
+            hint = (
+                f"is `{near[0]}:` a slip of the pen?"
+                if near
+                else f"write `{role}: NAME`, NAME being a plugin or system"
+            )
+        file.fail(expected, (present[0],) if present else (), hint=hint)
     reader = _Reader(file, renderer)
     if role == "source":
         return _source(reader)

@@ -125,7 +125,7 @@ def test_templates_for_a_whole_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("source: tap-x\nstreems: {}", ["data_loaders/b.yaml:2", "'streems'", "streams"]),
-        ("config: {}\nsorce: tap-x", ["`source:`", "'sorce'"]),
+        ("config: {}\nsorce: tap-x", ["`source:`", "is `sorce:` a slip"]),
         ("sorce: tap-x", ["`source:`"]),
         ("destination: target-x", ["a data_loader in YAML needs `source:`", "destination"]),
         ("source: tap-x\ndestination: y", ["`source:`", "source and a destination"]),
