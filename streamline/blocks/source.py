@@ -108,7 +108,7 @@ async def open_source(
     where = project.shown(block.file) if block.file else block.uuid
 
     def resolve() -> Plugin:
-        return resolve_plugin(project, source, "tap", notify=notify)
+        return resolve_plugin(project, source, "tap", notify=notify, where=where)
 
     plugin = await anyio.to_thread.run_sync(resolve)
     if run_id is not None:
@@ -131,7 +131,12 @@ async def open_source(
     )
     path = model.path / block.uuid / "catalog.json"
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
-    found = await discovery.catalog(own, refresh=refresh)
+    try:
+        found = await discovery.catalog(own, refresh=refresh)
+    except ConfigError as error:
+        if error.where != plugin.name:
+            raise
+        raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint) from error
     # Discovery may have rotated a token already.
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     return Source(block, spec, plugin, config, found.capabilities, layers, found.catalog, where)

@@ -79,7 +79,9 @@ class Plugin(msgspec.Struct, kw_only=True):
         return msgspec.structs.replace(self, env={**self.env, RUN_ID_VARIABLE: run_id})
 
 
-def resolve_plugin(project: Project, name: str, role: Role, *, notify: Notify | None = None) -> Plugin:
+def resolve_plugin(
+    project: Project, name: str, role: Role, *, notify: Notify | None = None, where: str | None = None
+) -> Plugin:
     """The plugin that a block means by `name`.
 
     What streamline.yaml declares comes first, by its exact name or by a system's (`shop` is a declared `tap-shop`);
@@ -91,6 +93,7 @@ def resolve_plugin(project: Project, name: str, role: Role, *, notify: Notify | 
         name: of a plugin or of a system.
         role: what it is to be.
         notify: is told, in a sentence, what takes long.
+        where: the file that names it, for the error if nothing is known by that name; else streamline.yaml.
 
     Raises:
         ConfigError: nothing is known by that name, its entry is wrong, its program or environment is not to be had.
@@ -100,7 +103,7 @@ def resolve_plugin(project: Project, name: str, role: Role, *, notify: Notify | 
         return _declared(project, declared, role, notify)
     connector = _along(name, role)
     if connector is None:
-        raise _unknown(project, name, role)
+        raise _unknown(project, name, role, where)
     return _builtin(project, connector, None, notify)
 
 
@@ -311,8 +314,8 @@ def _stamps(project: Project, argv: list[str]) -> list[list[int]]:
     return stamps
 
 
-def _unknown(project: Project, name: str, role: Role) -> ConfigError:
-    where = project.yaml.shown
+def _unknown(project: Project, name: str, role: Role, where: str | None = None) -> ConfigError:
+    where = where or project.yaml.shown
     other = {"tap": "target", "target": "tap"}.get(role)
     if other is not None and name.startswith(f"{other}-"):
         return ConfigError(f"'{name}' is a {other}, and a {role} is wanted here", where=where)
@@ -323,7 +326,7 @@ def _unknown(project: Project, name: str, role: Role) -> ConfigError:
         return ConfigError(
             f"no {role} for '{name}' comes with Streamline yet, and the project declares none",
             where=where,
-            hint=f"declare one under `plugins:`, for example `{example}`",
+            hint=f"declare one under `plugins:` in {project.yaml.shown}, for example `{example}`",
         )
     plugins = [one for one in project.plugins if _fits(one, role)]
     systems = [one.removeprefix(f"{role}-") for one in builtin_names(role)] if role != "mapper" else []
@@ -332,7 +335,7 @@ def _unknown(project: Project, name: str, role: Role) -> ConfigError:
     return ConfigError(
         f"the {role} '{name}' is not declared",
         where=where,
-        hint=f'{meant} under `plugins:`, for example `{name}: {{pip: "{name}==1.0"}}`'
+        hint=f'{meant} under `plugins:` in {project.yaml.shown}, for example `{name}: {{pip: "{name}==1.0"}}`'
         f" or `{name}: {{command: [python, connectors/{name}.py]}}`",
     )
 

@@ -76,8 +76,8 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
         sources[uuid] = await _plan_source(context, model, block, spec, paths[uuid].all_sinks(), variables)
 
     async def probe_target(uuid: str) -> None:
-        _, spec = specs.destinations[uuid]
-        plugin = await _resolve(context, spec.destination, "target")
+        block, spec = specs.destinations[uuid]
+        plugin = await _resolve(context, spec.destination, "target", block)
         targets[uuid] = (plugin, await probe(plugin, store=context.store, masker=context.masker))
 
     async with task_group() as tasks:
@@ -98,7 +98,7 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
                 MapperPlan(
                     block=block,
                     spec=spec,
-                    plugin=await _resolve(context, spec.mapper, "mapper"),
+                    plugin=await _resolve(context, spec.mapper, "mapper", block),
                     config=spec.config,
                 )
                 for block, spec in (specs.mappers[name] for name in names)
@@ -146,10 +146,12 @@ def _rendered(
     }
 
 
-async def _resolve(context: RunContext, name: str, role: Any) -> Plugin:
+async def _resolve(context: RunContext, name: str, role: Any, block: Block) -> Plugin:
+    where = context.project.shown(block.file) if block.file else block.uuid
+
     def resolve_now() -> Plugin:
         notify = partial(context.note, "streamline")
-        return resolve_plugin(context.project, name, role, notify=notify).for_run(context.run_id)
+        return resolve_plugin(context.project, name, role, notify=notify, where=where).for_run(context.run_id)
 
     return await anyio.to_thread.run_sync(resolve_now)
 
