@@ -6,8 +6,8 @@ meanwhile the newest goes out, after everything that came before it. The order w
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,12 @@ from streamline.blocks.python_function import BlockFile, UserError
 from streamline.blocks.transform_call import CallRequest, CallSettings, Returned
 from streamline.blocks.transform_workers import Call, ProcessWorkers, ThreadWorker, WorkerDied, Workers, remaining
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.flow import exactjson
 from streamline.flow.items import (
     ActivateVersion,
     ArrowBatch,
     BadRecord,
+    Buffer,
     FileBatch,
     Item,
     JSONObject,
@@ -32,6 +34,7 @@ from streamline.flow.items import (
     Schema,
 )
 from streamline.flow.lanes import RowReader, arrow_to_raw, join_raw, lines_of, record_text, rows_to_raw, to_raw
+from streamline.flow.rawjson import split_object
 
 BATCH_ROWS = 10_000
 _PATIENCE = 1.0
@@ -411,28 +414,48 @@ class _Job:
         name = output.source.stream
         bad: list[Item] = [BadRecord(name, record_text(line), error, block) for line, error in returned.refused]
         raw: RawBatch | None = None
+        unfit: list[tuple[bytes, str]] = []
         if returned.rows:
             rows, misfits = output.settle_rows(returned.rows, _GivenTo(self, returned))
             raw = rows_to_raw(RowBatch(name, rows, returned.version, returned.time_extracted))
             for misfit in misfits:
                 line = rows_to_raw(RowBatch(name, [misfit.row])).slices[0]
-                bad.append(BadRecord(name, record_text(bytes(line)), misfit.error, block))
+                unfit.append((record_text(bytes(line)), misfit.error))
         elif returned.table is not None and returned.table.num_rows:
             import pyarrow as pa
 
             given = returned.given if returned.given is not None else pa.schema([])
-            table, unfit, error = output.settle_table(returned.table, given, _GivenTo(self, returned))
+            table, misfit_rows, error = output.settle_table(returned.table, given, _GivenTo(self, returned))
             raw = arrow_to_raw(ArrowBatch(name, table, returned.version, returned.time_extracted), given)
-            if unfit is not None:
-                lines = arrow_to_raw(ArrowBatch(name, unfit), given)
-                bad += [
-                    BadRecord(name, record_text(line), error, block)
-                    for piece in lines.slices
-                    for line in lines_of(piece)
-                ]
+            if misfit_rows is not None:
+                unfit = [(text, error) for text in _texts(arrow_to_raw(ArrowBatch(name, misfit_rows), given).slices)]
+        if unfit:
+            bad += self._unfit(unfit, raw, block)
         if raw is None or not raw.count:
             return bad
         return [*self.stream.schema_if_due(), raw, *bad]
+
+    def _unfit(self, unfit: Sequence[tuple[bytes, str]], raw: RawBatch | None, block: str) -> list[Item]:
+        """Bad records for output that fits no SCHEMA: as they were given to the block, where their key says which.
+
+        So one that is sent again passes the block once, corrected meanwhile. Where that is not known, the output.
+        """
+        request = self.call.request
+        assert request is not None
+        name, keys = self.stream.output.source.stream, list(self.stream.output.source.key_properties or ())
+        inputs: dict[str | None, list[bytes]] = {}
+        for text in _texts(request.slices):
+            inputs.setdefault(_key_of(text, keys), []).append(text)
+        outputs = Counter(_key_of(text, keys) for text in [*dict(unfit), *_texts(raw.slices if raw else [])])
+        bad: list[Item] = []
+        for text, error in unfit:
+            key = _key_of(text, keys)
+            given = inputs.get(key, [])
+            if key is not None and len(given) == 1 and outputs[key] == 1:
+                bad.append(BadRecord(name, given[0], error, block))
+            else:
+                bad.append(BadRecord(name, text, error, block, output=True))
+        return bad
 
     def rows(self) -> list[JSONObject]:
         """The records of the call's request, read again, because the function may have changed its own."""
@@ -453,6 +476,20 @@ class _Job:
                     found.setdefault(field, set()).add(kind_of(type(value)))
             self._kinds = {field: frozenset(kinds) for field, kinds in found.items()}
         return self._kinds
+
+
+def _texts(slices: Iterable[Buffer]) -> list[bytes]:
+    """The JSON texts of the records in slices of RECORD lines."""
+    return [record_text(line) for piece in slices for line in lines_of(piece)]
+
+
+def _key_of(text: bytes, keys: Sequence[str]) -> str | None:
+    """Something that is equal for records of equal keys; None where the key is not there."""
+    try:
+        members = split_object(text)
+        return repr([exactjson.loads(bytes(members[key])) for key in keys]) if keys else None
+    except (KeyError, ValueError, RecursionError):
+        return None
 
 
 class _GivenTo:

@@ -46,8 +46,11 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, limit:
         print_json([_as_json(letter, record=False) for letter in letters])
         return
     print_table(
-        ["ID", "BLOCK", "STREAM", "STAGE", "ERROR", "TIMES", "LAST"],
-        [[one.id, one.block, one.stream, one.stage, one.error, one.times, moment(one.time)] for one in letters],
+        ["ID", "BLOCK", "STREAM", "STAGE", "DESTINATION", "ERROR", "TIMES", "LAST"],
+        [
+            [one.id, one.block, one.stream, one.stage, one.destination or "", one.error, one.times, moment(one.time)]
+            for one in letters
+        ],
         empty=f"{pipeline} has no dead letters.",
     )
 
@@ -68,7 +71,7 @@ def show(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, bloc
         print_json([_as_json(letter, record=True) for letter in letters])
         return
     for letter in letters:
-        click.echo(f"{letter.id}  {letter.block}  {letter.stream}  {letter.stage}  run {letter.run_id}")
+        click.echo(f"{letter.id}  {letter.block}  {letter.stream}  {_stage(letter)}  run {letter.run_id}")
         click.echo(f"  error:  {letter.error}")
         click.echo(f"  record: {letter.record}")
     if not letters:
@@ -162,12 +165,20 @@ def _chosen(
     return letters
 
 
+def _stage(letter: DeadLetter) -> str:
+    """Where a letter was refused, in words."""
+    if letter.destination is not None:
+        return f"{letter.stage} for {letter.destination}"
+    return f"{letter.stage} (its output)" if letter.output else letter.stage
+
+
 def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": letter.id,
         "block": letter.block,
         "stream": letter.stream,
         "stage": letter.stage,
+        "destination": letter.destination,
         "error": letter.error,
         "time": letter.time,
         "run_id": letter.run_id,

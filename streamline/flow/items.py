@@ -130,12 +130,16 @@ class BadRecord(msgspec.Struct, frozen=True):
         record: the JSON text of the record (not of the message).
         error: why, in words for an operator.
         stage: where it was refused: `validate`, `schema_change`, or the uuid of a transformer block.
+        sink: uuid of the destination block for which it was refused, where it was for one only.
+        output: the record is what the transformer block returned; else it is what the block was to be given.
     """
 
     stream: str
     record: bytes
     error: str
     stage: str
+    sink: str | None = None
+    output: bool = False
 
 
 Batch: TypeAlias = RawBatch | RowBatch | ArrowBatch

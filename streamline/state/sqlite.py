@@ -15,7 +15,7 @@ import msgspec
 from streamline.errors import LeaseHeld, StreamlineError
 from streamline.state.connection import Connection
 from streamline.state.lease import FileLease, lock_path, try_lock, unlock
-from streamline.state.sqlite_positions import PositionTables, matching, now, storable
+from streamline.state.sqlite_positions import PositionTables, matching, now, read_stage, storable
 from streamline.state.store import BlockRun, DeadLetter, LeaseInfo, PluginSecret, RunInfo
 
 _RUN_COLUMNS = "run_id, pipeline, status, started, finished, seconds, pid, host, summary, error"
@@ -273,8 +273,10 @@ class SQLiteStore(PositionTables):
                 f" WHERE {where} ORDER BY id DESC LIMIT ?",
                 (*parameters, -1 if limit is None else limit),
             ).fetchall()
-        return [
-            DeadLetter(
+        letters = []
+        for row in reversed(rows):
+            stage, destination, output = read_stage(row[7])
+            letter = DeadLetter(
                 id=row[0],
                 pipeline=row[1],
                 block=row[2],
@@ -282,12 +284,14 @@ class SQLiteStore(PositionTables):
                 run_id=row[4],
                 record=row[5],
                 error=row[6],
-                stage=row[7],
+                stage=stage,
+                destination=destination,
+                output=output,
                 time=row[8],
                 times=row[9],
             )
-            for row in reversed(rows)
-        ]
+            letters.append(letter)
+        return letters
 
     def dead_letter_counts(self, pipeline: str) -> dict[tuple[str, str], int]:
         with self._connection.read() as db:

@@ -334,6 +334,25 @@ def _rollback_point(
     return int(first) - 1
 
 
+_OUTPUT = ">"
+_FOR = "@"
+
+
+def stored_stage(letter: DeadLetter) -> str:
+    """The column `stage`, which tells apart all places at which one record can be refused."""
+    if letter.output:
+        return letter.stage + _OUTPUT
+    return f"{letter.stage}{_FOR}{letter.destination}" if letter.destination is not None else letter.stage
+
+
+def read_stage(text: str) -> tuple[str, str | None, bool]:
+    """Stage, destination and whether it is a block's output, of `stored_stage`'s text."""
+    if text.endswith(_OUTPUT):
+        return text[: -len(_OUTPUT)], None, True
+    stage, mark, destination = text.partition(_FOR)
+    return stage, destination if mark else None, False
+
+
 def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], time: str) -> None:
     if not letters:
         return
@@ -347,7 +366,7 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
                 letter.pipeline,
                 letter.block,
                 letter.stream,
-                letter.stage,
+                stored_stage(letter),
                 hashlib.sha256(record.encode()).digest(),
                 record,
                 storable(letter.error),

@@ -99,6 +99,8 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     Args:
         record: the JSON text of the record.
         stage: `validate`, `schema_change`, or the uuid of the block that refused it.
+        destination: uuid of the destination block for which it was refused, where it was for one only.
+        output: it is what the block `stage` returned; else it is what was refused as it came to `stage`.
         time, run_id, error: of the last time it was refused.
         times: how often it was refused.
         id: given by the store.
@@ -111,6 +113,8 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     record: str
     error: str
     stage: str
+    destination: str | None = None
+    output: bool = False
     time: str = ""
     times: int = 1
     id: int = 0

@@ -276,3 +276,67 @@ def test_a_pipeline_that_runs_is_left_alone(make_project: MakeProject) -> None:
     finally:
         running.kill()
     assert len(project.dead_letters()) == 1
+
+
+def test_one_that_was_refused_for_one_destination_goes_to_that_one_alone(make_project: MakeProject) -> None:
+    def sinks() -> tuple[Block, Block]:
+        careful = {"on_bad_record": "quarantine"}
+        return (
+            target("keyed", {"path": "a.db", "log": "a.jsonl"}, uuid="export_a"),
+            target("keyed", {"path": "b.db", "log": "b.jsonl"}, uuid="export_b", **careful),
+        )
+
+    project = make_project(rows(BAD), *sinks())
+    project.run().expect(0)
+    assert [letter["destination"] for letter in project.dead_letters()] == ["export_b"] * 3
+    assert project.ids(path="a.db") == list(range(1, 31))
+    project.pipeline("p", retyped(), *sinks())
+    project.run().expect(0)
+    (project.root / "a.jsonl").unlink()
+
+    retry(project)
+
+    assert project.ids(path="b.db") == list(range(1, 31))
+    assert project.messages("a.jsonl") == [], "it had them from the beginning"
+
+
+MISFITS = """from streamline.decorators import transformer
+
+
+@transformer
+def change(messages: list[dict], *args, **kwargs):
+    return [{**m, "text": m["text"] + "!", "new": NEW} for m in messages]
+"""
+
+
+def test_a_row_that_a_block_could_not_send_on_passes_the_corrected_block_once(make_project: MakeProject) -> None:
+    def block(new: str) -> Block:
+        return transformer(MISFITS.replace("NEW", new), entry={"configuration": {"batch_rows": 10}})
+
+    content = [{"id": n, "text": f"text {n}"} for n in range(1, 31)]
+    project = make_project(rows(content), block("[1] if m['id'] == 20 else 1"), target())
+    project.run().expect(0)
+    (letter,) = project.dead_letters()
+    assert letter["stage"] == "change"
+    shown = json.loads(project.command("dead-letters", "show", "p", "--json").expect(0).out)
+    assert shown[0]["record"] == {"id": 20, "text": "text 20"}, "as it was given to the block"
+    project.pipeline("p", rows(content), block("1"), target())
+
+    retry(project)
+
+    assert project.rows()[19] == {"id": 20, "text": "text 20!", "new": 1}
+
+
+def test_a_row_that_a_block_made_up_does_not_pass_the_block_again(make_project: MakeProject) -> None:
+    made_up = "{'id': 100 + len(messages), 'text': 'sum', 'new': [1]}"
+    code = MISFITS.replace(" for m in messages]", f" for m in messages] + [{made_up}]").replace("NEW", "1")
+    content = [{"id": n, "text": f"text {n}"} for n in range(1, 31)]
+    project = make_project(rows(content), transformer(code), target())
+    project.run().expect(0)
+    (letter,) = json.loads(project.command("dead-letters", "show", "p", "--json").expect(0).out)
+    assert letter["record"]["text"] == "sum"
+
+    text = retry(project, code=1)
+
+    assert "refused again: 1" in text, "what fits no schema behind the block still does not"
+    assert len(project.rows()) == 30

@@ -309,7 +309,8 @@ class Attempt:
     def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
         for record in bad:
             self._context.progress.refused(group.source, record.stream, 1)
-            for place in (record.stage, *self._plan.paths[group.source].all_sinks()):
+            path = self._plan.paths[group.source]
+            for place in (*(each.block.uuid for each in path.all_transforms()), *path.all_sinks()):
                 self._book.need(group.source, place, record.stream)
         self._saver.refuse(group.id, group.source, bad)
         # What is refused before a destination's validation counts as well; that one counts for itself.

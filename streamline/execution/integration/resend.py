@@ -112,9 +112,9 @@ async def _resend(context: RunContext, model: PipelineModel, letters: Sequence[D
 
 def entries_of(store: Store, plan: Plan, letters: Sequence[DeadLetter], errors: dict[int, str]) -> list[Entry]:
     """Sort letters by where they enter; those that can enter nowhere get an entry in `errors`."""
-    entries: dict[tuple[str, str, str], Entry | _UnsendableError] = {}
+    entries: dict[tuple[str, str, str | None, bool, str], Entry | _UnsendableError] = {}
     for letter in letters:
-        key = (letter.block, letter.stage, letter.stream)
+        key = (letter.block, letter.stage, letter.destination, letter.output, letter.stream)
         if key not in entries:
             try:
                 entries[key] = _entry(store, plan, letter)
@@ -137,8 +137,14 @@ def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
     if all(plan.sinks[sink].plan_of(source.id, stream) is None for sink in whole.all_sinks()):
         raise _UnsendableError(f"no destination takes stream '{stream}' any more")
     if letter.stage in AT_DESTINATION:
-        # A letter does not say before which of several it was refused: all get it, as after any failure.
-        sinks = [sink for sink in whole.all_sinks() if plan.sinks[sink].plan_of(source.id, stream) is not None]
+        # A letter that does not say for which of several it was refused goes to all, as after any failure.
+        sinks = [
+            sink
+            for sink in whole.all_sinks()
+            if plan.sinks[sink].plan_of(source.id, stream) is not None and letter.destination in (None, sink)
+        ]
+        if not sinks:
+            raise _UnsendableError(f"destination '{letter.destination}' does not take stream '{stream}' any more")
         ways = {tuple(_transforms_before(whole, sink)) for sink in sinks}
         if len(ways) > 1:
             raise _UnsendableError(
@@ -152,6 +158,11 @@ def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
             raise _UnsendableError(f"block '{letter.stage}', which refused it, is not behind '{source.id}' any more")
         path, before = found
         place = letter.stage
+        if letter.output:
+            # The block has made it; it must not do so twice.
+            path = msgspec.structs.replace(path, transforms=path.transforms[1:])
+            before = [*before, letter.stage]
+            place = _front(path)
     emptied = [sink for sink in path.all_sinks() if plan.sinks[sink].overwrites]
     if emptied:
         raise _UnsendableError(
@@ -160,6 +171,13 @@ def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
         )
     schema = _schema(store, plan, source, place, stream, fresh=not before)
     return Entry(source=source.id, stream=stream, path=path, schema=schema, fresh=not before, letters=[])
+
+
+def _front(path: PathPlan) -> str:
+    """The place at which a path begins."""
+    if path.transforms:
+        return path.transforms[0].block.uuid
+    return path.sinks[0] if path.sinks else _front(path.branches[0])
 
 
 def _transforms_before(path: PathPlan, sink: str) -> list[str]:

@@ -102,6 +102,8 @@ class PositionSaver:
                 record=bad.record.decode("utf-8", "replace"),
                 error=bad.error,
                 stage=bad.stage,
+                destination=bad.sink,
+                output=bad.output,
             )
             for bad in records
         ]

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from streamline.blocks.written_back import keep_written_back
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
-from streamline.flow.items import Item, Position
+from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 from streamline.pipeline.model import Block
@@ -142,6 +144,7 @@ class RouteBuilder:
         return ByPolicy(
             lambda stream: self._policy(source, sink, stream),
             {"quarantine": ValidateStage(limit=limit, unicode=self._validate), "fail": ValidateStage(fail=True)},
+            sink=sink.id,
         )
 
     def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:
@@ -187,6 +190,7 @@ class RouteBuilder:
             pipeline=self._context.pipeline,
             bookmark_name=source.key_of,
             on_pause=self._on_pause(group),
+            sink=sink.id,
         )
         self._schemas.append((sink.id, last, stage))
         return stage
@@ -213,18 +217,25 @@ class RouteBuilder:
 
 
 class ByPolicy:
-    """Sends each stream's items through the stage of its policy; streams of other policies pass."""
+    """Sends each stream's items through the stage of its policy; streams of other policies pass.
 
-    def __init__(self, policy_of: Callable[[str], str], stages: Mapping[str, Stage]) -> None:
+    What a stage refuses was refused for the destination `sink`.
+    """
+
+    def __init__(self, policy_of: Callable[[str], str], stages: Mapping[str, Stage], *, sink: str) -> None:
         self._policy_of = policy_of
         self._stages = stages
+        self._sink = sink
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
         if isinstance(item, Position):
             return [item]
         stage = self._stages.get(self._policy_of(item.stream))
-        return [item] if stage is None else await stage.process(item)
+        if stage is None:
+            return [item]
+        items = await stage.process(item)
+        return [msgspec.structs.replace(one, sink=self._sink) if isinstance(one, BadRecord) else one for one in items]
 
     async def finish(self) -> Sequence[Item]:
         """See `Stage.finish`."""

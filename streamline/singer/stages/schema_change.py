@@ -89,6 +89,7 @@ class SchemaChangeStage:
         last: the schemas of the last run, by stream; a stream that is not in it takes its first SCHEMA as known.
         pipeline: its name, for messages.
         bookmark_name: a stream's name in the tap's bookmarks for its name in the messages.
+        sink: uuid of the destination block that it stands before.
         on_pause: is told of each stream that is paused, once; what the run then does is its matter. Without it, or
             where the tap's positions are not kept apart by stream, `SchemaPaused` is raised instead.
     """
@@ -101,10 +102,12 @@ class SchemaChangeStage:
         pipeline: str = "PIPELINE",
         bookmark_name: Callable[[str], str] = str,
         on_pause: Callable[[SchemaPaused], None] | None = None,
+        sink: str | None = None,
     ) -> None:
         self._policy_of = policy_of
         self._bookmark_name = bookmark_name
         self._on_pause = on_pause
+        self._sink = sink
         self._paused: dict[str, SchemaPaused] = {}
         self._left_at: dict[str, bytes] = {}
         self._newest: Position | None = None
@@ -130,7 +133,7 @@ class SchemaChangeStage:
             return [] if schema is None else [schema]
         if isinstance(item, RawBatch | RowBatch | ArrowBatch):
             frozen = self._frozen.get(item.stream)
-            return [item] if frozen is None else frozen.apply(item)
+            return [item] if frozen is None else self._for_sink(frozen.apply(item))
         if isinstance(item, FileBatch) and item.stream in self._frozen:
             raise StreamlineError(
                 "its records come in files, and schema_change: freeze would have to change them",
@@ -145,6 +148,9 @@ class SchemaChangeStage:
 
     async def close(self) -> None:
         """Nothing to free."""
+
+    def _for_sink(self, items: Sequence[Item]) -> Sequence[Item]:
+        return [msgspec.structs.replace(one, sink=self._sink) if isinstance(one, BadRecord) else one for one in items]
 
     def paused(self, stream: str) -> bool:
         """Whether nothing of a stream passes any more."""
