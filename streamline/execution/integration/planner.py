@@ -85,9 +85,9 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
             tasks.start_soon(plan_source, uuid)
         for uuid in specs.destinations:
             tasks.start_soon(probe_target, uuid)
+    _check_stream_options(context, sources)
     if not any(source.groups for source in sources.values()):
         raise ConfigError("there is nothing to read", where=model.yaml.shown)
-    _check_stream_options(context, sources)
     _check_bookmark_options(context, model, sources, variables)
     ordered = {uuid: sources[uuid] for uuid in specs.sources}
     return Plan(
@@ -369,10 +369,10 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
     }
-    from streamline.singer.catalog import is_glob
+    from streamline.singer.catalog import is_glob, matches
 
     for name in context.options.streams:
-        if name not in names and not is_glob(name) and all(source.catalog is not None for source in sources.values()):
+        if name not in names and not (is_glob(name) and matches(name, names)):
             raise ConfigError(
                 f"--stream {name}: no source has that stream", hint=suggestion(name, names, what="streams")
             )

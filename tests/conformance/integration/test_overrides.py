@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.conformance.integration.common import rows_tap
@@ -19,6 +21,16 @@ def test_a_bookmark_of_a_stream_that_is_not_read_is_refused(
     project = make_project(rows_tap({"numbers": 30, "other": 5}), target())
 
     project.run("--stream", "numbers", "--bookmark", given).expect(2, message)
+
+    assert project.rows() == []
+
+
+@pytest.mark.parametrize("name", ["nubmers", "nubm*"])
+@pytest.mark.parametrize("more", [(), ("--full-refresh",), ("--stream", "numbers")])
+def test_a_stream_that_no_source_has_is_refused(make_project: MakeProject, name: str, more: tuple[str, ...]) -> None:
+    project = make_project(rows_tap({"numbers": 30}), target())
+
+    project.run("--stream", name, *more).expect(2, f"--stream {re.escape(name)}: no source has that stream")
 
     assert project.rows() == []
 
