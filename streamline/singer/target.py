@@ -8,6 +8,7 @@ with the SCHEMAs sent again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -73,6 +74,7 @@ class TargetCommand(msgspec.Struct, kw_only=True):
             session.
         drain_seconds: how long it may take to end once its input has ended.
         timeout: seconds that a process may take from its start to its end.
+        prestart: the process of the next session is started while the one before still ends.
     """
 
     id: str
@@ -85,6 +87,7 @@ class TargetCommand(msgspec.Struct, kw_only=True):
     session_interval: float | None = None
     drain_seconds: float = DRAIN_SECONDS
     timeout: float | None = None
+    prestart: bool = False
 
 
 class Feed(msgspec.Struct, kw_only=True):
@@ -154,6 +157,7 @@ class TargetProcess:
         self._ready = anyio.Event()
         self._limit: float | None = None
         self._too_long = False
+        self._next: Child | None = None
 
     # -- its life
 
@@ -170,6 +174,9 @@ class TargetProcess:
                 self.failure = TargetFailed("it was ended with the run", where=self._command.name)
             raise
         finally:
+            if self._next is not None:
+                self._next.dispose()
+                self._next = None
             config.unlink(missing_ok=True)
             self._exited.set()
             self._ready.set()
@@ -194,9 +201,7 @@ class TargetProcess:
     async def _session(self, config: Path) -> None:
         command = self._command
         try:
-            child = Child.start(
-                command.name, [*command.argv, "--config", str(config)], env=command.env, cwd=command.cwd, stdin=True
-            )
+            child = self._take_next() or self._start(config)
         except OSError as error:
             self._fail(
                 f"it can't be started: {error.strerror or error} ({command.argv[0]})",
@@ -211,7 +216,7 @@ class TargetProcess:
             async with task_group() as tasks:
                 tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
                 if command.session_interval is not None:
-                    tasks.start_soon(self._close_sessions, command.session_interval)
+                    tasks.start_soon(self._close_sessions, command.session_interval, config)
                 tasks.start_soon(self._open)
                 tasks.start_soon(self._read_echoes, child)
                 code = await self._await_exit(child)
@@ -227,6 +232,21 @@ class TargetProcess:
         finally:
             child.dispose()
             self._child = None
+
+    def _start(self, config: Path) -> Child:
+        command = self._command
+        return Child.start(
+            command.name, [*command.argv, "--config", str(config)], env=command.env, cwd=command.cwd, stdin=True
+        )
+
+    def _take_next(self) -> Child | None:
+        """The process that was started ahead, if there is one and it still lives."""
+        child, self._next = self._next, None
+        if child is not None and child.returncode is not None:
+            self._log("the process that was started ahead has ended by itself; it is started again")
+            child.dispose()
+            return None
+        return child
 
     async def _open(self) -> None:
         """The first message: the state that it starts from; then, in later sessions, the schemas."""
@@ -283,13 +303,17 @@ class TargetProcess:
         else:
             self._proof(self._ledger.ended())
 
-    async def _close_sessions(self, interval: float) -> None:
+    async def _close_sessions(self, interval: float, config: Path) -> None:
         while True:
             await anyio.sleep(min(1.0, interval / 4))
             # One that proves as it goes is left alone.
             if anyio.current_time() - self._proof_time >= interval and self._ledger.unproven:
                 async with self._lock:
                     self._ready = anyio.Event()
+                    if self._command.prestart:
+                        # It gets its first byte in the next session, which begins once this one has ended well.
+                        with contextlib.suppress(OSError):
+                            self._next = self._start(config)
                     self._end_input()
                 return
 

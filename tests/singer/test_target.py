@@ -618,3 +618,45 @@ async def test_its_config_is_private_and_gone_when_it_has_ended(tmp_path: Path) 
 def test_signals_are_what_they_are_called() -> None:
     assert signal.SIGTERM == 15  # HANG and others above say so
     assert compact(b'{"a": 1}') == b'{"a":1}'
+
+
+@pytest.mark.parametrize("prestart", [False, True])
+async def test_the_next_sessions_process_may_be_started_ahead_but_is_told_nothing_before_the_end_of_the_one_before(
+    tmp_path: Path, prestart: bool
+) -> None:
+    account = Account()
+    code = """
+import json, os, sys, time
+def note(word):
+    with open("events", "a") as file: file.write(f"{word} {os.getpid()}\\n")
+note("start")
+first = True
+for line in sys.stdin:
+    if first: note("first")
+    first = False
+    open("got.jsonl", "a").write(line)
+words = lambda: [line.split()[0] for line in open("events")]
+until = time.monotonic() + WAIT
+while time.monotonic() < until and words().count("start") < words().count("end") + 2: time.sleep(0.01)
+note("end")
+""".replace("WAIT", "2" if prestart else "0.2")
+    process = target(tmp_path, account, code, session_interval=0.05, prestart=prestart)
+
+    def events() -> list[str]:
+        return (tmp_path / "events").read_text().split("\n")[:-1] if (tmp_path / "events").exists() else []
+
+    async with running(process.run):
+        for number in range(1, 4):
+            await process.send("load", rows(number, number))
+            await until(lambda number=number: account.newest() == number)
+        await send_all(process)
+    assert account.failures == []
+    assert got_ids(tmp_path) == [1, 2, 3]
+    words = [event.split()[0] for event in events()]
+    ends = [at for at, word in enumerate(words) if word == "end"]
+    for before, end in enumerate(ends):
+        # As many sessions have got a byte as have ended before, and this one.
+        assert words[:end].count("first") == before + 1
+        if end != ends[-1]:
+            assert words[:end].count("start") == before + (2 if prestart else 1)
+    assert not [event for event in events() if event.startswith("start") and not gone(int(event.split()[1]))]

@@ -375,6 +375,7 @@ class Attempt:
                     echoes=sink.plugin.proof != "exit",
                     session_interval=interval,
                     timeout=sink.block.timeout,
+                    prestart=sink.plugin.prestart,
                 ),
                 feeds=feeds,
                 known=known,
