@@ -97,10 +97,18 @@ def set_(app: App, pipeline: str, stream: str, value: str, block: str | None) ->
         value = sys.stdin.read()
     with change(app, pipeline, "set") as (store, lease):
         block = choose_block(app, store, pipeline, stream, block)
-        old = store.bookmarks(pipeline, block).get(stream)
+        saved = store.bookmarks(pipeline, block)
+        old = saved.get(stream)
         value = _check_value(value, stream, old)
         store.set_bookmark(pipeline, block, stream, value, run_id=lease.run_id)
     click.echo(f"{stream}: {value} (was: {old.value if old else 'no bookmark'})")
+    if old is None:
+        from streamline.project.nearest import nearest
+
+        # A stream without a bookmark may be one that was never read: only the tap knows.
+        for near in nearest(stream, saved, limit=1):
+            undo = f"`streamline state reset {pipeline} {stream}`"
+            click.echo(f"Note: did you mean '{near}', which has a bookmark? {undo} takes this one back", err=True)
 
 
 @command.command("edit")

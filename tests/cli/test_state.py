@@ -75,6 +75,13 @@ def test_set_replaces_or_makes_a_bookmark(shop: Shop) -> None:
     assert rows["orders"]["epoch"] == 1
 
 
+def test_set_wonders_about_a_name_that_is_almost_another(shop: Shop) -> None:
+    shop.save("r1", orders='{"id": 7}')
+    assert shop("state", "set", "shop", "users", '{"id": 1}').stderr == ""
+    assert "did you mean 'orders'" in shop("state", "set", "shop", "ordres", '{"id": 1}').stderr
+    assert shop("state", "set", "shop", "ordres", '{"id": 2}').stderr == ""
+
+
 @pytest.mark.parametrize(
     ("value", "words"), [("2026-01-01", "not JSON"), ("5", "is an object, 5 is not"), ('{"id": ', "not JSON")]
 )
