@@ -64,6 +64,7 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
             f"pipeline '{model.uuid}' is of type {model.type}; this version runs integration pipelines",
             where=model.yaml.shown,
         )
+    _refuse_conditionals(model)
     renderer, variables = _renderer(context, model)
     specs = _read_blocks(model, renderer)
     variables = _rendered(context, renderer, variables, all_of_them=bool(specs.transforms))
@@ -184,6 +185,21 @@ def _read_blocks(model: PipelineModel, renderer: Renderer) -> _Specs:
                 "Python, and mappers (transformers in YAML).",
             )
     return specs
+
+
+def _refuse_conditionals(model: PipelineModel) -> None:
+    """Refuse what would be ignored and must not be.
+
+    Raises:
+        ConfigError: blocks are gated, or watched.
+    """
+    for what, blocks in (("conditional", model.conditionals), ("callback", model.callbacks)):
+        for uuid in blocks:
+            raise ConfigError(
+                f"the {what} '{uuid}' can't be kept: this version runs the live pipe of an integration pipeline only",
+                where=model.where(uuid),
+                hint=f"Take it out of `{what}s:`.",
+            )
 
 
 def _paths(model: PipelineModel, specs: _Specs) -> tuple[dict[str, PathPlan], dict[str, list[str]]]:

@@ -134,17 +134,21 @@ async def _leased(context: RunContext, model: PipelineModel, listener: Listener)
             error = context.masker.mask("; ".join(f"{name}: {failure}" for name, failure in result.errors.items()))
         return result
     except BaseException as failure:
-        if isinstance(failure, Interrupted):
-            status = "cancelled"
         error = context.masker.mask(str(failure) or type(failure).__name__)
         context.note("streamline", error, "ERROR")
+        if isinstance(failure, Interrupted):
+            status = "cancelled"
+        elif isinstance(failure, StreamlineError) and context.interrupted is not None:
+            # What the signal ended, such as the installation of a plugin, looks like an error of its own.
+            status = "cancelled"
+            raise Interrupted(context.interrupted) from failure
         raise
     finally:
         context.store.finish_run(context.run_id, status, context.progress.summary(), error)
 
 
 async def _planned(context: RunContext, model: PipelineModel, listener: Listener) -> Result:
-    plan = await make_plan(context, model)
+    plan = await _plan(context, model)
     listener.planned(plan, context)
     for source in plan.sources.values():
         for note in source.notes:
@@ -169,6 +173,28 @@ async def _planned(context: RunContext, model: PipelineModel, listener: Listener
         notes=[f"{source.id}: {note}" for source in plan.sources.values() for note in source.notes],
         warnings=list(context.warnings),
     )
+
+
+async def _plan(context: RunContext, model: PipelineModel) -> Plan:
+    """The plan; a signal ends what is asked for it, for a tap's discovery may take its time.
+
+    Raises:
+        Interrupted: by a signal.
+    """
+    plan: Plan | None = None
+
+    async def give_up() -> None:
+        while context.interrupted is None:
+            await anyio.sleep(0.1)
+        tasks.cancel_scope.cancel()
+
+    async with task_group() as tasks:
+        tasks.start_soon(give_up)
+        plan = await make_plan(context, model)
+        tasks.cancel_scope.cancel()
+    if plan is None:
+        raise Interrupted(context.interrupted or signal.SIGINT)
+    return plan
 
 
 def _name(outcome: Outcome) -> str:
@@ -248,7 +274,11 @@ def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
 
 async def _catch_signals(context: RunContext) -> None:
     """The first signal asks everything to end in order; the second ends it at once."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    # A terminal that is closed must leave no tap behind; under nohup it means nothing.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
+    with anyio.open_signal_receiver(*wanted) as signals:
         async for number in signals:
             if context.interrupted is not None:
                 end_processes([context.run_id], seconds=1.0)
