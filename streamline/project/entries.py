@@ -84,6 +84,7 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
             values[key] = _READERS[key](value)
         except _WrongValueError as error:
             yaml.fail(f"plugins.{name}.{key} {error}", (*path, key))
+    _refuse_idle(yaml, name, entry)
     result = PluginEntry(name=name, **values)
     runs = result.pip or result.command or result.executable or name in CONNECTORS
     if not runs and (rendered or not _PENDING & entry.keys()):
@@ -93,6 +94,39 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
             hint=f"add `pip: {name}` (a package), or `command: [python, connectors/{name}.py]` (a program)",
         )
     return result
+
+
+def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
+    """Refuse keys that nothing would read beside the entry's other keys.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    path = ("plugins", name)
+    said = {key for key, value in entry.items() if value is not None and value != []}
+    if {"command", "executable"} <= said:
+        yaml.fail(
+            f"the plugin '{name}' says both `command:` and `executable:`",
+            (*path, "executable"),
+            hint="keep one of them; `command:` may begin with a program of the environment",
+        )
+    if "pip" in said:
+        return
+    if "overrides" in said:
+        yaml.fail(
+            f"the plugin '{name}' has `overrides:`, but no `pip:` that they could beat",
+            (*path, "overrides"),
+            hint="add `pip:`, or take them out",
+        )
+    command = entry.get("command")
+    words = command.split() if isinstance(command, str) else command
+    first = words[0] if isinstance(words, list) and words else None
+    if "python" in said and first not in ("python", "python3") and not (isinstance(first, str) and "{{" in first):
+        yaml.fail(
+            f"the plugin '{name}' has `python:`, but nothing that it would run",
+            (*path, "python"),
+            hint="it is the interpreter of a `pip:` environment, or of a command that begins with `python`",
+        )
 
 
 def _text(value: object) -> str:
