@@ -127,6 +127,16 @@ def test_a_last_line_without_its_newline_is_data_when_it_is_whole(make_project: 
     assert project.ids() == upto(26)
 
 
+def test_a_tap_that_is_killed_after_its_last_whole_row_has_failed_all_the_same(make_project: MakeProject) -> None:
+    # Nothing in its output shows that it did not end by itself; its exit does.
+    project = piped(make_project, "dies_mid_line", {"code": -9, "whole": True})
+
+    project.run().expect(1, "tap-dies-mid-line", "SIGKILL")
+
+    assert project.ids() == upto(26)
+    assert project.position() == 20
+
+
 def test_a_record_before_its_schema_fails_the_tap_and_never_reaches_the_target(make_project: MakeProject) -> None:
     project = piped(make_project, "record_before_schema", streams=None)
 

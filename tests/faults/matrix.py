@@ -153,12 +153,20 @@ def suffer(root: Path, fault: Fault, life: float, rows: int, shape: str = "plain
             late = True  # the signal met a process that had said all it had to say and was exiting with 0
         if fault.victim != "streamline":
             project.assert_nothing_left(completed)
-            if completed.code not in ((0, 1) if late or (fault.victim == "target" and retried) else (1,)):
-                raise FaultError(f"exit code {completed.code} after a killed {fault.victim}\n{completed}")
         saved, written = _check_saved(project, shape)
+        every = rows // len(SHAPES[shape]) * len(SHAPES[shape])
+        if fault.victim == "tap" and not late and completed.code == 0 and saved == written == every:
+            # A signal to a process that is in its last exit(), or a zombie, is sent without an error and changes
+            # nothing: the tap ended by itself. Only where all is there and saved; test_hostile_taps.py has a tap that
+            # was certainly killed after its last row.
+            late = True
+        if fault.victim != "streamline":
+            allowed = (0, 1) if late or (fault.victim == "target" and retried) else (1,)
+            if completed.code not in allowed:
+                raise FaultError(f"exit code {completed.code} after a killed {fault.victim}\n{completed}")
         project.run().expect(0)
         check_rows(project, rows, shape)
-        if sum(_positions(project, shape).values()) != rows // len(SHAPES[shape]) * len(SHAPES[shape]):
+        if sum(_positions(project, shape).values()) != every:
             raise FaultError(f"at the end {project.state()} is saved")
         return Outcome(fault, moment, late, completed.code, saved, written)
     except AssertionError as error:
