@@ -34,6 +34,7 @@ COMMANDS = {
     "explain": Lazy(
         "streamline.cli.explain:command", "Show the plan: processes, parallelism, delivery grades, and why."
     ),
+    "graph": Lazy("streamline.cli.graph:command", "Draw the blocks of a pipeline."),
     "run": Lazy("streamline.cli.run:command", "Run a pipeline."),
     "discover": Lazy("streamline.cli.discover:command", "Show the streams that a source has."),
     "sample": Lazy("streamline.cli.sample:command", "Show some records of a stream."),
@@ -41,6 +42,7 @@ COMMANDS = {
     "state": Lazy("streamline.cli.state:command", "Show and change the positions that a pipeline continues from."),
     "dead-letters": Lazy("streamline.cli.dead_letters:command", "Look after records that were refused on the way."),
     "runs": Lazy("streamline.cli.runs:command", "Show what ran, how it went, and its logs."),
+    "clean": Lazy("streamline.cli.clean:command", "Delete the logs and files of old runs."),
     "plugin": Lazy("streamline.cli.plugin:command", "Look after the taps and targets of a project."),
 }
 

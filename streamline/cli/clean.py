@@ -1,0 +1,51 @@
+"""`streamline clean`: deletes what old runs left in the work folder."""
+
+from __future__ import annotations
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.cli.output import count
+from streamline.errors import ConfigError
+
+DEFAULT_AGE = "30d"
+
+
+@click.command("clean")
+@click.option(
+    "--older-than",
+    metavar="D",
+    default=DEFAULT_AGE,
+    show_default=True,
+    help="How long ago a run must have ended: seconds, or 90s, 12h, 7d.",
+)
+@pass_app
+def command(app: App, older_than: str) -> None:
+    """Delete the logs and files of old runs.
+
+    What runs is left alone, and so are positions, dead letters and the record of which runs there were.
+    """
+    import shutil
+    import time
+
+    from streamline.blocks.integration import duration
+
+    try:
+        newest = time.time() - (0.0 if older_than.strip() in ("0", "0s", "0d") else duration(older_than))
+    except ValueError as error:
+        raise ConfigError(f"--older-than: {error}") from None
+    runs = app.project.work_dir / "runs"
+    with app.store() as store:
+        running = {
+            holder.run_id for name in app.project.pipelines() if (holder := store.lease_holder(name)) is not None
+        }
+    deleted = 0
+    for folder in sorted(runs.iterdir()) if runs.is_dir() else []:
+        if folder.name in running or not folder.is_dir() or folder.is_symlink():
+            continue
+        # A run writes its log to its end; the folder itself is changed when private files come and go.
+        files = [*folder.iterdir()]
+        if max(one.lstat().st_mtime for one in (folder, *files)) <= newest:
+            shutil.rmtree(folder, ignore_errors=True)
+            deleted += 1
+    click.echo(f"Deleted what {count(deleted, 'run')} had left.")

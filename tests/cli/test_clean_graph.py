@@ -1,0 +1,63 @@
+"""`streamline clean` and `streamline graph`."""
+
+from __future__ import annotations
+
+import os
+import time
+from xml.etree import ElementTree
+
+from tests.conformance.integration.common import INCREMENTAL, rows_tap
+from tests.conftest import MakeProject
+from tests.support.processes import wait_until
+from tests.support.project import Project, tap, target
+
+
+def folders(project: Project) -> list[str]:
+    return sorted(path.name for path in (project.root / ".streamline" / "runs").iterdir())
+
+
+def test_clean_deletes_what_old_runs_left_and_nothing_else(make_project: MakeProject) -> None:
+    project = make_project(rows_tap({"numbers": 5}), target())
+    project.run().expect(0)
+    (old,) = folders(project)
+    long_ago = time.time() - 40 * 86400
+    for path in [*(project.root / ".streamline" / "runs" / old).iterdir(), project.root / ".streamline" / "runs" / old]:
+        os.utime(path, (long_ago, long_ago))
+    project.run().expect(0)
+    (new,) = set(folders(project)) - {old}
+
+    project.command("clean").expect(0, "1 run")
+
+    assert folders(project) == [new]
+    assert len(project.runs()) == 2
+    assert project.position() == 5
+    project.command("clean", "--older-than", "soon").expect(2, "--older-than")
+
+
+def test_clean_leaves_alone_what_runs(make_project: MakeProject) -> None:
+    config = {"rows": 50, "state_every": 10, "wait_at": 20, "wait_for": "go", "spy": "spy"}
+    project = make_project(tap("counts", config, streams={"numbers": INCREMENTAL}), target())
+    running = project.start("run", "p")
+    wait_until(project.spied, "the run's tap is there")
+
+    project.command("clean", "--older-than", "0").expect(0, "0 runs")
+
+    project.write("go", "")
+    running.finish().expect(0)
+    project.command("clean", "--older-than", "0").expect(0, "1 run")
+    assert folders(project) == []
+
+
+def test_graph_draws_blocks_and_what_lies_behind_what(make_project: MakeProject) -> None:
+    project = make_project(rows_tap({"numbers": 5}), target(uuid="export_<a>"), target(uuid="export_b"))
+
+    printed = project.command("graph", "p").expect(0).out
+    project.command("graph", "p", "--output", "p.svg").expect(0)
+
+    assert printed.startswith("flowchart LR\n")
+    assert printed.count("-->") == 2
+    assert "load<br/>data_loader" in printed
+    drawn = ElementTree.parse(project.root / "p.svg").getroot()
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0::2] == ["load", "export_<a>", "export_b"]
+    project.command("graph", "p", "--output", "p.png").expect(2, "svg")
