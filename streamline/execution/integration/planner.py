@@ -598,6 +598,7 @@ def _plan_stream(
         key_properties=stream.key_properties if stream is not None else (),
         columns=list(entry.properties) if entry is not None else (),
         load_methods=_load_methods(capabilities),
+        endless=source.endless,
     )
 
 

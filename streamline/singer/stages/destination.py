@@ -35,6 +35,8 @@ IGNORE_CAPABILITY = "conflict-ignore"
 PARTITION_CAPABILITY = "partition-keys"
 """Listed by a target that reads `x-partition-keys` in a SCHEMA's schema."""
 
+_ENDLESS = "a source with max_duration or idle_timeout is never known to be complete"
+
 
 class StreamPlan(msgspec.Struct, frozen=True):
     """How one stream reaches its table.
@@ -80,6 +82,7 @@ def plan_stream(
     key_properties: Sequence[str] = (),
     columns: Collection[str] = (),
     load_methods: Collection[str] | None = None,
+    endless: bool = False,
 ) -> StreamPlan:
     """How `stream` reaches its table in `target`.
 
@@ -93,11 +96,20 @@ def plan_stream(
         key_properties: the source's keys.
         columns: the source's columns; empty where they are not known.
         load_methods: those that the target's `--about` lists; None where it says nothing of them.
+        endless: the source is stopped by `max_duration` or `idle_timeout`, so that no table of it is ever complete.
 
     Raises:
         ConfigError: a setting that cannot be honoured.
     """
     where = settings.where("columns", "unique_constraints", "load_method")
+    if endless and settings.get("load_method") == "replace":
+        raise ConfigError(
+            f"stream {stream!r} cannot replace its table: {_ENDLESS}",
+            where=settings.where("load_method"),
+            hint="Use load_method: upsert or append, or take max_duration and idle_timeout out of the source block.",
+        )
+    cannot = _ENDLESS if endless else f"{target} cannot replace"
+    replaces = replaces and not endless
     only, exclude = _columns(stream, settings, columns)
     keys = settings.get("unique_constraints")
     for key in keys or ():
@@ -108,7 +120,9 @@ def plan_stream(
                 hint=suggestion(key, columns, what="columns"),
             )
     sent_keys = list(key_properties if keys is None else keys)
-    method, why = _load_method(stream, settings, target, replaces, capabilities, replication_method, sent_keys)
+    method, why = _load_method(
+        stream, settings, target, cannot if not replaces else None, capabilities, replication_method, sent_keys
+    )
     if load_methods is not None and method not in load_methods:
         if settings.get("load_method") or settings.get("unique_conflict_method"):
             raise ConfigError(
@@ -315,12 +329,15 @@ def _load_method(
     stream: str,
     settings: Resolved,
     target: str,
-    replaces: bool,
+    cannot_replace: str | None,
     capabilities: Collection[str],
     replication_method: str | None,
     keys: Sequence[str],
 ) -> tuple[str, str]:
     """append, upsert or replace, and why.
+
+    Args:
+        cannot_replace: why the table can't be replaced; None if it can.
 
     Raises:
         ConfigError: what the settings ask for cannot be done.
@@ -341,7 +358,7 @@ def _load_method(
             where=where,
             hint="Take one of them out; append writes every record as a row of its own.",
         )
-    if method == "replace" and not replaces:
+    if method == "replace" and cannot_replace is not None:
         raise ConfigError(
             f"{target} cannot replace a table: it does not list the capability activate-version (stream {stream!r})",
             where=settings.where("load_method"),
@@ -351,17 +368,17 @@ def _load_method(
         why = f"load_method: {method}"
     elif conflict is not None:
         method, why = "upsert", f"unique_conflict_method: {conflict}"
-    elif replication_method == "FULL_TABLE" and replaces:
+    elif replication_method == "FULL_TABLE" and cannot_replace is None:
         return "replace", f"FULL_TABLE, and {target} lists activate-version"
     elif keys:
         method = "upsert"
         why = f"its key is {', '.join(keys)}"
         if replication_method == "FULL_TABLE":
-            why = f"FULL_TABLE; {target} cannot replace, and {why}"
+            why = f"FULL_TABLE; {cannot_replace}, and {why}"
     else:
         method, why = "append", "it has no key"
         if replication_method == "FULL_TABLE":
-            why = f"FULL_TABLE; {target} cannot replace, and {why}"
+            why = f"FULL_TABLE; {cannot_replace}, and {why}"
     if method == "upsert" and not keys:
         raise ConfigError(
             f"upsert needs a key, and stream {stream!r} has none",

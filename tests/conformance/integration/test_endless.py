@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.integration.common import INCREMENTAL, upto
 from tests.conftest import MakeProject
 from tests.support.processes import wait_until
-from tests.support.project import tap, target
+from tests.support.project import Block, tap, target
 
 
 def test_a_target_that_proves_only_at_its_end_is_given_sessions(make_project: MakeProject) -> None:
@@ -50,3 +50,16 @@ def test_an_endless_run_that_is_stopped_proves_what_it_sent(make_project: MakePr
     assert completed.code in (0, 128 + number), completed
     project.assert_nothing_left(completed)
     assert project.position() == len(project.ids())
+
+
+def test_a_source_that_is_stopped_replaces_no_table_and_the_plan_says_so(make_project: MakeProject) -> None:
+    def blocks(**settings: object) -> tuple[Block, Block]:
+        source = tap("counts", {"rows": 20}, streams={"numbers": {"replication_method": "FULL_TABLE"}}, max_duration=60)
+        return source, target(plugin={"args": ["--able=activate-version"]}, **settings)
+
+    project = make_project(*blocks())
+    shown = project.command("explain", "p").expect(0, "upsert.*never known to be complete")
+    assert "FULL_TABLE, and target-keyed lists" not in shown.out
+    project.pipeline("p", *blocks(streams={"numbers": {"load_method": "replace"}}))
+
+    project.run().expect(2, "cannot replace its table", "max_duration")
