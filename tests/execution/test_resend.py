@@ -333,10 +333,11 @@ def test_a_row_that_a_block_made_up_does_not_pass_the_block_again(make_project: 
     content = [{"id": n, "text": f"text {n}"} for n in range(1, 31)]
     project = make_project(rows(content), transformer(code), target())
     project.run().expect(0)
-    (letter,) = json.loads(project.command("dead-letters", "show", "p", "--json").expect(0).out)
-    assert letter["record"]["text"] == "sum"
+    # One a call, and there may be several calls.
+    letters = json.loads(project.command("dead-letters", "show", "p", "--json").expect(0).out)
+    assert {letter["record"]["text"] for letter in letters} == {"sum"}
 
     text = retry(project, code=1)
 
-    assert "refused again: 1" in text, "what fits no schema behind the block still does not"
+    assert f"refused again: {len(letters)}" in text, "what fits no schema behind the block still does not"
     assert len(project.rows()) == 30

@@ -75,7 +75,7 @@ class Attempt:
     Args:
         validate: every record is validated, and quarantined if it breaks its schema.
         version: table version of this attempt's replacements.
-        rows: group id → the bookmarks that it starts from, as they stand in the store.
+        number: of the attempt, from 1.
     """
 
     def __init__(
@@ -86,11 +86,12 @@ class Attempt:
         *,
         validate: bool,
         version: int,
+        number: int = 1,
     ) -> None:
         self._context = context
         self._plan = plan
         self._groups = list(groups)
-        self._routes = RouteBuilder(context, plan, validate=validate, version=version)
+        self._routes = RouteBuilder(context, plan, validate=validate, version=version, attempt=number)
         self._running = {group.id: _Running(Outcome(group)) for group in groups}
         self._pools = {sink_id: self._pool(sink) for sink_id, sink in plan.sinks.items() if self._feeding(sink_id)}
         self._ledger = Ledger({group.id: self._process_ids(group) for group in groups})

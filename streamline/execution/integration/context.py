@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class RunContext(msgspec.Struct, kw_only=True):
         run_dir: the run's private folder (0700), where config files and the log are.
         interrupted: the signal that asked the run to end, once one did.
         warnings: what its children warned of, each once, as far as there is room.
+        started: when it began, in UTC: `execution_date` of all its blocks and attempts.
     """
 
     project: Project
@@ -60,6 +62,7 @@ class RunContext(msgspec.Struct, kw_only=True):
     options: RunOptions
     interrupted: int | None = None
     warnings: dict[str, None] = {}
+    started: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
 
     def child_line(self, source: str, line: str) -> None:
         """Log a line of a child, which is masked already; its warnings are shown at the end of the run."""

@@ -215,7 +215,9 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener, every: 
     while waiting:
         version = new_version(version)
         validate = any(group.id in validated for group in waiting)
-        outcomes = await Attempt(context, plan, waiting, validate=validate, version=version).run()
+        outcomes = await Attempt(
+            context, plan, waiting, validate=validate, version=version, number=1 + max(tried.values())
+        ).run()
         every += outcomes
         again: list[GroupPlan] = []
         delay = 0.0

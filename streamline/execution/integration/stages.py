@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,13 +33,15 @@ class RouteBuilder:
     Args:
         validate: destinations whose policy is `pass` quarantine as well (a target has failed before).
         version: table version of this attempt's replacements.
+        attempt: its number, from 1.
     """
 
-    def __init__(self, context: RunContext, plan: Plan, *, validate: bool, version: int) -> None:
+    def __init__(self, context: RunContext, plan: Plan, *, validate: bool, version: int, attempt: int = 1) -> None:
         self._context = context
         self._plan = plan
         self._validate = validate
         self._version = version
+        self._attempt = attempt
         self._limits: dict[tuple[str, str], BadRecordLimit] = {}
         self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
         self.starting: list[Callable[[], Awaitable[None]]] = []
@@ -162,19 +164,24 @@ class RouteBuilder:
     def _keywords(self, block: Block) -> dict[str, Any]:
         """Keyword arguments of a block's function: variables, then what the run is."""
         context = self._context
-        now = datetime.now(UTC)
         variables = dict(self._plan.variables)
+        date = variables.get("execution_date", context.started)
+        moment = date if isinstance(date, datetime) else context.started
         return {
+            "interval_start_datetime": date,
+            "interval_end_datetime": None,
+            "interval_seconds": None,
             **variables,
             "env": variables.get("env") or os.environ.get("ENV") or "dev",
-            "execution_date": variables.get("execution_date", now),
-            "ds": now.strftime("%Y-%m-%d"),
-            "hr": now.strftime("%H"),
+            "execution_date": date,
+            "ds": moment.strftime("%Y-%m-%d"),
+            "hr": moment.strftime("%H"),
             "pipeline_uuid": context.pipeline,
             "block_uuid": block.uuid,
             "run_id": context.run_id,
             "configuration": block.configuration,
             "context": {},
+            "retry": {"attempts": self._attempt},
         }
 
     def _schema_change(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:

@@ -67,3 +67,27 @@ def test_a_transformer_gets_its_variables_rendered(make_project: MakeProject) ->
     project.run("--runtime-vars", "given={{ secret }}", env={"SHOP": "north"}).expect(0)
 
     assert project.rows()[0]["text"] == "north {{ secret }}"
+
+
+def test_a_transformer_is_told_which_run_and_attempt_it_is_part_of(make_project: MakeProject) -> None:
+    code = (
+        "from streamline.decorators import transformer\n\n\n@transformer\n"
+        "def change(messages: list[dict], *args, **kwargs):\n"
+        "    words = [kwargs['env'], kwargs['ds'], kwargs['hr'], kwargs['execution_date'].isoformat(),\n"
+        "             str(kwargs['retry']['attempts']), kwargs['run_id'], kwargs['block_uuid']]\n"
+        "    return [{**m, 'text': ' '.join(words)} for m in messages]\n"
+    )
+    fail = {"fail": {"stream": "numbers", "after": 20, "once": "failed"}}
+    project = make_project(
+        rows_tap({"numbers": 30}, fail), transformer(code), target(), retry_config={"retries": 1, "delay": 1}
+    )
+
+    project.run(env={"ENV": "staging"}).expect(0)
+
+    (run,) = project.runs()
+    told = [row["text"].split() for row in project.rows()]
+    assert [told[0][4], told[-1][4]] == ["1", "2"]
+    for env, ds, hr, date, _, run_id, block in told:
+        assert (env, run_id, block) == ("staging", run["run_id"], "change")
+        assert date == told[0][3], "one run has one date"
+        assert date.startswith(f"{ds}T{hr}:")
