@@ -198,6 +198,7 @@ class RouteBuilder:
             bookmark_name=source.key_of,
             on_pause=self._on_pause(group),
             sink=sink.id,
+            rewinds=len(self._plan.paths[source.id].all_sinks()) == 1,
         )
         self._schemas.append((sink.id, last, stage))
         return stage

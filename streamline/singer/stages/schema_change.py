@@ -90,6 +90,8 @@ class SchemaChangeStage:
         pipeline: its name, for messages.
         bookmark_name: a stream's name in the tap's bookmarks for its name in the messages.
         sink: uuid of the destination block that it stands before.
+        rewinds: a paused stream's last bookmark takes the place of its later ones. Where other destinations are sent
+            the same positions, it is withheld instead: one position must not have two values.
         on_pause: is told of each stream that is paused, once; what the run then does is its matter. Without it, or
             where the tap's positions are not kept apart by stream, `SchemaPaused` is raised instead.
     """
@@ -103,11 +105,13 @@ class SchemaChangeStage:
         bookmark_name: Callable[[str], str] = str,
         on_pause: Callable[[SchemaPaused], None] | None = None,
         sink: str | None = None,
+        rewinds: bool = True,
     ) -> None:
         self._policy_of = policy_of
         self._bookmark_name = bookmark_name
         self._on_pause = on_pause
         self._sink = sink
+        self._rewinds = rewinds
         self._paused: dict[str, SchemaPaused] = {}
         self._left_at: dict[str, bytes] = {}
         self._newest: Position | None = None
@@ -177,7 +181,7 @@ class SchemaChangeStage:
             raise pause
         self._paused[pause.stream] = pause
         name = self._bookmark_name(pause.stream)
-        if self._newest is not None and name in (before := split_state(self._newest.value)):
+        if self._rewinds and self._newest is not None and name in (before := split_state(self._newest.value)):
             self._left_at[name] = before[name]
         self._on_pause(pause)
 
