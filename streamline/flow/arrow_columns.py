@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
+_LARGEST_EXACT = 2.0**53
+_INFINITE = float("inf")
 # What a JSON string may not hold as it is, apart from the first two: control characters.
 _ESCAPES = ((b"\\", "\\", "\\\\"), (b'"', '"', '\\"'), (b"\n", "\n", "\\n"), (b"\r", "\r", "\\r"), (b"\t", "\t", "\\t"))
 
@@ -107,10 +109,47 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
             values = _coerced(field, joined)
             if values is not None and any(value != value for value in values):
                 field = field.with_metadata(NAN_MARK)
+        if values is not None and rounds_integers(field, values) and (exact := _exact_numbers(joined)) is not None:
+            return _decimals(field, exact) or (json_field(field.name), _json_text(texts))
         built = None if values is None else column(field, values)
         if built is not None:
             return built
     return json_field(field.name), _json_text(texts)
+
+
+def rounds_integers(field: pa.Field, values: Sequence[Any]) -> bool:
+    """Whether a column of floats holds numbers so large that it may have rounded them."""
+    import pyarrow.types as pt
+
+    if not pt.is_floating(field.type):
+        return False
+    return any(value is not None and abs(value) >= _LARGEST_EXACT and value != _INFINITE for value in values)
+
+
+def _exact_numbers(joined: bytes) -> list[Any] | None:
+    """Numbers of which some are integers that a float would change; None if floats hold all of them."""
+    values: list[Any] = exactjson.loads(joined, decimals=True)
+    if not any(isinstance(value, int) and float(value) != value for value in values):
+        return None
+    return values
+
+
+def _decimals(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
+    """Numbers as decimals, digit for digit; None if no decimal type writes them as they were written."""
+    import pyarrow as pa
+
+    if any(isinstance(value, float) for value in values):  # NaN, infinity
+        return None
+    if any(isinstance(value, Decimal) and abs(value) >= _LARGEST_EXACT for value in values):
+        return None  # 1e300 is no number to spell out
+    numbers = [None if value is None else Decimal(value) for value in values]
+    scale = max((-int(number.as_tuple().exponent) for number in numbers if number is not None), default=0)
+    for kind, most in ((pa.decimal128, 38), (pa.decimal256, 76)):
+        try:
+            return field.with_type(kind(most, max(scale, 0))), pa.array(numbers, kind(most, max(scale, 0)))
+        except (pa.ArrowException, ValueError):
+            continue
+    return None
 
 
 def _coerced(field: pa.Field, joined: bytes) -> list[Any] | None:

@@ -187,13 +187,14 @@ class ArrowReader:
             return None
         if not envelopes:
             return []
-        from streamline.flow.arrow_columns import column
+        from streamline.flow.arrow_columns import column, rounds_integers
 
         records = [one.record for one in envelopes]
         fields, arrays = [], []
         for field, value_of in zip(self._last.fields, self._last.getters, strict=True):
             # One list a column: a tuple a record would keep the garbage collector busy.
-            built = column(field, list(map(value_of, records)))
+            values = list(map(value_of, records))
+            built = None if rounds_integers(field, values) else column(field, values)
             if built is None:
                 return None
             fields.append(built[0])
