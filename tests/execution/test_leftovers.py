@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -13,6 +14,9 @@ from streamline.execution.leftovers import end_processes, processes_of, remove_p
 from streamline.project.plugins import RUN_ID_VARIABLE
 
 Started = list["subprocess.Popen[bytes]"]
+
+RUN = f"run-{token_hex(4)}-"
+"""Other tests look for leftovers on the same machine at the same time."""
 
 
 @pytest.fixture
@@ -40,24 +44,24 @@ def start(started: Started, run_id: str, code: str = "print(flush=True); time.sl
 
 
 def test_processes_are_found_by_the_whole_id_of_their_run(started: Started) -> None:
-    mine = start(started, "run-1")
-    start(started, "run-11")
-    start(started, "run-2", OTHER=f"{RUN_ID_VARIABLE}=run-1")
-    also = start(started, "run-3")
-    assert processes_of(["run-1"]) == [mine]
-    assert sorted(processes_of(["run-1", "run-3"])) == sorted([mine, also])
-    assert processes_of(["run-4"]) == []
+    mine = start(started, f"{RUN}1")
+    start(started, f"{RUN}11")
+    start(started, f"{RUN}2", OTHER=f"{RUN_ID_VARIABLE}={RUN}1")
+    also = start(started, f"{RUN}3")
+    assert processes_of([f"{RUN}1"]) == [mine]
+    assert sorted(processes_of([f"{RUN}1", f"{RUN}3"])) == sorted([mine, also])
+    assert processes_of([f"{RUN}4"]) == []
     assert processes_of([]) == []
 
 
 def test_they_are_ended_with_what_they_forked_and_others_are_not(started: Started) -> None:
     forks = "signal.signal(15, signal.SIG_IGN)\nif os.fork() == 0: os.setsid()\nprint(flush=True); time.sleep(60)"
-    start(started, "run-1", forks)
-    other = start(started, "run-2")
-    assert end_processes(["run-1"]) >= 1
-    assert processes_of(["run-1"]) == []
-    assert processes_of(["run-2"]) == [other]
-    assert end_processes(["run-1"]) == 0
+    start(started, f"{RUN}1", forks)
+    other = start(started, f"{RUN}2")
+    assert end_processes([f"{RUN}1"]) >= 1
+    assert processes_of([f"{RUN}1"]) == []
+    assert processes_of([f"{RUN}2"]) == [other]
+    assert end_processes([f"{RUN}1"]) == 0
 
 
 def test_one_that_forks_without_end_is_ended_too(started: Started) -> None:
@@ -68,13 +72,13 @@ while True:
     os.setsid()
     time.sleep(0.01)
 """
-    start(started, "run-1", code)
-    end_processes(["run-1"])
-    assert processes_of(["run-1"]) == []
+    start(started, f"{RUN}1", code)
+    end_processes([f"{RUN}1"])
+    assert processes_of([f"{RUN}1"]) == []
 
 
 def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:
-    folder = tmp_path / "run-1"
+    folder = tmp_path / f"{RUN}1"
     outside = tmp_path / "precious"
     outside.mkdir()
     (outside / "file").write_text("x")
@@ -85,9 +89,9 @@ def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:
     (folder / "run.log").write_text("log")
     (folder / "link").symlink_to(outside)
 
-    remove_private_files(tmp_path, "run-1")
-    remove_private_files(tmp_path, "run-1")
-    remove_private_files(tmp_path, "run-2")
+    remove_private_files(tmp_path, f"{RUN}1")
+    remove_private_files(tmp_path, f"{RUN}1")
+    remove_private_files(tmp_path, f"{RUN}2")
 
     assert [path.name for path in folder.iterdir()] == ["run.log"]
     assert (outside / "file").exists()
@@ -96,7 +100,7 @@ def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:
 def test_one_file_that_cannot_be_removed_keeps_none_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run-1"
+    folder = tmp_path / f"{RUN}1"
     folder.mkdir()
     for name in ("a", "b", "c"):
         (folder / name).write_text("secret")
@@ -108,5 +112,5 @@ def test_one_file_that_cannot_be_removed_keeps_none_of_the_others(
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    remove_private_files(tmp_path, "run-1")
+    remove_private_files(tmp_path, f"{RUN}1")
     assert [path.name for path in folder.iterdir()] == ["b"]
