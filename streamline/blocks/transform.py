@@ -86,6 +86,7 @@ class TransformStage:
         keywords: keyword arguments for the function (pipeline variables, `env`, `run_id`, `context` …); `stream` is
             added. With `workers` they must pickle.
         timeout: seconds that one call may take.
+        warn: is told what looks like a mistake in the function.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -98,8 +99,11 @@ class TransformStage:
         configuration: Mapping[str, Any] | None = None,
         keywords: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.block = block.uuid
+        self._warn = warn
+        self._only_none: bool | None = None
         settings = TransformSettings.of(configuration or {}, block.uuid)
         self._batch_rows = settings.batch_rows
         self._timeout = timeout
@@ -173,6 +177,11 @@ class TransformStage:
         items = list(await self.flush())
         for stream in self._streams.values():
             items += stream.schema_if_due()
+        if self._only_none:
+            self._warn(
+                f"transformer {self.block} returned None for every batch, so all records were dropped; "
+                "did it forget its `return`?"
+            )
         return items
 
     async def close(self) -> None:
@@ -254,6 +263,8 @@ class TransformStage:
                 if items and head.call.future.done() and head.call.future.exception() is not None:
                     break  # what came before it is still good; the next call of this stage raises
                 returned = await self._result(head.call, head.stream.given.stream)
+                nothing = all(each.rows is None and each.table is None for each in returned)
+                self._only_none = nothing and self._only_none is not False
                 items += await anyio.to_thread.run_sync(head.settle, returned, self.block)
             self._queue.popleft()
         return items

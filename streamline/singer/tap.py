@@ -88,6 +88,8 @@ class TapProcess:
         self._run_dir = run_dir
         self._masker = masker
         self._log = log
+        self._spoke = False
+        self._noise = False
         self._on_config_change = on_config_change
         self._tail = Tail()
         self._stopping: str | None = None
@@ -173,7 +175,7 @@ class TapProcess:
             self.id,
             tap=self._command.name,
             mask=self._masker.mask,
-            log=lambda line: self._note(log_text(line, self._masker)),
+            log=self._note_noise,
             max_record_bytes=self._command.max_record_bytes,
         )
         async with task_group() as tasks:
@@ -215,7 +217,10 @@ class TapProcess:
                 await anyio.sleep(GATHER_SECONDS)
                 chunk += child.stdout.receive_nowait()
             if items := _useful(parser.feed(chunk)):
+                self._spoke = True
                 await emit(items)
+        if not self._spoke and self._noise:
+            self._note("WARNING it printed lines, but no Singer message; is it a tap?")
         if self._stopping is None or child.signalled is None:
             items = parser.finish()
         else:
@@ -260,6 +265,10 @@ class TapProcess:
                     child.send_signal_to_rest()
                     child.stdout.close()
             await anyio.sleep(0.1)
+
+    def _note_noise(self, line: str) -> None:
+        self._noise = True
+        self._note(log_text(line, self._masker))
 
     def _note(self, line: str) -> None:
         self._tail.add(line)

@@ -41,9 +41,9 @@ def test_it_says_what_would_run_and_moves_nothing(make_project: MakeProject) -> 
         r"numbers +INCREMENTAL \(id\) +id +the start \(no position is saved\) +load",
         r"1 tap process, at most 1 at once \(max_parallel: 4\)",
         r"destination export: target-keyed",
-        r"numbers +numbers +id +upsert +its key is id +pass +evolve +effectively once +export",
+        r"numbers +numbers +id +upsert +its key is id +pass +evolve +at least once +export",
         r"what proves: the STATEs that it prints, and its exit code 0",
-        r"load -> export: effectively once; a record that is sent again overwrites itself by its key",
+        r"load -> export: at least once; it is given the key, and does not say whether it merges by it",
     )
 
     assert "hunter2" not in completed.text
@@ -153,7 +153,7 @@ def test_how_streams_are_loaded_and_what_a_failure_can_do(make_project: MakeProj
     }
     assert {name: table["delivery"]["grade"] for name, table in tables.items()} == {
         "a": "at least once",
-        "b": "effectively once",
+        "b": "at least once",  # it does not say that it upserts
         "c": "effectively once",
     }
     assert (tables["a"]["on_bad_record"], tables["b"]["on_bad_record"]) == ("quarantine", "pass")

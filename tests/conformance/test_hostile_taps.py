@@ -406,3 +406,9 @@ def test_secrets_are_masked_wherever_a_tap_shows_them(make_project: MakeProject)
         if ".streamline" in path.parts:
             assert path.stat().st_mode & 0o077 == 0, path
     assert (project.root / ".streamline").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_program_that_is_no_tap_is_not_taken_for_an_empty_one(make_project: MakeProject) -> None:
+    project = make_project(tap("junk", plugin={"command": ["python", "junk.py"]}), target("keyed"))
+    (project.root / "junk.py").write_text("print('junk')\n")
+    project.run().expect(0, "no Singer message")

@@ -64,6 +64,10 @@ class RunContext(msgspec.Struct, kw_only=True):
     warnings: dict[str, None] = {}
     started: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
 
+    def warn(self, source: str, message: str) -> None:
+        """Log a warning, which is shown at the end of the run."""
+        self.child_line(source, f"WARNING {self.masker.mask(message)}")
+
     def child_line(self, source: str, line: str) -> None:
         """Log a line of a child, which is masked already; its warnings are shown at the end of the run."""
         level = level_of(line)

@@ -27,7 +27,9 @@ class Delivery(msgspec.Struct, frozen=True):
     why: str
 
 
-def delivery_of(plan: StreamPlan, keys: Sequence[str], replication_method: str | None, *, endless: bool) -> Delivery:
+def delivery_of(
+    plan: StreamPlan, keys: Sequence[str], replication_method: str | None, *, endless: bool, merges: bool
+) -> Delivery:
     """The grade of one stream.
 
     Positions are saved only after the target's proof, so that a rerun sends again what was not proven. What the
@@ -37,7 +39,14 @@ def delivery_of(plan: StreamPlan, keys: Sequence[str], replication_method: str |
         keys: the key that the target is given; empty where there is none.
         replication_method: how the source reads it; None where only the tap knows.
         endless: the pipeline has no end, so that no table is ever complete and replaced.
+        merges: the target says that it upserts. Most community targets say nothing of it, and some only append.
     """
+    by_key = plan.load_method == "upsert" or (plan.load_method == "replace" and endless and keys)
+    if by_key and not merges:
+        return Delivery(
+            Grade.AT_LEAST_ONCE,
+            "it is given the key, and does not say whether it merges by it; where it does, effectively once",
+        )
     if plan.load_method == "replace" and endless:
         if keys:
             return Delivery(Grade.EFFECTIVELY_ONCE, "a pipeline without an end replaces nothing, it upserts by key")

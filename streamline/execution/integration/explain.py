@@ -276,6 +276,7 @@ def _table(
             keys,
             selected.replication_method if selected is not None else None,
             endless=plan.sources[source].endless,
+            merges="upsert" in (sink.capabilities.about.get("load_methods") or ()),
         ),
         from_store=_from_store(settings),
     )

@@ -157,6 +157,7 @@ class RouteBuilder:
             configuration=transform.block.configuration,
             keywords=self._keywords(transform.block),
             timeout=transform.block.timeout,
+            warn=lambda message: self._context.warn(transform.block.uuid, message),
         )
         self.starting.append(stage.start)
         return stage

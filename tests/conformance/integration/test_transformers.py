@@ -207,3 +207,11 @@ def change(rows: list[dict], *args, **kwargs):
 
     assert json.loads(completed.out)["records"] == 5
     assert "a word of my own" in completed.err
+
+
+def test_a_transformer_that_forgets_its_return_is_told_so(make_project: MakeProject) -> None:
+    code = "@transformer\ndef change(rows: list[dict], *args, **kwargs):\n    rows[0]['x'] = 1\n"
+    project = make_project(
+        tap("counts", {"rows": 10}, streams={"numbers": INCREMENTAL}), transformer(code), target("keyed")
+    )
+    project.run().expect(0, "returned None for every batch", "return")
