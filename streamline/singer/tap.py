@@ -15,11 +15,23 @@ import msgspec
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position
 from streamline.flow.tasks import task_group
-from streamline.singer.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
+from streamline.singer.child import (
+    TERM_SECONDS,
+    Child,
+    Tail,
+    TextMasker,
+    keep_freed_memory,
+    log_lines,
+    log_text,
+    private_file,
+)
 from streamline.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
 
 SMALL_READ = 128 << 10
 """A read shorter than this waits a moment for more: taps flush after every message."""
+
+MUCH = 8 << 20
+"""Bytes after which a tap is known to bring much."""
 
 GATHER_SECONDS = 0.002
 EXIT_SECONDS = 10.0
@@ -207,12 +219,17 @@ class TapProcess:
             )
 
     async def _read(self, child: Child, parser: TapParser, emit: Emit) -> None:
+        moved, tuned = 0, False
         while True:
             self._waiting_since = anyio.current_time()
             chunk = await child.stdout.receive()
             self._waiting_since = None
             if not chunk:
                 break
+            moved += len(chunk)
+            if moved > MUCH and not tuned:
+                tuned = True
+                keep_freed_memory()
             if len(chunk) < SMALL_READ:
                 await anyio.sleep(GATHER_SECONDS)
                 chunk += child.stdout.receive_nowait()
