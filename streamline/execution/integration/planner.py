@@ -10,26 +10,21 @@ import anyio
 import msgspec
 
 from streamline.blocks.integration import (
-    DestinationSpec,
-    MapperSpec,
     SourceSpec,
-    load_spec,
-    stored_layer,
 )
 from streamline.blocks.source import open_source
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.paths import find_paths, read_blocks
 from streamline.execution.integration.plan import (
     DEFAULT_MAX_PARALLEL,
     GroupPlan,
     MapperPlan,
-    PathPlan,
     Plan,
-    SinkPlan,
     SourcePlan,
-    TransformPlan,
 )
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions, group_rows, source_positions
+from streamline.execution.integration.sinks import plan_sink
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.project.nearest import suggestion
@@ -39,18 +34,7 @@ from streamline.singer.capabilities import Capabilities, probe
 from streamline.singer.grouping import SHARED, StreamGroup, group_streams
 from streamline.singer.override import parse_override, parse_overrides
 from streamline.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
-from streamline.singer.settings import Layer, Resolved, check_destination_names, resolve, resolve_destination
-from streamline.singer.stages.destination import StreamPlan, check_tables, plan_stream
 from streamline.singer.state import join_state, rows_have_bookmarks
-
-
-class _Specs(msgspec.Struct):
-    """The pipeline's blocks by what they are."""
-
-    sources: dict[str, tuple[Block, SourceSpec]] = {}
-    destinations: dict[str, tuple[Block, DestinationSpec]] = {}
-    mappers: dict[str, tuple[Block, MapperSpec]] = {}
-    transforms: dict[str, TransformPlan] = {}
 
 
 async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
@@ -64,11 +48,10 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
             f"pipeline '{model.uuid}' is of type {model.type}; this version runs integration pipelines",
             where=model.yaml.shown,
         )
-    _refuse_conditionals(model)
     renderer, variables = _renderer(context, model)
-    specs = _read_blocks(model, renderer)
+    specs = read_blocks(model, renderer)
     variables = _rendered(context, renderer, variables, all_of_them=bool(specs.transforms))
-    paths, mappers = _paths(model, specs)
+    paths, mappers = find_paths(model, specs)
     sources: dict[str, SourcePlan] = {}
     targets: dict[str, tuple[Plugin, Capabilities]] = {}
 
@@ -108,7 +91,7 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
         },
         paths=paths,
         sinks={
-            uuid: _plan_sink(context, block, spec, *targets[uuid], ordered, paths)
+            uuid: plan_sink(context, block, spec, *targets[uuid], ordered, paths)
             for uuid, (block, spec) in specs.destinations.items()
         },
         variables=variables,
@@ -155,128 +138,6 @@ async def _resolve(context: RunContext, name: str, role: Any, block: Block) -> P
         return resolve_plugin(context.project, name, role, notify=notify, where=where).for_run(context.run_id)
 
     return await anyio.to_thread.run_sync(resolve_now)
-
-
-# -- blocks and paths
-
-
-def _read_blocks(model: PipelineModel, renderer: Renderer) -> _Specs:
-    from streamline.blocks.python_function import BlockFile, shape_of
-
-    specs = _Specs({}, {}, {}, {})
-    for uuid in model.order():
-        block = model.blocks[uuid]
-        if block.language == "yaml" and block.type in ("data_loader", "data_exporter", "transformer"):
-            match load_spec(block, renderer):
-                case SourceSpec() as source:
-                    specs.sources[uuid] = (block, source)
-                case DestinationSpec() as destination:
-                    specs.destinations[uuid] = (block, destination)
-                case MapperSpec() as mapper:
-                    specs.mappers[uuid] = (block, mapper)
-        elif block.type == "transformer" and block.language == "python":
-            file = BlockFile(uuid, str(block.file or model.yaml.path), block.content)
-            specs.transforms[uuid] = TransformPlan(block=block, file=file, lane=shape_of(file).lane)
-        else:
-            raise ConfigError(
-                f"a {block.type} in {block.language} can't stand in an integration pipeline",
-                where=model.where(uuid),
-                hint="It takes sources and destinations (data_loader and data_exporter in YAML), transformers in "
-                "Python, and mappers (transformers in YAML).",
-            )
-    return specs
-
-
-def _refuse_conditionals(model: PipelineModel) -> None:
-    """Refuse what would be ignored and must not be.
-
-    Raises:
-        ConfigError: blocks are gated, or watched.
-    """
-    for what, blocks in (("conditional", model.conditionals), ("callback", model.callbacks)):
-        for uuid in blocks:
-            raise ConfigError(
-                f"the {what} '{uuid}' can't be kept: this version runs the live pipe of an integration pipeline only",
-                where=model.where(uuid),
-                hint=f"Take it out of `{what}s:`.",
-            )
-
-
-def _paths(model: PipelineModel, specs: _Specs) -> tuple[dict[str, PathPlan], dict[str, list[str]]]:
-    downstream: dict[str, list[str]] = {uuid: [] for uuid in model.blocks}
-    for uuid in model.order():
-        for upstream in model.blocks[uuid].upstream:
-            downstream[upstream].append(uuid)
-    for uuid in specs.destinations:
-        if downstream[uuid]:
-            raise ConfigError(f"destination '{uuid}' has blocks after it", where=model.where(uuid))
-    for uuid in (*specs.destinations, *specs.transforms, *specs.mappers):
-        if not model.blocks[uuid].upstream:
-            raise ConfigError(
-                f"block '{uuid}' has nothing before it",
-                where=model.where(uuid),
-                hint="Name the block that feeds it under upstream_blocks.",
-            )
-    for uuid in specs.sources:
-        if model.blocks[uuid].upstream:
-            raise ConfigError(
-                f"source '{uuid}' has blocks before it",
-                where=model.where(uuid, "upstream_blocks"),
-                hint="In an integration pipeline a source is where records begin.",
-            )
-    if not specs.sources or not specs.destinations:
-        missing = "source" if not specs.sources else "destination"
-        raise ConfigError(
-            f"the pipeline has no {missing}",
-            where=model.yaml.shown,
-            hint=f"Add one: streamline add {missing} NAME --pipeline {model.uuid}",
-        )
-    mappers: dict[str, list[str]] = {}
-    paths: dict[str, PathPlan] = {}
-    for source in specs.sources:
-        mappers[source], after = _leading_mappers(model, specs, downstream, source)
-        paths[source] = _path(model, specs, after, downstream)
-        if not paths[source].all_sinks():
-            raise ConfigError(
-                f"source '{source}' leads to no destination",
-                where=model.where(source),
-                hint="Name it under a destination's upstream_blocks.",
-            )
-    return paths, mappers
-
-
-def _leading_mappers(
-    model: PipelineModel, specs: _Specs, downstream: dict[str, list[str]], source: str
-) -> tuple[list[str], list[str]]:
-    """Mappers right behind a source, and the blocks after them."""
-    found: list[str] = []
-    after = downstream[source]
-    while len(after) == 1 and after[0] in specs.mappers:
-        found.append(after[0])
-        after = downstream[after[0]]
-    return found, after
-
-
-def _path(model: PipelineModel, specs: _Specs, after: list[str], downstream: dict[str, list[str]]) -> PathPlan:
-    transforms: list[TransformPlan] = []
-    while len(after) == 1 and after[0] in specs.transforms:
-        transforms.append(specs.transforms[after[0]])
-        after = downstream[after[0]]
-    sinks: list[str] = []
-    branches: list[PathPlan] = []
-    for uuid in after:
-        if uuid in specs.mappers:
-            raise ConfigError(
-                f"mapper '{uuid}' must stand right behind its source, alone",
-                where=model.where(uuid),
-                hint="Put it between the source and everything else; what only one destination needs, do in a "
-                "transformer.",
-            )
-        if uuid in specs.destinations:
-            sinks.append(uuid)
-        else:
-            branches.append(_path(model, specs, [uuid], downstream))
-    return PathPlan(transforms=transforms, sinks=sinks, branches=branches)
 
 
 # -- sources
@@ -463,167 +324,3 @@ def _start_state(rows: dict[str, bytes], plugin: Plugin) -> bytes:
         # Its log-based taps look that key up without asking whether it is there.
         state = state.rstrip()[:-1] + b',"currently_syncing":null}'
     return state
-
-
-# -- destinations
-
-
-def _plan_sink(
-    context: RunContext,
-    block: Block,
-    spec: DestinationSpec,
-    plugin: Plugin,
-    capabilities: Capabilities,
-    sources: dict[str, SourcePlan],
-    paths: dict[str, PathPlan],
-) -> SinkPlan:
-    layers = [spec.streams, stored_layer(context.store, context.pipeline, block.uuid, "destination")]
-    feeding = [source for source in sources.values() if block.uuid in paths[source.id].all_sinks()]
-    if all(source.catalog is not None for source in feeding):
-        check_destination_names(
-            layers, [(stream.id, stream.stream, *stream.names) for source in feeding for stream in source.catalog or ()]
-        )
-    planned: dict[tuple[str, str], StreamPlan | None] = {}
-    stream_of: dict[tuple[str, str], str] = {}
-    by_name = {
-        (source.id, name): stream
-        for source in feeding
-        for stream in reversed(source.selected)
-        for name in (*stream.names, stream.stream, stream.id)
-    }
-
-    def settings_of(source: str, name: str) -> Resolved | None:
-        return resolve_destination(layers, _names(name, by_name.get((source, name))))
-
-    def plan_of(source: str, name: str) -> StreamPlan | None:
-        key = (source, name)
-        if key not in planned:
-            plan = _plan_stream(name, by_name.get(key), sources[source], layers, plugin, capabilities)
-            planned[key] = plan
-            if plan is not None:
-                stream_of[source, plan.table or name] = name
-        return planned[key]
-
-    for source in feeding:
-        for stream in source.selected:
-            plan_of(source.id, stream.stream)
-    known = {key: plan for key, plan in planned.items() if plan is not None}
-    for source in feeding:
-        check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)
-    _check_shared_tables(known, sources, by_name, where=block.uuid)
-    slots, processes = _slots(known, layers, by_name, plugin, capabilities)
-    return SinkPlan(
-        block=block,
-        spec=spec,
-        plugin=plugin,
-        config=spec.config,
-        capabilities=capabilities,
-        processes=processes,
-        slot_of=lambda table: slots.get(table, 0),
-        settings_of=settings_of,
-        plan_of=plan_of,
-        stream_of=lambda source, table: stream_of.get((source, table), table),
-        plans=known,
-        replaces=capabilities.activate_version,
-        batch_dialects=frozenset(
-            dialect
-            for dialect, takes in (("sdk", capabilities.batch), ("pipelinewise", capabilities.pipelinewise_batch))
-            if takes
-        ),
-    )
-
-
-def _check_shared_tables(
-    plans: dict[tuple[str, str], StreamPlan],
-    sources: dict[str, SourcePlan],
-    by_name: dict[tuple[str, str], SelectedStream],
-    *,
-    where: str,
-) -> None:
-    """Refuse tables in which the records of two sources would undo each other.
-
-    Raises:
-        ConfigError: one of them replaces the table, or they have different keys.
-    """
-    taken: dict[str, tuple[str, str]] = {}
-    for key, plan in plans.items():
-        source, name = key
-        other = taken.setdefault(plan.table or name, key)
-        if other[0] == source:
-            continue
-        words = f"{other[1]!r} of {other[0]} and {name!r} of {source}"
-        hint = "Give each a destination_table of its own, or a destination block."
-        if "replace" in (plan.load_method, plans[other].load_method):
-            raise ConfigError(
-                f"streams {words} would both be written to table {plan.table or name!r}, and each replaces it: "
-                "the one would delete the other's rows",
-                where=plan.where or where,
-                hint=f"{hint} With load_method: upsert or append they may share it.",
-            )
-        keys = [
-            list(plans[one].keys or (by_name[one].key_properties if one in by_name else ())) for one in (other, key)
-        ]
-        if keys[0] != keys[1]:
-            raise ConfigError(
-                f"streams {words} would both be written to table {plan.table or name!r}, with different keys: "
-                f"{keys[0]} and {keys[1]}",
-                where=plan.where or where,
-                hint=f"{hint} Or set the same unique_constraints for both.",
-            )
-
-
-def _names(name: str, stream: SelectedStream | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((stream.id, stream.stream, *stream.names))) if stream is not None else (name,)
-
-
-def _plan_stream(
-    name: str,
-    stream: SelectedStream | None,
-    source: SourcePlan,
-    layers: Sequence[Layer],
-    plugin: Plugin,
-    capabilities: Capabilities,
-) -> StreamPlan | None:
-    resolved = resolve_destination(layers, _names(name, stream))
-    if resolved is None:
-        return None
-    entry = source.catalog.get(stream.id) if stream is not None and source.catalog is not None else None
-    return plan_stream(
-        name,
-        resolved,
-        target=plugin.name,
-        replaces=capabilities.activate_version,
-        capabilities=capabilities.names,
-        replication_method=stream.replication_method if stream is not None else None,
-        key_properties=stream.key_properties if stream is not None else (),
-        columns=list(entry.properties) if entry is not None else (),
-        load_methods=_load_methods(capabilities),
-        endless=source.endless,
-    )
-
-
-def _load_methods(capabilities: Capabilities) -> list[str] | None:
-    """What our own targets say that they can do; others say nothing of it."""
-    listed = capabilities.about.get("load_methods")
-    return [str(one) for one in listed] if isinstance(listed, list) and listed else None
-
-
-def _slots(
-    plans: dict[tuple[str, str], StreamPlan],
-    layers: Sequence[Layer],
-    by_name: dict[tuple[str, str], SelectedStream],
-    plugin: Plugin,
-    capabilities: Capabilities,
-) -> tuple[dict[str, int], int]:
-    """Which target process takes which table; tables that did not ask for one of their own share the first."""
-    allowed = plugin.max_processes or capabilities.max_processes or 1
-    wanting = [
-        plan.table or name
-        for (source, name), plan in plans.items()
-        if resolve(layers, _names(name, by_name.get((source, name)))).get("run_in_parallel")
-    ]
-    if allowed < 2 or not wanting:
-        return {}, 1
-    first = 0 if len(wanting) == len(plans) else 1
-    processes = min(allowed, first + len(wanting))
-    return {table: (first + number) % processes for number, table in enumerate(wanting)}, processes
