@@ -61,10 +61,6 @@ def test_nothing_is_overwritten(tmp_path: Path, file: str, says: str) -> None:
 
 
 def test_it_runs_at_once(tmp_path: Path) -> None:
-    from streamline.project.connectors import CONNECTORS
-
-    if not all(CONNECTORS[name].exists() for name in ("tap-files", "target-files")):
-        pytest.skip("the connectors for files are not in this checkout")
     init(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "streamline", "run", "example"],
