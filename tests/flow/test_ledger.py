@@ -29,6 +29,30 @@ def test_an_echo_proves_what_came_before_its_first_forwarding() -> None:
     assert ledger.echo({"a": 2}) == {"s": at(2)}
 
 
+def test_a_mark_that_comes_again_proves_no_more_than_the_first_time() -> None:
+    ledger = SinkLedger(frozenset({"a"}))
+    ledger.start({"a": 0})
+    for number, mark in enumerate((1, 2, 1), start=1):
+        ledger.sent("a")
+        ledger.place(at(number), {"a": mark})
+    assert ledger.echo({"a": 1}) == {"s": at(1)}
+    assert ledger.echo({"a": 1}) == {}
+
+
+def test_a_sum_of_unclaimed_marks_that_changes_its_meaning_proves_nothing() -> None:
+    # From place 2 on `a` is a stream of its own, and `?` is the sum of `x` alone: an echo of place 1 looks like it.
+    ledger = SinkLedger()
+    ledger.start({})
+    ledger.sent("u")
+    ledger.place(at(1), {"x": 1, "a": 5})
+    ledger.sent("u")
+    ledger.sent("a")
+    ledger.place(at(2), {"x": 1, "a": 5})
+    ledger.echo({"x": 1, "a": 5})
+    assert ledger.place(at(3), {"x": 2, "a": 5}) == {}
+    assert ledger.ended() == {"s": at(3)}
+
+
 def test_the_echo_of_the_first_state_is_no_progress() -> None:
     ledger = SinkLedger(frozenset({"a"}))
     ledger.start({"a": 7})
