@@ -45,6 +45,8 @@ WHOLE = ""
 REST = "*"
 """Key of what belongs to no single stream."""
 _UNCLAIMED = "?"
+RESERVED = frozenset((WHOLE, REST, _UNCLAIMED))
+"""Keys that no stream may bear here."""
 
 
 class _Key:

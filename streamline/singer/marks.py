@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
-from streamline.flow.ledger import REST, WHOLE
+from streamline.flow.ledger import RESERVED, REST, WHOLE
 from streamline.singer import jsontext
 
 _SMALL = 4096
@@ -15,7 +15,7 @@ def marks_of(value: bytes) -> dict[str, int]:
     """Marks of a state, equal for every spelling of it.
 
     `currently_syncing` says where a tap is, not how far it came, and is left out. A state of another shape than
-    `bookmarks` is one mark, under `WHOLE`.
+    `bookmarks` is one mark, under `WHOLE`; so is one with a stream whose name the ledger keeps for itself.
 
     Raises:
         JSONTextError: it is no JSON.
@@ -30,6 +30,8 @@ def marks_of(value: bytes) -> dict[str, int]:
         return {WHOLE: _mark(jsontext.join_members(rest))} if rest else {}
     try:
         marks = {stream: _mark(text) for stream, text in jsontext.members(bookmarks).items()}
+        if marks.keys() & RESERVED:
+            return {WHOLE: _mark(value)}
     except jsontext.NotAnObjectError:
         return {WHOLE: _mark(value)}
     if rest:

@@ -1,4 +1,4 @@
-"""Singer STATE: its shapes, taken apart into one row per stream, put together again, and compared.
+"""Singer STATE: its shapes, taken apart into one row per stream, and put together again.
 
 A state is what the tap says it is; facts about the shapes in the wild: `{"bookmarks": {stream: {…}},
 "currently_syncing": …}` with or without other top-level keys, flat `{"stream": "2017-01-01"}` of old taps,
@@ -7,10 +7,7 @@ anything else. Values are never re-encoded: what a tap wrote is what it gets bac
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from hashlib import blake2b
+from collections.abc import Mapping
 
 from streamline.singer import jsontext
 from streamline.singer.jsontext import JSONTextError
@@ -95,74 +92,3 @@ def without_currently_syncing(rest: bytes) -> bytes | None:
     if kept.pop("currently_syncing", None) is None:
         return rest
     return jsontext.join_members(kept) if kept else None
-
-
-def merge_states(states: Sequence[bytes]) -> bytes:
-    """One state of several tap processes' newest: each stream's bookmark from the process that has it.
-
-    Later ones win where two have the same; `currently_syncing` is left out if there is more than one state.
-    """
-    if len(states) == 1:
-        return states[0]
-    rows: dict[str, bytes] = {}
-    rest: dict[str, bytes] = {}
-    for value in states:
-        parts = split_state(value)
-        outside = parts.pop(REST, None)
-        rows.update(parts)
-        with contextlib.suppress(jsontext.NotAnObjectError):
-            rest.update(jsontext.members(outside or b"{}"))
-    rest.pop("currently_syncing", None)
-    rest.pop("bookmarks", None)
-    return jsontext.join_members({"bookmarks": jsontext.join_members(rows), **rest})
-
-
-def canonical(value: bytes) -> bytes:
-    """The same bytes for every spelling of a state, for comparing what a target echoes with what it was sent.
-
-    Raises:
-        JSONTextError: it is no JSON.
-    """
-    return jsontext.canonical(value)
-
-
-def canonical_bookmarks(value: bytes) -> tuple[int, dict[str, int]]:
-    """Hashes (64 bits) of a whole state and of each stream's bookmark in it, equal for every spelling.
-
-    Bookmarks that were seen before cost a look-up only: of many streams one usually moves.
-
-    Raises:
-        JSONTextError: it is no JSON.
-    """
-    try:
-        rest = jsontext.members(value)
-        bookmarks = jsontext.members(rest["bookmarks"])
-    except (jsontext.NotAnObjectError, KeyError):
-        return _hash(jsontext.canonical(value)), {}
-    del rest["bookmarks"]
-    streams = {stream: _hash_value(text) for stream, text in bookmarks.items()}
-    whole = [f"{stream!r}:{digest:x}" for stream, digest in sorted(streams.items())]
-    whole += [f"{name!r}={_hash_value(text):x}" for name, text in sorted(rest.items())]
-    return _hash("\n".join(whole).encode("utf-8", "surrogatepass")), streams
-
-
-def _hash_value(text: bytes) -> int:
-    # Bounded memory: what the caches hold at most is 4 MiB each, whatever the tap writes.
-    size = len(text)
-    if size <= 1024:
-        return _hash_small(text)
-    return _hash_large(text) if size <= 65_536 else _hash(jsontext.canonical(text))
-
-
-@lru_cache(maxsize=4096)
-def _hash_small(text: bytes) -> int:
-    return _hash(jsontext.canonical(text))
-
-
-@lru_cache(maxsize=64)
-def _hash_large(text: bytes) -> int:
-    return _hash(jsontext.canonical(text))
-
-
-def _hash(data: bytes) -> int:
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
