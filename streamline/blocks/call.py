@@ -1,0 +1,106 @@
+"""What every kind of block is given when it runs, and what it gives back.
+
+A kind is a function `run(call: BlockCall) -> Any` in a file of its own; what it returns is the block's output.
+It runs in a worker process, one block at a time, with the project's folder as its working directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from streamline.pipeline.model import Block
+    from streamline.project.project import Project
+
+GATES = ("sensor", "conditional")
+"""Types of blocks whose output says only whether to go on."""
+
+
+class Input(Protocol):
+    """The output of one upstream block, read when it is asked for. Every call reads anew: nothing is shared."""
+
+    @property
+    def uuid(self) -> str:
+        """The upstream block."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """Its type, such as `data_loader`."""
+        ...
+
+    def value(self) -> Any:
+        """The output as one value: what the block returned; several outputs, or a generator's chunks, as a list."""
+        ...
+
+    def values(self) -> list[Any]:
+        """The outputs one by one: of a tuple or generator its elements, of anything else itself."""
+        ...
+
+    def count(self) -> int:
+        """How many `values` gives, known without reading them. More than one only for a returned tuple."""
+        ...
+
+    def table(self) -> pa.Table:
+        """The output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.
+
+        Raises:
+            ConfigError: it is nothing of the kind; the message says what it is.
+        """
+        ...
+
+    def parquet(self) -> list[Path] | None:
+        """The Parquet files that hold the whole output, if it is a table that needs no conversion; else None."""
+        ...
+
+
+class TestOutcome(msgspec.Struct, kw_only=True):
+    """What came of one test function. `error` is None where it passed; `trace` is the user's traceback."""
+
+    name: str
+    error: str | None = None
+    where: str | None = None
+    trace: str | None = None
+
+
+class BlockCall(msgspec.Struct, kw_only=True):
+    """One run of one block.
+
+    Args:
+        block: the block; its `configuration` is rendered.
+        inputs: one per upstream block, in the order of `upstream_blocks`.
+        kwargs: what decorated functions get as keyword arguments: variables, `env`, `execution_date`, `logger`, ….
+        variables: the pipeline's, trigger's and runtime variables alone, the later ones winning.
+        scratch: an empty private folder that is deleted after the run.
+        run_id: the run's id, which child processes bear in `STREAMLINE_RUN_ID`.
+        attempt: 1 is the first.
+        log: writes a line to the run's log.
+        warn: the same for a warning, which is shown at the end of the run.
+        results: what `runs show` lists (dbt's nodes); JSON values. The kind appends.
+        gate: set by the kind where it decides whether the blocks behind it run.
+    """
+
+    project: Project
+    pipeline: str
+    block: Block
+    inputs: Sequence[Input]
+    kwargs: dict[str, Any]
+    variables: dict[str, Any]
+    scratch: Path
+    run_id: str
+    attempt: int
+    log: Callable[[str], None]
+    warn: Callable[[str], None]
+    results: list[Any] = msgspec.field(default_factory=list)
+    gate: bool | None = None
+
+    @property
+    def where(self) -> str:
+        """How messages name the block: its file, else its uuid."""
+        return self.project.shown(self.block.file) if self.block.file is not None else f"block {self.block.uuid}"

@@ -1,0 +1,1 @@
+"""Batch pipelines: their plan, the runner, and the worker processes that blocks run in."""

@@ -1,0 +1,1 @@
+"""What blocks return, kept as files that come back as they went."""
