@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
-import time
 from typing import Any
 
 import anyio
@@ -17,14 +15,15 @@ from streamline.execution.integration.block_runs import block_runs
 from streamline.execution.integration.context import RunContext, RunOptions, open_context
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
-from streamline.execution.leftovers import end_processes, remove_private_files
+from streamline.execution.leftovers import end_processes
+from streamline.execution.life import Interrupted, clear_leftovers, new_run_id, tidy, wanted_signals
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.project.project import Project
 from streamline.singer.stages.schema_change import SchemaPaused
 from streamline.singer.stages.versions import new_version
 from streamline.state import open_store
-from streamline.state.store import RunInfo, Store
+from streamline.state.store import RunInfo
 
 
 class Result(msgspec.Struct):
@@ -45,11 +44,6 @@ class Result(msgspec.Struct):
     signal: int | None = None
     notes: list[str] = []
     warnings: list[str] = []
-
-
-def new_run_id() -> str:
-    """Sorts by time; never used twice."""
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
 
 
 class Listener:
@@ -90,7 +84,7 @@ async def _run(project: Project, model: PipelineModel, options: RunOptions, list
     run_id = new_run_id()
     try:
         with store.acquire_lease(model.uuid, run_id):
-            _clear_leftovers(store, model.uuid, run_id, work_dir)
+            clear_leftovers(store, model.uuid, run_id, work_dir)
             run_dir = work_dir / "runs" / run_id
             run_dir.mkdir(mode=0o700, parents=True)
             (run_dir.parent).chmod(0o700)
@@ -98,25 +92,9 @@ async def _run(project: Project, model: PipelineModel, options: RunOptions, list
                 try:
                     return await _leased(context, model, listener)
                 finally:
-                    _tidy(context)
+                    tidy(context.run_id, context.run_dir.parent)
     finally:
         store.close()
-
-
-def _clear_leftovers(store: Store, pipeline: str, run_id: str, work_dir: Any) -> None:
-    killed = [run for run in store.unfinished_runs(pipeline) if run.run_id != run_id]
-    if not killed:
-        return
-    end_processes([run.run_id for run in killed])
-    for run in killed:
-        remove_private_files(work_dir / "runs", run.run_id)
-        store.finish_run(run.run_id, "killed", run.summary, "it was killed; the next run ended what it left")
-
-
-def _tidy(context: RunContext) -> None:
-    # What escaped from its process group (a daemon in a session of its own) still bears the run's id.
-    end_processes([context.run_id])
-    remove_private_files(context.run_dir.parent, context.run_id)
 
 
 async def _leased(context: RunContext, model: PipelineModel, listener: Listener) -> Result:
@@ -276,22 +254,10 @@ def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
 
 async def _catch_signals(context: RunContext) -> None:
     """The first signal asks everything to end in order; the second ends it at once."""
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    # A terminal that is closed must leave no tap behind; under nohup it means nothing.
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        wanted.append(signal.SIGHUP)
-    with anyio.open_signal_receiver(*wanted) as signals:
+    with anyio.open_signal_receiver(*wanted_signals()) as signals:
         async for number in signals:
             if context.interrupted is not None:
                 end_processes([context.run_id], seconds=1.0)
                 raise Interrupted(number)
             context.interrupted = number
             context.note("streamline", f"{signal.Signals(number).name}: ending what is in flight", "WARNING")
-
-
-class Interrupted(StreamlineError):
-    """A second signal: the run was given up where it stood."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted; what was not proven will be read again by the next run")
-        self.exit_code = 128 + number
