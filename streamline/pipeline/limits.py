@@ -49,7 +49,9 @@ def dynamic_limits(project: Project, model: PipelineModel) -> DynamicLimits:
         ConfigError: one of them is not what it should be; it names file and line.
     """
     files = (model.yaml, project.yaml)
-    what = _first(_choice(file, "dynamic_blocks", "on_max_child_block_runs_exceeded") for file in files)
+    what: OnExceeded | None = _first(
+        _choice(file, "dynamic_blocks", "on_max_child_block_runs_exceeded") for file in files
+    )
     return DynamicLimits(
         max_children=_first(_count(file, "dynamic_blocks", "max_child_block_runs") for file in files),
         on_exceeded=what or "fail",
