@@ -69,7 +69,7 @@ class Block(msgspec.Struct, kw_only=True):
             blocks that it watches or gates.
         downstream: uuids that get its output.
         configuration: as written; not rendered.
-        retry_config: its own, else the pipeline's; None if neither says anything.
+        retry_config: its own laid over the pipeline's, key by key; None if neither says anything.
         timeout: seconds, or None.
         file: its file, which exists; None if its content stands in metadata.yaml.
         content: text in place of a file.
@@ -106,7 +106,7 @@ class PipelineModel(msgspec.Struct, kw_only=True):
         callbacks: callback blocks; without upstream they belong to the whole pipeline.
         conditionals: conditional blocks; `upstream` are the blocks that they gate.
         variables: as written; not rendered.
-        retry_config: the pipeline's own.
+        retry_config: the pipeline's own laid over the project's, key by key.
         data_integration: as written.
         options: every other known key that has a meaning for some type of pipeline (`delivery`, `on_error`,
             `concurrency_config`, …), as written.
@@ -188,7 +188,7 @@ def load_pipeline(project: Project, uuid: str) -> PipelineModel:
             f"there is no pipeline '{uuid}'",
             where=project.shown(path),
             hint=suggestion(uuid, project.pipelines(), what="pipelines")
-            + f"; `streamline create {uuid} --type integration` makes one",
+            + f"; `streamline create {uuid} --type python` makes one (or integration, streaming, dbt)",
         )
     from streamline.pipeline.reader import Reader
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import ConfigError
+from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.graph import downstream_of, find_cycle
+from streamline.pipeline.limits import block_run_limit, dynamic_limits, unknown_limits
 from streamline.pipeline.model import FOLDERS, SUFFIXES, TYPE_NAMES, Block, PipelineModel, RetryConfig
 from streamline.project.nearest import suggestion, words
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of
@@ -56,11 +58,14 @@ class Reader:
                 f"unknown pipeline type '{data['type']}'", ("type",), suggestion(str(data["type"]), TYPE_NAMES)
             )
         self.unknown += [key for key in data if key not in _PIPELINE_KEYS]
-        retry = self.retry_config(data.get("retry_config"), ("retry_config",))
+        self.unknown += unknown_limits(self.yaml)
+        retry = self.retry_config(data.get("retry_config"), ("retry_config",), self.project_retry())
         blocks = self.blocks("blocks", retry)
+        # A callback or conditional among the blocks is one of the other two lists.
+        callbacks = self.taken_out(blocks, "callback") | self.blocks("callbacks", None)
+        conditionals = self.taken_out(blocks, "conditional") | self.blocks("conditionals", None)
         self.connect(blocks)
-        callbacks = self.blocks("callbacks", None)
-        conditionals = self.blocks("conditionals", None)
+        self.keep_folders_apart(blocks)
         for watcher in (*callbacks.values(), *conditionals.values()):
             for index, name in enumerate(watcher.upstream):
                 self.known_block(blocks, name, (*watcher.path, "upstream_blocks", index))
@@ -70,7 +75,7 @@ class Reader:
             names = ", ".join(dict.fromkeys(self.unknown))
             warnings.append(f"{self.yaml.shown}: keys that mean nothing here are kept: {names}")
         tags = data.get("tags") or []
-        return PipelineModel(
+        model = PipelineModel(
             uuid=self.uuid,
             name=str(data.get("name") or self.uuid),
             type=kind,
@@ -89,6 +94,47 @@ class Reader:
             yaml=self.yaml,
             warnings=warnings,
         )
+        self.see_that_settings_can_be(model)
+        return model
+
+    def see_that_settings_can_be(self, model: PipelineModel) -> None:
+        """Have what is read later looked at now: a wrong value is an error at load."""
+        dynamic_limits(self.project, model)
+        block_run_limit(self.project, model)
+        for block in model.blocks.values():
+            block_settings(model, block)
+
+    def project_retry(self) -> RetryConfig | None:
+        """The project's `retry_config`, which holds where a pipeline's says nothing."""
+        file = self.project.yaml
+        return self.retry_config(file.mapping().get("retry_config"), ("retry_config",), None, file)
+
+    def keep_folders_apart(self, blocks: dict[str, Block]) -> None:
+        """A block's stored output is a folder that is replaced whole, so no other block's may lie inside."""
+        for uuid, block in blocks.items():
+            parts = uuid.split("/")
+            for end in range(1, len(parts)):
+                if (outer := "/".join(parts[:end])) in blocks:
+                    raise self.error(
+                        f"the outputs of '{uuid}' would lie among those of '{outer}'",
+                        (*block.path, "uuid"),
+                        "rename one of the two",
+                    )
+
+    def taken_out(self, blocks: dict[str, Block], kind: str) -> dict[str, Block]:
+        found = {uuid: block for uuid, block in blocks.items() if block.type == kind}
+        for uuid, block in found.items():
+            del blocks[uuid]
+            self.only_python(block)
+        return found
+
+    def only_python(self, block: Block) -> None:
+        if block.language != "python":
+            raise self.error(
+                f"a {block.type} is written in python, not in {block.language}",
+                (*block.path, "language"),
+                f"put a function in {FOLDERS[block.type]}/{block.uuid}.py",
+            )
 
     def blocks(self, key: str, retry: RetryConfig | None) -> dict[str, Block]:
         entries = self.data.get(key) or []
@@ -105,9 +151,19 @@ class Reader:
                 raise self.error(
                     f"the block '{uuid}' is listed twice, first at {first}", path, "a uuid names one block"
                 )
-            block = self.block(entry, uuid, path, retry, of_type=key.removesuffix("s") if key != "blocks" else None)
-            if block is not None:
-                blocks[uuid] = block
+            of_type = key.removesuffix("s") if key != "blocks" else None
+            block = self.block(entry, uuid, path, retry, of_type)
+            if block is None:
+                continue
+            if of_type is not None:
+                if block.type != of_type:
+                    raise self.error(
+                        f"'{uuid}' is a {block.type}, and stands among the {key}",
+                        (*path, "type"),
+                        f"list it under `blocks:`, or say `type: {of_type}`",
+                    )
+                self.only_python(block)
+            blocks[uuid] = block
         return blocks
 
     def block_uuid(self, entry: dict[str, Any], path: tuple[PathKey, ...]) -> str:
@@ -116,9 +172,16 @@ class Reader:
             raise self.error("a block has no uuid", path, "add `uuid: NAME`, where NAME is its file without the ending")
         if not isinstance(uuid, str):
             raise self.error(f"a block's uuid must be text, not {kind_of(uuid)}", (*path, "uuid"), "put it in quotes")
-        if ".." in uuid.split("/") or uuid.startswith("/") or "\\" in uuid or "\0" in uuid:
-            raise self.error(f"the uuid '{uuid}' leads out of the project", (*path, "uuid"), "use a plain name")
+        self.plain_name(uuid, (*path, "uuid"), "uuid")
         return uuid
+
+    def plain_name(self, name: str, path: tuple[PathKey, ...], what: str) -> None:
+        """Refuse a name that is no path of files below a folder: outputs and files are named by it."""
+        parts = name.split("/")
+        if ".." in parts or name.startswith("/") or "\\" in name:
+            raise self.error(f"the {what} '{name}' leads out of the project", path, "use a plain name")
+        if "." in parts or "" in parts or not name.isprintable():
+            raise self.error(f"the {what} {name!r} cannot name a file", path, "use a plain name")
 
     def block(
         self,
@@ -129,29 +192,30 @@ class Reader:
         of_type: str | None,
     ) -> Block | None:
         kind = entry.get("type") or of_type
+        if not isinstance(kind, str | None):
+            raise self.error(
+                f"type must be text, not {kind_of(kind)}", (*path, "type"), f"one of: {', '.join(FOLDERS)}"
+            )
         if kind in _IDLE_TYPES:
             return None
         if kind is None:
             raise self.error(f"the block '{uuid}' has no type", path, f"one of: {', '.join(FOLDERS)}")
         if kind not in FOLDERS:
-            raise self.error(
-                f"unknown block type '{kind}'", (*path, "type"), suggestion(str(kind), FOLDERS, what="types")
-            )
+            raise self.error(f"unknown block type '{kind}'", (*path, "type"), suggestion(kind, FOLDERS, what="types"))
         self.unknown += [key for key in entry if key not in _BLOCK_KEYS]
         configuration = entry.get("configuration") or {}
         if not isinstance(configuration, dict):
             raise self.error(f"configuration must be a mapping, not {kind_of(configuration)}", (*path, "configuration"))
         content = entry.get("content")
-        language, file = self.file(entry, uuid, str(kind), configuration, path)
-        own_retry = self.retry_config(entry.get("retry_config"), (*path, "retry_config"))
+        language, file = self.file(entry, uuid, kind, configuration, path)
         return Block(
             uuid=uuid,
-            type=str(kind),
+            type=kind,
             language=language,
             upstream=self.names(entry, "upstream_blocks", path),
             downstream=self.names(entry, "downstream_blocks", path),
             configuration=configuration,
-            retry_config=own_retry if own_retry is not None else retry,
+            retry_config=self.retry_config(entry.get("retry_config"), (*path, "retry_config"), retry),
             timeout=self.seconds(entry.get("timeout"), (*path, "timeout")),
             file=file,
             content=content if isinstance(content, str) and file is None else None,
@@ -173,7 +237,18 @@ class Reader:
         named = configuration.get("file_path") or (source.get("path") if isinstance(source, dict) else None)
         if isinstance(named, str) and named and "{{" not in named:
             return self.named_file(named, given, path)
-        stem = entry.get("replicated_block") or uuid
+        stem = uuid
+        original = entry.get("replicated_block")
+        if original is not None:
+            if not isinstance(original, str):
+                raise self.error(
+                    f"replicated_block must be a block's uuid, not {kind_of(original)}", (*path, "replicated_block")
+                )
+            self.plain_name(original, (*path, "replicated_block"), "replicated_block")
+            replicated = self.original(original, entry, kind, path)
+            if replicated is not None:
+                return replicated
+            stem = original
         folders = [self.project.root / FOLDERS[kind]]
         if kind == "dbt":
             folders.append(self.project.root / "dbt")
@@ -199,6 +274,38 @@ class Reader:
             stems = [one.stem for one in folders[0].glob("*.*")] if folders[0].is_dir() else []
             hint = f"write it, or {suggestion(str(stem), stems, what='files there')}"
         raise self.error(f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing", path, hint)
+
+    def original(
+        self, uuid: str, copy: dict[str, Any], kind: str, path: tuple[PathKey, ...]
+    ) -> tuple[str, Path | None] | None:
+        """Language and file of the block of this pipeline that `copy` replicates; None if it is not in this one."""
+        place = next(
+            (
+                (key, index)
+                for key in ("blocks", "callbacks", "conditionals")
+                for index, one in enumerate(self.data.get(key) or [])
+                if isinstance(one, dict) and one is not copy and (one.get("uuid") or one.get("name")) == uuid
+            ),
+            None,
+        )
+        if place is None:
+            return None
+        entry = self.data[place[0]][place[1]]
+        its_type = entry.get("type") or place[0].removesuffix("s")
+        if its_type != kind:
+            raise self.error(
+                f"it replicates '{uuid}', which is a {its_type}, not a {kind}",
+                (*path, "replicated_block"),
+                f"say `type: {its_type}`",
+            )
+        if entry.get("replicated_block") is not None:
+            raise self.error(
+                f"it replicates '{uuid}', which is itself a replica",
+                (*path, "replicated_block"),
+                f"name the original: {entry['replicated_block']}",
+            )
+        configuration = entry.get("configuration")
+        return self.file(entry, uuid, kind, configuration if isinstance(configuration, dict) else {}, place)
 
     def named_file(self, named: str, language: str | None, path: tuple[PathKey, ...]) -> tuple[str, Path]:
         root = self.project.root
@@ -275,21 +382,25 @@ class Reader:
             raise self.error(f"timeout must be a number of seconds, not {kind_of(value)}", path)
         return float(value)
 
-    def retry_config(self, value: object, path: tuple[PathKey, ...]) -> RetryConfig | None:
+    def retry_config(
+        self, value: object, path: tuple[PathKey, ...], base: RetryConfig | None, file: YamlFile | None = None
+    ) -> RetryConfig | None:
+        """`base` with what `value` says laid over it, key by key; None where neither says anything."""
         if value is None:
-            return None
+            return base
+        yaml = file or self.yaml
         if not isinstance(value, dict):
-            raise self.error(f"retry_config must be a mapping, not {kind_of(value)}", path)
+            raise yaml.error(f"retry_config must be a mapping, not {kind_of(value)}", path)
         known = {key: one for key, one in value.items() if key in RetryConfig.__struct_fields__ and one is not None}
         self.unknown += [f"retry_config.{key}" for key in value if key not in RetryConfig.__struct_fields__]
         try:
-            result = msgspec.convert(known, RetryConfig)
+            own = msgspec.convert(known, RetryConfig)
         except msgspec.ValidationError as error:
             hint = "retries, delay, max_delay (seconds), exponential_backoff"
-            raise self.error(f"retry_config: {error}", path, hint) from None
-        if min(result.retries, result.delay, result.max_delay) < 0:
-            raise self.error("retry_config: numbers must not be negative", path)
-        return result
+            raise yaml.error(f"retry_config: {error}", path, hint=hint) from None
+        if min(own.retries, own.delay, own.max_delay) < 0:
+            raise yaml.error("retry_config: numbers must not be negative", path)
+        return msgspec.structs.replace(base or RetryConfig(), **{key: getattr(own, key) for key in known})
 
     def error(self, message: str, path: Sequence[PathKey], hint: str | None = None) -> ConfigError:
         return self.yaml.error(message, path, hint=hint)

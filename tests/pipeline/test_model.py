@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamline.errors import ConfigError
-from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.pipeline.model import PipelineModel, RetryConfig, load_pipeline
 from streamline.project.project import Project
 
 Load = Callable[..., PipelineModel]
@@ -224,10 +224,39 @@ def test_other_types(load: Load, kind: str) -> None:
         ("callbacks:\n- {uuid: a, upstream_blocks: [x]}\n", 2, ""),
         ("variables: [1]\n", 1, "variables must be a mapping"),
         ("blocks:\n\t- a\n", 2, "a tab"),
+        ("blocks:\n- uuid: a\n  type: custom\n\tlanguage: python\n", 4, "a tab"),
+        ("blocks:\n- uuid: x/../../y\n  type: custom\n", 2, "leads out of the project"),
+        ("blocks:\n- {uuid: ./a, type: custom}\n", 2, "cannot name a file"),
+        ("blocks:\n- {uuid: a/, type: custom}\n", 2, "cannot name a file"),
+        ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "cannot name a file"),
+        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n", 4, "leads out of the project"),
+        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: 5\n", 4, "must be a block's uuid"),
+        (
+            "blocks:\n- {uuid: a, type: custom}\n- uuid: c\n  type: transformer\n  replicated_block: a\n",
+            5,
+            "which is a custom",
+        ),
+        (
+            "blocks:\n- {uuid: a, type: custom}\n- {uuid: c, type: custom, replicated_block: a}\n"
+            "- {uuid: d, type: custom, replicated_block: c}\n",
+            4,
+            "itself a replica",
+        ),
+        ("blocks:\n- uuid: a\n  type: [custom]\n", 3, "type must be text"),
+        ("callbacks:\n- uuid: a\n  type: custom\n", 3, "stands among the callbacks"),
+        ("conditionals:\n- uuid: a\n  language: sql\n  content: select 1\n", 3, "written in python, not in sql"),
+        ("blocks:\n- {uuid: a, type: custom}\n- {uuid: a/b, type: custom}\n", 3, "among those of 'a'"),
+        ("concurrency_config: {block_run_limit: 0}\n", 1, "a whole number above 0, not the number 0"),
+        ("concurrency_config:\n  block_run_limit: two\n", 2, "a whole number above 0, not text"),
+        ("dynamic_blocks:\n  max_child_block_runs: true\n", 2, "not the boolean true"),
+        ("dynamic_blocks:\n  max_concurrent_child_block_runs: 1.5\n", 2, "not the number 1.5"),
+        ("dynamic_blocks:\n  on_max_child_block_runs_exceeded: stop\n", 2, "cannot be 'stop'"),
+        ("dynamic_blocks: [1]\n", 1, "dynamic_blocks must be a mapping"),
+        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: 3\n", 4, "must be a mapping, not the number 3"),
     ],
 )
 def test_what_cannot_be_names_file_and_line(load: Load, metadata: str, line: int, says: str) -> None:
-    error = refused(load, metadata, "custom/a.py", "custom/b.py")
+    error = refused(load, metadata, *("custom/a.py", "custom/b.py", "custom/a/b.py", "transformers/c.py"))
     assert error.where == f"pipelines/p/metadata.yaml:{line}"
     assert says in error.message
 
@@ -272,3 +301,76 @@ def test_delays_grow_to_their_limit(load: Load) -> None:
     retry = model.retry_config
     assert retry is not None
     assert [retry.delay_before(attempt) for attempt in (1, 2, 3, 4, 90)] == [1, 2, 4, 6, 6]
+
+
+BATCH = """\
+blocks:
+- {uuid: a, type: data_loader}
+- {uuid: b, type: transformer, upstream_blocks: [a], retry_config: {retries: 3}}
+- {uuid: c, type: transformer, replicated_block: b, upstream_blocks: [a]}
+callbacks:
+- {uuid: say, upstream_blocks: [b]}
+- {uuid: all}
+conditionals:
+- {uuid: only_if, type: conditional, upstream_blocks: [c]}
+"""
+BATCH_FILES = (
+    "data_loaders/a.py",
+    "transformers/b.py",
+    "callbacks/say.py",
+    "callbacks/all.py",
+    "conditionals/only_if.py",
+)
+
+
+def test_callbacks_and_conditionals_need_no_type_and_may_have_no_upstream(load: Load) -> None:
+    model = load(BATCH, *BATCH_FILES)
+    assert {uuid: one.type for uuid, one in model.callbacks.items()} == {"say": "callback", "all": "callback"}
+    assert model.callbacks["all"].upstream == []
+    assert list(model.conditionals) == ["only_if"]
+
+
+def test_a_callback_among_the_blocks_is_a_callback(load: Load) -> None:
+    model = load(
+        "blocks:\n- {uuid: a, type: custom}\n- {uuid: say, type: callback, upstream_blocks: [a]}\n"
+        "- {uuid: only_if, type: conditional, upstream_blocks: [a]}\n",
+        *("custom/a.py", "callbacks/say.py", "conditionals/only_if.py"),
+    )
+    assert (list(model.blocks), list(model.callbacks), list(model.conditionals)) == (["a"], ["say"], ["only_if"])
+    assert (model.callbacks["say"].upstream, model.blocks["a"].downstream) == (["a"], [])
+
+
+def test_a_replica_has_the_original_s_file_and_language(load: Load, tmp_path: Path) -> None:
+    model = load(BATCH, *BATCH_FILES)
+    assert model.blocks["c"].file == tmp_path / "transformers/b.py"
+    model = load(
+        "blocks:\n- {uuid: x, type: transformer, configuration: {file_path: shared/x.sql}}\n"
+        "- {uuid: y, type: transformer, replicated_block: x, configuration: {limit: 1}}\n",
+        "shared/x.sql",
+    )
+    assert (model.blocks["y"].language, model.blocks["y"].file) == ("sql", tmp_path / "shared/x.sql")
+    assert model.blocks["y"].configuration == {"limit": 1}
+
+
+def test_retries_are_inherited_key_by_key_from_pipeline_and_project(load: Load, tmp_path: Path) -> None:
+    load(BATCH, *BATCH_FILES)
+    (tmp_path / "streamline.yaml").write_text("retry_config: {retries: 1, delay: 2, max_delay: 9}\n")
+    path = tmp_path / "pipelines/p/metadata.yaml"
+    path.write_text(BATCH + "retry_config: {delay: 4, exponential_backoff: false}\n")
+    model = load_pipeline(Project.open(tmp_path), "p")
+    assert model.retry_config == RetryConfig(retries=1, delay=4, max_delay=9, exponential_backoff=False)
+    assert model.blocks["a"].retry_config == model.retry_config
+    assert model.blocks["b"].retry_config == RetryConfig(retries=3, delay=4, max_delay=9, exponential_backoff=False)
+
+
+def test_a_wrong_value_in_the_project_names_the_project_s_file(load: Load, tmp_path: Path) -> None:
+    load(BATCH, *BATCH_FILES)
+    for text, line in (
+        ("retry_config: {retries: many}\n", 1),
+        ("name: x\nconcurrency_config: {block_run_limit: many}\n", 2),
+        ("name: x\ndynamic_blocks:\n  on_max_child_block_runs_exceeded: maybe\n", 3),
+    ):
+        (tmp_path / "streamline.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_pipeline(Project.open(tmp_path), "p")
+        assert caught.value.where == f"streamline.yaml:{line}"

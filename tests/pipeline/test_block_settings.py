@@ -1,0 +1,115 @@
+"""What a block's `configuration` says to the runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from streamline.errors import ConfigError
+from streamline.pipeline.block_settings import BlockSettings, block_settings
+from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.project.project import Project
+
+
+def load(root: Path, **configurations: Any) -> PipelineModel:
+    """A pipeline `parent` → `child` and `other`, with a sensor `wait`."""
+    (root / "streamline.yaml").write_text("name: x\n")
+    blocks: list[dict[str, Any]] = [
+        {"uuid": "parent", "type": "data_loader"},
+        {"uuid": "child", "type": "transformer", "upstream_blocks": ["parent"]},
+        {"uuid": "other", "type": "transformer", "upstream_blocks": ["parent"]},
+        {"uuid": "end", "type": "custom", "upstream_blocks": ["child"]},
+        {"uuid": "wait", "type": "sensor"},
+    ]
+    folders = {"data_loader": "data_loaders", "transformer": "transformers", "custom": "custom", "sensor": "sensors"}
+    for block in blocks:
+        path = root / folders[block["type"]] / f"{block['uuid']}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        if block["uuid"] in configurations:
+            block["configuration"] = configurations[block["uuid"]]
+    (root / "pipelines/p").mkdir(parents=True, exist_ok=True)
+    (root / "pipelines/p/metadata.yaml").write_text(yaml.safe_dump({"blocks": blocks}, sort_keys=False))
+    return load_pipeline(Project.open(root), "p")
+
+
+def settings(root: Path, uuid: str, **configurations: Any) -> BlockSettings:
+    model = load(root, **configurations)
+    return block_settings(model, model.block(uuid))
+
+
+def test_without_a_configuration(tmp_path: Path) -> None:
+    assert settings(tmp_path, "wait") == BlockSettings(interval=60, give_up_after=None)
+    assert settings(tmp_path, "parent", parent={"dynamic": False, "reduce_output": None}) == BlockSettings()
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {"dynamic": True},
+        {"dynamic": {"parent": True}},
+        {"dynamic": {"parent": ["child", "other"], "modes": [{"type": "stream", "poll_interval": 5}]}},
+    ],
+)
+def test_the_forms_of_dynamic(tmp_path: Path, configuration: dict[str, Any]) -> None:
+    assert settings(tmp_path, "parent", parent=configuration).dynamic
+    assert not settings(tmp_path, "parent", parent=configuration).reduce_output
+
+
+@pytest.mark.parametrize(
+    "configurations",
+    [
+        {"child": {"reduce_output": True}},
+        {"child": {"dynamic": {"reduce_output": True}}},
+        {"child": {"dynamic": {"reduce_output": ["end"]}}},
+        {"end": {"dynamic": {"reduce_output_upstream": ["child"]}}},
+    ],
+)
+def test_the_forms_of_reduce_output(tmp_path: Path, configurations: dict[str, Any]) -> None:
+    assert settings(tmp_path, "child", **configurations).reduce_output
+    assert not settings(tmp_path, "child", **configurations).dynamic
+    assert not settings(tmp_path, "end", **configurations).reduce_output
+
+
+def test_where_it_runs_and_what_is_kept(tmp_path: Path) -> None:
+    found = settings(tmp_path, "end", end={"isolated": True, "secret_output": True, "anything": "goes"})
+    assert (found.isolated, found.secret_output) == (True, True)
+
+
+def test_a_sensor_s_numbers(tmp_path: Path) -> None:
+    found = settings(tmp_path, "wait", wait={"interval": 0.5, "timeout": 30})
+    assert (found.interval, found.give_up_after) == (0.5, 30)
+    found = settings(tmp_path, "wait", wait={"interval": "{{ variables('pause') }}", "timeout": "{{ variables('t') }}"})
+    assert (found.interval, found.give_up_after) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("uuid", "configuration", "says"),
+    [
+        ("parent", {"dynamic": "true"}, "dynamic must be true, false or a mapping"),
+        ("parent", {"dynamic": 1}, "not the number 1"),
+        ("parent", {"dynamic": {"parents": True}}, "unknown key 'parents' in dynamic"),
+        ("parent", {"dynamic": {"parent": ["child"]}}, "'other' is not listed"),
+        ("parent", {"dynamic": {"parent": ["chidl"]}}, "'chidl' is no neighbour of 'parent'"),
+        ("parent", {"dynamic": {"parent": "child"}}, "dynamic.parent must be true or a list"),
+        ("child", {"dynamic": {"reduce_output_upstream": ["parent"]}}, "and 'other' does not"),
+        ("child", {"reduce_output": "{{ variables('x') }}"}, "reduce_output must be true or false"),
+        ("child", {"isolated": "yes"}, "isolated must be true or false, not text"),
+        ("child", {"secret_output": 1}, "secret_output must be true or false"),
+        ("wait", {"interval": 0}, "interval must be a number of seconds above 0"),
+        ("wait", {"timeout": "soon"}, "timeout must be a number of seconds above 0, not text"),
+    ],
+)
+def test_what_cannot_be_names_its_line(tmp_path: Path, uuid: str, configuration: Any, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, **{uuid: configuration})
+    assert says in caught.value.message
+    lines = (tmp_path / "pipelines/p/metadata.yaml").read_text().splitlines()
+    assert caught.value.where is not None
+    name, _, line = caught.value.where.rpartition(":")
+    assert name == "pipelines/p/metadata.yaml"
+    start = next(at for at, text in enumerate(lines, 1) if text == f"- uuid: {uuid}")
+    assert start < int(line) < start + 8
