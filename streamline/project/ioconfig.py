@@ -8,6 +8,8 @@ from typing import Any
 
 from streamline.project.nearest import suggestion
 from streamline.project.render import Renderer, check_deferred
+from streamline.project.secrets import Masker
+from streamline.project.vaults import LateValues
 from streamline.project.yamlfile import PathKey, YamlFile, load_yaml, read_text
 
 IO_CONFIG_FILE = "io_config.yaml"
@@ -17,13 +19,21 @@ class Profile(Mapping[str, Any]):
     """One profile's values.
 
     Reading a key raises a ConfigError if the profile does not have it, or if its value needs an environment variable
-    that is not set.
+    that is not set, or a secret of a cloud service (`aws_secret_var`, …) that cannot be had.
+
+    Args:
+        file: the whole io_config.yaml, rendered.
+        name: the profile's key in it.
+        late: what was put off while the file was rendered.
+        masker: learns what was put off when it is read.
     """
 
-    def __init__(self, file: YamlFile, name: str) -> None:
+    def __init__(self, file: YamlFile, name: str, late: LateValues | None = None, masker: Masker | None = None) -> None:
         self.file = file
         self.name = name
         self._values = file.mapping((name,))
+        self._late = late
+        self._masker = masker
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._values:
@@ -43,6 +53,18 @@ class Profile(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The profile as it was parsed: what is missing has left marks in it. For looking at keys, not at values."""
+        return self._values
+
+    def at(self, *path: str) -> Any:
+        """The value at a path of keys that is there; only it is read, not what stands beside it."""
+        value: Any = self._values
+        for key in path:
+            value = value[key]
+        return self._complete(value, (self.name, *path))
+
     def get(self, key: str, default: Any = None) -> Any:
         """The value; `default` if the profile does not have the key."""
         return self[key] if key in self._values else default
@@ -52,7 +74,16 @@ class Profile(Mapping[str, Any]):
             return {key: self._complete(one, (*path, key)) for key, one in value.items()}
         if isinstance(value, list):
             return [self._complete(one, (*path, index)) for index, one in enumerate(value)]
-        return check_deferred(value, self.file.where(path)) if isinstance(value, str) else value
+        if not isinstance(value, str) or "\ue000" not in value:
+            return value
+        where = self.file.where(path)
+        text: str = check_deferred(value, where)
+        if self._late is not None:
+            text, secrets = self._late.complete(text, where)
+            if self._masker is not None:
+                for secret in secrets:
+                    self._masker.add(secret)
+        return text
 
 
 def load_profile(path: Path, renderer: Renderer, name: str = "default") -> Profile:
@@ -62,11 +93,13 @@ def load_profile(path: Path, renderer: Renderer, name: str = "default") -> Profi
         ConfigError: the file cannot be read, rendered or parsed, or has no such profile.
     """
     shown = renderer.project.shown(path) if renderer.project is not None else str(path)
-    text = renderer.render_text(read_text(path, shown=shown), where=shown, defer_unset=True)
+    late = LateValues()
+    text = renderer.render_text(read_text(path, shown=shown), where=shown, defer_unset=True, names=late.names())
     file = load_yaml(path, text=text, rendered=True, shown=shown)
     profiles = [key for key, value in file.mapping().items() if isinstance(value, dict)]
     if name not in profiles:
         file.fail(f"there is no profile '{name}'", hint=suggestion(name, profiles, what="profiles"))
-    if renderer.secrets is not None:
-        renderer.secrets.masker.add_config(file.mapping((name,)))
-    return Profile(file, name)
+    masker = renderer.secrets.masker if renderer.secrets is not None else None
+    if masker is not None:
+        masker.add_config(file.mapping((name,)))
+    return Profile(file, name, late, masker)

@@ -115,13 +115,16 @@ class Renderer:
             return [self.render(one, where, (*path, index)) for index, one in enumerate(value)]
         return value
 
-    def render_text(self, text: str, where: str | None = None, *, defer_unset: bool = False) -> str:
+    def render_text(
+        self, text: str, where: str | None = None, *, defer_unset: bool = False, names: Mapping[str, Any] | None = None
+    ) -> str:
         """A whole file's text rendered (io_config.yaml, SQL, files with `{%`).
 
         Args:
             text: the file's text.
             where: names it in errors.
             defer_unset: an unset `env_var` leaves a mark instead of failing; `check_deferred` turns it into the error.
+            names: more names for this text's expressions; they beat the renderer's own.
 
         Raises:
             ConfigError: as `render`, with the template's own line where it is known.
@@ -130,7 +133,7 @@ class Renderer:
             return text
         self._defer_unset = defer_unset
         try:
-            return self._jinja().from_string(text).render(self._context())
+            return self._jinja().from_string(text).render({**self._context(), **(names or {})})
         except Exception as error:
             raise self._explain(error, text, where, ()) from error
         finally:

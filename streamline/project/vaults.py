@@ -1,0 +1,165 @@
+"""`aws_secret_var`, `azure_secret_var` and their like in io_config.yaml: asked when the key is read, not before.
+
+So a profile full of such calls costs nothing, and breaks nothing, where only its other keys are used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from streamline.errors import ConfigError
+from streamline.project.extras import need
+from streamline.project.render import check_deferred
+
+# Private-use characters: they stand in no configuration, and YAML takes them in any scalar.
+_MARK = re.compile("\ue000late:(\\d+)\ue001")
+
+
+class LateValues:
+    """Calls that were put off while a file was rendered; each left a mark in the text."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], str]] = []
+
+    def names(self) -> dict[str, Any]:
+        """The functions for templates: each gives a mark, that `complete` replaces by the value."""
+        vaults: dict[str, Callable[..., str]] = {
+            "aws_secret_var": aws_secret,
+            "azure_secret_var": azure_secret,
+            "gcp_secret_var": gcp_secret,
+            "doppler_secret_var": _refuse("doppler_secret_var", "Doppler"),
+            "vault_secret_var": _refuse("vault_secret_var", "HashiCorp Vault"),
+        }
+        return {name: self._put_off(function) for name, function in vaults.items()} | {"json_value": self._json_value}
+
+    def complete(self, text: str, where: str | None = None) -> tuple[str, list[str]]:
+        """`text` with every mark replaced, and the values that replaced them.
+
+        Raises:
+            ConfigError: a secret cannot be had; it names the place in the file.
+        """
+        found: list[str] = []
+
+        def value(match: re.Match[str]) -> str:
+            try:
+                got = self._calls[int(match[1])]()
+            except ConfigError as error:
+                raise ConfigError(error.message, where=error.where or where, hint=error.hint) from error
+            found.append(got)
+            return got
+
+        return _MARK.sub(value, text), found
+
+    def _put_off(self, function: Callable[..., str]) -> Callable[..., str]:
+        def call(*args: Any, **kwargs: Any) -> str:
+            return self._later(lambda: function(*args, **kwargs))
+
+        return call
+
+    def _later(self, call: Callable[[], str]) -> str:
+        self._calls.append(call)
+        return f"\ue000late:{len(self._calls) - 1}\ue001"
+
+    def _json_value(self, text: str, key: str) -> Any:
+        if isinstance(text, str) and "\ue000" in text:
+            return self._later(lambda: str(_json_part(check_deferred(self.complete(text)[0]), key)))
+        return _json_part(text, key)
+
+
+def aws_secret(secret_id: str, cached: bool = True, **client: Any) -> str:
+    """A secret of AWS Secrets Manager, by the environment's credentials and region.
+
+    Args:
+        secret_id: its name or ARN.
+        cached: accepted; a value is read once for each time its key is read.
+        client: arguments of the client, such as `region_name` and `endpoint_url`.
+
+    Raises:
+        ConfigError: no client library, no credentials, no such secret.
+    """
+    errors = need("botocore.exceptions", "s3", "aws_secret_var", package="boto3")
+    session = need("botocore.session", "s3", "aws_secret_var", package="boto3").get_session()
+    client.setdefault("region_name", os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"))
+    try:
+        answer = session.create_client("secretsmanager", **client).get_secret_value(SecretId=secret_id)
+    except (errors.BotoCoreError, errors.ClientError) as error:
+        raise ConfigError(f"AWS Secrets Manager does not give '{secret_id}': {error}") from error
+    value = answer["SecretString"] if "SecretString" in answer else answer["SecretBinary"].decode()
+    return str(value)
+
+
+def azure_secret(name: str) -> str:
+    """A secret of the Azure Key Vault that AZURE_KEY_VAULT_URL names. Untested against Azure.
+
+    Raises:
+        ConfigError: no client library, AZURE_KEY_VAULT_URL is not set, or the vault refuses.
+    """
+    url = os.environ.get("AZURE_KEY_VAULT_URL")
+    if not url:
+        raise ConfigError(
+            "azure_secret_var needs the environment variable AZURE_KEY_VAULT_URL",
+            hint="set it to the vault's address, https://NAME.vault.azure.net",
+        )
+    packages = "azure-identity azure-keyvault-secrets"
+    identity = need("azure.identity", packages, "azure_secret_var", package="azure-identity")
+    secrets = need("azure.keyvault.secrets", packages, "azure_secret_var", package="azure-keyvault-secrets")
+    core = need("azure.core.exceptions", packages, "azure_secret_var", package="azure-core")
+    client = secrets.SecretClient(vault_url=url, credential=identity.DefaultAzureCredential())
+    try:
+        return str(client.get_secret(name).value)
+    except core.AzureError as error:
+        raise ConfigError(f"Azure Key Vault does not give '{name}': {error}") from error
+
+
+def gcp_secret(secret_id: str, project: str | None = None, version: str = "latest") -> str:
+    """A secret of Google's Secret Manager. Untested against Google.
+
+    Args:
+        secret_id: its name, or the whole `projects/P/secrets/S` with or without `/versions/V`.
+        project: the project's id; else GOOGLE_CLOUD_PROJECT, else GCP_PROJECT_ID.
+        version: which one.
+
+    Raises:
+        ConfigError: no client library, no project named, or the service refuses.
+    """
+    name = secret_id
+    if not name.startswith("projects/"):
+        project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or os.environ.get("GCP_PROJECT_ID")
+        if not project:
+            raise ConfigError(
+                "gcp_secret_var needs a project", hint="set GOOGLE_CLOUD_PROJECT, or name projects/P/secrets/S"
+            )
+        name = f"projects/{project}/secrets/{secret_id}"
+    if "/versions/" not in name:
+        name = f"{name}/versions/{version}"
+    packages = "google-cloud-secret-manager"
+    manager = need("google.cloud.secretmanager", packages, "gcp_secret_var", package=packages)
+    api = need("google.api_core.exceptions", packages, "gcp_secret_var", package=packages)
+    auth = need("google.auth.exceptions", packages, "gcp_secret_var", package=packages)
+    try:
+        answer = manager.SecretManagerServiceClient().access_secret_version(name=name)
+    except (api.GoogleAPIError, auth.GoogleAuthError) as error:
+        raise ConfigError(f"Secret Manager does not give '{name}': {error}") from error
+    return str(answer.payload.data.decode())
+
+
+def _refuse(function: str, service: str) -> Callable[..., str]:
+    def call(*args: Any, **kwargs: Any) -> str:
+        raise ConfigError(
+            f"{function}: secrets of {service} are not read here",
+            hint="have its program put them into the environment and use env_var('X'), or use secret('x')",
+        )
+
+    return call
+
+
+def _json_part(text: str, key: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"json_value: no '{key}' in what should be a JSON object ({type(error).__name__})") from None
