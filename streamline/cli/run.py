@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamline.execution.integration.run import Result
+    from streamline.pipeline.model import PipelineModel
 
 
 @click.command("run")
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     metavar="JSON|KEY=VALUE",
     help="Variables for this run; may be given several times.",
 )
+@click.option("--block-uuid", "block", metavar="U", help="Run this block alone, on what its upstream blocks stored.")
+@click.option("--test", "tests", is_flag=True, help="Run the blocks' tests as well; a failure fails its block.")
+@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run.")
 @click.option("--stream", "streams", multiple=True, metavar="S", help="Only this stream, by name or glob.")
 @click.option(
     "--full-refresh", is_flag=True, help="Read from the start; the old positions count until the new ones do."
@@ -43,6 +47,9 @@ def command(
     app: App,
     names: tuple[str, ...],
     runtime_vars: tuple[str, ...],
+    block: str | None,
+    tests: bool,
+    resume: bool,
     streams: tuple[str, ...],
     full_refresh: bool,
     bookmarks: tuple[str, ...],
@@ -57,10 +64,27 @@ def command(
     before anything moved; 130 or 143 interrupted.
     """
     pipeline = _pipeline(app, names)
+    from streamline.pipeline.model import load_pipeline
+
+    variables = read_variables(runtime_vars)
+    model = load_pipeline(app.project, pipeline)
+    for warning in (*app.project.warnings, *model.warnings):
+        say(f"Warning: {warning}", err=True)
+    if model.type in ("python", "dbt"):
+        given = {
+            "--stream": streams, "--full-refresh": full_refresh, "--bookmark": bookmarks, "--accept-gap": accept_gap,
+            "--refresh-catalog": refresh_catalog,
+        }  # fmt: skip
+        _refuse(model, given)
+        if block is not None and resume:
+            raise click.UsageError("--block-uuid and --resume: one block alone is no run that could be gone on with")
+        return _run_batch(app, model, variables, block, tests=tests, resume=resume, dry_run=dry_run, as_json=as_json)
+    # A run of an integration pipeline always goes on where the last one stood: --resume changes nothing.
+    _refuse(model, {"--block-uuid": block, "--test": tests})
     from streamline.execution.integration.context import RunOptions
 
     options = RunOptions(
-        variables=_variables(runtime_vars),
+        variables=variables,
         streams=streams,
         full_refresh=full_refresh,
         bookmarks=bookmarks,
@@ -68,11 +92,6 @@ def command(
         refresh_catalog=refresh_catalog,
         debug=app.debug,
     )
-    from streamline.pipeline.model import load_pipeline
-
-    model = load_pipeline(app.project, pipeline)
-    for warning in (*app.project.warnings, *model.warnings):
-        say(f"Warning: {warning}", err=True)
     if dry_run:
         from streamline.cli.explain import show_plan
 
@@ -86,6 +105,40 @@ def command(
     if result.signal is not None:
         return 128 + result.signal
     return 0 if result.status == "completed" else 1
+
+
+def _refuse(model: PipelineModel, given: dict[str, Any]) -> None:
+    """Refuse options that mean nothing for this type of pipeline."""
+    for option, value in given.items():
+        if value:
+            raise ConfigError(
+                f"{option} means nothing for a pipeline of type {model.type}", where=model.uuid, hint="leave it out"
+            )
+
+
+def _run_batch(
+    app: App,
+    model: PipelineModel,
+    variables: dict[str, Any],
+    block: str | None,
+    *,
+    tests: bool,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    if dry_run:
+        from streamline.cli.explain import show_batch_plan
+
+        return show_batch_plan(app, model, as_json=as_json)
+    from streamline.cli.run_batch import run
+    from streamline.execution.batch.context import BatchOptions
+
+    # A block alone is tested in any case, as it is in the reference product: it is run to see whether it works.
+    options = BatchOptions(
+        variables=variables, block=block, tests=tests or block is not None, resume=resume, debug=app.debug
+    )
+    return run(app, model, options, as_json=as_json)
 
 
 @contextlib.contextmanager
@@ -110,7 +163,7 @@ def _pipeline(app: App, names: tuple[str, ...]) -> str:
     return names[-1]
 
 
-def _variables(texts: tuple[str, ...]) -> dict[str, Any]:
+def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
     """Variables from JSON objects and `key=value`; later ones win. A value that is JSON keeps its type."""
     import json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,9 +45,14 @@ class SecretResolver(Protocol):
 
 
 class Masker:
-    """Replaces known secrets in text. Cheap while it knows none."""
+    """Replaces known secrets in text. Cheap while it knows none.
+
+    Attributes:
+        on_add: called with each secret that is new, so that another process can mask it as well.
+    """
 
     def __init__(self) -> None:
+        self.on_add: Callable[[str], None] | None = None
         self._values: set[str] = set()
         self._text: re.Pattern[str] | None = None
         self._bytes: re.Pattern[bytes] | None = None
@@ -75,6 +80,8 @@ class Masker:
         if new:
             self._values = self._values | new
             self._text = self._bytes = None
+            if self.on_add is not None:
+                self.on_add(text)
 
     def add_config(self, config: object) -> None:
         """Mask the values in `config` whose keys are named like secrets, and passwords inside URLs, at any depth."""

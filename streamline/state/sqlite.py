@@ -122,6 +122,14 @@ class SQLiteStore(PositionTables):
                 ),
             )
 
+    def continue_run(self, run_id: str) -> None:
+        with self._connection.write(durable=False) as db:
+            db.execute(
+                "UPDATE runs SET status = 'running', finished = NULL, seconds = NULL, error = NULL, pid = ?, host = ?"
+                " WHERE run_id = ?",
+                (os.getpid(), _host(), run_id),
+            )
+
     def finish_run(self, run_id: str, status: str, summary: Mapping[str, Any], error: str | None = None) -> None:
         finished = now()
         with self._connection.write() as db:

@@ -228,6 +228,10 @@ class Store(Protocol):
         """Record a run that begins. `started`, `pid` and `host` are filled in where they are empty."""
         ...
 
+    def continue_run(self, run_id: str) -> None:
+        """Record that a run which had ended goes on, in this process."""
+        ...
+
     def finish_run(self, run_id: str, status: str, summary: Mapping[str, Any], error: str | None = None) -> None:
         """Record how a run ended."""
         ...

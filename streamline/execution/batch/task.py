@@ -21,6 +21,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
         folder: the folder of its stored output.
         inline: the output itself, where it must not be stored (`secret_output`).
         item: which item of a dynamic parent's output; None: all of it.
+        child: it is the output of a dynamic block's child.
         parts: the outputs of several children, gathered into a list; then the other fields are empty.
         run_id: the run that wrote the folder; another's output is not read. None: whoever's.
     """
@@ -30,6 +31,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
     folder: str | None = None
     inline: bytes | None = None
     item: int | None = None
+    child: bool = False
     parts: tuple[InputRef, ...] | None = None
     run_id: str | None = None
 

@@ -1,0 +1,73 @@
+"""`streamline test`: run the tests of blocks on what the blocks stored, without running these again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.cli.output import count, json_option, print_json, say
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.stored_tests import BlockTests
+
+
+@click.command("test")
+@click.argument("pipeline")
+@click.option("--block-uuid", "block", metavar="U", help="Only this block's tests.")
+@click.option("--runtime-vars", multiple=True, metavar="JSON|KEY=VALUE", help="Variables; may be given several times.")
+@json_option
+@pass_app
+def command(app: App, pipeline: str, block: str | None, runtime_vars: tuple[str, ...], as_json: bool) -> int:
+    """Run the tests of a pipeline's blocks on their stored outputs. No block runs again.
+
+    Exit codes: 0 all passed; 1 a test failed; 2 something is wrong, or nothing is stored.
+    """
+    from streamline.cli.run import read_variables
+    from streamline.cli.run_batch import Display, error_text
+    from streamline.execution.batch.stored_tests import run_stored_tests
+    from streamline.pipeline.model import load_pipeline
+
+    model = load_pipeline(app.project, pipeline)
+    if model.type not in ("python", "dbt"):
+        raise ConfigError(f"a pipeline of type {model.type} has no stored outputs", where=model.uuid)
+    display = Display(app, quiet=as_json)
+    found = run_stored_tests(app.project, model, variables=read_variables(runtime_vars), block=block, listener=display)
+    tests = [test for one in found for test in one.tests]
+    failed = [test for test in tests if test.error is not None]
+    passed = all(one.passed for one in found)
+    if as_json:
+        print_json({"pipeline": model.uuid, "passed": passed, "blocks": [_as_json(app, one) for one in found]})
+        return 0 if passed else 1
+    for one in found:
+        if not one.stored:
+            say(f"{one.uuid}: no stored output")
+        elif not one.tests and one.failure is None:
+            say(f"{one.uuid}: no tests")
+        for test in one.tests:
+            say(f"{one.uuid}: {test.name} {'passed' if test.error is None else 'failed'}")
+    for one in found:
+        for test in one.tests:
+            if test.error is not None:
+                place = f"{test.where}: " if test.where else ""
+                text = f"Error: {one.uuid}: {test.name}: {place}{test.error}".replace(f"{app.project.root}/", "")
+                say(app.mask(text), err=True)
+        if one.failure is not None:
+            say(app.mask(error_text(app, one.uuid, one.failure)), err=True)
+    say(f"{count(len(tests) - len(failed), 'test')} passed, {len(failed)} failed")
+    return 0 if passed else 1
+
+
+def _as_json(app: App, one: BlockTests) -> dict[str, Any]:
+    return {
+        "uuid": one.uuid,
+        "stored": one.stored,
+        "passed": one.passed,
+        "tests": [
+            {"name": test.name, "passed": test.error is None, "error": test.error and app.mask(test.error)}
+            for test in one.tests
+        ],
+        "error": app.mask(one.failure.message) if one.failure is not None else None,
+    }

@@ -1,0 +1,148 @@
+"""What all parts of a batch run share, and how it ends."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.execution.batch.task import Failure
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.plan import BatchPlan
+    from streamline.project.project import Project
+
+MAX_WARNINGS = 20
+
+
+class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked for.
+
+    Args:
+        variables: `--runtime-vars`.
+        trigger_variables: those of the schedule or call that started the run; the runtime's win.
+        block: run this block alone, on stored inputs.
+        tests: run the blocks' tests; a failure fails the block.
+        resume: go on with the newest unfinished run.
+        parallel: run independent blocks side by side.
+        skip_sensors: take it that every sensor says yes.
+        debug: tracebacks of ours.
+    """
+
+    variables: dict[str, Any] = {}
+    trigger_variables: dict[str, Any] = {}
+    block: str | None = None
+    tests: bool = False
+    resume: bool = False
+    parallel: bool = True
+    skip_sensors: bool = False
+    debug: bool = False
+
+
+class BlockOutcome(msgspec.Struct, kw_only=True):
+    """How a block ended.
+
+    Args:
+        status: completed, failed, skipped, upstream_failed or cancelled.
+        seconds: from its first call to its last one's end; None if none was made.
+        attempts: of the call that needed the most.
+        results: what it lists as its results: dbt's nodes, else what its outputs are.
+        failure: of the first call that failed.
+        calls: how many there were, for a dynamic block's children; None for other blocks.
+        failed: how many of them failed.
+        reused: it had completed before the run was resumed.
+        tests: how many tests ran, and how many of them failed.
+    """
+
+    uuid: str
+    type: str
+    status: str
+    seconds: float | None = None
+    attempts: int = 0
+    results: list[Any] = []
+    failure: Failure | None = None
+    calls: int | None = None
+    failed: int = 0
+    reused: bool = False
+    tests: tuple[int, int] = (0, 0)
+
+
+class BatchResult(msgspec.Struct, kw_only=True):
+    """How a run ended.
+
+    Args:
+        status: completed, failed or cancelled.
+        blocks: in the order of the plan.
+        signal: the signal that interrupted it, if one did.
+        warnings: what blocks warned of.
+        resumed: the run had been started before.
+        nothing_to_resume: `resume` found that the newest run completed; nothing was done.
+    """
+
+    run_id: str
+    status: str
+    blocks: list[BlockOutcome]
+    log: str
+    signal: int | None = None
+    warnings: list[str] = []
+    resumed: bool = False
+    nothing_to_resume: bool = False
+
+    @property
+    def errors(self) -> dict[str, Failure]:
+        """Why each block that failed did."""
+        return {one.uuid: one.failure for one in self.blocks if one.failure is not None}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run in a few JSON values."""
+        counts: dict[str, int] = {}
+        for one in self.blocks:
+            counts[one.status] = counts.get(one.status, 0) + 1
+        return {"blocks": counts}
+
+
+class Listener:
+    """What a run tells while it goes on, from whichever thread. The command line shows it; this one keeps silent."""
+
+    def planned(self, plan: BatchPlan, run_id: str, *, resumed: bool) -> None:
+        """Everything is known; nothing has run yet."""
+
+    def started(self, uuid: str, calls: int | None) -> None:
+        """A block's first call begins; `calls` is their number where it is a dynamic block's child."""
+
+    def finished(self, outcome: BlockOutcome) -> None:
+        """A block has ended."""
+
+    def retrying(self, uuid: str, failure: Failure, delay: float) -> None:
+        """A call failed and is tried again after `delay` seconds."""
+
+    def waiting(self, uuid: str, seconds: float) -> None:
+        """A sensor said no; it is asked again after `seconds`."""
+
+    def line(self, uuid: str, text: str) -> None:
+        """A block printed a line."""
+
+    def warning(self, uuid: str, text: str) -> None:
+        """A block warned of something."""
+
+
+class RunFacts(msgspec.Struct, kw_only=True):
+    """A run's constants.
+
+    Args:
+        run_dir: its private folder (0700).
+        execution_date: when it first began, in UTC.
+        variables: the pipeline's, the trigger's and the runtime's, the later ones winning.
+        runtime: names of those that came from outside.
+    """
+
+    project: Project
+    run_id: str
+    run_dir: Path
+    execution_date: datetime
+    variables: dict[str, Any]
+    runtime: tuple[str, ...]
+    options: BatchOptions

@@ -1,0 +1,136 @@
+"""What a run has done so far, kept so that `--resume` can go on after it was killed.
+
+One line of JSON per event, appended whole: a torn last line is one that never happened. The journal of a pipeline's
+newest unfinished run is kept beside its outputs; a run that completed needs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamline.execution.batch.fanout import Instance, Key
+
+
+class Begun(msgspec.Struct, tag="begun", kw_only=True):
+    """The run began, with these options. It may hold secrets, as variables do: the file is 0600."""
+
+    run_id: str
+    execution_date: datetime
+    variables: dict[str, Any] = {}
+    trigger_variables: dict[str, Any] = {}
+    tests: bool = False
+
+
+class Called(msgspec.Struct, tag="called", kw_only=True):
+    """A call of a block completed; its output is stored."""
+
+    block: str
+    number: int
+    key: Key = ()
+    gate: bool | None = None
+    items: int | None = None
+    metadata: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
+
+
+class Ended(msgspec.Struct, tag="ended", kw_only=True):
+    """A block completed: all its calls did, or were skipped."""
+
+    block: str
+    child: bool
+    calls: int
+    seconds: float | None = None
+    attempts: int = 1
+    results: list[Any] = []
+
+
+class Undone(msgspec.Struct, tag="undone", kw_only=True):
+    """A block that had completed is run again: what it was made from has changed."""
+
+    block: str
+
+
+Event = Begun | Called | Ended | Undone
+
+
+class Journal:
+    """Appends events. Safe to use from one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._encoder = msgspec.json.Encoder(enc_hook=str)
+        # After a torn line the next event would be lost with it.
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            os.write(self._fd, b"\n")
+
+    def add(self, event: Event) -> None:
+        """Append an event; it survives the death of this process."""
+        os.write(self._fd, self._encoder.encode(event) + b"\n")
+
+    def close(self) -> None:
+        """Close the file; again is harmless."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Past(msgspec.Struct, kw_only=True):
+    """What a journal tells.
+
+    Args:
+        calls: completed calls by block and number.
+        ended: completed blocks.
+    """
+
+    begun: Begun
+    calls: dict[str, dict[int, Called]] = {}
+    ended: dict[str, Ended] = {}
+
+
+def read_journal(path: Path) -> Past | None:
+    """What is in a journal; None where there is none, or its beginning is missing."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return None
+    past: Past | None = None
+    decoder = msgspec.json.Decoder(Event)
+    for line in lines:
+        with contextlib.suppress(msgspec.DecodeError):
+            event = decoder.decode(line)
+            if isinstance(event, Begun):
+                past = past or Past(begun=event)
+            elif past is None:
+                return None
+            elif isinstance(event, Called):
+                past.calls.setdefault(event.block, {})[event.number] = event
+            elif isinstance(event, Ended):
+                past.ended[event.block] = event
+            else:
+                past.ended.pop(event.block, None)
+                past.calls.pop(event.block, None)
+    return past
+
+
+def instance_of(event: Called) -> Instance:
+    """The call as the blocks behind it see it, its output's place excepted."""
+    return Instance(number=event.number, key=event.key, gate=event.gate, items=event.items, metadata=event.metadata)
+
+
+def keep_only(folder: Path, names: Iterable[str]) -> None:
+    """Delete the journals of a folder but these."""
+    kept = set(names)
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)

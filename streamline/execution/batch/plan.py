@@ -1,0 +1,175 @@
+"""What a batch pipeline comes to: which blocks run, what gates and watches them, and everything that can be checked
+before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.errors import ConfigError
+from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
+from streamline.project.render import Renderer
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block, PipelineModel
+    from streamline.project.project import Project
+
+BATCH_TYPES = ("python", "dbt")
+SENSOR_INTERVAL = 60.0
+"""Seconds between two questions to a sensor that says nothing else; the reference product's."""
+
+_CODE_ONLY = ("sensor", "callback", "conditional")
+# Loading these takes longer than anything else in a small run, and they are safe to have when a process forks.
+_FRAMES = ("numpy", "pandas", "pyarrow.parquet")
+_USE_FRAMES = frozenset({"pandas", "numpy", "pyarrow"})
+
+
+class BlockPlan(msgspec.Struct, kw_only=True):
+    """A block as the runner sees it.
+
+    Args:
+        conditions: uuids of the conditionals that gate it; all must say yes.
+        callbacks: uuids of the callbacks that watch it.
+        dynamic: the blocks behind it run once per item of its output.
+        reduce: where it is such a block itself: what is behind it gets all its outputs as one list.
+        secret: its output is never stored.
+        isolated: it runs in the pipeline's own environment.
+        interval: of a sensor: seconds between two questions.
+        patience: of a sensor: seconds after which it has failed; None: it is asked for ever.
+    """
+
+    block: Block
+    conditions: list[str] = []
+    callbacks: list[str] = []
+    dynamic: bool = False
+    reduce: bool = False
+    secret: bool = False
+    isolated: bool = False
+    interval: float = SENSOR_INTERVAL
+    patience: float | None = None
+
+
+class BatchPlan(msgspec.Struct, kw_only=True):
+    """A batch pipeline, checked.
+
+    Args:
+        blocks: by uuid, each after its upstream blocks.
+        callbacks: uuids of the callbacks that belong to the whole pipeline.
+        concurrency: how many blocks may run at once; None: as many as the machine has room for.
+        preload: modules worth loading before the first block asks for them.
+    """
+
+    model: PipelineModel
+    blocks: dict[str, BlockPlan]
+    callbacks: list[str]
+    limits: DynamicLimits
+    concurrency: int | None
+    preload: list[str]
+
+    def code(self, uuid: str) -> Block:
+        """A block, callback or conditional by its uuid."""
+        for group in (self.model.blocks, self.model.callbacks, self.model.conditionals):
+            if uuid in group:
+                return group[uuid]
+        raise KeyError(uuid)
+
+
+def make_plan(project: Project, model: PipelineModel) -> BatchPlan:
+    """Check a batch pipeline and say what running it means. Runs nothing of the user's.
+
+    Raises:
+        ConfigError: something is wrong: it names file and line.
+    """
+    if model.type not in BATCH_TYPES:
+        raise ConfigError(f"pipelines of type {model.type} are no batch pipelines", where=model.yaml.where(("type",)))
+    renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets)
+    modules: set[str] = set()
+    for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
+        modules |= _check(project, model, block, renderer)
+    blocks = {uuid: _block_plan(model, model.blocks[uuid]) for uuid in model.order()}
+    for one in model.conditionals.values():
+        for uuid in one.upstream:
+            blocks[uuid].conditions.append(one.uuid)
+    for one in model.callbacks.values():
+        for uuid in one.upstream:
+            blocks[uuid].callbacks.append(one.uuid)
+    return BatchPlan(
+        model=model,
+        blocks=blocks,
+        callbacks=[one.uuid for one in model.callbacks.values() if not one.upstream],
+        limits=dynamic_limits(project, model),
+        concurrency=block_run_limit(project, model),
+        preload=list(_FRAMES) if modules & _USE_FRAMES else [],
+    )
+
+
+def is_dynamic(configuration: Mapping[str, Any]) -> bool:
+    """`dynamic: true`, or the reference product's newer form `dynamic: {parent: true}`."""
+    value = configuration.get("dynamic")
+    return bool(value.get("parent")) if isinstance(value, dict) else bool(value)
+
+
+def _reduces(configuration: Mapping[str, Any]) -> bool:
+    value = configuration.get("dynamic")
+    return bool(configuration.get("reduce_output") or (isinstance(value, dict) and value.get("reduce_output")))
+
+
+def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
+    configuration = block.configuration
+    return BlockPlan(
+        block=block,
+        dynamic=is_dynamic(configuration),
+        reduce=_reduces(configuration),
+        secret=bool(configuration.get("secret_output")),
+        isolated=bool(configuration.get("isolated")),
+        interval=_seconds(model, block, "interval") or SENSOR_INTERVAL,
+        patience=_seconds(model, block, "timeout") if block.type == "sensor" else None,
+    )
+
+
+def _seconds(model: PipelineModel, block: Block, key: str) -> float | None:
+    value = block.configuration.get(key)
+    if value is None or block.type != "sensor":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ConfigError(
+            f"{key} must be a number of seconds above 0, not {value!r}",
+            where=model.where(block.uuid, "configuration", key),
+        )
+    return float(value)
+
+
+def _check(project: Project, model: PipelineModel, block: Block, renderer: Renderer) -> frozenset[str]:
+    """Check a block's code as far as that goes without running it; the modules that it imports."""
+    kind = "dbt" if block.type == "dbt" else block.language
+    if block.type in _CODE_ONLY and kind != "python":
+        raise ConfigError(
+            f"a {block.type} is written in Python, not in {block.language}", where=model.where(block.uuid)
+        )
+    if kind == "python":
+        from streamline.blocks.python_check import check_python_file
+
+        return frozenset(check_python_file(project, block))
+    if kind == "sql":
+        from streamline.blocks.sql import check_block as check_sql
+
+        check_sql(project, block, renderer)
+        return frozenset()
+    if kind == "r":
+        from streamline.blocks.r import check_block as check_r
+
+        check_r(project, block, renderer)
+        return frozenset({"pandas"})
+    if kind == "dbt":
+        from streamline.blocks.dbt import check_block as check_dbt
+
+        check_dbt(project, block, renderer)
+        return frozenset()
+    raise ConfigError(
+        f"the {block.type} '{block.uuid}' is written in YAML: a source or destination, which a pipeline of type "
+        f"{model.type} cannot have yet",
+        where=model.where(block.uuid),
+        hint="put it into a pipeline of `type: integration`",
+    )

@@ -1,0 +1,150 @@
+"""Runs the tests of blocks on their stored outputs, and the blocks themselves not."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.call import TestOutcome
+from streamline.errors import ConfigError
+from streamline.execution.batch.context import BatchOptions, Listener, RunFacts
+from streamline.execution.batch.executor import LocalExecutor
+from streamline.execution.batch.lines import BlockLines
+from streamline.execution.batch.places import Places
+from streamline.execution.batch.plan import BatchPlan, make_plan
+from streamline.execution.batch.task import Failure, InputRef, Task
+from streamline.execution.life import new_run_id, tidy
+from streamline.state import open_store
+from streamline.telemetry.runlog import RunLog
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import PipelineModel
+    from streamline.project.project import Project
+
+
+class BlockTests(msgspec.Struct, kw_only=True):
+    """What came of a block's tests.
+
+    Args:
+        stored: whether there is an output to test.
+        tests: each test of each of its outputs; `[2] test_output` names a dynamic block's child.
+        failure: why they could not be run.
+    """
+
+    uuid: str
+    stored: bool
+    tests: list[TestOutcome] = []
+    failure: Failure | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed; nothing to test has not failed."""
+        return self.failure is None and all(one.error is None for one in self.tests)
+
+
+def run_stored_tests(
+    project: Project,
+    model: PipelineModel,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    block: str | None = None,
+    listener: Listener | None = None,
+) -> list[BlockTests]:
+    """Run the tests of a pipeline's blocks (or of one) on what they stored last, in the plan's order.
+
+    Raises:
+        ConfigError: something in the pipeline is wrong, or nothing is stored.
+        LeaseHeld: it is running.
+    """
+    plan = make_plan(project, model)
+    if block is not None:
+        model.block(block)
+    run_id = new_run_id()
+    work_dir = project.ensure_work_dir()
+    store = open_store(project.state_url, project.root)
+    try:
+        with store.acquire_lease(model.uuid, run_id):
+            runs = work_dir / "runs"
+            runs.mkdir(mode=0o700, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="test-", dir=runs))
+            try:
+                return asyncio.run(
+                    _run(project, plan, folder, run_id, dict(variables or {}), block, listener or Listener())
+                )
+            finally:
+                tidy(run_id, runs)
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        store.close()
+
+
+async def _run(
+    project: Project,
+    plan: BatchPlan,
+    folder: Path,
+    run_id: str,
+    variables: dict[str, Any],
+    block: str | None,
+    listener: Listener,
+) -> list[BlockTests]:
+    facts = RunFacts(
+        project=project,
+        run_id=run_id,
+        run_dir=folder,
+        execution_date=datetime.now(UTC),
+        variables={**plan.model.variables, **variables},
+        runtime=tuple(variables),
+        options=BatchOptions(variables=variables, block=block, tests=True),
+    )
+    places = Places(project, plan.model.uuid, run_id)
+    chosen = [uuid for uuid in plan.blocks if block in (None, uuid)]
+    if not any(places.remembered(uuid) for uuid in chosen):
+        what = f"the block '{block}'" if block is not None else f"the pipeline '{plan.model.uuid}'"
+        raise ConfigError(f"{what} has no stored outputs to test", hint=f"run it: streamline run {plan.model.uuid}")
+    log = RunLog(folder / "run.log")
+    masker = project.secrets.masker
+    try:
+        with LocalExecutor(plan, facts, BlockLines(log, masker, listener.line), masker) as executor:
+            return list(await asyncio.gather(*(_block(plan, places, executor, facts, uuid) for uuid in chosen)))
+    finally:
+        log.close()
+
+
+async def _block(plan: BatchPlan, places: Places, executor: LocalExecutor, facts: RunFacts, uuid: str) -> BlockTests:
+    block = plan.blocks[uuid].block
+    stored = places.remembered(uuid)
+    if stored is None:
+        return BlockTests(uuid=uuid, stored=False)
+    found = BlockTests(uuid=uuid, stored=True)
+    for call in stored.calls:
+        folder = places.block(uuid) / str(call.number) if stored.child else places.block(uuid)
+        task = Task(
+            id=f"{uuid}:{call.number}:tests",
+            kind="tests",
+            project=str(facts.project.root),
+            pipeline=plan.model.uuid,
+            block=uuid,
+            run_id=facts.run_id,
+            run_dir=str(facts.run_dir),
+            own=InputRef(block=uuid, type=block.type, folder=str(folder)),
+            variables=facts.variables,
+            runtime=facts.runtime,
+            child=call.number if stored.child else None,
+            execution_date=facts.execution_date,
+            run_tests=True,
+            timeout=block.timeout,
+        )
+        result = await executor.run(task, isolated=plan.blocks[uuid].isolated)
+        for test in result.tests:
+            name = f"[{call.number}] {test.name}" if stored.child else test.name
+            found.tests.append(msgspec.structs.replace(test, name=name))
+        if result.failure is not None and not result.tests and found.failure is None:
+            found.failure = result.failure
+    return found
