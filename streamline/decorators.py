@@ -6,7 +6,9 @@ bare (`@transformer`) and called (`@transformer()`); `callback` takes the status
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
@@ -53,7 +55,27 @@ def _decorator(kind: str) -> Decorator:
 
 def _mark(function: T, mark: Mark) -> T:
     setattr(function, MARK, (*marks_of(function), mark))
+    marked = _marked.get()
+    if marked is not None:
+        marked.append(function)
     return function
+
+
+_marked: ContextVar[list[Any] | None] = ContextVar("marked", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Any]]:
+    """Gather what is marked meanwhile, in the order of marking.
+
+    Two functions of one name leave only the second in a file's namespace: both are gathered.
+    """
+    marked: list[Any] = []
+    token = _marked.set(marked)
+    try:
+        yield marked
+    finally:
+        _marked.reset(token)
 
 
 data_loader = _decorator("data_loader")
@@ -71,6 +93,10 @@ data_integration_selected_streams = _decorator("data_integration_selected_stream
 data_integration_catalog = _decorator("data_integration_catalog")
 streaming_source = _decorator("streaming_source")
 streaming_sink = _decorator("streaming_sink")
+# What older files of the reference product use: `on_success` is `callback('success')`.
+on_success = _decorator("on_success")
+on_failure = _decorator("on_failure")
+preprocesser = _decorator("preprocesser")
 
 NAMES: dict[str, Decorator] = {
     "data_loader": data_loader,
@@ -91,4 +117,7 @@ NAMES: dict[str, Decorator] = {
 }
 """Every decorator by name: what is injected into block files."""
 
-__all__ = [*NAMES, "MARK", "NAMES", "Mark", "marks_of"]
+LEGACY: dict[str, Decorator] = {"on_success": on_success, "on_failure": on_failure, "preprocesser": preprocesser}
+"""Names of the reference product's older files; injected too."""
+
+__all__ = [*NAMES, *LEGACY, "LEGACY", "MARK", "NAMES", "Mark", "collecting", "marks_of"]

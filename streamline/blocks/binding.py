@@ -1,0 +1,304 @@
+"""Which arguments a block's function is called with.
+
+One positional argument per input, in their order. A parameter that bears an input's name takes that input, wherever
+it stands. Where a function asks for more positional arguments than there are inputs, outputs that were returned as a
+tuple are spread. Nothing is read before it is clear that the call can be made, and only what it takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from inspect import Parameter
+from typing import Any, Protocol
+
+import msgspec
+
+from streamline.blocks.call import GATES
+from streamline.errors import ConfigError
+
+_BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Source(Protocol):
+    """What can be bound: `blocks.call.Input` as far as it is needed here."""
+
+    @property
+    def uuid(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+    def value(self) -> Any: ...
+
+    def values(self) -> list[Any]: ...
+
+    def count(self) -> int: ...
+
+
+class Callee(msgspec.Struct, frozen=True, kw_only=True):
+    """What messages say about the function.
+
+    Args:
+        function: its name.
+        where: `file:line`.
+        block: the block's uuid.
+    """
+
+    function: str
+    where: str
+    block: str
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """What fills a parameter: an input, one of its outputs (`output` counts from 0), or a keyword argument (`name`)."""
+
+    input: int = -1
+    output: int | None = None
+    name: str | None = None
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """The arguments, not read yet."""
+
+    args: list[Slot]
+    keywords: dict[str, Slot]
+
+
+def bind(
+    signature: inspect.Signature,
+    inputs: Sequence[Source],
+    offered: Mapping[str, Any],
+    callee: Callee,
+    *,
+    spare: bool = False,
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments for a call.
+
+    Args:
+        signature: the function's.
+        inputs: the outputs of the upstream blocks, in their order.
+        offered: what it gets by keyword, if it has parameters of these names or `**kwargs`.
+        callee: for messages.
+        spare: inputs for which there is no parameter are left out without a word.
+
+    Raises:
+        ConfigError: the function asks for what is not there, or does not take what is.
+    """
+    plan = plan_call(signature, inputs, offered, callee, spare=spare)
+    spread: dict[int, list[Any]] = {}
+
+    def read(slot: Slot) -> Any:
+        if slot.name is not None:
+            return offered[slot.name]
+        if slot.output is None:
+            return inputs[slot.input].value()
+        if slot.input not in spread:
+            spread[slot.input] = inputs[slot.input].values()
+        return spread[slot.input][slot.output]
+
+    return [read(slot) for slot in plan.args], {name: read(slot) for name, slot in plan.keywords.items()}
+
+
+def plan_call(
+    signature: inspect.Signature,
+    inputs: Sequence[Source],
+    offered: Mapping[str, Any],
+    callee: Callee,
+    *,
+    spare: bool = False,
+) -> Binding:
+    """What `bind` reads, without reading it. See there."""
+    return _Planner(signature, inputs, offered, callee, spare).plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        signature: inspect.Signature,
+        inputs: Sequence[Source],
+        offered: Mapping[str, Any],
+        callee: Callee,
+        spare: bool,
+    ) -> None:
+        self._parameters = list(signature.parameters.values())
+        self._inputs = inputs
+        self._offered = offered
+        self._callee = callee
+        self._spare = spare
+        self._by_place = [one for one in self._parameters if one.kind in _BY_PLACE]
+        self._any_number = any(one.kind is Parameter.VAR_POSITIONAL for one in self._parameters)
+        self._any_name = any(one.kind is Parameter.VAR_KEYWORD for one in self._parameters)
+
+    def plan(self) -> Binding:
+        filled = self._named()
+        taken = {slot.input for slot in filled.values()}
+        rest = [number for number in range(len(self._inputs)) if number not in taken]
+        free = [one for one in self._by_place if one.name not in filled]
+        rest = self._with_room(rest, free)
+        # Parameters beyond the inputs that bear the name of a keyword argument mean that: `def load(df, env)`.
+        for one in reversed(free.copy()):
+            if len(free) > len(rest) and one.name in self._offered:
+                filled[one.name] = Slot(name=one.name)
+                free.remove(one)
+        slots = self._spread(rest, free)
+        filled.update((one.name, slot) for one, slot in zip(free, slots, strict=False))
+        return self._arranged(filled, slots[len(free) :])
+
+    def _named(self) -> dict[str, Slot]:
+        numbers = {one.uuid: number for number, one in enumerate(self._inputs)}
+        named = [one for one in self._parameters if one.kind in (*_BY_PLACE, Parameter.KEYWORD_ONLY)]
+        return {one.name: Slot(numbers[one.name]) for one in named if one.name in numbers}
+
+    def _with_room(self, rest: list[int], free: list[Parameter]) -> list[int]:
+        """The inputs that the function is to take; those that only say whether to go on make room for others."""
+        if not self._by_place and not self._any_number:
+            return []  # it asks for nothing: its upstream blocks only come before it
+        room = sum(one.name not in self._offered for one in free)
+        if len(rest) > room and not self._any_number:
+            others = [number for number in rest if self._inputs[number].type not in GATES]
+            # As many as there are other inputs, or parameters that nothing else fills.
+            rest = rest if len(rest) <= len(free) and len(others) < room else others
+        return rest
+
+    def _spread(self, rest: list[int], free: list[Parameter]) -> list[Slot]:
+        """What comes by position, in order.
+
+        Raises:
+            ConfigError: it is too little, or too much.
+        """
+        least = sum(one.default is Parameter.empty for one in free)
+        most = None if self._any_number else len(free)
+        if least > len(rest):
+            counts = {number: self._inputs[number].count() for number in rest}
+            several = [number for number in rest if counts[number] > 1]
+            fitting = []
+            for chosen in [several, *([number] for number in several if len(several) > 1)]:
+                size = sum(counts[number] if number in chosen else 1 for number in rest)
+                if chosen and least <= size and (most is None or size <= most):
+                    fitting.append(chosen)
+                    if chosen is several:
+                        break
+            if len(fitting) != 1:
+                raise self._too_few(free, rest, counts, ambiguous=len(fitting) > 1)
+            slots: list[Slot] = []
+            for number in rest:
+                each = [Slot(number, output) for output in range(counts[number])]
+                slots.extend(each if number in fitting[0] else [Slot(number)])
+            return slots
+        if most is not None and len(rest) > most:
+            if not self._spare:
+                raise self._too_many(rest, len(free))
+            rest = rest[:most]
+        return [Slot(number) for number in rest]
+
+    def _arranged(self, filled: Mapping[str, Slot], extra: Sequence[Slot]) -> Binding:
+        args: list[Slot] = []
+        keywords: dict[str, Slot] = {}
+        in_order = True
+        for one in self._by_place:
+            slot = filled.get(one.name)
+            if slot is None:
+                in_order = False  # it keeps its default, so that what comes after must go by name
+            elif in_order:
+                args.append(slot)
+            elif one.kind is Parameter.POSITIONAL_OR_KEYWORD:
+                keywords[one.name] = slot
+        args.extend(extra)
+        for one in self._parameters:
+            if one.kind is Parameter.KEYWORD_ONLY:
+                if one.name in filled:
+                    keywords[one.name] = filled[one.name]
+                elif one.name in self._offered:
+                    keywords[one.name] = Slot(name=one.name)
+                elif one.default is Parameter.empty:
+                    raise self._nothing_for(one.name)
+        if self._any_name:
+            taken = {one.name for one in self._by_place if one.kind is Parameter.POSITIONAL_OR_KEYWORD}
+            for name in self._offered:
+                if name not in taken and name not in keywords:
+                    keywords[name] = Slot(name=name)
+        return Binding(args, keywords)
+
+    def _too_few(
+        self, free: Sequence[Parameter], rest: Sequence[int], counts: Mapping[int, int], *, ambiguous: bool
+    ) -> ConfigError:
+        wanted = [one.name for one in self._by_place if one.default is Parameter.empty]
+        needed = [one.name for one in free if one.default is Parameter.empty]
+        open_end = self._any_number or len(wanted) < len(self._by_place)
+        expects = (
+            f"{self._callee.function}() expects {'at least ' if open_end else ''}{_count(len(wanted), 'argument')}"
+        )
+        if len(wanted) > 1:
+            expects += f" ({', '.join(wanted)})"
+        message = f"{expects}, but {self._upstream(counts)}"
+        several = [self._inputs[number].uuid for number in rest if counts[number] > 1]
+        if ambiguous:
+            hint = (
+                f"More than one of {' and '.join(several)} could be spread over its parameters; name the parameters of "
+                "the others like their blocks."
+            )
+        elif several:
+            total = sum(counts.values())
+            hint = (
+                f"Spread, that makes {total} values: give the function as many parameters, or one for each block to "
+                "get several outputs as a list."
+            )
+        elif not rest:
+            missing = needed[0]
+            hint = (
+                f"Add the block whose output it should get to upstream_blocks of '{self._callee.block}', set a "
+                f"variable named '{missing}', or give '{missing}' a default."
+            )
+        else:
+            missing = needed[len(rest)] if len(rest) < len(needed) else needed[-1]
+            hint = (
+                f"Add a block to upstream_blocks of '{self._callee.block}', return a tuple of {len(needed)} from "
+                f"'{self._inputs[rest[0]].uuid}', or give '{missing}' a default."
+                if len(rest) == 1
+                else f"Add a block to upstream_blocks of '{self._callee.block}', or give '{missing}' a default."
+            )
+        return ConfigError(message, where=self._callee.where, hint=hint)
+
+    def _too_many(self, rest: Sequence[int], room: int) -> ConfigError:
+        names = [one.name for one in self._by_place]
+        takes = f"{self._callee.function}() takes {_count(len(names), 'argument')}"
+        if names:
+            takes += f" ({', '.join(names)})"
+        over = self._inputs[rest[room]].uuid
+        name = over if over.isidentifier() else "another_input"
+        return ConfigError(
+            f"{takes}, but {self._upstream()}",
+            where=self._callee.where,
+            hint=f"Add a parameter for '{over}' (such as `{name}`) or `*args`, or take it out of upstream_blocks of "
+            f"'{self._callee.block}'.",
+        )
+
+    def _nothing_for(self, name: str) -> ConfigError:
+        return ConfigError(
+            f"{self._callee.function}() needs the keyword argument '{name}', but no variable and no upstream block "
+            f"of '{self._callee.block}' has that name",
+            where=self._callee.where,
+            hint=f"Set '{name}' under variables: in metadata.yaml or with --runtime-vars {name}=…, or give it a "
+            "default.",
+        )
+
+    def _upstream(self, counts: Mapping[int, int] | None = None) -> str:
+        block = f"the block '{self._callee.block}'"
+        if not self._inputs:
+            return f"{block} has no upstream blocks"
+        names = [one.uuid for one in self._inputs]
+        has = f"{block} has {_count(len(names), 'upstream block')} ({', '.join(names)})"
+        if counts is None:
+            return has
+        found = [counts.get(number, 1) for number in range(len(names))]
+        if len(found) == 1:
+            return f"{has}, which returned {_count(found[0], 'output')}"
+        if len(set(found)) == 1:
+            return f"{has}, which returned {_count(found[0], 'output')} each"
+        each = ", ".join(f"{name}: {_count(count, 'output')}" for name, count in zip(names, found, strict=True))
+        return f"{block} has {_count(len(names), 'upstream block')} ({each})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,178 @@
+"""Python blocks: the decorated function of the file, called with the upstream outputs and the keyword arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
+from typing import Any
+
+from streamline.blocks.binding import Callee, Source, bind
+from streamline.blocks.call import BlockCall
+from streamline.blocks.python_file import BlockFile, PythonFile, name_of
+from streamline.decorators import LEGACY, NAMES
+from streamline.errors import StreamlineError
+
+DECORATORS = {"conditional": "condition"}
+"""The decorator of a type of block, where it is not called like the type."""
+
+
+def run(call: BlockCall) -> Any:
+    """Call the block's function. A transformer annotated `-> bool` sets `call.gate`.
+
+    Returns:
+        What the function returned; of `async def`, what it returned in the end. A generator runs as it is read.
+
+    Raises:
+        ConfigError: there is not one decorated function, or its parameters do not fit the upstream blocks.
+        UserError: the block's code raised.
+    """
+    if call.block.type == "sensor":
+        from streamline.blocks.sensor import poll
+
+        return poll(call)
+    file = load(call)
+    function = file.only(decorator_of(call.block.type))
+    for before in file.marked("preprocesser"):
+        invoke(call, file, before, call.inputs, spare=True)
+    result = invoke(call, file, function, call.inputs)
+    if call.block.type == "transformer" and _answers(function):
+        call.gate = truth(result, call, file, function, "annotated `-> bool`, so that it decides whether to go on")
+    return result
+
+
+def decorator_of(block_type: str) -> str:
+    """The decorator that a block of that type bears above its function."""
+    return DECORATORS.get(block_type, block_type)
+
+
+def block_file(call: BlockCall) -> BlockFile:
+    """Where the call's block has its code."""
+    block = call.block
+    if block.file is None:
+        return BlockFile(block.uuid, f"<block {block.uuid}>", block.content or "", call.where)
+    return BlockFile(block.uuid, str(block.file), None, call.where)
+
+
+def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
+    """Run the block's file as a module. Where its code reads `df_1`, `df_2`, … or the names of upstream blocks without
+    defining them, they are there, as in the reference product.
+
+    Args:
+        call: the call.
+        inputs: what these names stand for; by default the call's inputs.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no Python.
+        UserError: it raised.
+    """
+    given = call.inputs if inputs is None else inputs
+
+    def values(read: Callable[[Collection[str]], set[str]]) -> Mapping[str, Any]:
+        import builtins
+
+        by_name: dict[str, Source] = {f"df_{number}": one for number, one in enumerate(given, 1)}
+        by_name.update((one.uuid, one) for one in given)
+        known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}
+        return {name: by_name[name].value() for name in read(known)} if known else {}
+
+    return PythonFile(block_file(call), values)
+
+
+def invoke(
+    call: BlockCall,
+    file: PythonFile,
+    function: Callable[..., Any],
+    inputs: Sequence[Source],
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    spare: bool = False,
+) -> Any:
+    """Call one of the file's functions with what it asks for.
+
+    Args:
+        call: the call.
+        file: the function's file.
+        function: what to call.
+        inputs: its positional arguments, as far as it takes them.
+        kwargs: its keyword arguments, as far as it takes them; by default the call's.
+        spare: inputs for which it has no parameter are left out.
+
+    Raises:
+        ConfigError: its parameters do not fit.
+        UserError: it raised.
+    """
+    callee = Callee(function=name_of(function), where=file.where(function), block=call.block.uuid)
+    offered = call.kwargs if kwargs is None else kwargs
+    args, keywords = bind(signature_of(function), inputs, offered, callee, spare=spare)
+    try:
+        result = function(*args, **keywords)
+        if inspect.isawaitable(result):
+            result = _awaited(result)
+    except (Exception, SystemExit) as error:
+        raise file.error(error) from None
+    if isinstance(result, AsyncGenerator):
+        return _chunks(_one_by_one(result), file)
+    return _chunks(result, file) if inspect.isgenerator(result) else result
+
+
+def truth(result: Any, call: BlockCall, file: PythonFile, function: Callable[..., Any], why: str) -> bool:
+    """A result as yes or no.
+
+    Raises:
+        StreamlineError: it is neither, such as a DataFrame.
+    """
+    try:
+        return bool(result)
+    except Exception as error:
+        raise StreamlineError(
+            f"{name_of(function)}() is {why}, but returned a {type(result).__name__}, which is neither true nor false "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            where=file.where(function),
+            hint="Return True or False, such as `len(df) > 0`.",
+        ) from None
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The function's parameters; of one that Python knows nothing about, anything."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _answers(function: Callable[..., Any]) -> bool:
+    annotation = signature_of(function).return_annotation
+    return annotation is bool or (isinstance(annotation, str) and annotation.strip().strip("'\"") == "bool")
+
+
+def _awaited(result: Awaitable[Any]) -> Any:
+    import asyncio
+
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait())
+
+
+def _one_by_one(chunks: AsyncGenerator[Any, Any]) -> Generator[Any, None, None]:
+    import asyncio
+
+    end = object()
+
+    async def following() -> Any:
+        return await anext(chunks, end)
+
+    with asyncio.Runner() as runner:
+        try:
+            while (chunk := runner.run(following())) is not end:
+                yield chunk
+        finally:
+            runner.run(chunks.aclose())
+
+
+def _chunks(chunks: Generator[Any, Any, Any], file: PythonFile) -> Generator[Any, None, None]:
+    # The function's own code runs while its chunks are stored.
+    try:
+        yield from chunks
+    except (Exception, SystemExit) as error:
+        raise file.error(error) from None
