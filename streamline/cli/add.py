@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import click
+import msgspec
 
 from streamline.cli.app import App, pass_app
 from streamline.errors import ConfigError
+from streamline.pipeline.model import FOLDERS
 
 if TYPE_CHECKING:
     from streamline.project.connectors import Role
@@ -22,7 +25,7 @@ _SIDES: dict[str, tuple[Side, str, Role]] = {
     "mapper": ("mapper", "transformer", "mapper"),
 }
 _DEFAULT_SYSTEMS = {"source": "sqlite", "destination": "duckdb"}
-KINDS = [*_SIDES, "data_loader", "transformer", "data_exporter", "sensor", "custom", "callback", "conditional"]
+KINDS = [*_SIDES, *FOLDERS]
 
 
 @click.command("add")
@@ -60,12 +63,16 @@ def command(
 ) -> None:
     """Add a block called NAME to a pipeline: its file, and its entry in metadata.yaml.
 
-    KIND is source, destination, mapper, data_loader, transformer, data_exporter, sensor, custom, callback or
+    KIND is source, destination, mapper, data_loader, transformer, data_exporter, sensor, custom, dbt, callback or
     conditional. Nothing is overwritten.
+
+    A callback is told of the blocks that --upstream names, or of the whole pipeline; a conditional gates the blocks
+    that --upstream names.
     """
+    from streamline.pipeline.block_templates import code_block
     from streamline.pipeline.edit import NewBlock, add_block
     from streamline.pipeline.model import SUFFIXES, load_pipeline
-    from streamline.pipeline.templates import code_block, connector_block
+    from streamline.pipeline.templates import connector_block
     from streamline.project.nearest import suggestion
 
     project = app.project
@@ -80,30 +87,31 @@ def command(
             f"--system, --plugin, --stream and --template are for {', '.join(_SIDES)}, not for {kind}",
             hint=f"`streamline add source {name} …` reads with a tap",
         )
+    pipeline_type = load_pipeline(project, pipeline).type
     connector = None
+    upstream_blocks: Sequence[str] | None = upstream or (
+        [] if downstream and kind in ("source", "data_loader") else None
+    )
     if kind in _SIDES:
         side, block_type, role = _SIDES[kind]
+        if pipeline_type in ("python", "dbt"):
+            raise ConfigError(
+                f"a {kind} belongs into a pipeline of type integration, and '{pipeline}' is of type {pipeline_type}",
+                hint=f"streamline create NAME --type integration; or `streamline add {block_type} {name}` here",
+            )
         used, connector = _connector(project, side, role, system, plugin)
         text = connector_block(side, used, connector, language, streams, with_streams=template == "streams")
+        new = NewBlock(uuid=name, type=block_type, language=language, text=text)
     else:
-        block_type = kind
-        text = code_block(kind, language, load_pipeline(project, pipeline).type)
-    added = add_block(
-        project,
-        pipeline,
-        NewBlock(
-            uuid=name,
-            type=block_type,
-            language=language,
-            text=text,
-            upstream=upstream or ([] if downstream and block_type == "data_loader" else None),
-            downstream=downstream,
-        ),
-    )
-    click.echo(f"Made {project.shown(added.file)}")
-    click.echo(f"Added to {pipeline}: {_edges(added.upstream, name, added.downstream)}")
+        new = NewBlock(uuid=name, type=kind, language=language, text=code_block(kind, language, pipeline_type))
+    added = add_block(project, pipeline, msgspec.structs.replace(new, upstream=upstream_blocks, downstream=downstream))
+    for file in (added.file, *added.others):
+        click.echo(f"Made {project.shown(file)}")
+    click.echo(f"Added to {pipeline}: {_place(new.type, added.upstream, name, added.downstream)}")
     if connector is not None:
         _say_if_unknown(project, *_SIDES[kind][2:], used)
+    if kind == "sensor" and not added.downstream:
+        click.echo(f"Note: no block waits for it yet; those added with --upstream {name} do", err=True)
 
 
 def _only_pipeline(project: Project) -> str:
@@ -151,7 +159,11 @@ def _connector(project: Project, side: Side, role: Role, system: str | None, plu
     return _DEFAULT_SYSTEMS[side], connector_name(_DEFAULT_SYSTEMS[side], role)
 
 
-def _edges(upstream: list[str], name: str, downstream: list[str]) -> str:
+def _place(block_type: str, upstream: list[str], name: str, downstream: list[str]) -> str:
+    if block_type == "callback":
+        return f"{name}, told of {', '.join(upstream) or 'the whole pipeline'}"
+    if block_type == "conditional":
+        return f"{name}, which gates {', '.join(upstream)}"
     parts = [", ".join(upstream), name, ", ".join(downstream)]
     return " → ".join(part for part in parts if part)
 

@@ -26,8 +26,5 @@ def command(app: App, pipeline: str, pipeline_type: str, description: str | None
 
     folder = create_pipeline(app.project, pipeline, pipeline_type, description=description, tags=tags)
     click.echo(f"Made {app.project.shown(folder / 'metadata.yaml')}")
-    if pipeline_type == "integration":
-        click.echo(f"Next: streamline add source NAME --pipeline {pipeline}")
-    else:
-        click.echo(f"Next: streamline add data_loader NAME --pipeline {pipeline}")
-        click.echo("Note: this version runs pipelines of type integration only", err=True)
+    kind = {"integration": "source", "dbt": "dbt"}.get(pipeline_type, "data_loader")
+    click.echo(f"Next: streamline add {kind} NAME --pipeline {pipeline}")

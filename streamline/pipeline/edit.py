@@ -6,7 +6,7 @@ What it does not change stays as people wrote it, unknown keys and comments incl
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from streamline.project.yamledit import append, put, replace_file
 from streamline.project.yamlfile import PathKey, read_text
 
 if TYPE_CHECKING:
+    from streamline.pipeline.block_templates import Template
     from streamline.project.project import Project
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -40,25 +41,32 @@ class NewBlock(msgspec.Struct, kw_only=True, frozen=True):
         uuid: its name.
         type: a key of `FOLDERS`.
         language: a key of `SUFFIXES`.
-        text: its file's text.
+        text: its file's text, or what makes it for a block behind certain others.
         upstream: blocks before it; None: where it naturally goes.
         downstream: blocks after it; an edge that leads from one of `upstream` to one of these now goes through it.
+        configuration: as it is to stand in metadata.yaml.
+        file: its file, relative to the project; None: where blocks of its type have theirs.
+        others: further files to make, by their paths relative to the project.
     """
 
     uuid: str
     type: str
     language: str
-    text: str
+    text: str | Template
     upstream: Sequence[str] | None = None
     downstream: Sequence[str] = ()
+    configuration: Mapping[str, Any] = {}
+    file: str | None = None
+    others: Mapping[str, str] = {}
 
 
-class Added(msgspec.Struct, kw_only=True, frozen=True):
-    """What was added: the block's file, and between which blocks it stands."""
+class Added(msgspec.Struct, kw_only=True):
+    """What was added: the block's file, the others made with it, and between which blocks it stands."""
 
     file: Path
     upstream: list[str]
     downstream: list[str]
+    others: list[Path] = []
 
 
 def create_pipeline(
@@ -113,27 +121,38 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
     for group in (model.blocks, model.callbacks, model.conditionals):
         if new.uuid in group:
             raise ConfigError(f"the block '{new.uuid}' exists", where=model.where(new.uuid), hint="choose another name")
-    file = project.root / FOLDERS[new.type] / f"{new.uuid}{SUFFIXES[new.language][0]}"
-    others = [
-        one for suffixes in SUFFIXES.values() for suffix in suffixes if (one := file.with_suffix(suffix)).exists()
-    ]
-    if others:
+    if new.type == "conditional" and not new.upstream:
+        raise ConfigError(
+            f"which blocks does the conditional '{new.uuid}' gate?",
+            where=model.yaml.shown,
+            hint="say --upstream BLOCK; it decides whether that block, and what is behind it, is run",
+        )
+    file = project.root / (new.file or f"{FOLDERS[new.type]}/{new.uuid}{SUFFIXES[new.language][0]}")
+    same = [one for suffixes in SUFFIXES.values() for suffix in suffixes if (one := file.with_suffix(suffix)).exists()]
+    others = {project.root / name: text for name, text in new.others.items()}
+    taken = [*same, *(path for path in others if path.exists())]
+    if taken:
         raise ConfigError(
             "the file exists and is not overwritten",
-            where=project.shown(others[0]),
+            where=project.shown(taken[0]),
             hint=f"choose another name; to use it, enter `uuid: {new.uuid}, type: {new.type}` in {model.yaml.shown}",
         )
     before = read_text(model.yaml.path)
     text, added = _entered(model, before, new, file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(new.text, encoding="utf-8")
+    outputs = [one for one in added.upstream if model.blocks[one].type != "sensor"]
+    written = {file: new.text if isinstance(new.text, str) else new.text(outputs), **others}
+    for path, content in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
     replace_file(model.yaml.path, text)
     try:
         load_pipeline(project, pipeline)
     except StreamlineError:
         replace_file(model.yaml.path, before)
-        file.unlink()
+        for path in written:
+            path.unlink()
         raise
+    added.others += others
     return added
 
 
@@ -143,10 +162,11 @@ def _entered(model: PipelineModel, text: str, new: NewBlock, file: Path) -> tupl
     for name in (*(upstream or ()), *new.downstream):
         model.block(name)
     entry: dict[str, Any] = {"uuid": new.uuid, "type": new.type, "language": new.language}
+    if new.configuration:
+        entry["configuration"] = dict(new.configuration)
     if new.type in ("callback", "conditional"):
         entry["upstream_blocks"] = upstream or []
-        added = Added(file=file, upstream=upstream or [], downstream=[])
-        return append(text, (f"{new.type}s",), entry), added
+        return append(text, (f"{new.type}s",), entry), Added(file=file, upstream=upstream or [], downstream=[])
     downstream = list(new.downstream)
     if upstream is None:
         upstream, downstream = _natural_place(model, new, downstream)

@@ -66,6 +66,7 @@ class Reader:
         conditionals = self.taken_out(blocks, "conditional") | self.blocks("conditionals", None)
         self.connect(blocks)
         self.keep_folders_apart(blocks)
+        self.one_block_of_a_name(blocks, callbacks, conditionals)
         for watcher in (*callbacks.values(), *conditionals.values()):
             for index, name in enumerate(watcher.upstream):
                 self.known_block(blocks, name, (*watcher.path, "upstream_blocks", index))
@@ -108,6 +109,18 @@ class Reader:
         """The project's `retry_config`, which holds where a pipeline's says nothing."""
         file = self.project.yaml
         return self.retry_config(file.mapping().get("retry_config"), ("retry_config",), None, file)
+
+    def one_block_of_a_name(self, *groups: dict[str, Block]) -> None:
+        first: dict[str, Block] = {}
+        for group in groups:
+            for uuid, block in group.items():
+                if uuid in first:
+                    raise self.error(
+                        f"'{uuid}' is the name of a {first[uuid].type} as well, at {self.yaml.where(first[uuid].path)}",
+                        block.path,
+                        "a uuid names one block; rename one of the two, and its file",
+                    )
+                first[uuid] = block
 
     def keep_folders_apart(self, blocks: dict[str, Block]) -> None:
         """A block's stored output is a folder that is replaced whole, so no other block's may lie inside."""
@@ -180,7 +193,7 @@ class Reader:
         parts = name.split("/")
         if ".." in parts or name.startswith("/") or "\\" in name:
             raise self.error(f"the {what} '{name}' leads out of the project", path, "use a plain name")
-        if "." in parts or "" in parts or not name.isprintable():
+        if any(not part or part.startswith(".") for part in parts) or not name.isprintable():
             raise self.error(f"the {what} {name!r} cannot name a file", path, "use a plain name")
 
     def block(

@@ -1,4 +1,4 @@
-"""The texts that new block files begin with."""
+"""The texts that new source, destination and mapper blocks begin with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import suggestion
 
 # What a connector is told at least, by connector; others begin with an empty config.
 _CONFIGS: Mapping[str, Mapping[str, Any]] = {
@@ -83,108 +82,6 @@ def config(*args, **kwargs) -> dict:
     return {config!r}
 """
 
-_TRANSFORMER_IN_PIPE = '''\
-import pandas as pd
-
-from streamline.decorators import transformer
-
-
-@transformer
-def transform(rows: pd.DataFrame, *args, stream: str, **kwargs) -> pd.DataFrame:
-    """Called with one batch of one stream at a time; what is not returned is dropped."""
-    return rows
-'''
-_TRANSFORMER_OF_MESSAGES = '''\
-from streamline.decorators import transformer
-
-
-@transformer
-def transform(messages: list[dict], *args, **kwargs) -> list[dict]:
-    """Called with some messages at a time; what is not returned is dropped."""
-    return messages
-'''
-_TEST = """
-
-@test
-def test_output(output, *args) -> None:
-    assert output is not None, "The output is undefined"
-"""
-_PYTHON = {
-    "data_loader": """\
-import pandas as pd
-
-from streamline.decorators import data_loader, test
-
-
-@data_loader
-def load_data(*args, **kwargs):
-    return pd.DataFrame({"id": [1, 2, 3]})
-"""
-    + _TEST,
-    "transformer": """\
-from streamline.decorators import test, transformer
-
-
-@transformer
-def transform(data, *args, **kwargs):
-    return data
-"""
-    + _TEST,
-    "data_exporter": """\
-from streamline.decorators import data_exporter
-
-
-@data_exporter
-def export_data(data, *args, **kwargs) -> None:
-    print(data)
-""",
-    "sensor": '''\
-from streamline.decorators import sensor
-
-
-@sensor
-def check_condition(*args, **kwargs) -> bool:
-    """Asked again and again until it says True."""
-    return True
-''',
-    "custom": """\
-from streamline.decorators import custom, test
-
-
-@custom
-def run(*args, **kwargs):
-    return {}
-"""
-    + _TEST,
-    "callback": """\
-from streamline.decorators import callback
-
-
-@callback("success")
-def on_success(parent_output=None, *args, **kwargs) -> None:
-    print(kwargs["parent_block_uuid"], "succeeded")
-
-
-@callback("failure")
-def on_failure(parent_output=None, *args, **kwargs) -> None:
-    print(kwargs["parent_block_uuid"], "failed:", kwargs["__error"])
-""",
-    "conditional": """\
-from streamline.decorators import condition
-
-
-@condition
-def evaluate_condition(*args, **kwargs) -> bool:
-    return True
-""",
-}
-_SQL = "select 1 as id\n"
-_R = {
-    "data_loader": "load_data <- function() {\n  data.frame(id = 1:3)\n}\n",
-    "transformer": "transform <- function(df_1, ...) {\n  df_1\n}\n",
-    "data_exporter": "export_data <- function(df_1, ...) {\n  print(df_1)\n}\n",
-}
-
 
 def connector_block(
     role: str, name: str, connector: str, language: str, streams: Sequence[str], *, with_streams: bool
@@ -223,31 +120,6 @@ def connector_block(
         text += template.format(stream=_word(stream), table=_word(stream.rpartition("-")[2]))
     if role == "destination":
         text += "on_bad_record: pass  # pass | quarantine | fail\nschema_change: evolve  # evolve | freeze | pause\n"
-    return text
-
-
-def code_block(block_type: str, language: str, pipeline_type: str) -> str:
-    """A block with code of its own.
-
-    Raises:
-        ConfigError: there is no such block in that language.
-    """
-    if language == "python" and block_type == "transformer" and pipeline_type == "integration":
-        return _TRANSFORMER_IN_PIPE
-    if language == "python" and block_type == "transformer" and pipeline_type == "streaming":
-        return _TRANSFORMER_OF_MESSAGES
-    found = {
-        "python": _PYTHON.get(block_type),
-        "sql": _SQL if block_type in ("data_loader", "transformer", "data_exporter") else None,
-        "r": _R.get(block_type),
-    }
-    text = found.get(language)
-    if text is None:
-        languages = [one for one, template in found.items() if template is not None]
-        raise ConfigError(
-            f"there is no template of a {block_type} in {language}",
-            hint=f"use --language {' or '.join(languages)}" if languages else suggestion(block_type, _PYTHON),
-        )
     return text
 
 

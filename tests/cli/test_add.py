@@ -77,7 +77,7 @@ def test_create_refuses(pipe: Shop, args: tuple[str, ...], says: str) -> None:
 def test_a_standard_pipeline_is_a_python_one(empty: Shop) -> None:
     result = empty("create", "x", "--type", "standard")
     assert model(empty, "x").type == "python"
-    assert "this version runs pipelines of type integration only" in result.stderr
+    assert "streamline add data_loader NAME --pipeline x" in result.stdout
 
 
 def test_a_pipeline_grows_in_any_order(pipe: Shop) -> None:

@@ -228,6 +228,8 @@ def test_other_types(load: Load, kind: str) -> None:
         ("blocks:\n- uuid: x/../../y\n  type: custom\n", 2, "leads out of the project"),
         ("blocks:\n- {uuid: ./a, type: custom}\n", 2, "cannot name a file"),
         ("blocks:\n- {uuid: a/, type: custom}\n", 2, "cannot name a file"),
+        ("blocks:\n- {uuid: .a, type: custom}\n", 2, "cannot name a file"),
+        ("blocks:\n- {uuid: a, type: custom}\ncallbacks:\n- {uuid: a}\n", 4, "the name of a custom as well"),
         ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "cannot name a file"),
         ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n", 4, "leads out of the project"),
         ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: 5\n", 4, "must be a block's uuid"),
@@ -256,7 +258,9 @@ def test_other_types(load: Load, kind: str) -> None:
     ],
 )
 def test_what_cannot_be_names_file_and_line(load: Load, metadata: str, line: int, says: str) -> None:
-    error = refused(load, metadata, *("custom/a.py", "custom/b.py", "custom/a/b.py", "transformers/c.py"))
+    error = refused(
+        load, metadata, *("custom/a.py", "custom/b.py", "custom/a/b.py", "transformers/c.py"), "callbacks/a.py"
+    )
     assert error.where == f"pipelines/p/metadata.yaml:{line}"
     assert says in error.message
 

@@ -1,0 +1,212 @@
+"""The texts that new blocks with code of their own begin with: each runs as it is, where it was put."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Mapping, Sequence
+
+from streamline.errors import ConfigError
+from streamline.pipeline.model import FOLDERS
+from streamline.project.nearest import suggestion
+
+Template = Callable[[Sequence[str]], str]
+"""Makes a text for a block behind these blocks."""
+
+_TRANSFORMER_IN_PIPE = '''\
+import pandas as pd
+
+from streamline.decorators import transformer
+
+
+@transformer
+def transform(rows: pd.DataFrame, *args, stream: str, **kwargs) -> pd.DataFrame:
+    """Called with one batch of one stream at a time; what is not returned is dropped."""
+    return rows
+'''
+_TRANSFORMER_OF_MESSAGES = '''\
+from streamline.decorators import transformer
+
+
+@transformer
+def transform(messages: list[dict], *args, **kwargs) -> list[dict]:
+    """Called with some messages at a time; what is not returned is dropped."""
+    return messages
+'''
+_TEST = """
+
+@test
+def test_output(output, *args) -> None:
+    assert output is not None, "The output is undefined"
+"""
+_LOADER = """\
+import pandas as pd
+
+from streamline.decorators import data_loader, test
+
+
+@data_loader
+def load_data({parameters}*args, **kwargs):
+    return pd.DataFrame({{"id": [1, 2, 3]}})
+"""
+_TRANSFORMER = """\
+from streamline.decorators import test, transformer
+
+
+@transformer
+def transform({parameters}*args, **kwargs):
+    return {given}
+"""
+_EXPORTER = """\
+from streamline.decorators import data_exporter
+
+
+@data_exporter
+def export_data({parameters}*args, **kwargs) -> None:
+    print({given})
+"""
+_SENSOR = '''\
+from streamline.decorators import sensor
+
+
+@sensor
+def check_condition(*args, **kwargs) -> bool:
+    """Asked again and again until it says True."""
+    return True
+'''
+_CUSTOM = """\
+from streamline.decorators import custom, test
+
+
+@custom
+def run({parameters}*args, **kwargs):
+    return {given}
+"""
+_CALLBACK = """\
+from streamline.decorators import callback
+
+
+@callback("success")
+def on_success(parent_output=None, *args, **kwargs) -> None:
+    print(kwargs["parent_block_uuid"], "succeeded")
+
+
+@callback("failure")
+def on_failure(parent_output=None, *args, **kwargs) -> None:
+    print(kwargs["parent_block_uuid"], "failed:", kwargs["__error"])
+"""
+_PIPELINE_CALLBACK = '''\
+from streamline.decorators import callback
+
+
+@callback("success")
+def on_success(*args, **kwargs) -> None:
+    """Called once, when the whole pipeline has ended."""
+    print(kwargs["pipeline_uuid"], "succeeded")
+
+
+@callback("failure")
+def on_failure(*args, **kwargs) -> None:
+    print(kwargs["pipeline_uuid"], "failed:", ", ".join(kwargs["failed_blocks"]))
+'''
+_CONDITION = '''\
+from streamline.decorators import condition
+
+
+@condition
+def evaluate_condition(*args, **kwargs) -> bool:
+    """Whether the block that it gates runs; it is given what that block is given."""
+    return True
+'''
+
+
+def code_block(block_type: str, language: str, pipeline_type: str) -> Template:
+    """The template of a block with code of its own.
+
+    Raises:
+        ConfigError: there is no such block in that language.
+    """
+    if language == "python" and block_type == "transformer" and pipeline_type in ("integration", "streaming"):
+        text = _TRANSFORMER_IN_PIPE if pipeline_type == "integration" else _TRANSFORMER_OF_MESSAGES
+        return lambda _: text
+    found = {language: templates.get(block_type) for language, templates in _TEMPLATES.items()}
+    template = found.get(language)
+    if template is None:
+        languages = [one for one, template in found.items() if template is not None]
+        raise ConfigError(
+            f"there is no template of a {block_type} in {language}",
+            hint=f"use --language {' or '.join(languages)}" if languages else suggestion(block_type, FOLDERS),
+        )
+    return template
+
+
+def _python(text: str, nothing: str, *, tested: bool = False) -> Template:
+    """Python code over the outputs of the upstream blocks, which come as parameters by their names.
+
+    Args:
+        nothing: what it hands on where it is given nothing.
+    """
+
+    def make(upstream: Sequence[str]) -> str:
+        names = parameters(upstream)
+        given = names[0] if len(names) == 1 else f"{{{', '.join(f'{one!r}: {one}' for one in names)}}}"
+        made = text.format(parameters="".join(f"{one}, " for one in names), given=given if names else nothing)
+        return made.replace("'", '"') + (_TEST if tested else "")
+
+    return make
+
+
+def parameters(upstream: Sequence[str]) -> list[str]:
+    """Names for the outputs of these blocks: their uuids where all of them can be names, else `df_1`, ….
+
+    A parameter that bears an upstream block's uuid gets that block's output, wherever it stands.
+    """
+    if all(one.isidentifier() and not keyword.iskeyword(one) and one not in _TAKEN for one in upstream):
+        return list(upstream)
+    return [f"df_{number}" for number, _ in enumerate(upstream, 1)] if len(upstream) > 1 else ["data"]
+
+
+_TAKEN = {"args", "kwargs", "pd", "test", "print", *FOLDERS}
+
+
+def _sql_loader(upstream: Sequence[str]) -> str:
+    return _sql_transformer(upstream) if upstream else "select 1 as id\n"
+
+
+def _sql_transformer(upstream: Sequence[str]) -> str:
+    if not upstream:
+        return "select 1 as id\n"
+    said = "".join(f"-- {{{{ df_{number} }}}}: the output of {one}\n" for number, one in enumerate(upstream, 1))
+    return f"{said if len(upstream) > 1 else ''}select *\nfrom {{{{ df_1 }}}}\n"
+
+
+def _r(text: str) -> Template:
+    def make(upstream: Sequence[str]) -> str:
+        names = [f"df_{number}" for number, _ in enumerate(upstream, 1)]
+        return text.format(parameters="".join(f"{one}, " for one in names), given=names[0] if names else "NULL")
+
+    return make
+
+
+_TEMPLATES: Mapping[str, Mapping[str, Template]] = {
+    "python": {
+        "data_loader": _python(_LOADER, "", tested=True),
+        "transformer": _python(_TRANSFORMER, "{}", tested=True),
+        "data_exporter": _python(_EXPORTER, '"nothing to export yet"'),
+        "sensor": lambda _: _SENSOR,
+        "custom": _python(_CUSTOM, "{}", tested=True),
+        "callback": lambda upstream: _CALLBACK if upstream else _PIPELINE_CALLBACK,
+        "conditional": lambda _: _CONDITION,
+    },
+    "sql": {
+        "data_loader": _sql_loader,
+        "transformer": _sql_transformer,
+        "data_exporter": _sql_transformer,
+    },
+    "r": {
+        "data_loader": _r("load_data <- function({parameters}...) {{\n  data.frame(id = 1:3)\n}}\n"),
+        "transformer": _r("transform <- function({parameters}...) {{\n  {given}\n}}\n"),
+        "data_exporter": _r("export_data <- function({parameters}...) {{\n  print({given})\n}}\n"),
+    },
+}
+
+__all__ = ["Template", "code_block", "parameters"]
