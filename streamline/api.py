@@ -1,0 +1,541 @@
+"""Pipelines for scripts, notebooks and other schedulers: make one, look at it, run it.
+
+What is run here goes through the same planner and runner as `streamline run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from enum import StrEnum
+from functools import cached_property, partial
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.project.current import current_folder, current_project
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.context import BatchOptions, BatchResult
+    from streamline.execution.integration.run import Result as IntegrationResult
+    from streamline.pipeline.model import Block as BlockModel
+    from streamline.pipeline.model import PipelineModel
+    from streamline.project.project import Project
+
+    RunResult = BatchResult | IntegrationResult
+
+T = TypeVar("T")
+Folder = str | PathLike[str]
+
+_PAST = {"failed": "failed", "cancelled": "was cancelled"}
+
+
+class PipelineType(StrEnum):
+    """Types of pipelines. `PYSPARK` is the reference product's; such a pipeline is a Python pipeline here."""
+
+    PYTHON = "python"
+    INTEGRATION = "integration"
+    STREAMING = "streaming"
+    DBT = "dbt"
+    PYSPARK = "pyspark"
+
+
+def get_repo_path(*args: Any, **kwargs: Any) -> str:
+    """The project's folder: of the block that runs here, else the one that the current folder lies in.
+
+    Without a project it is the current folder. The arguments that the reference product knows are accepted.
+    """
+    return str(current_folder())
+
+
+@dataclass
+class RunSettings:
+    """What a caller asked for, whatever type the pipeline is of."""
+
+    variables: Mapping[str, Any] | None = None
+    _: KW_ONLY
+    trigger_variables: Mapping[str, Any] | None = None
+    block: str | None = None
+    tests: bool = False
+    parallel: bool = False
+    retry_config: Mapping[str, Any] | None = None
+    sensors: bool = True
+
+    def all_variables(self) -> dict[str, Any]:
+        """The trigger's and the run's, the run's winning."""
+        return {**(self.trigger_variables or {}), **(self.variables or {})}
+
+    def for_batch(self) -> BatchOptions:
+        """As a batch run takes it."""
+        from streamline.execution.batch.context import BatchOptions
+
+        return BatchOptions(
+            variables=dict(self.variables or {}),
+            trigger_variables=dict(self.trigger_variables or {}),
+            block=self.block,
+            tests=self.tests,
+            parallel=self.parallel,
+            skip_sensors=not self.sensors,
+        )
+
+
+class Pipeline:
+    """A pipeline of a project. Making one reads its metadata.yaml; `create` makes a new one.
+
+    Args:
+        uuid: the name of its folder below `pipelines/`.
+        repo_path: the project's folder; by default the project that the current folder lies in.
+
+    Raises:
+        ConfigError: there is no such project or pipeline, or its metadata.yaml is wrong; file and line are named.
+    """
+
+    def __init__(self, uuid: str, repo_path: Folder | None = None, **kwargs: Any) -> None:
+        self.project = _project(repo_path)
+        self.uuid = uuid
+        self.model = self._load()
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        repo_path: Folder | None = None,
+        pipeline_type: PipelineType | str = PipelineType.PYTHON,
+        description: str | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> Self:
+        """Make an empty pipeline: its folder with metadata.yaml, __init__.py and requirements.txt.
+
+        Args:
+            name: its name. One that cannot be a folder's is shown as it is; the folder's is made from it.
+            pipeline_type: one of `PipelineType`, or its text.
+
+        Raises:
+            ConfigError: it exists, or the type does not.
+        """
+        from streamline.pipeline.edit import create_pipeline
+
+        project = _project(repo_path)
+        uuid = _folder_name(name)
+        folder = create_pipeline(
+            project, uuid, str(getattr(pipeline_type, "value", pipeline_type)), description=description, tags=tags or ()
+        )
+        if uuid != name:
+            from streamline.project.yamledit import put, replace_file
+
+            file = folder / "metadata.yaml"
+            replace_file(file, put(file.read_text(encoding="utf-8"), ("name",), name))
+        return cls(uuid, project.root)
+
+    @overload
+    @classmethod
+    def get(
+        cls, uuid: str, repo_path: Folder | None = None, *, check_if_exists: Literal[False] = False, **kwargs: Any
+    ) -> Self: ...
+    @overload
+    @classmethod
+    def get(
+        cls, uuid: str, repo_path: Folder | None = None, *, check_if_exists: bool, **kwargs: Any
+    ) -> Self | None: ...
+    @classmethod
+    def get(
+        cls, uuid: str, repo_path: Folder | None = None, *, check_if_exists: bool = False, **kwargs: Any
+    ) -> Self | None:
+        """The pipeline of that name.
+
+        Args:
+            check_if_exists: give None where there is none, instead of an error.
+
+        Raises:
+            ConfigError: as for `Pipeline(…)`.
+        """
+        if check_if_exists and not cls.exists(uuid, repo_path):
+            return None
+        return cls(uuid, repo_path)
+
+    @classmethod
+    def exists(cls, uuid: str, repo_path: Folder | None = None) -> bool:
+        """Whether the project has it."""
+        return uuid in cls.get_all_pipelines(repo_path)
+
+    @classmethod
+    def get_all_pipelines(cls, repo_path: Folder | None = None, **kwargs: Any) -> list[str]:
+        """The names of the project's pipelines, sorted."""
+        return _project(repo_path).pipelines()
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+        return self.model.name
+
+    @property
+    def type(self) -> PipelineType:
+        """Its type."""
+        return PipelineType(self.model.type)
+
+    @property
+    def description(self) -> str | None:
+        """What it is for."""
+        return self.model.description
+
+    @property
+    def tags(self) -> list[str]:
+        """Words to find it by."""
+        return self.model.tags
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Its variables, as they are written."""
+        return self.model.variables
+
+    @property
+    def repo_path(self) -> str:
+        """The project's folder."""
+        return str(self.project.root)
+
+    @property
+    def dir_path(self) -> str:
+        """Its own folder."""
+        return str(self.model.path)
+
+    @property
+    def config_path(self) -> str:
+        """Its metadata.yaml."""
+        return str(self.model.yaml.path)
+
+    @cached_property
+    def blocks_by_uuid(self) -> dict[str, Block]:
+        """Its blocks in the order of the file, without callbacks and conditionals."""
+        return {uuid: Block(self, block) for uuid, block in self.model.blocks.items()}
+
+    def get_block(self, block_uuid: str, *args: Any, **kwargs: Any) -> Block | None:
+        """One of its blocks; None if it has none of that name."""
+        return self.blocks_by_uuid.get(block_uuid)
+
+    def has_block(self, block_uuid: str, *args: Any, **kwargs: Any) -> bool:
+        """Whether it has a block of that name."""
+        return block_uuid in self.model.blocks
+
+    def execute_sync(
+        self,
+        global_vars: Mapping[str, Any] | None = None,
+        run_tests: bool = False,
+        *,
+        analyze_outputs: bool = False,
+        build_block_output_stdout: Callable[..., object] | None = None,
+        parallel: bool = False,
+        retry_config: Mapping[str, Any] | None = None,
+        run_sensors: bool = True,
+        update_status: bool = True,
+    ) -> RunResult:
+        """Run it to its end, one block at a time. Also within a running event loop, which it blocks.
+
+        Args:
+            global_vars: variables of this run; they win over the pipeline's.
+            run_tests: run the blocks' tests as well; one that fails fails its block.
+            parallel: run independent blocks side by side.
+            retry_config: `{retries, delay, max_delay, exponential_backoff}` for blocks that have none of their own.
+            run_sensors: False: take it that every sensor says yes.
+            analyze_outputs, build_block_output_stdout, update_status: the reference product's; they mean nothing here.
+
+        Returns:
+            the run: `run_id`, `status`, `summary`, `warnings`, and `log`, the path of its log.
+
+        Raises:
+            PipelineFailed: blocks failed; `blocks` names them.
+            ConfigError: something is wrong that is seen before anything runs.
+            LeaseHeld: another run of this pipeline goes on.
+        """
+        settings = RunSettings(
+            global_vars, tests=run_tests, parallel=parallel, retry_config=retry_config, sensors=run_sensors
+        )
+        return self._completed(self.run(settings))
+
+    async def execute(
+        self,
+        global_vars: Mapping[str, Any] | None = None,
+        parallel: bool = True,
+        run_tests: bool = False,
+        *,
+        analyze_outputs: bool = False,
+        build_block_output_stdout: Callable[..., object] | None = None,
+        retry_config: Mapping[str, Any] | None = None,
+        run_sensors: bool = True,
+        update_status: bool = True,
+    ) -> RunResult:
+        """Run it to its end without holding up the event loop, independent blocks side by side.
+
+        Arguments, result and errors are those of `execute_sync`.
+        """
+        settings = RunSettings(
+            global_vars, tests=run_tests, parallel=parallel, retry_config=retry_config, sensors=run_sensors
+        )
+        self._reload(settings)
+        if self.model.type == "integration":
+            import asyncio
+
+            return self._completed(await asyncio.to_thread(self._run_integration, settings))
+        from streamline.execution.batch.run import run_batch_async
+
+        return self._completed(await run_batch_async(self.project, self.model, settings.for_batch()))
+
+    def execute_block(
+        self,
+        block_uuid: str,
+        global_vars: Mapping[str, Any] | None = None,
+        run_tests: bool = False,
+        run_sensors: bool = True,
+    ) -> RunResult:
+        """Run one of its blocks alone, on the stored outputs of the blocks before it.
+
+        Raises:
+            ConfigError: there is no such block, or an output that it needs is not stored.
+            PipelineFailed, LeaseHeld: as `execute_sync`.
+        """
+        return self._completed(
+            self.run(RunSettings(global_vars, block=block_uuid, tests=run_tests, sensors=run_sensors))
+        )
+
+    def run(self, settings: RunSettings) -> RunResult:
+        """Run it to its end and say how that went, failures included.
+
+        Raises:
+            ConfigError, LeaseHeld: as `execute_sync`.
+            KeyboardInterrupt, SystemExit: a signal interrupted it.
+        """
+        self._reload(settings)
+        if self.model.type == "integration":
+            return _uninterrupted(_outside_of_loops(partial(self._run_integration, settings)))
+        from streamline.execution.batch.run import run_batch
+
+        return _uninterrupted(run_batch(self.project, self.model, settings.for_batch()))
+
+    def failure(self, result: RunResult) -> PipelineFailed | None:
+        """What a result has to say if its run did not complete."""
+        if result.status == "completed":
+            return None
+        mask = self.project.secrets.masker.mask
+        words = [mask(f"{name}: {_one_line(failure)}") for name, failure in result.errors.items()]
+        return PipelineFailed(
+            f"the pipeline '{self.uuid}' {_PAST[result.status]}" + (f": {'; '.join(words)}" if words else ""),
+            blocks=list(result.errors),
+            where=self.model.yaml.shown,
+            hint=f"`streamline runs show {result.run_id}` shows its blocks; the whole log: {result.log}",
+        )
+
+    def update_global_variable(self, key: str, value: Any) -> None:
+        """Set one of its variables in metadata.yaml. `value` is made of what YAML can hold."""
+        self._edit_variable(key, value)
+
+    def delete_global_variable(self, key: str) -> None:
+        """Take one of its variables out of metadata.yaml."""
+        self._edit_variable(key, None, delete=True)
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.uuid!r}, {self.repo_path!r})"
+
+    def _load(self) -> PipelineModel:
+        from streamline.pipeline.model import load_pipeline
+
+        return load_pipeline(self.project, self.uuid)
+
+    def _edit_variable(self, key: str, value: Any, *, delete: bool = False) -> None:
+        from streamline.pipeline.variables import edit_variable
+
+        edit_variable(self.project, self.uuid, key, value, delete=delete)
+        self.model = self._load()
+
+    def _reload(self, settings: RunSettings) -> None:
+        """Read its file again: what stands there now is run, and not what stood there when this object was made."""
+        self.project = _project(self.project.root)
+        self.model = model = self._load()
+        self.__dict__.pop("blocks_by_uuid", None)
+        if model.type == "streaming":
+            raise ConfigError("this version does not run streaming pipelines", where=model.yaml.shown)
+        if settings.block is not None:
+            model.block(settings.block)
+            if model.type == "integration":
+                raise ConfigError("a block of an integration pipeline does not run alone", where=model.yaml.shown)
+        if settings.retry_config is not None:
+            _apply_retries(model, settings.retry_config)
+
+    def _run_integration(self, settings: RunSettings) -> RunResult:
+        from streamline.execution.integration.context import RunOptions
+        from streamline.execution.integration.run import run_integration
+
+        return run_integration(self.project, self.model, RunOptions(variables=settings.all_variables()))
+
+    def _completed(self, result: RunResult) -> RunResult:
+        failure = self.failure(_uninterrupted(result))
+        if failure is not None:
+            raise failure
+        return result
+
+
+class Block:
+    """A block of a pipeline, to look at or to run alone."""
+
+    def __init__(self, pipeline: Pipeline, model: BlockModel) -> None:
+        self.pipeline = pipeline
+        self.model = model
+        self.uuid = model.uuid
+        self.name = model.name
+        self.type = model.type
+        self.language = model.language
+        self.configuration = model.configuration
+        self.upstream_block_uuids = list(model.upstream)
+        self.downstream_block_uuids = list(model.downstream)
+
+    @property
+    def upstream_blocks(self) -> list[Block]:
+        """The blocks whose outputs it gets, in the order of its arguments."""
+        return [self.pipeline.blocks_by_uuid[uuid] for uuid in self.upstream_block_uuids]
+
+    @property
+    def downstream_blocks(self) -> list[Block]:
+        """The blocks that get its output."""
+        return [self.pipeline.blocks_by_uuid[uuid] for uuid in self.downstream_block_uuids]
+
+    @property
+    def file_path(self) -> str | None:
+        """Its file; None if its content stands in metadata.yaml."""
+        return None if self.model.file is None else str(self.model.file)
+
+    def execute_sync(
+        self, global_vars: Mapping[str, Any] | None = None, run_tests: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Run it alone, on the stored outputs of the blocks before it.
+
+        Returns:
+            `{"output": […]}`: its outputs.
+
+        Raises:
+            PipelineFailed, ConfigError, LeaseHeld: as `Pipeline.execute_block`.
+        """
+        self.pipeline.execute_block(self.uuid, global_vars, run_tests)
+        return {"output": stored_outputs(self.pipeline, self.uuid)}
+
+    def __repr__(self) -> str:
+        return f"Block({self.uuid!r}, {self.type!r})"
+
+
+def run(
+    pipeline_uuid: str,
+    project_path: Folder | None = None,
+    block_uuid: str | None = None,
+    run_sensors: bool = True,
+    **global_vars: Any,
+) -> None:
+    """Run a pipeline, or one block of it, to its end.
+
+    Args:
+        project_path: the project's folder; by default the one that the current folder lies in.
+        global_vars: variables of this run.
+
+    Raises:
+        PipelineFailed, ConfigError, LeaseHeld: as `Pipeline.execute_sync`.
+    """
+    # Schedulers that drive the reference product pass these along; there they would become variables.
+    variables = {key: value for key, value in global_vars.items() if key not in ("analyze_outputs", "update_status")}
+    pipeline = Pipeline(pipeline_uuid, project_path)
+    if block_uuid is None:
+        pipeline.execute_sync(variables, run_sensors=run_sensors)
+    else:
+        pipeline.execute_block(block_uuid, variables, run_sensors=run_sensors)
+
+
+def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
+    """A block's outputs as its last run stored them; of a dynamic block's child, those of every call.
+
+    Raises:
+        ConfigError: there is no such block.
+        StreamlineError: it has not stored any yet.
+    """
+    from streamline.execution.batch.places import Places
+    from streamline.outputs.store import open_output, project_key
+
+    pipeline.model.block(block_uuid)
+    places = Places(pipeline.project, pipeline.uuid, "")
+    stored = places.remembered(block_uuid)
+    if stored is None:
+        raise StreamlineError(
+            f"the block '{block_uuid}' of '{pipeline.uuid}' has no stored output",
+            hint=f"run it first: streamline run {pipeline.uuid}",
+        )
+    folder = places.block(block_uuid)
+    key = partial(project_key, pipeline.project.work_dir)
+    if stored.child:
+        return [open_output(folder / str(one.number), key).value() for one in stored.calls]
+    found: list[Any] = open_output(folder, key).values()
+    return found
+
+
+def _project(repo_path: Folder | None) -> Project:
+    if repo_path is None:
+        return current_project()
+    from streamline.project.project import Project
+
+    return Project.open(Path(repo_path))
+
+
+def _folder_name(name: str) -> str:
+    """A name that can be a folder's: itself, else what the reference product makes of it."""
+    import re
+
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        return name
+    cleaned = re.sub(r"\W", "_", name, flags=re.ASCII).lower()
+    return f"letter_{cleaned}" if cleaned[:1].isdigit() else cleaned
+
+
+def _apply_retries(model: PipelineModel, given: Mapping[str, Any]) -> None:
+    """Retry blocks by `given` that have no retry_config of their own."""
+    import msgspec
+
+    from streamline.pipeline.model import RetryConfig
+
+    try:
+        config = msgspec.convert(dict(given), RetryConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"retry_config: {error}", hint="it has the keys retries, delay, max_delay, exponential_backoff"
+        ) from None
+    for block in model.blocks.values():
+        if block.retry_config is None or block.retry_config == model.retry_config:
+            block.retry_config = config
+
+
+def _uninterrupted(result: RunResult) -> RunResult:
+    """A signal that a run caught to end in order now means to this process what it always means."""
+    if result.signal is None:
+        return result
+    import signal
+
+    raise KeyboardInterrupt if result.signal == signal.SIGINT else SystemExit(128 + result.signal)
+
+
+def _one_line(failure: Any) -> str:
+    """A failure in one line: what happened, and where."""
+    where = getattr(failure, "where", None)
+    message = getattr(failure, "message", None) or f"{type(failure).__name__}: {failure}"
+    return f"{where}: {message}" if where else str(message)
+
+
+def _outside_of_loops(function: Callable[[], T]) -> T:
+    """Call it here or, where an event loop runs already (a notebook), in a thread of its own."""
+    import sys
+
+    # It is not imported for the question: without it no loop runs.
+    asyncio = sys.modules.get("asyncio")
+    try:
+        if asyncio is not None:
+            asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio = None
+    if asyncio is None:
+        return function()
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, thread_name_prefix="streamline") as thread:
+        return thread.submit(function).result()

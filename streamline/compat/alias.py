@@ -1,0 +1,142 @@
+"""The modules of `mage_ai`, made when they are imported; their names are looked up when they are used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec as find_own
+from types import ModuleType
+from typing import Any
+
+from streamline.compat.names import IO, REPLACEMENTS, SERVED
+from streamline.project.nearest import suggestion
+
+ROOT = "mage_ai"
+
+
+class AliasModule(ModuleType):
+    """One module of the alias. It has a `__path__` so that Python asks us about names it does not have, and we can say
+    in the error of `from … import …` what is there instead.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        home = _home(self.__name__, name)
+        if home is None:
+            raise AttributeError(not_served(f"{self.__name__}.{name}"))
+        value = getattr(import_module(home[0]), home[1])
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *names_in(self.__name__)})
+
+
+class AliasLoader(Loader):
+    """Makes an alias module; there is nothing to execute in it."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return AliasModule(spec.name, f"`{spec.name}`, as far as Streamline serves it.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: names are looked up when they are used."""
+
+
+def find_spec(fullname: str) -> ModuleSpec | None:
+    """The spec of a module of the alias; None where a real `mage_ai` is imported, which speaks for itself.
+
+    Raises:
+        ModuleNotFoundError: the alias does not have it; the message says what it has.
+    """
+    root = sys.modules.get(ROOT)
+    if fullname != ROOT and root is not None and not _may_extend(root):
+        return None
+    if not _is_module(fullname):
+        # Bearing another name than the module's, it is not swallowed by `from parent import name`.
+        raise ModuleNotFoundError(not_served(fullname), name=ROOT)
+    return ModuleSpec(fullname, AliasLoader(), origin="streamline", is_package=True)
+
+
+def names_in(module: str) -> list[str]:
+    """What a module of the alias serves, submodules included, sorted."""
+    below = {one.removeprefix(f"{module}.").partition(".")[0] for one in modules() if one.startswith(f"{module}.")}
+    names = {*SERVED.get(module, {}), *below}
+    own = _own_io(module)
+    if own is not None:
+        found = import_module(own)
+        names |= {one for one in vars(found) if _is_public(found, one)}
+    return sorted(names)
+
+
+def modules() -> list[str]:
+    """Every module that the alias serves, sorted."""
+    names = {*SERVED, *(f"{ROOT}.io.{one}" for one in _io_modules())}
+    for one in list(names):
+        while "." in one:
+            one = one.rpartition(".")[0]
+            names.add(one)
+    return sorted(names)
+
+
+def not_served(fullname: str) -> str:
+    """Why a name cannot be had, and what to do."""
+    hint = next((text for prefix, text in REPLACEMENTS.items() if (fullname + ".").startswith(prefix + ".")), None)
+    if hint is None:
+        parent = fullname.rpartition(".")[0]
+        while parent != ROOT and not _is_module(parent):
+            parent = parent.rpartition(".")[0]
+        served = names_in(parent)
+        hint = f"in {parent}, " + suggestion(fullname.removeprefix(f"{parent}."), served, what="it serves")
+    return f"{fullname} is not served by Streamline's mage_ai alias: {hint}; installing mage-ai beside it gives all"
+
+
+def _home(module: str, name: str) -> tuple[str, str] | None:
+    """Where a name comes from: a module of Streamline's, and the name in it."""
+    own = _own_io(module)
+    if own is not None and _is_public(import_module(own), name):
+        return own, name
+    target = SERVED.get(module, {}).get(name)
+    if target is None:
+        return None
+    home, _, attribute = target.partition(":")
+    return home, attribute
+
+
+def _is_module(fullname: str) -> bool:
+    if _own_io(fullname) is not None:
+        return True
+    return any(one == fullname or one.startswith(f"{fullname}.") for one in SERVED)
+
+
+def _own_io(fullname: str) -> str | None:
+    """The module of streamline/io that stands behind a module of `mage_ai.io`."""
+    prefix = f"{ROOT}.io."
+    name = fullname.removeprefix(prefix)
+    if name == fullname or "." in name or name.startswith("_"):
+        return None
+    own = f"streamline.io.{IO.get(name, name)}"
+    return own if find_own(own) is not None else None
+
+
+def _io_modules() -> list[str]:
+    from pkgutil import iter_modules
+
+    path: Sequence[str] = getattr(import_module("streamline.io"), "__path__", ())
+    own = [one.name for one in iter_modules(path) if not one.name.startswith("_")]
+    return [*own, *(name for name, home in IO.items() if home in own)]
+
+
+def _is_public(module: ModuleType, name: str) -> bool:
+    if name.startswith("_") or not hasattr(module, name):
+        return False
+    listed = getattr(module, "__all__", None)
+    return name in listed if listed is not None else not isinstance(getattr(module, name), ModuleType)
+
+
+def _may_extend(root: ModuleType) -> bool:
+    """Whether what is imported as `mage_ai` is ours, or merely a folder of that name, which is no package."""
+    return isinstance(root, AliasModule) or getattr(root, "__file__", None) is None

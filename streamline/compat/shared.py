@@ -1,0 +1,190 @@
+"""Small helpers of the reference product that block files borrow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+_INDEX = re.compile(r"(.*)\[(\d+)\]")
+
+
+# --- hash
+
+
+def dig(obj: Any, path: str | Sequence[str]) -> Any:
+    """What lies at a path such as `user.tags[0].name`; None where a mapping lacks a key or is empty."""
+    for key in path.split(".") if isinstance(path, str) else path:
+        match = _INDEX.fullmatch(key.strip())
+        name, index = (match[1], int(match[2])) if match else (key.strip(), None)
+        if name:
+            if index is None and not obj:
+                return obj
+            obj = obj.get(name) if index is None else obj[name]
+        if index is not None:
+            obj = obj[index]
+    return obj
+
+
+def extract(mapping: Mapping[str, Any], keys: Iterable[str], include_blank_values: bool = False) -> dict[str, Any]:
+    """Only these keys, without those that are missing or None unless blank ones are wanted too."""
+    return {key: mapping.get(key) for key in keys if include_blank_values or mapping.get(key) is not None}
+
+
+def flatten_dict(mapping: Mapping[str, Any], parent_key: str = "", sep: str = ".") -> dict[str, Any]:
+    """Nested mappings as one, the keys joined by `sep`."""
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = f"{parent_key}{sep}{key}" if parent_key else key
+        flat |= flatten_dict(value, name, sep) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def get_json_value(text: str | None, path: str | Sequence[str]) -> Any:
+    """What lies at a path inside a JSON text; the text itself where it is no JSON."""
+    if not text:
+        return text
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return dig(found, path)
+
+
+def group_by(function: Callable[[T], K], items: Iterable[T]) -> dict[K, list[T]]:
+    """The items by what the function says of each, in their order."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(function(item), []).append(item)
+    return groups
+
+
+def ignore_keys(mapping: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """A copy without these keys."""
+    left_out = set(keys)
+    return {key: value for key, value in mapping.items() if key not in left_out}
+
+
+def ignore_keys_with_blank_values(mapping: Mapping[str, Any], include_values: Sequence[Any] = ()) -> dict[str, Any]:
+    """A copy without the keys whose value is empty, 0, False or None, unless `include_values` lists it."""
+    return {key: value for key, value in mapping.items() if value or value in (include_values or ())}
+
+
+def index_by(function: Callable[[T], K], items: Iterable[T]) -> dict[K, T]:
+    """The items by what the function says of each; the last one wins."""
+    return {function(item): item for item in items}
+
+
+def merge_dict(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Both in one; the second one's values win."""
+    return {**(first or {}), **(second or {})}
+
+
+# --- array
+
+
+def batch(items: Sequence[T], n: int = 1) -> Iterator[Sequence[T]]:
+    """Slices of `n` items; the last may be shorter."""
+    for start in range(0, len(items), n):
+        yield items[start : start + n]
+
+
+def difference(first: Iterable[T], second: Iterable[T]) -> list[T]:
+    """What is in only one of the two."""
+    one, other = list(first), list(second)
+    return [item for item in one if item not in other] + [item for item in other if item not in one]
+
+
+def find(condition: Callable[[T], Any], items: Iterable[T], map: Callable[[T], Any] | None = None) -> Any:
+    """The first item of which the condition holds, through `map` if there is one; None if there is no such item."""
+    for item in items:
+        if condition(item):
+            return item if map is None else map(item)
+    return None
+
+
+def find_index(condition: Callable[[T], Any], items: Iterable[T]) -> int:
+    """The place of the first item of which the condition holds; -1 if there is none."""
+    return next((index for index, item in enumerate(items) if condition(item)), -1)
+
+
+def flatten(items: Iterable[Iterable[T]]) -> list[T]:
+    """The items of the items."""
+    return [one for item in items for one in item]
+
+
+def unique_by(items: Iterable[T], key: Callable[[T], Any]) -> list[T]:
+    """The items without those whose key came before."""
+    return list({key(item): item for item in reversed(list(items))}.values())[::-1]
+
+
+# --- strings and names
+
+
+def camel_to_snake_case(name: str) -> str:
+    """`tapStreamId` → `tap_stream_id`."""
+    apart = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", apart).lower()
+
+
+def is_number(text: Any) -> bool:
+    """Whether `float` can read it."""
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def clean_name(
+    name: str,
+    allow_characters: Sequence[str] | None = None,
+    allow_number: bool = False,
+    case_sensitive: bool = False,
+) -> str:
+    """A name for pipelines, blocks and columns: letters, digits and `_`.
+
+    Args:
+        allow_characters: further characters that may stay.
+        allow_number: whether it may begin with a digit; else `letter_` is put before it.
+        case_sensitive: whether capitals stay.
+    """
+    kept = "".join(map(re.escape, allow_characters or ()))
+    cleaned = re.sub(rf"[^\w{kept}]", "_", re.sub('[\ufeff"$\n\r\t]', "", name))
+    if cleaned[:1].isdigit() and not allow_number:
+        cleaned = f"letter_{cleaned}"
+    return cleaned if case_sensitive else cleaned.lower()
+
+
+# --- environments
+
+
+def get_env() -> str:
+    """`$ENV` by its short name: dev, test, staging or prod."""
+    env = os.environ.get("ENV") or "dev"
+    return {"production": "prod", "development": "dev"}.get(env, env)
+
+
+def is_debug() -> bool:
+    """Whether `$DEBUG` is 1."""
+    return os.environ.get("DEBUG") == "1"
+
+
+def is_dev() -> bool:
+    """Whether `$ENV` says dev."""
+    return os.environ.get("ENV") in ("dev", "development")
+
+
+def is_prod() -> bool:
+    """Whether `$ENV` says prod."""
+    return os.environ.get("ENV") in ("prod", "production")
+
+
+def is_test() -> bool:
+    """Whether `$ENV` says test."""
+    return os.environ.get("ENV") == "test"
