@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
+from streamline.cli.explain_batch import show_batch_plan
 from streamline.cli.output import cell, count, json_option, moment, print_json, print_table
 
 if TYPE_CHECKING:
@@ -29,16 +30,21 @@ VALUE_WIDTH = 100
 @json_option
 @pass_app
 def command(app: App, pipeline: str, as_json: bool) -> int:
-    """Show the plan of PIPELINE: processes, parallelism, where each stream starts, delivery grades, and why.
+    """Show the plan of PIPELINE.
 
-    Nothing is moved. Plugins are asked what they can do, and taps for their streams, where that is not known yet.
+    Of an integration pipeline: processes, parallelism, where each stream starts, delivery grades, and why. Plugins are
+    asked what they can do, and taps for their streams, where that is not known yet. Of a batch pipeline: the order,
+    what runs side by side, where outputs are stored, what each block is held to. Nothing is moved, nothing runs.
     """
     from streamline.cli.blocks import load_model
     from streamline.execution.integration.context import RunOptions
+    from streamline.pipeline.model import BATCH_TYPES
 
     model = load_model(app, pipeline)
     for warning in (*app.project.warnings, *model.warnings):
         click.echo(f"Warning: {warning}", err=True)
+    if model.type in BATCH_TYPES:
+        return show_batch_plan(app, model, as_json=as_json)
     return show_plan(app, model, RunOptions(debug=app.debug), as_json=as_json)
 
 
@@ -216,3 +222,6 @@ def _settings(settings: dict[str, Any]) -> str:
     return ", ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
     )
+
+
+__all__ = ["command", "show_batch_plan", "show_plan"]

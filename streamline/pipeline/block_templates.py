@@ -175,8 +175,8 @@ def _sql_loader(upstream: Sequence[str]) -> str:
 def _sql_transformer(upstream: Sequence[str]) -> str:
     if not upstream:
         return "select 1 as id\n"
-    said = "".join(f"-- {{{{ df_{number} }}}}: the output of {one}\n" for number, one in enumerate(upstream, 1))
-    return f"{said if len(upstream) > 1 else ''}select *\nfrom {{{{ df_1 }}}}\n"
+    said = ", ".join(f"df_{number} is {one}" for number, one in enumerate(upstream, 1))
+    return f"{f'-- {said}' if len(upstream) > 1 else ''}\nselect *\nfrom {{{{ df_1 }}}}\n".lstrip()
 
 
 def _r(text: str) -> Template:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 PIPELINE_TYPES = ("python", "integration", "streaming", "dbt")
+BATCH_TYPES = ("python", "dbt")
+"""Types whose blocks run one after the other, on stored outputs."""
 TYPE_NAMES = {"standard": "python", "batch": "python", "pyspark": "python"} | {one: one for one in PIPELINE_TYPES}
 
 FOLDERS = {

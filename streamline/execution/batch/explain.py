@@ -1,0 +1,183 @@
+"""Says in words what a batch plan comes to: the order, what runs side by side, and what each block is held to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.execution.batch.places import Places
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.plan import BatchPlan, BlockPlan
+    from streamline.pipeline.model import Block
+    from streamline.project.project import Project
+
+DATABASE = "duckdb"
+"""What runs SQL that names no provider: an embedded database of the block's own."""
+
+
+class BlockWords(msgspec.Struct, kw_only=True):
+    """A block of a plan.
+
+    Args:
+        step: how many blocks have to be done one after the other before it, and one more.
+        after: its upstream blocks.
+        engine: what runs it.
+        per_item_of: the dynamic blocks whose items it runs for, once per item (or per combination of them).
+        dynamic: what is behind it runs once per item of its output.
+        gathers: its children's outputs go on as one list.
+        conditions: conditionals that decide whether it runs.
+        callbacks: callbacks that are told how it ended.
+        retries: how often it is tried again, with the seconds before each try.
+        timeout: seconds that one call may take.
+        asked_every: of a sensor: seconds between two questions.
+        gives_up_after: of a sensor: seconds.
+        output: where its output is stored, relative to the project; None: never.
+        writes: the table that it writes, and where.
+    """
+
+    block: str
+    type: str
+    language: str
+    file: str | None
+    step: int
+    after: list[str]
+    engine: str
+    per_item_of: list[str] = []
+    dynamic: bool = False
+    gathers: bool = False
+    conditions: list[str] = []
+    callbacks: list[str] = []
+    retries: list[float] = []
+    timeout: float | None = None
+    asked_every: float | None = None
+    gives_up_after: float | None = None
+    output: str | None = None
+    writes: str | None = None
+
+
+class BatchExplanation(msgspec.Struct, kw_only=True):
+    """A batch plan in words.
+
+    Args:
+        at_once: how many blocks, or children of dynamic ones, run at once at most.
+        steps: blocks that may run side by side, step by step. A block starts as soon as those before it are done,
+            whatever else is in their step.
+        max_children: how many children a dynamic block may have, and what happens where it has more.
+        callbacks: those that are told how the whole pipeline ended.
+    """
+
+    pipeline: str
+    type: str
+    at_once: int
+    steps: list[list[str]]
+    blocks: list[BlockWords]
+    callbacks: list[str] = []
+    max_children: int | None = None
+    on_exceeded: str | None = None
+    children_at_once: int | None = None
+
+
+def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
+    """The plan in words. Nothing is connected to."""
+    places = Places(project, plan.model.uuid, "")
+    axes = _axes(plan)
+    step: dict[str, int] = {}
+    words = []
+    for uuid, each in plan.blocks.items():
+        step[uuid] = 1 + max((step[above] for above in each.block.upstream), default=0)
+        words.append(_block(project, plan, each, step[uuid], axes[uuid], places))
+    steps: list[list[str]] = [[] for _ in range(max(step.values(), default=0))]
+    for uuid, number in step.items():
+        steps[number - 1].append(uuid)
+    limited = any(each.dynamic for each in plan.blocks.values())
+    return BatchExplanation(
+        pipeline=plan.model.uuid,
+        type=plan.model.type,
+        at_once=plan.concurrency or max(4, os.cpu_count() or 1),
+        steps=steps,
+        blocks=words,
+        callbacks=plan.callbacks,
+        max_children=plan.limits.max_children if limited else None,
+        on_exceeded=plan.limits.on_exceeded if limited and plan.limits.max_children is not None else None,
+        children_at_once=plan.limits.max_concurrent if limited else None,
+    )
+
+
+def _axes(plan: BatchPlan) -> Mapping[str, list[str]]:
+    """For each block the dynamic blocks whose items it runs for."""
+    found: dict[str, list[str]] = {}
+    for uuid, each in plan.blocks.items():
+        axes: dict[str, None] = {}
+        for name in each.block.upstream:
+            above = plan.blocks[name]
+            if above.reduce and found[name]:
+                continue
+            axes |= dict.fromkeys(found[name])
+            if above.dynamic:
+                axes[name] = None
+        found[uuid] = list(axes)
+    return found
+
+
+def _block(
+    project: Project, plan: BatchPlan, each: BlockPlan, step: int, axes: list[str], places: Places
+) -> BlockWords:
+    block = each.block
+    retry = block.retry_config
+    folder = project.shown(places.block(block.uuid))
+    return BlockWords(
+        block=block.uuid,
+        type=block.type,
+        language=block.language,
+        file=project.shown(block.file) if block.file is not None else None,
+        step=step,
+        after=block.upstream,
+        engine=_engine(each),
+        per_item_of=axes,
+        dynamic=each.dynamic and not (each.reduce and axes),
+        gathers=each.reduce and bool(axes),
+        conditions=each.conditions,
+        callbacks=each.callbacks,
+        retries=[retry.delay_before(number) for number in range(1, retry.retries + 1)] if retry else [],
+        timeout=block.timeout,
+        asked_every=each.interval if block.type == "sensor" else None,
+        gives_up_after=each.patience,
+        output=None if each.secret else f"{folder}/<n>" if axes else folder,
+        writes=_writes(plan, block),
+    )
+
+
+def _engine(each: BlockPlan) -> str:
+    block = each.block
+    if block.type == "dbt":
+        return "dbt"
+    if block.language == "sql":
+        return _database(block.configuration)
+    if block.language == "r":
+        return "Rscript"
+    return "Python, in the environment of requirements.txt" if each.isolated else "Python"
+
+
+def _database(configuration: Mapping[str, Any]) -> str:
+    provider = configuration.get("data_provider")
+    if not provider:
+        return f"{DATABASE}, embedded"
+    profile = configuration.get("data_provider_profile") or "default"
+    return f"{provider}, profile {profile}"
+
+
+def _writes(plan: BatchPlan, block: Block) -> str | None:
+    """The table that an SQL block leaves in a database."""
+    configuration = block.configuration
+    if block.language != "sql" or block.type == "dbt" or not configuration.get("data_provider"):
+        return None
+    if configuration.get("use_raw_sql"):
+        return "what its statements write"
+    table = configuration.get("data_provider_table") or f"{plan.model.uuid}_{block.uuid}"
+    schema = configuration.get("data_provider_schema")
+    policy = configuration.get("export_write_policy") or "append"
+    return f"{schema}.{table} ({policy})" if schema else f"{table} ({policy})"
