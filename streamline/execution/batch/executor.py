@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from streamline.execution.batch.workers import WorkerPool
 
 if TYPE_CHECKING:
+    from streamline.execution.batch.block_lines import BlockLines
     from streamline.execution.batch.context import RunFacts
-    from streamline.execution.batch.lines import BlockLines
     from streamline.execution.batch.plan import BatchPlan
     from streamline.execution.batch.task import Task, TaskResult
     from streamline.project.secrets import Masker
@@ -73,6 +73,7 @@ class LocalExecutor:
             run_id=self._facts.run_id,
             run_dir=self._facts.run_dir,
             on_line=self._lines.take,
+            on_log=self._lines.log,
             learned=self._masker.add,
             python=python,
         )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamline.errors import StreamlineError
 from streamline.execution.batch.task import InputRef
+from streamline.outputs.dynamic import Items, items_of
+from streamline.outputs.output import Output, open_output, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.blocks.call import Input
-    from streamline.outputs.dynamic import Items
-    from streamline.outputs.store import Output
 
 
 def open_input(ref: InputRef) -> Input:
@@ -33,7 +36,8 @@ class One:
 
     def value(self) -> Any:
         if self.ref.item is not None:
-            return _items(self.ref).get(self.ref.item)
+            # Text and numbers are their own copies; the list that they come from is kept for the other children.
+            return copy.deepcopy(_items(self.ref).get(self.ref.item))
         value = _open(self.ref).value()
         # What a child hands on as a list of one thing is that thing: the reference product's children write `[frame]`.
         if self.ref.child and type(value) is list and len(value) == 1:
@@ -47,10 +51,11 @@ class One:
         return 1 if self.ref.item is not None else _open(self.ref).count()
 
     def table(self) -> pa.Table:
-        if self.ref.item is not None:
-            from streamline.outputs.store import unpack
+        if self.ref.item is not None or self.ref.child:
+            from streamline.outputs.tables import to_table
 
-            return unpack_value(self.value(), unpack)
+            value = self.value()
+            return to_table([value] if self.ref.item is not None and isinstance(value, dict) else value)
         return _open(self.ref).table()
 
     def parquet(self) -> list[Path] | None:
@@ -76,9 +81,9 @@ class Gathered:
         return 1
 
     def table(self) -> pa.Table:
-        import pyarrow as pa
+        from streamline.outputs.tables import concatenated
 
-        return pa.concat_tables([part.table() for part in self._parts], promote_options="permissive")
+        return concatenated([part.table() for part in self._parts])
 
     def parquet(self) -> list[Path] | None:
         found: list[Path] = []
@@ -88,3 +93,32 @@ class Gathered:
                 return None
             found += files
         return found or None
+
+
+def _open(ref: InputRef) -> Output:
+    if ref.inline is not None:
+        return unpack(ref.inline)
+    assert ref.folder is not None
+    output = open_output(Path(ref.folder))
+    if ref.run_id is not None and output.manifest.run_id != ref.run_id:
+        raise StreamlineError(
+            f"the stored output of '{ref.block}' is another run's ({output.manifest.run_id}), not this one's",
+            where=ref.folder,
+            hint="something else has written there; run the pipeline again",
+        )
+    return output
+
+
+def _items(ref: InputRef) -> Items:
+    # One list is met by each of its children; another run's may stand in the same place.
+    return _items_of(ref.folder, ref.inline, _writer(ref))
+
+
+def _writer(ref: InputRef) -> str:
+    return _open(ref).manifest.run_id if ref.folder is not None and ref.run_id is None else ref.run_id or ""
+
+
+@functools.lru_cache(maxsize=2)
+def _items_of(folder: str | None, inline: bytes | None, run_id: str) -> Items:
+    output = unpack(inline) if inline is not None else open_output(Path(folder or ""))
+    return items_of(output)

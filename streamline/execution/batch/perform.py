@@ -111,7 +111,7 @@ def _run(task: Task, call: BlockCall, result: TaskResult) -> None:
 def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Output:
     from streamline.outputs.store import open_output, pack, project_key, unpack, write_output
 
-    key = functools.partial(project_key, call.project.ensure_work_dir())
+    key = functools.partial(project_key, call.project.work_dir)
     if task.output is None:
         result.inline = pack(value)
         return unpack(result.inline)
@@ -163,7 +163,7 @@ def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
 
 def _tests(task: Task, call: BlockCall, result: TaskResult) -> None:
     assert task.own is not None
-    _test(call, _own(task.own, call.project), result)
+    _test(call, _own(task.own), result)
 
 
 def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
@@ -199,13 +199,13 @@ _KINDS: Mapping[str, Callable[[Task, BlockCall, TaskResult], None]] = {
 }
 
 
-def _own(ref: InputRef, project: Project) -> Output:
-    from streamline.outputs.store import open_output, project_key, unpack
+def _own(ref: InputRef) -> Output:
+    from streamline.outputs.store import open_output, unpack
 
     if ref.inline is not None:
         return unpack(ref.inline)
     assert ref.folder is not None
-    return open_output(Path(ref.folder), functools.partial(project_key, project.work_dir))
+    return open_output(Path(ref.folder))
 
 
 @functools.lru_cache(maxsize=4)

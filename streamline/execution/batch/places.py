@@ -82,18 +82,13 @@ class Places:
 
     def publish(self, uuid: str) -> None:
         """Put a finished fan-out in the place of the block's last output; its files are on the disk first."""
-        from streamline.outputs.store import sync_tree
+        from streamline.outputs.folders import publish, sync_tree
 
         staged, final = self.staged(uuid), self.block(uuid)
         staged.mkdir(mode=0o700, parents=True, exist_ok=True)  # there may have been no items
         sync_tree(staged)
         final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        old = staged.with_name(f"{staged.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(final, old)  # noqa: PTH104
-        os.rename(staged, final)  # noqa: PTH104
-        shutil.rmtree(old, ignore_errors=True)
+        publish(staged, final, durable=False)
 
     def remember(self, uuid: str, instances: list[Instance], *, child: bool) -> None:
         """Note what a later run of a single block has to know about the stored outputs of `uuid`."""

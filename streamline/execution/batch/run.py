@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import ConfigError
+from streamline.execution.batch.block_lines import BlockLines
 from streamline.execution.batch.context import MAX_WARNINGS, BatchOptions, BatchResult, BlockOutcome, Listener, RunFacts
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished, Instance
 from streamline.execution.batch.journal import Begun, Journal, Past, keep_only, read_journal
-from streamline.execution.batch.lines import BlockLines
 from streamline.execution.batch.places import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
 from streamline.execution.batch.runner import Runner
@@ -202,7 +202,7 @@ class _Run:
             journal=journal,
             past=self.past,
             listener=self.listener,
-            record=self._record,
+            record=lambda outcome: self._record(log, outcome),
             warn=lambda uuid, text: self._warn(log, uuid, text),
         )
         self.listener.planned(self.plan, self.run_id, resumed=self.past is not None)
@@ -298,13 +298,15 @@ class _Run:
             )
         return found
 
-    def _record(self, outcome: BlockOutcome) -> None:
+    def _record(self, log: RunLog, outcome: BlockOutcome) -> None:
         failure = outcome.failure
         error = None
         if failure is not None:
-            error = self.project.secrets.masker.mask(
-                f"{failure.where}: {failure.message}" if failure.where else failure.message
-            )
+            mask = self.project.secrets.masker.mask
+            error = mask(f"{failure.where}: {failure.message}" if failure.where else failure.message)
+            log.write(outcome.uuid, "\n".join(filter(None, (error, failure.hint, mask(failure.trace or "")))), "ERROR")
+        took = "" if outcome.seconds is None else f" in {outcome.seconds:.3f} s"
+        log.write(outcome.uuid, f"{outcome.status}{took}{' before this run was resumed' if outcome.reused else ''}")
         self.store.save_block_run(
             self.run_id,
             BlockRun(

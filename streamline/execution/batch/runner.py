@@ -319,6 +319,8 @@ class Runner:
         task = self._task(plan, call, number, child=child)
         made.result = await self._attempts(plan, task, made)
         made.ended = time.monotonic()
+        if made.attempts == 1 and task.kind == "run":
+            made.began = made.ended - made.result.seconds  # without the waiting for a worker
         made.failure = made.result.failure
         if made.failure is not None:
             instance.status = CANCELLED if self.interrupted else FAILED

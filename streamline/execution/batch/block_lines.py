@@ -1,0 +1,49 @@
+"""What blocks print: to the run's log and to whoever listens, secrets masked, and no more than anybody can read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from streamline.project.secrets import Masker
+from streamline.telemetry.runlog import RunLog
+
+LOG_BYTES = 16 * 1024 * 1024
+"""What a block may put into the run's log."""
+
+SHOWN_BYTES = 1024 * 1024
+"""What of it is shown while it runs."""
+
+
+class BlockLines:
+    """Takes the lines of all blocks, from the threads that read them.
+
+    Args:
+        show: is given each line (block, text) as far as it is shown.
+    """
+
+    def __init__(self, log: RunLog, masker: Masker, show: Callable[[str, str], None]) -> None:
+        self._log = log
+        self._masker = masker
+        self._show = show
+        self._lock = threading.Lock()
+        self._written: dict[str, int] = {}
+
+    def log(self, task_id: str | None, block: str | None, line: str, level: str) -> None:
+        """A line for the log alone."""
+        self._log.write(block or "streamline", self._masker.mask(line), level)
+
+    def take(self, task_id: str | None, block: str | None, line: bytes) -> None:
+        """A line of a worker, without its newline; `block` is None between two tasks."""
+        name = block or "streamline"
+        with self._lock:
+            before = self._written.get(name, 0)
+            after = self._written[name] = before + len(line) + 1
+        if before > LOG_BYTES:
+            return
+        text = self._masker.mask(line.decode("utf-8", "replace"))
+        over = after > LOG_BYTES
+        self._log.write(name, f"… (what it prints beyond {LOG_BYTES >> 20} MiB is left out)" if over else text)
+        if before <= SHOWN_BYTES:
+            over = after > SHOWN_BYTES
+            self._show(name, f"… (the rest of what it prints is in the log: {self._log.path})" if over else text)
