@@ -1,0 +1,195 @@
+# Runs one block: reads its inputs and variables, loads its file, calls its function, writes what that returns.
+# The one argument is a folder, which holds call.rds: a list of
+#   file       the block's file
+#   functions  names of functions; the first of them that the file defines is called
+#   inputs     files that hold the inputs
+#   uuids      upstream blocks' names, one for each input
+#   gates      whether an input only says whether to go on
+#   variables  the list global_vars
+#   lenient    whether a value that cannot be handed on counts as nothing
+# It leaves result.rds, or error.rds: a list of kind (user: the code raised, file: it is not what a block needs, value:
+# it returned what cannot be handed on), message, line and trace.
+
+streamline_block <- function() {
+  rm("streamline_block", envir = globalenv())
+  folder <- commandArgs(trailingOnly = TRUE)[[1L]]
+  call <- readRDS(file.path(folder, "call.rds"))
+  options(keep.source = TRUE, keep.source.pkgs = FALSE, warn = 1L, stringsAsFactors = FALSE, digits.secs = 6L)
+  position <- NULL # the srcref of the statement of the file that is being evaluated
+
+  save <- function(value, name) {
+    # Under another name first: a file that is there is whole.
+    path <- file.path(folder, name)
+    saveRDS(value, paste0(path, ".part"), version = 2L, compress = FALSE)
+    file.rename(paste0(path, ".part"), path)
+  }
+
+  first_line <- function(expression) {
+    text <- tryCatch(deparse(expression, width.cutoff = 200L, nlines = 1L), error = function(e) "?")
+    if (nchar(text) > 200L) paste0(substr(text, 1L, 200L), " ...") else text
+  }
+
+  place <- function(reference) {
+    # File and line of a srcref, or NULL.
+    if (is.null(reference)) return(NULL)
+    file <- attr(reference, "srcfile")
+    if (is.null(file) || is.null(file$filename) || !nzchar(file$filename)) return(NULL)
+    # A #line directive moves the places that messages show; they are the 7th and 8th number.
+    line <- as.integer(reference)[[1L]]
+    text <- tryCatch(trimws(getSrcLines(file, line, line)), error = function(e) "")
+    list(file = file$filename, line = line, text = if (length(text)) text[[1L]] else "")
+  }
+
+  stopped <- function(kind, message, line = NA_integer_, trace = character()) {
+    save(list(kind = kind, message = enc2utf8(message), line = line, trace = enc2utf8(trace)), "error.rds")
+    quit(save = "no", status = 1L, runLast = FALSE)
+  }
+
+  raised <- function(condition, calls) {
+    references <- Filter(Negate(is.null), lapply(calls, attr, "srcref"))
+    if (!length(references) && !is.null(position)) references <- list(position)
+    own <- Filter(function(one) identical(attr(one, "srcfile")$filename, call$file), references)
+    deepest <- if (length(own)) place(own[[length(own)]])$line else NA_integer_
+    if (length(references) > 30L) references <- c(references[1:5], references[length(references) - 24:0])
+    places <- Filter(Negate(is.null), lapply(references, place))
+    trace <- vapply(places, function(one) sprintf("%s:%d\t%s", one$file, one$line, one$text), "")
+    where <- conditionCall(condition)
+    message <- conditionMessage(condition)
+    internal <- c("eval", "withVisible", "doTryCatch", "withCallingHandlers")
+    if (!is.null(where) && !(first_line(where[[1L]]) %in% internal)) {
+      message <- sprintf("Error in %s: %s", first_line(where), message)
+    } else {
+      message <- paste0("Error: ", message)
+    }
+    stopped("user", message, deepest, as.character(trace))
+  }
+
+  guarded <- function(code) {
+    calls <- list()
+    # Inside of the failing call only what is asked there alone: the stack may have no room left for more.
+    tryCatch(withCallingHandlers(code, error = function(e) calls <<- sys.calls()), error = function(e) raised(e, calls))
+  }
+
+  # What can be handed on: vectors, lists of them, data.frames. Everything else stops with the place inside.
+  refused <- function(x, path) {
+    stop(structure(
+      class = c("streamline_refused", "error", "condition"),
+      list(
+        message = sprintf(
+          "%s is %s, which cannot be handed on; return a data.frame, a list or a vector",
+          if (nzchar(path)) sprintf("the returned value's %s", path) else "the returned value",
+          if (is.object(x)) sprintf("of class %s", class(x)[[1L]]) else sprintf("of type %s", typeof(x))
+        ),
+        call = NULL
+      )
+    ))
+  }
+  kept <- c("names", "levels", "tzone", "units")
+  known <- c("factor", "Date", "POSIXct", "difftime", "integer64")
+  clean <- function(x, path) {
+    if (is.null(x)) return(NULL)
+    if (inherits(x, "POSIXlt")) x <- as.POSIXct(x)
+    if (inherits(x, "numeric_version")) x <- as.character(x)
+    if (is.table(x)) x <- as.data.frame(x)
+    if (length(dim(x)) == 2L && !is.data.frame(x) && is.atomic(x)) x <- as.data.frame(x)
+    if (is.data.frame(x)) {
+      rows <- nrow(x)
+      names <- names(x)
+      x <- unclass(x)
+      columns <- lapply(seq_along(x), function(i) {
+        inside <- sprintf("%s$%s", path, names[[i]])
+        column <- x[[i]]
+        if (length(dim(column)) == 2L) refused(column, inside)
+        if (is.list(column) && !inherits(column, "POSIXlt")) {
+          lapply(seq_along(column), function(j) clean(column[[j]], sprintf("%s[[%d]]", inside, j)))
+        } else {
+          column <- clean(column, inside)
+          attr(column, "names") <- NULL
+          column
+        }
+      })
+      return(structure(columns, names = enc2utf8(as.character(names)), class = "data.frame",
+                       row.names = .set_row_names(rows)))
+    }
+    if (!is.null(dim(x)) && length(dim(x)) != 1L) refused(x, path)
+    if (is.list(x)) {
+      names <- names(x)
+      class <- class(x)
+      whole <- x
+      x <- unclass(x)
+      result <- lapply(seq_along(x), function(i) {
+        inside <- if (is.null(names) || !nzchar(names[[i]])) sprintf("[[%d]]", i) else sprintf("$%s", names[[i]])
+        # Of an object with a class of its own, a fitted model for example, the whole is what cannot be handed on.
+        tryCatch(clean(x[[i]], paste0(path, inside)), streamline_refused = function(e) {
+          if (is.object(whole)) refused(whole, path) else stop(e)
+        })
+      })
+      if (!is.null(names)) names(result) <- enc2utf8(names)
+      return(result)
+    }
+    if (!(typeof(x) %in% c("logical", "integer", "double", "character", "raw"))) refused(x, path)
+    attributes <- attributes(x)
+    class <- intersect(class(x), c(known, "ordered"))
+    x <- as.vector(unclass(x))
+    for (one in intersect(kept, names(attributes))) attr(x, one) <- attributes[[one]]
+    if (is.character(x)) x[] <- enc2utf8(x)
+    if (length(intersect(class, known))) class(x) <- class
+    x
+  }
+
+  for (i in seq_along(call$inputs)) {
+    assign(paste0("df_", i), readRDS(call$inputs[[i]]), envir = globalenv())
+  }
+  if (is.list(call$inputs)) unlink(unlist(call$inputs))
+  assign("global_vars", call$variables, envir = globalenv())
+
+  statements <- tryCatch(parse(call$file, keep.source = TRUE, encoding = "UTF-8"), error = function(e) {
+    line <- regmatches(conditionMessage(e), regexec(":([0-9]+):[0-9]+: ", conditionMessage(e)))[[1L]]
+    stopped("file", paste0("this is no R: ", conditionMessage(e)),
+            if (length(line) == 2L) as.integer(line[[2L]]) else NA_integer_)
+  })
+  references <- attr(statements, "srcref")
+  guarded(for (i in seq_along(statements)) {
+    position <- references[[i]]
+    eval(statements[[i]], globalenv())
+  })
+  position <- NULL
+
+  defined <- Filter(function(one) exists(one, envir = globalenv(), mode = "function", inherits = FALSE), call$functions)
+  if (!length(defined)) {
+    others <- Filter(function(one) is.function(get(one, globalenv())), ls(globalenv()))
+    stopped("file", sprintf("the file defines no function %s%s", paste0(call$functions, "()", collapse = " or "),
+                    if (length(others)) sprintf("; it defines %s", paste(others, collapse = ", ")) else ""))
+  }
+  if (length(defined) > 1L) {
+    stopped("file", sprintf("the file defines %s: keep one of them", paste0(defined, "()", collapse = " and ")))
+  }
+  user <- get(defined, globalenv(), mode = "function")
+
+  # One argument for each upstream block, in their order; a parameter that bears a block's name takes that block's.
+  wanted <- names(formals(args(user)))
+  arguments <- paste0("df_", seq_along(call$inputs))[seq_along(call$inputs)]
+  names(arguments) <- as.character(call$uuids)
+  named <- intersect(setdiff(wanted, "..."), names(arguments))
+  rest <- arguments[!(names(arguments) %in% named)]
+  if (!("..." %in% wanted)) {
+    places <- length(setdiff(wanted, named))
+    gates <- names(arguments)[as.logical(unlist(call$gates))]
+    if (length(rest) > places) rest <- rest[!(names(rest) %in% gates)]
+    if (length(rest) > places) {
+      stopped("file", sprintf("%s() takes %d argument%s, but the block has %d upstream block%s: %s", defined, length(wanted),
+                      if (length(wanted) == 1L) "" else "s", length(arguments), if (length(arguments) == 1L) "" else "s",
+                      paste(names(arguments), collapse = ", ")))
+    }
+  }
+  # By name, so that tracebacks show `transform(df_1)` and not all of the data.
+  values <- c(lapply(unname(rest), as.name), lapply(arguments[named], as.name))
+  value <- guarded(withVisible(eval(as.call(c(as.name(defined), values)), globalenv()))$value)
+
+  cleaned <- tryCatch(clean(value, ""), streamline_refused = function(e) {
+    if (isTRUE(call$lenient)) return(NULL)
+    stopped("value", paste0(defined, "(): ", conditionMessage(e)))
+  })
+  save(cleaned, "result.rds")
+}
+invisible(streamline_block())
