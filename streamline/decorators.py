@@ -120,4 +120,28 @@ NAMES: dict[str, Decorator] = {
 LEGACY: dict[str, Decorator] = {"on_success": on_success, "on_failure": on_failure, "preprocesser": preprocesser}
 """Names of the reference product's older files; injected too."""
 
-__all__ = [*NAMES, *LEGACY, "LEGACY", "MARK", "NAMES", "Mark", "collecting", "marks_of"]
+CALLBACKS = ("callback", "on_success", "on_failure")
+"""The decorators of callbacks."""
+
+STATUSES = ("success", "failure", "cancelled")
+"""What a callback can be for; `@callback` alone is for success."""
+
+
+def decorator_of(block_type: str) -> str:
+    """The decorator that the function of a block of that type bears."""
+    return "condition" if block_type == "conditional" else block_type
+
+
+__all__ = [
+    *NAMES,
+    *LEGACY,
+    "CALLBACKS",
+    "LEGACY",
+    "MARK",
+    "NAMES",
+    "STATUSES",
+    "Mark",
+    "collecting",
+    "decorator_of",
+    "marks_of",
+]

@@ -8,7 +8,7 @@ tuple are spread. Nothing is read before it is clear that the call can be made, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Protocol
 
@@ -43,19 +43,23 @@ class Callee(msgspec.Struct, frozen=True, kw_only=True):
         function: its name.
         where: `file:line`.
         block: the block's uuid.
+        given: what there is for it to get, in words, where that is not the outputs of the block's upstream blocks.
     """
 
     function: str
     where: str
     block: str
+    given: str | None = None
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """What fills a parameter: an input, one of its outputs (`output` counts from 0), or a keyword argument (`name`)."""
+    """What fills a parameter: an input, one of its outputs (`output` counts from 0), a keyword argument (`name`), or
+    the default of the parameter `keeps`."""
 
     input: int = -1
     output: int | None = None
     name: str | None = None
+    keeps: str | None = None
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -72,6 +76,7 @@ def bind(
     callee: Callee,
     *,
     spare: bool = False,
+    reserved: Collection[str] = (),
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments for a call.
 
@@ -81,16 +86,19 @@ def bind(
         offered: what it gets by keyword, if it has parameters of these names or `**kwargs`.
         callee: for messages.
         spare: inputs for which there is no parameter are left out without a word.
+        reserved: parameters of these names never take an input.
 
     Raises:
         ConfigError: the function asks for what is not there, or does not take what is.
     """
-    plan = plan_call(signature, inputs, offered, callee, spare=spare)
+    plan = plan_call(signature, inputs, offered, callee, spare=spare, reserved=reserved)
     spread: dict[int, list[Any]] = {}
 
     def read(slot: Slot) -> Any:
         if slot.name is not None:
             return offered[slot.name]
+        if slot.keeps is not None:
+            return signature.parameters[slot.keeps].default
         if slot.output is None:
             return inputs[slot.input].value()
         if slot.input not in spread:
@@ -107,9 +115,10 @@ def plan_call(
     callee: Callee,
     *,
     spare: bool = False,
+    reserved: Collection[str] = (),
 ) -> Binding:
     """What `bind` reads, without reading it. See there."""
-    return _Planner(signature, inputs, offered, callee, spare).plan()
+    return _Planner(signature, inputs, offered, callee, spare, reserved).plan()
 
 
 class _Planner:
@@ -120,19 +129,21 @@ class _Planner:
         offered: Mapping[str, Any],
         callee: Callee,
         spare: bool,
+        reserved: Collection[str],
     ) -> None:
         self._parameters = list(signature.parameters.values())
         self._inputs = inputs
         self._offered = offered
         self._callee = callee
         self._spare = spare
+        self._reserved = reserved
         self._by_place = [one for one in self._parameters if one.kind in _BY_PLACE]
         self._any_number = any(one.kind is Parameter.VAR_POSITIONAL for one in self._parameters)
         self._any_name = any(one.kind is Parameter.VAR_KEYWORD for one in self._parameters)
 
     def plan(self) -> Binding:
         filled = self._named()
-        taken = {slot.input for slot in filled.values()}
+        taken = {slot.input for slot in filled.values()}  # -1 for a keyword argument
         rest = [number for number in range(len(self._inputs)) if number not in taken]
         free = [one for one in self._by_place if one.name not in filled]
         rest = self._with_room(rest, free)
@@ -148,7 +159,9 @@ class _Planner:
     def _named(self) -> dict[str, Slot]:
         numbers = {one.uuid: number for number, one in enumerate(self._inputs)}
         named = [one for one in self._parameters if one.kind in (*_BY_PLACE, Parameter.KEYWORD_ONLY)]
-        return {one.name: Slot(numbers[one.name]) for one in named if one.name in numbers}
+        found = {one.name: Slot(numbers[one.name]) for one in named if one.name in numbers}
+        meant = [one.name for one in self._by_place if one.name in self._reserved and one.name in self._offered]
+        return {**found, **{name: Slot(name=name) for name in meant}}
 
     def _with_room(self, rest: list[int], free: list[Parameter]) -> list[int]:
         """The inputs that the function is to take; those that only say whether to go on make room for others."""
@@ -195,15 +208,16 @@ class _Planner:
     def _arranged(self, filled: Mapping[str, Slot], extra: Sequence[Slot]) -> Binding:
         args: list[Slot] = []
         keywords: dict[str, Slot] = {}
-        in_order = True
+        unfilled: list[Slot] = []  # what comes after a parameter that keeps its default goes by name, if it can
         for one in self._by_place:
             slot = filled.get(one.name)
             if slot is None:
-                in_order = False  # it keeps its default, so that what comes after must go by name
-            elif in_order:
-                args.append(slot)
-            elif one.kind is Parameter.POSITIONAL_OR_KEYWORD:
+                unfilled.append(Slot(keeps=one.name))
+            elif unfilled and one.kind is Parameter.POSITIONAL_OR_KEYWORD:
                 keywords[one.name] = slot
+            else:
+                args.extend([*unfilled, slot])
+                unfilled.clear()
         args.extend(extra)
         for one in self._parameters:
             if one.kind is Parameter.KEYWORD_ONLY:
@@ -231,6 +245,13 @@ class _Planner:
         )
         if len(wanted) > 1:
             expects += f" ({', '.join(wanted)})"
+        if self._callee.given is not None:
+            missing = needed[min(len(rest), len(needed) - 1)]
+            return ConfigError(
+                f"{expects}, but {self._callee.given}",
+                where=self._callee.where,
+                hint=f"Take '{missing}' out, give it a default, or set a variable of that name.",
+            )
         message = f"{expects}, but {self._upstream(counts)}"
         several = [self._inputs[number].uuid for number in rest if counts[number] > 1]
         if ambiguous:

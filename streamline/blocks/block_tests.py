@@ -34,8 +34,10 @@ def run_tests(call: BlockCall, output: Stored) -> list[TestOutcome]:
 
 def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output: Stored) -> TestOutcome:
     name = name_of(function)
+    count = output.count()
+    given = f"the block '{call.block.uuid}' returned {count} output{'' if count == 1 else 's'}"
     try:
-        invoke(call, file, function, _outputs(output), spare=True)
+        invoke(call, file, function, _outputs(output), spare=True, given=given)
     except UserError as error:
         return TestOutcome(name=name, error=error.summary, where=error.where, trace=error.trace)
     except StreamlineError as error:

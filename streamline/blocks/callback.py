@@ -8,14 +8,10 @@ from typing import Any, Protocol
 from streamline.blocks.call import BlockCall
 from streamline.blocks.python_block import invoke, load
 from streamline.blocks.python_file import PythonFile, UserError, name_of
-from streamline.decorators import marks_of
+from streamline.decorators import CALLBACKS, marks_of
 from streamline.errors import StreamlineError
 
-STATUSES = ("success", "failure", "cancelled")
-"""What a callback can be for; `@callback` alone is for success."""
-
-CALLBACKS = ("callback", "on_success", "on_failure")
-"""The decorators of callbacks."""
+_RESERVED = ("parent_block_uuid", "__error", "__input", "failed_blocks")
 
 
 class Wrong(Protocol):
@@ -66,7 +62,7 @@ def call_back(call: BlockCall, status: str, error: Wrong | None, own: Stored | N
 
     Args:
         call: the callback's own block; `kwargs` may hold `parent_block_uuid`.
-        status: one of `STATUSES`.
+        status: `success`, `failure` or `cancelled`.
         error: what the block failed of.
         own: its output, if it has one.
     """
@@ -100,7 +96,8 @@ def _call(
     call: BlockCall, file: PythonFile, function: Callable[..., Any], given: _Parent, kwargs: Mapping[str, Any]
 ) -> None:
     try:
-        invoke(call, file, function, [given], kwargs=kwargs, spare=True)
+        what = f"a callback gets the output of '{given.uuid}'" if given.uuid else "a pipeline's callback gets None"
+        invoke(call, file, function, [given], kwargs=kwargs, spare=True, given=what, reserved=_RESERVED)
     except (UserError, StreamlineError) as problem:
         _warn(call, name_of(function), problem)
 

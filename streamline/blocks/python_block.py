@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
+from streamline import user_blocks
 from streamline.blocks.binding import Callee, Source, bind
 from streamline.blocks.call import BlockCall
 from streamline.blocks.python_file import BlockFile, PythonFile, name_of
-from streamline.decorators import LEGACY, NAMES
+from streamline.decorators import LEGACY, NAMES, decorator_of
 from streamline.errors import StreamlineError
-
-DECORATORS = {"conditional": "condition"}
-"""The decorator of a type of block, where it is not called like the type."""
 
 
 def run(call: BlockCall) -> Any:
@@ -40,22 +39,23 @@ def run(call: BlockCall) -> Any:
     return result
 
 
-def decorator_of(block_type: str) -> str:
-    """The decorator that a block of that type bears above its function."""
-    return DECORATORS.get(block_type, block_type)
-
-
 def block_file(call: BlockCall) -> BlockFile:
     """Where the call's block has its code."""
     block = call.block
     if block.file is None:
         return BlockFile(block.uuid, f"<block {block.uuid}>", block.content or "", call.where)
-    return BlockFile(block.uuid, str(block.file), None, call.where)
+    module = user_blocks.module_name(call.project.root, block.file)
+    return BlockFile(block.uuid, str(block.file), None, call.where, module)
+
+
+_loaded: list[tuple[BlockCall, PythonFile]] = []
 
 
 def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
-    """Run the block's file as a module. Where its code reads `df_1`, `df_2`, … or the names of upstream blocks without
-    defining them, they are there, as in the reference product.
+    """Run the block's file as a module, once for a call: tests see what the block left in its globals.
+
+    Where the code reads `df_1`, `df_2`, … or the names of upstream blocks without defining them, these are there, as
+    in the reference product.
 
     Args:
         call: the call.
@@ -65,6 +65,10 @@ def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
         ConfigError: the file cannot be read, or is no Python.
         UserError: it raised.
     """
+    if _loaded and _loaded[0][0] is call:
+        return _loaded[0][1]
+    if _loaded:  # one block's globals are not kept while the next one runs
+        sys.modules.pop(_loaded.pop()[1].module, None)
     given = call.inputs if inputs is None else inputs
 
     def values(read: Callable[[Collection[str]], set[str]]) -> Mapping[str, Any]:
@@ -75,7 +79,10 @@ def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
         known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}
         return {name: by_name[name].value() for name in read(known)} if known else {}
 
-    return PythonFile(block_file(call), values)
+    user_blocks.root = call.project.root
+    file = PythonFile(block_file(call), values)
+    _loaded.append((call, file))
+    return file
 
 
 def invoke(
@@ -86,6 +93,8 @@ def invoke(
     *,
     kwargs: Mapping[str, Any] | None = None,
     spare: bool = False,
+    given: str | None = None,
+    reserved: Collection[str] = (),
 ) -> Any:
     """Call one of the file's functions with what it asks for.
 
@@ -95,20 +104,22 @@ def invoke(
         function: what to call.
         inputs: its positional arguments, as far as it takes them.
         kwargs: its keyword arguments, as far as it takes them; by default the call's.
-        spare: inputs for which it has no parameter are left out.
+        spare, given, reserved: see `binding`.
 
     Raises:
         ConfigError: its parameters do not fit.
         UserError: it raised.
     """
-    callee = Callee(function=name_of(function), where=file.where(function), block=call.block.uuid)
+    callee = Callee(function=name_of(function), where=file.where(function), block=call.block.uuid, given=given)
     offered = call.kwargs if kwargs is None else kwargs
-    args, keywords = bind(signature_of(function), inputs, offered, callee, spare=spare)
+    args, keywords = bind(signature_of(function), inputs, offered, callee, spare=spare, reserved=reserved)
     try:
         result = function(*args, **keywords)
         if inspect.isawaitable(result):
             result = _awaited(result)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, CancelledError, what test libraries raise
         raise file.error(error) from None
     if isinstance(result, AsyncGenerator):
         return _chunks(_one_by_one(result), file)
@@ -121,6 +132,8 @@ def truth(result: Any, call: BlockCall, file: PythonFile, function: Callable[...
     Raises:
         StreamlineError: it is neither, such as a DataFrame.
     """
+    if result is None:
+        call.log(f"{file.where(function)}: {name_of(function)}() returned None, which counts as no")
     try:
         return bool(result)
     except Exception as error:
@@ -174,5 +187,7 @@ def _chunks(chunks: Generator[Any, Any, Any], file: PythonFile) -> Generator[Any
     # The function's own code runs while its chunks are stored.
     try:
         yield from chunks
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         raise file.error(error) from None

@@ -7,11 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from streamline.blocks.callback import CALLBACKS, STATUSES
-from streamline.blocks.python_block import decorator_of
 from streamline.blocks.python_file import BlockFile, no_python, parsed
 from streamline.blocks.python_function import decorator_name, imports_of
-from streamline.decorators import LEGACY, NAMES
+from streamline.decorators import CALLBACKS, LEGACY, NAMES, STATUSES, decorator_of
 from streamline.errors import ConfigError
 from streamline.project.nearest import suggestion
 

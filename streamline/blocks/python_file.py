@@ -23,6 +23,8 @@ import msgspec
 from streamline.decorators import LEGACY, NAMES, collecting, marks_of
 from streamline.errors import ConfigError
 
+_LONGEST_SUMMARY = 2_000  # characters: an exception may hold a whole table
+_LONGEST_TRACE = 100_000
 _OWN = str(Path(__file__).resolve().parent.parent)  # the package's folder: frames in it are ours
 
 
@@ -50,12 +52,14 @@ class BlockFile(msgspec.Struct, frozen=True):
         path: its file, absolute; also the name of the code in tracebacks.
         source: its text where it stands elsewhere (in metadata.yaml); None: in the file.
         shown: how messages name it; None: by its path.
+        module: the name of the module that it is; None: one made of the uuid, which cannot be imported.
     """
 
     uuid: str
     path: str
     source: str | None = None
     shown: str | None = None
+    module: str | None = None
 
     @property
     def name(self) -> str:
@@ -97,19 +101,22 @@ class PythonFile:
         values: Callable[[Callable[[Collection[str]], set[str]]], Mapping[str, Any]] | None = None,
     ) -> None:
         self.block = block
-        code = _compiled(block)
+        code = compiled(block)
         # A module of its own: dataclasses and pickle look their classes' module up by name.
-        module = ModuleType(f"streamline_block_{block.uuid}")
+        module = ModuleType(block.module or f"streamline_block_{block.uuid}")
+        module.__package__ = module.__name__.rpartition(".")[0]
+        self.module = module.__name__
         self.namespace = vars(module)
         if values is not None:
             self.namespace.update(values(lambda wanted: _names_read(code, wanted)))
-        self.namespace.update(LEGACY)
-        self.namespace.update(NAMES, __file__=block.path)
+        self.namespace.update(injected(block))
         sys.modules[module.__name__] = module
         with collecting() as marked:
             try:
                 exec(code, self.namespace)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise self.error(error) from None
         self._marked = marked
 
@@ -158,8 +165,11 @@ class PythonFile:
         return found[0]
 
     def where(self, function: Callable[..., Any]) -> str:
-        """`file:line` of a function of this file."""
+        """`file:line` of a function of this file, or of one that it imports."""
         line = line_of(function)
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None and code.co_filename != self.block.path:
+            return f"{code.co_filename}:{line}"
         return f"{self.block.name}:{line}" if line else self.block.name
 
     def error(self, error: BaseException) -> UserError:
@@ -196,7 +206,15 @@ def user_error(error: BaseException, path: str, shown: str | None = None) -> Use
         code = innermost.tb_frame.f_code
         statement = linecache.getline(code.co_filename, innermost.tb_lineno, innermost.tb_frame.f_globals).strip()
         summary = f"{summary}: {statement}" if statement else summary
-    return UserError(summary, "".join(told.format()).rstrip(), f"{shown or path}:{line}" if line else shown or path)
+    where = f"{shown or path}:{line}" if line else shown or path
+    return UserError(_cut(summary, _LONGEST_SUMMARY), _cut("".join(told.format()).rstrip(), _LONGEST_TRACE), where)
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"
 
 
 def name_of(function: Any) -> str:
@@ -235,8 +253,17 @@ def no_python(block: BlockFile, error: Exception) -> ConfigError:
 _codes: dict[str, tuple[object, CodeType]] = {}
 
 
-def _compiled(block: BlockFile) -> CodeType:
-    """The file's code; compiled once as long as the file stays the same."""
+def injected(block: BlockFile) -> dict[str, Any]:
+    """What a block's file finds in its namespace: the decorators, and where it is."""
+    return {**LEGACY, **NAMES, "__file__": block.path}
+
+
+def compiled(block: BlockFile) -> CodeType:
+    """The file's code; compiled once as long as the file stays the same.
+
+    Raises:
+        ConfigError: it cannot be read, or is no Python.
+    """
     stamp: object
     if block.source is None:
         try:
