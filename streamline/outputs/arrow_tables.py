@@ -1,0 +1,176 @@
+"""Arrow tables: Parquet where the same types come back from it, else Arrow's own file format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.outputs.errors import OutputError
+from streamline.outputs.manifest import Stored
+from streamline.outputs.place import Place
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_GROUP = 1 << 18
+"""Rows at most in a row group: what a reader of few rows has to decode, and readers share among threads."""
+
+COMPRESSION = "snappy"
+
+
+def write(place: Place, name: str, value: Any) -> Stored | None:
+    """Store a Table, a RecordBatch, or what a RecordBatchReader gives; None for anything else of Arrow's."""
+    import pyarrow as pa
+
+    if isinstance(value, pa.Table):
+        return _write(place, name, "arrow", value.schema, value.to_batches(), value.num_rows)
+    if isinstance(value, pa.RecordBatch):
+        return _write(place, name, "arrow_batch", value.schema, [value], value.num_rows)
+    if isinstance(value, pa.RecordBatchReader):
+        return _write(place, name, "arrow", value.schema, value, None)
+    return None
+
+
+def _write(place: Place, name: str, codec: str, schema: pa.Schema, batches: Any, rows: int | None) -> Stored | None:
+    if not schema.names and rows:
+        return None  # rows without columns: neither format counts them
+    writer = _parquet if survives_parquet(schema) else _ipc
+    file, written = writer(place, name, schema, batches)
+    return Stored(
+        file=file,
+        codec=codec,
+        rows=written,
+        columns=list(schema.names),
+        types=[str(field.type) for field in schema] if file.endswith(".parquet") else None,
+    )
+
+
+def _parquet(place: Place, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = f"{name}.parquet"
+    rows = 0
+    with pq.ParquetWriter(place.target(file), schema, compression=COMPRESSION) as writer:
+        if isinstance(batches, list):
+            table = pa.Table.from_batches(batches, schema)
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            rows = table.num_rows
+        else:
+            for table in _grouped(batches, schema):
+                writer.write_table(table, row_group_size=ROW_GROUP)
+                rows += table.num_rows
+    return file, rows
+
+
+def _grouped(batches: Any, schema: pa.Schema) -> Any:
+    """Small batches joined to row groups."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= ROW_GROUP:
+            yield pa.Table.from_batches(waiting, schema)
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting, schema)
+
+
+def _ipc(place: Place, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
+    import pyarrow as pa
+
+    file = f"{name}.arrow"
+    rows = 0
+    options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
+    with place.create(file) as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return file, rows
+
+
+def survives_parquet(schema: pa.Schema) -> bool:
+    """Whether a table with this schema comes back from Parquet with the same types, and with equal values."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not schema.names or len(set(schema.names)) != len(schema.names):
+        return False
+    if any(_reordered(field.type) for field in schema):
+        return False
+    sink = pa.BufferOutputStream()
+    try:
+        pq.write_table(schema.empty_table(), sink)
+        back = pq.read_schema(pa.BufferReader(sink.getvalue()))
+    except (pa.ArrowException, ValueError):
+        return False
+    return bool(back.equals(schema))
+
+
+def _reordered(kind: pa.DataType) -> bool:
+    """Whether values of the type hold dictionaries, which Parquet writes anew."""
+    import pyarrow.types as pt
+
+    if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
+        return True
+    if pt.is_struct(kind) and len({kind.field(n).name for n in range(kind.num_fields)}) != kind.num_fields:
+        return True
+    return any(_reordered(kind.field(number).type) for number in range(kind.num_fields))
+
+
+def read_table(place: Place, stored: Stored) -> pa.Table:
+    """The table of a Parquet or Arrow file as it is in the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if stored.file.endswith(".arrow"):
+            source = place.source(stored.file)
+            with pa.memory_map(source) if isinstance(source, str) else pa.BufferReader(source.getvalue()) as file:
+                return pa.ipc.open_file(file).read_all()
+        with pq.ParquetFile(place.source(stored.file)) as file:
+            return file.read()
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise OutputError(f"{stored.file} cannot be read: {error}", where=_shown(place, stored)) from error
+
+
+def read(place: Place, stored: Stored) -> Any:
+    """What `write` stored."""
+    table = read_table(place, stored)
+    if stored.codec == "arrow":
+        return table
+    import pyarrow as pa
+
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def take(place: Place, name: str, path: Path) -> Stored:
+    """Make a finished Parquet file an output."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(f"{path} is no Parquet file: {error}") from error
+    file = f"{name}.parquet"
+    place.take(file, path)
+    return Stored(
+        file=file,
+        codec="pandas",
+        rows=metadata.num_rows,
+        columns=list(schema.names),
+        types=[str(field.type) for field in schema],
+    )
+
+
+def _shown(place: Place, stored: Stored) -> str | None:
+    path = place.path(stored.file)
+    return str(path) if path is not None else None

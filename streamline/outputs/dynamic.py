@@ -1,0 +1,131 @@
+"""What the children of a dynamic block are given: one item each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streamline.errors import ConfigError
+from streamline.outputs.output import Output
+from streamline.outputs.values import kind_of
+
+
+class Items:
+    """The items of a dynamic block's output.
+
+    Args:
+        count: how many there are.
+        get: one of them, new each time.
+        metadata: what the output says about each, for the keyword arguments of its child.
+    """
+
+    def __init__(self, count: int, get: Callable[[int], Any], metadata: list[dict[str, Any]]) -> None:
+        self._count = count
+        self._get = get
+        self._metadata = metadata
+
+    def __len__(self) -> int:
+        return self._count
+
+    def get(self, index: int) -> Any:
+        """The item number `index`, from 0.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        if not 0 <= index < self._count:
+            raise IndexError(f"there are {self._count} items, no number {index}")
+        return self._get(index)
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """What the output says about an item; empty where it says nothing."""
+        return self._metadata[index] if index < len(self._metadata) else {}
+
+
+def items_of(value: Any) -> Items:
+    """The items of what a dynamic block returned.
+
+    Args:
+        value: an `Output`, or the value: a flat list; `[[items…], [metadata…]]` (an outer list of at most two lists,
+            the second of dicts) or `[[items…]]`; a tuple `(items, metadata)`; a DataFrame, whose rows are the items (a
+            pandas Series, a dict of Polars or Arrow); or a generator, whose chunks are the items.
+
+    Raises:
+        ConfigError: it is nothing of the kind; the message says what it is.
+    """
+    if isinstance(value, Output):
+        manifest = value.manifest
+        if manifest.form == "chunks":
+            outputs = manifest.outputs
+            return Items(len(outputs), lambda index: value.read(outputs[index]), [])
+        found = value.value()
+        return _of_pair(found) if manifest.form == "tuple" else _of(found)
+    if isinstance(value, tuple):
+        return _of_pair(list(value))
+    return _of(value)
+
+
+def _of_pair(parts: list[Any]) -> Items:
+    if len(parts) in (1, 2):
+        items = _of_items(parts[0])
+        metadata = parts[1] if len(parts) == 2 else []
+        if items is not None and _is_metadata(metadata):
+            return Items(len(items), items.get, metadata)
+    raise _wrong("a tuple of " + ", ".join(map(kind_of, parts)) if parts else "an empty tuple")
+
+
+def _of(value: Any) -> Items:
+    if type(value) is list and 1 <= len(value) <= 2 and all(type(part) is list for part in value):
+        if len(value) == 1:
+            return _flat(value[0], [])
+        if _is_metadata(value[1]):
+            return _flat(value[0], value[1])
+    if type(value) is list and len(value) == 2 and _is_frame(value[0]) and _is_metadata(value[1]):
+        value = (value[0], value[1])
+        return _of_pair(list(value))
+    items = _of_items(value)
+    if items is None:
+        raise _wrong("None" if value is None else kind_of(value))
+    return items
+
+
+def _of_items(value: Any) -> Items | None:
+    if isinstance(value, list):
+        return _flat(value, [])
+    if _is_frame(value):
+        return _rows(value)
+    return None
+
+
+def _flat(items: list[Any], metadata: list[dict[str, Any]]) -> Items:
+    return Items(len(items), items.__getitem__, metadata)
+
+
+def _rows(frame: Any) -> Items:
+    library = type(frame).__module__.partition(".")[0]
+    if library == "pandas":
+        return Items(len(frame), lambda index: frame.iloc[index].copy(), [])
+    if library == "polars":
+        return Items(frame.height, lambda index: frame.row(index, named=True), [])
+    return Items(frame.num_rows, lambda index: frame.slice(index, 1).to_pylist()[0], [])
+
+
+def _is_frame(value: Any) -> bool:
+    kind = type(value)
+    return (kind.__module__.partition(".")[0], kind.__name__) in {
+        ("pandas", "DataFrame"),
+        ("polars", "DataFrame"),
+        ("pyarrow", "Table"),
+        ("pyarrow", "RecordBatch"),
+    }
+
+
+def _is_metadata(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def _wrong(what: str) -> ConfigError:
+    return ConfigError(
+        f"a dynamic block returned {what}, which cannot be split into items",
+        hint="return a list of items, [[items], [metadata]], or a DataFrame",
+    )

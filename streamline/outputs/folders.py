@@ -1,0 +1,192 @@
+"""Folders that appear whole: written beside their place, then swapped into it by a rename.
+
+A reader sees the old folder or the new one, never a mixture. What a killed writer left is told by its name and
+deleted by the pipeline's next run (`clear_leftovers`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_MARK = ".writing-"
+_OLD = ".replaced-"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+# Up to here, single files are flushed one by one: the file system may hold much that is others'.
+_FEW_FILES = 24
+
+_numbers = itertools.count()
+
+
+def new_sibling(folder: Path) -> Path:
+    """Make an empty folder beside `folder`, in which to write what will take its place; its path.
+
+    Parents that are not there are made, too.
+    """
+    path = folder.parent / f"{_MARK}{folder.name}-{os.getpid()}-{next(_numbers)}"
+    try:
+        path.mkdir(0o700)
+    except FileExistsError:  # of a killed process that had this process's id
+        shutil.rmtree(path)
+        path.mkdir(0o700)
+    except FileNotFoundError:
+        _make_parents(folder.parent)
+        path.mkdir(0o700)
+    return path
+
+
+def _make_parents(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(0o700)
+    # Few folders, once: what is to survive a power cut needs its parents to.
+    for path in missing:
+        sync(path.parent)
+
+
+def publish(written: Path, folder: Path, *, durable: bool) -> None:
+    """Put the folder `written` in the place of `folder`, whose old content is deleted.
+
+    Args:
+        written: from `new_sibling`.
+        folder: its place.
+        durable: the files are on the disk before the swap, and the swap before this returns.
+    """
+    if durable:
+        for path in _walk(written):
+            sync(path)
+    old = _swap(written, folder)
+    if durable:
+        sync(folder.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(written: Path, folder: Path) -> Path | None:
+    """Rename; where the old content is now, if there was any."""
+    try:
+        written.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    else:
+        return None
+    exchange = _exchange()
+    if exchange is not None and exchange(written, folder):
+        return written
+    # No atomic exchange on this system. Between the two renames nothing is there; `clear_leftovers` knows the name.
+    old = folder.parent / f"{_OLD}{folder.name}"
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    written.rename(folder)
+    return old
+
+
+@functools.cache
+def _exchange() -> Callable[[Path, Path], bool] | None:
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+
+    def exchange(one: Path, other: Path) -> bool:
+        done = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+        return bool(done == 0)
+
+    return exchange
+
+
+def clear_leftovers(pipeline_folder: Path) -> None:
+    """Delete what killed writers left in the folder of a pipeline's outputs; finish a swap that was broken off.
+
+    Nobody may be writing there: the caller holds the pipeline's lease.
+    """
+    for block in _folders(pipeline_folder):
+        if not _clear(block):
+            for child in _folders(block):
+                _clear(child)
+
+
+def _clear(folder: Path) -> bool:
+    if folder.name.startswith(_OLD):
+        place = folder.with_name(folder.name.removeprefix(_OLD))
+        if not place.exists():
+            with contextlib.suppress(OSError):
+                folder.rename(place)
+                return True
+    elif not folder.name.startswith(_MARK):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def sync_tree(folder: Path) -> None:
+    """See that everything in `folder`, and its name, would survive a power cut. For many small outputs at once.
+
+    Raises:
+        OSError: the disk says that something could not be written.
+    """
+    paths = list(itertools.islice(_walk(folder), _FEW_FILES + 1))
+    if len(paths) > _FEW_FILES and _sync_file_system(folder):
+        return
+    for path in _walk(folder):
+        sync(path)
+    sync(folder.parent)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file, then the folder that holds it."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(Path(entry.path))
+            else:
+                yield Path(entry.path)
+    yield folder
+
+
+def _sync_file_system(folder: Path) -> bool:
+    import ctypes
+
+    try:
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return False
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if syncfs(descriptor) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in (errno.ENOSYS, errno.EINVAL):
+            return False
+        raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

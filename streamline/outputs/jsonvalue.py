@@ -1,0 +1,88 @@
+"""Plain Python values as JSON, where exactly the same comes back: the same types, every float, every character."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+_SCALARS = frozenset({type(None), bool, int, float, str})
+_CONTAINERS = frozenset({list, dict})
+_TEXT = frozenset({str})
+# Deeper values are left to pickle: every parser has its own limit.
+_DEEPEST = 200
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def dumps(value: Any) -> bytes | None:
+    """The JSON of `value`; None where it would not come back as it is (a tuple, a key that is no string, ...)."""
+    kinds: set[type] = set()
+    if not _plain(value, kinds, 0):
+        return None
+    try:
+        text = _encode(value)
+        # msgspec writes NaN and the infinities as null.
+        if float in kinds and b"null" in text:
+            return _dumps_slowly(value)
+        return text
+    except (ValueError, RecursionError, OverflowError):  # UnicodeEncodeError: a lone surrogate
+        try:
+            return _dumps_slowly(value)
+        except (ValueError, RecursionError):  # an integer with more digits than Python writes
+            return None
+
+
+def is_standard(data: bytes) -> bool:
+    """Whether what `dumps` gave is JSON by the standard, too: no NaN, no lone surrogates."""
+    try:
+        _skip(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def loads(data: bytes | memoryview | msgspec.Raw) -> Any:
+    """What `dumps` wrote.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        return _decode(data)
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+    ):  # NaN, lone surrogates, integers of thousands of digits
+        return json.loads(bytes(data).decode("utf-8", "surrogatepass"))
+
+
+def _dumps_slowly(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _plain(value: Any, kinds: set[type], depth: int) -> bool:
+    """Whether exact types alone say that JSON holds `value`; adds the types that were met to `kinds`."""
+    kind = type(value)
+    if kind is list:
+        inner: Iterable[Any] = value
+    elif kind is dict:
+        if not _TEXT.issuperset(map(type, value)):
+            return False
+        inner = value.values()
+    else:
+        kinds.add(kind)
+        return kind in _SCALARS
+    found = set(map(type, inner))
+    kinds |= found
+    nested = found - _SCALARS
+    if not nested:
+        return True
+    if depth == _DEEPEST or not nested <= _CONTAINERS:
+        return False
+    return all(_plain(item, kinds, depth + 1) for item in inner if type(item) in _CONTAINERS)

@@ -1,0 +1,88 @@
+"""What a folder with a block's output holds: `manifest.json`, written last, names every other file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+NAME = "manifest.json"
+VERSION = 1
+
+Form: TypeAlias = Literal["none", "single", "tuple", "chunks"]
+
+
+class Stored(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One value in files.
+
+    Args:
+        file: its main file, relative to the folder; empty where `parts` or `value` hold everything.
+        codec: how it reads back: `pandas`, `pandas_series`, `polars`, `polars_series`, `arrow`, `arrow_batch`
+            (Parquet, or Arrow's IPC where Parquet has no such type: the file's ending says which), `json`, `pickle`,
+            `list` and `dict` (of tables, one by one in `parts`).
+        rows: rows of a table, elements of a list.
+        columns: names of a table's columns, as they stand in its file.
+        types: their Arrow types, where the file holds the whole table and nothing has to be converted.
+        parts: further values that belong to it: the elements of a list or dict, a frame's index, its odd columns.
+        keys: of a dict: its keys.
+        value: a small JSON value itself: a file less for each of a thousand children.
+    """
+
+    file: str = ""
+    codec: str
+    rows: int | None = None
+    columns: list[str] | None = None
+    types: list[str] | None = None
+    parts: list[Stored] = []
+    keys: list[str] | None = None
+    value: msgspec.Raw = msgspec.Raw()
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What a block returned.
+
+    Args:
+        version: of this format.
+        run_id: the run that wrote it.
+        form: `none` (None was returned), `single`, `tuple`, or `chunks` (of a generator).
+        outputs: the value, or each of the tuple or generator.
+        written_at: when, ISO 8601, UTC.
+    """
+
+    version: int = VERSION
+    run_id: str
+    form: Form
+    outputs: list[Stored]
+    written_at: str
+
+
+encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(Manifest)
+
+
+def decode(data: bytes) -> Manifest:
+    """The manifest that `data` is.
+
+    Raises:
+        msgspec.DecodeError: it is none, or of another version.
+    """
+    manifest = _decoder.decode(data)
+    if manifest.version != VERSION:
+        raise msgspec.ValidationError(f"version {manifest.version} of a manifest is not known here")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None where nothing is stored, or no whole manifest is there."""
+    try:
+        descriptor = os.open(f"{folder}/{NAME}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with open(descriptor, "rb") as file:
+        data = file.read()
+    try:
+        return decode(data)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,228 @@
+"""A stored output as a block behind it sees it: read when it is asked for, new each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from streamline.errors import ConfigError
+from streamline.outputs import manifest as manifests
+from streamline.outputs.errors import OutputError
+from streamline.outputs.forms import write_values
+from streamline.outputs.manifest import Manifest, Stored, read_manifest
+from streamline.outputs.place import Folder, Key, Memory, Place
+from streamline.outputs.values import read_value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from streamline.outputs.dynamic import Items
+
+_T = TypeVar("_T")
+_SEVERAL = ("tuple", "chunks")
+# A reader that meets a new output again and again while it reads would be looking at a writer gone mad.
+_ATTEMPTS = 20
+
+
+class Output:
+    """What a block returned.
+
+    Args:
+        place: where its files are.
+        manifest: what is there; None: as the folder says each time.
+    """
+
+    def __init__(self, place: Place, manifest: Manifest | None = None) -> None:
+        self._place = place
+        self._manifest = manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is stored.
+
+        Raises:
+            OutputError: nothing is.
+        """
+        if self._manifest is not None:
+            return self._manifest
+        assert isinstance(self._place, Folder)
+        found = read_manifest(self._place.folder)
+        if found is None:
+            raise OutputError("no output is stored here", where=str(self._place.folder), hint="run the block first")
+        return found
+
+    def value(self) -> Any:
+        """What the block returned; several outputs, or a generator's chunks, as a list.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+        return self._whole(self._value)
+
+    def values(self) -> list[Any]:
+        """The elements of a returned tuple; of anything else itself (a generator's chunks are one list)."""
+        value = self._whole(lambda manifest: (manifest.form, self._value(manifest)))
+        return value[1] if value[0] == "tuple" else [value[1]]
+
+    def count(self) -> int:
+        """How many `values` gives."""
+        manifest = self.manifest
+        return len(manifest.outputs) if manifest.form == "tuple" else 1
+
+    def chunks(self) -> Iterator[Any]:
+        """A generator's chunks or a tuple's elements one after the other, of anything else itself; for values that
+        are to be taken one by one because they are large together.
+        """
+        manifest = self.manifest
+        if manifest.form == "none":
+            yield None
+        for stored in manifest.outputs:
+            yield read_value(self._place, stored)
+
+    def table(self) -> pa.Table:
+        """The output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.
+
+        Raises:
+            ConfigError: it is nothing of the kind.
+            OutputError: it cannot be read.
+        """
+        return self._whole(self._table)
+
+    def parquet(self) -> list[Path] | None:
+        """The Parquet files that hold the whole output, if it is a table that needs no conversion; else None."""
+        manifest = self.manifest
+        if manifest.form == "tuple" and len(manifest.outputs) != 1:
+            return None
+        files = [path for stored in manifest.outputs for path in self._files(stored)]
+        if not files or None in files:
+            return None
+        leaves = [leaf for stored in manifest.outputs for leaf in (stored.parts or [stored])]
+        first = (leaves[0].columns, leaves[0].types)
+        return files if all((leaf.columns, leaf.types) == first for leaf in leaves) else None  # type: ignore[return-value]
+
+    def items(self) -> Items:
+        """What the children of a dynamic block are given, one by one."""
+        from streamline.outputs.dynamic import items_of
+
+        return items_of(self)
+
+    def item(self, index: int) -> Any:
+        """One of the items."""
+        return self.items().get(index)
+
+    def read(self, stored: Stored) -> Any:
+        """One of the values in the manifest."""
+        return read_value(self._place, stored)
+
+    def _value(self, manifest: Manifest) -> Any:
+        if manifest.form == "none":
+            return None
+        if manifest.form == "single":
+            return read_value(self._place, manifest.outputs[0])
+        return [read_value(self._place, stored) for stored in manifest.outputs]
+
+    def _table(self, manifest: Manifest) -> pa.Table:
+        from streamline.outputs.tables import concatenated
+
+        if manifest.form == "none":
+            raise ConfigError("it returned None, which is no table")
+        if manifest.form == "tuple" and len(manifest.outputs) != 1:
+            raise ConfigError(
+                f"it returned {len(manifest.outputs)} outputs, which are not one table",
+                hint="return one table, or take the outputs in a Python block",
+            )
+        return concatenated([self._one_table(stored) for stored in manifest.outputs])
+
+    def _one_table(self, stored: Stored) -> pa.Table:
+        from streamline.outputs.tables import concatenated, to_table
+
+        if stored.codec == "list":
+            return concatenated([self._one_table(part) for part in stored.parts])
+        if stored.types is not None:
+            from streamline.outputs.arrow_tables import read_table
+
+            return read_table(self._place, stored).replace_schema_metadata(None)
+        return to_table(read_value(self._place, stored))
+
+    def _files(self, stored: Stored) -> list[Path | None]:
+        if stored.codec == "list":
+            return [path for part in stored.parts for path in self._files(part)]
+        if stored.types is None:
+            return [None]
+        return [self._place.path(stored.file)]
+
+    def _whole(self, read: Callable[[Manifest], _T]) -> _T:
+        """Read from one folder only, even while another takes its place."""
+        if self._manifest is not None:
+            return read(self._manifest)
+        assert isinstance(self._place, Folder)
+        for _ in range(_ATTEMPTS):
+            before = _identity(self._place.folder)
+            try:
+                found = read(self.manifest)
+            except (OSError, OutputError, ConfigError):
+                if _identity(self._place.folder) == before:
+                    raise
+                continue
+            if _identity(self._place.folder) == before:
+                return found
+        raise OutputError("the output is being written again and again", where=str(self._place.folder))
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def open_output(folder: Path, secrets_key: Key | None = None) -> Output:
+    """The output that is stored in `folder`. Nothing is read before it is asked for.
+
+    Args:
+        folder: from `write_output`.
+        secrets_key: gives the project's key, called only for pickled values; left out, it is looked for in the
+            `.streamline` folder above.
+    """
+    return Output(Folder(Path(folder), secrets_key or (lambda: _key_above(Path(folder)))))
+
+
+def _key_above(folder: Path) -> bytes:
+    from streamline.outputs.key import project_key
+
+    for parent in folder.absolute().parents:
+        if parent.name == ".streamline":
+            return project_key(parent)
+    raise OutputError("pickled outputs are read only in the project that wrote them", where=str(folder))
+
+
+class _Packed(msgspec.Struct):
+    manifest: Manifest
+    files: dict[str, bytes]
+
+
+_packer = msgspec.msgpack.Encoder()
+_unpacker = msgspec.msgpack.Decoder(_Packed)
+
+
+def pack(value: Any) -> bytes:
+    """What a block returned, as bytes that no disk needs to see.
+
+    Raises:
+        OutputError: a value that cannot be stored.
+    """
+    place = Memory()
+    manifest = write_values(place, value, "")
+    files = place.files()
+    files.pop(manifests.NAME)
+    return _packer.encode(_Packed(manifest, files))
+
+
+def unpack(data: bytes) -> Output:
+    """What `pack` packed. Only for bytes that came from this project's own processes: they may hold pickles."""
+    packed = _unpacker.decode(data)
+    return Output(Memory(packed.files), packed.manifest)

@@ -1,0 +1,161 @@
+"""Pickles that only the project that wrote them reads: the last 32 bytes of a file are its HMAC-SHA256."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from streamline.outputs.errors import OutputError
+from streamline.outputs.place import Place
+
+if TYPE_CHECKING:
+    import hmac
+
+_MARK_LENGTH = 32
+_DEEPEST = 20
+
+
+class Unpicklable(Exception):
+    """A value that pickle refuses. `path` says where in the value, `reason` why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"at {path}: {reason}" if path else reason)
+        self.path = path
+        self.reason = reason
+
+
+def write(place: Place, name: str, value: Any) -> None:
+    """Pickle `value` into a new file.
+
+    Raises:
+        Unpicklable: some part of it has no pickle.
+        OSError: the file cannot be written.
+    """
+    import pickle
+
+    with place.create(name) as file:
+        signed = _Signed(file, place)
+        try:
+            pickle.dump(value, signed, protocol=5)
+        except OSError:
+            if signed.failed:
+                raise
+            raise _explained(value) from None
+        except Exception:
+            raise _explained(value) from None
+        signed.finish()
+
+
+def read(place: Place, name: str, what: str) -> Any:
+    """What `write` wrote.
+
+    Args:
+        what: how errors name the value.
+
+    Raises:
+        OutputError: the project did not write it, or it needs a class or module that is not there.
+    """
+    import pickle
+
+    path = place.path(name)
+    shown = str(path) if path is not None else None
+    if place.key is None:
+        data: Any = memoryview(place.read(name))
+    else:
+        data = _verified(place.read(name), place.key, shown)
+    try:
+        return pickle.loads(data)
+    except (ImportError, AttributeError) as error:
+        raise OutputError(
+            f"{what} cannot be read: {error}",
+            where=shown,
+            hint="the classes of its objects must be importable in the block that reads it: keep them in a module",
+        ) from error
+    except Exception as error:
+        raise OutputError(f"{what} cannot be read: {type(error).__name__}: {error}", where=shown) from error
+
+
+def _verified(data: bytes, key: Callable[[], bytes], shown: str | None) -> memoryview:
+    import hmac
+
+    view = memoryview(data)
+    body, mark = view[:-_MARK_LENGTH], view[-_MARK_LENGTH:]
+    if len(data) <= _MARK_LENGTH or not hmac.compare_digest(hmac.digest(key(), body, "sha256"), mark):
+        raise OutputError(
+            "this pickled output does not bear the project's mark: only the project that wrote it reads it",
+            where=shown,
+            hint="run the block again that made it",
+        )
+    return body
+
+
+class _Signed:
+    """A file that signs what goes through it."""
+
+    def __init__(self, file: IO[bytes], place: Place) -> None:
+        self._file = file
+        self._mac: hmac.HMAC | None = None
+        self.failed = False
+        if place.key is not None:
+            import hmac
+
+            self._mac = hmac.new(place.key(), digestmod="sha256")
+
+    def write(self, data: Any) -> int:
+        if self._mac is not None:
+            self._mac.update(data)
+        try:
+            return self._file.write(data)
+        except OSError:
+            self.failed = True
+            raise
+
+    def finish(self) -> None:
+        if self._mac is not None:
+            self._file.write(self._mac.digest())
+
+
+def _explained(value: Any) -> Unpicklable:
+    """Which part of `value` it is that pickle refuses, and why."""
+    reason = _refusal(value) or "it cannot be pickled"
+    path = ""
+    for _ in range(_DEEPEST):
+        for step, part in _parts(value):
+            refusal = _refusal(part)
+            if refusal is not None:
+                path, value, reason = path + step, part, refusal
+                break
+        else:
+            break
+    return Unpicklable(path, reason)
+
+
+def _refusal(value: Any) -> str | None:
+    import pickle
+
+    try:
+        pickle.dump(value, _Nowhere(), protocol=5)
+    except RecursionError:
+        return "it is nested too deeply"
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+class _Nowhere:
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a value consists of, each with how its place is written."""
+    if isinstance(value, dict):
+        yield from ((f"[{key!r}]", part) for key, part in list(value.items()))
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{number}]", part) for number, part in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from (("{…}", part) for part in value)
+    elif type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "items"):
+        yield from ((f"[{key!r}]", part) for key, part in value.items())
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
+        yield from ((f".{key}", part) for key, part in list(vars(value).items()))

@@ -1,0 +1,72 @@
+"""Polars DataFrames, LazyFrames (collected) and Series."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from streamline.outputs.manifest import Stored
+from streamline.outputs.place import Place
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def write(place: Place, name: str, value: Any) -> Stored | None:
+    """Store a frame or Series as Parquet, where its types come back from it, else as Arrow's IPC; None for what
+    neither holds (columns of Python objects, rows without columns).
+    """
+    import polars as pl
+
+    if isinstance(value, pl.LazyFrame):
+        return _write(place, name, "polars", value.collect())
+    if isinstance(value, pl.DataFrame):
+        return _write(place, name, "polars", value)
+    if isinstance(value, pl.Series):
+        return _write(place, name, "polars_series", value.to_frame())
+    return None
+
+
+def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> Stored | None:
+    import polars as pl
+
+    if frame.width == 0 or any(_holds_objects(kind) for kind in frame.dtypes):
+        return None
+    file = f"{name}.parquet"
+    parquet = True
+    try:
+        frame.write_parquet(place.target(file), compression="snappy")
+        parquet = pl.read_parquet_schema(place.source(file)) == frame.schema
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        parquet = False
+    if not parquet:
+        place.remove(file)
+        file = f"{name}.arrow"
+        frame.write_ipc(place.target(file))
+    return Stored(
+        file=file,
+        codec=codec,
+        rows=frame.height,
+        columns=frame.columns,
+        types=[str(kind) for kind in frame.dtypes] if parquet else None,
+    )
+
+
+def _holds_objects(kind: pl.DataType) -> bool:
+    import polars as pl
+
+    if kind == pl.Object:
+        return True
+    inner = getattr(kind, "inner", None)
+    if inner is not None:
+        return _holds_objects(inner)
+    return any(_holds_objects(field.dtype) for field in getattr(kind, "fields", ()))
+
+
+def read(place: Place, stored: Stored) -> Any:
+    """What `write` stored."""
+    import polars as pl
+
+    source = place.source(stored.file)
+    ipc = stored.file.endswith(".arrow")
+    frame = pl.read_ipc(source) if ipc else pl.read_parquet(source, hive_partitioning=False)
+    return frame.to_series() if stored.codec == "polars_series" else frame

@@ -1,0 +1,62 @@
+"""Stored outputs: written whole, read back as they went. What other rooms use stands here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from streamline.outputs.errors import OutputError
+from streamline.outputs.folders import clear_leftovers, new_sibling, publish, sync_tree
+from streamline.outputs.forms import disk_errors, write_values
+from streamline.outputs.key import project_key
+from streamline.outputs.manifest import Manifest, Stored, read_manifest
+from streamline.outputs.output import Output, open_output, pack, unpack
+from streamline.outputs.place import Folder
+from streamline.outputs.values import ParquetFile
+
+__all__ = [
+    "Manifest",
+    "Output",
+    "OutputError",
+    "ParquetFile",
+    "Stored",
+    "clear_leftovers",
+    "open_output",
+    "pack",
+    "project_key",
+    "read_manifest",
+    "sync_tree",
+    "unpack",
+    "write_output",
+]
+
+
+def write_output(
+    folder: Path, value: Any, *, run_id: str, secrets_key: Callable[[], bytes], durable: bool = True
+) -> Manifest:
+    """Store what a block returned in `folder`, in the place of what was there. Readers see all of it or nothing.
+
+    Args:
+        folder: where; made if it is not there, with its parents.
+        value: None, a tuple (stored one by one), a generator or other iterator (consumed; each chunk is stored
+            before the next is asked for), a `ParquetFile`, or any other value.
+        run_id: the run.
+        secrets_key: gives the project's key; called only if something has to be pickled.
+        durable: when this returns, the output would survive a power cut; without it, see `sync_tree`.
+
+    Raises:
+        OutputError: a value that cannot be stored, or a disk that is full or failing.
+        Exception: whatever an iterator raises, unchanged. Nothing is left behind then.
+    """
+    with disk_errors(every=True):
+        temporary = new_sibling(folder)
+    try:
+        manifest = write_values(Folder(temporary, secrets_key), value, run_id)
+        with disk_errors(every=True):
+            publish(temporary, folder, durable=durable)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return manifest

@@ -1,0 +1,120 @@
+"""Values as Arrow tables: what SQL blocks, exports and other languages are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError
+from streamline.outputs.values import kind_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def to_table(value: Any) -> pa.Table:
+    """`value` as one Arrow table.
+
+    Args:
+        value: a pandas or Polars frame or Series, an Arrow table, a list of dicts, a dict of lists, or a list of
+            tables. A frame's named index levels become columns; an index without a name is left out.
+
+    Raises:
+        ConfigError: it is nothing of the kind.
+    """
+    import pyarrow as pa
+
+    library = type(value).__module__.partition(".")[0]
+    try:
+        if isinstance(value, pa.Table):
+            return value
+        if isinstance(value, pa.RecordBatch):
+            return pa.Table.from_batches([value])
+        if library == "pandas":
+            table = _from_pandas(value)
+        elif library == "polars":
+            table = _from_polars(value)
+        elif isinstance(value, list):
+            table = _from_list(value)
+        elif isinstance(value, dict) and value and all(isinstance(column, (list, tuple)) for column in value.values()):
+            table = pa.table({str(name): _array(str(name), column) for name, column in value.items()})
+        else:
+            table = None
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{kind_of(value)} cannot be made a table: {error}") from error
+    if table is None:
+        raise ConfigError(
+            f"{kind_of(value)} is no table",
+            hint="a table is a DataFrame, a Series, an Arrow table, a list of dicts, a dict of lists, a list of tables",
+        )
+    return table
+
+
+def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables one under the other; types widen where they differ, columns that one lacks are null there.
+
+    Raises:
+        ConfigError: the types of a column have nothing in common.
+    """
+    import pyarrow as pa
+
+    filled = [table for table in tables if table.num_columns]
+    if not filled:
+        return pa.table({})
+    if len(filled) == 1:
+        return filled[0]
+    try:
+        return pa.concat_tables(filled, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ConfigError(f"the parts of the output do not make one table: {error}") from error
+
+
+def _from_list(value: list[Any]) -> pa.Table | None:
+    import pyarrow as pa
+
+    if not value:
+        return pa.table({})
+    if all(isinstance(row, dict) for row in value):
+        names: dict[Any, None] = {}
+        for row in value:
+            names.update(dict.fromkeys(row))
+        return pa.table({str(name): _array(str(name), [row.get(name) for row in value]) for name in names})
+    if all(type(part).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow") for part in value):
+        return concatenated([to_table(part) for part in value])
+    return None
+
+
+def _array(name: str, values: Iterable[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"column '{name}' has values that no one type holds: {error}") from error
+
+
+def _from_pandas(value: Any) -> pa.Table | None:
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(value, pd.Series):
+        value = value.to_frame("value" if value.name is None else value.name)
+    if not isinstance(value, pd.DataFrame):
+        return None
+    named = [name for name in value.index.names if name is not None]
+    if named:
+        kept = value.reset_index(level=named) if len(named) < value.index.nlevels else value.reset_index()
+    else:
+        kept = value
+    kept = kept.rename(columns=str) if not all(type(name) is str for name in kept.columns) else kept
+    return pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(None)
+
+
+def _from_polars(value: Any) -> pa.Table | None:
+    import polars as pl
+
+    if isinstance(value, pl.LazyFrame):
+        value = value.collect()
+    if isinstance(value, pl.Series):
+        value = value.to_frame()
+    return value.to_arrow() if isinstance(value, pl.DataFrame) else None

@@ -1,0 +1,152 @@
+"""Which form a value is stored in, and how it is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamline.outputs import jsonvalue, pickled
+from streamline.outputs.errors import OutputError
+from streamline.outputs.manifest import Stored
+from streamline.outputs.place import Place
+
+
+class ParquetFile:
+    """An output that is a Parquet file already. It is moved to its place, and read back as a pandas DataFrame.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+
+def write_value(place: Place, name: str, value: Any) -> Stored:
+    """Store one value in files whose names begin with `name`.
+
+    Raises:
+        OutputError: it cannot be stored; the message says which part of it and why.
+    """
+    data = jsonvalue.dumps(value)
+    if data is not None:
+        rows = len(value) if type(value) is list else None
+        if place.inline(len(data)) and jsonvalue.is_standard(data):
+            return Stored(codec="json", rows=rows, value=msgspec.Raw(data))
+        file = f"{name}.json"
+        place.put(file, data)
+        return Stored(file=file, codec="json", rows=rows)
+    stored = _write_table(place, name, value) or _write_tables(place, name, value)
+    if stored is not None:
+        return stored
+    file = f"{name}.pkl"
+    try:
+        pickled.write(place, file, value)
+    except pickled.Unpicklable as error:
+        raise _unserialisable(name, value, error) from None
+    return Stored(file=file, codec="pickle")
+
+
+def read_value(place: Place, stored: Stored) -> Any:
+    """What `write_value` stored.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    codec = stored.codec
+    if codec == "json":
+        return jsonvalue.loads(place.read(stored.file) if stored.file else stored.value)
+    if codec == "pickle":
+        return pickled.read(place, stored.file, stored.file)
+    if codec == "list":
+        return [read_value(place, part) for part in stored.parts]
+    if codec == "dict":
+        return dict(zip(stored.keys or [], [read_value(place, part) for part in stored.parts], strict=True))
+    if codec.startswith("pandas"):
+        from streamline.outputs import pandas_frames
+
+        return pandas_frames.read(place, stored)
+    if codec.startswith("polars"):
+        from streamline.outputs import polars_frames
+
+        return polars_frames.read(place, stored)
+    if codec.startswith("arrow"):
+        from streamline.outputs import arrow_tables
+
+        return arrow_tables.read(place, stored)
+    raise OutputError(f"the output is stored in a form '{codec}' that this version does not know", where=stored.file)
+
+
+def _write_table(place: Place, name: str, value: Any) -> Stored | None:
+    """Store a table of any library; None where it is none, or is one that only pickle holds."""
+    kind = type(value)
+    library = kind.__module__.partition(".")[0]
+    if library == "pandas":
+        from streamline.outputs import pandas_frames
+
+        return pandas_frames.write(place, name, value)
+    if library == "polars":
+        from streamline.outputs import polars_frames
+
+        return polars_frames.write(place, name, value)
+    if library == "pyarrow":
+        from streamline.outputs import arrow_tables
+
+        return arrow_tables.write(place, name, value)
+    if kind is ParquetFile:
+        from streamline.outputs import arrow_tables
+
+        return arrow_tables.take(place, name, value.path)
+    return None
+
+
+_TABLES = {
+    ("pandas", "DataFrame"),
+    ("pandas", "Series"),
+    ("polars", "DataFrame"),
+    ("polars", "LazyFrame"),
+    ("polars", "Series"),
+    ("pyarrow", "Table"),
+    ("pyarrow", "RecordBatch"),
+}
+
+
+def is_table(value: Any) -> bool:
+    """Whether a value is a table (or a column) of one of the libraries whose tables are stored as Parquet."""
+    kind = type(value)
+    return kind is ParquetFile or (kind.__module__.partition(".")[0], kind.__name__) in _TABLES
+
+
+def _write_tables(place: Place, name: str, value: Any) -> Stored | None:
+    """Store a list or dict of nothing but tables, each in files of its own."""
+    keys: list[str] | None = None
+    elements: list[Any]
+    if type(value) is list:
+        elements = value
+    elif type(value) is dict and all(type(key) is str for key in value):
+        keys, elements = list(value), list(value.values())
+    else:
+        return None
+    if not elements or not all(map(is_table, elements)):
+        return None
+    parts = [write_value(place, f"{name}_{number}", element) for number, element in enumerate(elements)]
+    return Stored(codec="list" if keys is None else "dict", rows=len(parts), parts=parts, keys=keys)
+
+
+def kind_of(value: Any) -> str:
+    """How messages name a value's type: `a dict`, `a sklearn.linear_model.LinearRegression`."""
+    kind = type(value)
+    module = kind.__module__.partition(".")[0] if kind.__module__ != "builtins" else ""
+    shown = f"{module}.{kind.__qualname__}" if module else kind.__qualname__
+    return f"{'an' if shown[0].lower() in 'aeiou' else 'a'} {shown}"
+
+
+def _unserialisable(name: str, value: Any, error: pickled.Unpicklable) -> OutputError:
+    shown = name.replace("_", " ", 1)
+    place = f"; at {error.path}" if error.path else ""
+    hint = "return data: tables, lists, dicts, numbers, text, or objects that pickle takes"
+    if "attribute lookup" in error.reason or "local object" in error.reason:
+        hint = "move the class or function to a module of its own in the project, and import it from there"
+    return OutputError(f"{shown}: {kind_of(value)}{place}: {error.reason}", hint=hint)
