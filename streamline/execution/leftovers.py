@@ -13,12 +13,17 @@ from pathlib import Path
 from streamline.project.plugins import RUN_ID_VARIABLE
 
 _PROC = Path("/proc")
-_VARIABLE = f"{RUN_ID_VARIABLE}=".encode()
 
 
-def processes_of(run_ids: Collection[str]) -> list[int]:
-    """Ids of the processes that bear one of these runs' ids in their environment; empty where there is no /proc."""
-    wanted = {_VARIABLE + run_id.encode() for run_id in run_ids}
+def processes_of(run_ids: Collection[str], *, variable: str = RUN_ID_VARIABLE) -> list[int]:
+    """Ids of the processes that bear one of these runs' ids in their environment; empty where there is no /proc.
+
+    Args:
+        run_ids: ids of runs, or of what else `variable` names.
+        variable: where it stands in the environment.
+    """
+    mark = f"{variable}=".encode()
+    wanted = {mark + run_id.encode() for run_id in run_ids}
     found = []
     own = os.getpid()
     with contextlib.suppress(OSError):
@@ -28,17 +33,17 @@ def processes_of(run_ids: Collection[str]) -> list[int]:
             # Others' processes can't be read, and are not ours to end.
             with contextlib.suppress(OSError):
                 environment = Path(entry.path, "environ").read_bytes()
-                if _VARIABLE in environment and wanted & set(environment.split(b"\0")):
+                if mark in environment and wanted & set(environment.split(b"\0")):
                     found.append(int(entry.name))
     return found
 
 
-def end_processes(run_ids: Collection[str], *, seconds: float = 5.0) -> int:
+def end_processes(run_ids: Collection[str], *, seconds: float = 5.0, variable: str = RUN_ID_VARIABLE) -> int:
     """Kill what is left of these runs and wait until it is gone. Returns how many there were.
 
     A run id is never used twice, so a process that bears it was started by that run, whatever its pid is now.
     """
-    left = processes_of(run_ids)
+    left = processes_of(run_ids, variable=variable)
     count = len(left)
     deadline = time.monotonic() + seconds
     # One that forks all the time can slip through a look at /proc, so nothing is gone before it was missed thrice.
@@ -48,7 +53,7 @@ def end_processes(run_ids: Collection[str], *, seconds: float = 5.0) -> int:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-        left = [pid for pid in processes_of(run_ids) if not _is_zombie(pid)]
+        left = [pid for pid in processes_of(run_ids, variable=variable) if not _is_zombie(pid)]
         missed = 0 if left else missed + 1
     return count
 
