@@ -1,0 +1,133 @@
+"""What a task may change of the process that it runs in, and how that is put back for the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import warnings
+from typing import Any
+
+_LIMITS = tuple(
+    getattr(resource, name)
+    for name in ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
+    if hasattr(resource, name)
+)
+_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_THREAD_SECONDS = 0.02
+
+
+class Surroundings:
+    """The state of this process as it is to be between tasks. To be made and used in the main thread.
+
+    Put back: environment variables (and the time zone they set), `sys.path`, `sys.argv`, the standard streams, the
+    working directory, umask, signal handlers, mask and timers, warnings filters, the recursion limit, and the root
+    logger. Modules stay loaded on purpose.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._environment = dict(os.environ)
+        self._path = sys.path
+        self._paths = list(sys.path)
+        self._argv = list(sys.argv)
+        self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        self._outputs = [os.dup(1), os.dup(2)]
+        self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._filters = list(warnings.filters)
+        self._recursion = sys.getrecursionlimit()
+        root = logging.getLogger()
+        self._logging = (list(root.handlers), list(root.filters), root.level, logging.root.manager.disable)
+        self._unchangeable = _unchangeable()
+        self.threads = _threads()
+
+    def put_back(self) -> str | None:
+        """Undo what the task before did; what of it can't be undone, in words, or None.
+
+        Threads and child processes count, too. They are found, not ended.
+        """
+        with contextlib.suppress(ValueError, OSError):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) is not handler and handler is not None:
+                signal.signal(number, handler)
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        self._put_back_environment()
+        if sys.path is not self._path or sys.path != self._paths:
+            sys.path = self._path
+            sys.path[:] = self._paths
+        sys.argv[:] = self._argv
+        sys.setrecursionlimit(self._recursion)
+        if warnings.filters != self._filters:
+            filters: Any = warnings.filters
+            filters[:] = self._filters
+            # The caches of what was shown once go by this.
+            getattr(warnings, "_filters_mutated", lambda: None)()
+        root = logging.getLogger()
+        root.handlers[:], root.filters[:] = self._logging[0], self._logging[1]
+        if root.level != self._logging[2]:
+            root.setLevel(self._logging[2])
+        logging.disable(self._logging[3])
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        os.umask(self._umask)
+        os.fchdir(self._folder)
+        os.dup2(self._outputs[0], 1)
+        os.dup2(self._outputs[1], 2)
+        if os.getpid() != self._pid or _unchangeable() != self._unchangeable:
+            return "limits"
+        return self._left_behind()
+
+    def _put_back_environment(self) -> None:
+        if dict(os.environ) == self._environment:
+            return
+        zone = os.environ.get("TZ")
+        for name in os.environ.keys() - self._environment.keys():
+            del os.environ[name]
+        for name, value in self._environment.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        if os.environ.get("TZ") != zone:
+            time.tzset()
+
+    def _left_behind(self) -> str | None:
+        deadline = time.monotonic() + _THREAD_SECONDS
+        while _threads() > self.threads:
+            if time.monotonic() > deadline:  # a thread that was waited for may still have a few steps to go
+                return "threads"
+            time.sleep(0.001)
+        return "processes" if has_children() else None
+
+
+def has_children() -> bool:
+    """Whether this process has children that live; those that ended and that nobody waited for are reaped."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _threads() -> int:
+    import _thread
+
+    # Counts those, too, that were started without the module threading.
+    return max(_thread._count(), threading.active_count() - 1)
+
+
+def _unchangeable() -> tuple[object, ...]:
+    limits = tuple(resource.getrlimit(limit) for limit in _LIMITS)
+    return (os.getuid(), os.geteuid(), os.getpriority(os.PRIO_PROCESS, 0), *limits)

@@ -1,0 +1,124 @@
+"""What the runner, the fork server and the workers say to each other, byte by byte.
+
+Runner and fork server exchange fixed-size records over a stream socket; file descriptors for a new worker travel
+with the request (SCM_RIGHTS). Runner and worker exchange frames: a kind, a length, and that many bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+
+RECORD = struct.Struct("<BIi")
+"""What is asked or said, the number of a worker, and a value."""
+
+FORK, SIGNAL, END, LEAVE = range(1, 5)
+"""Asked of the fork server: fork a worker (with its descriptors); send one a signal (value); kill one and all that it
+forked; end, after the idle workers have."""
+
+READY, FORKED, EXITED, NOT_FORKED = range(11, 15)
+"""Said by it: everything is preloaded; a worker's process id (value); how one exited (value: its wait status; all
+that it had forked is gone, too); a fork failed (value: errno)."""
+
+FRAME = struct.Struct("<cQ")
+"""Kind and length of what follows."""
+
+HELLO, SECRET, LOG, RESULT = b"H", b"S", b"L", b"R"
+"""Sent by a worker: it is ready; a secret (UTF-8); a line for the log (pickled line, level); a result (pickled
+TaskResult, and what the task left behind that needs a fresh worker, or None)."""
+
+TASK = b"T"
+"""Sent to a worker: a pickled Task."""
+
+FORK_DESCRIPTORS = 4
+"""That go with FORK: the worker's socket, its output, its whereabouts, its fatal traces."""
+
+
+def send_frame(connection: socket.socket, kind: bytes, payload: bytes) -> None:
+    """Write one frame to a blocking socket."""
+    if len(payload) < 1 << 16:
+        connection.sendall(FRAME.pack(kind, len(payload)) + payload)
+    else:
+        connection.sendall(FRAME.pack(kind, len(payload)))
+        connection.sendall(payload)
+
+
+def receive_frame(connection: socket.socket) -> tuple[bytes, bytes] | None:
+    """The next frame from a blocking socket; None where the other side has closed it."""
+    head = _receive(connection, FRAME.size)
+    if head is None:
+        return None
+    kind, length = FRAME.unpack(head)
+    payload = _receive(connection, length)
+    return None if payload is None else (kind, bytes(payload))
+
+
+def _receive(connection: socket.socket, length: int) -> bytearray | None:
+    data = bytearray(length)
+    view = memoryview(data)
+    filled = 0
+    while filled < length:
+        count = connection.recv_into(view[filled:])
+        if not count:
+            return None
+        filled += count
+    return data
+
+
+class Frames:
+    """Frames out of bytes that come as they like."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._kind = b""
+        self._payload: bytearray | None = None
+        self._missing = 0
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """Add `data`; the frames that are complete now."""
+        found = []
+        view = memoryview(data)
+        while len(view) or (self._payload is not None and not self._missing):
+            if self._payload is None:
+                needed = FRAME.size - len(self._head)
+                self._head += view[:needed]
+                view = view[needed:]
+                if len(self._head) < FRAME.size:
+                    break
+                self._kind, self._missing = FRAME.unpack(self._head)
+                self._head.clear()
+                self._payload = bytearray()
+            taken = view[: self._missing]
+            self._payload += taken
+            self._missing -= len(taken)
+            view = view[len(taken) :]
+            if self._missing:
+                break
+            found.append((self._kind, bytes(self._payload)))
+            self._payload = None
+        return found
+
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Get `signal_number` when the thread that started this process ends; does nothing where there is no such thing."""
+    _prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all descendants whose own parents end, however they detached themselves (Linux)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
