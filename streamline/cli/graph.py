@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from streamline.cli.app import App, pass_app
+from streamline.cli.output import cell, has_colour
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import PipelineModel
+    from streamline.pipeline.picture import Node, Picture
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 200, 52, 70, 24, 20
-"""Of the boxes of an SVG, in pixels."""
+FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".txt": "text"}
+"""What a file is to hold, by its ending."""
 
 
 @click.command("graph")
@@ -24,68 +27,68 @@ WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 200, 52, 70, 24, 20
     "-o",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it there, as .svg or .mmd (Mermaid); else Mermaid text is printed.",
+    help="Write it there: .svg, .mmd (Mermaid) or .txt.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "mermaid", "svg"]),
+    help="What to draw; by default what FILE ends in, and text without FILE.",
 )
 @pass_app
-def command(app: App, pipeline: str, output: Path | None) -> None:
-    """Draw the blocks of a pipeline."""
+def command(app: App, pipeline: str, output: Path | None, format_: str | None) -> None:
+    """Draw the blocks of PIPELINE, and what is special about them.
+
+    Lines lead from the block above to those that get its output. A block whose sign is \u25c6 is dynamic: what is
+    behind it runs once per item; with \u25c7 the outputs of its children are gathered into a list.
+    """
     from streamline.pipeline.model import load_pipeline
 
+    if output is not None and format_ is None:
+        format_ = FORMATS.get(output.suffix.lower())
+        if format_ is None:
+            raise ConfigError(f"--output {output}: it must end in .svg, .mmd or .txt", hint="or say --format")
     model = load_pipeline(app.project, pipeline)
+    text = draw(model, format_ or "text", colour=output is None and has_colour(sys.stdout))
     if output is None:
-        click.echo(mermaid(model), nl=False)
+        click.echo(text, nl=False)
         return
-    drawings = {".svg": svg, ".mmd": mermaid}
-    draw = drawings.get(output.suffix.lower())
-    if draw is None:
-        raise ConfigError(f"--output {output}: it must end in .svg or .mmd")
-    output.write_text(draw(model), encoding="utf-8")
+    output.write_text(text, encoding="utf-8")
     click.echo(f"Wrote {output}")
 
 
-def mermaid(model: PipelineModel) -> str:
-    """The graph in Mermaid's language."""
-    number = {uuid: f"b{at}" for at, uuid in enumerate(model.order())}
-    lines = ["flowchart LR"]
-    for uuid, name in number.items():
-        words = uuid.replace('"', "#quot;")
-        lines.append(f'    {name}["{words}<br/>{model.blocks[uuid].type}"]')
-    lines += [f"    {number[above]} --> {number[uuid]}" for uuid in number for above in model.blocks[uuid].upstream]
-    return "\n".join(lines) + "\n"
+def draw(model: PipelineModel, format_: str, *, colour: bool = False) -> str:
+    """The pipeline as `text`, `mermaid` or `svg`."""
+    from streamline.cli.graph_formats import mermaid, svg
+    from streamline.pipeline.picture import picture_of
+
+    picture = picture_of(model)
+    if format_ == "svg":
+        return svg(picture)
+    return mermaid(picture) if format_ == "mermaid" else text(picture, colour=colour)
 
 
-def svg(model: PipelineModel) -> str:
-    """The graph as an SVG: a column for each step away from the sources."""
-    from xml.sax.saxutils import escape
+def text(picture: Picture, *, colour: bool = False) -> str:
+    """The picture as lines of text."""
+    from streamline.cli.graph_terminal import drawn, notes
 
-    column: dict[str, int] = {}
-    rows: dict[int, int] = {}
-    place: dict[str, tuple[int, int]] = {}
-    for uuid in model.order():
-        column[uuid] = 1 + max((column[above] for above in model.blocks[uuid].upstream), default=-1)
-        row = rows.get(column[uuid], 0)
-        rows[column[uuid]] = row + 1
-        place[uuid] = (MARGIN + column[uuid] * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y))
-    width = max((x for x, _ in place.values()), default=0) + WIDTH + MARGIN
-    height = max((y for _, y in place.values()), default=0) + HEIGHT + MARGIN
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif">',
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#666"/></marker></defs>',
-    ]
-    for uuid, (x, y) in place.items():
-        for above in model.blocks[uuid].upstream:
-            x1, y1 = place[above][0] + WIDTH, place[above][1] + HEIGHT // 2
-            x2, y2 = x, y + HEIGHT // 2
-            bend = f"C{x1 + GAP_X // 2} {y1} {x2 - GAP_X // 2} {y2} {x2} {y2}"
-            parts.append(f'<path d="M{x1} {y1}{bend}" fill="none" stroke="#666" marker-end="url(#tip)"/>')
-    for uuid, (x, y) in place.items():
-        parts.append(f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="#f4f6fa" stroke="#456"/>')
-        for at, text, size in ((22, uuid, 14), (41, model.blocks[uuid].type, 11)):
-            parts.append(
-                f'<text x="{x + WIDTH // 2}" y="{y + at}" font-size="{size}" text-anchor="middle">{escape(text)}</text>'
-            )
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    lines = []
+    width = max((len(cell(node.uuid)) for node in picture.nodes), default=0)
+    for lanes, node in drawn(picture):
+        if node is None:
+            lines.append(lanes)
+            continue
+        name = cell(node.uuid).ljust(width)
+        words = ", ".join([_kind(node), *node.marks, *notes(picture, node.uuid)])
+        lines.append(f"{lanes}  {click.style(name, bold=True) if colour else name}  {words}")
+    whole = [cell(node.uuid) for node in picture.nodes if node.type == "callback" and node.marks]
+    if whole:
+        lines += ["", f"told how the pipeline ends: {', '.join(whole)}"]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-__all__ = ["command", "mermaid", "svg"]
+def _kind(node: Node) -> str:
+    return f"{node.type} ({node.language})"
+
+
+__all__ = ["command", "draw", "text"]

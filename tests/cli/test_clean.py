@@ -1,10 +1,9 @@
-"""`streamline clean` and `streamline graph`."""
+"""`streamline clean`."""
 
 from __future__ import annotations
 
 import os
 import time
-from xml.etree import ElementTree
 
 from tests.conformance.integration.common import INCREMENTAL, rows_tap
 from tests.conftest import MakeProject
@@ -46,18 +45,3 @@ def test_clean_leaves_alone_what_runs(make_project: MakeProject) -> None:
     running.finish().expect(0)
     project.command("clean", "--older-than", "0").expect(0, "1 run")
     assert folders(project) == []
-
-
-def test_graph_draws_blocks_and_what_lies_behind_what(make_project: MakeProject) -> None:
-    project = make_project(rows_tap({"numbers": 5}), target(uuid="export_<a>"), target(uuid="export_b"))
-
-    printed = project.command("graph", "p").expect(0).out
-    project.command("graph", "p", "--output", "p.svg").expect(0)
-
-    assert printed.startswith("flowchart LR\n")
-    assert printed.count("-->") == 2
-    assert "load<br/>data_loader" in printed
-    drawn = ElementTree.parse(project.root / "p.svg").getroot()
-    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[0::2] == ["load", "export_<a>", "export_b"]
-    project.command("graph", "p", "--output", "p.png").expect(2, "svg")

@@ -1,0 +1,89 @@
+"""Draws a pipeline in a terminal: a line per block, the ways of the data in lanes on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from streamline.cli.output import cell
+
+if TYPE_CHECKING:
+    from streamline.pipeline.picture import Node, Picture
+
+_MARKS = {"flow": "●", "items": "◆", "gathered": "◇"}
+
+
+def drawn(picture: Picture) -> list[tuple[str, Node | None]]:
+    """The lines: the lanes, padded to one width, and the block that stands beside them, where one does."""
+    below: dict[str, list[str]] = {}
+    sign: dict[str, str] = {}
+    for edge in picture.edges:
+        if edge.kind in _MARKS:
+            below.setdefault(edge.start, []).append(edge.end)
+            sign[edge.start] = _MARKS[edge.kind]
+    lanes: list[str | None] = []
+    """What each lane leads to; None: it is free."""
+    lines: list[tuple[str, Node | None]] = []
+    for node in picture.nodes:
+        if node.type in ("conditional", "callback"):
+            continue
+        mine = [at for at, end in enumerate(lanes) if end == node.uuid]
+        if not mine:
+            mine = [_free(lanes, 0)]
+            if lines and lines[-1][0][2 * mine[0] :].strip():  # it would seem to hang on what is above
+                lines.append((_row(lanes, mine[0], " "), None))
+            lanes[mine[0]] = node.uuid
+        at, *others = mine
+        if others:
+            lines.append((_turn(lanes, at, others, "╯", "┴"), None))
+            for other in others:
+                lanes[other] = None
+        lines.append((_row(lanes, at, sign.get(node.uuid, "●")), node))
+        first, *more = below.get(node.uuid, [None])
+        lanes[at] = first
+        new = []
+        for end in more:
+            place = _free(lanes, at + 1)
+            lanes[place] = end
+            new.append(place)
+        if new:
+            lines.append((_turn(lanes, at, sorted(new), "╮", "┬"), None))
+        while lanes and lanes[-1] is None:
+            lanes.pop()
+    width = max((len(text) for text, _ in lines), default=0)
+    return [(text.ljust(width), node) for text, node in lines]
+
+
+def _free(lanes: list[str | None], start: int) -> int:
+    for at in range(start, len(lanes)):
+        if lanes[at] is None:
+            return at
+    lanes.append(None)
+    return len(lanes) - 1
+
+
+def _row(lanes: Sequence[str | None], at: int, sign: str) -> str:
+    signs = [sign if place == at else "│" if end is not None else " " for place, end in enumerate(lanes)]
+    return " ".join(signs).rstrip()
+
+
+def _turn(lanes: Sequence[str | None], at: int, others: Sequence[int], last: str, between: str) -> str:
+    """A row in which lanes join the one at `at`, or leave it. Those that they pass are drawn through."""
+    text = ""
+    for place, end in enumerate(lanes):
+        inside = at < place <= others[-1]
+        sign = "│" if end is not None else "─" if inside else " "
+        if place == at:
+            sign = "├"
+        elif place in others:
+            sign = last if place == others[-1] else between
+        text += ("─" if inside else " ") + sign if place else sign
+    return text.rstrip()
+
+
+def notes(picture: Picture, uuid: str) -> list[str]:
+    """What the conditionals and callbacks of a block are, in words."""
+    gates = [cell(edge.start) for edge in picture.edges if edge.end == uuid and edge.kind == "gates"]
+    told = [cell(edge.end) for edge in picture.edges if edge.start == uuid and edge.kind == "tells"]
+    found = [f"if {' and '.join(gates)}"] if gates else []
+    return [*found, f"tells {', '.join(told)}"] if told else found
