@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from batch import BatchProject
 from common import Options, Result, finish, interleaved
+
+from streamline.outputs.store import open_output
 
 CHILDREN = 1000
 LOAD = f"""\
@@ -53,7 +53,7 @@ def main() -> None:
     files = {"data_loaders/items.py": LOAD, "transformers/child.py": CHILD, "data_exporters/gather.py": GATHER}
     project = BatchProject(options.work / "batch_fanout", blocks, files)
     times = interleaved({"streamline": project.run}, options.rounds, options.say)
-    total = json.loads((project.data / "gather" / "output_0.json").read_text())
+    total = open_output(project.data / "gather").value()
     if total != sum(number**2 for number in range(CHILDREN)):
         raise SystemExit(f"the sum of all children is {total}")
     finish(

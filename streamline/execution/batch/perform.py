@@ -127,7 +127,9 @@ def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Outpu
         if path is None:
             raise
         raise user_error(error, str(path)) from None
-    result.outputs = [{"name": one.file, "kind": one.codec, "rows": one.rows} for one in manifest.outputs]
+    result.outputs = [
+        {"name": f"output_{number}", "kind": one.codec, "rows": one.rows} for number, one in enumerate(manifest.outputs)
+    ]
     return open_output(Path(task.output), key)
 
 
