@@ -48,11 +48,12 @@ def _show(explanation: BatchExplanation) -> None:
     print_table(
         ["STEP", "BLOCK", "TYPE", "AFTER", "RUNS", "BY", "OUTPUT"],
         [
-            (one.step, one.block, one.type, one.after, _runs(one), one.engine, one.output or "never stored")
+            (one.step, one.block, one.type, one.after, _runs(one), one.engine, _output(one, explanation))
             for one in sorted(explanation.blocks, key=lambda one: one.step)
         ],
     )
     click.echo("\nBlocks of one step run side by side; each starts as soon as the blocks before it are done.")
+    click.echo(f"Outputs are stored in {cell(explanation.outputs)}/.")
     special = [(one.block, _special(one, explanation)) for one in explanation.blocks]
     if any(lines for _, lines in special):
         click.echo()
@@ -65,6 +66,10 @@ def _show(explanation: BatchExplanation) -> None:
 
 def _runs(block: BlockWords) -> str:
     return f"once per item of {' × '.join(block.per_item_of)}" if block.per_item_of else "once"
+
+
+def _output(block: BlockWords, explanation: BatchExplanation) -> str:
+    return block.output.removeprefix(f"{explanation.outputs}/") + "/" if block.output else "never stored"
 
 
 def _special(block: BlockWords, explanation: BatchExplanation) -> list[str]:

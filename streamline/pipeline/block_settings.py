@@ -1,7 +1,7 @@
 """What a batch block's `configuration` says to the runner, in types: fan-out, sensors, where it runs, what is kept.
 
-The rest of `configuration` belongs to the block's own kind, or to its author. These keys decide the plan, so they
-stand as they are in metadata.yaml; only a sensor's two numbers may be templates, rendered when it is asked.
+The rest of `configuration` belongs to the block's own kind, or to its author, and may hold templates. These keys
+decide the plan, before anything could be rendered: they stand in metadata.yaml as they are meant.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ class BlockSettings(msgspec.Struct, frozen=True, kw_only=True):
         reduce_output: its children's outputs are gathered into one list for the blocks behind it.
         isolated: it runs in the environment of the pipeline's requirements.txt.
         secret_output: its output is never written to disk.
-        interval: of a sensor: seconds between two questions; None where that is a template.
-        give_up_after: of a sensor: seconds after which it has failed (`configuration.timeout`); None: never, or a
-            template.
+        interval: of a sensor: seconds between two questions.
+        give_up_after: of a sensor: seconds after which it has failed (`configuration.timeout`); None: never.
     """
 
     dynamic: bool = False
     reduce_output: bool = False
     isolated: bool = False
     secret_output: bool = False
-    interval: float | None = INTERVAL
+    interval: float = INTERVAL
     give_up_after: float | None = None
 
 
@@ -65,7 +64,7 @@ def block_settings(model: PipelineModel, block: Block) -> BlockSettings:
         reduce_output=_reduces(model, block),
         isolated=_switch(model, block, "isolated"),
         secret_output=_switch(model, block, "secret_output"),
-        interval=INTERVAL if given.get("interval") is None else interval,
+        interval=interval if interval is not None else INTERVAL,
         give_up_after=give_up_after,
     )
 
@@ -163,7 +162,7 @@ def _names(model: PipelineModel, block: Block, value: Any, known: Iterable[str],
 
 def _seconds(model: PipelineModel, block: Block, key: str) -> float | None:
     value = block.configuration.get(key)
-    if value is None or (isinstance(value, str) and "{{" in value):
+    if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         message = f"{key} must be a number of seconds above 0, not {kind_of(value)}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.execution.batch.places import Places
+from streamline.pipeline.picture import item_axes
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan, BlockPlan
@@ -64,6 +65,7 @@ class BatchExplanation(msgspec.Struct, kw_only=True):
 
     Args:
         at_once: how many blocks, or children of dynamic ones, run at once at most.
+        outputs: the folder that they are stored in, relative to the project.
         steps: blocks that may run side by side, step by step. A block starts as soon as those before it are done,
             whatever else is in their step.
         max_children: how many children a dynamic block may have, and what happens where it has more.
@@ -73,6 +75,7 @@ class BatchExplanation(msgspec.Struct, kw_only=True):
     pipeline: str
     type: str
     at_once: int
+    outputs: str
     steps: list[list[str]]
     blocks: list[BlockWords]
     callbacks: list[str] = []
@@ -84,7 +87,7 @@ class BatchExplanation(msgspec.Struct, kw_only=True):
 def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
     """The plan in words. Nothing is connected to."""
     places = Places(project, plan.model.uuid, "")
-    axes = _axes(plan)
+    axes = item_axes(plan.model)
     step: dict[str, int] = {}
     words = []
     for uuid, each in plan.blocks.items():
@@ -98,6 +101,7 @@ def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
         pipeline=plan.model.uuid,
         type=plan.model.type,
         at_once=plan.concurrency or max(4, os.cpu_count() or 1),
+        outputs=project.shown(places.root),
         steps=steps,
         blocks=words,
         callbacks=plan.callbacks,
@@ -105,22 +109,6 @@ def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
         on_exceeded=plan.limits.on_exceeded if limited and plan.limits.max_children is not None else None,
         children_at_once=plan.limits.max_concurrent if limited else None,
     )
-
-
-def _axes(plan: BatchPlan) -> Mapping[str, list[str]]:
-    """For each block the dynamic blocks whose items it runs for."""
-    found: dict[str, list[str]] = {}
-    for uuid, each in plan.blocks.items():
-        axes: dict[str, None] = {}
-        for name in each.block.upstream:
-            above = plan.blocks[name]
-            if above.reduce and found[name]:
-                continue
-            axes |= dict.fromkeys(found[name])
-            if above.dynamic:
-                axes[name] = None
-        found[uuid] = list(axes)
-    return found
 
 
 def _block(

@@ -3,22 +3,20 @@ before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from streamline.errors import ConfigError
+from streamline.pipeline.block_settings import INTERVAL, block_settings
 from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
+from streamline.pipeline.model import BATCH_TYPES
 from streamline.project.render import Renderer
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
 
-BATCH_TYPES = ("python", "dbt")
-SENSOR_INTERVAL = 60.0
-"""Seconds between two questions to a sensor that says nothing else; the reference product's."""
 
 _CODE_ONLY = ("sensor", "callback", "conditional")
 # Loading these takes longer than anything else in a small run, and they are safe to have when a process forks.
@@ -47,7 +45,7 @@ class BlockPlan(msgspec.Struct, kw_only=True):
     reduce: bool = False
     secret: bool = False
     isolated: bool = False
-    interval: float = SENSOR_INTERVAL
+    interval: float = INTERVAL
     patience: float | None = None
 
 
@@ -87,7 +85,7 @@ def make_plan(project: Project, model: PipelineModel) -> BatchPlan:
     renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets)
     modules: set[str] = set()
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
-        modules |= _check(project, model, block, renderer)
+        modules |= check_block(project, model, block, renderer)
     blocks = {uuid: _block_plan(model, model.blocks[uuid]) for uuid in model.order()}
     for one in model.conditionals.values():
         for uuid in one.upstream:
@@ -105,43 +103,20 @@ def make_plan(project: Project, model: PipelineModel) -> BatchPlan:
     )
 
 
-def is_dynamic(configuration: Mapping[str, Any]) -> bool:
-    """`dynamic: true`, or the reference product's newer form `dynamic: {parent: true}`."""
-    value = configuration.get("dynamic")
-    return bool(value.get("parent")) if isinstance(value, dict) else bool(value)
-
-
-def _reduces(configuration: Mapping[str, Any]) -> bool:
-    value = configuration.get("dynamic")
-    return bool(configuration.get("reduce_output") or (isinstance(value, dict) and value.get("reduce_output")))
-
-
 def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
-    configuration = block.configuration
+    settings = block_settings(model, block)
     return BlockPlan(
         block=block,
-        dynamic=is_dynamic(configuration),
-        reduce=_reduces(configuration),
-        secret=bool(configuration.get("secret_output")),
-        isolated=bool(configuration.get("isolated")),
-        interval=_seconds(model, block, "interval") or SENSOR_INTERVAL,
-        patience=_seconds(model, block, "timeout") if block.type == "sensor" else None,
+        dynamic=settings.dynamic,
+        reduce=settings.reduce_output,
+        secret=settings.secret_output,
+        isolated=settings.isolated,
+        interval=settings.interval,
+        patience=settings.give_up_after,
     )
 
 
-def _seconds(model: PipelineModel, block: Block, key: str) -> float | None:
-    value = block.configuration.get(key)
-    if value is None or block.type != "sensor":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ConfigError(
-            f"{key} must be a number of seconds above 0, not {value!r}",
-            where=model.where(block.uuid, "configuration", key),
-        )
-    return float(value)
-
-
-def _check(project: Project, model: PipelineModel, block: Block, renderer: Renderer) -> frozenset[str]:
+def check_block(project: Project, model: PipelineModel, block: Block, renderer: Renderer) -> frozenset[str]:
     """Check a block's code as far as that goes without running it; the modules that it imports."""
     kind = "dbt" if block.type == "dbt" else block.language
     if block.type in _CODE_ONLY and kind != "python":
