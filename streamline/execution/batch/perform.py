@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -73,6 +74,9 @@ def _perform(task: Task, port: Port, result: TaskResult) -> None:
         port.log(text, "WARNING")
 
     os.chdir(project.root)
+    # `from utils.x import y` and, as the reference product's projects write it, `from my_project.utils.x import y`.
+    sys.path.insert(0, str(project.root))
+    sys.path.append(str(project.root.parent))
     scratch = Path(tempfile.mkdtemp(prefix="block-", dir=task.run_dir))
     logger = _logger(task, port)
     try:

@@ -341,3 +341,22 @@ def test_two_runs_of_a_pipeline_do_not_go_on_at_once(project: BatchProject) -> N
     project.command("run", "p").expect(1, "holds this pipeline's lease")
     (project.root / "end").touch()
     running.finish().expect(0)
+
+
+def test_blocks_import_what_lies_in_the_project(project: BatchProject) -> None:
+    project.write("utils/__init__.py", "")
+    project.write("utils/dates.py", "def first():\n    return '2026-01-01'\n")
+    project.block(
+        "load",
+        """
+        from shop.utils.dates import first as through_the_parent
+        from utils.dates import first
+
+        @data_loader
+        def load():
+            return [first(), through_the_parent(), open('streamline.yaml').read()]
+        """,
+        type="data_loader",
+    )
+    project.run().expect(0)
+    assert project.output("load") == ["2026-01-01", "2026-01-01", "name: shop\n"]
