@@ -72,11 +72,8 @@ class SqlDatabase(Database):
 
         with self.transaction():
             exists = self._exists_for(if_exists, name, schema)
-            if not exists:
-                self._ensure_schema(schema)
-                return self._undone(lambda: fill(name), name, schema)
-            if if_exists == "replace":
-                return self._replace(name, schema, fill)
+            if not exists or if_exists == "replace":
+                return self._put(name, schema, fill, exists=exists)
             self.matched(data.schema.names, name, schema)
             return self.insert(data, name, schema)
 
@@ -92,11 +89,7 @@ class SqlDatabase(Database):
             exists = self._exists_for(if_exists, name, schema)
             if exists and if_exists == "append":
                 return self._append_query(select, name, schema)
-            if exists:
-                self._replace(name, schema, fill)
-            else:
-                self._ensure_schema(schema)
-                self._undone(lambda: fill(name), name, schema)
+            self._put(name, schema, fill, exists=exists)
             return self.rows(f"select * from {self.qualified(name, schema)}")
 
     def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
@@ -184,6 +177,14 @@ class SqlDatabase(Database):
 
     _temporary_word: ClassVar[str] = ""
 
+    def _put(self, name: str, schema: str | None, fill: Callable[[str], T], *, exists: bool) -> T:
+        """A table where there is none, or in place of the one that is there."""
+        if not exists:
+            self._ensure_schema(schema)
+            if self.transactional_ddl:
+                return fill(name)  # nobody sees it before the end
+        return self._replace(name, schema, fill)
+
     def _replace(self, name: str, schema: str | None, fill: Callable[[str], T]) -> T:
         """A new table beside the old one, then in its place: the old one is locked only for the change of names."""
         new = self.spare_name(name)
@@ -228,6 +229,14 @@ _LINE = re.compile(r"\bLINE (\d+):")
 def line_of_offset(text: str, offset: int) -> int:
     """The line, from 1, of the character at `offset`."""
     return text.count("\n", 0, max(0, offset)) + 1
+
+
+def line_of_word(text: str, found: re.Match[str] | None) -> int | None:
+    """The line of the word that an error names: known where the word stands once in the statement."""
+    if found is None:
+        return None
+    places = list(re.finditer(rf"(?<!\w){re.escape(found[1])}(?!\w)", text))
+    return line_of_offset(text, places[0].start()) if len(places) == 1 else None
 
 
 def split_message(text: str) -> tuple[str, str | None, int | None]:

@@ -25,7 +25,7 @@ from streamline.io.databases.arrow import (
     table_of_rows,
     uuid_type,
 )
-from streamline.io.databases.base import SqlDatabase, line_of_offset
+from streamline.io.databases.base import SqlDatabase, line_of_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +38,7 @@ EXACT_DIGITS = 15
 
 _EXACT = {b"streamline.exact": b"1"}
 _DECIMAL = re.compile(r"(?:TEXT_)?(?:DECIMAL|NUMERIC)\((\d+),\s*(-?\d+)\)")
+_WORD = re.compile(r"""(?:near "|no such \w+: (?:\w+\.)?)(\w+)""")
 _SELECT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(select|with|values)\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -154,7 +155,13 @@ class SQLite(SqlDatabase):
             self.connection.execute(f"drop view {view}")
 
     def _rename(self, old: str, new: str, schema: str | None) -> None:
-        self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
+        # Views on the old table are checked by a rename, and there is no such table just now.
+        before = self.connection.execute("pragma legacy_alter_table").fetchone()[0]
+        self.execute("pragma legacy_alter_table = on")
+        try:
+            self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
+        finally:
+            self.execute(f"pragma legacy_alter_table = {before}")
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         if not isinstance(error, sqlite3.Error | sqlite3.Warning):
@@ -165,16 +172,7 @@ class SQLite(SqlDatabase):
             text, hint = f"cannot open {self.path}", "see that its folder exists and may be written"
         elif "locked" in text:
             hint = f"another process has {self.path} open for writing: close it, or wait for it"
-        return DatabaseError(f"SQLite: {text}", hint=hint, line=_line(text, sql))
-
-
-def _line(message: str, sql: str) -> int | None:
-    """The line that the error is about: SQLite names a word; where that stands once, it stands there."""
-    found = re.search(r'near "([^"]+)": syntax error', message) or re.search(r"no such \w+: (?:\w+\.)?(\w+)", message)
-    if found is None:
-        return None
-    places = list(re.finditer(rf"(?<!\w){re.escape(found[1])}(?!\w)", sql))
-    return line_of_offset(sql, places[0].start()) if len(places) == 1 else None
+        return DatabaseError(f"SQLite: {text}", hint=hint, line=line_of_word(sql, _WORD.search(text)))
 
 
 def _narrowed(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
