@@ -1,0 +1,168 @@
+"""Actions on columns, one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from streamline.compat.actions.action import Action, column_type
+from streamline.compat.actions.names import clean_column_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLANK = r"^\s*$"
+_CURRENCIES = r"[$€¥₹元£]|Rs|CAD"
+
+
+def clean_column_names(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """The columns under cleaned names."""
+    return df.rename(columns={name: clean_column_name(name) for name in action["action_arguments"]})
+
+
+def diff(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """A new column: each row's difference to the row before."""
+    return _derived(df, action, lambda column: column.diff())
+
+
+def shift_up(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """A new column with the values of the rows below."""
+    return _derived(df, action, lambda column: column.shift(-1))
+
+
+def shift_down(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """A new column with the values of the rows `periods` above, by groups if `groupby_columns` says some."""
+    options = action["action_options"]
+    periods = options.get("periods", 1)
+    groups = options.get("groupby_columns")
+    if groups:
+        return _derived(df, action, lambda column: column.groupby([df[name] for name in groups]).shift(periods))
+    return _derived(df, action, lambda column: column.shift(periods))
+
+
+def normalize(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """Values from 0 to 1."""
+    for name in action["action_arguments"]:
+        low, high = df[name].min(), df[name].max()
+        df[name] = (df[name] - low) / (high - low)
+    return df
+
+
+def standardize(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """Values with mean 0 and (population) standard deviation 1."""
+    for name in action["action_arguments"]:
+        df[name] = (df[name] - df[name].mean()) / df[name].std(ddof=0)
+    return df
+
+
+def remove(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """Without these columns."""
+    return df.drop(columns=[name for name in action["action_arguments"] if name in df.columns])
+
+
+def select(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """Only these columns, in this order."""
+    return df[list(action["action_arguments"])]
+
+
+def fix_syntax_errors(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """Text that is not what the column's type says is replaced: by NaN in numbers and dates, else by 'invalid'."""
+    from streamline.compat.actions.column_types import INVALID, find_syntax_errors
+
+    for name in text_columns(df, action["action_arguments"]):
+        kind = column_type(action, name)
+        if kind is not None:
+            wrong = find_syntax_errors(df[name], kind)
+            df[name] = df[name].mask(wrong, INVALID.get(kind, "invalid"))
+    return df
+
+
+def reformat(df: pd.DataFrame, action: Action) -> pd.DataFrame:
+    """Values in another form: `options['reformat']` is caps_standardization, currency_to_num,
+    date_format_conversion, trim, or None, which makes blank text missing.
+    """
+    import pandas as pd
+
+    options = action["action_options"]
+    names = list(action["action_arguments"])
+    kind = options.get("reformat")
+    if kind == "caps_standardization":
+        upper = options.get("capitalization") == "uppercase"
+        for name in text_columns(df, names):
+            df[name] = df[name].str.upper() if upper else df[name].str.lower()
+        return without_blanks(df, names)
+    if kind == "currency_to_num":
+        for name in text_columns(df, names):
+            bare = df[name].astype("object").replace(rf"{_CURRENCIES}|\s", "", regex=True)
+            df[name] = pd.to_numeric(bare, errors="coerce").astype(float)
+        return df
+    if kind in ("date_format_conversion", "date_time_conversion"):
+        for name in names:
+            df[name] = _dates(df[name])
+        return df
+    if kind == "trim":
+        for name in text_columns(df, names):
+            df[name] = df[name].str.strip()
+        return df
+    if kind is not None:
+        raise ValueError(
+            f"there is no reformat '{kind}'; there are: caps_standardization, currency_to_num, "
+            "date_format_conversion, trim"
+        )
+    return without_blanks(df, names)
+
+
+def text_columns(df: pd.DataFrame, names: list[str]) -> Iterator[str]:
+    """Those columns whose first value is text."""
+    for name in names:
+        if isinstance(first_value(df[name]), str):
+            yield name
+
+
+def first_value(column: pd.Series[Any]) -> Any:
+    """The first value that is not missing; None if all are."""
+    index = column.first_valid_index()
+    return None if index is None else column[column.notna()].iloc[0]
+
+
+def without_blanks(df: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Text of nothing but white space is missing."""
+    for name in names:
+        df[name] = without_blank(df[name])
+    return df
+
+
+def without_blank(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The same for one column."""
+    import numpy as np
+    from pandas.api import types
+
+    if not (types.is_object_dtype(column.dtype) or types.is_string_dtype(column.dtype)):
+        return column
+    blank = column.map(lambda value: isinstance(value, str) and not value.strip()).astype(bool)
+    if not blank.any():
+        return column
+    column = column.mask(blank, np.nan)
+    return column.infer_objects() if types.is_object_dtype(column.dtype) else column
+
+
+def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    if isinstance(first_value(column), str):
+        column = column.astype("object").map(_tidy_date, na_action="ignore")
+    return pd.to_datetime(column, format="mixed", errors="coerce")
+
+
+def _tidy_date(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    return re.sub(r"\s*([/\\.-])[/\\.-]*\s*", r"\1", re.sub(r"[,\s]+", " ", text)).lower()
+
+
+def _derived(df: pd.DataFrame, action: Action, function: Any) -> pd.DataFrame:
+    if not action["action_arguments"]:
+        return df
+    df[action["outputs"][0]["uuid"]] = function(df[action["action_arguments"][0]])
+    return df
