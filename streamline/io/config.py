@@ -125,6 +125,21 @@ class ConfigFileLoader(BaseConfigLoader):
         self._nested = _flat_names(self._values)
 
     @property
+    def root(self) -> Path | None:
+        """Where relative paths in the file start: the project around it; None where there is none."""
+        project = _project_around(self.filepath.parent) if self.filepath is not None else None
+        return project.root if project is not None else None
+
+    @property
+    def origin(self) -> str:
+        """How errors name the profile."""
+        if self.filepath is None:
+            return "the settings given"
+        root = self.root
+        shown = self.filepath.relative_to(root) if root is not None else self.filepath
+        return f"{shown}, profile '{self.profile}'"
+
+    @property
     def config(self) -> dict[str, Any]:
         """The profile as it stands in the file. Every value is read, so whatever is missing is an error."""
         return {key: self[key] for key in self._values}

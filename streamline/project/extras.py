@@ -13,7 +13,7 @@ def need(module: str, extra: str, what: str, *, package: str | None = None) -> A
 
     Args:
         module: its dotted name, such as `snowflake.connector`.
-        extra: the extra of Streamline's that brings it, or the packages to install if there is no such extra.
+        extra: the extra of Streamline's that brings it, such as `s3`; or `pip:` and the packages to install.
         what: what needs it, for the error.
         package: the package that holds the module, where it bears another name.
 
@@ -23,14 +23,8 @@ def need(module: str, extra: str, what: str, *, package: str | None = None) -> A
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        top = (error.name or "").partition(".")[0]
-        if top and top != module.partition(".")[0]:
-            why = f"{what} needs {package or module}, which cannot be imported: {error}"
-        else:
-            why = f"{what} needs {package or module.partition('.')[0]}, which is not installed"
-        raise ConfigError(why, hint=f"pip install {install_name(extra)}") from error
-
-
-def install_name(extra: str) -> str:
-    """What `pip install` takes for an extra of ours; a list of packages is taken as it is."""
-    return extra if " " in extra or "-" in extra else f"'streamline[{extra}]'"
+        packages = extra.removeprefix("pip:") if extra.startswith("pip:") else f"'streamline[{extra}]'"
+        top = module.partition(".")[0]
+        missing = (error.name or top).partition(".")[0] == top
+        why = f"is not installed (no module named '{module}')" if missing else f"cannot be imported: {error}"
+        raise ConfigError(f"{what} needs {package or top}, which {why}", hint=f"pip install {packages}") from error

@@ -103,7 +103,7 @@ def azure_secret(name: str) -> str:
             "azure_secret_var needs the environment variable AZURE_KEY_VAULT_URL",
             hint="set it to the vault's address, https://NAME.vault.azure.net",
         )
-    packages = "azure-identity azure-keyvault-secrets"
+    packages = "pip:azure-identity azure-keyvault-secrets"
     identity = need("azure.identity", packages, "azure_secret_var", package="azure-identity")
     secrets = need("azure.keyvault.secrets", packages, "azure_secret_var", package="azure-keyvault-secrets")
     core = need("azure.core.exceptions", packages, "azure_secret_var", package="azure-core")
@@ -135,10 +135,10 @@ def gcp_secret(secret_id: str, project: str | None = None, version: str = "lates
         name = f"projects/{project}/secrets/{secret_id}"
     if "/versions/" not in name:
         name = f"{name}/versions/{version}"
-    packages = "google-cloud-secret-manager"
-    manager = need("google.cloud.secretmanager", packages, "gcp_secret_var", package=packages)
-    api = need("google.api_core.exceptions", packages, "gcp_secret_var", package=packages)
-    auth = need("google.auth.exceptions", packages, "gcp_secret_var", package=packages)
+    package = "google-cloud-secret-manager"
+    manager = need("google.cloud.secretmanager", f"pip:{package}", "gcp_secret_var", package=package)
+    api = need("google.api_core.exceptions", f"pip:{package}", "gcp_secret_var", package=package)
+    auth = need("google.auth.exceptions", f"pip:{package}", "gcp_secret_var", package=package)
     try:
         answer = manager.SecretManagerServiceClient().access_secret_version(name=name)
     except (api.GoogleAPIError, auth.GoogleAuthError) as error:

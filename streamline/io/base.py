@@ -1,0 +1,57 @@
+"""What every class of `streamline.io` has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from streamline.errors import ConfigError
+from streamline.io.connect import WRITE_POLICIES, IfExists
+from streamline.io.formats import FileFormat
+
+__all__ = ["BaseIO", "ExportWritePolicy", "FileFormat", "check_policy", "some"]
+
+
+class ExportWritePolicy:
+    """What `if_exists` may be."""
+
+    APPEND = "append"
+    FAIL = "fail"
+    REPLACE = "replace"
+
+
+class BaseIO(ABC):
+    """Loads DataFrames from a system, and exports them to it.
+
+    Args:
+        verbose: accepted, as code written for the reference product passes it; nothing is printed here.
+    """
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+
+    @abstractmethod
+    def load(self, *args: Any, **kwargs: Any) -> Any:
+        """A DataFrame of what is there."""
+
+    @abstractmethod
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Write a DataFrame there."""
+
+
+def some(settings: Mapping[Any, Any]) -> dict[str, Any]:
+    """The settings that are given, without those that are None."""
+    return {str(key): value for key, value in settings.items() if value is not None}
+
+
+def check_policy(if_exists: str | None) -> IfExists:
+    """A write policy, in small letters.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for policy in WRITE_POLICIES:
+        if str(getattr(if_exists, "value", if_exists)).lower() == policy:
+            return policy
+    raise ConfigError(f"if_exists cannot be {if_exists!r}", hint="it is 'append', 'replace' or 'fail'")

@@ -1,0 +1,118 @@
+"""Amazon S3, and stores that speak its protocol. Extra: `streamline[s3]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from streamline.io.base import some
+from streamline.io.config_keys import ConfigKey
+from streamline.io.formats import FileFormat
+from streamline.io.object_store import ObjectStore
+from streamline.project.extras import need
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["S3", "FileFormat"]
+
+
+class S3(ObjectStore):
+    """Loads and exports DataFrames as objects in buckets.
+
+    Args:
+        verbose: accepted and not used.
+        settings: as boto3's client takes them: `aws_access_key_id`, `aws_secret_access_key`, `aws_session_token`,
+            `region_name`, `endpoint_url`, `use_ssl`, `verify`. What is left out comes from where AWS's own tools look
+            for it. `anon=True` asks without credentials.
+    """
+
+    title = "S3"
+
+    @classmethod
+    def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> S3:
+        """By the keys `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT`.
+
+        Args:
+            config: a profile.
+            kwargs: further arguments of the constructor; they win.
+        """
+        settings = some(
+            {
+                "aws_access_key_id": config.get(ConfigKey.AWS_ACCESS_KEY_ID),
+                "aws_secret_access_key": config.get(ConfigKey.AWS_SECRET_ACCESS_KEY),
+                "aws_session_token": config.get(ConfigKey.AWS_SESSION_TOKEN),
+                "region_name": config.get(ConfigKey.AWS_REGION),
+                "endpoint_url": config.get(ConfigKey.AWS_ENDPOINT),
+            }
+        )
+        return cls(**{**settings, **kwargs})
+
+    @property
+    def client(self) -> Any:
+        """A client of AWS's own library, boto3 where it is installed, else botocore."""
+        import importlib.util
+
+        settings = {key: value for key, value in self.settings.items() if key != "anon"}
+        if importlib.util.find_spec("boto3") is not None:
+            return need("boto3", "pip:boto3", "S3.client").client("s3", **settings)
+        session = need("botocore.session", "s3", "S3.client").get_session()
+        return session.create_client("s3", **settings)
+
+    def load(
+        self,
+        bucket_name: str,
+        object_key: str,
+        format: FileFormat | str | None = None,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> pd.DataFrame:
+        """The rows of an object.
+
+        Args:
+            bucket_name: its bucket.
+            object_key: its key.
+            format: `csv`, `json`, `jsonl`, `parquet`, `excel`, `xml`, `hdf5`; by default what the key's
+                extension means.
+            limit: no more rows than these.
+            kwargs: arguments of pandas' reader.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            FormatError: the format is not known, or its package is not installed.
+        """
+        return self._load(bucket_name, object_key, format, limit, kwargs)
+
+    def export(
+        self, data: Any, bucket_name: str, object_key: str, format: FileFormat | str | None = None, **kwargs: Any
+    ) -> None:
+        """Write an object, whole or not at all.
+
+        Args:
+            data: a DataFrame as `FileIO.export` takes it, or the path of a file to upload as it is.
+            bucket_name: the bucket; it has to be there.
+            object_key: the key.
+            format: as for `load`.
+            kwargs: arguments of pandas' writer.
+        """
+        self._export(data, bucket_name, object_key, format, kwargs)
+
+    def exists(self, bucket_name: str, prefix: str) -> bool:
+        """Whether there is an object whose key is `prefix`, or begins with it."""
+        return self._exists(bucket_name, prefix)
+
+    def _connect(self) -> Any:
+        s3fs = need("s3fs", "s3", "S3")
+        rest = dict(self.settings)
+        named = {
+            "key": rest.pop("aws_access_key_id", None),
+            "secret": rest.pop("aws_secret_access_key", None),
+            "token": rest.pop("aws_session_token", None),
+            "endpoint_url": rest.pop("endpoint_url", None),
+            "use_ssl": rest.pop("use_ssl", None),
+            "anon": rest.pop("anon", None),
+        }
+        # Objects change behind our back: what was listed once is not to be believed the next time.
+        return s3fs.S3FileSystem(
+            **some(named), client_kwargs=some(rest), skip_instance_cache=True, use_listings_cache=False
+        )
