@@ -191,21 +191,18 @@ def user_error(error: BaseException, path: str, shown: str | None = None) -> Use
     while start is not None and start.tb_frame.f_code.co_filename != path:
         start = start.tb_next
     line = None
-    innermost = start
     frame = start
     while frame is not None:
-        innermost = frame
         if frame.tb_frame.f_code.co_filename == path:
             line = frame.tb_lineno
         frame = frame.tb_next
     # Without a line of its own (a function that was imported): from wherever the error comes.
     told = traceback.TracebackException(type(error), error, start or error.__traceback__, compact=True)
-    _leave_out_ours(told, path)
     summary = _summary(error, told)
-    if isinstance(error, AssertionError) and not error.args and innermost is not None:
-        code = innermost.tb_frame.f_code
-        statement = linecache.getline(code.co_filename, innermost.tb_lineno, innermost.tb_frame.f_globals).strip()
+    if isinstance(error, AssertionError) and not error.args and told.stack:
+        statement = _statement(told.stack[-1])
         summary = f"{summary}: {statement}" if statement else summary
+    _leave_out_ours(told, path)
     where = f"{shown or path}:{line}" if line else shown or path
     return UserError(_cut(summary, _LONGEST_SUMMARY), _cut("".join(told.format()).rstrip(), _LONGEST_TRACE), where)
 
@@ -327,6 +324,16 @@ def _summary(error: BaseException, told: traceback.TracebackException) -> str:
     if len(lines) > 1 and lines[0].rstrip().endswith(":"):
         return f"{lines[0].rstrip()} {next((line.strip() for line in lines[1:] if line.strip()), '')}".rstrip()
     return lines[0].rstrip() if lines else type(error).__name__
+
+
+def _statement(frame: traceback.FrameSummary) -> str:
+    """The statement that an `assert` without a message is, in one line."""
+    first = frame.lineno or 0
+    last = min(frame.end_lineno or first, first + 20)
+    lines = (linecache.getline(frame.filename, number).strip() for number in range(first, last + 1))
+    text = " ".join(line for line in lines if line)
+    # What stands before it on its line is something else; of one in several lines only the expression is known.
+    return text[text.find("assert ") :] if "assert " in text else f"assert {text}"
 
 
 def _leave_out_ours(told: traceback.TracebackException, path: str) -> None:
