@@ -22,7 +22,9 @@ from streamline.blocks.python_function import UserError
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.inputs import open_input
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
+from streamline.io.config import use_renderer
 from streamline.pipeline.model import Block, PipelineModel, load_pipeline
+from streamline.project.current import set_current
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 
@@ -77,6 +79,9 @@ def _perform(task: Task, port: Port, result: TaskResult) -> None:
     # `from utils.x import y` and, as the reference product's projects write it, `from my_project.utils.x import y`.
     sys.path.insert(0, str(project.root))
     sys.path.append(str(project.root.parent))
+    # What a block asks for without saying of which project, such as a secret or a connection profile, is this run's.
+    set_current(project)
+    use_renderer(renderer)
     scratch = Path(tempfile.mkdtemp(prefix="block-", dir=task.run_dir))
     logger = _logger(task, port)
     try:
@@ -97,6 +102,8 @@ def _perform(task: Task, port: Port, result: TaskResult) -> None:
         _KINDS[task.kind](task, call, result)
         result.gate = call.gate if result.gate is None else result.gate
     finally:
+        set_current(None)
+        use_renderer(None)
         logger.handlers.clear()
         shutil.rmtree(scratch, ignore_errors=True)
 
