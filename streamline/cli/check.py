@@ -10,7 +10,8 @@ from streamline.cli.app import App, pass_app
 from streamline.cli.output import has_colour, json_option, print_json
 
 if TYPE_CHECKING:
-    from streamline.execution.integration.check import Checked
+    from streamline.execution.checked import Checked, Report
+    from streamline.pipeline.model import PipelineModel
 
 COLOURS = {True: "green", False: "red"}
 
@@ -29,17 +30,15 @@ COLOURS = {True: "green", False: "red"}
 def command(app: App, pipeline: str, timeout: float, as_json: bool) -> int:
     """Validate PIPELINE, render all that it says, and connect to what it names.
 
-    Each source is asked for its streams (one without discovery is started and stopped after its first message); each
-    destination is started with its config and given nothing to write. No record and no position moves.
+    Of an integration pipeline each source is asked for its streams (one without discovery is started and stopped
+    after its first message); each destination is started with its config and given nothing to write. Of a batch
+    pipeline each block's file is looked at, its imports are looked for, and the databases of its SQL blocks are asked
+    for an answer. No block runs; no record and no position moves.
 
     Exit codes: 0 all is well; 1 something can't be connected to; 2 something is wrong with the configuration.
     """
-    import anyio
-
-    from streamline.blocks.source import private_folder
     from streamline.cli.blocks import load_model
-    from streamline.execution.integration.check import check_pipeline
-    from streamline.execution.integration.context import RunOptions, open_context
+    from streamline.pipeline.model import BATCH_TYPES
 
     model = load_model(app, pipeline)
     for warning in (*app.project.warnings, *model.warnings):
@@ -48,6 +47,32 @@ def command(app: App, pipeline: str, timeout: float, as_json: bool) -> int:
     def report(checked: Checked) -> None:
         if not as_json:
             _show(checked)
+
+    if model.type in BATCH_TYPES:
+        from streamline.execution.batch.check import check_batch
+
+        checked = check_batch(app.project, model, report, lambda text: click.echo(text, err=True))
+    else:
+        checked = _integration(app, model, report, timeout)
+    problems = [each.problem for each in checked if each.problem is not None]
+    if as_json:
+        import msgspec
+
+        items = [{"ok": each.ok, **msgspec.to_builtins(each)} for each in checked]
+        print_json({"pipeline": model.uuid, "ok": not problems, "checks": items})
+    else:
+        click.echo(f"{len(checked) - len(problems)} of {len(checked)} ok")
+    if not problems:
+        return 0
+    return 2 if "configuration" in problems else 1
+
+
+def _integration(app: App, model: PipelineModel, report: Report, timeout: float) -> list[Checked]:
+    import anyio
+
+    from streamline.blocks.source import private_folder
+    from streamline.execution.integration.check import check_pipeline
+    from streamline.execution.integration.context import RunOptions, open_context
 
     async def run() -> list[Checked]:
         return await check_pipeline(context, model, report, timeout=timeout)
@@ -62,18 +87,7 @@ def command(app: App, pipeline: str, timeout: float, as_json: bool) -> int:
         holder = store.lease_holder(model.uuid)
         if holder is not None:
             click.echo(f"Warning: run {holder.run_id} of it goes on; what it has locked can't be opened now", err=True)
-        checked = anyio.run(run)
-    problems = [each.problem for each in checked if each.problem is not None]
-    if as_json:
-        import msgspec
-
-        items = [{"ok": each.ok, **msgspec.to_builtins(each)} for each in checked]
-        print_json({"pipeline": model.uuid, "ok": not problems, "checks": items})
-    else:
-        click.echo(f"{len(checked) - len(problems)} of {len(checked)} ok")
-    if not problems:
-        return 0
-    return 2 if "configuration" in problems else 1
+        return anyio.run(run)
 
 
 def _show(checked: Checked) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -19,6 +18,7 @@ from streamline.blocks.python_function import BlockFile
 from streamline.blocks.source import Source, open_source
 from streamline.blocks.written_back import keep_written_back
 from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.checked import Checked, Report
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.planner import make_plan
 from streamline.flow.items import Item
@@ -35,37 +35,6 @@ from streamline.singer.target import TargetCommand, TargetProcess
 
 AT_ONCE = 4
 """Sources that are connected to at the same time."""
-
-What: TypeAlias = Literal["pipeline", "source", "mapper", "transformer", "destination", "plan"]
-Problem: TypeAlias = Literal["configuration", "connection"]
-
-
-class Checked(msgspec.Struct, kw_only=True):
-    """One thing that was checked.
-
-    Args:
-        block: its uuid; None for the pipeline as a whole.
-        problem: None if all is well.
-        detail: what was found, or what is wrong.
-        where: `file:line` or plugin.
-        hint: what to do.
-    """
-
-    what: What
-    block: str | None = None
-    plugin: str | None = None
-    problem: Problem | None = None
-    detail: str = ""
-    where: str | None = None
-    hint: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether all is well."""
-        return self.problem is None
-
-
-Report: TypeAlias = Callable[[Checked], None]
 
 
 class _Prepared(msgspec.Struct):
@@ -176,7 +145,7 @@ class _Check:
     async def _connect(self, prepared: _Prepared, limit: anyio.CapacityLimiter) -> None:
         block, plugin = prepared.block, prepared.plugin
         what = _kind(prepared.spec)
-        ways: dict[What, Callable[[_Prepared], Awaitable[str]]] = {"source": self._source}
+        ways: dict[str, Callable[[_Prepared], Awaitable[str]]] = {"source": self._source}
         async with limit:
             try:
                 with anyio.fail_after(self._timeout):
@@ -289,7 +258,7 @@ class _Check:
 
     def _failed(
         self,
-        what: What,
+        what: str,
         block: Block | None,
         error: StreamlineError,
         *,
@@ -309,14 +278,14 @@ class _Check:
         )
 
 
-_BY_TYPE: Mapping[str, What] = {"data_loader": "source", "data_exporter": "destination"}
+_BY_TYPE: Mapping[str, str] = {"data_loader": "source", "data_exporter": "destination"}
 
 
-def _what(block: Block) -> What:
+def _what(block: Block) -> str:
     return _BY_TYPE.get(block.type, "transformer")
 
 
-def _kind(spec: Spec) -> What:
+def _kind(spec: Spec) -> str:
     if isinstance(spec, SourceSpec):
         return "source"
     return "destination" if isinstance(spec, DestinationSpec) else "mapper"

@@ -1,0 +1,272 @@
+"""Checks a batch pipeline without running it: its blocks' files, what they import, and the databases that they name."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.batch.plan import check_block, make_plan
+from streamline.execution.checked import Checked, Problem, Report
+from streamline.pipeline.block_settings import block_settings
+from streamline.project.ioconfig import IO_CONFIG_FILE
+from streamline.project.project import Project
+from streamline.project.render import Renderer
+from streamline.project.yamlfile import PathKey, read_text
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block, PipelineModel
+
+# Asks an interpreter which of the modules it was given are nowhere; the paths in front are the project's.
+_FIND = """\
+import importlib.util, sys
+import streamline
+count = int(sys.argv[1])
+sys.path[:0] = sys.argv[2:2 + count]
+for name in sys.argv[2 + count:]:
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        found = name in sys.modules
+    if not found:
+        print(name)
+"""
+
+
+def check_batch(project: Project, model: PipelineModel, report: Report, notify: Callable[[str], None]) -> list[Checked]:
+    """Check every block, then what they need, then the plan. `report` is called with each result as it comes.
+
+    Args:
+        notify: is told, in a sentence, what takes long.
+    """
+    return _Check(project, model, report, notify).run()
+
+
+class _Check:
+    def __init__(self, project: Project, model: PipelineModel, report: Report, notify: Callable[[str], None]) -> None:
+        self._project = project
+        self._model = model
+        self._report = report
+        self._notify = notify
+        self._done: list[Checked] = []
+        self._blocks = [model.blocks[uuid] for uuid in model.order()]
+        self._blocks += [*model.conditionals.values(), *model.callbacks.values()]
+        self._isolated = {uuid for uuid, one in model.blocks.items() if block_settings(model, one).isolated}
+        self._own_python: str | None = None
+        self._absent: dict[str, set[str]] = {}
+
+    def run(self) -> list[Checked]:
+        if self._isolated:
+            self._own_python = self._environment()
+        renderer = self._renderer({})
+        for block in self._blocks:
+            self._block(block, renderer)
+        self._profiles()
+        if not any(each.problem == "configuration" for each in self._done):
+            self._plan()
+        return self._done
+
+    def _renderer(self, more: dict[str, object]) -> Renderer:
+        variables = {**self._project.variables, **self._model.variables, **more}
+        return Renderer(self._project, variables, self._project.secrets)
+
+    def _environment(self) -> str | None:
+        """The interpreter of the pipeline's isolated blocks; None if it cannot be made."""
+        from streamline.project.isolated import REQUIREMENTS_FILE, isolated_python
+
+        shown = self._project.shown(self._model.path / REQUIREMENTS_FILE)
+        try:
+            found = isolated_python(self._project, self._model, self._notify)
+        except StreamlineError as error:
+            self._failed("environment", None, error)
+            return None
+        where = "Streamline's own environment has all of it" if found == sys.executable else "it is there"
+        self._good("environment", None, f"{shown}: {where}")
+        return found
+
+    def _block(self, block: Block, renderer: Renderer) -> None:
+        """A block's code, as far as that goes without running it; its configuration's templates; its imports."""
+        python = self._python_of(block)
+        try:
+            check_block(self._project, self._model, block, renderer)
+            missing = self._missing_imports(block, python)
+        except StreamlineError as error:
+            self._failed(block.type, block.uuid, error)
+            return
+        if missing:
+            name, line = missing[0]
+            where = f"{self._shown(block)}:{line}"
+            isolated = python is not None and python != sys.executable
+            hint = (
+                f"add it to {self._project.shown(self._model.path / 'requirements.txt')}"
+                if isolated
+                else f"pip install {name}, if that is its package's name; or put it into requirements.txt and run the "
+                "block isolated"
+            )
+            absent = ConfigError(f"imports '{name}', which is not installed", where=where, hint=hint)
+            self._failed(block.type, block.uuid, absent)
+            return
+        self._good(block.type, block.uuid, f"{self._shown(block)} {_said(block)}")
+
+    def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int]]:
+        """Modules that the file imports come what may, and that are nowhere, with their lines."""
+        if python is None:
+            return []
+        if python not in self._absent:
+            users = [one for one in self._blocks if self._python_of(one) == python]
+            names = {name for one in users for name in _imports(one)}
+            self._absent[python] = _not_found(python, self._project.root, sorted(names))
+        return [(name, line) for name, line in _imports(block).items() if name in self._absent[python]]
+
+    def _python_of(self, block: Block) -> str | None:
+        return self._own_python if block.uuid in self._isolated else sys.executable
+
+    def _profiles(self) -> None:
+        """Connect once to each database that SQL blocks name."""
+        named: dict[tuple[str, str, str], Block] = {}
+        for block in self._blocks:
+            if block.language != "sql" or block.type == "dbt" or not block.configuration.get("data_provider"):
+                continue
+            try:
+                rendered = self._renderer({"execution_date": ""}).render(
+                    {
+                        key: block.configuration.get(key) or ""
+                        for key in ("data_provider", "data_provider_profile", "data_provider_database")
+                    },
+                    functools.partial(self._place, block),
+                )
+            except StreamlineError as error:
+                self._failed("profile", block.uuid, error)
+                continue
+            provider, profile, database = (str(one) for one in rendered.values())
+            named.setdefault((provider, profile or "default", database), block)
+        for (provider, profile, database), block in named.items():
+            self._connect(provider, profile, database, block)
+
+    def _place(self, block: Block, path: Sequence[PathKey]) -> str:
+        return self._model.where(block.uuid, "configuration", *path)
+
+    def _connect(self, provider: str, profile: str, database: str, block: Block) -> None:
+        from streamline.io.connect import database as open_database
+        from streamline.io.connect import provider_of
+        from streamline.project.ioconfig import load_profile
+
+        name = f"{provider}, profile {profile}" + (f", database {database}" if database else "")
+        where = self._model.where(block.uuid, "configuration", "data_provider")
+        try:
+            kind = provider_of(provider, where=where)
+            values = load_profile(self._project.root / IO_CONFIG_FILE, self._renderer({}), profile)
+            file = _file(kind, values, database)
+            if file is not None and not self._project.path(file).exists():
+                self._good("profile", None, f"{file} is not there yet; it is made when it is first used", name)
+                return
+            origin = f"{IO_CONFIG_FILE}, profile '{profile}'"
+            with open_database(provider, values, origin=origin, root=self._project.root, name=database or None) as db:
+                db.query("select 1")
+        except ConfigError as error:
+            self._failed("profile", None, error, plugin=name)
+        except StreamlineError as error:
+            self._failed("profile", None, error, "connection", plugin=name)
+        else:
+            self._good("profile", None, "it answers", name)
+
+    def _plan(self) -> None:
+        try:
+            plan = make_plan(self._project, self._model)
+        except StreamlineError as error:
+            self._failed("plan", None, error)
+            return
+        number = len(plan.blocks)
+        self._good("plan", None, f"{number:,} block{'s' if number != 1 else ''} can run")
+
+    # -- results
+
+    def _shown(self, block: Block) -> str:
+        return self._project.shown(block.file) if block.file is not None else self._model.where(block.uuid, "content")
+
+    def _good(self, what: str, block: str | None, detail: str, plugin: str | None = None) -> None:
+        self._add(Checked(what=what, block=block, detail=detail, plugin=plugin))
+
+    def _failed(
+        self,
+        what: str,
+        block: str | None,
+        error: StreamlineError,
+        problem: Problem = "configuration",
+        plugin: str | None = None,
+    ) -> None:
+        mask = self._project.secrets.masker.mask
+        self._add(
+            Checked(
+                what=what,
+                block=block,
+                plugin=plugin,
+                problem=problem,
+                detail=mask(error.message),
+                where=error.where,
+                hint=mask(error.hint) if error.hint else None,
+            )
+        )
+
+    def _add(self, checked: Checked) -> None:
+        self._done.append(checked)
+        self._report(checked)
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The modules that a file imports whenever it is loaded, with their lines: not those in `if`, `try`, functions."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0], node.lineno
+
+
+def _imports(block: Block) -> dict[str, int]:
+    """What has to be installed for a block's file, by the first line that needs it; nothing if it is no Python."""
+    if block.language != "python" or block.type == "dbt":
+        return {}
+    source = read_text(block.file) if block.file is not None else block.content or ""
+    lines: dict[str, int] = {}
+    try:
+        for name, line in imported(ast.parse(source)):
+            if name not in sys.stdlib_module_names:
+                lines.setdefault(name, line)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    return lines
+
+
+def _not_found(python: str, root: Path, names: Sequence[str]) -> set[str]:
+    if not names:
+        return set()
+    # As in a run: the project's folder and the one that it lies in come first.
+    paths = [str(root), str(root.parent)]
+    command = [python, "-c", _FIND, str(len(paths)), *paths, *names]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    # An interpreter that cannot even do this is found out about in other ways.
+    return set(done.stdout.split()) if done.returncode == 0 else set()
+
+
+def _file(kind: str, values: Mapping[str, Any], database: str) -> str | None:
+    """The file that is the database, for kinds that make it where it is not."""
+    key = {"duckdb": "DUCKDB_DATABASE", "sqlite": "SQLITE_DATABASE"}.get(kind)
+    if key is None:
+        return None
+    path = database or str(values.get(key) or "")
+    return None if not path or path == ":memory:" or path.startswith(("md:", "motherduck:")) else path
+
+
+def _said(block: Block) -> str:
+    if block.type == "dbt":
+        return "names a dbt project that is there"
+    if block.language == "python":
+        return "is Python, with its decorated function, and what it imports is installed"
+    return {"sql": "is SQL, and its templates are well formed", "r": "defines its function, and R is installed"}.get(
+        block.language, "can be read"
+    )
