@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
@@ -74,7 +73,7 @@ def names_in(module: str) -> list[str]:
 
 def modules() -> list[str]:
     """Every module that the alias serves, sorted."""
-    names = {*SERVED, *(f"{ROOT}.io.{one}" for one in _io_modules())}
+    names = {*SERVED, *(one for name in IO if _own_io(one := f"{ROOT}.io.{name}") is not None)}
     for one in list(names):
         while "." in one:
             one = one.rpartition(".")[0]
@@ -96,14 +95,12 @@ def not_served(fullname: str) -> str:
 
 def _home(module: str, name: str) -> tuple[str, str] | None:
     """Where a name comes from: a module of Streamline's, and the name in it."""
-    own = _own_io(module)
-    if own is not None and _is_public(import_module(own), name):
-        return own, name
     target = SERVED.get(module, {}).get(name)
-    if target is None:
-        return None
-    home, _, attribute = target.partition(":")
-    return home, attribute
+    if target is not None:
+        home, _, attribute = target.partition(":")
+        return home, attribute
+    own = _own_io(module)
+    return (own, name) if own is not None and _is_public(import_module(own), name) else None
 
 
 def _is_module(fullname: str) -> bool:
@@ -114,27 +111,16 @@ def _is_module(fullname: str) -> bool:
 
 def _own_io(fullname: str) -> str | None:
     """The module of streamline/io that stands behind a module of `mage_ai.io`."""
-    prefix = f"{ROOT}.io."
-    name = fullname.removeprefix(prefix)
-    if name == fullname or "." in name or name.startswith("_"):
-        return None
-    own = f"streamline.io.{IO.get(name, name)}"
-    return own if find_own(own) is not None else None
-
-
-def _io_modules() -> list[str]:
-    from pkgutil import iter_modules
-
-    path: Sequence[str] = getattr(import_module("streamline.io"), "__path__", ())
-    own = [one.name for one in iter_modules(path) if not one.name.startswith("_")]
-    return [*own, *(name for name, home in IO.items() if home in own)]
+    name = fullname.removeprefix(f"{ROOT}.io.")
+    own = f"streamline.io.{name}"
+    return own if name in IO and find_own(own) is not None else None
 
 
 def _is_public(module: ModuleType, name: str) -> bool:
-    if name.startswith("_") or not hasattr(module, name):
+    """Whether it is one of the module's classes, imported ones included; helpers are its own business."""
+    if name not in getattr(module, "__all__", (name,)) or not isinstance(getattr(module, name, None), type):
         return False
-    listed = getattr(module, "__all__", None)
-    return name in listed if listed is not None else not isinstance(getattr(module, name), ModuleType)
+    return str(getattr(module, name).__module__).startswith("streamline.")
 
 
 def _may_extend(root: ModuleType) -> bool:

@@ -135,26 +135,6 @@ class ScheduleInterval(StrEnum):
     ALWAYS_ON = "@always_on"
 
 
-class FileFormat(StrEnum):
-    """Formats of files."""
-
-    CSV = "csv"
-    JSON = "json"
-    PARQUET = "parquet"
-    HDF5 = "hdf5"
-    XML = "xml"
-    EXCEL = "excel"
-
-    @classmethod
-    def from_extension(cls, ext: str) -> FileFormat:
-        """The format of files that end so, without the dot.
-
-        Raises:
-            ValueError: there is none.
-        """
-        return cls("excel" if ext in ("xls", "xlsx") else ext)
-
-
 BLOCK_LANGUAGE_TO_FILE_EXTENSION = {
     BlockLanguage.MARKDOWN: "md",
     BlockLanguage.PYTHON: "py",

@@ -6,6 +6,7 @@ The list began with the imports that the reference product's templates and docum
 from __future__ import annotations
 
 from streamline.decorators import NAMES as DECORATORS
+from streamline.project.nearest import words
 
 
 def _all(home: str, names: str) -> dict[str, str]:
@@ -56,7 +57,7 @@ SERVED: dict[str, dict[str, str]] = {
     "mage_ai.orchestration.triggers.api": _all("streamline.compat.runs", "trigger_pipeline"),
     "mage_ai.orchestration.run_status_checker": _all("streamline.compat.runs", "check_status"),
     # Input and output. The classes are those of streamline/io; these are beside them.
-    "mage_ai.io.base": _all(_CONSTANTS, "DataSource ExportWritePolicy FileFormat QUERY_ROW_LIMIT"),
+    "mage_ai.io.base": _all(_CONSTANTS, "DataSource ExportWritePolicy QUERY_ROW_LIMIT"),
     "mage_ai.io.constants": _all(_CONSTANTS, "UNIQUE_CONFLICT_METHOD_IGNORE UNIQUE_CONFLICT_METHOD_UPDATE"),
     # Streaming blocks.
     "mage_ai.streaming.sources.base": _all(_STREAMING, "BaseSource SourceConsumeMethod"),
@@ -92,8 +93,14 @@ SERVED: dict[str, dict[str, str]] = {
 }
 """What each module serves: name → `module:name`."""
 
-IO = {"sql": "database"}
-"""Modules of `mage_ai.io` whose counterpart in streamline/io has another name; the others bear the same."""
+IO = words(
+    "azure_blob_storage backblaze_b2 base bigquery clickhouse config duckdb file google_cloud_storage mssql mysql "
+    "oracledb postgres redshift s3 snowflake sqlite trino"
+)
+"""Modules of `mage_ai.io` whose classes are those of the module of that name in streamline/io, if there is one."""
+
+_BY_URL = "streamline.io.SQLAlchemy reaches it by its SQLAlchemy URL"
+_BY_CLIENT = "call the system's own client library"
 
 REPLACEMENTS = {
     "mage_ai.services": "Streamline has no clients of other services; call the service's own client library",
@@ -123,6 +130,20 @@ REPLACEMENTS = {
     "mage_ai.deployments": "call git itself",
     "mage_ai.data": "use pandas, Polars or pyarrow",
     "mage_ai.data_cleaner.transformer_actions.spark": "Streamline runs no Spark; pandas, Polars and DuckDB are there",
+    **dict.fromkeys(
+        (
+            f"mage_ai.io.{name}"
+            for name in words("clickhouse databricks_sql druid microsoft_fabric_warehouse mssql oracledb pinot trino")
+        ),
+        _BY_URL,
+    ),
+    **dict.fromkeys(
+        (
+            f"mage_ai.io.{name}"
+            for name in words("airtable algolia chroma google_sheets mongodb power_bi qdrant weaviate")
+        ),
+        _BY_CLIENT,
+    ),
     "mage_ai.io.spark": "Streamline runs no Spark; pandas, Polars and DuckDB are there",
 }
 """What to do instead, by the beginning of the name."""
