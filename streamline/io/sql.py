@@ -1,0 +1,358 @@
+"""SQL databases as block files use them: `load` a query, `export` a DataFrame, `execute` statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from streamline.errors import ConfigError
+from streamline.io.base import BaseIO, ExportWritePolicy
+from streamline.io.connect import Database, database
+from streamline.io.frames import as_arrow, from_arrow
+from streamline.io.table_export import Export, export_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BaseSQL", "ExportWritePolicy"]
+
+
+class BaseSQL(BaseIO):
+    """A connection to one database, opened by `with`, by `open()`, or by the first use.
+
+    What `execute` does belongs to a transaction that `commit` ends, and that `export` ends too. A `with` that is left
+    without an exception commits, one that is left by an exception rolls back; `close()` alone undoes what was not
+    committed.
+
+    Args:
+        config: the settings, under the names that io_config.yaml has for them.
+        origin: where they come from; for errors.
+        root: where relative paths among them start; by default the working directory.
+        verbose: accepted and not used.
+    """
+
+    provider: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        config: Mapping[str, Any],
+        origin: str,
+        root: Path | None = None,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__(verbose)
+        self.settings = config
+        self._origin = origin
+        self._root = root
+        self._database: Database | None = None
+
+    @classmethod
+    def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> Self:
+        """A connection by a profile's keys.
+
+        Args:
+            config: a `ConfigFileLoader`, or any mapping with the keys of io_config.yaml.
+            kwargs: `verbose`, accepted and not used.
+        """
+        made = cls.__new__(cls)
+        origin = getattr(config, "origin", None) or type(config).__name__
+        BaseSQL.__init__(made, config=config, origin=origin, root=getattr(config, "root", None), **kwargs)
+        return made
+
+    # The connection
+
+    @property
+    def database(self) -> Database:
+        """The connection, opened if it is not: SQL in, Arrow out."""
+        if self._database is None:
+            self.open()
+        assert self._database is not None
+        return self._database
+
+    @property
+    def conn(self) -> Any:
+        """The driver's own connection, for all that is not offered here."""
+        return getattr(self.database, "connection", self.database)
+
+    def open(self) -> None:
+        """Connect. Nothing happens if the connection is open.
+
+        Raises:
+            ConfigError: a setting is missing, or the driver is not installed.
+            DatabaseError: the database cannot be reached, or does not let us in.
+        """
+        if self._database is None:
+            self._database = database(self.provider, self.settings, origin=self._origin, root=self._root)
+
+    def close(self) -> None:
+        """Disconnect; what was not committed is undone. Nothing happens if the connection is closed."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def commit(self) -> None:
+        """Make what was done so far lasting."""
+        self.database.commit()
+
+    def rollback(self) -> None:
+        """Undo what was done since the last commit."""
+        self.database.rollback()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._database is not None:
+                self._database.commit()
+        finally:
+            self.close()
+
+    # Queries
+
+    def load(
+        self,
+        query_string: str,
+        limit: int | None = None,
+        display_query: str | None = None,
+        verbose: bool = True,
+        *,
+        params: Mapping[str, Any] | Sequence[Any] | None = None,
+        coerce_float: bool = True,
+        index_col: str | list[str] | None = None,
+        parse_dates: list[str] | Mapping[str, Any] | None = None,
+        dtype: Any = None,
+    ) -> pd.DataFrame:
+        """The rows of a query.
+
+        Args:
+            query_string: one statement; a trailing semicolon is dropped.
+            limit: no more rows than these; the database stops there. Without it, all rows.
+            display_query: accepted and not used.
+            verbose: accepted and not used.
+            params: values for the query's parameters, in the driver's own spelling (see `Database.paramstyle`).
+            coerce_float: decimals become floats; False leaves them `decimal.Decimal`.
+            index_col: columns that become the index.
+            parse_dates: columns that become datetimes: names, or names with a format or arguments of `to_datetime`.
+            dtype: the frame's types, as `DataFrame.astype` takes them.
+
+        Returns:
+            an integer column with NULLs is float, as pandas reads SQL, or Int64 where a float would round; JSON is
+            dicts and lists.
+
+        Raises:
+            DatabaseError: the database refuses the query, or it is of a kind that gives no rows.
+        """
+        query = clean_query(query_string)
+        wrapped = limited(query, limit)
+        table = self.database.query(wrapped or query, params)
+        if table is None:
+            raise ConfigError("the statement gives no rows to load", hint="use execute() for statements without rows")
+        frame = from_arrow(table if limit is None else table.slice(0, limit), coerce_float=coerce_float)
+        return _finished(frame, index_col, parse_dates, dtype)
+
+    def sample(self, schema: str | None, table: str, size: int = 10_000_000, **kwargs: Any) -> pd.DataFrame:
+        """Some rows of a table, in no order.
+
+        Args:
+            schema: the table's schema; None: the connection's.
+            table: its name.
+            size: how many rows at most.
+            kwargs: as for `load`.
+        """
+        return self.load(f"SELECT * FROM {self.database.qualified(table, schema)}", limit=size, **kwargs)
+
+    def execute(self, query_string: str, **query_vars: Any) -> int:
+        """Run one statement, as part of the transaction that `commit` ends.
+
+        Args:
+            query_string: the statement.
+            query_vars: values for its named parameters, in the driver's own spelling (`%(name)s` for PostgreSQL and
+                MySQL, `$name` for DuckDB, `:name` for SQLite and SQLAlchemy); or `params=` with all of them.
+
+        Returns:
+            how many rows it changed, -1 if that is not known.
+
+        Raises:
+            DatabaseError: the database refuses it.
+        """
+        if not self.database.in_transaction:
+            self.database.begin()
+        return self.database.execute(clean_query(query_string), _parameters(query_vars))
+
+    def execute_query_raw(self, query: str, **kwargs: Any) -> int:
+        """Run one statement, and commit."""
+        count = self.execute(query)
+        self.commit()
+        return count
+
+    def execute_queries(
+        self,
+        queries: Sequence[str],
+        query_variables: Sequence[Mapping[str, Any]] | None = None,
+        commit: bool = False,
+        fetch_query_at_indexes: Sequence[bool] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run several statements in one transaction.
+
+        Args:
+            queries: one statement each.
+            query_variables: each one's parameters, as for `execute`.
+            commit: end the transaction after the last.
+            fetch_query_at_indexes: for which of them rows are wanted.
+
+        Returns:
+            for each statement a DataFrame where rows are wanted, else how many rows it changed.
+        """
+        if not self.database.in_transaction:
+            self.database.begin()
+        results: list[Any] = []
+        for index, query in enumerate(queries):
+            variables = query_variables[index] if query_variables and index < len(query_variables) else {}
+            wanted = bool(fetch_query_at_indexes and fetch_query_at_indexes[index : index + 1] == [True])
+            if wanted:
+                results.append(self.load(query, params=_parameters(variables)))
+            else:
+                results.append(self.execute(query, **variables))
+        if commit:
+            self.commit()
+        return results
+
+    # Tables
+
+    def default_schema(self) -> str | None:
+        """Where tables without a schema are made; None: wherever the database's own default is."""
+        return self.database.default_schema
+
+    def table_exists(self, schema_name: str | None, table_name: str) -> bool:
+        """Whether there is such a table or view."""
+        return self.database.exists(_bare(table_name), _bare(schema_name) if schema_name else None)
+
+    def export(
+        self,
+        df: Any,
+        schema_name: str | None = None,
+        table_name: str | None = None,
+        if_exists: str = ExportWritePolicy.REPLACE,
+        index: bool = False,
+        verbose: bool = True,
+        *,
+        allow_reserved_words: bool | None = None,
+        auto_clean_name: bool = True,
+        case_sensitive: bool = False,
+        cascade_on_drop: bool = False,
+        drop_table_on_replace: bool = False,
+        overwrite_types: Mapping[str, str] | None = None,
+        query_string: str | None = None,
+        unique_conflict_method: str | None = None,
+        unique_constraints: Sequence[str] | None = None,
+        fast_execute: bool = True,
+        skip_semicolon_at_end: bool = False,
+    ) -> None:
+        """Write a DataFrame into a table, all of it or nothing, and commit.
+
+        Args:
+            df: a pandas or Polars DataFrame, an Arrow table, a list of dicts, or a dict, which is one row.
+            schema_name: the table's schema, made where there is none; None: the connection's.
+            table_name: the table, made where there is none. A name as it is, without quotes.
+            if_exists: `replace`: afterwards the table holds these rows only; where its columns are the same, it stays
+                and its rows are replaced, so that indexes and rights last; else it is made anew. `append`, or `fail`.
+            index: the DataFrame's index becomes columns too.
+            verbose: accepted and not used.
+            allow_reserved_words: False: columns named like SQL's reserved words get `_` before the name, as the
+                reference product does it. By default they keep their names (they are quoted), unless the table is
+                there and has them with `_`.
+            auto_clean_name: columns' names in small letters, `_` for all that is no letter, digit or `_`.
+            case_sensitive: capital letters stay in cleaned names.
+            cascade_on_drop: what depends on a table that is dropped is dropped with it (PostgreSQL, DuckDB).
+            drop_table_on_replace: `replace` always makes the table anew.
+            overwrite_types: SQL types of columns of a table that is made, by their names.
+            query_string: a SELECT that is written in place of `df`, inside the database.
+            unique_conflict_method: `UPDATE` or `IGNORE`: what becomes of rows whose `unique_constraints` are in the
+                table already (or twice among the new ones: the last, the first is kept).
+            unique_constraints: columns that tell rows apart; a table that is made gets a unique index on them.
+            fast_execute: accepted and not used.
+            skip_semicolon_at_end: accepted and not used.
+
+        Raises:
+            ConfigError: wrong arguments.
+            TableExists: the table is there, and `if_exists` is `fail`.
+            DatabaseError: the database refuses.
+        """
+        if not table_name:
+            raise ConfigError("export needs table_name", hint="loader.export(df, schema_name, table_name, …)")
+        wish = Export(
+            name=_bare(table_name),
+            schema=_bare(schema_name) if schema_name else None,
+            if_exists=if_exists,
+            allow_reserved_words=allow_reserved_words,
+            clean_names=auto_clean_name,
+            case_sensitive=case_sensitive,
+            cascade=cascade_on_drop,
+            drop=drop_table_on_replace,
+            types=dict(overwrite_types or {}),
+            unique=list(unique_constraints or ()),
+            on_conflict=unique_conflict_method,
+        )
+        if query_string is not None:
+            self.database.write_query(clean_query(query_string), wish.name, wish.schema, wish.policy)
+        else:
+            export_table(self.database, as_arrow(df, index=index), wish)
+        self.commit()
+
+
+def clean_query(query: str) -> str:
+    """A statement without space around it, and without semicolons at its end."""
+    return query.strip().rstrip(";").rstrip()
+
+
+def limited(query: str, limit: int | None) -> str | None:
+    """The query that gives the first `limit` rows of a SELECT; None where there is no limit, or it is no SELECT."""
+    if limit is None:
+        return None
+    import re
+
+    without_comments = re.sub(r"\A(?:\s+|--[^\n]*\n|/\*.*?\*/)*", "", query, flags=re.DOTALL)
+    if not re.match(r"(?:select|with)\b", without_comments, re.IGNORECASE):
+        return None
+    if without_comments[:4].lower() == "with" and re.search(r"\b(insert|update|delete|merge)\b", query, re.IGNORECASE):
+        return None
+    return f"SELECT * FROM (\n{query}\n) AS limited\nLIMIT {int(limit)}"
+
+
+def _parameters(variables: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[Any] | None:
+    """Named parameters; or what `params=` (`parameters=`, as some drivers call it) holds."""
+    for name in ("params", "parameters"):
+        if set(variables) == {name}:
+            held: Mapping[str, Any] | Sequence[Any] | None = variables[name]
+            return held
+    # No parameters is not the same as an empty set of them, with which `%` would have to be doubled.
+    return variables or None
+
+
+def _bare(name: str) -> str:
+    """A table's name without the quotes that code for the reference product may put around it."""
+    if len(name) > 1 and name[0] == name[-1] and name[0] in '"`':
+        return name[1:-1]
+    return name
+
+
+def _finished(frame: pd.DataFrame, index: Any, dates: Any, dtype: Any) -> pd.DataFrame:
+    """What `pandas.read_sql` does to a frame after reading it."""
+    if dates is not None:
+        import pandas as pd
+
+        formats = dates if isinstance(dates, Mapping) else dict.fromkeys([dates] if isinstance(dates, str) else dates)
+        for name, how in formats.items():
+            options = how if isinstance(how, Mapping) else {"format": how} if how else {}
+            frame[name] = pd.to_datetime(frame[name], **options)
+    if dtype is not None:
+        frame = frame.astype(dtype)
+    return frame.set_index(index) if index is not None else frame

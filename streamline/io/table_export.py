@@ -1,0 +1,345 @@
+"""Writing a DataFrame into a table as block files ask for it: cleaned names, given types, unique keys, upserts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streamline.errors import ConfigError
+from streamline.io.base import check_policy
+from streamline.io.connect import Database, DatabaseError, IfExists, TableExists
+from streamline.io.reserved_words import RESERVED_WORDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Export(msgspec.Struct, kw_only=True):
+    """What is wished for. `on_conflict` is `UPDATE`, `IGNORE` or None; `types` are SQL types by column."""
+
+    name: str
+    schema: str | None
+    if_exists: str
+    allow_reserved_words: bool | None
+    clean_names: bool
+    case_sensitive: bool
+    cascade: bool
+    drop: bool
+    types: dict[str, str]
+    unique: list[str]
+    on_conflict: str | None
+
+    @property
+    def policy(self) -> IfExists:
+        """The write policy, checked."""
+        return check_policy(self.if_exists)
+
+    @property
+    def conflict(self) -> str | None:
+        """`UPDATE`, `IGNORE` or None, checked.
+
+        Raises:
+            ConfigError: it is something else, or there are no unique columns.
+        """
+        if not self.on_conflict:
+            return None
+        method = str(self.on_conflict).upper()
+        if method not in ("UPDATE", "IGNORE"):
+            raise ConfigError(f"unique_conflict_method cannot be {self.on_conflict!r}", hint="UPDATE or IGNORE")
+        if not self.unique:
+            raise ConfigError("unique_conflict_method needs unique_constraints", hint="name the columns of the key")
+        return method
+
+
+def export_table(db: Database, data: pa.Table, wish: Export) -> None:
+    """Write the rows, all of them or none.
+
+    Raises:
+        ConfigError: columns that do not fit together, or wrong wishes.
+        TableExists: the table is there and must not be.
+        DatabaseError: the database refuses.
+    """
+    policy, conflict = wish.policy, wish.conflict
+    there = db.columns(wish.name, wish.schema) if db.exists(wish.name, wish.schema) else None
+    if there is not None and policy == "fail":
+        raise TableExists(
+            f"the table {_shown(wish)} exists, and if_exists is 'fail'", hint="remove it, or use append or replace"
+        )
+    spelling = _spelling(data.column_names, wish, there or [])
+    data = data.rename_columns([spelling[name] for name in data.column_names])
+    unique = [_column(name, spelling, "unique_constraints") for name in wish.unique]
+    types = {_column(name, spelling, "overwrite_types"): kind for name, kind in wish.types.items()}
+    if unique and conflict:
+        data = one_row_per_key(data, unique, keep_last=conflict == "UPDATE")
+    if there is None:
+        _make(db, data, wish, unique, types, replace=False)
+    elif policy == "append":
+        if unique and conflict:
+            _upsert(db, data, wish, unique, conflict)
+        else:
+            db.insert(_as_there(data, there, wish), wish.name, wish.schema)
+    elif wish.drop or types or not _same(there, data.column_names):
+        _make(db, data, wish, unique, types, replace=True)
+    else:
+        _refill(db, data, wish, unique)
+
+
+def clean_column(name: str, *, case_sensitive: bool = False) -> str:
+    """A column's name as SQL takes it without quotes: small letters, digits and `_`; not a digit first."""
+    cleaned = re.sub(r"\W", "_", name)
+    if cleaned[:1].isdigit():
+        cleaned = f"letter_{cleaned}"
+    return cleaned if case_sensitive else cleaned.lower()
+
+
+def one_row_per_key(data: pa.Table, key: list[str], *, keep_last: bool) -> pa.Table:
+    """The rows without those whose key comes again: of equal ones the last (or first) stays, in its place.
+
+    A key with a NULL in it equals no other, as in SQL.
+    """
+    import functools
+
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not data.num_rows:
+        return data
+    whole = functools.reduce(pc.and_, [pc.is_valid(data.column(name)) for name in key])
+    rows = pa.table(
+        [*(data.column(name) for name in key), pa.array(range(data.num_rows))],
+        names=[*(str(index) for index in range(len(key))), "row"],
+    )
+    try:
+        groups = rows.filter(whole).group_by(rows.column_names[:-1]).aggregate([("row", "max" if keep_last else "min")])
+    except pa.ArrowNotImplementedError as error:
+        raise ConfigError(f"unique_constraints {key}: their values cannot be compared ({error})") from error
+    if groups.num_rows == pc.sum(whole).as_py():
+        return data
+    kept = pa.concat_arrays(
+        [
+            *rows.column("row").filter(pc.invert(whole)).chunks,
+            *groups.column(f"row_{'max' if keep_last else 'min'}").chunks,
+        ]
+    )
+    return data.take(kept.take(pc.sort_indices(kept)))
+
+
+def _spelling(names: list[str], wish: Export, there: list[str]) -> dict[str, str]:
+    """What each column is called in the table.
+
+    Raises:
+        ConfigError: two columns get the same name.
+    """
+    spelling: dict[str, str] = {}
+    by_new: dict[str, str] = {}
+    for name in names:
+        new = clean_column(name, case_sensitive=wish.case_sensitive) if wish.clean_names else name
+        if wish.clean_names:
+            if wish.allow_reserved_words is False:
+                prefixed = new.upper() in RESERVED_WORDS
+            else:
+                prefixed = wish.allow_reserved_words is None and f"_{new}" in there and new not in there
+            new = f"_{new}" if prefixed else new
+        if new in by_new:
+            both = f"'{by_new[new]}' and '{name}'" if by_new[new] != name else f"two of '{name}'"
+            raise ConfigError(
+                f"the columns {both} would both be '{new}' in the table", hint="rename one, or auto_clean_name=False"
+            )
+        by_new[new] = name
+        spelling[name] = new
+    return spelling
+
+
+def _column(name: str, spelling: dict[str, str], what: str) -> str:
+    """The table's name of a column that an argument names, as it was or as it is now."""
+    if name in spelling:
+        return spelling[name]
+    known = {one.lower(): one for one in spelling.values()}
+    for one in (name, clean_column(name), f"_{clean_column(name)}"):
+        if one.lower() in known:
+            return known[one.lower()]
+    raise ConfigError(f"{what}: there is no column '{name}'", hint=f"columns: {', '.join(spelling)}")
+
+
+def _same(there: list[str], names: list[str]) -> bool:
+    return {one.lower() for one in there} == {one.lower() for one in names}
+
+
+def _as_there(data: pa.Table, there: list[str], wish: Export) -> pa.Table:
+    """The data under the table's own spelling of its columns.
+
+    Raises:
+        DatabaseError: the table lacks one of them.
+    """
+    exact, folded = set(there), {one.lower(): one for one in there}
+    names = []
+    for name in data.column_names:
+        if name not in exact and name.lower() not in folded:
+            raise DatabaseError(
+                f"the table {_shown(wish)} has no column '{name}'",
+                hint=f"its columns: {', '.join(there)}; if_exists='replace' makes it anew",
+            )
+        names.append(name if name in exact else folded[name.lower()])
+    return data.rename_columns(names)
+
+
+def _refill(db: Database, data: pa.Table, wish: Export, unique: list[str]) -> None:
+    """New rows in the old table; where they do not fit its types, a new table in its place."""
+    outermost = not db.in_transaction
+    try:
+        with db.transaction():
+            db.execute(f"delete from {db.qualified(wish.name, wish.schema)}")
+            db.insert(_as_there(data, db.columns(wish.name, wish.schema), wish), wish.name, wish.schema)
+    except DatabaseError:
+        if not outermost:
+            raise
+        _make(db, data, wish, unique, {}, replace=True)
+
+
+def _make(
+    db: Database, data: pa.Table, wish: Export, unique: list[str], types: dict[str, str], *, replace: bool
+) -> None:
+    """A new table, in the place of the old one where there is one."""
+    if db.provider == "mysql":
+        # Without a length, MySQL has no index on text.
+        types = {name: "varchar(255)" for name in unique if _is_text(data, name)} | types
+    policy: IfExists = "replace" if replace else "append"
+    with db.transaction():
+        if replace and wish.cascade and db.provider in ("postgres", "duckdb"):
+            db.execute(f"drop table {db.qualified(wish.name, wish.schema)} cascade")
+            policy = "append"
+        if types and db.provider == "sqlite":
+            # It changes no column's type; the table gets its types while it is empty.
+            db.write(data.slice(0, 0), wish.name, wish.schema, policy)
+            _shape(db, wish, unique, types)
+            db.insert(data, wish.name, wish.schema)
+        else:
+            db.write(data, wish.name, wish.schema, policy)
+            _shape(db, wish, unique, types)
+
+
+def _shape(db: Database, wish: Export, unique: list[str], types: dict[str, str]) -> None:
+    """Give a table that was just made the wished types and the unique index."""
+    table = db.qualified(wish.name, wish.schema)
+    if db.provider == "sqlite" and types:
+        _remake_in_sqlite(db, table, types)
+        types = {}
+    for name, kind in types.items():
+        column = db.quote(name)
+        if db.provider == "mysql":
+            db.execute(f"alter table {table} modify {column} {kind}")
+        elif db.provider == "postgres":
+            db.execute(f"alter table {table} alter column {column} type {kind} using {column}::{kind}")
+        else:
+            db.execute(f"alter table {table} alter column {column} type {kind}")
+    if unique:
+        name = index_name(wish.name, unique)
+        columns = ", ".join(map(db.quote, unique))
+        if db.provider == "sqlite":
+            db.execute(f"create unique index {db.qualified(name, wish.schema)} on {db.quote(wish.name)} ({columns})")
+        else:
+            db.execute(f"create unique index {db.quote(name)} on {table} ({columns})")
+
+
+def _remake_in_sqlite(db: Database, table: str, types: dict[str, str]) -> None:
+    """The empty table is made again, with other types."""
+    rows = db.query(f"pragma table_info({table.rpartition('.')[2]})")
+    described = rows.to_pylist() if rows is not None else []
+    columns = ", ".join(f"{db.quote(one['name'])} {types.get(one['name'], one['type'])}" for one in described)
+    db.execute(f"drop table {table}")
+    db.execute(f"create table {table} ({columns})")
+
+
+def _upsert(db: Database, data: pa.Table, wish: Export, unique: list[str], conflict: str) -> None:
+    """The rows go into a temporary table, and from there in one statement."""
+    there = db.columns(wish.name, wish.schema)
+    data = _as_there(data, there, wish)
+    folded = {one.lower(): one for one in there}
+    key = [folded.get(one.lower(), one) for one in unique]
+    staged = f"streamline_upsert_{wish.name}"[:60]
+    listed = ", ".join(map(db.quote, data.column_names))
+    table = db.qualified(wish.name, wish.schema)
+    others = [name for name in data.column_names if name not in key]
+    with db.transaction():
+        db.write(data, staged, if_exists="replace", temporary=True)
+        insert = f"insert into {table} ({listed}) select {listed} from {_temporary(db, staged)}"
+        complete = " and ".join(f"{db.quote(one)} is not null" for one in key)
+        if any(data.column(name).null_count for name in key):
+            # A key with a NULL in it is in conflict with none; DuckDB takes two such rows of one statement for equal.
+            db.execute(f"{insert} where not ({complete})")
+        # Also where all keys are complete: SQLite takes ON for a join's if no WHERE stands before it.
+        insert = f"{insert} where {complete}"
+        if db.provider == "mysql":
+            # `on duplicate key` asks for any unique key; without one it would only append.
+            _need_unique_index(db, wish, key)
+            same = db.quote(key[0])
+            changes = [f"{db.quote(one)} = values({db.quote(one)})" for one in others] if conflict == "UPDATE" else []
+            statement = f"{insert} on duplicate key update {', '.join(changes or [f'{same} = {table}.{same}'])}"
+        else:
+            target = ", ".join(map(db.quote, key))
+            changes = [f"{db.quote(one)} = excluded.{db.quote(one)}" for one in others] if conflict == "UPDATE" else []
+            action = f"do update set {', '.join(changes)}" if changes else "do nothing"
+            statement = f"{insert} on conflict ({target}) {action}"
+        try:
+            db.execute(statement)
+        except DatabaseError as error:
+            if _no_constraint(error.message):
+                raise _no_index(wish, key) from error
+            raise
+        db.execute(f"drop {'temporary ' if db.provider == 'mysql' else ''}table {_temporary(db, staged)}")
+
+
+def _no_constraint(message: str) -> bool:
+    """Whether PostgreSQL, SQLite or DuckDB say that nothing unique is there that the conflict could be about."""
+    folded = message.lower()
+    return "constraint" in folded and any(
+        said in folded for said in ("no unique or exclusion", "does not match any", "not referenced by a unique")
+    )
+
+
+def _need_unique_index(db: Database, wish: Export, key: list[str]) -> None:
+    rows = db.query(
+        "select index_name as i, column_name as c from information_schema.statistics where non_unique = 0 "
+        "and table_schema = coalesce(%(schema)s, database()) and table_name = %(name)s",
+        {"schema": wish.schema or db.default_schema, "name": wish.name},
+    )
+    indexes: dict[str, set[str]] = {}
+    for row in rows.to_pylist() if rows is not None else []:
+        indexes.setdefault(row["i"], set()).add(row["c"].lower())
+    if {one.lower() for one in key} not in indexes.values():
+        raise _no_index(wish, key)
+
+
+def _no_index(wish: Export, key: list[str]) -> ConfigError:
+    columns = ", ".join(key)
+    return ConfigError(
+        f"the table {_shown(wish)} has no unique index on ({columns}), so no conflict can be seen",
+        hint=f"make one (create unique index … on {_shown(wish)} ({columns})), or replace the table once",
+    )
+
+
+def index_name(table: str, columns: list[str]) -> str:
+    """A name for the unique index, no longer than databases allow, and another for other columns."""
+    import hashlib
+
+    name = re.sub(r"\W", "_", "_".join(["unique", table, *columns]))
+    if len(name.encode()) <= 60:
+        return name
+    return f"{name.encode()[:50].decode(errors='ignore')}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _temporary(db: Database, name: str) -> str:
+    named = getattr(db, "temporary_name", None)
+    return str(named(name)) if named is not None else db.quote(name)
+
+
+def _is_text(data: pa.Table, name: str) -> bool:
+    from streamline.io.databases.arrow import is_text
+
+    return is_text(data.schema.field(name).type)
+
+
+def _shown(wish: Export) -> str:
+    return f"{wish.schema}.{wish.name}" if wish.schema else wish.name
