@@ -16,8 +16,17 @@ from types import ModuleType
 
 __path__: list[str] = []  # what makes it a package; its modules are found by the finder below
 
-root: Path | None = None
-"""The project's folder; None: the working directory, which it is in all of a project's processes."""
+_project: list[Path] = []
+
+
+def serve(project: Path) -> None:
+    """Find block files in that project from now on; without this, in the working directory's, which is the project in
+    all of its blocks' processes."""
+    if _project == [project]:
+        return
+    _project[:] = [project]
+    for name in [one for one in sys.modules if one.startswith(f"{__name__}.")]:
+        del sys.modules[name]
 
 
 def module_name(project: Path, file: Path) -> str | None:
@@ -48,7 +57,7 @@ class _Finder(MetaPathFinder):
         if prefix or not rest:
             return None
         parts = [part.replace("%2E", ".").replace("%25", "%") for part in rest.split(".")]
-        place = (root or Path.cwd()).joinpath(*parts)
+        place = (_project[0] if _project else Path.cwd()).joinpath(*parts)
         file = place.with_name(f"{place.name}.py")
         if file.is_file():
             return ModuleSpec(fullname, _BlockLoader(file), origin=str(file))

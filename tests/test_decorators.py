@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from streamline import decorators
-from streamline.decorators import NAMES, Mark, marks_of
+from streamline.decorators import LEGACY, NAMES, Mark, collecting, marks_of
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *LEGACY])
 def test_every_name_works_bare_and_called(name: str) -> None:
     decorate = getattr(decorators, name)
 
@@ -38,3 +38,15 @@ def test_a_function_may_bear_several_marks_and_a_class_does_not_inherit_them() -
     assert [mark.kind for mark in marks_of(both)] == ["transformer", "test"]
     assert [mark.kind for mark in marks_of(Source)] == ["streaming_source"]
     assert marks_of(Derived) == ()
+
+
+def test_what_is_marked_meanwhile_is_gathered_also_what_loses_its_name() -> None:
+    def check() -> int:
+        return 1
+
+    with collecting() as marked:
+        decorators.test(check)
+        check = decorators.test()(lambda: 2)
+
+    decorators.test(lambda: 3)
+    assert [each() for each in marked] == [1, 2]

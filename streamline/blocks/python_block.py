@@ -79,7 +79,7 @@ def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
         known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}
         return {name: by_name[name].value() for name in read(known)} if known else {}
 
-    user_blocks.root = call.project.root
+    user_blocks.serve(call.project.root)
     file = PythonFile(block_file(call), values)
     _loaded.append((call, file))
     return file
