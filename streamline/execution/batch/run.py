@@ -367,10 +367,6 @@ def _signals(run: _Run, runner: Runner) -> Iterator[None]:
 
 
 def _is_asyncio(number: signal.Signals) -> bool:
-    # asyncio.run() puts a handler of its own on SIGINT, which cancels the main task.
-    handler = signal.getsignal(number)
-    return (
-        number == signal.SIGINT
-        and getattr(handler, "__module__", getattr(getattr(handler, "func", None), "__module__", ""))
-        == "asyncio.runners"
-    )
+    # asyncio.run() puts a method of its own on SIGINT, wrapped in a partial, which cancels the main task.
+    handler = getattr(signal.getsignal(number), "func", None)
+    return number == signal.SIGINT and getattr(handler, "__module__", None) == "asyncio.runners"
