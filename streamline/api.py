@@ -18,6 +18,7 @@ from streamline.project.current import current_folder, current_project
 
 if TYPE_CHECKING:
     from streamline.execution.batch.context import BatchOptions, BatchResult
+    from streamline.execution.integration.context import RunOptions
     from streamline.execution.integration.run import Result as IntegrationResult
     from streamline.pipeline.model import Block as BlockModel
     from streamline.pipeline.model import PipelineModel
@@ -62,9 +63,11 @@ class RunSettings:
     retry_config: Mapping[str, Any] | None = None
     sensors: bool = True
 
-    def all_variables(self) -> dict[str, Any]:
-        """The trigger's and the run's, the run's winning."""
-        return {**(self.trigger_variables or {}), **(self.variables or {})}
+    def for_integration(self) -> RunOptions:
+        """As a run of an integration pipeline takes it: independent streams run side by side there in any case."""
+        from streamline.execution.integration.context import RunOptions
+
+        return RunOptions(variables={**(self.trigger_variables or {}), **(self.variables or {})})
 
     def for_batch(self) -> BatchOptions:
         """As a batch run takes it."""
@@ -273,9 +276,9 @@ class Pipeline:
         )
         self._reload(settings)
         if self.model.type == "integration":
-            import asyncio
+            from streamline.execution.integration.run import run_integration_async
 
-            return self._completed(await asyncio.to_thread(self._run_integration, settings))
+            return self._completed(await run_integration_async(self.project, self.model, settings.for_integration()))
         from streamline.execution.batch.run import run_batch_async
 
         return self._completed(await run_batch_async(self.project, self.model, settings.for_batch()))
@@ -306,7 +309,10 @@ class Pipeline:
         """
         self._reload(settings)
         if self.model.type == "integration":
-            return _uninterrupted(_outside_of_loops(partial(self._run_integration, settings)))
+            from streamline.execution.integration.run import run_integration
+
+            run = partial(run_integration, self.project, self.model, settings.for_integration())
+            return _uninterrupted(_outside_of_loops(run))
         from streamline.execution.batch.run import run_batch
 
         return _uninterrupted(run_batch(self.project, self.model, settings.for_batch()))
@@ -359,12 +365,6 @@ class Pipeline:
                 raise ConfigError("a block of an integration pipeline does not run alone", where=model.yaml.shown)
         if settings.retry_config is not None:
             _apply_retries(model, settings.retry_config)
-
-    def _run_integration(self, settings: RunSettings) -> RunResult:
-        from streamline.execution.integration.context import RunOptions
-        from streamline.execution.integration.run import run_integration
-
-        return run_integration(self.project, self.model, RunOptions(variables=settings.all_variables()))
 
     def _completed(self, result: RunResult) -> RunResult:
         failure = self.failure(_uninterrupted(result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from typing import Any
 
 import anyio
@@ -75,10 +76,13 @@ def run_integration(
         backend = {"use_uvloop": True}
     except ImportError:
         pass
-    return anyio.run(_run, project, model, options, listener or Listener(), backend_options=backend)
+    return anyio.run(run_integration_async, project, model, options, listener, backend_options=backend)
 
 
-async def _run(project: Project, model: PipelineModel, options: RunOptions, listener: Listener) -> Result:
+async def run_integration_async(
+    project: Project, model: PipelineModel, options: RunOptions, listener: Listener | None = None
+) -> Result:
+    """The same in the event loop of the caller; cancelling it ends the run where it stands."""
     work_dir = project.ensure_work_dir()
     store = open_store(project.state_url, project.root)
     run_id = new_run_id()
@@ -90,7 +94,7 @@ async def _run(project: Project, model: PipelineModel, options: RunOptions, list
             (run_dir.parent).chmod(0o700)
             with open_context(project, model.uuid, store, options, run_id=run_id, run_dir=run_dir) as context:
                 try:
-                    return await _leased(context, model, listener)
+                    return await _leased(context, model, listener or Listener())
                 finally:
                     tidy(context.run_id, context.run_dir.parent)
     finally:
@@ -114,7 +118,7 @@ async def _leased(context: RunContext, model: PipelineModel, listener: Listener)
     except BaseException as failure:
         error = context.masker.mask(str(failure) or type(failure).__name__)
         context.note("streamline", error, "ERROR")
-        if isinstance(failure, Interrupted):
+        if isinstance(failure, Interrupted | anyio.get_cancelled_exc_class()):
             status = "cancelled"
         elif isinstance(failure, StreamlineError) and context.interrupted is not None:
             # What the signal ended, such as the installation of a plugin, looks like an error of its own.
@@ -254,6 +258,8 @@ def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
 
 async def _catch_signals(context: RunContext) -> None:
     """The first signal asks everything to end in order; the second ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals come to the main thread only, which is the caller's there
     with anyio.open_signal_receiver(*wanted_signals()) as signals:
         async for number in signals:
             if context.interrupted is not None:
