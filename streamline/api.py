@@ -6,27 +6,22 @@ What is run here goes through the same planner and runner as `streamline run`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.project.current import current_folder, current_project
+from streamline.running import RunSettings, apply_retries, one_line, outside_of_loops, uninterrupted
 
 if TYPE_CHECKING:
-    from streamline.execution.batch.context import BatchOptions, BatchResult
-    from streamline.execution.integration.context import RunOptions
-    from streamline.execution.integration.run import Result as IntegrationResult
     from streamline.pipeline.model import Block as BlockModel
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
+    from streamline.running import RunResult
 
-    RunResult = BatchResult | IntegrationResult
-
-T = TypeVar("T")
 Folder = str | PathLike[str]
 
 _PAST = {"failed": "failed", "cancelled": "was cancelled"}
@@ -48,39 +43,6 @@ def get_repo_path(*args: Any, **kwargs: Any) -> str:
     Without a project it is the current folder. The arguments that the reference product knows are accepted.
     """
     return str(current_folder())
-
-
-@dataclass
-class RunSettings:
-    """What a caller asked for, whatever type the pipeline is of."""
-
-    variables: Mapping[str, Any] | None = None
-    _: KW_ONLY
-    trigger_variables: Mapping[str, Any] | None = None
-    block: str | None = None
-    tests: bool = False
-    parallel: bool = False
-    retry_config: Mapping[str, Any] | None = None
-    sensors: bool = True
-
-    def for_integration(self) -> RunOptions:
-        """As a run of an integration pipeline takes it: independent streams run side by side there in any case."""
-        from streamline.execution.integration.context import RunOptions
-
-        return RunOptions(variables={**(self.trigger_variables or {}), **(self.variables or {})})
-
-    def for_batch(self) -> BatchOptions:
-        """As a batch run takes it."""
-        from streamline.execution.batch.context import BatchOptions
-
-        return BatchOptions(
-            variables=dict(self.variables or {}),
-            trigger_variables=dict(self.trigger_variables or {}),
-            block=self.block,
-            tests=self.tests,
-            parallel=self.parallel,
-            skip_sensors=not self.sensors,
-        )
 
 
 class Pipeline:
@@ -312,17 +274,17 @@ class Pipeline:
             from streamline.execution.integration.run import run_integration
 
             run = partial(run_integration, self.project, self.model, settings.for_integration())
-            return _uninterrupted(_outside_of_loops(run))
+            return uninterrupted(outside_of_loops(run))
         from streamline.execution.batch.run import run_batch
 
-        return _uninterrupted(run_batch(self.project, self.model, settings.for_batch()))
+        return uninterrupted(run_batch(self.project, self.model, settings.for_batch()))
 
     def failure(self, result: RunResult) -> PipelineFailed | None:
         """What a result has to say if its run did not complete."""
         if result.status == "completed":
             return None
         mask = self.project.secrets.masker.mask
-        words = [mask(f"{name}: {_one_line(failure)}") for name, failure in result.errors.items()]
+        words = [mask(f"{name}: {one_line(failure)}") for name, failure in result.errors.items()]
         return PipelineFailed(
             f"the pipeline '{self.uuid}' {_PAST[result.status]}" + (f": {'; '.join(words)}" if words else ""),
             blocks=list(result.errors),
@@ -364,10 +326,10 @@ class Pipeline:
             if model.type == "integration":
                 raise ConfigError("a block of an integration pipeline does not run alone", where=model.yaml.shown)
         if settings.retry_config is not None:
-            _apply_retries(model, settings.retry_config)
+            apply_retries(model, settings.retry_config)
 
     def _completed(self, result: RunResult) -> RunResult:
-        failure = self.failure(_uninterrupted(result))
+        failure = self.failure(uninterrupted(result))
         if failure is not None:
             raise failure
         return result
@@ -487,55 +449,3 @@ def _folder_name(name: str) -> str:
         return name
     cleaned = re.sub(r"\W", "_", name, flags=re.ASCII).lower()
     return f"letter_{cleaned}" if cleaned[:1].isdigit() else cleaned
-
-
-def _apply_retries(model: PipelineModel, given: Mapping[str, Any]) -> None:
-    """Retry blocks by `given` that have no retry_config of their own."""
-    import msgspec
-
-    from streamline.pipeline.model import RetryConfig
-
-    try:
-        config = msgspec.convert(dict(given), RetryConfig, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"retry_config: {error}", hint="it has the keys retries, delay, max_delay, exponential_backoff"
-        ) from None
-    for block in model.blocks.values():
-        if block.retry_config is None or block.retry_config == model.retry_config:
-            block.retry_config = config
-
-
-def _uninterrupted(result: RunResult) -> RunResult:
-    """A signal that a run caught to end in order now means to this process what it always means."""
-    if result.signal is None:
-        return result
-    import signal
-
-    raise KeyboardInterrupt if result.signal == signal.SIGINT else SystemExit(128 + result.signal)
-
-
-def _one_line(failure: Any) -> str:
-    """A failure in one line: what happened, and where."""
-    where = getattr(failure, "where", None)
-    message = getattr(failure, "message", None) or f"{type(failure).__name__}: {failure}"
-    return f"{where}: {message}" if where else str(message)
-
-
-def _outside_of_loops(function: Callable[[], T]) -> T:
-    """Call it here or, where an event loop runs already (a notebook), in a thread of its own."""
-    import sys
-
-    # It is not imported for the question: without it no loop runs.
-    asyncio = sys.modules.get("asyncio")
-    try:
-        if asyncio is not None:
-            asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio = None
-    if asyncio is None:
-        return function()
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1, thread_name_prefix="streamline") as thread:
-        return thread.submit(function).result()

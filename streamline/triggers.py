@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.api import Folder, Pipeline, RunSettings
+from streamline.api import Folder, Pipeline
 from streamline.errors import PipelineFailed
+from streamline.running import RunSettings
 
 if TYPE_CHECKING:
     from streamline.state.store import RunInfo, Store
