@@ -13,13 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.faults import resume
 from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, faults, lives, suffer
 
 
 def main() -> int:
     """Run the matrix; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Kill processes at random moments.")
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=(*NAMES, resume.NAME))
     parser.add_argument("--count", type=int, default=20, help="number of faults (20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (1)")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"records of a run ({ROWS})")
@@ -28,6 +29,8 @@ def main() -> int:
     parser.add_argument("--lives", help="seconds that streamline,tap,target live, as printed; measured by default")
     args = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="faults-"))
+    if args.name == resume.NAME:
+        return kill_and_resume(base, args.count, args.seed, args.only)
     if args.lives:
         life = dict(zip(VICTIMS, map(float, args.lives.split(",")), strict=True))
     else:
@@ -54,6 +57,36 @@ def main() -> int:
         print(outcome, flush=True)
         shutil.rmtree(root)
     print(f"{args.name}, seed {args.seed}: {done} faults, {wrong} wrong; {late} more came too late")
+    if wrong:
+        print(f"their projects are kept in {base}")
+    else:
+        shutil.rmtree(base)
+    return 1 if wrong else 0
+
+
+def kill_and_resume(base: Path, count: int, seed: int, only: int | None) -> int:
+    """The matrix of `kill-resume`."""
+    whole, expected = resume.length(base / "measure")
+    print(f"{resume.NAME}, seed {seed}, an undisturbed run takes {whole:.3f} s", flush=True)
+    wrong = late = done = 0
+    for moment in resume.moments(3 * count, seed):
+        if only not in (None, moment.number):
+            continue
+        if done == count:
+            break
+        root = base / str(moment.number)
+        try:
+            told = resume.suffer(root, moment, whole, expected)
+        except FaultError as error:
+            done += 1
+            wrong += 1
+            print(f"#{moment.number} WRONG: {error}", flush=True)
+            continue
+        late += "too late" in told
+        done += "too late" not in told
+        print(told, flush=True)
+        shutil.rmtree(root)
+    print(f"{resume.NAME}, seed {seed}: {done} faults, {wrong} wrong; {late} more came too late")
     if wrong:
         print(f"their projects are kept in {base}")
     else:

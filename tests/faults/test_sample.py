@@ -1,4 +1,4 @@
-"""A sample of the kill matrix; the whole is `python -m tests.faults NAME --count N --seed S`.
+"""A sample of the kill matrices; the whole is `python -m tests.faults NAME --count N --seed S`.
 
 The seed is drawn anew each time, printed, and taken from STREAMLINE_FAULTS_SEED where that is set.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import resume
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 
 COUNT = 4
@@ -39,3 +40,12 @@ def test_no_row_is_lost_by_a_kill(name: str, shape: str, life: dict[str, float],
     print(f"python -m tests.faults {name} --count {COUNT} --seed {seed} --shape {shape} --lives {told}")
     for fault in faults(name, COUNT, seed):
         print(suffer(tmp_path / str(fault.number), fault, life[fault.victim], ROWS, shape))
+
+
+@pytest.mark.faults
+def test_a_killed_batch_run_goes_on_as_if_never_killed(tmp_path: Path) -> None:
+    seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"python -m tests.faults {resume.NAME} --count {COUNT} --seed {seed}")
+    whole, expected = resume.length(tmp_path / "measure")
+    for moment in resume.moments(COUNT, seed):
+        print(resume.suffer(tmp_path / str(moment.number), moment, whole, expected))
