@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Folder = str | PathLike[str]
 
-_PAST = {"failed": "failed", "cancelled": "was cancelled"}
-
 
 class PipelineType(StrEnum):
     """Types of pipelines. `PYSPARK` is the reference product's; such a pipeline is a Python pipeline here."""
@@ -286,7 +284,8 @@ class Pipeline:
         mask = self.project.secrets.masker.mask
         words = [mask(f"{name}: {one_line(failure)}") for name, failure in result.errors.items()]
         return PipelineFailed(
-            f"the pipeline '{self.uuid}' {_PAST[result.status]}" + (f": {'; '.join(words)}" if words else ""),
+            f"the pipeline '{self.uuid}' {'was cancelled' if result.status == 'cancelled' else result.status}"
+            + (f": {'; '.join(words)}" if words else ""),
             blocks=list(result.errors),
             where=self.model.yaml.shown,
             hint=f"`streamline runs show {result.run_id}` shows its blocks; the whole log: {result.log}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from streamline.errors import ConfigError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamline.execution.integration.run import Result as IntegrationResult
     from streamline.pipeline.model import PipelineModel
 
-    RunResult = BatchResult | IntegrationResult
+    RunResult: TypeAlias = BatchResult | IntegrationResult
 
 T = TypeVar("T")
 
