@@ -1,0 +1,132 @@
+"""What `streamline add` writes into batch pipelines runs as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from streamline.pipeline.model import load_pipeline
+from streamline.project.project import Project
+from tests.cli.conftest import Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A project with an empty batch pipeline `p`."""
+    (tmp_path / "streamline.yaml").write_text("name: shop\n")
+    made = Shop(tmp_path)
+    made("create", "p", "--type", "python")
+    return made
+
+
+def run(shop: Shop, *arguments: str) -> str:
+    """Run the pipeline with its tests; what was printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "streamline", "run", "p", "--test", *arguments],
+        cwd=shop.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_kind_of_python_block(shop: Shop) -> None:
+    assert "no block waits for it yet" in shop("add", "sensor", "wait").stderr
+    for kind in ("data_loader", "transformer", "custom", "data_exporter"):
+        upstream = ("--upstream", "wait") if kind == "data_loader" else ()
+        shop("add", kind, f"my_{kind}", *upstream)
+    assert "which gates my_custom" in shop("add", "conditional", "if_so", "--upstream", "my_custom").stdout
+    assert "told of my_custom" in shop("add", "callback", "told", "--upstream", "my_custom").stdout
+    assert "told of the whole pipeline" in shop("add", "callback", "told_all").stdout
+    out = run(shop)
+    assert "completed: 5 completed" in out
+    assert "my_custom succeeded" in out
+    assert "p succeeded" in out
+
+
+def test_a_callback_tells_which_blocks_failed(shop: Shop) -> None:
+    shop("add", "custom", "breaks")
+    shop("add", "callback", "told_all")
+    shop("add", "callback", "told", "--upstream", "breaks")
+    (shop.root / "custom/breaks.py").write_text("@custom\ndef run(*args, **kwargs):\n    raise OSError('no disk')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "streamline", "run", "p"], cwd=shop.root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "p failed: breaks" in done.stdout
+    assert "breaks failed: OSError: no disk" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["data_loader", "transformer", "custom", "data_exporter"])
+def test_alone_in_a_pipeline(shop: Shop, kind: str) -> None:
+    shop("add", kind, "x")
+    assert "1 completed" in run(shop)
+
+
+def test_parameters_are_called_as_the_blocks_before(shop: Shop) -> None:
+    for name in ("orders", "customers", "class", "two words".replace(" ", "-")):
+        shop("add", "data_loader", name)
+    shop("add", "sensor", "wait")
+    shop("add", "transformer", "one", "--upstream", "orders", "--upstream", "wait")
+    shop("add", "transformer", "two", "--upstream", "orders", "--upstream", "customers")
+    shop("add", "transformer", "odd", "--upstream", "class", "--upstream", "two-words")
+    texts = {name: (shop.root / f"transformers/{name}.py").read_text() for name in ("one", "two", "odd")}
+    assert "def transform(orders, *args, **kwargs):\n    return orders\n" in texts["one"]
+    assert 'return {"orders": orders, "customers": customers}' in texts["two"]
+    assert "def transform(df_1, df_2, *args, **kwargs):" in texts["odd"]
+    run(shop)
+
+
+def test_blocks_in_sql(shop: Shop) -> None:
+    shop("add", "data_loader", "load", "--language", "sql")
+    shop("add", "transformer", "change", "--language", "sql")
+    shop("add", "data_loader", "more", "--language", "sql")
+    shop("add", "transformer", "both", "--language", "sql", "--upstream", "change", "--upstream", "more")
+    shop("add", "data_exporter", "out", "--language", "sql", "--upstream", "both")
+    assert (shop.root / "transformers/change.sql").read_text() == "select *\nfrom {{ df_1 }}\n"
+    assert (shop.root / "transformers/both.sql").read_text().startswith("-- df_1 is change, df_2 is more\n")
+    assert "5 completed" in run(shop)
+
+
+def test_what_is_written_says_what_people_would_write(shop: Shop) -> None:
+    shop("add", "data_loader", "load")
+    shop("add", "callback", "told", "--upstream", "load")
+    written = yaml.safe_load((shop.root / "pipelines/p/metadata.yaml").read_text())
+    assert written["callbacks"] == [
+        {"uuid": "told", "type": "callback", "language": "python", "upstream_blocks": ["load"]}
+    ]
+    text = (
+        "# ours\nblocks:\n- {uuid: load, type: data_loader}  # theirs\ncolour: red\n"
+        "dynamic_blocks: {max_child_block_runs: 5} # few\n"
+    )
+    (shop.root / "pipelines/p/metadata.yaml").write_text(text)
+    shop("add", "transformer", "t")
+    shop("add", "conditional", "c", "--upstream", "t")
+    after = (shop.root / "pipelines/p/metadata.yaml").read_text()
+    for line in text.splitlines():
+        assert line in after.splitlines()
+    model = load_pipeline(Project.open(shop.root), "p")
+    assert (model.order(), list(model.conditionals), model.extra) == (["load", "t"], ["c"], {"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("conditional", "c"), "say --upstream BLOCK"),
+        (("source", "s"), "belongs into a pipeline of type integration"),
+        (("destination", "s"), "belongs into a pipeline of type integration"),
+        (("callback", "c", "--language", "sql"), "no template of a callback in sql"),
+        (("data_loader", "d", "--language", "yaml"), "use --language python or sql or r"),
+        (("custom", "x/y"), "cannot be a block's name"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(shop: Shop, args: tuple[str, ...], says: str) -> None:
+    before = sorted(shop.root.rglob("*"))
+    assert says in shop("add", *args, "-p", "p", code=2).stderr
+    assert sorted(shop.root.rglob("*")) == before
