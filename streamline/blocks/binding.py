@@ -2,7 +2,8 @@
 
 One positional argument per input, in their order. A parameter that bears an input's name takes that input, wherever
 it stands. Where a function asks for more positional arguments than there are inputs, outputs that were returned as a
-tuple are spread. Nothing is read before it is clear that the call can be made, and only what it takes.
+tuple are spread; what a sensor answered is left out where others need its place. Nothing is read before it is clear
+that the call can be made, and only what it takes.
 """
 
 from __future__ import annotations
@@ -182,28 +183,38 @@ class _Planner:
         """
         least = sum(one.default is Parameter.empty for one in free)
         most = None if self._any_number else len(free)
+        # What was returned comes before answers that only say whether to go on.
+        others = [number for number in rest if self._inputs[number].type not in GATES]
+        if len(others) < least and len(others) < len(rest):
+            fitting = self._fitting(others, least, most)
+            if len(fitting) == 1:
+                return fitting[0]
         if least > len(rest):
-            counts = {number: self._inputs[number].count() for number in rest}
-            several = [number for number in rest if counts[number] > 1]
-            fitting = []
-            for chosen in [several, *([number] for number in several if len(several) > 1)]:
-                size = sum(counts[number] if number in chosen else 1 for number in rest)
-                if chosen and least <= size and (most is None or size <= most):
-                    fitting.append(chosen)
-                    if chosen is several:
-                        break
-            if len(fitting) != 1:
-                raise self._too_few(free, rest, counts, ambiguous=len(fitting) > 1)
-            slots: list[Slot] = []
-            for number in rest:
-                each = [Slot(number, output) for output in range(counts[number])]
-                slots.extend(each if number in fitting[0] else [Slot(number)])
-            return slots
+            fitting = self._fitting(rest, least, most)
+            if len(fitting) == 1:
+                return fitting[0]
+            raise self._too_few(free, rest, ambiguous=len(fitting) > 1)
         if most is not None and len(rest) > most:
             if not self._spare:
                 raise self._too_many(rest, len(free))
             rest = rest[:most]
         return [Slot(number) for number in rest]
+
+    def _fitting(self, rest: Sequence[int], least: int, most: int | None) -> list[list[Slot]]:
+        """The ways to spread inputs that had several outputs so that the number is right: all of them, else one."""
+        counts = {number: self._inputs[number].count() for number in rest}
+        several = [number for number in rest if counts[number] > 1]
+        found: list[list[Slot]] = []
+        for chosen in [several, *([number] for number in several if len(several) > 1)]:
+            slots: list[Slot] = []
+            for number in rest:
+                each = [Slot(number, output) for output in range(counts[number])]
+                slots.extend(each if number in chosen else [Slot(number)])
+            if chosen and least <= len(slots) and (most is None or len(slots) <= most):
+                found.append(slots)
+                if chosen is several:
+                    break
+        return found
 
     def _arranged(self, filled: Mapping[str, Slot], extra: Sequence[Slot]) -> Binding:
         args: list[Slot] = []
@@ -234,9 +245,8 @@ class _Planner:
                     keywords[name] = Slot(name=name)
         return Binding(args, keywords)
 
-    def _too_few(
-        self, free: Sequence[Parameter], rest: Sequence[int], counts: Mapping[int, int], *, ambiguous: bool
-    ) -> ConfigError:
+    def _too_few(self, free: Sequence[Parameter], rest: Sequence[int], *, ambiguous: bool) -> ConfigError:
+        counts = {number: self._inputs[number].count() for number in rest}
         wanted = [one.name for one in self._by_place if one.default is Parameter.empty]
         needed = [one.name for one in free if one.default is Parameter.empty]
         open_end = self._any_number or len(wanted) < len(self._by_place)

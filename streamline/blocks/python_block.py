@@ -51,6 +51,12 @@ def block_file(call: BlockCall) -> BlockFile:
 _loaded: list[tuple[BlockCall, PythonFile]] = []
 
 
+def forget() -> None:
+    """Let go of the file that was loaded last, and of its globals. Other calls do so, too."""
+    if _loaded:
+        sys.modules.pop(_loaded.pop()[1].module, None)
+
+
 def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
     """Run the block's file as a module, once for a call: tests see what the block left in its globals.
 
@@ -67,8 +73,7 @@ def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
     """
     if _loaded and _loaded[0][0] is call:
         return _loaded[0][1]
-    if _loaded:  # one block's globals are not kept while the next one runs
-        sys.modules.pop(_loaded.pop()[1].module, None)
+    forget()
     given = call.inputs if inputs is None else inputs
 
     def values(read: Callable[[Collection[str]], set[str]]) -> Mapping[str, Any]:

@@ -191,6 +191,27 @@ def test_sensors_are_left_out_where_there_is_no_room(gate: str) -> None:
     assert call(any_number, ready, load) == (True, 1)
 
 
+def test_what_was_returned_is_spread_before_a_sensor_gets_a_place() -> None:
+    def two(customers, orders):
+        return customers, orders
+
+    def at_least_two(customers, orders, *args):
+        return customers, orders, args
+
+    def named(customers, ready):
+        return customers, ready
+
+    def three(customers, orders, go):
+        return customers, orders, go
+
+    load, ready = Given("load", ("c", "o")), Given("ready", True, "sensor")
+    assert call(two, ready, load) == ("c", "o")
+    assert call(at_least_two, load, ready) == ("c", "o", ())
+    assert ready.reads == 0
+    assert call(named, load, ready) == (["c", "o"], True)
+    assert call(three, load, ready) == ("c", "o", True)
+
+
 def test_a_function_without_positional_parameters_only_comes_after_its_upstream_blocks() -> None:
     def load(**kwargs):
         return "loaded"

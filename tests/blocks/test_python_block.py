@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from streamline.blocks.kinds import run_block
+from streamline.blocks.python_block import forget
 from streamline.blocks.python_function import UserError
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.python_calls import Given, Workshop
@@ -407,6 +408,15 @@ def test_an_object_of_a_blocks_own_class_is_read_in_any_process_of_the_project(w
         [sys.executable, "-c", script, data.hex()], cwd=workshop.root, capture_output=True, text=True, check=True
     )
     assert done.stdout == "Order(id=7)\n"
+
+
+def test_a_forgotten_file_keeps_no_globals(workshop: Workshop) -> None:
+    call = workshop.call(workshop.block("@transformer\ndef f(): ...\n"))
+    run_block(call)
+    assert "streamline.user_blocks.transformers.clean" in sys.modules
+    forget()
+    assert "streamline.user_blocks.transformers.clean" not in sys.modules
+    forget()
 
 
 def test_block_files_can_import_their_neighbours(workshop: Workshop) -> None:
