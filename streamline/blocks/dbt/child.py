@@ -1,0 +1,98 @@
+"""Runs in dbt's own environment: invokes dbt as a job file says, and writes a report.
+
+Arguments stand in a file, since a command line can be read by every user of the machine. Only the standard library
+and dbt are at hand here.
+
+The job: `invocations` (dbt's arguments, one list for each), `main` (the index of the one that counts), `target`
+(dbt's target folder), `export` (None, or: `how` (`copy`: DuckDB writes Parquet; `rows`: rows come through dbt),
+`names` (None: all), `folder`), `report` (where to write).
+The report: `success`, `error` (None, or text), `stage` (index of the invocation that failed), `warnings`,
+`exported` ([{name, path, columns}]).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+KINDS = ("model", "snapshot", "seed")
+QUIET = ("--quiet",)
+
+
+def main(path: str) -> int:
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    from dbt.cli.main import dbtRunner  # type: ignore[import-not-found,unused-ignore]
+
+    warnings: list[str] = []
+    errors: list[str] = []
+
+    def note(event: Any) -> None:
+        if event.info.level == "warn":
+            warnings.append(event.info.msg)
+        elif event.info.level == "error":
+            errors.append(event.info.msg)
+
+    runner = dbtRunner(callbacks=[note])
+    report: dict[str, Any] = {"success": True, "error": None, "stage": None, "warnings": warnings, "exported": []}
+    for number, arguments in enumerate(job["invocations"]):
+        del errors[:]
+        done = runner.invoke(arguments)
+        if not done.success:
+            failure = str(done.exception).strip() if done.exception is not None else ""
+            report.update(success=False, error=failure or "\n".join(errors) or None, stage=number)
+            break
+    if report["success"] and job["export"]:
+        try:
+            report["exported"] = export(runner, job, errors)
+        except Exception as error:
+            report.update(success=False, stage="export", error=str(error))
+    Path(job["report"]).write_text(json.dumps(report), encoding="utf-8")
+    return 0 if report["success"] else 1
+
+
+def export(runner: Any, job: Any, errors: list[str]) -> list[dict[str, Any]]:
+    """Write what the models hold now into files."""
+    # What is invoked here writes its own results over those of the run.
+    kept = Path(job["target"]) / "run_results.json"
+    text = kept.read_text(encoding="utf-8")
+    try:
+        return _export(runner, job, errors, json.loads(text)["results"])
+    finally:
+        kept.write_text(text, encoding="utf-8")
+
+
+def _export(runner: Any, job: Any, errors: list[str], results: list[Any]) -> list[dict[str, Any]]:
+    wanted = job["export"]
+    found: list[dict[str, Any]] = []
+    built = [one for one in results if one["status"] == "success" and one.get("relation_name")]
+    kinds = [kind for kind in KINDS if any(one["unique_id"].startswith(f"{kind}.") for one in built)]
+    for one in built:
+        kind, _, name = one["unique_id"].split(".", 2)
+        if kind == kinds[0] and (wanted["names"] is None or name in wanted["names"]):
+            found.append({"name": name, "relation": one["relation_name"]})
+    if wanted["how"] == "names":
+        return found
+    for number, one in enumerate(found):
+        one["path"] = str(Path(wanted["folder"]) / f"model_{number}.{'parquet' if wanted['how'] == 'copy' else 'json'}")
+    if wanted["how"] == "copy" and found:
+        done = runner.invoke(
+            [*QUIET, "run-operation", "streamline__copy", "--args", json.dumps({"relations": found}), *wanted["more"]]
+        )
+        if not done.success:
+            raise RuntimeError(str(done.exception or "\n".join(errors)))
+    elif wanted["how"] == "rows":
+        for one in found:
+            query = f"select * from {one['relation']}"
+            done = runner.invoke([*QUIET, "show", "--inline", query, "--limit", "-1", *wanted["more"]])
+            if not done.success:
+                raise RuntimeError(str(done.exception or "\n".join(errors)))
+            table = done.result.results[0].agate_table
+            rows = [[None if cell is None else str(cell) for cell in row] for row in table.rows]
+            types = [type(kind).__name__ for kind in table.column_types]
+            data = {"names": list(table.column_names), "kinds": types, "rows": rows}
+            Path(one["path"]).write_text(json.dumps(data), encoding="utf-8")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,207 @@
+"""profiles.yml: the target that a dbt block uses, with its templates rendered.
+
+dbt gets a private copy that holds this target alone, so that other targets' secrets need not be set, and
+`secret()` and `variables()` work beside dbt's own `env_var()` and `var()`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.dbt.settings import PROJECT_FILE, Settings
+from streamline.errors import ConfigError, StreamlineError
+from streamline.project.nearest import suggestion
+from streamline.project.yamlfile import load_yaml
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+
+PROFILES_FILE = "profiles.yml"
+_WHOLE_NUMBERS = ("port", "threads", "retries", "connect_timeout", "keepalives_idle")
+_TYPE = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Profile(msgspec.Struct, kw_only=True):
+    """The target that is used.
+
+    Args:
+        name: the profile.
+        target: the target.
+        type: the adapter, such as `duckdb`.
+        output: the target's keys, rendered.
+        file: profiles.yml.
+    """
+
+    name: str
+    target: str
+    type: str
+    output: dict[str, Any]
+    file: Path
+
+    def text(self) -> str:
+        """A profiles.yml with nothing else in it."""
+        import yaml
+
+        outputs = {self.target: _literal(self.output)}
+        return yaml.safe_dump({self.name: {"target": self.target, "outputs": outputs}}, allow_unicode=True)
+
+
+def load_profile(
+    project: Project, settings: Settings, where: str, variables: Mapping[str, Any], *, complete: bool = True
+) -> Profile:
+    """Find and render the target that a block uses.
+
+    Args:
+        project: the project.
+        settings: the block's.
+        where: how errors name the block.
+        variables: what `var()` and `variables()` give.
+        complete: whether everything must render; else only what tells the adapter.
+
+    Raises:
+        ConfigError: no profiles.yml, no such profile or target, a template that cannot be rendered.
+    """
+    render = _renderer(project, variables)
+    project_file = settings.folder / PROJECT_FILE
+    shown = project.shown(project_file)
+    written = load_yaml(project_file, shown=shown)
+    name = settings.arguments.profile or written.mapping().get("profile")
+    if not isinstance(name, str):
+        raise ConfigError(f"{PROJECT_FILE} names no profile", where=shown, hint="add `profile: NAME`")
+    name = str(render(name, shown))
+    path = _find(project, settings, where)
+    file = load_yaml(path, shown=project.shown(path))
+    profiles = {key: one for key, one in file.mapping().items() if key != "config"}
+    if name not in profiles:
+        hint = suggestion(name, profiles, what="profiles")
+        file.fail(f"there is no profile '{name}', which {shown} names", hint=hint)
+    outputs = file.mapping((name, "outputs"))
+    target = settings.target or str(render(file.mapping((name,)).get("target") or "default", file.where((name,))))
+    if target not in outputs:
+        file.fail(
+            f"the profile '{name}' has no target '{target}'",
+            (name, "outputs"),
+            hint=suggestion(target, outputs, what="targets"),
+        )
+    at = (name, "outputs", target)
+    raw = file.mapping(at)
+    kind = str(render(raw.get("type"), file.where(at)))
+    if not _TYPE.fullmatch(kind):
+        file.fail(f"the target '{target}' has no type", at, hint="add `type: duckdb`, for example")
+    output = {}
+    if complete:
+        output = {key: _rendered(value, key, render, file.where((*at, key))) for key, value in raw.items()}
+    project.secrets.masker.add_config(output)
+    return Profile(name=name, target=target, type=kind, output=output, file=path)
+
+
+def _find(project: Project, settings: Settings, where: str) -> Path:
+    given = settings.arguments.profiles_dir or os.environ.get("DBT_PROFILES_DIR")
+    folders = (
+        [settings.folder / given, project.path(given)]
+        if given
+        else [settings.folder, project.root, Path.home() / ".dbt"]
+    )
+    for folder in folders:
+        if (folder / PROFILES_FILE).is_file():
+            return folder / PROFILES_FILE
+    looked = ", ".join(project.shown(one) for one in folders)
+    raise ConfigError(
+        f"there is no {PROFILES_FILE}",
+        where=where,
+        hint=f"looked in {looked}; write {project.shown(settings.folder / PROFILES_FILE)}",
+    )
+
+
+def _rendered(value: Any, key: str, render: Callable[[Any, str], Any], where: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _rendered(one, name, render, where) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rendered(one, key, render, where) for one in value]
+    result = render(value, where)
+    # dbt wants these to be numbers, and what comes from the environment is text.
+    return int(result) if key in _WHOLE_NUMBERS and isinstance(result, str) and result.isdecimal() else result
+
+
+def _literal(value: Any) -> Any:
+    """A rendered value so that dbt, which renders once more, leaves it as it is."""
+    if isinstance(value, dict):
+        return {key: _literal(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_literal(one) for one in value]
+    if isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#")):
+        return "{{ " + repr(value) + " }}"
+    return value
+
+
+def _renderer(project: Project, variables: Mapping[str, Any]) -> Callable[[Any, str], Any]:
+    """dbt's own names and filters, and Streamline's."""
+    from streamline.project.templates import single_expression
+
+    def env_var(name: str, default: Any = None) -> Any:
+        value = os.environ.get(name, default)
+        if value is None:
+            raise ConfigError(
+                f"the environment variable {name} is not set",
+                hint=f"set {name}, or give a default: env_var('{name}', '…')",
+            )
+        return value
+
+    def variable(name: str, default: Any = None) -> Any:
+        value = variables.get(name, default)
+        if value is None:
+            raise ConfigError(f"there is no variable '{name}'", hint=suggestion(name, variables, what="variables"))
+        return value
+
+    names = {
+        "env_var": env_var,
+        "var": variable,
+        "variables": variable,
+        "secret": project.secrets.get,
+        "mage_secret_var": project.secrets.get,
+    }
+
+    def render(value: Any, where: str) -> Any:
+        if not isinstance(value, str) or "{" not in value:
+            return value
+        from jinja2 import StrictUndefined
+        from jinja2.exceptions import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        environment.filters.update(as_text=str, as_bool=_as_boolean, as_number=_as_number, as_native=_as_native)
+        try:
+            expression = single_expression(value)
+            if expression is None:
+                return environment.from_string(value).render(names)
+            return environment.compile_expression(expression, undefined_to_none=False)(names)
+        except StreamlineError as error:
+            raise ConfigError(error.message, where=where, hint=error.hint) from None
+        except (TemplateError, ValueError) as error:
+            raise ConfigError(f"the template cannot be rendered: {error}", where=where) from None
+
+    return render
+
+
+def _as_boolean(value: Any) -> bool:
+    return value if isinstance(value, bool) else str(value).strip().lower() in ("true", "1", "yes", "on")
+
+
+def _as_number(value: Any) -> int | float:
+    text = str(value)
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
+def _as_native(value: Any) -> Any:
+    import ast
+
+    try:
+        return ast.literal_eval(str(value))
+    except (ValueError, SyntaxError):
+        return value

@@ -1,0 +1,152 @@
+"""What a dbt block says: which dbt project, which command, which profile's target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.dbt.arguments import Arguments, command_words, read_arguments
+from streamline.errors import ConfigError
+from streamline.project.nearest import suggestion
+from streamline.project.yamlfile import kind_of, read_text
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block
+    from streamline.project.project import Project
+    from streamline.project.render import Renderer
+
+PROJECT_FILE = "dbt_project.yml"
+
+
+class Settings(msgspec.Struct, kw_only=True):
+    """A dbt block's settings.
+
+    Args:
+        folder: the dbt project's folder.
+        command: dbt's command and its own words.
+        arguments: what the block says beside it.
+        target: the target of the profile; None: the profile's own.
+        output: names of the models that go downstream; True: all that ran; False: none; None: as is needed.
+    """
+
+    folder: Path
+    command: list[str]
+    arguments: Arguments
+    target: str | None
+    output: list[str] | bool | None
+
+
+def read_settings(project: Project, block: Block, where: str, renderer: Renderer | None) -> Settings:
+    """Read them.
+
+    Args:
+        project: the project.
+        block: the block; its configuration is rendered.
+        where: how errors name the block.
+        renderer: renders templates in the arguments; None leaves them.
+
+    Raises:
+        ConfigError: no dbt project, no such command, arguments that cannot be read.
+    """
+    options = block.configuration.get("dbt") or {}
+    if not isinstance(options, dict):
+        raise ConfigError(
+            f"configuration.dbt must be a mapping, not {kind_of(options)}",
+            where=where,
+            hint="for example `dbt: {command: build}`",
+        )
+    folder = dbt_folder(project, block, where)
+    if block.language == "sql":
+        arguments = Arguments(rest=["--select", _selector(block, folder, options, where)])
+        default = "run" if options.get("disable_tests") else "build"
+    elif block.language == "yaml":
+        text = read_text(block.file, shown=where) if block.file is not None else block.content or ""
+        arguments, default = read_arguments(text, where, renderer), "run"
+    else:
+        raise ConfigError(
+            f"a dbt block cannot be written in {block.language}",
+            where=where,
+            hint="say `language: yaml` (dbt's arguments) or `language: sql` (one model)",
+        )
+    command = command_words(options["command"], where) if options.get("command") else arguments.command
+    target = arguments.target or block.configuration.get("dbt_profile_target")
+    return Settings(
+        folder=folder,
+        command=command or [default],
+        arguments=arguments,
+        target=str(target) if target else None,
+        output=_output(options.get("output"), where),
+    )
+
+
+def dbt_folder(project: Project, block: Block, where: str) -> Path:
+    """The folder of the dbt project that a block is about.
+
+    Raises:
+        ConfigError: there is none, or several could be meant.
+    """
+    name = block.configuration.get("dbt_project_name")
+    if name:
+        return _named(project, str(name), where)
+    if block.file is not None:
+        for folder in block.file.parents:
+            if (folder / PROJECT_FILE).is_file():
+                return folder
+            if folder in (project.root, project.root.parent):
+                break
+    if block.language == "sql":
+        raise ConfigError(
+            f"the model lies in no dbt project: there is no {PROJECT_FILE} in its folder or above",
+            where=where,
+            hint="say `file_path:` with a model of a project under dbt/",
+        )
+    known = dbt_projects(project)
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise ConfigError(
+            f"there is no dbt project: no {PROJECT_FILE} under dbt/",
+            where=where,
+            hint="put one into dbt/NAME, or say `dbt_project_name:` with a path",
+        )
+    names = ", ".join(str(one.relative_to(project.root)) for one in known)
+    raise ConfigError(
+        "several dbt projects could be meant", where=where, hint=f"say `dbt_project_name:` with one of: {names}"
+    )
+
+
+def dbt_projects(project: Project) -> list[Path]:
+    """The folders of the dbt projects under dbt/."""
+    found = [*project.root.glob(f"dbt/{PROJECT_FILE}"), *project.root.glob(f"dbt/*/{PROJECT_FILE}")]
+    return sorted(one.parent for one in found)
+
+
+def _named(project: Project, name: str, where: str) -> Path:
+    for candidate in (project.path("dbt", name), project.path(name), project.root.parent / name):
+        if (candidate / PROJECT_FILE).is_file():
+            return candidate
+    known = [str(one.relative_to(project.root)) for one in dbt_projects(project)]
+    raise ConfigError(
+        f"there is no dbt project '{name}': neither dbt/{name} nor {name} holds a {PROJECT_FILE}",
+        where=where,
+        hint=suggestion(name, known, what="dbt projects"),
+    )
+
+
+def _selector(block: Block, folder: Path, options: dict[str, Any], where: str) -> str:
+    if block.file is None:
+        raise ConfigError("the block names no model", where=where, hint="say `file_path:` in its configuration")
+    # Its path says which model is meant also where a package has one of the same name, or it has versions.
+    path = block.file.relative_to(folder).as_posix()
+    return f"{options.get('prefix') or ''}path:{path}{options.get('suffix') or ''}"
+
+
+def _output(value: object, where: str) -> list[str] | bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise ConfigError("configuration.dbt.output must be true, false or a list of models", where=where)
+    return names

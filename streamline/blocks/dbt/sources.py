@@ -1,0 +1,181 @@
+"""Outputs of upstream blocks as dbt's sources: `source('streamline', '<block uuid>')`.
+
+DuckDB reads their Parquet files where they are; PostgreSQL gets tables by COPY; for other systems dbt itself loads
+them as seeds.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.call import GATES
+from streamline.blocks.dbt.overlay import SEEDS, SOURCES, Overlay
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from streamline.blocks.call import BlockCall, Input
+    from streamline.blocks.dbt.profiles import Profile
+    from streamline.io.connect import Database
+
+SOURCE = "streamline"
+SEED_PREFIX = "streamline__"
+_LONGEST_NAME = 63
+
+
+class Given(msgspec.Struct, kw_only=True):
+    """What was made of the upstream outputs.
+
+    Args:
+        seeds: names of seeds that dbt is to load first.
+        left_out: why a block's output is no source, by its uuid.
+    """
+
+    seeds: list[str] = msgspec.field(default_factory=list)
+    left_out: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def give_sources(call: BlockCall, profile: Profile, overlay: Overlay, home: Path) -> Given:
+    """Make every upstream output that is a table a source, and describe it in the overlay.
+
+    Args:
+        call: the block's call.
+        profile: where the tables go.
+        overlay: gets sources.yml.
+        home: the block's folder under .streamline/dbt/.
+    """
+    given = Given()
+    tables: list[dict[str, Any]] = []
+    with_files = profile.type == "duckdb"
+    for one in call.inputs:
+        if one.type in (*GATES, "dbt"):
+            continue  # models of an upstream dbt block are in the warehouse, for ref()
+        try:
+            table = {"name": one.uuid, **(_file_source(call, one, home) if with_files else {})}
+            if not with_files:
+                rows = one.table()
+                name = _table_name(call.pipeline, one.uuid)
+                if profile.type == "postgres":
+                    _load(call, profile, rows, name)
+                    table |= {"identifier": name}
+                else:
+                    seed = SEED_PREFIX + name
+                    _write_seed(rows, overlay.folder / SEEDS / f"{seed}.csv")
+                    given.seeds.append(seed)
+                    table |= {"identifier": seed}
+        except ConfigError as error:
+            given.left_out[one.uuid] = error.message
+            continue
+        tables.append(table)
+    if tables:
+        _describe(overlay, tables, in_target=not with_files)
+    return given
+
+
+def _file_source(call: BlockCall, one: Input, home: Path) -> dict[str, Any]:
+    """A source that DuckDB reads from the stored output; a view over it stays good as long as that is there."""
+    files = one.parquet()
+    if files is None:
+        import pyarrow.parquet as pq
+
+        # Whatever must not be stored is there as long as the run only.
+        folder = call.scratch if _is_secret(call, one.uuid) else home / "sources"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"{_identifier(one.uuid)}.parquet"
+        temporary = path.with_suffix(".part")
+        pq.write_table(one.table().replace_schema_metadata(None), temporary)
+        temporary.replace(path)
+        files = [path]
+    quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
+    # dbt-duckdb fills `{name}` and the like in, so braces in a path are doubled.
+    location = f"read_parquet([{quoted}])".replace("{", "{{").replace("}", "}}")
+    return {"config": {"meta": {"external_location": location}}}
+
+
+def _describe(overlay: Overlay, tables: Sequence[dict[str, Any]], *, in_target: bool) -> None:
+    import yaml
+
+    source: dict[str, Any] = {"name": SOURCE, "tables": list(tables)}
+    if in_target:
+        source |= {"schema": "{{ target.schema }}"}
+    path = overlay.folder / SOURCES / "sources.yml"
+    path.write_text(yaml.safe_dump({"version": 2, "sources": [source]}, sort_keys=False, allow_unicode=True))
+
+
+def _load(call: BlockCall, profile: Profile, rows: pa.Table, name: str) -> None:
+    """Put the rows into a table of the target's schema, in one transaction.
+
+    Views of the last run may read the table: it is emptied and filled where its columns are the same, and replaced
+    together with those views where not.
+    """
+    from streamline.blocks.dbt.warehouse import open_postgres
+
+    schema = str(profile.output.get("schema") or "public")
+    with open_postgres(profile) as database, database.transaction():
+        if not _has_schema(database, schema):
+            database.execute(f"create schema if not exists {database.quote(schema)}")
+        fresh = f"{name[:50]}__new"
+        database.drop(fresh, schema)
+        database.create_table(fresh, schema, rows.schema)
+        if _columns(database, name, schema) == _columns(database, fresh, schema):
+            database.drop(fresh, schema)
+            database.execute(f"truncate table {database.qualified(name, schema)}")
+        else:
+            database.execute(f"drop table if exists {database.qualified(name, schema)} cascade")
+            database.execute(f"alter table {database.qualified(fresh, schema)} rename to {database.quote(name)}")
+        database.insert(rows, name, schema)
+
+
+def _has_schema(database: Database, schema: str) -> bool:
+    found = database.query("select 1 from information_schema.schemata where schema_name = %(name)s", {"name": schema})
+    return found is not None and found.num_rows > 0
+
+
+def _columns(database: Database, name: str, schema: str) -> list[tuple[Any, ...]]:
+    found = database.query(
+        "select column_name::text as name, data_type::text as type, udt_name::text as udt"
+        " from information_schema.columns where table_schema = %(schema)s and table_name = %(name)s"
+        " order by ordinal_position",
+        {"schema": schema, "name": name},
+    )
+    return [tuple(row.values()) for row in found.to_pylist()] if found is not None else []
+
+
+def _write_seed(rows: pa.Table, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows.column_names)
+        for batch in rows.to_batches(max_chunksize=10_000):
+            for row in batch.to_pylist():
+                writer.writerow(["" if value is None else value for value in row.values()])
+
+
+def _is_secret(call: BlockCall, uuid: str) -> bool:
+    from streamline.pipeline.model import load_pipeline
+
+    try:
+        block = load_pipeline(call.project, call.pipeline).blocks.get(uuid)
+    except ConfigError:
+        return True
+    return block is None or bool(block.configuration.get("secret_output"))
+
+
+def _table_name(pipeline: str, uuid: str) -> str:
+    return _identifier(f"{SOURCE}_{pipeline}_{uuid}")
+
+
+def _identifier(text: str) -> str:
+    """A name that every database takes, and another for every text."""
+    plain = re.sub(r"\W", "_", text, flags=re.ASCII).lower()
+    limit = _LONGEST_NAME - len(SEED_PREFIX)
+    if plain == text and len(plain) <= limit:
+        return plain
+    return f"{plain[: limit - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"

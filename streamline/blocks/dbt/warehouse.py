@@ -1,0 +1,129 @@
+"""The warehouse that dbt writes to, as Streamline itself reaches it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from streamline.blocks.dbt.profiles import Profile
+    from streamline.io.connect import Database
+    from streamline.project.project import Project
+
+_POSTGRES = {
+    "POSTGRES_HOST": ("host",),
+    "POSTGRES_PORT": ("port",),
+    "POSTGRES_USER": ("user",),
+    "POSTGRES_PASSWORD": ("password", "pass"),
+    "POSTGRES_DBNAME": ("dbname", "database"),
+    "POSTGRES_SSLMODE": ("sslmode",),
+    "POSTGRES_CONNECT_TIMEOUT": ("connect_timeout",),
+}
+
+
+def open_postgres(profile: Profile) -> Database:
+    """A connection to the PostgreSQL of a profile.
+
+    Raises:
+        ConfigError: a key is missing.
+        DatabaseError: it cannot be reached.
+    """
+    from streamline.io.connect import database
+
+    config = {
+        key: profile.output[name]
+        for key, names in _POSTGRES.items()
+        for name in names
+        if profile.output.get(name) is not None
+    }
+    return database("postgres", config, origin=f"{profile.file.name}, target '{profile.target}'")
+
+
+def settle_duckdb(project: Project, folder: Path, profile: Profile, scratch: Path) -> Path | None:
+    """Make the path of a DuckDB profile absolute, and give the database file; None where it is no file of ours.
+
+    A relative path starts at the dbt project where there is such a file, else at the project. Without a path dbt-duckdb
+    works in memory; here in a file that goes with the run, so that what the models hold can be read.
+    """
+    path = str(profile.output.get("path") or ":memory:")
+    if path == ":memory:":
+        file = scratch / "memory.duckdb"
+    elif "://" in path or path.split(":")[0] in ("md", "motherduck", "ducklake", "quack"):
+        return None
+    else:
+        beside = folder / Path(path).expanduser()
+        file = beside if beside.exists() else project.path(path)
+        if not file.parent.is_dir():
+            raise ConfigError(
+                f"the folder of the DuckDB file {path} does not exist: {project.shown(file.parent)}",
+                where=project.shown(profile.file),
+                hint="make it, or change `path:`",
+            )
+    profile.output["path"] = str(file)
+    return file
+
+
+@contextlib.contextmanager
+def alone(project: Project, file: Path | None) -> Iterator[None]:
+    """Hold a DuckDB file for ourselves: only one process can write it, and dbt fails where another has it open."""
+    import hashlib
+
+    from streamline.project.lockfile import file_lock
+
+    if file is None:
+        yield
+        return
+    name = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    with file_lock(project.work_dir / "dbt" / f".{name}.lock"):
+        yield
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Rows that came through dbt: its types are numbers, text, booleans, dates and times."""
+    import pandas as pd
+
+    data = json.loads(path.read_text(encoding="utf-8"))
+    columns = list(zip(*data["rows"], strict=True)) if data["rows"] else [()] * len(data["names"])
+    kinds = zip(columns, data["kinds"], strict=True)
+    result = pd.DataFrame({number: _column(column, kind) for number, (column, kind) in enumerate(kinds)})
+    result.columns = pd.Index(data["names"])
+    return result
+
+
+def _column(values: Any, kind: str) -> pd.Series[Any]:
+    import pandas as pd
+
+    convert = _CONVERSIONS.get(kind, str)
+    converted = [None if value is None else convert(value) for value in values]
+    if kind in ("Number", "Integer"):
+        there = [value for value in converted if value is not None]
+        if all(value == value.to_integral_value() and abs(value) < 2**63 for value in there):
+            return pd.Series([None if value is None else int(value) for value in converted], dtype="Int64")
+        return pd.Series([None if value is None else float(value) for value in converted], dtype="float64")
+    if kind == "Boolean":
+        return pd.Series(converted, dtype="boolean")
+    if kind == "DateTime":
+        return pd.Series(pd.to_datetime(pd.Series(converted, dtype=object)))
+    return pd.Series(converted, dtype=object)
+
+
+def _boolean(text: str) -> bool:
+    return text == "True"
+
+
+_CONVERSIONS: dict[str, Any] = {
+    "Number": Decimal,
+    "Integer": Decimal,
+    "Boolean": _boolean,
+    "Date": dt.date.fromisoformat,
+    "DateTime": dt.datetime.fromisoformat,
+}
