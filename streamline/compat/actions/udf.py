@@ -86,7 +86,7 @@ def _date_trunc(df: pd.DataFrame, action: Action) -> Any:
     if part != "week":
         raise ValueError(f"date_trunc knows the date_part 'week' only, not '{part}'")
     moments = pd.to_datetime(df[action["action_arguments"][0]], format="mixed")
-    return (moments - pd.to_timedelta(moments.dt.weekday, unit="D")).dt.strftime("%Y-%m-%d")
+    return (moments - pd.to_timedelta(moments.dt.day_of_week, unit="D")).dt.strftime("%Y-%m-%d")
 
 
 def _formatted_date(df: pd.DataFrame, action: Action) -> Any:
