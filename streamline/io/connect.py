@@ -10,7 +10,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.project.nearest import suggestion
@@ -74,7 +74,7 @@ class Database(ABC):
     transactional_ddl: ClassVar[bool] = True
     """Whether `create table` and `drop table` are undone by a rollback."""
     paramstyle: ClassVar[str]
-    """How parameters are written in SQL: `pyformat`: `%(name)s`, `%s`; `named`: `:name`, `?`; `dollar`: `$name`, `?`."""
+    """How parameters are written in SQL: `pyformat`: `%(name)s`, `%s`; `named`: `:name`, `?`; `dollar`: `$name`."""
 
     default_schema: str | None = None
     """Where tables without a schema are made; None: wherever the database's own default is."""
@@ -189,7 +189,7 @@ class Database(ABC):
         schema = schema or self.default_schema
         return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

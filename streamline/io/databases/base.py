@@ -24,6 +24,8 @@ class SqlDatabase(Database):
 
     temporary_schema: ClassVar[str | None] = None
     """Where temporary tables live, if they can be named apart from others."""
+    good_temporary: bool = True
+    """Whether a temporary table is as good as any: MySQL cannot join one with itself."""
     longest_name: ClassVar[int] = 63
     """What an identifier may have at most, in bytes."""
     exact_names: ClassVar[bool] = False

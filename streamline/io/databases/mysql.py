@@ -84,6 +84,8 @@ class MySQL(SqlDatabase):
             raise self._unreachable(error) from error
         self._transaction = False
         self.is_mariadb = "mariadb" in str(self.connection.get_server_info()).lower()
+        # https://dev.mysql.com/doc/refman/8.4/en/temporary-table-problems.html; MariaDB can since 10.2.
+        self.good_temporary = self.is_mariadb
 
     def query(self, sql: str, parameters: Parameters = None) -> pa.Table | None:
         from pymysql.cursors import SSCursor

@@ -1,0 +1,77 @@
+"""SQL without a database: DuckDB in memory, over the outputs of the upstream blocks, into a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamline.blocks.call import BlockCall
+from streamline.blocks.sql import template
+from streamline.blocks.sql.located import located
+from streamline.blocks.sql.result import OUTPUT_FILE, save
+from streamline.blocks.sql.settings import Settings
+from streamline.blocks.sql.statements import Statement, split
+from streamline.blocks.sql.views import Views
+from streamline.io.connect import Database
+from streamline.io.databases.duckdb import MEMORY
+
+if TYPE_CHECKING:
+    from streamline.io.databases.duckdb import DuckDB
+
+
+def run(call: BlockCall, settings: Settings, text: str) -> Any:
+    """Run the block's statements; the rows of the last one that gives any are its output."""
+    from streamline.io.databases.duckdb import DuckDB
+
+    with DuckDB({"DUCKDB_DATABASE": MEMORY}, origin=call.where, root=call.project.root) as database:
+        # What does not fit into memory goes where it is deleted with the run, not into the project's folder.
+        database.execute("set temp_directory = ?", [str(call.scratch / "spilled")])
+        views = Views(call, database)
+        sent = template.render(call, text, views.referred)
+        statements = split(sent, "duckdb")
+        views.make(statements)
+        with views.explaining():
+            return _run(call, settings, database, statements, text, sent)
+
+
+def _run(
+    call: BlockCall, settings: Settings, database: DuckDB, statements: Sequence[Statement], text: str, sent: str
+) -> Any:
+    last = max((index for index, one in enumerate(statements) if one.may_give_rows), default=-1)
+    output = None
+    for index, statement in enumerate(statements):
+        with located(call, text, sent, statement):
+            if index != last:
+                database.execute(statement.text)
+            elif statement.is_select:
+                output = _copied(call, database, _limited(statement.text, settings.limit))
+            else:
+                output = _saved(call, database, statement.text, settings.limit)
+    return output
+
+
+def _limited(select: str, limit: int | None) -> str:
+    return select if limit is None else f"from (\n{select}\n) limit {limit}"
+
+
+def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:
+    """Straight to the file: the rows never become Python's."""
+    from streamline.outputs.values import ParquetFile
+
+    described = database.described(select)
+    if any(kind == "INTERVAL" for _, kind in described):
+        return _saved(call, database, select, None)  # Parquet's own intervals are read by nobody
+    path = call.scratch / OUTPUT_FILE
+    target = str(path).replace("'", "''")
+
+    def copy(wide: str) -> None:
+        plain = database.plain_select(select, described, wide=wide)
+        database.connection.execute(f"copy (\n{plain}\n) to '{target}' (format parquet)")
+
+    database.widening(described, copy)
+    return ParquetFile(path)
+
+
+def _saved(call: BlockCall, database: Database, statement: str, limit: int | None) -> Any:
+    rows = database.query(statement)
+    return save(call, rows if rows is None or limit is None else rows.slice(0, limit))

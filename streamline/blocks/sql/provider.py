@@ -1,0 +1,99 @@
+"""SQL in a database of the user's: upstream data is put there, and the last SELECT is written into a table."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamline.blocks.call import BlockCall
+from streamline.blocks.sql import template
+from streamline.blocks.sql.located import located
+from streamline.blocks.sql.result import save
+from streamline.blocks.sql.settings import Profiles, Settings
+from streamline.blocks.sql.staging import Staging
+from streamline.blocks.sql.statements import Statement, split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from streamline.io.databases.base import SqlDatabase
+
+
+def run(call: BlockCall, settings: Settings, text: str, profiles: Profiles) -> Any:
+    """Run the block's statements in its database."""
+    return _Run(call, settings, text, profiles).run()
+
+
+class _Run:
+    def __init__(self, call: BlockCall, settings: Settings, text: str, profiles: Profiles) -> None:
+        self.call = call
+        self.settings = settings
+        self.text = text
+        self.profiles = profiles
+        self.sent = text
+
+    def run(self) -> Any:
+        database: SqlDatabase = self.profiles.open(self.settings, self.call.where)  # type: ignore[assignment]
+        staging = Staging(self.call, self.settings, self.profiles, database)
+        with database:
+            self.sent = template.render(self.call, self.text, staging.referred)
+            statements = split(self.sent, database.provider)
+            try:
+                with staging.explaining():
+                    staging.make(statements)
+                    rows = self._raw(database, statements) if self.settings.raw else self._written(database, statements)
+            finally:
+                staging.remove()
+        return save(self.call, rows)
+
+    def _written(self, database: SqlDatabase, statements: Sequence[Statement]) -> pa.Table | None:
+        """All in one transaction, the last SELECT into the table."""
+        last = max((index for index, one in enumerate(statements) if one.is_select), default=-1)
+        if last < 0:
+            return self._raw(database, statements)
+        rows = None
+        with database.transaction():
+            for index, statement in enumerate(statements):
+                with located(self.call, self.text, self.sent, statement):
+                    if index == last:
+                        rows = self._write(database, statement)
+                    else:
+                        database.execute(statement.text)
+        return self._limited(rows)
+
+    def _write(self, database: SqlDatabase, statement: Statement) -> pa.Table:
+        name = self.settings.table or default_table(self.call.pipeline, self.call.block.uuid, database)
+        schema = self.settings.schema if database.provider != "mysql" else None
+        rows = database.write_query(statement.text, name, schema, self.settings.policy)
+        count = f"{rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}"
+        self.call.log(f"{count} written to {database.shown(name, schema)} ({self.settings.policy})")
+        return rows
+
+    def _raw(self, database: SqlDatabase, statements: Sequence[Statement]) -> pa.Table | None:
+        """As they are: in one transaction, unless one of them is not to be in one, or the user makes their own."""
+        alone = any(one.stands_alone for one in statements) or (
+            len(statements) == 1 and statements[0].words[:1] in (("CALL",), ("EXEC",), ("EXECUTE",))
+        )
+        reads = all(one.is_select for one in statements)
+        rows = None
+        with contextlib.nullcontext() if alone or reads else database.transaction():
+            for statement in statements:
+                with located(self.call, self.text, self.sent, statement):
+                    if not statement.may_give_rows:
+                        database.execute(statement.text)
+                    elif (found := database.query(statement.text)) is not None:
+                        rows = found
+        if alone and database.in_transaction:
+            self.call.warn(f"{self.call.where}: a transaction was begun and never committed; what it did is undone")
+        return self._limited(rows)
+
+    def _limited(self, rows: pa.Table | None) -> pa.Table | None:
+        limit = self.settings.limit
+        return rows if rows is None or limit is None else rows.slice(0, limit)
+
+
+def default_table(pipeline: str, uuid: str, database: SqlDatabase) -> str:
+    """The table of a block that names none: `<pipeline>_<block>`, shortened where the database needs it."""
+    name = f"{pipeline}_{uuid}"
+    return name if len(name.encode()) <= database.longest_name else database.spare_name(name, "")

@@ -1,0 +1,272 @@
+"""What an SQL block's configuration says, and which database that means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.errors import ConfigError
+from streamline.io.connect import WRITE_POLICIES, Database, IfExists, provider_of
+from streamline.project.ioconfig import IO_CONFIG_FILE
+from streamline.project.nearest import suggestion, words
+
+if TYPE_CHECKING:
+    from streamline.project.ioconfig import Profile
+    from streamline.project.project import Project
+    from streamline.project.render import Renderer
+
+KEYS = words(
+    "data_provider data_provider_profile data_provider_database data_provider_schema data_provider_table "
+    "export_write_policy use_raw_sql limit limit_in_pipeline_run disable_query_preprocessing "
+    "unique_upstream_table_name upstream_block_configuration"
+)
+"""Keys of `configuration` that are SQL blocks' own. `limit` bounds what an editor shows, and means nothing in a run."""
+
+_DEFAULT_PROFILE = "default"
+_WORDS = {"true": True, "false": False, "yes": True, "no": False, "": False}
+_PLACES = {
+    "postgres": (("POSTGRES_HOST",), ("POSTGRES_PORT",), ("POSTGRES_DBNAME", "POSTGRES_DB")),
+    "mysql": (("MYSQL_HOST",), ("MYSQL_PORT",), ("MYSQL_DATABASE",)),
+    "sqlite": (("SQLITE_DATABASE",),),
+    "duckdb": (("DUCKDB_DATABASE",),),
+    "sqlalchemy": (("SQLALCHEMY_URL",),),
+}
+"""Keys whose values say which database it is: first the ones that may be left out, last the database's own."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """An SQL block's configuration, checked.
+
+    Args:
+        provider: as written; None: the embedded DuckDB.
+        profile: of io_config.yaml.
+        database: another database than the profile's.
+        schema: another schema than the profile's.
+        table: the table that is written; None: named after pipeline and block.
+        policy: what becomes of a table that is there.
+        raw: statements run as they are, and nothing is written beyond that.
+        limit: rows that the output has at most.
+        unique_upstream: tables of upstream data get names of this run's own.
+        upstream_tables: names of such tables, by upstream block.
+    """
+
+    provider: str | None
+    profile: str
+    profile_given: bool
+    database: str | None
+    schema: str | None
+    table: str | None
+    policy: IfExists
+    raw: bool
+    limit: int | None
+    unique_upstream: bool
+    upstream_tables: dict[str, str]
+
+    @property
+    def kind(self) -> str:
+        """The provider's name in `connect.PROVIDERS`."""
+        return provider_of(self.provider) if self.provider else "duckdb"
+
+
+def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
+    """The settings in a rendered configuration.
+
+    Raises:
+        ConfigError: a value cannot be, or a key is almost one of ours.
+    """
+    reader = _Reader(configuration, where)
+    for key in configuration:
+        reader.refuse_misspelt(str(key))
+    provider = reader.text("data_provider")
+    if provider is not None:
+        provider_of(provider, where=where)
+    policy = (reader.text("export_write_policy") or "append").casefold()
+    if policy not in WRITE_POLICIES:
+        raise ConfigError(
+            f"export_write_policy: '{policy}' is no write policy",
+            where=where,
+            hint=suggestion(policy, WRITE_POLICIES, what="write policies"),
+        )
+    schema, table = reader.text("data_provider_schema"), reader.text("data_provider_table")
+    if (
+        table is not None
+        and schema is None
+        and table.count(".") == 1
+        and not table.startswith(".")
+        and table[-1] != "."
+    ):
+        schema, table = table.split(".")
+    return Settings(
+        provider=provider,
+        profile=reader.text("data_provider_profile") or _DEFAULT_PROFILE,
+        profile_given=bool(reader.text("data_provider_profile")),
+        database=reader.text("data_provider_database"),
+        schema=schema,
+        table=table,
+        policy=policy,
+        raw=reader.flag("use_raw_sql"),
+        limit=reader.count("limit_in_pipeline_run"),
+        unique_upstream=reader.flag("unique_upstream_table_name"),
+        upstream_tables=reader.upstream_tables(),
+    )
+
+
+class _Reader:
+    def __init__(self, configuration: Mapping[str, Any], where: str) -> None:
+        self.configuration = configuration
+        self.where = where
+
+    def refuse_misspelt(self, key: str) -> None:
+        import difflib
+
+        if key not in KEYS and (near := difflib.get_close_matches(key.casefold(), KEYS, 1, 0.9)):
+            self._fail(f"there is no key '{key}'", f"did you mean '{near[0]}'?")
+
+    def text(self, key: str) -> str | None:
+        value = self.configuration.get(key)
+        if value is None or value == "":
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            self._fail(f"{key} must be text", "put it in quotes")
+        return str(value).strip() or None
+
+    def flag(self, key: str) -> bool:
+        value = self.configuration.get(key)
+        if isinstance(value, str):
+            value = _WORDS.get(value.strip().casefold(), value)
+        if value is not None and not isinstance(value, bool):
+            self._fail(f"{key} must be true or false", f"it is {value!r}")
+        return bool(value)
+
+    def count(self, key: str) -> int | None:
+        value = self.configuration.get(key)
+        if value is None or value == "":
+            return None
+        if isinstance(value, str) and value.strip().isdigit():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            self._fail(f"{key} must be a number of rows", f"it is {value!r}")
+        return int(value)
+
+    def upstream_tables(self) -> dict[str, str]:
+        """`{uuid: {table_name: …}}`, or a list of `{uuid, table_name}`."""
+        value = self.configuration.get("upstream_block_configuration") or {}
+        if isinstance(value, list):
+            value = {one.get("uuid"): one for one in value if isinstance(one, dict)}
+        if not isinstance(value, dict):
+            self._fail("upstream_block_configuration must name upstream blocks", "write <uuid>: {table_name: …}")
+        named = {uuid: one.get("table_name") for uuid, one in value.items() if isinstance(one, dict)}
+        return {str(uuid): str(name) for uuid, name in named.items() if name}
+
+    def _fail(self, message: str, hint: str) -> None:
+        raise ConfigError(message, where=self.where, hint=hint)
+
+
+class _Flat(Mapping[str, Any]):
+    """A profile by its flat keys, whether it is written so or in the older nested form (`PostgreSQL: {host: …}`)."""
+
+    def __init__(self, profile: Profile) -> None:
+        from streamline.io.config_keys import nested_settings
+
+        self._profile = profile
+        self._paths: dict[str, tuple[str, ...]] = {}
+        for heading, branch in profile.raw.items():
+            names = nested_settings(heading) or {}
+            if isinstance(branch, Mapping):
+                self._paths |= {names[key]: (heading, key) for key in branch if key in names}
+        self._paths |= {key: (key,) for key in profile.raw}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._profile.at(*self._paths[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+class Profiles:
+    """io_config.yaml, its profiles read once each."""
+
+    def __init__(self, project: Project, renderer: Renderer) -> None:
+        self.project = project
+        self.renderer = renderer
+        self._read: dict[str, Mapping[str, Any]] = {}
+
+    def get(self, settings: Settings, where: str) -> Mapping[str, Any]:
+        """The profile that a block names; nothing in it where there is no io_config.yaml, and none was named.
+
+        Raises:
+            ConfigError: no such file or profile, or it cannot be rendered.
+        """
+        if settings.profile not in self._read:
+            self._read[settings.profile] = self._load(settings, where)
+        return self._read[settings.profile]
+
+    def _load(self, settings: Settings, where: str) -> Mapping[str, Any]:
+        from streamline.project.ioconfig import load_profile
+
+        path = self.project.root / IO_CONFIG_FILE
+        if not path.is_file():
+            if settings.provider is not None and "://" in settings.provider:
+                return {}
+            if settings.kind == "duckdb" and not settings.profile_given:
+                return {}
+            raise ConfigError(
+                f"there is no {IO_CONFIG_FILE}, which says how to reach {settings.provider}",
+                where=where,
+                hint=f"make one in the project's folder, with the profile '{settings.profile}'",
+            )
+        return _Flat(load_profile(path, self.renderer, settings.profile))
+
+    def origin(self, settings: Settings) -> str:
+        """How errors name the profile."""
+        return f"{IO_CONFIG_FILE}, profile '{settings.profile}'"
+
+    def open(self, settings: Settings, where: str) -> Database:
+        """The connection that the settings mean.
+
+        Raises:
+            ConfigError: a key is missing, or the driver.
+            DatabaseError: it cannot be reached.
+        """
+        from streamline.io.connect import database
+
+        assert settings.provider is not None
+        return database(
+            settings.provider,
+            self.get(settings, where),
+            origin=self.origin(settings),
+            root=self.project.root,
+            name=settings.database,
+            schema=settings.schema,
+        )
+
+    def place(self, settings: Settings, where: str) -> tuple[Any, ...]:
+        """What is equal for two blocks that use the same database."""
+        config = self.get(settings, where)
+        kind = settings.kind
+        assert settings.provider is not None
+        url = settings.provider if "://" in settings.provider else None
+        values = [next((config[key] for key in keys if config.get(key)), None) for keys in _PLACES[kind]]
+        if settings.database:
+            values[-1] = settings.database
+        return (kind, url, *(str(value) if value is not None else None for value in values))
+
+    def schema(self, settings: Settings, where: str) -> str | None:
+        """The profile's schema."""
+        config = self.get(settings, where)
+        key = {"postgres": "POSTGRES_SCHEMA", "duckdb": "DUCKDB_SCHEMA"}.get(settings.kind)
+        return config.get(key) if key is not None else None
+
+    def in_memory(self, settings: Settings, where: str) -> bool:
+        """Whether the block's database is the embedded DuckDB."""
+        if settings.provider is None:
+            return True
+        if settings.kind != "duckdb" or settings.database:
+            return False
+        config = self.get(settings, where)
+        return config.get("DUCKDB_DATABASE") in (None, "", ":memory:")

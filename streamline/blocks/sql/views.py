@@ -1,0 +1,89 @@
+"""Upstream outputs as tables in a DuckDB: Parquet files are scanned where they are, Arrow is not copied."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from streamline.blocks.call import BlockCall, Input
+from streamline.blocks.sql.statements import Statement
+from streamline.errors import ConfigError
+from streamline.io.connect import DatabaseError
+
+if TYPE_CHECKING:
+    from streamline.io.databases.duckdb import DuckDB
+
+_INDEX = "__index_level_"
+"""How the columns begin that pandas keeps an unnamed index in."""
+
+
+class Views:
+    """Makes views of those upstream outputs that are used: by `{{ df_1 }}`, or by their name anywhere in the text.
+
+    A column may bear the same name; then a view is made that nobody reads, which costs next to nothing, or cannot be
+    made, which counts only if a table of that name is missing.
+    """
+
+    def __init__(self, call: BlockCall, database: DuckDB) -> None:
+        self.call = call
+        self.database = database
+        self._referred: set[int] = set()
+        self._failed: dict[str, ConfigError] = {}
+
+    def referred(self, index: int) -> str:
+        """The quoted name of an upstream's view, which will be there."""
+        self._referred.add(index)
+        return self.database.quote(self.call.inputs[index].uuid)
+
+    def make(self, statements: Sequence[Statement], *, own_tables_first: bool = False) -> None:
+        """Make the views that the statements use.
+
+        Args:
+            own_tables_first: a table of the database is meant where it bears the name that stands in the text.
+
+        Raises:
+            ConfigError: an output that is referred to is no table.
+        """
+        names = frozenset().union(*(one.names for one in statements)) if statements else frozenset()
+        for index, one in enumerate(self.call.inputs):
+            frame = f"df_{index + 1}"
+            for name in (one.uuid, frame):
+                must = index in self._referred and name == one.uuid
+                if not must and (name.casefold() not in names or (own_tables_first and self.database.exists(name))):
+                    continue
+                try:
+                    self._view(name, one)
+                except ConfigError as error:
+                    if must:
+                        raise ConfigError(
+                            f"the output of '{one.uuid}' cannot be a table: {error.message}",
+                            where=self.call.where,
+                            hint=error.hint,
+                        ) from error
+                    self._failed[name.casefold()] = error
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Where a table is missing because an output is none, say so."""
+        try:
+            yield
+        except DatabaseError as error:
+            for name, reason in self._failed.items():
+                if f"Table with name {name} does not exist" in error.message:
+                    error.message += f"; the output of the block cannot be one: {reason.message}"
+                    error.hint = reason.hint
+            raise
+
+    def _view(self, name: str, one: Input) -> None:
+        files = one.parquet()
+        view = self.database.quote(name)
+        if files is None:
+            self.database.register(name, one.table())
+            return
+        listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
+        union = ", union_by_name = true" if len(files) > 1 else ""
+        scan = f"from read_parquet([{listed}]{union})"
+        index = [column for column, _ in self.database.described(scan) if column.startswith(_INDEX)]
+        columns = f"* exclude ({', '.join(map(self.database.quote, index))})" if index else "*"
+        self.database.execute(f"create or replace temporary view {view} as select {columns} {scan}")
