@@ -1,0 +1,224 @@
+"""Snowflake. Extra: `streamline[snowflake]`. Written from its client's documents; not tested against Snowflake."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError
+from streamline.io.base import ExportWritePolicy, check_policy, some
+from streamline.io.config_keys import ConfigKey
+from streamline.io.connect import DatabaseError, TableExists
+from streamline.io.frames import as_pandas
+from streamline.io.sql import clean_query
+from streamline.io.warehouse import Warehouse, merge_statement, without_repeated_keys
+from streamline.project.extras import need
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ExportWritePolicy", "Snowflake"]
+
+_OF_EXECUTE = frozenset({"params", "parameters", "timeout", "num_statements"})
+
+
+class Snowflake(Warehouse):
+    """A connection to Snowflake. Untested against the service.
+
+    Args:
+        settings: as `snowflake.connector.connect` takes them: `account`, `user`, `password`, or `private_key_file` with
+            `private_key_file_pwd`, `warehouse`, `database`, `schema`, `role`, …. `login_timeout` is 20 s and
+            `network_timeout` 300 s unless given.
+    """
+
+    title = "Snowflake"
+
+    def __init__(self, verbose: bool = True, **settings: Any) -> None:
+        super().__init__(verbose, **({"login_timeout": 20, "network_timeout": 300} | settings))
+
+    @classmethod
+    def with_config(
+        cls, config: Mapping[str, Any], database: str | None = None, schema: str | None = None, **kwargs: Any
+    ) -> Snowflake:
+        """By the keys `SNOWFLAKE_ACCOUNT`, `_USER`, `_PASSWORD` or `_PRIVATE_KEY_PATH`, `_DEFAULT_WH`, ….
+
+        Args:
+            config: a profile.
+            database: another database than the profile's.
+            schema: another schema than the profile's.
+            kwargs: further arguments of the constructor; they win.
+
+        Raises:
+            ConfigError: the profile has no account or user.
+        """
+        for key in (ConfigKey.SNOWFLAKE_ACCOUNT, ConfigKey.SNOWFLAKE_USER):
+            if not config.get(key):
+                raise ConfigError(f"the profile has no {key}", hint="Snowflake needs it")
+        settings = {
+            "account": config.get(ConfigKey.SNOWFLAKE_ACCOUNT),
+            "user": config.get(ConfigKey.SNOWFLAKE_USER),
+            "password": config.get(ConfigKey.SNOWFLAKE_PASSWORD),
+            "warehouse": config.get(ConfigKey.SNOWFLAKE_DEFAULT_WH),
+            "database": database or config.get(ConfigKey.SNOWFLAKE_DEFAULT_DB),
+            "schema": schema or config.get(ConfigKey.SNOWFLAKE_DEFAULT_SCHEMA),
+            "role": config.get(ConfigKey.SNOWFLAKE_ROLE),
+            "network_timeout": config.get(ConfigKey.SNOWFLAKE_TIMEOUT),
+        }
+        if not settings["password"]:
+            settings["private_key_file"] = config.get(ConfigKey.SNOWFLAKE_PRIVATE_KEY_PATH)
+            settings["private_key_file_pwd"] = config.get(ConfigKey.SNOWFLAKE_PRIVATE_KEY_PASSPHRASE)
+        return cls(**{**some(settings), **kwargs})
+
+    def default_database(self) -> str | None:
+        """The connection's database."""
+        return self.settings.get("database")
+
+    def default_schema(self) -> str | None:
+        """The connection's schema."""
+        return self.settings.get("schema")
+
+    def export(
+        self,
+        df: Any,
+        table_name: str | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        if_exists: str = ExportWritePolicy.APPEND,
+        query_string: str | None = None,
+        verbose: bool = True,
+        unique_conflict_method: str | None = None,
+        unique_constraints: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write a DataFrame into a table, made where there is none.
+
+        Names are taken as they are: Snowflake's own tables are in capital letters. `quote_identifiers=False` lets
+        Snowflake fold them.
+
+        Args:
+            df: a DataFrame as `BaseSQL.export` takes it.
+            table_name: the table.
+            database: its database; by default the connection's.
+            schema: its schema, made where there is none; by default the connection's.
+            if_exists: `append`, `replace`, `fail`.
+            query_string: a SELECT that is written in place of `df`.
+            verbose: accepted and not used.
+            unique_conflict_method: `UPDATE` or `IGNORE`; rows are merged by `unique_constraints`.
+            unique_constraints: columns that tell rows apart.
+            kwargs: further arguments of `write_pandas`.
+
+        Raises:
+            ConfigError: no table, database or schema is named.
+            TableExists: the table is there, and `if_exists` is `fail`.
+            DatabaseError: Snowflake refuses.
+        """
+        policy = check_policy(if_exists)
+        place = (database or self.default_database(), schema or self.default_schema(), table_name)
+        for name, what in zip(place, ("database", "schema", "table_name"), strict=True):
+            if not name:
+                raise ConfigError(f"export needs {what}", hint=f"pass {what}=…, or set it in the profile")
+        exact = bool(kwargs.get("quote_identifiers", True))
+        parts = [str(name) if exact else str(name).upper() for name in place]
+        with self._errors():
+            exists = self._prepare(parts)
+            if exists and policy == "fail":
+                raise TableExists(f"the table {'.'.join(parts)} exists, and if_exists is 'fail'")
+            if query_string is not None:
+                self._write_query(clean_query(query_string), parts, "append" if exists else policy)
+                return
+            frame = as_pandas(df)
+            if unique_constraints and unique_conflict_method:
+                frame = without_repeated_keys(frame, unique_constraints, unique_conflict_method)
+                if exists and policy == "append":
+                    self._merge(frame, parts, list(unique_constraints), unique_conflict_method, kwargs)
+                    return
+            fresh = not exists or policy == "replace"
+            self._write(frame, parts, auto_create_table=fresh, overwrite=exists and policy == "replace", **kwargs)
+
+    def _connect(self) -> Any:
+        connector = need("snowflake.connector", "snowflake", "Snowflake", package="snowflake-connector-python")
+        try:
+            return connector.connect(**self.settings)
+        except connector.errors.Error as error:
+            raise DatabaseError(f"cannot connect to Snowflake: {error}") from error
+
+    @property
+    def _client_errors(self) -> tuple[type[Exception], ...]:
+        errors = need("snowflake.connector.errors", "snowflake", "Snowflake", package="snowflake-connector-python")
+        return (errors.Error,)
+
+    def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
+        import pandas as pd
+
+        with self.conn.cursor() as cursor:
+            cursor.execute(query, **_arguments(options))
+            try:
+                frame: pd.DataFrame = cursor.fetch_pandas_all()
+            except need("snowflake.connector.errors", "snowflake", "Snowflake").NotSupportedError:
+                # Only SELECTs have results in Arrow; SHOW and DESCRIBE have rows.
+                frame = pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
+        return frame
+
+    def _run(self, query: str, options: Mapping[str, Any]) -> Any:
+        with self.conn.cursor() as cursor:
+            return cursor.execute(query, **_arguments(options)).fetchall()
+
+    def _prepare(self, parts: Sequence[str]) -> bool:
+        """Make the schema where there is none; whether the table is there."""
+        database, schema, table = parts
+        views = f"{_quote(database)}.information_schema"
+        with self.conn.cursor() as cursor:
+            found = cursor.execute(f"SELECT 1 FROM {views}.schemata WHERE schema_name = %s", (schema,)).fetchall()
+            if not found:
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(database)}.{_quote(schema)}")
+                return False
+            query = f"SELECT 1 FROM {views}.tables WHERE table_schema = %s AND table_name = %s"
+            return bool(cursor.execute(query, (schema, table)).fetchall())
+
+    def _write(self, frame: pd.DataFrame, parts: Sequence[str], **options: Any) -> None:
+        tools = need("snowflake.connector.pandas_tools", "snowflake", "Snowflake.export")
+        database, schema, table = parts
+        # Without logical types, Snowflake takes datetimes for numbers.
+        options = {"use_logical_type": True} | options
+        tools.write_pandas(self.conn, frame, table, database=database, schema=schema, **options)
+
+    def _merge(self, frame: pd.DataFrame, parts: Sequence[str], key: list[str], method: str, options: Any) -> None:
+        staged = [*parts[:2], f"STREAMLINE_{secrets.token_hex(6).upper()}"]
+        exact = bool(options.get("quote_identifiers", True))
+        self._write(frame, staged, auto_create_table=True, table_type="temp", **options)
+
+        def column(name: str) -> str:
+            return _quote(str(name) if exact else str(name).upper())
+
+        columns, keys = [column(name) for name in frame.columns], [column(name) for name in key]
+        with self.conn.cursor() as cursor:
+            cursor.execute(merge_statement(_path(parts), _path(staged), columns, keys, method))
+            cursor.execute(f"DROP TABLE IF EXISTS {_path(staged)}")
+
+    def _write_query(self, select: str, parts: Sequence[str], policy: str) -> None:
+        words = {
+            "append": f"INSERT INTO {_path(parts)}",
+            "replace": f"CREATE OR REPLACE TABLE {_path(parts)} AS",
+            "fail": f"CREATE TABLE {_path(parts)} AS",
+        }
+        with self.conn.cursor() as cursor:
+            cursor.execute(f"{words[policy]}\n{select}")
+
+
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the cursor as they are; any others are the values of named parameters."""
+    if set(options) <= _OF_EXECUTE:
+        given = dict(options)
+        if "parameters" in given:
+            given["params"] = given.pop("parameters")
+        return given
+    return {"params": dict(options)}
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _path(parts: Sequence[str]) -> str:
+    return ".".join(map(_quote, parts))

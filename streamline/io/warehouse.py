@@ -1,0 +1,196 @@
+"""What the cloud warehouses have in common. None of them can be run here: their classes are untested against them."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from streamline.errors import ConfigError
+from streamline.io.base import BaseIO
+from streamline.io.connect import DatabaseError
+from streamline.io.frames import as_arrow, from_arrow
+from streamline.io.sql import clean_query, limited
+from streamline.io.table_export import one_row_per_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Warehouse(BaseIO):
+    """A connection to a warehouse by its own client library, opened by `with`, by `open()`, or by the first use.
+
+    Args:
+        verbose: accepted and not used.
+        settings: what the client takes.
+    """
+
+    title: ClassVar[str]
+
+    def __init__(self, verbose: bool = True, **settings: Any) -> None:
+        super().__init__(verbose)
+        self.settings = settings
+        self._connection: Any = None
+
+    @abstractmethod
+    def _connect(self) -> Any:
+        """The client's connection."""
+
+    @abstractmethod
+    def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
+        """The rows of one statement."""
+
+    @abstractmethod
+    def _run(self, query: str, options: Mapping[str, Any]) -> Any:
+        """Run one statement."""
+
+    @property
+    @abstractmethod
+    def _client_errors(self) -> tuple[type[Exception], ...]:
+        """What the client raises."""
+
+    @property
+    def conn(self) -> Any:
+        """The client's own connection, opened if it is not."""
+        self.open()
+        return self._connection
+
+    def open(self) -> None:
+        """Connect. Nothing happens if the connection is open.
+
+        Raises:
+            ConfigError: the client is not installed.
+            DatabaseError: the warehouse cannot be reached, or does not let us in.
+        """
+        if self._connection is None:
+            self._connection = self._connect()
+
+    def close(self) -> None:
+        """Disconnect; what was not committed is undone."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def commit(self) -> None:
+        """Make what was done so far lasting."""
+        self.conn.commit()
+
+    def rollback(self) -> None:
+        """Undo what was done since the last commit."""
+        self.conn.rollback()
+
+    def load(
+        self,
+        query_string: str,
+        limit: int | None = None,
+        display_query: str | None = None,
+        verbose: bool = True,
+        **kwargs: Any,
+    ) -> pd.DataFrame:
+        """The rows of a query.
+
+        Args:
+            query_string: one statement.
+            limit: no more rows than these.
+            display_query: accepted and not used.
+            verbose: accepted and not used.
+            kwargs: further arguments of the client's query.
+
+        Raises:
+            DatabaseError: the warehouse refuses.
+        """
+        query = clean_query(query_string)
+        with self._errors():
+            frame = self._fetch(limited(query, limit) or query, kwargs)
+        return frame if limit is None else frame.head(limit)
+
+    def execute(self, query_string: str, **query_vars: Any) -> Any:
+        """Run one statement; what it returns is the client's affair.
+
+        Args:
+            query_string: the statement.
+            query_vars: values for its parameters, as the client takes them.
+        """
+        with self._errors():
+            return self._run(clean_query(query_string), query_vars)
+
+    def execute_query_raw(self, query: str, configuration: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
+        """Run one statement, and commit where the warehouse knows transactions."""
+        done = self.execute(query)
+        with contextlib.suppress(AttributeError):
+            self.commit()
+        return done
+
+    def execute_queries(
+        self,
+        queries: Sequence[str],
+        query_variables: Sequence[Mapping[str, Any]] | None = None,
+        commit: bool = False,
+        fetch_query_at_indexes: Sequence[bool] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run several statements; a DataFrame for each where rows are wanted, else what `execute` returns."""
+        results: list[Any] = []
+        for index, query in enumerate(queries):
+            variables = query_variables[index] if query_variables and index < len(query_variables) else {}
+            wanted = bool(fetch_query_at_indexes and fetch_query_at_indexes[index : index + 1] == [True])
+            results.append(self.load(query, **variables) if wanted else self.execute(query, **variables))
+        if commit:
+            self.commit()
+        return results
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Whatever the client raises inside comes out as DatabaseError."""
+        self.open()
+        try:
+            yield
+        except self._client_errors as error:
+            raise DatabaseError(f"{self.title}: {' '.join(str(error).split())}") from error
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def without_repeated_keys(frame: pd.DataFrame, key: Sequence[str], method: str) -> pd.DataFrame:
+    """The frame with one row for each key: a MERGE refuses more. `UPDATE` keeps the last, `IGNORE` the first.
+
+    Raises:
+        ConfigError: no such method, or no such column.
+    """
+    if method.upper() not in ("UPDATE", "IGNORE"):
+        raise ConfigError(f"unique_conflict_method cannot be {method!r}", hint="UPDATE or IGNORE")
+    for name in key:
+        if name not in frame.columns:
+            raise ConfigError(f"unique_constraints: there is no column '{name}'")
+    table = as_arrow(frame)
+    kept = one_row_per_key(table, list(key), keep_last=method.upper() == "UPDATE")
+    return frame if kept is table else from_arrow(kept, coerce_float=False)
+
+
+def merge_statement(table: str, staged: str, columns: Sequence[str], key: Sequence[str], method: str) -> str:
+    """A MERGE of one table into another. All names are quoted already; a NULL in a key equals nothing.
+
+    Args:
+        table: the target.
+        staged: the table with the new rows.
+        columns: all columns that are written.
+        key: those that tell rows apart.
+        method: `UPDATE` or `IGNORE`.
+    """
+    same = " AND ".join(f"a.{one} = b.{one}" for one in key)
+    lines = [f"MERGE INTO {table} AS a", f"USING {staged} AS b", f"ON {same}"]
+    changed = [one for one in columns if one not in key]
+    if method.upper() == "UPDATE" and changed:
+        lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{one} = b.{one}' for one in changed)}")
+    values = ", ".join(f"b.{one}" for one in columns)
+    lines.append(f"WHEN NOT MATCHED THEN INSERT ({', '.join(columns)}) VALUES ({values})")
+    return "\n".join(lines)
