@@ -6,20 +6,20 @@ import ast
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.plan import check_block, make_plan
 from streamline.execution.checked import Checked, Problem, Report
 from streamline.pipeline.block_settings import block_settings
-from streamline.project.ioconfig import IO_CONFIG_FILE
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 from streamline.project.yamlfile import PathKey, read_text
 
 if TYPE_CHECKING:
+    from streamline.blocks.sql.settings import Profiles
     from streamline.pipeline.model import Block, PipelineModel
 
 # Asks an interpreter which of the modules it was given are nowhere; the paths in front are the project's.
@@ -128,52 +128,50 @@ class _Check:
 
     def _profiles(self) -> None:
         """Connect once to each database that SQL blocks name."""
-        named: dict[tuple[str, str, str], Block] = {}
+        from streamline.blocks.sql.settings import Profiles
+
+        renderer = self._renderer({"execution_date": ""})
+        profiles = Profiles(self._project, renderer)
+        seen: set[tuple[object, ...]] = set()
         for block in self._blocks:
-            if block.language != "sql" or block.type == "dbt" or not block.configuration.get("data_provider"):
+            # What is wrong with a block has been said; what only a run can render is not known here.
+            if any(each.block == block.uuid and not each.ok for each in self._done):
                 continue
-            try:
-                rendered = self._renderer({"execution_date": ""}).render(
-                    {
-                        key: block.configuration.get(key) or ""
-                        for key in ("data_provider", "data_provider_profile", "data_provider_database")
-                    },
-                    functools.partial(self._place, block),
-                )
-            except StreamlineError as error:
-                self._failed("profile", block.uuid, error)
-                continue
-            provider, profile, database = (str(one) for one in rendered.values())
-            named.setdefault((provider, profile or "default", database), block)
-        for (provider, profile, database), block in named.items():
-            self._connect(provider, profile, database, block)
+            if block.language == "sql" and block.type != "dbt" and block.configuration.get("data_provider"):
+                self._database(block, renderer, profiles, seen)
 
-    def _place(self, block: Block, path: Sequence[PathKey]) -> str:
-        return self._model.where(block.uuid, "configuration", *path)
+    def _database(self, block: Block, renderer: Renderer, profiles: Profiles, seen: set[tuple[object, ...]]) -> None:
+        from streamline.blocks.sql.settings import KEYS, read_settings
 
-    def _connect(self, provider: str, profile: str, database: str, block: Block) -> None:
-        from streamline.io.connect import database as open_database
-        from streamline.io.connect import provider_of
-        from streamline.project.ioconfig import load_profile
-
-        name = f"{provider}, profile {profile}" + (f", database {database}" if database else "")
         where = self._model.where(block.uuid, "configuration", "data_provider")
+        name = str(block.configuration["data_provider"])
         try:
-            kind = provider_of(provider, where=where)
-            values = load_profile(self._project.root / IO_CONFIG_FILE, self._renderer({}), profile)
-            file = _file(kind, values, database)
-            if file is not None and not self._project.path(file).exists():
+            configuration = {
+                key: renderer.render(value, functools.partial(self._place, block))
+                for key, value in block.configuration.items()
+                if key in KEYS and not _needs_run(value)
+            }
+            settings = read_settings(configuration, where)
+            name = f"{settings.provider}, profile {settings.profile}"
+            place = profiles.place(settings, where)
+            if place in seen or profiles.in_memory(settings, where):
+                return
+            seen.add(place)
+            file = str(place[-1]) if settings.kind in ("duckdb", "sqlite") else None
+            if file is not None and "://" not in file and ":" not in file and not self._project.path(file).exists():
                 self._good("profile", None, f"{file} is not there yet; it is made when it is first used", name)
                 return
-            origin = f"{IO_CONFIG_FILE}, profile '{profile}'"
-            with open_database(provider, values, origin=origin, root=self._project.root, name=database or None) as db:
-                db.query("select 1")
+            with profiles.open(settings, where) as database:
+                database.query("select 1")
         except ConfigError as error:
             self._failed("profile", None, error, plugin=name)
         except StreamlineError as error:
             self._failed("profile", None, error, "connection", plugin=name)
         else:
             self._good("profile", None, "it answers", name)
+
+    def _place(self, block: Block, path: Sequence[PathKey]) -> str:
+        return self._model.where(block.uuid, "configuration", *path)
 
     def _plan(self) -> None:
         try:
@@ -253,13 +251,8 @@ def _not_found(python: str, root: Path, names: Sequence[str]) -> set[str]:
     return set(done.stdout.split()) if done.returncode == 0 else set()
 
 
-def _file(kind: str, values: Mapping[str, Any], database: str) -> str | None:
-    """The file that is the database, for kinds that make it where it is not."""
-    key = {"duckdb": "DUCKDB_DATABASE", "sqlite": "SQLITE_DATABASE"}.get(kind)
-    if key is None:
-        return None
-    path = database or str(values.get(key) or "")
-    return None if not path or path == ":memory:" or path.startswith(("md:", "motherduck:")) else path
+def _needs_run(value: object) -> bool:
+    return isinstance(value, str) and "{{" in value and "block_output" in value
 
 
 def _said(block: Block) -> str:
