@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
+from streamline.outputs.parquet import COMPRESSION, ROW_GROUP, shown
 from streamline.outputs.place import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-ROW_GROUP = 1 << 18
-"""Rows at most in a row group: what a reader of few rows has to decode, and readers share among threads."""
-
-COMPRESSION = "snappy"
 
 
 def write(place: Place, name: str, value: Any) -> Stored | None:
@@ -136,7 +132,7 @@ def read_table(place: Place, stored: Stored) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise OutputError(f"{stored.file} cannot be read: {error}", where=_shown(place, stored)) from error
+        raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
 
 
 def read(place: Place, stored: Stored) -> Any:
@@ -169,8 +165,3 @@ def take(place: Place, name: str, path: Path) -> Stored:
         columns=list(schema.names),
         types=[str(field.type) for field in schema],
     )
-
-
-def _shown(place: Place, stored: Stored) -> str | None:
-    path = place.path(stored.file)
-    return str(path) if path is not None else None

@@ -37,6 +37,11 @@ def dumps(value: Any) -> bytes | None:
             return None
 
 
+def is_plain(value: Any) -> bool:
+    """Whether `value` consists of None, booleans, numbers, strings, lists and dicts with string keys alone."""
+    return _plain(value, set(), 0)
+
+
 def is_standard(data: bytes) -> bool:
     """Whether what `dumps` gave is JSON by the standard, too: no NaN, no lone surrogates."""
     try:

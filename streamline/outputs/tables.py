@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def _array(name: str, values: Iterable[Any]) -> pa.Array:
     import pyarrow as pa
 
     try:
-        return pa.array(values)
+        return pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"column '{name}' has values that no one type holds: {error}") from error
 
@@ -101,13 +102,29 @@ def _from_pandas(value: Any) -> pa.Table | None:
         value = value.to_frame("value" if value.name is None else value.name)
     if not isinstance(value, pd.DataFrame):
         return None
-    named = [name for name in value.index.names if name is not None]
-    if named:
-        kept = value.reset_index(level=named) if len(named) < value.index.nlevels else value.reset_index()
-    else:
-        kept = value
-    kept = kept.rename(columns=str) if not all(type(name) is str for name in kept.columns) else kept
-    return pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(None)
+    from streamline.outputs.pandas_frames import column_names
+
+    labels: list[Any] = list(value.columns)
+    columns = [value.iloc[:, place] for place in range(len(labels))]
+    # After the columns, as in the files; an index without a name only numbers the rows.
+    for level, name in enumerate(value.index.names):
+        if name is not None and name not in labels:
+            labels.append(name)
+            columns.append(pd.Series(value.index.get_level_values(level).array, copy=False))
+    names = column_names(labels)
+    return pa.table({name: _from_series(name, column) for name, column in zip(names, columns, strict=True)})
+
+
+def _from_series(name: str, series: Any) -> pa.Array:
+    import pyarrow as pa
+
+    from streamline.outputs.pandas_columns import arrow_column
+
+    column = arrow_column(series)
+    if column is not None:
+        with contextlib.suppress(pa.ArrowException, ValueError, OverflowError):
+            return column.part(0, len(series))
+    return _array(name, series)
 
 
 def _from_polars(value: Any) -> pa.Table | None:
