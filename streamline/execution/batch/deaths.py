@@ -71,6 +71,13 @@ def death(status: int, note: Note, trace: Trace | None, memory: OutOfMemory) -> 
     text = trace.text if trace is not None else None
     if status & 0x7F == 0:
         code = status >> 8
+        if note.how == "cut off":
+            return Failure(
+                message="the process lost its connection to the runner",
+                hint="The block has closed files that it had not opened, such as by os.closerange.",
+            )
+        if note.how == "broken":
+            return Failure(message="the worker process failed; what it printed says why")
         by = " by os._exit" if note.how == "_exit" else ""
         return Failure(
             message=f"the process was ended with code {code}{by}",

@@ -8,6 +8,7 @@ when the runner's thread is gone. Workers get SIGKILL when it ends itself.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import gc
 import importlib
@@ -56,6 +57,8 @@ class Settings(TypedDict):
 
 def serve(settings: Settings) -> NoReturn:
     """Be the fork server until the runner is gone or says so."""
+    # A caller's thread may have signals blocked; that would be inherited by everything from here on.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # As long as nothing is forked the default, death, is the right answer to SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wire.die_with_parent(signal.SIGTERM)
@@ -114,8 +117,7 @@ class _Server:
                 self._drain_wakeups()
                 self._reap()
             if self._control.fileno() in ready:
-                flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-                data, fds, _, _ = socket.recv_fds(self._control, wire.RECORD.size, wire.FORK_DESCRIPTORS, flags)
+                data, fds = _receive(self._control)
                 if len(data) < wire.RECORD.size:
                     return False
                 request, number, value = wire.RECORD.unpack(data)
@@ -238,6 +240,21 @@ class _Server:
             select.select([self._woken], [], [], 0.005)
             self._drain_wakeups()
         os._exit(0)
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One record and the descriptors that came with it, which no program that is started from here gets to see."""
+    # socket.recv_fds does not hand on its flags.
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    fds = array.array("i")
+    space = socket.CMSG_LEN(wire.FORK_DESCRIPTORS * fds.itemsize)
+    data, ancillary, _, _ = control.recvmsg(wire.RECORD.size, space, flags)
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return data, list(fds)
 
 
 def _exits(leaders: dict[int, int]) -> list[tuple[int, int]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import locale
 import logging
 import os
 import resource
@@ -26,12 +28,12 @@ class Surroundings:
     """The state of this process as it is to be between tasks. To be made and used in the main thread.
 
     Put back: environment variables (and the time zone they set), `sys.path`, `sys.argv`, the standard streams, the
-    working directory, umask, signal handlers, mask and timers, warnings filters, the recursion limit, and the root
-    logger. Modules stay loaded on purpose.
+    working directory, umask, signal handlers, mask and timers, warnings filters, the locale, the recursion limit, the
+    trace function, garbage collection, and the root logger. Modules stay loaded on purpose.
     """
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self._environ = os.environ
         self._environment = dict(os.environ)
         self._path = sys.path
         self._paths = list(sys.path)
@@ -44,11 +46,18 @@ class Surroundings:
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._filters = list(warnings.filters)
+        self._locale = locale.setlocale(locale.LC_ALL)
         self._recursion = sys.getrecursionlimit()
+        self._trace, self._profile = sys.gettrace(), sys.getprofile()
         root = logging.getLogger()
         self._logging = (list(root.handlers), list(root.filters), root.level, logging.root.manager.disable)
         self._unchangeable = _unchangeable()
         self.threads = _threads()
+
+    @property
+    def output(self) -> int:
+        """A descriptor of what standard output is between tasks."""
+        return self._outputs[0]
 
     def put_back(self) -> str | None:
         """Undo what the task before did; what of it can't be undone, in words, or None.
@@ -71,6 +80,14 @@ class Surroundings:
             sys.path[:] = self._paths
         sys.argv[:] = self._argv
         sys.setrecursionlimit(self._recursion)
+        if sys.gettrace() is not self._trace:
+            sys.settrace(self._trace)
+        if sys.getprofile() is not self._profile:
+            sys.setprofile(self._profile)
+        if not gc.isenabled():
+            gc.enable()
+        if locale.setlocale(locale.LC_ALL) != self._locale:
+            locale.setlocale(locale.LC_ALL, self._locale)
         if warnings.filters != self._filters:
             filters: Any = warnings.filters
             filters[:] = self._filters
@@ -86,11 +103,14 @@ class Surroundings:
         os.fchdir(self._folder)
         os.dup2(self._outputs[0], 1)
         os.dup2(self._outputs[1], 2)
-        if os.getpid() != self._pid or _unchangeable() != self._unchangeable:
+        if _unchangeable() != self._unchangeable:
             return "limits"
+        if any(stream is not None and stream.closed for stream in self._streams):
+            return "streams"
         return self._left_behind()
 
     def _put_back_environment(self) -> None:
+        os.environ = self._environ  # noqa: B003
         if dict(os.environ) == self._environment:
             return
         zone = os.environ.get("TZ")

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import linecache
 import mmap
 import os
 import re
 import signal
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +28,10 @@ _TICKS_UNTIL_ASLEEP = 40
 _SIZE = 8192
 _SLOT = 4000
 _HEAD = struct.Struct("<H")
+_READS = struct.Struct("<QQ")
+_READS_AT = 16
+_SLOTS_AT = 32
+_LOOKS = 1000
 
 DUMP_SIGNAL = int(getattr(signal, "SIGRTMAX", signal.SIGUSR2)) - (2 if hasattr(signal, "SIGRTMAX") else 0)
 """Asks a worker for its stack. One of the realtime signals, which programs hardly ever use."""
@@ -60,6 +62,8 @@ def anonymous_file() -> int:
     """A descriptor of an empty file that has no name."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("streamline", os.MFD_CLOEXEC)
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
@@ -68,7 +72,8 @@ class Note(msgspec.Struct, frozen=True):
     """What a worker noted last.
 
     Args:
-        how: `""`: it was seen there; `_exit`: it called `os._exit`; `signal`: it sent itself a signal.
+        how: `""`: it was seen there; `_exit`: it called `os._exit`; `signal`: it sent itself a signal; `cut off`: it
+            could not reach the runner any more; `broken`: it failed itself, and has printed why.
         where: `file:line` in the user's code; None where no such line was found.
     """
 
@@ -79,6 +84,9 @@ class Note(msgspec.Struct, frozen=True):
 class Notes:
     """A page of memory that worker and runner share. One side writes, the other reads, also after a death.
 
+    The worker writes its note. The runner writes how much of the worker's output it has read, from which the worker
+    knows how much there has been in all: a line for the log belongs behind so much of it.
+
     Args:
         fd: of a file that is or will be 8 KiB long; stays the caller's.
     """
@@ -88,19 +96,42 @@ class Notes:
             os.ftruncate(fd, _SIZE)
         self._memory = mmap.mmap(fd, _SIZE)
         self._slot = 0
+        self._reads = 0
+        self._total = 0
+
+    def begin_read(self) -> None:
+        """The runner is about to read; what is being read is neither in the pipe nor counted."""
+        self._reads += 1
+        _READS.pack_into(self._memory, _READS_AT, self._reads, self._total)
+
+    def end_read(self, count: int) -> None:
+        """It has read `count` bytes."""
+        self._reads += 1
+        self._total += count
+        _READS.pack_into(self._memory, _READS_AT, self._reads, self._total)
+
+    def written(self, waiting: Callable[[], int]) -> int:
+        """How many bytes have been written in all. `waiting` tells how many are in the pipe."""
+        found = 0
+        for _ in range(_LOOKS):  # a runner that was stopped in the middle is not waited for
+            reads, total = _READS.unpack_from(self._memory, _READS_AT)
+            found = total + waiting()
+            if reads % 2 == 0 and _READS.unpack_from(self._memory, _READS_AT) == (reads, total):
+                break
+        return found
 
     def write(self, how: str, where: str | None) -> None:
         """Replace the note. A reader never sees half of it: there are two places, and one byte that says which."""
         text = f"{how}\n{where or ''}".encode("utf-8", "replace")[:_SLOT]
         slot = 1 - self._slot
-        start = 16 + slot * (_SLOT + _HEAD.size)
+        start = _SLOTS_AT + slot * (_SLOT + _HEAD.size)
         self._memory[start : start + _HEAD.size + len(text)] = _HEAD.pack(len(text)) + text
         self._memory[0] = slot
         self._slot = slot
 
     def read(self) -> Note:
         """The last note."""
-        start = 16 + (self._memory[0] & 1) * (_SLOT + _HEAD.size)
+        start = _SLOTS_AT + (self._memory[0] & 1) * (_SLOT + _HEAD.size)
         (length,) = _HEAD.unpack(self._memory[start : start + _HEAD.size])
         start += _HEAD.size
         how, _, where = self._memory[start : start + min(length, _SLOT)].decode("utf-8", "replace").partition("\n")
@@ -126,6 +157,8 @@ def read_trace(fd: int, project: str) -> Trace | None:
     own = [number for number, frame in enumerate(frames) if is_users(frame[0], project)]
     if not own:
         return None
+    import linecache
+
     lines = ["Stack (most recent call last):"]
     for path, number, name in reversed(frames[: own[-1] + 1]):
         lines.append(f'  File "{path}", line {number}, in {name}')
@@ -163,7 +196,10 @@ class Watch:
         # Not threading.Thread: the user's code is not to meet it in threading.enumerate().
         import _thread
 
-        _thread.start_new_thread(self._look, ())
+        begun = _thread.allocate_lock()
+        begun.acquire()
+        _thread.start_new_thread(self._look, (begun.release,))
+        begun.acquire()  # it is there, and is not taken for one that a task has left behind
 
     def begin(self, project: str) -> None:
         """A task of this project begins."""
@@ -180,7 +216,8 @@ class Watch:
         """It is over."""
         self._project = None
 
-    def _look(self) -> None:
+    def _look(self, begun: Callable[[], None]) -> None:
+        begun()
         idle = 0
         while True:
             if idle > _TICKS_UNTIL_ASLEEP:

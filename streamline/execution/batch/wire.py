@@ -6,8 +6,12 @@ with the request (SCM_RIGHTS). Runner and worker exchange frames: a kind, a leng
 
 from __future__ import annotations
 
+import array
+import contextlib
+import fcntl
 import struct
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ FRAME = struct.Struct("<cQ")
 """Kind and length of what follows."""
 
 HELLO, SECRET, LOG, RESULT = b"H", b"S", b"L", b"R"
-"""Sent by a worker: it is ready; a secret (UTF-8); a line for the log (pickled line, level); a result (pickled
+"""Sent by a worker: it is ready; a secret (UTF-8); a line for the log (`pack_log`); a result (pickled
 TaskResult, and what the task left behind that needs a fresh worker, or None)."""
 
 TASK = b"T"
@@ -36,6 +40,34 @@ TASK = b"T"
 
 FORK_DESCRIPTORS = 4
 """That go with FORK: the worker's socket, its output, its whereabouts, its fatal traces."""
+
+
+_LOG = struct.Struct("<QH")
+
+
+def pack_log(line: str, level: str, before: int) -> bytes:
+    """A line for the log as it travels. Not pickled: text may be of users' own kinds.
+
+    Args:
+        before: how many bytes of output came before it.
+    """
+    name = str.encode(level, "utf-8", "replace")[:1000]
+    return _LOG.pack(before, len(name)) + name + str.encode(line, "utf-8", "replace")
+
+
+def unpack_log(payload: bytes) -> tuple[str, str, int]:
+    """What was packed: line, level, bytes before it."""
+    before, length = _LOG.unpack_from(payload)
+    name, line = payload[_LOG.size : _LOG.size + length], payload[_LOG.size + length :]
+    return line.decode("utf-8", "replace"), name.decode("utf-8", "replace"), before
+
+
+def waiting(pipe: int) -> int:
+    """How many bytes are in a pipe, asked at either end."""
+    count = array.array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 def send_frame(connection: socket.socket, kind: bytes, payload: bytes) -> None:

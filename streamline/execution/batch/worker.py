@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import gc
 import importlib
 import io
@@ -38,21 +39,24 @@ class Port:
     In a process that user code forked, and after the task's end, everything is ignored.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, notes: Notes, output: int) -> None:
         self._connection = connection
+        self._notes = notes
+        self._output = output
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._open = True
 
     def learned(self, secret: str) -> None:
         """A secret was read: it is masked in all that is written from now on."""
-        self._send(wire.SECRET, secret.encode("utf-8", "surrogatepass"))
+        self._send(wire.SECRET, str.encode(secret, "utf-8", "surrogatepass"))
 
     def log(self, line: str, level: str = "INFO") -> None:
         """A line for the run's log; it comes after what was printed before."""
         with contextlib.suppress(Exception):
             sys.stdout.flush()
-        self._send(wire.LOG, pickle.dumps((line, level), 5))
+        before = self._notes.written(lambda: wire.waiting(self._output))
+        self._send(wire.LOG, wire.pack_log(line, level, before))
 
     def close(self) -> None:
         """The task is over."""
@@ -74,28 +78,36 @@ def work(connection: socket.socket, notes: int, traces: int, perform: str) -> No
         traces: descriptor of the file for fatal traces.
         perform: `module:function`.
     """
-    atexit._clear()  # what the fork server's modules registered is its own business
+    _forget_exits()
     _reseed()
+    _volunteer()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Lines go out as they are printed: what a process printed before it crashed is what one wants to see.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    with contextlib.suppress(OSError):  # the runner is gone, and so are we
-        _Worker(connection, notes, traces, perform).serve()
-    os._exit(0)
+    page = Notes(notes)
+    try:
+        _Worker(connection, page, traces, perform).serve()
+    except OSError:  # the runner is gone, or the way to it
+        page.write("cut off", None)
+    except BaseException:
+        traceback.print_exc()
+        page.write("broken", None)
+    os._exit(1)
 
 
 class _Worker:
-    def __init__(self, connection: socket.socket, notes: int, traces: int, perform: str) -> None:
+    def __init__(self, connection: socket.socket, notes: Notes, traces: int, perform: str) -> None:
+        self._pid = os.getpid()
         self._connection = connection
         self._perform = perform
         self._function: Callable[[Task, Port], object] | None = None
         self._interrupted = False
         signal.signal(signal.SIGINT, self._interrupt)
-        self._watch = Watch(Notes(notes), traces)
+        self._notes = notes
+        self._watch = Watch(notes, traces)
         with contextlib.suppress(Exception):
             self._load()
-        time.sleep(0)  # lets the watch's thread begin, so that it counts as ours
         self._surroundings = Surroundings()
 
     def _interrupt(self, *_: object) -> None:
@@ -108,7 +120,7 @@ class _Worker:
         assert self._function is not None
         return self._function
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Answer tasks until the connection ends, then leave as a program does, without waiting for anything."""
         wire.send_frame(self._connection, wire.HELLO, b"")
         while (frame := wire.receive_frame(self._connection)) is not None:
@@ -117,10 +129,11 @@ class _Worker:
             del frame, result
         atexit._run_exitfuncs()
         _flush()
+        os._exit(0)
 
     def _run(self, message: bytes) -> tuple[TaskResult, str | None]:
         task: Task = pickle.loads(message)
-        port = Port(self._connection)
+        port = Port(self._connection, self._notes, self._surroundings.output)
         began = time.perf_counter()
         self._watch.begin(task.project)
         result = TaskResult()
@@ -129,7 +142,7 @@ class _Worker:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 if self._interrupted:
                     raise KeyboardInterrupt
-                returned = self._load()(task, port)
+                returned = contextvars.copy_context().run(self._call, task, port)
             finally:
                 self._shield()
             if not isinstance(returned, TaskResult):
@@ -138,6 +151,13 @@ class _Worker:
         except BaseException as error:  # nothing that user code raises ends a worker
             result.failure = failure_of(error, task.project)
             error.__traceback__ = None
+        if os.getpid() != self._pid:
+            # A process that the block forked has come to the block's end, which is its own as well.
+            if result.failure is not None:
+                with contextlib.suppress(Exception):
+                    print(result.failure.trace or result.failure.message, file=sys.stderr)
+            _flush()
+            os._exit(0 if result.failure is None else 1)
         port.close()
         self._watch.end()
         if not result.seconds:
@@ -145,10 +165,20 @@ class _Worker:
         if result.failure is not None:
             gc.collect()  # frames of the traceback hold what the block had loaded
         _flush()
-        left = self._surroundings.put_back()
-        if self._interrupted:
-            left = left or "interrupt"
-        return result, left
+        try:
+            left = self._surroundings.put_back()
+        except Exception:  # then this process is no place for another task
+            left = "surroundings"
+        return result, left or ("interrupt" if self._interrupted else None)
+
+    def _call(self, task: Task, port: Port) -> object:
+        # In a context of its own, so that context variables go back by themselves; the decimal module's is an object
+        # that is changed in place.
+        if "decimal" in sys.modules:
+            import decimal
+
+            decimal.setcontext(decimal.getcontext().copy())
+        return self._load()(task, port)
 
     def _shield(self) -> None:
         """From here on an interrupt is only noted."""
@@ -169,8 +199,12 @@ def failure_of(error: BaseException, project: str) -> Failure:
     if isinstance(error, KeyboardInterrupt):
         return Failure(message="interrupted", where=_innermost(error, project)[1], retry=False)
     first, where = _innermost(error, project)
-    text = "".join(traceback.format_exception(type(error), error, first or error.__traceback__)).rstrip()
-    summary = traceback.format_exception_only(error)[-1].strip()
+    try:
+        text = "".join(traceback.format_exception(type(error), error, first or error.__traceback__)).rstrip()
+        summary = traceback.format_exception_only(error)[-1].strip()
+    except Exception:  # exceptions are users' objects, too
+        text = "".join(traceback.format_tb(first or error.__traceback__)).rstrip()
+        summary = type(error).__name__
     if isinstance(error, SystemExit):
         summary = f"SystemExit: {error.code} (the block called sys.exit)"
     return Failure(message=_short(summary), where=where, trace=_short(text, 10 * _LONGEST_MESSAGE))
@@ -219,6 +253,28 @@ def _c_library() -> Any:
 
         _library = ctypes.CDLL(None)
     return _library
+
+
+def _forget_exits() -> None:
+    """What the fork server's modules wanted done at its end is not to be done at ours; what tasks register is."""
+    atexit._clear()
+    for name in ("multiprocessing.util", "weakref"):
+        module = sys.modules.get(name)
+        if name == "weakref" and module is not None:
+            module.finalize._registered_with_atexit = False
+            for info in list(module.finalize._registry.values()):
+                info.atexit = False
+        elif module is not None:
+            module._finalizer_registry.clear()
+            atexit.register(module._exit_function)
+
+
+def _volunteer() -> None:
+    """If memory runs out, it is a block that is to go, before the runner or the fork server."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        adjustment = int(file.read())
+        file.seek(0)
+        file.write(str(min(1000, adjustment + 200)))
 
 
 def _reseed() -> None:

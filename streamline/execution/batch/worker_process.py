@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import array
-import contextlib
-import fcntl
 import os
 import socket
-import termios
 import time
 from collections import deque
 from collections.abc import Callable
@@ -47,10 +43,18 @@ class WorkerProcess:
     Args:
         number: its name in talks with the fork server.
         on_line: is given each line that it writes.
+        on_log: is given each line for the log, and its level.
         learned: is given each secret as soon as it is known, before any line written after it.
     """
 
-    def __init__(self, number: int, on_line: Callable[[WorkerProcess, bytes], None], learned: Callable[[str], None]):
+    def __init__(
+        self,
+        number: int,
+        *,
+        on_line: Callable[[WorkerProcess, bytes], None],
+        on_log: Callable[[WorkerProcess, str, str], None],
+        learned: Callable[[str], None],
+    ) -> None:
         self.number = number
         self.state = State.STARTING
         self.job: Job | None = None
@@ -61,7 +65,9 @@ class WorkerProcess:
         self.deadline: float | None = None
         """`time.monotonic()` when something is to be done about it."""
         self.since = 0.0
+        self._on_log = on_log
         self._learned = learned
+        self._taken = 0
         self._lines = Lines(lambda line: on_line(self, line))
         self._frames = wire.Frames()
         self.received: deque[tuple[bytes, bytes]] = deque()
@@ -133,15 +139,44 @@ class WorkerProcess:
     def read_output(self) -> bool:
         """Hand on some of what it has written. False at the end of it."""
         try:
-            chunk = os.read(self.output, READ_BYTES)
+            chunk = self._read(READ_BYTES)
         except BlockingIOError:
             return True
         except OSError:
             return False
-        # A secret is told before anything is written that could hold it, and so is here by now.
-        self.read_frames()
-        self._lines.feed(chunk)
         return bool(chunk)
+
+    def _read(self, limit: int) -> bytes:
+        self._notes.begin_read()
+        chunk = b""
+        try:
+            chunk = os.read(self.output, limit)
+        finally:
+            self._notes.end_read(len(chunk))
+        start, self._taken = self._taken, self._taken + len(chunk)
+        # A secret is told before anything is written that could hold it, and so is here by now; a line for the log
+        # before anything that comes after it.
+        self.read_frames()
+        fed = 0
+        while self.received and self.received[0][0] == wire.LOG:
+            line, level, before = wire.unpack_log(self.received[0][1])
+            if before - start > len(chunk):
+                break
+            self._lines.feed(chunk[fed : max(fed, before - start)])
+            fed = max(fed, before - start)
+            self.received.popleft()
+            self._on_log(self, line, level)
+        self._lines.feed(chunk[fed:])
+        return chunk
+
+    def log(self) -> None:
+        """Hand on the line for the log that is next in `received`, behind what was written before it."""
+        frame = self.received[0]
+        line, level, before = wire.unpack_log(frame[1])
+        self._drain(before - self._taken)
+        if self.received and self.received[0] is frame:  # else reading has come to it
+            self.received.popleft()
+            self._on_log(self, line, level)
 
     def read_frames(self) -> bool:
         """Take in what it says; secrets at once, the rest into `received`. False if it has hung up."""
@@ -160,23 +195,22 @@ class WorkerProcess:
             if len(data) < READ_BYTES:
                 return bool(data)
 
-    def drain(self) -> None:
-        """Hand on all that it has written so far, and no more: what it left running may write for ever."""
-        left = _waiting(self.output)
+    def _drain(self, left: int) -> None:
         while left > 0:
             try:
-                chunk = os.read(self.output, min(left, READ_BYTES))
+                chunk = self._read(min(left, READ_BYTES))
             except OSError:
                 return
             if not chunk:
                 return
             left -= len(chunk)
-            self.read_frames()
-            self._lines.feed(chunk)
 
     def end_of_task(self) -> None:
-        """All that its task wrote is handed on, a line without newline as well."""
-        self.drain()
+        """All that its task wrote is handed on, a line without newline as well.
+
+        That much and no more: what it left running may write for ever.
+        """
+        self._drain(wire.waiting(self.output))
         self._lines.end()
 
     def whereabouts(self) -> tuple[Note, Trace | None]:
@@ -194,10 +228,3 @@ class WorkerProcess:
         os.close(self.output)
         os.close(self._traces)
         self._notes.close()
-
-
-def _waiting(fd: int) -> int:
-    count = array.array("i", [0])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]

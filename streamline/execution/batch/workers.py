@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import pickle
-import secrets
 import selectors
 import signal
 import socket
@@ -94,7 +93,7 @@ class WorkerPool:
         self._preload = list(preload)
         self._python = python
         self._perform = perform
-        self._pool_id = secrets.token_hex(8)
+        self._pool_id = os.urandom(8).hex()
         self._environment = {**os.environ, **(env or {}), RUN_ID_VARIABLE: run_id, POOL_VARIABLE: self._pool_id}
         self._run_dir = run_dir
         self._on_line = on_line
@@ -185,8 +184,7 @@ class WorkerPool:
             self._start_server()
             while not (self._leaving and self._server is None):
                 for key, events in self._selector.select(self._patience()):
-                    if key.fileobj in self._selector.get_map():  # not closed by one before it
-                        key.data(events)
+                    key.data(events)  # which may be late: what it is about may have been closed by one before it
                 self._mind_deadlines()
         except BaseException:
             _logger.exception("the pool of workers failed")
@@ -301,7 +299,7 @@ class WorkerPool:
     def _fork(self) -> None:
         number = self._next_number
         self._next_number += 1
-        worker = WorkerProcess(number, self._line, self._secret)
+        worker = WorkerProcess(number, on_line=self._line, on_log=self._log, learned=self._secret)
         self._workers[number] = worker
         assert self._server is not None
         self._server.ask(wire.FORK, number, 0, worker)
@@ -328,30 +326,38 @@ class WorkerPool:
                 self._selector.modify(worker.connection, wanted, key.data)
 
     def _heard(self, worker: WorkerProcess, events: int) -> None:
+        if worker.number not in self._workers:
+            return
         if events & selectors.EVENT_WRITE:
             worker.write()
             self._watch_connection(worker)
         if events & selectors.EVENT_READ:
             if not worker.read_frames():
-                self._selector.unregister(worker.connection)
+                self._unwatch(worker.connection)
             self._process_frames(worker)
 
     def _written(self, worker: WorkerProcess) -> None:
+        if worker.number not in self._workers:
+            return
         if not worker.read_output():
-            self._selector.unregister(worker.output)
+            self._unwatch(worker.output)
         self._process_frames(worker)
+
+    def _unwatch(self, *sources: socket.socket | int) -> None:
+        for source in sources:
+            with contextlib.suppress(KeyError):  # it was at its end before
+                self._selector.unregister(source)
 
     def _process_frames(self, worker: WorkerProcess) -> None:
         while worker.received:
+            if worker.received[0][0] == wire.LOG:
+                worker.log()
+                continue
             kind, payload = worker.received.popleft()
             if kind == wire.HELLO:
                 worker.state = State.IDLE
                 self._idle.append(worker)
                 self._assign()
-            elif kind == wire.LOG:
-                worker.drain()
-                line, level = pickle.loads(payload)
-                self._log(worker, line, level)
             elif kind == wire.RESULT:
                 self._returned(worker, payload)
 
@@ -385,9 +391,7 @@ class WorkerPool:
         worker.end_of_task()
         if worker in self._idle:
             self._idle.remove(worker)
-        for source in (worker.connection, worker.output):
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(source)
+        self._unwatch(worker.connection, worker.output)
         del self._workers[worker.number]
         job, worker.job = worker.job, None
         if job is not None:
@@ -451,7 +455,7 @@ class WorkerPool:
 
     def _start_server(self) -> None:
         try:
-            self._server = _ForkServer(
+            server = _ForkServer(
                 python=self._python,
                 preload=self._preload,
                 perform=self._perform,
@@ -464,24 +468,25 @@ class WorkerPool:
             )
             self._drop_queue()
             return
-        self._selector.register(self._server.control, selectors.EVENT_READ, self._server_said)
-        self._selector.register(self._server.output, selectors.EVENT_READ, self._server_wrote)
+        self._server = server
+        self._selector.register(server.control, selectors.EVENT_READ, lambda events: self._server_said(server, events))
+        self._selector.register(server.output, selectors.EVENT_READ, lambda _: self._server_wrote(server))
         self._fork()  # the first task is not to wait for it
         self._assign()
 
     def _watch_server(self) -> None:
         if self._server is not None:
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._server.unsent else 0)
-            if self._selector.get_key(self._server.control).events != wanted:
-                self._selector.modify(self._server.control, wanted, self._server_said)
+            key = self._selector.get_key(self._server.control)
+            if key.events != wanted:
+                self._selector.modify(self._server.control, wanted, key.data)
 
-    def _server_wrote(self, _events: int) -> None:
-        if self._server is not None and not self._server.read_output():
-            self._selector.unregister(self._server.output)
+    def _server_wrote(self, server: _ForkServer) -> None:
+        if self._server is server and not server.read_output():
+            self._unwatch(server.output)
 
-    def _server_said(self, events: int) -> None:
-        server = self._server
-        if server is None:
+    def _server_said(self, server: _ForkServer, events: int) -> None:
+        if self._server is not server:
             return
         if events & selectors.EVENT_WRITE:
             server.write()
@@ -506,9 +511,7 @@ class WorkerPool:
         server = self._server
         assert server is not None
         self._server = None
-        for source in (server.control, server.output):
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(source)
+        self._unwatch(server.control, server.output)
         ready = server.ready
         code = server.close()
         failure = None
@@ -516,7 +519,7 @@ class WorkerPool:
             # Its workers got SIGKILL from the system; what these had forked is found by what it bears.
             end_processes([self._pool_id], variable=POOL_VARIABLE)
             how = signal.Signals(-code).name if code < 0 else f"code {code}"
-            failure = Failure(message=f"the fork server, parent of all workers, was ended ({how})")
+            failure = Failure(message=f"the process that all blocks' processes come from was ended ({how})")
         for worker in list(self._workers.values()):
             self._gone(worker, None, failure)
         if self._leaving:
