@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -29,7 +30,6 @@ _FORBIDDEN = {
 }
 _TAKEN = {"--vars": "vars", "--target": "target", "-t": "target", "--profile": "profile"}
 _TAKEN["--profiles-dir"] = "profiles_dir"
-_TEMPLATE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _MARK = re.compile("\ue010(\\d+)\ue011")
 
 
@@ -65,14 +65,16 @@ def read_arguments(text: str, where: str, renderer: Renderer | None) -> Argument
     Raises:
         ConfigError: it is none of the forms, a quote is not closed, an option is Streamline's own to set.
     """
+    from streamline.blocks.sql.lambdas import quote_lambdas
+
     text = quote_lambdas(text)
     if renderer is not None and "{%" in text:
         text, renderer = renderer.render_text(text, where=where), None
 
-    def render(value: Any) -> Any:
-        return value if renderer is None else renderer.render(value, where)
-
-    return _arranged(_raw_arguments(text, where), where, render)
+    raw = _raw_arguments(text, where)
+    if renderer is None:
+        return _arranged(raw, where, _as_it_is)
+    return _arranged(raw, where, functools.partial(renderer.render, where=where))
 
 
 def command_words(value: object, where: str) -> list[str]:
@@ -99,53 +101,6 @@ def command_words(value: object, where: str) -> list[str]:
     if words[:2] == ["docs", "serve"]:
         raise ConfigError("`dbt docs serve` never ends", where=where, hint="use `docs generate`")
     return words
-
-
-def quote_lambdas(text: str) -> str:
-    """`parse=lambda data: …` inside templates as `parse='lambda data: …'`, which is what Jinja can read.
-
-    The reference product writes it bare. What is in quotes already is left alone.
-    """
-    if "lambda" not in text:
-        return text
-    return _TEMPLATE.sub(lambda found: _with_quoted_lambdas(found[0]), text)
-
-
-def _with_quoted_lambdas(text: str) -> str:
-    match = re.search(r"parse\s*=\s*(?=lambda\b)", text)
-    if match is None:
-        return text
-    end = _end_of_argument(text, match.end())
-    body = text[match.end() : end].strip()
-    quoted = json.dumps(body, ensure_ascii=False)
-    return text[: match.end()] + quoted + _with_quoted_lambdas(text[end:])
-
-
-def _end_of_argument(text: str, start: int) -> int:
-    """Where an argument that begins at `start` ends: at a bracket that closes the call, or a comma behind the colon."""
-    depth, quote, body = 0, "", False
-    at = start
-    while at < len(text):
-        sign = text[at]
-        if quote:
-            if sign == "\\":
-                at += 1
-            elif sign == quote:
-                quote = ""
-        elif sign in "\"'":
-            quote = sign
-        elif sign in "([{":
-            depth += 1
-        elif sign in ")]}":
-            if depth == 0:
-                return at
-            depth -= 1
-        elif sign == ":" and depth == 0:
-            body = True
-        elif sign == "," and depth == 0 and body:
-            return at
-        at += 1
-    return at
 
 
 def _raw_arguments(text: str, where: str) -> list[Any]:
@@ -176,13 +131,9 @@ def _raw_arguments(text: str, where: str) -> list[Any]:
 
 def _words(text: str, where: str) -> list[str]:
     """Split as a shell does; a template is one piece, whatever spaces and quotes it holds."""
-    templates: list[str] = []
-
-    def hide(found: re.Match[str]) -> str:
-        templates.append(found[0])
-        return f"\ue010{len(templates) - 1}\ue011"
-
-    hidden = _TEMPLATE.sub(hide, text.replace("\\\n", " "))
+    pieces = _pieces(text.replace("\\\n", " "))
+    templates = pieces[1::2]
+    hidden = "".join(one if number % 2 == 0 else f"\ue010{number // 2}\ue011" for number, one in enumerate(pieces))
     try:
         words = shlex.split(hidden)
     except ValueError as error:
@@ -263,48 +214,53 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
+def _pieces(text: str) -> list[str]:
+    """Plain text and templates in turn; the first and the last piece are plain, and may be empty."""
+    from streamline.project.templates import template_end
+
+    pieces, at = [], 0
+    while (start := text.find("{{", at)) >= 0 and (end := template_end(text, start)) > 0:
+        pieces += [text[at:start], text[start:end]]
+        at = end
+    return [*pieces, text[at:]]
+
+
 def _variables(value: Any, where: str, render: Callable[[Any], Any]) -> dict[str, Any]:
     """What `--vars` says. Its YAML is read before its templates are rendered: no value can break it."""
     if isinstance(value, str):
+        pieces = _pieces(value.strip())
+        if len(pieces) == 3 and not pieces[0] and not pieces[2]:
+            value, render = render(value), _as_it_is
+    if isinstance(value, str):
         import yaml
 
-        if _TEMPLATE.fullmatch(value.strip()):
-            value = render(value)
-        if isinstance(value, str):
-            from streamline.project.quoting import quote_templates
-
-            try:
-                value = yaml.safe_load(_protected(value, quote_templates))
-            except yaml.YAMLError as error:
-                raise ConfigError(
-                    f"--vars is not YAML: {error}", where=where, hint="for example --vars '{start: 2026-03-04}'"
-                ) from None
+        try:
+            value = yaml.safe_load(_with_quoted_templates(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--vars is not YAML: {error}", where=where, hint="for example --vars '{start: 2026-03-04}'"
+            ) from None
     if not isinstance(value, dict):
         raise ConfigError("--vars must be a mapping", where=where, hint="for example --vars '{start: 2026-03-04}'")
     return {str(key): render(one) for key, one in value.items()}
 
 
-def _protected(text: str, quote_templates: Callable[[str], str]) -> str:
-    """Flow mappings with bare templates, such as `{n: {{ variables('n') }}}`: the template in quotes."""
-    if not _TEMPLATE.search(text):
-        return text
-    parts: list[str] = []
-    at, quote = 0, ""
-    while at < len(text):
-        if not quote and text.startswith("{{", at) and (end := text.find("}}", at)) > 0:
-            template = text[at : end + 2]
-            parts.append("'" + template.replace("'", "''") + "'")
-            at = end + 2
-            continue
-        sign = text[at]
-        if quote and text.startswith("{{", at) and (end := text.find("}}", at)) > 0:
-            template = text[at : end + 2]
-            escaped = template.replace("'", "''") if quote == "'" else template.replace('"', '\\"')
-            parts.append(escaped)
-            at = end + 2
-            continue
-        if sign in "\"'":
-            quote = "" if quote == sign else quote or sign
-        parts.append(sign)
-        at += 1
-    return "".join(parts) if "\n" not in text else quote_templates("".join(parts))
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _with_quoted_templates(text: str) -> str:
+    """`{n: {{ variables('n') }}}` with the template in quotes; escaped, where it stands in quotes already."""
+    pieces = _pieces(text)
+    quote = ""
+    for number, piece in enumerate(pieces):
+        if number % 2 == 0:
+            for sign in piece:
+                if sign in "\"'":
+                    quote = "" if quote == sign else quote or sign
+        elif quote == '"':
+            pieces[number] = piece.replace("\\", "\\\\").replace('"', '\\"')
+        else:
+            escaped = piece.replace("'", "''")
+            pieces[number] = escaped if quote else f"'{escaped}'"
+    return "".join(pieces)
