@@ -69,9 +69,9 @@ class Database(ABC):
 
     provider: ClassVar[str]
     """The name in `PROVIDERS`."""
-    title: ClassVar[str]
+    title: str
     """The name for people."""
-    transactional_ddl: ClassVar[bool] = True
+    transactional_ddl: bool = True
     """Whether `create table` and `drop table` are undone by a rollback."""
     paramstyle: ClassVar[str]
     """How parameters are written in SQL: `pyformat`: `%(name)s`, `%s`; `named`: `:name`, `?`; `dollar`: `$name`."""
@@ -261,7 +261,9 @@ def database(
         return MySQL(config, origin=origin, name=name or schema)
     from streamline.io.databases.alchemy import Alchemy
 
-    return Alchemy(config, origin=origin, url=provider if "://" in provider else None, name=name, schema=schema)
+    return Alchemy(
+        config, origin=origin, root=folder, url=provider if "://" in provider else None, name=name, schema=schema
+    )
 
 
 def setting(config: Mapping[str, Any], *keys: str, origin: str, default: Any = None, required: bool = False) -> Any:

@@ -26,7 +26,7 @@ class SqlDatabase(Database):
     """Where temporary tables live, if they can be named apart from others."""
     good_temporary: bool = True
     """Whether a temporary table is as good as any: MySQL cannot join one with itself."""
-    longest_name: ClassVar[int] = 63
+    longest_name: int = 63
     """What an identifier may have at most, in bytes."""
     exact_names: ClassVar[bool] = False
     """Whether quoted column names that differ only in case are different columns."""
