@@ -13,6 +13,7 @@ from streamline.errors import ConfigError
 from streamline.pipeline.model import FOLDERS
 
 if TYPE_CHECKING:
+    from streamline.pipeline.edit import NewBlock
     from streamline.project.connectors import Role
     from streamline.project.project import Project
 
@@ -47,6 +48,7 @@ KINDS = [*_SIDES, *FOLDERS]
     "--upstream", metavar="BLOCK", multiple=True, help="A block before it; by default where it naturally goes."
 )
 @click.option("--downstream", metavar="BLOCK", multiple=True, help="A block after it.")
+@click.option("--dbt-project", metavar="NAME", help="Of a dbt block: the dbt project, if there are several.")
 @pass_app
 def command(
     app: App,
@@ -60,6 +62,7 @@ def command(
     streams: tuple[str, ...],
     upstream: tuple[str, ...],
     downstream: tuple[str, ...],
+    dbt_project: str | None,
 ) -> None:
     """Add a block called NAME to a pipeline: its file, and its entry in metadata.yaml.
 
@@ -77,11 +80,13 @@ def command(
 
     project = app.project
     pipeline = pipeline or _only_pipeline(project)
-    language = language.lower() if language else "yaml" if kind in _SIDES else "python"
+    language = language.lower() if language else "yaml" if kind in (*_SIDES, "dbt") else "python"
     if language not in SUFFIXES:
         raise ConfigError(f"unknown language '{language}'", hint=suggestion(language, SUFFIXES, what="languages"))
     if kind == "transformer" and (plugin is not None or language == "yaml"):
         kind, language = "mapper", "yaml"
+    if dbt_project is not None and kind != "dbt":
+        raise ConfigError(f"--dbt-project is for dbt, not for {kind}")
     if kind not in _SIDES and (system or plugin or streams or template != "basic"):
         raise ConfigError(
             f"--system, --plugin, --stream and --template are for {', '.join(_SIDES)}, not for {kind}",
@@ -102,6 +107,8 @@ def command(
         used, connector = _connector(project, side, role, system, plugin)
         text = connector_block(side, used, connector, language, streams, with_streams=template == "streams")
         new = NewBlock(uuid=name, type=block_type, language=language, text=text)
+    elif kind == "dbt":
+        new = _dbt_block(project, pipeline, pipeline_type, name, language, dbt_project)
     else:
         new = NewBlock(uuid=name, type=kind, language=language, text=code_block(kind, language, pipeline_type))
     added = add_block(project, pipeline, msgspec.structs.replace(new, upstream=upstream_blocks, downstream=downstream))
@@ -112,6 +119,21 @@ def command(
         _say_if_unknown(project, *_SIDES[kind][2:], used)
     if kind == "sensor" and not added.downstream:
         click.echo(f"Note: no block waits for it yet; those added with --upstream {name} do", err=True)
+
+
+def _dbt_block(
+    project: Project, pipeline: str, pipeline_type: str, name: str, language: str, chosen: str | None
+) -> NewBlock:
+    from streamline.blocks.dbt.settings import dbt_projects
+    from streamline.pipeline.dbt_templates import dbt_block
+    from streamline.pipeline.model import BATCH_TYPES
+
+    if pipeline_type not in BATCH_TYPES:
+        raise ConfigError(
+            f"a dbt block belongs into a pipeline of type dbt or python, and '{pipeline}' is of type {pipeline_type}",
+            hint="streamline create NAME --type dbt",
+        )
+    return dbt_block(project, name, language, dbt_projects(project), chosen)
 
 
 def _only_pipeline(project: Project) -> str:

@@ -11,8 +11,8 @@ import click
 @click.command("init")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def command(folder: Path) -> None:
-    """Make a project in DIR, with a small example pipeline that runs at once. Nothing is overwritten."""
-    from streamline.project.starter_project import PIPELINE, make_project
+    """Make a project in DIR, with small example pipelines that run at once. Nothing is overwritten."""
+    from streamline.project.starter_project import PIPELINES, make_project
 
     files = make_project(folder)
     click.echo(f"Made a project in {folder}:")
@@ -22,4 +22,6 @@ def command(folder: Path) -> None:
     click.echo("Next:")
     if folder.absolute() != Path.cwd():
         click.echo(f"  cd {shlex.quote(str(folder))}")
-    click.echo(f"  streamline run {PIPELINE}")
+    width = max(map(len, PIPELINES))
+    for name, what in PIPELINES.items():
+        click.echo(f"  streamline run {name:<{width}}  # {what}")

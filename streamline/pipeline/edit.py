@@ -57,7 +57,7 @@ class NewBlock(msgspec.Struct, kw_only=True, frozen=True):
     downstream: Sequence[str] = ()
     configuration: Mapping[str, Any] = {}
     file: str | None = None
-    others: Mapping[str, str] = {}
+    others: Mapping[str, str | Template] = {}
 
 
 class Added(msgspec.Struct, kw_only=True):
@@ -139,11 +139,13 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
         )
     before = read_text(model.yaml.path)
     text, added = _entered(model, before, new, file)
-    outputs = [one for one in added.upstream if model.blocks[one].type != "sensor"]
-    written = {file: new.text if isinstance(new.text, str) else new.text(outputs), **others}
+    # Sensors hand nothing on, and dbt's models know each other by `ref`.
+    silent = ("sensor", "dbt") if new.type == "dbt" else ("sensor",)
+    outputs = [one for one in added.upstream if model.blocks[one].type not in silent]
+    written: dict[Path, str | Template] = {file: new.text, **others}
     for path, content in written.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+        path.write_text(content if isinstance(content, str) else content(outputs), encoding="utf-8")
     replace_file(model.yaml.path, text)
     try:
         load_pipeline(project, pipeline)

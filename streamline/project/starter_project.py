@@ -11,7 +11,12 @@ from streamline.project.project import PROJECT_FILE, project_file
 from streamline.project.yamledit import put
 
 TEMPLATE = Path(__file__).with_name("starter")
-PIPELINE = "example"
+PIPELINES = {
+    "example": "a CSV file into a JSONL file, through a tap and a target",
+    "report": "a batch of Python and SQL blocks",
+    "models": "a dbt project; installs dbt on first use",
+}
+"""The examples, and what they are."""
 
 _GITIGNORE = """\
 # State, environments, logs and secrets of this machine.
@@ -28,7 +33,7 @@ _SETTINGS = """\
 #   target-acme: {command: [python, connectors/acme.py], pass_env: ["AWS_*"]}
 # state: sqlite:///.streamline/state.db
 """
-_FOLDERS = ("data_loaders", "transformers", "data_exporters", "pipelines")
+_FOLDERS = ("data_loaders", "transformers", "data_exporters", "conditionals", "pipelines")
 
 
 def make_project(root: Path) -> list[Path]:

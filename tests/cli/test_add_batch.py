@@ -115,6 +115,48 @@ def test_what_is_written_says_what_people_would_write(shop: Shop) -> None:
     assert (model.order(), list(model.conditionals), model.extra) == (["load", "t"], ["c"], {"colour": "red"})
 
 
+def entry(shop: Shop, uuid: str) -> dict[str, object]:
+    blocks = yaml.safe_load((shop.root / "pipelines/p/metadata.yaml").read_text())["blocks"]
+    found: dict[str, object] = next(one for one in blocks if one["uuid"] == uuid)
+    return found
+
+
+def test_the_first_dbt_block_brings_a_dbt_project(shop: Shop) -> None:
+    shop("add", "data_loader", "load")
+    made = shop("add", "dbt", "clean").stdout.splitlines()
+    assert made == [
+        "Made dbts/clean.yaml",
+        "Made dbt/shop/dbt_project.yml",
+        "Made dbt/shop/profiles.yml",
+        "Made dbt/shop/models/clean.sql",
+        "Made dbt/shop/models/clean.yml",
+        "Added to p: load → clean",
+    ]
+    assert entry(shop, "clean")["configuration"] == {"dbt": {"command": "build"}, "dbt_project_name": "shop"}
+    assert "source('streamline', 'load')" in (shop.root / "dbt/shop/models/clean.sql").read_text()
+    assert "--select clean" in (shop.root / "dbts/clean.yaml").read_text()
+    assert shop("check", "p").stdout.endswith("3 of 3 ok\n")
+
+
+def test_further_dbt_blocks_use_it(shop: Shop) -> None:
+    shop("add", "dbt", "all")
+    assert shop("add", "dbt", "more").stdout.splitlines()[:-1] == ["Made dbts/more.yaml"]
+    shop("add", "dbt", "one-model", "--language", "sql")
+    assert entry(shop, "one-model")["configuration"] == {"file_path": "dbt/shop/models/one_model.sql"}
+    assert (shop.root / "dbt/shop/models/one_model.sql").read_text() == "select 1 as id\n"
+    assert shop("check", "p").stdout.endswith("4 of 4 ok\n")
+
+
+def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
+    for name in ("a", "b"):
+        (shop.root / "dbt" / name).mkdir(parents=True)
+        (shop.root / "dbt" / name / "dbt_project.yml").write_text(f"name: {name}\nprofile: {name}\n")
+    assert "--dbt-project with one of: dbt/a, dbt/b" in shop("add", "dbt", "x", code=2).stderr
+    assert "did you mean 'dbt/a'" in shop("add", "dbt", "x", "--dbt-project", "dbt/aa", code=2).stderr
+    shop("add", "dbt", "x", "--dbt-project", "b")
+    assert entry(shop, "x")["configuration"] == {"dbt": {"command": "build"}, "dbt_project_name": "b"}
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -124,6 +166,8 @@ def test_what_is_written_says_what_people_would_write(shop: Shop) -> None:
         (("callback", "c", "--language", "sql"), "no template of a callback in sql"),
         (("data_loader", "d", "--language", "yaml"), "use --language python or sql or r"),
         (("custom", "x/y"), "cannot be a block's name"),
+        (("dbt", "x", "--language", "python"), "use --language yaml (dbt's arguments) or --language sql"),
+        (("custom", "x", "--dbt-project", "a"), "--dbt-project is for dbt"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(shop: Shop, args: tuple[str, ...], says: str) -> None:

@@ -28,7 +28,10 @@ def test_the_project_is_whole(tmp_path: Path) -> None:
     assert project.warnings == []
     model = load_pipeline(project, "example")
     assert model.order() == ["read_orders", "add_total", "write_orders"]
-    assert "streamline run example" in out
+    assert load_pipeline(project, "report").order() == ["load_orders", "total_by_customer", "write_report"]
+    assert load_pipeline(project, "models").order() == ["load_orders", "customers"]
+    for pipeline in project.pipelines():
+        assert f"streamline run {pipeline}" in out
     assert f"cd '{folder}'" in out
     assert "/.streamline/" in (folder / ".gitignore").read_text()
     for name in ("__init__.py", "requirements.txt"):
@@ -60,16 +63,43 @@ def test_nothing_is_overwritten(tmp_path: Path, file: str, says: str) -> None:
         assert [path for path in folder.rglob("*") if path.is_file()] == [taken]
 
 
-def test_it_runs_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pipeline", ["example", "report", "models"])
+def test_check_finds_nothing_wrong(tmp_path: Path, pipeline: str) -> None:
     init(tmp_path)
+    result = CliRunner().invoke(main, ["--project", str(tmp_path), "check", pipeline])
+    assert result.exit_code == 0, result.output
+
+
+def run(folder: Path, pipeline: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "streamline", "run", "example"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "streamline", "run", pipeline],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_integration_example_runs_at_once(tmp_path: Path) -> None:
+    init(tmp_path)
+    run(tmp_path, "example")
     written = "".join(path.read_text() for path in sorted((tmp_path / "output").rglob("*.jsonl")))
     assert written.count("\n") == 5
     assert '"total"' in written
+
+
+def test_the_batch_example_runs_at_once(tmp_path: Path) -> None:
+    init(tmp_path)
+    assert "4 customers" in run(tmp_path, "report")
+    lines = (tmp_path / "output/report.csv").read_text().splitlines()
+    assert lines[:3] == ["customer,orders,total", "Grace,1,249.0", "Ada,2,78.8"]
+
+
+def test_the_batch_example_s_condition_decides(tmp_path: Path) -> None:
+    init(tmp_path)
+    metadata = tmp_path / "pipelines/report/metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("at_least: 1", "at_least: 100"))
+    assert "skipped" in run(tmp_path, "report")
+    assert not (tmp_path / "output").exists()

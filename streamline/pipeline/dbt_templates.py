@@ -1,0 +1,113 @@
+"""The files that new dbt blocks begin with, and a small dbt project for the first of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamline.errors import ConfigError
+from streamline.pipeline.edit import NewBlock
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+
+_PROJECT = """\
+name: {name}
+version: "1.0"
+profile: {name}
+model-paths: [models]
+"""
+_PROFILES = """\
+# Where dbt writes. A relative path starts at the project's folder.
+{name}:
+  target: dev
+  outputs:
+    dev: {{type: duckdb, path: warehouse.duckdb}}
+"""
+_TESTS = """\
+models:
+  - name: {model}
+    columns:
+      - name: id
+        data_tests: [not_null]
+"""
+_ARGUMENTS = """\
+# dbt's arguments. The command is in the pipeline's metadata.yaml.
+{arguments}
+"""
+
+
+def dbt_block(project: Project, name: str, language: str, existing: Sequence[Path], chosen: str | None) -> NewBlock:
+    """A dbt block: dbt's arguments (`yaml`), or one model (`sql`).
+
+    Args:
+        existing: folders of the dbt projects that are there.
+        chosen: which of them, by its path or its folder's name; needed where there are several.
+
+    Raises:
+        ConfigError: no such language, no such dbt project, or several that could be meant.
+    """
+    if language not in ("yaml", "sql"):
+        raise ConfigError(
+            f"a dbt block cannot be written in {language}",
+            hint="use --language yaml (dbt's arguments) or --language sql (one model)",
+        )
+    others: dict[str, str] = {}
+    if existing or chosen:
+        folder = project.shown(_one_of(project, existing, chosen))
+    else:
+        word = re.sub(r"\W+", "_", project.name.lower()).strip("_") or "project"
+        word = word if word[0].isalpha() else f"dbt_{word}"
+        folder = f"dbt/{word}"
+        others = {
+            f"{folder}/dbt_project.yml": _PROJECT.format(name=word),
+            f"{folder}/profiles.yml": _PROFILES.format(name=word),
+        }
+    model = re.sub(r"\W+", "_", name)
+    if language == "sql":
+        file = f"{folder}/models/{model}.sql"
+        return NewBlock(
+            uuid=name,
+            type="dbt",
+            language="sql",
+            text=_model,
+            configuration={"file_path": file},
+            file=file,
+            others=others,
+        )
+    arguments = "# --select my_model+"
+    if others:
+        others |= {f"{folder}/models/{model}.sql": "", f"{folder}/models/{model}.yml": _TESTS.format(model=model)}
+        arguments = f"--select {model}"
+    return NewBlock(
+        uuid=name,
+        type="dbt",
+        language="yaml",
+        text=_ARGUMENTS.format(arguments=arguments),
+        configuration={"dbt": {"command": "build"}, "dbt_project_name": folder.removeprefix("dbt/")},
+        others={path: text or _model for path, text in others.items()},
+    )
+
+
+def _model(upstream: Sequence[str]) -> str:
+    if not upstream:
+        return "select 1 as id\n"
+    return f"select *\nfrom {{{{ source('streamline', '{upstream[0]}') }}}}\n"
+
+
+def _one_of(project: Project, existing: Sequence[Path], chosen: str | None) -> Path:
+    names = {project.shown(one): one for one in existing}
+    if chosen is None and len(existing) == 1:
+        return existing[0]
+    for shown, folder in names.items():
+        if chosen in (shown, shown.removeprefix("dbt/")):
+            return folder
+    if chosen is None:
+        raise ConfigError("there are several dbt projects", hint=f"say --dbt-project with one of: {', '.join(names)}")
+    from streamline.project.nearest import suggestion
+
+    raise ConfigError(
+        f"there is no dbt project '{chosen}'", hint=suggestion(chosen, names, what="dbt projects under dbt/")
+    )
