@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["BaseSQL", "ExportWritePolicy"]
+
+_COMMENTS_BEFORE = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*", re.DOTALL)
+_SELECT = re.compile(r"(?:select|with)\b", re.IGNORECASE)
+_WITH = re.compile(r"with\b", re.IGNORECASE)
+_CHANGES = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
+_ENDING = re.compile(r"\b(?:limit|offset|fetch|for|into|procedure|lock|option)\b", re.IGNORECASE)
 
 
 class BaseSQL(BaseIO):
@@ -133,7 +140,7 @@ class BaseSQL(BaseIO):
 
         Args:
             query_string: one statement; a trailing semicolon is dropped.
-            limit: no more rows than these; the database stops there. Without it, all rows.
+            limit: no more rows than these, the first in the query's order. Without it, all rows.
             display_query: accepted and not used.
             verbose: accepted and not used.
             params: values for the query's parameters, in the driver's own spelling (see `Database.paramstyle`).
@@ -150,8 +157,9 @@ class BaseSQL(BaseIO):
             DatabaseError: the database refuses the query, or it is of a kind that gives no rows.
         """
         query = clean_query(query_string)
-        wrapped = limited(query, limit)
-        table = self.database.query(wrapped or query, params)
+        # Not every database that SQLAlchemy reaches has LIMIT.
+        shortened = limited(query, limit) if self.provider != "sqlalchemy" else None
+        table = self.database.query(shortened or query, params)
         if table is None:
             raise ConfigError("the statement gives no rows to load", hint="use execute() for statements without rows")
         frame = from_arrow(table if limit is None else table.slice(0, limit), coerce_float=coerce_float)
@@ -317,14 +325,13 @@ def limited(query: str, limit: int | None) -> str | None:
     """The query that gives the first `limit` rows of a SELECT; None where there is no limit, or it is no SELECT."""
     if limit is None:
         return None
-    import re
-
-    without_comments = re.sub(r"\A(?:\s+|--[^\n]*\n|/\*.*?\*/)*", "", query, flags=re.DOTALL)
-    if not re.match(r"(?:select|with)\b", without_comments, re.IGNORECASE):
+    without_comments = _COMMENTS_BEFORE.sub("", query)
+    if not _SELECT.match(without_comments) or (_WITH.match(without_comments) and _CHANGES.search(query)):
         return None
-    if without_comments[:4].lower() == "with" and re.search(r"\b(insert|update|delete|merge)\b", query, re.IGNORECASE):
-        return None
-    return f"SELECT * FROM (\n{query}\n) AS limited\nLIMIT {int(limit)}"
+    if _ENDING.search(query):
+        # It may have a limit, or an end that none can follow. Some databases forget the order of what stands inside.
+        return f"SELECT * FROM (\n{query}\n) AS limited\nLIMIT {int(limit)}"
+    return f"{query}\nLIMIT {int(limit)}"
 
 
 def _parameters(variables: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[Any] | None:

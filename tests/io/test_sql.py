@@ -325,25 +325,29 @@ def test_what_the_profile_lacks_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "wrapped"),
+    ("query", "ending"),
     [
-        ("select 1", True),
-        ("-- note\n/* more */ SELECT 1", True),
-        ("with a as (select 1) select * from a", True),
-        ("with a as (delete from t returning *) select * from a", False),
-        ("show tables", False),
-        ("selection", False),
+        ("select 1", "select 1\nLIMIT 5"),
+        ("-- note\n/* more */ SELECT 1", "SELECT 1\nLIMIT 5"),
+        ("with a as (select 1) select * from a", "from a\nLIMIT 5"),
+        ("select 1 limit 9", "select 1 limit 9\n) AS limited\nLIMIT 5"),
+        ("with a as (delete from t returning *) select * from a", None),
+        ("show tables", None),
+        ("selection", None),
     ],
 )
-def test_only_a_select_is_wrapped_for_a_limit(query: str, wrapped: bool) -> None:
-    assert (limited(query, 5) is not None) is wrapped
+def test_only_a_select_gets_a_limit(query: str, ending: str | None) -> None:
+    shortened = limited(query, 5)
+    assert shortened is None if ending is None else str(shortened).endswith(ending)
     assert limited(query, None) is None
 
 
 def test_a_comment_at_the_end_does_not_end_the_limit(connect: Open) -> None:
     with connect() as loader:
         loader.export(FRAME, None, "t")
-        assert len(loader.load("select * from t -- all of them", limit=2)) == 2
+        assert loader.load("select * from t order by id desc -- all of them", limit=2)["id"].to_list() == [3, 2]
+        assert loader.load("select * from t order by id limit 2", limit=1)["id"].to_list() == [1]
+        assert loader.load("select * from t order by id limit 2", limit=9)["id"].to_list() == [1, 2]
 
 
 @given(st.text(min_size=1))
