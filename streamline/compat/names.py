@@ -19,6 +19,7 @@ _REPO = "streamline.compat.repo"
 _SHARED = "streamline.compat.shared"
 _STREAMING = "streamline.compat.streaming"
 _VARIABLES = "streamline.compat.variables"
+_VAULTS = "streamline.compat.vaults"
 
 SERVED: dict[str, dict[str, str]] = {
     "mage_ai": {"run": "streamline.api:run"},
@@ -41,6 +42,9 @@ SERVED: dict[str, dict[str, str]] = {
         _VARIABLES,
         "get_variable get_global_variable get_global_variables set_global_variable delete_global_variable",
     ),
+    "mage_ai.services.aws.secrets_manager.secrets_manager": {"get_secret": f"{_VAULTS}:aws_secret"},
+    "mage_ai.services.azure.key_vault.key_vault": {"get_secret": f"{_VAULTS}:azure_secret"},
+    "mage_ai.services.gcp.secret_manager.secret_manager": {"get_secret": f"{_VAULTS}:gcp_secret"},
     # Pipelines and their runs.
     "mage_ai.data_preparation.models.pipeline": _all("streamline.api", "Pipeline PipelineType"),
     "mage_ai.data_preparation.models.block": _all("streamline.api", "Block"),
@@ -103,6 +107,7 @@ _BY_URL = "streamline.io.SQLAlchemy reaches it by its SQLAlchemy URL"
 _BY_CLIENT = "call the system's own client library"
 
 REPLACEMENTS = {
+    "mage_ai.services.hashicorp": "read Vault with its own client (hvac), or put secrets where `secret` finds them",
     "mage_ai.services": "Streamline has no clients of other services; call the service's own client library",
     "mage_ai.orchestration.db": (
         "runs are recorded in the project's state store; `check_status`, `streamline runs list --json` and "
@@ -124,7 +129,6 @@ REPLACEMENTS = {
         "@streaming_sink"
     ),
     "mage_ai.data_integrations": "Singer taps and targets take their place: `streamline add source NAME`",
-    "mage_integrations": "Singer taps and targets take their place: `streamline add source NAME`",
     "mage_ai.server": "Streamline has no server yet",
     "mage_ai.api": "Streamline has no server yet",
     "mage_ai.deployments": "call git itself",

@@ -111,6 +111,7 @@ def test_a_name_that_is_not_there_says_what_is() -> None:
     ("statement", "hint"),
     [
         ("import mage_ai.services.airbyte", "client library"),
+        ("from mage_ai.services.hashicorp.vault.vault import get_secret", "hvac"),
         ("from mage_ai.services.slack import Slack", "client library"),
         ("from mage_ai.io.mssql import MSSQL", "SQLAlchemy"),
         ("from mage_ai.io.mongodb import MongoDB", "client library"),
@@ -210,3 +211,20 @@ def test_importing_streamline_imports_next_to_nothing(tmp_path: Path) -> None:
         flags=("-S",),
     )
     assert said.split() == ["streamline"]
+
+
+def test_secrets_of_clouds_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamline.project import vaults
+    from streamline.project.current import set_current
+    from streamline.project.project import Project
+
+    (tmp_path / "streamline.yaml").write_text("name: shop\n")
+    project = Project.open(tmp_path)
+    monkeypatch.setattr(vaults, "aws_secret", lambda name, cached, **client: f"{name}-Tops3cret")
+    set_current(project)
+    try:
+        module = importlib.import_module("mage_ai.services.aws.secrets_manager.secrets_manager")
+        assert module.get_secret("shop") == "shop-Tops3cret"
+    finally:
+        set_current(None)
+    assert project.secrets.masker.mask("it is shop-Tops3cret") == "it is ********"
