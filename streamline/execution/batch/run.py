@@ -69,6 +69,12 @@ async def run_batch_async(
     plan = make_plan(project, model)
     if options.block is not None:
         model.block(options.block)
+    if any(one.isolated for uuid, one in plan.blocks.items() if options.block in (None, uuid)):
+        from streamline.project.isolated import isolated_python
+
+        # Made before anything runs: what cannot be installed is wrong configuration.
+        tell = (listener or Listener()).line
+        await asyncio.to_thread(isolated_python, project, model, lambda text: tell(model.uuid, text))
     work_dir = project.ensure_work_dir()
     store = open_store(project.state_url, project.root)
     try:
