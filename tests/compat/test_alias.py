@@ -29,9 +29,11 @@ COUNTED = [
     ("mage_ai.settings.repo", "get_data_dir"),
     *(
         ("mage_ai.data_preparation.decorators", name)
-        for name in words(
-            "data_exporter data_loader test transformer sensor custom condition callback extension "
-            "streaming_source streaming_sink on_success on_failure"
+        for name in sorted(
+            words(
+                "data_exporter data_loader test transformer sensor custom condition callback extension "
+                "streaming_source streaming_sink on_success on_failure"
+            )
         )
     ),
     ("mage_ai.io.postgres", "Postgres"),
