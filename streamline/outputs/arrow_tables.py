@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
-from streamline.outputs.parquet import COMPRESSION, ROW_GROUP, shown
+from streamline.outputs.parquet import ROW_GROUP, shown, slices, write_parquet
 from streamline.outputs.place import Place
 
 if TYPE_CHECKING:
@@ -42,35 +43,23 @@ def _write(place: Place, name: str, codec: str, schema: pa.Schema, batches: Any,
 
 
 def _parquet(place: Place, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     file = f"{name}.parquet"
-    rows = 0
-    with pq.ParquetWriter(place.target(file), schema, compression=COMPRESSION) as writer:
-        if isinstance(batches, list):
-            table = pa.Table.from_batches(batches, schema)
-            writer.write_table(table, row_group_size=ROW_GROUP)
-            rows = table.num_rows
-        else:
-            for table in _grouped(batches, schema):
-                writer.write_table(table, row_group_size=ROW_GROUP)
-                rows += table.num_rows
-    return file, rows
+    return file, write_parquet(place, file, schema, _grouped(batches, schema))
 
 
-def _grouped(batches: Any, schema: pa.Schema) -> Any:
-    """Small batches joined to row groups."""
+def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Small batches joined to row groups, large ones cut."""
     import pyarrow as pa
 
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
-        waiting.append(batch)
-        rows += batch.num_rows
-        if rows >= ROW_GROUP:
-            yield pa.Table.from_batches(waiting, schema)
-            waiting, rows = [], 0
+        for start, stop in slices(batch.num_rows):
+            if rows + stop - start > ROW_GROUP:
+                yield pa.Table.from_batches(waiting, schema)
+                waiting, rows = [], 0
+            waiting.append(batch.slice(start, stop - start))
+            rows += stop - start
     if waiting:
         yield pa.Table.from_batches(waiting, schema)
 

@@ -7,7 +7,7 @@ file has the frame's columns and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,7 +26,7 @@ from streamline.outputs.pandas_columns import (
     is_text,
     reader,
 )
-from streamline.outputs.parquet import COMPRESSION, ROW_GROUP, shown
+from streamline.outputs.parquet import shown, slices, write_parquet
 from streamline.outputs.place import Place
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ class _Writer:
         self, codec: str, columns: list[ArrowColumn | None], names: list[str], extra: list[tuple[str, ArrowColumn]]
     ) -> Stored:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         beside = dict(self.beside)
         pickled_columns = {
@@ -139,16 +138,8 @@ class _Writer:
             [(name, column.kind) for name, column in written],
             metadata=self._metadata(spec, names, columns, [name for name, _ in extra]),
         )
-        with pq.ParquetWriter(
-            self.place.target(file), schema, compression=COMPRESSION, use_dictionary=_worth_a_dictionary(schema)
-        ) as writer:
-            rows = len(self.frame)
-            for start in range(0, rows, ROW_GROUP):
-                stop = min(start + ROW_GROUP, rows)
-                writer.write_table(
-                    pa.Table.from_arrays([column.part(start, stop) for _, column in written], schema=schema),
-                    row_group_size=ROW_GROUP,
-                )
+        arrow = [column for _, column in written]
+        write_parquet(self.place, file, schema, _tables(schema, arrow, len(self.frame)))
         parts = list(self.parts)
         if beside:
             objects = f"{self.name}.objects.pkl"
@@ -201,19 +192,11 @@ class _Writer:
 
     def _write_index(self, names: list[str], columns: list[ArrowColumn]) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         file = f"{self.name}.index.parquet"
         rows = len(self.frame)
         schema = pa.schema([(name, column.kind) for name, column in zip(names, columns, strict=True)])
-        with pq.ParquetWriter(
-            self.place.target(file), schema, compression=COMPRESSION, use_dictionary=_worth_a_dictionary(schema)
-        ) as writer:
-            for start in range(0, rows, ROW_GROUP):
-                stop = min(start + ROW_GROUP, rows)
-                writer.write_table(
-                    pa.Table.from_arrays([column.part(start, stop) for column in columns], schema=schema)
-                )
+        write_parquet(self.place, file, schema, _tables(schema, columns, rows))
         self.parts.append(Stored(file=file, codec="index", rows=rows))
 
     def _metadata(
@@ -231,6 +214,14 @@ class _Writer:
         except REFUSALS:
             return found
         return {b"pandas": own[b"pandas"], **found} if own and b"pandas" in own else found
+
+
+def _tables(schema: pa.Schema, columns: Sequence[ArrowColumn], rows: int) -> Iterator[pa.Table]:
+    """The row groups, each made when it is written."""
+    import pyarrow as pa
+
+    for start, stop in slices(rows):
+        yield pa.Table.from_arrays([column.part(start, stop) for column in columns], schema=schema)
 
 
 def column_names(labels: Sequence[Any]) -> list[str]:
@@ -289,22 +280,11 @@ def _frequency(index: Any) -> str | None:
 
 def _fits(column: ArrowColumn, rows: int) -> bool:
     try:
-        for start in range(0, rows, ROW_GROUP):
-            column.part(start, min(start + ROW_GROUP, rows))
+        for start, stop in slices(rows):
+            column.part(start, stop)
     except REFUSALS:
         return False
     return True
-
-
-def _worth_a_dictionary(schema: pa.Schema) -> list[str] | bool:
-    """Text repeats itself; numbers seldom do, and for them the attempt costs a third of the time."""
-    import pyarrow.types as pt
-
-    return [
-        field.name
-        for field in schema
-        if pt.is_dictionary(field.type) or pt.is_string(field.type) or pt.is_large_string(field.type)
-    ] or False
 
 
 # --- reading ---

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from streamline.outputs.errors import OutputError
+from streamline.outputs.folders import EarlyWrites
 
 # Bytes of one value, and of all values of an output, that go into the manifest.
 _LARGEST_INLINE = 1 << 13
@@ -43,6 +45,10 @@ class Place(Protocol):
         """What Parquet writers take: the path of a new, empty file, or a file object."""
         ...
 
+    def early(self, name: str) -> AbstractContextManager[Callable[[], None]]:
+        """To be called now and then while a long file is being written (`EarlyWrites`)."""
+        ...
+
     def take(self, name: str, path: Path) -> None:
         """Make the file at `path` one of these; it is gone from where it was."""
         ...
@@ -67,9 +73,10 @@ class Place(Protocol):
 class Folder:
     """Files in a folder, for nobody else to see (0600)."""
 
-    def __init__(self, folder: Path, key: Key | None) -> None:
+    def __init__(self, folder: Path, key: Key | None, *, durable: bool = False) -> None:
         self.folder = folder
         self.key = key
+        self.durable = durable
         self._room = _MOST_INLINE
 
     def inline(self, size: int) -> bool:
@@ -93,6 +100,9 @@ class Folder:
     def target(self, name: str) -> str:
         os.close(self._new(name))
         return f"{self.folder}/{name}"
+
+    def early(self, name: str) -> AbstractContextManager[Callable[[], None]]:
+        return EarlyWrites(f"{self.folder}/{name}") if self.durable else _never()
 
     def take(self, name: str, path: Path) -> None:
         goal = self.path(name)
@@ -141,6 +151,9 @@ class Memory:
         self._written[name] = _Kept()
         return self._written[name]
 
+    def early(self, name: str) -> AbstractContextManager[Callable[[], None]]:
+        return _never()
+
     def take(self, name: str, path: Path) -> None:
         self._files[name] = path.read_bytes()
         path.unlink()
@@ -164,6 +177,10 @@ class Memory:
     def files(self) -> dict[str, bytes]:
         """Everything that was written."""
         return {**self._files, **{name: file.getvalue() for name, file in self._written.items()}}
+
+
+def _never() -> AbstractContextManager[Callable[[], None]]:
+    return nullcontext(lambda: None)
 
 
 class _Kept(BytesIO):

@@ -53,7 +53,7 @@ def write_output(
     with disk_errors(every=True):
         temporary = new_sibling(folder)
     try:
-        manifest = write_values(Folder(temporary, secrets_key), value, run_id)
+        manifest = write_values(Folder(temporary, secrets_key, durable=durable), value, run_id)
         with disk_errors(every=True):
             publish(temporary, folder, durable=durable)
     except BaseException:
