@@ -23,19 +23,15 @@ def block_after(heading: str) -> list[str]:
     return [line.partition("#")[0].strip() for line in text.group(1).splitlines()]
 
 
-def test_a_pipeline_of_your_own(tmp_path: Path) -> None:
-    lines = block_after("A pipeline of your own")
-    assert len(lines) == 5
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "streamline"
+def typed(lines: list[str], folder: Path) -> str:
+    """What a shell prints that is given these lines in `folder`."""
+    (folder / "bin").mkdir(exist_ok=True)
+    program = folder / "bin" / "streamline"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m streamline "$@"\n')
     program.chmod(0o755)
-    shop.create(tmp_path / "shop.db")
-    # The database is the reader's own; it has to be there before the last line.
-    script = "\n".join([*lines[:-1], f'mv "{tmp_path}/shop.db" .', lines[-1]])
     done = subprocess.run(
-        ["bash", "-euc", script],
-        cwd=tmp_path,
+        ["bash", "-euc", "\n".join(lines)],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{program.parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -43,6 +39,34 @@ def test_a_pipeline_of_your_own(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def file_in_readme(path: str) -> str:
+    """The text of the code block that begins with the name of a file."""
+    text = re.search(rf"^```\w+\n((?:#|--) {re.escape(path)}\n.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert text is not None, path
+    return text.group(1)
+
+
+def test_a_batch_pipeline_of_your_own(tmp_path: Path) -> None:
+    lines = block_after("A batch pipeline of your own")
+    assert len(lines) == 6
+    assert "completed: 3 completed" in typed(lines, tmp_path)
+    for path in ("data_loaders/load_sales.py", "transformers/totals.sql"):
+        (tmp_path / "shop" / path).write_text(file_in_readme(path))
+    shown = typed(["cd shop", "streamline run sales --test", "streamline run sales --block-uuid totals"], tmp_path)
+    assert "1 test passed" in shown
+    stored = tmp_path / "shop" / ".streamline" / "data" / "sales" / "totals" / "output_0.parquet"
+    assert sorted(duckdb.sql(f"select * from '{stored}'").fetchall()) == [("a", 12.75), ("b", 20.0)]
+
+
+def test_an_integration_pipeline_of_your_own(tmp_path: Path) -> None:
+    lines = block_after("An integration pipeline of your own")
+    assert len(lines) == 5
+    shop.create(tmp_path / "shop.db")
+    # The database is the reader's own; it has to be there before the last line.
+    typed([*lines[:-1], f'mv "{tmp_path}/shop.db" .', lines[-1]], tmp_path)
     with duckdb.connect(str(tmp_path / "shop" / "warehouse.duckdb"), read_only=True) as warehouse:
         assert warehouse.execute("select count(*) from orders").fetchone() == (5000,)
 
