@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from streamline.pipeline.model import load_pipeline
 from streamline.project.project import Project
 from tests.cli.conftest import Shop
+from tests.services.require import missing
 
 
 @pytest.fixture
@@ -91,6 +93,18 @@ def test_blocks_in_sql(shop: Shop) -> None:
     shop("add", "data_exporter", "out", "--language", "sql", "--upstream", "both")
     assert (shop.root / "transformers/change.sql").read_text() == "select *\nfrom {{ df_1 }}\n"
     assert (shop.root / "transformers/both.sql").read_text().startswith("-- df_1 is change, df_2 is more\n")
+    assert "5 completed" in run(shop)
+
+
+def test_blocks_in_r(shop: Shop) -> None:
+    if shutil.which("Rscript") is None:
+        missing("there is no Rscript")
+    shop("add", "data_loader", "load", "--language", "r")
+    shop("add", "transformer", "change", "--language", "r")
+    shop("add", "data_loader", "more", "--language", "python")
+    shop("add", "transformer", "both", "--language", "r", "--upstream", "change", "--upstream", "more")
+    shop("add", "data_exporter", "out", "--language", "r", "--upstream", "both")
+    assert "transform <- function(df_1, df_2, ...)" in (shop.root / "transformers/both.r").read_text()
     assert "5 completed" in run(shop)
 
 

@@ -134,6 +134,35 @@ class TestExplain:
             "custom/a.py:1: no function in this file is decorated with @custom" in shop("explain", "p", code=2).stderr
         )
 
+    def test_where_sql_runs_and_what_it_writes(self, tmp_path: Path) -> None:
+        def sql(uuid: str, **configuration: Any) -> dict[str, Any]:
+            return block("data_loader", uuid, language="sql", text="select 1 as id", configuration=configuration)
+
+        shop = batch(
+            tmp_path,
+            sql("here"),
+            sql("too", data_provider="duckdb", data_provider_profile="other"),
+            sql(
+                "file",
+                data_provider="duckdb",
+                data_provider_table="{{ variables('t') }}",
+                export_write_policy="replace",
+            ),
+            sql("raw", data_provider="sqlite", use_raw_sql=True),
+            sql("named", data_provider="sqlite", data_provider_schema="main"),
+            files={"io_config.yaml": "default: {DUCKDB_DATABASE: w.duckdb, SQLITE_DATABASE: s.db}\nother: {A: 1}\n"},
+            variables={"t": "totals"},
+        )
+        found = {one["block"]: (one["engine"], one["writes"]) for one in shop.json("explain", "p")["blocks"]}
+        assert found == {
+            "here": ("duckdb, embedded", None),
+            "too": ("duckdb, embedded", None),
+            "file": ("duckdb, profile default", "totals (replace)"),
+            "raw": ("sqlite, profile default", "what its statements write"),
+            "named": ("sqlite, profile default", "main.p_named (append)"),
+        }
+        assert not (tmp_path / "w.duckdb").exists()
+
     def test_an_empty_pipeline(self, tmp_path: Path) -> None:
         assert "p: 0 blocks" in batch(tmp_path)("explain", "p").stdout
 

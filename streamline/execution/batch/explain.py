@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,6 +11,7 @@ from streamline.execution.batch.places import Places
 from streamline.pipeline.picture import item_axes
 
 if TYPE_CHECKING:
+    from streamline.blocks.sql.settings import Settings
     from streamline.execution.batch.plan import BatchPlan, BlockPlan
     from streamline.pipeline.model import Block
     from streamline.project.project import Project
@@ -116,6 +116,7 @@ def _block(
 ) -> BlockWords:
     block = each.block
     retry = block.retry_config
+    database = _database(project, plan, block)
     folder = project.shown(places.block(block.uuid))
     return BlockWords(
         block=block.uuid,
@@ -124,7 +125,7 @@ def _block(
         file=project.shown(block.file) if block.file is not None else None,
         step=step,
         after=block.upstream,
-        engine=_engine(each),
+        engine=_engine(each, database),
         per_item_of=axes,
         dynamic=each.dynamic and not (each.reduce and axes),
         gathers=each.reduce and bool(axes),
@@ -135,37 +136,48 @@ def _block(
         asked_every=each.interval if block.type == "sensor" else None,
         gives_up_after=each.patience,
         output=None if each.secret else f"{folder}/<n>" if axes else folder,
-        writes=_writes(plan, block),
+        writes=_writes(plan, block, database),
     )
 
 
-def _engine(each: BlockPlan) -> str:
+def _engine(each: BlockPlan, database: Settings | None) -> str:
     block = each.block
     if block.type == "dbt":
         return "dbt"
     if block.language == "sql":
-        return _database(block.configuration)
+        if database is None:
+            return f"{DATABASE}, embedded"
+        return f"{database.provider}, profile {database.profile}"
     if block.language == "r":
         return "Rscript"
     return "Python, in the environment of requirements.txt" if each.isolated else "Python"
 
 
-def _database(configuration: Mapping[str, Any]) -> str:
-    provider = configuration.get("data_provider")
-    if not provider:
-        return f"{DATABASE}, embedded"
-    profile = configuration.get("data_provider_profile") or "default"
-    return f"{provider}, profile {profile}"
-
-
-def _writes(plan: BatchPlan, block: Block) -> str | None:
-    """The table that an SQL block leaves in a database."""
-    configuration = block.configuration
-    if block.language != "sql" or block.type == "dbt" or not configuration.get("data_provider"):
+def _database(project: Project, plan: BatchPlan, block: Block) -> Settings | None:
+    """What an SQL block says about its database; None for the embedded one."""
+    if block.language != "sql" or block.type == "dbt" or not block.configuration.get("data_provider"):
         return None
-    if configuration.get("use_raw_sql"):
+    from streamline.blocks.sql.settings import KEYS, Profiles, read_settings
+    from streamline.project.render import Renderer
+
+    variables = {**project.variables, **plan.model.variables}
+    renderer = Renderer(project, variables, project.secrets, names={"execution_date": "{execution_date}"})
+    # What only a run knows is shown as it is written.
+    configuration = {
+        key: value if "block_output" in str(value) else renderer.render(value, plan.model.where(block.uuid))
+        for key, value in block.configuration.items()
+        if key in KEYS
+    }
+    where = plan.model.where(block.uuid, "configuration")
+    settings = read_settings(configuration, where)
+    return None if Profiles(project, renderer).in_memory(settings, where) else settings
+
+
+def _writes(plan: BatchPlan, block: Block, database: Settings | None) -> str | None:
+    """The table that an SQL block leaves in a database."""
+    if database is None:
+        return None
+    if database.raw:
         return "what its statements write"
-    table = configuration.get("data_provider_table") or f"{plan.model.uuid}_{block.uuid}"
-    schema = configuration.get("data_provider_schema")
-    policy = configuration.get("export_write_policy") or "append"
-    return f"{schema}.{table} ({policy})" if schema else f"{table} ({policy})"
+    table = database.table or f"{plan.model.uuid}_{block.uuid}"
+    return f"{database.schema}.{table} ({database.policy})" if database.schema else f"{table} ({database.policy})"
