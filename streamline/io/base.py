@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, ParamSpec, TypeVar
 
 from streamline.errors import ConfigError
-from streamline.io.connect import WRITE_POLICIES, IfExists
+from streamline.io.connect import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.io.formats import FileFormat
 
-__all__ = ["BaseIO", "ExportWritePolicy", "FileFormat", "check_policy", "some"]
+__all__ = ["BaseIO", "ExportWritePolicy", "FileFormat", "check_policy", "plainly", "some"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class ExportWritePolicy:
+class ExportWritePolicy(StrEnum):
     """What `if_exists` may be."""
 
     APPEND = "append"
@@ -38,6 +43,19 @@ class BaseIO(ABC):
     @abstractmethod
     def export(self, *args: Any, **kwargs: Any) -> None:
         """Write a DataFrame there."""
+
+
+def plainly(method: Callable[P, T]) -> Callable[P, T]:
+    """The method, whose DatabaseErrors say what they say without the drivers' own errors behind them."""
+
+    @functools.wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except DatabaseError as error:
+            raise error.with_traceback(None) from None
+
+    return wrapped
 
 
 def some(settings: Mapping[Any, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from streamline.errors import ConfigError
 from streamline.io.config_keys import ConfigKey, VerboseConfigKey, nested_settings
+from streamline.project.current import current_folder
 from streamline.project.ioconfig import IO_CONFIG_FILE, Profile, load_profile
 from streamline.project.nearest import suggestion
 
@@ -28,6 +29,7 @@ __all__ = [
     "EnvironmentVariableLoader",
     "SettingMissingError",
     "VerboseConfigKey",
+    "conceal",
     "use_renderer",
 ]
 
@@ -42,6 +44,12 @@ def use_renderer(renderer: Renderer | None) -> None:
     """
     global _renderer
     _renderer = renderer
+
+
+def conceal(settings: Mapping[str, Any]) -> None:
+    """Mask what is secret among settings that a block file gives itself, in the run's log, from now on."""
+    if _renderer is not None and _renderer.secrets is not None:
+        _renderer.secrets.masker.add_config(settings)
 
 
 class SettingMissingError(ConfigError, KeyError):
@@ -116,8 +124,7 @@ class ConfigFileLoader(BaseConfigLoader):
         self._values: Mapping[str, Any]
         if config is not None:
             self._values = config
-            if _renderer is not None and _renderer.secrets is not None:
-                _renderer.secrets.masker.add_config(config)
+            conceal(config)
         else:
             self.filepath, renderer = _file_and_renderer(filepath)
             self._profile = load_profile(self.filepath, renderer, profile)
@@ -239,8 +246,7 @@ class AWSSecretLoader(BaseConfigLoader):
         except (self._errors.ClientError, self._errors.BotoCoreError) as error:
             raise ConfigError(f"AWS Secrets Manager does not give '{key}': {error}") from error
         value: str | bytes = answer["SecretString"] if "SecretString" in answer else answer["SecretBinary"]
-        if _renderer is not None and _renderer.secrets is not None:
-            _renderer.secrets.masker.add(value)
+        conceal({"secret": value})
         return value
 
 
@@ -248,9 +254,7 @@ def _file_and_renderer(filepath: str | os.PathLike[str] | None) -> tuple[Path, R
     """The file, and what renders it: the run's renderer in a block, else one for the project around the file."""
     if filepath is None:
         project = _renderer.project if _renderer is not None else None
-        if project is None:
-            project = _project_around(Path.cwd())
-        path = (project.root if project is not None else Path.cwd()) / IO_CONFIG_FILE
+        path = (project.root if project is not None else current_folder()) / IO_CONFIG_FILE
     else:
         path = Path(os.path.abspath(os.path.expanduser(filepath)))  # noqa: PTH100, PTH111 - `..` stays the user's
     if _renderer is not None and _renderer.project is not None and path.is_relative_to(_renderer.project.root):

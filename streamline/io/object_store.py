@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
 from streamline.io.base import BaseIO
+from streamline.io.config import conceal
 from streamline.io.formats import FileFormat, format_of, read_frame, write_frame
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ObjectStore(BaseIO):
 
     def __init__(self, verbose: bool = False, **settings: Any) -> None:
         super().__init__(verbose)
+        conceal(settings)
         self.settings = settings
         self._file_system: Any = None
 

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from streamline.errors import ConfigError
-from streamline.io.base import BaseIO, ExportWritePolicy
+from streamline.io.base import BaseIO, ExportWritePolicy, plainly
+from streamline.io.config import BaseConfigLoader, conceal
 from streamline.io.connect import Database, database
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.table_export import Export, export_table
@@ -51,6 +52,8 @@ class BaseSQL(BaseIO):
         verbose: bool = True,
     ) -> None:
         super().__init__(verbose)
+        if not isinstance(config, BaseConfigLoader):
+            conceal(config)
         self.settings = config
         self._origin = origin
         self._root = root
@@ -84,6 +87,7 @@ class BaseSQL(BaseIO):
         """The driver's own connection, for all that is not offered here."""
         return getattr(self.database, "connection", self.database)
 
+    @plainly
     def open(self) -> None:
         """Connect. Nothing happens if the connection is open.
 
@@ -100,6 +104,7 @@ class BaseSQL(BaseIO):
             self._database.close()
             self._database = None
 
+    @plainly
     def commit(self) -> None:
         """Make what was done so far lasting."""
         self.database.commit()
@@ -123,6 +128,7 @@ class BaseSQL(BaseIO):
 
     # Queries
 
+    @plainly
     def load(
         self,
         query_string: str,
@@ -176,6 +182,7 @@ class BaseSQL(BaseIO):
         """
         return self.load(f"SELECT * FROM {self.database.qualified(table, schema)}", limit=size, **kwargs)
 
+    @plainly
     def execute(self, query_string: str, **query_vars: Any) -> int:
         """Run one statement, as part of the transaction that `commit` ends.
 
@@ -239,10 +246,12 @@ class BaseSQL(BaseIO):
         """Where tables without a schema are made; None: wherever the database's own default is."""
         return self.database.default_schema
 
+    @plainly
     def table_exists(self, schema_name: str | None, table_name: str) -> bool:
         """Whether there is such a table or view."""
         return self.database.exists(_bare(table_name), _bare(schema_name) if schema_name else None)
 
+    @plainly
     def export(
         self,
         df: Any,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from streamline.errors import ConfigError
 from streamline.io.base import BaseIO
+from streamline.io.config import conceal
 from streamline.io.connect import DatabaseError
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.sql import clean_query, limited
@@ -31,6 +32,7 @@ class Warehouse(BaseIO):
 
     def __init__(self, verbose: bool = True, **settings: Any) -> None:
         super().__init__(verbose)
+        conceal(settings)
         self.settings = settings
         self._connection: Any = None
 
@@ -148,7 +150,7 @@ class Warehouse(BaseIO):
         try:
             yield
         except self._client_errors as error:
-            raise DatabaseError(f"{self.title}: {' '.join(str(error).split())}") from error
+            raise DatabaseError(f"{self.title}: {' '.join(str(error).split())}") from None
 
     def __enter__(self) -> Self:
         self.open()
