@@ -378,3 +378,78 @@ def test_a_wrong_value_in_the_project_names_the_project_s_file(load: Load, tmp_p
         with pytest.raises(ConfigError) as caught:
             load_pipeline(Project.open(tmp_path), "p")
         assert caught.value.where == f"streamline.yaml:{line}"
+
+
+MAGE_BATCH = """\
+blocks:
+- all_upstream_blocks_executed: true
+  color: blue
+  configuration: {file_source: {path: data_loaders/load.py}}
+  downstream_blocks: [fan, query, again]
+  executor_config: {}
+  executor_type: local_python
+  groups: []
+  has_callback: true
+  language: python
+  name: load
+  retry_config: null
+  status: executed
+  timeout: null
+  type: data_loader
+  upstream_blocks: []
+  uuid: load
+- {uuid: fan, name: fan, type: transformer, language: python, upstream_blocks: [load], downstream_blocks: [child],
+   configuration: {dynamic: true}}
+- {uuid: child, name: child, type: transformer, language: python, upstream_blocks: [fan], downstream_blocks: [],
+   configuration: {reduce_output: true}, retry_config: {retries: 2, delay: 1, max_delay: 5, exponential_backoff: false}}
+- {uuid: query, name: query, type: data_exporter, language: sql, upstream_blocks: [load], downstream_blocks: [],
+   configuration: {data_provider: postgres, data_provider_profile: default, data_provider_schema: public,
+   data_provider_table: '', export_write_policy: append, use_raw_sql: false, limit: 1000}}
+- {uuid: wait, name: wait, type: sensor, upstream_blocks: [], downstream_blocks: [], timeout: 600}
+- {uuid: again, name: again, type: transformer, replicated_block: child, upstream_blocks: [load], downstream_blocks: []}
+cache_block_output_in_memory: true
+callbacks:
+- {all_upstream_blocks_executed: true, uuid: say, name: say, type: callback, language: python, upstream_blocks: [load],
+   downstream_blocks: [], configuration: {}, status: not_executed, groups: []}
+concurrency_config: {block_run_limit: 2, pipeline_run_limit: 1, on_pipeline_run_limit_reached: wait}
+conditionals:
+- {uuid: only_if, name: only_if, type: conditional, language: python, upstream_blocks: [child], downstream_blocks: []}
+created_at: '2024-01-02 03:04:05.678000+00:00'
+data_integration: null
+description: null
+dynamic_blocks: {max_child_block_runs: 10, on_max_child_block_runs_exceeded: limit, max_concurrent_child_block_runs: 2}
+execution_framework: null
+executor_config: {}
+executor_count: 1
+executor_type: null
+extensions: {great_expectations: {blocks: []}}
+name: p
+notification_config: {alert_on: [trigger_failure]}
+remote_variables_dir: null
+retry_config: {}
+run_pipeline_in_one_process: true
+settings: {triggers: {save_in_code_automatically: true}}
+spark_config: {}
+state_store_config: {}
+tags: []
+type: python
+updated_at: 2024-02-02 03:04:05
+uuid: p
+variables: {day: "{{ execution_date }}"}
+variables_dir: /home/src/mage_data/shop
+widgets: []
+"""
+
+
+def test_a_mage_batch_pipeline_loads_unmodified(load: Load, tmp_path: Path) -> None:
+    model = load(
+        MAGE_BATCH,
+        *("data_loaders/load.py", "transformers/fan.py", "transformers/child.py", "data_exporters/query.sql"),
+        *("sensors/wait.py", "callbacks/say.py", "conditionals/only_if.py"),
+    )
+    assert model.warnings == []
+    assert list(model.blocks) == ["load", "fan", "child", "query", "wait", "again"]
+    assert model.retry_config == RetryConfig()
+    assert model.blocks["child"].retry_config == RetryConfig(2, 1, 5, False)
+    assert model.blocks["wait"].timeout == 600
+    assert model.blocks["again"].file == tmp_path / "transformers/child.py"
