@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Calls:
         self.project = Project.open(root)
         self.logged: list[str] = []
         self.warned: list[str] = []
+        self.scratches = root / ".streamline" / "scratch"
         self._count = 0
 
     def write(self, path: str, text: str) -> Path:
@@ -98,8 +100,8 @@ class Calls:
 
     def call(self, block: Block, *inputs: Given, variables: dict[str, Any] | None = None, **kwargs: Any) -> BlockCall:
         self._count += 1
-        scratch = self.root / ".streamline" / "scratch" / str(self._count)
-        scratch.mkdir(parents=True)
+        self.scratches.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=self.scratches))
         return BlockCall(
             project=self.project,
             pipeline="p",

@@ -185,7 +185,7 @@ def test_lines_of_errors(calls: Calls, code: str, line: int, said: str) -> None:
 
 
 def test_recursion_for_ever(calls: Calls) -> None:
-    with pytest.raises(UserError, match="infinite recursion|stack usage") as caught:
+    with pytest.raises(UserError, match=r"infinite recursion|stack usage") as caught:
         run(calls, "data_loader", "load_data <- function() {\n  f <- function(n) {\n    f(n + 1)\n  }\n  f(1)\n}\n")
     # Where the stack ends is a matter of luck: on entering the function, or at the call in it.
     assert caught.value.where in ("data_loaders/it.R:2", "data_loaders/it.R:3")
@@ -254,8 +254,8 @@ def test_content_in_place_of_a_file(calls: Calls) -> None:
 
 def test_its_working_directory_and_private_files(calls: Calls) -> None:
     assert run(calls, "data_loader", "load_data <- function() getwd()\n") == str(calls.root)
-    modes = {oct(one.stat().st_mode & 0o777) for one in (calls.root / ".streamline/scratch/1").iterdir()}
-    assert "0o600" in modes
+    modes = {oct(one.stat().st_mode & 0o777) for one in calls.scratches.rglob("*.rds")}
+    assert modes == {"0o600"}
 
 
 def test_r_is_not_installed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
     report_file = call.scratch / "report.json"
     job = {
         "invocations": invocations,
+        "main": len(invocations) - 1,
         "target": str(overlay.target),
         "export": None
         if wanted is False

@@ -33,43 +33,57 @@ def main(path: str) -> int:
             errors.append(event.info.msg)
 
     runner = dbtRunner(callbacks=[note])
+    relations: dict[str, str] = {}
     report: dict[str, Any] = {"success": True, "error": None, "stage": None, "warnings": warnings, "exported": []}
     for number, arguments in enumerate(job["invocations"]):
         del errors[:]
         done = runner.invoke(arguments)
+        if number == job["main"]:
+            relations = relations_of(done.result)
         if not done.success:
             failure = str(done.exception).strip() if done.exception is not None else ""
             report.update(success=False, error=failure or "\n".join(errors) or None, stage=number)
             break
     if report["success"] and job["export"]:
         try:
-            report["exported"] = export(runner, job, errors)
+            report["exported"] = export(runner, job, errors, relations)
         except Exception as error:
             report.update(success=False, stage="export", error=str(error))
     Path(job["report"]).write_text(json.dumps(report), encoding="utf-8")
     return 0 if report["success"] else 1
 
 
-def export(runner: Any, job: Any, errors: list[str]) -> list[dict[str, Any]]:
+def relations_of(result: Any) -> dict[str, str]:
+    """The table or view of each node that ran and went well, by the node's id, in order."""
+    found = {}
+    for one in getattr(result, "results", None) or []:
+        node = getattr(one, "node", None)
+        if node is not None and str(one.status) == "success" and getattr(node, "relation_name", None):
+            found[node.unique_id] = node.relation_name
+    return found
+
+
+def export(runner: Any, job: Any, errors: list[str], relations: dict[str, str]) -> list[dict[str, Any]]:
     """Write what the models hold now into files."""
     # What is invoked here writes its own results over those of the run.
     kept = Path(job["target"]) / "run_results.json"
     text = kept.read_text(encoding="utf-8")
     try:
-        return _export(runner, job, errors, json.loads(text)["results"])
+        return _export(runner, job, errors, relations)
     finally:
         kept.write_text(text, encoding="utf-8")
 
 
-def _export(runner: Any, job: Any, errors: list[str], results: list[Any]) -> list[dict[str, Any]]:
+def _export(runner: Any, job: Any, errors: list[str], relations: dict[str, str]) -> list[dict[str, Any]]:
     wanted = job["export"]
+    # Seeds that a build loads are what its models are made of; alone they are the outcome.
+    kinds = {unique_id.partition(".")[0] for unique_id in relations}
+    kind = next((one for one in KINDS if one in kinds), None)
     found: list[dict[str, Any]] = []
-    built = [one for one in results if one["status"] == "success" and one.get("relation_name")]
-    kinds = [kind for kind in KINDS if any(one["unique_id"].startswith(f"{kind}.") for one in built)]
-    for one in built:
-        kind, _, name = one["unique_id"].split(".", 2)
-        if kind == kinds[0] and (wanted["names"] is None or name in wanted["names"]):
-            found.append({"name": name, "relation": one["relation_name"]})
+    for unique_id, relation in relations.items():
+        name = unique_id.split(".", 2)[2]
+        if unique_id.startswith(f"{kind}.") and (wanted["names"] is None or name in wanted["names"]):
+            found.append({"name": name, "relation": relation})
     if wanted["how"] == "names":
         return found
     for number, one in enumerate(found):

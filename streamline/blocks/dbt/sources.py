@@ -97,6 +97,8 @@ def _file_source(call: BlockCall, one: Input, home: Path) -> dict[str, Any]:
     quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
     # dbt-duckdb fills `{name}` and the like in, so braces in a path are doubled.
     location = f"read_parquet([{quoted}])".replace("{", "{{").replace("}", "}}")
+    if "{" in location:  # and dbt renders what stands in its files
+        location = "{{ " + repr(location) + " }}"
     return {"config": {"meta": {"external_location": location}}}
 
 

@@ -18,7 +18,9 @@ streamline_block <- function() {
   position <- NULL # the srcref of the statement of the file that is being evaluated
 
   save <- function(value, name) {
-    # Under another name first: a file that is there is whole.
+    # Under another name first: a file that is there is whole. And nobody else's to read.
+    mask <- Sys.umask("077")
+    on.exit(Sys.umask(mask))
     path <- file.path(folder, name)
     saveRDS(value, paste0(path, ".part"), version = 2L, compress = FALSE)
     file.rename(paste0(path, ".part"), path)
