@@ -35,7 +35,7 @@ class Staging:
         if database.provider == "duckdb":
             from streamline.blocks.sql.views import Views
 
-            self._views = Views(call, database)  # type: ignore[arg-type]
+            self._views = Views(call, database, f"{call.pipeline}_")  # type: ignore[arg-type]
 
     def referred(self, index: int) -> str:
         """The quoted name of an upstream's table, which will be there."""

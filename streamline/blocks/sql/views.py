@@ -23,18 +23,23 @@ class Views:
 
     A column may bear the same name; then a view is made that nobody reads, which costs next to nothing, or cannot be
     made, which counts only if a table of that name is missing.
+
+    Args:
+        prefix: how the names of views begin that templates refer to; in a database of the user's, the upstream's name
+            alone may be a table.
     """
 
-    def __init__(self, call: BlockCall, database: DuckDB) -> None:
+    def __init__(self, call: BlockCall, database: DuckDB, prefix: str = "") -> None:
         self.call = call
         self.database = database
+        self.prefix = prefix
         self._referred: set[int] = set()
         self._failed: dict[str, ConfigError] = {}
 
     def referred(self, index: int) -> str:
         """The quoted name of an upstream's view, which will be there."""
         self._referred.add(index)
-        return self.database.quote(self.call.inputs[index].uuid)
+        return self.database.temporary_name(self.prefix + self.call.inputs[index].uuid)
 
     def make(self, statements: Sequence[Statement], *, own_tables_first: bool = False) -> None:
         """Make the views that the statements use.
@@ -47,9 +52,9 @@ class Views:
         """
         names = frozenset().union(*(one.names for one in statements)) if statements else frozenset()
         for index, one in enumerate(self.call.inputs):
-            frame = f"df_{index + 1}"
-            for name in (one.uuid, frame):
-                must = index in self._referred and name == one.uuid
+            referred = {self.prefix + one.uuid} if index in self._referred else set()
+            for name in sorted({one.uuid, f"df_{index + 1}", *referred}):
+                must = name in referred
                 if not must and (name.casefold() not in names or (own_tables_first and self.database.exists(name))):
                     continue
                 try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The drivers that come along or as extras; SQLAlchemy would look for others.
 _DRIVERS = {"postgresql": "psycopg", "postgres": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 _IN_FILES = ("sqlite", "duckdb")
-_TRANSACTIONAL = ("postgresql", "mssql")
+_TRANSACTIONAL = ("postgresql", "mssql", "sqlite")
 _AT_LINE = re.compile(r"\bat line (\d+)\b")
 _WORD = re.compile(r"""(?:near "|no such \w+: (?:\w+\.)?|Invalid (?:column|object) name '|Unknown column ')(\w+)""")
 
@@ -127,14 +127,15 @@ class Alchemy(SqlDatabase):
 
     @contextlib.contextmanager
     def _saved(self) -> Iterator[None]:
-        """Outside a transaction of ours, what a statement did stays."""
+        """Outside a transaction of ours, what a statement did stays; where the driver sees to it, so can the user."""
+        ours = not self._transaction and not self._commits_itself
         try:
             yield
         except BaseException:
-            if not self._transaction:
+            if ours:
                 self.connection.rollback()
             raise
-        if not self._transaction:
+        if ours:
             self.connection.commit()
 
     def _can_autocommit(self, engine: Any) -> bool:
@@ -153,23 +154,37 @@ class Alchemy(SqlDatabase):
 
     def begin(self) -> None:
         with self._errors():
-            self._autocommit(False)
-            self.connection.begin()
+            self.connection.commit()  # SQLAlchemy's own, which every statement begins
+            if self._begins_itself:
+                self.connection.exec_driver_sql("begin immediate")
+            else:
+                self._autocommit(False)
+                self.connection.begin()
         self._transaction = True
 
     def commit(self) -> None:
         if self._transaction:
             with self._errors():
-                self.connection.commit()
+                self._end("commit")
                 self._transaction = False
-                self._autocommit(True)
 
     def rollback(self) -> None:
         if self._transaction:
             self._transaction = False
             with contextlib.suppress(Exception):
-                self.connection.rollback()
-                self._autocommit(True)
+                self._end("rollback")
+
+    def _end(self, how: str) -> None:
+        if self._begins_itself:
+            self.connection.exec_driver_sql(how)
+            return
+        getattr(self.connection, how)()
+        self._autocommit(True)
+
+    @property
+    def _begins_itself(self) -> bool:
+        """Python's SQLite driver would end a transaction before DDL."""
+        return self.url.get_backend_name() == "sqlite" and self._commits_itself
 
     @property
     def in_transaction(self) -> bool:

@@ -147,9 +147,13 @@ class DuckDB(SqlDatabase):
         with self._errors():
             self.connection.register("_streamline_columns", _plain(columns.empty_table()))
             try:
-                self.connection.execute(f"create or replace {kind}table {table} as from _streamline_columns")
+                described = self.connection.execute("describe from _streamline_columns").fetchall()
             finally:
                 self.connection.unregister("_streamline_columns")
+            # Not `create table … as`: a table that is made so without rows, and gets more than 122,880 of them in the
+            # same transaction, has lost them after the commit (DuckDB 1.3 and 2.0).
+            listed = ", ".join(f"{self.quote(row[0])} {row[1]}" for row in described)
+            self.connection.execute(f"create or replace {kind}table {table} ({listed})")
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         table = self.temporary_name(name) if schema == self.temporary_schema else self.qualified(name, schema)

@@ -1,0 +1,114 @@
+"""What is said of SQL blocks before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streamline.errors import ConfigError
+from tests.blocks.sql.workshop import SqlProject
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "default": {
+        "POSTGRES_DB": "shop",
+        "POSTGRES_PASSWORD": '{{ env_var("NOT_SET_ANYWHERE") }}',
+        "DUCKDB_DATABASE": "w.db",
+    },
+    "plain": {"POSTGRES_DBNAME": "shop", "SQLITE_DATABASE": "s.db", "SQLALCHEMY_URL": "sqlite://"},
+    "empty": {"X": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "configuration", "message", "hint"),
+    [
+        (
+            "select 1",
+            {"data_provider": "postgress"},
+            "there is no data provider 'postgress'",
+            "did you mean 'postgres'",
+        ),
+        ("select 1", {"data_provider": "snowflake"}, "'snowflake' is reached through SQLAlchemy", "SQLALCHEMY_URL"),
+        ("select 1", {"export_write_policy": "relpace"}, "'relpace' is no write policy", "did you mean 'replace'"),
+        (
+            "select 1",
+            {"export_write_polcy": "replace"},
+            "there is no key 'export_write_polcy'",
+            "'export_write_policy'",
+        ),
+        ("select 1", {"data_provider": "sqlite", "data_provider_profile": "pain"}, "no profile 'pain'", "'plain'"),
+        (
+            "select 1",
+            {"data_provider": "sqlite"},
+            "the profile 'default' has no SQLITE_DATABASE",
+            "set SQLITE_DATABASE",
+        ),
+        ("select 1", {"data_provider": "postgres"}, "NOT_SET_ANYWHERE is not set", "set NOT_SET_ANYWHERE"),
+        ("select 1", {"use_raw_sql": "maybe"}, "use_raw_sql must be true or false", "'maybe'"),
+        ("select 1", {"limit_in_pipeline_run": "many"}, "must be a number of rows", "'many'"),
+        ("select * from {{ df_2 }}", {}, "there is no df_2: the block has 1 upstream block", "df_1 is up"),
+        ("select {{ x", {}, "the template cannot be read", "quotes and brackets"),
+        (" -- nothing\n;", {}, "there is no SQL in it", "write a SELECT"),
+    ],
+)
+def test_what_cannot_be(shop: SqlProject, text: str, configuration: dict[str, Any], message: str, hint: str) -> None:
+    shop.profiles(**PROFILES)
+    shop.output("up", 1)
+    shop.add("x", text, "up", **configuration)
+    with pytest.raises(ConfigError, match=message) as caught:
+        shop.check("x")
+    assert hint in (caught.value.hint or "")
+    assert caught.value.where is not None
+
+
+def test_the_line_of_a_frame_that_is_not_there(shop: SqlProject) -> None:
+    shop.add("x", "select 1\nfrom {{ df_1 }}")
+    with pytest.raises(ConfigError) as caught:
+        shop.check("x")
+    assert caught.value.where == "transformers/x.sql:2"
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {},
+        {"data_provider": "postgres", "data_provider_profile": "plain"},
+        {"data_provider": "POSTGRES", "data_provider_profile": "{{ env_var('PROFILE', 'plain') }}"},
+        {"data_provider": "postgres", "data_provider_profile": "{{ block_output('up', parse='lambda d: d') }}"},
+        {"data_provider": "sqlalchemy", "data_provider_profile": "plain"},
+        {"data_provider": "sqlite+pysqlite:///x.db", "data_provider_profile": "empty"},
+        {"data_provider": "duckdb", "export_write_policy": "replace"},
+        {"data_provider_profile": "default", "export_write_policy": "append", "use_raw_sql": False, "limit": 1000},
+        {"data_provider": None, "data_provider_schema": "", "disable_query_preprocessing": False},
+    ],
+)
+def test_what_can_be(shop: SqlProject, configuration: dict[str, Any]) -> None:
+    shop.profiles(**PROFILES)
+    shop.output("up", "plain")
+    shop.add("x", "select {{ block_output('up', parse=lambda d, v: 1) }} from {{ df_1 }}", "up", **configuration)
+    shop.check("x")
+
+
+def test_an_exporter_to_a_duckdb_that_no_profile_names(shop: SqlProject) -> None:
+    shop.profiles(**PROFILES)
+    keys = {"data_provider": "duckdb", "data_provider_profile": "empty"}
+    shop.add("x", "select 1 as a", type="data_exporter", **keys)
+    with pytest.raises(ConfigError, match="the profile 'empty' has no DUCKDB_DATABASE"):
+        shop.check("x")
+    shop.add("y", "select 1 as a", **keys)
+    shop.check("y")
+
+
+def test_the_profile_may_come_from_an_upstream_block(shop: SqlProject) -> None:
+    shop.profiles(default={"SQLITE_DATABASE": "a.db"}, night={"SQLITE_DATABASE": "b.db"})
+    shop.add("x", "select 1 as a", data_provider="sqlite", data_provider_profile="{{ env_var('P', 'night') }}")
+    shop.run("x")
+    assert (shop.root / "b.db").exists()
+    assert not (shop.root / "a.db").exists()
+
+
+def test_the_older_nested_form_of_profiles(shop: SqlProject) -> None:
+    shop.profiles(default={"PostgreSQL": {"database": "shop", "host": "h"}})
+    shop.add("x", "select 1 as a", data_provider="postgres")
+    shop.check("x")
