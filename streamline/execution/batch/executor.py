@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from streamline.execution.batch.plan import worth_loading
 from streamline.execution.batch.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class LocalExecutor:
         self._masker = masker
         self._isolated: WorkerPool | None = None
         self._where: dict[str, WorkerPool] = {}
-        self._pool = self._make(plan.preload)
+        self._pool = self._make(
+            worth_loading(plan, [facts.options.block] if facts.options.block is not None else plan.blocks)
+        )
 
     def __enter__(self) -> LocalExecutor:
         return self

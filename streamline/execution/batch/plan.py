@@ -3,6 +3,7 @@ before anything runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 _CODE_ONLY = ("sensor", "callback", "conditional")
-# Loading these takes longer than anything else in a small run, and they are safe to have when a process forks.
+# What workers would import one after the other is imported while the runner is still planning. Loading libraries for
+# frames takes longer than anything else in a small run. All of these are safe to have when a process forks, which
+# Polars is not: it starts threads when it is imported.
+_ALWAYS = ("yaml", "streamline.pipeline.reader", "streamline.outputs.store", "streamline.blocks.kinds")
+_PYTHON = ("streamline.blocks.python_block",)
+_SQL = ("streamline.blocks.sql", "streamline.blocks.sql.embedded", "duckdb")
 _FRAMES = ("numpy", "pandas", "pyarrow.parquet")
 _USE_FRAMES = frozenset({"pandas", "numpy", "pyarrow"})
 
@@ -56,7 +62,7 @@ class BatchPlan(msgspec.Struct, kw_only=True):
         blocks: by uuid, each after its upstream blocks.
         callbacks: uuids of the callbacks that belong to the whole pipeline.
         concurrency: how many blocks may run at once; None: as many as the machine has room for.
-        preload: modules worth loading before the first block asks for them.
+        modules: what each block's, callback's and conditional's code imports.
     """
 
     model: PipelineModel
@@ -64,7 +70,7 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     callbacks: list[str]
     limits: DynamicLimits
     concurrency: int | None
-    preload: list[str]
+    modules: dict[str, frozenset[str]]
 
     def code(self, uuid: str) -> Block:
         """A block, callback or conditional by its uuid."""
@@ -83,9 +89,9 @@ def make_plan(project: Project, model: PipelineModel) -> BatchPlan:
     if model.type not in BATCH_TYPES:
         raise ConfigError(f"pipelines of type {model.type} are no batch pipelines", where=model.yaml.where(("type",)))
     renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets)
-    modules: set[str] = set()
+    modules: dict[str, frozenset[str]] = {}
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
-        modules |= check_block(project, model, block, renderer)
+        modules[block.uuid] = check_block(project, model, block, renderer)
     blocks = {uuid: _block_plan(model, model.blocks[uuid]) for uuid in model.order()}
     for one in model.conditionals.values():
         for uuid in one.upstream:
@@ -99,8 +105,20 @@ def make_plan(project: Project, model: PipelineModel) -> BatchPlan:
         callbacks=[one.uuid for one in model.callbacks.values() if not one.upstream],
         limits=dynamic_limits(project, model),
         concurrency=block_run_limit(project, model),
-        preload=list(_FRAMES) if modules & _USE_FRAMES else [],
+        modules=modules,
     )
+
+
+def worth_loading(plan: BatchPlan, uuids: Iterable[str]) -> list[str]:
+    """Modules to load before the first of these blocks asks for them."""
+    blocks = [plan.blocks[uuid].block for uuid in uuids]
+    languages = {"dbt" if block.type == "dbt" else block.language for block in blocks}
+    imported = frozenset[str]().union(*(plan.modules[block.uuid] for block in blocks))
+    found = list(_ALWAYS)
+    found += _PYTHON if "python" in languages else ()
+    found += _SQL if "sql" in languages else ()
+    found += _FRAMES if imported & _USE_FRAMES else ()
+    return found
 
 
 def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
