@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,17 @@ class ParquetFile:
 
     Args:
         path: the file.
+        rows: how many there are, where whoever wrote the file knows.
+        columns: name and type of each column, likewise; the types' names are the writer's. With both, nobody has to
+            load a library to look into the file.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(
+        self, path: Path | str, *, rows: int | None = None, columns: Sequence[tuple[str, str]] | None = None
+    ) -> None:
         self.path = Path(path)
+        self.rows = rows
+        self.columns = columns
 
 
 def write_value(place: Place, name: str, value: Any) -> Stored:
@@ -96,10 +104,24 @@ def _write_table(place: Place, name: str, value: Any) -> Stored | None:
 
         return arrow_tables.write(place, name, value)
     if kind is ParquetFile:
+        return _take(place, name, value)
+    return None
+
+
+def _take(place: Place, name: str, value: ParquetFile) -> Stored:
+    if value.rows is None or value.columns is None:
         from streamline.outputs import arrow_tables
 
         return arrow_tables.take(place, name, value.path)
-    return None
+    file = f"{name}.parquet"
+    place.take(file, value.path)
+    return Stored(
+        file=file,
+        codec="pandas",
+        rows=value.rows,
+        columns=[column for column, _ in value.columns],
+        types=[kind for _, kind in value.columns],
+    )
 
 
 _TABLES = {

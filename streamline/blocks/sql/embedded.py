@@ -63,13 +63,16 @@ def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:
         return _saved(call, database, select, None)  # Parquet's own intervals are read by nobody
     path = call.scratch / OUTPUT_FILE
     target = str(path).replace("'", "''")
+    written: list[int] = []
 
     def copy(wide: str) -> None:
         plain = database.plain_select(select, described, wide=wide)
-        database.connection.execute(f"copy (\n{plain}\n) to '{target}' (format parquet)")
+        found = database.connection.execute(f"copy (\n{plain}\n) to '{target}' (format parquet)").fetchone()
+        assert found is not None  # COPY says how many rows it wrote
+        written.append(int(found[0]))
 
     database.widening(described, copy)
-    return ParquetFile(path)
+    return ParquetFile(path, rows=written[-1], columns=described)
 
 
 def _saved(call: BlockCall, database: Database, statement: str, limit: int | None) -> Any:
