@@ -67,6 +67,10 @@ class Display(Listener):
         took = "" if outcome.seconds is None else f"{outcome.seconds:>8.2f} s  "
         said = "as the run before left it" if outcome.reused else self._app.mask(_said(outcome))
         say(f"{outcome.uuid:<{self._width}}   {label}{took}{said}".rstrip())
+        for node in outcome.results:
+            if isinstance(node, dict) and "resource_type" in node:
+                seconds = f"{node.get('seconds') or 0:>8.2f} s"
+                say(f"{'':<{self._width}}   {node['status']!s:<15}{seconds}  {node['resource_type']} {node['name']}")
 
 
 def run(app: App, model: PipelineModel, options: BatchOptions, *, as_json: bool) -> int:

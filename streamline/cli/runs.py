@@ -83,6 +83,7 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
             ["BLOCK", "STATUS", "SECONDS", "ATTEMPTS"],
             [[one["uuid"], one["status"], one.get("seconds"), one.get("attempts", 1)] for one in blocks],
         )
+        _print_results(blocks)
 
 
 @command.command("logs")
@@ -151,7 +152,24 @@ def _blocks(store: Store, run: RunInfo) -> list[dict[str, Any]]:
     from msgspec.structs import asdict
 
     blocks = [asdict(block) for block in store.block_runs(run.run_id)]
+    if run.status != "running":
+        for block in blocks:
+            if block["status"] == "running":  # the run was killed under it
+                block["status"] = "cancelled"
     return blocks or list(run.summary.get("blocks", []))
+
+
+def _print_results(blocks: list[dict[str, Any]]) -> None:
+    """What blocks list as their results: dbt's nodes, records by stream and table, outputs."""
+    tables: dict[tuple[str, ...], list[list[Any]]] = {}
+    for block in blocks:
+        for one in block.get("results") or []:
+            if isinstance(one, dict):
+                shown = {key: value for key, value in one.items() if key != "unique_id"}
+                tables.setdefault(tuple(shown), []).append([block["uuid"], *map(_words, shown.values())])
+    for names, rows in tables.items():
+        click.echo()
+        print_table(["BLOCK", *(name.upper() for name in names)], rows)
 
 
 def _as_json(run: RunInfo) -> dict[str, Any]:
