@@ -79,6 +79,8 @@ class Places:
             for folder in staging.iterdir():
                 if folder.name != self.run_id:
                     shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    clear_leftovers(folder)
 
     def publish(self, uuid: str) -> None:
         """Put a finished fan-out in the place of the block's last output; its files are on the disk first."""
