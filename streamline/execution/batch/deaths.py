@@ -19,10 +19,16 @@ _CRASHES = {
 
 
 class OutOfMemory:
-    """Watches how many processes the kernel has killed for lack of memory: of our cgroup, else of the machine."""
+    """Watches how many processes the kernel has killed for lack of memory: of our cgroup, else of the machine.
+
+    Attributes:
+        counts: whether there is such a count here.
+        certain: whether it counts nothing but what is ours.
+    """
 
     def __init__(self) -> None:
         self._file, self.certain = _oom_counter()
+        self.counts = self._file is not None
         self._known = self._count()
 
     def _count(self) -> int:
@@ -103,10 +109,16 @@ def death(status: int, note: Note, trace: Trace | None, memory: OutOfMemory) -> 
                 message += " (SIGKILL, and the kernel has just killed something for that)"
             hint = "Load less at once (columns, chunks by a generator), or run fewer blocks at a time."
             return Failure(message=message, where=where, hint=hint)
+        if memory.counts:
+            return Failure(
+                message="the process was killed by signal 9 (SIGKILL)",
+                where=where,
+                hint="Not by the kernel for lack of memory, it says: somebody, or a watchdog, sent the signal.",
+            )
         return Failure(
             message="the process was killed by signal 9 (SIGKILL), perhaps for lack of memory",
             where=where,
-            hint="The kernel's log (dmesg) says so if memory was the reason; else somebody sent the signal.",
+            hint="The system's log says so if memory was the reason; else somebody sent the signal.",
         )
     return Failure(message=f"the process was killed by signal {number} ({name})", where=where, trace=text)
 

@@ -10,17 +10,13 @@ worker, a timeout, a cancelled task, a closed pool are Failures in it.
 
 from __future__ import annotations
 
-import array
 import contextlib
-import json
 import logging
 import os
 import pickle
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -28,14 +24,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-import streamline
 from streamline.execution.batch import wire
 from streamline.execution.batch.deaths import OutOfMemory, death
-from streamline.execution.batch.forkserver import BOOT, Settings
-from streamline.execution.batch.lines import Lines
+from streamline.execution.batch.forkserver_process import ForkServerProcess
 from streamline.execution.batch.task import Failure, Task, TaskResult
 from streamline.execution.batch.whereabouts import DUMP_SIGNAL
-from streamline.execution.batch.worker_process import READ_BYTES, Job, State, WorkerProcess
+from streamline.execution.batch.worker_process import Job, State, WorkerProcess
 from streamline.execution.leftovers import end_processes
 from streamline.project.plugins import RUN_ID_VARIABLE
 
@@ -46,7 +40,6 @@ POOL_VARIABLE = "STREAMLINE_POOL"
 _DUMP_SECONDS = 0.1
 _CLOSE_SECONDS = 8.0
 _MOST_DEATHS = 3
-_TAIL_LINES = 12
 
 OnLine = Callable[[str | None, str | None, bytes], None]
 OnLog = Callable[[str | None, str | None, str, str], None]
@@ -115,7 +108,7 @@ class WorkerPool:
         self._idle: list[WorkerProcess] = []
         self._next_number = 1
         self._memory = OutOfMemory()
-        self._server: _ForkServer | None = None
+        self._server: ForkServerProcess | None = None
         self._deaths = 0
         self._broken: Failure | None = None
         self._leaving = False
@@ -455,7 +448,7 @@ class WorkerPool:
 
     def _start_server(self) -> None:
         try:
-            server = _ForkServer(
+            server = ForkServerProcess(
                 python=self._python,
                 preload=self._preload,
                 perform=self._perform,
@@ -481,11 +474,11 @@ class WorkerPool:
             if key.events != wanted:
                 self._selector.modify(self._server.control, wanted, key.data)
 
-    def _server_wrote(self, server: _ForkServer) -> None:
+    def _server_wrote(self, server: ForkServerProcess) -> None:
         if self._server is server and not server.read_output():
             self._unwatch(server.output)
 
-    def _server_said(self, server: _ForkServer, events: int) -> None:
+    def _server_said(self, server: ForkServerProcess, events: int) -> None:
         if self._server is not server:
             return
         if events & selectors.EVENT_WRITE:
@@ -560,138 +553,3 @@ class WorkerPool:
 
 
 _CLOSED = Failure(message="the run ended before it was done", retry=False)
-
-
-class _ForkServer:
-    """The fork server's process as its pool sees it."""
-
-    def __init__(
-        self,
-        *,
-        python: str | None,
-        preload: list[str],
-        perform: str,
-        env: dict[str, str],
-        on_line: Callable[[bytes], None],
-    ) -> None:
-        self.control, theirs = socket.socketpair()
-        self.control.setblocking(False)
-        self.output, written = os.pipe()
-        os.set_blocking(self.output, False)
-        self.ready = False
-        self.ended = False
-        self._in = bytearray()
-        self._out: deque[tuple[bytes, WorkerProcess | None]] = deque()
-        self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
-        self._on_line = on_line
-        self._lines = Lines(self._line)
-        settings: Settings = {
-            "control": theirs.fileno(),
-            "parent": os.getpid(),
-            "path": [os.path.abspath(path) for path in sys.path] if python is None else None,  # noqa: PTH100
-            "home": str(Path(streamline.__file__).parent.parent),
-            "preload": preload,
-            "perform": perform,
-        }
-        try:
-            self._process = subprocess.Popen(
-                [python or sys.executable or "python3", "-c", BOOT, json.dumps(settings)],
-                stdin=subprocess.DEVNULL,
-                stdout=written,
-                stderr=written,
-                env=env,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        except BaseException:
-            self.control.close()
-            os.close(self.output)
-            raise
-        finally:
-            theirs.close()
-            os.close(written)
-
-    def ask(self, request: int, number: int, value: int, worker: WorkerProcess | None = None) -> None:
-        """Send a request, now or when there is room; with the descriptors of `worker`, if one is given."""
-        self._out.append((wire.RECORD.pack(request, number, value), worker))
-        self.write()
-
-    def write(self) -> None:
-        """Send what waits, as far as it goes."""
-        try:
-            while self._out:
-                record, worker = self._out[0]
-                if worker is None:
-                    self.control.send(record)
-                else:
-                    fds = array.array("i", worker.descriptors)
-                    self.control.sendmsg([record], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-                    worker.handed_over()
-                self._out.popleft()
-        except BlockingIOError:
-            pass
-        except OSError:  # its end is seen by reading
-            self._out.clear()
-
-    @property
-    def unsent(self) -> bool:
-        """Whether requests wait."""
-        return bool(self._out)
-
-    def read(self) -> list[tuple[int, int, int]]:
-        """What it says."""
-        with contextlib.suppress(BlockingIOError):
-            try:
-                data = self.control.recv(READ_BYTES)
-            except ConnectionResetError:
-                data = b""
-            self.ended = not data
-            self._in += data
-        whole = len(self._in) - len(self._in) % wire.RECORD.size
-        found: list[tuple[int, int, int]] = list(wire.RECORD.iter_unpack(bytes(self._in[:whole])))
-        del self._in[:whole]
-        if any(what == wire.READY for what, _, _ in found):
-            self.ready = True
-        return found
-
-    def read_output(self) -> bool:
-        """Hand on what it wrote; False at the end."""
-        try:
-            chunk = os.read(self.output, READ_BYTES)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        self._lines.feed(chunk)
-        return bool(chunk)
-
-    def _line(self, line: bytes) -> None:
-        self._tail.append(line)
-        self._on_line(line)
-
-    def last_words(self) -> str:
-        """What it wrote last, to be put behind a message."""
-        text = b"\n".join(self._tail).decode("utf-8", "replace").strip()
-        return f":\n{text}" if text else ""
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-
-    def close(self) -> int:
-        """Wait for its end, by force if it takes long; its exit code."""
-        try:
-            code = self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        for _ in range(64):
-            before = len(self._tail)
-            if not self.read_output():
-                break
-            if len(self._tail) == before:
-                break
-        self._lines.end()
-        self.control.close()
-        os.close(self.output)
-        return code

@@ -85,6 +85,21 @@ def test_what_c_code_printed_is_there_at_the_end_of_its_task(bench: Bench) -> No
     assert bench.lines() == ["from C"]
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_is_written_at_once_and_whole(make_bench: MakeBench, unbuffered: str) -> None:
+    bench = make_bench(env={"PYTHONUNBUFFERED": unbuffered, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    code = """
+        import os, sys
+        def run(port):
+            for stream in (sys.stdout, sys.stderr):
+                print("a", 1, "ü", file=stream)
+                print("half", end=" ", file=stream)
+            os.kill(os.getpid(), 9)
+    """
+    bench.fail(code)
+    assert bench.lines() == ["a 1 ü", "a 1 ü"]
+
+
 def test_a_hundred_megabytes(make_bench: MakeBench) -> None:
     seen = [0, 0]
 

@@ -150,6 +150,28 @@ def test_a_worker_does_at_its_end_what_tasks_registered(make_bench: MakeBench) -
     assert [path for path in bench.root.iterdir() if path.name.startswith("tmp")] == []
 
 
+def test_libraries_that_have_threads_work_in_workers(make_bench: MakeBench) -> None:
+    bench = make_bench(2, preload=["pandas", "pyarrow.parquet", "polars", "duckdb"])
+    code = """
+        import io, duckdb, numpy as np, pandas as pd, polars as pl, pyarrow as pa, pyarrow.parquet as pq
+        def run(port):
+            file = io.BytesIO()
+            frame = pd.DataFrame({"a": np.arange(200_000), "b": np.random.rand(200_000)})
+            pq.write_table(pa.Table.from_pandas(frame), file)
+            file.seek(0)
+            table = pq.read_table(file)
+            polars = pl.from_arrow(table).group_by(pl.col("a") % 7).agg(pl.col("b").sum()).sort("a")
+            rows = duckdb.from_arrow(table).aggregate("a % 7, sum(b)", "a % 7").fetchall()
+            return polars.height, len(rows), (np.random.rand(300, 300) @ np.random.rand(300, 300)).shape
+    """
+    bench.task(code)
+    futures = [bench.pool.submit(bench.again(timeout=60)) for _ in range(6)]
+    for future in futures:
+        result = future.result(120)
+        assert result.failure is None
+        assert result.results == [(7, 7, (300, 300))]
+
+
 def test_multiprocessing_works_in_a_block(bench: Bench) -> None:
     code = """
         import math
