@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streamline.blocks import dbt
 from streamline.blocks.dbt.arguments import Arguments, command_words, read_arguments
-from streamline.blocks.dbt.overlay import make_overlay, mentioned_variables
+from streamline.blocks.dbt.overlay import make_overlay, mentions
 from streamline.blocks.dbt.profiles import load_profile
 from streamline.blocks.dbt.results import failure_text, node_name
 from streamline.blocks.dbt.settings import read_settings
@@ -241,10 +241,12 @@ def test_a_wrong_dbt_project_file(calls: Calls) -> None:
     assert str(caught.value.where).startswith("dbt/demo/dbt_project.yml:")
 
 
-def test_variables_that_models_ask_for(calls: Calls) -> None:
+def test_what_models_ask_for(calls: Calls) -> None:
     calls.write("dbt/demo/models/b.sql", "select {{ var('day') }}, {{ var( \"ds\", 1) }}")
+    calls.write("dbt/demo/models/c.sql", "from {{ source( 'streamline',\"load it\" ) }} {{ source('raw', 'x') }}")
     calls.write("dbt/demo/target/old.sql", "{{ var('gone') }}")
-    assert mentioned_variables(calls.root / "dbt/demo") == {"day", "ds", "schema"}
+    found = mentions(calls.root / "dbt/demo")
+    assert (found.variables, found.sources) == ({"day", "ds", "schema"}, {"load it"})
 
 
 @pytest.mark.parametrize(

@@ -199,9 +199,23 @@ def test_what_dbt_refuses(calls: Calls, text: str, arguments: str, said: str) ->
 
 def test_an_output_that_is_no_table(calls: Calls) -> None:
     model(calls, "m.sql", "select * from {{ source('streamline', 'up') }}")
-    with pytest.raises(StreamlineError, match=r"depends on a source named 'streamline\.up'") as caught:
+    with pytest.raises(StreamlineError, match=r"model m failed: IO Error: .*the output of block up") as caught:
         run(calls, "", Given("up", 42))
     assert "the output of up is no source: the output of up is no table, but int" in str(caught.value.hint)
+
+
+def test_sources_that_are_upstream_of_other_blocks(calls: Calls) -> None:
+    """dbt reads all of a project, and refuses it where a source is not described."""
+    calls.write("pipelines/p/metadata.yaml", "blocks: [{uuid: up, type: data_loader, content: '#'}]\n")
+    model(calls, "a.sql", "select * from {{ source('streamline', 'up') }}")
+    model(calls, "b.sql", "select 1 as id")
+    value, _ = run(calls, "--select b", uuid="first")
+    assert value.id.tolist() == [1]
+    with pytest.raises(StreamlineError, match="the output of block up, which is not upstream of first"):
+        run(calls, "--select a", uuid="first")
+    run(calls, "--select a", Given("up", [{"id": 7}]), uuid="second")
+    value, _ = run(calls, "--select a", uuid="first")
+    assert value.id.tolist() == [7]
 
 
 def test_one_model_by_its_file(calls: Calls) -> None:

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,13 @@ def run(call: BlockCall) -> Any:
 
 
 def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay, home: Path, python: str) -> Any:
+    from streamline.blocks.dbt.overlay import mentions
     from streamline.blocks.dbt.sources import SEED_PREFIX, give_sources
     from streamline.blocks.program import run_program
 
-    given = give_sources(call, profile, overlay, home)
-    variables = json.dumps(_variables(call, settings))
+    asked = mentions(settings.folder)
+    given = give_sources(call, profile, overlay, home, settings.folder, asked.sources)
+    variables = json.dumps(_variables(call, settings, asked.variables))
     invocations = [["deps", "--vars", variables]] if overlay.needs_deps else []
     if given.seeds:
         invocations.append(["--quiet", "seed", "--full-refresh", "--select", *given.seeds, "--vars", variables])
@@ -198,9 +200,9 @@ def _failure(
     else:
         what = {main: " ".join(settings.command), "export": "reading the models"}.get(report["stage"], "preparing")
         text, where = f"dbt, {what}: {report['error'] or 'failed; its log says more'}", None
-        for uuid, reason in left_out.items():
-            if uuid in text:
-                hint = f"the output of {uuid} is no source: {reason}"
+    for uuid, reason in left_out.items():
+        if uuid in text:
+            hint = f"the output of {uuid} is no source: {reason}"
     masker = call.project.secrets.masker
     text = text.replace(str(overlay.folder), call.project.shown(settings.folder))
     return StreamlineError(masker.mask(text), where=where or call.where, hint=hint)
@@ -236,15 +238,12 @@ def _report(path: Path) -> dict[str, Any] | None:
     return report
 
 
-def _variables(call: BlockCall, settings: Settings) -> dict[str, Any]:
+def _variables(call: BlockCall, settings: Settings, asked: Collection[str]) -> dict[str, Any]:
     """What dbt's `var()` gives: the variables, and of the run's own values (`execution_date`, …) what models ask for.
 
     The latter change with every run, and dbt parses the whole project anew when a variable has changed.
     """
-    from streamline.blocks.dbt.overlay import mentioned_variables
-
-    mentioned = mentioned_variables(settings.folder) - set(call.variables)
-    values = {**call.variables, **{name: call.kwargs[name] for name in sorted(mentioned) if name in call.kwargs}}
+    values = {name: call.kwargs[name] for name in sorted(asked) if name in call.kwargs} | call.variables
     plain = {name: found for name, value in values.items() if (found := _plain(value)) is not NotImplemented}
     return plain | {name: _plain(value) for name, value in settings.arguments.vars.items()}
 

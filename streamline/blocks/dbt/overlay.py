@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 SOURCES, SEEDS, MACROS = "streamline_sources", "streamline_seeds", "streamline_macros"
+_VARIABLE = re.compile(r"\bvar\(\s*['\"]([^'\"]+)['\"]")
+_SOURCE = re.compile(r"\bsource\(\s*['\"]streamline['\"]\s*,\s*['\"]([^'\"]+)['\"]")
 _PACKAGE_FILES = ("packages.yml", "dependencies.yml")
 _LOCK = "package-lock.yml"
 _STAMP = ".streamline-deps"
@@ -104,19 +107,26 @@ def make_overlay(project: Project, source: Path, home: Path, *, profile: str) ->
     )
 
 
-def mentioned_variables(source: Path) -> set[str]:
-    """Names that the project's files ask for by `var('name')`. Packages are not looked at."""
-    import re
+class Mentions(msgspec.Struct, frozen=True):
+    """What a dbt project's files ask for: names in `var('…')`, and in `source('streamline', '…')`."""
 
-    pattern = re.compile(r"\bvar\(\s*['\"]([^'\"]+)['\"]")
-    found: set[str] = set()
+    variables: frozenset[str]
+    sources: frozenset[str]
+
+
+def mentions(source: Path) -> Mentions:
+    """Look through the project's files; packages are not looked at."""
+    variables: set[str] = set()
+    sources: set[str] = set()
     for path, folders, files in os.walk(source):
         folders[:] = [one for one in folders if one not in _NOT_SEARCHED and not one.startswith(".")]
         for name in files:
             if name.endswith((".sql", ".yml", ".yaml", ".py", ".md")):
                 with contextlib.suppress(OSError):
-                    found.update(pattern.findall(Path(path, name).read_text(encoding="utf-8", errors="replace")))
-    return found
+                    text = Path(path, name).read_text(encoding="utf-8", errors="replace")
+                    variables.update(_VARIABLE.findall(text))
+                    sources.update(_SOURCE.findall(text))
+    return Mentions(frozenset(variables), frozenset(sources))
 
 
 def _changed(project: Project, source: Path, written: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,41 +44,113 @@ class Given(msgspec.Struct, kw_only=True):
     left_out: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-def give_sources(call: BlockCall, profile: Profile, overlay: Overlay, home: Path) -> Given:
+def give_sources(
+    call: BlockCall, profile: Profile, overlay: Overlay, home: Path, folder: Path, wanted: Collection[str]
+) -> Given:
     """Make every upstream output that is a table a source, and describe it in the overlay.
+
+    dbt reads a project as a whole: a source that any of its models asks for must be described, also where those
+    models do not run. One that is not upstream here is as another dbt block was given it last.
 
     Args:
         call: the block's call.
         profile: where the tables go.
         overlay: gets sources.yml.
         home: the block's folder under .streamline/dbt/.
+        folder: the dbt project's.
+        wanted: names of sources that the project's models ask for.
     """
     given = Given()
-    tables: list[dict[str, Any]] = []
-    with_files = profile.type == "duckdb"
+    tables: dict[str, dict[str, Any]] = {}
+    memory = Memory(call.project.work_dir / "dbt" / "sources.json", f"{folder} {profile.type} {profile.target}")
     for one in call.inputs:
         if one.type in (*GATES, "dbt"):
             continue  # models of an upstream dbt block are in the warehouse, for ref()
         try:
-            table = {"name": one.uuid, **(_file_source(call, one, home) if with_files else {})}
-            if not with_files:
-                rows = one.table()
-                name = _table_name(call.pipeline, one.uuid)
-                if profile.type == "postgres":
-                    _load(call, profile, rows, name)
-                    table |= {"identifier": name}
-                else:
-                    seed = SEED_PREFIX + name
-                    _write_seed(rows, overlay.folder / SEEDS / f"{seed}.csv")
-                    given.seeds.append(seed)
-                    table |= {"identifier": seed}
+            tables[one.uuid] = _source(call, one, profile, overlay, home, given)
         except ConfigError as error:
             given.left_out[one.uuid] = error.message
-            continue
-        tables.append(table)
+    memory.keep(call.pipeline, {name: table for name, table in tables.items() if not _is_secret(call, name)})
+    for name in sorted(wanted - tables.keys()):
+        known = memory.find(call.pipeline, name) if name not in given.left_out else None
+        tables[name] = known or _nowhere(call, name, profile)
     if tables:
-        _describe(overlay, tables, in_target=not with_files)
+        _describe(overlay, [{"name": name, **table} for name, table in tables.items()], profile)
     return given
+
+
+class Memory:
+    """Where the sources of a dbt project were last, by block and pipeline.
+
+    Args:
+        path: the file.
+        key: the dbt project and its target.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        self._key = key
+
+    def keep(self, pipeline: str, tables: Mapping[str, dict[str, Any]]) -> None:
+        """Remember these; the pipeline's others stay."""
+        from streamline.project.lockfile import file_lock
+
+        if not tables:
+            return
+        with file_lock(self._path.with_suffix(".lock")):
+            everything = self._read()
+            of_project = everything.setdefault(self._key, {})
+            for name, table in tables.items():
+                entries = of_project.setdefault(name, {})
+                entries.pop(pipeline, None)
+                entries[pipeline] = table  # the newest is the last
+            temporary = self._path.with_suffix(".part")
+            temporary.write_text(json.dumps(everything), encoding="utf-8")
+            temporary.replace(self._path)
+
+    def find(self, pipeline: str, name: str) -> dict[str, Any] | None:
+        """The pipeline's own, else the newest of another's."""
+        entries: dict[str, dict[str, Any]] = self._read().get(self._key, {}).get(name, {})
+        return entries.get(pipeline) or next(reversed(entries.values()), None)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found
+
+
+def _source(
+    call: BlockCall, one: Input, profile: Profile, overlay: Overlay, home: Path, given: Given
+) -> dict[str, Any]:
+    """What sources.yml says of an upstream output, which is where that says from now on."""
+    if profile.type == "duckdb":
+        return _file_source(call, one, home)
+    rows = one.table()
+    name = _table_name(call.pipeline, one.uuid)
+    if profile.type == "postgres":
+        _load(profile, rows, name)
+        return {"identifier": name}
+    seed = SEED_PREFIX + name
+    _write_seed(rows, overlay.folder / SEEDS / f"{seed}.csv")
+    given.seeds.append(seed)
+    return {"identifier": seed}
+
+
+def _nowhere(call: BlockCall, uuid: str, profile: Profile) -> dict[str, Any]:
+    """A source that is described and not there: only models that read it fail, and their error says why."""
+    reason = f"the output of block {uuid}, which is not upstream of {call.block.uuid} and has never been"
+    return _external([Path(reason)]) if profile.type == "duckdb" else {"identifier": _table_name(call.pipeline, uuid)}
+
+
+def _external(files: Sequence[Path]) -> dict[str, Any]:
+    quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
+    # dbt-duckdb fills `{name}` and the like in, so braces in a path are doubled.
+    location = f"read_parquet([{quoted}])".replace("{", "{{").replace("}", "}}")
+    if "{" in location:  # and dbt renders what stands in its files
+        location = "{{ " + repr(location) + " }}"
+    return {"config": {"meta": {"external_location": location}}}
 
 
 def _file_source(call: BlockCall, one: Input, home: Path) -> dict[str, Any]:
@@ -94,25 +167,20 @@ def _file_source(call: BlockCall, one: Input, home: Path) -> dict[str, Any]:
         pq.write_table(one.table().replace_schema_metadata(None), temporary)
         temporary.replace(path)
         files = [path]
-    quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
-    # dbt-duckdb fills `{name}` and the like in, so braces in a path are doubled.
-    location = f"read_parquet([{quoted}])".replace("{", "{{").replace("}", "}}")
-    if "{" in location:  # and dbt renders what stands in its files
-        location = "{{ " + repr(location) + " }}"
-    return {"config": {"meta": {"external_location": location}}}
+    return _external(files)
 
 
-def _describe(overlay: Overlay, tables: Sequence[dict[str, Any]], *, in_target: bool) -> None:
+def _describe(overlay: Overlay, tables: Sequence[dict[str, Any]], profile: Profile) -> None:
     import yaml
 
     source: dict[str, Any] = {"name": SOURCE, "tables": list(tables)}
-    if in_target:
+    if profile.type != "duckdb":
         source |= {"schema": "{{ target.schema }}"}
     path = overlay.folder / SOURCES / "sources.yml"
     path.write_text(yaml.safe_dump({"version": 2, "sources": [source]}, sort_keys=False, allow_unicode=True))
 
 
-def _load(call: BlockCall, profile: Profile, rows: pa.Table, name: str) -> None:
+def _load(profile: Profile, rows: pa.Table, name: str) -> None:
     """Put the rows into a table of the target's schema, in one transaction.
 
     Views of the last run may read the table: it is emptied and filled where its columns are the same, and replaced
