@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.blocks.sql.workshop import SqlProject
+pytest.register_assert_rewrite("tests.blocks.sql.provider_scenarios")
+
+from tests.blocks.sql.workshop import SqlProject  # noqa: E402
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -11,10 +10,10 @@ import pandas as pd
 import pytest
 
 from streamline.errors import ConfigError, StreamlineError
-from streamline.io.connect import DatabaseError, TableExists
+from streamline.io.connect import DatabaseError
+from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
 
-Look = Callable[[str], list[Any]]
 PROVIDERS = ["duckdb", "sqlite", "sqlalchemy"]
 
 
@@ -32,7 +31,7 @@ def provider(request: pytest.FixtureRequest, shop: SqlProject) -> str:
             "SQLALCHEMY_URL": "sqlite:///o.db",
         },
     )
-    shop.output("orders", pd.DataFrame({"id": [1, 2, 3], "total": [10, 20, None]}))
+    shop.output("orders", ORDERS)
     name: str = request.param
     return name
 
@@ -53,152 +52,12 @@ def look(provider: str, shop: SqlProject) -> Look:
         finally:
             connection.close()
 
-    return read
+    duck = provider == "duckdb"
+    return Look(read, "select table_name from information_schema.tables" if duck else "select name from sqlite_master")
 
 
-def test_the_last_select_is_written_and_is_the_output(shop: SqlProject, provider: str, look: Look) -> None:
-    text = "select id, total * 2 as twice from {{ df_1 }} where total is not null order by id"
-    rows = shop.rows("double", text, "orders", data_provider=provider)
-    assert rows == [{"id": 1, "twice": 20}, {"id": 2, "twice": 40}]
-    assert look("select * from p_double order by id") == [(1, 20), (2, 40)]
-    assert shop.logged == ["2 rows written to p_double (append)"] or provider == "duckdb"
-
-
-def test_policies(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider, "data_provider_table": "t"}
-    shop.rows("x", "select 1 as a", **keys)
-    assert shop.rows("x", "select 2 as a", **keys) == [{"a": 2}]  # append: the output is what the SELECT gave
-    assert look("select a from t order by a") == [(1,), (2,)]
-    shop.rows("x", "select sum(a) as a, 'x' as b from t", **keys, export_write_policy="replace")
-    assert look("select * from t") == [(3, "x")]
-    with pytest.raises(TableExists, match="the table t exists, and the write policy is 'fail'"):
-        shop.rows("x", "select 1 as a", **keys, export_write_policy="fail")
-    assert look("select * from t") == [(3, "x")]
-    shop.rows("x", "select 1 as a", **keys | {"data_provider_table": "fresh"}, export_write_policy="fail")
-    assert look("select * from fresh") == [(1,)]
-
-
-def test_a_failed_replace_leaves_the_old_table(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider, "data_provider_table": "t", "export_write_policy": "replace"}
-    shop.rows("x", "select 1 as a", **keys)
-    with pytest.raises(StreamlineError):
-        shop.rows("x", "select 2 as a; select nope from t; ", **keys)
-    with pytest.raises(StreamlineError):
-        shop.rows("x", "select 2 as a; nonsense", **keys)
-    assert look("select * from t") == [(1,)]
-    tables = (
-        "select count(*) from information_schema.tables"
-        if provider == "duckdb"
-        else "select count(*) from sqlite_master"
-    )
-    assert look(tables) == [(1,)]
-
-
-def test_statements_around_the_select_share_its_transaction(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider, "data_provider_table": "t"}
-    shop.rows("x", "create table log (a int)", **keys, use_raw_sql=True)
-    shop.rows("x", "insert into log values (1); select 5 as a; insert into log values (2)", **keys)
-    assert look("select a from log order by a") == [(1,), (2,)]
-    with pytest.raises(DatabaseError):
-        shop.rows("x", "insert into log values (3); select 6 as a; insert into nowhere values (2)", **keys)
-    assert look("select count(*) from log") == [(2,)]
-    assert look("select a from t") == [(5,)]
-
-
-def test_columns_are_matched_by_name(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider, "data_provider_table": "t"}
-    shop.rows("x", "select 1 as a, 'x' as b", **keys)
-    shop.rows("x", "select 'y' as b, 2 as a", **keys)
-    assert look("select a, b from t order by a") == [(1, "x"), (2, "y")]
-    with pytest.raises(DatabaseError, match="the table t has no column 'c'") as caught:
-        shop.rows("x", "\nselect 1 as c", **keys)
-    assert caught.value.where == "transformers/x.sql:2"
-
-
-def test_raw_statements_run_as_they_are(shop: SqlProject, provider: str, look: Look) -> None:
-    text = """\
-        create table t (a int);
-        insert into t select id from {{ df_1 }};
-        select count(*) as n from t;
-        update t set a = a + 1;
-        """
-    assert shop.rows("x", text, "orders", data_provider=provider, use_raw_sql=True) == [{"n": 3}]
-    assert look("select a from t order by a") == [(2,), (3,), (4,)]
-
-
-def test_raw_statements_are_one_transaction(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider, "use_raw_sql": True}
-    shop.rows("x", "create table t (a int); insert into t values (1)", **keys)
-    with pytest.raises(DatabaseError):
-        shop.rows("x", "delete from t; insert into nowhere values (1)", **keys)
-    assert look("select a from t") == [(1,)]
-
-
-def test_a_transaction_of_the_users_own(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider, "use_raw_sql": True}
-    shop.rows("x", "create table t (a int)", **keys)
-    shop.rows(
-        "x", "begin; insert into t values (1); commit; begin; insert into t values (2); rollback; select 1", **keys
-    )
-    assert look("select a from t") == [(1,)]
-
-
-def test_upstream_sql_in_the_same_database_is_its_table(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider}
-    shop.rows("first", "select 1 as a", **keys)
-    look("insert into p_first values (41)")
-    assert shop.rows("second", "select sum(a) as s from {{ df_1 }}", "first", **keys) == [{"s": 42}]
-
-
-def test_upstream_sql_in_another_database_is_its_output(shop: SqlProject, provider: str, look: Look) -> None:
-    shop.rows("first", "select 7 as a", data_provider=provider, data_provider_profile="other")
-    assert shop.rows("second", "select a from {{ df_1 }}", "first", data_provider=provider) == [{"a": 7}]
-    shop.rows("raw", "select 8 as a", data_provider=provider, use_raw_sql=True)
-    assert shop.rows("third", "select a from {{ df_1 }}", "raw", data_provider=provider) == [{"a": 8}]
-
-
-def test_nothing_of_upstream_data_is_left(shop: SqlProject, provider: str, look: Look) -> None:
-    shop.rows("x", "select a.id from {{ df_1 }} a join {{ df_1 }} b using (id)", "orders", data_provider=provider)
-    tables = (
-        "select table_name from information_schema.tables" if provider == "duckdb" else "select name from sqlite_master"
-    )
-    assert look(tables) == [("p_x",)]
-
-
-def test_upstream_data_in_a_table_with_a_name(shop: SqlProject, provider: str, look: Look) -> None:
-    shop.rows(
-        "x",
-        "select count(*) as n from {{ df_1 }}",
-        "orders",
-        data_provider=provider,
-        upstream_block_configuration={"orders": {"table_name": "raw_orders"}},
-    )
-    assert look("select count(*) from raw_orders") == [(3,)]
-
-
-def test_an_upstream_that_is_not_used_is_not_read(shop: SqlProject, provider: str, look: Look) -> None:
-    shop.output("model", 42)
-    assert shop.rows("x", "select count(*) as n from {{ df_1 }}", "orders", "model", data_provider=provider) == [
-        {"n": 3}
-    ]
-
-
-def test_limits_count_for_the_output_alone(shop: SqlProject, provider: str, look: Look) -> None:
-    keys = {"data_provider": provider, "limit_in_pipeline_run": 1, "limit": 2}
-    assert shop.rows("x", "select id from {{ df_1 }} order by id", "orders", **keys) == [{"id": 1}]
-    assert look("select count(*) from p_x") == [(3,)]
-
-
-def test_errors_name_file_and_line(shop: SqlProject, provider: str) -> None:
-    shop.add("x", "select 1 as a,\n  nope\nfrom {{ df_1 }}", "orders", data_provider=provider)
-    with pytest.raises(DatabaseError, match="nope") as caught:
-        shop.run("x")
-    assert caught.value.where == "transformers/x.sql:2"
-
-
-def test_percent_and_colon_signs_are_nothing_special(shop: SqlProject, provider: str) -> None:
-    text = "select '5% %s :a' as a where 'abc' like 'a%'"
-    assert shop.rows("x", text, data_provider=provider) == [{"a": "5% %s :a"}]
+class TestFiles(ProviderScenarios):
+    """DuckDB, SQLite, and SQLite by SQLAlchemy."""
 
 
 def test_an_exporter_writes_into_the_profiles_duckdb_file(shop: SqlProject) -> None:
