@@ -257,8 +257,14 @@ class WorkerPool:
                 self._watch_connection(worker)
         starting = sum(worker.state is State.STARTING for worker in self._workers.values())
         while len(self._queue) > starting and len(self._workers) < self._size and self._server is not None:
-            self._fork()
-            starting += 1
+            try:
+                self._fork()
+            except OSError as error:  # no more descriptors, say
+                if self._workers:
+                    return
+                self._fail_one(error.strerror or str(error))
+            else:
+                starting += 1
 
     def _drop_queue(self) -> None:
         while self._queue:
@@ -347,7 +353,7 @@ class WorkerPool:
                 worker.log()
                 continue
             kind, payload = worker.received.popleft()
-            if kind == wire.HELLO:
+            if kind == wire.HELLO and worker.state is State.STARTING:
                 worker.state = State.IDLE
                 self._idle.append(worker)
                 self._assign()
@@ -417,10 +423,13 @@ class WorkerPool:
         if worker is not None:
             self._gone(worker, None)
         if not self._workers and self._queue:
-            job = self._queue.popleft()
-            if job.future.set_running_or_notify_cancel():
-                self._resolve(job, TaskResult(failure=Failure(message=f"no worker process can be started: {reason}")))
+            self._fail_one(reason)
         self._assign()
+
+    def _fail_one(self, reason: str) -> None:
+        job = self._queue.popleft()
+        if job.future.set_running_or_notify_cancel():
+            self._resolve(job, TaskResult(failure=Failure(message=f"no worker process can be started: {reason}")))
 
     # What workers say.
 
@@ -464,7 +473,8 @@ class WorkerPool:
         self._server = server
         self._selector.register(server.control, selectors.EVENT_READ, lambda events: self._server_said(server, events))
         self._selector.register(server.output, selectors.EVENT_READ, lambda _: self._server_wrote(server))
-        self._fork()  # the first task is not to wait for it
+        with contextlib.suppress(OSError):  # then the first task is told
+            self._fork()  # the first task is not to wait for it
         self._assign()
 
     def _watch_server(self) -> None:
@@ -508,7 +518,7 @@ class WorkerPool:
         ready = server.ready
         code = server.close()
         failure = None
-        if not self._leaving or code:
+        if not self._leaving or (code and ready):
             # Its workers got SIGKILL from the system; what these had forked is found by what it bears.
             end_processes([self._pool_id], variable=POOL_VARIABLE)
             how = signal.Signals(-code).name if code < 0 else f"code {code}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -516,6 +517,20 @@ def test_a_preloaded_module_that_kills_the_fork_server_is_left_out(make_bench: M
 @pytest.mark.parametrize("module", ["no_such_module", "tests.execution.batch.raises"])
 def test_a_preloaded_module_that_cannot_be_imported_is_left_to_who_needs_it(make_bench: MakeBench, module: str) -> None:
     assert make_bench(preload=[module]).run("def run(port): return 1") == 1
+
+
+def test_a_worker_that_cannot_be_made_fails_a_task_and_not_the_pool(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    bench.run("def run(port): pass")
+    with monkeypatch.context() as patch:
+        patch.setattr("streamline.execution.batch.worker_process.anonymous_file", fail)
+        bench.fail("import os\ndef run(port): os._exit(1)")
+        assert bench.fail("").message == "no worker process can be started: Too many open files"
+    assert bench.run("def run(port): return 1") == 1
 
 
 def test_an_interpreter_that_is_not_there(make_bench: MakeBench) -> None:
