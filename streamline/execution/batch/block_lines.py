@@ -11,6 +11,9 @@ from streamline.telemetry.runlog import RunLog
 LOG_BYTES = 16 * 1024 * 1024
 """What a block may put into the run's log."""
 
+LONG_BYTES = 16 * 1024
+"""From here on a line may have been cut, or is."""
+
 SHOWN_BYTES = 1024 * 1024
 """What of it is shown while it runs."""
 
@@ -41,9 +44,18 @@ class BlockLines:
             after = self._written[name] = before + len(line) + 1
         if before > LOG_BYTES:
             return
-        text = self._masker.mask(line.decode("utf-8", "replace"))
+        text = self._masked(line)
         over = after > LOG_BYTES
         self._log.write(name, f"… (what it prints beyond {LOG_BYTES >> 20} MiB is left out)" if over else text)
         if before <= SHOWN_BYTES:
             over = after > SHOWN_BYTES
             self._show(name, f"… (the rest of what it prints is in the log: {self._log.path})" if over else text)
+
+    def _masked(self, line: bytes) -> str:
+        text = line.decode("utf-8", "replace")
+        if len(line) < LONG_BYTES:
+            return self._masker.mask(text)
+        # Where a line is cut a secret may be cut in two. Imported on use: it takes longer than a small run's planning.
+        from streamline.singer.child import log_text
+
+        return log_text(text, self._masker)
