@@ -24,7 +24,7 @@ _MASKED = frozenset(
 # Longer lists of categories would make the footer slow to read for everybody.
 _MOST_LABELS = 10_000
 # What Arrow raises for values that it does not take. (ArrowInvalid is a ValueError; UnicodeEncodeError, too.)
-REFUSALS = (ValueError, TypeError, OverflowError, NotImplementedError, KeyError)
+REFUSALS = (ValueError, TypeError, ArithmeticError, NotImplementedError, KeyError)
 
 
 class ArrowColumn:
@@ -292,7 +292,7 @@ def _category(array: Any) -> ArrowColumn | None:
 
     categories = array.categories
     labels = index_spec(categories)
-    inner = arrow_column(pd.Series(categories))
+    inner = arrow_column(pd.Series(categories.array, dtype=categories.dtype, copy=False))
     if inner is None:
         return None
     values = inner.part(0, len(categories))
