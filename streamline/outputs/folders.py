@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _MARK = ".writing-"
 _OLD = ".replaced-"
 _AT_FDCWD = -100
@@ -28,20 +29,43 @@ _numbers = itertools.count()
 
 
 def new_sibling(folder: Path) -> Path:
-    """Make an empty folder beside `folder`, in which to write what will take its place; its path.
+    """A path beside `folder`, at which to write what will take its place. Nothing is there yet."""
+    return folder.parent / f"{_MARK}{folder.name}-{os.getpid()}-{next(_numbers)}"
 
-    Parents that are not there are made, too.
-    """
-    path = folder.parent / f"{_MARK}{folder.name}-{os.getpid()}-{next(_numbers)}"
+
+def make_folder(path: Path) -> None:
+    """Make the folder that `new_sibling` named, and its parents where they are not there."""
     try:
         path.mkdir(0o700)
     except FileExistsError:  # of a killed process that had this process's id
-        shutil.rmtree(path)
+        remove(path)
         path.mkdir(0o700)
     except FileNotFoundError:
-        _make_parents(folder.parent)
+        _make_parents(path.parent)
         path.mkdir(0o700)
-    return path
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole new file for nobody else to see; its parents are made where they are not there."""
+    try:
+        descriptor = os.open(path, NEW_FILE, 0o600)
+    except FileNotFoundError:
+        _make_parents(path.parent)
+        descriptor = os.open(path, NEW_FILE, 0o600)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it, as far as that goes."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_parents(folder: Path) -> None:
@@ -55,10 +79,10 @@ def _make_parents(folder: Path) -> None:
 
 
 def publish(written: Path, folder: Path, *, durable: bool) -> None:
-    """Put the folder `written` in the place of `folder`, whose old content is deleted.
+    """Put what is at `written` in the place of `folder`, whose old content is deleted.
 
     Args:
-        written: from `new_sibling`.
+        written: a folder, or a single file: a path from `new_sibling`.
         folder: its place.
         durable: the files are on the disk before the swap, and the swap before this returns.
     """
@@ -69,7 +93,7 @@ def publish(written: Path, folder: Path, *, durable: bool) -> None:
     if durable:
         sync(folder.parent)
     if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
 
 
 def _swap(written: Path, folder: Path) -> Path | None:
@@ -77,7 +101,7 @@ def _swap(written: Path, folder: Path) -> Path | None:
     try:
         written.rename(folder)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise
     else:
         return None
@@ -86,7 +110,7 @@ def _swap(written: Path, folder: Path) -> Path | None:
         return written
     # No atomic exchange on this system. Between the two renames nothing is there; `clear_leftovers` knows the name.
     old = folder.parent / f"{_OLD}{folder.name}"
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
     folder.rename(old)
     written.rename(folder)
     return old
@@ -114,29 +138,28 @@ def clear_leftovers(pipeline_folder: Path) -> None:
 
     Nobody may be writing there: the caller holds the pipeline's lease.
     """
-    for block in _folders(pipeline_folder):
+    for block in _entries(pipeline_folder):
         if not _clear(block):
-            for child in _folders(block):
+            for child in _entries(block):
                 _clear(child)
 
 
-def _clear(folder: Path) -> bool:
-    if folder.name.startswith(_OLD):
-        place = folder.with_name(folder.name.removeprefix(_OLD))
+def _clear(path: Path) -> bool:
+    if path.name.startswith(_OLD):
+        place = path.with_name(path.name.removeprefix(_OLD))
         if not place.exists():
             with contextlib.suppress(OSError):
-                folder.rename(place)
+                path.rename(place)
                 return True
-    elif not folder.name.startswith(_MARK):
+    elif not path.name.startswith(_MARK):
         return False
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(path)
     return True
 
 
-def _folders(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -157,6 +180,9 @@ def sync_tree(folder: Path) -> None:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Every file, then the folder that holds it."""
+    if not folder.is_dir():
+        yield folder
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from io import IOBase
 from typing import Any
 
-from streamline.outputs import manifest as manifests
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Form, Manifest, Stored
 from streamline.outputs.place import Place
@@ -19,7 +18,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
 def write_values(place: Place, value: Any, run_id: str) -> Manifest:
-    """Write what a block returned, and the manifest as the last file.
+    """Write what a block returned; the manifest that is to stand beside it, which is not written.
 
     Raises:
         OutputError: a value that cannot be stored, or a disk that is full or failing.
@@ -42,10 +41,7 @@ def write_values(place: Place, value: Any, run_id: str) -> Manifest:
     else:
         outputs.append(_write(place, 0, value))
     written_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-    manifest = Manifest(run_id=run_id, form=form, outputs=outputs, written_at=written_at)
-    with disk_errors():
-        place.put(manifests.NAME, manifests.encode(manifest))
-    return manifest
+    return Manifest(run_id=run_id, form=form, outputs=outputs, written_at=written_at)
 
 
 def _write(place: Place, number: int, value: Any) -> Stored:

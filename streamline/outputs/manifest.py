@@ -75,11 +75,19 @@ def decode(data: bytes) -> Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None where nothing is stored, or no whole manifest is there."""
+    """The manifest of a folder; None where nothing is stored, or no whole manifest is there.
+
+    An output that its manifest holds whole can be the manifest alone, a file in the folder's place.
+    """
     try:
         descriptor = os.open(f"{folder}/{NAME}", os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
     with open(descriptor, "rb") as file:
         data = file.read()
     try:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from streamline.errors import ConfigError
-from streamline.outputs import manifest as manifests
 from streamline.outputs.errors import OutputError
 from streamline.outputs.forms import write_values
 from streamline.outputs.manifest import Manifest, Stored, read_manifest
@@ -217,9 +216,7 @@ def pack(value: Any) -> bytes:
     """
     place = Memory()
     manifest = write_values(place, value, "")
-    files = place.files()
-    files.pop(manifests.NAME)
-    return _packer.encode(_Packed(manifest, files))
+    return _packer.encode(_Packed(manifest, place.files()))
 
 
 def unpack(data: bytes) -> Output:

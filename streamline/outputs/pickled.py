@@ -59,28 +59,30 @@ def read(place: Place, name: str, what: str) -> Any:
 
     path = place.path(name)
     shown = str(path) if path is not None else None
-    if place.key is None:
-        data: Any = memoryview(place.read(name))
-    else:
-        data = _verified(place.read(name), place.key, shown)
-    try:
-        return pickle.loads(data)
-    except (ImportError, AttributeError) as error:
-        raise OutputError(
-            f"{what} cannot be read: {error}",
-            where=shown,
-            hint="the classes of its objects must be importable in the block that reads it: keep them in a module",
-        ) from error
-    except Exception as error:
-        raise OutputError(f"{what} cannot be read: {type(error).__name__}: {error}", where=shown) from error
+    with place.view(name) as view:
+        body = view if place.key is None else _verified(view, place.key, shown)
+        try:
+            return pickle.loads(body)
+        except (ImportError, AttributeError) as error:
+            raise OutputError(
+                f"{what} cannot be read: {error}",
+                where=shown,
+                hint="the classes of its objects must be importable in the block that reads it: keep them in a module",
+            ) from error
+        except Exception as error:
+            raise OutputError(f"{what} cannot be read: {type(error).__name__}: {error}", where=shown) from error
+        finally:
+            body.release()
 
 
-def _verified(data: bytes, key: Callable[[], bytes], shown: str | None) -> memoryview:
+def _verified(view: memoryview, key: Callable[[], bytes], shown: str | None) -> memoryview:
     import hmac
 
-    view = memoryview(data)
-    body, mark = view[:-_MARK_LENGTH], view[-_MARK_LENGTH:]
-    if len(data) <= _MARK_LENGTH or not hmac.compare_digest(hmac.digest(key(), body, "sha256"), mark):
+    body, mark = view[:-_MARK_LENGTH], bytes(view[-_MARK_LENGTH:])
+    mac = hmac.new(key(), digestmod="sha256")
+    mac.update(body)
+    if not hmac.compare_digest(mac.digest(), mark):
+        body.release()
         raise OutputError(
             "this pickled output does not bear the project's mark: only the project that wrote it reads it",
             where=shown,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from streamline.outputs.errors import OutputError
-from streamline.outputs.folders import EarlyWrites
+from streamline.outputs.folders import NEW_FILE, EarlyWrites, make_folder, write_file
 
 # Bytes of one value, and of all values of an output, that go into the manifest.
 _LARGEST_INLINE = 1 << 13
@@ -57,6 +58,10 @@ class Place(Protocol):
         """All of a file."""
         ...
 
+    def view(self, name: str) -> AbstractContextManager[memoryview]:
+        """All of a file, without a copy of it in memory."""
+        ...
+
     def source(self, name: str) -> Any:
         """What Parquet readers take: a path, or a file object."""
         ...
@@ -71,12 +76,19 @@ class Place(Protocol):
 
 
 class Folder:
-    """Files in a folder, for nobody else to see (0600)."""
+    """Files in a folder, for nobody else to see (0600).
+
+    Args:
+        folder: the folder; it is made when its first file is.
+        key: gives the project's key.
+        durable: its files are to be flushed to the disk when they are all there.
+    """
 
     def __init__(self, folder: Path, key: Key | None, *, durable: bool = False) -> None:
         self.folder = folder
         self.key = key
         self.durable = durable
+        self.made = False
         self._room = _MOST_INLINE
 
     def inline(self, size: int) -> bool:
@@ -86,13 +98,23 @@ class Folder:
         return True
 
     def put(self, name: str, data: bytes) -> None:
-        descriptor = self._new(name)
+        self.make()
+        write_file(self.path(name), data)
+
+    def make(self) -> None:
+        """Make the folder, if that has not been done.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        if self.made:
+            return
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        finally:
-            os.close(descriptor)
+            make_folder(self.folder)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"the output cannot be stored: {reason}", where=str(self.folder.parent)) from error
+        self.made = True
 
     def create(self, name: str) -> IO[bytes]:
         return open(self._new(name), "wb")
@@ -105,6 +127,7 @@ class Folder:
         return EarlyWrites(f"{self.folder}/{name}") if self.durable else _never()
 
     def take(self, name: str, path: Path) -> None:
+        self.make()
         goal = self.path(name)
         try:
             path.rename(goal)
@@ -116,6 +139,15 @@ class Folder:
         with open(f"{self.folder}/{name}", "rb") as file:
             return file.read()
 
+    @contextmanager
+    def view(self, name: str) -> Iterator[memoryview]:
+        with open(f"{self.folder}/{name}", "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                yield memoryview(b"")
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+                yield view
+
     def source(self, name: str) -> str:
         return f"{self.folder}/{name}"
 
@@ -126,7 +158,8 @@ class Folder:
         return self.folder / name
 
     def _new(self, name: str) -> int:
-        return os.open(f"{self.folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self.make()
+        return os.open(f"{self.folder}/{name}", NEW_FILE, 0o600)
 
 
 class Memory:
@@ -163,6 +196,9 @@ class Memory:
             return self._files[name]
         except KeyError:
             raise OutputError(f"the packed output has no file '{name}'") from None
+
+    def view(self, name: str) -> AbstractContextManager[memoryview]:
+        return nullcontext(memoryview(self.read(name)))
 
     def source(self, name: str) -> BytesIO:
         return BytesIO(self.read(name))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from streamline.outputs import manifest as manifests
 from streamline.outputs.errors import OutputError
-from streamline.outputs.folders import clear_leftovers, new_sibling, publish, sync_tree
+from streamline.outputs.folders import clear_leftovers, new_sibling, publish, remove, sync_tree, write_file
 from streamline.outputs.forms import disk_errors, write_values
 from streamline.outputs.key import project_key
 from streamline.outputs.manifest import Manifest, Stored, read_manifest
@@ -44,19 +44,26 @@ def write_output(
             before the next is asked for), a `ParquetFile`, or any other value.
         run_id: the run.
         secrets_key: gives the project's key; called only if something has to be pickled.
-        durable: when this returns, the output would survive a power cut; without it, see `sync_tree`.
+        durable: when this returns, the output would survive a power cut. Without it (see `sync_tree`), a small output
+            without tables is a single file in the place of the folder.
 
     Raises:
         OutputError: a value that cannot be stored, or a disk that is full or failing.
         Exception: whatever an iterator raises, unchanged. Nothing is left behind then.
     """
-    with disk_errors(every=True):
-        temporary = new_sibling(folder)
+    temporary = new_sibling(folder)
+    place = Folder(temporary, secrets_key, durable=durable)
     try:
-        manifest = write_values(Folder(temporary, secrets_key, durable=durable), value, run_id)
+        manifest = write_values(place, value, run_id)
         with disk_errors(every=True):
+            data = manifests.encode(manifest)
+            if place.made or durable:
+                place.put(manifests.NAME, data)
+            else:
+                # Of a thousand children each small output is one file: nothing costs a file system more than names.
+                write_file(temporary, data)
             publish(temporary, folder, durable=durable)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
         raise
     return manifest
