@@ -14,6 +14,7 @@ import msgspec
 
 from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
+from streamline.outputs.foreign import as_pandas
 from streamline.outputs.manifest import Stored
 from streamline.outputs.pandas_columns import (
     REFUSALS,
@@ -324,7 +325,7 @@ def _foreign(file: pq.ParquetFile, rows: tuple[int, int] | None) -> Any:
     table = file.read()
     if rows is not None:
         table = table.slice(rows[0], rows[1] - rows[0])
-    return table.to_pandas()
+    return as_pandas(table)
 
 
 def _read(place: Place, stored: Stored, file: pq.ParquetFile, spec: Spec, rows: tuple[int, int] | None) -> Any:
