@@ -201,6 +201,20 @@ def test_postgres_types_of_its_own(shop: SqlProject, postgres: PostgresServer) -
     }
 
 
+def test_values_that_are_easily_mistaken(shop: SqlProject, postgres: PostgresServer) -> None:
+    keys = {"data_provider": "postgres", "use_raw_sql": True}
+    text = """select null::text as a union all select '' union all select '\\.' union all select E'a\\n"b,'"""
+    assert shop.rows("x", text, **keys) == [{"a": None}, {"a": ""}, {"a": "\\."}, {"a": 'a\n"b,'}]
+    text = "set timezone = 'Asia/Kolkata'; select '1850-01-01 00:00+00'::timestamptz as a, 'NaN'::numeric(5, 2) as b"
+    for extra in ("", "; create table t{} as select 1".format):
+        (row,) = shop.rows("x", text + (extra if isinstance(extra, str) else extra("x")), **keys)
+        assert row["a"] == dt.datetime(1850, 1, 1, tzinfo=dt.UTC)
+        assert np.isnan(row["b"])
+    shop.add("x", "select 'infinity'::timestamp as a", **keys)
+    with pytest.raises(DatabaseError, match="timestamp too large"):
+        shop.run("x")
+
+
 def test_types_last_from_one_sql_block_to_another(shop: SqlProject, postgres: PostgresServer) -> None:
     text = """\
         select gen_random_uuid() as id, '{"a": 1}'::json as doc, now() as moment, 1.50::numeric(10, 2) as price,

@@ -13,6 +13,7 @@ from streamline.blocks.sql.settings import Settings
 from streamline.blocks.sql.statements import Statement, split
 from streamline.blocks.sql.views import Views
 from streamline.io.connect import Database
+from streamline.io.databases.base import unique_names
 from streamline.io.databases.duckdb import MEMORY
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:
         written.append(int(found[0]))
 
     database.widening(described, copy)
-    return ParquetFile(path, rows=written[-1], columns=described)
+    names = unique_names([name for name, _ in described])
+    return ParquetFile(
+        path, rows=written[-1], columns=[(name, kind) for name, (_, kind) in zip(names, described, strict=True)]
+    )
 
 
 def _saved(call: BlockCall, database: Database, statement: str, limit: int | None) -> Any:

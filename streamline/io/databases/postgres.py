@@ -24,6 +24,7 @@ from streamline.io.databases.arrow import (
     uuid_type,
 )
 from streamline.io.databases.base import SqlDatabase, line_of_offset
+from streamline.io.databases.postgres_copy import copied, copyable, described
 from streamline.project.nearest import words
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Postgres(SqlDatabase):
             )
         except psycopg.Error as error:
             raise self._unreachable(error) from error
-        self._transaction = False
+        self.execute("set bytea_output = hex; set datestyle = ISO")
         for kind in _AS_TEXT:
             self._read_as_text(kind)
         if self.default_schema:
@@ -99,6 +100,10 @@ class Postgres(SqlDatabase):
             self.default_schema = row[0] if row else None
 
     def query(self, sql: str, parameters: Parameters = None) -> pa.Table | None:
+        if not parameters and copyable(sql):
+            table = self._copied(sql)
+            if table is not None:
+                return table
         with self._errors(sql), self.connection.cursor() as cursor:
             # Without parameters a `%` is a `%`.
             cursor.execute(sql.encode(), parameters or None)
@@ -107,6 +112,29 @@ class Postgres(SqlDatabase):
             read = [_reading(column) for column in cursor.description]
             names = [column.name for column in cursor.description]
             return table_of_rows(names, [one[0] for one in read], cursor, [one[1] for one in read])
+
+    def _copied(self, sql: str) -> pa.Table | None:
+        """The rows by COPY; None where that is not the way for this statement."""
+        import pyarrow as pa
+
+        with self._errors(sql):
+            columns = described(self.connection, sql)
+        if not columns:
+            return None
+        statement = f"copy ({sql}\n) to stdout (format csv)"
+        inside = self.in_transaction
+        if inside:
+            self.execute("savepoint streamline_copy")
+        with self._errors(statement):
+            try:
+                table = copied(self.connection, statement, columns)
+            except pa.ArrowException:
+                if inside:
+                    self.execute("rollback to savepoint streamline_copy")
+                return None  # once more by the driver, which takes more values, and says what is wrong with one
+        if inside:
+            self.execute("release savepoint streamline_copy")
+        return table
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:
         with self._errors(sql), self.connection.cursor() as cursor:

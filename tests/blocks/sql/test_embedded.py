@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from streamline.blocks import sql
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.sql.workshop import SqlProject
 
@@ -83,9 +84,15 @@ def test_chunks_are_one_table(shop: SqlProject) -> None:
 
 def test_an_output_that_is_not_used_is_not_read(shop: SqlProject) -> None:
     shop.output("orders", ORDERS)
-    shop.output("model", {"weights": object.__name__, "depth": 3})
-    (shop.root / ".streamline/data/p/model/manifest.json").write_text("not readable")
-    assert shop.rows("n", "select count(*) as n from {{ df_1 }}", "orders", "model") == [{"n": 3}]
+    shop.output("model", {"depth": 3})
+    shop.add("n", "select count(*) as n from {{ df_1 }}", "orders", "model")
+    call = shop.call("n")
+
+    class Unreadable:
+        uuid, type = "model", "data_loader"
+
+    call.inputs = [call.inputs[0], Unreadable()]  # type: ignore[list-item]
+    assert sql.run(call).rows == 1
 
 
 def test_an_output_that_is_no_table_says_what_it_is(shop: SqlProject) -> None:
@@ -179,6 +186,16 @@ def test_types_come_back(shop: SqlProject) -> None:
     ]
 
 
+def test_integers_beside_nulls_are_not_rounded_in_pandas(shop: SqlProject) -> None:
+    shop.add(
+        "x", f"select {2**53 + 1} as a, 1 as b, {{'n': {2**53 + 1}}} as c union all select null, 2, null order by b"
+    )
+    frame = shop.run("x")
+    assert frame.dtypes.astype(str).to_dict() == {"a": "Int64", "b": "int32", "c": "object"}
+    assert frame["a"].tolist() == [2**53 + 1, pd.NA]
+    assert frame["c"].tolist() == [{"n": 2**53 + 1}, None]
+
+
 def test_sums_of_integers_are_integers(shop: SqlProject) -> None:
     shop.output("up", pd.DataFrame({"a": [2**60 + 1, 2**60 + 2]}))
     assert shop.rows("x", "select sum(a) as s, [sum(a)] as l from up", "up") == [{"s": 2**61 + 3, "l": [2**61 + 3]}]
@@ -207,9 +224,6 @@ def test_nothing_is_left_in_the_project(shop: SqlProject) -> None:
     shop.output("orders", ORDERS)
     before = {path for path in shop.root.rglob("*") if ".streamline" not in path.parts}
     shop.add("x", "set memory_limit = '60MB'; select a.i from range(3000000) a(i) order by hash(i)", "orders")
-    call = shop.call("x")
-    from streamline.blocks import sql
-
-    sql.run(call)
+    sql.run(shop.call("x"))
     after = {path for path in shop.root.rglob("*") if ".streamline" not in path.parts}
     assert {path.parts[len(shop.root.parts)] for path in after - before} <= {"scratch0", "transformers", "pipelines"}
