@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 from streamline.errors import ConfigError
+from streamline.outputs.manifest import Stored
 from streamline.outputs.output import Output
 from streamline.outputs.values import kind_of
 
@@ -56,13 +58,36 @@ def items_of(value: Any) -> Items:
     if isinstance(value, Output):
         manifest = value.manifest
         if manifest.form == "chunks":
-            outputs = manifest.outputs
-            return Items(len(outputs), lambda index: value.read(outputs[index]), [])
+            return _parts(value, manifest.outputs)
+        if manifest.form == "single":
+            lazy = _lazy(value, manifest.outputs[0])
+            if lazy is not None:
+                return lazy
         found = value.value()
         return _of_pair(found) if manifest.form == "tuple" else _of(found)
     if isinstance(value, tuple):
         return _of_pair(list(value))
     return _of(value)
+
+
+def _lazy(output: Output, stored: Stored) -> Items | None:
+    """The items of a table, or of a list of tables: how many there are is known without reading any."""
+    if stored.codec == "list":
+        return _parts(output, stored.parts)
+    if stored.codec not in ("pandas", "polars", "arrow", "arrow_batch") or stored.rows is None:
+        return None
+    rows: list[Items] = []
+
+    def get(index: int) -> Any:
+        if not rows:
+            rows.append(_rows(output.read(stored)))
+        return rows[0].get(index)
+
+    return Items(stored.rows, get, [])
+
+
+def _parts(output: Output, stored: list[Stored]) -> Items:
+    return Items(len(stored), lambda index: output.read(stored[index]), [])
 
 
 def _of_pair(parts: list[Any]) -> Items:
@@ -76,13 +101,11 @@ def _of_pair(parts: list[Any]) -> Items:
 
 def _of(value: Any) -> Items:
     if type(value) is list and 1 <= len(value) <= 2 and all(type(part) is list for part in value):
-        if len(value) == 1:
-            return _flat(value[0], [])
-        if _is_metadata(value[1]):
-            return _flat(value[0], value[1])
-    if type(value) is list and len(value) == 2 and _is_frame(value[0]) and _is_metadata(value[1]):
-        value = (value[0], value[1])
-        return _of_pair(list(value))
+        # Two lists of anything else are two items.
+        if len(value) == 1 or _is_metadata(value[1]):
+            return _flat(*value)
+    elif type(value) is list and len(value) == 2 and _is_frame(value[0]) and _is_metadata(value[1]):
+        return _of_pair(value)
     items = _of_items(value)
     if items is None:
         raise _wrong("None" if value is None else kind_of(value))
@@ -91,23 +114,35 @@ def _of(value: Any) -> Items:
 
 def _of_items(value: Any) -> Items | None:
     if isinstance(value, list):
-        return _flat(value, [])
+        return _flat(value)
     if _is_frame(value):
         return _rows(value)
     return None
 
 
-def _flat(items: list[Any], metadata: list[dict[str, Any]]) -> Items:
-    return Items(len(items), items.__getitem__, metadata)
+def _flat(items: list[Any], metadata: list[dict[str, Any]] | None = None) -> Items:
+    return Items(len(items), lambda index: copy.deepcopy(items[index]), metadata or [])
 
 
 def _rows(frame: Any) -> Items:
     library = type(frame).__module__.partition(".")[0]
     if library == "pandas":
-        return Items(len(frame), lambda index: frame.iloc[index].copy(), [])
+        return Items(len(frame), lambda index: _pandas_row(frame, index), [])
     if library == "polars":
         return Items(frame.height, lambda index: frame.row(index, named=True), [])
     return Items(frame.num_rows, lambda index: frame.slice(index, 1).to_pylist()[0], [])
+
+
+def _pandas_row(frame: Any, index: int) -> Any:
+    row = frame.iloc[index].copy()
+    if row.dtype != object:
+        return row
+    import numpy as np
+    import pandas as pd
+
+    # pandas copies a row's lists and dicts by reference.
+    values = np.fromiter((copy.deepcopy(value) for value in row), object, len(row))
+    return pd.Series(values, index=row.index, name=row.name, dtype=object)
 
 
 def _is_frame(value: Any) -> bool:

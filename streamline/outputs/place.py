@@ -192,6 +192,8 @@ class Memory:
         path.unlink()
 
     def read(self, name: str) -> bytes:
+        if name in self._written:
+            return self._written[name].getvalue()
         try:
             return self._files[name]
         except KeyError:

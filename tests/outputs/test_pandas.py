@@ -219,7 +219,9 @@ def test_the_common_case_is_a_parquet_file_that_duckdb_reads(shelf: Shelf) -> No
 
     assert_same_frame(frame, output.value())
     assert output.parquet() == [shelf.folder / "output_0.parquet"]
-    found = duckdb.sql(f"select * exclude zoned, epoch(zoned::timestamptz) from '{shelf.folder}/output_0.parquet'").fetchall()
+    found = duckdb.sql(
+        f"select * exclude zoned, epoch(zoned::timestamptz) from '{shelf.folder}/output_0.parquet'"
+    ).fetchall()
     assert found[2] == (
         *(3, 2.5, "c", None, 3, dt.datetime(2024, 1, 3), "y", 1, Decimal("20.00"), dt.date(2024, 1, 3), ["b", "c"]),
         *(
