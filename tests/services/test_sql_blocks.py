@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from streamline.blocks import sql
 from streamline.io.connect import DatabaseError
 from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
@@ -314,6 +316,28 @@ def test_a_transaction_that_is_never_committed(shop: SqlProject, postgres: Postg
     shop.rows("x", "begin; insert into t values (1)", **keys)
     assert ["never committed" in text for text in shop.warned] == [True]
     assert shop.rows("y", "select * from t", **keys) == []
+
+
+@pytest.mark.parametrize("provider", ["postgres", "mysql"])
+@pytest.mark.parametrize("policy", ["append", "replace"])
+def test_many_write_one_table_at_once(
+    shop: SqlProject,
+    provider: str,
+    policy: str,
+    postgres_server: PostgresServer,
+    postgres_database: str,
+    mariadb_server: MariaDBServer,
+    mariadb_database: str,
+) -> None:
+    both = postgres_profile(postgres_server, postgres_database) | mariadb_profile(mariadb_server, mariadb_database)
+    shop.profiles(default=both)
+    shop.add("x", "select {{ n }} as a", data_provider=provider, export_write_policy=policy)
+    calls = [shop.call("x", n=number) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(sql.run, calls))
+    rows = shop.rows("y", "select a from p_x order by a", data_provider=provider, use_raw_sql=True)
+    assert len(rows) == (8 if policy == "append" else 1)
+    assert policy == "replace" or rows == [{"a": number} for number in range(8)]
 
 
 def test_mariadb_procedures(shop: SqlProject, mariadb: MariaDBServer) -> None:

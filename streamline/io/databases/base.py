@@ -38,6 +38,10 @@ class SqlDatabase(Database):
     def _ensure_schema(self, schema: str | None) -> None:
         """Make the schema where there is none. Nothing where databases have no schemas."""
 
+    def _alone(self, name: str, schema: str | None) -> contextlib.AbstractContextManager[None]:
+        """Keeps others of us from making or replacing the same table meanwhile, where several can write at once."""
+        return contextlib.nullcontext()
+
     @abstractmethod
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         """The driver's error as a DatabaseError; itself if it is no error of the driver's."""
@@ -75,7 +79,11 @@ class SqlDatabase(Database):
         with self.transaction():
             exists = self._exists_for(if_exists, name, schema)
             if not exists or if_exists == "replace":
-                return self._put(name, schema, fill, exists=exists)
+                with self._alone(name, schema):
+                    # Another writer may have made it while we waited, such as a child of the same dynamic block.
+                    exists = self._exists_for(if_exists, name, schema)
+                    if not exists or if_exists == "replace":
+                        return self._put(name, schema, fill, exists=exists)
             self.matched(data.schema.names, name, schema)
             return self.insert(data, name, schema)
 
@@ -88,10 +96,13 @@ class SqlDatabase(Database):
             self.create_as(select, table, schema)
 
         with self.transaction():
-            exists = self._exists_for(if_exists, name, schema)
-            if exists and if_exists == "append":
+            if self._exists_for(if_exists, name, schema) and if_exists == "append":
                 return self._append_query(select, name, schema)
-            self._put(name, schema, fill, exists=exists)
+            with self._alone(name, schema):
+                exists = self._exists_for(if_exists, name, schema)
+                if exists and if_exists == "append":
+                    return self._append_query(select, name, schema)
+                self._put(name, schema, fill, exists=exists)
             return self.rows(f"select * from {self.qualified(name, schema)}")
 
     def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:

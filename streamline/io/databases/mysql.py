@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
@@ -194,6 +195,16 @@ class MySQL(SqlDatabase):
 
     def _rename(self, old: str, new: str, schema: str | None) -> None:
         self.execute(f"rename table {self.qualified(old, schema)} to {self.qualified(new, schema)}")
+
+    @contextlib.contextmanager
+    def _alone(self, name: str, schema: str | None) -> Iterator[None]:
+        mark = hashlib.sha256(f"{schema or self.name}.{name}".encode()).hexdigest()[:40]
+        self.execute("select get_lock(%s, 3600)", [f"streamline {mark}"])
+        try:
+            yield
+        finally:
+            with contextlib.suppress(DatabaseError):
+                self.execute("select release_lock(%s)", [f"streamline {mark}"])
 
     def _holds_unicode(self) -> bool:
         with self._errors(), self.connection.cursor() as cursor:

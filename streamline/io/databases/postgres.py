@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import decimal
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
@@ -164,10 +164,7 @@ class Postgres(SqlDatabase):
 
     def exists(self, name: str, schema: str | None = None) -> bool:
         with self._errors():
-            row = self.connection.execute(
-                "select to_regclass(%s) is not null", [self.qualified(name, schema)]
-            ).fetchone()
-        return bool(row and row[0])
+            return self._relation(name, schema) is not None
 
     def columns(self, name: str, schema: str | None = None) -> list[str]:
         return list(self._column_types(name, schema))
@@ -175,11 +172,26 @@ class Postgres(SqlDatabase):
     def _column_types(self, name: str, schema: str | None) -> dict[str, str]:
         with self._errors():
             found = self.connection.execute(
-                "select attname, format_type(atttypid, null) from pg_attribute where attrelid = to_regclass(%s) "
+                "select attname, format_type(atttypid, null) from pg_attribute where attrelid = %s "
                 "and attnum > 0 and not attisdropped order by attnum",
-                [self.qualified(name, schema)],
+                [self._relation(name, schema)],
             ).fetchall()
         return dict(found)
+
+    def _relation(self, name: str, schema: str | None) -> int | None:
+        """A table's or view's oid. Not by to_regclass: it may remember for a whole transaction that there is none."""
+        schema = schema or self.default_schema
+        if schema == self.temporary_schema:
+            place = "relnamespace = pg_my_temp_schema() and %s::text is not null"
+        elif schema is None:
+            place = "pg_table_is_visible(oid) and %s::text is null"
+        else:
+            place = "relnamespace = (select oid from pg_namespace where nspname = %s::name)"
+        row = self.connection.execute(
+            f"select oid from pg_class where relname = %s::name and relkind in ('r', 'v', 'm', 'f', 'p') and {place}",
+            [name, schema],
+        ).fetchone()
+        return int(row[0]) if row is not None else None
 
     def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
         kind, table = ("temporary ", self.temporary_name(name)) if temporary else ("", self.qualified(name, schema))
@@ -217,6 +229,15 @@ class Postgres(SqlDatabase):
             row = self.connection.execute("select to_regnamespace(%s) is null", [self.quote(schema)]).fetchone()
         if row and row[0]:
             self.execute(f"create schema if not exists {self.quote(schema)}")
+
+    @contextlib.contextmanager
+    def _alone(self, name: str, schema: str | None) -> Iterator[None]:
+        with self._errors():
+            # It is given back when the transaction ends.
+            self.connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"streamline {self.qualified(name, schema)}"]
+            )
+        yield
 
     def _read_as_text(self, kind: str) -> None:
         from psycopg.types.string import TextLoader
