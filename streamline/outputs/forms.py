@@ -14,7 +14,7 @@ from streamline.outputs.manifest import Form, Manifest, Stored
 from streamline.outputs.place import Place
 from streamline.outputs.values import write_value
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 def write_values(place: Place, value: Any, run_id: str) -> Manifest:

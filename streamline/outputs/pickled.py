@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _MARK_LENGTH = 32
 _DEEPEST = 20
+_TOO_DEEP = "it is nested too deeply"
 
 
 class Unpicklable(Exception):
@@ -121,7 +122,7 @@ def _explained(value: Any) -> Unpicklable:
     """Which part of `value` it is that pickle refuses, and why."""
     reason = _refusal(value) or "it cannot be pickled"
     path = ""
-    for _ in range(_DEEPEST):
+    for _ in range(_DEEPEST if reason != _TOO_DEEP else 0):
         for step, part in _parts(value):
             refusal = _refusal(part)
             if refusal is not None:
@@ -138,7 +139,7 @@ def _refusal(value: Any) -> str | None:
     try:
         pickle.dump(value, _Nowhere(), protocol=5)
     except RecursionError:
-        return "it is nested too deeply"
+        return _TOO_DEEP
     except Exception as error:
         return str(error) or type(error).__name__
     return None
