@@ -9,7 +9,7 @@ one list, in the items' order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Instance(msgspec.Struct, kw_only=True):
         ref: its output; None unless it completed.
         gate: False: what is behind it is skipped.
         items: of a dynamic block: how many items its output has.
-        metadata: what its output says about each item, where it says anything.
+        described: whether its output says something about its items.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Instance(msgspec.Struct, kw_only=True):
     ref: InputRef | None = None
     gate: bool | None = None
     items: int | None = None
-    metadata: list[dict[str, Any]] = []
+    described: bool = False
 
     @property
     def passes(self) -> bool:
@@ -78,13 +78,11 @@ class Call(msgspec.Struct, kw_only=True):
     Args:
         inputs: one per upstream block; empty where it cannot run.
         verdict: None where it can run; else `skipped` or `upstream_failed`.
-        metadata: of all its items, the later parents' winning.
     """
 
     key: Key
     inputs: tuple[InputRef, ...] = ()
     verdict: str | None = None
-    metadata: dict[str, Any] = {}
 
 
 class _Slot(msgspec.Struct):
@@ -93,7 +91,6 @@ class _Slot(msgspec.Struct):
     key: Key
     ref: InputRef | None
     verdict: str | None
-    metadata: dict[str, Any]
 
 
 def calls_of(upstream: Sequence[Finished]) -> list[Call]:
@@ -110,7 +107,7 @@ def calls_of(upstream: Sequence[Finished]) -> list[Call]:
         for slot in slots:
             index.setdefault(_project(slot.key, shared), []).append(slot)
         found = [_joined(call, slot) for call in found for slot in index.get(_project(call.key, shared), ())]
-    return found
+    return found or _verdict_on_none(upstream)
 
 
 def is_child(upstream: Iterable[Finished]) -> bool:
@@ -125,31 +122,41 @@ def _slots(parent: Finished) -> list[_Slot]:
     for instance in parent.instances:
         verdict = _verdict(instance)
         if not parent.dynamic:
-            slots.append(_Slot(instance.key, instance.ref, verdict, {}))
+            slots.append(_Slot(instance.key, instance.ref, verdict))
         elif verdict is not None or instance.ref is None:
             # How many items there would have been, nobody knows: one call says what became of them.
-            slots.append(_Slot((*instance.key, (parent.uuid, 0)), None, verdict or UPSTREAM_FAILED, {}))
+            slots.append(_Slot((*instance.key, (parent.uuid, 0)), None, verdict or UPSTREAM_FAILED))
         else:
             for item in range(instance.items or 0):
-                metadata = instance.metadata[item] if item < len(instance.metadata) else {}
-                ref = msgspec.structs.replace(instance.ref, item=item)
-                slots.append(_Slot((*instance.key, (parent.uuid, item)), ref, None, metadata))
+                ref = msgspec.structs.replace(instance.ref, item=item, described=instance.described)
+                slots.append(_Slot((*instance.key, (parent.uuid, item)), ref, None))
     return slots
 
 
 def _gathered(parent: Finished) -> _Slot:
     verdicts = [_verdict(instance) for instance in parent.instances]
     if UPSTREAM_FAILED in verdicts:
-        return _Slot((), None, UPSTREAM_FAILED, {})
+        return _Slot((), None, UPSTREAM_FAILED)
     # Children that a condition skipped are left out of the list; where that leaves none, nothing goes on.
     if verdicts and all(verdict == SKIPPED for verdict in verdicts):
-        return _Slot((), None, SKIPPED, {})
+        return _Slot((), None, SKIPPED)
     parts = tuple(
         instance.ref
         for instance, verdict in zip(parent.instances, verdicts, strict=True)
         if verdict is None and instance.ref is not None
     )
-    return _Slot((), InputRef(block=parent.uuid, type=parent.type, parts=parts), None, {})
+    return _Slot((), InputRef(block=parent.uuid, type=parent.type, parts=parts), None)
+
+
+def _verdict_on_none(upstream: Sequence[Finished]) -> list[Call]:
+    """What stands for no calls at all: one that says so, where an upstream block was skipped or failed.
+
+    Else a dynamic parent without items would hide that, and what gathers its children's outputs would go on.
+    """
+    verdicts = [[_verdict(instance) for instance in parent.instances] for parent in upstream]
+    if any(each and all(one == SKIPPED for one in each) for each in verdicts):
+        return [Call(key=(), verdict=SKIPPED)]
+    return [Call(key=(), verdict=UPSTREAM_FAILED)] if any(UPSTREAM_FAILED in each for each in verdicts) else []
 
 
 def _verdict(instance: Instance) -> str | None:
@@ -176,5 +183,4 @@ def _joined(call: Call, slot: _Slot) -> Call:
         key=(*call.key, *(place for place in slot.key if place[0] not in known)),
         inputs=(*call.inputs, slot.ref) if verdict is None and slot.ref is not None else (),
         verdict=verdict,
-        metadata={**call.metadata, **slot.metadata},
     )

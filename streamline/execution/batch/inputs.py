@@ -23,6 +23,11 @@ def open_input(ref: InputRef) -> Input:
     return Gathered(ref) if ref.parts is not None else One(ref)
 
 
+def item_metadata(ref: InputRef) -> dict[str, Any]:
+    """What a dynamic block's output says about the item that `ref` names."""
+    return copy.deepcopy(_items(ref).metadata(ref.item)) if ref.item is not None else {}
+
+
 class One:
     """The output of one call of a block, or one item of it.
 

@@ -36,7 +36,7 @@ class Called(msgspec.Struct, tag="called", kw_only=True):
     key: Key = ()
     gate: bool | None = None
     items: int | None = None
-    metadata: list[dict[str, Any]] = []
+    described: bool = False
     outputs: list[dict[str, Any]] = []
 
 
@@ -124,7 +124,7 @@ def read_journal(path: Path) -> Past | None:
 
 def instance_of(event: Called) -> Instance:
     """The call as the blocks behind it see it, its output's place excepted."""
-    return Instance(number=event.number, key=event.key, gate=event.gate, items=event.items, metadata=event.metadata)
+    return Instance(number=event.number, key=event.key, gate=event.gate, items=event.items, described=event.described)
 
 
 def keep_only(folder: Path, names: Iterable[str]) -> None:

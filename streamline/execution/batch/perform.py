@@ -20,7 +20,7 @@ import msgspec
 from streamline.blocks.call import BlockCall, Input
 from streamline.blocks.python_function import UserError
 from streamline.errors import ConfigError, StreamlineError
-from streamline.execution.batch.inputs import open_input
+from streamline.execution.batch.inputs import item_metadata, open_input
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.io.config import use_renderer
 from streamline.pipeline.model import Block, PipelineModel, load_pipeline
@@ -152,8 +152,7 @@ def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:
     except StreamlineError as error:
         raise StreamlineError(error.message, where=error.where or call.where, hint=error.hint) from error
     result.items = len(items)
-    metadata = [items.metadata(number) for number in range(result.items)]
-    result.metadata = metadata if any(metadata) else []
+    result.described = any(items.metadata(number) for number in range(result.items))
 
 
 def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
@@ -305,7 +304,9 @@ def _keyword_arguments(
     date, times = _date(task)
     found: dict[str, Any] = {"env": os.environ.get("ENV") or "dev", **times, **variables}
     found["execution_date"] = date
-    found.update(task.metadata)
+    for ref in task.inputs:
+        if ref.described:  # the later parents' words win
+            found.update(item_metadata(ref))
     found.update(
         pipeline_uuid=task.pipeline,
         block_uuid=task.block,

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,7 +31,7 @@ class StoredCall(msgspec.Struct, kw_only=True):
     key: Key = ()
     gate: bool | None = None
     items: int | None = None
-    metadata: list[dict[str, Any]] = []
+    described: bool = False
 
 
 class StoredCalls(msgspec.Struct, kw_only=True):
@@ -98,7 +98,7 @@ class Places:
         if not folder.is_dir():
             return
         calls = [
-            StoredCall(number=one.number, key=one.key, gate=one.gate, items=one.items, metadata=one.metadata)
+            StoredCall(number=one.number, key=one.key, gate=one.gate, items=one.items, described=one.described)
             for one in instances
             if one.ref is not None
         ]

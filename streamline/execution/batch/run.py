@@ -283,7 +283,7 @@ class _Run:
                     key=one.key,
                     gate=one.gate,
                     items=one.items,
-                    metadata=one.metadata,
+                    described=one.described,
                     ref=InputRef(
                         block=name,
                         type=plan.block.type,

@@ -355,7 +355,6 @@ class Runner:
                 block=uuid,
                 inputs=call.inputs,
                 child=number if child else None,
-                metadata=call.metadata,
                 timeout=self._plan.code(uuid).timeout,
                 **self._common(),
             )
@@ -376,7 +375,6 @@ class Runner:
             output=None if plan.secret else str(folder),
             durable=not child,
             child=number if child else None,
-            metadata=call.metadata,
             run_tests=self._facts.options.tests,
             dynamic=plan.dynamic,
             timeout=plan.block.timeout,
@@ -461,7 +459,7 @@ class Runner:
     def _completed(self, plan: BlockPlan, task: Task, made: _Made, *, child: bool) -> None:
         result, instance, uuid = made.result, made.instance, plan.block.uuid
         assert result is not None
-        instance.gate, instance.items, instance.metadata = result.gate, result.items, result.metadata
+        instance.gate, instance.items, instance.described = result.gate, result.items, result.described
         instance.ref = InputRef(
             block=uuid,
             type=plan.block.type,
@@ -478,7 +476,7 @@ class Runner:
                     key=instance.key,
                     gate=instance.gate,
                     items=instance.items,
-                    metadata=instance.metadata,
+                    described=instance.described,
                     outputs=result.outputs,
                 )
             )
@@ -493,7 +491,6 @@ class Runner:
                     inputs=task.inputs,
                     own=made.instance.ref,
                     child=task.child,
-                    metadata=task.metadata,
                     callback_for=_CALLBACK[made.instance.status],
                     extra={"failure": made.failure, "parent_block_uuid": plan.block.uuid},
                     timeout=self._plan.code(uuid).timeout,

@@ -22,6 +22,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
         inline: the output itself, where it must not be stored (`secret_output`).
         item: which item of a dynamic parent's output; None: all of it.
         child: it is the output of a dynamic block's child.
+        described: the output says something about that item: keyword arguments of the child.
         parts: the outputs of several children, gathered into a list; then the other fields are empty.
         run_id: the run that wrote the folder; another's output is not read. None: whoever's.
     """
@@ -32,6 +33,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
     inline: bytes | None = None
     item: int | None = None
     child: bool = False
+    described: bool = False
     parts: tuple[InputRef, ...] | None = None
     run_id: str | None = None
 
@@ -55,7 +57,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
             they come from YAML.
         runtime: names of those variables that were given from outside; they are never rendered.
         child: number of the child of a dynamic block, from 0.
-        metadata: what the dynamic parents say about this child; merged into its keyword arguments.
         execution_date: when the run began (UTC).
         attempt: 1 is the first.
         run_tests: run the block's tests after it.
@@ -79,7 +80,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, Any] = {}
     runtime: tuple[str, ...] = ()
     child: int | None = None
-    metadata: dict[str, Any] = {}
     execution_date: datetime
     attempt: int = 1
     run_tests: bool = False
@@ -117,7 +117,8 @@ class TaskResult(msgspec.Struct, kw_only=True):
         inline: the output, where the task asked for it so.
         gate: False: the blocks behind this one are skipped; None: it has no say.
         items: of a dynamic block: how many items its output has.
-        metadata: of a dynamic block: what its output says about each item, where it says anything.
+        described: of a dynamic block: whether its output says something about its items. What it says stays with the
+            output: it may hold objects of the user's classes, which are none of the runner's business.
         tests: what came of the tests.
         results: what the block lists as its results (dbt's nodes); JSON values.
         warnings: to be shown at the end of the run.
@@ -129,7 +130,7 @@ class TaskResult(msgspec.Struct, kw_only=True):
     inline: bytes | None = None
     gate: bool | None = None
     items: int | None = None
-    metadata: list[dict[str, Any]] = []
+    described: bool = False
     tests: list[TestOutcome] = []
     results: list[Any] = []
     warnings: list[str] = []

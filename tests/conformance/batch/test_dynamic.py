@@ -155,3 +155,45 @@ def test_a_block_behind_children_can_be_run_alone(project: BatchProject) -> None
     project.write("transformers/child.py", "@transformer\ndef child(item):\n    return item * 100\n")
     project.run("--block-uuid", "child").expect(0)
     assert project.children("child") == [100, 200]
+
+
+def test_what_is_said_about_items_may_be_of_any_type_and_never_meets_the_runner(project: BatchProject) -> None:
+    project.block(
+        "items",
+        """
+        import os
+        open('log.txt', 'a').write(f'{os.environ.get("STREAMLINE_RUN_ID") is not None}\\n')
+
+        class Own:
+            kind = 'own'
+
+        @data_loader
+        def load():
+            return [[1, 2], [{'by': Own()}, {}]]
+        """,
+        type="data_loader",
+        configuration={"dynamic": True},
+    )
+    project.block(
+        "child", "@transformer\ndef child(item, **kwargs):\n    return getattr(kwargs.get('by'), 'kind', '')\n"
+    )
+    project.run().expect(0)
+    assert project.children("child") == ["own", ""]
+    # The classes of its objects are loaded in workers, which bear the run's id, and in no other process.
+    assert set(project.lines()) == {"True"}
+
+
+def test_a_failure_beside_a_parent_without_items_stops_what_is_behind(project: BatchProject) -> None:
+    load = "@data_loader\ndef load():\n    "
+    project.block("none", load + "return []\n", type="data_loader", configuration={"dynamic": True})
+    project.block("bad", load + "raise ValueError('bad')\n", type="data_loader")
+    project.block(
+        "child",
+        "@transformer\ndef child(bad, item):\n    return item\n",
+        upstream=["bad", "none"],
+        configuration={"reduce_output": True},
+    )
+    project.block("export", "@custom\ndef export(found):\n    open('log.txt', 'a').write('exported')\n", type="custom")
+    failed(project.run(), "ValueError: bad")
+    assert project.lines() == []
+    assert project.statuses()["child"] == project.statuses()["export"] == "upstream_failed"

@@ -92,3 +92,32 @@ def test_a_full_run_runs_every_block_again(project: BatchProject) -> None:
     for _ in range(2):
         project.run("--runtime-vars", "day=monday").expect(0)
     assert project.lines() == ["a", "b", "c"] * 2
+
+
+def test_what_is_said_about_items_keeps_its_types(project: BatchProject) -> None:
+    project.block(
+        "items",
+        """
+        import datetime, decimal
+        @data_loader
+        def load():
+            return [[1, 2], [{'by': datetime.date(2026, 1, 2)}, {'by': (decimal.Decimal('1.50'),)}]]
+        """,
+        type="data_loader",
+        configuration={"dynamic": True},
+    )
+    project.block(
+        "child",
+        """
+        import os
+        @transformer
+        def child(item, by, **kwargs):
+            open('log.txt', 'a').write(f'{by!r}\\n')
+            assert os.path.exists('mended')
+        """,
+    )
+    failed(project.run())
+    (project.root / "mended").touch()
+    project.run("--resume").expect(0)
+    lines = project.lines()
+    assert sorted(lines[:2]) == sorted(lines[2:]) == ["(Decimal('1.50'),)", "datetime.date(2026, 1, 2)"]

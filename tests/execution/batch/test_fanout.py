@@ -160,12 +160,17 @@ def test_what_would_have_been_children_of_a_failed_parent_is_one_call_that_says_
     assert [call.verdict for call in calls_of([failed])] == [UPSTREAM_FAILED]
 
 
-def test_metadata_of_several_parents_are_merged_the_later_winning() -> None:
+def test_a_child_is_told_which_of_its_parents_say_something_about_their_items() -> None:
     first, second = parent("p", 1), parent("q", 1)
-    first.instances[0].metadata = [{"block_uuid": "x", "a": 1}]
-    second.instances[0].metadata = [{"a": 2}]
+    second.instances[0].described = True
     (call,) = calls_of([first, second])
-    assert call.metadata == {"block_uuid": "x", "a": 2}
+    assert [one.described for one in call.inputs] == [False, True]
+
+
+def test_a_failed_or_skipped_upstream_counts_also_beside_a_parent_without_items() -> None:
+    for before, verdict in ((plain("x", FAILED), UPSTREAM_FAILED), (plain("x", gate=False), SKIPPED)):
+        for upstream in ([before, parent("p", 0)], [parent("p", 0), before]):
+            assert [call.verdict for call in calls_of(upstream)] == [verdict]
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=3))

@@ -17,7 +17,7 @@ BEGUN = Begun(run_id="r1", execution_date=datetime(2026, 3, 4, tzinfo=UTC), vari
 def write(path: Path) -> None:
     journal = Journal(path)
     journal.add(BEGUN)
-    journal.add(Called(block="a", number=0, items=2, metadata=[{"block_uuid": "x"}, {}]))
+    journal.add(Called(block="a", number=0, items=2, described=True))
     journal.add(Ended(block="a", child=False, calls=1))
     journal.add(Called(block="b", number=0, key=(("a", 0),), gate=False))
     journal.close()
@@ -30,7 +30,7 @@ def test_it_gives_back_what_was_added(tmp_path: Path) -> None:
     assert past is not None
     assert past.begun == BEGUN
     assert list(past.ended) == ["a"]
-    assert past.calls["a"][0].metadata == [{"block_uuid": "x"}, {}]
+    assert past.calls["a"][0].described
     assert past.calls["b"][0].key == (("a", 0),)
     assert past.calls["b"][0].gate is False
 
