@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,9 @@ _DEEPEST = 200
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_pack = msgspec.msgpack.Encoder().encode
+# How msgpack begins NaN and the infinities; a false match costs time only.
+_NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -26,8 +30,8 @@ def dumps(value: Any) -> bytes | None:
         return None
     try:
         text = _encode(value)
-        # msgspec writes NaN and the infinities as null.
-        if float in kinds and b"null" in text:
+        # msgspec writes NaN and the infinities as null; packing is the fastest look at every float.
+        if float in kinds and b"null" in text and _NON_FINITE.search(_pack(value)):
             return _dumps_slowly(value)
         return text
     except (ValueError, RecursionError, OverflowError):  # UnicodeEncodeError: a lone surrogate

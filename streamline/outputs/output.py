@@ -140,7 +140,7 @@ class Output:
 
         if stored.codec == "list":
             return concatenated([self._one_table(part) for part in stored.parts])
-        if stored.types is not None:
+        if stored.types is not None or stored.codec.startswith("arrow"):
             from streamline.outputs.arrow_tables import read_table
 
             return read_table(self._place, stored).replace_schema_metadata(None)

@@ -7,7 +7,9 @@ file has the frame's columns and nothing else.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -375,19 +377,37 @@ def _columns(file: pq.ParquetFile, specs: list[Spec], companions: dict[str, Any]
         reader(spec, schema.field(number), stop - start, companions.get(schema.names[number]))
         for number, spec in enumerate(specs)
     ]
+    for table in _row_groups(file, start, stop):
+        for number, one in enumerate(readers):
+            for chunk in table.column(number).chunks:
+                one.add(chunk)
+    return [one.finish() for one in readers]
+
+
+def _row_groups(file: pq.ParquetFile, start: int, stop: int) -> Iterator[pa.Table]:
+    """The rows from `start` to before `stop`, by row groups; the next is read while one is looked at."""
+    wanted: list[tuple[int, int, int]] = []
     first = 0
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if first < stop and first + rows > start:
-            table = file.read_row_group(group)
-            if first < start or first + rows > stop:
-                table = table.slice(max(start - first, 0), min(stop, first + rows) - max(start, first))
-            for number, one in enumerate(readers):
-                for chunk in table.column(number).chunks:
-                    one.add(chunk)
-            del table
+            wanted.append((group, max(start - first, 0), min(stop - first, rows)))
         first += rows
-    return [one.finish() for one in readers]
+
+    def read(group: int, begin: int, end: int) -> pa.Table:
+        return file.read_row_group(group).slice(begin, end - begin)
+
+    if len(wanted) < 2:
+        yield from itertools.starmap(read, wanted)
+        return
+    with ThreadPoolExecutor(1) as ahead:
+        following = ahead.submit(read, *wanted[0])
+        for place in wanted[1:]:
+            table = following.result()
+            following = ahead.submit(read, *place)
+            yield table
+            del table
+        yield following.result()
 
 
 def _index_back(

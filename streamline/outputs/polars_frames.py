@@ -18,7 +18,7 @@ def write(place: Place, name: str, value: Any) -> Stored | None:
     import polars as pl
 
     if isinstance(value, pl.LazyFrame):
-        return _write(place, name, "polars", value.collect())
+        return _write_lazy(place, name, value) or _write(place, name, "polars", value.collect())
     if isinstance(value, pl.DataFrame):
         return _write(place, name, "polars", value)
     if isinstance(value, pl.Series):
@@ -47,8 +47,37 @@ def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> Stored |
         codec=codec,
         rows=frame.height,
         columns=frame.columns,
-        types=[str(kind) for kind in frame.dtypes] if parquet else None,
+        types=[str(kind) for kind in frame.dtypes] if parquet and not any(map(_is_odd, frame.dtypes)) else None,
     )
+
+
+def _write_lazy(place: Place, name: str, query: pl.LazyFrame) -> Stored | None:
+    """Have Polars write the rows as it finds them: they need not be in memory together. None where a column's type
+    might not come back.
+    """
+    import polars as pl
+
+    schema = query.collect_schema()
+    if place.path(name) is None or not schema or not all(_is_simple(kind) for kind in schema.dtypes()):
+        return None
+    file = f"{name}.parquet"
+    query.sink_parquet(place.target(file), compression="snappy")
+    rows = pl.scan_parquet(place.source(file), hive_partitioning=False).select(pl.len()).collect().item()
+    types = [str(kind) for kind in schema.dtypes()]
+    return Stored(file=file, codec="polars", rows=rows, columns=schema.names(), types=types)
+
+
+def _is_odd(kind: pl.DataType) -> bool:
+    """Whether other readers of the file would see something else."""
+    return any(word in str(kind) for word in ("Duration", "Int128", "Float16", "Null"))
+
+
+def _is_simple(kind: pl.DataType) -> bool:
+    import polars as pl
+
+    if _is_odd(kind):
+        return False
+    return kind.is_integer() or kind.is_float() or kind in (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Binary)
 
 
 def _holds_objects(kind: pl.DataType) -> bool:

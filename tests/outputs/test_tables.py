@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -108,3 +109,19 @@ def test_chunks_whose_types_differ_are_one_table_and_no_files(shelf: Shelf) -> N
 def test_what_is_none_is_named(value: Any, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         unpack(pack(value)).table()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pa.table({"d": pa.array([5], pa.duration("s"))}),
+        pl.DataFrame({"d": [dt.timedelta(seconds=5)]}),
+        pd.DataFrame({"d": pd.to_timedelta([5], unit="s")}),
+    ],
+    ids=lambda value: type(value).__module__,
+)
+def test_durations_need_a_conversion(shelf: Shelf, value: Any) -> None:
+    output = shelf.write(value)
+
+    assert output.parquet() is None  # where Parquet has integers
+    assert output.table().to_pydict() == {"d": [dt.timedelta(seconds=5)]}
