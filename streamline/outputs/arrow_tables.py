@@ -124,9 +124,7 @@ def read_table(place: Place, stored: Stored) -> pa.Table:
                 return pa.ipc.open_file(file).read_all()
         with pq.ParquetFile(place.source(stored.file)) as file:
             return file.read()
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except pa.ArrowException as error:
         raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
 
 

@@ -34,9 +34,10 @@ def write_values(place: Place, value: Any, run_id: str) -> Manifest:
             outputs.append(_write(place, number, element))
     elif _is_iterator(value):
         form = "chunks"
-        # The user's code runs between the chunks; what it raises is its own.
-        for number, chunk in enumerate(value):
-            outputs.append(_write(place, number, chunk))
+        # The user's code runs between the chunks: what it raises is its own, and nothing may hold the last chunk while
+        # it makes the next (`enumerate` would).
+        for chunk in value:
+            outputs.append(_write(place, len(outputs), chunk))
             del chunk
     else:
         outputs.append(_write(place, 0, value))

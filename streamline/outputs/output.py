@@ -162,10 +162,13 @@ class Output:
             before = _identity(self._place.folder)
             try:
                 found = read(self.manifest)
-            except (OSError, OutputError, ConfigError):
-                if _identity(self._place.folder) == before:
-                    raise
-                continue
+            except (OSError, OutputError, ConfigError) as error:
+                if _identity(self._place.folder) != before:
+                    continue
+                if isinstance(error, OSError):
+                    what = f"the stored output cannot be read: {error.strerror or error}"
+                    raise OutputError(what, where=str(error.filename or self._place.folder)) from error
+                raise
             if _identity(self._place.folder) == before:
                 return found
         raise OutputError("the output is being written again and again", where=str(self._place.folder))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
+from streamline.outputs.parquet import shown
 from streamline.outputs.place import Place
 
 if TYPE_CHECKING:
@@ -97,5 +99,8 @@ def read(place: Place, stored: Stored) -> Any:
 
     source = place.source(stored.file)
     ipc = stored.file.endswith(".arrow")
-    frame = pl.read_ipc(source) if ipc else pl.read_parquet(source, hive_partitioning=False)
+    try:
+        frame = pl.read_ipc(source) if ipc else pl.read_parquet(source, hive_partitioning=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
     return frame.to_series() if stored.codec == "polars_series" else frame

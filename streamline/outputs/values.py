@@ -11,6 +11,7 @@ import msgspec
 from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
+from streamline.outputs.parquet import shown
 from streamline.outputs.place import Place
 
 
@@ -65,7 +66,10 @@ def read_value(place: Place, stored: Stored) -> Any:
     """
     codec = stored.codec
     if codec == "json":
-        return jsonvalue.loads(place.read(stored.file) if stored.file else stored.value)
+        try:
+            return jsonvalue.loads(place.read(stored.file) if stored.file else stored.value)
+        except ValueError as error:
+            raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
     if codec == "pickle":
         return pickled.read(place, stored.file, stored.file)
     if codec == "list":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
-from streamline.outputs.store import OutputError, pack, read_manifest, unpack
+from streamline.outputs.store import OutputError, open_output, pack, read_manifest, unpack
 from tests.outputs.conftest import Shelf
 
 
@@ -33,29 +37,37 @@ def test_none_is_none(shelf: Shelf) -> None:
     assert read_manifest(shelf.folder).form == "none"
 
 
+class Chunk:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 def test_a_generator_is_a_list_of_chunks_each_stored_before_the_next(shelf: Shelf) -> None:
+    made: weakref.WeakSet[Chunk] = weakref.WeakSet()
     alive: list[int] = []
-    most = 0
 
-    class Chunk(dict[str, Any]):
-        def __init__(self, number: int) -> None:
-            super().__init__(n=number)
-            alive.append(number)
-
-        def __del__(self) -> None:
-            alive.pop()
-
-    def chunks() -> Iterator[Any]:
-        nonlocal most
+    def chunks() -> Iterator[Chunk]:
         for number in range(5):
-            most = max(most, len(alive))
-            yield pd.DataFrame(Chunk(number), index=[0])
+            alive.append(len(made))
+            made.add(chunk := Chunk(number))
+            yield chunk
+            del chunk
 
     output = shelf.write(chunks())
 
-    assert [int(chunk["n"][0]) for chunk in output.value()] == [0, 1, 2, 3, 4]
-    assert output.count() == 1
-    assert most <= 1
+    assert [chunk.number for chunk in output.value()] == [0, 1, 2, 3, 4]
+    assert [chunk.number for chunk in output.chunks()] == [0, 1, 2, 3, 4]
+    assert output.count() == len(output.values()) == 1
+    assert alive == [0, 0, 0, 0, 0]
+
+
+def test_iterators_of_libraries_are_chunks(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a\n1\n2\n3\n")
+
+    assert shelf.write(map(str, [1, 2])).value() == ["1", "2"]
+    assert shelf.write(iter(())).value() == []
+    frames = shelf.write(pd.read_csv(tmp_path / "x.csv", chunksize=2)).value()
+    assert [frame["a"].tolist() for frame in frames] == [[1, 2], [3]]
 
 
 def test_what_a_generator_raises_is_its_own_and_leaves_the_old_output(shelf: Shelf) -> None:
@@ -68,7 +80,7 @@ def test_what_a_generator_raises_is_its_own_and_leaves_the_old_output(shelf: She
     with pytest.raises(KeyError, match="total"):
         shelf.write(chunks())
 
-    assert shelf.write is not None
+    assert open_output(shelf.folder).value() == "old"
     assert [path.name for path in shelf.pipeline.iterdir()] == ["block"]
 
 
@@ -85,3 +97,39 @@ def test_a_packed_output_touches_no_disk() -> None:
     assert output.value()[0] == {"password": "x"}
     assert output.value()[2] == {1, 2}
     assert output.parquet() is None
+
+
+BIG = {
+    "json": ["x" * 10_000],
+    "pickle": {1, 2},
+    "pandas": pd.DataFrame({"a": range(1000)}),
+    "polars": pl.DataFrame({"a": range(1000)}),
+    "arrow": pa.table({"a": range(1000)}),
+    "ipc": pa.table({"a": pa.array(["x"]).dictionary_encode()}),
+}
+
+
+@pytest.mark.parametrize("value", BIG.values(), ids=BIG)
+@pytest.mark.parametrize("damage", ["cut", "garbled", "gone"])
+def test_a_damaged_file_is_named(shelf: Shelf, value: Any, damage: str) -> None:
+    output = shelf.write(value)
+    file = shelf.folder / output.manifest.outputs[0].file
+    data = file.read_bytes()
+    file.write_bytes({"cut": data[: len(data) // 2], "garbled": b"\xff" * len(data), "gone": b""}[damage])
+    if damage == "gone":
+        file.unlink()
+
+    with pytest.raises(OutputError, match=r"cannot be read|does not bear") as caught:
+        output.value()
+
+    assert str(file) in str(caught.value)
+
+
+def test_a_form_of_a_later_version_is_named(shelf: Shelf) -> None:
+    shelf.write(1)
+    manifest = shelf.folder / "manifest.json"
+    text = manifest.read_text() if manifest.exists() else shelf.folder.read_text()
+    shelf.folder.write_text(text.replace('"codec":"json"', '"codec":"zarr"'))
+
+    with pytest.raises(OutputError, match="a form 'zarr' that this version does not know"):
+        open_output(shelf.folder).value()
