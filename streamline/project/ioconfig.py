@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from streamline.project.inserted import InsertedValues
 from streamline.project.nearest import suggestion
 from streamline.project.render import Renderer, check_deferred
 from streamline.project.secrets import Masker
@@ -93,9 +94,12 @@ def load_profile(path: Path, renderer: Renderer, name: str = "default") -> Profi
         ConfigError: the file cannot be read, rendered or parsed, or has no such profile.
     """
     shown = renderer.project.shown(path) if renderer.project is not None else str(path)
-    late = LateValues()
-    text = renderer.render_text(read_text(path, shown=shown), where=shown, defer_unset=True, names=late.names())
+    late, inserted = LateValues(), InsertedValues()
+    text = renderer.render_text(
+        read_text(path, shown=shown), where=shown, defer_unset=True, names=late.names(), finalize=inserted.keep
+    )
     file = load_yaml(path, text=text, rendered=True, shown=shown)
+    inserted.put_back(file)
     profiles = [key for key, value in file.mapping().items() if isinstance(value, dict)]
     if name not in profiles:
         file.fail(f"there is no profile '{name}'", hint=suggestion(name, profiles, what="profiles"))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError, StreamlineError
+from streamline.project.inserted import InsertedValues
 from streamline.project.nearest import suggestion
 from streamline.project.templates import single_expression
 from streamline.project.yamlfile import PathKey, YamlFile, dotted, load_yaml, read_text
@@ -84,7 +85,11 @@ class Renderer:
             whole = "{%" in text
         if not whole:
             return load_yaml(path, text=text, shown=shown)
-        return load_yaml(path, text=self.render_text(text, where=shown), rendered=True, shown=shown)
+        inserted = InsertedValues()
+        rendered = self.render_text(text, where=shown, finalize=inserted.keep)
+        file = load_yaml(path, text=rendered, rendered=True, shown=shown)
+        inserted.put_back(file)
+        return file
 
     def part(self, file: YamlFile, *path: PathKey, default: Any = None) -> Any:
         """The value at `path` of a file, rendered; `default` if it is not there."""
@@ -116,7 +121,13 @@ class Renderer:
         return value
 
     def render_text(
-        self, text: str, where: str | None = None, *, defer_unset: bool = False, names: Mapping[str, Any] | None = None
+        self,
+        text: str,
+        where: str | None = None,
+        *,
+        defer_unset: bool = False,
+        names: Mapping[str, Any] | None = None,
+        finalize: Callable[[Any], Any] | None = None,
     ) -> str:
         """A whole file's text rendered (io_config.yaml, SQL, files with `{%`).
 
@@ -125,6 +136,7 @@ class Renderer:
             where: names it in errors.
             defer_unset: an unset `env_var` leaves a mark instead of failing; `check_deferred` turns it into the error.
             names: more names for this text's expressions; they beat the renderer's own.
+            finalize: what becomes of each expression's value before it is inserted.
 
         Raises:
             ConfigError: as `render`, with the template's own line where it is known.
@@ -133,7 +145,8 @@ class Renderer:
             return text
         self._defer_unset = defer_unset
         try:
-            return self._jinja().from_string(text).render({**self._context(), **(names or {})})
+            jinja = self._jinja() if finalize is None else self._jinja().overlay(finalize=finalize)
+            return jinja.from_string(text).render({**self._context(), **(names or {})})
         except Exception as error:
             raise self._explain(error, text, where, ()) from error
         finally:

@@ -46,12 +46,10 @@ class YamlFile:
         """`file:line` of the value at `path` (keys and indexes from the top), or of what of it exists."""
         import yaml
 
-        if self._root is None:
-            try:
-                self._root = yaml.compose(self.text, Loader=_loader_class())
-            except yaml.YAMLError:
-                return self.shown
-        node = self._root
+        try:
+            node = self._node()
+        except yaml.YAMLError:
+            return self.shown
         if node is None:
             return f"{self.shown}:1"
         line = node.start_mark.line
@@ -62,6 +60,25 @@ class YamlFile:
             mark, node = found
             line = mark.line
         return f"{self.shown}:{line + 1}"
+
+    def is_plain(self, path: Sequence[PathKey]) -> bool:
+        """Whether the value at `path` is a scalar without quotes."""
+        import yaml
+
+        node = self._node()
+        for key in path:
+            found = _child(node, key) if node is not None else None
+            if found is None:
+                return False
+            node = found[1]
+        return isinstance(node, yaml.ScalarNode) and not node.style
+
+    def _node(self) -> yaml.Node | None:
+        import yaml
+
+        if self._root is None:
+            self._root = yaml.compose(self.text, Loader=_loader_class())
+        return self._root
 
     def fail(self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None) -> NoReturn:
         """Raise the `error`."""
