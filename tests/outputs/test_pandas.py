@@ -286,7 +286,7 @@ def test_what_comes_back_can_be_changed(shelf: Shelf) -> None:
 
 
 def test_many_rows_in_several_row_groups(shelf: Shelf) -> None:
-    rows = 600_000
+    rows = 300_000
     frame = pd.DataFrame(
         {
             "n": np.arange(rows),
