@@ -40,7 +40,7 @@ class Input(Protocol):
         ...
 
     def values(self) -> list[Any]:
-        """The outputs one by one: of a tuple or generator its elements, of anything else itself."""
+        """The outputs one by one: of a returned tuple its elements, of anything else itself (chunks are one list)."""
         ...
 
     def count(self) -> int:
