@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,13 @@ from ..common.connector import Config, ConfigError, ConnectorError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_SECONDS_IN_RUN = 3600
+"""How long to wait for another part of the same run, such as a dbt build, which will let go of the file."""
 _KNOWN = {found.name: found for found in (BOOLEAN, BIGINT, HUGEINT, DOUBLE, DATE, TIMESTAMP, TIME, BLOB, JSON, VARCHAR)}
 
 
 def connect(config: Config) -> DuckDBPyConnection:
-    """Opens `config['path']`, waiting while another process has it.
+    """Opens `config['path']`, waiting while another process has it; as long as need be if it is of the same run.
 
     Raises:
         ConfigError: its folder is not there, or a setting is refused.
@@ -25,19 +29,32 @@ def connect(config: Config) -> DuckDBPyConnection:
     import duckdb
 
     options = {key: config[key] for key in ("memory_limit", "threads") if config[key] is not None}
-    deadline = time.monotonic() + config["lock_timeout"]
+    began = time.monotonic()
     while True:
         try:
             return duckdb.connect(config["path"], config=options)
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 raise ConfigError(f"{config['path']}: {_first_line(error)}", "setting 'path'") from error
-            if time.monotonic() >= deadline:
+            patience = max(config["lock_timeout"], _SECONDS_IN_RUN if _in_this_run(str(error)) else 0)
+            if time.monotonic() >= began + patience:
                 hint = "close the program that has it open, or raise lock_timeout"
                 raise ConnectorError(f"{config['path']} is in use: {_first_line(error)}", hint) from error
             time.sleep(0.1)
         except duckdb.Error as error:
             raise ConnectorError(f"{config['path']}: {_first_line(error)}") from error
+
+
+def _in_this_run(said: str) -> bool:
+    """Whether the process that has the file was started by the run that started this one: another block, or dbt."""
+    holder, run = re.search(r"\(PID (\d+)\)", said), os.environ.get("STREAMLINE_RUN_ID")
+    if holder is None or not run:
+        return False
+    try:
+        with open(f"/proc/{holder[1]}/environ", "rb") as file:
+            return f"STREAMLINE_RUN_ID={run}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
 
 
 def _first_line(error: Exception) -> str:

@@ -118,6 +118,20 @@ def test_models_tests_and_frames(calls: Calls) -> None:
     assert value.total.tolist() == [2.5]
 
 
+def test_a_duckdb_file_that_another_block_has_open_is_waited_for(calls: Calls) -> None:
+    model(calls, "one.sql", "select 1 as a")
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.readline()"
+    command = [sys.executable, "-c", hold, str(calls.root / "w.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        # Longer than dbt takes to come to the models, for which it needs the file.
+        code = "import sys, time; time.sleep(8); print()"
+        with subprocess.Popen([sys.executable, "-c", code], stdout=other.stdin):
+            value, _ = run(calls, "")
+    assert value.a.tolist() == [1]
+
+
 def test_a_source_is_read_from_the_stored_file(calls: Calls, tmp_path: Path) -> None:
     file = tmp_path / "it's {here} (1).parquet"
     pq.write_table(pa.table({"id": [1, 2], "when": [dt.datetime(2024, 1, 1), None], "tags": [["a"], []]}), file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -402,6 +403,18 @@ def test_a_file_in_use_is_waited_for_and_then_named(tmp_path: Path) -> None:
         assert "w.duckdb is in use" in outcome.errors[0]
         assert holder.stdin is not None
         holder.stdin.close()
+
+
+def test_a_file_that_another_block_of_the_run_has_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLINE_RUN_ID", "r1")
+    code = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print(flush=True); time.sleep(1.5)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "w.duckdb")], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        load(tmp_path, [schema("t", ONE), record("t", {"id": 1, "name": "a"})], lock_timeout=0)
+    assert plain(tmp_path, "t") == [(1, "a")]
 
 
 # Versions -------------------------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
     from streamline.blocks.dbt.overlay import mentions
     from streamline.blocks.dbt.sources import SEED_PREFIX, give_sources
     from streamline.blocks.program import run_program
+    from streamline.io.databases import waiting
 
     asked = mentions(settings.folder)
     given = give_sources(call, profile, overlay, home, settings.folder, asked.sources)
@@ -97,6 +98,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
         "invocations": invocations,
         "main": len(invocations) - 1,
         "target": str(overlay.target),
+        "waiting": waiting.__file__ if profile.type == "duckdb" else None,
         "export": None
         if wanted is False
         else {

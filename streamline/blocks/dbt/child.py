@@ -4,12 +4,14 @@ Arguments stand in a file, since a command line can be read by every user of the
 and dbt are at hand here.
 
 The job: `invocations` (dbt's arguments, one list for each), `main` (the index of the one that counts), `target`
-(dbt's target folder), `export` (None, or: `how` (`copy`: DuckDB writes Parquet; `rows`: rows come through dbt),
-`names` (None: all), `folder`), `report` (where to write).
+(dbt's target folder), `waiting` (None, or the Python file that knows how to wait for a DuckDB file), `export` (None,
+or: `how` (`copy`: DuckDB writes Parquet; `rows`: rows come through dbt), `names` (None: all), `folder`), `report`
+(where to write).
 The report: `success`, `error` (None, or text), `stage` (index of the invocation that failed), `warnings`,
 `exported` ([{name, path, columns}]).
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -21,6 +23,8 @@ QUIET = ("--quiet",)
 
 def main(path: str) -> int:
     job = json.loads(Path(path).read_text(encoding="utf-8"))
+    if job["waiting"]:
+        wait_for_duckdb(job["waiting"])
     from dbt.cli.main import dbtRunner  # type: ignore[import-not-found,unused-ignore]
 
     warnings: list[str] = []
@@ -51,6 +55,23 @@ def main(path: str) -> int:
             report.update(success=False, stage="export", error=str(error))
     Path(job["report"]).write_text(json.dumps(report), encoding="utf-8")
     return 0 if report["success"] else 1
+
+
+def wait_for_duckdb(file: str) -> None:
+    """Have `duckdb.connect` wait while another block has the file open; dbt-duckdb would fail at once."""
+    import duckdb
+
+    spec = importlib.util.spec_from_file_location("streamline_waiting", file)
+    assert spec is not None
+    assert spec.loader is not None
+    waiting = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(waiting)
+    connect = duckdb.connect
+
+    def patient(database: Any = ":memory:", *args: Any, **options: Any) -> Any:
+        return waiting.patiently(lambda: connect(database, *args, **options), str(database))
+
+    duckdb.connect = patient
 
 
 def relations_of(result: Any) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from streamline.io.connect import DatabaseError, Parameters, setting
 from streamline.io.databases.arrow import json_type, retyped, table_of_rows, uuid_type
 from streamline.io.databases.base import SqlDatabase, split_message, unique_names
+from streamline.io.databases.waiting import LOCKED, patiently
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MEMORY = ":memory:"
-LOCK_SECONDS = 60.0
-"""How long to wait for another process that has the file open; DuckDB lets one write at a time."""
-
-_LOCKED = "Could not set lock on file"
 # Types that neither Parquet nor Arrow keeps, and what comes as near as can be.
 _WIDE = re.compile(r"\bU?HUGEINT\b")
 _TEXT_ONLY = re.compile(r"\b(TIME WITH TIME ZONE|TIMETZ|TIME_NS|BIT|BIGNUM|VARINT|VARIANT|INTERVAL)\b")
@@ -69,16 +65,8 @@ class DuckDB(SqlDatabase):
     def _open(self, options: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         import duckdb
 
-        until = time.monotonic() + LOCK_SECONDS
-        wait = 0.02
-        while True:
-            try:
-                return duckdb.connect(self.path, config=options)
-            except duckdb.Error as error:
-                if _LOCKED not in str(error) or time.monotonic() > until:
-                    raise self._translated(error, "") from error
-            time.sleep(wait)
-            wait = min(wait * 1.5, 0.5)
+        with self._errors():
+            return patiently(lambda: duckdb.connect(self.path, config=options), self.path)
 
     def query(self, sql: str, parameters: Parameters = None) -> pa.Table | None:
         with self._errors(sql):
@@ -266,9 +254,12 @@ class DuckDB(SqlDatabase):
         if not isinstance(error, duckdb.Error):
             return error
         text = str(error)
-        if _LOCKED in text:
+        if LOCKED in text:
+            holder = re.search(r"\(PID \d+\)", text)
             return DatabaseError(
-                f"another process has {self.path} open for writing", where=self.origin, hint="close it, or wait for it"
+                f"another process{' ' + holder[0] if holder else ''} has {self.path} open for writing",
+                where=self.origin,
+                hint="close it, or wait for it",
             )
         message, hint, line = split_message(text)
         return DatabaseError(f"DuckDB: {message}", hint=hint, line=line)

@@ -112,7 +112,7 @@ def test_a_file_that_another_process_writes_is_waited_for(shop: SqlProject, monk
     import subprocess
     import sys
 
-    from streamline.io.databases import duckdb as ours
+    from streamline.io.databases import waiting
 
     shop.profiles(default={"DUCKDB_DATABASE": "w.duckdb"})
     shop.add("x", "select 1 as a", data_provider="duckdb")
@@ -122,11 +122,11 @@ def test_a_file_that_another_process_writes_is_waited_for(shop: SqlProject, monk
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == b"open\n"
-        monkeypatch.setattr(ours, "LOCK_SECONDS", 0.1)
-        with pytest.raises(DatabaseError, match=r"another process has .*w\.duckdb open"):
+        monkeypatch.setattr(waiting, "SECONDS", 0.1)
+        with pytest.raises(DatabaseError, match=r"another process \(PID \d+\) has .*w\.duckdb open"):
             shop.run("x")
-        monkeypatch.setattr(ours, "LOCK_SECONDS", 60)
-        monkeypatch.setattr(ours.time, "sleep", lambda _: (other.stdin.close(), other.wait()))
+        monkeypatch.setattr(waiting, "SECONDS", 60)
+        monkeypatch.setattr("time.sleep", lambda _: (other.stdin.close(), other.wait()))
         assert shop.run("x")["a"].tolist() == [1]
 
 
