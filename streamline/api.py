@@ -427,7 +427,8 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
     folder = places.block(block_uuid)
     key = partial(project_key, pipeline.project.work_dir)
     if stored.child:
-        return [open_output(folder / str(one.number), key).value() for one in stored.calls]
+        called = [one for one in stored.calls if not one.skipped]
+        return [open_output(folder / str(one.number), key).value() for one in called]
     found: list[Any] = open_output(folder, key).values()
     return found
 

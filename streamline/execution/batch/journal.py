@@ -15,17 +15,23 @@ from typing import Any
 
 import msgspec
 
-from streamline.execution.batch.fanout import Instance, Key
+from streamline.errors import StreamlineError
+from streamline.execution.batch.fanout import COMPLETED, Instance, Key
+from streamline.execution.batch.given import Given, boot_id
 
 
 class Begun(msgspec.Struct, tag="begun", kw_only=True):
-    """The run began, with these options. It may hold secrets, as variables do: the file is 0600."""
+    """The run began, given this. It may hold secrets, as variables do: the file is 0600."""
 
     run_id: str
     execution_date: datetime
-    variables: dict[str, Any] = {}
-    trigger_variables: dict[str, Any] = {}
-    tests: bool = False
+    given: Given
+
+
+class Continued(msgspec.Struct, tag="continued", kw_only=True):
+    """The run goes on; all that it has been given by now."""
+
+    given: Given
 
 
 class Called(msgspec.Struct, tag="called", kw_only=True):
@@ -41,23 +47,25 @@ class Called(msgspec.Struct, tag="called", kw_only=True):
 
 
 class Ended(msgspec.Struct, tag="ended", kw_only=True):
-    """A block completed: all its calls did, or were skipped."""
+    """A block ended well: its calls completed or, those of `skipped` (number and key), were skipped."""
 
     block: str
     child: bool
     calls: int
+    status: str = COMPLETED
+    skipped: list[tuple[int, Key]] = []
     seconds: float | None = None
     attempts: int = 1
     results: list[Any] = []
 
 
 class Undone(msgspec.Struct, tag="undone", kw_only=True):
-    """A block that had completed is run again: what it was made from has changed."""
+    """A block is run anew: what it was made from has changed, or its output is gone."""
 
     block: str
 
 
-Event = Begun | Called | Ended | Undone
+Event = Begun | Continued | Called | Ended | Undone
 
 
 class Journal:
@@ -74,8 +82,22 @@ class Journal:
             os.write(self._fd, b"\n")
 
     def add(self, event: Event) -> None:
-        """Append an event; it survives the death of this process."""
-        os.write(self._fd, self._encoder.encode(event) + b"\n")
+        """Append an event; it survives the death of this process.
+
+        Raises:
+            StreamlineError: it cannot be written; nothing of it is left then.
+        """
+        line = self._encoder.encode(event) + b"\n"
+        before = os.fstat(self._fd).st_size
+        try:
+            if os.write(self._fd, line) == len(line):
+                return
+            reason = "the disk is full"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, before)
+        raise StreamlineError(f"what the run has done cannot be noted: {reason}", where=str(self.path))
 
     def close(self) -> None:
         """Close the file; again is harmless."""
@@ -88,13 +110,22 @@ class Past(msgspec.Struct, kw_only=True):
     """What a journal tells.
 
     Args:
+        given: what the newest part of the run was given, and all parts before it.
         calls: completed calls by block and number.
-        ended: completed blocks.
+        ended: blocks that completed or were skipped.
     """
 
     begun: Begun
+    given: Given
     calls: dict[str, dict[int, Called]] = {}
     ended: dict[str, Ended] = {}
+
+    def follow(self, given: Given) -> None:
+        """A further part of the run begins, given this."""
+        if given.boot != self.given.boot:
+            # Children reach the disk for sure when all of them are done; a crash of the machine may have torn others.
+            self.calls = {block: calls for block, calls in self.calls.items() if block in self.ended}
+        self.given = given
 
 
 def read_journal(path: Path) -> Past | None:
@@ -109,9 +140,11 @@ def read_journal(path: Path) -> Past | None:
         with contextlib.suppress(msgspec.DecodeError):
             event = decoder.decode(line)
             if isinstance(event, Begun):
-                past = past or Past(begun=event)
+                past = past or Past(begun=event, given=event.given)
             elif past is None:
                 return None
+            elif isinstance(event, Continued):
+                past.follow(event.given)
             elif isinstance(event, Called):
                 past.calls.setdefault(event.block, {})[event.number] = event
             elif isinstance(event, Ended):
@@ -119,6 +152,8 @@ def read_journal(path: Path) -> Past | None:
             else:
                 past.ended.pop(event.block, None)
                 past.calls.pop(event.block, None)
+    if past is not None:
+        past.follow(msgspec.structs.replace(past.given, boot=boot_id()))
     return past
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,14 @@ _CALLS = "calls.json"
 
 
 class StoredCall(msgspec.Struct, kw_only=True):
-    """One of a block's stored outputs, for runs of single blocks."""
+    """One of a block's stored outputs, for runs of single blocks. `skipped`: there is none for this call."""
 
     number: int
     key: Key = ()
     gate: bool | None = None
     items: int | None = None
     described: bool = False
+    skipped: bool = False
 
 
 class StoredCalls(msgspec.Struct, kw_only=True):
@@ -58,7 +60,10 @@ class Places:
     @property
     def journal(self) -> Path:
         """The run's journal."""
-        return self.journals / f"{self.run_id}.jsonl"
+        return self._journal(self.run_id)
+
+    def _journal(self, run_id: str) -> Path:
+        return self.journals / f"{run_id}.jsonl"
 
     def block(self, uuid: str) -> Path:
         """A block's output, or the folder of its children's."""
@@ -77,10 +82,25 @@ class Places:
         staging = self.root / _STAGING
         if staging.is_dir():
             for folder in staging.iterdir():
-                if folder.name != self.run_id:
+                # Whatever has a journal may go on one day: a block that is run alone meanwhile takes nothing from it.
+                if folder.name != self.run_id and not self._journal(folder.name).exists():
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
                     clear_leftovers(folder)
+
+    def keep_staged(self, uuid: str, numbers: Container[int]) -> None:
+        """Delete what an earlier part of the run has staged of a fan-out, these children excepted."""
+        from streamline.outputs.folders import remove
+
+        staged = self.staged(uuid)
+        for path in list(staged.iterdir()) if staged.is_dir() else ():
+            if not path.name.isdecimal() or int(path.name) not in numbers:
+                remove(path)
+
+    def remove(self, uuid: str) -> None:
+        """Delete a block's stored output."""
+        if self.block(uuid).is_dir():
+            shutil.rmtree(self.block(uuid))
 
     def publish(self, uuid: str) -> None:
         """Put a finished fan-out in the place of the block's last output; its files are on the disk first."""
@@ -98,9 +118,15 @@ class Places:
         if not folder.is_dir():
             return
         calls = [
-            StoredCall(number=one.number, key=one.key, gate=one.gate, items=one.items, described=one.described)
+            StoredCall(
+                number=one.number,
+                key=one.key,
+                gate=one.gate,
+                items=one.items,
+                described=one.described,
+                skipped=one.ref is None,
+            )
             for one in instances
-            if one.ref is not None
         ]
         partial = folder / f".{_CALLS}"
         with open(partial, "wb", opener=_private) as file:
@@ -113,6 +139,15 @@ class Places:
             return msgspec.json.decode((self.block(uuid) / _CALLS).read_bytes(), type=StoredCalls)
         except (OSError, msgspec.DecodeError):
             return None
+
+    def stored(self, uuid: str) -> StoredCalls | None:
+        """What there is to test: also the output of a block that failed only its tests."""
+        from streamline.outputs.store import read_manifest
+
+        found = self.remembered(uuid)
+        if found is None and read_manifest(self.block(uuid)) is not None:
+            found = StoredCalls(child=False, calls=[StoredCall(number=0)])
+        return found
 
     def finish(self, *, completed: bool) -> None:
         """The run is over. What a `--resume` would need is kept unless it completed."""

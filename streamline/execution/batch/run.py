@@ -16,8 +16,9 @@ from streamline.errors import ConfigError
 from streamline.execution.batch.block_lines import BlockLines
 from streamline.execution.batch.context import MAX_WARNINGS, BatchOptions, BatchResult, BlockOutcome, Listener, RunFacts
 from streamline.execution.batch.executor import LocalExecutor
-from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished, Instance
-from streamline.execution.batch.journal import Begun, Journal, Past, keep_only, read_journal
+from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, Finished, Instance
+from streamline.execution.batch.given import Given, note
+from streamline.execution.batch.journal import Begun, Continued, Journal, Past, keep_only, read_journal
 from streamline.execution.batch.places import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
 from streamline.execution.batch.runner import Runner
@@ -127,13 +128,15 @@ class _Run:
         self.past = read_journal(places.journal)
         if self.past is not None and self.past.begun.run_id == newest.run_id:
             self.run_id = newest.run_id
-            self.options = msgspec.structs.replace(self.options, tests=self.options.tests or self.past.begun.tests)
+            self.options = msgspec.structs.replace(self.options, tests=self.options.tests or self.past.given.tests)
         else:
             self.past = None
         return None
 
     async def go(self) -> BatchResult:
         project = self.project
+        self._take_over()
+        given = self._given()
         run_dir = project.work_dir / "runs" / self.run_id
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_dir.parent.chmod(0o700)
@@ -145,16 +148,34 @@ class _Run:
         try:
             with LocalExecutor(self.plan, facts, lines, masker) as executor:
                 self._begin(facts)
-                return await self._recorded(facts, executor, log)
+                return await self._recorded(facts, executor, log, given)
         finally:
             tidy(self.run_id, run_dir.parent)
             log.close()
 
+    def _take_over(self) -> None:
+        """What the interrupted parts were given still counts; what is given now wins."""
+        if self.past is None:
+            return
+        runtime, trigger = self.past.given.variables(self._key)
+        self.options = msgspec.structs.replace(
+            self.options,
+            variables={**runtime, **self.options.variables},
+            trigger_variables={**trigger, **self.options.trigger_variables},
+        )
+
+    def _given(self) -> Given:
+        options = self.options
+        return note(options.variables, options.trigger_variables, tests=options.tests, key=self._key)
+
+    def _key(self) -> bytes:
+        from streamline.outputs.store import project_key
+
+        return project_key(self.project.work_dir)
+
     def _facts(self, run_dir: Any) -> RunFacts:
         begun = self.past.begun if self.past is not None else None
-        # What the interrupted part was given still counts; what is given now wins.
-        runtime = {**(begun.variables if begun is not None else {}), **self.options.variables}
-        trigger = {**(begun.trigger_variables if begun is not None else {}), **self.options.trigger_variables}
+        runtime, trigger = self.options.variables, self.options.trigger_variables
         return RunFacts(
             project=self.project,
             run_id=self.run_id,
@@ -173,13 +194,13 @@ class _Run:
         else:
             self.store.continue_run(self.run_id)
 
-    async def _recorded(self, facts: RunFacts, executor: LocalExecutor, log: RunLog) -> BatchResult:
+    async def _recorded(self, facts: RunFacts, executor: LocalExecutor, log: RunLog, given: Given) -> BatchResult:
         status, error, summary = FAILED, None, {}
         if self.options.block is not None:
             summary = {"block": self.options.block}
         masker = self.project.secrets.masker
         try:
-            result = await self._run(facts, executor, log)
+            result = await self._run(facts, executor, log, given)
             status = result.status
             summary |= result.summary
             if result.errors:
@@ -194,12 +215,14 @@ class _Run:
         finally:
             self.store.finish_run(self.run_id, status, summary, error)
 
-    async def _run(self, facts: RunFacts, executor: LocalExecutor, log: RunLog) -> BatchResult:
+    async def _run(self, facts: RunFacts, executor: LocalExecutor, log: RunLog, given: Given) -> BatchResult:
         model = self.plan.model
         places = Places(self.project, model.uuid, self.run_id)
-        places.prepare()
         alone = self.options.block
-        journal = None if alone is not None else self._open_journal(places, facts)
+        if alone is None:
+            keep_only(places.journals, [places.journal.name] if self.past is not None else [])
+        places.prepare()
+        journal = None if alone is not None else self._open_journal(places, facts, given)
         runner = Runner(
             facts,
             self.plan,
@@ -243,19 +266,12 @@ class _Run:
             return CANCELLED
         return FAILED if any(one.status in (FAILED, CANCELLED) for one in blocks) else COMPLETED
 
-    def _open_journal(self, places: Places, facts: RunFacts) -> Journal:
-        keep_only(places.journals, [places.journal.name] if self.past is not None else [])
+    def _open_journal(self, places: Places, facts: RunFacts, given: Given) -> Journal:
         journal = Journal(places.journal)
         if self.past is None:
-            journal.add(
-                Begun(
-                    run_id=self.run_id,
-                    execution_date=facts.execution_date,
-                    variables=self.options.variables,
-                    trigger_variables=self.options.trigger_variables,
-                    tests=self.options.tests,
-                )
-            )
+            journal.add(Begun(run_id=self.run_id, execution_date=facts.execution_date, given=given))
+        else:
+            journal.add(Continued(given=given))
         return journal
 
     def _stored_upstream(self, places: Places, uuid: str) -> dict[str, Finished]:
@@ -267,9 +283,9 @@ class _Run:
         found = {}
         for name in self.plan.blocks[uuid].block.upstream:
             plan = self.plan.blocks[name]
-            stored = places.remembered(name)
+            secret = plan.secret
+            stored = None if secret else places.remembered(name)
             if stored is None:
-                secret = plan.secret
                 raise ConfigError(
                     f"the block '{name}', which '{uuid}' needs, has no stored output",
                     where=self.plan.model.where(uuid),
@@ -284,7 +300,10 @@ class _Run:
                     gate=one.gate,
                     items=one.items,
                     described=one.described,
-                    ref=InputRef(
+                    status=SKIPPED if one.skipped else COMPLETED,
+                    ref=None
+                    if one.skipped
+                    else InputRef(
                         block=name,
                         type=plan.block.type,
                         folder=str(places.block(name) / str(one.number) if stored.child else places.block(name)),
@@ -294,6 +313,12 @@ class _Run:
                 for one in stored.calls
             ]
             reduce = plan.reduce and stored.child
+            if plan.dynamic and not reduce and any(one.ref is not None and one.items is None for one in instances):
+                raise ConfigError(
+                    f"the block '{name}', which '{uuid}' needs, was not dynamic when its output was stored",
+                    where=self.plan.model.where(name),
+                    hint=f"run it again: streamline run {self.plan.model.uuid} --block-uuid {name}",
+                )
             found[name] = Finished(
                 uuid=name,
                 type=plan.block.type,

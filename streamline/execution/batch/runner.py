@@ -141,6 +141,7 @@ class Runner:
                     block=uuid,
                     callback_for=_CALLBACK[status],
                     extra={**extra, "parent_block_uuid": None},
+                    timeout=self._plan.code(uuid).timeout,
                     **self._common(),
                 ),
                 isolated=False,
@@ -179,24 +180,33 @@ class Runner:
         if any(not self.outcomes[name].reused for name in plan.block.upstream):
             return None  # what it was made from has been made anew
         called = self._past.calls.get(uuid, {})
+        skipped = dict(ended.skipped)
         instances = []
-        for number in sorted(called):
+        for number in range(ended.calls):
+            if number in skipped:
+                instances.append(Instance(number=number, key=skipped[number], status=SKIPPED))
+                continue
+            if number not in called:
+                return None
             instance = instance_of(called[number])
             instance.ref = self._stored(plan, number, child=ended.child, staged=False)
             if instance.ref is None:
                 return None
             instances.append(instance)
+        finished = _finished(plan, instances, child=ended.child)
+        if finished.dynamic and any(one.ref is not None and one.items is None for one in instances):
+            return None  # it was not dynamic then
         outcome = BlockOutcome(
             uuid=uuid,
             type=plan.block.type,
-            status=COMPLETED,
+            status=ended.status,
             seconds=ended.seconds,
             attempts=ended.attempts,
             results=ended.results,
             calls=ended.calls if ended.child else None,
             reused=True,
         )
-        return outcome, _finished(plan, instances, child=ended.child)
+        return outcome, finished
 
     def _stored(self, plan: BlockPlan, number: int, *, child: bool, staged: bool) -> InputRef | None:
         """The output that this run stored; None if it is not there whole."""
@@ -215,6 +225,7 @@ class Runner:
         upstream = [self._finished[name] for name in plan.block.upstream]
         calls = calls_of(upstream)
         child = is_child(upstream)
+        self._forget_what_changed(plan)
         limits = self._plan.limits
         if child and limits.max_children is not None and len(calls) > limits.max_children:
             if limits.on_exceeded == "fail":
@@ -226,17 +237,28 @@ class Runner:
                 outcome = BlockOutcome(
                     uuid=uuid, type=plan.block.type, status=FAILED, failure=failure, calls=len(calls)
                 )
+                nothing = _Made(Instance(number=0, status=FAILED), failure=failure)
+                await self._callbacks(plan, self._task(plan, Call(key=()), 0, child=False), nothing)
                 return outcome, _failed(plan)
             self._warn(uuid, f"it runs for {limits.max_children:,} of {len(calls):,} items (max_child_block_runs)")
             calls = calls[: limits.max_children]
-        if self._journal is not None and self._past is not None and uuid in self._past.ended:
-            self._journal.add(Undone(block=uuid))
-            self._past.calls.pop(uuid, None)
         if any(call.verdict is None for call in calls) and not self.interrupted:
             self._listener.started(uuid, len(calls) if child else None)
             self._record(BlockOutcome(uuid=uuid, type=plan.block.type, status="running"))
         made = await self._make_all(plan, calls, child=child)
         return self._close(plan, made, child=child)
+
+    def _forget_what_changed(self, plan: BlockPlan) -> None:
+        """See that a block that has to run uses nothing of an earlier part of the run that no longer holds."""
+        uuid, past = plan.block.uuid, self._past
+        if past is None:
+            return
+        anew = any(not self.outcomes[name].reused for name in plan.block.upstream)
+        if uuid in past.ended or (anew and uuid in past.calls):
+            if self._journal is not None:
+                self._journal.add(Undone(block=uuid))
+            past.calls.pop(uuid, None)
+        self._places.keep_staged(uuid, past.calls.get(uuid, {}))
 
     async def _make_all(self, plan: BlockPlan, calls: Sequence[Call], *, child: bool) -> list[_Made]:
         at_once = self._executor.size if self._facts.options.parallel else 1
@@ -283,14 +305,19 @@ class Runner:
             failed=len(failed),
             tests=(len(tests), sum(test.error is not None for test in tests)),
         )
-        if status == COMPLETED and not plan.secret:
-            self._places.remember(uuid, instances, child=child)
+        if plan.secret:
+            self._places.remove(uuid)  # what was stored before it was secret
+        elif status in (COMPLETED, SKIPPED):
+            if child or status == COMPLETED:
+                self._places.remember(uuid, instances, child=child)
             if self._journal is not None:
                 self._journal.add(
                     Ended(
                         block=uuid,
                         child=child,
                         calls=len(made),
+                        status=status,
+                        skipped=[(one.number, one.key) for one in instances if one.status == SKIPPED],
                         seconds=outcome.seconds,
                         attempts=outcome.attempts,
                         results=outcome.results,
@@ -334,9 +361,7 @@ class Runner:
         if not child or self._past is None or plan.secret:
             return None
         called = self._past.calls.get(plan.block.uuid, {}).get(number)
-        if called is None or called.key != call.key:
-            return None
-        if any(not self.outcomes[name].reused for name in plan.block.upstream):
+        if called is None or called.key != call.key or (plan.dynamic and not plan.reduce and called.items is None):
             return None
         ref = self._stored(plan, number, child=True, staged=True)
         if ref is None:
@@ -376,7 +401,7 @@ class Runner:
             durable=not child,
             child=number if child else None,
             run_tests=self._facts.options.tests,
-            dynamic=plan.dynamic,
+            dynamic=plan.dynamic and not (plan.reduce and child),
             timeout=plan.block.timeout,
             **self._common(),
         )

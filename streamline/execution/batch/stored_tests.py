@@ -105,7 +105,7 @@ async def _run(
     )
     places = Places(project, plan.model.uuid, run_id)
     chosen = [uuid for uuid in plan.blocks if block in (None, uuid)]
-    if not any(places.remembered(uuid) for uuid in chosen):
+    if not any(places.stored(uuid) for uuid in chosen):
         what = f"the block '{block}'" if block is not None else f"the pipeline '{plan.model.uuid}'"
         raise ConfigError(f"{what} has no stored outputs to test", hint=f"run it: streamline run {plan.model.uuid}")
     log = RunLog(folder / "run.log")
@@ -119,11 +119,13 @@ async def _run(
 
 async def _block(plan: BatchPlan, places: Places, executor: LocalExecutor, facts: RunFacts, uuid: str) -> BlockTests:
     block = plan.blocks[uuid].block
-    stored = places.remembered(uuid)
+    stored = places.stored(uuid)
     if stored is None:
         return BlockTests(uuid=uuid, stored=False)
     found = BlockTests(uuid=uuid, stored=True)
     for call in stored.calls:
+        if call.skipped:
+            continue
         folder = places.block(uuid) / str(call.number) if stored.child else places.block(uuid)
         task = Task(
             id=f"{uuid}:{call.number}:tests",

@@ -133,3 +133,21 @@ def test_conditions_are_asked_for_each_child(project: BatchProject) -> None:
     project.block("show", "@transformer\ndef show(found):\n    return found\n", upstream=["child"])
     project.run().expect(0)
     assert project.output("show") == [1, 3]
+
+
+def test_a_callback_hears_that_there_were_too_many_children(project: BatchProject) -> None:
+    project.keys["dynamic_blocks"] = {"max_child_block_runs": 2}
+    load = "@data_loader\ndef load():\n    return [1, 2, 3]\n"
+    project.block("items", load, type="data_loader", configuration={"dynamic": True})
+    project.block("child", "@transformer\ndef child(item):\n    return item\n")
+    code = "@callback('failure')\ndef heard(*args, **kwargs):\n    open('log.txt', 'a').write(str(kwargs['__error']))\n"
+    project.block("heard", code, type="callback", upstream=["child"])
+    failed(project.run())
+    assert project.lines() == ["it would run 3 times; max_child_block_runs is 2"]
+
+
+def test_a_pipelines_callback_has_its_timeout(project: BatchProject) -> None:
+    project.block("a", "@data_loader\ndef load():\n    return 1\n", type="data_loader")
+    code = "import time\n@callback\ndef slow(*args, **kwargs):\n    time.sleep(600)\n"
+    project.block("slow", code, type="callback", timeout=0.5)
+    project.run().expect(0, "callback failed: did not return within 0.5 s")

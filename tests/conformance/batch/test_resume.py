@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+
 from tests.support.batch import BatchProject, failed
 
 NOTE = "open('log.txt', 'a').write('{}\\n')"
@@ -121,3 +125,152 @@ def test_what_is_said_about_items_keeps_its_types(project: BatchProject) -> None
     project.run("--resume").expect(0)
     lines = project.lines()
     assert sorted(lines[:2]) == sorted(lines[2:]) == ["(Decimal('1.50'),)", "datetime.date(2026, 1, 2)"]
+
+
+def rerun(project: BatchProject, uuid: str = "items") -> None:
+    """Have the block run again when the run goes on."""
+    shutil.rmtree(project.root / ".streamline" / "data" / "p" / uuid)
+
+
+def mend(project: BatchProject) -> None:
+    (project.root / "mended").touch()
+
+
+NEEDS_MENDING = "    import os\n    assert os.path.exists('mended')\n"
+ITEMS = "@data_loader\ndef load():\n    return [0, 1, 2, 3]\n"
+
+
+def test_a_block_that_was_not_dynamic_when_it_ran_is_run_again(project: BatchProject) -> None:
+    project.block("items", ITEMS, type="data_loader")
+    project.block("child", "@transformer\ndef child(item):\n    return item + 1\n")
+    failed(project.run(), "TypeError")
+    project.entries["blocks"][0]["configuration"] = {"dynamic": True}
+    project.save()
+    project.run("--block-uuid", "child").expect(
+        2, "'items'.*was not dynamic when its output was stored", "run it again"
+    )
+    project.run("--resume").expect(0)
+    assert project.children("child") == [1, 2, 3, 4]
+
+
+def test_children_that_a_condition_skipped_keep_their_numbers(project: BatchProject) -> None:
+    project.block("items", ITEMS, type="data_loader", configuration={"dynamic": True})
+    project.block("child", "@transformer\ndef child(item):\n    return item\n")
+    project.block(
+        "odd", "@condition\ndef odd(item):\n    return item % 2 == 1\n", type="conditional", upstream=["child"]
+    )
+    project.block(
+        "behind", "@transformer\ndef behind(item, dynamic_block_index, **_):\n    return dynamic_block_index\n"
+    )
+    project.block("broken", f"@transformer\ndef broken(item):\n{NEEDS_MENDING}", upstream=["child"])
+    failed(project.run())
+    mend(project)
+    rerun(project, "behind")
+    project.run("--resume").expect(0)
+    assert project.children("behind") == [1, 3]
+    rerun(project, "behind")
+    project.run("--block-uuid", "behind").expect(0)
+    assert project.children("behind") == [1, 3]
+
+
+def test_a_condition_that_has_said_no_is_not_asked_again(project: BatchProject) -> None:
+    project.block("a", "@data_loader\ndef load():\n    return 1\n", type="data_loader")
+    project.block("b", "@transformer\ndef b(x):\n    return x\n")
+    project.block(
+        "asked",
+        "import os\n@condition\ndef asked(x):\n    return os.path.exists('mended')\n",
+        type="conditional",
+        upstream=["b"],
+    )
+    project.block("broken", f"@transformer\ndef broken(x):\n{NEEDS_MENDING}", upstream=["a"])
+    failed(project.run())
+    mend(project)
+    project.run("--resume").expect(0)
+    assert project.statuses() == {"a": "completed", "b": "skipped", "broken": "completed"}
+
+
+def test_variables_keep_their_types(project: BatchProject) -> None:
+    project.block(
+        "a",
+        """
+        import os
+        @data_loader
+        def load(**kwargs):
+            open('log.txt', 'a').write(repr({name: kwargs[name] for name in 'dntfm'}) + '\\n')
+            assert os.path.exists('mended')
+        """,
+        type="data_loader",
+    )
+    values = "{'d': date(2026, 1, 2), 'n': Decimal('1.50'), 't': (1, 2), 'f': float('nan'), 'm': {1: 2}}"
+    script = "from datetime import date; from decimal import Decimal; import streamline\n"
+    script += f"streamline.Pipeline('p').execute_sync({values})\n"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=project.root, capture_output=True, text=True, check=False)
+    assert "PipelineFailed" in ran.stderr
+    for _ in range(2):  # what a resumed run was given counts as well when it is resumed once more
+        failed(project.run("--resume", "--runtime-vars", "n=2"))
+    mend(project)
+    project.run("--resume").expect(0)
+    first, *others = project.lines()
+    assert first.startswith(
+        "{'d': datetime.date(2026, 1, 2), 'n': Decimal('1.50'), 't': (1, 2), 'f': nan, 'm': {1: 2}}"
+    )
+    assert others == [first.replace("Decimal('1.50')", "2")] * 3
+
+
+def test_variables_that_another_wrote_are_not_read(project: BatchProject) -> None:
+    project.block("a", f"@data_loader\ndef load(**kwargs):\n{NEEDS_MENDING}", type="data_loader")
+    script = "import streamline\nstreamline.Pipeline('p').execute_sync({'t': (1, 2)})\n"
+    subprocess.run([sys.executable, "-c", script], cwd=project.root, capture_output=True, check=False)
+    (project.root / ".streamline" / "pickle.key").unlink()
+    project.run("--resume").expect(1, "do not bear the project's mark")
+
+
+def test_a_block_run_alone_in_between_takes_nothing_away(project: BatchProject) -> None:
+    project.block("items", ITEMS, type="data_loader", configuration={"dynamic": True})
+    project.block(
+        "child",
+        """
+        import os
+        @transformer
+        def child(item):
+            open('log.txt', 'a').write(f'{item}\\n')
+            assert item != 2 or os.path.exists('mended')
+        """,
+    )
+    project.block("other", "@data_loader\ndef load():\n    return 5\n", type="data_loader")
+    failed(project.run())
+    project.run("--block-uuid", "other").expect(0)
+    mend(project)
+    project.run("--resume").expect(0)
+    assert sorted(project.lines()) == ["0", "1", "2", "2", "3"]
+
+
+def test_children_of_what_is_made_anew_are_made_anew(project: BatchProject) -> None:
+    project.block(
+        "items",
+        """
+        import os
+        @data_loader
+        def load():
+            return [10, 11, 12] if os.path.exists('fewer') else [0, 1, 2, 3, 4]
+        """,
+        type="data_loader",
+        configuration={"dynamic": True},
+    )
+    project.block(
+        "child",
+        """
+        import os
+        @transformer
+        def child(item):
+            assert item not in (1, 12) or os.path.exists('mended')
+            return item
+        """,
+    )
+    failed(project.run(), "child 1")
+    (project.root / "fewer").touch()
+    rerun(project)
+    failed(project.run("--resume"), "child 2")
+    mend(project)
+    project.run("--resume").expect(0)
+    assert project.children("child") == [10, 11, 12]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -360,3 +362,34 @@ def test_blocks_import_what_lies_in_the_project(project: BatchProject) -> None:
     )
     project.run().expect(0)
     assert project.output("load") == ["2026-01-01", "2026-01-01", "name: shop\n"]
+
+
+def test_variables_that_no_other_process_could_be_given_are_refused_at_once(project: BatchProject) -> None:
+    project.block("a", "@data_loader\ndef load(**kwargs):\n    return 1\n", type="data_loader")
+    script = "import streamline, threading\nstreamline.Pipeline('p').execute_sync({'guard': threading.Lock()})\n"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=project.root, capture_output=True, text=True, check=False)
+    assert "ConfigError: the variable 'guard' cannot be handed to blocks" in ran.stderr
+    assert project.runs() == []
+
+
+def test_an_output_that_becomes_secret_is_deleted(project: BatchProject) -> None:
+    project.block("key", "@data_loader\ndef load():\n    return 'pass'\n", type="data_loader")
+    project.block("user", "@transformer\ndef use(key):\n    return len(key)\n")
+    project.run().expect(0)
+    project.entries["blocks"][0]["configuration"] = {"secret_output": True}
+    project.save()
+    project.run("--block-uuid", "user").expect(2, "'key'.*secret and never stored")
+    project.run().expect(0)
+    assert not (project.root / ".streamline" / "data" / "p" / "key").exists()
+    assert project.output("user") == 4
+
+
+def test_a_mended_test_is_run_on_the_output_that_failed_it(project: BatchProject) -> None:
+    code = "@data_loader\ndef load():\n    open('log.txt', 'a').write('ran\\n')\n    return [1]\n\n"
+    test = "@test\ndef test_length(output):\n    assert len(output) == {}\n"
+    project.block("a", code + test.format(2), type="data_loader")
+    failed(project.run("--test"), "test_length")
+    project.command("test", "p").expect(1, "1 failed")
+    project.write("data_loaders/a.py", code + test.format(1))
+    project.command("test", "p").expect(0, "1 test passed")
+    assert project.lines() == ["ran"]

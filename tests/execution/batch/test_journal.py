@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamline.execution.batch.given import note
 from streamline.execution.batch.journal import Begun, Called, Ended, Journal, Undone, keep_only, read_journal
 
-BEGUN = Begun(run_id="r1", execution_date=datetime(2026, 3, 4, tzinfo=UTC), variables={"env": "prod"}, tests=True)
+GIVEN = note({"env": "prod"}, {}, tests=True, key=lambda: b"k" * 32)
+BEGUN = Begun(run_id="r1", execution_date=datetime(2026, 3, 4, tzinfo=UTC), given=GIVEN)
 
 
 def write(path: Path) -> None:
