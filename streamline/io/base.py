@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, ParamSpec, TypeVar
 
 from streamline.errors import ConfigError
-from streamline.io.connect import WRITE_POLICIES, DatabaseError, IfExists
+from streamline.io.database import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.io.formats import FileFormat
 
 __all__ = ["BaseIO", "ExportWritePolicy", "FileFormat", "check_policy", "plainly", "some"]

@@ -9,7 +9,7 @@ import msgspec
 
 from streamline.errors import ConfigError
 from streamline.io.base import check_policy
-from streamline.io.connect import Database, DatabaseError, IfExists, TableExists
+from streamline.io.database import Database, DatabaseError, IfExists, TableExists
 from streamline.io.reserved_words import RESERVED_WORDS
 
 if TYPE_CHECKING:

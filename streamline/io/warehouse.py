@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from streamline.errors import ConfigError
 from streamline.io.base import BaseIO
 from streamline.io.config import conceal
-from streamline.io.connect import DatabaseError
+from streamline.io.database import DatabaseError
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.sql import clean_query, limited
 from streamline.io.table_export import one_row_per_key

@@ -18,7 +18,7 @@ from pandas.testing import assert_frame_equal
 
 from streamline.errors import ConfigError
 from streamline.io import ConfigFileLoader, DuckDB, SQLite
-from streamline.io.connect import DatabaseError, TableExists
+from streamline.io.database import DatabaseError, TableExists
 from streamline.io.sql import BaseSQL, limited
 from streamline.io.table_export import clean_column, index_name, one_row_per_key
 

@@ -12,7 +12,7 @@ import pytest
 
 from streamline.errors import ConfigError
 from streamline.io import BigQuery, ConfigFileLoader, Redshift, Snowflake
-from streamline.io.connect import DatabaseError, TableExists
+from streamline.io.database import DatabaseError, TableExists
 
 FRAME = pd.DataFrame({"id": [1, 2, 2], "name": ["a", "b", "c"]})
 

@@ -13,7 +13,7 @@ from pandas.testing import assert_frame_equal
 
 from streamline.errors import ConfigError
 from streamline.io import S3, AWSSecretLoader, ConfigFileLoader, MySQL, Postgres, SQLAlchemy
-from streamline.io.connect import DatabaseError, TableExists
+from streamline.io.database import DatabaseError, TableExists
 from streamline.io.sql import BaseSQL
 from tests.services.mariadb import MariaDBServer
 from tests.services.moto import S3Server

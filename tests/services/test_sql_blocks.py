@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from streamline.blocks import sql
-from streamline.io.connect import DatabaseError
+from streamline.io.database import DatabaseError
 from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
 from tests.services.mariadb import MariaDBServer

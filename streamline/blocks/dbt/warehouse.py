@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from streamline.blocks.dbt.profiles import Profile
-    from streamline.io.connect import Database
+    from streamline.io.database import Database
     from streamline.project.project import Project
 
 _POSTGRES = {

@@ -12,7 +12,7 @@ from streamline.blocks.sql.result import OUTPUT_FILE, save
 from streamline.blocks.sql.settings import Settings
 from streamline.blocks.sql.statements import Statement, split
 from streamline.blocks.sql.views import Views
-from streamline.io.connect import Database
+from streamline.io.database import Database
 from streamline.io.databases.base import unique_names
 from streamline.io.databases.duckdb import MEMORY
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql.statements import Statement
 from streamline.blocks.sql.template import line_in_file
-from streamline.io.connect import DatabaseError
+from streamline.io.database import DatabaseError
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import template
 from streamline.blocks.sql.located import located
 from streamline.blocks.sql.result import save
-from streamline.blocks.sql.settings import Profiles, Settings
+from streamline.blocks.sql.settings import Profiles, Settings, default_table
 from streamline.blocks.sql.staging import Staging
 from streamline.blocks.sql.statements import Statement, split
 
@@ -91,9 +91,3 @@ class _Run:
     def _limited(self, rows: pa.Table | None) -> pa.Table | None:
         limit = self.settings.limit
         return rows if rows is None or limit is None else rows.slice(0, limit)
-
-
-def default_table(pipeline: str, uuid: str, database: SqlDatabase) -> str:
-    """The table of a block that names none: `<pipeline>_<block>`, shortened where the database needs it."""
-    name = f"{pipeline}_{uuid}"
-    return name if len(name.encode()) <= database.longest_name else database.spare_name(name, "")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import ConfigError
-from streamline.io.connect import WRITE_POLICIES, Database, IfExists, provider_of
+from streamline.io.connect import provider_of
+from streamline.io.database import WRITE_POLICIES, Database, IfExists
 from streamline.project.ioconfig import IO_CONFIG_FILE
 from streamline.project.nearest import suggestion, words
 
 if TYPE_CHECKING:
+    from streamline.io.databases.base import SqlDatabase
     from streamline.project.ioconfig import Profile
     from streamline.project.project import Project
     from streamline.project.render import Renderer
@@ -111,6 +113,12 @@ def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
         unique_upstream=reader.flag("unique_upstream_table_name"),
         upstream_tables=reader.upstream_tables(),
     )
+
+
+def default_table(pipeline: str, uuid: str, database: SqlDatabase) -> str:
+    """The table of a block that names none: `<pipeline>_<block>`, shortened where the database needs it."""
+    name = f"{pipeline}_{uuid}"
+    return name if len(name.encode()) <= database.longest_name else database.spare_name(name, "")
 
 
 class _Reader:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall
-from streamline.blocks.sql.settings import Profiles, Settings, read_settings
+from streamline.blocks.sql.settings import Profiles, Settings, default_table, read_settings
 from streamline.blocks.sql.statements import Statement
 from streamline.errors import ConfigError, StreamlineError
 
@@ -111,7 +111,6 @@ class Staging:
 
     def _own_table(self, uuid: str) -> str | None:
         """The table that an upstream SQL block has left in this very database."""
-        from streamline.blocks.sql.provider import default_table
         from streamline.blocks.sql.template import renderer
         from streamline.pipeline.model import load_pipeline
 

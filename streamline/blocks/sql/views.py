@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from streamline.blocks.call import BlockCall, Input
 from streamline.blocks.sql.statements import Statement
 from streamline.errors import ConfigError
-from streamline.io.connect import DatabaseError
+from streamline.io.database import DatabaseError
 
 if TYPE_CHECKING:
     from streamline.io.databases.duckdb import DuckDB

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
-from streamline.io.connect import DatabaseError, IfExists, Parameters, setting
+from streamline.io.database import DatabaseError, IfExists, Parameters, setting
 from streamline.io.databases.arrow import batches_of, is_bytes, is_json, is_uuid, json_text, table_of_rows
 from streamline.io.databases.base import SqlDatabase, line_of_word, split_message
 from streamline.project.extras import need

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from streamline.errors import ConfigError, StreamlineError
-from streamline.io.connect import WRITE_POLICIES, Database, DatabaseError, IfExists, TableExists
+from streamline.io.database import WRITE_POLICIES, Database, DatabaseError, IfExists, TableExists
 from streamline.project.nearest import suggestion
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from streamline.io.connect import DatabaseError, Parameters, setting
+from streamline.io.database import DatabaseError, Parameters, setting
 from streamline.io.databases.arrow import json_type, retyped, table_of_rows, uuid_type
 from streamline.io.databases.base import SqlDatabase, split_message, unique_names
 from streamline.io.databases.waiting import LOCKED, patiently

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
-from streamline.io.connect import DatabaseError, Parameters, setting
+from streamline.io.database import DatabaseError, Parameters, setting
 from streamline.io.databases.arrow import (
     Converter,
     batches_of,

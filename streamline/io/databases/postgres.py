@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
-from streamline.io.connect import DatabaseError, Parameters, setting
+from streamline.io.database import DatabaseError, Parameters, setting
 from streamline.io.databases.arrow import (
     Converter,
     batches_of,

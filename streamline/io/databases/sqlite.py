@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.io.connect import DatabaseError, Parameters, setting
+from streamline.io.database import DatabaseError, Parameters, setting
 from streamline.io.databases.arrow import (
     Converter,
     batches_of,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from streamline.errors import StreamlineError
-from streamline.io.connect import DatabaseError, TableExists
+from streamline.io.database import DatabaseError, TableExists
 from tests.blocks.sql.workshop import SqlProject
 
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.io.connect import Database, DatabaseError, database
+from streamline.io.connect import database
+from streamline.io.database import Database, DatabaseError
 
 EVERYTHING = pa.table(
     {

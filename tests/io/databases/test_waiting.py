@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from streamline.io.connect import DatabaseError, database
+from streamline.io.connect import database
+from streamline.io.database import DatabaseError
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
