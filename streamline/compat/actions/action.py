@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streamline.compat.actions.constants import ActionType, Axis, ColumnType
+from streamline.compat.actions.description import Action
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Action: TypeAlias = dict[str, Any]
 Step: TypeAlias = "Callable[[pd.DataFrame, Action], pd.DataFrame]"
 
 _VARIABLE = re.compile(r"%\{(\w+)\}")
@@ -117,15 +117,6 @@ class BaseAction:
                 part = BaseAction(child).execute(part)
             parts.append(part)
         return pd.concat(parts, ignore_index=True) if parts else df
-
-
-def column_type(action: Action, name: str) -> ColumnType | None:
-    """The type of a column, as the action's variables say."""
-    for variable in action["action_variables"].values():
-        feature = (variable or {}).get("feature") or variable or {}
-        if feature.get("uuid") == name and feature.get("column_type"):
-            return ColumnType(feature["column_type"])
-    return None
 
 
 def _step(axis: str, action_type: str) -> Step:

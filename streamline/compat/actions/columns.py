@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from streamline.compat.actions.action import Action, column_type
+from streamline.compat.actions.description import Action, column_type
 from streamline.compat.actions.names import clean_column_name
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from streamline.compat.actions.action import Action, column_type
 from streamline.compat.actions.column_types import parse_list
 from streamline.compat.actions.columns import without_blank, without_blanks
 from streamline.compat.actions.constants import NUMBER_TYPES, ColumnType, ImputationStrategy
+from streamline.compat.actions.description import Action, column_type
 
 if TYPE_CHECKING:
     import pandas as pd

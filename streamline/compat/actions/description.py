@@ -1,0 +1,18 @@
+"""An action as it is described: a dict, from its JSON or from `build_transformer_action`."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from streamline.compat.actions.constants import ColumnType
+
+Action: TypeAlias = dict[str, Any]
+
+
+def column_type(action: Action, name: str) -> ColumnType | None:
+    """The type of a column, as the action's variables say."""
+    for variable in action["action_variables"].values():
+        feature = (variable or {}).get("feature") or variable or {}
+        if feature.get("uuid") == name and feature.get("column_type"):
+            return ColumnType(feature["column_type"])
+    return None
