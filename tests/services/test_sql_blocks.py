@@ -279,17 +279,51 @@ def test_readers_see_the_old_table_until_the_new_one_is_whole(
         assert connection.execute("select count(*) from pg_tables where schemaname = 'public'").fetchone() == (1,)
 
 
-def test_a_table_that_a_view_needs_is_not_replaced(
+def test_a_table_that_a_view_needs_stays_and_gets_the_new_rows(
     shop: SqlProject, postgres: PostgresServer, postgres_database: str
 ) -> None:
     keys = {"data_provider": "postgres", "data_provider_table": "t", "export_write_policy": "replace"}
-    shop.rows("x", "select 1 as a", **keys)
+    shop.rows("x", "select 1 as a, 'one' as b", **keys)
     with postgres.connect(postgres_database) as connection:
-        connection.execute("create view v as select a from t")
-    with pytest.raises(DatabaseError, match="cannot drop table t because other objects depend on it"):
-        shop.rows("x", "select 2 as a", **keys)
+        connection.execute("create view v as select b, a from t")
+    assert shop.rows("x", "select 'two' as b, 2 as a", **keys) == [{"b": "two", "a": 2}]
     with postgres.connect(postgres_database) as connection:
-        assert connection.execute("select a from v").fetchall() == [(1,)]
+        assert connection.execute("select a, b from v").fetchall() == [(2, "two")]
+        assert connection.execute("select tablename from pg_tables where schemaname = 'public'").fetchall() == [("t",)]
+    with pytest.raises(DatabaseError, match="cannot drop table t because other objects depend on it") as caught:
+        shop.rows("x", "select 2.5 as a, 'b' as b", **keys)
+    assert "its columns change" in str(caught.value.hint)
+    with postgres.connect(postgres_database) as connection:
+        assert connection.execute("select a from v").fetchall() == [(2,)]
+
+
+def test_a_view_in_mariadb_is_not_replaced(shop: SqlProject, mariadb: MariaDBServer, mariadb_database: str) -> None:
+    keys = {"data_provider": "mysql", "export_write_policy": "replace"}
+    with mariadb.connect(mariadb_database) as connection, connection.cursor() as cursor:
+        cursor.execute("create view v as select 1 as a")
+    with pytest.raises(DatabaseError, match="v is a view, and cannot be replaced by a table"):
+        shop.rows("x", "select 2 as a", data_provider_table="v", **keys)
+    with mariadb.connect(mariadb_database) as connection, connection.cursor() as cursor:
+        cursor.execute("show full tables")
+        assert list(cursor.fetchall()) == [("v", "VIEW")]
+
+
+@pytest.mark.parametrize("url", ["postgres", "mariadb"])
+def test_a_per_cent_sign_in_a_name_by_sqlalchemy(
+    shop: SqlProject,
+    url: str,
+    postgres_server: PostgresServer,
+    postgres_database: str,
+    mariadb_server: MariaDBServer,
+    mariadb_database: str,
+) -> None:
+    both = {"postgres": postgres_server.url(postgres_database), "mariadb": mariadb_server.url(mariadb_database)}
+    shop.profiles(default={"SQLALCHEMY_URL": both[url]})
+    keys = {"data_provider": "sqlalchemy", "data_provider_table": "20%"}
+    shop.output("up", [{"a%": 1}])
+    for _ in range(2):
+        shop.rows("x", "select * from {{ df_1 }}", "up", **keys)
+    assert shop.rows("y", "select * from {{ df_1 }}", "x", data_provider="sqlalchemy") == [{"a%": 1}, {"a%": 1}]
 
 
 def test_statements_that_stand_alone(shop: SqlProject, postgres: PostgresServer, postgres_database: str) -> None:

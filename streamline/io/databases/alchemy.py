@@ -210,7 +210,10 @@ class Alchemy(SqlDatabase):
         return [column["name"] for column in found]
 
     def quote(self, identifier: str) -> str:
-        return str(self.connection.dialect.identifier_preparer.quote_identifier(identifier))
+        preparer = self.connection.dialect.identifier_preparer
+        # SQLAlchemy doubles `%` for drivers that would take it for a parameter; ours are sent without parameters.
+        plain = identifier.replace("%", "\ue000")
+        return str(preparer.quote_identifier(plain)).replace("\ue000", "%")
 
     def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
         table = self._table(name, schema, columns, temporary=temporary)

@@ -187,11 +187,22 @@ class MySQL(SqlDatabase):
         if not self.exists(name, schema):
             self._rename(new, name, schema)
             return
+        if self._is_view(name, schema):
+            raise DatabaseError(
+                f"{self.shown(name, schema)} is a view, and cannot be replaced by a table",
+                hint="drop the view, or give the table another name",
+            )
         old = self.spare_name(name, "_old")
         self.drop(old, schema)
         made, now, before = (self.qualified(one, schema) for one in (new, name, old))
         self.execute(f"rename table {now} to {before}, {made} to {now}")
         self.execute(f"drop table {before}")
+
+    def _is_view(self, name: str, schema: str | None) -> bool:
+        sql = "select 1 from information_schema.views where table_schema = %s and table_name = %s"
+        with self._errors(), self.connection.cursor() as cursor:
+            cursor.execute(sql, (schema or self.name, name))
+            return cursor.fetchone() is not None
 
     def _rename(self, old: str, new: str, schema: str | None) -> None:
         self.execute(f"rename table {self.qualified(old, schema)} to {self.qualified(new, schema)}")
@@ -230,7 +241,8 @@ class MySQL(SqlDatabase):
         found = _LINE.search(text)
         line = int(found[1]) if found else line_of_word(sql, _WORD.search(text))
         name = "MariaDB" if self.is_mariadb else "MySQL"
-        return DatabaseError(f"{name}: {text} ({code})", line=line)
+        # The line is the statement's, which is another than the file's: that one is told with the error.
+        return DatabaseError(f"{name}: {_LINE.sub('', text)} ({code})", line=line)
 
 
 def _pymysql() -> Any:

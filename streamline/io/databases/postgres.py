@@ -172,7 +172,7 @@ class Postgres(SqlDatabase):
     def _column_types(self, name: str, schema: str | None) -> dict[str, str]:
         with self._errors():
             found = self.connection.execute(
-                "select attname, format_type(atttypid, null) from pg_attribute where attrelid = %s "
+                "select attname, format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s "
                 "and attnum > 0 and not attisdropped order by attnum",
                 [self._relation(name, schema)],
             ).fetchall()
@@ -220,6 +220,27 @@ class Postgres(SqlDatabase):
 
     def _rename(self, old: str, new: str, schema: str | None) -> None:
         self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
+
+    def _swap(self, new: str, name: str, schema: str | None) -> None:
+        """Where views read the old table, it stays, and gets the new rows."""
+        from psycopg.errors import DependentObjectsStillExist
+
+        self.execute("savepoint streamline_swap")
+        try:
+            super()._swap(new, name, schema)
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, DependentObjectsStillExist):
+                raise
+            self.execute("rollback to savepoint streamline_swap")
+            if self._column_types(new, schema) != self._column_types(name, schema):
+                error.hint = "its columns change, and what depends on it would not last: drop that first"
+                raise
+            columns = ", ".join(map(self.quote, self.columns(name, schema)))
+            old, made = self.qualified(name, schema), self.qualified(new, schema)
+            self.execute(f"delete from {old}")
+            self.execute(f"insert into {old} ({columns}) select {columns} from {made}")
+            self.drop(new, schema)
+        self.execute("release savepoint streamline_swap")
 
     def _ensure_schema(self, schema: str | None) -> None:
         schema = schema or self.default_schema
