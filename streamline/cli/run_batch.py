@@ -93,7 +93,7 @@ def show(app: App, result: BatchResult, *, as_json: bool) -> None:
             say(f"Nothing to resume: the newest run, {result.run_id}, completed.")
         return
     for warning in result.warnings:
-        say(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}".replace(f"{app.project.root}/", ""), err=True)
     for outcome in result.blocks:
         if outcome.failure is not None:
             say(app.mask(error_text(app, outcome.uuid, outcome.failure)), err=True)

@@ -15,8 +15,10 @@ from streamline.state.store import Store
 class Interrupted(StreamlineError):
     """A second signal: the run was given up where it stood."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted; what was not proven will be read again by the next run")
+    def __init__(
+        self, number: int, message: str = "interrupted; what was not proven will be read again by the next run"
+    ) -> None:
+        super().__init__(message)
         self.exit_code = 128 + number
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +129,44 @@ class Listener:
 
     def warning(self, uuid: str, text: str) -> None:
         """A block warned of something."""
+
+
+class SafeListener(Listener):
+    """Tells another listener, whose errors are none of the run's: the first of them is handed to `failed`."""
+
+    def __init__(self, listener: Listener, failed: Callable[[Exception], None]) -> None:
+        self._listener = listener
+        self._failed = failed
+        self._told = False
+
+    def planned(self, plan: BatchPlan, run_id: str, *, resumed: bool) -> None:
+        self._tell(partial(self._listener.planned, plan, run_id, resumed=resumed))
+
+    def started(self, uuid: str, calls: int | None) -> None:
+        self._tell(partial(self._listener.started, uuid, calls))
+
+    def finished(self, outcome: BlockOutcome) -> None:
+        self._tell(partial(self._listener.finished, outcome))
+
+    def retrying(self, uuid: str, failure: Failure, delay: float) -> None:
+        self._tell(partial(self._listener.retrying, uuid, failure, delay))
+
+    def waiting(self, uuid: str, seconds: float) -> None:
+        self._tell(partial(self._listener.waiting, uuid, seconds))
+
+    def line(self, uuid: str, text: str) -> None:
+        self._tell(partial(self._listener.line, uuid, text))
+
+    def warning(self, uuid: str, text: str) -> None:
+        self._tell(partial(self._listener.warning, uuid, text))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception as error:
+            if not self._told:
+                self._told = True
+                self._failed(error)
 
 
 class RunFacts(msgspec.Struct, kw_only=True):

@@ -7,13 +7,14 @@ import os
 from typing import TYPE_CHECKING
 
 from streamline.execution.batch.plan import worth_loading
+from streamline.execution.batch.task import Failure, TaskResult
 from streamline.execution.batch.workers import WorkerPool
 
 if TYPE_CHECKING:
     from streamline.execution.batch.block_lines import BlockLines
     from streamline.execution.batch.context import RunFacts
     from streamline.execution.batch.plan import BatchPlan
-    from streamline.execution.batch.task import Task, TaskResult
+    from streamline.execution.batch.task import Task
     from streamline.project.secrets import Masker
 
 CANCEL_SECONDS = 5.0
@@ -32,7 +33,7 @@ class LocalExecutor:
         self._lines = lines
         self._masker = masker
         self._isolated: WorkerPool | None = None
-        self._where: dict[str, WorkerPool] = {}
+        self._where: dict[str, WorkerPool | None] = {}
         self._pool = self._make(
             worth_loading(plan, [facts.options.block] if facts.options.block is not None else plan.blocks)
         )
@@ -47,9 +48,12 @@ class LocalExecutor:
 
     async def run(self, task: Task, *, isolated: bool) -> TaskResult:
         """Carry out a task."""
-        pool = await self._isolated_pool() if isolated else self._pool
-        self._where[task.id] = pool
+        self._where[task.id] = None
         try:
+            pool = await self._isolated_pool() if isolated else self._pool
+            if task.id not in self._where:
+                return TaskResult(failure=Failure(message="cancelled before it began", retry=False))
+            self._where[task.id] = pool
             return await asyncio.wrap_future(pool.submit(task))
         finally:
             self._where.pop(task.id, None)
@@ -59,6 +63,8 @@ class LocalExecutor:
         pool = self._where.get(task_id)
         if pool is not None:
             pool.cancel(task_id, CANCEL_SECONDS)
+        else:
+            self._where.pop(task_id, None)
 
     async def _isolated_pool(self) -> WorkerPool:
         if self._isolated is None:

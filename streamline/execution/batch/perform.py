@@ -20,6 +20,7 @@ import msgspec
 from streamline.blocks.call import BlockCall, Input
 from streamline.blocks.python_function import UserError
 from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.inputs import item_metadata, open_input
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.io.config import use_renderer
@@ -66,7 +67,8 @@ def _perform(task: Task, port: Port, result: TaskResult) -> None:
     project.secrets.masker.on_add = port.learned
     block = _block(model, task.block)
     inputs = [open_input(ref) for ref in task.inputs]
-    renderer = _renderer(project, model, task, inputs)
+    date = _date(task, project)
+    renderer = _renderer(project, task, inputs, date)
     variables = _variables(task, renderer)
     where = functools.partial(_place, model, task.block)
     block = msgspec.structs.replace(block, configuration=renderer.render(block.configuration, where))
@@ -90,7 +92,7 @@ def _perform(task: Task, port: Port, result: TaskResult) -> None:
             pipeline=task.pipeline,
             block=block,
             inputs=inputs,
-            kwargs=_keyword_arguments(task, project, block, variables, logger),
+            kwargs=_keyword_arguments(task, project, block, variables, date, logger),
             variables=variables,
             scratch=scratch,
             run_id=task.run_id,
@@ -238,7 +240,7 @@ def _place(model: PipelineModel, uuid: str, path: Sequence[str | int]) -> str:
     return model.where(uuid, "configuration", *path)
 
 
-def _renderer(project: Project, model: PipelineModel, task: Task, inputs: Sequence[Input]) -> Renderer:
+def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datetime) -> Renderer:
     by_uuid = {one.uuid: one for one in inputs}
 
     def block_output(uuid: str) -> Any:
@@ -257,7 +259,7 @@ def _renderer(project: Project, model: PipelineModel, task: Task, inputs: Sequen
         {**project.variables, **task.variables},
         project.secrets,
         block_output,
-        names={"execution_date": _date(task)[0]},
+        names={"execution_date": date},
         runtime=runtime,
     )
 
@@ -271,24 +273,21 @@ def _variables(task: Task, renderer: Renderer) -> dict[str, Any]:
     }
 
 
-def _date(task: Task) -> tuple[datetime, dict[str, Any]]:
-    """`execution_date`, and what follows from it; a variable of that name moves it (for a backfill)."""
+def _date(task: Task, project: Project) -> datetime:
+    """`execution_date`; a variable of that name moves it (for a backfill)."""
     given = task.variables.get("execution_date")
-    date = task.execution_date
-    if isinstance(given, datetime):
-        date = given
-    elif isinstance(given, str):
-        try:
-            date = datetime.fromisoformat(given)
-        except ValueError:
-            raise ConfigError(
-                f"the variable execution_date is no date: {given!r}",
-                hint="write it like 2026-03-04 or 2026-03-04T12:00",
-            ) from None
+    if isinstance(given, str) and "execution_date" not in task.runtime:
+        renderer = Renderer(project, {**project.variables, **task.variables}, project.secrets)
+        given = renderer.render(given, "variable execution_date")
+    return execution_date(given, task.execution_date)
+
+
+def _times(task: Task, date: datetime) -> dict[str, Any]:
+    """What follows from `execution_date`."""
     seconds = task.variables.get("interval_seconds")
     has_interval = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     step = timedelta(seconds=seconds) if has_interval and seconds is not None else None
-    return date, {
+    return {
         "ds": date.strftime("%Y-%m-%d"),
         "hr": date.strftime("%H"),
         "interval_start_datetime": date,
@@ -299,9 +298,9 @@ def _date(task: Task) -> tuple[datetime, dict[str, Any]]:
 
 
 def _keyword_arguments(
-    task: Task, project: Project, block: Block, variables: Mapping[str, Any], logger: logging.Logger
+    task: Task, project: Project, block: Block, variables: Mapping[str, Any], date: datetime, logger: logging.Logger
 ) -> dict[str, Any]:
-    date, times = _date(task)
+    times = _times(task, date)
     found: dict[str, Any] = {"env": os.environ.get("ENV") or "dev", **times, **variables}
     found["execution_date"] = date
     for ref in task.inputs:

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.errors import ConfigError
+from streamline.errors import StreamlineError
+from streamline.execution.batch.alone import stored_upstream
 from streamline.execution.batch.block_lines import BlockLines
-from streamline.execution.batch.context import MAX_WARNINGS, BatchOptions, BatchResult, BlockOutcome, Listener, RunFacts
+from streamline.execution.batch.context import (
+    MAX_WARNINGS,
+    BatchOptions,
+    BatchResult,
+    BlockOutcome,
+    Listener,
+    RunFacts,
+    SafeListener,
+)
+from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.executor import LocalExecutor
-from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, Finished, Instance
+from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished
 from streamline.execution.batch.given import Given, note
+from streamline.execution.batch.interrupts import Stop, is_asyncio, signals
 from streamline.execution.batch.journal import Begun, Continued, Journal, Past, keep_only, read_journal
 from streamline.execution.batch.places import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
 from streamline.execution.batch.runner import Runner
-from streamline.execution.batch.task import InputRef
-from streamline.execution.leftovers import end_processes
-from streamline.execution.life import Interrupted, clear_leftovers, new_run_id, tidy, wanted_signals
+from streamline.execution.life import Interrupted, clear_leftovers, new_run_id, tidy
 from streamline.state import open_store
 from streamline.state.store import BlockRun, RunInfo, Store
 from streamline.telemetry.runlog import RunLog
@@ -49,24 +59,46 @@ def run_batch(
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(run_batch_async(project, model, options, listener))
-    import threading
+    return _in_thread(project, model, options, listener)
 
+
+def _in_thread(project: Project, model: PipelineModel, options: BatchOptions, listener: Listener | None) -> BatchResult:
+    """Run it in a thread, and have Ctrl-C, which comes to this one, end it."""
     future: Future[BatchResult] = Future()
+    stop = Stop()
 
     def work() -> None:
         try:
-            future.set_result(asyncio.run(run_batch_async(project, model, options, listener)))
+            future.set_result(asyncio.run(run_batch_async(project, model, options, listener, stop)))
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=work, name=f"run {model.uuid}").start()
-    return future.result()
+    # asyncio's own handler cancels the task that waits here, which sees that only when the run is over.
+    handler = None
+    if threading.current_thread() is threading.main_thread() and is_asyncio(signal.SIGINT):
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=work, name=f"run {model.uuid}").start()
+        while True:
+            try:
+                return future.result()
+            except KeyboardInterrupt:
+                if future.done():
+                    raise
+                stop(signal.SIGINT)
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
 
 
 async def run_batch_async(
-    project: Project, model: PipelineModel, options: BatchOptions, listener: Listener | None = None
+    project: Project,
+    model: PipelineModel,
+    options: BatchOptions,
+    listener: Listener | None = None,
+    stop: Stop | None = None,
 ) -> BatchResult:
-    """The same in the event loop (asyncio) of the caller."""
+    """The same in the event loop (asyncio) of the caller; `stop` interrupts it from another thread."""
     plan = make_plan(project, model)
     if options.block is not None:
         model.block(options.block)
@@ -79,15 +111,18 @@ async def run_batch_async(
     work_dir = project.ensure_work_dir()
     store = open_store(project.state_url, project.root)
     try:
-        run = _Run(project, plan, options, listener or Listener(), store)
-        if options.resume:
-            completed = run.resume()
-            if completed is not None:
-                return completed
-        with store.acquire_lease(model.uuid, run.run_id):
-            # A run that goes on may have been killed, and left processes, like any other.
-            clear_leftovers(store, model.uuid, "", work_dir)
-            return await run.go()
+        while True:
+            run = _Run(project, plan, options, listener or Listener(), store, stop)
+            if options.resume:
+                completed = run.resume()
+                if completed is not None:
+                    return completed
+            with store.acquire_lease(model.uuid, run.run_id):
+                if options.resume and run.is_outdated():
+                    continue
+                # A run that goes on may have been killed, and left processes, like any other.
+                clear_leftovers(store, model.uuid, "", work_dir)
+                return await run.go()
     finally:
         store.close()
 
@@ -102,12 +137,16 @@ class _Run:
         options: BatchOptions,
         listener: Listener,
         store: Store,
+        stop: Stop | None = None,
     ) -> None:
         self.project = project
         self.plan = plan
         self.options = options
-        self.listener = listener
+        self.listener = SafeListener(listener, self._listener_failed)
         self.store = store
+        self.stop = stop
+        self.newest: RunInfo | None = None
+        self.log: RunLog | None = None
         self.run_id = new_run_id()
         self.past: Past | None = None
         self.warnings: dict[str, None] = {}
@@ -118,10 +157,9 @@ class _Run:
 
         Where nothing was ever recorded, or that run left nothing to go on from, it is a plain run.
         """
-        runs = [one for one in self.store.runs(self.plan.model.uuid, limit=200) if "block" not in one.summary]
-        if not runs:
+        newest = self.newest = self._newest()
+        if newest is None:
             return None
-        newest = runs[0]
         if newest.status not in _UNFINISHED:
             return BatchResult(run_id=newest.run_id, status=newest.status, blocks=[], log="", nothing_to_resume=True)
         places = Places(self.project, self.plan.model.uuid, newest.run_id)
@@ -133,14 +171,26 @@ class _Run:
             self.past = None
         return None
 
+    def is_outdated(self) -> bool:
+        """Whether another process had the run go on, or began one, before this one got the lease."""
+        now, then = self._newest(), self.newest
+        return (now and (now.run_id, now.status, now.pid)) != (then and (then.run_id, then.status, then.pid))
+
+    def _newest(self) -> RunInfo | None:
+        runs = self.store.runs(self.plan.model.uuid, limit=200)
+        return next((one for one in runs if "block" not in one.summary), None)
+
     async def go(self) -> BatchResult:
         project = self.project
         self._take_over()
         given = self._given()
+        places = Places(project, self.plan.model.uuid, self.run_id)
+        alone = self.options.block
+        upstream = stored_upstream(self.plan, places, alone) if alone is not None else {}
         run_dir = project.work_dir / "runs" / self.run_id
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_dir.parent.chmod(0o700)
-        log = RunLog(run_dir / "run.log")
+        log = self.log = RunLog(run_dir / "run.log")
         masker = project.secrets.masker
         facts = self._facts(run_dir)
         masker.add_config(facts.variables)
@@ -148,7 +198,7 @@ class _Run:
         try:
             with LocalExecutor(self.plan, facts, lines, masker) as executor:
                 self._begin(facts)
-                return await self._recorded(facts, executor, log, given)
+                return await self._recorded(log, partial(self._run, facts, executor, log, given, places, upstream))
         finally:
             tidy(self.run_id, run_dir.parent)
             log.close()
@@ -176,6 +226,9 @@ class _Run:
     def _facts(self, run_dir: Any) -> RunFacts:
         begun = self.past.begun if self.past is not None else None
         runtime, trigger = self.options.variables, self.options.trigger_variables
+        date = {**trigger, **runtime}.get("execution_date")
+        if date is not None:
+            execution_date(date, datetime.now(UTC))  # what is no date is refused before anything runs
         return RunFacts(
             project=self.project,
             run_id=self.run_id,
@@ -194,13 +247,14 @@ class _Run:
         else:
             self.store.continue_run(self.run_id)
 
-    async def _recorded(self, facts: RunFacts, executor: LocalExecutor, log: RunLog, given: Given) -> BatchResult:
+    async def _recorded(self, log: RunLog, run: Callable[[], Awaitable[BatchResult]]) -> BatchResult:
         status, error, summary = FAILED, None, {}
         if self.options.block is not None:
             summary = {"block": self.options.block}
         masker = self.project.secrets.masker
+        result: BatchResult | None = None
         try:
-            result = await self._run(facts, executor, log, given)
+            result = await run()
             status = result.status
             summary |= result.summary
             if result.errors:
@@ -213,11 +267,24 @@ class _Run:
                 status = CANCELLED
             raise
         finally:
-            self.store.finish_run(self.run_id, status, summary, error)
+            try:
+                self.store.finish_run(self.run_id, status, summary, error)
+            except StreamlineError as unrecorded:
+                if result is None:
+                    raise
+                # What the run came to is worth more than that nobody will find it in the list.
+                self._warn(log, "streamline", f"how the run ended cannot be recorded: {unrecorded.message}")
+                result.warnings = list(self.warnings)
 
-    async def _run(self, facts: RunFacts, executor: LocalExecutor, log: RunLog, given: Given) -> BatchResult:
-        model = self.plan.model
-        places = Places(self.project, model.uuid, self.run_id)
+    async def _run(
+        self,
+        facts: RunFacts,
+        executor: LocalExecutor,
+        log: RunLog,
+        given: Given,
+        places: Places,
+        upstream: dict[str, Finished],
+    ) -> BatchResult:
         alone = self.options.block
         if alone is None:
             keep_only(places.journals, [places.journal.name] if self.past is not None else [])
@@ -236,9 +303,9 @@ class _Run:
         )
         self.listener.planned(self.plan, self.run_id, resumed=self.past is not None)
         try:
-            with _signals(self, runner):
+            with signals(self, self.run_id, runner.interrupt, self.stop):
                 if alone is not None:
-                    blocks = await runner.run_one(alone, self._stored_upstream(places, alone))
+                    blocks = await runner.run_one(alone, upstream)
                 else:
                     blocks = await runner.run()
                 status = self._status(blocks)
@@ -274,61 +341,6 @@ class _Run:
             journal.add(Continued(given=given))
         return journal
 
-    def _stored_upstream(self, places: Places, uuid: str) -> dict[str, Finished]:
-        """The upstream blocks as earlier runs left them.
-
-        Raises:
-            ConfigError: one of them has no stored output.
-        """
-        found = {}
-        for name in self.plan.blocks[uuid].block.upstream:
-            plan = self.plan.blocks[name]
-            secret = plan.secret
-            stored = None if secret else places.remembered(name)
-            if stored is None:
-                raise ConfigError(
-                    f"the block '{name}', which '{uuid}' needs, has no stored output",
-                    where=self.plan.model.where(uuid),
-                    hint=f"its output is secret and never stored: run the whole pipeline `{self.plan.model.uuid}`"
-                    if secret
-                    else f"run it first: streamline run {self.plan.model.uuid} --block-uuid {name}",
-                )
-            instances = [
-                Instance(
-                    number=one.number,
-                    key=one.key,
-                    gate=one.gate,
-                    items=one.items,
-                    described=one.described,
-                    status=SKIPPED if one.skipped else COMPLETED,
-                    ref=None
-                    if one.skipped
-                    else InputRef(
-                        block=name,
-                        type=plan.block.type,
-                        folder=str(places.block(name) / str(one.number) if stored.child else places.block(name)),
-                        child=stored.child,
-                    ),
-                )
-                for one in stored.calls
-            ]
-            reduce = plan.reduce and stored.child
-            if plan.dynamic and not reduce and any(one.ref is not None and one.items is None for one in instances):
-                raise ConfigError(
-                    f"the block '{name}', which '{uuid}' needs, was not dynamic when its output was stored",
-                    where=self.plan.model.where(name),
-                    hint=f"run it again: streamline run {self.plan.model.uuid} --block-uuid {name}",
-                )
-            found[name] = Finished(
-                uuid=name,
-                type=plan.block.type,
-                dynamic=plan.dynamic and not reduce,
-                reduce=reduce,
-                child=stored.child,
-                instances=instances,
-            )
-        return found
-
     def _record(self, log: RunLog, outcome: BlockOutcome) -> None:
         failure = outcome.failure
         error = None
@@ -338,17 +350,22 @@ class _Run:
             log.write(outcome.uuid, "\n".join(filter(None, (error, failure.hint, mask(failure.trace or "")))), "ERROR")
         took = "" if outcome.seconds is None else f" in {outcome.seconds:.3f} s"
         log.write(outcome.uuid, f"{outcome.status}{took}{' before this run was resumed' if outcome.reused else ''}")
-        self.store.save_block_run(
-            self.run_id,
-            BlockRun(
-                uuid=outcome.uuid,
-                status=outcome.status,
-                seconds=outcome.seconds,
-                attempts=outcome.attempts,
-                results=outcome.results,
-                error=error,
-            ),
+        block = BlockRun(
+            uuid=outcome.uuid,
+            status=outcome.status,
+            seconds=outcome.seconds,
+            attempts=outcome.attempts,
+            results=outcome.results,
+            error=error,
         )
+        try:
+            self.store.save_block_run(self.run_id, block)
+        except StreamlineError as unrecorded:  # the pipeline's work goes on
+            self._warn(log, outcome.uuid, f"how it ended cannot be recorded: {unrecorded.message}")
+
+    def _listener_failed(self, error: Exception) -> None:
+        if self.log is not None:
+            self.log.write("streamline", f"what goes on cannot be told: {type(error).__name__}: {error}", "WARNING")
 
     def _warn(self, log: RunLog, uuid: str, text: str) -> None:
         text = self.project.secrets.masker.mask(text)
@@ -356,48 +373,3 @@ class _Run:
         self.listener.warning(uuid, text)
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings[f"{uuid}: {text}"] = None
-
-
-@contextmanager
-def _signals(run: _Run, runner: Runner) -> Iterator[None]:
-    """The first signal asks everything to end in order, the second ends it at once.
-
-    Only in the main thread, and where nobody else handles them: a program that uses the API keeps its own handlers.
-    """
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-
-    def on_signal(number: int) -> None:
-        if run.signal is None:
-            run.signal = number
-            runner.interrupt()
-            return
-        end_processes([run.run_id], seconds=1.0)
-        if task is not None:
-            task.cancel()
-
-    wanted = [
-        number
-        for number in wanted_signals()
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler) or _is_asyncio(number)
-    ]
-    added = []
-    for number in wanted:
-        with suppress(ValueError, RuntimeError, NotImplementedError):  # not the main thread
-            loop.add_signal_handler(number, on_signal, number)
-            added.append(number)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if run.signal is None:
-            raise
-        raise Interrupted(run.signal) from None
-    finally:
-        for number in added:
-            loop.remove_signal_handler(number)
-
-
-def _is_asyncio(number: signal.Signals) -> bool:
-    # asyncio.run() puts a method of its own on SIGINT, wrapped in a partial, which cancels the main task.
-    handler = getattr(signal.getsignal(number), "func", None)
-    return number == signal.SIGINT and getattr(handler, "__module__", None) == "asyncio.runners"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from streamline.errors import StreamlineError
 from streamline.execution.batch.context import BlockOutcome, Listener, RunFacts
 from streamline.execution.batch.fanout import (
     CANCELLED,
@@ -157,12 +158,11 @@ class Runner:
         try:
             outcome, finished = self._reused(plan) or await self._calls(plan)
         except Exception as error:  # a bug of ours fails its block, and the other branches go on
-            if self._facts.options.debug:
+            while isinstance(error, ExceptionGroup):  # of a fan-out's calls
+                error = error.exceptions[0]
+            if self._facts.options.debug and not isinstance(error, StreamlineError):
                 raise
-            failure = Failure(
-                message=f"unexpected {type(error).__name__}: {error}",
-                hint="this is a bug in Streamline: run it again with --debug, and report the traceback",
-            )
+            failure = _unforeseen(error)
             outcome = BlockOutcome(uuid=uuid, type=plan.block.type, status=FAILED, failure=failure)
             finished = _failed(plan)
         self.outcomes[uuid] = outcome
@@ -384,7 +384,7 @@ class Runner:
                 **self._common(),
             )
             result = await self._do(task, isolated=plan.isolated)
-            if result.failure is not None:
+            if result.failure is not None and not self.interrupted:
                 self._warn(uuid, f"it could not be evaluated, which counts as no: {result.failure.message}")
             allowed = allowed and result.failure is None and result.gate is not False
         return allowed
@@ -463,6 +463,8 @@ class Runner:
         return await self._do(task, isolated=plan.isolated)
 
     async def _do(self, task: Task, *, isolated: bool) -> TaskResult:
+        if self.interrupted and task.kind != "callback":  # the signal came between two steps
+            return TaskResult(failure=Failure(message="cancelled before it began", retry=False))
         self._running.add(task.id)
         try:
             result = await self._executor.run(task, isolated=isolated)
@@ -551,6 +553,18 @@ def _finished(plan: BlockPlan, instances: Sequence[Instance], *, child: bool) ->
         reduce=reduce,
         child=child,
         instances=instances,
+    )
+
+
+def _unforeseen(error: Exception) -> Failure:
+    if isinstance(error, StreamlineError):
+        return Failure(message=error.message, where=error.where, hint=error.hint)
+    if isinstance(error, OSError):  # of the disk that outputs are on
+        place = str(error.filename) if error.filename else None
+        return Failure(message=f"the output cannot be kept: {error.strerror or error}", where=place)
+    return Failure(
+        message=f"unexpected {type(error).__name__}: {error}",
+        hint="this is a bug in Streamline: run it again with --debug, and report the traceback",
     )
 
 

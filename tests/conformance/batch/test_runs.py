@@ -393,3 +393,29 @@ def test_a_mended_test_is_run_on_the_output_that_failed_it(project: BatchProject
     project.write("data_loaders/a.py", code + test.format(1))
     project.command("test", "p").expect(0, "1 test passed")
     assert project.lines() == ["ran"]
+
+
+def test_a_date_given_moves_the_execution_date(project: BatchProject) -> None:
+    code = "@data_loader\ndef load(execution_date, ds, **kwargs):\n    return [execution_date.isoformat(), ds]\n"
+    project.block("a", code, type="data_loader")
+    for given in ("2026-03-04", "2026-03-04T00:00+00:00"):
+        project.run("--runtime-vars", f"execution_date={given}").expect(0)
+        assert project.output("a") == ["2026-03-04T00:00:00+00:00", "2026-03-04"]
+    project.keys["variables"] = {"execution_date": "{{ env_var('DAY', '2026-05-06') }}"}
+    project.save()
+    project.run().expect(0)
+    assert project.output("a") == ["2026-05-06T00:00:00+00:00", "2026-05-06"]
+
+
+@pytest.mark.parametrize("given", ["soon", "12"])
+def test_what_is_no_date_is_refused_before_anything_runs(project: BatchProject, given: str) -> None:
+    project.block("a", "@data_loader\ndef load(**kwargs):\n    return 1\n", type="data_loader")
+    project.run("--runtime-vars", f"execution_date={given}").expect(2, "execution_date is no date")
+    assert project.runs() == []
+
+
+def test_a_block_alone_whose_inputs_are_not_stored_is_no_run(project: BatchProject) -> None:
+    project.block("a", "@data_loader\ndef load():\n    return 1\n", type="data_loader")
+    project.block("b", "@transformer\ndef b(x):\n    return x\n")
+    project.run("--block-uuid", "b").expect(2, "'a'.*has no stored output", "--block-uuid a")
+    assert project.runs() == []

@@ -1,0 +1,137 @@
+"""What runs survive that is not the blocks' fault: listeners that raise, records that cannot be made, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from streamline.errors import StreamlineError
+from streamline.execution.batch.context import BatchOptions, BlockOutcome, Listener, RunFacts
+from streamline.execution.batch.places import Places
+from streamline.execution.batch.plan import make_plan
+from streamline.execution.batch.run import run_batch
+from streamline.execution.batch.runner import Runner
+from streamline.execution.batch.task import Task, TaskResult
+from streamline.pipeline.model import load_pipeline
+from streamline.project.project import Project
+from streamline.state.sqlite import SQLiteStore
+from tests.support.batch import BatchProject
+from tests.support.processes import wait_until
+
+LOAD = "@data_loader\ndef load():\n    print('here')\n    return 1\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> BatchProject:
+    """Two blocks, one after the other."""
+    made = BatchProject(tmp_path / "shop")
+    made.block("a", LOAD, type="data_loader")
+    made.block("b", "@transformer\ndef b(x):\n    return x + 1\n")
+    return made
+
+
+class Raising(Listener):
+    def line(self, uuid: str, text: str) -> None:
+        raise UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range")
+
+    def finished(self, outcome: BlockOutcome) -> None:
+        raise ValueError("nobody can be told")
+
+
+def test_a_listener_that_raises_harms_nothing(project: BatchProject) -> None:
+    opened = Project.open(project.root)
+    result = run_batch(opened, load_pipeline(opened, "p"), BatchOptions(), Raising())
+    assert result.status == "completed"
+    assert project.output("b") == 2
+    assert "what goes on cannot be told" in Path(result.log).read_text("utf-8")
+
+
+def test_a_store_that_takes_no_records_stops_no_block(project: BatchProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StreamlineError("the state store failed: database or disk is full")
+
+    monkeypatch.setattr(SQLiteStore, "save_block_run", full)
+    monkeypatch.setattr(SQLiteStore, "finish_run", full)
+    opened = Project.open(project.root)
+    result = run_batch(opened, load_pipeline(opened, "p"), BatchOptions())
+    assert result.status == "completed"
+    assert project.output("b") == 2
+    assert any("how the run ended cannot be recorded" in one for one in result.warnings)
+
+
+def test_nothing_begins_after_a_signal(project: BatchProject) -> None:
+    project.block("asked", "@condition\ndef asked():\n    return True\n", type="conditional", upstream=["a"])
+    opened = Project.open(project.root)
+    plan = make_plan(opened, load_pipeline(opened, "p"))
+    facts = RunFacts(
+        project=opened,
+        run_id="r",
+        run_dir=project.root,
+        execution_date=datetime.now(UTC),
+        variables={},
+        runtime=(),
+        options=BatchOptions(),
+    )
+    done: list[str] = []
+
+    class Executor:
+        size = 1
+
+        async def run(self, task: Task, *, isolated: bool) -> TaskResult:
+            done.append(task.kind)
+            runner.interrupt()  # as the condition says yes
+            return TaskResult(gate=True)
+
+        def cancel(self, task_id: str) -> None:
+            pass
+
+    async def go() -> list[str]:
+        return [one.status for one in await runner.run()]
+
+    runner = Runner(
+        facts,
+        plan,
+        Places(opened, "p", "r"),
+        Executor(),
+        journal=None,
+        past=None,
+        listener=Listener(),
+        record=lambda outcome: None,
+        warn=lambda uuid, text: None,
+    )
+    assert asyncio.run(go())[0] == "cancelled"
+    assert done == ["condition"]
+
+
+HOST = """
+import asyncio, streamline
+
+async def main():
+    streamline.Pipeline("p").execute_sync()
+
+asyncio.run(main())
+"""
+
+
+def test_ctrl_c_ends_a_run_that_a_program_waits_for_in_its_event_loop(project: BatchProject) -> None:
+    slow = "import time\n@data_loader\ndef load():\n    open('begun', 'w').close()\n    time.sleep(600)\n"
+    project.write("data_loaders/a.py", slow)
+    project.block("heard", "@callback('cancelled')\ndef heard(*_):\n    open('heard', 'w').close()\n", type="callback")
+    project.entries["callbacks"][0]["upstream_blocks"] = ["a"]
+    project.save()
+    host = subprocess.Popen([sys.executable, "-c", HOST], cwd=project.root, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: (project.root / "begun").exists(), "the block begins")
+        host.send_signal(signal.SIGINT)
+        _, err = host.communicate(timeout=60)
+    finally:
+        host.kill()
+    assert err.rstrip().endswith("KeyboardInterrupt"), err
+    assert (project.root / "heard").exists()
+    assert project.statuses()["a"] == "cancelled"
