@@ -148,7 +148,10 @@ class Renderer:
             jinja = self._jinja() if finalize is None else self._jinja().overlay(finalize=finalize)
             return jinja.from_string(text).render({**self._context(), **(names or {})})
         except Exception as error:
-            raise self._explain(error, text, where, ()) from error
+            line = _line_in_template(error)
+            raise self._explain(
+                error, text, where if where is None or line is None else f"{where}:{line}", ()
+            ) from error
         finally:
             self._defer_unset = False
 
@@ -309,6 +312,18 @@ def _literal(text: str) -> Any:
 
 def _place(where: Where, path: Sequence[PathKey]) -> str | None:
     return where(path) if callable(where) else where
+
+
+def _line_in_template(error: Exception) -> int | None:
+    """The line of a text that was rendered as a whole where the error was raised: Jinja's frames are of its lines."""
+    if hasattr(error, "lineno"):  # a syntax error, which says so itself
+        return None
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
 
 
 def _shown_template(text: str) -> str:

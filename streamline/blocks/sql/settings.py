@@ -228,7 +228,10 @@ class Profiles:
                 where=where,
                 hint=f"make one in the project's folder, with the profile '{settings.profile}'",
             )
-        return _Flat(load_profile(path, self.renderer, settings.profile))
+        try:
+            return _Flat(load_profile(path, self.renderer, settings.profile))
+        except ConfigError as error:
+            raise ConfigError(f"{error.message} (for {where})", where=error.where, hint=error.hint) from error
 
     def origin(self, settings: Settings) -> str:
         """How errors name the profile."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -99,10 +101,27 @@ def test_loops_and_conditions(shop: SqlProject) -> None:
 
 
 def test_an_unknown_name_says_what_templates_know(shop: SqlProject) -> None:
-    shop.add("x", "select {{ nope }}")
+    shop.add("x", "select\n  1 as a,\n  {{ nope }}")
     with pytest.raises(ConfigError, match="'nope' is undefined") as caught:
         shop.run("x")
-    assert caught.value.where == "transformers/x.sql"
+    assert caught.value.where == "transformers/x.sql:3"
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("env_var('NOT_SET')", "NOT_SET is not set"),
+        ("variables('none')", "no variable 'none'"),
+        ("block_output('up', parse=lambda d: d['n'])", "KeyError in the template: 'n'"),
+        ("1 +", "the template cannot be read"),
+    ],
+)
+def test_errors_in_templates_name_the_line(shop: SqlProject, expression: str, said: str) -> None:
+    shop.output("up", {"a": 1})
+    shop.add("x", f"select 1;\n\nselect {{{{ {expression} }}}}", "up")
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        shop.run("x")
+    assert caught.value.where == "transformers/x.sql:3"
 
 
 @pytest.mark.parametrize(
