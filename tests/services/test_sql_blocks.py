@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from streamline.blocks import sql
@@ -252,6 +253,16 @@ def test_nested_values_become_jsonb_and_arrays(shop: SqlProject, postgres: Postg
         data_provider="postgres",
     )
     assert rows == [{"first": "a", "n": 2, "inside": "1"}, {"first": None, "n": 0, "inside": None}]
+
+
+@pytest.mark.parametrize("provider", ["mysql", "sqlalchemy"])
+def test_what_is_no_number_is_null_in_mariadb(
+    shop: SqlProject, provider: str, mariadb_server: MariaDBServer, mariadb_database: str
+) -> None:
+    shop.profiles(default=mariadb_profile(mariadb_server, mariadb_database))
+    shop.output("up", pa.table({"n": pa.array([1.5, float("nan"), float("inf"), None])}))
+    rows = shop.rows("x", "select n from {{ df_1 }} order by n is null", "up", data_provider=provider)
+    assert [row["n"] for row in rows] == [1.5, None, None, None]
 
 
 def test_a_schema_is_made_and_found(shop: SqlProject, postgres: PostgresServer, postgres_database: str) -> None:

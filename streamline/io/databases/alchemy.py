@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -226,7 +227,7 @@ class Alchemy(SqlDatabase):
         count = 0
         with self._errors(), self.transaction():
             for batch in batches_of(data, 5_000):
-                values = [_written(column) for column in batch.columns]
+                values = [self._sent(column) for column in batch.columns]
                 rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
                 if rows:
                     self.connection.execute(self._sa.insert(table), rows)
@@ -281,13 +282,28 @@ class Alchemy(SqlDatabase):
             (sa.Double(), pa.types.is_floating),
             (sa.Date(), pa.types.is_date),
             (self._precise(sa.Time(), "TIME"), pa.types.is_time),
-            (sa.Interval(), pa.types.is_duration),
+            (sa.Interval() if self._has_intervals else sa.BigInteger(), pa.types.is_duration),
             (sa.String(36), is_uuid),
             (sa.LargeBinary(), is_bytes),
         ):
             if fits(kind):
                 return made
         return sa.Text()
+
+    @property
+    def _has_intervals(self) -> bool:
+        """Elsewhere SQLAlchemy makes dates of intervals, which lose microseconds: numbers of microseconds lose nothing."""
+        return self.title in ("postgresql", "oracle")
+
+    def _sent(self, column: pa.Array) -> list[Any]:
+        import pyarrow as pa
+
+        if pa.types.is_duration(column.type) and not self._has_intervals:
+            return list(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).to_pylist())
+        values = _written(column)
+        if pa.types.is_floating(column.type) and self.title in ("mysql", "mariadb"):
+            return [None if one is None or not math.isfinite(one) else one for one in values]
+        return values
 
     def _precise(self, kind: Any, name: str) -> Any:
         """With microseconds, which MySQL keeps only where it is told to."""

@@ -155,3 +155,10 @@ def test_any_column_comes_back(column: pa.Array) -> None:
             rows = read(one, "t")
             assert rows.to_pydict() == table.to_pydict()
             assert rows.schema.field("c").type == column.type
+
+
+def test_intervals_by_sqlalchemy_keep_their_microseconds(tmp_path: Path) -> None:
+    gaps = [dt.timedelta(days=40, microseconds=1), None, dt.timedelta(days=-1)]
+    with database("sqlalchemy", {"SQLALCHEMY_URL": "sqlite:///s.db"}, root=tmp_path) as one:
+        one.write(pa.table({"gap": pa.array(gaps, pa.duration("us"))}), "t")
+        assert read(one, "t").column("gap").to_pylist() == [40 * 86_400_000_000 + 1, None, -86_400_000_000]
