@@ -292,7 +292,7 @@ class Alchemy(SqlDatabase):
 
     @property
     def _has_intervals(self) -> bool:
-        """Elsewhere SQLAlchemy makes dates of intervals, which lose microseconds: numbers of microseconds lose nothing."""
+        """Elsewhere SQLAlchemy makes dates of intervals, which lose microseconds; numbers of these do not."""
         return self.title in ("postgresql", "oracle")
 
     def _sent(self, column: pa.Array) -> list[Any]:

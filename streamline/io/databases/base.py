@@ -68,6 +68,10 @@ class SqlDatabase(Database):
         *,
         temporary: bool = False,
     ) -> int:
+        if not data.schema.names:
+            raise DatabaseError(
+                "there are no columns to write", hint="make the frame with columns; rows may be missing"
+            )
         if temporary:
             return self._write_temporary(data, name)
         self._check_policy(if_exists)

@@ -157,6 +157,12 @@ def test_any_column_comes_back(column: pa.Array) -> None:
             assert rows.schema.field("c").type == column.type
 
 
+def test_a_table_without_columns_is_refused_in_words(opened: Database) -> None:
+    with pytest.raises(DatabaseError, match="there are no columns to write"):
+        opened.write(pa.table({}), "t")
+    assert not opened.exists("t")
+
+
 def test_intervals_by_sqlalchemy_keep_their_microseconds(tmp_path: Path) -> None:
     gaps = [dt.timedelta(days=40, microseconds=1), None, dt.timedelta(days=-1)]
     with database("sqlalchemy", {"SQLALCHEMY_URL": "sqlite:///s.db"}, root=tmp_path) as one:
