@@ -80,7 +80,7 @@ class BlockFile(msgspec.Struct, frozen=True):
             encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
             return io.TextIOWrapper(io.BytesIO(raw), encoding).read()
         except (OSError, UnicodeDecodeError, SyntaxError, LookupError) as error:
-            raise ConfigError(f"the block's file cannot be read: {error}", where=f"block {self.uuid}") from None
+            raise ConfigError(f"the block's file cannot be read: {error}", where=self.name) from None
 
 
 class PythonFile:

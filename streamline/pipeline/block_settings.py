@@ -6,6 +6,7 @@ decide the plan, before anything could be rendered: they stand in metadata.yaml 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,7 @@ def _seconds(model: PipelineModel, block: Block, key: str) -> float | None:
     value = block.configuration.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         message = f"{key} must be a number of seconds above 0, not {kind_of(value)}"
         raise _error(model, block, message, key, _why_plain(value))
     return float(value)

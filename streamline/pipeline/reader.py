@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -391,8 +392,12 @@ class Reader:
     def seconds(self, value: object, path: tuple[PathKey, ...]) -> float | None:
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise self.error(f"timeout must be a number of seconds, not {kind_of(value)}", path)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self.error(
+                f"timeout must be a number of seconds above 0, not {kind_of(value)}",
+                path,
+                "without a limit, leave it out",
+            )
         return float(value)
 
     def retry_config(
@@ -411,8 +416,8 @@ class Reader:
         except msgspec.ValidationError as error:
             hint = "retries, delay, max_delay (seconds), exponential_backoff"
             raise yaml.error(f"retry_config: {error}", path, hint=hint) from None
-        if min(own.retries, own.delay, own.max_delay) < 0:
-            raise yaml.error("retry_config: numbers must not be negative", path)
+        if not all(0 <= number < math.inf for number in (own.retries, own.delay, own.max_delay)):
+            raise yaml.error("retry_config: numbers must not be negative, and must be finite", path)
         return msgspec.structs.replace(base or RetryConfig(), **{key: getattr(own, key) for key in known})
 
     def error(self, message: str, path: Sequence[PathKey], hint: str | None = None) -> ConfigError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def test_a_sensor_s_numbers(tmp_path: Path) -> None:
         ("wait", {"interval": "{{ variables('pause') }}"}, "not text"),
         ("wait", {"interval": 0}, "interval must be a number of seconds above 0"),
         ("wait", {"timeout": "soon"}, "timeout must be a number of seconds above 0, not text"),
+        ("wait", {"interval": math.inf}, "interval must be a number of seconds above 0, not the number inf"),
     ],
 )
 def test_what_cannot_be_names_its_line(tmp_path: Path, uuid: str, configuration: Any, says: str) -> None:

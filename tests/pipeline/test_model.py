@@ -218,6 +218,12 @@ def test_other_types(load: Load, kind: str) -> None:
         ("type: integratoin\n", 1, "unknown pipeline type"),
         ("blocks:\n- uuid: a\n  uuid: b\n", 3, "duplicate key 'uuid'"),
         ("blocks:\n- uuid: a\n  type: custom\n  timeout: soon\n", 4, "timeout must be a number"),
+        (
+            "blocks:\n- uuid: a\n  type: custom\n  timeout: .inf\n",
+            4,
+            "timeout must be a number of seconds above 0, not the number inf",
+        ),
+        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: {delay: .nan}\n", 4, "must be finite"),
         ("blocks:\n- uuid: a\n  type: custom\n  configuration: [x]\n", 4, "configuration must be a mapping"),
         ("retry_config: {retries: many}\n", 1, "retry_config: Expected `int`"),
         ("retry_config: {delay: -1}\n", 1, "must not be negative"),

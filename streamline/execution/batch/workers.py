@@ -40,6 +40,7 @@ POOL_VARIABLE = "STREAMLINE_POOL"
 _DUMP_SECONDS = 0.1
 _CLOSE_SECONDS = 8.0
 _MOST_DEATHS = 3
+_LONGEST_WAIT = 86_400.0
 
 OnLine = Callable[[str | None, str | None, bytes], None]
 OnLog = Callable[[str | None, str | None, str, str], None]
@@ -219,7 +220,8 @@ class WorkerPool:
         deadlines = [worker.deadline for worker in self._workers.values() if worker.deadline is not None]
         if self._leaving:
             deadlines.append(self._leave_by)
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        # Not for longer than selectors can wait, which is some weeks.
+        return min(max(0.0, min(deadlines) - time.monotonic()), _LONGEST_WAIT) if deadlines else None
 
     def _mind_deadlines(self) -> None:
         now = time.monotonic()

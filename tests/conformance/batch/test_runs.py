@@ -419,3 +419,8 @@ def test_a_block_alone_whose_inputs_are_not_stored_is_no_run(project: BatchProje
     project.block("b", "@transformer\ndef b(x):\n    return x\n")
     project.run("--block-uuid", "b").expect(2, "'a'.*has no stored output", "--block-uuid a")
     assert project.runs() == []
+
+
+def test_a_timeout_may_be_of_months(project: BatchProject) -> None:
+    project.block("a", "@data_loader\ndef load():\n    return 1\n", type="data_loader", timeout=90 * 86_400)
+    project.run().expect(0)
