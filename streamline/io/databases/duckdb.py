@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from streamline.errors import ConfigError
 from streamline.io.database import DatabaseError, Parameters, setting
 from streamline.io.databases.arrow import json_type, retyped, table_of_rows, uuid_type
 from streamline.io.databases.base import SqlDatabase, split_message, unique_names
@@ -186,8 +187,15 @@ class DuckDB(SqlDatabase):
         return f"select {outer} from (\n{select}\n) as _({inner})"
 
     def register(self, name: str, data: pa.Table) -> None:
-        """Make an Arrow table visible as `name`, without a copy."""
-        self.connection.register(name, _plain(data))
+        """Make an Arrow table visible as `name`, without a copy.
+
+        Raises:
+            ConfigError: it has no columns.
+        """
+        if not data.num_columns:
+            raise ConfigError("it has no columns")
+        with self._errors():
+            self.connection.register(name, _plain(data))
 
     def _select(self, sql: str, parameters: Parameters) -> pa.Table:
         if parameters:

@@ -227,3 +227,11 @@ def test_nothing_is_left_in_the_project(shop: SqlProject) -> None:
     sql.run(shop.call("x"))
     after = {path for path in shop.root.rglob("*") if ".streamline" not in path.parts}
     assert {path.parts[len(shop.root.parts)] for path in after - before} <= {"scratch0", "transformers", "pipelines"}
+
+
+@pytest.mark.parametrize("provider", [{}, {"data_provider": "duckdb"}])
+def test_a_frame_without_columns_is_no_table(shop: SqlProject, provider: dict[str, str]) -> None:
+    shop.profiles(default={"DUCKDB_DATABASE": "w.duckdb"})
+    shop.output("up", pd.DataFrame())
+    with pytest.raises(ConfigError, match="the output of 'up' cannot be a table: it has no columns"):
+        shop.rows("x", "select * from {{ df_1 }}", "up", **provider)
