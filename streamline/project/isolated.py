@@ -40,6 +40,7 @@ REQUIREMENTS_FILE = "requirements.txt"
 
 _FORMAT = 1
 _PATH_FILE = "streamline_base.pth"
+_SEEN_FILE = ".streamline-works"
 _INCLUDES = re.compile(r"^(?:-r|--requirement|-c|--constraint)[ =]?\s*(\S+)")
 _OPTIONS = re.compile(
     r"^(?:-i|-f|--(?:index-url|extra-index-url|find-links|no-index|no-binary|only-binary|pre|trusted-host))\b"
@@ -108,7 +109,31 @@ def isolated_python(project: Project, model: PipelineModel, notify: Callable[[st
         said = error.message.partition("uv says:\n")[2] or error.message
         raise _refused(shown, said) from None
     _lead_to_base(environment)
+    _see_that_it_works(project, environment, shown)
     return environment.python
+
+
+def _see_that_it_works(project: Project, environment: Environment, shown: str) -> None:
+    """See once that what hands data to blocks can be imported there: some packages do not say what they cannot bear.
+
+    pyarrow names no NumPy at all among its requirements, and refuses one that is too old when it is imported.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    seen = Path(environment.path) / _SEEN_FILE
+    if seen.exists():
+        return
+    command = [environment.python, "-c", "import numpy, pandas, pyarrow, pyarrow.parquet"]
+    done = subprocess.run(command, cwd=project.root, capture_output=True, check=False)
+    if done.returncode != 0:
+        said = _tail(project, done.stderr.decode(errors="replace")).rpartition("\n")[2]
+        raise ConfigError(
+            f"its versions do not go with the packages that hand data to blocks: {said}",
+            where=shown,
+            hint="ask for other versions; or name those packages (pandas, pyarrow) too, in versions that go with them",
+        )
+    seen.touch()
 
 
 def _refused(shown: str, said: str) -> ConfigError:

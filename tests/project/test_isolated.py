@@ -167,3 +167,17 @@ def test_a_password_in_an_index_s_address_is_shown_nowhere(project: Project, whe
     for path in (project.work_dir / "venvs").iterdir():
         if path.is_file() and "hunter2" in path.read_text():
             assert path.stat().st_mode & 0o077 == 0
+
+
+def test_versions_that_break_what_hands_data_over_are_refused_before_anything_runs(
+    project: Project, wheels: Path
+) -> None:
+    make_wheel(wheels, "numpy", "1.0", body="raise ImportError('this numpy is too old for all')\n")
+    require(project, "numpy==1.0\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"do not go with .*: ImportError: this numpy is too old") as caught:
+            python(project)
+        assert caught.value.where == "pipelines/p/requirements.txt"
+    make_wheel(wheels, "acme-tools")
+    require(project, "acme-tools\n")
+    assert says(python(project), "import acme_tools, numpy; print(numpy.__name__)") == "numpy"
