@@ -52,6 +52,7 @@ class Ended(msgspec.Struct, tag="ended", kw_only=True):
     block: str
     child: bool
     calls: int
+    upstream: list[str] = []
     status: str = COMPLETED
     skipped: list[tuple[int, Key]] = []
     seconds: float | None = None

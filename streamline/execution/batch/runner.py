@@ -194,6 +194,8 @@ class Runner:
                 return None
             instances.append(instance)
         finished = _finished(plan, instances, child=ended.child)
+        if not self._needs_the_same(plan, ended, instances):
+            return None
         if finished.dynamic and any(one.ref is not None and one.items is None for one in instances):
             return None  # it was not dynamic then
         outcome = BlockOutcome(
@@ -207,6 +209,16 @@ class Runner:
             reused=True,
         )
         return outcome, finished
+
+    def _needs_the_same(self, plan: BlockPlan, ended: Ended, instances: Sequence[Instance]) -> bool:
+        """Whether the pipeline, which may have been edited since, still asks for the calls that were made."""
+        upstream = [self._finished[name] for name in plan.block.upstream]
+        if ended.upstream != plan.block.upstream or ended.child != is_child(upstream):
+            return False
+        calls = calls_of(upstream)
+        if ended.child:
+            calls = calls[: self._plan.limits.max_children]
+        return [call.key for call in calls] == [one.key for one in instances]
 
     def _stored(self, plan: BlockPlan, number: int, *, child: bool, staged: bool) -> InputRef | None:
         """The output that this run stored; None if it is not there whole."""
@@ -316,6 +328,7 @@ class Runner:
                         block=uuid,
                         child=child,
                         calls=len(made),
+                        upstream=plan.block.upstream,
                         status=status,
                         skipped=[(one.number, one.key) for one in instances if one.status == SKIPPED],
                         seconds=outcome.seconds,

@@ -274,3 +274,24 @@ def test_children_of_what_is_made_anew_are_made_anew(project: BatchProject) -> N
     mend(project)
     project.run("--resume").expect(0)
     assert project.children("child") == [10, 11, 12]
+
+
+def test_a_block_is_run_again_where_the_pipeline_now_gives_it_something_else(project: BatchProject) -> None:
+    project.block("items", ITEMS, type="data_loader", configuration={"dynamic": True})
+    project.block("child", "@transformer\ndef child(item):\n    return item\n")
+    project.block("behind", "@transformer\ndef behind(item):\n    return item\n")
+    project.block("one", "@data_loader\ndef load():\n    return 1\n", type="data_loader")
+    project.block("sum", "@transformer\ndef add(*numbers):\n    return sum(numbers)\n", upstream=["one"])
+    project.block("two", "@data_loader\ndef load():\n    return 2\n", type="data_loader")
+    project.block("broken", f"@transformer\ndef broken(x):\n{NEEDS_MENDING}", upstream=["one"])
+    failed(project.run())
+    for entry in project.entries["blocks"]:
+        if entry["uuid"] == "child":
+            entry["configuration"] = {"reduce_output": True}
+        elif entry["uuid"] == "sum":
+            entry["upstream_blocks"] = ["one", "two"]
+    project.save()
+    mend(project)
+    project.run("--resume").expect(0, "child .*as the run before left it")
+    assert project.output("behind") == [0, 1, 2, 3]
+    assert project.output("sum") == 3
