@@ -98,8 +98,7 @@ SERVED: dict[str, dict[str, str]] = {
 """What each module serves: name → `module:name`."""
 
 IO = words(
-    "azure_blob_storage backblaze_b2 base bigquery clickhouse config duckdb file google_cloud_storage mssql mysql "
-    "oracledb postgres redshift s3 snowflake sqlite trino"
+    "azure_blob_storage base bigquery config duckdb file google_cloud_storage mysql postgres redshift s3 snowflake sqlite"
 )
 """Modules of `mage_ai.io` whose classes are those of the module of that name in streamline/io, if there is one."""
 
@@ -148,6 +147,9 @@ REPLACEMENTS = {
         ),
         _BY_CLIENT,
     ),
+    "mage_ai.io.azure_data_lake_storage": "read and write abfs:// paths with pandas or pyarrow, by the package adlfs",
+    "mage_ai.io.backblaze_b2": "streamline.io.S3 reaches it: set AWS_ENDPOINT to the bucket's S3 endpoint",
+    "mage_ai.io.iceberg_s3": "call pyiceberg, or DuckDB's extension iceberg",
     "mage_ai.io.spark": "Streamline runs no Spark; pandas, Polars and DuckDB are there",
 }
 """What to do instead, by the beginning of the name."""
