@@ -98,7 +98,8 @@ SERVED: dict[str, dict[str, str]] = {
 """What each module serves: name → `module:name`."""
 
 IO = words(
-    "azure_blob_storage base bigquery config duckdb file google_cloud_storage mysql postgres redshift s3 snowflake sqlite"
+    "azure_blob_storage base bigquery config duckdb file google_cloud_storage mysql postgres redshift s3 snowflake "
+    "sqlite"
 )
 """Modules of `mage_ai.io` whose classes are those of the module of that name in streamline/io, if there is one."""
 
