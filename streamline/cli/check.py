@@ -25,9 +25,15 @@ COLOURS = {True: "green", False: "red"}
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds that a tap or target may take to answer.",
 )
+@click.option(
+    "--runtime-vars",
+    multiple=True,
+    metavar="JSON|KEY=VALUE",
+    help="Variables that a run of a batch pipeline will be given; may be given several times.",
+)
 @json_option
 @pass_app
-def command(app: App, pipeline: str, timeout: float, as_json: bool) -> int:
+def command(app: App, pipeline: str, timeout: float, runtime_vars: tuple[str, ...], as_json: bool) -> int:
     """Validate PIPELINE, render all that it says, and connect to what it names.
 
     Of an integration pipeline each source is asked for its streams (one without discovery is started and stopped
@@ -49,9 +55,16 @@ def command(app: App, pipeline: str, timeout: float, as_json: bool) -> int:
             _show(checked)
 
     if model.type in BATCH_TYPES:
+        from streamline.cli.run import read_variables
         from streamline.execution.batch.check import check_batch
 
-        checked = check_batch(app.project, model, report, lambda text: click.echo(text, err=True))
+        checked = check_batch(
+            app.project,
+            model,
+            report,
+            lambda text: click.echo(text, err=True),
+            read_variables(runtime_vars),
+        )
     else:
         checked = _integration(app, model, report, timeout)
     problems = [each.problem for each in checked if each.problem is not None]

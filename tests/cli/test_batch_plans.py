@@ -252,3 +252,62 @@ class TestCheck:
     def test_limits_that_cannot_be(self, tmp_path: Path) -> None:
         shop = batch(tmp_path, block("custom", "a"), concurrency_config={"block_run_limit": 0})
         assert "pipelines/p/metadata.yaml:1" in shop("check", "p", code=2).stderr
+
+    def test_every_profile_is_told_though_they_reach_one_database(self, tmp_path: Path) -> None:
+        sqlite3.connect(tmp_path / "there.db").close()
+        down = "{POSTGRES_HOST: 127.0.0.1, POSTGRES_PORT: 9, POSTGRES_DBNAME: x, POSTGRES_USER: %s}"
+        profiles = f"one: {down % 'me'}\ntwo: {down % 'you'}\ndefault: {{SQLITE_DATABASE: there.db}}\n"
+
+        def sql(uuid: str, provider: str, profile: str) -> dict[str, Any]:
+            configuration = {"data_provider": provider, "data_provider_profile": profile}
+            return block("data_loader", uuid, language="sql", text="select 1 as id", configuration=configuration)
+
+        shop = batch(
+            tmp_path,
+            sql("a", "postgres", "one"),
+            sql("b", "postgres", "two"),
+            sql("c", "postgres", "two"),
+            sql("d", "sqlite", "default"),
+            files={"io_config.yaml": profiles},
+        )
+        found = [
+            one for one in json.loads(shop("check", "p", "--json", code=1).stdout)["checks"] if one["what"] == "profile"
+        ]
+        assert [(one["plugin"], one["ok"]) for one in found] == [
+            ("postgres, profile one", False),
+            ("postgres, profile two", False),
+            ("sqlite, profile default", True),
+        ]
+
+    def test_r_reads_an_r_file(self, tmp_path: Path) -> None:
+        shop = batch(tmp_path, block("data_loader", "a", language="r", text="\nload_data <- function( {\n  1\n}\n"))
+        found = checks(shop, code=2)["a"]
+        assert found["where"] == "data_loaders/a.r:2"
+        assert "this is no R: unexpected '{'" in found["detail"]
+        shop = batch(tmp_path, block("data_loader", "a", language="r", text="load_data <- function() {\n  stop()\n}\n"))
+        assert checks(shop)["a"]["ok"]
+
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            ("from mage_ai.nonexistent import x", "mage_ai.nonexistent is not served"),
+            ("import mage_ai.nonexistent", "mage_ai.nonexistent is not served"),
+            ("from mage_ai.io.postgres import Postgress", "'Postgres'"),
+        ],
+    )
+    def test_what_the_alias_does_not_serve(self, tmp_path: Path, line: str, says: str) -> None:
+        shop = batch(tmp_path, block("custom", "a", text=f"import os\n{line}\n@custom\ndef f(): ...\n"))
+        found = checks(shop, code=2)["a"]
+        assert found["where"] == "custom/a.py:2"
+        assert says in found["detail"]
+
+    def test_what_the_alias_serves(self, tmp_path: Path) -> None:
+        text = (
+            "import mage_ai.io.postgres\nfrom mage_ai.io import config\nfrom mage_ai.io.config import *\n"
+            "from mage_ai.io.postgres import Postgres\n@custom\ndef f(): ...\n"
+        )
+        assert checks(batch(tmp_path, block("custom", "a", text=text)))["a"]["ok"]
+
+    def test_nothing_is_said_of_imports_where_the_environment_cannot_be_made(self, tmp_path: Path) -> None:
+        shop = batch(tmp_path, block("custom", "a", configuration={"isolated": True}))
+        assert "installed" not in checks(shop, code=2)["a"]["detail"]

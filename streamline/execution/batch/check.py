@@ -6,12 +6,14 @@ import ast
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.plan import check_block, make_plan
+from streamline.execution.batch.templates import Templates
 from streamline.execution.checked import Checked, Problem, Report
 from streamline.pipeline.block_settings import block_settings
 from streamline.project.project import Project
@@ -22,34 +24,66 @@ if TYPE_CHECKING:
     from streamline.blocks.sql.settings import Profiles
     from streamline.pipeline.model import Block, PipelineModel
 
-# Asks an interpreter which of the modules it was given are nowhere; the paths in front are the project's.
+ALIAS = "mage_ai"
+
+# Asks an interpreter which of the modules it was given are nowhere; the paths in front are the project's. A name with
+# a colon is one inside a module of the alias, which says itself what it does not have.
 _FIND = """\
-import importlib.util, sys
+import importlib, importlib.util, sys
 import streamline
 count = int(sys.argv[1])
 sys.path[:0] = sys.argv[2:2 + count]
 for name in sys.argv[2 + count:]:
+    if ":" in name:
+        module, _, wanted = name.partition(":")
+        try:
+            if importlib.util.find_spec(module.partition(".")[0]).origin == "streamline":
+                found = importlib.import_module(module)
+                wanted and getattr(found, wanted)
+        except (ImportError, AttributeError) as error:
+            print(name, str(error).replace("\\n", " "), sep="\\t")
+        continue
     try:
         found = importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         found = name in sys.modules
     if not found:
-        print(name)
+        print(name, "", sep="\\t")
 """
+_PARSE_R = (
+    "tryCatch(invisible(parse(commandArgs(TRUE)[1], keep.source = FALSE, encoding = 'UTF-8')), "
+    "error = function(e) { cat(conditionMessage(e)); quit(status = 3) })"
+)
 
 
-def check_batch(project: Project, model: PipelineModel, report: Report, notify: Callable[[str], None]) -> list[Checked]:
+def check_batch(
+    project: Project,
+    model: PipelineModel,
+    report: Report,
+    notify: Callable[[str], None],
+    given: Mapping[str, Any] | None = None,
+) -> list[Checked]:
     """Check every block, then what they need, then the plan. `report` is called with each result as it comes.
 
     Args:
         notify: is told, in a sentence, what takes long.
+        given: variables that a run would be given.
     """
-    return _Check(project, model, report, notify).run()
+    return _Check(project, model, report, notify, dict(given or {})).run()
 
 
 class _Check:
-    def __init__(self, project: Project, model: PipelineModel, report: Report, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        model: PipelineModel,
+        report: Report,
+        notify: Callable[[str], None],
+        given: dict[str, Any],
+    ) -> None:
         self._project = project
+        self._given = given
+        self._templates = Templates(project, model, given)
         self._model = model
         self._report = report
         self._notify = notify
@@ -58,12 +92,13 @@ class _Check:
         self._blocks += [*model.conditionals.values(), *model.callbacks.values()]
         self._isolated = {uuid for uuid, one in model.blocks.items() if block_settings(model, one).isolated}
         self._own_python: str | None = None
-        self._absent: dict[str, set[str]] = {}
+        self._absent: dict[str, dict[str, str]] = {}
 
     def run(self) -> list[Checked]:
         if self._isolated:
             self._own_python = self._environment()
         renderer = self._renderer({})
+        self._variables()
         for block in self._blocks:
             self._block(block, renderer)
         self._profiles()
@@ -73,7 +108,14 @@ class _Check:
 
     def _renderer(self, more: dict[str, object]) -> Renderer:
         variables = {**self._project.variables, **self._model.variables, **more}
-        return Renderer(self._project, variables, self._project.secrets)
+        return Renderer(self._project, variables, self._project.secrets, runtime=self._given)
+
+    def _variables(self) -> None:
+        wrong = list(self._templates.wrong_variables())
+        for error in wrong:
+            self._failed("variables", None, error)
+        if not wrong and self._templates.in_variables():
+            self._good("variables", None, "their templates can be rendered")
 
     def _environment(self) -> str | None:
         """The interpreter of the pipeline's isolated blocks; None if it cannot be made."""
@@ -94,12 +136,15 @@ class _Check:
         python = self._python_of(block)
         try:
             check_block(self._project, self._model, block, renderer)
+            if block.language == "r" and block.type != "dbt":
+                self._parse_r(block)
+            self._templates.check_block(block)
             missing = self._missing_imports(block, python)
         except StreamlineError as error:
             self._failed(block.type, block.uuid, error)
             return
         if missing:
-            name, line = missing[0]
+            name, line, why = missing[0]
             where = f"{self._shown(block)}:{line}"
             isolated = python is not None and python != sys.executable
             hint = (
@@ -108,20 +153,43 @@ class _Check:
                 else f"pip install {name}, if that is its package's name; or put it into requirements.txt and run the "
                 "block isolated"
             )
-            absent = ConfigError(f"imports '{name}', which is not installed", where=where, hint=hint)
+            absent = ConfigError(
+                why or f"imports '{name}', which is not installed", where=where, hint=None if why else hint
+            )
             self._failed(block.type, block.uuid, absent)
             return
-        self._good(block.type, block.uuid, f"{self._shown(block)} {_said(block)}")
+        self._good(block.type, block.uuid, f"{self._shown(block)} {_said(block, imports=python is not None)}")
 
-    def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int]]:
-        """Modules that the file imports come what may, and that are nowhere, with their lines."""
+    def _parse_r(self, block: Block) -> None:
+        """Have R itself read the file, which runs nothing in it."""
+        from streamline.blocks.r import rscript
+
+        shown = self._shown(block)
+        with tempfile.TemporaryDirectory() as folder:
+            file = block.file
+            if file is None:
+                file = Path(folder) / "block.R"
+                file.write_text(block.content or "", "utf-8")
+            command = [rscript(shown), "--vanilla", "-e", _PARSE_R, str(file)]
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode != 3:  # a broken installation is found out about in other ways
+            return
+        said = done.stdout.partition("\n")[0].removeprefix(f"{file}:")
+        line, _, what = said.partition(":")
+        where = f"{shown}:{line}" if block.file is not None and line.isdecimal() else shown
+        what = what.partition(":")[2].strip() if line.isdecimal() else said
+        raise ConfigError(f"this is no R: {what}", where=where, hint="mend it there, or in the line above")
+
+    def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int, str]]:
+        """Modules that the file imports come what may, and that are nowhere: with their lines, and the reason if known."""
         if python is None:
             return []
         if python not in self._absent:
             users = [one for one in self._blocks if self._python_of(one) == python]
             names = {name for one in users for name in _imports(one)}
             self._absent[python] = _not_found(python, self._project.root, sorted(names))
-        return [(name, line) for name, line in _imports(block).items() if name in self._absent[python]]
+        absent = self._absent[python]
+        return [(name, line, absent[name]) for name, line in _imports(block).items() if name in absent]
 
     def _python_of(self, block: Block) -> str | None:
         return self._own_python if block.uuid in self._isolated else sys.executable
@@ -153,7 +221,8 @@ class _Check:
             }
             settings = read_settings(configuration, where)
             name = f"{settings.provider}, profile {settings.profile}"
-            place = profiles.place(settings, where)
+            # Two profiles may reach one database as different users.
+            place = (settings.profile, *profiles.place(settings, where))
             if place in seen or profiles.in_memory(settings, where):
                 return
             seen.add(place)
@@ -175,7 +244,7 @@ class _Check:
 
     def _plan(self) -> None:
         try:
-            plan = make_plan(self._project, self._model)
+            plan = make_plan(self._project, self._model, self._given)
         except StreamlineError as error:
             self._failed("plan", None, error)
             return
@@ -225,6 +294,17 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield node.module.partition(".")[0], node.lineno
 
 
+def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """What a file imports of the modules that stand in for the reference product's: `module:name`, and their lines."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from ((f"{alias.name}:", node.lineno) for alias in node.names if alias.name.startswith(f"{ALIAS}."))
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == ALIAS:
+            yield from (
+                (f"{node.module}:{'' if alias.name == '*' else alias.name}", node.lineno) for alias in node.names
+            )
+
+
 def _imports(block: Block) -> dict[str, int]:
     """What has to be installed for a block's file, by the first line that needs it; nothing if it is no Python."""
     if block.language != "python" or block.type == "dbt":
@@ -232,7 +312,8 @@ def _imports(block: Block) -> dict[str, int]:
     source = read_text(block.file) if block.file is not None else block.content or ""
     lines: dict[str, int] = {}
     try:
-        for name, line in imported(ast.parse(source)):
+        tree = ast.parse(source)
+        for name, line in (*imported(tree), *of_the_alias(tree)):
             if name not in sys.stdlib_module_names:
                 lines.setdefault(name, line)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -240,26 +321,30 @@ def _imports(block: Block) -> dict[str, int]:
     return lines
 
 
-def _not_found(python: str, root: Path, names: Sequence[str]) -> set[str]:
+def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Those that are not there, and why if that is known."""
     if not names:
-        return set()
+        return {}
     # As in a run: the project's folder and the one that it lies in come first.
     paths = [str(root), str(root.parent)]
     command = [python, "-c", _FIND, str(len(paths)), *paths, *names]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     # An interpreter that cannot even do this is found out about in other ways.
-    return set(done.stdout.split()) if done.returncode == 0 else set()
+    if done.returncode != 0:
+        return {}
+    return {name: why for name, _, why in (line.partition("\t") for line in done.stdout.splitlines())}
 
 
 def _needs_run(value: object) -> bool:
     return isinstance(value, str) and "{{" in value and "block_output" in value
 
 
-def _said(block: Block) -> str:
+def _said(block: Block, *, imports: bool) -> str:
     if block.type == "dbt":
         return "names a dbt project that is there"
     if block.language == "python":
-        return "is Python, with its decorated function, and what it imports is installed"
-    return {"sql": "is SQL, and its templates are well formed", "r": "defines its function, and R is installed"}.get(
+        installed = ", and what it imports is installed"
+        return f"is Python, with its decorated function{installed if imports else ''}"
+    return {"sql": "is SQL, and its templates are well formed", "r": "is R, and mentions its function"}.get(
         block.language, "can be read"
     )

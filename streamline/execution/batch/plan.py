@@ -3,8 +3,8 @@ before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -80,15 +80,18 @@ class BatchPlan(msgspec.Struct, kw_only=True):
         raise KeyError(uuid)
 
 
-def make_plan(project: Project, model: PipelineModel) -> BatchPlan:
+def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None) -> BatchPlan:
     """Check a batch pipeline and say what running it means. Runs nothing of the user's.
+
+    Args:
+        given: variables of the trigger and of this run, as far as they are known.
 
     Raises:
         ConfigError: something is wrong: it names file and line.
     """
     if model.type not in BATCH_TYPES:
         raise ConfigError(f"pipelines of type {model.type} are no batch pipelines", where=model.yaml.where(("type",)))
-    renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets)
+    renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets, runtime=given)
     modules: dict[str, frozenset[str]] = {}
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
         modules[block.uuid] = check_block(project, model, block, renderer)

@@ -34,6 +34,7 @@ from streamline.execution.batch.journal import Begun, Continued, Journal, Past, 
 from streamline.execution.batch.places import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
 from streamline.execution.batch.runner import Runner
+from streamline.execution.batch.templates import check_templates
 from streamline.execution.life import Interrupted, clear_leftovers, new_run_id, tidy
 from streamline.state import open_store
 from streamline.state.store import BlockRun, RunInfo, Store
@@ -99,7 +100,7 @@ async def run_batch_async(
     stop: Stop | None = None,
 ) -> BatchResult:
     """The same in the event loop (asyncio) of the caller; `stop` interrupts it from another thread."""
-    plan = make_plan(project, model)
+    plan = make_plan(project, model, {**options.trigger_variables, **options.variables})
     if options.block is not None:
         model.block(options.block)
     if any(one.isolated for uuid, one in plan.blocks.items() if options.block in (None, uuid)):
@@ -184,6 +185,8 @@ class _Run:
         project = self.project
         self._take_over()
         given = self._given()
+        both = {**self.options.trigger_variables, **self.options.variables}
+        check_templates(project, self.plan.model, both, self.options.block)
         places = Places(project, self.plan.model.uuid, self.run_id)
         alone = self.options.block
         upstream = stored_upstream(self.plan, places, alone) if alone is not None else {}

@@ -1,0 +1,195 @@
+"""Templates of a batch pipeline, judged before anything runs: in its variables, configuration, SQL and dbt arguments.
+
+What only a run has (`block_output`, the names that SQL gets from its call) is left to the run. What is rendered here
+is thrown away: values stand in no error, and secrets that are read are known to the masker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.batch.dates import execution_date
+from streamline.project.render import Renderer
+from streamline.project.yamlfile import PathKey, read_text
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
+
+    from streamline.pipeline.model import Block, PipelineModel
+    from streamline.project.project import Project
+
+_FUNCTIONS = ("env_var", "variables", "secret", "mage_secret_var")
+_ONLY_IN_A_RUN = "block_output"
+
+
+def check_templates(
+    project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None, only: str | None = None
+) -> None:
+    """See that the pipeline's templates can be rendered.
+
+    Args:
+        given: variables of the trigger and of this run: what they override is never rendered.
+        only: the one block that is to run; by default all are looked at.
+
+    Raises:
+        ConfigError: an unset environment variable, secret or variable, or wrong syntax; it names file and line.
+    """
+    templates = Templates(project, model, given)
+    for error in templates.wrong_variables():
+        raise error
+    for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
+        if only in (None, block.uuid):
+            templates.check_block(block)
+
+
+class Templates:
+    """The templates of a pipeline.
+
+    Args:
+        given: variables of the trigger and of this run.
+    """
+
+    def __init__(self, project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None) -> None:
+        self._project = project
+        self._model = model
+        self._given = dict(given or {})
+        self._renderer = Renderer(
+            project,
+            {**project.variables, **model.variables},
+            project.secrets,
+            names={"execution_date": datetime.now(UTC)},
+            runtime=self._given,
+        )
+
+    def in_variables(self) -> bool:
+        """Whether a variable that counts holds a template."""
+        return any(_has_template(value) for name, value in self._model.variables.items() if name not in self._given)
+
+    def wrong_variables(self) -> Iterator[ConfigError]:
+        """What is wrong with the pipeline's variables, one by one."""
+        for name, value in self._model.variables.items():
+            if name in self._given:
+                continue
+            try:
+                rendered = self._rendered(value, ("variables", name))
+                if name == "execution_date" and rendered is not _LATER:
+                    self._check_date(rendered)
+            except StreamlineError as error:
+                yield ConfigError(error.message, where=error.where, hint=error.hint)
+
+    def check_block(self, block: Block) -> None:
+        """See that a block's templates can be rendered.
+
+        Raises:
+            ConfigError: one of them cannot; it names file and line.
+        """
+        for key, value in block.configuration.items():
+            self._rendered(value, (*block.path, "configuration", key))
+        if block.language == "sql" and block.type != "dbt":
+            self._check_text(block)
+        if block.language == "yaml" and block.type == "dbt":
+            self._check_text(block)
+
+    def _rendered(self, value: Any, path: tuple[PathKey, ...]) -> Any:
+        if isinstance(value, dict):
+            for key, one in value.items():
+                self._rendered(one, (*path, key))
+            return _LATER
+        if isinstance(value, list):
+            for index, one in enumerate(value):
+                self._rendered(one, (*path, index))
+            return _LATER
+        if not _has_template(value):
+            return value
+        if _ONLY_IN_A_RUN in value:
+            self._check_calls(value, lambda line: self._model.yaml.where(path), path)
+            return _LATER
+        return self._renderer.render(value, self._where, path)
+
+    def _where(self, path: Any) -> str:
+        return self._model.yaml.where(path)
+
+    def _check_date(self, rendered: Any) -> None:
+        try:
+            execution_date(rendered, datetime.now(UTC))
+        except ConfigError as error:
+            where = self._model.yaml.where(("variables", "execution_date"))
+            raise ConfigError(error.message, where=where, hint=error.hint) from None
+
+    def _check_text(self, block: Block) -> None:
+        shown = self._project.shown(block.file) if block.file is not None else self._model.where(block.uuid, "content")
+        text = read_text(block.file, shown=shown) if block.file is not None else block.content or ""
+        if block.type == "dbt":  # where lines of comment are no arguments
+            text = "\n".join("" if line.lstrip().startswith("#") else line for line in text.splitlines())
+        if not _has_template(text):
+            return
+        if block.file is None:
+            self._check_calls(text, lambda line: shown)
+        else:
+            self._check_calls(text, lambda line: f"{shown}:{line}")
+
+    def _check_calls(self, text: str, where: Callable[[int], str], path: tuple[PathKey, ...] = ()) -> None:
+        """Render those calls of a text that are made in any case and can be made now."""
+        from jinja2 import Environment
+        from jinja2.exceptions import TemplateSyntaxError
+
+        from streamline.blocks.sql.lambdas import quote_lambdas
+
+        try:
+            tree = Environment().parse(quote_lambdas(text))
+        except TemplateSyntaxError as error:
+            raise ConfigError(
+                f"the template cannot be read: {error.message}",
+                where=where(error.lineno),
+                hint="check the quotes and brackets inside {{ … }}",
+            ) from None
+        shadowed = {*self._model.variables, *self._given, *_assigned(tree)}
+        for name, arguments, line in _sure_calls(tree):
+            if name not in shadowed:
+                literal = ", ".join(map(repr, arguments))
+                self._renderer.render(f"{{{{ {name}({literal}) }}}}", where(line), path)
+
+
+_LATER: Any = object()
+
+
+def _has_template(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_template, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_template, value))
+    return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
+
+
+def _assigned(tree: nodes.Template) -> set[str]:
+    from jinja2 import nodes
+
+    return {one.name for one in tree.find_all(nodes.Name) if one.ctx != "load"}
+
+
+def _sure_calls(node: nodes.Node) -> Iterator[tuple[str, list[Any], int]]:
+    """Calls of our functions with plain text that are made whatever the data are: name, arguments, line."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Macro | nodes.CallBlock | nodes.FilterBlock):
+        return
+    if isinstance(node, nodes.If | nodes.CondExpr):
+        yield from _sure_calls(node.test)
+        return
+    if isinstance(node, nodes.For):
+        yield from _sure_calls(node.iter)
+        return
+    if isinstance(node, nodes.And | nodes.Or):
+        yield from _sure_calls(node.left)
+        return
+    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name in _FUNCTIONS:
+        plain = [one.value for one in node.args if isinstance(one, nodes.Const)]
+        whole = len(plain) == len(node.args) and not node.kwargs and not node.dyn_args and not node.dyn_kwargs
+        if whole and plain and isinstance(plain[0], str):
+            yield node.node.name, plain, node.lineno
+            return
+    for child in node.iter_child_nodes():
+        yield from _sure_calls(child)
