@@ -30,8 +30,8 @@ from streamline.io.databases.base import SqlDatabase, line_of_word
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LOCK_SECONDS = 60.0
-"""How long to wait for another process that writes."""
+LOCK_SECONDS = 600.0
+"""How long to wait for another process that writes: a block beside this one may be putting millions of rows there."""
 
 EXACT_DIGITS = 15
 """Digits that a number keeps in a column of SQLite's numeric affinity (https://sqlite.org/datatype3.html, §3)."""
