@@ -6,7 +6,7 @@ own file; the pipeline's win, key by key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import msgspec
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OnExceeded = Literal["fail", "limit"]
 
-_DYNAMIC_KEYS = words("max_child_block_runs on_max_child_block_runs_exceeded max_concurrent_child_block_runs")
+DYNAMIC_KEYS = words("max_child_block_runs on_max_child_block_runs_exceeded max_concurrent_child_block_runs")
 # The others limit runs of whole pipelines: for schedules.
-_CONCURRENCY_KEYS = words(
+CONCURRENCY_KEYS = words(
     "block_run_limit pipeline_run_limit pipeline_run_limit_all_triggers on_pipeline_run_limit_reached"
 )
 
@@ -66,12 +66,6 @@ def block_run_limit(project: Project, model: PipelineModel) -> int | None:
         ConfigError: it is no whole number above 0; it names file and line.
     """
     return _first(_count(file, "concurrency_config", "block_run_limit") for file in (model.yaml, project.yaml))
-
-
-def unknown_limits(file: YamlFile) -> list[str]:
-    """Keys in a file's `dynamic_blocks` and `concurrency_config` that mean nothing here, as `section.key`."""
-    sections: Mapping[str, frozenset[str]] = {"dynamic_blocks": _DYNAMIC_KEYS, "concurrency_config": _CONCURRENCY_KEYS}
-    return [f"{name}.{key}" for name, known in sections.items() for key in file.mapping((name,)) if key not in known]
 
 
 def _first(values: Iterable[T | None]) -> T | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.graph import downstream_of, find_cycle
-from streamline.pipeline.limits import block_run_limit, dynamic_limits, unknown_limits
-from streamline.pipeline.model import FOLDERS, SUFFIXES, TYPE_NAMES, Block, PipelineModel, RetryConfig
+from streamline.pipeline.limits import block_run_limit, dynamic_limits
+from streamline.pipeline.model import BATCH_TYPES, FOLDERS, SUFFIXES, TYPE_NAMES, Block, PipelineModel, RetryConfig
+from streamline.pipeline.unknown import UnknownKeys, misspelt_settings
 from streamline.project.nearest import suggestion, words
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of
 
@@ -42,6 +43,19 @@ _READ_KEYS = words(
 )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+_RETRY_VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "retries": (lambda value: _is_number(value) and value == int(value), "a whole number, 0 or more"),
+    "delay": (_is_number, "a number of seconds, 0 or more"),
+    "max_delay": (_is_number, "a number of seconds, 0 or more"),
+    "exponential_backoff": (lambda value: isinstance(value, bool), "true or false"),
+}
+"""What the keys of `retry_config` may be, and how that is said."""
+
+
 class Reader:
     def __init__(self, project: Project, uuid: str, folder: Path, yaml: YamlFile) -> None:
         self.project = project
@@ -49,7 +63,7 @@ class Reader:
         self.folder = folder
         self.yaml = yaml
         self.data = yaml.mapping()
-        self.unknown: list[str] = []
+        self.unknown = UnknownKeys()
 
     def read(self) -> PipelineModel:
         data = self.data
@@ -58,8 +72,8 @@ class Reader:
             raise self.error(
                 f"unknown pipeline type '{data['type']}'", ("type",), suggestion(str(data["type"]), TYPE_NAMES)
             )
-        self.unknown += [key for key in data if key not in _PIPELINE_KEYS]
-        self.unknown += unknown_limits(self.yaml)
+        self.unknown.add_all(self.yaml, (), _PIPELINE_KEYS)
+        self.unknown.add_limits(self.yaml)
         retry = self.retry_config(data.get("retry_config"), ("retry_config",), self.project_retry())
         blocks = self.blocks("blocks", retry)
         # A callback or conditional among the blocks is one of the other two lists.
@@ -72,10 +86,6 @@ class Reader:
             for index, name in enumerate(watcher.upstream):
                 self.known_block(blocks, name, (*watcher.path, "upstream_blocks", index))
             watcher.downstream = []
-        warnings = []
-        if self.unknown:
-            names = ", ".join(dict.fromkeys(self.unknown))
-            warnings.append(f"{self.yaml.shown}: keys that mean nothing here are kept: {names}")
         tags = data.get("tags") or []
         model = PipelineModel(
             uuid=self.uuid,
@@ -94,9 +104,11 @@ class Reader:
             extra={key: value for key, value in data.items() if key not in _PIPELINE_KEYS},
             path=self.folder,
             yaml=self.yaml,
-            warnings=warnings,
+            warnings=self.unknown.warnings(),
         )
         self.see_that_settings_can_be(model)
+        if kind in BATCH_TYPES:
+            model.warnings += self.doubts(model)
         return model
 
     def see_that_settings_can_be(self, model: PipelineModel) -> None:
@@ -105,6 +117,14 @@ class Reader:
         block_run_limit(self.project, model)
         for block in model.blocks.values():
             block_settings(model, block)
+
+    def doubts(self, model: PipelineModel) -> list[str]:
+        """What can be so, and is hardly meant so."""
+        groups = (model.blocks, model.callbacks, model.conditionals)
+        found = [one for group in groups for block in group.values() for one in misspelt_settings(model, block)]
+        if not model.blocks:
+            found.append(f"{self.yaml.shown}: it lists no blocks, so there is nothing to run")
+        return found
 
     def project_retry(self) -> RetryConfig | None:
         """The project's `retry_config`, which holds where a pipeline's says nothing."""
@@ -181,11 +201,14 @@ class Reader:
         return blocks
 
     def block_uuid(self, entry: dict[str, Any], path: tuple[PathKey, ...]) -> str:
-        uuid = entry.get("uuid") or entry.get("name")
+        uuid = entry.get("uuid")
+        if uuid is None or uuid == "":
+            uuid = entry.get("name")
         if uuid is None or uuid == "":
             raise self.error("a block has no uuid", path, "add `uuid: NAME`, where NAME is its file without the ending")
         if not isinstance(uuid, str):
-            raise self.error(f"a block's uuid must be text, not {kind_of(uuid)}", (*path, "uuid"), "put it in quotes")
+            key = "name" if entry.get("uuid") in (None, "") else "uuid"
+            raise self.error(f"a block's uuid must be text, not {kind_of(uuid)}", (*path, key), _quoted(uuid))
         self.plain_name(uuid, (*path, "uuid"), "uuid")
         return uuid
 
@@ -216,7 +239,7 @@ class Reader:
             raise self.error(f"the block '{uuid}' has no type", path, f"one of: {', '.join(FOLDERS)}")
         if kind not in FOLDERS:
             raise self.error(f"unknown block type '{kind}'", (*path, "type"), suggestion(kind, FOLDERS, what="types"))
-        self.unknown += [key for key in entry if key not in _BLOCK_KEYS]
+        self.unknown.add_all(self.yaml, path, _BLOCK_KEYS)
         configuration = entry.get("configuration") or {}
         if not isinstance(configuration, dict):
             raise self.error(f"configuration must be a mapping, not {kind_of(configuration)}", (*path, "configuration"))
@@ -285,9 +308,23 @@ class Reader:
             found = self.project.shown(others[0])
             hint = f"there is {found}: say `language: {next(one for one, file in candidates if file == others[0])}`"
         else:
+            elsewhere = self.elsewhere(stem, kind)
+            if elsewhere is not None:
+                there, its_type = elsewhere
+                message = f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing"
+                raise self.error(message, path, f"{self.project.shown(there)} is there: `type: {its_type}`?")
             stems = [one.stem for one in folders[0].glob("*.*")] if folders[0].is_dir() else []
             hint = f"write it, or {suggestion(str(stem), stems, what='files there')}"
         raise self.error(f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing", path, hint)
+
+    def elsewhere(self, stem: str, kind: str) -> tuple[Path, str] | None:
+        """A file of that name among those of another type, and the type."""
+        for its_type, folder in FOLDERS.items():
+            for suffix in (one for suffixes in SUFFIXES.values() for one in suffixes):
+                file = self.project.root / folder / f"{stem}{suffix}"
+                if its_type != kind and file.is_file():
+                    return file, its_type
+        return None
 
     def original(
         self, uuid: str, copy: dict[str, Any], kind: str, path: tuple[PathKey, ...]
@@ -382,8 +419,12 @@ class Reader:
         value = entry.get(key)
         if value is None:
             return []
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, list):
             raise self.error(f"{key} must be a list of uuids, not {kind_of(value)}", (*path, key))
+        for index, one in enumerate(value):
+            if not isinstance(one, str):
+                at = (*path, key, index)
+                raise self.error(f"{key} must be a list of uuids, and holds {kind_of(one)}", at, _quoted(one))
         if len(set(value)) != len(value):
             twice = next(one for one in value if value.count(one) > 1)
             raise self.error(f"'{twice}' stands twice in {key}", (*path, key))
@@ -410,15 +451,18 @@ class Reader:
         if not isinstance(value, dict):
             raise yaml.error(f"retry_config must be a mapping, not {kind_of(value)}", path)
         known = {key: one for key, one in value.items() if key in RetryConfig.__struct_fields__ and one is not None}
-        self.unknown += [f"retry_config.{key}" for key in value if key not in RetryConfig.__struct_fields__]
-        try:
-            own = msgspec.convert(known, RetryConfig)
-        except msgspec.ValidationError as error:
-            hint = "retries, delay, max_delay (seconds), exponential_backoff"
-            raise yaml.error(f"retry_config: {error}", path, hint=hint) from None
-        if not all(0 <= number < math.inf for number in (own.retries, own.delay, own.max_delay)):
-            raise yaml.error("retry_config: numbers must not be negative, and must be finite", path)
+        self.unknown.add_all(yaml, path, frozenset(RetryConfig.__struct_fields__), "retry_config.")
+        for key, one in known.items():
+            fits, said = _RETRY_VALUES[key]
+            if not fits(one):
+                raise yaml.error(f"retry_config: {key} must be {said}, not {kind_of(one)}", (*path, key))
+        own = msgspec.convert(known, RetryConfig)
         return msgspec.structs.replace(base or RetryConfig(), **{key: getattr(own, key) for key in known})
 
     def error(self, message: str, path: Sequence[PathKey], hint: str | None = None) -> ConfigError:
         return self.yaml.error(message, path, hint=hint)
+
+
+def _quoted(value: object) -> str:
+    words = " (yes, no, on, off, true and false are truth values in YAML)" if isinstance(value, bool) else ""
+    return f"put it in quotes{words}"

@@ -142,12 +142,56 @@ def test_a_mage_pipeline_loads_unmodified(load: Load) -> None:
     assert model.created_at == "2024-01-02 03:04:05.678+00:00"
 
 
+def test_unknown_keys_are_told_with_line_and_guess(load: Load) -> None:
+    model = load(
+        "varibles: {}\nblocks:\n- uuid: a\n  type: custom\n- uuid: b\n  type: custom\n  upstream_block: [a]\n"
+        "  retry_confg: {}\n  mine: 1\n",
+        "custom/a.py",
+        "custom/b.py",
+    )
+    (warning,) = model.warnings
+    assert "varibles (line 1; did you mean 'variables'?)" in warning
+    assert "upstream_block (line 7; did you mean 'upstream_blocks'?)" in warning
+    assert "retry_confg (line 8; did you mean 'retry_config'?)" in warning
+    assert "mine (line 9)" in warning
+
+
+def test_keys_of_a_configuration_that_are_almost_ours(load: Load) -> None:
+    model = load(
+        "blocks:\n- uuid: a\n  type: custom\n  configuration:\n    dynamc: true\n    mine: 1\n    timeout: 5\n"
+        "- uuid: b\n  type: sensor\n  configuration: {Intervall: 5}\n",
+        "custom/a.py",
+        "sensors/b.py",
+    )
+    first, second = model.warnings
+    assert first.startswith("pipelines/p/metadata.yaml:5: 'dynamc'")
+    assert "did you mean 'dynamic'?" in first
+    assert "'Intervall'" in second
+    assert "did you mean 'interval'?" in second
+
+
+@pytest.mark.parametrize("text", ["", "blocks: []\n", "type: python\n"])
+def test_a_pipeline_without_blocks_is_warned_of(load: Load, text: str) -> None:
+    (warning,) = load(text).warnings
+    assert "it lists no blocks" in warning
+
+
+def test_a_file_among_those_of_another_type(load: Load) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load("blocks:\n- {uuid: both, type: data_loader}\n", "transformers/both.py")
+    assert "data_loaders/both.py is missing" in raised.value.message
+    assert raised.value.hint == "transformers/both.py is there: `type: transformer`?"
+
+
 def test_unknown_keys_are_kept_with_one_warning(load: Load) -> None:
     model = load(
         "blocks:\n- {uuid: a, type: custom, colour: red}\nowner: me\nretry_config: {tries: 1}\n", "custom/a.py"
     )
     assert len(model.warnings) == 1
-    assert "owner, retry_config.tries, colour" in model.warnings[0]
+    assert (
+        "owner (line 3), retry_config.tries (line 4; did you mean 'retries'?), colour (line 2; did you mean"
+        in (model.warnings[0])
+    )
     assert model.extra == {"owner": "me"}
     assert model.blocks["a"].extra == {"colour": "red"}
 
@@ -223,10 +267,15 @@ def test_other_types(load: Load, kind: str) -> None:
             4,
             "timeout must be a number of seconds above 0, not the number inf",
         ),
-        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: {delay: .nan}\n", 4, "must be finite"),
+        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: {delay: .nan}\n", 4, "delay must be a number"),
         ("blocks:\n- uuid: a\n  type: custom\n  configuration: [x]\n", 4, "configuration must be a mapping"),
-        ("retry_config: {retries: many}\n", 1, "retry_config: Expected `int`"),
-        ("retry_config: {delay: -1}\n", 1, "must not be negative"),
+        ("retry_config:\n  retries: many\n", 2, "retries must be a whole number, 0 or more, not text"),
+        ("retry_config: {retries: true}\n", 1, "retries must be a whole number, 0 or more, not the boolean true"),
+        ("retry_config: {delay: -1}\n", 1, "delay must be a number of seconds, 0 or more, not the number -1"),
+        ("retry_config: {exponential_backoff: 2}\n", 1, "exponential_backoff must be true or false, not the number 2"),
+        ("blocks:\n- uuid: no\n  type: custom\n", 2, "uuid must be text, not the boolean false"),
+        ("blocks:\n- type: custom\n  name: off\n", 3, "uuid must be text, not the boolean false"),
+        ("blocks:\n- type: custom\n  uuid: a\n  upstream_blocks: [b,\n   no]\n", 5, "and holds the boolean false"),
         ("callbacks:\n- {uuid: a, upstream_blocks: [x]}\n", 2, ""),
         ("variables: [1]\n", 1, "variables must be a mapping"),
         ("blocks:\n\t- a\n", 2, "a tab"),

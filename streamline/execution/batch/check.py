@@ -181,7 +181,7 @@ class _Check:
         raise ConfigError(f"this is no R: {what}", where=where, hint="mend it there, or in the line above")
 
     def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int, str]]:
-        """Modules that the file imports come what may, and that are nowhere: with their lines, and the reason if known."""
+        """Modules that the file imports come what may and that are nowhere: with their lines, and why if known."""
         if python is None:
             return []
         if python not in self._absent:
