@@ -1,15 +1,18 @@
 """Values that templates insert into a YAML text, kept apart from it until it is parsed.
 
 In a file that is rendered as one text (io_config.yaml, and what holds `{%`) a password with a quote, a backslash or a
-line's end would break the YAML around it, or change what it says. So whatever is not plain text leaves a mark there,
-and the parsed data get the value itself. What Jinja's `tojson` gives is inserted as it is: it is YAML on purpose.
+line's end would break the YAML around it, or change what it says. So where a template inserts what `env_var`, `secret`
+and their like have given, and that is not plain text, it leaves a mark, and the parsed data get the value itself.
+
+What a template made of such a value (by a filter such as `tojson`, by a macro) is inserted as it is: it may be YAML on
+purpose.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from streamline.project.yamlfile import PathKey, YamlFile
@@ -26,14 +29,18 @@ class InsertedValues:
     def __init__(self) -> None:
         self._values: list[str] = []
 
+    def watched(self, names: Mapping[str, Any]) -> dict[str, Any]:
+        """The functions for templates, so that the values that they give are known when they are inserted."""
+        return {name: _watched(one) if callable(one) else _known(one) for name, one in names.items()}
+
     def keep(self, value: Any) -> Any:
-        """Jinja's `finalize`: a mark for text that YAML could read as something else.
+        """Jinja's `finalize`: a mark for a value that YAML could read as something else.
 
         Plain words and numbers stay, so that an unquoted port is a number.
         """
-        if not isinstance(value, str) or hasattr(value, "__html__") or _is_plain(value):
+        if not isinstance(value, _Value) or _is_plain(value):
             return value
-        self._values.append(value)
+        self._values.append(str(value))
         return f"\ue000value:{len(self._values) - 1}\ue001"
 
     def put_back(self, file: YamlFile) -> None:
@@ -59,6 +66,27 @@ class InsertedValues:
 
     def _text(self, text: str) -> str:
         return _MARK.sub(lambda found: self._values[int(found[1])], text)
+
+
+class _Value(str):
+    """Text that a function has given, and no template has changed."""
+
+    __slots__ = ()
+
+
+def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return _known(function(*args, **kwargs))
+
+    return call
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _known(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_known(one) for one in value]
+    return _Value(value) if type(value) is str else value
 
 
 def _is_plain(text: str) -> bool:

@@ -96,7 +96,7 @@ def load_profile(path: Path, renderer: Renderer, name: str = "default") -> Profi
     shown = renderer.project.shown(path) if renderer.project is not None else str(path)
     late, inserted = LateValues(), InsertedValues()
     text = renderer.render_text(
-        read_text(path, shown=shown), where=shown, defer_unset=True, names=late.names(), finalize=inserted.keep
+        read_text(path, shown=shown), where=shown, defer_unset=True, names=late.names(), inserted=inserted
     )
     file = load_yaml(path, text=text, rendered=True, shown=shown)
     inserted.put_back(file)

@@ -86,7 +86,7 @@ class Renderer:
         if not whole:
             return load_yaml(path, text=text, shown=shown)
         inserted = InsertedValues()
-        rendered = self.render_text(text, where=shown, finalize=inserted.keep)
+        rendered = self.render_text(text, where=shown, inserted=inserted)
         file = load_yaml(path, text=rendered, rendered=True, shown=shown)
         inserted.put_back(file)
         return file
@@ -127,7 +127,7 @@ class Renderer:
         *,
         defer_unset: bool = False,
         names: Mapping[str, Any] | None = None,
-        finalize: Callable[[Any], Any] | None = None,
+        inserted: InsertedValues | None = None,
     ) -> str:
         """A whole file's text rendered (io_config.yaml, SQL, files with `{%`).
 
@@ -136,7 +136,7 @@ class Renderer:
             where: names it in errors.
             defer_unset: an unset `env_var` leaves a mark instead of failing; `check_deferred` turns it into the error.
             names: more names for this text's expressions; they beat the renderer's own.
-            finalize: what becomes of each expression's value before it is inserted.
+            inserted: keeps the values that are inserted apart from the text.
 
         Raises:
             ConfigError: as `render`, with the template's own line where it is known.
@@ -145,8 +145,10 @@ class Renderer:
             return text
         self._defer_unset = defer_unset
         try:
-            jinja = self._jinja() if finalize is None else self._jinja().overlay(finalize=finalize)
-            return jinja.from_string(text).render({**self._context(), **(names or {})})
+            context = {**self._context(), **(names or {})}
+            if inserted is None:
+                return self._jinja().from_string(text).render(context)
+            return self._jinja().overlay(finalize=inserted.keep).from_string(text).render(inserted.watched(context))
         except Exception as error:
             line = _line_in_template(error)
             raise self._explain(

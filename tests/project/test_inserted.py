@@ -93,6 +93,30 @@ def test_tojson_still_writes_yaml(new_project: MakeProject, monkeypatch: pytest.
     assert read(project) == {"A": 'a"b\\', "B": [1, 2]}
 
 
+def test_what_a_template_writes_itself_is_yaml(new_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("V", "it's: a \\ b")
+    text = """\
+{% macro profile(name) %}
+{{ name }}:
+  HOST: "{{ name }}.example"
+  PASSWORD: "{{ env_var('V') }}"
+  ESCAPED: '{{ env_var('V') | replace("'", "''") }}'
+{% endmacro %}
+{{ profile('default') }}
+{{ profile('other') }}
+"""
+    wanted = {"HOST": "default.example", "PASSWORD": "it's: a \\ b", "ESCAPED": "it's: a \\ b"}
+    assert read(new_project(**{"io_config.yaml": text})) == wanted
+
+
+def test_parts_of_a_variable_arrive_as_they_are(new_project: MakeProject) -> None:
+    project = new_project(
+        **{"io_config.yaml": "default: {A: \"{{ variables('db').word }}\", B: {{ variables('db').n }}}\n"}
+    )
+    found = load_profile(project.root / "io_config.yaml", Renderer(project, {"db": {"word": 'a"b', "n": 5}}))
+    assert dict(found) == {"A": 'a"b', "B": 5}
+
+
 def test_a_secret_that_has_quotes_is_masked(new_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V", 'open"sesame')
     project = new_project(**{"io_config.yaml": "default:\n  POSTGRES_PASSWORD: \"{{ env_var('V') }}\"\n"})
