@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +18,11 @@ _DELAYS = 5
 """Delays before tries that are listed; more are told by their number."""
 
 
-def show_batch_plan(app: App, model: PipelineModel, *, as_json: bool) -> int:
+def show_batch_plan(app: App, model: PipelineModel, given: Mapping[str, Any] | None = None, *, as_json: bool) -> int:
     """Make the plan of a batch pipeline and print it. Nothing of the user's runs, nothing is connected to.
+
+    Args:
+        given: variables of the run.
 
     Returns:
         the exit code, 0.
@@ -29,7 +33,7 @@ def show_batch_plan(app: App, model: PipelineModel, *, as_json: bool) -> int:
     from streamline.execution.batch.explain import explain_batch
     from streamline.execution.batch.plan import make_plan
 
-    explanation = explain_batch(app.project, make_plan(app.project, model))
+    explanation = explain_batch(app.project, make_plan(app.project, model, given))
     if as_json:
         import msgspec
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import cell, has_colour
+from streamline.cli.output import cell, columns_of, has_colour, padded
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def command(app: App, pipeline: str, output: Path | None, format_: str | None) -
     if output is None:
         click.echo(text, nl=False)
         return
-    output.write_text(text, encoding="utf-8")
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output {output} cannot be written: {error.strerror}") from None
     click.echo(f"Wrote {output}")
 
 
@@ -73,12 +76,12 @@ def text(picture: Picture, *, colour: bool = False) -> str:
     from streamline.cli.graph_terminal import drawn, notes
 
     lines = []
-    width = max((len(cell(node.uuid)) for node in picture.nodes), default=0)
+    width = max((columns_of(cell(node.uuid)) for node in picture.nodes), default=0)
     for lanes, node in drawn(picture):
         if node is None:
             lines.append(lanes)
             continue
-        name = cell(node.uuid).ljust(width)
+        name = padded(cell(node.uuid), width)
         words = ", ".join([_kind(node), *node.marks, *notes(picture, node.uuid)])
         lines.append(f"{lanes}  {click.style(name, bold=True) if colour else name}  {words}")
     whole = [cell(node.uuid) for node in picture.nodes if node.type == "callback" and node.marks]

@@ -38,6 +38,8 @@ def drawn(picture: Picture) -> list[tuple[str, Node | None]]:
             lines.append((_turn(lanes, at, others, "╯", "┴"), None))
             for other in others:
                 lanes[other] = None
+        elif lines and lines[-1][1] is not None and lines[-1][0][2 * at : 2 * at + 1] not in ("", " ", "│"):
+            lines.append((_row(lanes, at, "│"), None))  # else nothing would lead from the block right above to it
         lines.append((_row(lanes, at, sign.get(node.uuid, "●")), node))
         first, *more = below.get(node.uuid, [None])
         lanes[at] = first

@@ -107,6 +107,8 @@ _MACHINE = {
     errno.EROFS: "It is mounted read-only; a project has to be in a folder that can be written.",
     errno.ENOSPC: "Make space there.",
     errno.EDQUOT: "Make space there.",
+    errno.EEXIST: "Move what is there out of the way.",
+    errno.ENOTDIR: "A file stands where a folder is needed: move it out of the way.",
 }
 """What to do about errors that are the machine's and no bug."""
 
@@ -192,7 +194,7 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
 
 main = LazyGroup(
     "streamline",
-    help="Run data pipelines built from Singer taps and targets, Python blocks and streams.",
+    help="Run data pipelines built from Singer taps and targets, Python, SQL, R and dbt blocks, and streams.",
     epilog="Exit codes: 0 done, 1 the pipeline failed, 2 wrong use or configuration, 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"]},
     params=[

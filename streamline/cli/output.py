@@ -79,9 +79,37 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     if is_terminal():
         _print_rich(columns, cells)
         return
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for line in [list(columns), *cells]:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    for line in aligned([list(columns), *cells]):
+        click.echo(line)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines whose columns are aligned by spaces."""
+    widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(padded, row, widths)).rstrip() for row in rows]
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal the text takes: signs of Chinese, Japanese and Korean take two."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(sign) else 2 if east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def padded(text: str, width: int) -> str:
+    """The text with blanks behind it, so that it takes `width` columns."""
+    return text + " " * (width - columns_of(text))
+
+
+def cut(text: str, width: int) -> str:
+    """The beginning of a text that is too long for `width` columns, with `…` for the rest."""
+    if columns_of(text) <= width:
+        return text
+    while text and columns_of(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def cell(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,39 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import PipelineModel
 
 
-@click.command("run")
+class _OfOneType(click.Option):
+    """An option that means something for pipelines of one type only; `--help` groups it so."""
+
+    group = ""
+
+
+class _OfBatch(_OfOneType):
+    group = "Options for batch pipelines (python, dbt)"
+
+
+class _OfIntegration(_OfOneType):
+    group = "Options for integration pipelines"
+
+
+class _Grouped(click.Command):
+    """Lists the options of each type of pipeline by themselves."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+_batch_option = functools.partial(click.option, cls=_OfBatch)
+_integration_option = functools.partial(click.option, cls=_OfIntegration)
+
+
+@click.command("run", cls=_Grouped)
 @click.argument("names", nargs=-1, required=True, metavar="[PROJECT] PIPELINE")
 @click.option(
     "--runtime-vars",
@@ -28,26 +61,34 @@ if TYPE_CHECKING:
     metavar="JSON|KEY=VALUE",
     help="Variables for this run; may be given several times.",
 )
-@click.option("--block-uuid", "block", metavar="U", help="Run this block alone, on what its upstream blocks stored.")
-@click.option("--test", "tests", is_flag=True, help="Run the blocks' tests as well; a failure fails its block.")
-@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run.")
-@click.option("--stream", "streams", multiple=True, metavar="S", help="Only this stream, by name or glob.")
-@click.option(
-    "--full-refresh", is_flag=True, help="Read from the start; the old positions count until the new ones do."
-)
-@click.option(
-    "--bookmark", "bookmarks", multiple=True, metavar="S.COLUMN=VALUE", help="Start a stream from this value."
-)
-@click.option("--accept-gap", is_flag=True, help="Go on although a destination lacks what lies before the positions.")
-@click.option("--refresh-catalog", is_flag=True, help="Ask the taps for their streams again.")
 @click.option("--dry-run", is_flag=True, help="Plan and check everything, move nothing.")
 @json_option
+@_batch_option(
+    "--block-uuid",
+    "blocks",
+    multiple=True,
+    metavar="U",
+    help="Run this block alone, on what its upstream blocks stored.",
+)
+@_batch_option("--test", "tests", is_flag=True, help="Run the blocks' tests as well; a failure fails its block.")
+@_batch_option("--resume", is_flag=True, help="Go on with the newest unfinished run.")
+@_integration_option("--stream", "streams", multiple=True, metavar="S", help="Only this stream, by name or glob.")
+@_integration_option(
+    "--full-refresh", is_flag=True, help="Read from the start; the old positions count until the new ones do."
+)
+@_integration_option(
+    "--bookmark", "bookmarks", multiple=True, metavar="S.COLUMN=VALUE", help="Start a stream from this value."
+)
+@_integration_option(
+    "--accept-gap", is_flag=True, help="Go on although a destination lacks what lies before the positions."
+)
+@_integration_option("--refresh-catalog", is_flag=True, help="Ask the taps for their streams again.")
 @pass_app
 def command(
     app: App,
     names: tuple[str, ...],
     runtime_vars: tuple[str, ...],
-    block: str | None,
+    blocks: tuple[str, ...],
     tests: bool,
     resume: bool,
     streams: tuple[str, ...],
@@ -64,6 +105,9 @@ def command(
     before anything moved; 130 or 143 interrupted.
     """
     pipeline = _pipeline(app, names)
+    if len(blocks) > 1:
+        raise click.UsageError(f"--block-uuid: give one, not {len(blocks)}: {', '.join(blocks)}")
+    block = blocks[0] if blocks else None
     from streamline.pipeline.model import load_pipeline
 
     variables = read_variables(runtime_vars)
@@ -129,8 +173,10 @@ def _run_batch(
 ) -> int:
     if dry_run:
         from streamline.cli.explain import show_batch_plan
+        from streamline.execution.batch.templates import check_templates
 
-        return show_batch_plan(app, model, as_json=as_json)
+        check_templates(app.project, model, variables, block)
+        return show_batch_plan(app, model, variables, as_json=as_json)
     from streamline.cli.run_batch import run
     from streamline.execution.batch.context import BatchOptions
 

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app, require_pipeline
-from streamline.cli.output import count, json_option, moment, print_json, print_table
+from streamline.cli.output import (
+    aligned,
+    cell,
+    columns_of,
+    count,
+    cut,
+    has_colour,
+    is_terminal,
+    json_option,
+    moment,
+    print_json,
+    print_table,
+)
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,11 +50,37 @@ def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
     if as_json:
         print_json([_as_json(run) for run in runs])
         return
+    if is_terminal() and runs:
+        _print_runs(runs)
+        return
     print_table(
         ["RUN", "PIPELINE", "STATUS", "STARTED", "SECONDS", "ERROR"],
         [[run.run_id, run.pipeline, run.status, moment(run.started), run.seconds, run.error or ""] for run in runs],
         empty="Nothing has run yet.",
     )
+
+
+def _print_runs(runs: list[RunInfo]) -> None:
+    """Runs for people: nothing that they may want to copy is wrapped, and an error stands below its run, cut."""
+    import shutil
+    import sys
+
+    width = shutil.get_terminal_size().columns
+    names = ["RUN", "PIPELINE", "STATUS", "STARTED", "SECONDS"]
+    rows = [
+        [cell(one) for one in (run.run_id, run.pipeline, run.status, moment(run.started), run.seconds)] for run in runs
+    ]
+    for number in range(len(names), 2, -1):  # what has no room is in `runs show`
+        head, *lines = aligned([row[:number] for row in (names, *rows)])
+        if max(map(columns_of, (head, *lines))) <= width:
+            break
+    colour = has_colour(sys.stdout)
+    click.echo(click.style(head, bold=True) if colour else head)
+    for run, line in zip(runs, lines, strict=True):
+        click.echo(line)
+        if run.error:
+            error = cut(f"  {cell(run.error)}", width)
+            click.echo(click.style(error, fg="red") if colour else error)
 
 
 @command.command("show")

@@ -147,8 +147,19 @@ class Project:
         return sorted(one.name for one in folder.iterdir() if (one / "metadata.yaml").is_file())
 
     def ensure_work_dir(self) -> Path:
-        """Make `.streamline/` if it is not there, and see that nobody else can look into it (0700)."""
-        self.work_dir.mkdir(mode=0o700, exist_ok=True)
+        """Make `.streamline/` if it is not there, and see that nobody else can look into it (0700).
+
+        Raises:
+            ConfigError: something else of that name is there.
+        """
+        try:
+            self.work_dir.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError:
+            raise ConfigError(
+                "is no folder, and has to be one: state, stored outputs and logs are kept there",
+                where=str(self.work_dir),
+                hint="move it out of the way; the folder is made when it is needed",
+            ) from None
         if self.work_dir.stat().st_mode & 0o077:
             self.work_dir.chmod(0o700)
         return self.work_dir

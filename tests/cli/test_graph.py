@@ -62,7 +62,9 @@ def shop(tmp_path: Path) -> Shop:
 def test_in_a_terminal(shop: Shop) -> None:
     assert shop("graph", "p").stdout == (
         "◆  regions  data_loader (python), dynamic\n"
+        "│\n"
         "◇  fetch    transformer (python), per item of regions, isolated, if if_open, tells say\n"
+        "│\n"
         "●  export   data_exporter (python)\n"
         "\n"
         "told how the pipeline ends: post\n"
@@ -100,6 +102,15 @@ def test_a_path_that_is_crossed(tmp_path: Path) -> None:
         "  ├───╯\n"
         "  ●      d  custom (python)\n"
     )
+
+
+def test_names_of_wide_signs_keep_their_columns(tmp_path: Path) -> None:
+    shop = batch(tmp_path, [custom("注文"), custom("abcde", "注文")])
+    assert shop("graph", "p").stdout == "●  注文   custom (python)\n│\n●  abcde  custom (python)\n"
+
+
+def test_a_file_that_cannot_be_written(shop: Shop) -> None:
+    assert "/nodir/a.svg cannot be written: No such file" in shop("graph", "p", "-o", "/nodir/a.svg", code=2).stderr
 
 
 def test_mermaid(shop: Shop) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from msgspec import Raw
 
-from streamline.cli.output import cell, count, has_colour, moment, print_json, print_table
+from streamline.cli.output import cell, count, cut, has_colour, moment, print_json, print_table
 
 
 def test_a_pipe_gets_aligned_lines_with_nothing_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +44,15 @@ def test_a_table_that_is_too_wide_wraps_and_loses_nothing(
     out = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
     assert {letter: out.count(letter.lower()) for letter in letters} == dict.fromkeys(letters, 18)
     assert max(map(len, out.splitlines())) <= width
+
+
+def test_wide_signs_take_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["NAME", "VALUE"], [["注文", 1], ["e\u0301te", 2]])
+    assert capsys.readouterr().out.splitlines() == ["NAME  VALUE", "注文  1", "e\u0301te   2"]
+
+
+def test_cut() -> None:
+    assert (cut("abc", 3), cut("abcd", 3), cut("注文です", 5)) == ("abc", "ab…", "注文…")
 
 
 def test_no_rows_say_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,28 @@ def test_list_is_in_the_promised_shape(ran: Shop) -> None:
     assert "no pipeline 'shp'" in ran("runs", "list", "shp", code=2).stderr
 
 
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_on_a_terminal_nothing_is_wrapped(ran: Shop, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    store = ran.store()
+    run = RunInfo(run_id="20261121T181352-87a16e", pipeline="a_longer_name", started="2026-01-03T00:00:00.000Z")
+    store.begin_run(run)
+    store.finish_run(run.run_id, "failed", {}, "first: it failed; " * 20)
+    store.close()
+    monkeypatch.setattr("streamline.cli.runs.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    lines = ran("runs", "list").stdout.splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert lines[1].startswith("20261121T181352-87a16e  a_longer_name  failed")
+    assert lines[2].startswith("  first: it failed; ")
+    assert lines[2].endswith("…")
+    assert lines[3].startswith("20260102-b ")
+    assert lines[4] == "  the tap failed"
+    assert len(lines) == 6
+    assert ("STARTED" in lines[0]) is (width >= 80)
+
+
 def test_list_of_nothing(shop: Shop) -> None:
     assert shop.json("runs", "list") == []
     assert "Nothing has run yet" in shop("runs", "list").stderr

@@ -1,0 +1,47 @@
+"""`streamline run`: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from streamline.cli.main import main
+from tests.cli.test_batch_plans import batch, block
+
+
+def test_help_groups_options_by_the_type_of_pipeline() -> None:
+    text = CliRunner().invoke(main, ["run", "--help"]).output
+    general, _, rest = text.partition("Options for batch pipelines")
+    of_batch, _, of_integration = rest.partition("Options for integration pipelines")
+    assert "--runtime-vars" in general
+    assert "--debug" in general
+    assert "--stream" not in general
+    assert "--block-uuid" in of_batch
+    assert "--resume" in of_batch
+    assert "--full-refresh" in of_integration
+
+
+def test_one_block_at_a_time(tmp_path: Path) -> None:
+    shop = batch(tmp_path, block("custom", "a"), block("custom", "b"))
+    result = shop("run", "p", "--block-uuid", "a", "--block-uuid", "b", code=2)
+    assert "--block-uuid: give one, not 2: a, b" in result.stderr
+
+
+def test_a_dry_run_looks_at_templates_as_a_run_does(tmp_path: Path) -> None:
+    shop = batch(tmp_path, block("custom", "a"), variables={"x": "{{ env_var('NOPE_X') }}"})
+    assert "pipelines/p/metadata.yaml:1: variables.x: " in shop("run", "p", "--dry-run", code=2).stderr
+    shop("run", "p", "--dry-run", "--runtime-vars", "x=1")
+
+
+def test_a_file_where_the_project_keeps_its_things(tmp_path: Path) -> None:
+    shop = batch(tmp_path, block("custom", "a"))
+    (tmp_path / ".streamline").write_text("")
+    for command in (("run", "p"), ("test", "p")):
+        assert ".streamline: is no folder" in shop(*command, code=2).stderr
+    for more in (("runs", "list"), ("state", "list", "p")):
+        assert ".streamline/state.db: the state store cannot be opened" in shop(*more, code=1).stderr
+
+
+def test_help_names_all_kinds_of_blocks() -> None:
+    assert "Python, SQL, R and dbt blocks" in CliRunner().invoke(main, ["--help"]).output.replace("\n  ", " ")
