@@ -35,6 +35,13 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
+def test_its_files_can_be_put_into_a_made_project() -> None:
+    from streamline.project.starter_project import TEMPLATE
+
+    assert FILES
+    assert [name for name in FILES if (TEMPLATE / name).exists()] == []
+
+
 def run(shop: Shop, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "streamline", "run", "orders", *arguments]
     return subprocess.run(command, cwd=shop.root, capture_output=True, text=True, check=False)
@@ -51,12 +58,12 @@ def test_so_do_its_sensor_condition_and_callbacks(shop: Shop) -> None:
     for language, text in SNIPPETS:
         if language == "yaml" and text.startswith(("conditionals:", "callbacks:")):
             metadata |= yaml.safe_load(text)
-    metadata["blocks"].insert(0, {"uuid": "file_is_there", "type": "sensor", "downstream_blocks": ["load_orders"]})
+    metadata["blocks"].insert(0, {"uuid": "file_is_there", "type": "sensor", "downstream_blocks": ["load_sales"]})
     (shop.root / "pipelines/orders/metadata.yaml").write_text(yaml.safe_dump(metadata, sort_keys=False))
     (shop.root / "inbox").mkdir()
     done = run(shop)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "write_report is done" in done.stdout
+    assert "write_totals is done" in done.stdout
 
 
 @pytest.mark.parametrize("text", [text for language, text in SNIPPETS if language == "python"])

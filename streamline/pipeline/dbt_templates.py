@@ -24,7 +24,7 @@ _PROFILES = """\
 {name}:
   target: dev
   outputs:
-    dev: {{type: duckdb, path: warehouse.duckdb}}
+    dev: {{type: duckdb, path: dbt.duckdb}}
 """
 _TESTS = """\
 models:
@@ -34,8 +34,8 @@ models:
         data_tests: [not_null]
 """
 _ARGUMENTS = """\
-# dbt's arguments. The command is in the pipeline's metadata.yaml.
-{arguments}
+# dbt's arguments. The command is in the pipeline's metadata.yaml. Without --select, the whole dbt project is meant.
+--select {model}
 """
 
 
@@ -66,8 +66,9 @@ def dbt_block(project: Project, name: str, language: str, existing: Sequence[Pat
             f"{folder}/profiles.yml": _PROFILES.format(name=word),
         }
     model = re.sub(r"\W+", "_", name)
+    models = f"{folder}/{'models' if others else _models_folder(project, folder)}"
     if language == "sql":
-        file = f"{folder}/models/{model}.sql"
+        file = f"{models}/{model}.sql"
         return NewBlock(
             uuid=name,
             type="dbt",
@@ -77,15 +78,16 @@ def dbt_block(project: Project, name: str, language: str, existing: Sequence[Pat
             file=file,
             others=others,
         )
-    arguments = "# --select my_model+"
-    if others:
-        others |= {f"{folder}/models/{model}.sql": "", f"{folder}/models/{model}.yml": _TESTS.format(model=model)}
-        arguments = f"--select {model}"
+    # A model of the block's own: those that are there may need other blocks' outputs, or be meant for others.
+    if not any((project.root / folder).rglob(f"{model}.sql")):
+        others[f"{models}/{model}.sql"] = ""
+    if f"{folder}/dbt_project.yml" in others:
+        others[f"{models}/{model}.yml"] = _TESTS.format(model=model)
     return NewBlock(
         uuid=name,
         type="dbt",
         language="yaml",
-        text=_ARGUMENTS.format(arguments=arguments),
+        text=_ARGUMENTS.format(model=model),
         configuration={"dbt": {"command": "build"}, "dbt_project_name": folder.removeprefix("dbt/")},
         others={path: text or _model for path, text in others.items()},
     )
@@ -95,6 +97,15 @@ def _model(upstream: Sequence[str]) -> str:
     if not upstream:
         return "select 1 as id\n"
     return f"select *\nfrom {{{{ source('streamline', '{upstream[0]}') }}}}\n"
+
+
+def _models_folder(project: Project, folder: str) -> str:
+    """Where a dbt project has its models, relative to it."""
+    from streamline.project.yamlfile import load_yaml
+
+    path = project.root / folder / "dbt_project.yml"
+    paths = load_yaml(path, shown=project.shown(path)).mapping().get("model-paths")
+    return str(paths[0]) if isinstance(paths, list) and paths else "models"
 
 
 def _one_of(project: Project, existing: Sequence[Path], chosen: str | None) -> Path:

@@ -6,6 +6,7 @@ What it does not change stays as people wrote it, unknown keys and comments incl
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import msgspec
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.pipeline.model import (
+    BATCH_TYPES,
     FOLDERS,
     PIPELINE_TYPES,
     SUFFIXES,
@@ -78,7 +80,8 @@ def create_pipeline(
         ConfigError: the name or the type cannot be, or the pipeline exists.
     """
     if not _NAME.fullmatch(uuid):
-        cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", uuid).strip("_-")
+        plain = "".join(one for one in unicodedata.normalize("NFKD", uuid) if not unicodedata.combining(one))
+        cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_-")
         raise ConfigError(
             f"'{uuid}' cannot be a pipeline's name",
             hint=f"use letters, digits, '_' and '-'{f', such as {cleaned}' if cleaned else ''}",
@@ -116,8 +119,10 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
         ConfigError: the block or its file exists, a block named beside it does not, or the pipeline would be wrong.
     """
     model = load_pipeline(project, pipeline)
-    if not _NAME.fullmatch(new.uuid):
-        raise ConfigError(f"'{new.uuid}' cannot be a block's name", hint="use letters, digits, '_' and '-'")
+    batch = model.type in BATCH_TYPES
+    if not all(_NAME.fullmatch(part) for part in (new.uuid.split("/") if batch else [new.uuid])):
+        folders = "; a '/' puts it into a folder" if batch else ""
+        raise ConfigError(f"'{new.uuid}' cannot be a block's name", hint=f"use letters, digits, '_' and '-'{folders}")
     for group in (model.blocks, model.callbacks, model.conditionals):
         if new.uuid in group:
             raise ConfigError(f"the block '{new.uuid}' exists", where=model.where(new.uuid), hint="choose another name")

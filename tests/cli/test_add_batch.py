@@ -152,13 +152,43 @@ def test_the_first_dbt_block_brings_a_dbt_project(shop: Shop) -> None:
     assert shop("check", "p").stdout.endswith("3 of 3 ok\n")
 
 
+def test_dbt_and_targets_write_files_of_their_own(shop: Shop) -> None:
+    from streamline.pipeline.templates import connector_block
+    from streamline.project.starter_project import TEMPLATE
+
+    shop("add", "dbt", "clean")
+    target = yaml.safe_load(connector_block("destination", "duckdb", "target-duckdb", "yaml", [], with_streams=False))[
+        "config"
+    ]["path"]
+    for file in (shop.root / "dbt/shop/profiles.yml", TEMPLATE / "dbt/shop/profiles.yml"):
+        assert yaml.safe_load(file.read_text())["shop"]["outputs"]["dev"]["path"] != target
+
+
+def test_a_name_with_a_folder(shop: Shop) -> None:
+    assert "Made data_loaders/sub/load.py" in shop("add", "data_loader", "sub/load").stdout
+    shop("add", "transformer", "sub/change")
+    assert entry(shop, "sub/change")["upstream_blocks"] == ["sub/load"]
+    assert "2 completed" in run(shop)
+    for name in ("../x", "/x", "x/", "a//b"):
+        assert "cannot be a block's name" in shop("add", "custom", name, code=2).stderr
+
+
+def test_a_name_is_suggested_without_accents(shop: Shop) -> None:
+    assert "such as ete" in shop("create", "été", code=2).stderr
+
+
 def test_further_dbt_blocks_use_it(shop: Shop) -> None:
     shop("add", "dbt", "all")
-    assert shop("add", "dbt", "more").stdout.splitlines()[:-1] == ["Made dbts/more.yaml"]
+    made = ["Made dbts/more.yaml", "Made dbt/shop/models/more.sql"]
+    assert shop("add", "dbt", "more").stdout.splitlines()[:-1] == made
+    assert (shop.root / "dbts/more.yaml").read_text().splitlines()[-1] == "--select more"
+    (shop.root / "dbt/shop/models/there.sql").write_text("select 2 as id\n")
+    assert shop("add", "dbt", "there").stdout.splitlines()[:-1] == ["Made dbts/there.yaml"]
+    assert (shop.root / "dbt/shop/models/there.sql").read_text() == "select 2 as id\n"
     shop("add", "dbt", "one-model", "--language", "sql")
     assert entry(shop, "one-model")["configuration"] == {"file_path": "dbt/shop/models/one_model.sql"}
     assert (shop.root / "dbt/shop/models/one_model.sql").read_text() == "select 1 as id\n"
-    assert shop("check", "p").stdout.endswith("4 of 4 ok\n")
+    assert shop("check", "p").stdout.endswith("5 of 5 ok\n")
 
 
 def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
@@ -167,7 +197,9 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
         (shop.root / "dbt" / name / "dbt_project.yml").write_text(f"name: {name}\nprofile: {name}\n")
     assert "--dbt-project with one of: dbt/a, dbt/b" in shop("add", "dbt", "x", code=2).stderr
     assert "did you mean 'dbt/a'" in shop("add", "dbt", "x", "--dbt-project", "dbt/aa", code=2).stderr
+    (shop.root / "dbt/b/dbt_project.yml").write_text("name: b\nprofile: b\nmodel-paths: [sql]\n")
     shop("add", "dbt", "x", "--dbt-project", "b")
+    assert (shop.root / "dbt/b/sql/x.sql").read_text() == "select 1 as id\n"
     assert entry(shop, "x")["configuration"] == {"dbt": {"command": "build"}, "dbt_project_name": "b"}
 
 
@@ -179,7 +211,7 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
         (("destination", "s"), "belongs into a pipeline of type integration"),
         (("callback", "c", "--language", "sql"), "no template of a callback in sql"),
         (("data_loader", "d", "--language", "yaml"), "use --language python or sql or r"),
-        (("custom", "x/y"), "cannot be a block's name"),
+        (("custom", "x y"), "cannot be a block's name"),
         (("dbt", "x", "--language", "python"), "use --language yaml (dbt's arguments) or --language sql"),
         (("custom", "x", "--dbt-project", "a"), "--dbt-project is for dbt"),
     ],
