@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psycopg
 import pyarrow as pa
 import pytest
 
 from streamline.blocks import sql
+from streamline.io.connect import database
 from streamline.io.database import DatabaseError
+from streamline.io.databases import postgres_copy
 from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
 from tests.services.mariadb import MariaDBServer
@@ -288,6 +292,50 @@ def test_readers_see_the_old_table_until_the_new_one_is_whole(
         shop.run("x")
         assert connection.execute("select a from t").fetchone() == (1,)
         assert connection.execute("select count(*) from pg_tables where schemaname = 'public'").fetchone() == (1,)
+
+
+def test_a_reader_that_has_to_wait_finds_the_new_rows(
+    shop: SqlProject, postgres: PostgresServer, postgres_database: str
+) -> None:
+    profile = postgres_profile(postgres, postgres_database)
+    with (
+        postgres.connect(postgres_database) as writer,
+        postgres.connect(postgres_database) as watcher,
+        database("postgres", profile) as reader,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        writer.execute("create table t as select 1 as a")
+        writer.execute("begin; create table n as select 2 as a; drop table t; alter table n rename to t")
+        rows = pool.submit(reader.query, "select a from t")
+        while watcher.execute("select count(*) from pg_locks where not granted").fetchone() == (0,):
+            time.sleep(0.01)  # it would stop this thread, too, if it blocked the interpreter
+        writer.execute("commit")
+        found = rows.result()
+        assert found is not None
+        assert found.to_pylist() == [{"a": 2}]
+
+
+def test_a_table_is_not_replaced_between_its_description_and_its_rows(
+    shop: SqlProject, postgres: PostgresServer, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        postgres.connect(postgres_database) as writer,
+        database("postgres", postgres_profile(postgres, postgres_database)) as reader,
+    ):
+        writer.execute("create table t as select 1 as a; set lock_timeout = 50")
+
+        def then_dropped(*args: Any) -> Any:
+            found = postgres_copy.described(*args)
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                writer.execute("drop table t")
+            return found
+
+        monkeypatch.setattr("streamline.io.databases.postgres.described", then_dropped)
+        found = reader.query("select a from t")
+        assert found is not None
+        assert found.to_pylist() == [{"a": 1}]
+        assert not reader.in_transaction
+        writer.execute("drop table t")
 
 
 def test_a_table_that_a_view_needs_stays_and_gets_the_new_rows(

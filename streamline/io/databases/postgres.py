@@ -114,7 +114,23 @@ class Postgres(SqlDatabase):
             return table_of_rows(names, [one[0] for one in read], cursor, [one[1] for one in read])
 
     def _copied(self, sql: str) -> pa.Table | None:
-        """The rows by COPY; None where that is not the way for this statement."""
+        """The rows by COPY; None where that is not the way for this statement.
+
+        In a transaction, so that the tables stay locked from their description on. COPY looks at the time before it
+        got its locks: a table that was replaced while it waited for one would seem to be empty.
+        """
+        if self.in_transaction:
+            return self._copied_inside(sql)
+        self.begin()
+        try:
+            table = self._copied_inside(sql)
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+        return table
+
+    def _copied_inside(self, sql: str) -> pa.Table | None:
         import pyarrow as pa
 
         with self._errors(sql):
@@ -122,18 +138,14 @@ class Postgres(SqlDatabase):
         if not columns:
             return None
         statement = f"copy ({sql}\n) to stdout (format csv)"
-        inside = self.in_transaction
-        if inside:
-            self.execute("savepoint streamline_copy")
+        self.execute("savepoint streamline_copy")
         with self._errors(statement):
             try:
                 table = copied(self.connection, statement, columns)
             except pa.ArrowException:
-                if inside:
-                    self.execute("rollback to savepoint streamline_copy")
+                self.execute("rollback to savepoint streamline_copy")
                 return None  # once more by the driver, which takes more values, and says what is wrong with one
-        if inside:
-            self.execute("release savepoint streamline_copy")
+        self.execute("release savepoint streamline_copy")
         return table
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:

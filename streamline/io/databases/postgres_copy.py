@@ -41,13 +41,18 @@ def described(connection: psycopg.Connection[Any], sql: str) -> list[_Column] | 
     Raises:
         psycopg.Error: the statement is wrong.
     """
+    from psycopg import errors, generators
     from psycopg.pq import ExecStatus
 
     pgconn = connection.pgconn
-    for result in (pgconn.prepare(b"", sql.encode()), pgconn.describe_prepared(b"")):
+    for describe in (False, True):
+        # Not by the calls that block: while the statement waits for a lock, neither other threads nor Ctrl+C would run.
+        if describe:
+            pgconn.send_describe_prepared(b"")
+        else:
+            pgconn.send_prepare(b"", sql.encode())
+        (result,) = connection.wait(generators.execute(pgconn))
         if result.status != ExecStatus.COMMAND_OK:
-            from psycopg import errors
-
             raise errors.error_from_result(result)
     columns = []
     for index in range(result.nfields):
