@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from streamline.blocks.hints import hint_for
 from streamline.decorators import LEGACY, NAMES, collecting, marks_of
 from streamline.errors import ConfigError
 
@@ -35,13 +36,15 @@ class UserError(Exception):
         summary: type and message, in one line (`KeyError: 'total'`).
         trace: the traceback from the user's own first line on.
         where: `file:line` of the innermost line in the block's file.
+        hint: what to do about it, where that can be said.
     """
 
-    def __init__(self, summary: str, trace: str, where: str) -> None:
-        super().__init__(summary, trace, where)
+    def __init__(self, summary: str, trace: str, where: str, hint: str | None = None) -> None:
+        super().__init__(summary, trace, where, hint)
         self.summary = summary
         self.trace = trace
         self.where = where
+        self.hint = hint
 
 
 class BlockFile(msgspec.Struct, frozen=True):
@@ -204,7 +207,8 @@ def user_error(error: BaseException, path: str, shown: str | None = None) -> Use
         summary = f"{summary}: {statement}" if statement else summary
     _leave_out_ours(told, path)
     where = f"{shown or path}:{line}" if line else shown or path
-    return UserError(_cut(summary, _LONGEST_SUMMARY), _cut("".join(told.format()).rstrip(), _LONGEST_TRACE), where)
+    trace = _cut("".join(told.format()).rstrip(), _LONGEST_TRACE)
+    return UserError(_cut(summary, _LONGEST_SUMMARY), trace, where, hint_for(error, path))
 
 
 def _cut(text: str, longest: int) -> str:

@@ -52,7 +52,7 @@ def perform(task: Task, port: Port) -> TaskResult:
     try:
         _perform(task, port, result)
     except UserError as error:
-        result.failure = Failure(message=error.summary, where=error.where, trace=error.trace)
+        result.failure = Failure(message=error.summary, where=error.where, hint=error.hint, trace=error.trace)
     except StreamlineError as error:
         wrong = isinstance(error, ConfigError)
         result.failure = Failure(
