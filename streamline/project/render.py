@@ -200,6 +200,7 @@ class Renderer:
         }
 
     def _env_var(self, name: str, default: Any = _UNSET) -> Any:
+        _see_that_it_is_text("env_var", name)
         value = os.environ.get(name)
         if value is not None:
             return value
@@ -213,6 +214,7 @@ class Renderer:
         )
 
     def _variable(self, name: str, default: Any = _UNSET) -> Any:
+        _see_that_it_is_text("variables", name)
         if name not in self.variables:
             if default is not _UNSET:
                 return default
@@ -233,6 +235,7 @@ class Renderer:
             self._rendering.pop()
 
     def _secret(self, name: str, default: Any = _UNSET) -> Any:
+        _see_that_it_is_text("secret", name)
         if self.secrets is None:
             raise ConfigError(f"there is no secret '{name}' here: secrets belong to a project")
         if default is not _UNSET:
@@ -241,6 +244,7 @@ class Renderer:
         return self.secrets.get(name)
 
     def _output(self, uuid: str, parse: str | Callable[..., Any] | None = None) -> Any:
+        _see_that_it_is_text("block_output", uuid)
         if self._block_output is None:
             raise ConfigError(
                 f"block_output('{uuid}') cannot be used here: no block has run",
@@ -301,6 +305,23 @@ def check_deferred(value: Any, where: str | None = None) -> Any:
             hint=f"set {name}, or give a default: env_var('{name}', '…')",
         )
     return value
+
+
+def _see_that_it_is_text(function: str, name: object) -> None:
+    """Refuse what is asked for without quotes, which Jinja takes for a name of its own.
+
+    Raises:
+        ConfigError: `name` is no text.
+    """
+    if isinstance(name, str):
+        return
+    undefined = getattr(name, "_undefined_name", None)
+    if undefined is None:
+        raise ConfigError(f"{function}() takes a name in quotes, not {type(name).__name__}")
+    raise ConfigError(
+        f"{function}({undefined}): the name has no quotes",
+        hint=f"put quotes around {undefined}: {function}('{undefined}')",
+    )
 
 
 def _is_template(text: str) -> bool:

@@ -273,3 +273,19 @@ def test_failures_in_words() -> None:
     results.append({"name": "t", "resource_type": "test", "status": "fail", "message": "Got 2 results"})
     assert failure_text(results).splitlines()[0] == "dbt: 2 of 3 nodes failed (1 skipped because of it):"
     assert json.dumps(results)
+
+
+@pytest.mark.parametrize(("adapter", "guess"), [("duckdbb", "did you mean `type: duckdb`"), ("acme", "")])
+def test_an_adapter_that_cannot_be_installed(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, adapter: str, guess: str
+) -> None:
+    from streamline.blocks.dbt.environment import dbt_environment
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConfigError("not found in the package registry")
+
+    monkeypatch.setattr("streamline.project.environments.ensure_environment", refuse)
+    with pytest.raises(ConfigError) as caught:
+        dbt_environment(calls.project, adapter, lambda text: None)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(guess or "dbt's packages come from the package index")

@@ -58,3 +58,11 @@ def test_what_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) ->
         profile(project, "dev")
     monkeypatch.setenv("WITH_DEV", "1")
     assert profile(project, "dev")["POSTGRES_HOST"] == "x"
+
+
+def test_a_name_without_quotes(new_project: MakeProject) -> None:
+    project = new_project(**{"io_config.yaml": "default:\n  A: 1\n  B: {{ env_var(NOPE) }}\n"})
+    with pytest.raises(ConfigError, match="the name has no quotes") as caught:
+        profile(project)
+    assert caught.value.where == "io_config.yaml:3"
+    assert caught.value.hint == "put quotes around NOPE: env_var('NOPE')"

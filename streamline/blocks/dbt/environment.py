@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamline.errors import ConfigError
+from streamline.project.nearest import nearest, words
 
 if TYPE_CHECKING:
     from streamline.project.environments import Environment, Notify, Requirements
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 CORE = "dbt-core>=1.8,<1.12"
 """dbt-core 1.12 fetches a build from elsewhere when it starts."""
+_ADAPTERS = words(
+    "athena bigquery clickhouse databricks dremio duckdb exasol fabric mysql oracle postgres redshift risingwave "
+    "snowflake spark sqlite sqlserver starrocks synapse teradata trino vertica"
+)
 
 
 def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environment:
@@ -38,10 +43,12 @@ def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environme
     try:
         return ensure_environment(project, choices[-1], notify=notify)
     except ConfigError as error:
+        near = [] if adapter in _ADAPTERS else nearest(adapter, _ADAPTERS, limit=1)
+        guess = f"did you mean `type: {near[0]}` in profiles.yml? Else: " if near else ""
         raise ConfigError(
             error.message,
             where=error.where,
-            hint=f"dbt's packages come from the package index; `plugins: {{dbt-{adapter}: {{pip: […]}}}}` in "
+            hint=f"{guess}dbt's packages come from the package index; `plugins: {{dbt-{adapter}: {{pip: […]}}}}` in "
             f"{project.yaml.shown} says others than {', '.join(choices[-1].pip)}",
         ) from None
 
