@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from streamline.pipeline.limits import CONCURRENCY_KEYS, DYNAMIC_KEYS
-from streamline.project.nearest import words
+from streamline.project.nearest import almost, words
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
@@ -71,9 +70,3 @@ def misspelt_settings(model: PipelineModel, block: Block) -> list[str]:
             said = f"'{key}' in the configuration of '{block.uuid}'"
             found.append(f"{where}: {said} means nothing; did you mean '{near}'?")
     return found
-
-
-def almost(key: str, known: Iterable[str], likeness: float) -> str | None:
-    """The known key that is most like `key`, if one is like it at all."""
-    near = difflib.get_close_matches(key.casefold(), sorted(known), 1, likeness)
-    return near[0] if near else None

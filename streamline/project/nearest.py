@@ -30,6 +30,17 @@ def suggestion(name: str, known: Iterable[str], *, what: str = "known names") ->
     return f"{what}: {', '.join(names)}"
 
 
+def almost(name: str, known: Iterable[str], likeness: float = 0.8) -> str | None:
+    """The known name that `name` is nearly sure to mean, if it is so like one of them (1: the same).
+
+    For names that may well be others' own.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(name.casefold(), sorted(known), 1, likeness)
+    return near[0] if near else None
+
+
 def words(text: str) -> frozenset[str]:
     """The words of `text`: a long set of names, kept readable."""
     return frozenset(text.split())

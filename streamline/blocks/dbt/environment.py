@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import nearest, words
+from streamline.project.nearest import almost, words
 
 if TYPE_CHECKING:
     from streamline.project.environments import Environment, Notify, Requirements
@@ -43,8 +43,8 @@ def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environme
     try:
         return ensure_environment(project, choices[-1], notify=notify)
     except ConfigError as error:
-        near = [] if adapter in _ADAPTERS else nearest(adapter, _ADAPTERS, limit=1)
-        guess = f"did you mean `type: {near[0]}` in profiles.yml? Else: " if near else ""
+        near = None if adapter in _ADAPTERS else almost(adapter, _ADAPTERS)
+        guess = f"did you mean `type: {near}` in profiles.yml? Else: " if near else ""
         raise ConfigError(
             error.message,
             where=error.where,
