@@ -82,8 +82,24 @@ class BlockFile(msgspec.Struct, frozen=True):
             # Python's own rule for a file's encoding: UTF-8 unless its first lines say otherwise (PEP 263).
             encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
             return io.TextIOWrapper(io.BytesIO(raw), encoding).read()
-        except (OSError, UnicodeDecodeError, SyntaxError, LookupError) as error:
+        except (UnicodeDecodeError, SyntaxError, LookupError) as error:
+            raise self._not_decoded(raw, error) from None
+        except OSError as error:
             raise ConfigError(f"the block's file cannot be read: {error}", where=self.name) from None
+
+    def _not_decoded(self, raw: bytes, error: Exception) -> ConfigError:
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as wrong:
+            line, byte = raw.count(b"\n", 0, wrong.start) + 1, raw[wrong.start]
+            said = f"the byte 0x{byte:02x} is no UTF-8"
+        else:  # it is UTF-8, and says that it is something else
+            line, said = 1, str(error)
+        return ConfigError(
+            f"the block's file cannot be read: {said}",
+            where=f"{self.name}:{line}",
+            hint="save it as UTF-8, or say on its first line what it is: # -*- coding: latin-1 -*-",
+        )
 
 
 class PythonFile:

@@ -34,7 +34,12 @@ def test_a_file_that_is_no_python(workshop: Workshop, text: str, line: int, mess
 
 def test_a_file_with_null_bytes_or_of_a_wrong_encoding(workshop: Workshop) -> None:
     assert "null bytes" in refusal(workshop, b"x = 1\0\n").message
-    assert "cannot be read" in refusal(workshop, b"x = '\xff'\n").message
+    for text, line in ((b"x = '\xff'\n", 1), (b"\n\n\nx = '\xff'\n", 4), (b"# coding: nope\n", 1)):
+        error = refusal(workshop, text)
+        assert "cannot be read" in error.message
+        assert error.where == f"transformers/clean.py:{line}"
+        assert error.hint is not None
+        assert "save it as UTF-8" in error.hint
 
 
 def test_nothing_is_executed(workshop: Workshop) -> None:
