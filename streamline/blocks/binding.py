@@ -260,34 +260,34 @@ class _Planner:
             return ConfigError(
                 f"{expects}, but {self._callee.given}",
                 where=self._callee.where,
-                hint=f"Take '{missing}' out, give it a default, or set a variable of that name.",
+                hint=f"take '{missing}' out, give it a default, or set a variable of that name",
             )
         message = f"{expects}, but {self._upstream(counts)}"
         several = [self._inputs[number].uuid for number in rest if counts[number] > 1]
         if ambiguous:
             hint = (
-                f"More than one of {' and '.join(several)} could be spread over its parameters; name the parameters of "
-                "the others like their blocks."
+                f"more than one of {' and '.join(several)} could be spread over its parameters; name the parameters of "
+                "the others like their blocks"
             )
         elif several:
             total = sum(counts.values())
             hint = (
-                f"Spread, that makes {total} values: give the function as many parameters, or one for each block to "
-                "get several outputs as a list."
+                f"spread, that makes {total} values: give the function as many parameters, or one for each block to "
+                "get several outputs as a list"
             )
         elif not rest:
             missing = needed[0]
             hint = (
-                f"Add the block whose output it should get to upstream_blocks of '{self._callee.block}', set a "
-                f"variable named '{missing}', or give '{missing}' a default."
+                f"add the block whose output it should get to upstream_blocks of '{self._callee.block}', set a "
+                f"variable named '{missing}', or give '{missing}' a default"
             )
         else:
             missing = needed[len(rest)] if len(rest) < len(needed) else needed[-1]
             hint = (
-                f"Add a block to upstream_blocks of '{self._callee.block}', return a tuple of {len(needed)} from "
-                f"'{self._inputs[rest[0]].uuid}', or give '{missing}' a default."
+                f"add a block to upstream_blocks of '{self._callee.block}', return a tuple of {len(needed)} from "
+                f"'{self._inputs[rest[0]].uuid}', or give '{missing}' a default"
                 if len(rest) == 1
-                else f"Add a block to upstream_blocks of '{self._callee.block}', or give '{missing}' a default."
+                else f"add a block to upstream_blocks of '{self._callee.block}', or give '{missing}' a default"
             )
         return ConfigError(message, where=self._callee.where, hint=hint)
 
@@ -301,8 +301,8 @@ class _Planner:
         return ConfigError(
             f"{takes}, but {self._upstream()}",
             where=self._callee.where,
-            hint=f"Add a parameter for '{over}' (such as `{name}`) or `*args`, or take it out of upstream_blocks of "
-            f"'{self._callee.block}'.",
+            hint=f"add a parameter for '{over}' (such as `{name}`) or `*args`, or take it out of upstream_blocks of "
+            f"'{self._callee.block}'",
         )
 
     def _nothing_for(self, name: str) -> ConfigError:
@@ -310,8 +310,8 @@ class _Planner:
             f"{self._callee.function}() needs the keyword argument '{name}', but no variable and no upstream block "
             f"of '{self._callee.block}' has that name",
             where=self._callee.where,
-            hint=f"Set '{name}' under variables: in metadata.yaml or with --runtime-vars {name}=…, or give it a "
-            "default.",
+            hint=f"set '{name}' under variables: in metadata.yaml or with --runtime-vars {name}=…, or give it a "
+            "default",
         )
 
     def _upstream(self, counts: Mapping[int, int] | None = None) -> str:

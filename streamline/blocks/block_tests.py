@@ -41,8 +41,8 @@ def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output
     except UserError as error:
         return TestOutcome(name=name, error=error.summary, where=error.where, trace=error.trace)
     except StreamlineError as error:
-        hint = f" {error.hint}" if error.hint else ""
-        return TestOutcome(name=name, error=f"{error.message}.{hint}", where=error.where or file.where(function))
+        hint = f"; {error.hint}" if error.hint else ""
+        return TestOutcome(name=name, error=f"{error.message}{hint}", where=error.where or file.where(function))
     return TestOutcome(name=name)
 
 

@@ -30,6 +30,6 @@ def run_block(call: BlockCall) -> Any:
         raise ConfigError(
             f"a {block.type} in {block.language} cannot run in this pipeline",
             where=call.where,
-            hint=f"Write it in one of: {', '.join(RUNNERS)}.",
+            hint=f"write it in one of: {', '.join(RUNNERS)}",
         )
     return importlib.import_module(module).run(call)

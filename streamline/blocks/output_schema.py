@@ -315,7 +315,7 @@ class OutputSchema:
                 f"the records that the block returned for stream {self.source.stream} lack the key column {named}",
                 blocks=[self._block],
                 where=f"block {self._block}",
-                hint="Return the stream's key columns; the target needs them to know the rows.",
+                hint="return the stream's key columns; the target needs them to know the rows",
             )
 
 

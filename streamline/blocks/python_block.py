@@ -146,7 +146,7 @@ def truth(result: Any, call: BlockCall, file: PythonFile, function: Callable[...
             f"{name_of(function)}() is {why}, but returned a {type(result).__name__}, which is neither true nor false "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})",
             where=file.where(function),
-            hint="Return True or False, such as `len(df) > 0`.",
+            hint="return True or False, such as `len(df) > 0`",
         ) from None
 
 

@@ -88,7 +88,7 @@ class _Decorated:
         raise ConfigError(
             f"more than one function in this file is decorated with @{self._decorator}: {lines}",
             where=f"{self._shown}:{_line(functions[1])}",
-            hint="Leave the decorator on one of them; the others can be called by it.",
+            hint="leave the decorator on one of them; the others can be called by it",
         )
 
     def _refuse_none(self, functions: Sequence[_Function]) -> None:
@@ -99,8 +99,8 @@ class _Decorated:
                         f"no function in this file is decorated with @{self._decorator}, but {one.name}() is with "
                         f"@{kind}",
                         where=f"{self._shown}:{_line(one)}",
-                        hint=f"The block '{self._block.uuid}' is a {self._block.type}: write @{self._decorator} above "
-                        "its function, or change its type in metadata.yaml.",
+                        hint=f"the block '{self._block.uuid}' is a {self._block.type}: write @{self._decorator} above "
+                        "its function, or change its type in metadata.yaml",
                     )
         plain = [one for one in functions if not self._kinds(one)]
         line = f":{_line(plain[0])}" if len(plain) == 1 else ""
@@ -108,7 +108,7 @@ class _Decorated:
         raise ConfigError(
             f"no function in this file is decorated with @{self._decorator}",
             where=f"{self._shown}{line}",
-            hint=f"Write @{self._decorator} above {above}.",
+            hint=f"write @{self._decorator} above {above}",
         )
 
     def _check_statuses(self, functions: Sequence[_Function]) -> None:

@@ -172,14 +172,14 @@ class PythonFile:
             raise ConfigError(
                 f"no function in this file is decorated with @{decorator}",
                 where=where,
-                hint=f"Write @{decorator} above the function that is to run.",
+                hint=f"write @{decorator} above the function that is to run",
             )
         if len(found) > 1:
             lines = " and ".join(f"{name_of(each)} (line {line_of(each) or '?'})" for each in found)
             raise ConfigError(
                 f"more than one function in this file is decorated with @{decorator}: {lines}",
                 where=where,
-                hint="Leave the decorator on one of them.",
+                hint="leave the decorator on one of them",
             )
         return found[0]
 

@@ -57,7 +57,7 @@ def shape_of(block: BlockFile, decorator: str = "transformer") -> Shape:
             raise ConfigError(
                 f"a transformer cannot be given {ast.unparse(annotation)}",
                 where=f"{block.name}:{parameters[0].lineno}",
-                hint="Annotate its first parameter as DataFrame (pandas or Polars), list[dict] or pyarrow.Table.",
+                hint="annotate its first parameter as DataFrame (pandas or Polars), list[dict] or pyarrow.Table",
             )
         return shape
     return Shape.PANDAS

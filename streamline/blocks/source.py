@@ -67,7 +67,7 @@ class Source(msgspec.Struct):
             raise ConfigError(
                 f"{self.plugin.name} has no discovery, so its streams are not known before it sends them",
                 where=self.where,
-                hint=f"Write them to {self.block.uuid}/catalog.json in the pipeline's folder.",
+                hint=f"write them to {self.block.uuid}/catalog.json in the pipeline's folder",
             )
         return self.catalog
 

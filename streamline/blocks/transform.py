@@ -197,7 +197,7 @@ class TransformStage:
             raise StreamlineError(
                 f"records of stream {batch.stream} came before its SCHEMA",
                 where=f"block {self.block}",
-                hint="A transformer types records by their SCHEMA; the tap has to send it first.",
+                hint="a transformer types records by their SCHEMA; the tap has to send it first",
             )
         of_stream = self._gathered.get(batch.stream)
         if of_stream is None:
@@ -304,7 +304,7 @@ class TransformStage:
             f"the worker process of transformer {self.block} {how} {_doing(stream)}",
             blocks=[self.block],
             where=f"block {self.block}",
-            hint="The block's code ended its interpreter, or the machine ran out of memory.",
+            hint="the block's code ended its interpreter, or the machine ran out of memory",
         )
 
     def _too_long(self, stream: str | None) -> PipelineFailed:

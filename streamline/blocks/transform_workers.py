@@ -180,7 +180,7 @@ class ProcessWorkers:
             raise ConfigError(
                 f"what the block's function is called with cannot be handed to a worker process: {error}",
                 where=f"block {self._settings.block.uuid}",
-                hint="Leave `configuration.workers` out, or give it variables that can be pickled.",
+                hint="leave `configuration.workers` out, or give it variables that can be pickled",
             ) from None
         return process
 

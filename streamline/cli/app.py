@@ -117,9 +117,9 @@ def choose_block(app: App, store: Store, pipeline: str, stream: str | None, bloc
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise ConfigError("no block of this pipeline has positions", where=pipeline, hint="It has no source block.")
+        raise ConfigError("no block of this pipeline has positions", where=pipeline, hint="it has no source block")
     raise ConfigError(
-        "several blocks of this pipeline have positions", where=pipeline, hint=f"Add --block {'|'.join(candidates)}"
+        "several blocks of this pipeline have positions", where=pipeline, hint=f"add --block {'|'.join(candidates)}"
     )
 
 

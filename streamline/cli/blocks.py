@@ -45,7 +45,7 @@ def sources_of(model: PipelineModel) -> list[Block]:
         raise ConfigError(
             "the pipeline has no source",
             where=model.uuid,
-            hint=f"Add one: streamline add source NAME --pipeline {model.uuid}",
+            hint=f"add one: streamline add source NAME --pipeline {model.uuid}",
         )
     return found
 
@@ -85,7 +85,7 @@ def pick_block(model: PipelineModel, side: Side, uuid: str | None) -> Block:
     raise ConfigError(
         f"the pipeline has {len(found)} {side}s",
         where=model.uuid,
-        hint=f"Add --block {'|'.join(one.uuid for one in found)}",
+        hint=f"add --block {'|'.join(one.uuid for one in found)}",
     )
 
 

@@ -85,7 +85,7 @@ def _sync(folder: Path) -> None:
         raise PipelineFailed(
             f"the demo's pipeline ended with exit code {ended.returncode}",
             where=str(folder),
-            hint=f"Look at its logs: cd {shlex.quote(str(folder))} && streamline runs logs",
+            hint=f"look at its logs: cd {shlex.quote(str(folder))} && streamline runs logs",
         )
 
 

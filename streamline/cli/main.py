@@ -102,13 +102,13 @@ class LazyGroup(click.Group):
 
 
 _MACHINE = {
-    errno.EACCES: "Check who may read and write there, and as whom this runs.",
-    errno.EPERM: "Check who may read and write there, and as whom this runs.",
-    errno.EROFS: "It is mounted read-only; a project has to be in a folder that can be written.",
-    errno.ENOSPC: "Make space there.",
-    errno.EDQUOT: "Make space there.",
-    errno.EEXIST: "Move what is there out of the way.",
-    errno.ENOTDIR: "A file stands where a folder is needed: move it out of the way.",
+    errno.EACCES: "check who may read and write there, and as whom this runs",
+    errno.EPERM: "check who may read and write there, and as whom this runs",
+    errno.EROFS: "it is mounted read-only; a project has to be in a folder that can be written",
+    errno.ENOSPC: "make space there",
+    errno.EDQUOT: "make space there",
+    errno.EEXIST: "move what is there out of the way",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it out of the way",
 }
 """What to do about errors that are the machine's and no bug."""
 

@@ -219,7 +219,7 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
             try:
                 given = json.loads(text)
             except ValueError as error:
-                raise ConfigError(f"--runtime-vars is no JSON: {error}", hint="Or give them as key=value.") from None
+                raise ConfigError(f"--runtime-vars is no JSON: {error}", hint="or give them as key=value") from None
             found.update(given)
             continue
         key, equals, value = text.partition("=")

@@ -126,7 +126,7 @@ def edit(app: App, pipeline: str, stream: str | None, block: str | None) -> None
                 raise ConfigError(
                     f"{block} has {count(len(streams), 'bookmark')}",
                     where=pipeline,
-                    hint=f"Name a stream: {', '.join(streams)}" if streams else "`streamline state set` makes one.",
+                    hint=f"name a stream: {', '.join(streams)}" if streams else "`streamline state set` makes one",
                 )
             (stream,) = streams
         old = _bookmark(store, pipeline, block, stream)
@@ -304,7 +304,7 @@ def _for_blocks(
     if block is not None:
         if block not in document and only is None:
             named = ", ".join(map(str, document)) or "no block"
-            raise ConfigError(f"the document has nothing for the block '{block}'", hint=f"It names {named}.")
+            raise ConfigError(f"the document has nothing for the block '{block}'", hint=f"it names {named}")
         return {block: document.get(block) or only or []}
     if only is not None and next(iter(document)) not in known:
         return {None: only}
@@ -365,14 +365,14 @@ def _check_value(text: str, stream: str, old: Bookmark | None) -> str:
         raise ConfigError(
             f"the value is not JSON: {error}",
             where=stream,
-            hint="Write it as the tap does (see `state get`); for one column use"
-            f" `streamline run --bookmark {stream}.COLUMN=VALUE`.",
+            hint="write it as the tap does (see `state get`); for one column use"
+            f" `streamline run --bookmark {stream}.COLUMN=VALUE`",
         ) from error
     if not isinstance(value, dict) and (old is None or old.value.lstrip().startswith("{")):
         raise ConfigError(
             f"a bookmark is an object, {text} is not",
             where=stream,
-            hint=f"It is now: {old.value}" if old else 'Singer taps write {"replication_key_value": …} or the like.',
+            hint=f"it is now: {old.value}" if old else 'Singer taps write {"replication_key_value": …} or the like',
         )
     return text
 

@@ -64,7 +64,7 @@ def load(text: str, *, where: str) -> dict[str | None, list[BookmarkSave]]:
             raise ConfigError(
                 f"the document is of kind {version}, this program reads kind {VERSION}",
                 where=where,
-                hint="Export it again with this version of Streamline, or upgrade this one.",
+                hint="export it again with this version of Streamline, or upgrade this one",
             )
         return {
             block: [_from_document(stream, entry) for stream, entry in jsontext.members(streams).items()]

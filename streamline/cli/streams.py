@@ -241,13 +241,13 @@ def _meant(model: PipelineModel, block: str | None, keys: Sequence[str]) -> tupl
             raise ConfigError(f"streams have no setting {key!r}", hint=suggestion(key, names, what="settings"))
     possible = [side for side in sides if all(key in known[side] for key in keys)]
     if not possible:
-        raise ConfigError("these settings belong to different blocks", hint="Set them one by one.")
+        raise ConfigError("these settings belong to different blocks", hint="set them one by one")
     if len(possible) > 1:
         uuids = [one.uuid for side in possible for one in blocks_of(model, side)]
         raise ConfigError(
             f"source and destination both have {', '.join(keys)}",
             where=model.uuid,
-            hint=f"Add --block {'|'.join(uuids)}",
+            hint=f"add --block {'|'.join(uuids)}",
         )
     return possible[0], pick_block(model, possible[0], None)
 

@@ -22,7 +22,7 @@ def make_project(root: Path) -> None:
         raise ConfigError(
             "the demo makes a fresh folder, and this one is not empty",
             where=str(root),
-            hint="Name another one: streamline demo DIR; or delete this one.",
+            hint="name another one: streamline demo DIR; or delete this one",
         )
     shutil.copytree(TEMPLATE, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(shop.__file__, root / "shop.py")

@@ -79,7 +79,7 @@ async def ask(
         raise ConfigError(
             f"{plugin.argv[0]} can't be started: {error.strerror or error}",
             where=plugin.name,
-            hint="Check the plugin's `command` or `executable` in streamline.yaml.",
+            hint="check the plugin's `command` or `executable` in streamline.yaml",
         ) from None
     tail = Tail()
     answer = Answer(-signal.SIGKILL, b"", tail.lines)

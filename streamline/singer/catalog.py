@@ -217,7 +217,7 @@ class Catalog:
         if len(named) > 1:
             ids = ", ".join(stream.id for stream in named)
             raise ConfigError(
-                f"{len(named)} streams are called {name!r}", where=where, hint=f"Name one by its id: {ids}."
+                f"{len(named)} streams are called {name!r}", where=where, hint=f"name one by its id: {ids}"
             )
         return named[0] if named else None
 

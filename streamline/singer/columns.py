@@ -134,5 +134,5 @@ def _refuse_automatic(
             raise ConfigError(
                 f"stream {stream.id!r}: column {name!r} can't be left out, the tap always sends it",
                 where=where,
-                hint="Drop it at the destination: `columns: {exclude: […]}` there.",
+                hint="drop it at the destination: `columns: {exclude: […]}` there",
             )

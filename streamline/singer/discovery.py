@@ -190,7 +190,7 @@ class Discovery:
         if not said:
             text = answer.stdout[:2000].decode("utf-8", "replace")
             said = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
-        hint = "The tap said:\n    " + "\n    ".join(said) if said else "The tap said nothing. Check its config."
+        hint = "the tap said:\n    " + "\n    ".join(said) if said else "the tap said nothing. Check its config."
         return ConfigError(what, where=self._plugin.name, hint=hint)
 
 

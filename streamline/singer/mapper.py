@@ -94,7 +94,7 @@ class MapperProcess(TapProcess):
                 if self._fed
                 else "it exited with code 0 before the end of its input",
                 where=self._command.name,
-                hint="What it has not read is read again by the next run; report this to its authors.",
+                hint="what it has not read is read again by the next run; report this to its authors",
             )
 
     async def _bound(self) -> None:

@@ -151,7 +151,7 @@ def _unknown_shape(override: Override, where: str | None) -> ConfigError:
     return ConfigError(
         f"it is not known how this tap keeps the bookmark of stream {override.stream!r}",
         where=where,
-        hint=f"Write it as the tap does: `streamline state set PIPELINE {override.stream} '{{…}}'`.",
+        hint=f"write it as the tap does: `streamline state set PIPELINE {override.stream} '{{…}}'`",
     )
 
 
@@ -212,7 +212,7 @@ def _typed(override: Override, stream: CatalogStream | None, existing: bytes | N
         raise ConfigError(
             f"the bookmark of {override.stream}.{column} must be a single value",
             where=where,
-            hint=f"To forget it: `streamline state reset PIPELINE {override.stream}`.",
+            hint=f"to forget it: `streamline state reset PIPELINE {override.stream}`",
         )
     kinds = _types(schema) or _type_of(existing)
     text = value if isinstance(value, str) else jsontext.encode(value).decode()

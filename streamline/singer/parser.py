@@ -201,7 +201,7 @@ class TapParser:
                 raise TapOutputError(
                     f"its output ended in the middle of a line, after {len(line):,} bytes of it",
                     where=self._tap,
-                    hint="It died or was killed while it wrote. What came before that line is kept.",
+                    hint="it died or was killed while it wrote. What came before that line is kept.",
                 ) from None
         self._region(line + b"\n", 0, len(line) + 1)
         return self._take()
@@ -216,7 +216,7 @@ class TapParser:
             error = TapOutputError(
                 f"a line of more than {self._max:,} bytes" + (f" in stream {stream!r}" if stream else ""),
                 where=self._tap,
-                hint="Leave the column out (streams: … columns), or raise max_record_bytes in the source block.",
+                hint="leave the column out (streams: … columns), or raise max_record_bytes in the source block",
             )
             error.items = self._take()
             raise error
@@ -400,7 +400,7 @@ class TapParser:
             raise TapOutputError(
                 f"a RECORD of stream {stream!r} came before its SCHEMA",
                 where=self._tap,
-                hint="No target can take it. What came before it is kept; report this to the tap's authors.",
+                hint="no target can take it. What came before it is kept; report this to the tap's authors.",
             )
         self._learn_prefix(line, stream)
         self._add(stream, line, 1, self._prefix if line.startswith(self._prefix) else None)
@@ -500,5 +500,5 @@ class TapParser:
         return TapOutputError(
             f"it printed {what}: {text}" + (" …" if len(line) > 200 else ""),
             where=self._tap,
-            hint="A line of a tap's standard output that begins with '{' must be a Singer message.",
+            hint="a line of a tap's standard output that begins with '{' must be a Singer message",
         )

@@ -135,7 +135,7 @@ def refuse_without_catalog(layers: Sequence[Layer], *, tap: str, where: str | No
             raise ConfigError(
                 f"{tap} has no discovery, so nothing can be set for stream {entry.pattern!r}",
                 where=entry.where or where,
-                hint="Describe its streams in the block's catalog.json, or leave `streams` out.",
+                hint="describe its streams in the block's catalog.json, or leave `streams` out",
             )
 
 
@@ -169,15 +169,15 @@ def _is_chosen(stream: CatalogStream, resolved: Resolved, *, listed: bool) -> bo
 def _nothing(catalog: Catalog, layers: Sequence[Layer], where: str | None) -> ConfigError:
     names = ", ".join(stream.id for stream in catalog.streams[:8])
     if not len(catalog):
-        return ConfigError("the tap's catalog has no stream", where=where, hint="Check its config and its rights.")
+        return ConfigError("the tap's catalog has no stream", where=where, hint="check its config and its rights")
     if lists_streams(layers):
         return ConfigError(
-            "no stream matches `streams`", where=where, hint=f"The catalog has {len(catalog)}, such as {names}."
+            "no stream matches `streams`", where=where, hint=f"the catalog has {len(catalog)}, such as {names}"
         )
     return ConfigError(
         f"the catalog selects none of its {len(catalog)} streams by default",
         where=where,
-        hint=f'Name those to read under `streams:`, such as {names}; `"*"` means all.',
+        hint=f'name those to read under `streams:`, such as {names}; `"*"` means all',
     )
 
 
@@ -194,7 +194,7 @@ def _filtered(
                 raise ConfigError(
                     f"--stream {name}: no selected stream is called that",
                     where=where,
-                    hint=f"Selected are {', '.join(one.id for one in chosen[:12])}.",
+                    hint=f"selected are {', '.join(one.id for one in chosen[:12])}",
                 )
             raise unknown_stream(name, catalog.streams, where=where)
         kept.update(found)
@@ -262,7 +262,7 @@ def _replication(
                 raise ConfigError(
                     f"stream {stream.id!r}: bookmark_properties mean nothing to {asked}",
                     where=place,
-                    hint="Leave them out, or set replication_method: INCREMENTAL.",
+                    hint="leave them out, or set replication_method: INCREMENTAL",
                 )
         elif asked is None:
             asked = "INCREMENTAL"
@@ -272,7 +272,7 @@ def _replication(
         raise ConfigError(
             f"stream {stream.id!r} can't be read {asked}: {tap.name} reads it {forced} only",
             where=place,
-            hint=f"Set replication_method: {forced}, or leave it out.",
+            hint=f"set replication_method: {forced}, or leave it out",
         )
     if method is None and not tap.default_replication_method and stream.is_table and tap.library != SDK:
         # These taps refuse a table without a method.
@@ -291,13 +291,13 @@ def _replication(
             raise ConfigError(
                 f"stream {stream.id!r}: {tap.name} can't follow several bookmark properties",
                 where=resolved.where("bookmark_properties") or where,
-                hint="Its --about does not list `multiple-bookmarks`. Name one column.",
+                hint="its --about does not list `multiple-bookmarks`. Name one column.",
             )
     if asked == "INCREMENTAL" and not keys and stream.replication_method != "INCREMENTAL":
         raise ConfigError(
             f"stream {stream.id!r}: INCREMENTAL needs to know by which column",
             where=place,
-            hint="Name it under bookmark_properties"
+            hint="name it under bookmark_properties"
             + (f", one of {', '.join(stream.valid_replication_keys)}." if stream.valid_replication_keys else "."),
         )
     if method not in ("INCREMENTAL", None):

@@ -113,7 +113,7 @@ def check_setting(side: Side, key: str, value: object, *, where: str | None = No
         other: Side = "destination" if side == "source" else "source"
         hint = suggestion(key, kinds)
         if key in _KINDS[other]:
-            hint = f"It is a setting of the {other} block's streams."
+            hint = f"it is a setting of the {other} block's streams"
         raise ConfigError(f"a {side}'s stream has no setting {key!r}", where=where, hint=hint)
     try:
         return kind(value)

@@ -175,7 +175,7 @@ class TapProcess:
             raise TapFailed(
                 f"it can't be started: {error.strerror or error} ({argv[0]})",
                 where=command.name,
-                hint="See its entry in streamline.yaml, or run `streamline plugin install`.",
+                hint="see its entry in streamline.yaml, or run `streamline plugin install`",
             ) from None
 
     def _start_child(self, argv: list[str]) -> Child:
@@ -205,7 +205,8 @@ class TapProcess:
                 await emit(_useful(error.items))
                 if not child.stdout.open:
                     code = await child.end(term_after=EXIT_SECONDS, kill_after=TERM_SECONDS)
-                    error.hint = f"{error.hint} {_exit_words(code).capitalize()}. {_tail_hint(self._tail.lines)}"
+                    said = (error.hint or "").rstrip(".")
+                    error.hint = f"{said}. {_exit_words(code).capitalize()}. {_tail_hint(self._tail.lines)}"
                 raise
             finally:
                 tasks.cancel_scope.cancel()

@@ -205,7 +205,7 @@ class TargetProcess:
         except OSError as error:
             self._fail(
                 f"it can't be started: {error.strerror or error} ({command.argv[0]})",
-                hint="See its entry in streamline.yaml, or run `streamline plugin install`.",
+                hint="see its entry in streamline.yaml, or run `streamline plugin install`",
             )
             return
         self._closing = False
@@ -334,7 +334,7 @@ class TargetProcess:
             return
         if hint is None:
             lines = self._tail.lines
-            hint = "The last that it logged:\n    " + "\n    ".join(lines) if lines else "It logged nothing."
+            hint = "the last that it logged:\n    " + "\n    ".join(lines) if lines else "it logged nothing."
         self.failure = TargetFailed(message, where=self._command.name, hint=hint)
         self._exited.set()
         self._ready.set()

@@ -35,7 +35,7 @@ def open_store(url: str, root: Path) -> Store:
             raise ConfigError(
                 f"'{url}' names no database file",
                 where="state",
-                hint="Write sqlite:///.streamline/state.db (relative to the project) or sqlite:////an/absolute/path.db.",
+                hint="write sqlite:///.streamline/state.db (relative to the project) or sqlite:////an/absolute/path.db",
             )
         from streamline.state.sqlite import SQLiteStore
 
@@ -45,10 +45,10 @@ def open_store(url: str, root: Path) -> Store:
         raise ConfigError(
             "a state store in PostgreSQL is not supported by this version",
             where="state",
-            hint="Use sqlite:///.streamline/state.db; pipelines that run on one machine need no more.",
+            hint="use sqlite:///.streamline/state.db; pipelines that run on one machine need no more",
         )
     raise ConfigError(
         f"a state store of kind '{scheme}' is not known" if separator else "the state store's URL is not understood",
         where="state",
-        hint="Write sqlite:///.streamline/state.db.",
+        hint="write sqlite:///.streamline/state.db",
     )

@@ -38,7 +38,7 @@ class Connection:
             raise StreamlineError(
                 f"the state store cannot be opened: {error}",
                 where=str(path),
-                hint="Check that the folder exists, is yours to write, and has space left.",
+                hint="check that the folder exists, is yours to write, and has space left",
             ) from error
         try:
             with self._errors():
@@ -114,14 +114,14 @@ class Connection:
             raise ConfigError(
                 "this SQLite file belongs to another program",
                 where=str(self.path),
-                hint="Name a file of its own in `state:` of streamline.yaml.",
+                hint="name a file of its own in `state:` of streamline.yaml",
             )
         if version > len(MIGRATIONS):
             raise ConfigError(
                 f"the state store was written by a newer Streamline (its version {version}, "
                 f"this program knows {len(MIGRATIONS)})",
                 where=str(self.path),
-                hint="Upgrade Streamline, or name another file in `state:` of streamline.yaml.",
+                hint="upgrade Streamline, or name another file in `state:` of streamline.yaml",
             )
         return int(version)
 
@@ -130,11 +130,11 @@ class Connection:
         try:
             yield
         except sqlite3.Error as error:
-            hint = "Check the disk's free space and the file's permissions."
+            hint = "check the disk's free space and the file's permissions"
             if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                hint = "Another process holds a transaction open; see what else uses this file."
+                hint = "another process holds a transaction open; see what else uses this file"
             elif isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-                hint = "Name another file in `state:` of streamline.yaml, or restore this one from a backup."
+                hint = "name another file in `state:` of streamline.yaml, or restore this one from a backup"
             raise StreamlineError(f"the state store failed: {error}", where=str(self.path), hint=hint) from error
 
 

@@ -56,7 +56,7 @@ class SQLiteStore(PositionTables):
                 raise StreamlineError(
                     f"the pipeline's lock file cannot be used: {error}",
                     where=str(path),
-                    hint="It must be on a file system that has locks, in a folder that is yours to write.",
+                    hint="it must be on a file system that has locks, in a folder that is yours to write",
                 ) from error
             if descriptor is not None:
                 break
@@ -373,11 +373,11 @@ def _held(pipeline: str, holder: LeaseInfo | None) -> LeaseHeld:
         return LeaseHeld(
             "another process holds this pipeline's lease and has not said its name",
             where=pipeline,
-            hint="Try again; `streamline runs list` shows what is running.",
+            hint="try again; `streamline runs list` shows what is running",
         )
     return LeaseHeld(
         f"run {holder.run_id} holds this pipeline's lease"
         f" (process {holder.pid} on {holder.host}, since {holder.since})",
         where=pipeline,
-        hint=f"Wait for it to end, or end it with: kill -INT {holder.pid}",
+        hint=f"wait for it to end, or end it with: kill -INT {holder.pid}",
     )

@@ -322,7 +322,7 @@ def _rollback_point(
             f"SELECT run_id FROM bookmark_history WHERE {where} ORDER BY id DESC LIMIT 1", values
         ).fetchone()
         if newest is None:
-            raise ConfigError("there is no history to roll back", hint="No run has saved a position yet.")
+            raise ConfigError("there is no history to roll back", hint="no run has saved a position yet")
         (before_run,) = newest
     (first,) = db.execute(
         f"SELECT min(id) FROM bookmark_history WHERE {where} AND run_id = ?", (*values, before_run)

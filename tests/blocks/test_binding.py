@@ -249,7 +249,7 @@ def test_too_few_inputs() -> None:
         "returned 1 output"
     )
     assert hint == (
-        "Add a block to upstream_blocks of 'join', return a tuple of 2 from 'load', or give 'orders' a default."
+        "add a block to upstream_blocks of 'join', return a tuple of 2 from 'load', or give 'orders' a default"
     )
     message, _ = refusal(at_least, Given("load", "one"))
     assert message.startswith("at_least() expects at least 2 arguments (customers, orders), but the block 'join' has 1")
@@ -267,7 +267,7 @@ def test_too_few_inputs_of_several_blocks() -> None:
         "three() expects 3 arguments (a, b, c), but the block 'join' has 2 upstream blocks (x, y), which returned 1 "
         "output each"
     )
-    assert hint == "Add a block to upstream_blocks of 'join', or give 'c' a default."
+    assert hint == "add a block to upstream_blocks of 'join', or give 'c' a default"
 
 
 def test_outputs_that_cannot_be_spread() -> None:
@@ -281,10 +281,10 @@ def test_outputs_that_cannot_be_spread() -> None:
     assert message == (
         "two() expects 2 arguments (a, b), but the block 'join' has 1 upstream block (load), which returned 3 outputs"
     )
-    assert hint.startswith("Spread, that makes 3 values")
+    assert hint.startswith("spread, that makes 3 values")
     message, hint = refusal(three, Given("x", (1, 2)), Given("y", (3, 4)))
     assert message.endswith("has 2 upstream blocks (x, y), which returned 2 outputs each")
-    assert hint.startswith("More than one of x and y could be spread")
+    assert hint.startswith("more than one of x and y could be spread")
 
 
 def test_too_many_inputs() -> None:
@@ -294,7 +294,7 @@ def test_too_many_inputs() -> None:
     message, hint = refusal(transform, Given("load", 1), Given("orders", 2))
     assert message == ("transform() takes 1 argument (data), but the block 'join' has 2 upstream blocks (load, orders)")
     assert hint == (
-        "Add a parameter for 'orders' (such as `orders`) or `*args`, or take it out of upstream_blocks of 'join'."
+        "add a parameter for 'orders' (such as `orders`) or `*args`, or take it out of upstream_blocks of 'join'"
     )
 
 

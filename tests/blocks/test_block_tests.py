@@ -101,8 +101,8 @@ def test_what_a_test_changes_the_next_does_not_see(workshop: Workshop) -> None:
 def test_a_test_that_asks_for_more_than_there_is_has_failed(workshop: Workshop) -> None:
     (found,) = outcomes(workshop, "@test\ndef both(customers, orders): ...\n", 1)
     assert found.error == (
-        "both() expects 2 arguments (customers, orders), but the block 'clean' returned 1 output. "
-        "Take 'orders' out, give it a default, or set a variable of that name."
+        "both() expects 2 arguments (customers, orders), but the block 'clean' returned 1 output; "
+        "take 'orders' out, give it a default, or set a variable of that name"
     )
     assert found.where == "transformers/clean.py:1"
 

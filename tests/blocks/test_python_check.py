@@ -51,12 +51,12 @@ def test_no_decorated_function(workshop: Workshop) -> None:
     error = refusal(workshop, "import os\n\ndef clean(df):\n    return df\n")
     assert str(error) == (
         "transformers/clean.py:3: no function in this file is decorated with @transformer\n"
-        "  Write @transformer above clean()."
+        "  write @transformer above clean()"
     )
     error = refusal(workshop, "def a(): ...\ndef b(): ...\n@test\ndef c(): ...\n")
     assert (error.where, error.hint) == (
         "transformers/clean.py",
-        "Write @transformer above the function that is to run.",
+        "write @transformer above the function that is to run",
     )
     assert refusal(workshop, "").where == "transformers/clean.py"
 
@@ -65,7 +65,7 @@ def test_a_function_decorated_as_another_type(workshop: Workshop) -> None:
     error = refusal(workshop, "\n@data_loader\ndef load(): ...\n")
     assert error.where == "transformers/clean.py:2"
     assert error.message == "no function in this file is decorated with @transformer, but load() is with @data_loader"
-    assert "The block 'clean' is a transformer" in (error.hint or "")
+    assert "the block 'clean' is a transformer" in (error.hint or "")
 
 
 def test_two_decorated_functions(workshop: Workshop) -> None:

@@ -80,7 +80,7 @@ def death(status: int, note: Note, trace: Trace | None, memory: OutOfMemory) -> 
         if note.how == "cut off":
             return Failure(
                 message="the process lost its connection to the runner",
-                hint="The block has closed files that it had not opened, such as by os.closerange.",
+                hint="the block has closed files that it had not opened, such as by os.closerange",
             )
         if note.how == "broken":
             return Failure(message="the worker process failed; what it printed says why")
@@ -89,7 +89,7 @@ def death(status: int, note: Note, trace: Trace | None, memory: OutOfMemory) -> 
             message=f"the process was ended with code {code}{by}",
             where=where,
             trace=text,
-            hint="Return from the block's function, or raise an exception, instead of ending the process.",
+            hint="return from the block's function, or raise an exception, instead of ending the process",
         )
     number = status & 0x7F
     name = _signal_name(number)
@@ -98,7 +98,7 @@ def death(status: int, note: Note, trace: Trace | None, memory: OutOfMemory) -> 
             message=f"the process crashed ({name}: {_CRASHES[signal.Signals(number)]})",
             where=where,
             trace=text,
-            hint="Compiled code did this, of a library or called through ctypes; the line is the one that called it.",
+            hint="compiled code did this, of a library or called through ctypes; the line is the one that called it",
         )
     if note.how == "signal":
         return Failure(message=f"the process sent itself {name}", where=where, trace=text)
@@ -107,18 +107,18 @@ def death(status: int, note: Note, trace: Trace | None, memory: OutOfMemory) -> 
             message = "the process was killed because memory ran out"
             if not memory.certain:
                 message += " (SIGKILL, and the kernel has just killed something for that)"
-            hint = "Load less at once (columns, chunks by a generator), or run fewer blocks at a time."
+            hint = "load less at once (columns, chunks by a generator), or run fewer blocks at a time"
             return Failure(message=message, where=where, hint=hint)
         if memory.counts:
             return Failure(
                 message="the process was killed by signal 9 (SIGKILL)",
                 where=where,
-                hint="Not by the kernel for lack of memory, it says: somebody, or a watchdog, sent the signal.",
+                hint="not by the kernel for lack of memory, it says: somebody, or a watchdog, sent the signal",
             )
         return Failure(
             message="the process was killed by signal 9 (SIGKILL), perhaps for lack of memory",
             where=where,
-            hint="The system's log says so if memory was the reason; else somebody sent the signal.",
+            hint="the system's log says so if memory was the reason; else somebody sent the signal",
         )
     return Failure(message=f"the process was killed by signal {number} ({name})", where=where, trace=text)
 

@@ -128,7 +128,7 @@ class WorkerPool:
             message = pickle.dumps(task, 5)
         except Exception as error:
             text = f"what the block is called with cannot be handed to a worker process: {error}"
-            hint = "Variables are to be plain values: text, numbers, lists, dicts."
+            hint = "variables are to be plain values: text, numbers, lists, dicts"
             future.set_result(TaskResult(failure=Failure(message=text, hint=hint, retry=False, wrong_config=True)))
             return future
         job = Job(task, message, future)

@@ -302,7 +302,7 @@ class Attempt:
                     raise StreamlineError(
                         "its state is not kept apart by stream, so several processes can't share its streams",
                         where=group.id,
-                        hint="Take run_in_parallel out of the source's streams.",
+                        hint="take run_in_parallel out of the source's streams",
                     )
 
         return observe

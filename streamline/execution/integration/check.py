@@ -65,7 +65,7 @@ class _Check:
     async def run(self) -> list[Checked]:
         if self._model.type != "integration":
             message = f"pipeline '{self._model.uuid}' is of type {self._model.type}"
-            hint = "This version checks integration pipelines."
+            hint = "this version checks integration pipelines"
             self._failed("pipeline", None, ConfigError(message, where=self._model.yaml.shown, hint=hint))
             return self._done
         prepared = [found for uuid in self._model.order() if (found := await self._prepare(self._model.blocks[uuid]))]
@@ -154,7 +154,7 @@ class _Check:
                 error = StreamlineError(
                     f"it did not answer within {self._timeout:g} s",
                     where=plugin.name,
-                    hint="Check the address that it connects to, or give it longer with --timeout.",
+                    hint="check the address that it connects to, or give it longer with --timeout",
                 )
                 self._failed(what, block, error, plugin=plugin, connecting=True)
             except StreamlineError as error:

@@ -47,8 +47,8 @@ def read_blocks(model: PipelineModel, renderer: Renderer) -> Specs:
             raise ConfigError(
                 f"a {block.type} in {block.language} can't stand in an integration pipeline",
                 where=model.where(uuid),
-                hint="It takes sources and destinations (data_loader and data_exporter in YAML), transformers in "
-                "Python, and mappers (transformers in YAML).",
+                hint="it takes sources and destinations (data_loader and data_exporter in YAML), transformers in "
+                "Python, and mappers (transformers in YAML)",
             )
     return specs
 
@@ -64,7 +64,7 @@ def _refuse_conditionals(model: PipelineModel) -> None:
             raise ConfigError(
                 f"the {what} '{uuid}' can't be kept: this version runs the live pipe of an integration pipeline only",
                 where=model.where(uuid),
-                hint=f"Take it out of `{what}s:`.",
+                hint=f"take it out of `{what}s:`",
             )
 
 
@@ -86,21 +86,21 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
             raise ConfigError(
                 f"block '{uuid}' has nothing before it",
                 where=model.where(uuid),
-                hint="Name the block that feeds it under upstream_blocks.",
+                hint="name the block that feeds it under upstream_blocks",
             )
     for uuid in specs.sources:
         if model.blocks[uuid].upstream:
             raise ConfigError(
                 f"source '{uuid}' has blocks before it",
                 where=model.where(uuid, "upstream_blocks"),
-                hint="In an integration pipeline a source is where records begin.",
+                hint="in an integration pipeline a source is where records begin",
             )
     if not specs.sources or not specs.destinations:
         missing = "source" if not specs.sources else "destination"
         raise ConfigError(
             f"the pipeline has no {missing}",
             where=model.yaml.shown,
-            hint=f"Add one: streamline add {missing} NAME --pipeline {model.uuid}",
+            hint=f"add one: streamline add {missing} NAME --pipeline {model.uuid}",
         )
     mappers: dict[str, list[str]] = {}
     paths: dict[str, PathPlan] = {}
@@ -111,7 +111,7 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
             raise ConfigError(
                 f"source '{source}' leads to no destination",
                 where=model.where(source),
-                hint="Name it under a destination's upstream_blocks.",
+                hint="name it under a destination's upstream_blocks",
             )
     return paths, mappers
 
@@ -140,8 +140,8 @@ def _path(model: PipelineModel, specs: Specs, after: list[str], downstream: dict
             raise ConfigError(
                 f"mapper '{uuid}' must stand right behind its source, alone",
                 where=model.where(uuid),
-                hint="Put it between the source and everything else; what only one destination needs, do in a "
-                "transformer.",
+                hint="put it between the source and everything else; what only one destination needs, do in a "
+                "transformer",
             )
         if uuid in specs.destinations:
             sinks.append(uuid)

@@ -241,7 +241,7 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
             raise ConfigError(
                 f"--stream: {source.plugin.name} has no discovery and sends what it likes, so it can't be restricted",
                 where=source.id,
-                hint=f"Write its streams to {source.id}/catalog.json in the pipeline's folder if it reads a catalog.",
+                hint=f"write its streams to {source.id}/catalog.json in the pipeline's folder if it reads a catalog",
             )
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)

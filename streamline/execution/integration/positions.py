@@ -164,7 +164,7 @@ def _check_continues(context: RunContext, bookmark: Bookmark, sinks: Sequence[st
         raise ConfigError(
             f"stream {bookmark.stream!r} has a gap: it was left out of a run that moved the log on past its position",
             where=block,
-            hint="Changes between the two can't be read any more. Read it anew: "
+            hint="changes between the two can't be read any more. Read it anew: "
             f"streamline run {context.pipeline} --full-refresh --stream {bookmark.stream}",
         )
     new = [sink for sink in sinks if sink not in bookmark.sinks]
@@ -173,7 +173,7 @@ def _check_continues(context: RunContext, bookmark: Bookmark, sinks: Sequence[st
             f"destination {', '.join(map(repr, new))} has none of what lies before the position of stream "
             f"{bookmark.stream!r}",
             where=block,
-            hint="Read everything anew with --full-refresh, or go on from here with --accept-gap.",
+            hint="read everything anew with --full-refresh, or go on from here with --accept-gap",
         )
 
 

@@ -105,7 +105,7 @@ def check_shared_tables(
         if other[0] == source:
             continue
         words = f"{other[1]!r} of {other[0]} and {name!r} of {source}"
-        hint = "Give each a destination_table of its own, or a destination block."
+        hint = "give each a destination_table of its own, or a destination block"
         if "replace" in (plan.load_method, plans[other].load_method):
             raise ConfigError(
                 f"streams {words} would both be written to table {plan.table or name!r}, and each replaces it: "

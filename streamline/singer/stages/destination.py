@@ -106,7 +106,7 @@ def plan_stream(
         raise ConfigError(
             f"stream {stream!r} cannot replace its table: {_ENDLESS}",
             where=settings.where("load_method"),
-            hint="Use load_method: upsert or append, or take max_duration and idle_timeout out of the source block.",
+            hint="use load_method: upsert or append, or take max_duration and idle_timeout out of the source block",
         )
     cannot = _ENDLESS if endless else f"{target} cannot replace"
     replaces = replaces and not endless
@@ -128,7 +128,7 @@ def plan_stream(
             raise ConfigError(
                 f"{target} cannot {method} (stream {stream!r})",
                 where=settings.where("load_method", "unique_conflict_method"),
-                hint=f"It can {', '.join(sorted(load_methods))}.",
+                hint=f"it can {', '.join(sorted(load_methods))}",
             )
         method, why = "append", f"{target} can do nothing else with it"
         keys = sent_keys if keys is not None else None
@@ -140,7 +140,7 @@ def plan_stream(
         raise ConfigError(
             f"the columns of stream {stream!r} leave out its key {', '.join(map(repr, lost))}",
             where=settings.where("columns"),
-            hint="Keep the key columns, name others in unique_constraints, or set load_method: append.",
+            hint="keep the key columns, name others in unique_constraints, or set load_method: append",
         )
     annotations: dict[str, Any] = {}
     if settings.get("unique_conflict_method") == "IGNORE":
@@ -150,7 +150,7 @@ def plan_stream(
             raise ConfigError(
                 f"{target} cannot be told partition_keys (stream {stream!r})",
                 where=settings.where("partition_keys"),
-                hint="Take the setting out, and set partitions in the target's own config if it has them.",
+                hint="take the setting out, and set partitions in the target's own config if it has them",
             )
         annotations["x-partition-keys"] = list(partition_keys)
     changed = keys is not None and list(keys) != list(key_properties)
@@ -183,7 +183,7 @@ def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -
             raise ConfigError(
                 f"streams {other!r} and {stream!r} would both be written to table {plan.table or stream!r}",
                 where=plan.where or where,
-                hint="Give each stream a destination_table of its own.",
+                hint="give each stream a destination_table of its own",
             )
 
 
@@ -255,14 +255,14 @@ class DestinationStage:
             raise StreamlineError(
                 f"key column {', '.join(map(repr, missing))} would not reach {self._target}",
                 where=plan.where or f"stream {item.stream!r}",
-                hint=f"The columns of stream {item.stream!r} are {', '.join(properties)}; see its settings "
-                "columns and unique_constraints.",
+                hint=f"the columns of stream {item.stream!r} are {', '.join(properties)}; see its settings "
+                "columns and unique_constraints",
             )
         if plan.load_method == "upsert" and not keys:
             raise StreamlineError(
                 "upsert needs a key, and the tap names none",
                 where=plan.where or f"stream {item.stream!r}",
-                hint=f"Set unique_constraints for stream {item.stream!r}, or load_method: append.",
+                hint=f"set unique_constraints for stream {item.stream!r}, or load_method: append",
             )
         schema = _filtered_schema(item.schema, plan)
         if plan.table is None and plan.keys is None and schema is item.schema:
@@ -349,20 +349,20 @@ def _load_method(
         raise ConfigError(
             f"{target} cannot keep the old row of two with one key (unique_conflict_method: IGNORE, stream {stream!r})",
             where=where,
-            hint="Use UPDATE, or a target that lists the capability " + IGNORE_CAPABILITY + ".",
+            hint=f"use UPDATE, or a target that lists the capability {IGNORE_CAPABILITY}",
         )
     if method == "append" and (conflict or settings.get("unique_constraints")):
         other = "unique_conflict_method" if conflict else "unique_constraints"
         raise ConfigError(
             f"load_method: append and {other} contradict each other (stream {stream!r})",
             where=where,
-            hint="Take one of them out; append writes every record as a row of its own.",
+            hint="take one of them out; append writes every record as a row of its own",
         )
     if method == "replace" and cannot_replace is not None:
         raise ConfigError(
             f"{target} cannot replace a table: it does not list the capability activate-version (stream {stream!r})",
             where=settings.where("load_method"),
-            hint="Use load_method: upsert or append, or another target.",
+            hint="use load_method: upsert or append, or another target",
         )
     if method is not None:
         why = f"load_method: {method}"
@@ -383,6 +383,6 @@ def _load_method(
         raise ConfigError(
             f"upsert needs a key, and stream {stream!r} has none",
             where=where,
-            hint="Name its key columns in unique_constraints.",
+            hint="name its key columns in unique_constraints",
         )
     return method, why

@@ -149,7 +149,7 @@ def _batches(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     raise _error(
         item,
         f"its tap sends files of an unknown encoding: format {item.format!r}, compression {compression!r}",
-        hint="Set the tap to jsonl (plain or gzip) or parquet, or switch its batches off.",
+        hint="set the tap to jsonl (plain or gzip) or parquet, or switch its batches off",
     )
 
 
@@ -207,7 +207,7 @@ def _local_path(item: FileBatch, name: str, root: Path) -> Path:
         raise _error(
             item,
             f"its BATCH names a file that is not on this machine: {name}",
-            hint="Only file:// URLs and paths can be read; set the tap's batch storage to a local folder.",
+            hint="only file:// URLs and paths can be read; set the tap's batch storage to a local folder",
         )
     return Path(unquote(url.path))
 

@@ -142,7 +142,7 @@ class SchemaChangeStage:
             raise StreamlineError(
                 "its records come in files, and schema_change: freeze would have to change them",
                 where=f"stream {item.stream!r}",
-                hint="Switch the tap's batches off.",
+                hint="switch the tap's batches off",
             )
         return [item]
 
@@ -199,7 +199,7 @@ class SchemaChangeStage:
             pause = SchemaPaused(
                 item.stream,
                 f"stopped, because its schema changed ({changes})",
-                hint=f"To go on with the change: streamline streams set {self._pipeline} {item.stream} "
+                hint=f"to go on with the change: streamline streams set {self._pipeline} {item.stream} "
                 "schema_change=evolve",
             )
             self._pause(pause)
@@ -210,7 +210,7 @@ class SchemaChangeStage:
             raise StreamlineError(
                 f"its key is now the new column {', '.join(map(repr, lost))}, which schema_change: freeze would drop",
                 where=f"stream {item.stream!r}",
-                hint="Set schema_change: evolve, or unique_constraints to the old key.",
+                hint="set schema_change: evolve, or unique_constraints to the old key",
             )
         if changes.new or changes.retyped:
             self._frozen[item.stream] = _Frozen(item.stream, known, changes)

@@ -79,7 +79,7 @@ class BadRecordLimit:
                 f"{counts.bad:,} of {counts.records:,} records do not fit its SCHEMA, more than max_bad_records"
                 f" ({most:,}) allows; the first errors:{shown}",
                 where=f"stream {stream}",
-                hint="Correct the source or its schema, or raise max_bad_records in the destination block.",
+                hint="correct the source or its schema, or raise max_bad_records in the destination block",
             )
 
 
