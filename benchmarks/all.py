@@ -17,6 +17,11 @@ SCRIPTS = (
     "memory",
     "long_record",
     "parallel_streams",
+    "batch_startup",
+    "batch_hop",
+    "batch_frames",
+    "batch_fanout",
+    "batch_sql",
 )
 
 

@@ -39,7 +39,9 @@ def _hush(stream: TextIO) -> None:
 
 def is_terminal(stream: TextIO | None = None) -> bool:
     """Whether a person looks at `stream` (stdout unless given)."""
-    return (stream or sys.stdout).isatty()
+    # A process may be started with its standard output closed; then there is no stream at all.
+    stream = stream or sys.stdout
+    return stream is not None and stream.isatty()
 
 
 def has_colour(stream: TextIO) -> bool:

@@ -119,7 +119,7 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
         click.echo()
         print_table(
             ["BLOCK", "STATUS", "SECONDS", "ATTEMPTS"],
-            [[one["uuid"], one["status"], one.get("seconds"), one.get("attempts", 1)] for one in blocks],
+            [[one["uuid"], one["status"], _seconds(one.get("seconds")), one.get("attempts", 1)] for one in blocks],
         )
         _print_results(blocks)
 
@@ -137,7 +137,7 @@ def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> N
     files = sorted(folder.glob("*.log"))
     if not files:
         raise ConfigError(
-            f"the run {found.run_id} has left no logs", where=str(folder), hint="They may have been cleaned away."
+            f"the run {found.run_id} has left no logs", where=str(folder), hint="they may have been cleaned away"
         )
     for number, path in enumerate(files):
         if len(files) > 1:
@@ -155,7 +155,7 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
         latest = store.runs(pipeline, limit=1)
         if not latest:
             raise ConfigError(
-                "nothing has run yet", where=pipeline, hint=f"Run it: streamline run {pipeline or 'PIPELINE'}"
+                "nothing has run yet", where=pipeline, hint=f"run it: streamline run {pipeline or 'PIPELINE'}"
             )
         return latest[0]
     exact = store.run(run)
@@ -167,7 +167,7 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
     if begin:
         raise ConfigError(
             f"{count(len(begin), 'run')} begin with '{run}'",
-            hint=f"One is {begin[0].run_id}, another {begin[1].run_id}",
+            hint=f"one is {begin[0].run_id}, another {begin[1].run_id}",
         )
     raise ConfigError(f"there is no run '{run}'", hint="`streamline runs list` lists them.")
 
@@ -195,6 +195,10 @@ def _blocks(store: Store, run: RunInfo) -> list[dict[str, Any]]:
             if block["status"] == "running":  # the run was killed under it
                 block["status"] = "cancelled"
     return blocks or list(run.summary.get("blocks", []))
+
+
+def _seconds(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:,.2f}"
 
 
 def _print_results(blocks: list[dict[str, Any]]) -> None:

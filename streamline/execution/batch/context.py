@@ -56,6 +56,7 @@ class BlockOutcome(msgspec.Struct, kw_only=True):
         failed: how many of them failed.
         reused: it had completed before the run was resumed.
         tests: how many tests ran, and how many of them failed.
+        reason: why it was skipped, or could not be called.
     """
 
     uuid: str
@@ -69,6 +70,7 @@ class BlockOutcome(msgspec.Struct, kw_only=True):
     failed: int = 0
     reused: bool = False
     tests: tuple[int, int] = (0, 0)
+    reason: str | None = None
 
 
 class BatchResult(msgspec.Struct, kw_only=True):
@@ -115,10 +117,16 @@ class Listener:
     def started(self, uuid: str, calls: int | None) -> None:
         """A block's first call begins; `calls` is their number where it is a dynamic block's child."""
 
+    def called(self, uuid: str, *, failed: bool) -> None:
+        """One of a dynamic block's children has ended."""
+
     def finished(self, outcome: BlockOutcome) -> None:
         """A block has ended."""
 
-    def retrying(self, uuid: str, failure: Failure, delay: float) -> None:
+    def interrupted(self) -> None:
+        """A signal asks the run to end; what runs has some seconds for that."""
+
+    def retrying(self, uuid: str, child: int | None, failure: Failure, delay: float) -> None:
         """A call failed and is tried again after `delay` seconds."""
 
     def waiting(self, uuid: str, seconds: float) -> None:
@@ -148,8 +156,14 @@ class SafeListener(Listener):
     def finished(self, outcome: BlockOutcome) -> None:
         self._tell(partial(self._listener.finished, outcome))
 
-    def retrying(self, uuid: str, failure: Failure, delay: float) -> None:
-        self._tell(partial(self._listener.retrying, uuid, failure, delay))
+    def called(self, uuid: str, *, failed: bool) -> None:
+        self._tell(partial(self._listener.called, uuid, failed=failed))
+
+    def interrupted(self) -> None:
+        self._tell(self._listener.interrupted)
+
+    def retrying(self, uuid: str, child: int | None, failure: Failure, delay: float) -> None:
+        self._tell(partial(self._listener.retrying, uuid, child, failure, delay))
 
     def waiting(self, uuid: str, seconds: float) -> None:
         self._tell(partial(self._listener.waiting, uuid, seconds))

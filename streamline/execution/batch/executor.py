@@ -54,9 +54,12 @@ class LocalExecutor:
             if task.id not in self._where:
                 return TaskResult(failure=Failure(message="cancelled before it began", retry=False))
             self._where[task.id] = pool
+            if task.child is not None:
+                self._lines.name(task.id, f"{task.block}[{task.child}]")
             return await asyncio.wrap_future(pool.submit(task))
         finally:
             self._where.pop(task.id, None)
+            self._lines.forget(task.id)
 
     def cancel(self, task_id: str) -> None:
         """Interrupt a task: KeyboardInterrupt first, the end of its process after `CANCEL_SECONDS`."""

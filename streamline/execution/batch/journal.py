@@ -47,7 +47,12 @@ class Called(msgspec.Struct, tag="called", kw_only=True):
 
 
 class Ended(msgspec.Struct, tag="ended", kw_only=True):
-    """A block ended well: its calls completed or, those of `skipped` (number and key), were skipped."""
+    """A block ended well: its calls completed or, those of `skipped` (number and key), were skipped.
+
+    Args:
+        tested: its tests ran as well.
+        stamp: what changes when its file does.
+    """
 
     block: str
     child: bool
@@ -58,6 +63,8 @@ class Ended(msgspec.Struct, tag="ended", kw_only=True):
     seconds: float | None = None
     attempts: int = 1
     results: list[Any] = []
+    tested: bool = False
+    stamp: str | None = None
 
 
 class Undone(msgspec.Struct, tag="undone", kw_only=True):

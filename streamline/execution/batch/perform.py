@@ -30,7 +30,7 @@ from streamline.project.project import Project
 from streamline.project.render import Renderer
 
 if TYPE_CHECKING:
-    from streamline.outputs.store import Output
+    from streamline.outputs.store import Manifest, Output
 
 
 class Port(Protocol):
@@ -72,6 +72,7 @@ def _perform(task: Task, port: Port, result: TaskResult) -> None:
     variables = _variables(task, renderer)
     where = functools.partial(_place, model, task.block)
     block = msgspec.structs.replace(block, configuration=renderer.render(block.configuration, where))
+    project.secrets.masker.add_config(block.configuration)
 
     def warn(text: str) -> None:
         result.warnings.append(text)
@@ -104,6 +105,9 @@ def _perform(task: Task, port: Port, result: TaskResult) -> None:
         _KINDS[task.kind](task, call, result)
         result.gate = call.gate if result.gate is None else result.gate
     finally:
+        from streamline.blocks.python_block import forget
+
+        forget()  # what the block's file holds: a worker may wait long for its next task
         set_current(None)
         use_renderer(None)
         logger.handlers.clear()
@@ -140,10 +144,19 @@ def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Outpu
         if path is None:
             raise
         raise user_error(error, str(path)) from None
-    result.outputs = [
+    result.outputs = _in_short(manifest)
+    return open_output(Path(task.output), key)
+
+
+def _in_short(manifest: Manifest) -> list[dict[str, Any]]:
+    """An output in a line for each of its parts; a generator's chunks are one."""
+    if manifest.form == "chunks":
+        rows = [one.rows for one in manifest.outputs]
+        total = sum(number or 0 for number in rows) if None not in rows else None
+        return [{"name": "output", "kind": f"{len(rows):,} chunk{'' if len(rows) == 1 else 's'}", "rows": total}]
+    return [
         {"name": f"output_{number}", "kind": one.codec, "rows": one.rows} for number, one in enumerate(manifest.outputs)
     ]
-    return open_output(Path(task.output), key)
 
 
 def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:
@@ -170,7 +183,7 @@ def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
         result.failure = Failure(
             message=f"{len(failed)} of {total} test{'s' if total > 1 else ''} failed: {lines}",
             where=failed[0].where,
-            trace="\n".join(one.trace for one in failed if one.trace) or None,
+            trace="\n".join(f"{one.name}:\n{one.trace}" for one in failed if one.trace) or None,
             retry=False,
         )
 
@@ -184,8 +197,11 @@ def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
     from streamline.blocks.sensor import poll
 
     result.gate = bool(task.extra.get("skip")) or poll(call)
-    if result.gate and task.output is not None:
-        _store(task, call, True, result)
+    if not result.gate:
+        return
+    output = _store(task, call, True, result)
+    if task.run_tests:
+        _test(call, output, result)
 
 
 def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:

@@ -54,6 +54,14 @@ class BlockPlan(msgspec.Struct, kw_only=True):
     interval: float = INTERVAL
     patience: float | None = None
 
+    def fans_out(self, *, child: bool) -> bool:
+        """Whether the blocks behind it run once per item. What gathers its children's outputs has one list.
+
+        Args:
+            child: whether the block is a dynamic block's child itself.
+        """
+        return self.dynamic and not (self.reduce and child)
+
 
 class BatchPlan(msgspec.Struct, kw_only=True):
     """A batch pipeline, checked.

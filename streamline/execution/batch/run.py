@@ -303,10 +303,16 @@ class _Run:
             listener=self.listener,
             record=lambda outcome: self._record(log, outcome),
             warn=lambda uuid, text: self._warn(log, uuid, text),
+            log=lambda uuid, text, level: log.write(uuid, self.project.secrets.masker.mask(text), level),
         )
+
+        def interrupt() -> None:
+            self.listener.interrupted()
+            runner.interrupt()
+
         self.listener.planned(self.plan, self.run_id, resumed=self.past is not None)
         try:
-            with signals(self, self.run_id, runner.interrupt, self.stop):
+            with signals(self, self.run_id, interrupt, self.stop):
                 if alone is not None:
                     blocks = await runner.run_one(alone, upstream)
                 else:
@@ -352,6 +358,7 @@ class _Run:
             error = mask(f"{failure.where}: {failure.message}" if failure.where else failure.message)
             log.write(outcome.uuid, "\n".join(filter(None, (error, failure.hint, mask(failure.trace or "")))), "ERROR")
         took = "" if outcome.seconds is None else f" in {outcome.seconds:.3f} s"
+        took += f": {outcome.reason}" if outcome.reason else ""
         log.write(outcome.uuid, f"{outcome.status}{took}{' before this run was resumed' if outcome.reused else ''}")
         block = BlockRun(
             uuid=outcome.uuid,

@@ -104,6 +104,7 @@ def test_nothing_begins_after_a_signal(project: BatchProject) -> None:
         listener=Listener(),
         record=lambda outcome: None,
         warn=lambda uuid, text: None,
+        log=lambda uuid, text, level: None,
     )
     assert asyncio.run(go())[0] == "cancelled"
     assert done == ["condition"]

@@ -1,0 +1,318 @@
+"""Makes the calls of blocks: each with the conditions before it, its attempts, and the callbacks after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from streamline.execution.batch.context import Listener, RunFacts
+from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, Call, Instance
+from streamline.execution.batch.places import Places
+from streamline.execution.batch.plan import BatchPlan, BlockPlan
+from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
+from streamline.pipeline.model import RetryConfig
+
+
+class Executor(Protocol):
+    """Carries out tasks, here or elsewhere."""
+
+    size: int
+
+    async def run(self, task: Task, *, isolated: bool) -> TaskResult:
+        """Carry out a task; whatever happens to whoever does it is in the result."""
+        ...
+
+    def cancel(self, task_id: str) -> None:
+        """Interrupt a task; its result says so, soon."""
+        ...
+
+
+class Made(msgspec.Struct):
+    """A call that was made: how it ended, and what there is to say about it.
+
+    Args:
+        refused: the condition that said no.
+    """
+
+    instance: Instance
+    failure: Failure | None = None
+    attempts: int = 0
+    began: float | None = None
+    ended: float | None = None
+    result: TaskResult | None = None
+    refused: str | None = None
+
+
+class Calls:
+    """Makes calls.
+
+    Args:
+        facts: what is the same for all tasks of the run.
+        plan: the blocks.
+        places: where outputs stand.
+        executor: carries out tasks.
+        listener: is told what goes on.
+        warn: is given warnings, with the block that they are about.
+        log: the same for lines of the log alone, with their level.
+        completed: is told of each call that went well, before its callbacks hear of it.
+    """
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        plan: BatchPlan,
+        places: Places,
+        executor: Executor,
+        listener: Listener,
+        warn: Callable[[str, str], None],
+        log: Callable[[str, str, str], None],
+        completed: Callable[[BlockPlan, Instance, TaskResult], None],
+    ) -> None:
+        self._facts = facts
+        self._plan = plan
+        self._places = places
+        self._executor = executor
+        self._listener = listener
+        self._warn = warn
+        self._log = log
+        self._note = completed
+        self._running: set[str] = set()
+        self._interrupted = asyncio.Event()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `interrupt` was called."""
+        return self._interrupted.is_set()
+
+    def interrupt(self) -> None:
+        """Start nothing new, and cancel what runs."""
+        self._interrupted.set()
+        for task_id in list(self._running):
+            self._executor.cancel(task_id)
+
+    async def make(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> Made:
+        """Make one call of a block, with all that belongs to it: conditions before, retries, callbacks after."""
+        instance = Instance(number=number, key=call.key)
+        refused = await self._refused_by(plan, call, number, child=child)
+        if refused is not None:
+            instance.status = CANCELLED if self.interrupted else SKIPPED
+            return Made(instance, refused=refused)
+        made = Made(instance, began=time.monotonic())
+        task = self._task(plan, call, number, child=child)
+        made.result = await self._attempts(plan, task, made)
+        made.ended = time.monotonic()
+        if made.attempts == 1 and task.kind == "run":
+            made.began = made.ended - made.result.seconds  # without the waiting for a worker
+        made.failure = made.result.failure
+        if made.failure is not None:
+            instance.status = CANCELLED if self.interrupted else FAILED
+            if child:
+                self._log_failure(plan, number, made.failure)
+        else:
+            self._completed(plan, task, made, child=child)
+            self._note(plan, instance, made.result)
+        await self._callbacks(plan, task, made)
+        return made
+
+    async def refused(self, plan: BlockPlan, failure: Failure) -> Made:
+        """A block that must not be called at all: it has failed, and its callbacks hear of it."""
+        made = Made(Instance(number=0, status=FAILED), failure=failure)
+        await self._callbacks(plan, self._task(plan, Call(key=()), 0, child=False), made)
+        return made
+
+    async def call_back(self, uuids: Sequence[str], status: str, extra: Mapping[str, Any]) -> None:
+        """Call callbacks that belong to the pipeline."""
+        for uuid in uuids:
+            result = await self._do(
+                Task(
+                    id=f"{uuid}:pipeline",
+                    kind="callback",
+                    block=uuid,
+                    callback_for=_CALLBACK[status],
+                    extra={**extra, "parent_block_uuid": None},
+                    timeout=self._plan.code(uuid).timeout,
+                    **self._common(),
+                ),
+                isolated=False,
+            )
+            self._callback_ended(uuid, result)
+
+    async def test(self, plan: BlockPlan, instance: Instance, *, child: bool) -> TaskResult:
+        """Run a block's tests on an output that is stored already."""
+        uuid = plan.block.uuid
+        task = Task(
+            id=f"{uuid}:{instance.number}:tests",
+            kind="tests",
+            block=uuid,
+            own=instance.ref,
+            child=instance.number if child else None,
+            run_tests=True,
+            timeout=plan.block.timeout,
+            **self._common(),
+        )
+        return await self._do(task, isolated=plan.isolated)
+
+    def _log_failure(self, plan: BlockPlan, number: int, failure: Failure) -> None:
+        place = f"{failure.where}: " if failure.where else ""
+        text = "\n".join(filter(None, (f"child {number}: {place}{failure.message}", failure.hint, failure.trace)))
+        self._log(plan.block.uuid, text, "ERROR")
+
+    async def _refused_by(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> str | None:
+        """The condition of the block that says no, if one does; all are asked."""
+        refused = None
+        for uuid in plan.conditions:
+            task = Task(
+                id=f"{uuid}:{plan.block.uuid}:{number}",
+                kind="condition",
+                block=uuid,
+                inputs=call.inputs,
+                child=number if child else None,
+                timeout=self._plan.code(uuid).timeout,
+                **self._common(),
+            )
+            result = await self._do(task, isolated=plan.isolated)
+            if result.failure is not None and not self.interrupted:
+                self._warn(uuid, f"it could not be evaluated, which counts as no: {result.failure.message}")
+            if result.failure is not None or result.gate is False:
+                refused = refused or uuid
+                self._log(uuid, f"it said no to '{plan.block.uuid}'{f' (child {number})' if child else ''}", "INFO")
+        return refused
+
+    def _task(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> Task:
+        uuid = plan.block.uuid
+        folder = self._places.staged(uuid) / str(number) if child else self._places.block(uuid)
+        return Task(
+            id=f"{uuid}:{number}",
+            kind="poll" if plan.block.type == "sensor" else "run",
+            block=uuid,
+            inputs=call.inputs,
+            output=None if plan.secret else str(folder),
+            durable=not child,
+            child=number if child else None,
+            run_tests=self._facts.options.tests,
+            dynamic=plan.fans_out(child=child),
+            timeout=plan.block.timeout,
+            **self._common(),
+        )
+
+    def _common(self) -> dict[str, Any]:
+        facts = self._facts
+        return {
+            "project": str(facts.project.root),
+            "pipeline": self._plan.model.uuid,
+            "run_id": facts.run_id,
+            "run_dir": str(facts.run_dir),
+            "variables": facts.variables,
+            "runtime": facts.runtime,
+            "execution_date": facts.execution_date,
+        }
+
+    async def _attempts(self, plan: BlockPlan, task: Task, made: Made) -> TaskResult:
+        """Try until it goes well, must not be tried again, or the run is interrupted."""
+        retry = plan.block.retry_config or RetryConfig()
+        while True:
+            made.attempts += 1
+            attempt = msgspec.structs.replace(task, attempt=made.attempts, id=f"{task.id}:{made.attempts}")
+            result = await (self._poll(plan, attempt) if task.kind == "poll" else self._do_in(plan, attempt))
+            failure = result.failure
+            if failure is None or self.interrupted or not failure.retry or made.attempts > retry.retries:
+                return result
+            delay = retry.delay_before(made.attempts)
+            self._listener.retrying(plan.block.uuid, task.child, failure, delay)
+            who = "" if task.child is None else f"child {task.child}: "
+            self._log(plan.block.uuid, f"{who}attempt {made.attempts} failed: {failure.message}", "WARNING")
+            if await self._sleep(delay):
+                return result
+
+    async def _poll(self, plan: BlockPlan, task: Task) -> TaskResult:
+        """Ask a sensor until it says yes. No worker is kept while it waits."""
+        if self._facts.options.skip_sensors:
+            task = msgspec.structs.replace(task, extra={"skip": True})
+        began = time.monotonic()
+        number = 0
+        while True:
+            number += 1
+            result = await self._do_in(plan, msgspec.structs.replace(task, id=f"{task.id}:{number}"))
+            if result.failure is not None or result.gate:
+                result.gate = None
+                return result
+            left = None if plan.patience is None else began + plan.patience - time.monotonic()
+            if left is not None and left <= 0:
+                result.failure = Failure(
+                    message=f"it did not say yes within {plan.patience:g} seconds (asked {number} times)",
+                    where=self._plan.model.where(plan.block.uuid, "configuration", "timeout"),
+                )
+                return result
+            wait = plan.interval if left is None else min(plan.interval, left)
+            self._listener.waiting(plan.block.uuid, wait)
+            if await self._sleep(wait):
+                result.failure = Failure(message="interrupted while it waited")
+                return result
+
+    async def _do_in(self, plan: BlockPlan, task: Task) -> TaskResult:
+        return await self._do(task, isolated=plan.isolated)
+
+    async def _do(self, task: Task, *, isolated: bool) -> TaskResult:
+        if self.interrupted and task.kind != "callback":  # the signal came between two steps
+            return TaskResult(failure=Failure(message="cancelled before it began", retry=False))
+        self._running.add(task.id)
+        try:
+            result = await self._executor.run(task, isolated=isolated)
+        finally:
+            self._running.discard(task.id)
+        for warning in result.warnings:
+            self._warn(task.block, warning)
+        return result
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Wait; True if the run was interrupted meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._interrupted.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _completed(self, plan: BlockPlan, task: Task, made: Made, *, child: bool) -> None:
+        result, instance, uuid = made.result, made.instance, plan.block.uuid
+        assert result is not None
+        instance.gate, instance.items, instance.described = result.gate, result.items, result.described
+        instance.ref = InputRef(
+            block=uuid,
+            type=plan.block.type,
+            folder=task.output,
+            inline=result.inline,
+            child=child,
+            run_id=self._facts.run_id if task.output is not None else None,
+        )
+
+    async def _callbacks(self, plan: BlockPlan, task: Task, made: Made) -> None:
+        for uuid in plan.callbacks:
+            result = await self._do(
+                Task(
+                    id=f"{uuid}:{task.id}",
+                    kind="callback",
+                    block=uuid,
+                    inputs=task.inputs,
+                    own=made.instance.ref,
+                    child=task.child,
+                    callback_for=_CALLBACK[made.instance.status],
+                    extra={"failure": made.failure, "parent_block_uuid": plan.block.uuid},
+                    timeout=self._plan.code(uuid).timeout,
+                    **self._common(),
+                ),
+                isolated=plan.isolated,
+            )
+            self._callback_ended(uuid, result)
+
+    def _callback_ended(self, uuid: str, result: TaskResult) -> None:
+        if result.failure is not None:
+            place = f" ({result.failure.where})" if result.failure.where else ""
+            self._warn(uuid, f"the callback failed: {result.failure.message}{place}")
+
+
+_CALLBACK = {COMPLETED: "success", FAILED: "failure", CANCELLED: "cancelled"}

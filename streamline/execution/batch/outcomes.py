@@ -1,0 +1,108 @@
+"""How a block has ended, given how its calls did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from streamline.errors import StreamlineError
+from streamline.execution.batch.calls import Made
+from streamline.execution.batch.context import BlockOutcome
+from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, UPSTREAM_FAILED, Finished
+from streamline.execution.batch.plan import BlockPlan
+from streamline.execution.batch.task import Failure
+
+LISTED_FAILURES = 100
+"""How many of a fan-out's failed calls are listed one by one; all of them are in the log."""
+
+
+def outcome_of(plan: BlockPlan, made: Sequence[Made], upstream: Sequence[Finished], *, child: bool) -> BlockOutcome:
+    """The outcome of a block that made these calls, or could not make them."""
+    status = status_of([one.instance.status for one in made])
+    began = [one.began for one in made if one.began is not None]
+    ended = [one.ended for one in made if one.ended is not None]
+    failed = [one for one in made if one.instance.status == FAILED]
+    tests = [test for one in made if one.result is not None for test in one.result.tests]
+    reason = _reason(status, made, upstream)
+    results = _results(made, child=child)
+    if reason is not None:
+        results = [*results, {"reason": reason}]
+    return BlockOutcome(
+        uuid=plan.block.uuid,
+        type=plan.block.type,
+        status=status,
+        seconds=round(max(ended) - min(began), 3) if began and ended else None,
+        attempts=max((one.attempts for one in made), default=0),
+        results=results,
+        failure=_failure(failed, child=child),
+        calls=len(made) if child else None,
+        failed=len(failed),
+        tests=(len(tests), sum(test.error is not None for test in tests)),
+        reason=reason,
+    )
+
+
+def status_of(statuses: Sequence[str]) -> str:
+    """A block's status, given those of its calls: the worst, and `skipped` only where all were."""
+    for status in (CANCELLED, FAILED, UPSTREAM_FAILED):
+        if status in statuses:
+            return status
+    return SKIPPED if statuses and all(status == SKIPPED for status in statuses) else COMPLETED
+
+
+def unforeseen(error: Exception) -> Failure:
+    """An error that is neither the block's code's nor its worker's, in words."""
+    if isinstance(error, StreamlineError):
+        return Failure(message=error.message, where=error.where, hint=error.hint)
+    if isinstance(error, OSError):  # of the disk that outputs are on
+        place = str(error.filename) if error.filename else None
+        return Failure(message=f"the output cannot be kept: {error.strerror or error}", where=place)
+    return Failure(
+        message=f"unexpected {type(error).__name__}: {error}",
+        hint="this is a bug in Streamline: run it again with --debug, and report the traceback",
+    )
+
+
+def _results(made: Sequence[Made], *, child: bool) -> list[Any]:
+    """What `runs show` lists: what the blocks say themselves, else what they returned; of a fan-out what failed."""
+    said = [one for each in made if each.result is not None for one in each.result.results]
+    if child:
+        failed = [one for one in made if one.failure is not None][:LISTED_FAILURES]
+        return said + [_failed_call(one.instance.number, one.failure) for one in failed if one.failure is not None]
+    return said or [one for each in made if each.result is not None for one in each.result.outputs]
+
+
+def _failed_call(number: int, failure: Failure) -> Mapping[str, Any]:
+    return {"child": number, "status": FAILED, "where": failure.where, "error": failure.message}
+
+
+def _failure(failed: Sequence[Made], *, child: bool) -> Failure | None:
+    first = failed[0].failure if failed else None
+    if first is None or not child:
+        return first
+    numbers = [one.instance.number for one in failed]
+    message = f"child {numbers[0]}: {first.message}"
+    if len(numbers) > 1:
+        others = ", ".join(map(str, numbers[1:11])) + (", …" if len(numbers) > 11 else "")
+        message += f" (and {len(numbers) - 1:,} more: {others})"
+    return msgspec.structs.replace(first, message=message)
+
+
+def _reason(status: str, made: Sequence[Made], upstream: Sequence[Finished]) -> str | None:
+    """Why a block was not called."""
+    if status == SKIPPED:
+        refused = next((one.refused for one in made if one.refused is not None), None)
+        if refused is not None:
+            return f"'{refused}' said no"
+        for parent in upstream:
+            if any(one.status == COMPLETED and one.gate is False for one in parent.instances):
+                return f"'{parent.uuid}' said no"
+            if parent.instances and all(one.status == SKIPPED for one in parent.instances):
+                return f"'{parent.uuid}' was skipped"
+    if status == UPSTREAM_FAILED:
+        for parent in upstream:
+            if any(one.status in (FAILED, UPSTREAM_FAILED) for one in parent.instances):
+                return f"'{parent.uuid}' failed"
+    return None
