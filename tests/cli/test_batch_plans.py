@@ -311,3 +311,36 @@ class TestCheck:
     def test_nothing_is_said_of_imports_where_the_environment_cannot_be_made(self, tmp_path: Path) -> None:
         shop = batch(tmp_path, block("custom", "a", configuration={"isolated": True}))
         assert "installed" not in checks(shop, code=2)["a"]["detail"]
+
+    def test_what_a_profile_has_that_is_almost_a_key(self, tmp_path: Path) -> None:
+        profiles = (
+            "default: {POSTGRES_HOTS: db.example, POSTGRES_PORT: 9, POSTGRES_DBNAME: x, MY_OWN: 1}\n"
+            "fine: {SQLITE_DATABASE: there.db, SQLITE_DATABSE: other.db}\n"
+        )
+        sqlite3.connect(tmp_path / "there.db").close()
+        shop = batch(
+            tmp_path,
+            block(
+                "data_loader", "a", language="sql", text="select 1 as id", configuration={"data_provider": "postgres"}
+            ),
+            block(
+                "data_loader",
+                "b",
+                language="sql",
+                text="select 1 as id",
+                configuration={"data_provider": "sqlite", "data_provider_profile": "fine"},
+            ),
+            files={"io_config.yaml": profiles},
+        )
+        out = shop("check", "p", code=1).stdout
+        assert "POSTGRES_HOTS means nothing: did you mean POSTGRES_HOST?" in out
+        assert "it answers; SQLITE_DATABSE means nothing: did you mean SQLITE_DATABASE?" in out
+        assert "MY_OWN" not in out
+
+    def test_the_password_of_a_url_is_not_shown(self, tmp_path: Path) -> None:
+        sql = {"language": "sql", "text": "select 1 as id"}
+        url = "postgresql+psycopg://me:hunter2@127.0.0.1:9/x"
+        shop = batch(tmp_path, block("data_loader", "a", configuration={"data_provider": url}, **sql))
+        result = shop("check", "p", code=1)
+        assert "postgresql+psycopg://me:***@127.0.0.1:9/x" in result.stdout
+        assert "hunter2" not in result.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from streamline.execution.batch.plan import check_block, make_plan
 from streamline.execution.batch.templates import Templates
 from streamline.execution.checked import Checked, Problem, Report
 from streamline.pipeline.block_settings import block_settings
+from streamline.project.nearest import almost
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 from streamline.project.yamlfile import PathKey, read_text
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
 
 ALIAS = "mage_ai"
+_ALIKE = 0.85
+"""How like a known key an unknown one of a profile must be to be taken for it: it may be its author's own."""
 
 # Asks an interpreter which of the modules it was given are nowhere; the paths in front are the project's. A name with
 # a colon is one inside a module of the alias, which says itself what it does not have.
@@ -212,7 +216,7 @@ class _Check:
         from streamline.blocks.sql.settings import KEYS, read_settings
 
         where = self._model.where(block.uuid, "configuration", "data_provider")
-        name = str(block.configuration["data_provider"])
+        name, misspelt = _without_password(str(block.configuration["data_provider"])), ""
         try:
             configuration = {
                 key: renderer.render(value, functools.partial(self._place, block))
@@ -220,12 +224,14 @@ class _Check:
                 if key in KEYS and not _needs_run(value)
             }
             settings = read_settings(configuration, where)
-            name = f"{settings.provider}, profile {settings.profile}"
+            url = settings.provider if settings.provider is not None and "://" in settings.provider else None
+            name = _without_password(url) if url else f"{settings.provider}, profile {settings.profile}"
             # Two profiles may reach one database as different users.
             place = (settings.profile, *profiles.place(settings, where))
             if place in seen or profiles.in_memory(settings, where):
                 return
             seen.add(place)
+            misspelt = _misspelt(profiles.get(settings, where))
             file = str(place[-1]) if settings.kind in ("duckdb", "sqlite") else None
             if file is not None and "://" not in file and ":" not in file and not self._project.path(file).exists():
                 self._good("profile", None, f"{file} is not there yet; it is made when it is first used", name)
@@ -235,9 +241,10 @@ class _Check:
         except ConfigError as error:
             self._failed("profile", None, error, plugin=name)
         except StreamlineError as error:
+            error.hint = "; ".join(filter(None, (misspelt, error.hint))) or None
             self._failed("profile", None, error, "connection", plugin=name)
         else:
-            self._good("profile", None, "it answers", name)
+            self._good("profile", None, "; ".join(filter(None, ("it answers", misspelt))), name)
 
     def _place(self, block: Block, path: Sequence[PathKey]) -> str:
         return self._model.where(block.uuid, "configuration", *path)
@@ -333,6 +340,19 @@ def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
     if done.returncode != 0:
         return {}
     return {name: why for name, _, why in (line.partition("\t") for line in done.stdout.splitlines())}
+
+
+def _misspelt(profile: Mapping[str, Any]) -> str:
+    """What a profile has that is almost a key that is read."""
+    from streamline.io.config_keys import ConfigKey
+
+    known = {str(key).casefold(): str(key) for key in ConfigKey}
+    near = {key: almost(key, known, _ALIKE) for key in profile if key.casefold() not in known}
+    return "; ".join(f"{key} means nothing: did you mean {known[one]}?" for key, one in near.items() if one is not None)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", url)
 
 
 def _needs_run(value: object) -> bool:
