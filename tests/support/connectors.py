@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.support import preloaded
 
 ROOT = Path(__file__).resolve().parents[2]
 JSONObject = dict[str, Any]
@@ -74,10 +75,8 @@ def run(
         path = folder / "config.json"
         path.write_text(json.dumps(config))
         words += ["--config", path]
-    done = subprocess.run(
-        command(connector, *words), input=given, capture_output=True, cwd=folder, env=clean_environment(), check=False
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    argv = command(connector, *words)
+    return Outcome(*preloaded.run(argv, given=given, cwd=folder, env=clean_environment()))
 
 
 def written(folder: Path, name: str, value: Any) -> Path:
