@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.flow.ledger import REST, WHOLE
+from streamline.flow.ledger import RESERVED, REST, WHOLE
 from streamline.singer.jsontext import JSONTextError
 from streamline.singer.marks import marks_of
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner))
-BOOKMARKS = st.dictionaries(st.text(min_size=1, max_size=8).filter(lambda name: name != REST), VALUES, max_size=5)
+BOOKMARKS = st.dictionaries(st.text(min_size=1, max_size=8).filter(lambda name: name not in RESERVED), VALUES, max_size=5)
 
 
 def reordered(value: Any) -> Any:
@@ -34,7 +34,7 @@ def test_spelling_does_not_matter(bookmarks: dict[str, Any], rest: dict[str, Any
     assert marks.keys() == {*bookmarks, *([REST] if rest else [])}
 
 
-@given(BOOKMARKS, st.text(min_size=1, max_size=8).filter(lambda name: name != REST), st.integers(), st.integers())
+@given(BOOKMARKS, st.text(min_size=1, max_size=8).filter(lambda name: name not in RESERVED), st.integers(), st.integers())
 def test_only_the_stream_that_moved_has_another_mark(
     bookmarks: dict[str, Any], stream: str, one: int, two: int
 ) -> None:
