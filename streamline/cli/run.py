@@ -68,7 +68,7 @@ _integration_option = functools.partial(click.option, cls=_OfIntegration)
     "blocks",
     multiple=True,
     metavar="U",
-    help="Run this block alone, on what its upstream blocks stored.",
+    help="Run this block alone, and its tests, on what its upstream blocks stored.",
 )
 @_batch_option("--test", "tests", is_flag=True, help="Run the blocks' tests as well; a failure fails its block.")
 @_batch_option("--resume", is_flag=True, help="Go on with the newest unfinished run.")

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,8 @@ def run(call: BlockCall) -> Any:
 
     settings = read_settings(call.project, call.block, call.where, _renderer(call))
     profile = load_profile(call.project, settings, call.where, call.variables)
-    environment = dbt_environment(call.project, profile.type, call.log)
+    # Printed, not logged: it is slow, and whoever looks on should see why nothing else happens.
+    environment = dbt_environment(call.project, profile.type, partial(print, flush=True))
     file = settle_duckdb(call.project, settings.folder, profile, call.scratch) if profile.type == "duckdb" else None
     call.project.ensure_work_dir()
     home = call.project.work_dir / "dbt" / _folder_name(call.pipeline) / _folder_name(call.block.uuid)
