@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -142,6 +143,10 @@ class Notes:
         self._memory.close()
 
 
+_OURS = f"{Path(__file__).parents[2]}{os.sep}"
+"""Where the engine's own files are: their frames say nothing to a user."""
+
+
 class Trace(msgspec.Struct, frozen=True):
     """A stack that faulthandler wrote: the user's innermost line, and all from the user's outermost frame on."""
 
@@ -161,6 +166,8 @@ def read_trace(fd: int, project: str) -> Trace | None:
 
     lines = ["Stack (most recent call last):"]
     for path, number, name in reversed(frames[: own[-1] + 1]):
+        if path.startswith(_OURS) and not is_users(path, project):
+            continue
         lines.append(f'  File "{path}", line {number}, in {name}')
         if source := linecache.getline(path, number).strip():
             lines.append(f"    {source}")

@@ -80,7 +80,8 @@ def test_there_is_no_memory_for_it(project: BatchProject) -> None:
 
 def test_its_interpreter_crashes(project: BatchProject) -> None:
     code = "import ctypes\n\n@data_loader\ndef load():\n    ctypes.string_at(0)\n"
-    failed(run(project, code), r"bad: .*(SIGSEGV|segmentation)")
+    completed = failed(run(project, code), r"bad: .*(SIGSEGV|segmentation)")
+    assert "whereabouts.py" not in completed.text
 
 
 def test_it_prints_100_megabytes(project: BatchProject) -> None:
