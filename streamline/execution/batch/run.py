@@ -152,6 +152,7 @@ class _Run:
         self.past: Past | None = None
         self.warnings: dict[str, None] = {}
         self.signal: int | None = None
+        self.recorded = False
 
     def resume(self) -> BatchResult | None:
         """Become the newest unfinished run; a result where there is nothing left to do.
@@ -201,7 +202,10 @@ class _Run:
         try:
             with LocalExecutor(self.plan, facts, lines, masker) as executor:
                 self._begin(facts)
-                return await self._recorded(log, partial(self._run, facts, executor, log, given, places, upstream))
+                result = await self._recorded(log, partial(self._run, facts, executor, log, given, places, upstream))
+            # Only now: a run that is killed before it is recorded as completed has its journal to show that it was.
+            places.finish(completed=result.status == COMPLETED and self.recorded)
+            return result
         finally:
             tidy(self.run_id, run_dir.parent)
             log.close()
@@ -272,6 +276,7 @@ class _Run:
         finally:
             try:
                 self.store.finish_run(self.run_id, status, summary, error)
+                self.recorded = True
             except StreamlineError as unrecorded:
                 if result is None:
                     raise
@@ -326,7 +331,6 @@ class _Run:
         finally:
             if journal is not None:
                 journal.close()
-        places.finish(completed=status == COMPLETED)
         return BatchResult(
             run_id=self.run_id,
             status=status,

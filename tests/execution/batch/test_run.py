@@ -65,6 +65,20 @@ def test_a_store_that_takes_no_records_stops_no_block(project: BatchProject, mon
     assert any("how the run ended cannot be recorded" in one for one in result.warnings)
 
 
+def test_a_run_that_dies_before_it_is_recorded_runs_nothing_twice(
+    project: BatchProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise SystemExit("killed")
+
+    opened = Project.open(project.root)
+    with monkeypatch.context() as patched:
+        patched.setattr(SQLiteStore, "finish_run", die)
+        with pytest.raises(SystemExit):
+            run_batch(opened, load_pipeline(opened, "p"), BatchOptions())
+    project.run("--resume").expect(0, "a .*as the run before left it", "b .*as the run before left it")
+
+
 def test_nothing_begins_after_a_signal(project: BatchProject) -> None:
     project.block("asked", "@condition\ndef asked():\n    return True\n", type="conditional", upstream=["a"])
     opened = Project.open(project.root)
