@@ -1,4 +1,4 @@
-"""Runs every benchmark, one after the other, and prints the table of README.md. Half an hour; needs 8 GB of disk."""
+"""Runs every benchmark, one after the other, and prints the tables of README.md. Half an hour; needs 8 GB of disk."""
 
 from __future__ import annotations
 
