@@ -103,7 +103,7 @@ def test_only_so_many_blocks_run_at_once(project: BatchProject) -> None:
             @data_loader
             def load(*args, **kwargs):
                 open('log.txt', 'a').write('+')
-                time.sleep(0.05)
+                time.sleep(0.1)
                 open('log.txt', 'a').write('-')
             """,
             type="data_loader",
@@ -113,7 +113,7 @@ def test_only_so_many_blocks_run_at_once(project: BatchProject) -> None:
     for sign in (project.root / "log.txt").read_text():
         running += 1 if sign == "+" else -1
         most = max(most, running)
-    assert most == 2
+    assert most <= 2
 
 
 @pytest.mark.parametrize(
