@@ -219,8 +219,8 @@ def test_a_signal_interrupts_what_runs(project: BatchProject, number: signal.Sig
 
         @data_loader
         def load():
-            pathlib.Path('begun').touch()
             try:
+                pathlib.Path('begun').touch()
                 time.sleep(60)
             finally:
                 pathlib.Path('cleaned').touch()
