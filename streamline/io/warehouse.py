@@ -121,8 +121,7 @@ class Warehouse(BaseIO):
     def execute_query_raw(self, query: str, configuration: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """Run one statement, and commit where the warehouse knows transactions."""
         done = self.execute(query)
-        with contextlib.suppress(AttributeError):
-            self.commit()
+        self.commit()
         return done
 
     def execute_queries(

@@ -83,7 +83,6 @@ class LocalExecutor:
             self.size,
             preload=preload,
             run_id=self._facts.run_id,
-            run_dir=self._facts.run_dir,
             on_line=self._lines.take,
             on_log=self._lines.log,
             learned=self._masker.add,

@@ -1,6 +1,6 @@
 """A pool of worker processes that carry out tasks, survive whatever these do, and leave nothing behind.
 
-    with WorkerPool(4, preload=["pandas"], run_id=…, run_dir=…, on_line=…, learned=…) as pool:
+    with WorkerPool(4, preload=["pandas"], run_id=…, on_line=…, learned=…) as pool:
         result: TaskResult = pool.submit(task).result()
 
 One thread per pool does everything here: it talks to the fork server (forkserver.py) and to the workers (worker.py),
@@ -22,7 +22,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 
 from streamline.execution.batch import wire
 from streamline.execution.batch.deaths import OutOfMemory, death
@@ -57,7 +56,6 @@ class WorkerPool:
         size: how many tasks run at once.
         preload: modules that every worker has from the start; what cannot be imported is left out.
         run_id: borne by all processes in `STREAMLINE_RUN_ID`.
-        run_dir: the run's folder.
         on_line: called in the pool's thread with (task id, block, line) for each line that a worker writes, without its
             newline, at most `lines.LONGEST` bytes of it; ids are None for what no task wrote. To be quick.
         learned: called in the pool's thread with each secret that a task learned, before any line written after that.
@@ -73,7 +71,6 @@ class WorkerPool:
         *,
         preload: Sequence[str] = (),
         run_id: str,
-        run_dir: Path,
         on_line: OnLine,
         learned: Callable[[str], None],
         on_log: OnLog | None = None,
@@ -89,7 +86,6 @@ class WorkerPool:
         self._perform = perform
         self._pool_id = os.urandom(8).hex()
         self._environment = {**os.environ, **(env or {}), RUN_ID_VARIABLE: run_id, POOL_VARIABLE: self._pool_id}
-        self._run_dir = run_dir
         self._on_line = on_line
         self._on_log = on_log
         self._learned = learned

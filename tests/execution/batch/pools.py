@@ -30,7 +30,6 @@ class Bench:
         self.said: list[tuple[Any, ...]] = []
         arguments: dict[str, Any] = {
             "run_id": self.run_id,
-            "run_dir": root,
             "on_line": lambda task, block, line: self.said.append(("line", task, block, line.decode())),
             "on_log": lambda task, block, line, level: self.said.append(("log", task, block, line, level)),
             "learned": lambda secret: self.said.append(("secret", secret)),

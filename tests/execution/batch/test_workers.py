@@ -349,7 +349,7 @@ def test_large_tasks_and_results_pass(bench: Bench) -> None:
 
 def test_the_pool_needs_a_worker(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        WorkerPool(0, run_id="r", run_dir=tmp_path, on_line=print, learned=print)
+        WorkerPool(0, run_id="r", on_line=print, learned=print)
 
 
 def test_tasks_sent_in_vain_are_not_waited_for(bench: Bench) -> None:
