@@ -413,7 +413,7 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
         ConfigError: there is no such block.
         StreamlineError: it has not stored any yet.
     """
-    from streamline.execution.batch.places import Places
+    from streamline.execution.batch.output_layout import Places
     from streamline.outputs.store import open_output, project_key
 
     pipeline.model.block(block_uuid)

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 import yaml
 
-from streamline.blocks.integration import DestinationSpec, MapperSpec, SourceSpec
+from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec
+from streamline.connectors.singer.settings import setting_names
 from streamline.project.entries import PluginEntry
-from streamline.singer.settings import setting_names
 
 ROOT = Path(__file__).parents[1]
 

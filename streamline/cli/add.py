@@ -13,8 +13,8 @@ from streamline.errors import ConfigError
 from streamline.pipeline.model import FOLDERS
 
 if TYPE_CHECKING:
+    from streamline.connectors.bundled import Role
     from streamline.pipeline.edit import NewBlock
-    from streamline.project.connectors import Role
     from streamline.project.project import Project
 
 Side = Literal["source", "destination", "mapper"]
@@ -73,10 +73,10 @@ def command(
     that --upstream names.
     """
     from streamline.pipeline.block_templates import code_block
+    from streamline.pipeline.connector_templates import connector_block
     from streamline.pipeline.edit import NewBlock, add_block
     from streamline.pipeline.model import SUFFIXES, load_pipeline
-    from streamline.pipeline.templates import connector_block
-    from streamline.project.nearest import suggestion
+    from streamline.project.suggest import suggestion
 
     project = app.project
     pipeline = pipeline or _only_pipeline(project)
@@ -151,8 +151,8 @@ def _connector(project: Project, side: Side, role: Role, system: str | None, plu
     Raises:
         ConfigError: both were given, or the plugin is not declared, or it cannot be guessed.
     """
-    from streamline.project.connectors import connector_name
-    from streamline.project.nearest import suggestion
+    from streamline.connectors.bundled import connector_name
+    from streamline.project.suggest import suggestion
 
     if system is not None and plugin is not None:
         raise ConfigError("--system and --plugin mean the same", hint="say one of them")
@@ -192,7 +192,7 @@ def _place(block_type: str, upstream: list[str], name: str, downstream: list[str
 
 def _say_if_unknown(project: Project, role: Role, name: str) -> None:
     """A hint, not an error: the plugin may well be declared afterwards."""
-    from streamline.project.plugins import unavailable
+    from streamline.connectors.plugins import unavailable
 
     error = unavailable(project, name, role)
     if error is not None:

@@ -71,7 +71,7 @@ def require_pipeline(app: App, store: Store, pipeline: str) -> None:
     names = app.project.pipelines()
     if pipeline in names or store.bookmark_blocks(pipeline) or store.runs(pipeline, limit=1):
         return
-    from streamline.project.nearest import suggestion
+    from streamline.project.suggest import suggestion
 
     raise ConfigError(f"there is no pipeline '{pipeline}'", hint=suggestion(pipeline, names, what="pipelines"))
 
@@ -104,7 +104,7 @@ def choose_block(app: App, store: Store, pipeline: str, stream: str | None, bloc
         if len(having) == 1:
             return having[0]
     candidates = known_blocks(app, store, pipeline)
-    from streamline.project.nearest import suggestion
+    from streamline.project.suggest import suggestion
 
     if block is not None:
         if block in candidates:

@@ -59,7 +59,7 @@ def side_of(model: PipelineModel, uuid: str) -> Side:
     for side in ("source", "destination"):
         if any(one.uuid == uuid for one in blocks_of(model, side)):
             return side
-    from streamline.project.nearest import suggestion
+    from streamline.project.suggest import suggestion
 
     known = [one.uuid for side in _TYPES for one in blocks_of(model, side)]
     raise ConfigError(

@@ -83,7 +83,7 @@ def command(app: App, pipeline: str, timeout: float, runtime_vars: tuple[str, ..
 def _integration(app: App, model: PipelineModel, report: Report, timeout: float) -> list[Checked]:
     import anyio
 
-    from streamline.blocks.source import private_folder
+    from streamline.blocks.connector.source import private_folder
     from streamline.execution.integration.check import check_pipeline
     from streamline.execution.integration.context import RunOptions, open_context
 

@@ -28,7 +28,7 @@ def command(app: App, older_than: str) -> None:
     import shutil
     import time
 
-    from streamline.blocks.integration import duration
+    from streamline.blocks.connector.spec import duration
 
     try:
         newest = time.time() - (0.0 if older_than.strip() in ("0", "0s", "0d") else duration(older_than))

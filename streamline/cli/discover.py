@@ -11,8 +11,8 @@ from streamline.cli.blocks import load_model, pick_block, say, sources_of, tap_l
 from streamline.cli.output import count, json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from streamline.blocks.source import Source
-    from streamline.singer.catalog import CatalogStream
+    from streamline.blocks.connector.source import Source
+    from streamline.connectors.singer.catalog import CatalogStream
 
 
 @click.command("discover")
@@ -30,7 +30,7 @@ def command(app: App, pipeline: str, block: str | None, named: str | None, as_js
     """
     import anyio
 
-    from streamline.blocks.source import open_source, private_folder
+    from streamline.blocks.connector.source import open_source, private_folder
 
     model = load_model(app, pipeline)
     asked = block or named

@@ -59,7 +59,7 @@ def show_plan(app: App, model: PipelineModel, options: RunOptions, *, as_json: b
     """
     import anyio
 
-    from streamline.blocks.source import private_folder
+    from streamline.blocks.connector.source import private_folder
     from streamline.execution.integration.context import open_context
     from streamline.execution.integration.explain import explain
     from streamline.execution.integration.planner import make_plan

@@ -13,8 +13,8 @@ from streamline.cli.output import cell, columns_of, has_colour, padded
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from streamline.pipeline.graph_view import Node, Picture
     from streamline.pipeline.model import PipelineModel
-    from streamline.pipeline.picture import Node, Picture
 
 FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".txt": "text"}
 """What a file is to hold, by its ending."""
@@ -63,7 +63,7 @@ def command(app: App, pipeline: str, output: Path | None, format_: str | None) -
 def draw(model: PipelineModel, format_: str, *, colour: bool = False) -> str:
     """The pipeline as `text`, `mermaid` or `svg`."""
     from streamline.cli.graph_formats import mermaid, svg
-    from streamline.pipeline.picture import picture_of
+    from streamline.pipeline.graph_view import picture_of
 
     picture = picture_of(model)
     if format_ == "svg":

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streamline.pipeline.picture import Edge, EdgeKind, Node, Picture
+    from streamline.pipeline.graph_view import Edge, EdgeKind, Node, Picture
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 220, 66, 80, 24, 20
 """Of an SVG's boxes, in pixels."""

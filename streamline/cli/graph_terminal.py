@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from streamline.cli.output import cell
 
 if TYPE_CHECKING:
-    from streamline.pipeline.picture import Node, Picture
+    from streamline.pipeline.graph_view import Node, Picture
 
 _MARKS = {"flow": "●", "items": "◆", "gathered": "◇"}
 

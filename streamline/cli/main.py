@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            from streamline.project.nearest import suggestion
+            from streamline.project.suggest import suggestion
 
             hint = suggestion(args[0], self.list_commands(ctx), what="commands")
             raise click.UsageError(f"No such command '{args[0]}'; {hint}", ctx)

@@ -11,7 +11,7 @@ from streamline.cli.output import json_option, print_json, print_table
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamline.project.connectors import Role
+    from streamline.connectors.bundled import Role
     from streamline.project.project import Project
 
 
@@ -109,7 +109,7 @@ def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
     with_environment = [name for name, entry in project.plugins.items() if entry.pip]
     for name in names:
         if name not in project.plugins:
-            from streamline.project.nearest import suggestion
+            from streamline.project.suggest import suggestion
 
             raise ConfigError(
                 f"the plugin '{name}' is not declared",
@@ -142,8 +142,8 @@ def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
     """Install the plugin NAME if need be, start it, and show what it can do."""
     import anyio
 
-    from streamline.project.plugins import resolve_plugin
-    from streamline.singer.capabilities import library, probe
+    from streamline.connectors.plugins import resolve_plugin
+    from streamline.connectors.singer.capabilities import library, probe
 
     role = role or _role(name)
     plugin = resolve_plugin(app.project, name, role, notify=_notify)
@@ -180,7 +180,7 @@ def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
 
 
 def _role(name: str) -> Role:
-    from streamline.project.connectors import Role
+    from streamline.connectors.bundled import Role
 
     for role in get_args(Role):
         if name.startswith(f"{role}-"):
@@ -190,8 +190,8 @@ def _role(name: str) -> Role:
 
 
 def _install(project: Project, name: str, *, upgrade: bool) -> None:
+    from streamline.connectors.plugins import requirements_of
     from streamline.project.environments import ensure_environment
-    from streamline.project.plugins import requirements_of
 
     entry = project.plugin(name)
     environment = ensure_environment(project, requirements_of(project, entry), notify=_notify, upgrade=upgrade)
@@ -237,7 +237,7 @@ def _declared(project: Project) -> list[dict[str, Any]]:
 
 def _builtin(project: Project) -> list[dict[str, Any]]:
     from streamline import __version__
-    from streamline.project.connectors import CONNECTORS
+    from streamline.connectors.bundled import CONNECTORS
 
     return [
         {

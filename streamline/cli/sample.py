@@ -11,7 +11,7 @@ from streamline.cli.blocks import load_model, pick_block, say, tap_log
 from streamline.cli.output import count, json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from streamline.blocks.source import Source
+    from streamline.blocks.connector.source import Source
 
 
 @click.command("sample")
@@ -34,8 +34,8 @@ def command(
     """
     import anyio
 
-    from streamline.blocks.source import open_source, private_folder
-    from streamline.singer.sample import sample
+    from streamline.blocks.connector.source import open_source, private_folder
+    from streamline.connectors.singer.sample import sample
 
     model = load_model(app, pipeline)
     source_block = pick_block(model, "source", block)
@@ -72,13 +72,13 @@ def command(
 
 
 def _decoded(record: bytes) -> dict[str, Any]:
-    from streamline.singer import jsontext
+    from streamline.connectors.singer import jsontext
 
     found = jsontext.decode(record)
     return found if isinstance(found, dict) else {"record": found}
 
 
 def _shown(value: object) -> object:
-    from streamline.singer import jsontext
+    from streamline.connectors.singer import jsontext
 
     return jsontext.encode(value).decode() if isinstance(value, dict | list) else value

@@ -103,7 +103,7 @@ def set_(app: App, pipeline: str, stream: str, value: str, block: str | None) ->
         store.set_bookmark(pipeline, block, stream, value, run_id=lease.run_id)
     click.echo(f"{stream}: {value} (was: {old.value if old else 'no bookmark'})")
     if old is None:
-        from streamline.project.nearest import nearest
+        from streamline.project.suggest import nearest
 
         # A stream without a bookmark may be one that was never read: only the tap knows.
         for near in nearest(stream, saved, limit=1):
@@ -330,7 +330,7 @@ def _bookmark(store: Store, pipeline: str, block: str, stream: str) -> Bookmark:
 
 
 def _no_bookmark(pipeline: str, stream: str, known: list[str] | dict[str, Bookmark]) -> ConfigError:
-    from streamline.project.nearest import suggestion
+    from streamline.project.suggest import suggestion
 
     return ConfigError(
         f"the stream '{stream}' has no bookmark", where=pipeline, hint=suggestion(stream, known, what="streams")
@@ -338,7 +338,7 @@ def _no_bookmark(pipeline: str, stream: str, known: list[str] | dict[str, Bookma
 
 
 def _singer_state(bookmarks: list[Bookmark]) -> str:
-    from streamline.singer.state import join_state
+    from streamline.connectors.singer.state import join_state
 
     return join_state({one.stream: one.value.encode() for one in bookmarks}).decode()
 

@@ -14,10 +14,10 @@ from streamline.cli.output import json_option, print_json, print_table
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamline.blocks.source import Source
+    from streamline.blocks.connector.source import Source
+    from streamline.connectors.singer.catalog import Catalog, CatalogStream
+    from streamline.connectors.singer.settings import Layer, Resolved
     from streamline.pipeline.model import Block, PipelineModel
-    from streamline.singer.catalog import Catalog, CatalogStream
-    from streamline.singer.settings import Layer, Resolved
     from streamline.state.store import Store
 
 block_option = click.option("--block", metavar="UUID", help="The block that is meant; needed where there are several.")
@@ -89,7 +89,7 @@ def set_(app: App, pipeline: str, stream: str, settings: tuple[str, ...], block:
     with change(app, pipeline, "streams-set") as (store, _):
         known = _known_streams(app, model, store, side, target)
         name = known.canonical(stream)
-        from streamline.singer.settings import check_setting
+        from streamline.connectors.singer.settings import check_setting
 
         values = {
             key: check_setting(side, key, _value(key, text), where=f"{key}={text}") for key, text in pairs if text
@@ -147,7 +147,7 @@ class _Known:
 
     def canonical(self, name: str) -> str:
         """The id of the stream that a name means; a glob, and a name that is in the store already, stays."""
-        from streamline.singer.catalog import is_glob, matches, unknown_stream
+        from streamline.connectors.singer.catalog import is_glob, matches, unknown_stream
 
         for catalog in self._catalogs:
             if (found := catalog.find(name)) is not None:
@@ -183,8 +183,8 @@ class _Known:
     def _choose(self, stored: Mapping[str, Any]) -> None:
         if self._source is None:
             return
-        from streamline.singer.selection import choose
-        from streamline.singer.settings import STORE, parse_layer
+        from streamline.connectors.singer.selection import choose
+        from streamline.connectors.singer.settings import STORE, parse_layer
 
         source = self._source
         layers = [source.spec.streams, parse_layer(stored, "source", origin=STORE)]
@@ -204,7 +204,7 @@ def _known_streams(app: App, model: PipelineModel, store: Store, side: Side, blo
 def _open(app: App, model: PipelineModel, store: Store, blocks: Sequence[Block]) -> list[Source]:
     import anyio
 
-    from streamline.blocks.source import open_source, private_folder
+    from streamline.blocks.connector.source import open_source, private_folder
 
     async def run() -> list[Source]:
         return [
@@ -227,8 +227,8 @@ def _feeding(model: PipelineModel, destination: Block) -> list[Block]:
 
 def _meant(model: PipelineModel, block: str | None, keys: Sequence[str]) -> tuple[Side, Block]:
     """The block whose settings are meant: `--block`, or the only one on the side that has these settings."""
-    from streamline.project.nearest import suggestion
-    from streamline.singer.settings import setting_names
+    from streamline.connectors.singer.settings import setting_names
+    from streamline.project.suggest import suggestion
 
     if block is not None:
         side = side_of(model, block)
@@ -296,8 +296,8 @@ def _listed(
 
 
 def _source_rows(source: Source, wanted: str | None) -> list[dict[str, Any]]:
-    from streamline.singer.selection import choose, user_names
-    from streamline.singer.settings import resolve
+    from streamline.connectors.singer.selection import choose, user_names
+    from streamline.connectors.singer.settings import resolve
 
     if source.catalog is None:
         return []
@@ -342,9 +342,9 @@ def _destination_rows(
     *,
     all_: bool,
 ) -> list[dict[str, Any]]:
-    from streamline.blocks.integration import load_destination, stored_layer
+    from streamline.blocks.connector.spec import load_destination, stored_layer
+    from streamline.connectors.singer.settings import resolve, resolve_destination
     from streamline.project.render import Renderer
-    from streamline.singer.settings import resolve, resolve_destination
 
     project = app.project
     renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets)
@@ -371,7 +371,7 @@ def _destination_rows(
 
 
 def _is_wanted(wanted: str | None, stream: CatalogStream) -> bool:
-    from streamline.singer.catalog import matches
+    from streamline.connectors.singer.catalog import matches
 
     names = (stream.id, stream.stream)
     return wanted is None or wanted in names or matches(wanted, names)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from streamline.compat.names import IO, REPLACEMENTS, SERVED
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 
 ROOT = "mage_ai"
 

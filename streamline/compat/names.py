@@ -6,7 +6,7 @@ The list began with the imports that the reference product's templates and docum
 from __future__ import annotations
 
 from streamline.decorators import NAMES as DECORATORS
-from streamline.project.nearest import words
+from streamline.project.suggest import words
 
 
 def _all(home: str, names: str) -> dict[str, str]:

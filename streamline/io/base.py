@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, ParamSpec, TypeVar
 
+from streamline.databases.database import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.errors import ConfigError
-from streamline.io.database import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.io.formats import FileFormat
 
 __all__ = ["BaseIO", "ExportWritePolicy", "FileFormat", "check_policy", "plainly", "some"]

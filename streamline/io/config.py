@@ -15,7 +15,7 @@ from streamline.errors import ConfigError
 from streamline.io.config_keys import ConfigKey, VerboseConfigKey, nested_settings
 from streamline.project.current import current_folder
 from streamline.project.ioconfig import IO_CONFIG_FILE, Profile, load_profile
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
     from streamline.project.project import Project

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from streamline.databases.arrow import is_json, is_uuid, json_type
 from streamline.errors import ConfigError
-from streamline.io.databases.arrow import is_json, is_uuid, json_type
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from streamline.databases.arrow import batches_of, is_bytes, json_text
+from streamline.databases.database import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, some
 from streamline.io.config_keys import ConfigKey
-from streamline.io.database import DatabaseError, TableExists
-from streamline.io.databases.arrow import batches_of, is_bytes, json_text
 from streamline.io.frames import as_arrow
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import Warehouse
 from streamline.project.extras import need
-from streamline.project.nearest import words
+from streamline.project.suggest import words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamline.project.nearest import words
+from streamline.project.suggest import words
 
 RESERVED_WORDS = words(
     """

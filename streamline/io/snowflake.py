@@ -6,10 +6,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from streamline.databases.database import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, some
 from streamline.io.config_keys import ConfigKey
-from streamline.io.database import DatabaseError, TableExists
 from streamline.io.frames import as_pandas
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import Warehouse, merge_statement, without_repeated_keys

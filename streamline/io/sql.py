@@ -8,11 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from streamline.databases.connect import database
+from streamline.databases.database import Database
 from streamline.errors import ConfigError
 from streamline.io.base import BaseIO, ExportWritePolicy, plainly
 from streamline.io.config import BaseConfigLoader, conceal
-from streamline.io.connect import database
-from streamline.io.database import Database
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.table_export import Export, export_table
 

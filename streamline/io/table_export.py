@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from streamline.databases.database import Database, DatabaseError, IfExists, TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import check_policy
-from streamline.io.database import Database, DatabaseError, IfExists, TableExists
 from streamline.io.reserved_words import RESERVED_WORDS
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def _temporary(db: Database, name: str) -> str:
 
 
 def _is_text(data: pa.Table, name: str) -> bool:
-    from streamline.io.databases.arrow import is_text
+    from streamline.databases.arrow import is_text
 
     return is_text(data.schema.field(name).type)
 

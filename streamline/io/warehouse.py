@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from streamline.databases.database import DatabaseError
 from streamline.errors import ConfigError
 from streamline.io.base import BaseIO
 from streamline.io.config import conceal
-from streamline.io.database import DatabaseError
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.sql import clean_query, limited
 from streamline.io.table_export import one_row_per_key

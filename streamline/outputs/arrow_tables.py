@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
 from streamline.outputs.parquet import ROW_GROUP, shown, slices, write_parquet
-from streamline.outputs.place import Place
+from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Form, Manifest, Stored
-from streamline.outputs.place import Place
+from streamline.outputs.storage import Place
 from streamline.outputs.values import write_value
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}

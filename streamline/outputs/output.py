@@ -12,7 +12,7 @@ from streamline.errors import ConfigError
 from streamline.outputs.errors import OutputError
 from streamline.outputs.forms import write_values
 from streamline.outputs.manifest import Manifest, Stored, read_manifest
-from streamline.outputs.place import Folder, Key, Memory, Place
+from streamline.outputs.storage import Folder, Key, Memory, Place
 from streamline.outputs.values import read_value
 
 if TYPE_CHECKING:

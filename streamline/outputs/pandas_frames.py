@@ -16,7 +16,6 @@ import msgspec
 
 from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
-from streamline.outputs.foreign import as_pandas
 from streamline.outputs.manifest import Stored
 from streamline.outputs.pandas_columns import (
     REFUSALS,
@@ -30,7 +29,8 @@ from streamline.outputs.pandas_columns import (
     reader,
 )
 from streamline.outputs.parquet import shown, slices, write_parquet
-from streamline.outputs.place import Place
+from streamline.outputs.sql_frames import as_pandas
+from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from streamline.outputs.place import Place
+from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa

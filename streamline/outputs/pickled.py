@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from streamline.outputs.errors import OutputError
-from streamline.outputs.place import Place
+from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
     import hmac

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
 from streamline.outputs.parquet import shown
-from streamline.outputs.place import Place
+from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,7 +13,7 @@ from streamline.outputs.forms import disk_errors, write_values
 from streamline.outputs.key import project_key
 from streamline.outputs.manifest import Manifest, Stored, read_manifest
 from streamline.outputs.output import Output, open_output, pack, unpack
-from streamline.outputs.place import Folder
+from streamline.outputs.storage import Folder
 from streamline.outputs.values import ParquetFile
 
 __all__ = [

@@ -12,7 +12,7 @@ from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
 from streamline.outputs.parquet import shown
-from streamline.outputs.place import Place
+from streamline.outputs.storage import Place
 
 
 class ParquetFile:

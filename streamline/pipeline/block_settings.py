@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import suggestion, words
+from streamline.project.suggest import suggestion, words
 from streamline.project.yamlfile import kind_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from streamline.errors import ConfigError
 from streamline.pipeline.model import FOLDERS
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 
 Template = Callable[[Sequence[str]], str]
 """Makes a text for a block behind these blocks."""

@@ -117,7 +117,7 @@ def _one_of(project: Project, existing: Sequence[Path], chosen: str | None) -> P
             return folder
     if chosen is None:
         raise ConfigError("there are several dbt projects", hint=f"say --dbt-project with one of: {', '.join(names)}")
-    from streamline.project.nearest import suggestion
+    from streamline.project.suggest import suggestion
 
     raise ConfigError(
         f"there is no dbt project '{chosen}'", hint=suggestion(chosen, names, what="dbt projects under dbt/")

@@ -25,7 +25,7 @@ from streamline.pipeline.model import (
     load_pipeline,
     pipeline_folder,
 )
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 from streamline.project.yamledit import append, put, replace_file
 from streamline.project.yamlfile import PathKey, read_text
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import msgspec
 
-from streamline.project.nearest import suggestion, words
+from streamline.project.suggest import suggestion, words
 from streamline.project.yamlfile import YamlFile, kind_of
 
 if TYPE_CHECKING:

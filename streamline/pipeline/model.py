@@ -12,7 +12,7 @@ import msgspec
 
 from streamline.errors import ConfigError
 from streamline.pipeline.graph import topological_order
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 from streamline.project.yamlfile import PathKey, YamlFile, load_yaml
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.graph import downstream_of, find_cycle
 from streamline.pipeline.limits import block_run_limit, dynamic_limits
 from streamline.pipeline.model import BATCH_TYPES, FOLDERS, SUFFIXES, TYPE_NAMES, Block, PipelineModel, RetryConfig
-from streamline.pipeline.unknown import UnknownKeys, misspelt_settings
-from streamline.project.nearest import suggestion, words
+from streamline.pipeline.unknown_keys import UnknownKeys, misspelt_settings
+from streamline.project.suggest import suggestion, words
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from streamline.project.connectors import CONNECTORS
+from streamline.connectors.bundled import CONNECTORS
 from streamline.project.yamlfile import YamlFile, kind_of
 
 Proof = Literal["echo", "exit"]

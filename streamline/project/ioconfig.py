@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from streamline.project.inserted import InsertedValues
-from streamline.project.nearest import suggestion
 from streamline.project.render import Renderer, check_deferred
 from streamline.project.secrets import Masker
+from streamline.project.suggest import suggestion
+from streamline.project.template_values import InsertedValues
 from streamline.project.vaults import LateValues
 from streamline.project.yamlfile import PathKey, YamlFile, load_yaml, read_text
 

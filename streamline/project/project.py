@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
 from streamline.project.entries import PluginEntry, read_entry
-from streamline.project.nearest import suggestion, words
+from streamline.project.suggest import suggestion, words
 from streamline.project.yamlfile import YamlFile, load_yaml, read_text
 
 if TYPE_CHECKING:

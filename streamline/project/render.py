@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError, StreamlineError
-from streamline.project.inserted import InsertedValues
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
+from streamline.project.template_values import InsertedValues
 from streamline.project.templates import single_expression
 from streamline.project.yamlfile import PathKey, YamlFile, dotted, load_yaml, read_text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import nearest, words
+from streamline.project.suggest import nearest, words
 
 MASK = "********"
 SECRETS_FILES = ("secrets.yaml", "secrets.json")

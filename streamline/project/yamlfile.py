@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import suggestion
 from streamline.project.quoting import quote_templates
+from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
     import yaml

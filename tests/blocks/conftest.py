@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.blocks.python_calls import Workshop
+from tests.blocks.python.python_calls import Workshop
 
 
 @pytest.fixture

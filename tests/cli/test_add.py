@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streamline.blocks.integration import load_destination, load_source
+from streamline.blocks.connector.spec import load_destination, load_source
 from streamline.pipeline.model import PipelineModel, load_pipeline
 from streamline.project.project import Project
 from streamline.project.render import Renderer

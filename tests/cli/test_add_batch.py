@@ -153,7 +153,7 @@ def test_the_first_dbt_block_brings_a_dbt_project(shop: Shop) -> None:
 
 
 def test_dbt_and_targets_write_files_of_their_own(shop: Shop) -> None:
-    from streamline.pipeline.templates import connector_block
+    from streamline.pipeline.connector_templates import connector_block
     from streamline.project.starter_project import TEMPLATE
 
     shop("add", "dbt", "clean")

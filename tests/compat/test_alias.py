@@ -16,7 +16,7 @@ import pytest
 import streamline
 from streamline.compat.alias import modules, names_in
 from streamline.decorators import marks_of
-from streamline.project.nearest import words
+from streamline.project.suggest import words
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
+from streamline.databases.database import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io import ConfigFileLoader, DuckDB, SQLite
-from streamline.io.database import DatabaseError, TableExists
 from streamline.io.sql import BaseSQL, limited
 from streamline.io.table_export import clean_column, index_name, one_row_per_key
 

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from streamline.databases.database import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io import BigQuery, ConfigFileLoader, Redshift, Snowflake
-from streamline.io.database import DatabaseError, TableExists
 
 FRAME = pd.DataFrame({"id": [1, 2, 2], "name": ["a", "b", "c"]})
 

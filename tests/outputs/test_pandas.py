@@ -181,7 +181,7 @@ def test_series_come_back_as_they_went(column: pd.Series, index: pd.Index, name:
 @given(frames(), st.integers(0, ROWS), st.integers(0, ROWS))
 def test_a_part_of_the_rows(frame: pd.DataFrame, one: int, other: int) -> None:
     from streamline.outputs import pandas_frames
-    from streamline.outputs.place import Memory
+    from streamline.outputs.storage import Memory
 
     place = Memory()
     stored = pandas_frames.write(place, "x", frame)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.errors import ConfigError
 from streamline.project import environments
-from streamline.project.plugins import Plugin, resolve_plugin
 from streamline.project.project import Project
 from tests.project.conftest import MakeProject
 from tests.project.wheels import make_wheel
@@ -108,8 +108,8 @@ def test_the_lock_file_decides_until_an_upgrade(new_project: MakeProject, only_l
     shutil.rmtree(project.work_dir)
     resolve_plugin(reopened(project), "tap-a", "tap")
     assert lock(project)["tap-a"]["packages"] == {"dep": "1.0", "tap-a": "1.0"}
+    from streamline.connectors.plugins import requirements_of
     from streamline.project.environments import ensure_environment
-    from streamline.project.plugins import requirements_of
 
     project = reopened(project)
     ensure_environment(project, requirements_of(project, project.plugin("tap-a")), upgrade=True)

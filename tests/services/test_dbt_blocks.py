@@ -22,7 +22,7 @@ import pytest
 from streamline.blocks import dbt
 from streamline.blocks.dbt.environment import dbt_environment
 from streamline.errors import ConfigError, StreamlineError
-from tests.blocks.given import Calls, Given
+from tests.blocks.call_inputs import Calls, Given
 from tests.services.postgres import PostgresServer
 from tests.services.require import missing
 
@@ -365,7 +365,7 @@ def test_two_blocks_on_one_file_wait_for_each_other(calls: Calls) -> None:
 import sys
 from pathlib import Path
 from streamline.blocks import dbt
-from tests.blocks.given import Calls
+from tests.blocks.call_inputs import Calls
 calls = Calls(Path({str(calls.root)!r}))
 block = calls.block("dbt", "yaml", Path({str(file)!r}), uuid=sys.argv[1], downstream=["next"])
 dbt.run(calls.call(block))
@@ -382,7 +382,7 @@ def test_dbt_dies_with_the_worker(calls: Calls) -> None:
     script = f"""
 from pathlib import Path
 from streamline.blocks import dbt
-from tests.blocks.given import Calls
+from tests.blocks.call_inputs import Calls
 calls = Calls(Path({str(calls.root)!r}))
 dbt.run(calls.call(calls.block("dbt", "yaml", Path({str(file)!r}))))
 """

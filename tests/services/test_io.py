@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from streamline.databases.database import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io import S3, AWSSecretLoader, ConfigFileLoader, MySQL, Postgres, SQLAlchemy
-from streamline.io.database import DatabaseError, TableExists
 from streamline.io.sql import BaseSQL
 from tests.services.mariadb import MariaDBServer
 from tests.services.moto import S3Server

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from streamline.blocks import r
-from streamline.blocks.python_function import UserError
+from streamline.blocks.python.function import UserError
 from streamline.errors import ConfigError, StreamlineError
-from tests.blocks.given import Calls, Given
+from tests.blocks.call_inputs import Calls, Given
 from tests.services.require import missing
 
 pytestmark = pytest.mark.services
@@ -280,7 +280,7 @@ def test_r_dies_with_the_worker(calls: Calls, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from streamline.blocks import r
-from tests.blocks.given import Calls
+from tests.blocks.call_inputs import Calls
 calls = Calls(Path({str(calls.root)!r}))
 r.run(calls.call(calls.block("data_loader", "r", Path({str(file)!r}))))
 """

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pytest
 
 from streamline.blocks import sql
-from streamline.io.connect import database
-from streamline.io.database import DatabaseError
-from streamline.io.databases import postgres_copy
+from streamline.databases import postgres_copy
+from streamline.databases.connect import database
+from streamline.databases.database import DatabaseError
 from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
 from tests.services.mariadb import MariaDBServer
@@ -330,7 +330,7 @@ def test_a_table_is_not_replaced_between_its_description_and_its_rows(
                 writer.execute("drop table t")
             return found
 
-        monkeypatch.setattr("streamline.io.databases.postgres.described", then_dropped)
+        monkeypatch.setattr("streamline.databases.postgres.described", then_dropped)
         found = reader.query("select a from t")
         assert found is not None
         assert found.to_pylist() == [{"a": 1}]

@@ -81,8 +81,8 @@ def run(call: BlockCall) -> Any:
 def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay, home: Path, python: str) -> Any:
     from streamline.blocks.dbt.overlay import mentions
     from streamline.blocks.dbt.sources import SEED_PREFIX, give_sources
-    from streamline.blocks.program import run_program
-    from streamline.io.databases import waiting
+    from streamline.databases import duckdb_lock
+    from streamline.processes.programs import run_program
 
     asked = mentions(settings.folder)
     given = give_sources(call, profile, overlay, home, settings.folder, asked.sources)
@@ -100,7 +100,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
         "invocations": invocations,
         "main": len(invocations) - 1,
         "target": str(overlay.target),
-        "waiting": waiting.__file__ if profile.type == "duckdb" else None,
+        "waiting": duckdb_lock.__file__ if profile.type == "duckdb" else None,
         "export": None
         if wanted is False
         else {
@@ -284,8 +284,8 @@ def _environment(overlay: Overlay, profiles: Path) -> dict[str, str]:
 
 def _renderer(call: BlockCall) -> Renderer:
     """Renders the arguments: over variables, secrets, upstream outputs and what else blocks are told."""
-    from streamline.project.nearest import suggestion
     from streamline.project.render import Renderer
+    from streamline.project.suggest import suggestion
 
     by_uuid = {one.uuid: one for one in call.inputs}
 

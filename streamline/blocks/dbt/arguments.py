@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
     from streamline.project.render import Renderer

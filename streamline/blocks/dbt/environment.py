@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamline.errors import ConfigError
-from streamline.project.nearest import almost, words
+from streamline.project.suggest import almost, words
 
 if TYPE_CHECKING:
     from streamline.project.environments import Environment, Notify, Requirements
@@ -54,8 +54,8 @@ def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environme
 
 
 def _requirements(project: Project, adapter: str) -> list[Requirements]:
+    from streamline.connectors.plugins import requirements_of
     from streamline.project.environments import Requirements
-    from streamline.project.plugins import requirements_of
 
     name = f"dbt-{adapter}"
     if name in project.plugins:

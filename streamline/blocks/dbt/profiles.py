@@ -16,7 +16,7 @@ import msgspec
 
 from streamline.blocks.dbt.settings import PROJECT_FILE, Settings
 from streamline.errors import ConfigError, StreamlineError
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 from streamline.project.yamlfile import load_yaml
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import msgspec
 
 from streamline.blocks.dbt.arguments import Arguments, command_words, read_arguments
 from streamline.errors import ConfigError
-from streamline.project.nearest import suggestion
+from streamline.project.suggest import suggestion
 from streamline.project.yamlfile import kind_of, read_text
 
 if TYPE_CHECKING:

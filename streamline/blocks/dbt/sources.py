@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from streamline.blocks.call import BlockCall, Input
     from streamline.blocks.dbt.profiles import Profile
-    from streamline.io.database import Database
+    from streamline.databases.database import Database
 
 SOURCE = "streamline"
 SEED_PREFIX = "streamline__"

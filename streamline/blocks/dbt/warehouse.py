@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from streamline.blocks.dbt.profiles import Profile
-    from streamline.io.database import Database
+    from streamline.databases.database import Database
     from streamline.project.project import Project
 
 _POSTGRES = {
@@ -37,7 +37,7 @@ def open_postgres(profile: Profile) -> Database:
         ConfigError: a key is missing.
         DatabaseError: it cannot be reached.
     """
-    from streamline.io.connect import database
+    from streamline.databases.connect import database
 
     config = {
         key: profile.output[name]

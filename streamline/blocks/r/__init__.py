@@ -68,7 +68,7 @@ def run(call: BlockCall) -> Any:
         UserError: the R code failed; it names the block's line.
         StreamlineError: R ended without a result.
     """
-    from streamline.blocks.program import run_program
+    from streamline.processes.programs import run_program
 
     program = rscript(call.where)
     file = call.block.file
@@ -173,7 +173,7 @@ def _as_text(value: Any) -> Any:
 
 def _failure(call: BlockCall, file: Path, error: RVector) -> Exception:
     """What the wrapper says went wrong, as the error that the runner shows."""
-    from streamline.blocks.python_function import UserError
+    from streamline.blocks.python.function import UserError
     from streamline.blocks.r.from_r import from_r
 
     said: dict[str, Any] = from_r(error)

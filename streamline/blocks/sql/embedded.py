@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import template
-from streamline.blocks.sql.located import located
+from streamline.blocks.sql.error_location import located
 from streamline.blocks.sql.result import OUTPUT_FILE, save
 from streamline.blocks.sql.settings import Settings
 from streamline.blocks.sql.statements import Statement, split
 from streamline.blocks.sql.views import Views
-from streamline.io.database import Database
-from streamline.io.databases.base import unique_names
-from streamline.io.databases.duckdb import MEMORY
+from streamline.databases.base import unique_names
+from streamline.databases.database import Database
+from streamline.databases.duckdb import MEMORY
 
 if TYPE_CHECKING:
-    from streamline.io.databases.duckdb import DuckDB
+    from streamline.databases.duckdb import DuckDB
 
 
 def run(call: BlockCall, settings: Settings, text: str) -> Any:
     """Run the block's statements; the rows of the last one that gives any are its output."""
-    from streamline.io.databases.duckdb import DuckDB
+    from streamline.databases.duckdb import DuckDB
 
     with DuckDB({"DUCKDB_DATABASE": MEMORY}, origin=call.where, root=call.project.root) as database:
         # What does not fit into memory goes where it is deleted with the run, not into the project's folder.

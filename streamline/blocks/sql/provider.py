@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import template
-from streamline.blocks.sql.located import located
+from streamline.blocks.sql.error_location import located
 from streamline.blocks.sql.result import save
 from streamline.blocks.sql.settings import Profiles, Settings, default_table
 from streamline.blocks.sql.staging import Staging
@@ -17,7 +17,7 @@ from streamline.blocks.sql.statements import Statement, split
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from streamline.io.databases.base import SqlDatabase
+    from streamline.databases.base import SqlDatabase
 
 
 def run(call: BlockCall, settings: Settings, text: str, profiles: Profiles) -> Any:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamline.databases.connect import provider_of
+from streamline.databases.database import WRITE_POLICIES, Database, IfExists
 from streamline.errors import ConfigError
-from streamline.io.connect import provider_of
-from streamline.io.database import WRITE_POLICIES, Database, IfExists
 from streamline.project.ioconfig import IO_CONFIG_FILE
-from streamline.project.nearest import suggestion, words
+from streamline.project.suggest import suggestion, words
 
 if TYPE_CHECKING:
-    from streamline.io.databases.base import SqlDatabase
+    from streamline.databases.base import SqlDatabase
     from streamline.project.ioconfig import Profile
     from streamline.project.project import Project
     from streamline.project.render import Renderer
@@ -244,7 +244,7 @@ class Profiles:
             ConfigError: a key is missing, or the driver.
             DatabaseError: it cannot be reached.
         """
-        from streamline.io.connect import database
+        from streamline.databases.connect import database
 
         assert settings.provider is not None
         return database(

@@ -17,7 +17,7 @@ from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
     from streamline.blocks.sql.views import Views
-    from streamline.io.databases.base import SqlDatabase
+    from streamline.databases.base import SqlDatabase
 
 
 class Staging:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from streamline.project.nearest import words
+from streamline.project.suggest import words
 
 _BACKSLASHES = ("mysql",)
 _NESTED_COMMENTS = ("postgres", "duckdb")

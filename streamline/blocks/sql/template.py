@@ -15,8 +15,8 @@ from typing import Any
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql.lambdas import quote_lambdas
 from streamline.errors import ConfigError
-from streamline.project.nearest import suggestion
 from streamline.project.render import Renderer
+from streamline.project.suggest import suggestion
 from streamline.project.yamlfile import read_text
 
 TableOf = Callable[[int], str]

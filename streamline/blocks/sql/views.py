@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from streamline.blocks.call import BlockCall, Input
 from streamline.blocks.sql.statements import Statement
+from streamline.databases.database import DatabaseError
 from streamline.errors import ConfigError
-from streamline.io.database import DatabaseError
 
 if TYPE_CHECKING:
-    from streamline.io.databases.duckdb import DuckDB
+    from streamline.databases.duckdb import DuckDB
 
 _INDEX = "__index_level_"
 """How the columns begin that pandas keeps an unnamed index in."""

@@ -112,7 +112,7 @@ class _Parser:
         token = self._next("a column")
         name = _bare(token)
         if token.kind == "sign" or name not in self.df.columns:
-            from streamline.project.nearest import suggestion
+            from streamline.project.suggest import suggestion
 
             hint = suggestion(name, [str(one) for one in self.df.columns], what="the columns")
             raise ValueError(f"filter {self.code!r}: there is no column {name!r}; {hint}")

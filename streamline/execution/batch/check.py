@@ -17,9 +17,9 @@ from streamline.execution.batch.plan import check_block, make_plan
 from streamline.execution.batch.templates import Templates
 from streamline.execution.checked import Checked, Problem, Report
 from streamline.pipeline.block_settings import block_settings
-from streamline.project.nearest import almost
 from streamline.project.project import Project
 from streamline.project.render import Renderer
+from streamline.project.suggest import almost
 from streamline.project.yamlfile import PathKey, read_text
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Check:
 
     def _environment(self) -> str | None:
         """The interpreter of the pipeline's isolated blocks; None if it cannot be made."""
-        from streamline.project.isolated import REQUIREMENTS_FILE, isolated_python
+        from streamline.pipeline.isolated import REQUIREMENTS_FILE, isolated_python
 
         shown = self._project.shown(self._model.path / REQUIREMENTS_FILE)
         try:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from streamline.execution.batch.plan import worth_loading
 from streamline.execution.batch.task import Failure, TaskResult
-from streamline.execution.batch.workers import WorkerPool
+from streamline.processes.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from streamline.execution.batch.block_lines import BlockLines
+    from streamline.execution.batch.block_log import BlockLines
     from streamline.execution.batch.context import RunFacts
     from streamline.execution.batch.plan import BatchPlan
     from streamline.execution.batch.task import Task
@@ -71,7 +71,7 @@ class LocalExecutor:
 
     async def _isolated_pool(self) -> WorkerPool:
         if self._isolated is None:
-            from streamline.project.isolated import isolated_python
+            from streamline.pipeline.isolated import isolated_python
 
             python = await asyncio.to_thread(isolated_python, self._facts.project, self._plan.model)
             if self._isolated is None:

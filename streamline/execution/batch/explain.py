@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamline.execution.batch.places import Places
-from streamline.pipeline.picture import item_axes
+from streamline.execution.batch.output_layout import Places
+from streamline.pipeline.graph_view import item_axes
 
 if TYPE_CHECKING:
     from streamline.blocks.sql.settings import Settings

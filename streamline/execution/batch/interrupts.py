@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from streamline.execution.leftovers import end_processes
-from streamline.execution.life import Interrupted, wanted_signals
+from streamline.execution.lifecycle import Interrupted, wanted_signals
+from streamline.processes.orphans import end_processes
 
 
 class Interrupts(Protocol):

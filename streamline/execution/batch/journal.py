@@ -17,7 +17,7 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.execution.batch.fanout import COMPLETED, Instance, Key
-from streamline.execution.batch.given import Given, boot_id
+from streamline.execution.batch.run_variables import Given, boot_id
 
 
 class Begun(msgspec.Struct, tag="begun", kw_only=True):

@@ -23,8 +23,8 @@ _CODE_ONLY = ("sensor", "callback", "conditional")
 # What workers would import one after the other is imported while the runner is still planning. Loading libraries for
 # frames takes longer than anything else in a small run. All of these are safe to have when a process forks, which
 # Polars is not: it starts threads when it is imported.
-_ALWAYS = ("yaml", "streamline.pipeline.reader", "streamline.outputs.store", "streamline.blocks.kinds")
-_PYTHON = ("streamline.blocks.python_block",)
+_ALWAYS = ("yaml", "streamline.pipeline.reader", "streamline.outputs.store", "streamline.blocks.registry")
+_PYTHON = ("streamline.blocks.python.block",)
 _SQL = ("streamline.blocks.sql", "streamline.blocks.sql.embedded", "duckdb")
 _FRAMES = ("numpy", "pandas", "pyarrow.parquet")
 _USE_FRAMES = frozenset({"pandas", "numpy", "pyarrow"})
@@ -153,7 +153,7 @@ def check_block(project: Project, model: PipelineModel, block: Block, renderer: 
             f"a {block.type} is written in Python, not in {block.language}", where=model.where(block.uuid)
         )
     if kind == "python":
-        from streamline.blocks.python_check import check_python_file
+        from streamline.blocks.python.check import check_python_file
 
         return frozenset(check_python_file(project, block))
     if kind == "sql":

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import StreamlineError
-from streamline.execution.batch.alone import stored_upstream
-from streamline.execution.batch.block_lines import BlockLines
+from streamline.execution.batch.block_log import BlockLines
 from streamline.execution.batch.context import (
     MAX_WARNINGS,
     BatchOptions,
@@ -28,14 +27,15 @@ from streamline.execution.batch.context import (
 from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished
-from streamline.execution.batch.given import Given, note
 from streamline.execution.batch.interrupts import Stop, is_asyncio, signals
 from streamline.execution.batch.journal import Begun, Continued, Journal, Past, keep_only, read_journal
-from streamline.execution.batch.places import Places
+from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
+from streamline.execution.batch.run_variables import Given, note
 from streamline.execution.batch.runner import Runner
+from streamline.execution.batch.single_block import stored_upstream
 from streamline.execution.batch.templates import check_templates
-from streamline.execution.life import Interrupted, clear_leftovers, new_run_id, tidy
+from streamline.execution.lifecycle import Interrupted, clear_leftovers, new_run_id, tidy
 from streamline.state import open_store
 from streamline.state.store import BlockRun, RunInfo, Store
 from streamline.telemetry.runlog import RunLog
@@ -104,7 +104,7 @@ async def run_batch_async(
     if options.block is not None:
         model.block(options.block)
     if any(one.isolated for uuid, one in plan.blocks.items() if options.block in (None, uuid)):
-        from streamline.project.isolated import isolated_python
+        from streamline.pipeline.isolated import isolated_python
 
         # Made before anything runs: what cannot be installed is wrong configuration.
         tell = (listener or Listener()).line

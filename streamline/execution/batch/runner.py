@@ -25,9 +25,9 @@ from streamline.execution.batch.fanout import (
 )
 from streamline.execution.batch.journal import Called, Ended, Journal, Past
 from streamline.execution.batch.outcomes import outcome_of, unforeseen
-from streamline.execution.batch.places import Places
+from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
-from streamline.execution.batch.reuse import Reuse, stamp_of
+from streamline.execution.batch.resume import Reuse, stamp_of
 from streamline.execution.batch.task import Failure, TaskResult
 
 

@@ -11,27 +11,27 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from streamline.connectors.singer.batch_files import FileSource
+from streamline.connectors.singer.mapper import MapperProcess
+from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError
+from streamline.connectors.singer.state import has_bookmarks
+from streamline.connectors.singer.tap import TapCommand, TapFailed, TapProcess
+from streamline.connectors.singer.target import Feed, TargetCommand, TargetProcess
+from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import StreamlineError
+from streamline.execution.integration.checkpoint import PositionSaver, SourceAccount
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, MapperPlan, Plan, SinkPlan, SourcePlan
-from streamline.execution.integration.pool import TargetPool
-from streamline.execution.integration.saver import PositionSaver, SourceAccount
+from streamline.execution.integration.route_builder import RouteBuilder, max_bad_records
 from streamline.execution.integration.schema_book import SchemaBook
-from streamline.execution.integration.stages import RouteBuilder, max_bad_records
 from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
 from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import Source
 from streamline.flow.router import Route, Router
 from streamline.flow.tasks import task_group
-from streamline.singer.mapper import MapperProcess
-from streamline.singer.parser import MAX_RECORD_BYTES, TapOutputError
-from streamline.singer.stages.files import FileSource
-from streamline.singer.state import has_bookmarks
-from streamline.singer.tap import TapCommand, TapFailed, TapProcess
-from streamline.singer.target import Feed, TargetCommand, TargetProcess
 
 if TYPE_CHECKING:
-    from streamline.singer.stages.validate import BadRecordLimit
+    from streamline.flow.stages.validate import BadRecordLimit
 
 VALIDATED = "validate"
 """The stage of records that did not fit their SCHEMA right before a destination."""
@@ -320,7 +320,7 @@ class Attempt:
             self._count_refused(group, others)
 
     def _count_refused(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
-        from streamline.singer.stages.validate import BadRecordLimit
+        from streamline.flow.stages.validate import BadRecordLimit
 
         def most(stream: str) -> int | None:
             sinks = [self._plan.sinks[sink] for sink in self._plan.paths[group.source].all_sinks()]

@@ -13,10 +13,17 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from streamline.blocks.integration import DestinationSpec, MapperSpec, SourceSpec, Spec, load_spec, stored_layer
-from streamline.blocks.python_function import BlockFile
-from streamline.blocks.source import Source, open_source
-from streamline.blocks.written_back import keep_written_back
+from streamline.blocks.connector.rotated_config import keep_written_back
+from streamline.blocks.connector.source import Source, open_source
+from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, Spec, load_spec, stored_layer
+from streamline.blocks.python.function import BlockFile
+from streamline.connectors.bundled import Role
+from streamline.connectors.plugins import Plugin, resolve_plugin
+from streamline.connectors.singer.capabilities import Capabilities, probe
+from streamline.connectors.singer.discovery import read_catalog_file
+from streamline.connectors.singer.selection import apply_settings, choose
+from streamline.connectors.singer.tap import TapCommand, TapProcess
+from streamline.connectors.singer.target import TargetCommand, TargetProcess
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.checked import Checked, Report
 from streamline.execution.integration.context import RunContext
@@ -24,14 +31,7 @@ from streamline.execution.integration.planner import make_plan
 from streamline.flow.items import Item
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
-from streamline.project.connectors import Role
-from streamline.project.plugins import Plugin, resolve_plugin
 from streamline.project.render import Renderer
-from streamline.singer.capabilities import Capabilities, probe
-from streamline.singer.discovery import read_catalog_file
-from streamline.singer.selection import apply_settings, choose
-from streamline.singer.tap import TapCommand, TapProcess
-from streamline.singer.target import TargetCommand, TargetProcess
 
 AT_ONCE = 4
 """Sources that are connected to at the same time."""
@@ -119,7 +119,7 @@ class _Check:
     async def _load_transformer(self, block: Block) -> None:
         if block.type != "transformer" or block.language != "python":
             return  # the plan says what may stand in a pipeline
-        from streamline.blocks.transform import TransformStage
+        from streamline.blocks.python.live.transform import TransformStage
 
         file = BlockFile(block.uuid, str(block.file or self._model.yaml.path), block.content)
         stage = TransformStage(file, configuration=block.configuration, timeout=block.timeout or self._timeout)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from streamline.connectors.singer.stages.destination import StreamPlan
     from streamline.execution.integration.plan import SinkPlan
-    from streamline.singer.stages.destination import StreamPlan
 
 
 class Grade(StrEnum):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from streamline.connectors.singer.settings import Resolved
+from streamline.connectors.singer.state import rows_have_bookmarks
 from streamline.execution.integration.delivery import Delivery, Grade, delivery_of, joined, proof_of
 from streamline.execution.integration.explanation import (
     BatchWords,
@@ -19,19 +21,17 @@ from streamline.execution.integration.explanation import (
     TableWords,
     TransformerWords,
 )
-from streamline.execution.integration.stages import RouteBuilder
+from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.project.lockfile import read_lock
-from streamline.singer.settings import Resolved
-from streamline.singer.state import rows_have_bookmarks
 from streamline.state.store import REST
 
 if TYPE_CHECKING:
+    from streamline.connectors.plugins import Plugin
+    from streamline.connectors.singer.capabilities import Capabilities
+    from streamline.connectors.singer.selection import SelectedStream
+    from streamline.connectors.singer.stages.destination import StreamPlan
     from streamline.execution.integration.context import RunContext
     from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
-    from streamline.project.plugins import Plugin
-    from streamline.singer.capabilities import Capabilities
-    from streamline.singer.selection import SelectedStream
-    from streamline.singer.stages.destination import StreamPlan
     from streamline.state.store import Bookmark
 
 

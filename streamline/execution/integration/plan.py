@@ -10,15 +10,15 @@ from typing import Any
 
 import msgspec
 
-from streamline.blocks.integration import DestinationSpec, MapperSpec, SourceSpec
-from streamline.blocks.python_function import BlockFile
+from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec
+from streamline.blocks.python.function import BlockFile
+from streamline.connectors.plugins import Plugin
+from streamline.connectors.singer.capabilities import Capabilities
+from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.selection import SelectedStream
+from streamline.connectors.singer.settings import Resolved
+from streamline.connectors.singer.stages.destination import StreamPlan
 from streamline.pipeline.model import Block
-from streamline.project.plugins import Plugin
-from streamline.singer.capabilities import Capabilities
-from streamline.singer.catalog import Catalog
-from streamline.singer.selection import SelectedStream
-from streamline.singer.settings import Resolved
-from streamline.singer.stages.destination import StreamPlan
 from streamline.state.store import BookmarkOverride, Cause
 
 DEFAULT_MAX_PARALLEL = 4

@@ -9,13 +9,17 @@ from typing import Any
 import anyio
 import msgspec
 
-from streamline.blocks.integration import (
-    SourceSpec,
-)
-from streamline.blocks.source import open_source
+from streamline.blocks.connector.source import open_source
+from streamline.blocks.connector.spec import SourceSpec
+from streamline.connectors.plugins import Plugin, resolve_plugin
+from streamline.connectors.singer.capabilities import Capabilities, probe
+from streamline.connectors.singer.grouping import SHARED, StreamGroup, group_streams
+from streamline.connectors.singer.override import parse_override, parse_overrides
+from streamline.connectors.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
+from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
-from streamline.execution.integration.paths import find_paths, read_blocks
+from streamline.execution.integration.destination_plan import plan_sink
 from streamline.execution.integration.plan import (
     DEFAULT_MAX_PARALLEL,
     GroupPlan,
@@ -24,17 +28,11 @@ from streamline.execution.integration.plan import (
     SourcePlan,
 )
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions, group_rows, source_positions
-from streamline.execution.integration.sinks import plan_sink
+from streamline.execution.integration.topology import find_paths, read_blocks
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
-from streamline.project.nearest import suggestion
-from streamline.project.plugins import Plugin, resolve_plugin
 from streamline.project.render import Renderer
-from streamline.singer.capabilities import Capabilities, probe
-from streamline.singer.grouping import SHARED, StreamGroup, group_streams
-from streamline.singer.override import parse_override, parse_overrides
-from streamline.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
-from streamline.singer.state import join_state, rows_have_bookmarks
+from streamline.project.suggest import suggestion
 
 
 async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
@@ -224,7 +222,7 @@ def _filter_for(context: RunContext, catalog: Any) -> list[str] | None:
     wanted = list(context.options.streams)
     if not wanted:
         return []
-    from streamline.singer.catalog import is_glob, matches
+    from streamline.connectors.singer.catalog import is_glob, matches
 
     known = [
         name
@@ -246,7 +244,7 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
     }
-    from streamline.singer.catalog import is_glob, matches
+    from streamline.connectors.singer.catalog import is_glob, matches
 
     for name in context.options.streams:
         if name not in names and not (is_glob(name) and matches(name, names)):

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
+from streamline.connectors.singer import jsontext
+from streamline.connectors.singer.catalog import Catalog, matches
+from streamline.connectors.singer.override import Override, override_rows, parse_override, parse_overrides
+from streamline.connectors.singer.selection import SelectedStream, TapTraits
+from streamline.connectors.singer.state import without_currently_syncing
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
-from streamline.singer import jsontext
-from streamline.singer.catalog import Catalog, matches
-from streamline.singer.override import Override, override_rows, parse_override, parse_overrides
-from streamline.singer.selection import SelectedStream, TapTraits
-from streamline.singer.state import without_currently_syncing
 from streamline.state.store import REST, Bookmark, BookmarkOverride, Cause
 
 BOOKMARK_VARIABLE = "__bookmark_values__"

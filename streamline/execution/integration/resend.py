@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
+from streamline.connectors.singer.messages import record_line
+from streamline.connectors.singer.settings import Resolved
+from streamline.connectors.singer.state import join_state
 from streamline.errors import StreamlineError
 from streamline.execution.integration.attempt import Attempt
 from streamline.execution.integration.context import RunContext, RunOptions, open_context
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.schema_book import saved_schemas
-from streamline.execution.leftovers import end_processes, remove_private_files
 from streamline.flow.items import BadRecord, Item, RawBatch, Schema
 from streamline.flow.protocols import Emit, FlushableStage, Source, Stage
 from streamline.flow.router import Route
 from streamline.pipeline.model import PipelineModel, load_pipeline
-from streamline.singer.messages import record_line
-from streamline.singer.settings import Resolved
-from streamline.singer.state import join_state
+from streamline.processes.orphans import end_processes, remove_private_files
 from streamline.state.store import DeadLetter, RunInfo, Store
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from streamline.execution.integration.block_runs import block_runs
 from streamline.execution.integration.context import RunContext, RunOptions, open_context
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
-from streamline.execution.leftovers import end_processes
-from streamline.execution.life import Interrupted, clear_leftovers, new_run_id, tidy, wanted_signals
+from streamline.execution.lifecycle import Interrupted, clear_leftovers, new_run_id, tidy, wanted_signals
+from streamline.flow.stages.schema_change import SchemaPaused
+from streamline.flow.stages.versions import new_version
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
+from streamline.processes.orphans import end_processes
 from streamline.project.project import Project
-from streamline.singer.stages.schema_change import SchemaPaused
-from streamline.singer.stages.versions import new_version
 from streamline.state import open_store
 from streamline.state.store import RunInfo
 

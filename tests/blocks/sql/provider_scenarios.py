@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from streamline.databases.database import DatabaseError, TableExists
 from streamline.errors import StreamlineError
-from streamline.io.database import DatabaseError, TableExists
 from tests.blocks.sql.workshop import SqlProject
 
 

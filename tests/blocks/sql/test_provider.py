@@ -9,8 +9,8 @@ import duckdb
 import pandas as pd
 import pytest
 
+from streamline.databases.database import DatabaseError
 from streamline.errors import ConfigError, StreamlineError
-from streamline.io.database import DatabaseError
 from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
 
@@ -112,7 +112,7 @@ def test_a_file_that_another_process_writes_is_waited_for(shop: SqlProject, monk
     import subprocess
     import sys
 
-    from streamline.io.databases import waiting
+    from streamline.databases import duckdb_lock as waiting
 
     shop.profiles(default={"DUCKDB_DATABASE": "w.duckdb"})
     shop.add("x", "select 1 as a", data_provider="duckdb")

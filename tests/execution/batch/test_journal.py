@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamline.execution.batch.given import note
 from streamline.execution.batch.journal import Begun, Called, Ended, Journal, Undone, keep_only, read_journal
+from streamline.execution.batch.run_variables import note
 
 GIVEN = note({"env": "prod"}, {}, tests=True, key=lambda: b"k" * 32)
 BEGUN = Begun(run_id="r1", execution_date=datetime(2026, 3, 4, tzinfo=UTC), given=GIVEN)

@@ -13,7 +13,7 @@ import pytest
 
 from streamline.errors import StreamlineError
 from streamline.execution.batch.context import BatchOptions, BlockOutcome, Listener, RunFacts
-from streamline.execution.batch.places import Places
+from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.run import run_batch
 from streamline.execution.batch.runner import Runner

@@ -1,0 +1,160 @@
+"""A source block outside of a run: its tap, ready to be asked what it has."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+import msgspec
+
+from streamline.blocks.connector.rotated_config import keep_written_back, with_written_back
+from streamline.blocks.connector.spec import SourceSpec, load_source, stored_layer
+from streamline.connectors.plugins import Plugin, resolve_plugin
+from streamline.connectors.singer.capabilities import Capabilities, probe, tap_traits
+from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.discovery import Discovery, read_catalog_file
+from streamline.connectors.singer.selection import TapTraits
+from streamline.connectors.singer.settings import Layer
+from streamline.errors import ConfigError
+from streamline.project.render import Renderer
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block, PipelineModel
+    from streamline.project.project import Project
+    from streamline.state.store import Store
+
+Log = Callable[[str], None]
+
+
+class Source(msgspec.Struct):
+    """A source block and what its tap is known to offer.
+
+    Args:
+        config: the tap's config, with what it wrote back in earlier runs.
+        layers: stream settings: the block's, then the store's.
+        catalog: None for a tap without discovery.
+        where: the block's file, for errors.
+    """
+
+    block: Block
+    spec: SourceSpec
+    plugin: Plugin
+    config: dict[str, Any]
+    capabilities: Capabilities
+    layers: list[Layer]
+    catalog: Catalog | None
+    where: str
+
+    @property
+    def traits(self) -> TapTraits:
+        """What selection needs to know about the tap."""
+        return tap_traits(self.plugin, self.capabilities, self.config)
+
+    def require_catalog(self) -> Catalog:
+        """The catalog.
+
+        Raises:
+            ConfigError: the tap has no discovery, and the block no catalog.json.
+        """
+        if self.catalog is None:
+            raise ConfigError(
+                f"{self.plugin.name} has no discovery, so its streams are not known before it sends them",
+                where=self.where,
+                hint=f"write them to {self.block.uuid}/catalog.json in the pipeline's folder",
+            )
+        return self.catalog
+
+
+async def open_source(
+    project: Project,
+    model: PipelineModel,
+    block: Block,
+    store: Store,
+    run_dir: Path,
+    *,
+    spec: SourceSpec | None = None,
+    run_id: str | None = None,
+    layered: bool = True,
+    refresh: bool = False,
+    notify: Log | None = None,
+    log: Log | None = None,
+) -> Source:
+    """Load a source block, ask its tap what it can do, and get its catalog.
+
+    Args:
+        run_dir: a folder (0700) for private files.
+        spec: what the block says, where it was read already.
+        run_id: the run that the tap's processes belong to, so that a later run can end what a killed one left.
+        layered: lay the block's catalog.json over what the tap discovers.
+        refresh: discover even if a catalog is kept.
+        notify: is told, in a sentence, what takes long.
+        log: called with each masked line that the tap logs.
+
+    Raises:
+        ConfigError: something about the block, its plugin or its catalog is wrong.
+    """
+    masker = project.secrets.masker
+    if spec is None:
+        spec = load_source(block, Renderer(project, {**project.variables, **model.variables}, project.secrets))
+    given = spec.config
+    source = spec.source
+    where = project.shown(block.file) if block.file else block.uuid
+
+    def resolve() -> Plugin:
+        return resolve_plugin(project, source, "tap", notify=notify, where=where)
+
+    plugin = await anyio.to_thread.run_sync(resolve)
+    if run_id is not None:
+        plugin = plugin.for_run(run_id)
+    config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
+    capabilities = await probe(plugin, store=store, masker=masker)
+    layers = [spec.streams, stored_layer(store, model.uuid, block.uuid, "source")]
+    discovery = Discovery(
+        plugin,
+        config,
+        capabilities=capabilities,
+        store=store,
+        run_dir=run_dir,
+        masker=masker,
+        settings=layers,
+        log=log,
+        config_changed=lambda written: keep_written_back(
+            given, written, store, masker, pipeline=model.uuid, block=block.uuid
+        ),
+    )
+    path = model.path / block.uuid / "catalog.json"
+    own = read_catalog_file(path, shown=project.shown(path)) if layered else None
+    try:
+        found = await discovery.catalog(own, refresh=refresh)
+    except ConfigError as error:
+        if error.where != plugin.name:
+            raise
+        raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint) from error
+    # Discovery may have rotated a token already.
+    config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
+    return Source(block, spec, plugin, config, found.capabilities, layers, found.catalog, where)
+
+
+@contextlib.contextmanager
+def private_folder(project: Project, purpose: str) -> Iterator[Path]:
+    """A folder (0700) for a command's private files; it is gone afterwards, also when the command is terminated."""
+    runs = project.ensure_work_dir() / "runs"
+    runs.mkdir(mode=0o700, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=runs))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield folder
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        shutil.rmtree(folder, ignore_errors=True)

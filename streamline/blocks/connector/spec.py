@@ -1,0 +1,326 @@
+"""Source, destination and mapper blocks: what their YAML says, rendered and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+
+from streamline.connectors.singer.settings import BAD_RECORD_POLICIES, SCHEMA_POLICIES, STORE, Layer, Side, parse_layer
+from streamline.errors import ConfigError
+from streamline.project.suggest import nearest
+from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block
+    from streamline.project.render import Renderer
+    from streamline.state.store import Store
+
+Value = TypeVar("Value")
+Default = TypeVar("Default")
+Kind = TypeVar("Kind", "SourceSpec", "DestinationSpec", "MapperSpec")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?i?[bB]?)")
+_BYTES = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}{end}": 1000**power for power, letter in enumerate("KMG", 1) for end in ("", "B")},
+    **{f"{letter}I{end}": 1024**power for power, letter in enumerate("KMG", 1) for end in ("", "B")},
+}
+
+
+class SourceSpec(msgspec.Struct, kw_only=True):
+    """A source block: `source: tap-shop`.
+
+    Args:
+        source: the plugin, or the system's name.
+        config: the tap's config, rendered; `batch_config` of the block is in it.
+        streams: settings by stream.
+        max_parallel: tap processes that run at once; None: the engine decides.
+        max_duration: seconds after which the tap is asked to end; None: never.
+        idle_timeout: seconds without a message after which it is asked to end; None: never.
+        max_record_bytes: the longest line that its taps may print; None: the engine decides.
+        where: `file:line` of the block's file.
+    """
+
+    source: str
+    config: dict[str, Any] = {}
+    streams: Layer = Layer("streams:")
+    max_parallel: int | None = None
+    max_duration: float | None = None
+    idle_timeout: float | None = None
+    max_record_bytes: int | None = None
+    where: str = ""
+
+
+class DestinationSpec(msgspec.Struct, kw_only=True):
+    """A destination block: `destination: target-duckdb`.
+
+    Args:
+        destination: the plugin, or the system's name.
+        config: the target's config, rendered.
+        streams: settings by stream.
+        on_bad_record: pass, quarantine or fail.
+        max_bad_records: per stream and run; None: the larger of 1,000 and 1 %.
+        schema_change: evolve, freeze or pause.
+        session_interval: seconds after which a target that proves only at its end is closed and started anew; None:
+            the engine decides.
+        where: `file:line` of the block's file.
+    """
+
+    destination: str
+    config: dict[str, Any] = {}
+    streams: Layer = Layer("streams:")
+    on_bad_record: str = "pass"
+    max_bad_records: int | None = None
+    schema_change: str = "evolve"
+    session_interval: float | None = None
+    where: str = ""
+
+
+class MapperSpec(msgspec.Struct, kw_only=True):
+    """A Singer mapper between a source and what comes after it: `mapper: NAME`."""
+
+    mapper: str
+    config: dict[str, Any] = {}
+    where: str = ""
+
+
+Spec: TypeAlias = SourceSpec | DestinationSpec | MapperSpec
+
+_ROLES = {"data_loader": "source", "data_exporter": "destination", "transformer": "mapper"}
+_SOURCE_KEYS = (
+    "source",
+    "config",
+    "streams",
+    "max_parallel",
+    "max_duration",
+    "idle_timeout",
+    "max_record_bytes",
+    "batch_config",
+)
+_DESTINATION_KEYS = (
+    "destination",
+    "config",
+    "streams",
+    "on_bad_record",
+    "max_bad_records",
+    "schema_change",
+    "session_interval",
+)
+_MAPPER_KEYS = ("mapper", "config")
+
+
+def load_spec(block: Block, renderer: Renderer) -> Spec:
+    """What a YAML block says: a source for a data_loader, a destination for a data_exporter, else a mapper.
+
+    The values of secret-like keys of its config are masked from then on.
+
+    Raises:
+        ConfigError: the file is wrong, does not render, or is of another kind than the block.
+    """
+    role = _ROLES.get(block.type)
+    file = _open(block, renderer)
+    present = [one for one in ("source", "destination", "mapper") if one in file.mapping()]
+    if role is None or present != [role]:
+        expected = f"a {block.type} in YAML needs `{role}:`" if role else f"a {block.type} can't be written in YAML"
+        if present:
+            expected += f", and this is a {' and a '.join(present)}"
+        hint = None
+        if role is not None and not present:
+            near = nearest(role, map(str, file.mapping()), limit=1)
+            hint = (
+                f"is `{near[0]}:` a slip of the pen?"
+                if near
+                else f"write `{role}: NAME`, NAME being a plugin or system"
+            )
+        file.fail(expected, (present[0],) if present else (), hint=hint)
+    reader = _Reader(file, renderer)
+    if role == "source":
+        return _source(reader)
+    return _destination(reader) if role == "destination" else _mapper(reader)
+
+
+def load_source(block: Block, renderer: Renderer) -> SourceSpec:
+    """`load_spec` of a block that must be a source."""
+    return _must_be(SourceSpec, block, renderer)
+
+
+def load_destination(block: Block, renderer: Renderer) -> DestinationSpec:
+    """`load_spec` of a block that must be a destination."""
+    return _must_be(DestinationSpec, block, renderer)
+
+
+def load_mapper(block: Block, renderer: Renderer) -> MapperSpec:
+    """`load_spec` of a block that must be a mapper."""
+    return _must_be(MapperSpec, block, renderer)
+
+
+def stored_layer(store: Store, pipeline: str, block: str, side: Side) -> Layer:
+    """The stream settings that operators put into the store, to lie over a block's `streams:`.
+
+    Raises:
+        ConfigError: one of them does not exist any more in this version.
+    """
+    return parse_layer(store.stream_settings(pipeline, block), side, origin=STORE)
+
+
+def duration(value: object) -> float:
+    """Seconds of a duration: a number, or text such as `90s`, `5m`, `1h30m`, `500ms`, `2d`.
+
+    Raises:
+        ValueError: it is no duration, or not above zero.
+    """
+    seconds: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.strip().lower()
+        parts = _DURATION.findall(text)
+        if parts and _DURATION.sub("", text).strip() == "":
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        elif re.fullmatch(r"\d+(\.\d+)?", text):
+            seconds = float(text)
+    if seconds is None or not 0 < seconds < float("inf"):
+        raise ValueError(f"{value!r} is no duration: seconds, or text such as 90s, 5m, 1h30m")
+    return seconds
+
+
+def size(value: object) -> int:
+    """Bytes of a size: a whole number, or text such as `512MB`, `1 GiB`.
+
+    Raises:
+        ValueError: it is no size, or not above zero.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    count = int(float(found[1]) * _BYTES.get(found[2].upper(), 0)) if found is not None else 0
+    if count < 1:
+        raise ValueError(f"{value!r} is no size: a number of bytes, or text such as 512MB, 1GiB")
+    return count
+
+
+def _must_be(kind: type[Kind], block: Block, renderer: Renderer) -> Kind:
+    spec = load_spec(block, renderer)
+    if isinstance(spec, kind):
+        return spec
+    raise ConfigError(f"it is no {kind.__name__.removesuffix('Spec').lower()} block", where=block.uuid)
+
+
+class _Reader:
+    """Takes keys out of a block's file, each rendered when it is taken."""
+
+    def __init__(self, file: YamlFile, renderer: Renderer) -> None:
+        self.file = file
+        self._renderer = renderer
+
+    def take(self, key: str, check: Callable[[object], Value], default: Default) -> Value | Default:
+        value = self._renderer.part(self.file, key)
+        if value is None:
+            return default
+        try:
+            return check(value)
+        except ValueError as error:
+            self.file.fail(f"{key}: {error}", (key,))
+
+    def config(self) -> dict[str, Any]:
+        empty: dict[str, Any] = {}
+        config = self.take("config", _mapping, empty)
+        if self._renderer.secrets is not None:
+            self._renderer.secrets.masker.add_config(config)
+        return config
+
+    def streams(self, side: Side) -> Layer:
+        def where(path: Sequence[PathKey]) -> str:
+            return self.file.where(("streams", *path))
+
+        return parse_layer(self._renderer.part(self.file, "streams"), side, where=where)
+
+    @property
+    def where(self) -> str:
+        return self.file.where()
+
+
+def _source(reader: _Reader) -> SourceSpec:
+    reader.file.refuse_unknown(_SOURCE_KEYS)
+    config = reader.config()
+    batch_config = reader.take("batch_config", _mapping, None)
+    if batch_config:
+        config = {**config, "batch_config": batch_config}
+    return SourceSpec(
+        source=reader.take("source", _name, ""),
+        config=config,
+        streams=reader.streams("source"),
+        max_parallel=reader.take("max_parallel", _at_least(1), None),
+        max_duration=reader.take("max_duration", duration, None),
+        idle_timeout=reader.take("idle_timeout", duration, None),
+        max_record_bytes=reader.take("max_record_bytes", size, None),
+        where=reader.where,
+    )
+
+
+def _destination(reader: _Reader) -> DestinationSpec:
+    reader.file.refuse_unknown(_DESTINATION_KEYS)
+    return DestinationSpec(
+        destination=reader.take("destination", _name, ""),
+        config=reader.config(),
+        streams=reader.streams("destination"),
+        on_bad_record=reader.take("on_bad_record", _one_of(BAD_RECORD_POLICIES), "pass"),
+        max_bad_records=reader.take("max_bad_records", _at_least(0), None),
+        schema_change=reader.take("schema_change", _one_of(SCHEMA_POLICIES), "evolve"),
+        session_interval=reader.take("session_interval", duration, None),
+        where=reader.where,
+    )
+
+
+def _mapper(reader: _Reader) -> MapperSpec:
+    reader.file.refuse_unknown(_MAPPER_KEYS)
+    return MapperSpec(mapper=reader.take("mapper", _name, ""), config=reader.config(), where=reader.where)
+
+
+def _open(block: Block, renderer: Renderer) -> YamlFile:
+    if block.file is not None:
+        return renderer.load(block.file)
+    from pathlib import Path
+
+    shown = f"content of block {block.uuid}"
+    return load_yaml(Path(shown), text=block.content or "", shown=shown)
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise ValueError(f"a mapping is needed, not {kind_of(value)}")
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"a name is needed, not {kind_of(value)}")
+    return value.strip()
+
+
+def _at_least(least: int) -> Callable[[object], int | None]:
+    def check(value: object) -> int:
+        if isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"a whole number from {least} on is needed, not {value!r}")
+        return value
+
+    return check
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[object], str]:
+    def check(value: object) -> str:
+        found = value.strip().lower() if isinstance(value, str) else value
+        if found not in choices:
+            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+        return str(found)
+
+    return check

@@ -1,0 +1,82 @@
+"""The `@test` functions of a block's file, run on what the block has stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from streamline.blocks.call import BlockCall, TestOutcome
+from streamline.blocks.python.binding import Source
+from streamline.blocks.python.block import invoke, load
+from streamline.blocks.python.callback import Stored
+from streamline.blocks.python.file import PythonFile, UserError, name_of
+from streamline.errors import StreamlineError
+
+
+def run_tests(call: BlockCall, output: Stored) -> list[TestOutcome]:
+    """Run every test, whatever comes of those before it, in the order of the file.
+
+    A test gets the block's outputs as positional arguments: of a returned tuple its elements, of anything else what a
+    downstream block would get. It gets no more of them than it has parameters for. Each reads them anew, so that what
+    one changes the next does not see.
+
+    Args:
+        call: the block.
+        output: what it has stored.
+
+    Raises:
+        ConfigError: the file is no Python.
+        UserError: it raised while it was loaded.
+    """
+    file = load(call)
+    return [_run(call, file, function, output) for function in file.marked("test")]
+
+
+def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output: Stored) -> TestOutcome:
+    name = name_of(function)
+    count = output.count()
+    given = f"the block '{call.block.uuid}' returned {count} output{'' if count == 1 else 's'}"
+    try:
+        invoke(call, file, function, _outputs(output), spare=True, given=given)
+    except UserError as error:
+        return TestOutcome(name=name, error=error.summary, where=error.where, trace=error.trace)
+    except StreamlineError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        return TestOutcome(name=name, error=f"{error.message}{hint}", where=error.where or file.where(function))
+    return TestOutcome(name=name)
+
+
+def _outputs(output: Stored) -> Sequence[Source]:
+    values = _Values(output)
+    return [_One(values, number) for number in range(max(1, output.count()))]
+
+
+class _Values:
+    def __init__(self, output: Stored) -> None:
+        self._output = output
+        self._read: list[Any] | None = None
+
+    def get(self, number: int) -> Any:
+        if self._read is None:
+            self._read = self._output.values() if self._output.count() > 1 else [self._output.value()]
+        return self._read[number]
+
+
+class _One:
+    """One of the block's outputs. It has no name that a parameter could bear."""
+
+    uuid = ""
+    type = "output"
+
+    def __init__(self, values: _Values, number: int) -> None:
+        self._values = values
+        self._number = number
+
+    def value(self) -> Any:
+        return self._values.get(self._number)
+
+    def values(self) -> list[Any]:
+        return [self.value()]
+
+    def count(self) -> int:
+        return 1

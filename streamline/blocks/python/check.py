@@ -1,0 +1,166 @@
+"""What can be said about a Python block's file before anything runs: it is looked at, not executed."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from streamline.blocks.python.file import BlockFile, no_python, parsed
+from streamline.blocks.python.function import decorator_name, imports_of
+from streamline.decorators import CALLBACKS, LEGACY, NAMES, STATUSES, decorator_of
+from streamline.errors import ConfigError
+from streamline.project.suggest import suggestion
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block
+    from streamline.project.project import Project
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def check_python_file(project: Project, block: Block) -> set[str]:
+    """See that the block's file is Python and has the one function that is to run.
+
+    Returns:
+        The modules that it imports when it is loaded: first parts of their names, without the project's own.
+
+    Raises:
+        ConfigError: the file cannot be read or is no Python; no function bears the decorator of the block's type, or
+            more than one does. `where` is `file:line`.
+    """
+    shown = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+    path = str(block.file) if block.file is not None else f"<block {block.uuid}>"
+    source = None if block.file is not None else block.content or ""
+    file = BlockFile(block.uuid, path, source, shown)
+    text = file.text()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are shown when the block runs
+        tree = parsed(file, text)
+        try:
+            compile(tree, path, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise no_python(file, error) from None
+    _Decorated(block, shown, tree).check()
+    return _imported(project, tree)
+
+
+class _Decorated:
+    def __init__(self, block: Block, shown: str, tree: ast.Module) -> None:
+        self._block = block
+        self._shown = shown
+        self._tree = tree
+        self._decorator = decorator_of(block.type)
+        self._names = CALLBACKS if self._decorator == "callback" else (self._decorator,)
+        self._meant = {name: full.rpartition(".")[2] for name, full in imports_of(tree).items()}
+
+    def check(self) -> None:
+        functions = list(_functions(self._tree.body))
+        found = [(one, sure) for one, sure in functions if self._kinds(one).intersection(self._names)]
+        if self._decorator == "callback":
+            self._check_statuses([one for one, _ in found])
+        elif sum(sure for _, sure in found) > 1:
+            self._refuse_several([one for one, sure in found if sure])
+        if not found and not self._may_come_otherwise(functions):
+            self._refuse_none([one for one, _ in functions])
+
+    def _kinds(self, function: _Function) -> set[str]:
+        names = {decorator_name(each) for each in function.decorator_list}
+        return {self._meant.get(name, name) for name in names}
+
+    def _may_come_otherwise(self, functions: Sequence[object]) -> bool:
+        """Whether the file could get its function in a way that only running it tells."""
+        names = {name for name, full in self._meant.items() if full in self._names} | set(self._names)
+        decorators = {id(part) for one in ast.walk(self._tree) for part in _decorator_parts(one)}
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+                return True
+            if isinstance(node, ast.Name) and node.id in names and id(node) not in decorators:
+                return True  # `load = data_loader(make(…))`
+            if isinstance(node, ast.Attribute) and node.attr in names and id(node) not in decorators:
+                return True
+        imported = {name for name, full in self._meant.items() if full not in NAMES and full not in LEGACY}
+        return not functions and bool(imported)
+
+    def _refuse_several(self, functions: Sequence[_Function]) -> None:
+        lines = " and ".join(f"{one.name} (line {_line(one)})" for one in functions)
+        raise ConfigError(
+            f"more than one function in this file is decorated with @{self._decorator}: {lines}",
+            where=f"{self._shown}:{_line(functions[1])}",
+            hint="leave the decorator on one of them; the others can be called by it",
+        )
+
+    def _refuse_none(self, functions: Sequence[_Function]) -> None:
+        for one in functions:
+            for kind in sorted(self._kinds(one)):
+                if kind in NAMES and kind not in ("test", self._decorator):
+                    raise ConfigError(
+                        f"no function in this file is decorated with @{self._decorator}, but {one.name}() is with "
+                        f"@{kind}",
+                        where=f"{self._shown}:{_line(one)}",
+                        hint=f"the block '{self._block.uuid}' is a {self._block.type}: write @{self._decorator} above "
+                        "its function, or change its type in metadata.yaml",
+                    )
+        plain = [one for one in functions if not self._kinds(one)]
+        line = f":{_line(plain[0])}" if len(plain) == 1 else ""
+        above = f"{plain[0].name}()" if len(plain) == 1 else "the function that is to run"
+        raise ConfigError(
+            f"no function in this file is decorated with @{self._decorator}",
+            where=f"{self._shown}{line}",
+            hint=f"write @{self._decorator} above {above}",
+        )
+
+    def _check_statuses(self, functions: Sequence[_Function]) -> None:
+        for one in functions:
+            for each in one.decorator_list:
+                if not isinstance(each, ast.Call) or decorator_name(each) != "callback":
+                    continue
+                for value in each.args:
+                    if isinstance(value, ast.Constant) and value.value not in STATUSES:
+                        raise ConfigError(
+                            f"@callback is for {', '.join(STATUSES)}; there is no {value.value!r}",
+                            where=f"{self._shown}:{value.lineno}",
+                            hint=suggestion(str(value.value), STATUSES),
+                        )
+
+
+def _functions(body: Sequence[ast.stmt], sure: bool = True) -> Iterator[tuple[_Function, bool]]:
+    """The functions that loading the file defines, and whether it surely does: those in `if` or `try` may not be."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node, sure
+        elif isinstance(node, ast.With):
+            yield from _functions(node.body, sure)
+        elif isinstance(node, ast.If | ast.For | ast.While | ast.Try):
+            for part in ("body", "orelse", "finalbody"):
+                yield from _functions(getattr(node, part, []), False)
+            for handler in getattr(node, "handlers", []):
+                yield from _functions(handler.body, False)
+
+
+def _decorator_parts(node: ast.AST) -> list[ast.AST]:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return []
+    return [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+
+
+def _line(function: _Function) -> int:
+    return function.decorator_list[0].lineno if function.decorator_list else function.lineno
+
+
+def _imported(project: Project, tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    rest: list[ast.stmt] = list(tree.body)
+    while rest:
+        node = rest.pop()
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Try):
+            rest.extend([*node.body, *node.orelse])
+        elif isinstance(node, ast.With):
+            rest.extend(node.body)
+    own = {name for name in found if (project.root / name).is_dir() or (project.root / f"{name}.py").is_file()}
+    return found - own - {project.root.name}

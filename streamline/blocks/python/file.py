@@ -1,0 +1,375 @@
+"""A Python block's file, run as a module of its own: its marked functions, and its errors as the user sees them.
+
+The file is compiled under its own name, so that tracebacks show the user's lines.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import io
+import linecache
+import sys
+import tokenize
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType, TracebackType
+from typing import Any
+
+import msgspec
+
+from streamline.blocks.python.hints import hint_for
+from streamline.decorators import LEGACY, NAMES, collecting, marks_of
+from streamline.errors import ConfigError
+
+_LONGEST_SUMMARY = 2_000  # characters: an exception may hold a whole table
+_LONGEST_TRACE = 100_000
+_OWN = str(Path(__file__).resolve().parents[2])  # the package's folder: frames in it are ours
+
+
+class UserError(Exception):
+    """User code raised. Made of text alone, so that it can come from another process.
+
+    Args:
+        summary: type and message, in one line (`KeyError: 'total'`).
+        trace: the traceback from the user's own first line on.
+        where: `file:line` of the innermost line in the block's file.
+        hint: what to do about it, where that can be said.
+    """
+
+    def __init__(self, summary: str, trace: str, where: str, hint: str | None = None) -> None:
+        super().__init__(summary, trace, where, hint)
+        self.summary = summary
+        self.trace = trace
+        self.where = where
+        self.hint = hint
+
+
+class BlockFile(msgspec.Struct, frozen=True):
+    """Where a block's code stands.
+
+    Args:
+        uuid: the block.
+        path: its file, absolute; also the name of the code in tracebacks.
+        source: its text where it stands elsewhere (in metadata.yaml); None: in the file.
+        shown: how messages name it; None: by its path.
+        module: the name of the module that it is; None: one made of the uuid, which cannot be imported.
+    """
+
+    uuid: str
+    path: str
+    source: str | None = None
+    shown: str | None = None
+    module: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return self.shown or self.path
+
+    def text(self) -> str:
+        """The code.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if self.source is not None:
+            return self.source
+        try:
+            raw = Path(self.path).read_bytes()
+            # Python's own rule for a file's encoding: UTF-8 unless its first lines say otherwise (PEP 263).
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+            return io.TextIOWrapper(io.BytesIO(raw), encoding).read()
+        except (UnicodeDecodeError, SyntaxError, LookupError) as error:
+            raise self._not_decoded(raw, error) from None
+        except OSError as error:
+            raise ConfigError(f"the block's file cannot be read: {error}", where=self.name) from None
+
+    def _not_decoded(self, raw: bytes, error: Exception) -> ConfigError:
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as wrong:
+            line, byte = raw.count(b"\n", 0, wrong.start) + 1, raw[wrong.start]
+            said = f"the byte 0x{byte:02x} is no UTF-8"
+        else:  # it is UTF-8, and says that it is something else
+            line, said = 1, str(error)
+        return ConfigError(
+            f"the block's file cannot be read: {said}",
+            where=f"{self.name}:{line}",
+            hint="save it as UTF-8, or say on its first line what it is: # -*- coding: latin-1 -*-",
+        )
+
+
+class PythonFile:
+    """The module that a block's file makes, with the functions in it that bear a decorator.
+
+    Args:
+        block: the file.
+        values: gives values for names that the code reads and does not define; asked once, before the code runs.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no Python.
+        UserError: the file raised while it was loaded.
+    """
+
+    def __init__(
+        self,
+        block: BlockFile,
+        values: Callable[[Callable[[Collection[str]], set[str]]], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.block = block
+        code = compiled(block)
+        # A module of its own: dataclasses and pickle look their classes' module up by name.
+        module = ModuleType(block.module or f"streamline_block_{block.uuid}")
+        module.__package__ = module.__name__.rpartition(".")[0]
+        self.module = module.__name__
+        self.namespace = vars(module)
+        if values is not None:
+            self.namespace.update(values(lambda wanted: _names_read(code, wanted)))
+        self.namespace.update(injected(block))
+        sys.modules[module.__name__] = module
+        with collecting() as marked:
+            try:
+                exec(code, self.namespace)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                raise self.error(error) from None
+        self._marked = marked
+
+    def marked(self, *decorators: str) -> list[Callable[..., Any]]:
+        """The functions that bear one of the decorators, in the file's order. What other files define is left out,
+        unless there is nothing else."""
+        wanted = set(decorators)
+        own: list[Any] = []
+        others: list[Any] = []
+        values = [value for value in self.namespace.values() if _bears(value, wanted)]
+        # A wrapper around a marked function stands for it; one whose name was given away stands for itself.
+        wrapped = {id(inner) for value in values for inner in _unwrapped(value)}
+        for value in [*values, *(each for each in self._marked if _bears(each, wanted) and id(each) not in wrapped)]:
+            if not any(value is each for each in (*own, *others)):
+                ours = getattr(value, "__module__", None) == self.namespace["__name__"]
+                (own if ours else others).append(value)
+        order = {id(each): number for number, each in enumerate(self._marked)}
+
+        def place(value: Any) -> int:
+            return min((order[id(each)] for each in _unwrapped(value) if id(each) in order), default=len(order))
+
+        # Imported ones that this file did not name are none of its own in any case.
+        return sorted(own, key=place) or [each for each in others if any(each is value for value in values)]
+
+    def only(self, decorator: str) -> Callable[..., Any]:
+        """The one function that bears the decorator.
+
+        Raises:
+            ConfigError: there is none, or several.
+        """
+        found = self.marked(decorator)
+        where = f"{self.block.name} (block {self.block.uuid})"
+        if not found:
+            raise ConfigError(
+                f"no function in this file is decorated with @{decorator}",
+                where=where,
+                hint=f"write @{decorator} above the function that is to run",
+            )
+        if len(found) > 1:
+            lines = " and ".join(f"{name_of(each)} (line {line_of(each) or '?'})" for each in found)
+            raise ConfigError(
+                f"more than one function in this file is decorated with @{decorator}: {lines}",
+                where=where,
+                hint="leave the decorator on one of them",
+            )
+        return found[0]
+
+    def where(self, function: Callable[..., Any]) -> str:
+        """`file:line` of a function of this file, or of one that it imports."""
+        line = line_of(function)
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None and code.co_filename != self.block.path:
+            return f"{code.co_filename}:{line}"
+        return f"{self.block.name}:{line}" if line else self.block.name
+
+    def error(self, error: BaseException) -> UserError:
+        """What the user gets to see of an exception in this file's code."""
+        return user_error(error, self.block.path, self.block.name)
+
+
+def user_error(error: BaseException, path: str, shown: str | None = None) -> UserError:
+    """What the user gets to see of an exception in the code of `path`: from its own first line on.
+
+    Args:
+        error: the exception; a `UserError` is handed back as it is.
+        path: the name that the code was compiled under.
+        shown: how messages name it, if otherwise.
+    """
+    if isinstance(error, UserError):
+        return error
+    start: TracebackType | None = error.__traceback__
+    while start is not None and start.tb_frame.f_code.co_filename != path:
+        start = start.tb_next
+    line = None
+    frame = start
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == path:
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    # Without a line of its own (a function that was imported): from wherever the error comes.
+    told = traceback.TracebackException(type(error), error, start or error.__traceback__, compact=True)
+    summary = _summary(error, told)
+    if isinstance(error, AssertionError) and not error.args and told.stack:
+        statement = _statement(told.stack[-1])
+        summary = f"{summary}: {statement}" if statement else summary
+    _leave_out_ours(told, path)
+    where = f"{shown or path}:{line}" if line else shown or path
+    trace = _cut("".join(told.format()).rstrip(), _LONGEST_TRACE)
+    return UserError(_cut(summary, _LONGEST_SUMMARY), trace, where, hint_for(error, path))
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"
+
+
+def name_of(function: Any) -> str:
+    """A function's name, as messages give it."""
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def line_of(function: Any) -> int | None:
+    """The line of its `def`, or of its first decorator."""
+    plain = inspect.unwrap(function) if callable(function) else function
+    if not isinstance(plain, FunctionType):
+        return None
+    return plain.__code__.co_firstlineno
+
+
+def parsed(block: BlockFile, text: str) -> ast.Module:
+    """The file's syntax tree.
+
+    Raises:
+        ConfigError: it is no Python.
+    """
+    try:
+        return ast.parse(text, block.path)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise no_python(block, error) from None
+
+
+def no_python(block: BlockFile, error: Exception) -> ConfigError:
+    """What to say of a file that does not compile."""
+    line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+    shown = f"\n    {error.text.rstrip()}" if isinstance(error, SyntaxError) and error.text else ""
+    reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+    return ConfigError(f"this is no Python: {reason}{shown}", where=f"{block.name}{line}")
+
+
+_codes: dict[str, tuple[object, CodeType]] = {}
+
+
+def injected(block: BlockFile) -> dict[str, Any]:
+    """What a block's file finds in its namespace: the decorators, and where it is."""
+    return {**LEGACY, **NAMES, "__file__": block.path}
+
+
+def compiled(block: BlockFile) -> CodeType:
+    """The file's code; compiled once as long as the file stays the same.
+
+    Raises:
+        ConfigError: it cannot be read, or is no Python.
+    """
+    stamp: object
+    if block.source is None:
+        try:
+            status = Path(block.path).stat()
+        except OSError as error:
+            raise ConfigError(f"the block's file cannot be read: {error}", where=f"block {block.uuid}") from None
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    else:
+        stamp = block.source
+    known = _codes.get(block.path)
+    if known is not None and known[0] == stamp:
+        return known[1]
+    text = block.text()
+    if block.source is not None:  # so that tracebacks can show lines that are in no file of their own
+        linecache.cache[block.path] = (len(text), None, text.splitlines(keepends=True), block.path)
+    tree = parsed(block, text)
+    try:
+        code: CodeType = compile(tree, block.path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # `return` outside of a function
+        raise no_python(block, error) from None
+    _codes[block.path] = (stamp, code)
+    return code
+
+
+def _names_read(code: CodeType, wanted: Collection[str]) -> set[str]:
+    """Which of the wanted names the code reads as globals, without defining them itself."""
+    every = [code]
+    for each in every:
+        every.extend(inner for inner in each.co_consts if isinstance(inner, CodeType))
+    candidates = set(wanted).intersection(*[{name for each in every for name in each.co_names}])
+    if not candidates:
+        return set()
+    read: set[str] = set()
+    stored: set[str] = set()
+    for each in every:
+        for instruction in dis.get_instructions(each):
+            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                read.add(instruction.argval)
+            elif instruction.opname == "STORE_GLOBAL" or (instruction.opname == "STORE_NAME" and each is code):
+                stored.add(instruction.argval)
+    return (candidates & read) - stored
+
+
+def _bears(value: Any, decorators: Collection[str]) -> bool:
+    return any(mark.kind in decorators for mark in marks_of(value))
+
+
+def _unwrapped(value: Any) -> list[Any]:
+    """The function, and what it wraps."""
+    found = [value]
+    while (inner := getattr(found[-1], "__wrapped__", None)) is not None and len(found) < 100:
+        found.append(inner)
+    return found
+
+
+def _summary(error: BaseException, told: traceback.TracebackException) -> str:
+    if isinstance(error, SyntaxError):
+        return list(told.format_exception_only())[-1].strip()
+    lines = next(iter(told.format_exception_only()), "").strip().splitlines()
+    # `ParserException: \n  what it is about`: the message may begin on a line of its own.
+    if len(lines) > 1 and lines[0].rstrip().endswith(":"):
+        return f"{lines[0].rstrip()} {next((line.strip() for line in lines[1:] if line.strip()), '')}".rstrip()
+    return lines[0].rstrip() if lines else type(error).__name__
+
+
+def _statement(frame: traceback.FrameSummary) -> str:
+    """The statement that an `assert` without a message is, in one line."""
+    first = frame.lineno or 0
+    last = min(frame.end_lineno or first, first + 20)
+    lines = (linecache.getline(frame.filename, number).strip() for number in range(first, last + 1))
+    text = " ".join(line for line in lines if line)
+    # What stands before it on its line is something else; of one in several lines only the expression is known.
+    return text[text.find("assert ") :] if "assert " in text else f"assert {text}"
+
+
+def _leave_out_ours(told: traceback.TracebackException, path: str) -> None:
+    """Leave the lines of this package and of the import machinery out, also of what it was caused by."""
+    seen: list[traceback.TracebackException] = []
+    rest = [told]
+    while rest:
+        one = rest.pop()
+        if any(one is each for each in seen):
+            continue
+        seen.append(one)
+        kept = [
+            frame
+            for frame in one.stack
+            if frame.filename == path
+            or not (frame.filename.startswith(_OWN + "/") or frame.filename.startswith("<frozen importlib"))
+        ]
+        one.stack = traceback.StackSummary.from_list(kept)
+        rest.extend(each for each in (one.__cause__, one.__context__, *(one.exceptions or ())) if each is not None)

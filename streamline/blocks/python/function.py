@@ -1,0 +1,162 @@
+"""A Python block's function: found in its file, called with what it asks for.
+
+Which kind of data the function wants is read from the annotation of its first parameter, without running the
+file: `explain` asks too.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from streamline.blocks.python.file import BlockFile, PythonFile, UserError, parsed, user_error
+from streamline.errors import ConfigError
+
+__all__ = ["BlockFile", "PythonFunction", "Shape", "UserError", "shape_of", "user_error"]
+
+
+class Shape(Enum):
+    """What a transformer is given."""
+
+    PANDAS = "pandas"
+    ROWS = "rows"
+    POLARS = "polars"
+    TABLE = "pyarrow.Table"
+    RECORD_BATCH = "pyarrow.RecordBatch"
+
+    @property
+    def lane(self) -> str:
+        """`rows` or `arrow`: the lane that it is fed from."""
+        return "rows" if self is Shape.ROWS else "arrow"
+
+
+def shape_of(block: BlockFile, decorator: str = "transformer") -> Shape:
+    """What the block's function wants, by the annotation of its first parameter; pandas without one.
+
+    Raises:
+        ConfigError: the file cannot be read, is no Python, or the annotation is of no kind that blocks get.
+    """
+    tree = parsed(block, block.text())
+    imports = imports_of(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if not any(decorator_name(each) == decorator for each in node.decorator_list):
+            continue
+        parameters = [*node.args.posonlyargs, *node.args.args]
+        if not parameters or parameters[0].annotation is None:
+            return Shape.PANDAS
+        annotation = parameters[0].annotation
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            annotation = ast.parse(annotation.value.strip(), mode="eval").body
+        shape = _shape(annotation, imports)
+        if shape is None:
+            raise ConfigError(
+                f"a transformer cannot be given {ast.unparse(annotation)}",
+                where=f"{block.name}:{parameters[0].lineno}",
+                hint="annotate its first parameter as DataFrame (pandas or Polars), list[dict] or pyarrow.Table",
+            )
+        return shape
+    return Shape.PANDAS
+
+
+class PythonFunction:
+    """The one function of a block file that bears a decorator.
+
+    Args:
+        block: the file.
+        decorator: the decorator's name: the kind of block.
+
+    Raises:
+        ConfigError: the file cannot be read, is no Python, or has no such function, or several.
+        UserError: the file raised while it was loaded.
+    """
+
+    def __init__(self, block: BlockFile, decorator: str) -> None:
+        self.block = block
+        self._file = PythonFile(block)
+        self.function = self._file.only(decorator)
+        self._signature = inspect.signature(self.function)
+
+    def keywords(self, offered: Mapping[str, Any], positionals: int) -> dict[str, Any]:
+        """What of `offered` the function takes: all with `**kwargs`, else what its parameters name.
+
+        Args:
+            offered: keyword arguments by name.
+            positionals: how many parameters are filled by position; these are left out.
+        """
+        parameters = list(self._signature.parameters.values())
+        by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:positionals]
+        taken = {parameter.name for parameter in by_place}
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return {name: value for name, value in offered.items() if name not in taken}
+        named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - taken
+        return {name: value for name, value in offered.items() if name in named}
+
+    def call(self, *args: Any, keywords: Mapping[str, Any]) -> Any:
+        """Call it.
+
+        Raises:
+            UserError: it raised.
+        """
+        try:
+            return self.function(*args, **keywords)
+        except (Exception, SystemExit) as error:
+            raise self._file.error(error) from None
+
+
+def imports_of(tree: ast.AST) -> dict[str, str]:
+    """What the file's imported names stand for, in full (`pd` → `pandas`)."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else (alias.name.partition(".")[0])
+                )
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}"
+    return found
+
+
+def decorator_name(node: ast.expr) -> str:
+    """The last part of a decorator's name, with or without parentheses (`@module.transformer()`)."""
+    if isinstance(node, ast.Call):
+        node = node.func
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _shape(node: ast.expr, imports: Mapping[str, str]) -> Shape | None:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):  # X | None
+        node = node.left
+    if isinstance(node, ast.Subscript):
+        outer = _full_name(node.value, imports)
+        if outer.rpartition(".")[2] in ("Optional", "Annotated"):
+            inner = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) else node.slice
+            return _shape(inner, imports)
+        node = node.value
+    name = _full_name(node, imports)
+    last = name.rpartition(".")[2]
+    if last in ("list", "List", "Sequence", "Iterable", "MutableSequence"):
+        return Shape.ROWS
+    if last == "DataFrame":
+        return Shape.POLARS if name.startswith("polars.") else Shape.PANDAS
+    if last == "RecordBatch":
+        return Shape.RECORD_BATCH
+    if last == "Table":
+        return Shape.TABLE
+    return Shape.PANDAS if last in ("Any", "object", "None") else None
+
+
+def _full_name(node: ast.expr, imports: Mapping[str, str]) -> str:
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        parts.append(imports.get(node.id, node.id))
+    return ".".join(reversed(parts))

@@ -1,0 +1,265 @@
+"""Calling a transformer's function with batches of one stream: lane in, lane out. Runs in a worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
+from streamline.flow.codecs.lanes import ArrowReader, RowReader
+from streamline.flow.items import Buffer, JSONObject, RawBatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class CallSettings(msgspec.Struct, frozen=True):
+    """What does not change between the calls of a block.
+
+    Args:
+        block: its file.
+        batch_rows: records a call gets at most.
+        keywords: keyword arguments for every call; `stream` is added to them, and `logger` if it is not there.
+    """
+
+    block: BlockFile
+    batch_rows: int
+    keywords: dict[str, Any]
+
+
+class CallRequest(msgspec.Struct):
+    """Records of one stream for the function.
+
+    Args:
+        stream: its name.
+        schema: its JSON Schema.
+        schema_number: counts the stream's schemas; another number is another schema.
+        slices: RECORD lines.
+        count: number of records.
+    """
+
+    stream: str
+    schema: JSONObject
+    schema_number: int
+    slices: list[Buffer]
+    count: int
+
+
+class Returned(msgspec.Struct):
+    """What one call returned, in one of two lanes, or nothing.
+
+    Args:
+        version: the records' table version.
+        time_extracted: of the first record.
+        rows: records, if the function returned a list.
+        table: records, if it returned a frame or a table.
+        given: schema of the table that the function got; its fields say how columns are written back.
+        span: which of the request's records a list held that the function got: the first, and how many.
+        refused: lines that could not be given to it, and why.
+    """
+
+    version: int | None = None
+    time_extracted: str | None = None
+    rows: list[JSONObject] | None = None
+    table: pa.Table | None = None
+    given: pa.Schema | None = None
+    span: tuple[int, int] = (0, 0)
+    refused: list[tuple[bytes, str]] = []
+
+
+class TransformCaller:
+    """The function of a transformer block, loaded, with readers for the streams that it sees.
+
+    Raises:
+        ConfigError: see `PythonFunction`.
+        UserError: the file raised while it was loaded.
+    """
+
+    def __init__(self, settings: CallSettings) -> None:
+        self._settings = settings
+        self._shape = shape_of(settings.block)
+        self._function = PythonFunction(settings.block, "transformer")
+        self._logger = logging.getLogger(f"streamline.blocks.{settings.block.uuid}")
+        self._readers: dict[str, tuple[int, Any]] = {}
+
+    def run(self, request: CallRequest, on_call: Callable[[], None] | None = None) -> list[Returned]:
+        """Call the function with the request's records, in batches that it can take.
+
+        Args:
+            request: the records.
+            on_call: called before each call.
+
+        Raises:
+            UserError: the function raised, or returned what is no records.
+        """
+        offered = {"logger": self._logger, **self._settings.keywords, "stream": request.stream}
+        keywords = self._function.keywords(offered, positionals=1)
+        raw = RawBatch(request.stream, request.slices, request.count, sum(map(len, request.slices)))
+        refused: list[tuple[bytes, str]] = []
+        found: list[Returned] = []
+        for argument, returned in self._arguments(request, raw, refused):
+            if on_call is not None:
+                on_call()
+            result = self._function.call(argument, keywords=keywords)
+            self._take(result, returned)
+            found.append(returned)
+        if refused:
+            found.append(Returned(refused=refused))
+        return found
+
+    def _arguments(
+        self, request: CallRequest, raw: RawBatch, refused: list[tuple[bytes, str]]
+    ) -> Iterator[tuple[Any, Returned]]:
+        number, reader = self._readers.get(request.stream, (None, None))
+        if number != request.schema_number:
+            reader = (RowReader if self._shape is Shape.ROWS else ArrowReader)(request.schema)
+            self._readers[request.stream] = (request.schema_number, reader)
+        size = self._settings.batch_rows
+
+        def refuse(text: bytes, error: str) -> None:
+            refused.append((text, error))
+
+        if isinstance(reader, RowReader):
+            first = 0
+            for batch in reader.read(raw, refuse):
+                for start in range(0, len(batch.rows), size):
+                    part = batch.rows[start : start + size] if len(batch.rows) > size else batch.rows
+                    span = (first + start, len(part))
+                    yield part, Returned(batch.version, batch.time_extracted, span=span)
+                first += len(batch.rows)
+        else:
+            assert isinstance(reader, ArrowReader)
+            for found in reader.read(raw, refuse):
+                for start in range(0, found.table.num_rows, size):
+                    table = found.table.slice(start, size)
+                    returned = Returned(found.version, found.time_extracted, given=table.schema)
+                    yield _to_shape(table, self._shape), returned
+
+    def _take(self, result: Any, into: Returned) -> None:
+        """Put what the function returned into a lane.
+
+        Raises:
+            UserError: it is no records.
+        """
+        if result is None:
+            return
+        if isinstance(result, dict):
+            result = [result]
+        if isinstance(result, (list, tuple)) or hasattr(result, "__next__"):
+            rows = result if isinstance(result, list) else list(result)
+            wrong = next((row for row in rows if not isinstance(row, dict)), None)
+            if wrong is not None:
+                raise self._wrong(f"a list that holds a {_name(wrong)}, where each element must be a dict")
+            if any(type(name) is not str for row in rows for name in row):
+                raise self._wrong("a dict with keys that are no strings")
+            into.rows = rows
+            return
+        try:
+            into.table = _to_table(result)
+        except _NoFrame as error:
+            raise self._wrong(str(error) or f"a {_name(result)}") from None
+        except _NoTable as error:
+            into.rows = error.rows
+        if into.table is not None and into.given is not None:
+            into.table = _without_new_nan(into.table, into.given)
+
+    def _wrong(self, what: str) -> UserError:
+        path = self._settings.block.path
+        line = getattr(getattr(self._function.function, "__code__", None), "co_firstlineno", None)
+        where = f"{path}:{line}" if line else path
+        return UserError(
+            f"the function returned {what}; it should return a DataFrame, a list of dicts, an Arrow table or None",
+            "",
+            where,
+        )
+
+
+class _NoFrame(Exception):
+    """It is no frame; or, with a message, one that cannot be used."""
+
+
+class _NoTable(Exception):
+    """A frame whose columns have no one type: its rows instead."""
+
+    def __init__(self, rows: list[JSONObject]) -> None:
+        super().__init__()
+        self.rows = rows
+
+
+def _to_shape(table: pa.Table, shape: Shape) -> Any:
+    if shape is Shape.PANDAS:
+        import pandas as pd
+
+        return table.to_pandas(types_mapper=pd.ArrowDtype)
+    if shape is Shape.POLARS:
+        import polars as pl
+
+        return pl.from_arrow(table)
+    if shape is Shape.RECORD_BATCH:
+        return table.combine_chunks().to_batches()[0]
+    return table
+
+
+def _to_table(result: Any) -> pa.Table:
+    """An Arrow table of a frame of any known kind.
+
+    Raises:
+        _NoFrame: it is none.
+        _NoTable: a pandas frame with columns of several types.
+    """
+    import pyarrow as pa
+
+    package = type(result).__module__.partition(".")[0]
+    if isinstance(result, pa.Table):
+        return result
+    if isinstance(result, pa.RecordBatch):
+        return pa.Table.from_batches([result])
+    if type(result).__name__ == "DataFrame" and package == "pandas":
+        frame = result if all(type(name) is str for name in result.columns) else result.rename(columns=str)
+        try:
+            return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        except (pa.ArrowException, TypeError, ValueError):
+            if frame.columns.has_duplicates:
+                twice = frame.columns[frame.columns.duplicated()][0]
+                raise _NoFrame(f"a DataFrame with two columns named {twice}") from None
+            raise _NoTable(_rows_of(frame)) from None
+    if type(result).__name__ == "LazyFrame" and package == "polars":
+        result = result.collect()
+    if type(result).__name__ == "DataFrame" and package == "polars":
+        return result.to_arrow()
+    raise _NoFrame
+
+
+def _rows_of(frame: Any) -> list[JSONObject]:
+    rows: list[Mapping[str, Any]] = frame.to_dict("records")
+    # In a frame a missing value may be NaN.
+    return [
+        {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+        for row in rows
+    ]
+
+
+def _without_new_nan(table: pa.Table, given: pa.Schema) -> pa.Table:
+    """NaN that came of the block's arithmetic is null: JSON has no word for it, and frames mean missing by it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as pt
+
+    from streamline.flow.codecs.arrow_types import holds_nan
+
+    for number, field in enumerate(table.schema):
+        if not pt.is_floating(field.type) or (field.name in given.names and holds_nan(given.field(field.name))):
+            continue
+        column = table.column(number)
+        if pc.any(pc.is_nan(column)).as_py():
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, field.type), column)
+            table = table.set_column(number, field, column)
+    return table
+
+
+def _name(value: Any) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

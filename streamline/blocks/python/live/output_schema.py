@@ -1,0 +1,464 @@
+"""What a transformer block makes of a stream's SCHEMA, learned from what it returns.
+
+- The schema is known with the first output that holds a record. Columns that the block added are in it with the
+  types of their values; a column that is all null so far waits, and is left out of the records until then.
+- Columns that the input has and the first output has not are dropped.
+- A declared column whose values all have another type in the first output takes that type.
+- After that types only widen (integer to number, any to nullable, a date to a string); values that fit neither
+  the type nor a wider one are misfits.
+- What the tap itself sends is never a misfit here: untouched values pass as they would without the block.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence, Set
+from decimal import Decimal
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from streamline.errors import PipelineFailed
+from streamline.flow.codecs.schemas import ALL_TYPES, properties, string_format, types
+from streamline.flow.items import JSONObject, Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FORMATS = frozenset({"date-time", "date", "time"})
+_MAX_SIGNATURES = 20_000
+
+_KINDS: dict[type, str] = {
+    NoneType: "null",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    Decimal: "number",
+    str: "string",
+    UUID: "string",
+    bytes: "string",
+    dt.datetime: "date-time",
+    dt.date: "date",
+    dt.time: "time",
+    dict: "object",
+    list: "array",
+    tuple: "array",
+    set: "array",
+}
+
+
+class Given(Protocol):
+    """What a call of the function was given; asked only when something about its output is new."""
+
+    def fields(self) -> Set[str]:
+        """Fields that any of its records had."""
+        ...
+
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        """The kinds of values that the tap sent about then, by field."""
+        ...
+
+
+_Row = dict[str, Any]
+
+
+class Misfit(msgspec.Struct, frozen=True):
+    """A row that fits no SCHEMA that the block's earlier output allows.
+
+    Args:
+        row: the row, or its place in the table.
+        error: which column, what it holds and what it may hold.
+    """
+
+    row: Any
+    error: str
+
+
+class OutputSchema:
+    """The SCHEMA of one stream behind one block.
+
+    Args:
+        source: the SCHEMA that the block's input has.
+        block: uuid of the block, for errors.
+        before: what the stream's output looked like under its SCHEMA before this one; columns that the block
+            added keep their types.
+    """
+
+    def __init__(self, source: Schema, block: str, before: OutputSchema | None = None) -> None:
+        self.source = source
+        self.sent = False
+        self._block = block
+        self._declared = properties(source.schema)
+        self._props = dict(self._declared)
+        self._keys = frozenset(source.key_properties or ())
+        self._own: dict[str, JSONObject] = dict(before._own) if before is not None else {}
+        self._ready = False
+        self._fitted: set[str] = set()
+        self._known: dict[tuple[Any, ...], frozenset[str] | str] = {}
+
+    def message(self) -> Schema:
+        """The SCHEMA as it is known by now."""
+        if self._props == self._declared:
+            return self.source
+        schema = {**self.source.schema, "properties": dict(self._props)}
+        if isinstance(schema.get("required"), list):
+            schema["required"] = [name for name in schema["required"] if name in self._props]
+        bookmarks = self.source.bookmark_properties
+        if bookmarks is not None:
+            bookmarks = [name for name in bookmarks if name in self._props]
+        return msgspec.structs.replace(self.source, schema=schema, bookmark_properties=bookmarks, raw=None)
+
+    def settle_rows(self, rows: list[_Row], given: Given) -> tuple[list[_Row], list[Misfit]]:
+        """Fit the schema to rows that the block returned, and the rows to the schema.
+
+        Returns:
+            the rows that fit, and those that do not. Datetimes without an offset are UTC now.
+
+        Raises:
+            PipelineFailed: a row lacks a key column.
+        """
+        if not rows:
+            return rows, []
+        # Which keys and types a row has decides everything; there are few such signatures, and many rows.
+        signatures = {(*row, *map(type, row.values())) for row in rows}
+        if not signatures <= self._known.keys() or not self._ready:
+            self._learn(dict.fromkeys((*row, *map(type, row.values())) for row in rows), given)
+        if any(kind is dt.datetime for signature in signatures for kind in signature):
+            _give_offsets(rows)
+        verdicts = {signature: self._known[signature] for signature in signatures}
+        if not any(verdicts.values()):
+            return rows, []
+        fitting: list[_Row] = []
+        misfits: list[Misfit] = []
+        for row in rows:
+            verdict = verdicts[(*row, *map(type, row.values()))]
+            if isinstance(verdict, str):
+                misfits.append(Misfit(row, verdict))
+            elif verdict:
+                fitting.append({name: value for name, value in row.items() if name not in verdict})
+            else:
+                fitting.append(row)
+        return fitting, misfits
+
+    def settle_table(
+        self, table: pa.Table, source_schema: pa.Schema, given: Given
+    ) -> tuple[pa.Table, pa.Table | None, str]:
+        """Fit the schema to a table that the block returned, and the table to the schema.
+
+        Args:
+            table: what the block returned.
+            source_schema: of the table that the block was given.
+            given: what it was given.
+
+        Returns:
+            the records that fit; those that do not, or None; and why they do not.
+
+        Raises:
+            PipelineFailed: the table lacks a key column.
+        """
+        if table.num_rows == 0:
+            return table, None, ""
+        import pyarrow as pa
+
+        from streamline.flow.codecs.arrow_types import property_of
+
+        self._check_keys(table.column_names, given)
+        refused: dict[str, str] = {}
+        inputs = {field.name: field for field in source_schema}
+        for number, field in enumerate(table.schema):
+            source = inputs.get(field.name)
+            column = table.column(number)
+            if source is not None:
+                column = _as_before(column, source)
+                if column.type != field.type:
+                    table = table.set_column(number, field.with_type(column.type), column)
+                if column.type == source.type:
+                    self._restore(field.name)
+                    self._fitted.add(field.name)
+                    continue
+            prop = property_of(pa.field(field.name, column.type))
+            kind = "null" if column.null_count == table.num_rows else _kind_of_property(prop)
+            held = _kind_of_property(property_of(source)) if source is not None else None
+            verdict = self._admit(field.name, kind, given, prop, reformatted=held in _FORMATS and kind != held)
+            if verdict:
+                refused[field.name] = verdict
+        self._learned(table.column_names, given)
+        waiting = [name for name, verdict in refused.items() if verdict == _WAITS]
+        table = table.drop_columns(waiting) if waiting else table
+        misfits = {name: verdict for name, verdict in refused.items() if verdict not in (_WAITS, _null_key(name))}
+        without_key = [
+            name
+            for name in sorted(self._keys & set(table.column_names))
+            if table.column(name).null_count and "null" not in _sent(name, given)
+        ]
+        return _without_misfits(table, misfits, without_key)
+
+    def _learn(self, signatures: Iterable[tuple[Any, ...]], given: Given) -> None:
+        signatures = list(signatures)
+        while True:
+            if len(self._known) > _MAX_SIGNATURES:
+                self._known.clear()
+            before = {**self._props}
+            names: dict[str, None] = {}
+            for signature in signatures:
+                half = len(signature) // 2
+                names.update(dict.fromkeys(signature[:half]))
+                if signature not in self._known:
+                    self._known[signature] = self._verdict(signature[:half], signature[half:], given)
+            self._learned(names, given)
+            if self._props == before:
+                return
+            # What was waiting or did not fit may do so now.
+            self._known.clear()
+
+    def _verdict(self, names: tuple[str, ...], kinds: tuple[type, ...], given: Given) -> frozenset[str] | str:
+        self._check_keys(names, given)
+        waiting = set()
+        for name, kind in zip(names, kinds, strict=True):
+            verdict = self._admit(name, kind_of(kind), given)
+            if verdict == _WAITS:
+                waiting.add(name)
+            elif verdict:
+                return verdict
+        return frozenset(waiting)
+
+    def _admit(
+        self,
+        name: str,
+        kind: str,
+        given: Given,
+        prop: JSONObject | None = None,
+        *,
+        reformatted: bool = False,
+    ) -> str:
+        """See to it that the schema allows `kind` in column `name`: empty if it does, else why not.
+
+        `prop` says more about the values, where it is known; `reformatted`: they were moments, and now are text.
+        """
+        self._restore(name)
+        current = self._props.get(name)
+        if current is None:
+            return self._admit_new(name, kind, given, prop)
+        if kind == "null":
+            if kind in _sent(name, given):
+                return ""
+            if name in self._keys:
+                return _null_key(name)
+            if "null" not in types(current):
+                self._change(name, _nullable(current))
+            return ""
+        reformatted = reformatted or (name in self._own and _loses_format(current, kind, prop))
+        if fits(current, kind) and not reformatted:
+            self._fitted.add(name)
+            return ""
+        if not reformatted and name not in self._own and kind in _sent(name, given):
+            return ""
+        if not self._ready and name not in self._fitted:
+            self._own.pop(name, None)
+            self._change(name, self._fresh(name, kind, prop))
+            self._fitted.add(name)
+            return ""
+        wider = _widened(current, kind, prop)
+        if wider is None:
+            allowed = " or ".join(sorted(types(current) - {"null"}))
+            return f"column {name} holds {kind} where its earlier values make it {allowed}"
+        self._change(name, wider)
+        return ""
+
+    def _restore(self, name: str) -> None:
+        """Take a declared column that was dropped at first, and is back, into the schema again."""
+        if name not in self._props and name in self._declared:
+            self._props[name] = self._declared[name]
+            self.sent = False
+
+    def _admit_new(self, name: str, kind: str, given: Given, prop: JSONObject | None) -> str:
+        if name in given.kinds():  # not declared, and not the block's doing: as it would be without the block
+            return ""
+        if kind == "null":
+            return _WAITS
+        self._change(name, self._fresh(name, kind, prop))
+        self._fitted.add(name)
+        return ""
+
+    def _fresh(self, name: str, kind: str, prop: JSONObject | None) -> JSONObject:
+        """The property of a new or retyped column; that of the stream's SCHEMA before, or wider, where it had one."""
+        earlier = self._own.get(name)
+        if earlier is not None:
+            return earlier if fits(earlier, kind) else _widened(earlier, kind, prop) or earlier
+        fresh = prop or property_of_kind(kind)
+        if name in self._keys:
+            return {**fresh, "type": sorted(types(fresh) - {"null"})}
+        return fresh
+
+    def _change(self, name: str, prop: JSONObject) -> None:
+        self._props[name] = prop
+        self._own[name] = prop
+        self.sent = False
+
+    def _learned(self, names: Iterable[str], given: Given) -> None:
+        """An output with records was seen; if it is the first, columns that it lacks are dropped ones."""
+        if self._ready:
+            return
+        self._ready = True
+        dropped = (given.fields() & self._props.keys()) - set(names)
+        for name in dropped:
+            del self._props[name]
+
+    def _check_keys(self, names: Iterable[str], given: Given) -> None:
+        lost = self._keys - set(names)
+        lost = lost and lost & given.fields()
+        if lost:
+            named = ", ".join(sorted(lost))
+            raise PipelineFailed(
+                f"the records that the block returned for stream {self.source.stream} lack the key column {named}",
+                blocks=[self._block],
+                where=f"block {self._block}",
+                hint="return the stream's key columns; the target needs them to know the rows",
+            )
+
+
+_WAITS = "is all null so far"
+
+
+def kind_of(python_type: type) -> str:
+    """The kind of JSON value that values of a Python type are written as; strings that are moments by format."""
+    found = _KINDS.get(python_type)
+    if found is None:
+        found = _KINDS[python_type] = _foreign_kind(python_type)
+    return found
+
+
+def _foreign_kind(python_type: type) -> str:
+    if python_type.__name__ in ("NAType", "NaTType"):  # pandas
+        return "null"
+    for base, kind in list(_KINDS.items()):
+        if issubclass(python_type, base):
+            return kind
+    if python_type.__module__ == "numpy":
+        for beginning, kind in (("bool", "boolean"), ("int", "integer"), ("uint", "integer"), ("float", "number")):
+            if python_type.__name__.startswith(beginning):
+                return kind
+        if python_type.__name__ == "ndarray":
+            return "array"
+    if issubclass(python_type, Mapping):
+        return "object"
+    return "string"
+
+
+def property_of_kind(kind: str) -> JSONObject:
+    """The JSON Schema of a nullable column of one kind."""
+    if kind in _FORMATS:
+        return {"type": ["null", "string"], "format": kind}
+    return {"type": ["null", kind]} if kind in ALL_TYPES else {}
+
+
+def fits(prop: JSONObject, kind: str) -> bool:
+    """Whether a property allows values of a kind (formats apart)."""
+    allowed = types(prop)
+    if kind in allowed or kind == "any":
+        return True
+    return "string" in allowed if kind in _FORMATS else kind == "integer" and "number" in allowed
+
+
+def _kind_of_property(prop: JSONObject) -> str:
+    named = types(prop) - {"null"}
+    if len(named) != 1:
+        return "any"
+    kind = next(iter(named))
+    text_format = string_format(prop)
+    return text_format if kind == "string" and text_format in _FORMATS else kind
+
+
+def _loses_format(current: JSONObject, kind: str, prop: JSONObject | None) -> bool:
+    held = string_format(current)
+    if held in _FORMATS:
+        return kind != held
+    step, other = current.get("multipleOf"), (prop or {}).get("multipleOf")
+    return step is not None and kind == "number" and (other is None or other < step)
+
+
+def _widened(current: JSONObject, kind: str, prop: JSONObject | None) -> JSONObject | None:
+    allowed = types(current)
+    kept = {word: value for word, value in current.items() if word in ("type", "description", "title")}
+    if kind == "number" and allowed <= {"integer", "number", "null"}:
+        step = (prop or {}).get("multipleOf")
+        wider = {**kept, "type": sorted((allowed - {"integer"}) | {"number"})}
+        return {**wider, "multipleOf": step} if step is not None else wider
+    if "string" in allowed and (kind == "string" or kind in _FORMATS):
+        return kept
+    return None
+
+
+def _nullable(prop: JSONObject) -> JSONObject:
+    declared = prop.get("type")
+    if declared is None:
+        return {"anyOf": [{"type": "null"}, prop]}
+    named = [declared] if isinstance(declared, str) else list(declared)
+    nullable = {**prop, "type": ["null", *named]}
+    if isinstance(prop.get("enum"), list):
+        nullable["enum"] = [*prop["enum"], None]
+    return nullable
+
+
+def _sent(name: str, given: Given) -> frozenset[str]:
+    return given.kinds().get(name, frozenset())
+
+
+def _give_offsets(rows: list[_Row]) -> None:
+    for row in rows:
+        for name, value in row.items():
+            if type(value) is dt.datetime and value.tzinfo is None:
+                row[name] = value.replace(tzinfo=dt.UTC)
+
+
+def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
+    """The column in the type that it had before the block, where it only changed within its kind.
+
+    Frames give back other widths of strings, other units of time, and floats for integers that met a null.
+    """
+    import pyarrow as pa
+    import pyarrow.types as pt
+
+    kind, wanted = column.type, source.type
+    if kind == wanted:
+        return column
+    if pt.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+
+    def textual(each: pa.DataType) -> bool:
+        return bool(pt.is_string(each) or pt.is_large_string(each) or pt.is_string_view(each))
+
+    def numeric(each: pa.DataType) -> bool:
+        return bool(pt.is_integer(each) or pt.is_floating(each) or pt.is_decimal(each))
+
+    same = any(test(kind) and test(wanted) for test in (textual, numeric, pt.is_timestamp, pt.is_date, pt.is_nested))
+    if not same and not pt.is_null(kind):
+        return column
+    try:
+        return column.cast(wanted)
+    except pa.ArrowException:
+        return column
+
+
+def _null_key(name: str) -> str:
+    return f"the key column {name} is null, which it was not before the block"
+
+
+def _without_misfits(
+    table: pa.Table, misfits: Mapping[str, str], without_key: Sequence[str]
+) -> tuple[pa.Table, pa.Table | None, str]:
+    """The rows that hold nothing in a column that does not fit and something in the key columns, and the others."""
+    if not misfits and not without_key:
+        return table, None, ""
+    import pyarrow.compute as pc
+
+    found = [pc.is_valid(table.column(name)) for name in misfits]
+    found += [pc.is_null(table.column(name)) for name in without_key]
+    bad = found[0]
+    for each in found[1:]:
+        bad = pc.or_(bad, each)
+    words = [*misfits.values(), *map(_null_key, without_key)]
+    return table.filter(pc.invert(bad)), table.filter(bad), "; ".join(words)

@@ -1,0 +1,524 @@
+"""A transformer block in a live pipe: records of one stream in, what the user's function returns out.
+
+Small batches are gathered up to `batch_rows` records a call, over positions: of the positions that came
+meanwhile the newest goes out, after everything that came before it. The order within a stream is kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from streamline.blocks.python.function import BlockFile, UserError
+from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned
+from streamline.blocks.python.live.output_schema import OutputSchema, kind_of
+from streamline.blocks.python.live.workers import Call, ProcessWorkers, ThreadWorker, WorkerDied, Workers, remaining
+from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.flow.codecs import exactjson
+from streamline.flow.codecs.lanes import RowReader, arrow_to_raw, join_raw, lines_of, record_text, rows_to_raw, to_raw
+from streamline.flow.codecs.rawjson import split_object
+from streamline.flow.items import (
+    ActivateVersion,
+    ArrowBatch,
+    BadRecord,
+    Buffer,
+    FileBatch,
+    Item,
+    JSONObject,
+    Position,
+    RawBatch,
+    RowBatch,
+    Schema,
+)
+
+BATCH_ROWS = 10_000
+_PATIENCE = 1.0
+BATCH_BYTES = 16 << 20
+"""A call gets no more than about this, whatever `batch_rows` says: memory is bounded by configuration."""
+
+
+class TransformSettings(msgspec.Struct, frozen=True):
+    """The keys of `configuration` that a transformer in a live pipe reads.
+
+    Args:
+        batch_rows: records that a call gets at most.
+        workers: processes that run the function side by side; 0: one thread of this process.
+    """
+
+    batch_rows: int = BATCH_ROWS
+    workers: int = 0
+
+    @classmethod
+    def of(cls, configuration: Mapping[str, Any], block: str) -> TransformSettings:
+        """Read them.
+
+        Raises:
+            ConfigError: one is no whole number in its range.
+        """
+        found = {}
+        for name, least in (("batch_rows", 1), ("workers", 0)):
+            value = configuration.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(
+                    f"configuration.{name} is {value!r}; it must be a whole number from {least} on",
+                    where=f"block {block}",
+                )
+            found[name] = value
+        return cls(**found)
+
+
+class TransformStage:
+    """Runs a transformer block's function over the records that pass.
+
+    Implements `flow.protocols.FlushableStage`. The function gets what its first parameter's annotation asks for
+    (see `python_function.Shape`) and runs outside the event loop.
+
+    Args:
+        block: its file.
+        configuration: the block's; `batch_rows` and `workers` are read.
+        keywords: keyword arguments for the function (pipeline variables, `env`, `run_id`, `context` …); `stream` is
+            added. With `workers` they must pickle.
+        timeout: seconds that one call may take.
+        warn: is told what looks like a mistake in the function.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        block: BlockFile,
+        *,
+        configuration: Mapping[str, Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.block = block.uuid
+        self._warn = warn
+        self._only_none: bool | None = None
+        settings = TransformSettings.of(configuration or {}, block.uuid)
+        self._batch_rows = settings.batch_rows
+        self._timeout = timeout
+        call_settings = CallSettings(block, settings.batch_rows, dict(keywords or {}))
+        self._make_workers: Callable[[], Workers] = (
+            partial(ProcessWorkers, call_settings, settings.workers)
+            if settings.workers
+            else partial(ThreadWorker, call_settings)
+        )
+        self._workers: Workers | None = None
+        self._streams: dict[str, _Stream] = {}
+        self._gathered: dict[str, _Gathered] = {}
+        self._gathered_all = _Gathered()
+        self._position: Position | None = None
+        self._queue: deque[_Job | _Passing] = deque()
+        self._running = 0
+
+    async def start(self) -> None:
+        """Load the block's file now, so that what is wrong with it is known before anything moves.
+
+        Raises:
+            ConfigError: it cannot be read, is no Python, or has no function decorated with @transformer.
+            PipelineFailed: it raised while it was loaded, or took longer than `timeout`.
+        """
+        call = Call(None)
+        self._submit(call)
+        await self._result(call, None)
+
+    @property
+    def pending(self) -> bool:
+        """Whether it holds items back, or waits for a call."""
+        return bool(self._gathered or self._queue or self._position is not None)
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """Gather records, and give what earlier calls have made; see the class.
+
+        Raises:
+            StreamlineError: records came before their SCHEMA, or hold what cannot be written as JSON.
+            PipelineFailed: the function raised, took too long, or lost a key column.
+        """
+        if isinstance(item, (RawBatch, RowBatch, ArrowBatch)):
+            if item.count == 0:
+                return []
+            self._gather(to_raw(item))
+        elif isinstance(item, Position):
+            self._position = item
+            if not self._gathered:
+                self._seal_all()
+        elif isinstance(item, Schema):
+            self._take_schema(item)
+        else:
+            self._seal(item.stream)
+            self._queue.append(_Passing(item, self._streams.get(item.stream)))
+        return await self._drain(all_of_it=False)
+
+    async def flush(self) -> Sequence[Item]:
+        """Everything that is held back.
+
+        Raises:
+            PipelineFailed: see `process`.
+        """
+        self._seal_all()
+        return await self._drain(all_of_it=True)
+
+    async def finish(self) -> Sequence[Item]:
+        """Everything that is held back, and the SCHEMAs of streams of which nothing came out.
+
+        Raises:
+            PipelineFailed: see `process`.
+        """
+        items = list(await self.flush())
+        for stream in self._streams.values():
+            items += stream.schema_if_due()
+        if self._only_none:
+            self._warn(
+                f"transformer {self.block} returned None for every batch, so all records were dropped; "
+                "did it forget its `return`?"
+            )
+        return items
+
+    async def close(self) -> None:
+        """End the worker; one that is in the middle of a call is killed or, a thread, left behind."""
+        if self._workers is not None:
+            if self._running:
+                self._workers.kill()
+            await anyio.to_thread.run_sync(self._workers.close)
+            self._workers = None
+
+    def _gather(self, batch: RawBatch) -> None:
+        if batch.stream not in self._streams:
+            raise StreamlineError(
+                f"records of stream {batch.stream} came before its SCHEMA",
+                where=f"block {self.block}",
+                hint="a transformer types records by their SCHEMA; the tap has to send it first",
+            )
+        of_stream = self._gathered.get(batch.stream)
+        if of_stream is None:
+            of_stream = self._gathered[batch.stream] = _Gathered()
+        of_stream.batches.append(batch)
+        for gathered in (of_stream, self._gathered_all):
+            gathered.rows += batch.count
+            gathered.nbytes += batch.nbytes
+        full = of_stream.fills(self._batch_rows, BATCH_BYTES)
+        if full and self._position is None:
+            self._seal(batch.stream)
+        elif full or self._gathered_all.fills(2 * self._batch_rows, 2 * BATCH_BYTES):
+            # A position waits for all that came before it, so all streams' records go out with it.
+            self._seal_all()
+
+    def _take_schema(self, schema: Schema) -> None:
+        self._seal(schema.stream)
+        known = self._streams.get(schema.stream)
+        if known is None or not known.says(schema):
+            self._streams[schema.stream] = _Stream(schema, self.block, known)
+        else:
+            self._queue.append(_Passing(None, known))
+
+    def _seal(self, stream: str) -> None:
+        gathered = self._gathered.pop(stream, None)
+        if gathered is None:
+            return
+        self._gathered_all.rows -= gathered.rows
+        self._gathered_all.nbytes -= gathered.nbytes
+        raw = join_raw(gathered.batches)
+        of = self._streams[stream]
+        call = Call(CallRequest(stream, of.given.schema, of.number, raw.slices, raw.count))
+        self._queue.append(_Job(call, of))
+        self._submit(call)
+
+    def _seal_all(self) -> None:
+        for stream in list(self._gathered):
+            self._seal(stream)
+        if self._position is not None:
+            last = self._queue[-1] if self._queue else None
+            if isinstance(last, _Passing) and isinstance(last.item, Position):
+                self._queue.pop()
+            self._queue.append(_Passing(self._position, None))
+            self._position = None
+
+    def _submit(self, call: Call) -> None:
+        if self._workers is None:
+            self._workers = self._make_workers()
+        self._running += 1
+        self._workers.submit(call)
+
+    async def _drain(self, *, all_of_it: bool) -> list[Item]:
+        """What is done, in order; waits while more calls run than there are workers."""
+        items: list[Item] = []
+        while self._queue:
+            head = self._queue[0]
+            if isinstance(head, _Passing):
+                items += head.items()
+            else:
+                must_wait = all_of_it or self._running > (self._workers.depth if self._workers else 0)
+                if not head.call.future.done() and not must_wait:
+                    break
+                if items and head.call.future.done() and head.call.future.exception() is not None:
+                    break  # what came before it is still good; the next call of this stage raises
+                returned = await self._result(head.call, head.stream.given.stream)
+                nothing = all(each.rows is None and each.table is None for each in returned)
+                self._only_none = nothing and self._only_none is not False
+                items += await anyio.to_thread.run_sync(head.settle, returned, self.block)
+            self._queue.popleft()
+        return items
+
+    async def _result(self, call: Call, stream: str | None) -> list[Returned]:
+        try:
+            while True:
+                # Never for long: a waiting thread would keep the interpreter from ending.
+                patience = _PATIENCE if self._timeout is None else min(_PATIENCE, remaining(call, self._timeout))
+                try:
+                    result = await anyio.to_thread.run_sync(
+                        call.future.result, max(0.01, patience), abandon_on_cancel=True
+                    )
+                except TimeoutError:
+                    if self._timeout is not None and remaining(call, self._timeout) <= 0:
+                        raise self._too_long(stream) from None
+                else:
+                    self._running -= 1
+                    return result
+        except UserError as error:
+            raise self._failed(error, stream) from None
+        except WorkerDied as error:
+            raise self._died(error, stream) from None
+
+    def _failed(self, error: UserError, stream: str | None) -> PipelineFailed:
+        trace = f"\n{error.trace}" if error.trace else ""
+        return PipelineFailed(
+            f"transformer {self.block} failed {_doing(stream)}: {error.summary}{trace}",
+            blocks=[self.block],
+            where=error.where,
+        )
+
+    def _died(self, error: WorkerDied, stream: str | None) -> PipelineFailed:
+        code = error.returncode
+        how = "was ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+        return PipelineFailed(
+            f"the worker process of transformer {self.block} {how} {_doing(stream)}",
+            blocks=[self.block],
+            where=f"block {self.block}",
+            hint="the block's code ended its interpreter, or the machine ran out of memory",
+        )
+
+    def _too_long(self, stream: str | None) -> PipelineFailed:
+        killed = self._workers is not None and self._workers.kill()
+        end = (
+            "Its worker process was killed."
+            if killed
+            else "It runs on a thread, which cannot be ended; with `configuration.workers: 1` it would be a process."
+        )
+        return PipelineFailed(
+            f"transformer {self.block} did not return within {self._timeout:g} s {_doing(stream)}",
+            blocks=[self.block],
+            where=f"block {self.block}",
+            hint=end,
+        )
+
+
+def _doing(stream: str | None) -> str:
+    return f"with records of stream {stream}" if stream is not None else "while its file was loaded"
+
+
+class _Gathered:
+    """Batches of one stream that wait for more."""
+
+    def __init__(self) -> None:
+        self.batches: list[RawBatch] = []
+        self.rows = 0
+        self.nbytes = 0
+
+    def fills(self, rows: int, nbytes: int) -> bool:
+        """Whether it is as much as a call gets."""
+        return self.rows >= rows or self.nbytes >= nbytes
+
+
+class _Stream:
+    """One stream under one SCHEMA."""
+
+    def __init__(self, schema: Schema, block: str, before: _Stream | None) -> None:
+        self.number: int = 1 if before is None else before.number + 1
+        self.given = schema
+        self._before = before
+        self._block = block
+        self._output: OutputSchema | None = None
+
+    @property
+    def output(self) -> OutputSchema:
+        """What the block makes of its SCHEMA. Made on use, when all output under the SCHEMA before is known."""
+        if self._output is None:
+            before = self._before._output if self._before is not None else None
+            self._output = OutputSchema(self.given, self._block, before)
+            self._before = None
+        return self._output
+
+    def says(self, schema: Schema) -> bool:
+        """Whether `schema` is the one that it has."""
+        return (
+            schema.schema == self.given.schema
+            and schema.key_properties == self.given.key_properties
+            and schema.bookmark_properties == self.given.bookmark_properties
+        )
+
+    def schema_if_due(self) -> list[Item]:
+        """The SCHEMA, if it was not sent as it is now."""
+        if self.output.sent:
+            return []
+        self.output.sent = True
+        return [self.output.message()]
+
+
+class _Passing:
+    """An item that passes in its place; `stream`'s SCHEMA has to be out before it."""
+
+    def __init__(self, item: Item | None, stream: _Stream | None) -> None:
+        self.item = item
+        self._stream = stream
+
+    def items(self) -> list[Item]:
+        if self.item is None:  # the tap said its SCHEMA again
+            assert self._stream is not None
+            output = self._stream.output
+            return [output.message()] if output.sent else []
+        needs_schema = isinstance(self.item, (ActivateVersion, FileBatch)) and self._stream is not None
+        before = self._stream.schema_if_due() if needs_schema and self._stream is not None else []
+        return [*before, self.item]
+
+
+class _Job:
+    """A call and what becomes of its result."""
+
+    def __init__(self, call: Call, stream: _Stream) -> None:
+        self.call = call
+        self.stream = stream
+        self._kinds: dict[str, frozenset[str]] | None = None
+        self._rows: list[JSONObject] | None = None
+
+    def settle(self, returned: Sequence[Returned], block: str) -> list[Item]:
+        """Items of what the function returned, SCHEMA first where it is due."""
+        items: list[Item] = []
+        for each in returned:
+            items += self._settle(each, block)
+        return items
+
+    def _settle(self, returned: Returned, block: str) -> list[Item]:
+        try:
+            return self._to_items(returned, block)
+        except PipelineFailed:
+            raise
+        except StreamlineError as error:
+            raise PipelineFailed(
+                f"transformer {block} returned records that cannot be sent on: {error.message}",
+                blocks=[block],
+                where=f"block {block}, stream {self.stream.given.stream}",
+                hint=error.hint,
+            ) from None
+
+    def _to_items(self, returned: Returned, block: str) -> list[Item]:
+        output = self.stream.output
+        name = output.source.stream
+        bad: list[Item] = [BadRecord(name, record_text(line), error, block) for line, error in returned.refused]
+        raw: RawBatch | None = None
+        unfit: list[tuple[bytes, str]] = []
+        if returned.rows:
+            rows, misfits = output.settle_rows(returned.rows, _GivenTo(self, returned))
+            raw = rows_to_raw(RowBatch(name, rows, returned.version, returned.time_extracted))
+            for misfit in misfits:
+                line = rows_to_raw(RowBatch(name, [misfit.row])).slices[0]
+                unfit.append((record_text(bytes(line)), misfit.error))
+        elif returned.table is not None and returned.table.num_rows:
+            import pyarrow as pa
+
+            given = returned.given if returned.given is not None else pa.schema([])
+            table, misfit_rows, error = output.settle_table(returned.table, given, _GivenTo(self, returned))
+            raw = arrow_to_raw(ArrowBatch(name, table, returned.version, returned.time_extracted), given)
+            if misfit_rows is not None:
+                unfit = [(text, error) for text in _texts(arrow_to_raw(ArrowBatch(name, misfit_rows), given).slices)]
+        if unfit:
+            bad += self._unfit(unfit, raw, block)
+        if raw is None or not raw.count:
+            return bad
+        return [*self.stream.schema_if_due(), raw, *bad]
+
+    def _unfit(self, unfit: Sequence[tuple[bytes, str]], raw: RawBatch | None, block: str) -> list[Item]:
+        """Bad records for output that fits no SCHEMA: as they were given to the block, where their key says which.
+
+        So one that is sent again passes the block once, corrected meanwhile. Where that is not known, the output.
+        """
+        request = self.call.request
+        assert request is not None
+        name, keys = self.stream.output.source.stream, list(self.stream.output.source.key_properties or ())
+        inputs: dict[str | None, list[bytes]] = {}
+        for text in _texts(request.slices):
+            inputs.setdefault(_key_of(text, keys), []).append(text)
+        outputs = Counter(_key_of(text, keys) for text in [*dict(unfit), *_texts(raw.slices if raw else [])])
+        bad: list[Item] = []
+        for text, error in unfit:
+            key = _key_of(text, keys)
+            given = inputs.get(key, [])
+            if key is not None and len(given) == 1 and outputs[key] == 1:
+                bad.append(BadRecord(name, given[0], error, block))
+            else:
+                bad.append(BadRecord(name, text, error, block, output=True))
+        return bad
+
+    def rows(self) -> list[JSONObject]:
+        """The records of the call's request, read again, because the function may have changed its own."""
+        if self._rows is None:
+            request = self.call.request
+            assert request is not None
+            raw = RawBatch(request.stream, request.slices, request.count, 0)
+            batches = RowReader(request.schema).read(raw, lambda text, error: None)
+            self._rows = [row for batch in batches for row in batch.rows]
+        return self._rows
+
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        """The kinds of values in each field of the call's request."""
+        if self._kinds is None:
+            found: dict[str, set[str]] = {}
+            for row in self.rows():
+                for field, value in row.items():
+                    found.setdefault(field, set()).add(kind_of(type(value)))
+            self._kinds = {field: frozenset(kinds) for field, kinds in found.items()}
+        return self._kinds
+
+
+def _texts(slices: Iterable[Buffer]) -> list[bytes]:
+    """The JSON texts of the records in slices of RECORD lines."""
+    return [record_text(line) for piece in slices for line in lines_of(piece)]
+
+
+def _key_of(text: bytes, keys: Sequence[str]) -> str | None:
+    """Something that is equal for records of equal keys; None where the key is not there."""
+    try:
+        members = split_object(text)
+        return repr([exactjson.loads(bytes(members[key])) for key in keys]) if keys else None
+    except (KeyError, ValueError, RecursionError):
+        return None
+
+
+class _GivenTo:
+    """What one of a job's calls of the function was given. Implements `output_schema.Given`."""
+
+    def __init__(self, job: _Job, returned: Returned) -> None:
+        self._job = job
+        self._returned = returned
+
+    def fields(self) -> Set[str]:
+        given = self._returned.given
+        if given is not None:
+            return frozenset(given.names)
+        first, count = self._returned.span
+        return {field for row in self._job.rows()[first : first + count] for field in row}
+
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        return self._job.kinds()
+
+
+__all__ = ["BATCH_BYTES", "BATCH_ROWS", "TransformSettings", "TransformStage"]

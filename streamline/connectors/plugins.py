@@ -1,0 +1,349 @@
+"""From a name in a block to a program that can be started: its command, its environment, and what is known of it."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+import streamline
+from streamline.connectors.bundled import (
+    CONNECTORS,
+    Connector,
+    Role,
+    builtin_names,
+    connector_name,
+    known_package,
+    known_system,
+)
+from streamline.errors import ConfigError
+from streamline.project.entries import PluginEntry, Proof
+from streamline.project.environments import Environment, Notify, Requirements, ensure_environment
+from streamline.project.lockfile import Locked
+from streamline.project.suggest import nearest
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+
+RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
+"""The variable that every process of a run bears in its environment."""
+
+_ALWAYS = frozenset(("PATH", "HOME", "LANG", "TZ", "TMPDIR"))
+_PROXIES = frozenset(("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"))
+_CERTIFICATES = frozenset(
+    (
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
+        *("NODE_EXTRA_CA_CERTS", "HTTPLIB2_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "NIX_SSL_CERT_FILE"),
+    )
+)
+
+
+class Plugin(msgspec.Struct, kw_only=True):
+    """A tap, target or mapper that can be started.
+
+    Args:
+        name: as declared, or of the connector that comes along.
+        role: what it is used as.
+        argv: the command, without any option of the protocol.
+        env: its whole environment.
+        cwd: where it runs: the project's folder.
+        fingerprint: changes when its version, its requirements or its entry do.
+        kind: where it comes from.
+        library: the Singer library that it uses; None where that is not known.
+        proof: `echo`, or `exit`: only its exit proves anything.
+        max_processes: how many may run at once in a pipeline; None if nobody said.
+        prestart: its next process may start before the one before has ended.
+    """
+
+    name: str
+    role: Role
+    argv: list[str]
+    env: dict[str, str]
+    cwd: Path
+    fingerprint: str
+    kind: Literal["builtin", "pip", "command"]
+    library: str | None = None
+    proof: Proof = "echo"
+    max_processes: int | None = None
+    prestart: bool = False
+
+    def for_run(self, run_id: str) -> Plugin:
+        """The plugin as it is started in a run: by this id a later run finds what a killed one left behind."""
+        return msgspec.structs.replace(self, env={**self.env, RUN_ID_VARIABLE: run_id})
+
+
+def resolve_plugin(
+    project: Project, name: str, role: Role, *, notify: Notify | None = None, where: str | None = None
+) -> Plugin:
+    """The plugin that a block means by `name`.
+
+    What streamline.yaml declares comes first, by its exact name or by a system's (`shop` is a declared `tap-shop`);
+    then the connectors that come along. Quick when its environment is there; the first time it is made, which may
+    take a minute.
+
+    Args:
+        project: the project.
+        name: of a plugin or of a system.
+        role: what it is to be.
+        notify: is told, in a sentence, what takes long.
+        where: the file that names it, for the error if nothing is known by that name; else streamline.yaml.
+
+    Raises:
+        ConfigError: nothing is known by that name, its entry is wrong, its program or environment is not to be had.
+    """
+    declared = declared_name(project, name, role)
+    if declared is not None:
+        return _declared(project, declared, role, notify)
+    connector = _along(name, role)
+    if connector is None:
+        raise _unknown(project, name, role, where)
+    return _builtin(project, connector, None, notify)
+
+
+def unavailable(project: Project, name: str, role: Role) -> ConfigError | None:
+    """Why nothing is known by `name`; None if `resolve_plugin` has something to go by."""
+    if declared_name(project, name, role) is not None or _along(name, role) is not None:
+        return None
+    return _unknown(project, name, role)
+
+
+def declared_name(project: Project, name: str, role: Role) -> str | None:
+    """The name under which streamline.yaml declares what a block calls `name`; None if it does not."""
+    return next((one for one in (name, f"{role}-{name}", connector_name(name, role)) if one in project.plugins), None)
+
+
+def child_environment(entry: PluginEntry | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """A tap's or target's whole environment.
+
+    Of `environ`: PATH, HOME, LANG, LC_*, TZ, TMPDIR, proxies, certificates, and what `pass_env` names; over it `env`.
+    """
+    patterns = entry.pass_env if entry is not None else []
+    result = {
+        key: value
+        for key, value in environ.items()
+        if key in _ALWAYS
+        or key in _CERTIFICATES
+        or key.startswith("LC_")
+        or key.lower() in _PROXIES
+        or any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+    }
+    return result | (entry.env if entry is not None else {})
+
+
+def requirements_of(project: Project, entry: PluginEntry) -> Requirements:
+    """What the environment of a declared plugin should hold."""
+    written = project.plugins[entry.name]
+    return Requirements(
+        name=entry.name,
+        pip=entry.pip,
+        overrides=entry.overrides,
+        python=entry.python,
+        # The lock file is committed: it names requirements as written, where a template may stand for a token.
+        declared=Locked(pip=written.pip, overrides=written.overrides, python=written.python),
+    )
+
+
+def _along(name: str, role: Role) -> Connector | None:
+    """The connector that comes along by that name and is there."""
+    connector = CONNECTORS.get(connector_name(name, role)) if role != "mapper" else None
+    return connector if connector is not None and connector.exists() else None
+
+
+def _declared(project: Project, name: str, role: Role, notify: Notify | None) -> Plugin:
+    entry = project.plugin(name)
+    env = child_environment(entry, os.environ)
+    project.secrets.masker.add_config(entry.env)
+    if not (entry.pip or entry.command or entry.executable):
+        return _builtin(project, CONNECTORS[name], entry, notify)
+    library = None
+    content: list[object]
+    if entry.pip:
+        environment = ensure_environment(project, requirements_of(project, entry), notify=notify)
+        argv = _pip_argv(project, entry, environment, role)
+        library = environment.library
+        content = [environment.fingerprint, argv]
+    else:
+        argv = _command_argv(project, entry, env)
+        content = ["command", argv, _stamps(project, argv)]
+    # The entry as written: a rotated secret is no other version.
+    raw = project.yaml.mapping(("plugins",))[name]
+    return Plugin(
+        name=name,
+        role=role,
+        argv=argv,
+        env=env,
+        cwd=project.root,
+        fingerprint=_digest([*content, raw]),
+        kind="pip" if entry.pip else "command",
+        library=library,
+        proof=entry.proof,
+        max_processes=entry.max_processes,
+        prestart=entry.prestart,
+    )
+
+
+def _builtin(project: Project, connector: Connector, entry: PluginEntry | None, notify: Notify | None) -> Plugin:
+    run_file = connector.run_file
+    if connector.importable_here():
+        python, content = sys.executable, ["here", sys.version]
+    else:
+        # The version stands for what the distribution's metadata says, which is too slow to read each time.
+        wanted = Requirements(name=connector.name, pip=[*connector.requirements])
+        environment = _builtin_environment(project, connector, wanted, notify)
+        python, content = environment.python, [environment.fingerprint]
+    folder = run_file.parent / connector.system
+    stamps = sorted((one.name, one.stat().st_mtime_ns) for one in os.scandir(folder) if one.name.endswith(".py"))
+    return Plugin(
+        name=connector.name,
+        role=connector.role,
+        argv=[python, str(run_file), connector.system],
+        env=child_environment(entry, os.environ),
+        cwd=project.root,
+        fingerprint=_digest([connector.name, streamline.__version__, *content, stamps]),
+        kind="builtin",
+        library="singer-python",
+        proof=entry.proof if entry is not None else "echo",
+        max_processes=(entry.max_processes if entry is not None else None) or connector.max_processes,
+        prestart=entry.prestart if entry is not None else False,
+    )
+
+
+def _builtin_environment(
+    project: Project, connector: Connector, wanted: Requirements, notify: Notify | None
+) -> Environment:
+    from streamline.project.environments import find_environment
+
+    found = find_environment(project, wanted)
+    if found is not None:
+        return found
+    if connector.all_requirements() != wanted.pip:
+        wanted = msgspec.structs.replace(wanted, pip=connector.all_requirements())
+    return ensure_environment(project, wanted, notify=notify)
+
+
+def _pip_argv(project: Project, entry: PluginEntry, environment: Environment, role: Role) -> list[str]:
+    if entry.command:
+        first = entry.command[0]
+        if first in ("python", "python3"):
+            return [environment.python, *entry.command[1:]]
+        inside = environment.program(first)
+        program = inside if os.access(inside, os.X_OK) else _program(project, first, os.environ.get("PATH"))
+        if program is None:
+            raise _no_program(project, entry, "command", first)
+        return [program, *entry.command[1:]]
+    name = entry.executable or _default_program(entry.name, environment, role)
+    if name is not None and os.access(environment.program(name), os.X_OK):
+        return [environment.program(name)]
+    brought = environment.scripts.get(environment.main or "", []) or sorted(
+        {one for names in environment.scripts.values() for one in names}
+    )
+    raise project.yaml.error(
+        f"the environment of {entry.name} has no program '{name or entry.name}'",
+        ("plugins", entry.name, *(["executable"] if entry.executable else [])),
+        hint=f"say `executable:` with one of: {', '.join(brought)}" if brought else "its packages bring no programs",
+    )
+
+
+def _default_program(name: str, environment: Environment, role: Role) -> str | None:
+    """The plugin's own name if there is such a program, else the only one of its package that can be meant."""
+    if os.access(environment.program(name), os.X_OK):
+        return name
+    scripts = environment.scripts.get(environment.main or "", [])
+    fitting = [one for one in scripts if one.startswith(f"{role}-")] or scripts
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _command_argv(project: Project, entry: PluginEntry, env: Mapping[str, str]) -> list[str]:
+    key = "command" if entry.command else "executable"
+    command = entry.command or [entry.executable or ""]
+    program = None
+    if command[0] in ("python", "python3"):
+        if entry.python is not None:
+            found = entry.python if "/" in entry.python else f"python{entry.python.removeprefix('python')}"
+            program = _program(project, found, env.get("PATH"))
+        else:
+            paths = (_program(project, one, env.get("PATH")) for one in (command[0], "python3", "python"))
+            program = next((one for one in paths if one is not None), sys.executable)
+    else:
+        program = _program(project, command[0], env.get("PATH"))
+    if program is None:
+        raise _no_program(project, entry, key, command[0])
+    return [program, *command[1:]]
+
+
+def _program(project: Project, name: str, path: str | None) -> str | None:
+    """Where a program is: with a slash from the project's folder, else on PATH, else in the project's folder."""
+    if "/" not in name:
+        found = shutil.which(name, path=path)
+        if found is not None:
+            return str(Path(found).absolute())
+    local = project.path(name)
+    return str(local) if local.is_file() and os.access(local, os.X_OK) else None
+
+
+def _no_program(project: Project, entry: PluginEntry, key: str, program: str) -> ConfigError:
+    local = project.path(program)
+    if local.is_file():
+        hint = f"it is not executable: chmod +x {project.shown(local)}"
+        if local.suffix == ".py":
+            hint += f", or say `command: [python, {program}]`"
+    elif "/" in program:
+        hint = "relative paths start at the project's folder"
+    else:
+        hint = "it is neither on PATH nor in the project's folder"
+    return project.yaml.error(
+        f"the program '{program}' of the plugin {entry.name} is not there", ("plugins", entry.name, key), hint=hint
+    )
+
+
+def _stamps(project: Project, argv: list[str]) -> list[list[int]]:
+    """Times and sizes of the files that a command names: a connector that is being written changes often."""
+    stamps = []
+    for one in argv:
+        path = project.root / one
+        if path.is_file():
+            found = path.stat()
+            stamps.append([found.st_mtime_ns, found.st_size])
+    return stamps
+
+
+def _unknown(project: Project, name: str, role: Role, where: str | None = None) -> ConfigError:
+    where = where or project.yaml.shown
+    other = {"tap": "target", "target": "tap"}.get(role)
+    if other is not None and name.startswith(f"{other}-"):
+        return ConfigError(f"'{name}' is a {other}, and a {role} is wanted here", where=where)
+    known = known_system(name, role) if role != "mapper" else None
+    if known is not None:
+        package = known_package(known)
+        example = f'{known}: {{pip: "{package or "PACKAGE==VERSION"}"}}'
+        return ConfigError(
+            f"no {role} for '{name}' comes with Streamline yet, and the project declares none",
+            where=where,
+            hint=f"declare one under `plugins:` in {project.yaml.shown}, for example `{example}`",
+        )
+    plugins = [one for one in project.plugins if _fits(one, role)]
+    systems = [one.removeprefix(f"{role}-") for one in builtin_names(role)] if role != "mapper" else []
+    near = nearest(name, [*plugins, *builtin_names(role), *systems])
+    meant = f"did you mean {' or '.join(repr(one) for one in near)}? Else declare it" if near else "declare it"
+    return ConfigError(
+        f"the {role} '{name}' is not declared",
+        where=where,
+        hint=f'{meant} under `plugins:` in {project.yaml.shown}, for example `{name}: {{pip: "{name}==1.0"}}`'
+        f" or `{name}: {{command: [python, connectors/{name}.py]}}`",
+    )
+
+
+def _fits(plugin: str, role: Role) -> bool:
+    other = {"tap": "target-", "target": "tap-"}.get(role)
+    return other is None or not plugin.startswith(other)
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()

@@ -1,0 +1,53 @@
+"""A state as the ledger sees it: one 64-bit mark per stream's bookmark."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+
+from streamline.connectors.singer import jsontext
+from streamline.flow.ledger import RESERVED, REST, WHOLE
+
+_SMALL = 4096
+
+
+def marks_of(value: bytes) -> dict[str, int]:
+    """Marks of a state, equal for every spelling of it.
+
+    `currently_syncing` says where a tap is, not how far it came, and is left out. A state of another shape than
+    `bookmarks` is one mark, under `WHOLE`; so is one with a stream whose name the ledger keeps for itself.
+
+    Raises:
+        JSONTextError: it is no JSON.
+    """
+    try:
+        rest = dict(jsontext.members(value))
+    except jsontext.NotAnObjectError:
+        return {WHOLE: _mark(value)}
+    rest.pop("currently_syncing", None)
+    bookmarks = rest.pop("bookmarks", None)
+    if bookmarks is None:
+        return {WHOLE: _mark(jsontext.join_members(rest))} if rest else {}
+    try:
+        marks = {stream: _mark(text) for stream, text in jsontext.members(bookmarks).items()}
+        if marks.keys() & RESERVED:
+            return {WHOLE: _mark(value)}
+    except jsontext.NotAnObjectError:
+        return {WHOLE: _mark(value)}
+    if rest:
+        marks[REST] = _mark(jsontext.join_members(rest))
+    return marks
+
+
+def _mark(text: bytes) -> int:
+    return _cached(text) if len(text) <= _SMALL else _hash(text)
+
+
+# Of many streams one usually moves; the others' texts come again and again.
+@lru_cache(maxsize=4096)
+def _cached(text: bytes) -> int:
+    return _hash(text)
+
+
+def _hash(text: bytes) -> int:
+    return int.from_bytes(blake2b(jsontext.canonical(text), digest_size=8).digest(), "big")

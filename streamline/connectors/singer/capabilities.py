@@ -1,0 +1,191 @@
+"""What a plugin can do, found out once per installed version.
+
+Plugins of the SDK describe themselves (`--about`); of all others the help text is the only thing to ask. It is asked
+first: a program that looks at no option would start to work, and should be made to do so as seldom as possible.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.connectors.singer import jsontext
+from streamline.connectors.singer.ask import ask
+from streamline.connectors.singer.catalog import METHODS, method_name
+from streamline.connectors.singer.selection import SDK, TapTraits
+from streamline.processes.child import TextMasker
+
+if TYPE_CHECKING:
+    from streamline.connectors.plugins import Plugin
+    from streamline.state.store import Store
+
+TIMEOUT = 120.0
+"""Seconds for one question; large plugins take several to be imported from a cold disk."""
+
+_CACHE = "capabilities"
+_OPTION = re.compile(r"(?<![\w-])--(config|catalog|properties|state|discover|about|test|input)(?![\w-])")
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a plugin can do.
+
+    Args:
+        known: its help was understood. If not, everything is tried and nothing relied upon.
+        config: it takes `--config`.
+        catalog_flags: the options that its catalog is given with; empty if it takes none. A tap that lists both
+            `--catalog` and `--properties` gets both: most read the first, but singer-python's forks list it also
+            for taps that read `--properties` alone (pipelinewise-tap-s3-csv), and these move nothing without it.
+        state: it takes `--state`.
+        discover: it takes `--discover`; None: to be tried.
+        about: what it says about itself; empty if it can't.
+        names: the capabilities that it lists there.
+    """
+
+    known: bool = False
+    config: bool = True
+    catalog_flags: tuple[str, ...] = ("--catalog",)
+    state: bool = True
+    discover: bool | None = None
+    about: dict[str, Any] = {}
+    names: frozenset[str] = frozenset()
+
+    @property
+    def multiple_bookmarks(self) -> bool:
+        """It follows several bookmark properties at once."""
+        return "multiple-bookmarks" in self.names
+
+    @property
+    def activate_version(self) -> bool:
+        """It acts on ACTIVATE_VERSION."""
+        return "activate-version" in self.names
+
+    @property
+    def batch(self) -> bool:
+        """It takes or sends the SDK's BATCH messages."""
+        return "batch" in self.names
+
+    @property
+    def pipelinewise_batch(self) -> bool:
+        """It takes PipelineWise's BATCH messages."""
+        return "pipelinewise-batch" in self.names
+
+    @property
+    def max_processes(self) -> int | None:
+        """How many of it may run at once, where it says so."""
+        value = self.about.get("max_processes")
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The JSON schemas of the settings that it lists, by name."""
+        found = self.about.get("settings")
+        if isinstance(found, dict):
+            properties = found.get("properties", found)
+            return properties if isinstance(properties, dict) else {}
+        if isinstance(found, list):
+            return {str(one.get("name")): one for one in found if isinstance(one, dict)}
+        return {}
+
+    def arguments(self, *, config: str | None, catalog: str | None = None, state: str | None = None) -> list[str]:
+        """Its command line for files that it understands."""
+        found: list[str] = []
+        if config is not None and self.config:
+            found += ["--config", config]
+        if catalog is not None:
+            found += [word for flag in self.catalog_flags for word in (flag, catalog)]
+        if state is not None and self.state:
+            found += ["--state", state]
+        return found
+
+
+async def probe(
+    plugin: Plugin,
+    *,
+    store: Store | None,
+    masker: TextMasker,
+    log: Callable[[str], None] | None = None,
+    timeout: float = TIMEOUT,
+) -> Capabilities:
+    """What `plugin` can do; asked once per fingerprint, then taken from the store.
+
+    Raises:
+        ConfigError: the program can't be started.
+    """
+    if store is not None and (cached := cached_capabilities(plugin, store)) is not None:
+        return cached
+    answer = await ask(plugin, ["--help"], masker=masker, timeout=timeout, log=log)
+    text = "\n".join([answer.stdout.decode("utf-8", "replace"), *answer.stderr_tail])
+    # Records may hold any word; a timeout is no answer either.
+    options = set() if answer.sent_messages or answer.timed_out else set(_OPTION.findall(text))
+    if options & {"config", "catalog", "properties", "state", "discover"}:
+        found = Capabilities(
+            known=True,
+            config="config" in options,
+            catalog_flags=tuple(f"--{name}" for name in ("catalog", "properties") if name in options),
+            state="state" in options,
+            discover="discover" in options,
+        )
+    else:
+        found = Capabilities()
+    if found.known or "about" in options:
+        # Also where its help does not mention it: whoever parses options refuses one that he does not know.
+        answer = await ask(plugin, ["--about", "--format=json"], masker=masker, timeout=timeout, log=log)
+        if answer.returncode == 0 and (about := _about(answer.stdout)) is not None:
+            names = about.get("capabilities")
+            found = msgspec.structs.replace(
+                found, about=about, names=frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+            )
+    if store is not None and not answer.timed_out:
+        remember(plugin, found, store)
+    return found
+
+
+def cached_capabilities(plugin: Plugin, store: Store) -> Capabilities | None:
+    """What was found out about this version of the plugin before."""
+    text = store.cache_get(_CACHE, _key(plugin))
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Capabilities)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None  # written by another version of this program
+
+
+def remember(plugin: Plugin, capabilities: Capabilities, store: Store) -> None:
+    """Keep what was found out."""
+    store.cache_put(_CACHE, _key(plugin), msgspec.json.encode(capabilities).decode())
+
+
+def library(plugin: Plugin, capabilities: Capabilities) -> str | None:
+    """The Singer library that the plugin is made with, None if not known."""
+    if "sdk_version" in capabilities.about or "singer_sdk_version" in capabilities.about:
+        return SDK
+    return plugin.library
+
+
+def tap_traits(plugin: Plugin, capabilities: Capabilities, config: Mapping[str, Any]) -> TapTraits:
+    """What selection needs to know about a tap."""
+    default = config.get("default_replication_method")
+    method = method_name(default) if isinstance(default, str) else None
+    return TapTraits(
+        name=plugin.name,
+        library=library(plugin, capabilities),
+        multiple_bookmarks=capabilities.multiple_bookmarks,
+        default_replication_method=method if method in METHODS else None,
+    )
+
+
+def _key(plugin: Plugin) -> str:
+    return f"{plugin.role}/{plugin.name}/{plugin.fingerprint}"
+
+
+def _about(stdout: bytes) -> dict[str, Any] | None:
+    start = stdout.find(b"{")
+    try:
+        found = jsontext.decode(stdout[start:]) if start >= 0 else None
+    except jsontext.JSONTextError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,138 @@
+"""Which of a stream's columns are read, down to nested properties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from streamline.connectors.singer.catalog import Breadcrumb, CatalogStream, is_glob, matches, unknown_name
+from streamline.connectors.singer.settings import Resolved
+from streamline.errors import ConfigError
+
+
+def property_marks(
+    stream: CatalogStream,
+    properties: Mapping[str, Any],
+    resolved: Resolved,
+    kept: Sequence[str],
+    where: str | None,
+) -> dict[Breadcrumb, bool]:
+    """Whether each property, nested ones and array items included, is read.
+
+    Args:
+        stream: the catalog's stream.
+        properties: its schema's properties, the user's override included.
+        resolved: its settings.
+        kept: columns that always stay: key and replication key.
+        where: the block, for errors.
+
+    Raises:
+        ConfigError: `columns` names one that does not exist or can't be read or left out.
+    """
+    paths = dict(_paths(properties))
+    wanted = resolved.get("columns")
+    place = resolved.where("columns") or where
+    listed: set[str] | None = None
+    excluded: set[str] = set()
+    if isinstance(wanted, dict):
+        excluded = _match_columns(stream, wanted["exclude"], paths, place)
+        _refuse_automatic(stream, wanted["exclude"], paths, kept, place)
+    elif wanted is not None:
+        listed = _match_columns(stream, wanted, paths, place)
+        for column in wanted:
+            path = next((path for path, name in paths.items() if name == column), ())
+            if stream.metadata.get(path, {}).get("inclusion") == "unsupported":
+                raise ConfigError(f"stream {stream.id!r}: the tap can't read column {column!r}", where=place)
+    marks: dict[Breadcrumb, bool] = {}
+    for path, name in paths.items():
+        parent = path[:-1] if path[-1] == "items" else path[:-2]
+        while parent and parent not in paths and parent[-1] == "items":
+            parent = parent[:-1]
+        found = stream.metadata.get(path, {})
+        inclusion = found.get("inclusion")
+        if (parent and not marks.get(parent, True)) or inclusion == "unsupported":
+            marks[path] = False
+        elif inclusion == "automatic" or (len(path) == 2 and path[1] in kept):
+            marks[path] = True
+        elif listed is not None:
+            marks[path] = _is_listed(name, listed)
+        elif name in excluded:
+            marks[path] = False
+        else:
+            marks[path] = _default_mark(stream, path, found, marks.get(parent, True))
+    return marks
+
+
+def _default_mark(stream: CatalogStream, path: Breadcrumb, found: Mapping[str, Any], parent: bool) -> bool:
+    legacy = stream.properties.get(path[1], {}) if len(path) == 2 else {}
+    for value in (found.get("selected"), legacy.get("selected") if isinstance(legacy, dict) else None):
+        if isinstance(value, bool):
+            return value
+    return parent and found.get("selected-by-default") is not False
+
+
+def _is_listed(name: str, listed: set[str]) -> bool:
+    # `address` takes all of it; `address.city` takes `address` with that part only.
+    if name in listed or any(one.startswith(f"{name}.") for one in listed):
+        return True
+    return any(name.startswith(f"{one}.") and not _has_part(one, listed) for one in listed)
+
+
+def _has_part(name: str, listed: set[str]) -> bool:
+    return any(one.startswith(f"{name}.") for one in listed)
+
+
+def _paths(properties: Mapping[str, Any], prefix: Breadcrumb = (), name: str = "") -> Iterable[tuple[Breadcrumb, str]]:
+    """Breadcrumbs of all properties and array items with their dotted names; an array's items bear its name."""
+    for column, schema in properties.items():
+        path = (*prefix, "properties", column)
+        full = f"{name}.{column}" if name else column
+        yield path, full
+        yield from _below(schema, path, full)
+
+
+def _below(schema: object, path: Breadcrumb, name: str) -> Iterable[tuple[Breadcrumb, str]]:
+    if not isinstance(schema, dict):
+        return
+    if isinstance(schema.get("properties"), dict):
+        yield from _paths(schema["properties"], path, name)
+    items = schema.get("items")
+    if isinstance(items, dict) and (isinstance(items.get("properties"), dict) or isinstance(items.get("items"), dict)):
+        yield (*path, "items"), name
+        yield from _below(items, (*path, "items"), name)
+
+
+def _match_columns(
+    stream: CatalogStream, columns: Sequence[str], paths: Mapping[Breadcrumb, str], where: str | None
+) -> set[str]:
+    """The dotted names that a list of columns and globs means.
+
+    Raises:
+        ConfigError: an exact name that is no column.
+    """
+    names = set(paths.values())
+    found: set[str] = set()
+    for column in columns:
+        if column in names:
+            found.add(column)
+        elif is_glob(column):
+            found.update(name for name in names if matches(column, (name,)))
+        elif names:
+            raise unknown_name("column", column, names, of=stream.id, where=where)
+    return found
+
+
+def _refuse_automatic(
+    stream: CatalogStream,
+    columns: Sequence[str],
+    paths: Mapping[Breadcrumb, str],
+    kept: Sequence[str],
+    where: str | None,
+) -> None:
+    for path, name in paths.items():
+        if name in columns and name not in kept and stream.metadata.get(path, {}).get("inclusion") == "automatic":
+            raise ConfigError(
+                f"stream {stream.id!r}: column {name!r} can't be left out, the tap always sends it",
+                where=where,
+                hint="drop it at the destination: `columns: {exclude: […]}` there",
+            )

@@ -1,0 +1,254 @@
+"""A source's catalog: discovered by its tap, kept until config, plugin or settings change, and layered."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.connectors.singer import jsontext
+from streamline.connectors.singer.ask import Answer, ask
+from streamline.connectors.singer.capabilities import Capabilities, remember
+from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
+from streamline.connectors.singer.settings import Layer
+from streamline.errors import ConfigError
+from streamline.processes.child import TextMasker, private_file
+
+if TYPE_CHECKING:
+    from streamline.connectors.plugins import Plugin
+    from streamline.state.store import Store
+
+TIMEOUT = 900.0
+"""Seconds; large databases take minutes."""
+
+_CACHE = "discovery"
+_REFUSALS = re.compile(
+    r"(unrecogni[sz]ed|unknown|invalid|illegal|no such|bad) (argument|option|flag)|extra operand", re.IGNORECASE
+)
+_NEXT_OBJECT = re.compile(r"^[ \t]*\{", re.MULTILINE)
+
+
+class Discovered(msgspec.Struct):
+    """A source's catalog.
+
+    Args:
+        catalog: None for a tap that has no discovery, where no catalog was given either: it sends what it has.
+        capabilities: what is known about the tap, now that it was asked.
+        cached: the tap was not asked this time.
+    """
+
+    catalog: Catalog | None
+    capabilities: Capabilities
+    cached: bool = False
+
+
+class Discovery:
+    """Gets a source block's catalog.
+
+    Args:
+        plugin: the tap.
+        config: its rendered config.
+        capabilities: what is known about it.
+        store: keeps discovered catalogs; None: nothing is kept.
+        run_dir: a folder (0700) for its private files.
+        masker: masks secrets in its log.
+        settings: what else a kept catalog depends on: the block's and the store's stream settings, as layers.
+        log: called with each masked line of its stderr.
+        config_changed: called with the config that the tap wrote back into its file, if it did.
+        timeout: seconds that discovery may take.
+    """
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        config: Mapping[str, Any],
+        *,
+        capabilities: Capabilities,
+        store: Store | None,
+        run_dir: Path,
+        masker: TextMasker,
+        settings: Sequence[object] = (),
+        log: Callable[[str], None] | None = None,
+        config_changed: Callable[[dict[str, Any]], None] | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._plugin = plugin
+        self._config = config
+        self._capabilities = capabilities
+        self._store = store
+        self._run_dir = run_dir
+        self._masker = masker
+        self._settings = settings
+        self._log = log
+        self._config_changed = config_changed
+        self._timeout = timeout
+
+    async def catalog(self, *over: Catalog | None, refresh: bool = False) -> Discovered:
+        """The discovered catalog with others laid over it, the last one on top (None: nothing to lay).
+
+        A catalog says which streams there are; where it gives every schema, the tap is not asked at all.
+
+        Args:
+            over: the block's catalog.json, a Python block's catalog.
+            refresh: ask the tap even if a catalog is kept.
+
+        Raises:
+            ConfigError: the tap failed, or what it printed is no catalog.
+        """
+        layers = [one for one in over if one is not None]
+        if layers and not refresh and not any(needs_discovery(one) for one in layers):
+            if self._capabilities.discover is None:
+                # Its help said nothing: this tells whether it looks at its arguments at all.
+                with contextlib.suppress(ConfigError):
+                    await self.discover()
+            found = Discovered(None, self._capabilities)
+        else:
+            found = await self.discover(refresh=refresh)
+        for one in layers:
+            found.catalog = layer(found.catalog, one)
+        return found
+
+    async def discover(self, *, refresh: bool = False) -> Discovered:
+        """What the tap itself discovers, or what it did before.
+
+        Raises:
+            ConfigError: the tap failed, or what it printed is no catalog.
+        """
+        if self._capabilities.discover is False:
+            return Discovered(None, self._capabilities)
+        key = self._key()
+        if self._store is not None and not refresh and (kept := self._store.cache_get(_CACHE, key)) is not None:
+            return Discovered(Catalog.parse(kept.encode(), where=self._plugin.name), self._capabilities, cached=True)
+        answer = await self._ask()
+        catalog = find_catalog(answer.stdout, where=self._plugin.name)
+        if catalog is None and not self._capabilities.known and (bare := _no_discovery(answer)) is not None:
+            self._learn(bare)
+            return Discovered(None, bare)
+        if answer.returncode != 0 or catalog is None:
+            raise self._failure(answer)
+        if self._capabilities.discover is None:
+            self._learn(msgspec.structs.replace(self._capabilities, discover=True))
+        if self._store is not None:
+            self._store.cache_put(_CACHE, key, catalog.to_json().decode())
+        return Discovered(catalog, self._capabilities)
+
+    def _learn(self, capabilities: Capabilities) -> None:
+        self._capabilities = capabilities
+        if self._store is not None:
+            remember(self._plugin, capabilities, self._store)
+
+    async def _ask(self) -> Answer:
+        text = jsontext.encode(dict(self._config))
+        # Several blocks may ask the same plugin at once, each with its own config.
+        path = private_file(self._run_dir, f"discover-{self._plugin.name}-{token_hex(4)}.json", text)
+        try:
+            arguments = [*self._capabilities.arguments(config=str(path)), "--discover"]
+            answer = await ask(self._plugin, arguments, masker=self._masker, timeout=self._timeout, log=self._log)
+            self._look_for_changes(path, text)
+            return answer
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _look_for_changes(self, path: Path, before: bytes) -> None:
+        """Taps with rotating tokens write the new one into their config file; losing it locks the user out."""
+        if self._config_changed is None:
+            return
+        try:
+            after = path.read_bytes()
+            changed = jsontext.decode(after) if after != before else None
+        except (OSError, jsontext.JSONTextError):
+            return
+        if isinstance(changed, dict) and changed != dict(self._config):
+            self._config_changed(changed)
+
+    def _key(self) -> str:
+        """Names a kept catalog. A hash only: the config is never stored."""
+        settings = [_as_set(one) for one in self._settings]
+        parts = {"config": dict(self._config), "fingerprint": self._plugin.fingerprint, "settings": settings}
+        text = json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+        return f"{self._plugin.name}/{blake2b(text, digest_size=16).hexdigest()}"
+
+    def _failure(self, answer: Answer) -> ConfigError:
+        if answer.timed_out:
+            what = f"discovery took longer than {self._timeout:g} s"
+        elif answer.returncode < 0:
+            what = f"discovery was ended by signal {-answer.returncode}"
+        elif answer.returncode:
+            what = f"discovery failed with exit code {answer.returncode}"
+        elif answer.sent_messages:
+            what = "discovery sent records where a catalog was asked for"
+        else:
+            what = "discovery printed no catalog"
+        said = [self._masker.mask(line) for line in answer.stderr_tail if line.strip()]
+        if not said:
+            text = answer.stdout[:2000].decode("utf-8", "replace")
+            said = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
+        hint = "the tap said:\n    " + "\n    ".join(said) if said else "the tap said nothing. Check its config."
+        return ConfigError(what, where=self._plugin.name, hint=hint)
+
+
+def _as_set(layer_: object) -> object:
+    # Without the lines that they stand on: a comment above them changes nothing.
+    if isinstance(layer_, Layer):
+        return [layer_.origin, [[entry.pattern, entry.settings] for entry in layer_.entries]]
+    return layer_
+
+
+def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None:
+    """The catalog in a file, None if there is no such file.
+
+    Raises:
+        ConfigError: it can't be read, or is no catalog.
+    """
+    where = shown or str(path)
+    try:
+        return Catalog.parse(path.read_bytes(), where=where)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"it can't be read: {error.strerror}", where=where) from None
+
+
+def find_catalog(stdout: bytes, *, where: str | None = None) -> Catalog | None:
+    """The catalog in what a tap printed, with whatever stands before and after it; None if there is none.
+
+    Raises:
+        ConfigError: there is one, but its streams are wrong.
+    """
+    try:
+        found = jsontext.decode(stdout)
+    except jsontext.JSONTextError:
+        found = _among_noise(stdout.decode("utf-8", "replace"))
+    return Catalog(found, where=where) if isinstance(found, dict) and isinstance(found.get("streams"), list) else None
+
+
+def _among_noise(text: str) -> object:
+    decoder = json.JSONDecoder()
+    at = 0
+    while (begin := _NEXT_OBJECT.search(text, at)) is not None:
+        try:
+            found, at = decoder.raw_decode(text, begin.end() - 1)
+        except (json.JSONDecodeError, RecursionError):
+            at = begin.end()
+        else:
+            if isinstance(found, dict) and isinstance(found.get("streams"), list):
+                return found
+    return None
+
+
+def _no_discovery(answer: Answer) -> Capabilities | None:
+    """What is known about a program whose help says nothing, once `--discover` got no catalog; None: it failed."""
+    if answer.sent_messages or (answer.returncode == 0 and not answer.timed_out):
+        # It does not look at its arguments, or looks for some of them only.
+        return Capabilities(discover=False)
+    if any(map(_REFUSALS.search, answer.stderr_tail)):
+        # It looks at its arguments and knows none of ours, as `cat FILE` does.
+        return Capabilities(config=False, catalog_flags=(), state=False, discover=False)
+    return None

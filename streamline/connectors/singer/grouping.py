@@ -1,0 +1,87 @@
+"""Which streams of a source share a tap process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from streamline.connectors.singer.selection import SelectedStream
+
+SHARED = "*"
+"""The id of the group of streams that did not ask for a process of their own."""
+
+
+class StreamGroup(msgspec.Struct, frozen=True):
+    """Streams that one tap process reads.
+
+    Args:
+        id: unique in its source: the first stream's id, or `*` for the shared group.
+        streams: in the catalog's order.
+        parallel: it has a process of its own because a stream in it asked for that.
+    """
+
+    id: str
+    streams: tuple[SelectedStream, ...]
+    parallel: bool
+
+    @property
+    def stream_ids(self) -> tuple[str, ...]:
+        """The ids of its streams."""
+        return tuple(stream.id for stream in self.streams)
+
+
+def group_streams(
+    streams: Sequence[SelectedStream], *, shardable: bool = True, parents: Mapping[str, str] | None = None
+) -> list[StreamGroup]:
+    """Groups of streams, one tap process each; how many run at once is `max_parallel`'s matter.
+
+    Streams with `run_in_parallel` get a process of their own, the others share one. A child stays with its parent
+    and its siblings, whose requests it shares; LOG_BASED streams stay together, because they share one log.
+
+    Args:
+        streams: the selected streams, in order.
+        shardable: False for a tap whose state is not kept apart by stream under `bookmarks`: it is never sharded.
+        parents: parents of streams that are not selected themselves (id → parent's id), for longer lines of descent.
+    """
+    if not streams:
+        return []
+    if not shardable:
+        return [StreamGroup(SHARED, tuple(streams), parallel=False)]
+    families = _Families()
+    for child, parent in (parents or {}).items():
+        families.join(child, parent)
+    log: str | None = None
+    for stream in streams:
+        if stream.parent is not None:
+            families.join(stream.id, stream.parent)
+        if stream.replication_method == "LOG_BASED":
+            families.join(stream.id, log if log is not None else stream.id)
+            log = stream.id
+    together: dict[str, list[SelectedStream]] = {}
+    for stream in streams:
+        together.setdefault(families.head(stream.id), []).append(stream)
+    alone = [family for family in together.values() if any(stream.run_in_parallel for stream in family)]
+    if len(alone) == 1 and len(together) == 1:
+        return [StreamGroup(SHARED, tuple(streams), parallel=False)]
+    taken = {stream.id for family in alone for stream in family}
+    shared = tuple(stream for stream in streams if stream.id not in taken)
+    groups = [StreamGroup(family[0].id, tuple(family), parallel=True) for family in alone]
+    return [StreamGroup(SHARED, shared, parallel=False), *groups] if shared else groups
+
+
+class _Families:
+    """Sets of streams that belong together (union–find)."""
+
+    def __init__(self) -> None:
+        self._heads: dict[str, str] = {}
+
+    def head(self, stream: str) -> str:
+        while (above := self._heads.get(stream, stream)) != stream:
+            stream = above
+        return stream
+
+    def join(self, one: str, other: str) -> None:
+        first, second = self.head(one), self.head(other)
+        if first != second:
+            self._heads[first] = second

@@ -1,0 +1,64 @@
+"""The lines of a Singer stream, written. (They are read in chunks, by the tap's process.)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamline.connectors.singer import jsontext
+from streamline.flow.items import ActivateVersion, Schema
+
+
+def schema_line(schema: Schema) -> bytes:
+    """A SCHEMA message and its newline: as the source wrote it where nothing has changed it.
+
+    `key_properties` is always written: old targets refuse a SCHEMA without it.
+    """
+    if schema.raw is not None:
+        return _terminated(schema.raw)
+    message: dict[str, Any] = {
+        "type": "SCHEMA",
+        "stream": schema.stream,
+        "schema": schema.schema,
+        "key_properties": list(schema.key_properties or ()),
+    }
+    if schema.bookmark_properties is not None:
+        message["bookmark_properties"] = list(schema.bookmark_properties)
+    return jsontext.encode(message) + b"\n"
+
+
+def record_line(
+    stream: str, record_json: bytes, version: int | None = None, time_extracted: str | None = None
+) -> bytes:
+    """A RECORD message and its newline around the JSON text of a record."""
+    return record_prefix(stream) + record_json + record_suffix(version, time_extracted)
+
+
+def record_prefix(stream: str) -> bytes:
+    """What stands before the record in each line that `record_line` makes for a stream."""
+    return b'{"type":"RECORD","stream":' + jsontext.encode(stream) + b',"record":'
+
+
+def record_suffix(version: int | None = None, time_extracted: str | None = None) -> bytes:
+    """What stands after the record, the newline included."""
+    suffix = b""
+    if version is not None:
+        suffix += b',"version":%d' % version
+    if time_extracted is not None:
+        suffix += b',"time_extracted":' + jsontext.encode(time_extracted)
+    return suffix + b"}\n"
+
+
+def state_line(value: bytes) -> bytes:
+    """A STATE message and its newline around the JSON text of its value."""
+    return b'{"type":"STATE","value":' + value + b"}\n"
+
+
+def activate_version_line(item: ActivateVersion) -> bytes:
+    """An ACTIVATE_VERSION message and its newline: as the source wrote it where nothing has changed it."""
+    if item.raw is not None:
+        return _terminated(item.raw)
+    return b'{"type":"ACTIVATE_VERSION","stream":' + jsontext.encode(item.stream) + b',"version":%d}\n' % item.version
+
+
+def _terminated(line: bytes) -> bytes:
+    return line if line.endswith(b"\n") else line + b"\n"

@@ -1,0 +1,398 @@
+"""Which streams a source reads and how, and the catalog that says so in every spelling that taps read.
+
+Taps of different libraries look in different places: singer-python's `schema.selected` or metadata `selected`
+(never `selected-by-default`), the SDK's metadata with defaults; replication methods in metadata
+`replication-method`, at the entry's top level, or in `forced-replication-method`. So everything is written
+explicitly, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from streamline.connectors.singer.catalog import (
+    Breadcrumb,
+    Catalog,
+    CatalogStream,
+    is_glob,
+    matches,
+    unknown_name,
+    unknown_stream,
+)
+from streamline.connectors.singer.columns import property_marks
+from streamline.connectors.singer.settings import Layer, Resolved, check_names, lists_streams, resolve
+from streamline.errors import ConfigError
+from streamline.flow.items import JSONObject
+
+SDK = "singer-sdk"
+
+
+class SelectedStream(msgspec.Struct, kw_only=True):
+    """A stream that is read, and how.
+
+    Args:
+        id: its `tap_stream_id`, which keys its bookmark.
+        names: every name that its messages may bear.
+        replication_method: FULL_TABLE, INCREMENTAL, LOG_BASED; None where only the tap knows.
+        replication_key: the column that its bookmark is about; None for other methods, or where only the tap knows.
+        bookmark_properties: that column, or all of several.
+        key_properties: its key columns, as the SCHEMA should have them.
+        own_key: the key is the user's (`unique_constraints`); a SCHEMA that says otherwise is to be changed.
+        columns: top-level columns to read, None for all that the tap sends. A tap may send more all the same.
+        schema_override: properties that the user types himself; a SCHEMA that says otherwise is to be changed.
+        run_in_parallel: it asks for a tap process of its own.
+        parent: id of the stream that drives it.
+        settings: what was set for it, by name; `settings.from_store` are an operator's.
+    """
+
+    id: str
+    stream: str
+    names: tuple[str, ...] = ()
+    replication_method: str | None = None
+    replication_key: str | None = None
+    bookmark_properties: list[str] = []
+    key_properties: list[str] = []
+    own_key: bool = False
+    columns: list[str] | None = None
+    schema_override: JSONObject | None = None
+    run_in_parallel: bool = False
+    parent: str | None = None
+    settings: Resolved = msgspec.field(default_factory=lambda: Resolved({}, {}))
+    marks: dict[Breadcrumb, bool] = {}
+
+
+class TapTraits(msgspec.Struct, frozen=True):
+    """What selection needs to know about a tap.
+
+    Args:
+        name: what errors call it.
+        library: `singer-sdk`, `singer-python`, `pipelinewise-singer-python`, or None if not known.
+        multiple_bookmarks: it lists the capability `multiple-bookmarks`.
+        default_replication_method: what its config says for streams without a method of their own.
+    """
+
+    name: str = "the tap"
+    library: str | None = None
+    multiple_bookmarks: bool = False
+    default_replication_method: str | None = None
+
+
+def choose(
+    catalog: Catalog,
+    layers: Sequence[Layer] = (),
+    *,
+    tap: TapTraits | None = None,
+    stream_filter: Sequence[str] = (),
+    where: str | None = None,
+) -> list[SelectedStream]:
+    """The streams to read, in the catalog's order, with their settings resolved and checked.
+
+    Args:
+        catalog: what the tap offers, all catalog layers laid over each other.
+        layers: the block's `streams:`, then the store's settings.
+        tap: what is known about the tap.
+        stream_filter: names or globs (`--stream`) that restrict the run; one LOG_BASED stream takes all of them,
+            because they share one log.
+        where: the block, for errors.
+
+    Raises:
+        ConfigError: a name that no stream bears, a setting that can't be honoured, or nothing to read.
+    """
+    tap = tap or TapTraits()
+    check_names(layers, catalog)
+    listed = lists_streams(layers)
+    chosen = []
+    for stream in catalog:
+        resolved = resolve(layers, user_names(stream, catalog))
+        if not _is_chosen(stream, resolved, listed=listed):
+            continue
+        if stream.unsupported:
+            # A glob, or the tap's default, does not insist on a stream that the tap can't read.
+            if any(entry.pattern in user_names(stream, catalog) for layer in layers for entry in layer.entries):
+                raise ConfigError(
+                    f"stream {stream.id!r} can't be read: "
+                    f"{stream.root.get('unsupported-description') or 'the tap marks it as unsupported'}",
+                    where=resolved.where(*resolved.values) or where,
+                )
+            continue
+        chosen.append(_select(stream, resolved, tap, where))
+    if not chosen:
+        raise _nothing(catalog, layers, where)
+    return _filtered(chosen, catalog, stream_filter, where) if stream_filter else chosen
+
+
+def refuse_without_catalog(layers: Sequence[Layer], *, tap: str, where: str | None = None) -> None:
+    """Refuse stream settings for a tap that has no catalog: it could not be told of them.
+
+    Raises:
+        ConfigError: something is set.
+    """
+    for layer in layers:
+        for entry in layer.entries:
+            raise ConfigError(
+                f"{tap} has no discovery, so nothing can be set for stream {entry.pattern!r}",
+                where=entry.where or where,
+                hint="describe its streams in the block's catalog.json, or leave `streams` out",
+            )
+
+
+def apply_settings(catalog: Catalog, streams: Iterable[SelectedStream], *, tap: TapTraits | None = None) -> Catalog:
+    """The catalog to give to a tap process that reads `streams` (results of `choose` on the same catalog).
+
+    Selection is written on the stream and on every property and nested property, true or false; replication
+    method and key at the top level, in metadata, and as `forced-replication-method` for taps that read that one.
+    """
+    tap = tap or TapTraits()
+    wanted = {stream.id: stream for stream in streams}
+    entries = [_entry(stream, wanted.get(stream.id), tap) for stream in catalog]
+    return Catalog({**catalog.data, "streams": entries}, where=catalog.where)
+
+
+def user_names(stream: CatalogStream, catalog: Catalog) -> tuple[str, ...]:
+    """The names under which a user may mean the stream: its id, and its stream name unless that is another's id."""
+    if catalog.get(stream.stream) not in (None, stream):
+        return (stream.id,)
+    return tuple(dict.fromkeys((stream.id, stream.stream)))
+
+
+def _is_chosen(stream: CatalogStream, resolved: Resolved, *, listed: bool) -> bool:
+    selected = resolved.get("selected")
+    if selected is None:
+        return resolved.listed if listed else stream.selected_by_default
+    # `{"*": {selected: true}}` in the store, or an exact name, selects; false takes away what `streams:` listed.
+    return bool(selected)
+
+
+def _nothing(catalog: Catalog, layers: Sequence[Layer], where: str | None) -> ConfigError:
+    names = ", ".join(stream.id for stream in catalog.streams[:8])
+    if not len(catalog):
+        return ConfigError("the tap's catalog has no stream", where=where, hint="check its config and its rights")
+    if lists_streams(layers):
+        return ConfigError(
+            "no stream matches `streams`", where=where, hint=f"the catalog has {len(catalog)}, such as {names}"
+        )
+    return ConfigError(
+        f"the catalog selects none of its {len(catalog)} streams by default",
+        where=where,
+        hint=f'name those to read under `streams:`, such as {names}; `"*"` means all',
+    )
+
+
+def _filtered(
+    chosen: list[SelectedStream], catalog: Catalog, stream_filter: Sequence[str], where: str | None
+) -> list[SelectedStream]:
+    kept: set[str] = set()
+    for name in stream_filter:
+        found = [one.id for one in chosen if name in _filter_names(one, catalog)]
+        if not found and is_glob(name):
+            found = [one.id for one in chosen if matches(name, _filter_names(one, catalog))]
+        if not found:
+            if is_glob(name) or catalog.find(name) is not None:
+                raise ConfigError(
+                    f"--stream {name}: no selected stream is called that",
+                    where=where,
+                    hint=f"selected are {', '.join(one.id for one in chosen[:12])}",
+                )
+            raise unknown_stream(name, catalog.streams, where=where)
+        kept.update(found)
+    if any(one.id in kept and one.replication_method == "LOG_BASED" for one in chosen):
+        kept.update(one.id for one in chosen if one.replication_method == "LOG_BASED")
+    return [one for one in chosen if one.id in kept]
+
+
+def _filter_names(selected: SelectedStream, catalog: Catalog) -> tuple[str, ...]:
+    stream = catalog.get(selected.id)
+    return user_names(stream, catalog) if stream is not None else (selected.id,)
+
+
+def _select(stream: CatalogStream, resolved: Resolved, tap: TapTraits, where: str | None) -> SelectedStream:
+    override = resolved.get("schema")
+    properties = {**stream.properties, **(override or {}).get("properties", {})}
+    method, keys = _replication(stream, resolved, tap, properties, where)
+    # A catalog.json of the reference product has them in its entries.
+    own = resolved.get("unique_constraints", stream.entry.get("unique_constraints") or None)
+    key_properties = [str(one) for one in own] if own is not None else stream.key_properties
+    if own is not None:
+        _require_columns(stream, properties, key_properties, "unique_constraints", resolved, where)
+    kept = [*key_properties, *keys] if method in ("INCREMENTAL", None) else list(key_properties)
+    marks = property_marks(stream, properties, resolved, kept, where)
+    restricted = "columns" in resolved.values or not all(
+        selected for breadcrumb, selected in marks.items() if len(breadcrumb) == 2
+    )
+    return SelectedStream(
+        id=stream.id,
+        stream=stream.stream,
+        names=stream.names,
+        replication_method=method,
+        replication_key=keys[0] if keys and method is not None else None,
+        bookmark_properties=keys if method is not None else [],
+        key_properties=key_properties,
+        own_key=own is not None,
+        columns=[path[1] for path, selected in marks.items() if len(path) == 2 and selected] if restricted else None,
+        schema_override=override,
+        run_in_parallel=bool(resolved.get("run_in_parallel", stream.entry.get("run_in_parallel"))),
+        parent=stream.parent,
+        settings=resolved,
+        marks=marks,
+    )
+
+
+def _replication(
+    stream: CatalogStream, resolved: Resolved, tap: TapTraits, properties: Mapping[str, Any], where: str | None
+) -> tuple[str | None, list[str]]:
+    """The stream's method and its bookmark columns (also those that the catalog alone names)."""
+    asked: str | None = resolved.get("replication_method")
+    asked_keys: list[str] | None = resolved.get("bookmark_properties")
+    place = resolved.where("replication_method", "bookmark_properties") or where
+    # Singer SDK taps keep their place in a log under a column of their making, and want to be told its name:
+    # `_sdc_lsn` for meltanolabs-tap-postgres, which else never finds its own bookmark again.
+    log_column = asked == "LOG_BASED" and tap.library == SDK
+    if asked_keys is not None:
+        if asked is not None and asked != "INCREMENTAL":
+            method_entry, keys_entry = (
+                resolved.origins[name] for name in ("replication_method", "bookmark_properties")
+            )
+            if method_entry is not keys_entry:
+                # Set in different places: a method for this stream beats columns that were named for many.
+                asked_keys = None
+            elif not log_column:
+                raise ConfigError(
+                    f"stream {stream.id!r}: bookmark_properties mean nothing to {asked}",
+                    where=place,
+                    hint="leave them out, or set replication_method: INCREMENTAL",
+                )
+        elif asked is None:
+            asked = "INCREMENTAL"
+    method = asked or stream.replication_method
+    forced = stream.forced_replication_method
+    if asked and forced and asked != forced and tap.library != SDK:
+        raise ConfigError(
+            f"stream {stream.id!r} can't be read {asked}: {tap.name} reads it {forced} only",
+            where=place,
+            hint=f"set replication_method: {forced}, or leave it out",
+        )
+    if method is None and not tap.default_replication_method and stream.is_table and tap.library != SDK:
+        # These taps refuse a table without a method.
+        method = "FULL_TABLE"
+    method = method or tap.default_replication_method
+    keys = list(asked_keys or stream.replication_keys)
+    if method is None and keys and tap.library == SDK:
+        method = "INCREMENTAL"
+    if asked_keys and not log_column:
+        _require_columns(stream, properties, asked_keys, "bookmark_properties", resolved, where)
+        valid = stream.valid_replication_keys
+        wrong = [key for key in asked_keys if valid and key not in valid]
+        if wrong and tap.library != SDK:
+            raise unknown_name("replication key", wrong[0], valid, where=resolved.where("bookmark_properties") or where)
+        if len(asked_keys) > 1 and not tap.multiple_bookmarks:
+            raise ConfigError(
+                f"stream {stream.id!r}: {tap.name} can't follow several bookmark properties",
+                where=resolved.where("bookmark_properties") or where,
+                hint="its --about does not list `multiple-bookmarks`. Name one column.",
+            )
+    if asked == "INCREMENTAL" and not keys and stream.replication_method != "INCREMENTAL":
+        raise ConfigError(
+            f"stream {stream.id!r}: INCREMENTAL needs to know by which column",
+            where=place,
+            hint="name it under bookmark_properties"
+            + (f", one of {', '.join(stream.valid_replication_keys)}." if stream.valid_replication_keys else "."),
+        )
+    if method not in ("INCREMENTAL", None):
+        keys = asked_keys[:1] if asked_keys and log_column else []
+    return method, keys
+
+
+def _require_columns(
+    stream: CatalogStream,
+    properties: Mapping[str, Any],
+    columns: Sequence[str],
+    setting: str,
+    resolved: Resolved,
+    where: str | None,
+) -> None:
+    if not properties:
+        return  # some taps (document databases) know no columns before they read
+    for column in columns:
+        if column not in properties:
+            raise unknown_name("column", column, properties, of=stream.id, where=resolved.where(setting) or where)
+        if stream.metadata.get(("properties", column), {}).get("inclusion") == "unsupported":
+            raise ConfigError(
+                f"stream {stream.id!r}: the tap can't read column {column!r}", where=resolved.where(setting) or where
+            )
+
+
+def _entry(stream: CatalogStream, selected: SelectedStream | None, tap: TapTraits) -> JSONObject:
+    entry = dict(stream.entry)
+    entry["tap_stream_id"] = stream.id
+    entry["stream"] = stream.stream
+    root = {**stream.root, "selected": selected is not None}
+    schema = {**stream.schema, "selected": selected is not None}
+    if selected is None:
+        entry["schema"] = schema
+        rest = {path: found for path, found in stream.metadata.items() if path}
+        entry["metadata"] = _metadata_list({(): root, **rest})
+        return entry
+    if selected.schema_override:
+        schema = {**schema, **selected.schema_override}
+        schema["properties"] = {**stream.properties, **selected.schema_override["properties"]}
+    entry["schema"] = _legacy_marks(schema, selected.marks)
+    _write_replication(entry, root, selected, tap)
+    _write_key(entry, root, stream, selected)
+    metadata: dict[Breadcrumb, JSONObject] = {(): root}
+    if not stream.metadata:
+        root.setdefault("inclusion", "available")
+    for path, mark in selected.marks.items():
+        found = dict(stream.metadata.get(path, {}))
+        if "inclusion" not in found and path[-1] != "items":
+            key = len(path) == 2 and path[1] in selected.key_properties
+            found["inclusion"] = "automatic" if key else "available"
+        metadata[path] = {**found, "selected": mark}
+    for path, found in stream.metadata.items():
+        metadata.setdefault(path, found)
+    entry["metadata"] = _metadata_list(metadata)
+    return entry
+
+
+def _legacy_marks(schema: JSONObject, marks: Mapping[Breadcrumb, bool]) -> JSONObject:
+    """Marks inside the schema's properties, for the oldest taps: only where the tap wrote such marks itself."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or not any(
+        isinstance(found, dict) and ("inclusion" in found or isinstance(found.get("selected"), bool))
+        for found in properties.values()
+    ):
+        return schema
+    marked = {
+        column: {**found, "selected": marks.get(("properties", column), True)} if isinstance(found, dict) else found
+        for column, found in properties.items()
+    }
+    return {**schema, "properties": marked}
+
+
+def _write_replication(entry: JSONObject, root: JSONObject, selected: SelectedStream, tap: TapTraits) -> None:
+    method = selected.replication_method
+    if method is not None:
+        entry["replication_method"] = method
+        root["replication-method"] = method
+        if tap.library == SDK:
+            root["forced-replication-method"] = method
+    if selected.bookmark_properties:
+        entry["replication_key"] = selected.bookmark_properties[0]
+        root["replication-key"] = selected.bookmark_properties[0]
+        if tap.multiple_bookmarks:
+            entry["bookmark_properties"] = list(selected.bookmark_properties)
+        elif "bookmark_properties" in entry:
+            entry["bookmark_properties"] = selected.bookmark_properties[:1]
+
+
+def _write_key(entry: JSONObject, root: JSONObject, stream: CatalogStream, selected: SelectedStream) -> None:
+    if not selected.key_properties and not selected.own_key:
+        return
+    entry["key_properties"] = list(selected.key_properties)
+    root["view-key-properties" if stream.is_view else "table-key-properties"] = list(selected.key_properties)
+
+
+def _metadata_list(metadata: Mapping[Breadcrumb, JSONObject]) -> list[JSONObject]:
+    return [{"breadcrumb": list(path), "metadata": found} for path, found in metadata.items()]

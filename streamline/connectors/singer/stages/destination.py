@@ -1,0 +1,388 @@
+"""A destination's per-stream settings on targets that know nothing of them.
+
+`plan_stream` decides before the start how a stream reaches its table, and refuses what the target cannot do;
+`DestinationStage` then renames streams, drops columns, sets keys and leaves out what is not exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from streamline.connectors.singer.settings import Resolved
+from streamline.errors import ConfigError, StreamlineError
+from streamline.flow.codecs.envelope import map_records, rewrite, rewrite_files
+from streamline.flow.codecs.rawjson import join_object, split_object
+from streamline.flow.items import (
+    ActivateVersion,
+    ArrowBatch,
+    BadRecord,
+    Batch,
+    Item,
+    JSONObject,
+    Position,
+    RawBatch,
+    RowBatch,
+    Schema,
+)
+from streamline.project.suggest import suggestion
+
+IGNORE_CAPABILITY = "conflict-ignore"
+"""Listed by a target that reads `x-unique-conflict-method: IGNORE` in a SCHEMA's schema."""
+
+PARTITION_CAPABILITY = "partition-keys"
+"""Listed by a target that reads `x-partition-keys` in a SCHEMA's schema."""
+
+_ENDLESS = "a source with max_duration or idle_timeout is never known to be complete"
+
+
+class StreamPlan(msgspec.Struct, frozen=True):
+    """How one stream reaches its table.
+
+    Args:
+        table: the stream name that the target sees; None leaves the source's.
+        keys: key_properties that the target sees; None leaves the source's.
+        only: the columns that are kept; None keeps all but `exclude`.
+        exclude: the columns that are dropped.
+        load_method: append, upsert or replace.
+        why: the reason for `load_method`, for an operator.
+        annotations: what a target that lists the capability finds in the SCHEMA's schema.
+        where: where the settings stand.
+    """
+
+    table: str | None = None
+    keys: tuple[str, ...] | None = None
+    only: frozenset[str] | None = None
+    exclude: frozenset[str] = frozenset()
+    load_method: str = "append"
+    why: str = ""
+    annotations: Mapping[str, Any] = {}
+    where: str | None = None
+
+    @property
+    def drops_columns(self) -> bool:
+        """Whether records must be seen."""
+        return self.only is not None or bool(self.exclude)
+
+    def keeps(self, column: str) -> bool:
+        """Whether a column reaches the target."""
+        return column not in self.exclude and (self.only is None or column in self.only)
+
+
+def plan_stream(
+    stream: str,
+    settings: Resolved,
+    *,
+    target: str,
+    replaces: bool,
+    capabilities: Collection[str] = (),
+    replication_method: str | None = None,
+    key_properties: Sequence[str] = (),
+    columns: Collection[str] = (),
+    load_methods: Collection[str] | None = None,
+    endless: bool = False,
+) -> StreamPlan:
+    """How `stream` reaches its table in `target`.
+
+    Args:
+        stream: its name, for messages.
+        settings: the destination's settings for it.
+        target: the target's name, for messages.
+        replaces: the target lists `activate-version`.
+        capabilities: all that the target's `--about` lists.
+        replication_method: how the source reads it; None where the tap decides.
+        key_properties: the source's keys.
+        columns: the source's columns; empty where they are not known.
+        load_methods: those that the target's `--about` lists; None where it says nothing of them.
+        endless: the source is stopped by `max_duration` or `idle_timeout`, so that no table of it is ever complete.
+
+    Raises:
+        ConfigError: a setting that cannot be honoured.
+    """
+    where = settings.where("columns", "unique_constraints", "load_method")
+    if endless and settings.get("load_method") == "replace":
+        raise ConfigError(
+            f"stream {stream!r} cannot replace its table: {_ENDLESS}",
+            where=settings.where("load_method"),
+            hint="use load_method: upsert or append, or take max_duration and idle_timeout out of the source block",
+        )
+    cannot = _ENDLESS if endless else f"{target} cannot replace"
+    replaces = replaces and not endless
+    only, exclude = _columns(stream, settings, columns)
+    keys = settings.get("unique_constraints")
+    for key in keys or ():
+        if columns and key not in columns:
+            raise ConfigError(
+                f"stream {stream!r} has no column {key!r} for unique_constraints",
+                where=settings.where("unique_constraints"),
+                hint=suggestion(key, columns, what="columns"),
+            )
+    sent_keys = list(key_properties if keys is None else keys)
+    method, why = _load_method(
+        stream, settings, target, cannot if not replaces else None, capabilities, replication_method, sent_keys
+    )
+    if load_methods is not None and method not in load_methods:
+        if settings.get("load_method") or settings.get("unique_conflict_method"):
+            raise ConfigError(
+                f"{target} cannot {method} (stream {stream!r})",
+                where=settings.where("load_method", "unique_conflict_method"),
+                hint=f"it can {', '.join(sorted(load_methods))}",
+            )
+        method, why = "append", f"{target} can do nothing else with it"
+        keys = sent_keys if keys is not None else None
+    if method == "append":
+        keys = []  # an unmodified target merges wherever it is given keys
+        sent_keys = []
+    lost = [key for key in sent_keys if key in exclude or (only is not None and key not in only)]
+    if lost:
+        raise ConfigError(
+            f"the columns of stream {stream!r} leave out its key {', '.join(map(repr, lost))}",
+            where=settings.where("columns"),
+            hint="keep the key columns, name others in unique_constraints, or set load_method: append",
+        )
+    annotations: dict[str, Any] = {}
+    if settings.get("unique_conflict_method") == "IGNORE":
+        annotations["x-unique-conflict-method"] = "IGNORE"
+    if partition_keys := settings.get("partition_keys"):
+        if PARTITION_CAPABILITY not in capabilities:
+            raise ConfigError(
+                f"{target} cannot be told partition_keys (stream {stream!r})",
+                where=settings.where("partition_keys"),
+                hint="take the setting out, and set partitions in the target's own config if it has them",
+            )
+        annotations["x-partition-keys"] = list(partition_keys)
+    changed = keys is not None and list(keys) != list(key_properties)
+    return StreamPlan(
+        table=settings.get("destination_table"),
+        keys=tuple(keys) if changed and keys is not None else None,
+        only=only,
+        exclude=exclude,
+        load_method=method,
+        why=why,
+        annotations=annotations,
+        where=where,
+    )
+
+
+def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -> None:
+    """Refuse two streams that would share a table: one's schema and versions would undo the other's.
+
+    Args:
+        plans: stream name to its plan.
+        where: the destination block.
+
+    Raises:
+        ConfigError: the first two such streams.
+    """
+    taken: dict[str, str] = {}
+    for stream, plan in plans.items():
+        other = taken.setdefault(plan.table or stream, stream)
+        if other != stream:
+            raise ConfigError(
+                f"streams {other!r} and {stream!r} would both be written to table {plan.table or stream!r}",
+                where=plan.where or where,
+                hint="give each stream a destination_table of its own",
+            )
+
+
+class DestinationStage:
+    """Makes a source's items what one destination's settings ask for.
+
+    What is only renamed keeps its records' bytes; so do the columns that are left where others are dropped.
+
+    Args:
+        plan_of: the plan of a stream (named as in the messages); None where it is not exported.
+        target: the target's name, for messages.
+    """
+
+    def __init__(self, plan_of: Callable[[str], StreamPlan | None], *, target: str = "the target") -> None:
+        self._plan_of = plan_of
+        self._target = target
+        self._plans: dict[str, StreamPlan | None] = {}
+        self.source_names: dict[str, str] = {}
+        """Name that the target sees → name in the source's messages, of the streams seen so far."""
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`.
+
+        Raises:
+            StreamlineError: a SCHEMA in which a key column is missing.
+        """
+        if isinstance(item, Position):
+            return [item]
+        plan = self._plan(item.stream)
+        if plan is None:
+            return []
+        if isinstance(item, Schema):
+            return [self._schema(item, plan)]
+        if isinstance(item, RawBatch | RowBatch | ArrowBatch):
+            return [_records(item, plan)]
+        if isinstance(item, BadRecord) or plan.table is None:
+            return [item]
+        if isinstance(item, ActivateVersion):
+            return [ActivateVersion(plan.table, item.version)]
+        return [rewrite_files(item, stream=plan.table)]
+
+    async def finish(self) -> Sequence[Item]:
+        """Nothing is held."""
+        return []
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    def needs_records(self, stream: str) -> bool:
+        """Whether columns of this stream are dropped, so that files of records must be expanded before."""
+        plan = self._plan(stream)
+        return plan is not None and plan.drops_columns
+
+    def _plan(self, stream: str) -> StreamPlan | None:
+        try:
+            return self._plans[stream]
+        except KeyError:
+            plan = self._plans[stream] = self._plan_of(stream)
+            if plan is not None:
+                self.source_names[plan.table or stream] = stream
+            return plan
+
+    def _schema(self, item: Schema, plan: StreamPlan) -> Schema:
+        keys = item.key_properties if plan.keys is None else plan.keys
+        properties = item.schema.get("properties") or {}
+        missing = [key for key in plan.keys or () if key not in properties]
+        missing += [key for key in keys or () if key not in missing and not plan.keeps(key)]
+        if missing:
+            raise StreamlineError(
+                f"key column {', '.join(map(repr, missing))} would not reach {self._target}",
+                where=plan.where or f"stream {item.stream!r}",
+                hint=f"the columns of stream {item.stream!r} are {', '.join(properties)}; see its settings "
+                "columns and unique_constraints",
+            )
+        if plan.load_method == "upsert" and not keys:
+            raise StreamlineError(
+                "upsert needs a key, and the tap names none",
+                where=plan.where or f"stream {item.stream!r}",
+                hint=f"set unique_constraints for stream {item.stream!r}, or load_method: append",
+            )
+        schema = _filtered_schema(item.schema, plan)
+        if plan.table is None and plan.keys is None and schema is item.schema:
+            return item
+        bookmarks = item.bookmark_properties
+        if bookmarks is not None:
+            bookmarks = [name for name in bookmarks if plan.keeps(name)]
+        return Schema(plan.table or item.stream, schema, keys, bookmarks)
+
+
+def _records(batch: Batch, plan: StreamPlan) -> Batch:
+    if isinstance(batch, RawBatch):
+        if plan.drops_columns:
+            batch = map_records(batch, lambda text: _pick(text, plan.keeps))
+        return rewrite(batch, stream=plan.table)
+    name = plan.table or batch.stream
+    if isinstance(batch, RowBatch):
+        rows = batch.rows
+        if plan.drops_columns:
+            rows = [{column: value for column, value in row.items() if plan.keeps(column)} for row in rows]
+        return RowBatch(name, rows, batch.version, batch.time_extracted)
+    table = batch.table
+    if plan.drops_columns:
+        table = table.select([column for column in table.column_names if plan.keeps(column)])
+    return ArrowBatch(name, table, batch.version, batch.time_extracted)
+
+
+def _pick(text: bytes, keeps: Callable[[str], bool]) -> bytes:
+    members = split_object(text)
+    kept = {name: value for name, value in members.items() if keeps(name)}
+    return text if len(kept) == len(members) else join_object(kept)
+
+
+def _filtered_schema(schema: JSONObject, plan: StreamPlan) -> JSONObject:
+    if not plan.drops_columns and not plan.annotations:
+        return schema
+    changed = dict(schema)
+    if plan.drops_columns:
+        properties = schema.get("properties") or {}
+        changed["properties"] = {name: value for name, value in properties.items() if plan.keeps(name)}
+        if isinstance(schema.get("required"), list):
+            changed["required"] = [name for name in schema["required"] if plan.keeps(name)]
+    return {**changed, **plan.annotations}
+
+
+def _columns(stream: str, settings: Resolved, known: Collection[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """The columns that are kept (None: all others) and those that are dropped."""
+    columns = settings.get("columns")
+    if columns is None:
+        return None, frozenset()
+    excluding = isinstance(columns, Mapping)
+    names: Iterable[str] = columns["exclude"] if excluding else columns
+    for name in names:
+        if known and name not in known:
+            raise ConfigError(
+                f"stream {stream!r} has no column {name!r}",
+                where=settings.where("columns"),
+                hint=suggestion(name, known, what="columns"),
+            )
+    return (None, frozenset(names)) if excluding else (frozenset(names), frozenset())
+
+
+def _load_method(
+    stream: str,
+    settings: Resolved,
+    target: str,
+    cannot_replace: str | None,
+    capabilities: Collection[str],
+    replication_method: str | None,
+    keys: Sequence[str],
+) -> tuple[str, str]:
+    """append, upsert or replace, and why.
+
+    Args:
+        cannot_replace: why the table can't be replaced; None if it can.
+
+    Raises:
+        ConfigError: what the settings ask for cannot be done.
+    """
+    method = settings.get("load_method")
+    conflict = settings.get("unique_conflict_method")
+    where = settings.where("unique_conflict_method", "load_method", "unique_constraints")
+    if conflict == "IGNORE" and IGNORE_CAPABILITY not in capabilities:
+        raise ConfigError(
+            f"{target} cannot keep the old row of two with one key (unique_conflict_method: IGNORE, stream {stream!r})",
+            where=where,
+            hint=f"use UPDATE, or a target that lists the capability {IGNORE_CAPABILITY}",
+        )
+    if method == "append" and (conflict or settings.get("unique_constraints")):
+        other = "unique_conflict_method" if conflict else "unique_constraints"
+        raise ConfigError(
+            f"load_method: append and {other} contradict each other (stream {stream!r})",
+            where=where,
+            hint="take one of them out; append writes every record as a row of its own",
+        )
+    if method == "replace" and cannot_replace is not None:
+        raise ConfigError(
+            f"{target} cannot replace a table: it does not list the capability activate-version (stream {stream!r})",
+            where=settings.where("load_method"),
+            hint="use load_method: upsert or append, or another target",
+        )
+    if method is not None:
+        why = f"load_method: {method}"
+    elif conflict is not None:
+        method, why = "upsert", f"unique_conflict_method: {conflict}"
+    elif replication_method == "FULL_TABLE" and cannot_replace is None:
+        return "replace", f"FULL_TABLE, and {target} lists activate-version"
+    elif keys:
+        method = "upsert"
+        why = f"its key is {', '.join(keys)}"
+        if replication_method == "FULL_TABLE":
+            why = f"FULL_TABLE; {cannot_replace}, and {why}"
+    else:
+        method, why = "append", "it has no key"
+        if replication_method == "FULL_TABLE":
+            why = f"FULL_TABLE; {cannot_replace}, and {why}"
+    if method == "upsert" and not keys:
+        raise ConfigError(
+            f"upsert needs a key, and stream {stream!r} has none",
+            where=where,
+            hint="name its key columns in unique_constraints",
+        )
+    return method, why

@@ -1,0 +1,94 @@
+"""Singer STATE: its shapes, taken apart into one row per stream, and put together again.
+
+A state is what the tap says it is; facts about the shapes in the wild: `{"bookmarks": {stream: {…}},
+"currently_syncing": …}` with or without other top-level keys, flat `{"stream": "2017-01-01"}` of old taps,
+anything else. Values are never re-encoded: what a tap wrote is what it gets back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from streamline.connectors.singer import jsontext
+from streamline.connectors.singer.jsontext import JSONTextError
+from streamline.state.store import REST
+
+START = b'{"bookmarks":{}}'
+"""What a tap and a target start from when nothing is known. Never `{}`, which some echo as a state of their own."""
+
+# What taps are known to keep beside `bookmarks`. It tells a rest that has lost its streams' rows from a flat state.
+_KNOWN_REST = {"currently_syncing", "activate_versions", "versions"}
+
+
+def split_state(value: bytes) -> dict[str, bytes]:
+    """Rows of a state: each stream's bookmark, and `*` for the rest, as JSON texts that the tap wrote.
+
+    A state whose `bookmarks` is missing, or no object, is the one row `*`. So is one without a single bookmark,
+    so that its shape is not forgotten.
+
+    Raises:
+        JSONTextError: it is no JSON.
+    """
+    try:
+        rest = jsontext.members(value)
+        bookmarks = jsontext.members(rest["bookmarks"])
+    except (jsontext.NotAnObjectError, KeyError):
+        return {REST: value.strip()}
+    if REST in bookmarks:
+        return {REST: value.strip()}
+    if not bookmarks:
+        return {} if len(rest) == 1 else {REST: value.strip()}
+    del rest["bookmarks"]
+    if rest:
+        bookmarks[REST] = jsontext.join_members(rest)
+    return bookmarks
+
+
+def join_state(rows: Mapping[str, bytes]) -> bytes:
+    """The state that `split_state` took apart, or that rows of several states make together.
+
+    Without rows it is `{"bookmarks":{}}`.
+
+    Raises:
+        JSONTextError: a row's text is no JSON.
+    """
+    bookmarks = {stream: text for stream, text in rows.items() if stream != REST}
+    rest: dict[str, bytes] = {}
+    if REST in rows:
+        try:
+            rest = jsontext.members(rows[REST])
+        except jsontext.NotAnObjectError:
+            if not bookmarks:
+                return rows[REST]
+        if not bookmarks and rest and not rest.keys() <= _KNOWN_REST:
+            return rows[REST]
+    rest.pop("bookmarks", None)
+    return jsontext.join_members({"bookmarks": jsontext.join_members(bookmarks), **rest})
+
+
+def has_bookmarks(value: bytes) -> bool:
+    """Whether a state keeps its streams apart under `bookmarks`; only then can its tap be sharded."""
+    try:
+        jsontext.members(jsontext.members(value)["bookmarks"])
+    except (JSONTextError, KeyError):
+        return False
+    return True
+
+
+def rows_have_bookmarks(rows: Mapping[str, bytes]) -> bool:
+    """`has_bookmarks` of the state that these rows make; true where nothing is known."""
+    return has_bookmarks(join_state(rows))
+
+
+def without_currently_syncing(rest: bytes) -> bytes | None:
+    """The row `*` without `currently_syncing`, None where nothing else was in it.
+
+    It says which stream a whole tap process was at, and means nothing once several processes share the streams.
+    """
+    try:
+        kept = jsontext.members(rest)
+    except jsontext.NotAnObjectError:
+        return rest
+    if kept.pop("currently_syncing", None) is None:
+        return rest
+    return jsontext.join_members(kept) if kept else None

@@ -1,0 +1,533 @@
+"""A running target: a sink that writes messages to the process and reads proof from what it prints.
+
+A target process lives for one *session*. Its first message is a STATE with the proven state that it starts from;
+the end of its input and exit code 0 prove everything. A target that proves nothing before its end can be given
+several sessions in one run: the process is closed, its exit awaited, and the next one starts from what is proven,
+with the SCHEMAs sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from streamline.connectors.singer import jsontext
+from streamline.connectors.singer.bookmark_hashes import marks_of
+from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
+from streamline.connectors.singer.state import START, split_state, without_currently_syncing
+from streamline.errors import StreamlineError
+from streamline.flow.items import (
+    ActivateVersion,
+    ArrowBatch,
+    BadRecord,
+    Buffer,
+    FileBatch,
+    Item,
+    Position,
+    RawBatch,
+    RowBatch,
+    Schema,
+)
+from streamline.flow.ledger import SinkLedger
+from streamline.flow.tasks import task_group
+from streamline.processes.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
+from streamline.state.store import REST
+
+LINGER_SECONDS = 2.0
+"""How long its output is listened to after it is gone."""
+
+DRAIN_SECONDS = 3600.0
+"""How long a target may take to end once its input has ended."""
+
+LONGEST_ECHO = 64 << 20
+"""A longer line of a target's output is no state."""
+
+OnProof = Callable[[str, Mapping[str, Position]], None]
+
+
+class TargetFailed(StreamlineError):
+    """A target failed; what it had proven before stays proven."""
+
+
+class TargetCommand(msgspec.Struct, kw_only=True):
+    """How a target process is started.
+
+    Args:
+        id: names this process in the ledger, logs and private files.
+        name: the plugin's name, for errors.
+        argv: the program, without `--config`.
+        env: its complete environment.
+        cwd: where it runs.
+        config: its settings.
+        echoes: whether what it prints counts as proof; otherwise only its exit does.
+        session_interval: seconds without proof after which a session with unproven records is closed; None: one
+            session.
+        drain_seconds: how long it may take to end once its input has ended.
+        timeout: seconds that a process may take from its start to its end.
+        prestart: the process of the next session is started while the one before still ends.
+    """
+
+    id: str
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    config: Mapping[str, Any]
+    echoes: bool = True
+    session_interval: float | None = None
+    drain_seconds: float = DRAIN_SECONDS
+    timeout: float | None = None
+    prestart: bool = False
+
+
+class Feed(msgspec.Struct, kw_only=True):
+    """What one source has to do with a target.
+
+    Args:
+        key_of: a stream's name in messages → the key of its bookmark.
+        owns: whether the source's process owns a bookmark.
+        name_of: the key of a bookmark → its name in a state that is merged of several sources.
+    """
+
+    source: str
+    key_of: Callable[[str], str]
+    owns: Callable[[str], bool]
+    name_of: Callable[[str], str] = str
+
+
+class TargetProcess:
+    """A target and its sessions. It is a `flow.protocols.Sink`.
+
+    Args:
+        feeds: the sources that feed it.
+        known: keys of bookmarks (as in the merged state) that are streams of a catalog.
+        state: the proven state, by source, that it starts from.
+        on_proof: called with each source's newest position that has been proven.
+        on_failure: called once if it fails, whoever is sending at the time.
+        on_sent: called with a stream and a number of records that are about to be written.
+    """
+
+    def __init__(
+        self,
+        command: TargetCommand,
+        *,
+        feeds: Sequence[Feed],
+        known: frozenset[str],
+        state: Mapping[str, bytes],
+        run_dir: Path,
+        masker: TextMasker,
+        log: Callable[[str], None],
+        on_proof: OnProof,
+        on_failure: Callable[[StreamlineError], None],
+        on_sent: Callable[[str, int], None] = lambda stream, records: None,
+    ) -> None:
+        self.id = command.id
+        self.failure: StreamlineError | None = None
+        self._command = command
+        self._feeds = {feed.source: feed for feed in feeds}
+        self._known = known
+        self._run_dir = run_dir
+        self._masker = masker
+        self._log = log
+        self._on_proof = on_proof
+        self._on_failure = on_failure
+        self._on_sent = on_sent
+        self._lock = anyio.Lock()
+        self._tail = Tail()
+        self._child: Child | None = None
+        self._closing = False
+        self._closed = anyio.Event()
+        self._exited = anyio.Event()
+        self._ledger = SinkLedger(known)
+        self._schemas: dict[str, Schema] = {}
+        self._proven: dict[str, bytes] = dict(state)
+        self._newest: dict[str, bytes] = dict(state)
+        self._deferred: dict[str, Position] = {}
+        self._proof_time = 0.0
+        self._ready = anyio.Event()
+        self._limit: float | None = None
+        self._too_long = False
+        self._next: Child | None = None
+
+    # -- its life
+
+    async def run(self) -> None:
+        """Run sessions until `close` was called and the last process has ended; failures go to `on_failure`."""
+        config = private_file(
+            self._run_dir, f"{self._command.id}.config.json", json.dumps(self._command.config).encode()
+        )
+        try:
+            while not self._closed.is_set() and self.failure is None:
+                await self._session(config)
+        except anyio.get_cancelled_exc_class():
+            if self.failure is None:
+                self.failure = TargetFailed("it was ended with the run", where=self._command.name)
+            raise
+        finally:
+            if self._next is not None:
+                self._next.dispose()
+                self._next = None
+            config.unlink(missing_ok=True)
+            self._exited.set()
+            self._ready.set()
+
+    def limit(self, seconds: float) -> None:
+        """Whatever it is doing, it is to end within `seconds`; it gets TERM then, and KILL after that."""
+        self._limit = anyio.current_time() + seconds
+
+    async def close(self) -> None:
+        """No more will be sent: end its input and wait until it has proven everything, or failed."""
+        await self._ready.wait()
+        async with self._lock:
+            self._closed.set()
+            self._end_input()
+        await self._exited.wait()
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it was sent records that it has not proven."""
+        return self._ledger.unproven
+
+    async def _session(self, config: Path) -> None:
+        command = self._command
+        try:
+            child = self._take_next() or self._start(config)
+        except OSError as error:
+            self._fail(
+                f"it can't be started: {error.strerror or error} ({command.argv[0]})",
+                hint="see its entry in streamline.yaml, or run `streamline plugin install`",
+            )
+            return
+        self._closing = False
+        self._child = child
+        self._ledger = SinkLedger(self._known)
+        self._proof_time = anyio.current_time()
+        try:
+            async with task_group() as tasks:
+                tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
+                if command.session_interval is not None:
+                    tasks.start_soon(self._close_sessions, command.session_interval, config)
+                tasks.start_soon(self._open)
+                tasks.start_soon(self._read_echoes, child)
+                code = await self._await_exit(child)
+                # What it printed last is still in the pipe; a child that it forked may hold that open for ever.
+                with anyio.move_on_after(LINGER_SECONDS):
+                    while child.stdout.open:
+                        await anyio.sleep(0.002)
+                with anyio.move_on_after(0.2):
+                    while child.stderr.open:
+                        await anyio.sleep(0.005)
+                tasks.cancel_scope.cancel()
+            self._judge(child, code)
+        finally:
+            child.dispose()
+            self._child = None
+
+    def _start(self, config: Path) -> Child:
+        command = self._command
+        return Child.start(
+            command.name, [*command.argv, "--config", str(config)], env=command.env, cwd=command.cwd, stdin=True
+        )
+
+    def _take_next(self) -> Child | None:
+        """The process that was started ahead, if there is one and it still lives."""
+        child, self._next = self._next, None
+        if child is not None and child.returncode is not None:
+            self._log("the process that was started ahead has ended by itself; it is started again")
+            child.dispose()
+            return None
+        return child
+
+    async def _open(self) -> None:
+        """The first message: the state that it starts from; then, in later sessions, the schemas."""
+        value = self._merged(self._proven)
+        self._ledger.start(marks_of(value))
+        try:
+            await self._write([state_line(value), *(schema_line(schema) for schema in self._schemas.values())])
+        except TargetFailed:
+            return
+        self._ready.set()
+
+    async def _await_exit(self, child: Child) -> int:
+        """Wait for its exit; once its input has ended, no longer than `drain_seconds`."""
+        async with task_group() as tasks:
+            tasks.start_soon(self._enforce_end, child)
+            code = await child.wait()
+            tasks.cancel_scope.cancel()
+        return code
+
+    async def _enforce_end(self, child: Child) -> None:
+        deadline: float | None = None
+        timeout = self._command.timeout
+        latest = anyio.current_time() + timeout if timeout is not None else None
+        while True:
+            await anyio.sleep(0.1)
+            now = anyio.current_time()
+            if self._closing and deadline is None:
+                deadline = now + self._command.drain_seconds
+            limits = [limit for limit in (deadline, self._limit, latest) if limit is not None]
+            if limits and now >= min(limits):
+                self._too_long = latest is not None and now >= latest
+                break
+        child.send_signal(signal.SIGTERM)
+        await anyio.sleep(TERM_SECONDS)
+        child.send_signal(signal.SIGKILL)
+
+    def _judge(self, child: Child, code: int) -> None:
+        if self.failure is not None:
+            return  # not all of its input was written: no exit code can prove that
+        if self._too_long:
+            self._fail(f"it did not end within {self._command.timeout:g} s (timeout)")
+        elif child.signalled is not None:
+            self._fail("it did not end in time" if self._closing else "it did not take its input in time")
+        elif not self._closing:
+            self._fail(
+                f"it exited with code {code} before the end of its input"
+                if code >= 0
+                else f"it was killed by signal {-code}"
+            )
+        elif code != 0:
+            self._fail(f"it ended with exit code {code}" if code > 0 else f"it was killed by signal {-code}")
+        elif unread := child.stdin.unread() if child.stdin is not None else 0:
+            self._fail(f"it exited with code 0 and left {unread:,} bytes of its input unread")
+        else:
+            self._proof(self._ledger.ended())
+
+    async def _close_sessions(self, interval: float, config: Path) -> None:
+        while True:
+            await anyio.sleep(min(1.0, interval / 4))
+            # One that proves as it goes is left alone.
+            if anyio.current_time() - self._proof_time >= interval and self._ledger.unproven:
+                async with self._lock:
+                    self._ready = anyio.Event()
+                    if self._command.prestart:
+                        # It gets its first byte in the next session, which begins once this one has ended well.
+                        with contextlib.suppress(OSError):
+                            self._next = self._start(config)
+                    self._end_input()
+                return
+
+    def _end_input(self) -> None:
+        child = self._child
+        if child is not None and child.returncode is not None:
+            return  # it did not wait for the end of its input, whatever its exit code
+        self._closing = True
+        if child is not None and child.stdin is not None:
+            child.stdin.close()
+
+    def _note(self, line: str) -> None:
+        self._tail.add(line)
+        self._log(line)
+
+    def _fail(self, message: str, *, hint: str | None = None) -> None:
+        if self.failure is not None:
+            return
+        if hint is None:
+            lines = self._tail.lines
+            hint = "the last that it logged:\n    " + "\n    ".join(lines) if lines else "it logged nothing."
+        self.failure = TargetFailed(message, where=self._command.name, hint=hint)
+        self._exited.set()
+        self._ready.set()
+        self._on_failure(self.failure)
+
+    # -- what it is sent
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        """Write items of one source.
+
+        Raises:
+            TargetFailed: it has failed, now or before.
+        """
+        feed = self._feeds[source]
+        ready = [await _as_raw(item, self._schemas) for item in items]
+        async with self._turn():
+            await self._write(self._account(feed, ready))
+
+    async def source_ended(self, source: str) -> None:
+        """Send the last position of a source if it has been held back."""
+        if source not in self._deferred or self.failure is not None:
+            return
+        async with self._turn():
+            position = self._deferred.pop(source, None)
+            if position is not None:
+                await self._write(self._place(self._feeds[source], position))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The right to write, while a session is open.
+
+        What is begun is written to its end, also if the one who sends is cancelled meanwhile: others send to this
+        target too, and half a batch would break their lines and be proven with theirs. A target that takes nothing
+        any more is ended by `limit`, or with the run.
+
+        Raises:
+            TargetFailed: it has failed before.
+        """
+        while True:
+            await self._ready.wait()
+            async with self._lock:
+                if not self._ready.is_set():
+                    continue  # the session was closed while we waited for our turn
+                if self.failure is not None:
+                    raise self.failure
+                try:
+                    with anyio.CancelScope(shield=True):
+                        yield
+                except TargetFailed:
+                    # The target may have failed because the run ends: who was cancelled is not to hear of that.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                    raise
+                return
+
+    def _account(self, feed: Feed, items: Sequence[Item]) -> list[Buffer]:
+        # The ledger has to know of everything before it is written: the echo may come at once.
+        buffers: list[Buffer] = []
+        for item in items:
+            if isinstance(item, RawBatch):
+                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                self._on_sent(item.stream, item.count)
+                buffers += item.slices
+            elif isinstance(item, Position):
+                if self._ledger.wants_place():
+                    self._deferred.pop(feed.source, None)
+                    buffers += self._place(feed, item)
+                else:
+                    self._deferred[feed.source] = item
+            elif isinstance(item, Schema):
+                self._schemas[item.stream] = item
+                buffers.append(schema_line(item))
+            elif isinstance(item, ActivateVersion):
+                # What it deletes must be proven as much as what was written.
+                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                buffers.append(activate_version_line(item))
+            elif isinstance(item, FileBatch):
+                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                buffers.append(item.raw)
+        return buffers
+
+    def _place(self, feed: Feed, position: Position) -> list[Buffer]:
+        self._newest[feed.source] = position.value
+        value = self._merged(self._newest)
+        self._proof(self._ledger.place(position, marks_of(value)))
+        return [state_line(value)]
+
+    def _merged(self, states: Mapping[str, bytes]) -> bytes:
+        """One state of all sources': each bookmark from the process that owns it.
+
+        What stands outside of a source's bookmarks must be in it as well, under the source's name: the ledger has
+        to see every change of a position, and the target has to show it.
+        """
+        if len(self._feeds) == 1:
+            (source,) = self._feeds
+            return states.get(source) or START
+        rows: dict[str, bytes] = {}
+        beside: dict[str, bytes] = {}
+        for source, feed in self._feeds.items():
+            parts = split_state(states.get(source) or START)
+            rest = without_currently_syncing(parts.pop(REST)) if REST in parts else None
+            rows.update({feed.name_of(key): text for key, text in parts.items() if feed.owns(key)})
+            if rest is not None and parts:
+                beside[source] = rest
+            elif rest is not None:
+                rows[f"{source}:{REST}"] = rest
+        members = {"bookmarks": jsontext.join_members(rows)}
+        if beside:
+            members["beside_bookmarks"] = jsontext.join_members(beside)
+        return jsontext.join_members(members)
+
+    async def _write(self, buffers: Sequence[Buffer]) -> None:
+        if not buffers:
+            return
+        child = self._child
+        try:
+            if child is None or child.stdin is None:
+                raise BrokenPipeError
+            await child.stdin.send(buffers)
+        except (BrokenPipeError, OSError):
+            # It closed its input, or is gone; how it ended says more than the broken pipe.
+            with anyio.move_on_after(TERM_SECONDS):
+                await self._exited.wait()
+            if self.failure is None:
+                self._fail("it closed its input before the end")
+            if child is not None:
+                child.send_signal_to_rest()
+            assert self.failure is not None
+            raise self.failure from None
+
+    # -- what it proves
+
+    async def _read_echoes(self, child: Child) -> None:
+        parts: list[bytes] = []
+        size = 0
+        while chunk := await child.stdout.receive():
+            cut = chunk.rfind(b"\n") + 1
+            if cut and size <= LONGEST_ECHO:
+                parts.append(chunk[:cut])
+                for line in b"".join(parts).split(b"\n"):
+                    if line.strip():
+                        self._echo(line)
+            if cut:
+                parts, size = [], 0
+            size += len(chunk) - cut
+            if size <= LONGEST_ECHO:
+                parts.append(chunk[cut:])
+            else:
+                parts = []
+        last = b"".join(parts).strip()
+        if last:
+            # A whole state without its newline is one; half a line is none.
+            self._echo(last)
+
+    def _echo(self, line: bytes) -> None:
+        text = line.strip()
+        if text[:1] == b"{":
+            try:
+                value = _unwrapped(text)
+                marks = marks_of(value)
+            except jsontext.JSONTextError:
+                pass
+            else:
+                if self._command.echoes:
+                    if not self._ledger.recognises(marks):
+                        self._log("[stdout] a state that it was not sent as it is: " + self._shown(text))
+                    self._proof(self._ledger.echo(marks))
+                return
+        self._log("[stdout] " + self._shown(text))
+
+    def _shown(self, text: bytes) -> str:
+        return log_text(text[: 1 << 17].decode("utf-8", "replace"), self._masker, limit=2000)
+
+    def _proof(self, positions: Mapping[str, Position]) -> None:
+        if positions:
+            self._proof_time = anyio.current_time()
+            for source, position in positions.items():
+                self._proven[source] = position.value
+            self._on_proof(self.id, positions)
+
+
+def _unwrapped(text: bytes) -> bytes:
+    """The state in an echoed line; some old targets print the whole message."""
+    members = jsontext.members(text)
+    if members.get("type") == b'"STATE"' and "value" in members:
+        return members["value"]
+    return text
+
+
+async def _as_raw(item: Item, schemas: Mapping[str, Schema]) -> Item:
+    if isinstance(item, RowBatch | ArrowBatch):
+        from streamline.flow.codecs.lanes import to_raw
+
+        return await anyio.to_thread.run_sync(to_raw, item)
+    if isinstance(item, BadRecord):
+        raise TypeError("bad records are taken out before a sink")
+    return item

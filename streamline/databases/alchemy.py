@@ -1,0 +1,358 @@
+"""Every other database, by its SQLAlchemy URL and dialect."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.databases.arrow import batches_of, is_bytes, is_json, is_uuid, json_text, table_of_rows
+from streamline.databases.base import SqlDatabase, line_of_word, split_message
+from streamline.databases.database import DatabaseError, IfExists, Parameters, setting
+from streamline.errors import ConfigError
+from streamline.project.extras import need
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The drivers that come along or as extras; SQLAlchemy would look for others.
+_DRIVERS = {"postgresql": "psycopg", "postgres": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+_IN_FILES = ("sqlite", "duckdb")
+_TRANSACTIONAL = ("postgresql", "mssql", "sqlite")
+_AT_LINE = re.compile(r"\bat line (\d+)\b")
+_WORD = re.compile(r"""(?:near "|no such \w+: (?:\w+\.)?|Invalid (?:column|object) name '|Unknown column ')(\w+)""")
+
+
+class Alchemy(SqlDatabase):
+    """A connection by SQLAlchemy.
+
+    Args:
+        config: `SQLALCHEMY_URL`.
+        root: where a relative path in the URL of a file starts.
+        url: a URL in place of the profile's.
+        name: another database than the URL's.
+        schema: another schema than the connection's.
+    """
+
+    provider = "sqlalchemy"
+    title = "the database"
+    paramstyle = "named"
+    good_temporary = False
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        origin: str,
+        root: Path,
+        url: str | None = None,
+        name: str | None = None,
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(origin)
+        self._sa = need("sqlalchemy", "sqlalchemy", "an SQLAlchemy URL")
+        text = url or str(setting(config, "SQLALCHEMY_URL", origin=origin, required=True))
+        self.url = self._url(text, root, name)
+        self.default_schema = schema
+        try:
+            engine = self._sa.create_engine(self.url, poolclass=self._sa.pool.NullPool)
+        except self._sa.exc.NoSuchModuleError as error:
+            raise ConfigError(
+                f"SQLAlchemy has no dialect '{self.url.drivername}'",
+                where=origin,
+                hint="install the package that has it",
+            ) from error
+        except ImportError as error:
+            raise ConfigError(
+                f"'{self.url.drivername}' needs the package {error.name}",
+                where=origin,
+                hint=f"pip install {error.name}",
+            ) from error
+        self.title = engine.dialect.name
+        self.longest_name = engine.dialect.max_identifier_length
+        self.transactional_ddl = engine.dialect.name in _TRANSACTIONAL
+        self._transaction = False
+        try:
+            self.connection = engine.connect()
+            self._commits_itself = self._can_autocommit(engine)
+            self._autocommit(True)
+        except (self._sa.exc.SQLAlchemyError, OSError) as error:
+            said = _said(error)
+            raise DatabaseError(
+                f"cannot connect to {self.url.render_as_string(hide_password=True)}: {said}",
+                where=origin,
+                hint="check SQLALCHEMY_URL, and that the server runs",
+            ) from error
+
+    def _url(self, text: str, root: Path, name: str | None) -> Any:
+        try:
+            url = self._sa.make_url(text)
+        except self._sa.exc.ArgumentError as error:
+            raise ConfigError(
+                "SQLALCHEMY_URL is no URL",
+                where=self.origin,
+                hint="write dialect+driver://user:password@host:port/database",
+            ) from error
+        if url.drivername in _DRIVERS:
+            system = "postgresql" if url.drivername == "postgres" else url.drivername
+            url = url.set(drivername=f"{system}+{_DRIVERS[url.drivername]}")
+        if name:
+            url = url.set(database=name)
+        in_file = url.get_backend_name() in _IN_FILES
+        if in_file and url.database and url.database != ":memory:" and not url.database.startswith("file:"):
+            url = url.set(database=str(root / Path(url.database).expanduser()))
+        return url
+
+    def query(self, sql: str, parameters: Parameters = None) -> pa.Table | None:
+        with self._errors(sql), self._saved():
+            result = self._run(sql, parameters)
+            if not result.returns_rows:
+                return None
+            names = list(result.keys())
+            return table_of_rows(names, [None] * len(names), result)
+
+    def execute(self, sql: str, parameters: Parameters = None) -> int:
+        with self._errors(sql), self._saved():
+            return int(self._run(sql, parameters).rowcount)
+
+    def _run(self, sql: str, parameters: Parameters) -> Any:
+        if isinstance(parameters, Mapping) and parameters:
+            return self.connection.execute(self._sa.text(sql), dict(parameters))
+        if parameters:
+            return self.connection.exec_driver_sql(sql, tuple(parameters))
+        # Without parameters a `%` is a `%`.
+        return self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+    @contextlib.contextmanager
+    def _saved(self) -> Iterator[None]:
+        """Outside a transaction of ours, what a statement did stays; where the driver sees to it, so can the user."""
+        ours = not self._transaction and not self._commits_itself
+        try:
+            yield
+        except BaseException:
+            if ours:
+                self.connection.rollback()
+            raise
+        if ours:
+            self.connection.commit()
+
+    def _can_autocommit(self, engine: Any) -> bool:
+        try:
+            levels = engine.dialect.get_isolation_level_values(None)
+        except NotImplementedError:
+            return False
+        return "AUTOCOMMIT" in levels
+
+    def _autocommit(self, on: bool) -> None:
+        if self._commits_itself:
+            if on:
+                self.connection.execution_options(isolation_level="AUTOCOMMIT")
+            else:
+                self.connection.execution_options(isolation_level=self.connection.default_isolation_level)
+
+    def begin(self) -> None:
+        with self._errors():
+            self.connection.commit()  # SQLAlchemy's own, which every statement begins
+            if self._begins_itself:
+                self.connection.exec_driver_sql("begin immediate")
+            else:
+                self._autocommit(False)
+                self.connection.begin()
+        self._transaction = True
+
+    def commit(self) -> None:
+        if self._transaction:
+            with self._errors():
+                self._end("commit")
+                self._transaction = False
+
+    def rollback(self) -> None:
+        if self._transaction:
+            self._transaction = False
+            with contextlib.suppress(Exception):
+                self._end("rollback")
+
+    def _end(self, how: str) -> None:
+        if self._begins_itself:
+            self.connection.exec_driver_sql(how)
+            return
+        getattr(self.connection, how)()
+        self._autocommit(True)
+
+    @property
+    def _begins_itself(self) -> bool:
+        """Python's SQLite driver would end a transaction before DDL."""
+        return self.url.get_backend_name() == "sqlite" and self._commits_itself
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._transaction
+
+    def close(self) -> None:
+        self.rollback()
+        with contextlib.suppress(Exception):
+            self.connection.close()
+
+    def exists(self, name: str, schema: str | None = None) -> bool:
+        with self._errors(), self._saved():
+            inspector = self._sa.inspect(self.connection)
+            place = schema or self.default_schema
+            return bool(inspector.has_table(name, place)) or name in inspector.get_view_names(place)
+
+    def columns(self, name: str, schema: str | None = None) -> list[str]:
+        with self._errors(), self._saved():
+            try:
+                found = self._sa.inspect(self.connection).get_columns(name, schema or self.default_schema)
+            except self._sa.exc.NoSuchTableError:
+                return []
+        return [column["name"] for column in found]
+
+    def quote(self, identifier: str) -> str:
+        preparer = self.connection.dialect.identifier_preparer
+        # SQLAlchemy doubles `%` for drivers that would take it for a parameter; ours are sent without parameters.
+        plain = identifier.replace("%", "\ue000")
+        return str(preparer.quote_identifier(plain)).replace("\ue000", "%")
+
+    def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
+        table = self._table(name, schema, columns, temporary=temporary)
+        with self._errors(), self._saved():
+            self.connection.execute(self._sa.schema.CreateTable(table))
+
+    def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
+        names = self.matched(data.schema.names, name, schema)
+        table = self._table(name, schema, data.schema, names=names)
+        count = 0
+        with self._errors(), self.transaction():
+            for batch in batches_of(data, 5_000):
+                values = [self._sent(column) for column in batch.columns]
+                rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+                if rows:
+                    self.connection.execute(self._sa.insert(table), rows)
+                count += batch.num_rows
+        return count
+
+    def write_query(
+        self, select: str, name: str, schema: str | None = None, if_exists: IfExists = "append"
+    ) -> pa.Table:
+        if self.title != "mssql":
+            return super().write_query(select, name, schema, if_exists)
+        rows = self.rows(select)  # there is no `create table … as`
+        self.write(rows, name, schema, if_exists)
+        return rows
+
+    def _append_query(self, select: str, name: str, schema: str | None) -> pa.Table:
+        """The rows pass through here: temporary tables are another thing in every dialect."""
+        rows = self.rows(select)
+        self.insert(rows, name, schema)
+        return rows
+
+    def _table(
+        self, name: str, schema: str | None, columns: pa.Schema, *, names: Any = None, temporary: bool = False
+    ) -> Any:
+        types = [self._type(field.type) for field in columns]
+        listed = [self._sa.Column(column, kind) for column, kind in zip(names or columns.names, types, strict=True)]
+        return self._sa.Table(
+            name,
+            self._sa.MetaData(),
+            *listed,
+            schema=schema or self.default_schema,
+            prefixes=["TEMPORARY"] if temporary else [],
+            quote=True,
+        )
+
+    def _type(self, kind: pa.DataType) -> Any:
+        import pyarrow as pa
+
+        sa = self._sa
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_decimal(kind):
+            return sa.Numeric(kind.precision, kind.scale)
+        if pa.types.is_timestamp(kind):
+            return self._precise(sa.DateTime(timezone=bool(kind.tz)), "DATETIME")
+        if pa.types.is_uint64(kind):
+            return sa.Numeric(20, 0)
+        for made, fits in (
+            (sa.Boolean(), pa.types.is_boolean),
+            (sa.BigInteger(), lambda one: pa.types.is_int64(one) or pa.types.is_uint32(one)),
+            (sa.Integer(), pa.types.is_integer),
+            (sa.Double(), pa.types.is_floating),
+            (sa.Date(), pa.types.is_date),
+            (self._precise(sa.Time(), "TIME"), pa.types.is_time),
+            (sa.Interval() if self._has_intervals else sa.BigInteger(), pa.types.is_duration),
+            (sa.String(36), is_uuid),
+            (sa.LargeBinary(), is_bytes),
+        ):
+            if fits(kind):
+                return made
+        return sa.Text()
+
+    @property
+    def _has_intervals(self) -> bool:
+        """Elsewhere SQLAlchemy makes dates of intervals, which lose microseconds; numbers of these do not."""
+        return self.title in ("postgresql", "oracle")
+
+    def _sent(self, column: pa.Array) -> list[Any]:
+        import pyarrow as pa
+
+        if pa.types.is_duration(column.type) and not self._has_intervals:
+            return list(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).to_pylist())
+        values = _written(column)
+        if pa.types.is_floating(column.type) and self.title in ("mysql", "mariadb"):
+            return [None if one is None or not math.isfinite(one) else one for one in values]
+        return values
+
+    def _precise(self, kind: Any, name: str) -> Any:
+        """With microseconds, which MySQL keeps only where it is told to."""
+        from sqlalchemy.dialects import mysql
+
+        return kind.with_variant(getattr(mysql, name)(fsp=6), "mysql", "mariadb")
+
+    def _rename(self, old: str, new: str, schema: str | None) -> None:
+        if self.title == "mssql":
+            self.execute(f"exec sp_rename '{self.qualified(old, schema)}', '{new}'")
+        else:
+            self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
+
+    def _translated(self, error: Exception, sql: str = "") -> Exception:
+        if not isinstance(error, self._sa.exc.SQLAlchemyError):
+            return error
+        message, hint, line = split_message(_said(error))
+        if line is None:
+            found = _AT_LINE.search(message)
+            line = int(found[1]) if found else line_of_word(sql, _WORD.search(message))
+        return DatabaseError(f"{self.title}: {message}", hint=hint, line=line)
+
+
+def _said(error: Exception) -> str:
+    """What the driver said, without SQLAlchemy's page about it, and without the parameters."""
+    original = getattr(error, "orig", None)
+    if original is not None:
+        if len(original.args) == 2 and isinstance(original.args[0], int):
+            return str(original.args[1])
+        return str(original)
+    return str(error).partition("\n")[0]
+
+
+def _written(column: pa.Array) -> list[Any]:
+    """A column's values as SQLAlchemy's types take them."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("us", kind.tz and "UTC"), safe=False)
+    elif pa.types.is_duration(kind):
+        column = column.cast(pa.duration("us"), safe=False)
+    elif pa.types.is_time(kind):
+        column = column.cast(pa.time64("us"), safe=False)
+    values = column.to_pylist()
+    if is_uuid(kind):
+        return [None if one is None else str(one) for one in values]
+    if pa.types.is_nested(kind) and not is_json(kind):
+        return [None if one is None else json_text(one) for one in values]
+    return list(values)

@@ -1,0 +1,273 @@
+"""Rows of Python values to Arrow and back, as database drivers need it."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamline.databases.base import unique_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Converter = Callable[[Any], Any]
+
+INT64 = range(-(2**63), 2**63)
+CHUNK = 50_000
+"""Rows that are converted at a time."""
+
+
+def json_type() -> pa.DataType:
+    """Arrow's type for JSON text; plain text where this pyarrow has none."""
+    import pyarrow as pa
+
+    return pa.json_() if hasattr(pa, "json_") else pa.string()
+
+
+def uuid_type() -> pa.DataType:
+    """Arrow's type for UUIDs; text where this pyarrow has none."""
+    import pyarrow as pa
+
+    return pa.uuid() if hasattr(pa, "uuid") else pa.string()
+
+
+def is_json(kind: pa.DataType) -> bool:
+    """Whether it is Arrow's type for JSON text."""
+    return getattr(kind, "extension_name", None) == "arrow.json"
+
+
+def is_uuid(kind: pa.DataType) -> bool:
+    """Whether it is Arrow's type for UUIDs."""
+    return getattr(kind, "extension_name", None) == "arrow.uuid"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether it is any of Arrow's types for text."""
+    import pyarrow as pa
+
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or (hasattr(pa.types, "is_string_view") and pa.types.is_string_view(kind))
+    )
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether it is any of Arrow's types for bytes."""
+    import pyarrow as pa
+
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or (hasattr(pa.types, "is_binary_view") and pa.types.is_binary_view(kind))
+    )
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether it is any of Arrow's types for lists."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def column_of(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
+    """A column of Python values.
+
+    Args:
+        kind: its type; None, or one that a value does not fit: what all of the values fit, text at last.
+    """
+    import pyarrow as pa
+
+    if kind is not None:
+        try:
+            if is_uuid(kind):
+                return pa.array([None if one is None else _uuid_bytes(one) for one in values], pa.binary(16)).cast(kind)
+            if is_json(kind):
+                return pa.array(values, pa.string()).cast(kind)
+            return pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError):
+            pass
+    return _inferred(values)
+
+
+def _uuid_bytes(value: Any) -> bytes:
+    return value.bytes if isinstance(value, uuid.UUID) else uuid.UUID(str(value)).bytes
+
+
+def _inferred(values: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    kinds = {type(one) for one in values if one is not None}
+    try:
+        if kinds == {decimal.Decimal} or kinds == {decimal.Decimal, int}:
+            return _decimals(values)
+        if kinds == {int} and any(one is not None and one not in INT64 for one in values):
+            return _integers(values)
+        if kinds == {uuid.UUID}:
+            return column_of(values, uuid_type())
+        if kinds == {int, float}:
+            return pa.array([None if one is None else float(one) for one in values], pa.float64())
+        if kinds and kinds <= {bytes, bytearray, memoryview}:
+            return pa.array([None if one is None else bytes(one) for one in values], pa.binary())
+        if len(kinds) <= 1:
+            return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError):
+        pass
+    return pa.array([None if one is None else as_text(one) for one in values], pa.string())
+
+
+def _integers(values: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    if all(one is None or 0 <= one < 2**64 for one in values):
+        return pa.array(values, pa.uint64())
+    return _decimals([None if one is None else decimal.Decimal(one) for one in values])
+
+
+def _decimals(values: Sequence[Any]) -> pa.Array:
+    """As narrow as the values allow; floats where one is NaN or infinite, which Arrow's decimals cannot be."""
+    import pyarrow as pa
+
+    if any(one is not None and not decimal.Decimal(one).is_finite() for one in values):
+        return pa.array([None if one is None else float(one) for one in values], pa.float64())
+    digits = scale = 0
+    for one in values:
+        if one is None:
+            continue
+        _, number, exponent = decimal.Decimal(one).as_tuple()
+        assert isinstance(exponent, int)
+        scale = max(scale, -exponent)
+        digits = max(digits, len(number) + exponent)
+    precision = max(1, digits + scale)
+    if precision > 76:
+        return pa.array([None if one is None else str(one) for one in values], pa.string())
+    with decimal.localcontext() as context:
+        context.prec = 100
+        kind = pa.decimal128(max(precision, 18), scale) if precision <= 38 else pa.decimal256(precision, scale)
+        return pa.array([None if one is None else decimal.Decimal(one) for one in values], kind)
+
+
+def as_text(value: Any) -> str:
+    """A value that has no type of its own in Arrow, as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict | list | tuple):
+        return json_text(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode(errors="replace")
+    return str(value)
+
+
+def json_text(value: Any) -> str:
+    """A nested Arrow value as JSON: decimals as numbers, times in ISO 8601, bytes as text."""
+    import json
+
+    return json.dumps(_jsonable(value), ensure_ascii=False)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _jsonable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(one) for one in value]
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return as_text(value)
+
+
+def table_of_rows(
+    names: Sequence[Any],
+    kinds: Sequence[pa.DataType | None],
+    rows: Iterable[Sequence[Any]],
+    converters: Sequence[Converter | None] | None = None,
+    chunk: int = CHUNK,
+) -> pa.Table:
+    """Rows as a table, converted a chunk at a time, so that the Python values of few are alive at once.
+
+    Args:
+        kinds: the columns' types; None: what the values are. Where chunks differ, what holds all of them.
+        converters: what makes the values of the kind wanted out of the driver's; a ValueError or TypeError from it
+            leaves them as they are.
+    """
+    import pyarrow as pa
+
+    converters = converters or [None] * len(names)
+    columns: list[list[pa.Array]] = [[] for _ in names]
+    for some in _chunks(rows, chunk):
+        for column, values, kind, converter in zip(columns, zip(*some, strict=True), kinds, converters, strict=True):
+            column.append(_converted(values, kind, converter))
+    arrays = [
+        _joined(parts, kind) if parts else pa.chunked_array([], kind or pa.null())
+        for parts, kind in zip(columns, kinds, strict=True)
+    ]
+    return pa.table(arrays, names=unique_names(names))
+
+
+def _converted(values: Sequence[Any], kind: pa.DataType | None, converter: Converter | None) -> pa.Array:
+    if converter is None:
+        return column_of(values, kind)
+    try:
+        return column_of([None if one is None else converter(one) for one in values], kind)
+    except (ValueError, TypeError, ArithmeticError):
+        return column_of(values, None)
+
+
+def _chunks(rows: Iterable[Sequence[Any]], size: int) -> Iterator[list[Sequence[Any]]]:
+    some: list[Sequence[Any]] = []
+    for row in rows:
+        some.append(row)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _joined(parts: list[pa.Array], wanted: pa.DataType | None) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    kinds = {part.type for part in parts if not pa.types.is_null(part.type)}
+    if not kinds:
+        return pa.chunked_array(parts, wanted if wanted is not None and parts[0].type == wanted else pa.null())
+    if len(kinds) == 1:
+        kind = kinds.pop()
+        return pa.chunked_array([part if part.type == kind else part.cast(kind) for part in parts], kind)
+    return _joined([column_of([value for part in parts for value in part.to_pylist()], None)], None)
+
+
+def retyped(
+    data: pa.Table | pa.RecordBatchReader, change: Callable[[pa.DataType], pa.DataType]
+) -> pa.Table | pa.RecordBatchReader:
+    """The data with each column's type changed; itself where none changes."""
+    import pyarrow as pa
+
+    schema = pa.schema([field.with_type(change(field.type)) for field in data.schema])
+    if schema.types == data.schema.types:
+        return data
+    if isinstance(data, pa.Table):
+        return data.cast(schema)
+    return pa.RecordBatchReader.from_batches(
+        schema,
+        (
+            pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(b.columns, schema, strict=True)], schema=schema)
+            for b in data
+        ),
+    )
+
+
+def batches_of(data: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iterator[pa.RecordBatch]:
+    """The data in pieces of at most `size` rows."""
+    import pyarrow as pa
+
+    pieces = data.to_batches(max_chunksize=size) if isinstance(data, pa.Table) else data
+    for piece in pieces:
+        for start in range(0, piece.num_rows, size):
+            yield piece.slice(start, size)

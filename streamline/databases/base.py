@@ -1,0 +1,281 @@
+"""How tables are written, for all databases alike: beside the old one first, then put in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from streamline.databases.database import WRITE_POLICIES, Database, DatabaseError, IfExists, TableExists
+from streamline.errors import ConfigError, StreamlineError
+from streamline.project.suggest import suggestion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+
+class SqlDatabase(Database):
+    """`write` and `write_query` in terms of a few statements."""
+
+    temporary_schema: ClassVar[str | None] = None
+    """Where temporary tables live, if they can be named apart from others."""
+    good_temporary: bool = True
+    """Whether a temporary table is as good as any: MySQL cannot join one with itself."""
+    longest_name: int = 63
+    """What an identifier may have at most, in bytes."""
+    exact_names: ClassVar[bool] = False
+    """Whether quoted column names that differ only in case are different columns."""
+
+    @abstractmethod
+    def _rename(self, old: str, new: str, schema: str | None) -> None:
+        """Rename a table."""
+
+    def _ensure_schema(self, schema: str | None) -> None:
+        """Make the schema where there is none. Nothing where databases have no schemas."""
+
+    def _alone(self, name: str, schema: str | None) -> contextlib.AbstractContextManager[None]:
+        """Keeps others of us from making or replacing the same table meanwhile, where several can write at once."""
+        return contextlib.nullcontext()
+
+    @abstractmethod
+    def _translated(self, error: Exception, sql: str = "") -> Exception:
+        """The driver's error as a DatabaseError; itself if it is no error of the driver's."""
+
+    @contextlib.contextmanager
+    def _errors(self, sql: str = "") -> Iterator[None]:
+        """Whatever the driver raises inside comes out as DatabaseError."""
+        try:
+            yield
+        except StreamlineError:
+            raise
+        except Exception as error:
+            translated = self._translated(error, sql)
+            if translated is error:
+                raise
+            raise translated from error
+
+    def write(
+        self,
+        data: pa.Table | pa.RecordBatchReader,
+        name: str,
+        schema: str | None = None,
+        if_exists: IfExists = "append",
+        *,
+        temporary: bool = False,
+    ) -> int:
+        if not data.schema.names:
+            raise DatabaseError(
+                "there are no columns to write", hint="make the frame with columns; rows may be missing"
+            )
+        if temporary:
+            return self._write_temporary(data, name)
+        self._check_policy(if_exists)
+
+        def fill(table: str) -> int:
+            self.create_table(table, schema, data.schema)
+            return self.insert(data, table, schema)
+
+        with self.transaction():
+            exists = self._exists_for(if_exists, name, schema)
+            if not exists or if_exists == "replace":
+                with self._alone(name, schema):
+                    # Another writer may have made it while we waited, such as a child of the same dynamic block.
+                    exists = self._exists_for(if_exists, name, schema)
+                    if not exists or if_exists == "replace":
+                        return self._put(name, schema, fill, exists=exists)
+            self.matched(data.schema.names, name, schema)
+            return self.insert(data, name, schema)
+
+    def write_query(
+        self, select: str, name: str, schema: str | None = None, if_exists: IfExists = "append"
+    ) -> pa.Table:
+        self._check_policy(if_exists)
+
+        def fill(table: str) -> None:
+            self.create_as(select, table, schema)
+
+        with self.transaction():
+            if self._exists_for(if_exists, name, schema) and if_exists == "append":
+                return self._append_query(select, name, schema)
+            with self._alone(name, schema):
+                exists = self._exists_for(if_exists, name, schema)
+                if exists and if_exists == "append":
+                    return self._append_query(select, name, schema)
+                self._put(name, schema, fill, exists=exists)
+            return self.rows(f"select * from {self.qualified(name, schema)}")
+
+    def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
+        """Make a table of what a SELECT gives. A line that an error names is a line of the SELECT."""
+        kind, table = ("temporary ", self.temporary_name(name)) if temporary else ("", self.qualified(name, schema))
+        self.behind(f"create {kind}table {table} as", select)
+
+    def behind(self, first_line: str, select: str) -> None:
+        """Run a statement whose second part, from a new line on, is the user's."""
+        try:
+            self.execute(f"{first_line}\n{select}")
+        except DatabaseError as error:
+            if error.line is not None:
+                error.line = max(1, error.line - 1)
+            raise
+
+    def rows(self, select: str) -> pa.Table:
+        """The rows of a SELECT."""
+        table = self.query(select)
+        if table is None:
+            raise DatabaseError("the statement gives no rows", where=self.origin)
+        return table
+
+    def drop(self, name: str, schema: str | None = None) -> None:
+        self.execute(f"drop table if exists {self.qualified(name, schema)}")
+
+    def temporary_name(self, name: str) -> str:
+        """The quoted name of a temporary table."""
+        return f"{self.quote(self.temporary_schema)}.{self.quote(name)}" if self.temporary_schema else self.quote(name)
+
+    def matched(self, names: Sequence[str], table: str, schema: str | None) -> list[str]:
+        """The table's own spelling of the columns `names`.
+
+        Raises:
+            DatabaseError: the table does not have one of them.
+        """
+        columns = self.columns(table, schema)
+        by_key = {self._column_key(one): one for one in columns}
+        for name in names:
+            if self._column_key(name) not in by_key:
+                raise DatabaseError(
+                    f"the table {self.shown(table, schema)} has no column '{name}'",
+                    hint=f"{suggestion(name, columns, what='its columns')}; "
+                    "to give it other columns, replace it (export_write_policy: replace)",
+                )
+        return [by_key[self._column_key(name)] for name in names]
+
+    def shown(self, name: str, schema: str | None = None) -> str:
+        """A table's name in messages."""
+        schema = schema or self.default_schema
+        return f"{schema}.{name}" if schema else name
+
+    def spare_name(self, name: str, suffix: str = "_new") -> str:
+        """A name beside `name`, not too long for the database."""
+        spare = f"{name}_{suffix.strip('_')}"
+        if len(spare.encode()) <= self.longest_name:
+            return spare
+        mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+        room = self.longest_name - len(suffix) - len(mark) - 2
+        return f"{name.encode()[:room].decode(errors='ignore')}_{mark}{suffix}"
+
+    def _column_key(self, name: str) -> str:
+        return name if self.exact_names else name.casefold()
+
+    def _check_policy(self, if_exists: str) -> None:
+        if if_exists not in WRITE_POLICIES:
+            raise ConfigError(
+                f"'{if_exists}' is no write policy", hint=suggestion(if_exists, WRITE_POLICIES, what="write policies")
+            )
+
+    def _exists_for(self, if_exists: IfExists, name: str, schema: str | None) -> bool:
+        exists = self.exists(name, schema)
+        if exists and if_exists == "fail":
+            raise TableExists(
+                f"the table {self.shown(name, schema)} exists, and the write policy is 'fail'",
+                hint="remove it, or use append or replace",
+            )
+        return exists
+
+    def _write_temporary(self, data: pa.Table | pa.RecordBatchReader, name: str) -> int:
+        with self._errors():
+            self.execute(f"drop {self._temporary_word}table if exists {self.temporary_name(name)}")
+        self.create_table(name, None, data.schema, temporary=True)
+        return self.insert(data, name, self.temporary_schema)
+
+    _temporary_word: ClassVar[str] = ""
+
+    def _put(self, name: str, schema: str | None, fill: Callable[[str], T], *, exists: bool) -> T:
+        """A table where there is none, or in place of the one that is there."""
+        if not exists:
+            self._ensure_schema(schema)
+            if self.transactional_ddl:
+                return fill(name)  # nobody sees it before the end
+        return self._replace(name, schema, fill)
+
+    def _replace(self, name: str, schema: str | None, fill: Callable[[str], T]) -> T:
+        """A new table beside the old one, then in its place: the old one is locked only for the change of names."""
+        new = self.spare_name(name)
+        self.drop(new, schema)
+        result = self._undone(lambda: fill(new), new, schema)
+        self._undone(lambda: self._swap(new, name, schema), new, schema)
+        return result
+
+    def _swap(self, new: str, name: str, schema: str | None) -> None:
+        self.drop(name, schema)
+        self._rename(new, name, schema)
+
+    def _undone(self, step: Callable[[], T], table: str, schema: str | None) -> T:
+        """Do the step; where a rollback will not remove the table that it made, remove it if it fails."""
+        try:
+            return step()
+        except BaseException:
+            if not self.transactional_ddl:
+                with contextlib.suppress(Exception):
+                    self.drop(table, schema)
+            raise
+
+    def _append_query(self, select: str, name: str, schema: str | None) -> pa.Table:
+        """Through a temporary table: the SELECT runs once, and may read the table that it adds to."""
+        result = self.spare_name(name, "_rows")
+        temporary = self.temporary_name(result)
+        self.execute(f"drop {self._temporary_word}table if exists {temporary}")
+        self.create_as(select, result, temporary=True)
+        try:
+            rows = self.rows(f"select * from {temporary}")
+            listed = ", ".join(self.quote(one) for one in self.matched(rows.column_names, name, schema))
+            self.execute(f"insert into {self.qualified(name, schema)} ({listed}) select * from {temporary}")
+        finally:
+            with contextlib.suppress(Exception):
+                self.execute(f"drop {self._temporary_word}table if exists {temporary}")
+        return rows
+
+
+_LINE = re.compile(r"\bLINE (\d+):")
+
+
+def line_of_offset(text: str, offset: int) -> int:
+    """The line, from 1, of the character at `offset`."""
+    return text.count("\n", 0, max(0, offset)) + 1
+
+
+def line_of_word(text: str, found: re.Match[str] | None) -> int | None:
+    """The line of the word that an error names: known where the word stands once in the statement."""
+    if found is None:
+        return None
+    places = list(re.finditer(rf"(?<!\w){re.escape(found[1])}(?!\w)", text))
+    return line_of_offset(text, places[0].start()) if len(places) == 1 else None
+
+
+def split_message(text: str) -> tuple[str, str | None, int | None]:
+    """An error's first sentence, what it advises, and the line that it names, from a text with `LINE n:` in it."""
+    found = _LINE.search(text)
+    head = (text[: found.start()] if found else text).strip()
+    first, _, rest = head.partition("\n")
+    return first, " ".join(rest.split()) or None, int(found[1]) if found else None
+
+
+def unique_names(names: Sequence[Any]) -> list[str]:
+    """`names`, the later of equal ones numbered: a table cannot have two columns of one name."""
+    taken: set[str] = {str(one) for one in names}
+    seen: set[str] = set()
+    result = []
+    for one in map(str, names):
+        name, number = one, 1
+        if name in seen:
+            while name in taken:
+                name = f"{one}_{number}"
+                number += 1
+        taken.add(name)
+        seen.add(name)
+        result.append(name)
+    return result

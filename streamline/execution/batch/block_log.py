@@ -1,0 +1,76 @@
+"""What blocks print: to the run's log and to whoever listens, secrets masked, and no more than anybody can read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from streamline.project.secrets import Masker
+from streamline.telemetry.runlog import RunLog
+
+LOG_BYTES = 16 * 1024 * 1024
+"""What a block may put into the run's log."""
+
+LONG_BYTES = 16 * 1024
+"""From here on a line may have been cut, or is."""
+
+SHOWN_BYTES = 1024 * 1024
+"""What of it is shown while it runs."""
+
+
+class BlockLines:
+    """Takes the lines of all blocks, from the threads that read them.
+
+    Args:
+        show: is given each line (block, text) as far as it is shown.
+    """
+
+    def __init__(self, log: RunLog, masker: Masker, show: Callable[[str, str], None]) -> None:
+        self._log = log
+        self._masker = masker
+        self._show = show
+        self._lock = threading.Lock()
+        self._written: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+
+    def name(self, task_id: str, name: str) -> None:
+        """What lines of a task are shown under, instead of its block's name."""
+        self._names[task_id] = name
+
+    def forget(self, task_id: str) -> None:
+        """Nothing more comes from the task."""
+        self._names.pop(task_id, None)
+
+    def log(self, task_id: str | None, block: str | None, line: str, level: str) -> None:
+        """A line for the log alone."""
+        self._log.write(self._shown(task_id, block), self._masker.mask(line), level)
+
+    def take(self, task_id: str | None, block: str | None, line: bytes) -> None:
+        """A line of a worker, without its newline; `block` is None between two tasks."""
+        name = block or "streamline"
+        # A bar of progress is drawn again and again over itself: what counts is what stands there at the end.
+        line = line.rstrip(b"\r").rpartition(b"\r")[2]
+        with self._lock:
+            before = self._written.get(name, 0)
+            after = self._written[name] = before + len(line) + 1
+        if before > LOG_BYTES:
+            return
+        text = self._masked(line)
+        shown = self._shown(task_id, block)
+        over = after > LOG_BYTES
+        self._log.write(shown, f"… (what it prints beyond {LOG_BYTES >> 20} MiB is left out)" if over else text)
+        if before <= SHOWN_BYTES:
+            over = after > SHOWN_BYTES
+            self._show(shown, f"… (the rest of what it prints is in the log: {self._log.path})" if over else text)
+
+    def _shown(self, task_id: str | None, block: str | None) -> str:
+        return (self._names.get(task_id) if task_id is not None else None) or block or "streamline"
+
+    def _masked(self, line: bytes) -> str:
+        text = line.decode("utf-8", "replace")
+        if len(line) < LONG_BYTES:
+            return self._masker.mask(text)
+        # Where a line is cut a secret may be cut in two. Imported on use: it takes longer than a small run's planning.
+        from streamline.processes.child import log_text
+
+        return log_text(text, self._masker)

@@ -1,0 +1,360 @@
+"""Carries out one task in a worker process: opens its inputs, calls the block, stores what it returned."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from streamline.blocks.call import BlockCall, Input
+from streamline.blocks.python.function import UserError
+from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.batch.dates import execution_date
+from streamline.execution.batch.inputs import item_metadata, open_input
+from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
+from streamline.io.config import use_renderer
+from streamline.pipeline.model import Block, PipelineModel, load_pipeline
+from streamline.project.current import set_current
+from streamline.project.project import Project
+from streamline.project.render import Renderer
+
+if TYPE_CHECKING:
+    from streamline.outputs.store import Manifest, Output
+
+
+class Port(Protocol):
+    """The way back to the runner while a task goes on. Each call has arrived when it returns."""
+
+    def learned(self, secret: str) -> None:
+        """A secret was read: it is masked in everything that is written from now on."""
+        ...
+
+    def log(self, line: str, level: str = "INFO") -> None:
+        """A line for the run's log."""
+        ...
+
+
+def perform(task: Task, port: Port) -> TaskResult:
+    """Do what the task asks. User errors and wrong configuration come back in the result; bugs of ours are raised."""
+    began = time.perf_counter()
+    result = TaskResult()
+    try:
+        _perform(task, port, result)
+    except UserError as error:
+        result.failure = Failure(message=error.summary, where=error.where, hint=error.hint, trace=error.trace)
+    except StreamlineError as error:
+        wrong = isinstance(error, ConfigError)
+        result.failure = Failure(
+            message=error.message, where=error.where, hint=error.hint, retry=not wrong, wrong_config=wrong
+        )
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def _perform(task: Task, port: Port, result: TaskResult) -> None:
+    project, model = _pipeline(task.project, task.pipeline, task.run_id)
+    project.secrets.masker.on_add = port.learned
+    block = _block(model, task.block)
+    inputs = [open_input(ref) for ref in task.inputs]
+    date = _date(task, project)
+    renderer = _renderer(project, task, inputs, date)
+    variables = _variables(task, renderer)
+    where = functools.partial(_place, model, task.block)
+    block = msgspec.structs.replace(block, configuration=renderer.render(block.configuration, where))
+    project.secrets.masker.add_config(block.configuration)
+
+    def warn(text: str) -> None:
+        result.warnings.append(text)
+        port.log(text, "WARNING")
+
+    os.chdir(project.root)
+    # `from utils.x import y` and, as the reference product's projects write it, `from my_project.utils.x import y`.
+    sys.path.insert(0, str(project.root))
+    sys.path.append(str(project.root.parent))
+    # What a block asks for without saying of which project, such as a secret or a connection profile, is this run's.
+    set_current(project)
+    use_renderer(renderer)
+    scratch = Path(tempfile.mkdtemp(prefix="block-", dir=task.run_dir))
+    logger = _logger(task, port)
+    try:
+        call = BlockCall(
+            project=project,
+            pipeline=task.pipeline,
+            block=block,
+            inputs=inputs,
+            kwargs=_keyword_arguments(task, project, block, variables, date, logger),
+            variables=variables,
+            scratch=scratch,
+            run_id=task.run_id,
+            attempt=task.attempt,
+            log=port.log,
+            warn=warn,
+            results=result.results,
+        )
+        _KINDS[task.kind](task, call, result)
+        result.gate = call.gate if result.gate is None else result.gate
+    finally:
+        from streamline.blocks.python.block import forget
+
+        forget()  # what the block's file holds: a worker may wait long for its next task
+        set_current(None)
+        use_renderer(None)
+        logger.handlers.clear()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run(task: Task, call: BlockCall, result: TaskResult) -> None:
+    from streamline.blocks.registry import run_block
+
+    value = run_block(call)
+    output = _store(task, call, value, result)
+    if task.dynamic:
+        _count_items(output, call, result)
+    if task.run_tests:
+        _test(call, output, result)
+
+
+def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Output:
+    from streamline.outputs.store import open_output, pack, project_key, unpack, write_output
+
+    key = functools.partial(project_key, call.project.work_dir)
+    if task.output is None:
+        result.inline = pack(value)
+        return unpack(result.inline)
+    path = call.block.file
+    try:
+        manifest = write_output(Path(task.output), value, run_id=task.run_id, secrets_key=key, durable=task.durable)
+    except StreamlineError as error:
+        raise StreamlineError(error.message, where=error.where or call.where, hint=error.hint) from error
+    except Exception as error:
+        # A generator's own code runs while it is stored.
+        from streamline.blocks.python.function import user_error
+
+        if path is None:
+            raise
+        raise user_error(error, str(path)) from None
+    result.outputs = _in_short(manifest)
+    return open_output(Path(task.output), key)
+
+
+def _in_short(manifest: Manifest) -> list[dict[str, Any]]:
+    """An output in a line for each of its parts; a generator's chunks are one."""
+    if manifest.form == "chunks":
+        rows = [one.rows for one in manifest.outputs]
+        total = sum(number or 0 for number in rows) if None not in rows else None
+        return [{"name": "output", "kind": f"{len(rows):,} chunk{'' if len(rows) == 1 else 's'}", "rows": total}]
+    return [
+        {"name": f"output_{number}", "kind": one.codec, "rows": one.rows} for number, one in enumerate(manifest.outputs)
+    ]
+
+
+def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:
+    from streamline.outputs.dynamic import items_of
+
+    try:
+        items = items_of(output)
+    except StreamlineError as error:
+        raise StreamlineError(error.message, where=error.where or call.where, hint=error.hint) from error
+    result.items = len(items)
+    result.described = any(items.metadata(number) for number in range(result.items))
+
+
+def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
+    if call.block.language != "python" or call.block.type == "dbt":
+        return
+    from streamline.blocks.python.block_tests import run_tests
+
+    result.tests = run_tests(call, output)
+    failed = [one for one in result.tests if one.error is not None]
+    if failed:
+        total = len(result.tests)
+        lines = "; ".join(f"{one.name}: {one.error}" for one in failed)
+        result.failure = Failure(
+            message=f"{len(failed)} of {total} test{'s' if total > 1 else ''} failed: {lines}",
+            where=failed[0].where,
+            trace="\n".join(f"{one.name}:\n{one.trace}" for one in failed if one.trace) or None,
+            retry=False,
+        )
+
+
+def _tests(task: Task, call: BlockCall, result: TaskResult) -> None:
+    assert task.own is not None
+    _test(call, _own(task.own), result)
+
+
+def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
+    from streamline.blocks.python.sensor import poll
+
+    result.gate = bool(task.extra.get("skip")) or poll(call)
+    if not result.gate:
+        return
+    output = _store(task, call, True, result)
+    if task.run_tests:
+        _test(call, output, result)
+
+
+def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:
+    from streamline.blocks.python.condition import evaluate
+
+    result.gate = evaluate(call)
+
+
+def _callback(task: Task, call: BlockCall, result: TaskResult) -> None:
+    from streamline.blocks.python.callback import call_back
+
+    extra = dict(task.extra)
+    failure = extra.pop("failure", None)
+    call.kwargs.update(extra)
+    own = open_input(task.own) if task.own is not None else None
+    call_back(call, task.callback_for or "success", failure, own)
+
+
+_KINDS: Mapping[str, Callable[[Task, BlockCall, TaskResult], None]] = {
+    "run": _run,
+    "poll": _poll,
+    "condition": _condition,
+    "callback": _callback,
+    "tests": _tests,
+}
+
+
+def _own(ref: InputRef) -> Output:
+    from streamline.outputs.store import open_output, unpack
+
+    if ref.inline is not None:
+        return unpack(ref.inline)
+    assert ref.folder is not None
+    return open_output(Path(ref.folder))
+
+
+@functools.lru_cache(maxsize=4)
+def _pipeline(root: str, uuid: str, run_id: str) -> tuple[Project, PipelineModel]:
+    # Read once per run and worker: what changes in the files meanwhile is for the next run.
+    project = Project.open(Path(root))
+    return project, load_pipeline(project, uuid)
+
+
+def _block(model: PipelineModel, uuid: str) -> Block:
+    for group in (model.blocks, model.callbacks, model.conditionals):
+        if uuid in group:
+            return group[uuid]
+    raise ConfigError(f"the pipeline '{model.uuid}' no longer has a block '{uuid}'", where=model.yaml.shown)
+
+
+def _place(model: PipelineModel, uuid: str, path: Sequence[str | int]) -> str:
+    return model.where(uuid, "configuration", *path)
+
+
+def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datetime) -> Renderer:
+    by_uuid = {one.uuid: one for one in inputs}
+
+    def block_output(uuid: str) -> Any:
+        if uuid not in by_uuid:
+            from streamline.project.suggest import suggestion
+
+            raise ConfigError(
+                f"block_output('{uuid}'): '{uuid}' is not upstream of '{task.block}'",
+                hint=suggestion(uuid, by_uuid, what="upstream blocks"),
+            )
+        return by_uuid[uuid].value()
+
+    runtime = {name: task.variables[name] for name in task.runtime if name in task.variables}
+    return Renderer(
+        project,
+        {**project.variables, **task.variables},
+        project.secrets,
+        block_output,
+        names={"execution_date": date},
+        runtime=runtime,
+    )
+
+
+def _variables(task: Task, renderer: Renderer) -> dict[str, Any]:
+    """The variables with their templates rendered; those that came from outside stay as they are."""
+    final = set(task.runtime)
+    return {
+        name: value if name in final else renderer.render(value, f"variable {name}")
+        for name, value in task.variables.items()
+    }
+
+
+def _date(task: Task, project: Project) -> datetime:
+    """`execution_date`; a variable of that name moves it (for a backfill)."""
+    given = task.variables.get("execution_date")
+    if isinstance(given, str) and "execution_date" not in task.runtime:
+        renderer = Renderer(project, {**project.variables, **task.variables}, project.secrets)
+        given = renderer.render(given, "variable execution_date")
+    return execution_date(given, task.execution_date)
+
+
+def _times(task: Task, date: datetime) -> dict[str, Any]:
+    """What follows from `execution_date`."""
+    seconds = task.variables.get("interval_seconds")
+    has_interval = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    step = timedelta(seconds=seconds) if has_interval and seconds is not None else None
+    return {
+        "ds": date.strftime("%Y-%m-%d"),
+        "hr": date.strftime("%H"),
+        "interval_start_datetime": date,
+        "interval_end_datetime": date + step if step else None,
+        "interval_seconds": seconds,
+        "interval_start_datetime_previous": date - step if step else None,
+    }
+
+
+def _keyword_arguments(
+    task: Task, project: Project, block: Block, variables: Mapping[str, Any], date: datetime, logger: logging.Logger
+) -> dict[str, Any]:
+    times = _times(task, date)
+    found: dict[str, Any] = {"env": os.environ.get("ENV") or "dev", **times, **variables}
+    found["execution_date"] = date
+    for ref in task.inputs:
+        if ref.described:  # the later parents' words win
+            found.update(item_metadata(ref))
+    found.update(
+        pipeline_uuid=task.pipeline,
+        block_uuid=task.block,
+        run_id=task.run_id,
+        repo_path=str(project.root),
+        logger=logger,
+        configuration=block.configuration,
+        context={},
+        retry={"attempts": task.attempt},
+    )
+    if task.child is not None:
+        found["dynamic_block_index"] = task.child
+    return found
+
+
+class _PortHandler(logging.Handler):
+    def __init__(self, port: Port) -> None:
+        super().__init__()
+        self._port = port
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+            if record.exc_info:
+                text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        except Exception:  # a wrong format string is the user's, and not worth a block
+            text = f"{record.msg} {record.args}"
+        level = "ERROR" if record.levelno >= logging.ERROR else record.levelname
+        self._port.log(text, level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO")
+
+
+def _logger(task: Task, port: Port) -> logging.Logger:
+    # Not one of logging's tree: blocks change that as they like, and it keeps every name for ever.
+    logger = logging.Logger(f"streamline.{task.pipeline}.{task.block}", logging.DEBUG)
+    logger.addHandler(_PortHandler(port))
+    return logger

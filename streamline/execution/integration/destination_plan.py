@@ -1,0 +1,182 @@
+"""How streams reach a destination: their tables, their processes, and what its target can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamline.blocks.connector.spec import DestinationSpec, stored_layer
+from streamline.connectors.plugins import Plugin
+from streamline.connectors.singer.capabilities import Capabilities
+from streamline.connectors.singer.selection import SelectedStream
+from streamline.connectors.singer.settings import Layer, Resolved, check_destination_names, resolve, resolve_destination
+from streamline.connectors.singer.stages.destination import StreamPlan, check_tables, plan_stream
+from streamline.errors import ConfigError
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.plan import PathPlan, SinkPlan, SourcePlan
+from streamline.pipeline.model import Block
+
+
+def plan_sink(
+    context: RunContext,
+    block: Block,
+    spec: DestinationSpec,
+    plugin: Plugin,
+    capabilities: Capabilities,
+    sources: dict[str, SourcePlan],
+    paths: dict[str, PathPlan],
+) -> SinkPlan:
+    """A destination's plan, for all sources that feed it.
+
+    Raises:
+        ConfigError: a setting that can't be honoured, or streams that would undo each other in one table.
+    """
+    layers = [spec.streams, stored_layer(context.store, context.pipeline, block.uuid, "destination")]
+    feeding = [source for source in sources.values() if block.uuid in paths[source.id].all_sinks()]
+    if all(source.catalog is not None for source in feeding):
+        check_destination_names(
+            layers, [(stream.id, stream.stream, *stream.names) for source in feeding for stream in source.catalog or ()]
+        )
+    planned: dict[tuple[str, str], StreamPlan | None] = {}
+    stream_of: dict[tuple[str, str], str] = {}
+    by_name = {
+        (source.id, name): stream
+        for source in feeding
+        for stream in reversed(source.selected)
+        for name in (*stream.names, stream.stream, stream.id)
+    }
+
+    def settings_of(source: str, name: str) -> Resolved | None:
+        return resolve_destination(layers, _names(name, by_name.get((source, name))))
+
+    def plan_of(source: str, name: str) -> StreamPlan | None:
+        key = (source, name)
+        if key not in planned:
+            plan = _plan_stream(name, by_name.get(key), sources[source], layers, plugin, capabilities)
+            planned[key] = plan
+            if plan is not None:
+                stream_of[source, plan.table or name] = name
+        return planned[key]
+
+    for source in feeding:
+        for stream in source.selected:
+            plan_of(source.id, stream.stream)
+    known = {key: plan for key, plan in planned.items() if plan is not None}
+    for source in feeding:
+        check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)
+    check_shared_tables(known, sources, by_name, where=block.uuid)
+    slots, processes = _slots(known, layers, by_name, plugin, capabilities)
+    return SinkPlan(
+        block=block,
+        spec=spec,
+        plugin=plugin,
+        config=spec.config,
+        capabilities=capabilities,
+        processes=processes,
+        slot_of=lambda table: slots.get(table, 0),
+        settings_of=settings_of,
+        plan_of=plan_of,
+        stream_of=lambda source, table: stream_of.get((source, table), table),
+        plans=known,
+        replaces=capabilities.activate_version,
+        batch_dialects=frozenset(
+            dialect
+            for dialect, takes in (("sdk", capabilities.batch), ("pipelinewise", capabilities.pipelinewise_batch))
+            if takes
+        ),
+    )
+
+
+def check_shared_tables(
+    plans: dict[tuple[str, str], StreamPlan],
+    sources: dict[str, SourcePlan],
+    by_name: dict[tuple[str, str], SelectedStream],
+    *,
+    where: str,
+) -> None:
+    """Refuse tables in which the records of two sources would undo each other.
+
+    Raises:
+        ConfigError: one of them replaces the table, or they have different keys.
+    """
+    taken: dict[str, tuple[str, str]] = {}
+    for key, plan in plans.items():
+        source, name = key
+        other = taken.setdefault(plan.table or name, key)
+        if other[0] == source:
+            continue
+        words = f"{other[1]!r} of {other[0]} and {name!r} of {source}"
+        hint = "give each a destination_table of its own, or a destination block"
+        if "replace" in (plan.load_method, plans[other].load_method):
+            raise ConfigError(
+                f"streams {words} would both be written to table {plan.table or name!r}, and each replaces it: "
+                "the one would delete the other's rows",
+                where=plan.where or where,
+                hint=f"{hint} With load_method: upsert or append they may share it.",
+            )
+        keys = [
+            list(plans[one].keys or (by_name[one].key_properties if one in by_name else ())) for one in (other, key)
+        ]
+        if keys[0] != keys[1]:
+            raise ConfigError(
+                f"streams {words} would both be written to table {plan.table or name!r}, with different keys: "
+                f"{keys[0]} and {keys[1]}",
+                where=plan.where or where,
+                hint=f"{hint} Or set the same unique_constraints for both.",
+            )
+
+
+def _names(name: str, stream: SelectedStream | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((stream.id, stream.stream, *stream.names))) if stream is not None else (name,)
+
+
+def _plan_stream(
+    name: str,
+    stream: SelectedStream | None,
+    source: SourcePlan,
+    layers: Sequence[Layer],
+    plugin: Plugin,
+    capabilities: Capabilities,
+) -> StreamPlan | None:
+    resolved = resolve_destination(layers, _names(name, stream))
+    if resolved is None:
+        return None
+    entry = source.catalog.get(stream.id) if stream is not None and source.catalog is not None else None
+    return plan_stream(
+        name,
+        resolved,
+        target=plugin.name,
+        replaces=capabilities.activate_version,
+        capabilities=capabilities.names,
+        replication_method=stream.replication_method if stream is not None else None,
+        key_properties=stream.key_properties if stream is not None else (),
+        columns=list(entry.properties) if entry is not None else (),
+        load_methods=_load_methods(capabilities),
+        endless=source.endless,
+    )
+
+
+def _load_methods(capabilities: Capabilities) -> list[str] | None:
+    """What our own targets say that they can do; others say nothing of it."""
+    listed = capabilities.about.get("load_methods")
+    return [str(one) for one in listed] if isinstance(listed, list) and listed else None
+
+
+def _slots(
+    plans: dict[tuple[str, str], StreamPlan],
+    layers: Sequence[Layer],
+    by_name: dict[tuple[str, str], SelectedStream],
+    plugin: Plugin,
+    capabilities: Capabilities,
+) -> tuple[dict[str, int], int]:
+    """Which target process takes which table; tables that did not ask for one of their own share the first."""
+    allowed = plugin.max_processes or capabilities.max_processes or 1
+    wanting = [
+        plan.table or name
+        for (source, name), plan in plans.items()
+        if resolve(layers, _names(name, by_name.get((source, name)))).get("run_in_parallel")
+    ]
+    if allowed < 2 or not wanting:
+        return {}, 1
+    first = 0 if len(wanting) == len(plans) else 1
+    processes = min(allowed, first + len(wanting))
+    return {table: (first + number) % processes for number, table in enumerate(wanting)}, processes

@@ -1,0 +1,269 @@
+"""The stages that a group's items pass: what its source asks for, its transformers, then each destination's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.connector.rotated_config import keep_written_back
+from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
+from streamline.connectors.singer.stages.source import SourceStage
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
+from streamline.flow.items import BadRecord, Item, Position
+from streamline.flow.protocols import Sink, Stage
+from streamline.flow.router import Route
+from streamline.flow.stages.schema_change import SchemaChangeStage, SchemaPaused
+from streamline.flow.stages.versions import VersionStage
+from streamline.pipeline.model import Block
+
+if TYPE_CHECKING:
+    from streamline.flow.stages.validate import BadRecordLimit
+
+DIALECTS = frozenset({"sdk", "pipelinewise"})
+
+
+class RouteBuilder:
+    """Builds the routes of one attempt.
+
+    Args:
+        validate: destinations whose policy is `pass` quarantine as well (a target has failed before).
+        version: table version of this attempt's replacements.
+        attempt: its number, from 1.
+    """
+
+    def __init__(self, context: RunContext, plan: Plan, *, validate: bool, version: int, attempt: int = 1) -> None:
+        self._context = context
+        self._plan = plan
+        self._validate = validate
+        self._version = version
+        self._attempt = attempt
+        self._limits: dict[tuple[str, str], BadRecordLimit] = {}
+        self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
+        self.starting: list[Callable[[], Awaitable[None]]] = []
+        """To be awaited before anything moves; what is wrong with a block's file is raised there."""
+        self.pause_alone = True
+        """Whether a stream that is paused is left out while the others of its group go on."""
+        self.paused: dict[str, SchemaPaused] = {}
+        """Groups of which a stream was paused."""
+
+    def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
+        """The route of one group's items."""
+        stages: list[Stage] = []
+        if SourceStage.needed(group.streams):
+            stages.append(
+                SourceStage({name: stream for stream in group.streams for name in (*stream.names, stream.stream)})
+            )
+        route = self._path(group, path, pools)
+        route.stages[:0] = stages
+        return route
+
+    def passed_dialects(self, source: str) -> frozenset[str]:
+        """Dialects of BATCH whose files can go on as files, from this source to all its destinations."""
+        path = self._plan.paths[source]
+        if path.all_transforms() or self._plan.mappers.get(source):
+            return frozenset()
+        passed = DIALECTS
+        for sink_id in path.all_sinks():
+            sink = self._plan.sinks[sink_id]
+            looks = self._looks_at_records(self._plan.sources[source], sink) or sink.spec.schema_change == "freeze"
+            drops = any(plan.drops_columns for (block, _), plan in sink.plans.items() if block == source)
+            passed = passed & (frozenset() if looks or drops else sink.batch_dialects)
+            if any(plan.load_method == "replace" for (block, _), plan in sink.plans.items() if block == source):
+                passed -= {"pipelinewise"}  # that dialect can't bear a version
+        return passed
+
+    def config_keeper(self, source: SourcePlan) -> Callable[[dict[str, Any]], None]:
+        """Keeps what a tap wrote back into its config file."""
+        context = self._context
+
+        def keep(written: dict[str, Any]) -> None:
+            # Against what the user wrote, not what was rotated before: only his own change of it may win later.
+            keep_written_back(
+                source.spec.config, written, context.store, context.masker, pipeline=context.pipeline, block=source.id
+            )
+            source.config.update(written)  # the next attempt of this run needs it, too
+
+        return keep
+
+    # -- paths
+
+    def _path(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
+        stages = [self._transform(group, transform) for transform in path.transforms]
+        branches = [self._sink_route(group, self._plan.sinks[sink], pools[sink]) for sink in path.sinks]
+        branches += [self._path(group, branch, pools) for branch in path.branches]
+        return Route(stages, branches=branches)
+
+    def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
+        source = self._plan.sources[group.source]
+        changes = self._schema_change(group, source, sink)
+        stages: list[Stage] = [changes]
+        if validation := self._validation(source, sink):
+            stages.append(validation)
+
+        def replaces(stream: str) -> bool:
+            plan = sink.plan_of(source.id, stream)
+            return plan is not None and plan.load_method == "replace"
+
+        stages.append(
+            VersionStage(
+                bookmark_name=source.key_of,
+                endless=source.endless,
+                replace=replaces if sink.replaces else None,
+                version=self._version,
+                incomplete=changes.paused,
+            )
+        )
+        # An operator's settings in the store may leave streams out that the block itself says nothing of.
+        left_out = any(sink.plan_of(source.id, stream.stream) is None for stream in source.selected)
+        changed = any(_changes(plan) for plan in sink.plans.values())
+        if changed or left_out or sink.spec.streams.entries or not sink.plans:
+            stages.append(DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name))
+        return Route(stages, sinks=[pool])
+
+    def _policy(self, source: SourcePlan, sink: SinkPlan, stream: str) -> str:
+        settings = sink.settings_of(source.id, stream)
+        own: str | None = settings.get("on_bad_record") if settings is not None else None
+        policy = own or sink.spec.on_bad_record
+        return "quarantine" if policy == "pass" and self._validate else policy
+
+    def _looks_at_records(self, source: SourcePlan, sink: SinkPlan) -> bool:
+        streams = [stream.stream for stream in source.selected] or [""]
+        return any(self._policy(source, sink, stream) != "pass" for stream in streams)
+
+    def _validation(self, source: SourcePlan, sink: SinkPlan) -> Stage | None:
+        if not self._looks_at_records(source, sink):
+            return None
+        from streamline.flow.stages.validate import BadRecordLimit, ValidateStage
+
+        limit = self._limits.setdefault(
+            (source.id, sink.id), BadRecordLimit(lambda stream: max_bad_records(source.id, sink, stream))
+        )
+        return ByPolicy(
+            lambda stream: self._policy(source, sink, stream),
+            {"quarantine": ValidateStage(limit=limit, unicode=self._validate), "fail": ValidateStage(fail=True)},
+            sink=sink.id,
+        )
+
+    def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:
+        from streamline.blocks.python.live.transform import TransformStage
+
+        stage = TransformStage(
+            transform.file,
+            configuration=transform.block.configuration,
+            keywords=self._keywords(transform.block),
+            timeout=transform.block.timeout,
+            warn=lambda message: self._context.warn(transform.block.uuid, message),
+        )
+        self.starting.append(stage.start)
+        return stage
+
+    def _keywords(self, block: Block) -> dict[str, Any]:
+        """Keyword arguments of a block's function: variables, then what the run is."""
+        context = self._context
+        variables = dict(self._plan.variables)
+        date = variables.get("execution_date", context.started)
+        moment = date if isinstance(date, datetime) else context.started
+        return {
+            "interval_start_datetime": date,
+            "interval_end_datetime": None,
+            "interval_seconds": None,
+            **variables,
+            "env": variables.get("env") or os.environ.get("ENV") or "dev",
+            "execution_date": date,
+            "ds": moment.strftime("%Y-%m-%d"),
+            "hr": moment.strftime("%H"),
+            "pipeline_uuid": context.pipeline,
+            "block_uuid": block.uuid,
+            "run_id": context.run_id,
+            "configuration": block.configuration,
+            "context": {},
+            "retry": {"attempts": self._attempt},
+        }
+
+    def _schema_change(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
+        def policy_of(stream: str) -> str:
+            settings = sink.settings_of(source.id, stream)
+            own: str | None = settings.get("schema_change") if settings is not None else None
+            return own or sink.spec.schema_change
+
+        last = self._context.store.last_schemas(self._context.pipeline, sink.id)
+        stage = SchemaChangeStage(
+            policy_of,
+            last,
+            pipeline=self._context.pipeline,
+            bookmark_name=source.key_of,
+            on_pause=self._on_pause(group),
+            sink=sink.id,
+            rewinds=len(self._plan.paths[source.id].all_sinks()) == 1,
+        )
+        self._schemas.append((sink.id, last, stage))
+        return stage
+
+    def _on_pause(self, group: GroupPlan) -> Callable[[SchemaPaused], None] | None:
+        # Streams of one log share their position: none of them can stay behind alone.
+        in_log = any(stream.replication_method == "LOG_BASED" for stream in group.streams)
+        if not self.pause_alone or in_log or not group.streams:
+            return None
+
+        def paused(pause: SchemaPaused) -> None:
+            if group.id not in self.paused:
+                self.paused[group.id] = pause
+            self._context.note(group.id, f"paused: {pause}", "ERROR")
+
+        return paused
+
+    def save_schemas(self) -> None:
+        """Remember what each destination was told about its streams."""
+        for sink, last, stage in self._schemas:
+            for stream, schema in stage.newest.items():
+                if last.get(stream) != schema:
+                    self._context.store.save_schema(self._context.pipeline, sink, stream, schema)
+
+
+class ByPolicy:
+    """Sends each stream's items through the stage of its policy; streams of other policies pass.
+
+    What a stage refuses was refused for the destination `sink`.
+    """
+
+    def __init__(self, policy_of: Callable[[str], str], stages: Mapping[str, Stage], *, sink: str) -> None:
+        self._policy_of = policy_of
+        self._stages = stages
+        self._sink = sink
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        if isinstance(item, Position):
+            return [item]
+        stage = self._stages.get(self._policy_of(item.stream))
+        if stage is None:
+            return [item]
+        items = await stage.process(item)
+        return [msgspec.structs.replace(one, sink=self._sink) if isinstance(one, BadRecord) else one for one in items]
+
+    async def finish(self) -> Sequence[Item]:
+        """See `Stage.finish`."""
+        return [item for stage in self._stages.values() for item in await stage.finish()]
+
+    async def close(self) -> None:
+        """See `Stage.close`."""
+        for stage in self._stages.values():
+            await stage.close()
+
+
+def max_bad_records(source: str, sink: SinkPlan, stream: str) -> int | None:
+    """How many bad records of a stream a destination allows; None: it says nothing of it."""
+    settings = sink.settings_of(source, stream)
+    own: int | None = settings.get("max_bad_records") if settings is not None else None
+    return own if own is not None else sink.spec.max_bad_records
+
+
+def _changes(plan: StreamPlan) -> bool:
+    return bool(
+        plan.table or plan.keys is not None or plan.drops_columns or plan.annotations or plan.load_method == "upsert"
+    )

@@ -1,0 +1,193 @@
+"""JSON Schema to Arrow types and back.
+
+| JSON Schema | Arrow |
+|---|---|
+| integer | int64; uint64 or decimal where `maximum` does not fit |
+| number | float64 |
+| number with `multipleOf` below 1, or a decimal format with a scale | decimal128, decimal256 |
+| boolean, string | bool, string |
+| string with format date-time, date | timestamp(us, UTC), date32 |
+| array of strings, integers, numbers or booleans | list |
+| object, other arrays, several types, no type | string that holds JSON text, marked (see `is_json`) |
+
+Types are chosen by the schema alone. Values that do not fit make their column, in that batch, one of the
+wider types of `lanes.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from streamline.flow.codecs.schemas import decimal_scale, is_decimal, properties, string_format, types, variants
+from streamline.flow.items import JSONObject
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+JSON_MARK = {b"streamline.json": b"1"}
+TEXT_MARK = {b"streamline.text": b"1"}
+NAN_MARK = {b"streamline.nan": b"1"}
+_INT64_MAX = 2**63 - 1
+_UINT64_MAX = 2**64 - 1
+
+
+def arrow_schema(json_schema: Mapping[str, Any] | None) -> pa.Schema:
+    """The Arrow schema of a stream's JSON Schema, its top-level properties in order."""
+    import pyarrow as pa
+
+    return pa.schema([arrow_field(name, prop) for name, prop in properties(json_schema).items()])
+
+
+def arrow_field(name: str, prop: Mapping[str, Any] | None) -> pa.Field:
+    """The Arrow field of one property; None (not declared) is JSON text."""
+    import pyarrow as pa
+
+    kind = _arrow_type(prop) if prop is not None else None
+    if prop is None or kind is None:
+        return json_field(name)
+    # A decimal that the source writes as a string is to be written as a string again.
+    as_text = pa.types.is_decimal(kind) and "string" in types(prop) and "number" not in types(prop)
+    return pa.field(name, kind, metadata=TEXT_MARK if as_text else None)
+
+
+def json_field(name: str) -> pa.Field:
+    """A field of strings that hold JSON text."""
+    import pyarrow as pa
+
+    return pa.field(name, pa.string(), metadata=JSON_MARK)
+
+
+def is_json(field: pa.Field) -> bool:
+    """Whether the strings of this field are JSON text, to be written as they are."""
+    return bool(field.metadata and b"streamline.json" in field.metadata)
+
+
+def is_text(field: pa.Field) -> bool:
+    """Whether the numbers of this field are written as JSON strings."""
+    return bool(field.metadata and b"streamline.text" in field.metadata)
+
+
+def holds_nan(field: pa.Field) -> bool:
+    """Whether the source sent NaN in this column of the batch."""
+    return bool(field.metadata and b"streamline.nan" in field.metadata)
+
+
+def _arrow_type(prop: Mapping[str, Any]) -> pa.DataType | None:
+    import pyarrow as pa
+
+    allowed = types(prop) - {"null"}
+    if allowed == {"boolean"}:
+        return pa.bool_()
+    if allowed == {"integer"}:
+        return _integer_type(prop)
+    if is_decimal(prop) and allowed in ({"number"}, {"string"}, {"integer", "number"}, {"number", "string"}):
+        return _decimal_type(prop, allowed)
+    if allowed in ({"number"}, {"integer", "number"}):
+        return pa.float64()
+    if allowed == {"string"}:
+        text_format = string_format(prop)
+        if text_format == "date-time":
+            return pa.timestamp("us", "UTC")
+        return pa.date32() if text_format == "date" else pa.string()
+    if allowed == {"array"}:
+        return _list_type(prop)
+    return None
+
+
+def _integer_type(prop: Mapping[str, Any]) -> pa.DataType:
+    import pyarrow as pa
+
+    bounds = [v.get(word) for v in variants(prop) for word in ("minimum", "maximum")]
+    numbers = [b for b in bounds if isinstance(b, (int, float)) and not isinstance(b, bool)]
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    if low >= -_INT64_MAX - 1 and high <= _INT64_MAX + 1:  # a float cannot say 2**63 - 1
+        return pa.int64()
+    return pa.uint64() if low >= 0 and high <= _UINT64_MAX + 1 else pa.decimal128(38, 0)
+
+
+def _decimal_type(prop: Mapping[str, Any], allowed: frozenset[str]) -> pa.DataType | None:
+    import pyarrow as pa
+
+    scale = decimal_scale(prop)
+    if scale is None:  # a decimal text without a scale stays the text it is
+        return pa.string() if allowed == {"string"} else None
+    return pa.decimal128(38, scale) if scale <= 18 else pa.decimal256(76, min(scale, 76))
+
+
+def _list_type(prop: Mapping[str, Any]) -> pa.DataType | None:
+    import pyarrow as pa
+
+    items = [variant["items"] for variant in variants(prop) if isinstance(variant.get("items"), Mapping)]
+    if len(items) != 1:
+        return None
+    simple = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64(), "string": pa.string()}
+    allowed = types(items[0]) - {"null"}
+    if len(allowed) != 1 or is_decimal(items[0]):
+        return None
+    kind = simple.get(next(iter(allowed)))
+    return None if kind is None else pa.list_(kind)
+
+
+def json_schema_of(schema: pa.Schema | Iterable[pa.Field]) -> JSONObject:
+    """The JSON Schema of records of an Arrow schema; every property may be null unless its field may not.
+
+    >>> import pyarrow as pa
+    >>> json_schema_of(pa.schema([pa.field("at", pa.date32())]))
+    {'type': 'object', 'properties': {'at': {'type': ['null', 'string'], 'format': 'date'}}}
+    """
+    return {"type": "object", "properties": {field.name: property_of(field) for field in schema}}
+
+
+def property_of(field: pa.Field) -> JSONObject:
+    """The JSON Schema of one Arrow field."""
+    if is_json(field):
+        return {}
+    prop = _property(field.type)
+    named = prop.get("type")
+    if named is not None:
+        prop = {**prop, "type": ["null", named] if field.nullable else [named]}
+    return prop
+
+
+def _property(kind: pa.DataType) -> JSONObject:
+    import pyarrow.types as pt
+
+    if pt.is_dictionary(kind):
+        return _property(kind.value_type)
+    if pt.is_boolean(kind):
+        return {"type": "boolean"}
+    if pt.is_integer(kind):
+        return {"type": "integer"}
+    if pt.is_floating(kind):
+        return {"type": "number"}
+    if pt.is_decimal(kind):
+        if kind.scale <= 0:
+            return {"type": "integer"}
+        return {"type": "number", "multipleOf": float(f"1e-{kind.scale}")}
+    if pt.is_timestamp(kind):
+        return {"type": "string", "format": "date-time"}
+    if pt.is_date(kind):
+        return {"type": "string", "format": "date"}
+    if pt.is_time(kind):
+        return {"type": "string", "format": "time"}
+    if pt.is_struct(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return {"type": "object", "properties": {field.name: property_of(field) for field in fields}}
+    if pt.is_map(kind):
+        return {"type": "object"}
+    if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
+        return {"type": "array", "items": property_of(kind.value_field)}
+    return {"type": "string"}  # strings, binary (base64), durations (ISO 8601), null
+
+
+__all__ = [
+    "arrow_field",
+    "arrow_schema",
+    "holds_nan",
+    "is_json",
+    "is_text",
+    "json_field",
+    "json_schema_of",
+    "property_of",
+]

@@ -1,0 +1,459 @@
+"""The lanes of a batch, and the only conversions between them.
+
+raw ⇄ rows and raw ⇄ arrow are conversions of their own; rows ⇄ arrow go through the JSON text, which is
+both exact and the fastest way there is. A reader is made once per stream's schema and used for its batches.
+
+- A batch is cut where the records' `version` changes, for arrow also where their set of fields changes
+  (absent is not null).
+- Numbers are exact: see `exactjson`. Types of arrow columns come from the schema: see `arrow_types`.
+- `time_extracted` of a batch is its first record's, the earliest.
+- What msgspec refuses is read once more by the standard library's parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.errors import StreamlineError
+from streamline.flow.codecs import exactjson
+from streamline.flow.codecs.schemas import is_decimal, properties, types
+from streamline.flow.items import ArrowBatch, Batch, Buffer, JSONObject, RawBatch, RowBatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Refuse = Callable[[bytes, str], None]
+"""Takes a record's JSON text (or the whole line, where the record cannot be told) and what is wrong with it."""
+
+_MAX_PLANS = 256
+_ODD_IN_NAMES = frozenset(map(chr, range(0x20))) | {'"', "\\"}  # msgspec takes no such names
+_ROWS_AT_A_TIME = 1_000  # what fits the processor's cache is written twice as fast
+_MAX_TEXT = 1 << 30  # Arrow's strings have 32-bit offsets
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    record: dict[str, Any]
+    version: int | None = None
+    time_extracted: str | None = None
+
+
+class _EnvelopeOfTexts(msgspec.Struct, gc=False):
+    record: dict[str, msgspec.Raw]
+    version: int | None = None
+    time_extracted: str | None = None
+
+
+class _EnvelopeOfText(msgspec.Struct, gc=False):
+    record: msgspec.Raw
+
+
+_texts_decoder = msgspec.json.Decoder(_EnvelopeOfTexts)
+_text_decoder = msgspec.json.Decoder(_EnvelopeOfText)
+_version = attrgetter("version")
+
+
+class RowReader:
+    """Decodes RECORD lines of one stream to rows.
+
+    Args:
+        schema: the stream's JSON Schema. Its decimal properties (`multipleOf`, decimal formats) are `Decimal`
+            in every row; other fractions are `float` where a float means the same number.
+    """
+
+    def __init__(self, schema: Mapping[str, Any] | None = None) -> None:
+        declared = properties(schema)
+        self._decimals = [name for name, prop in declared.items() if is_decimal(prop)]
+        self._floats = [name for name in declared if name not in self._decimals and _may_hold_numbers(declared[name])]
+        hook: Callable[[str], Any] = Decimal if self._decimals else exactjson.exact_fraction
+        self._decoder = msgspec.json.Decoder(_Envelope, float_hook=hook)
+
+    def read(self, batch: RawBatch, refuse: Refuse | None = None) -> list[RowBatch]:
+        """The batch's records, cut where the version changes.
+
+        Args:
+            batch: RECORD lines.
+            refuse: takes lines that are no RECORD message in UTF-8 JSON.
+
+        Raises:
+            StreamlineError: there is such a line, and no `refuse`.
+        """
+        envelopes: list[_Envelope] = []
+        for piece in batch.slices:
+            try:
+                envelopes += self._decoder.decode_lines(piece)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                for line in lines_of(piece):
+                    found = self._read_line(batch.stream, line, refuse)
+                    if found is not None:
+                        envelopes.append(found)
+        if self._decimals:
+            for envelope in envelopes:
+                self._settle_numbers(envelope.record)
+        return [
+            RowBatch(batch.stream, [one.record for one in run], version, run[0].time_extracted)
+            for version, run in _runs(envelopes)
+        ]
+
+    def _read_line(self, stream: str, line: bytes, refuse: Refuse | None) -> _Envelope | None:
+        try:
+            return self._decoder.decode(line)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            message = _parsed_line(stream, line, refuse, decimals=bool(self._decimals))
+        if message is None:
+            return None
+        return _Envelope(message["record"], message.get("version"), message.get("time_extracted"))
+
+    def _settle_numbers(self, row: JSONObject) -> None:
+        for name in self._decimals:
+            value = row.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                row[name] = Decimal(value)
+        for name in self._floats:
+            value = row.get(name)
+            if type(value) is Decimal:
+                row[name] = exactjson.plain_number(value)
+            elif isinstance(value, (dict, list)):
+                row[name] = _plain(value)
+
+
+class ArrowReader:
+    """Decodes RECORD lines of one stream to tables, typed by the stream's JSON Schema (see `arrow_types`).
+
+    Fields that the schema does not declare come as JSON text, so that they are not lost.
+    """
+
+    def __init__(self, schema: Mapping[str, Any] | None = None) -> None:
+        self._declared = properties(schema)
+        self._fields: dict[str, pa.Field] = {}
+        self._plans: dict[tuple[str, ...], _Plan | None] = {}
+        self._last: _Plan | None = None
+
+    def read(self, batch: RawBatch, refuse: Refuse | None = None) -> list[ArrowBatch]:
+        """The batch's records as tables, cut where the version or the set of fields changes.
+
+        Args:
+            batch: RECORD lines.
+            refuse: takes lines that are no RECORD message in UTF-8 JSON, and records without any field.
+
+        Raises:
+            StreamlineError: there is such a line, and no `refuse`.
+        """
+        if not batch.slices:
+            return []
+        tables = self._read_uniform(batch)
+        return self._read_texts(batch, refuse) if tables is None else tables
+
+    def field(self, name: str) -> pa.Field:
+        """The Arrow field of a property, declared or not."""
+        found = self._fields.get(name)
+        if found is None:
+            from streamline.flow.codecs.arrow_types import arrow_field
+
+            found = self._fields[name] = arrow_field(name, self._declared.get(name))
+        return found
+
+    def _plan(self, names: tuple[str, ...]) -> _Plan | None:
+        if names not in self._plans:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plain = bool(names) and not any(set(name) & _ODD_IN_NAMES for name in names)
+            self._plans[names] = _Plan([self.field(name) for name in names]) if plain else None
+        return self._plans[names]
+
+    def _read_uniform(self, batch: RawBatch) -> list[ArrowBatch] | None:
+        """The fast way, for a batch whose records all have the same fields, of the declared types."""
+        import pyarrow as pa
+
+        if self._last is None:
+            first = next(lines_of(batch.slices[0]), b"")
+            try:
+                names = tuple(_texts_decoder.decode(first).record)
+            except (msgspec.MsgspecError, ValueError):
+                return None
+            self._last = self._plan(names)
+            if self._last is None:
+                return None
+        envelopes: list[Any] = []
+        try:
+            for piece in batch.slices:
+                envelopes += self._last.decoder.decode_lines(piece)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        if not envelopes:
+            return []
+        from streamline.flow.codecs.arrow_columns import column, rounds_integers
+
+        records = [one.record for one in envelopes]
+        fields, arrays = [], []
+        for field, value_of in zip(self._last.fields, self._last.getters, strict=True):
+            # One list a column: a tuple a record would keep the garbage collector busy.
+            values = list(map(value_of, records))
+            built = None if rounds_integers(field, values) else column(field, values)
+            if built is None:
+                return None
+            fields.append(built[0])
+            arrays.append(built[1])
+        table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+        start = 0
+        tables = []
+        for version, run in _runs(envelopes):
+            part = table if len(run) == len(envelopes) else table.slice(start, len(run))
+            tables.append(ArrowBatch(batch.stream, part, version, run[0].time_extracted))
+            start += len(run)
+        return tables
+
+    def _read_texts(self, batch: RawBatch, refuse: Refuse | None) -> list[ArrowBatch]:
+        """The careful way: every value as its JSON text first."""
+        envelopes: list[_EnvelopeOfTexts] = []
+        for piece in batch.slices:
+            try:
+                str(piece, "utf-8")  # msgspec does not look whether what it skips is UTF-8
+                envelopes += _texts_decoder.decode_lines(piece)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                for line in lines_of(piece):
+                    found = _texts_of_line(batch.stream, line, refuse)
+                    if found is not None:
+                        envelopes.append(found)
+        tables = []
+        for (version, names), group in groupby(envelopes, lambda one: (one.version, frozenset(one.record))):
+            run = list(group)
+            if names:
+                tables.append(self._table_of_texts(batch.stream, version, run))
+            else:
+                for _ in run:
+                    _refused(batch.stream, b"{}", "a record without any field cannot be a row of a table", refuse)
+        return tables
+
+    def _table_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> ArrowBatch:
+        import pyarrow as pa
+
+        from streamline.flow.codecs.arrow_columns import column_from_json
+
+        names = tuple(run[0].record)
+        self._last = self._plan(names)
+        built = [column_from_json(self.field(name), [bytes(one.record[name]) for one in run]) for name in names]
+        table = pa.Table.from_arrays([array for _, array in built], schema=pa.schema([field for field, _ in built]))
+        return ArrowBatch(stream, table, version, run[0].time_extracted)
+
+
+class _Plan:
+    """How to decode records of one set of fields: a struct that takes exactly these, and their columns."""
+
+    def __init__(self, fields: list[pa.Field]) -> None:
+        from streamline.flow.codecs.arrow_columns import value_type
+
+        self.fields = fields
+        attributes = [(f"f{number}", value_type(field)) for number, field in enumerate(fields)]
+        record = msgspec.defstruct(
+            "Record",
+            attributes,
+            rename={f"f{number}": field.name for number, field in enumerate(fields)},
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        envelope = msgspec.defstruct(
+            "Envelope",
+            [("record", record), ("version", int | None, None), ("time_extracted", str | None, None)],
+            gc=False,
+        )
+        self.decoder = msgspec.json.Decoder(envelope)
+        self.getters = [attrgetter(name) for name, _ in attributes]
+
+
+def raw_to_rows(
+    batch: RawBatch, schema: Mapping[str, Any] | None = None, refuse: Refuse | None = None
+) -> list[RowBatch]:
+    """As `RowReader(schema).read(batch, refuse)`; for one batch."""
+    return RowReader(schema).read(batch, refuse)
+
+
+def raw_to_arrow(
+    batch: RawBatch, schema: Mapping[str, Any] | None = None, refuse: Refuse | None = None
+) -> list[ArrowBatch]:
+    """As `ArrowReader(schema).read(batch, refuse)`; for one batch."""
+    return ArrowReader(schema).read(batch, refuse)
+
+
+def rows_to_raw(batch: RowBatch) -> RawBatch:
+    """RECORD lines of rows.
+
+    Args:
+        batch: rows of JSON values, `Decimal`s, dates, UUIDs, NumPy scalars. Datetimes should have an offset.
+
+    Raises:
+        StreamlineError: a row holds a value that JSON has no word for.
+    """
+    if not batch.rows:
+        return RawBatch(batch.stream, [], 0, 0)
+    head, tail = envelope_of(batch.stream, batch.version, batch.time_extracted)
+    slices: list[Buffer] = []
+    for start in range(0, len(batch.rows), _ROWS_AT_A_TIME):
+        try:
+            lines = exactjson.dump_lines(batch.rows[start : start + _ROWS_AT_A_TIME])
+        except TypeError as error:
+            raise StreamlineError(str(error), where=f"stream {batch.stream}") from None
+        # JSON text holds no line end of its own, so each of these ends a row.
+        slices.append(b"".join((head, lines[:-1].replace(b"\n", tail + head), tail)))
+    return RawBatch(batch.stream, slices, len(batch.rows), sum(map(len, slices)), head)
+
+
+def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
+    """RECORD lines of a table.
+
+    Args:
+        batch: a table of any types.
+        like: fields that say, by their names, how columns are written (see `arrow_columns.text_column`); timestamps
+            without a zone in a column that is not among them are UTC. By default the table's own fields.
+
+    Raises:
+        StreamlineError: a column of a type that JSON has no word for.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from streamline.flow.codecs.arrow_columns import text_column
+
+    table = batch.table
+    count = table.num_rows
+    if count == 0 or table.num_columns == 0:
+        return RawBatch(batch.stream, [], 0, 0)
+    if table.nbytes * 4 > _MAX_TEXT and count > 1:
+        halves = (table.slice(0, count // 2), table.slice(count // 2))
+        return join_raw([arrow_to_raw(msgspec.structs.replace(batch, table=half), like) for half in halves])
+    marks = {field.name: field for field in like} if like is not None else {}
+    head, tail = envelope_of(batch.stream, batch.version, batch.time_extracted)
+    parts: list[Any] = []
+    pending = head + b"{"
+    for field, chunked in zip(table.schema, table.columns, strict=True):
+        array = chunked.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks)
+        try:
+            mark = field if like is None else marks.get(field.name) or pa.field(field.name, pa.null())
+            text = text_column(mark, array)
+        except TypeError as error:
+            raise StreamlineError(f"column {field.name}: {error}", where=f"stream {batch.stream}") from None
+        parts += [pa.scalar(pending + exactjson.dumps(field.name) + b":", pa.string()), pc.fill_null(text, "null")]
+        pending = b","
+    parts.append(pa.scalar(b"}" + tail, pa.string()))
+    lines = pc.binary_join_element_wise(*parts, "")
+    offsets = memoryview(lines.buffers()[1]).cast("i")
+    data = memoryview(lines.buffers()[2])[offsets[lines.offset] : offsets[lines.offset + count]]
+    return RawBatch(batch.stream, [data], count, len(data), head)
+
+
+def rows_to_arrow(batch: RowBatch, reader: ArrowReader) -> list[ArrowBatch]:
+    """Tables of rows, as `reader` types them."""
+    return reader.read(rows_to_raw(batch))
+
+
+def arrow_to_rows(batch: ArrowBatch, reader: RowReader, like: pa.Schema | None = None) -> list[RowBatch]:
+    """Rows of a table: the JSON values that its records are written as."""
+    return reader.read(arrow_to_raw(batch, like))
+
+
+def to_raw(batch: Batch) -> RawBatch:
+    """RECORD lines of a batch of any lane; a raw batch is returned as it is.
+
+    Raises:
+        StreamlineError: a value that JSON has no word for.
+    """
+    if isinstance(batch, RawBatch):
+        return batch
+    return rows_to_raw(batch) if isinstance(batch, RowBatch) else arrow_to_raw(batch)
+
+
+def join_raw(batches: Sequence[RawBatch]) -> RawBatch:
+    """Batches of one stream as one, in their order; nothing is copied."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    prefix = first.prefix if all(batch.prefix == first.prefix for batch in batches) else None
+    slices = [piece for batch in batches for piece in batch.slices]
+    return RawBatch(first.stream, slices, sum(b.count for b in batches), sum(b.nbytes for b in batches), prefix)
+
+
+def envelope_of(stream: str, version: int | None, time_extracted: str | None) -> tuple[bytes, bytes]:
+    """What stands before a record's JSON text in its message, and after it (the line's end included)."""
+    head = b'{"type":"RECORD","stream":' + exactjson.dumps(stream) + b',"record":'
+    tail = b"" if version is None else b',"version":' + exactjson.dumps(version)
+    if time_extracted is not None:
+        tail += b',"time_extracted":' + exactjson.dumps(time_extracted)
+    return head, tail + b"}\n"
+
+
+def lines_of(piece: bytes | memoryview) -> Iterator[bytes]:
+    """The lines of a slice, without their ends; blank ones are left out."""
+    return (line for line in bytes(piece).split(b"\n") if line.strip())
+
+
+def record_text(line: bytes) -> bytes:
+    """The JSON text of the record in a RECORD line; the whole line where it cannot be told."""
+    try:
+        return bytes(_text_decoder.decode(line).record)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        try:
+            return exactjson.dumps(exactjson.loads(line)["record"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return line
+
+
+def _runs(envelopes: Sequence[Any]) -> Iterator[tuple[int | None, Sequence[Any]]]:
+    """Stretches of the same version, in order."""
+    if not envelopes:
+        return
+    if len(set(map(_version, envelopes))) == 1:
+        yield envelopes[0].version, envelopes
+        return
+    for version, group in groupby(envelopes, _version):
+        yield version, list(group)
+
+
+def _texts_of_line(stream: str, line: bytes, refuse: Refuse | None) -> _EnvelopeOfTexts | None:
+    try:
+        return _texts_decoder.decode(line.decode())
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        message = _parsed_line(stream, line, refuse, decimals=True)
+    if message is None:
+        return None
+    texts = {name: msgspec.Raw(exactjson.dumps(value)) for name, value in message["record"].items()}
+    return _EnvelopeOfTexts(texts, message.get("version"), message.get("time_extracted"))
+
+
+def _parsed_line(stream: str, line: bytes, refuse: Refuse | None, *, decimals: bool) -> JSONObject | None:
+    try:
+        message = exactjson.loads(line, decimals=decimals)
+    except (ValueError, RecursionError) as error:
+        _refused(stream, line, f"not a message in JSON: {error}", refuse)
+        return None
+    if not isinstance(message, dict) or not isinstance(message.get("record"), dict):
+        _refused(stream, line, "not a RECORD message with an object as its record", refuse)
+        return None
+    return message
+
+
+def _refused(stream: str, text: bytes, error: str, refuse: Refuse | None) -> None:
+    if refuse is None:
+        raise StreamlineError(error, where=f"stream {stream}")
+    refuse(text, error)
+
+
+def _may_hold_numbers(prop: Mapping[str, Any]) -> bool:
+    return bool(types(prop) & {"number", "integer", "object", "array"})
+
+
+def _plain(value: Any) -> Any:
+    """Nested values with fractions as floats where that is exact."""
+    if type(value) is Decimal:
+        return exactjson.plain_number(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,115 @@
+"""A stream's SCHEMA as targets hold records to it: types, required, enumerations and bounds.
+
+Formats and `multipleOf` describe rather than forbid (targets parse and round); taps write schemas in several
+drafts, and with keywords that their draft does not allow. What cannot be asserted is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from streamline.flow.codecs.schemas import ALL_TYPES, DECIMAL_FORMATS, string_format, types
+from streamline.flow.items import JSONObject
+
+DECIMAL_PATTERN = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
+
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_SCHEMA_MAPS = ("properties", "patternProperties", "definitions", "$defs")
+_SCHEMA_LISTS = ("anyOf", "oneOf", "allOf")
+_SCHEMAS = ("not", "if", "then", "else", "contains", "additionalItems", "additionalProperties")
+_AS_THEY_ARE = ("enum", "const", "uniqueItems", "$ref")
+
+
+def lenient(schema: Any, *, patterns: bool = True) -> Any:
+    """The assertions of a schema that targets hold records to, in JSON Schema draft 7.
+
+    >>> lenient({"type": ["null", "string"], "format": "date-time", "maxLength": 30})
+    {'type': ['null', 'string'], 'maxLength': 30}
+
+    Args:
+        schema: a schema of any draft; what is no object (`true`, `false`) is returned as it is.
+        patterns: whether strings are held to their `pattern`.
+    """
+    if not isinstance(schema, Mapping):
+        return schema if isinstance(schema, bool) else True
+    if string_format(schema) in DECIMAL_FORMATS or isinstance(schema.get("x-singer.decimal"), Mapping):
+        # Taps write decimals as strings or as numbers, whichever type they declare.
+        return {"type": sorted((types(schema) & {"null"}) | {"number", "string"}), "pattern": DECIMAL_PATTERN}
+    kept: JSONObject = {}
+    named = _types(schema.get("type"))
+    if named:
+        kept["type"] = named
+    for word in _AS_THEY_ARE:
+        if word in schema:
+            kept[word] = schema[word]
+    if not isinstance(kept.get("enum", []), list):
+        del kept["enum"]
+    if isinstance(schema.get("required"), list):
+        kept["required"] = [name for name in dict.fromkeys(schema["required"]) if isinstance(name, str)]
+    for word in _COUNTS:
+        if isinstance(schema.get(word), (int, float)) and schema[word] >= 0:
+            kept[word] = int(min(schema[word], 2**53))
+    _bounds(schema, kept)
+    if patterns and isinstance(schema.get("pattern"), str):
+        kept["pattern"] = schema["pattern"]
+    for word in _SCHEMA_MAPS:
+        if isinstance(schema.get(word), Mapping):
+            kept[word] = {name: lenient(each, patterns=patterns) for name, each in schema[word].items()}
+    for word in _SCHEMA_LISTS:
+        if isinstance(schema.get(word), list) and schema[word]:
+            kept[word] = [lenient(each, patterns=patterns) for each in schema[word]]
+    for word in _SCHEMAS:
+        if isinstance(schema.get(word), (Mapping, bool)):
+            kept[word] = lenient(schema[word], patterns=patterns)
+    items = schema.get("items")
+    if isinstance(items, list):
+        kept["items"] = [lenient(each, patterns=patterns) for each in items]
+    elif items is not None:
+        kept["items"] = lenient(items, patterns=patterns)
+    return kept
+
+
+def without_flags(schema: Any) -> Any:
+    """The schema with draft 4's flags beside bounds written as draft 7 writes them, and without `multipleOf`.
+
+    >>> without_flags({"type": "number", "maximum": 10, "exclusiveMaximum": True, "multipleOf": 0.01})
+    {'type': 'number', 'exclusiveMaximum': 10}
+    """
+    if isinstance(schema, list):
+        return [without_flags(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    kept: JSONObject = {}
+    for word, each in schema.items():
+        if word in _SCHEMA_MAPS and isinstance(each, Mapping):  # names, not words of the language
+            kept[word] = {name: without_flags(one) for name, one in each.items()}
+        elif word != "multipleOf":
+            kept[word] = without_flags(each)
+    for inclusive, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(kept.get(exclusive), bool) and kept.pop(exclusive) and inclusive in kept:
+            kept[exclusive] = kept.pop(inclusive)
+    return kept
+
+
+def _types(declared: Any) -> str | list[str]:
+    if isinstance(declared, str):
+        return declared if declared in ALL_TYPES else ""
+    if isinstance(declared, list):
+        named = [each for each in dict.fromkeys(map(str, declared)) if each in ALL_TYPES]
+        return named if len(named) == len(set(map(str, declared))) else []
+    return ""
+
+
+def _bounds(schema: Mapping[str, Any], kept: JSONObject) -> None:
+    for inclusive, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        bound, beyond = schema.get(inclusive), schema.get(exclusive)
+        if _is_number(bound):
+            # Draft 4 says by a flag whether the bound itself is allowed.
+            kept[exclusive if beyond is True else inclusive] = bound
+        if _is_number(beyond):
+            kept[exclusive] = beyond
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) != float("inf")

@@ -1,0 +1,271 @@
+"""Holds every record to its stream's SCHEMA, before a target stumbles over one and takes the others down with it.
+
+Good lines are forwarded as they came, in the slices that they came in. Validating a batch is one loop in native
+code; only a batch that fails is gone through line by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.errors import StreamlineError
+from streamline.flow.codecs import exactjson
+from streamline.flow.codecs.lanes import record_text, to_raw
+from streamline.flow.items import ArrowBatch, BadRecord, Buffer, Item, JSONObject, RawBatch, RowBatch, Schema
+from streamline.flow.stages.lenient import lenient
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+
+STAGE = "validate"
+LEAST_BAD_RECORDS = 1_000
+BAD_RECORDS_PER_CENT = 1
+_SHOWN_ERRORS = 3
+_LONGEST_ERROR = 400
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    record: dict[str, Any]
+
+
+_decoder = msgspec.json.Decoder(_Envelope)
+
+
+class Counts(msgspec.Struct):
+    """What was seen of one stream: records in all, bad ones among them, and the first errors."""
+
+    records: int = 0
+    bad: int = 0
+    errors: list[str] = []
+
+
+class BadRecordLimit:
+    """Fails a stream of which too many records are bad.
+
+    Args:
+        most: bad records per stream that are allowed, or a function of the stream that gives as much; None: the larger
+            of 1,000 and 1 % of its records so far.
+    """
+
+    def __init__(self, most: int | Callable[[str], int | None] | None = None) -> None:
+        self._most = most
+        self.counts: dict[str, Counts] = {}
+
+    def of(self, stream: str) -> Counts:
+        """The counts of a stream."""
+        return self.counts.setdefault(stream, Counts())
+
+    def add(self, stream: str, records: int, errors: Sequence[str]) -> None:
+        """Count records, good and bad; one error for each bad one.
+
+        Raises:
+            StreamlineError: there are too many bad ones now.
+        """
+        counts = self.of(stream)
+        counts.records += records
+        if not errors:
+            return
+        counts.bad += len(errors)
+        counts.errors = [*counts.errors, *errors][:_SHOWN_ERRORS]
+        most = self._most(stream) if callable(self._most) else self._most
+        if most is None:
+            most = max(LEAST_BAD_RECORDS, counts.records * BAD_RECORDS_PER_CENT // 100)
+        if counts.bad > most:
+            shown = "".join(f"\n  - {error}" for error in counts.errors)
+            raise StreamlineError(
+                f"{counts.bad:,} of {counts.records:,} records do not fit its SCHEMA, more than max_bad_records"
+                f" ({most:,}) allows; the first errors:{shown}",
+                where=f"stream {stream}",
+                hint="correct the source or its schema, or raise max_bad_records in the destination block",
+            )
+
+
+class ValidateStage:
+    """Takes out records that do not fit their stream's SCHEMA. Implements `flow.protocols.Stage`.
+
+    Formats are not asserted (see `lenient`). A record of a stream without SCHEMA passes.
+
+    Args:
+        max_bad_records: see `BadRecordLimit`.
+        fail: raise at the first bad record.
+        unicode: text that is no Unicode (lone surrogates) makes a record bad. No schema minds it, but targets break
+            on it.
+        limit: a limit shared with other stages, in place of one by `max_bad_records`.
+    """
+
+    def __init__(
+        self,
+        max_bad_records: int | None = None,
+        *,
+        fail: bool = False,
+        limit: BadRecordLimit | None = None,
+        unicode: bool = False,
+    ) -> None:
+        self._limit = limit if limit is not None else BadRecordLimit(max_bad_records)
+        self._fail = fail
+        self._unicode = unicode
+        self._validators: dict[str, tuple[JSONObject, jsonschema_rs.Draft7Validator]] = {}
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """What was seen, by stream."""
+        return self._limit.counts
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """The item; of a batch the records that fit (as lines), and a `BadRecord` for each that does not.
+
+        Raises:
+            StreamlineError: too many records are bad, or one is and `fail` is set, or the SCHEMA is none.
+        """
+        if isinstance(item, (RawBatch, RowBatch, ArrowBatch)):
+            return self._raw(to_raw(item))
+        if isinstance(item, Schema):
+            known = self._validators.get(item.stream)
+            if known is None or known[0] != item.schema:
+                self._validators[item.stream] = (item.schema, _validator(item.stream, item.schema))
+        return [item]
+
+    async def finish(self) -> Sequence[Item]:
+        """Nothing is held back."""
+        return []
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    def _raw(self, batch: RawBatch) -> list[Item]:
+        known = self._validators.get(batch.stream)
+        if known is None:
+            self._count(batch.stream, batch.count, [])
+            return [batch]
+        validator = known[1]
+        is_valid = validator.is_valid
+        good: list[Buffer] = []
+        bad: list[BadRecord] = []
+        for piece in batch.slices:
+            try:
+                if all(map(is_valid, [each.record for each in _decoder.decode_lines(piece)])):
+                    good.append(piece)
+                    continue
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                pass  # line by line
+            good += _good_parts(batch.stream, piece, validator, bad, unicode=self._unicode)
+        self._count(batch.stream, batch.count, bad)
+        if not bad:
+            return [batch]
+        count = batch.count - len(bad)
+        rest = RawBatch(batch.stream, good, count, sum(map(len, good)), batch.prefix)
+        return [rest, *bad] if count > 0 else list(bad)
+
+    def _count(self, stream: str, records: int, bad: Sequence[BadRecord]) -> None:
+        if bad and self._fail:
+            raise StreamlineError(
+                f"a record does not fit its SCHEMA: {bad[0].error}",
+                where=f"stream {stream}",
+                hint="`on_bad_record: quarantine` in the destination block sets such records aside and goes on.",
+            )
+        self._limit.add(stream, records, [each.error for each in bad])
+
+
+def _validator(stream: str, schema: JSONObject) -> jsonschema_rs.Draft7Validator:
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.Draft7Validator(lenient(schema), validate_formats=False)
+    except (ValueError, jsonschema_rs.ValidationError):
+        try:  # an expression of another dialect
+            return jsonschema_rs.Draft7Validator(lenient(schema, patterns=False), validate_formats=False)
+        except (ValueError, jsonschema_rs.ValidationError) as error:
+            reason = getattr(error, "message", str(error))
+            raise StreamlineError(
+                f"its SCHEMA cannot be used to validate records: {reason}", where=f"stream {stream}"
+            ) from None
+
+
+def _good_parts(
+    stream: str, piece: Buffer, validator: jsonschema_rs.Draft7Validator, bad: list[BadRecord], *, unicode: bool
+) -> Iterable[Buffer]:
+    """The stretches of `piece` between its bad lines; these go to `bad`."""
+    view = memoryview(piece)
+    start = end = 0
+    for line in _lines(bytes(piece)):
+        begin, end = end, end + len(line)
+        if not line.strip():
+            continue
+        error = _error_in_line(validator, line, unicode=unicode)
+        if error is None:
+            continue
+        bad.append(BadRecord(stream, record_text(line.rstrip(b"\n")), error, STAGE))
+        if begin > start:
+            yield view[start:begin]
+        start = end
+    if end > start:
+        yield view[start:end]
+
+
+def _lines(data: bytes) -> list[bytes]:
+    found = [line + b"\n" for line in data.split(b"\n")]
+    found[-1] = found[-1][:-1]
+    return found
+
+
+def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes, *, unicode: bool) -> str | None:
+    try:
+        return _first_error(validator, _decoder.decode(line).record)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _error_in(validator, record_text(line), unicode=unicode)
+
+
+def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes, *, unicode: bool) -> str | None:
+    """What is wrong with a record's JSON text, read by the parser that takes everything."""
+    try:
+        record = exactjson.loads(text, decimals=True)
+    except (ValueError, RecursionError) as error:
+        return f"not a record in JSON: {error}"
+    if not isinstance(record, dict):
+        return "the record is no object"
+    unspeakable = _unspeakable(record, unicode=unicode)
+    if unspeakable is not None:
+        return unspeakable
+    try:
+        return _first_error(validator, _with_plain_text(record))
+    except (ValueError, RecursionError) as error:
+        return f"it cannot be validated: {error}"
+
+
+def _first_error(validator: jsonschema_rs.Draft7Validator, record: Any) -> str | None:
+    for error in validator.iter_errors(record):
+        place = ".".join(str(step) for step in error.instance_path)
+        text = f"{place}: {error.message}" if place else error.message
+        return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"
+    return None
+
+
+def _unspeakable(value: Any, place: str = "", *, unicode: bool) -> str | None:
+    """The first NaN or infinity: Python's parser reads them, JSON has no word for them. And odd text, if it counts."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return f"{place.lstrip('.')}: {value} is no number in JSON"
+    if unicode and isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return f"{place.lstrip('.')}: it holds a lone surrogate, which is no Unicode text"
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        found = _unspeakable(child, f"{place}.{key}", unicode=unicode)
+        if found is not None:
+            return found
+    return None
+
+
+def _with_plain_text(value: Any) -> Any:
+    """Lone surrogates replaced: the validator takes text in UTF-8 only, and no schema minds which letter it is."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_with_plain_text(key): _with_plain_text(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_plain_text(each) for each in value]
+    return value
+
+
+__all__ = ["BadRecordLimit", "Counts", "ValidateStage"]

@@ -1,0 +1,157 @@
+"""Table versions: when an ACTIVATE_VERSION may go out, and versions for taps that send none.
+
+A target that gets ACTIVATE_VERSION deletes the rows of all lower versions. Taps of the classic kind send it after a
+stream's last record; others (Singer SDK) right after the SCHEMA, so that a run that fails later has deleted rows and
+brought none. So one that is announced before its version's first record is held until the tap has ended well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from streamline.flow.codecs.envelope import rewrite, rewrite_files, version_of
+from streamline.flow.items import (
+    ActivateVersion,
+    ArrowBatch,
+    Batch,
+    FileBatch,
+    Item,
+    Position,
+    RawBatch,
+    RowBatch,
+    Schema,
+)
+
+
+def new_version(after: int = 0) -> int:
+    """A table version for one attempt of one run: milliseconds since 1970, higher than `after`.
+
+    Args:
+        after: the version that the attempt before used (its rows are stale as well).
+    """
+    return max(time.time_ns() // 1_000_000, after + 1)
+
+
+class VersionStage:
+    """Holds ACTIVATE_VERSIONs back until their stream is complete, and replaces tables for taps without versions.
+
+    While something of a stream is held, its bookmark is withheld in every `Position`. What is held when the
+    source fails is never sent, because `finish` is not called.
+
+    Args:
+        bookmark_name: gives a stream's name in the tap's bookmarks for its name in the messages.
+        endless: the pipeline has no end; what is held goes out at the next position, and nothing is replaced.
+        replace: whether this run replaces the table of a stream (named as in the messages). Where the tap sends
+            no versions of its own, its records get `version`, which is activated at the end.
+        version: the version of this attempt, see `new_version`.
+        incomplete: whether records of a stream were kept back on the way, so that nothing of it may be deleted.
+    """
+
+    def __init__(
+        self,
+        *,
+        bookmark_name: Callable[[str], str] = str,
+        endless: bool = False,
+        replace: Callable[[str], bool] | None = None,
+        version: int = 0,
+        incomplete: Callable[[str], bool] = lambda stream: False,
+    ) -> None:
+        self._bookmark_name = bookmark_name
+        self._endless = endless
+        self._replace = replace if replace is not None and not endless else lambda _: False
+        self._version = version
+        self._incomplete = incomplete
+        self._held: dict[str, ActivateVersion] = {}
+        self._replacing: dict[str, bool] = {}  # each stream seen so far: does it get our version?
+        self._moved: dict[str, int | None] = {}  # stream -> the version that the tap gave its newest records
+        self._unannounced: set[str] = set()  # replaced streams with versions of the tap's that it never activated
+        self._newest: Position | None = None
+        self._newest_withheld = False
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        if isinstance(item, RawBatch | RowBatch | ArrowBatch | FileBatch):
+            return [self._records(item)]
+        if isinstance(item, ActivateVersion):
+            return self._activate(item)
+        if isinstance(item, Position):
+            return self._position(item)
+        if isinstance(item, Schema):
+            self._replaces(item.stream)
+        return [item]
+
+    async def finish(self) -> Sequence[Item]:
+        """The held versions, then the newest position once more, now that nothing of it is withheld."""
+        # A stream that was announced and had no record is an empty table: the target's is emptied as well.
+        own = [ActivateVersion(stream, self._version) for stream, ours in self._replacing.items() if ours]
+        # Some mappers let the versions of records pass and swallow the message that activates them.
+        lost = [(stream, self._moved[stream]) for stream in self._unannounced]
+        activations = [
+            *self._held.values(),
+            *own,
+            *(ActivateVersion(stream, version) for stream, version in lost if version is not None),
+        ]
+        items: list[Item] = [item for item in activations if not self._incomplete(item.stream)]
+        self._unannounced.clear()
+        self._held.clear()
+        self._replacing.clear()
+        if self._newest is not None and self._newest_withheld:
+            items.append(msgspec.structs.replace(self._newest, number=self._newest.number + 1))
+            self._newest_withheld = False
+        return items
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    def _replaces(self, stream: str) -> bool:
+        ours = self._replacing.get(stream)
+        if ours is None:
+            ours = self._replacing[stream] = self._replace(stream)
+        return ours
+
+    def _records(self, batch: Batch | FileBatch) -> Batch | FileBatch:
+        stream = batch.stream
+        version = version_of(batch) if isinstance(batch, RawBatch) else batch.version
+        first = stream not in self._moved
+        self._moved[stream] = version
+        if not self._replaces(stream):
+            return batch
+        if version is not None and first:
+            self._replacing[stream] = False
+            self._unannounced.add(stream)
+            return batch
+        if isinstance(batch, RawBatch):
+            return rewrite(batch, version=self._version)
+        if isinstance(batch, FileBatch):
+            return rewrite_files(batch, version=self._version)
+        return msgspec.structs.replace(batch, version=self._version)
+
+    def _activate(self, item: ActivateVersion) -> Sequence[Item]:
+        stream = item.stream
+        self._unannounced.discard(stream)
+        if self._replaces(stream):
+            if stream in self._moved:
+                return []  # its records bear our version, which is activated at the end
+            self._replacing[stream] = False
+        moved = self._moved.get(stream, item.version - 1)
+        if moved is not None and moved < item.version:
+            self._held[stream] = item
+            return []
+        self._held.pop(stream, None)
+        return [item]
+
+    def _position(self, item: Position) -> Sequence[Item]:
+        self._newest = item
+        if self._endless:
+            held = list(self._held.values())
+            self._held.clear()
+            return [*held, item]
+        streams = [*self._held, *(stream for stream, ours in self._replacing.items() if ours)]
+        self._newest_withheld = bool(streams)
+        if not streams:
+            return [item]
+        withhold = item.withhold.union(map(self._bookmark_name, streams))
+        return [msgspec.structs.replace(item, withhold=withhold)]

@@ -1,0 +1,168 @@
+"""The runner's end of the fork server: its process, the requests that wait for it, and what it says."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import streamline
+from streamline.processes import wire
+from streamline.processes.forkserver import BOOT, Settings
+from streamline.processes.line_splitter import Lines
+from streamline.processes.worker_process import READ_BYTES, WorkerProcess
+
+_TAIL_LINES = 12
+
+
+class ForkServerProcess:
+    """The fork server's process as its pool's thread sees it; started when this is made.
+
+    Args:
+        python: another interpreter than this one.
+        preload: modules to import.
+        perform: `module:function` that carries out tasks.
+        env: its whole environment, and that of everything it forks.
+        on_line: is given each line that it writes itself.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        *,
+        python: str | None,
+        preload: list[str],
+        perform: str,
+        env: dict[str, str],
+        on_line: Callable[[bytes], None],
+    ) -> None:
+        self.control, theirs = socket.socketpair()
+        self.control.setblocking(False)
+        self.output, written = os.pipe()
+        os.set_blocking(self.output, False)
+        self.ready = False
+        self.ended = False
+        self._in = bytearray()
+        self._out: deque[tuple[bytes, WorkerProcess | None]] = deque()
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
+        self._on_line = on_line
+        self._lines = Lines(self._line)
+        settings: Settings = {
+            "control": theirs.fileno(),
+            "parent": os.getpid(),
+            "path": [os.path.abspath(path) for path in sys.path] if python is None else None,  # noqa: PTH100
+            "home": str(Path(streamline.__file__).parent.parent),
+            "preload": preload,
+            "perform": perform,
+        }
+        try:
+            self._process = subprocess.Popen(
+                [python or sys.executable or "python3", "-c", BOOT, json.dumps(settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=written,
+                stderr=written,
+                env=env,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except BaseException:
+            self.control.close()
+            os.close(self.output)
+            raise
+        finally:
+            theirs.close()
+            os.close(written)
+
+    def ask(self, request: int, number: int, value: int, worker: WorkerProcess | None = None) -> None:
+        """Send a request, now or when there is room; with the descriptors of `worker`, if one is given."""
+        self._out.append((wire.RECORD.pack(request, number, value), worker))
+        self.write()
+
+    def write(self) -> None:
+        """Send what waits, as far as it goes."""
+        try:
+            while self._out:
+                record, worker = self._out[0]
+                if worker is None:
+                    self.control.send(record)
+                else:
+                    fds = array.array("i", worker.descriptors)
+                    self.control.sendmsg([record], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                    worker.handed_over()
+                self._out.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:  # its end is seen by reading
+            self._out.clear()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether requests wait."""
+        return bool(self._out)
+
+    def read(self) -> list[tuple[int, int, int]]:
+        """What it says."""
+        with contextlib.suppress(BlockingIOError):
+            try:
+                data = self.control.recv(READ_BYTES)
+            except ConnectionResetError:
+                data = b""
+            self.ended = not data
+            self._in += data
+        whole = len(self._in) - len(self._in) % wire.RECORD.size
+        found: list[tuple[int, int, int]] = list(wire.RECORD.iter_unpack(bytes(self._in[:whole])))
+        del self._in[:whole]
+        if any(what == wire.READY for what, _, _ in found):
+            self.ready = True
+        return found
+
+    def read_output(self) -> bool:
+        """Hand on what it wrote; False at the end."""
+        try:
+            chunk = os.read(self.output, READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._lines.feed(chunk)
+        return bool(chunk)
+
+    def _line(self, line: bytes) -> None:
+        self._tail.append(line)
+        self._on_line(line)
+
+    def last_words(self) -> str:
+        """What it wrote last, to be put behind a message."""
+        text = b"\n".join(self._tail).decode("utf-8", "replace").strip()
+        return f":\n{text}" if text else ""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def close(self) -> int:
+        """Wait for its end, by force if it takes long; its exit code."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        for _ in range(64):
+            before = len(self._tail)
+            if not self.read_output():
+                break
+            if len(self._tail) == before:
+                break
+        self._lines.end()
+        self.control.close()
+        os.close(self.output)
+        return code

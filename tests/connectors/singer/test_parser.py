@@ -1,0 +1,200 @@
+"""The tap parser against a naive reader of the same bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamline.connectors.singer.parser import TapOutputError, TapParser
+from streamline.flow.items import ActivateVersion, FileBatch, Item, Position, RawBatch, Schema
+
+
+def parse(data: bytes, sizes: list[int] | None = None, **options: Any) -> tuple[list[Item], list[str]]:
+    logged: list[str] = []
+    parser = TapParser("group", tap="tap-x", log=logged.append, **options)
+    items: list[Item] = []
+    start = 0
+    for size in sizes or []:
+        items += parser.feed(data[start : start + size])
+        start += size
+    items += parser.feed(data[start:])
+    items += parser.finish()
+    return items, logged
+
+
+def lines_of(batch: RawBatch) -> list[bytes]:
+    return b"".join(bytes(part) for part in batch.slices).splitlines(keepends=True)
+
+
+def schema(stream: str) -> bytes:
+    return json.dumps({"type": "SCHEMA", "stream": stream, "schema": {"properties": {}}, "key_properties": []}).encode()
+
+
+def record(stream: str, value: object, *, spaced: bool = False) -> bytes:
+    separators = (", ", ": ") if spaced else (",", ":")
+    return json.dumps({"type": "RECORD", "stream": stream, "record": {"v": value}}, separators=separators).encode()
+
+
+def state(value: object, *, spaced: bool = False) -> bytes:
+    separators = (", ", ": ") if spaced else (",", ":")
+    return json.dumps({"type": "STATE", "value": value}, separators=separators).encode()
+
+
+MESSAGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("record"), st.sampled_from(["a", "b", 'odd"name\n']), st.integers() | st.text(max_size=5)),
+        st.tuples(st.just("state"), st.just(""), st.integers(0, 9)),
+        st.tuples(st.just("noise"), st.just(""), st.sampled_from(["INFO hello", "", "  ", "[1]"])),
+        st.tuples(st.just("schema"), st.sampled_from(["a", "b"]), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(MESSAGES, st.lists(st.integers(1, 60), max_size=20), st.booleans())
+def test_agrees_with_a_naive_reader(messages: list[tuple[str, str, Any]], sizes: list[int], spaced: bool) -> None:
+    lines = [schema(stream) for stream in ("a", "b", 'odd"name\n')]
+    for kind, stream, value in messages:
+        if kind == "record":
+            lines.append(record(stream, value, spaced=spaced))
+        elif kind == "state":
+            lines.append(state({"bookmarks": {"a": value}}, spaced=spaced))
+        elif kind == "schema":
+            lines.append(schema(stream))
+        else:
+            lines.append(str(value).encode())
+    data = b"\n".join(lines) + b"\n"
+
+    items, logged = parse(data, sizes)
+
+    # Every record line, byte for byte and in the order of its stream.
+    expected: dict[str, list[bytes]] = {}
+    for line in lines:
+        if line.startswith((b'{"type":"RECORD"', b'{"type": "RECORD"')):
+            expected.setdefault(json.loads(line)["stream"], []).append(line + b"\n")
+    got: dict[str, list[bytes]] = {}
+    for item in items:
+        if isinstance(item, RawBatch):
+            assert item.count == len(lines_of(item))
+            assert item.nbytes == sum(map(len, item.slices))
+            if item.prefix is not None:
+                assert all(line.startswith(item.prefix) for line in lines_of(item))
+            got.setdefault(item.stream, []).extend(lines_of(item))
+    assert got == expected
+    assert logged == [str(value) for kind, _, value in messages if kind == "noise" and str(value).strip()]
+
+    # Before each position stand exactly the records that stood before its STATE.
+    states = [index for index, line in enumerate(lines) if b'"STATE"' in line[:20]]
+    places: dict[tuple[int, bytes], None] = {}
+    for index in states:
+        records = sum(b'"RECORD"' in line[:20] for line in lines[:index])
+        places[records, json.dumps(json.loads(lines[index])["value"]).encode()] = None
+    seen = 0
+    numbers = []
+    for item in items:
+        if isinstance(item, RawBatch):
+            seen += item.count
+        elif isinstance(item, Position):
+            assert (seen, json.dumps(json.loads(item.value)).encode()) in places
+            numbers.append(item.number)
+    assert numbers == sorted(set(numbers))
+    if states:
+        # The last STATE is always given.
+        last = [item for item in items if isinstance(item, Position)][-1]
+        assert json.loads(last.value) == json.loads(lines[states[-1]])["value"]
+
+
+def test_only_the_last_state_of_a_chunk_is_given_and_the_others_are_cut_out() -> None:
+    lines = [schema("a"), record("a", 0), state(0)]
+    for number in range(1, 50):
+        lines += (
+            [record("a", number), state(number)] if number % 3 else [state("x"), state(number), record("a", number)]
+        )
+    data = b"\n".join(lines) + b"\n"
+    head = len(lines[0]) + len(lines[1]) + len(lines[2]) + 3
+
+    items, _ = parse(data, [head])
+
+    positions = [item.value for item in items if isinstance(item, Position)]
+    assert positions == [b"0", b"49"]
+    text = b"".join(bytes(part) for item in items if isinstance(item, RawBatch) for part in item.slices)
+    assert text.count(b"RECORD") == 50
+    assert b"STATE" not in text
+
+
+def test_versions_batches_and_schemas_keep_their_place() -> None:
+    sdk = {
+        "type": "BATCH",
+        "stream": "a",
+        "encoding": {"format": "jsonl", "compression": "gzip"},
+        "manifest": ["file:///x"],
+    }
+    wise = {"type": "BATCH", "stream": "a", "filepath": "/y", "format": "csv", "batch_size": 3}
+    version = {"type": "ACTIVATE_VERSION", "stream": "a", "version": 7}
+    data = b"\n".join(
+        [schema("a"), record("a", 1), *(json.dumps(m).encode() for m in (version, sdk, wise)), record("a", 2)]
+    )
+
+    items, _ = parse(data)
+
+    kinds = [type(item) for item in items]
+    assert kinds == [Schema, RawBatch, ActivateVersion, FileBatch, FileBatch, RawBatch]
+    assert items[3] == FileBatch("a", "sdk", ["file:///x"], "jsonl", "gzip", None, items[3].raw)  # type: ignore[union-attr]
+    assert items[4].dialect == "pipelinewise"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "record_text",
+    ['{"v":NaN}', '{"v":"\\ud800"}', '{"v":1e400}', '{"v":123456789012345678901234567890}', '{"v":-Infinity}'],
+)
+def test_odd_values_pass_as_they_are(record_text: str) -> None:
+    line = f'{{"stream":"a","type":"RECORD","record":{record_text}}}\n'.encode()
+    items, _ = parse(schema("a") + b"\n" + line * 3)
+    assert isinstance(items[1], RawBatch)
+    assert items[1].count == 3
+    assert b"".join(bytes(part) for part in items[1].slices) == line * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b'{"level":"info"}\n', "without a message type"),
+        (b'{"type":"NEWS","stream":"a"}\n', "unknown type 'NEWS'"),
+        (b'{"type":"RECORD","stream":"b","record":{}}\n', "before its SCHEMA"),
+        (b'{"type":"RECORD","stream":"a"}\n', "without a record"),
+        (b'{"type":"STATE"}\n', "without a value"),
+        (b'{"type":"RECORD","stream":"a","record":{"v"', "ended in the middle of a line"),
+        (b'{"type":"SCHEMA","stream":"c"}\n', "without a schema"),
+        (b"{broken}\n", "no JSON"),
+    ],
+)
+def test_what_is_no_message_fails_the_tap_after_what_came_before(text: bytes, says: str) -> None:
+    parser = TapParser("group", tap="tap-x", log=lambda line: None)
+    before = schema("a") + b"\n" + record("a", 1) + b"\n"
+    items: list[Item] = []
+    with pytest.raises(TapOutputError, match=says) as caught:
+        items += parser.feed(before + text)
+        items += parser.finish()
+    items += caught.value.items
+    assert [type(item) for item in items] == [Schema, RawBatch]
+
+
+def test_a_line_that_is_too_long_names_its_stream() -> None:
+    parser = TapParser("group", tap="tap-x", log=lambda line: None, max_record_bytes=10_000)
+    parser.feed(schema("a") + b"\n" + record("a", 1) + b"\n")
+    with pytest.raises(TapOutputError, match="stream 'a'"):
+        for _ in range(20):
+            parser.feed(b'{"type":"RECORD","stream":"a","record":{"v":"' + b"x" * 1000)
+
+
+def test_a_long_line_in_many_chunks_passes() -> None:
+    line = record("a", "x" * 3_000_000) + b"\n"
+    items, _ = parse(schema("a") + b"\n" + record("a", 1) + b"\n" + line + record("a", 2) + b"\n", [70_000] * 40)
+    assert (
+        b"".join(bytes(part) for item in items if isinstance(item, RawBatch) for part in item.slices).count(line) == 1
+    )

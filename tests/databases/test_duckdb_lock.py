@@ -1,0 +1,71 @@
+"""A DuckDB file that another process has open."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamline.databases.connect import database
+from streamline.databases.database import DatabaseError
+
+HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the run `r1` that has w.duckdb open until its input ends."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "w.duckdb")]
+    env = {**os.environ, "STREAMLINE_RUN_ID": "r1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def slept(holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was slept, without sleeping. After a thousand times the process lets go."""
+    found: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        found.append(seconds)
+        if len(found) == 1000:
+            holder.kill()
+            holder.wait()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    return found
+
+
+def open_it(folder: Path) -> None:
+    database("duckdb", {"DUCKDB_DATABASE": "w.duckdb"}, root=folder).close()
+
+
+def test_another_program_is_waited_for_a_minute(
+    tmp_path: Path, slept: list[float], holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLINE_RUN_ID", "r2")
+    with pytest.raises(DatabaseError, match=rf"another process \(PID {holder.pid}\) has .*w\.duckdb open"):
+        open_it(tmp_path)
+    assert 55 < sum(slept) < 65
+
+
+def test_another_block_of_the_run_is_waited_for_longer_and_the_log_says_so(
+    tmp_path: Path,
+    slept: list[float],
+    holder: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("STREAMLINE_RUN_ID", "r1")
+    open_it(tmp_path)
+    assert len(slept) == 1000
+    assert sum(slept) > 400
+    [said] = caplog.messages
+    assert said.endswith(f"w.duckdb, which another process has open (process {holder.pid}, of this run)")
