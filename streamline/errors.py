@@ -1,7 +1,8 @@
 """Errors that users see, named by what happened; each carries where it happened and what to do.
 
 The command line prints `message`, `where` and `hint`, and exits with the class's `exit_code`
-(0 done, 1 the pipeline failed, 2 wrong use or configuration seen before anything moved).
+(0 done, 1 the pipeline failed, 2 wrong use or configuration seen before anything moved). With `--json` it prints the
+`code` too. Codes are stable: programs may depend on them. docs/errors.md lists each with its cause and remedy.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ class StreamlineError(Exception):
         message: what happened, one sentence.
         where: a file, `file:line`, block, stream or plugin; shown before the message.
         hint: what to do about it, one sentence or a command.
+        code: a stable name of the failure, `subject.what_happened`; left out, the class's.
     """
 
     exit_code = 1
+    code: str = "streamline.failed"
 
-    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, where: str | None = None, hint: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where
         self.hint = hint
+        if code is not None:
+            self.code = code
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
@@ -33,17 +40,28 @@ class ConfigError(StreamlineError):
     """Wrong use or wrong configuration, seen before anything moved."""
 
     exit_code = 2
+    code = "config.invalid"
 
 
 class PipelineFailed(StreamlineError):
     """A pipeline, or a part of it, failed. `blocks` names the blocks that did."""
 
+    code = "pipeline.failed"
+
     def __init__(
-        self, message: str, *, blocks: list[str] | None = None, where: str | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        blocks: list[str] | None = None,
+        where: str | None = None,
+        hint: str | None = None,
+        code: str | None = None,
     ) -> None:
-        super().__init__(message, where=where, hint=hint)
+        super().__init__(message, where=where, hint=hint, code=code)
         self.blocks = blocks or []
 
 
 class LeaseHeld(StreamlineError):
     """Another run of this pipeline is going on."""
+
+    code = "run.lease_held"

@@ -27,6 +27,8 @@ class DatabaseError(StreamlineError):
         line: the line of the statement (from 1) that the database points at, where it does.
     """
 
+    code = "database.failed"
+
     def __init__(
         self, message: str, *, where: str | None = None, hint: str | None = None, line: int | None = None
     ) -> None:
@@ -36,6 +38,8 @@ class DatabaseError(StreamlineError):
 
 class TableExists(DatabaseError):
     """The table is there already, and must not be."""
+
+    code = "database.table_exists"
 
 
 class Database(ABC):

@@ -15,6 +15,8 @@ from streamline.state.store import Store
 class Interrupted(StreamlineError):
     """A second signal: the run was given up where it stood."""
 
+    code = "run.interrupted"
+
     def __init__(
         self, number: int, message: str = "interrupted; what was not proven will be read again by the next run"
     ) -> None:

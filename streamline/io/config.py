@@ -55,6 +55,8 @@ def conceal(settings: Mapping[str, Any]) -> None:
 class SettingMissingError(ConfigError, KeyError):
     """A setting that is not there was read. It is a KeyError too, as for any mapping."""
 
+    code = "profile.setting_missing"
+
     __str__ = ConfigError.__str__
 
 

@@ -67,6 +67,8 @@ _COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "xz": "xz", "zip": "zip", "zst": "z
 class FormatError(ConfigError, ValueError):
     """A format that is not known, or that cannot be had here."""
 
+    code = "file.format_unknown"
+
     __str__ = ConfigError.__str__
 
 

@@ -7,3 +7,5 @@ from streamline.errors import StreamlineError
 
 class OutputError(StreamlineError):
     """An output cannot be stored, or what is stored cannot be read."""
+
+    code = "output.invalid"

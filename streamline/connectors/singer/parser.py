@@ -81,6 +81,8 @@ def _newlines(chunk: bytes, start: int, end: int) -> int:
 class TapOutputError(StreamlineError):
     """A tap printed what is no Singer message. What it printed before is valid; `items` holds it."""
 
+    code = "tap.invalid_output"
+
     def __init__(self, message: str, *, where: str, hint: str | None = None) -> None:
         super().__init__(message, where=where, hint=hint)
         self.items: list[Item] = []

@@ -46,6 +46,8 @@ Emit = Callable[[Sequence[Item]], Awaitable[None]]
 class TapFailed(StreamlineError):
     """A tap failed; what it gave before is valid."""
 
+    code = "tap.failed"
+
 
 class TapCommand(msgspec.Struct, kw_only=True):
     """How a tap process is started.

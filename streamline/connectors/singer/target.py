@@ -58,6 +58,8 @@ OnProof = Callable[[str, Mapping[str, Position]], None]
 class TargetFailed(StreamlineError):
     """A target failed; what it had proven before stays proven."""
 
+    code = "target.failed"
+
 
 class TargetCommand(msgspec.Struct, kw_only=True):
     """How a target process is started.

@@ -39,6 +39,8 @@ _ANNOTATIONS = frozenset(
 class SchemaPaused(StreamlineError):
     """A stream stopped before a change of its schema (`schema_change: pause`)."""
 
+    code = "stream.schema_paused"
+
     def __init__(self, stream: str, message: str, *, hint: str) -> None:
         super().__init__(message, where=f"stream {stream!r}", hint=hint)
         self.stream = stream

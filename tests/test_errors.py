@@ -1,0 +1,42 @@
+"""docs/errors.md lists the codes of all failures, and no others."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CODE = re.compile(r"[a-z_]+\.[a-z_]+")
+
+
+def names_of(assignment: ast.Assign | ast.AnnAssign) -> list[str | None]:
+    targets = assignment.targets if isinstance(assignment, ast.Assign) else [assignment.target]
+    return [getattr(target, "id", None) for target in targets]
+
+
+def codes_in(tree: ast.AST) -> Iterator[str]:
+    """Literals given as `code=…`, or assigned to a name `code` in a class."""
+    for node in ast.walk(tree):
+        values: list[ast.expr] = []
+        if isinstance(node, ast.keyword) and node.arg == "code":
+            values = [node.value]
+        elif isinstance(node, ast.ClassDef):
+            assigned = [each for each in node.body if isinstance(each, ast.Assign | ast.AnnAssign)]
+            values = [each.value for each in assigned if each.value is not None and "code" in names_of(each)]
+        for value in values:
+            yield from (
+                leaf.value
+                for leaf in ast.walk(value)
+                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) and CODE.fullmatch(leaf.value)
+            )
+
+
+def test_every_code_is_documented_once_and_nothing_else_is() -> None:
+    used = {code for file in (ROOT / "streamline").rglob("*.py") for code in codes_in(ast.parse(file.read_text()))}
+    rows = [line for line in (ROOT / "docs" / "errors.md").read_text().splitlines() if line.startswith("| `")]
+    documented = [line.split("`")[1] for line in rows]
+    assert documented == sorted(set(documented)), "one row a code, in order"
+    assert used == set(documented)
+    assert all(len(cell.strip()) > 10 for line in rows for cell in line.split("|")[2:4])
