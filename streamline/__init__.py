@@ -7,6 +7,8 @@ real one is not installed, so that block files written for it run as they are (s
 
 import sys
 
+from streamline.version import __version__ as __version__
+
 TYPE_CHECKING = False  # typing's own takes longer to import than all else here
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from streamline.errors import ConfigError, LeaseHeld, PipelineFailed, StreamlineError
     from streamline.triggers import check_status, trigger_pipeline
 
-__version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "LeaseHeld",

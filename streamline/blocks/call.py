@@ -60,15 +60,6 @@ class Input(Protocol):
         ...
 
 
-class TestOutcome(msgspec.Struct, kw_only=True):
-    """What came of one test function. `error` is None where it passed; `trace` is the user's traceback."""
-
-    name: str
-    error: str | None = None
-    where: str | None = None
-    trace: str | None = None
-
-
 class BlockCall(msgspec.Struct, kw_only=True):
     """One run of one block.
 

@@ -186,7 +186,7 @@ def _exists(lazy: Lazy) -> bool:
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from streamline import __version__
+        from streamline.version import __version__
 
         click.echo(f"streamline {__version__}")
         ctx.exit()

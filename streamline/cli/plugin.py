@@ -236,8 +236,8 @@ def _declared(project: Project) -> list[dict[str, Any]]:
 
 
 def _builtin(project: Project) -> list[dict[str, Any]]:
-    from streamline import __version__
     from streamline.connectors.bundled import CONNECTORS
+    from streamline.version import __version__
 
     return [
         {

@@ -10,8 +10,6 @@ from typing import Literal
 
 import msgspec
 
-import streamline
-
 Role = Literal["tap", "target", "mapper"]
 
 
@@ -40,7 +38,7 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run_file(self) -> Path:
         """The program that runs it: in a checkout beside the package, in an installation likewise."""
-        beside = Path(streamline.__file__).parent.parent
+        beside = Path(__file__).parents[2]
         for folder in (f"streamline_{self.role}s", f"{self.role}s"):
             found = beside / folder / "run.py"
             if found.is_file():

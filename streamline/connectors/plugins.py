@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-import streamline
 from streamline.connectors.bundled import (
     CONNECTORS,
     Connector,
@@ -24,16 +23,15 @@ from streamline.connectors.bundled import (
     known_system,
 )
 from streamline.errors import ConfigError
+from streamline.processes.orphans import RUN_ID_VARIABLE
 from streamline.project.entries import PluginEntry, Proof
 from streamline.project.environments import Environment, Notify, Requirements, ensure_environment
 from streamline.project.lockfile import Locked
 from streamline.project.suggest import nearest
+from streamline.version import __version__
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
-
-RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
-"""The variable that every process of a run bears in its environment."""
 
 _ALWAYS = frozenset(("PATH", "HOME", "LANG", "TZ", "TMPDIR"))
 _PROXIES = frozenset(("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"))
@@ -206,7 +204,7 @@ def _builtin(project: Project, connector: Connector, entry: PluginEntry | None, 
         argv=[python, str(run_file), connector.system],
         env=child_environment(entry, os.environ),
         cwd=project.root,
-        fingerprint=_digest([connector.name, streamline.__version__, *content, stamps]),
+        fingerprint=_digest([connector.name, __version__, *content, stamps]),
         kind="builtin",
         library="singer-python",
         proof=entry.proof if entry is not None else "echo",

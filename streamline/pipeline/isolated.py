@@ -353,11 +353,9 @@ def _tail(project: Project, said: str) -> str:
 
 def _lead_to_base(environment: Environment) -> None:
     """Make the packages beside Streamline, and Streamline, importable in the environment, behind its own."""
-    import streamline
-
     # `addsitedir` reads the .pth files there too: an editable Streamline is one.
     lines = [f"import site; site.addsitedir({folder!r})" for folder in _base_folders()]
-    lines.append(str(Path(streamline.__file__).resolve().parents[1]))
+    lines.append(str(Path(__file__).resolve().parents[2]))
     text = "".join(f"{line}\n" for line in lines)
     for packages in Path(environment.path).glob("lib/python*/site-packages"):
         path = packages / _PATH_FILE

@@ -6,8 +6,8 @@ import contextlib
 import signal
 from pathlib import Path
 
-from streamline.execution.batch.task import Failure
 from streamline.processes.crash_trace import Note, Trace
+from streamline.processes.task import Failure
 
 _CRASHES = {
     signal.SIGSEGV: "segmentation fault",

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-import streamline
 from streamline.processes import wire
 from streamline.processes.forkserver import BOOT, Settings
 from streamline.processes.line_splitter import Lines
@@ -60,7 +59,7 @@ class ForkServerProcess:
             "control": theirs.fileno(),
             "parent": os.getpid(),
             "path": [os.path.abspath(path) for path in sys.path] if python is None else None,  # noqa: PTH100
-            "home": str(Path(streamline.__file__).parent.parent),
+            "home": str(Path(__file__).parents[2]),
             "preload": preload,
             "perform": perform,
         }

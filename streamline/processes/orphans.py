@@ -10,7 +10,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from streamline.connectors.plugins import RUN_ID_VARIABLE
+RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
+"""The environment variable that holds the run's id in every process of a run."""
 
 _PROC = Path("/proc")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamline.connectors.plugins import RUN_ID_VARIABLE
+from streamline.processes.orphans import RUN_ID_VARIABLE
 
 _CHUNK = 1 << 16
 _TAIL_LINES = 25

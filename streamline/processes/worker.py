@@ -24,10 +24,10 @@ from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from streamline.errors import ConfigError, StreamlineError
-from streamline.execution.batch.task import Failure, Task, TaskResult
 from streamline.processes import wire
 from streamline.processes.crash_trace import Notes, Watch, is_users
 from streamline.processes.process_state import Surroundings
+from streamline.processes.task import Failure, Task, TaskResult
 
 _LONGEST_MESSAGE = 10_000
 

@@ -23,13 +23,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from streamline.connectors.plugins import RUN_ID_VARIABLE
-from streamline.execution.batch.task import Failure, Task, TaskResult
 from streamline.processes import wire
 from streamline.processes.crash_trace import DUMP_SIGNAL
 from streamline.processes.exit_reason import OutOfMemory, death
 from streamline.processes.forkserver_process import ForkServerProcess
-from streamline.processes.orphans import end_processes
+from streamline.processes.orphans import RUN_ID_VARIABLE, end_processes
+from streamline.processes.task import Failure, Task, TaskResult
 from streamline.processes.worker_process import Job, State, WorkerProcess
 
 PERFORM = "streamline.execution.batch.run_task:perform"

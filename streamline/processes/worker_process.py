@@ -12,10 +12,10 @@ from enum import Enum
 
 import msgspec
 
-from streamline.execution.batch.task import Task, TaskResult
 from streamline.processes import wire
 from streamline.processes.crash_trace import Note, Notes, Trace, anonymous_file, read_trace
 from streamline.processes.line_splitter import Lines
+from streamline.processes.task import Task, TaskResult
 
 READ_BYTES = 1 << 16
 

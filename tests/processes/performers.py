@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from streamline.execution.batch.task import Task, TaskResult
+from streamline.processes.task import Task, TaskResult
 from streamline.processes.worker import Port
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from streamline.execution.batch.task import Failure, Task, TaskResult
 from streamline.processes.orphans import processes_of
+from streamline.processes.task import Failure, Task, TaskResult
 from streamline.processes.worker_pool import WorkerPool
 
 _numbers = count(1)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from streamline.execution.batch.task import Failure, TaskResult
 from streamline.processes import exit_reason
 from streamline.processes.crash_trace import Note
+from streamline.processes.task import Failure, TaskResult
 from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench, alive
 from tests.support.processes import wait_until

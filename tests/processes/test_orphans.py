@@ -10,8 +10,7 @@ from secrets import token_hex
 
 import pytest
 
-from streamline.connectors.plugins import RUN_ID_VARIABLE
-from streamline.processes.orphans import end_processes, processes_of, remove_private_files
+from streamline.processes.orphans import RUN_ID_VARIABLE, end_processes, processes_of, remove_private_files
 
 Started = list["subprocess.Popen[bytes]"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from streamline.execution.batch.task import TaskResult
+from streamline.processes.task import TaskResult
 from streamline.processes.worker_pool import WorkerPool
 from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench

@@ -26,8 +26,6 @@ def run(call: BlockCall) -> Any:
         UserError: the block's code raised.
     """
     if call.block.type == "sensor":
-        from streamline.blocks.python.sensor import poll
-
         return poll(call)
     file = load(call)
     function = file.only(decorator_of(call.block.type))
@@ -37,6 +35,22 @@ def run(call: BlockCall) -> Any:
     if call.block.type == "transformer" and _answers(function):
         call.gate = truth(result, call, file, function, "annotated `-> bool`, so that it decides whether to go on")
     return result
+
+
+def poll(call: BlockCall) -> bool:
+    """Ask a sensor once: whether to go on. The runner waits between calls.
+
+    Inputs and keyword arguments are passed as far as the function takes them.
+
+    Raises:
+        ConfigError: there is not one function decorated with `@sensor`, or it asks for what is not there.
+        UserError: it raised.
+        StreamlineError: what it returned is neither true nor false.
+    """
+    file = load(call)
+    function = file.only("sensor")
+    result = invoke(call, file, function, call.inputs, spare=True)
+    return truth(result, call, file, function, "a sensor")
 
 
 def block_file(call: BlockCall) -> BlockFile:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.execution.batch.task import Failure
+from streamline.processes.task import Failure
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan

@@ -7,14 +7,14 @@ import os
 from typing import TYPE_CHECKING
 
 from streamline.execution.batch.plan import worth_loading
-from streamline.execution.batch.task import Failure, TaskResult
+from streamline.processes.task import Failure, TaskResult
 from streamline.processes.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from streamline.execution.batch.block_log import BlockLines
     from streamline.execution.batch.context import RunFacts
     from streamline.execution.batch.plan import BatchPlan
-    from streamline.execution.batch.task import Task
+    from streamline.processes.task import Task
     from streamline.project.secrets import Masker
 
 CANCEL_SECONDS = 5.0

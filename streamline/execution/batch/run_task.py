@@ -22,9 +22,9 @@ from streamline.blocks.python.function import UserError
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.inputs import item_metadata, open_input
-from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.io.config import use_renderer
 from streamline.pipeline.model import Block, PipelineModel, load_pipeline
+from streamline.processes.task import Failure, InputRef, Task, TaskResult
 from streamline.project.current import set_current
 from streamline.project.project import Project
 from streamline.project.render import Renderer
@@ -194,7 +194,7 @@ def _tests(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 
 def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
-    from streamline.blocks.python.sensor import poll
+    from streamline.blocks.python.block import poll
 
     result.gate = bool(task.extra.get("skip")) or poll(call)
     if not result.gate:

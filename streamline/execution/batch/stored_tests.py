@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.blocks.call import TestOutcome
 from streamline.errors import ConfigError
 from streamline.execution.batch.block_log import BlockLines
 from streamline.execution.batch.context import BatchOptions, Listener, RunFacts
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
-from streamline.execution.batch.task import Failure, InputRef, Task
 from streamline.execution.lifecycle import new_run_id, tidy
+from streamline.processes.task import Failure, InputRef, Task, TestOutcome
 from streamline.state import open_store
 from streamline.telemetry.runlog import RunLog
 

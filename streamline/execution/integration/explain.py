@@ -63,9 +63,9 @@ def explain(context: RunContext, plan: Plan) -> Explanation:
 def _plugin(context: RunContext, plugin: Plugin, capabilities: Capabilities | None) -> PluginWords:
     version = capabilities.about.get("version") if capabilities is not None else None
     if plugin.kind == "builtin":
-        import streamline
+        from streamline.version import __version__
 
-        version = version or streamline.__version__
+        version = version or __version__
         runs = "comes with Streamline"
     elif plugin.kind == "pip":
         version = version or _locked_version(context, plugin)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from streamline.blocks.python.block import poll
 from streamline.blocks.python.function import UserError
-from streamline.blocks.python.sensor import poll
 from streamline.blocks.registry import run_block
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.python.python_calls import Given, Workshop

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from streamline.blocks.call import TestOutcome
-
 Kind = Literal["run", "poll", "condition", "callback", "tests"]
 
 
@@ -87,6 +85,17 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     callback_for: str | None = None
     extra: dict[str, Any] = {}
+
+
+class TestOutcome(msgspec.Struct, kw_only=True):
+    """The result of one test function. `error` is None where it passed; `trace` is the user's traceback."""
+
+    __test__ = False  # not a test of pytest's
+
+    name: str
+    error: str | None = None
+    where: str | None = None
+    trace: str | None = None
 
 
 class Failure(msgspec.Struct, kw_only=True):
