@@ -359,7 +359,7 @@ def test_the_rows_lane_needs_neither_pandas_nor_pyarrow() -> None:
     import sys
 
     code = (
-        "import sys; from streamline.flow import lanes; from streamline.flow.items import RawBatch\n"
+        "import sys; from streamline.flow.codecs import lanes; from streamline.flow.items import RawBatch\n"
         "lanes.rows_to_raw(lanes.raw_to_rows(RawBatch('s', [b'{\"record\":{}}\\n'], 1, 14))[0])\n"
         "print([name for name in ('pandas', 'pyarrow', 'numpy', 'polars') if name in sys.modules])"
     )
