@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import opened_project
 from tests.support.project import Block, Project
 
 # How fast examples are made says only how busy the machine is.
@@ -48,3 +49,9 @@ def make_project(tmp_path: Path) -> Iterator[MakeProject]:
     yield make
     for project in made:
         project.close()
+
+
+@pytest.fixture
+def new_project(tmp_path: Path) -> opened_project.MakeProject:
+    """Writes files (path → text) into a folder and opens it as a project."""
+    return opened_project.maker(tmp_path)

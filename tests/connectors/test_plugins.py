@@ -13,7 +13,7 @@ from streamline.connectors import bundled
 from streamline.connectors.bundled import CONNECTORS, Connector, Role
 from streamline.connectors.plugins import resolve_plugin
 from streamline.errors import ConfigError
-from tests.project.conftest import MakeProject
+from tests.support.opened_project import MakeProject
 
 
 def test_a_command_runs_in_the_project(new_project: MakeProject) -> None:

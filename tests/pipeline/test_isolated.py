@@ -15,8 +15,8 @@ from streamline.pipeline.isolated import isolated_python
 from streamline.pipeline.model import load_pipeline
 from streamline.project import environments
 from streamline.project.project import Project
-from tests.project.conftest import MakeProject
 from tests.project.wheels import make_wheel
+from tests.support.opened_project import MakeProject
 
 METADATA = "blocks:\n- uuid: a\n  type: custom\n  configuration: {isolated: true}\n"
 

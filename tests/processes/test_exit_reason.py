@@ -23,7 +23,7 @@ from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench, alive
 from tests.support.processes import wait_until
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 STAYS = "import os, signal, time\n[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]\n"
 WAIT = "while True: time.sleep(0.01)\n"
 

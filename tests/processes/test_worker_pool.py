@@ -18,7 +18,7 @@ from streamline.processes.worker_pool import WorkerPool
 from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_task_comes_back_with_its_result_and_how_long_it_took(bench: Bench) -> None:

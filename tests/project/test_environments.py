@@ -16,8 +16,8 @@ from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.errors import ConfigError
 from streamline.project import environments
 from streamline.project.project import Project
-from tests.project.conftest import MakeProject
 from tests.project.wheels import make_wheel
+from tests.support.opened_project import MakeProject
 
 
 @pytest.fixture(autouse=True)

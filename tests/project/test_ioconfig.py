@@ -7,7 +7,7 @@ import pytest
 from streamline.errors import ConfigError
 from streamline.project.ioconfig import Profile, load_profile
 from streamline.project.project import Project
-from tests.project.conftest import MakeProject
+from tests.support.opened_project import MakeProject
 
 TEXT = """\
 version: 0.1.1

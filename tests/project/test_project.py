@@ -8,7 +8,7 @@ import pytest
 
 from streamline.errors import ConfigError
 from streamline.project.project import Project
-from tests.project.conftest import MakeProject
+from tests.support.opened_project import MakeProject
 
 
 def test_found_from_any_folder_inside(new_project: MakeProject) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer, check_deferred
-from tests.project.conftest import MakeProject
+from tests.support.opened_project import MakeProject
 
 OUTPUT = {"database": "d", "port": 5432, "hosts": ["a", "b"]}
 

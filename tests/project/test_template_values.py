@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streamline.project.ioconfig import load_profile
 from streamline.project.render import Renderer
-from tests.project.conftest import MakeProject
+from tests.support.opened_project import MakeProject
 
 NAMES = ("PLAIN", "DOUBLE", "SINGLE", "INSIDE", "FLOW", "BLOCK")
 TEXT = """\
