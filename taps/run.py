@@ -1,7 +1,7 @@
-"""Runs a tap of this folder by path: `python taps/run.py sqlite --config config.json --discover`.
+"""Run a tap of this folder by path: `python taps/run.py sqlite --config config.json --discover`.
 
-The interpreter needs the tap's third-party packages only. Nothing is added to `sys.path`, so a virtual environment
-that has no Streamline, or another version of it, serves as well.
+The interpreter needs only the tap's third-party packages. Nothing is added to `sys.path`, so the program runs in a
+virtual environment without Streamline, or with another version of it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,18 @@ PACKAGE = "streamline_taps"
 
 
 def main(argv: list[str]) -> int:
-    """Runs the connector named by the first argument with the rest; returns its exit code."""
-    here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 (pathlib would cost every start 5 ms)
-    # Python puts a script's folder first on the path, where `duckdb/` or `files/` would hide packages.
+    """Run the tap named by the first argument with the other arguments; return its exit code."""
+    here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 (pathlib would add 5 ms to every start)
+    # Python puts a script's folder first on the path, where `files/` would hide a package of that name.
     if sys.path and os.path.realpath(sys.path[0]) == here:
         del sys.path[0]
-    known = sorted(entry.name for entry in os.scandir(here) if os.path.exists(f"{entry.path}/__main__.py"))  # noqa: PTH110
-    name = argv[0].removeprefix("tap-") if argv else ""
-    if name not in known:
-        asked = f"no tap is named {argv[0]!r}" if argv else "name the tap to run"
-        print(f"ERROR {asked}: one of {', '.join(known)}", file=sys.stderr)
-        return 2
-    package = ModuleType(PACKAGE)
-    package.__path__ = [here]
-    sys.modules[PACKAGE] = package
-    connector = importlib.import_module(f"{PACKAGE}.{name}.__main__")
-    return int(connector.main(argv[1:]))
+    # The kit is beside this folder: `kit` beside `taps`, or `streamline_kit` beside `streamline_taps`.
+    for name, folder in ((PACKAGE, here), ("kit", here.removesuffix("taps") + "kit")):
+        package = ModuleType(name)
+        package.__path__ = [folder]
+        sys.modules[name] = package
+    launch = importlib.import_module("kit.launch").launch
+    return int(launch("tap", here, PACKAGE, argv))
 
 
 if __name__ == "__main__":

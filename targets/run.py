@@ -1,7 +1,7 @@
-"""Runs a target of this folder by path: `python targets/run.py duckdb --config config.json`.
+"""Run a target of this folder by path: `python targets/run.py duckdb --config config.json`.
 
-The interpreter needs the target's third-party packages only. Nothing is added to `sys.path`, so a virtual environment
-that has no Streamline, or another version of it, serves as well.
+The interpreter needs only the target's third-party packages. Nothing is added to `sys.path`, so the program runs in a
+virtual environment without Streamline, or with another version of it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,18 @@ PACKAGE = "streamline_targets"
 
 
 def main(argv: list[str]) -> int:
-    """Runs the connector named by the first argument with the rest; returns its exit code."""
-    here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 (pathlib would cost every start 5 ms)
-    # Python puts a script's folder first on the path, where `duckdb/` or `files/` would hide packages.
+    """Run the target named by the first argument with the other arguments; return its exit code."""
+    here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 (pathlib would add 5 ms to every start)
+    # Python puts a script's folder first on the path, where `duckdb/` would hide the package of that name.
     if sys.path and os.path.realpath(sys.path[0]) == here:
         del sys.path[0]
-    known = sorted(entry.name for entry in os.scandir(here) if os.path.exists(f"{entry.path}/__main__.py"))  # noqa: PTH110
-    name = argv[0].removeprefix("target-") if argv else ""
-    if name not in known:
-        asked = f"no target is named {argv[0]!r}" if argv else "name the target to run"
-        print(f"ERROR {asked}: one of {', '.join(known)}", file=sys.stderr)
-        return 2
-    package = ModuleType(PACKAGE)
-    package.__path__ = [here]
-    sys.modules[PACKAGE] = package
-    connector = importlib.import_module(f"{PACKAGE}.{name}.__main__")
-    return int(connector.main(argv[1:]))
+    # The kit is beside this folder: `kit` beside `targets`, or `streamline_kit` beside `streamline_targets`.
+    for name, folder in ((PACKAGE, here), ("kit", here.removesuffix("targets") + "kit")):
+        package = ModuleType(name)
+        package.__path__ = [folder]
+        sys.modules[name] = package
+    launch = importlib.import_module("kit.launch").launch
+    return int(launch("target", here, PACKAGE, argv))
 
 
 if __name__ == "__main__":

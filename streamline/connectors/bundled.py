@@ -45,6 +45,13 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
                 return found
         return beside / f"{self.role}s" / "run.py"
 
+    @property
+    def code_folders(self) -> list[Path]:
+        """Every folder whose modules it runs: its own, those shared by its role, and the kit."""
+        folder = self.run_file.parent
+        kit = folder.with_name(folder.name.removesuffix(f"{self.role}s") + "kit")
+        return [folder / self.system, folder / "common", folder, kit]
+
     def exists(self) -> bool:
         """Whether its code is there."""
         return (self.run_file.parent / self.system / "__main__.py").is_file()

@@ -196,8 +196,7 @@ def _builtin(project: Project, connector: Connector, entry: PluginEntry | None, 
         wanted = Requirements(name=connector.name, pip=[*connector.requirements])
         environment = _builtin_environment(project, connector, wanted, notify)
         python, content = environment.python, [environment.fingerprint]
-    folder = run_file.parent / connector.system
-    stamps = sorted((one.name, one.stat().st_mtime_ns) for one in os.scandir(folder) if one.name.endswith(".py"))
+    stamps = [_code_stamps(folder) for folder in connector.code_folders]
     return Plugin(
         name=connector.name,
         role=connector.role,
@@ -310,6 +309,15 @@ def _stamps(project: Project, argv: list[str]) -> list[list[int]]:
             found = path.stat()
             stamps.append([found.st_mtime_ns, found.st_size])
     return stamps
+
+
+def _code_stamps(folder: Path) -> list[tuple[str, int]]:
+    """Return names and modification times of the modules in a folder; empty if the folder does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name.endswith(".py"))
+    except FileNotFoundError:
+        return []
 
 
 def _unknown(project: Project, name: str, role: Role, where: str | None = None) -> ConfigError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .connector import ConfigError
+from kit.connector import ConfigError
 
 JSONObject = dict[str, Any]
 

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from kit.connector import log
+
 from .catalog import Stream
-from .connector import log
 
 JSONObject = dict[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from ..common.connector import ConnectorError
+from kit.connector import ConnectorError
+
 from ..common.moments import date_time, is_date
 from .kinds import join
 from .reading import BLOCK_ROWS, BadLines, Block, first_undecodable_line, opened

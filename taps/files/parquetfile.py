@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.connector import ConnectorError, log
+from kit.connector import ConnectorError, log
+
 from .kinds import join
 from .reading import BLOCK_ROWS, Block
 from .sources import Source

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..common.connector import ConnectorError
+from kit.connector import ConnectorError
+
 from ..common.incremental import MANY_ROWS, Bookmark, Tracker
 from .kinds import kinds_of
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ..common.connector import ConnectorError, log
+from kit.connector import ConnectorError, log
 
 BLOCK_ROWS = 1000
 

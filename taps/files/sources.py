@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..common.connector import Config, ConfigError, Connector
+from kit.connector import Config, ConfigError, Connector
+
 from .__main__ import PER_STREAM
 
 _ENDINGS = {

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from kit.connector import Arguments, Config, ConfigError, ConnectorError, read_json
+
 from ..common.catalog import Stream, catalog_entry, selected_streams
-from ..common.connector import Arguments, Config, ConfigError, ConnectorError, read_json
 from ..common.output import State, StreamOutput
 from . import csvfile, jsonlfile, kinds, parquetfile
 from .positions import MODIFIED_AT, ColumnPosition, File, FilePosition, stat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..common.connector import Arguments, Config, Connector, Setting, run
+from kit.connector import Arguments, Config, Connector, Setting, run
 
 CONNECTOR = Connector(
     name="tap-sqlite",

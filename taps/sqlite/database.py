@@ -8,7 +8,7 @@ import sqlite3
 import urllib.parse
 from functools import partial
 
-from ..common.connector import Config, ConfigError, ConnectorError
+from kit.connector import Config, ConfigError, ConnectorError
 
 
 class BrokenTexts:
@@ -46,8 +46,3 @@ def connect(config: Config) -> tuple[sqlite3.Connection, BrokenTexts]:
     broken = BrokenTexts()
     connection.text_factory = partial(str, encoding="utf-8", errors="count-and-replace")
     return connection, broken
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from kit.connector import log
+from kit.sql import quoted
+
 from ..common.catalog import catalog_entry
-from ..common.connector import log
-from .database import quoted
 from .types import Kind, kind_by_values, kind_of, schema
 
 SAMPLE_ROWS = 1000

@@ -13,12 +13,14 @@ from typing import Any
 
 import orjson
 
+from kit.connector import Arguments, Config, ConnectorError, log, read_json
+from kit.sql import quoted
+
 from ..common.catalog import Stream, selected_streams
-from ..common.connector import Arguments, Config, ConnectorError, log, read_json
 from ..common.incremental import Bookmark, Tracker, Value
 from ..common.moments import like
 from ..common.output import State, StreamOutput
-from .database import BrokenTexts, connect, quoted
+from .database import BrokenTexts, connect
 from .discovery import Table, describe, discover
 from .types import Kind, convert
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .connector import ConnectorError
+from kit.connector import ConnectorError
 
 JSONObject = dict[str, Any]
 Record = msgspec.Raw | JSONObject

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from .connector import ConnectorError
+from kit.connector import ConnectorError
+
 from .messages import (
     JSONObject,
     Message,

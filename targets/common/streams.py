@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from .connector import Config, ConfigError, ConnectorError
+from kit.connector import Config, ConfigError, ConnectorError
 
 LoadMethod = Literal["append", "upsert", "replace"]
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kit.connector import Config, ConfigError, ConnectorError
+
 from ..common.columns import BIGINT, BLOB, BOOLEAN, DATE, DOUBLE, HUGEINT, JSON, TIME, TIMESTAMP, VARCHAR, ColumnType
-from ..common.connector import Config, ConfigError, ConnectorError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -64,11 +65,6 @@ def _first_line(error: Exception) -> str:
 def query(connection: DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Runs a statement to its end and returns its rows: DuckDB refuses work while a result is unfinished."""
     return connection.execute(sql, list(values)).fetchall()
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def parse_type(text: str) -> ColumnType:

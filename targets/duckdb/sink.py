@@ -11,9 +11,10 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from kit.connector import Config, ConnectorError, log
+
 from ..common.arrays import BadValue, TooNarrow, array
 from ..common.columns import TYPE_NAMES, ColumnType, column_type
-from ..common.connector import Config, ConnectorError, log
 from ..common.messages import JSONObject, decode_records
 from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings

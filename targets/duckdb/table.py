@@ -6,9 +6,11 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kit.connector import log
+from kit.sql import quoted
+
 from ..common.columns import BIGINT, BLOB, DOUBLE, JSON, VARCHAR, ColumnType, decimal_type, roomy, wider
-from ..common.connector import log
-from .database import query, quoted, table_columns
+from .database import query, table_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kit.connector import Config, ConfigError, ConnectorError, log
+
 from ..common.arrays import BadValue
 from ..common.columns import ColumnType, column_type, wider
-from ..common.connector import Config, ConfigError, ConnectorError, log
 from ..common.messages import JSONObject, decode_records
 from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings

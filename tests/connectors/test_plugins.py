@@ -120,6 +120,18 @@ def test_connectors_that_come_along_run_by_path(new_project: MakeProject, tmp_pa
 
 
 @pytest.mark.usefixtures("builtin")
+@pytest.mark.parametrize("file", ["taps/here/tap.py", "taps/common/output.py", "taps/run.py", "kit/connector.py"])
+def test_the_fingerprint_follows_all_code_of_a_bundled_connector(
+    new_project: MakeProject, tmp_path: Path, file: str
+) -> None:
+    before = resolve_plugin(new_project(), "here", "tap").fingerprint
+    path = tmp_path / "site" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("changed = True\n")
+    assert resolve_plugin(new_project(), "here", "tap").fingerprint != before
+
+
+@pytest.mark.usefixtures("builtin")
 def test_an_entry_without_a_program_adds_to_what_comes_along(new_project: MakeProject) -> None:
     plugin = resolve_plugin(new_project("plugins:\n  tap-here: {env: {A: b}, proof: exit}\n"), "here", "tap")
     assert plugin.kind == "builtin"

@@ -1,8 +1,4 @@
-"""What every connector has: its documented settings, its command line, and errors of one line.
-
-This file stands in `taps/common` and in `targets/common`, word for word (a test compares them): taps and targets are
-two packages that know nothing of each other.
-"""
+"""Connector basics: documented settings, the command line, and errors in one line."""
 
 from __future__ import annotations
 

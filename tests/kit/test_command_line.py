@@ -1,9 +1,10 @@
-"""What all connectors that come along have in common."""
+"""What all bundled connectors have in common."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import preloaded
 from tests.support.connectors import ROOT, clean_environment, command, run
 
 CONNECTORS = ["tap-sqlite", "tap-files", "target-duckdb", "target-files"]
@@ -63,29 +65,32 @@ def test_config_mistakes_are_one_line_and_exit_2(name: str, tmp_path: Path) -> N
 def test_unknown_connector_names_the_known_ones(tmp_path: Path) -> None:
     outcome = run("tap-nothing", tmp_path, None)
     assert outcome.code == 2
-    assert outcome.errors == ["ERROR no tap is named 'nothing': one of files, sqlite"]
+    assert outcome.errors == ["ERROR unknown tap 'nothing'; available: files, sqlite"]
+    outcome = preloaded.run(command("target-nothing")[:2], given=b"", cwd=tmp_path, env=clean_environment())
+    assert outcome == (2, b"", b"ERROR no target named; available: duckdb, files\n")
 
 
-def test_both_packages_share_one_file_word_for_word() -> None:
-    taps, targets = (ROOT / folder / "common" / "connector.py" for folder in ("taps", "targets"))
-    assert taps.read_bytes() == targets.read_bytes()
-
-
-def test_no_connector_imports_the_engine() -> None:
-    files = [*(ROOT / "taps").rglob("*.py"), *(ROOT / "targets").rglob("*.py")]
+def test_no_connector_imports_streamline() -> None:
+    files = [file for folder in ("taps", "targets", "kit") for file in (ROOT / folder).rglob("*.py")]
+    assert len({file.relative_to(ROOT).parts[0] for file in files}) == 3
     assert [str(file) for file in files if re.search(r"^\s*(from|import) streamline\b", file.read_text(), re.M)] == []
+
+
+def test_the_kit_imports_neither_taps_nor_targets() -> None:
+    text = "\n".join(file.read_text() for file in (ROOT / "kit").rglob("*.py"))
+    assert re.findall(r"^\s*(?:from|import) (?:taps|targets)\b.*", text, re.M) == []
 
 
 @pytest.mark.parametrize("name", CONNECTORS)
 def test_runs_where_the_engine_cannot_be_imported(name: str, tmp_path: Path) -> None:
-    """Also from a folder of another name, as in the wheel, and with a path on which nothing of the checkout stands."""
-    role = name.partition("-")[0]
-    installed = tmp_path / "site" / f"streamline_{role}s"
-    installed.parent.mkdir()
-    installed.symlink_to(ROOT / f"{role}s")
+    """Under the folder names of the wheel, and with nothing of the checkout on the path."""
+    site = tmp_path / "site"
+    for folder in ("taps", "targets", "kit"):
+        shutil.copytree(ROOT / folder, site / f"streamline_{folder}", ignore=shutil.ignore_patterns("__pycache__"))
+    installed = site / f"streamline_{name.partition('-')[0]}s"
     broken = tmp_path / "broken" / "streamline"
     broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise ImportError('a connector has no business here')")
+    (broken / "__init__.py").write_text("raise ImportError('a connector must not import streamline')")
     arguments = [str(installed / "run.py"), name, "--about", "--format=json"]
     environment = {**clean_environment(), "PYTHONPATH": str(broken.parent)}
     done = subprocess.run(

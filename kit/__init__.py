@@ -1,0 +1,1 @@
+"""What the bundled taps and targets share: settings, command line, errors, and how they are started."""
