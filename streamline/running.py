@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamline.execution.batch.context import BatchOptions, BatchResult
-    from streamline.execution.integration.context import RunOptions
+    from streamline.execution.batch.context import BatchResult
     from streamline.execution.integration.run import Result as IntegrationResult
+    from streamline.execution.run import RunOptions
     from streamline.pipeline.model import PipelineModel
 
     RunResult: TypeAlias = BatchResult | IntegrationResult
@@ -34,15 +34,15 @@ class RunSettings:
 
     def for_integration(self) -> RunOptions:
         """As a run of an integration pipeline takes it: independent streams run side by side there in any case."""
-        from streamline.execution.integration.context import RunOptions
+        from streamline.execution.run import RunOptions
 
         return RunOptions(variables={**(self.trigger_variables or {}), **(self.variables or {})})
 
-    def for_batch(self) -> BatchOptions:
+    def for_batch(self) -> RunOptions:
         """As a batch run takes it."""
-        from streamline.execution.batch.context import BatchOptions
+        from streamline.execution.run import RunOptions
 
-        return BatchOptions(
+        return RunOptions(
             variables=dict(self.variables or {}),
             trigger_variables=dict(self.trigger_variables or {}),
             block=self.block,

@@ -85,7 +85,7 @@ def _integration(app: App, model: PipelineModel, report: Report, timeout: float)
 
     from streamline.blocks.connector.source import private_folder
     from streamline.execution.integration.check import check_pipeline
-    from streamline.execution.integration.context import RunOptions, open_context
+    from streamline.execution.run import RunOptions, open_run
 
     async def run() -> list[Checked]:
         return await check_pipeline(context, model, report, timeout=timeout)
@@ -93,9 +93,7 @@ def _integration(app: App, model: PipelineModel, report: Report, timeout: float)
     with (
         app.store() as store,
         private_folder(app.project, "check") as folder,
-        open_context(
-            app.project, model.uuid, store, RunOptions(debug=app.debug), run_id=folder.name, run_dir=folder
-        ) as context,
+        open_run(app.project, store, model.uuid, folder.name, RunOptions(debug=app.debug), run_dir=folder) as context,
     ):
         holder = store.lease_holder(model.uuid)
         if holder is not None:

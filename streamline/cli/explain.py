@@ -11,7 +11,6 @@ from streamline.cli.explain_batch import show_batch_plan
 from streamline.cli.output import cell, count, json_option, moment, print_json, print_table
 
 if TYPE_CHECKING:
-    from streamline.execution.integration.context import RunOptions
     from streamline.execution.integration.explanation import (
         DestinationWords,
         Explanation,
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         SourceWords,
         Start,
     )
+    from streamline.execution.run import RunOptions
     from streamline.pipeline.model import PipelineModel
 
 VALUE_WIDTH = 100
@@ -37,7 +37,7 @@ def command(app: App, pipeline: str, as_json: bool) -> int:
     what runs side by side, where outputs are stored, what each block is held to. Nothing is moved, nothing runs.
     """
     from streamline.cli.blocks import load_model
-    from streamline.execution.integration.context import RunOptions
+    from streamline.execution.run import RunOptions
     from streamline.pipeline.model import BATCH_TYPES
 
     model = load_model(app, pipeline)
@@ -60,15 +60,15 @@ def show_plan(app: App, model: PipelineModel, options: RunOptions, *, as_json: b
     import anyio
 
     from streamline.blocks.connector.source import private_folder
-    from streamline.execution.integration.context import open_context
     from streamline.execution.integration.explain import explain
     from streamline.execution.integration.planner import make_plan
+    from streamline.execution.run import open_run
 
     project = app.project
     with (
         app.store() as store,
         private_folder(project, "explain") as folder,
-        open_context(project, model.uuid, store, options, run_id=folder.name, run_dir=folder) as context,
+        open_run(project, store, model.uuid, folder.name, options, run_dir=folder) as context,
     ):
         explanation = explain(context, anyio.run(make_plan, context, model))
     if as_json:

@@ -125,7 +125,7 @@ def command(
         return _run_batch(app, model, variables, block, tests=tests, resume=resume, dry_run=dry_run, as_json=as_json)
     # A run of an integration pipeline always goes on where the last one stood: --resume changes nothing.
     _refuse(model, {"--block-uuid": block, "--test": tests})
-    from streamline.execution.integration.context import RunOptions
+    from streamline.execution.run import RunOptions
 
     options = RunOptions(
         variables=variables,
@@ -178,10 +178,10 @@ def _run_batch(
         check_templates(app.project, model, variables, block)
         return show_batch_plan(app, model, variables, as_json=as_json)
     from streamline.cli.run_batch import run
-    from streamline.execution.batch.context import BatchOptions
+    from streamline.execution.run import RunOptions
 
     # A block alone is tested in any case, as it is in the reference product: it is run to see whether it works.
-    options = BatchOptions(
+    options = RunOptions(
         variables=variables, block=block, tests=tests or block is not None, resume=resume, debug=app.debug
     )
     return run(app, model, options, as_json=as_json)

@@ -16,7 +16,8 @@ import click
 
 from streamline.cli.app import App
 from streamline.cli.output import count, has_colour, is_terminal, print_json, say
-from streamline.execution.batch.context import BatchOptions, BatchResult, BlockOutcome, Listener
+from streamline.execution.batch.context import BatchResult, BlockOutcome, Listener
+from streamline.execution.run import RunOptions
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan
@@ -188,7 +189,7 @@ class _Working:
     done: int = 0
 
 
-def run(app: App, model: PipelineModel, options: BatchOptions, *, as_json: bool) -> int:
+def run(app: App, model: PipelineModel, options: RunOptions, *, as_json: bool) -> int:
     """Run a batch pipeline and show it; the exit code."""
     from streamline.execution.batch.run import run_batch
 
@@ -203,7 +204,7 @@ def run(app: App, model: PipelineModel, options: BatchOptions, *, as_json: bool)
     return 0 if result.status == "completed" else 1
 
 
-def show(app: App, pipeline: str, options: BatchOptions, result: BatchResult, *, as_json: bool) -> None:
+def show(app: App, pipeline: str, options: RunOptions, result: BatchResult, *, as_json: bool) -> None:
     """Show how a run ended: warnings, errors, and a last line."""
     if result.nothing_to_resume:
         if as_json:

@@ -10,37 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamline.execution.run import RunOptions
 from streamline.processes.task import Failure
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan
     from streamline.project.project import Project
-
-MAX_WARNINGS = 20
-
-
-class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller asked for.
-
-    Args:
-        variables: `--runtime-vars`.
-        trigger_variables: those of the schedule or call that started the run; the runtime's win.
-        block: run this block alone, on stored inputs.
-        tests: run the blocks' tests; a failure fails the block.
-        resume: go on with the newest unfinished run.
-        parallel: run independent blocks side by side.
-        skip_sensors: take it that every sensor says yes.
-        debug: tracebacks of ours.
-    """
-
-    variables: dict[str, Any] = {}
-    trigger_variables: dict[str, Any] = {}
-    block: str | None = None
-    tests: bool = False
-    resume: bool = False
-    parallel: bool = True
-    skip_sensors: bool = False
-    debug: bool = False
 
 
 class BlockOutcome(msgspec.Struct, kw_only=True):
@@ -199,4 +174,4 @@ class RunFacts(msgspec.Struct, kw_only=True):
     execution_date: datetime
     variables: dict[str, Any]
     runtime: tuple[str, ...]
-    options: BatchOptions
+    options: RunOptions

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.execution.batch.block_log import BlockLines
-from streamline.execution.batch.context import (
-    MAX_WARNINGS,
-    BatchOptions,
-    BatchResult,
-    BlockOutcome,
-    Listener,
-    RunFacts,
-    SafeListener,
-)
+from streamline.execution.batch.context import BatchResult, BlockOutcome, Listener, RunFacts, SafeListener
 from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished
-from streamline.execution.batch.interrupts import Stop, is_asyncio, signals
 from streamline.execution.batch.journal import Begun, Continued, Journal, Past, keep_only, read_journal
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
@@ -35,12 +23,13 @@ from streamline.execution.batch.run_variables import Given, note
 from streamline.execution.batch.runner import Runner
 from streamline.execution.batch.single_block import stored_upstream
 from streamline.execution.batch.templates import check_templates
-from streamline.execution.lifecycle import Interrupted, clear_leftovers, new_run_id, tidy
+from streamline.execution.run import KILLED, Run, RunOptions, Stop, hold_lease, new_run_id, open_run, run_to_end
 from streamline.state import open_store
 from streamline.state.store import BlockRun, RunInfo, Store
-from streamline.telemetry.runlog import RunLog
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
 
@@ -48,58 +37,25 @@ _UNFINISHED = ("failed", "cancelled", "killed", "running")
 
 
 def run_batch(
-    project: Project, model: PipelineModel, options: BatchOptions, listener: Listener | None = None
+    project: Project, model: PipelineModel, options: RunOptions, listener: Listener | None = None
 ) -> BatchResult:
     """Run the pipeline to its end. From any thread, also where an event loop runs already.
 
     Raises:
         ConfigError: something is wrong that is seen before anything runs.
-        LeaseHeld: another run of this pipeline goes on.
+        LeaseHeld: another run of this pipeline is in progress.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(run_batch_async(project, model, options, listener))
-    return _in_thread(project, model, options, listener)
-
-
-def _in_thread(project: Project, model: PipelineModel, options: BatchOptions, listener: Listener | None) -> BatchResult:
-    """Run it in a thread, and have Ctrl-C, which comes to this one, end it."""
-    future: Future[BatchResult] = Future()
-    stop = Stop()
-
-    def work() -> None:
-        try:
-            future.set_result(asyncio.run(run_batch_async(project, model, options, listener, stop)))
-        except BaseException as error:
-            future.set_exception(error)
-
-    # asyncio's own handler cancels the task that waits here, which sees that only when the run is over.
-    handler = None
-    if threading.current_thread() is threading.main_thread() and is_asyncio(signal.SIGINT):
-        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        threading.Thread(target=work, name=f"run {model.uuid}").start()
-        while True:
-            try:
-                return future.result()
-            except KeyboardInterrupt:
-                if future.done():
-                    raise
-                stop(signal.SIGINT)
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
+    return run_to_end(partial(run_batch_async, project, model, options, listener))
 
 
 async def run_batch_async(
     project: Project,
     model: PipelineModel,
-    options: BatchOptions,
+    options: RunOptions,
     listener: Listener | None = None,
     stop: Stop | None = None,
 ) -> BatchResult:
-    """The same in the event loop (asyncio) of the caller; `stop` interrupts it from another thread."""
+    """Run it in the caller's event loop (asyncio); `stop` interrupts it from another thread."""
     plan = make_plan(project, model, {**options.trigger_variables, **options.variables})
     if options.block is not None:
         model.block(options.block)
@@ -109,55 +65,39 @@ async def run_batch_async(
         # Made before anything runs: what cannot be installed is wrong configuration.
         tell = (listener or Listener()).line
         await asyncio.to_thread(isolated_python, project, model, lambda text: tell(model.uuid, text))
-    work_dir = project.ensure_work_dir()
-    store = open_store(project.state_url, project.root)
-    try:
+    project.ensure_work_dir()
+    with closing(open_store(project.state_url, project.root)) as store:
         while True:
-            run = _Run(project, plan, options, listener or Listener(), store, stop)
+            run = _BatchRun(project, plan, options, listener or Listener(), store)
             if options.resume:
                 completed = run.resume()
                 if completed is not None:
                     return completed
-            with store.acquire_lease(model.uuid, run.run_id):
-                if options.resume and run.is_outdated():
-                    continue
-                # A run that goes on may have been killed, and left processes, like any other.
-                clear_leftovers(store, model.uuid, "", work_dir)
-                return await run.go()
-    finally:
-        store.close()
+            with hold_lease(store, project, model.uuid, run.run_id):
+                if not (options.resume and run.is_outdated()):
+                    return await run.go(stop)
 
 
-class _Run:
-    """One run. Whoever makes it holds the pipeline's lease."""
+class _BatchRun:
+    """One run. Whoever makes it holds the pipeline's lease while it goes on."""
 
     def __init__(
-        self,
-        project: Project,
-        plan: BatchPlan,
-        options: BatchOptions,
-        listener: Listener,
-        store: Store,
-        stop: Stop | None = None,
+        self, project: Project, plan: BatchPlan, options: RunOptions, listener: Listener, store: Store
     ) -> None:
         self.project = project
         self.plan = plan
         self.options = options
         self.listener = SafeListener(listener, self._listener_failed)
         self.store = store
-        self.stop = stop
         self.newest: RunInfo | None = None
-        self.log: RunLog | None = None
         self.run_id = new_run_id()
         self.past: Past | None = None
-        self.warnings: dict[str, None] = {}
-        self.signal: int | None = None
-        self.recorded = False
+        self.run: Run
 
     def resume(self) -> BatchResult | None:
         """Become the newest unfinished run; a result where there is nothing left to do.
 
-        Where nothing was ever recorded, or that run left nothing to go on from, it is a plain run.
+        Where nothing was ever recorded, or that run left nothing to resume from, it is a plain run.
         """
         newest = self.newest = self._newest()
         if newest is None:
@@ -174,44 +114,49 @@ class _Run:
         return None
 
     def is_outdated(self) -> bool:
-        """Whether another process had the run go on, or began one, before this one got the lease."""
+        """Whether another process resumed the run, or began one, before this one got the lease."""
         now, then = self._newest(), self.newest
-        return (now and (now.run_id, now.status, now.pid)) != (then and (then.run_id, then.status, then.pid))
+        if now is None or then is None:
+            return now is not then
+        # What was running then may have been recorded as killed since, by this process.
+        same = now.status == then.status or (now.status, then.status) == (KILLED, "running")
+        return (now.run_id, now.pid) != (then.run_id, then.pid) or not same
 
     def _newest(self) -> RunInfo | None:
         runs = self.store.runs(self.plan.model.uuid, limit=200)
         return next((one for one in runs if "block" not in one.summary), None)
 
-    async def go(self) -> BatchResult:
-        project = self.project
+    async def go(self, stop: Stop | None) -> BatchResult:
+        """Run it, from its folder to its record."""
         self._take_over()
         given = self._given()
         both = {**self.options.trigger_variables, **self.options.variables}
-        check_templates(project, self.plan.model, both, self.options.block)
-        places = Places(project, self.plan.model.uuid, self.run_id)
+        check_templates(self.project, self.plan.model, both, self.options.block)
+        places = Places(self.project, self.plan.model.uuid, self.run_id)
         alone = self.options.block
         upstream = stored_upstream(self.plan, places, alone) if alone is not None else {}
-        run_dir = project.work_dir / "runs" / self.run_id
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        run_dir.parent.chmod(0o700)
-        log = self.log = RunLog(run_dir / "run.log")
-        masker = project.secrets.masker
-        facts = self._facts(run_dir)
-        masker.add_config(facts.variables)
-        lines = BlockLines(log, masker, self.listener.line)
-        try:
-            with LocalExecutor(self.plan, facts, lines, masker) as executor:
-                self._begin(facts)
-                result = await self._recorded(log, partial(self._run, facts, executor, log, given, places, upstream))
+        with open_run(self.project, self.store, self.plan.model.uuid, self.run_id, self.options) as run:
+            self.run = run
+            facts = self._facts(run.run_dir)
+            run.masker.add_config(facts.variables)
+            lines = BlockLines(run.log, run.masker, self.listener.line)
+            summary = {"block": alone} if alone is not None else {}
+            with (
+                LocalExecutor(self.plan, facts, lines, run.masker) as executor,
+                run.record(summary, resumed=self.past is not None) as record,
+            ):
+                result = await self._run(facts, executor, given, places, upstream, stop)
+                record.status = result.status
+                record.summary = {**summary, **result.summary}
+                if result.errors:
+                    record.error = "; ".join(f"{uuid}: {one.message}" for uuid, one in result.errors.items())
+            result.warnings = list(run.warnings)
             # Only now: a run that is killed before it is recorded as completed has its journal to show that it was.
-            places.finish(completed=result.status == COMPLETED and self.recorded)
+            places.finish(completed=result.status == COMPLETED and record.saved)
             return result
-        finally:
-            tidy(self.run_id, run_dir.parent)
-            log.close()
 
     def _take_over(self) -> None:
-        """What the interrupted parts were given still counts; what is given now wins."""
+        """Keep the variables of the interrupted parts; those given now win."""
         if self.past is None:
             return
         runtime, trigger = self.past.given.variables(self._key)
@@ -230,7 +175,7 @@ class _Run:
 
         return project_key(self.project.work_dir)
 
-    def _facts(self, run_dir: Any) -> RunFacts:
+    def _facts(self, run_dir: Path) -> RunFacts:
         begun = self.past.begun if self.past is not None else None
         runtime, trigger = self.options.variables, self.options.trigger_variables
         date = {**trigger, **runtime}.get("execution_date")
@@ -246,54 +191,16 @@ class _Run:
             options=self.options,
         )
 
-    def _begin(self, facts: RunFacts) -> None:
-        summary = {"block": self.options.block} if self.options.block is not None else {}
-        run = RunInfo(run_id=self.run_id, pipeline=self.plan.model.uuid, summary=summary)
-        if self.past is None:
-            self.store.begin_run(run)
-        else:
-            self.store.continue_run(self.run_id)
-
-    async def _recorded(self, log: RunLog, run: Callable[[], Awaitable[BatchResult]]) -> BatchResult:
-        status, error, summary = FAILED, None, {}
-        if self.options.block is not None:
-            summary = {"block": self.options.block}
-        masker = self.project.secrets.masker
-        result: BatchResult | None = None
-        try:
-            result = await run()
-            status = result.status
-            summary |= result.summary
-            if result.errors:
-                error = masker.mask("; ".join(f"{uuid}: {one.message}" for uuid, one in result.errors.items()))
-            return result
-        except BaseException as failure:
-            error = masker.mask(str(failure) or type(failure).__name__)
-            log.write("streamline", error, "ERROR")
-            if isinstance(failure, Interrupted | asyncio.CancelledError):
-                status = CANCELLED
-            raise
-        finally:
-            try:
-                self.store.finish_run(self.run_id, status, summary, error)
-                self.recorded = True
-            except StreamlineError as unrecorded:
-                if result is None:
-                    raise
-                # What the run came to is worth more than that nobody will find it in the list.
-                self._warn(log, "streamline", f"how the run ended cannot be recorded: {unrecorded.message}")
-                result.warnings = list(self.warnings)
-
     async def _run(
         self,
         facts: RunFacts,
         executor: LocalExecutor,
-        log: RunLog,
         given: Given,
         places: Places,
         upstream: dict[str, Finished],
+        stop: Stop | None,
     ) -> BatchResult:
-        alone = self.options.block
+        run, alone = self.run, self.options.block
         if alone is None:
             keep_only(places.journals, [places.journal.name] if self.past is not None else [])
         places.prepare()
@@ -306,9 +213,9 @@ class _Run:
             journal=journal,
             past=self.past,
             listener=self.listener,
-            record=lambda outcome: self._record(log, outcome),
-            warn=lambda uuid, text: self._warn(log, uuid, text),
-            log=lambda uuid, text, level: log.write(uuid, self.project.secrets.masker.mask(text), level),
+            record=self._record,
+            warn=self._warn,
+            log=run.note,
         )
 
         def interrupt() -> None:
@@ -317,7 +224,7 @@ class _Run:
 
         self.listener.planned(self.plan, self.run_id, resumed=self.past is not None)
         try:
-            with signals(self, self.run_id, interrupt, self.stop):
+            with run.signals(interrupt, stop, "interrupted; --resume continues from the blocks that had not finished"):
                 if alone is not None:
                     blocks = await runner.run_one(alone, upstream)
                 else:
@@ -335,14 +242,13 @@ class _Run:
             run_id=self.run_id,
             status=status,
             blocks=blocks,
-            log=str(log.path),
-            signal=self.signal,
-            warnings=list(self.warnings),
+            log=str(run.log.path),
+            signal=run.interrupted,
             resumed=self.past is not None,
         )
 
     def _status(self, blocks: list[BlockOutcome]) -> str:
-        if self.signal is not None and any(one.status == CANCELLED for one in blocks):
+        if self.run.interrupted is not None and any(one.status == CANCELLED for one in blocks):
             return CANCELLED
         return FAILED if any(one.status in (FAILED, CANCELLED) for one in blocks) else COMPLETED
 
@@ -354,16 +260,15 @@ class _Run:
             journal.add(Continued(given=given))
         return journal
 
-    def _record(self, log: RunLog, outcome: BlockOutcome) -> None:
-        failure = outcome.failure
+    def _record(self, outcome: BlockOutcome) -> None:
+        failure, run = outcome.failure, self.run
         error = None
         if failure is not None:
-            mask = self.project.secrets.masker.mask
-            error = mask(f"{failure.where}: {failure.message}" if failure.where else failure.message)
-            log.write(outcome.uuid, "\n".join(filter(None, (error, failure.hint, mask(failure.trace or "")))), "ERROR")
+            error = run.masker.mask(f"{failure.where}: {failure.message}" if failure.where else failure.message)
+            run.note(outcome.uuid, "\n".join(filter(None, (error, failure.hint, failure.trace))), "ERROR")
         took = "" if outcome.seconds is None else f" in {outcome.seconds:.3f} s"
         took += f": {outcome.reason}" if outcome.reason else ""
-        log.write(outcome.uuid, f"{outcome.status}{took}{' before this run was resumed' if outcome.reused else ''}")
+        run.log.write(outcome.uuid, f"{outcome.status}{took}{' before this run was resumed' if outcome.reused else ''}")
         block = BlockRun(
             uuid=outcome.uuid,
             status=outcome.status,
@@ -375,15 +280,11 @@ class _Run:
         try:
             self.store.save_block_run(self.run_id, block)
         except StreamlineError as unrecorded:  # the pipeline's work goes on
-            self._warn(log, outcome.uuid, f"how it ended cannot be recorded: {unrecorded.message}")
+            self._warn(outcome.uuid, f"how it ended cannot be recorded: {unrecorded.message}")
 
     def _listener_failed(self, error: Exception) -> None:
-        if self.log is not None:
-            self.log.write("streamline", f"what goes on cannot be told: {type(error).__name__}: {error}", "WARNING")
+        self.run.note("streamline", f"what goes on cannot be told: {type(error).__name__}: {error}", "WARNING")
 
-    def _warn(self, log: RunLog, uuid: str, text: str) -> None:
-        text = self.project.secrets.masker.mask(text)
-        log.write(uuid, text, "WARNING")
-        self.listener.warning(uuid, text)
-        if len(self.warnings) < MAX_WARNINGS:
-            self.warnings[f"{uuid}: {text}"] = None
+    def _warn(self, uuid: str, text: str) -> None:
+        self.listener.warning(uuid, self.run.masker.mask(text))
+        self.run.warn(uuid, text)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,13 @@ import msgspec
 
 from streamline.errors import ConfigError
 from streamline.execution.batch.block_log import BlockLines
-from streamline.execution.batch.context import BatchOptions, Listener, RunFacts
+from streamline.execution.batch.context import Listener, RunFacts
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
-from streamline.execution.lifecycle import new_run_id, tidy
+from streamline.execution.run import Run, RunOptions, hold_lease, new_run_id, open_run, run_to_end
 from streamline.processes.task import Failure, InputRef, Task, TestOutcome
 from streamline.state import open_store
-from streamline.telemetry.runlog import RunLog
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import PipelineModel
@@ -66,54 +66,39 @@ def run_stored_tests(
     if block is not None:
         model.block(block)
     run_id = new_run_id()
-    work_dir = project.ensure_work_dir()
-    store = open_store(project.state_url, project.root)
-    try:
-        with store.acquire_lease(model.uuid, run_id):
-            runs = work_dir / "runs"
-            runs.mkdir(mode=0o700, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix="test-", dir=runs))
-            try:
-                return asyncio.run(
-                    _run(project, plan, folder, run_id, dict(variables or {}), block, listener or Listener())
-                )
-            finally:
-                tidy(run_id, runs)
-                shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        store.close()
+    runs = project.ensure_work_dir() / "runs"
+    runs.mkdir(mode=0o700, exist_ok=True)
+    with (
+        closing(open_store(project.state_url, project.root)) as store,
+        hold_lease(store, project, model.uuid, run_id),
+        tempfile.TemporaryDirectory(prefix="test-", dir=runs, ignore_cleanup_errors=True) as folder,
+        open_run(project, store, model.uuid, run_id, run_dir=Path(folder)) as run,
+    ):
+        work = partial(_run, run, plan, dict(variables or {}), block, listener or Listener())
+        return run_to_end(lambda stop: work())
 
 
 async def _run(
-    project: Project,
-    plan: BatchPlan,
-    folder: Path,
-    run_id: str,
-    variables: dict[str, Any],
-    block: str | None,
-    listener: Listener,
+    run: Run, plan: BatchPlan, variables: dict[str, Any], block: str | None, listener: Listener
 ) -> list[BlockTests]:
+    project, run_id = run.project, run.run_id
     facts = RunFacts(
         project=project,
         run_id=run_id,
-        run_dir=folder,
+        run_dir=run.run_dir,
         execution_date=datetime.now(UTC),
         variables={**plan.model.variables, **variables},
         runtime=tuple(variables),
-        options=BatchOptions(variables=variables, block=block, tests=True),
+        options=RunOptions(variables=variables, block=block, tests=True),
     )
     places = Places(project, plan.model.uuid, run_id)
     chosen = [uuid for uuid in plan.blocks if block in (None, uuid)]
     if not any(places.stored(uuid) for uuid in chosen):
         what = f"the block '{block}'" if block is not None else f"the pipeline '{plan.model.uuid}'"
         raise ConfigError(f"{what} has no stored outputs to test", hint=f"run it: streamline run {plan.model.uuid}")
-    log = RunLog(folder / "run.log")
-    masker = project.secrets.masker
-    try:
-        with LocalExecutor(plan, facts, BlockLines(log, masker, listener.line), masker) as executor:
-            return list(await asyncio.gather(*(_block(plan, places, executor, facts, uuid) for uuid in chosen)))
-    finally:
-        log.close()
+    lines = BlockLines(run.log, run.masker, listener.line)
+    with LocalExecutor(plan, facts, lines, run.masker) as executor:
+        return list(await asyncio.gather(*(_block(plan, places, executor, facts, uuid) for uuid in chosen)))
 
 
 async def _block(plan: BatchPlan, places: Places, executor: LocalExecutor, facts: RunFacts, uuid: str) -> BlockTests:

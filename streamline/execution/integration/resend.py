@@ -18,16 +18,16 @@ from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.state import join_state
 from streamline.errors import StreamlineError
 from streamline.execution.integration.attempt import Attempt
-from streamline.execution.integration.context import RunContext, RunOptions, open_context
+from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.schema_book import saved_schemas
+from streamline.execution.run import RunOptions, end_killed_runs, open_run
 from streamline.flow.items import BadRecord, Item, RawBatch, Schema
 from streamline.flow.protocols import Emit, FlushableStage, Source, Stage
 from streamline.flow.router import Route
 from streamline.pipeline.model import PipelineModel, load_pipeline
-from streamline.processes.orphans import end_processes, remove_private_files
-from streamline.state.store import DeadLetter, RunInfo, Store
+from streamline.state.store import DeadLetter, Store
 
 if TYPE_CHECKING:
     from streamline.execution.integration.attempt import _Running
@@ -71,23 +71,15 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
         StreamlineError: nothing can be said about any of them.
     """
     model = load_pipeline(project, pipeline)
-    run_dir = project.ensure_work_dir() / "runs" / run_id
-    run_dir.mkdir(mode=0o700, parents=True)
     # What a new destination lacks is the next run's matter: these records go to all of them in any case.
     options = RunOptions(accept_gap=True)
-    with open_context(project, pipeline, store, options, run_id=run_id, run_dir=run_dir) as context:
-        store.begin_run(RunInfo(run_id=run_id, pipeline=pipeline))
-        status, reason = "failed", None
+    end_killed_runs(store, project, pipeline)
+    with open_run(project, store, pipeline, run_id, options) as context, context.record() as record:
         try:
             errors = anyio.run(_resend, context, model, letters)
-            status = "failed" if errors else "completed"
-        except BaseException as error:
-            reason = context.masker.mask(str(error) or type(error).__name__)
-            raise
         finally:
-            end_processes([run_id])
-            remove_private_files(run_dir.parent, run_id)
-            store.finish_run(run_id, status, context.progress.summary(), reason)
+            record.summary = context.progress.summary()
+        record.status = "failed" if errors else "completed"
     errors = {number: context.masker.mask(error) for number, error in errors.items()}
     again = [
         msgspec.structs.replace(letter, error=errors[letter.id], run_id=run_id, time="")

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import signal
-import threading
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import msgspec
 
-from streamline.errors import ConfigError, LeaseHeld, StreamlineError
+from streamline.errors import ConfigError, LeaseHeld
 from streamline.execution.integration.attempt import Attempt, Outcome
 from streamline.execution.integration.block_runs import block_runs
-from streamline.execution.integration.context import RunContext, RunOptions, open_context
+from streamline.execution.integration.context import RunContext, RunOptions
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
-from streamline.execution.lifecycle import Interrupted, clear_leftovers, new_run_id, tidy, wanted_signals
+from streamline.execution.run import Interrupted, Stop, hold_lease, new_run_id, open_run, run_to_end
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.stages.versions import new_version
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
-from streamline.processes.orphans import end_processes
 from streamline.project.project import Project
 from streamline.state import open_store
-from streamline.state.store import RunInfo
 
 
 class Result(msgspec.Struct):
@@ -67,66 +65,36 @@ def run_integration(
 
     Raises:
         ConfigError: something is wrong that is seen before anything moves.
-        LeaseHeld: another run of this pipeline goes on.
+        LeaseHeld: another run of this pipeline is in progress.
     """
-    backend: dict[str, Any] = {}
-    try:
-        import uvloop  # noqa: F401 - only whether it is there
-
-        backend = {"use_uvloop": True}
-    except ImportError:
-        pass
-    return anyio.run(run_integration_async, project, model, options, listener, backend_options=backend)
+    return run_to_end(partial(run_integration_async, project, model, options, listener), uvloop=True)
 
 
 async def run_integration_async(
-    project: Project, model: PipelineModel, options: RunOptions, listener: Listener | None = None
+    project: Project,
+    model: PipelineModel,
+    options: RunOptions,
+    listener: Listener | None = None,
+    stop: Stop | None = None,
 ) -> Result:
-    """The same in the event loop of the caller; cancelling it ends the run where it stands."""
-    work_dir = project.ensure_work_dir()
-    store = open_store(project.state_url, project.root)
+    """Run it in the caller's event loop (asyncio); cancelling it ends the run at once."""
+    project.ensure_work_dir()
     run_id = new_run_id()
-    try:
-        with store.acquire_lease(model.uuid, run_id):
-            clear_leftovers(store, model.uuid, run_id, work_dir)
-            run_dir = work_dir / "runs" / run_id
-            run_dir.mkdir(mode=0o700, parents=True)
-            (run_dir.parent).chmod(0o700)
-            with open_context(project, model.uuid, store, options, run_id=run_id, run_dir=run_dir) as context:
-                try:
-                    return await _leased(context, model, listener or Listener())
-                finally:
-                    tidy(context.run_id, context.run_dir.parent)
-    finally:
-        store.close()
-
-
-async def _leased(context: RunContext, model: PipelineModel, listener: Listener) -> Result:
-    context.store.begin_run(RunInfo(run_id=context.run_id, pipeline=model.uuid))
-    status, error = "failed", None
-    try:
-        async with task_group() as tasks:
-            tasks.start_soon(_catch_signals, context)
-            try:
-                result = await _planned(context, model, listener)
-            finally:
-                tasks.cancel_scope.cancel()
-        status = result.status
+    with (
+        closing(open_store(project.state_url, project.root)) as store,
+        hold_lease(store, project, model.uuid, run_id),
+        open_run(project, store, model.uuid, run_id, options) as run,
+        run.record() as record,
+    ):
+        try:
+            with run.signals(lambda: None, stop):
+                result = await _planned(run, model, listener or Listener())
+        finally:
+            record.summary = run.progress.summary()
+        record.status = result.status
         if result.errors:
-            error = context.masker.mask("; ".join(f"{name}: {failure}" for name, failure in result.errors.items()))
+            record.error = "; ".join(f"{name}: {failure}" for name, failure in result.errors.items())
         return result
-    except BaseException as failure:
-        error = context.masker.mask(str(failure) or type(failure).__name__)
-        context.note("streamline", error, "ERROR")
-        if isinstance(failure, Interrupted | anyio.get_cancelled_exc_class()):
-            status = "cancelled"
-        elif isinstance(failure, StreamlineError) and context.interrupted is not None:
-            # What the signal ended, such as the installation of a plugin, looks like an error of its own.
-            status = "cancelled"
-            raise Interrupted(context.interrupted) from failure
-        raise
-    finally:
-        context.store.finish_run(context.run_id, status, context.progress.summary(), error)
 
 
 async def _planned(context: RunContext, model: PipelineModel, listener: Listener) -> Result:
@@ -254,16 +222,3 @@ def _retry_config(plan: Plan, group: GroupPlan) -> RetryConfig:
 def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
     sinks = plan.paths[outcome.group.source].all_sinks()
     return outcome.sink_failed and any(plan.sinks[sink].spec.on_bad_record == "pass" for sink in sinks)
-
-
-async def _catch_signals(context: RunContext) -> None:
-    """The first signal asks everything to end in order; the second ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # signals come to the main thread only, which is the caller's there
-    with anyio.open_signal_receiver(*wanted_signals()) as signals:
-        async for number in signals:
-            if context.interrupted is not None:
-                end_processes([context.run_id], seconds=1.0)
-                raise Interrupted(number)
-            context.interrupted = number
-            context.note("streamline", f"{signal.Signals(number).name}: ending what is in flight", "WARNING")

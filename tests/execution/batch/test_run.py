@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from streamline.errors import StreamlineError
-from streamline.execution.batch.context import BatchOptions, BlockOutcome, Listener, RunFacts
+from streamline.execution.batch.context import BlockOutcome, Listener, RunFacts
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.run import run_batch
 from streamline.execution.batch.runner import Runner
+from streamline.execution.run import RunOptions
 from streamline.pipeline.model import load_pipeline
 from streamline.processes.task import Task, TaskResult
 from streamline.project.project import Project
@@ -46,7 +47,7 @@ class Raising(Listener):
 
 def test_a_listener_that_raises_harms_nothing(project: BatchProject) -> None:
     opened = Project.open(project.root)
-    result = run_batch(opened, load_pipeline(opened, "p"), BatchOptions(), Raising())
+    result = run_batch(opened, load_pipeline(opened, "p"), RunOptions(), Raising())
     assert result.status == "completed"
     assert project.output("b") == 2
     assert "what goes on cannot be told" in Path(result.log).read_text("utf-8")
@@ -59,10 +60,10 @@ def test_a_store_that_takes_no_records_stops_no_block(project: BatchProject, mon
     monkeypatch.setattr(SQLiteStore, "save_block_run", full)
     monkeypatch.setattr(SQLiteStore, "finish_run", full)
     opened = Project.open(project.root)
-    result = run_batch(opened, load_pipeline(opened, "p"), BatchOptions())
+    result = run_batch(opened, load_pipeline(opened, "p"), RunOptions())
     assert result.status == "completed"
     assert project.output("b") == 2
-    assert any("how the run ended cannot be recorded" in one for one in result.warnings)
+    assert any("cannot record how the run ended" in one for one in result.warnings)
 
 
 def test_a_run_that_dies_before_it_is_recorded_runs_nothing_twice(
@@ -75,7 +76,7 @@ def test_a_run_that_dies_before_it_is_recorded_runs_nothing_twice(
     with monkeypatch.context() as patched:
         patched.setattr(SQLiteStore, "finish_run", die)
         with pytest.raises(SystemExit):
-            run_batch(opened, load_pipeline(opened, "p"), BatchOptions())
+            run_batch(opened, load_pipeline(opened, "p"), RunOptions())
     project.run("--resume").expect(0, "a .*as the run before left it", "b .*as the run before left it")
 
 
@@ -90,7 +91,7 @@ def test_nothing_begins_after_a_signal(project: BatchProject) -> None:
         execution_date=datetime.now(UTC),
         variables={},
         runtime=(),
-        options=BatchOptions(),
+        options=RunOptions(),
     )
     done: list[str] = []
 
