@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streamline.pipeline.block_templates import code_block
+from streamline.blocks.registry import block_template
 from streamline.pipeline.model import FOLDERS
 from streamline.pipeline.reader import _BLOCK_KEYS, _PIPELINE_KEYS
 from tests.cli.conftest import Shop
@@ -86,4 +86,4 @@ def test_every_kind_of_block_has_its_place_in_the_page() -> None:
     for kind in FOLDERS:
         assert f"`{kind}`" in text
         if kind != "dbt":
-            assert code_block(kind, "python", "python")([])
+            assert block_template(kind, "python", "python")([])

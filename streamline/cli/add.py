@@ -72,17 +72,22 @@ def command(
     A callback is told of the blocks that --upstream names, or of the whole pipeline; a conditional gates the blocks
     that --upstream names.
     """
-    from streamline.pipeline.block_templates import code_block
-    from streamline.pipeline.connector_templates import connector_block
+    from streamline.blocks.connector.templates import connector_block
+    from streamline.blocks.registry import block_template
     from streamline.pipeline.edit import NewBlock, add_block
-    from streamline.pipeline.model import SUFFIXES, load_pipeline
+    from streamline.pipeline.kinds import languages
+    from streamline.pipeline.model import load_pipeline
     from streamline.project.suggest import suggestion
 
     project = app.project
     pipeline = pipeline or _only_pipeline(project)
     language = language.lower() if language else "yaml" if kind in (*_SIDES, "dbt") else "python"
-    if language not in SUFFIXES:
-        raise ConfigError(f"unknown language '{language}'", hint=suggestion(language, SUFFIXES, what="languages"))
+    if language not in languages() and language not in languages(installed=True):
+        raise ConfigError(
+            f"unknown language '{language}'",
+            hint=suggestion(language, languages(installed=True), what="languages"),
+            code="block.unknown_kind",
+        )
     if kind == "transformer" and (plugin is not None or language == "yaml"):
         kind, language = "mapper", "yaml"
     if dbt_project is not None and kind != "dbt":
@@ -110,7 +115,7 @@ def command(
     elif kind == "dbt":
         new = _dbt_block(project, pipeline, pipeline_type, name, language, dbt_project)
     else:
-        new = NewBlock(uuid=name, type=kind, language=language, text=code_block(kind, language, pipeline_type))
+        new = NewBlock(uuid=name, type=kind, language=language, text=block_template(kind, language, pipeline_type))
     added = add_block(project, pipeline, msgspec.structs.replace(new, upstream=upstream_blocks, downstream=downstream))
     for file in (added.file, *added.others):
         click.echo(f"Made {project.shown(file)}")
@@ -125,7 +130,7 @@ def _dbt_block(
     project: Project, pipeline: str, pipeline_type: str, name: str, language: str, chosen: str | None
 ) -> NewBlock:
     from streamline.blocks.dbt.settings import dbt_projects
-    from streamline.pipeline.dbt_templates import dbt_block
+    from streamline.blocks.dbt.templates import dbt_block
     from streamline.pipeline.model import BATCH_TYPES
 
     if pipeline_type not in BATCH_TYPES:

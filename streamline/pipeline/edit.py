@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import ConfigError, StreamlineError
+from streamline.pipeline.kinds import languages
 from streamline.pipeline.model import (
     BATCH_TYPES,
     FOLDERS,
     PIPELINE_TYPES,
-    SUFFIXES,
     TYPE_NAMES,
     Block,
     PipelineModel,
@@ -30,7 +30,7 @@ from streamline.project.yamledit import append, put, replace_file
 from streamline.project.yamlfile import PathKey, read_text
 
 if TYPE_CHECKING:
-    from streamline.pipeline.block_templates import Template
+    from streamline.pipeline.kinds import Template
     from streamline.project.project import Project
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -42,7 +42,7 @@ class NewBlock(msgspec.Struct, kw_only=True, frozen=True):
     Args:
         uuid: its name.
         type: a key of `FOLDERS`.
-        language: a key of `SUFFIXES`.
+        language: a name in `kinds.languages()`.
         text: its file's text, or what makes it for a block behind certain others.
         upstream: blocks before it; None: where it naturally goes.
         downstream: blocks after it; an edge that leads from one of `upstream` to one of these now goes through it.
@@ -132,8 +132,9 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
             where=model.yaml.shown,
             hint="say --upstream BLOCK; it decides whether that block, and what is behind it, is run",
         )
-    file = project.root / (new.file or f"{FOLDERS[new.type]}/{new.uuid}{SUFFIXES[new.language][0]}")
-    same = [one for suffixes in SUFFIXES.values() for suffix in suffixes if (one := file.with_suffix(suffix)).exists()]
+    suffixes = languages(installed=True)
+    file = project.root / (new.file or f"{FOLDERS[new.type]}/{new.uuid}{suffixes[new.language][0]}")
+    same = [one for endings in suffixes.values() for suffix in endings if (one := file.with_suffix(suffix)).exists()]
     others = {project.root / name: text for name, text in new.others.items()}
     taken = [*same, *(path for path in others if path.exists())]
     if taken:

@@ -35,9 +35,6 @@ FOLDERS = {
 }
 """Where the files of each type of block live."""
 
-SUFFIXES = {"python": (".py",), "yaml": (".yaml", ".yml"), "sql": (".sql",), "r": (".r", ".R")}
-"""What the files of each language end in; new files get the first."""
-
 
 class RetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often a failed block is tried again, and after how long.
@@ -66,7 +63,7 @@ class Block(msgspec.Struct, kw_only=True):
     Args:
         uuid: its name, unique in the pipeline.
         type: a key of `FOLDERS`.
-        language: a key of `SUFFIXES`.
+        language: a name in `kinds.languages()`.
         upstream: uuids whose outputs it gets, in the order of its arguments. For a callback or conditional: the
             blocks that it watches or gates.
         downstream: uuids that get its output.

@@ -12,8 +12,9 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.graph import downstream_of, find_cycle
+from streamline.pipeline.kinds import languages
 from streamline.pipeline.limits import block_run_limit, dynamic_limits
-from streamline.pipeline.model import BATCH_TYPES, FOLDERS, SUFFIXES, TYPE_NAMES, Block, PipelineModel, RetryConfig
+from streamline.pipeline.model import BATCH_TYPES, FOLDERS, TYPE_NAMES, Block, PipelineModel, RetryConfig
 from streamline.pipeline.unknown_keys import UnknownKeys, misspelt_settings
 from streamline.project.suggest import suggestion, words
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of
@@ -267,9 +268,17 @@ class Reader:
     ) -> tuple[str, Path | None]:
         """The block's language and its file."""
         language = entry.get("language")
-        if language is not None and str(language).lower() not in SUFFIXES:
-            raise self.error(f"unknown language '{language}'", (*path, "language"), suggestion(str(language), SUFFIXES))
         given = str(language).lower() if language is not None else None
+        suffixes = languages()
+        if given is not None and given not in suffixes:
+            suffixes = languages(installed=True)
+            if given not in suffixes:
+                raise self.error(
+                    f"unknown language '{language}'",
+                    (*path, "language"),
+                    suggestion(str(language), suffixes),
+                    code="block.unknown_kind",
+                )
         source = entry.get("file_source")
         named = configuration.get("file_path") or (source.get("path") if isinstance(source, dict) else None)
         if isinstance(named, str) and named and "{{" not in named:
@@ -291,9 +300,9 @@ class Reader:
             folders.append(self.project.root / "dbt")
         candidates = [
             (one, folder / f"{stem}{suffix}")
-            for one, suffixes in SUFFIXES.items()
+            for one, endings in suffixes.items()
             for folder in folders
-            for suffix in suffixes
+            for suffix in endings
         ]
         # Without `language` it is python; where only another file is there, that one is meant.
         wanted = [(one, file) for one, file in candidates if one == (given or "python")]
@@ -320,7 +329,7 @@ class Reader:
     def elsewhere(self, stem: str, kind: str) -> tuple[Path, str] | None:
         """A file of that name among those of another type, and the type."""
         for its_type, folder in FOLDERS.items():
-            for suffix in (one for suffixes in SUFFIXES.values() for one in suffixes):
+            for suffix in (one for suffixes in languages().values() for one in suffixes):
                 file = self.project.root / folder / f"{stem}{suffix}"
                 if its_type != kind and file.is_file():
                     return file, its_type
@@ -363,7 +372,7 @@ class Reader:
         # The reference product names files from the project's parent as well.
         for candidate in (root / named, root.parent / named):
             if candidate.is_file():
-                by_suffix = {suffix: one for one, suffixes in SUFFIXES.items() for suffix in suffixes}
+                by_suffix = {suffix: one for one, suffixes in languages().items() for suffix in suffixes}
                 return language or by_suffix.get(candidate.suffix, "python"), candidate
         raise self.error(
             f"the file {named} is missing", (*path, "configuration", "file_path"), "a path from the project's folder"
@@ -459,8 +468,10 @@ class Reader:
         own = msgspec.convert(known, RetryConfig)
         return msgspec.structs.replace(base or RetryConfig(), **{key: getattr(own, key) for key in known})
 
-    def error(self, message: str, path: Sequence[PathKey], hint: str | None = None) -> ConfigError:
-        return self.yaml.error(message, path, hint=hint)
+    def error(
+        self, message: str, path: Sequence[PathKey], hint: str | None = None, code: str | None = None
+    ) -> ConfigError:
+        return self.yaml.error(message, path, hint=hint, code=code)
 
 
 def _quoted(value: object) -> str:

@@ -80,13 +80,17 @@ class YamlFile:
             self._root = yaml.compose(self.text, Loader=_loader_class())
         return self._root
 
-    def fail(self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None) -> NoReturn:
+    def fail(
+        self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str | None = None
+    ) -> NoReturn:
         """Raise the `error`."""
-        raise self.error(message, path, hint=hint)
+        raise self.error(message, path, hint=hint, code=code)
 
-    def error(self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None) -> ConfigError:
-        """A ConfigError that names the file and the line of what stands at `path`."""
-        return ConfigError(message, where=self.where(path), hint=hint)
+    def error(
+        self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str | None = None
+    ) -> ConfigError:
+        """A ConfigError that names the file and the line of `path`."""
+        return ConfigError(message, where=self.where(path), hint=hint, code=code)
 
     def mapping(self, path: Sequence[PathKey] = ()) -> dict[str, Any]:
         """The mapping at `path` (absent or null: an empty one).

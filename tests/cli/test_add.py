@@ -166,7 +166,7 @@ def test_systems_without_a_connector_are_written_with_a_note(pipe: Shop) -> None
         (("source", "load", "--language", "sql"), "cannot be written in sql"),
         (("source", "load", "--language", "cobol"), "unknown language"),
         (("transformer", "t", "--stream", "x"), "not for transformer"),
-        (("sensor", "t", "--language", "r"), "no template of a sensor in r"),
+        (("sensor", "t", "--language", "r"), "no template for a sensor in r"),
         (("source", "../x"), "cannot be a block's name"),
         (("sourc", "x"), "source"),
         (("source", "x", "-p", "pp"), "no pipeline 'pp'"),

@@ -153,7 +153,7 @@ def test_the_first_dbt_block_brings_a_dbt_project(shop: Shop) -> None:
 
 
 def test_dbt_and_targets_write_files_of_their_own(shop: Shop) -> None:
-    from streamline.pipeline.connector_templates import connector_block
+    from streamline.blocks.connector.templates import connector_block
     from streamline.project.starter_project import TEMPLATE
 
     shop("add", "dbt", "clean")
@@ -209,7 +209,7 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
         (("conditional", "c"), "say --upstream BLOCK"),
         (("source", "s"), "belongs into a pipeline of type integration"),
         (("destination", "s"), "belongs into a pipeline of type integration"),
-        (("callback", "c", "--language", "sql"), "no template of a callback in sql"),
+        (("callback", "c", "--language", "sql"), "no template for a callback in sql"),
         (("data_loader", "d", "--language", "yaml"), "use --language python or sql or r"),
         (("custom", "x y"), "cannot be a block's name"),
         (("dbt", "x", "--language", "python"), "use --language yaml (dbt's arguments) or --language sql"),

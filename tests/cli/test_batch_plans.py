@@ -283,7 +283,7 @@ class TestCheck:
         shop = batch(tmp_path, block("data_loader", "a", language="r", text="\nload_data <- function( {\n  1\n}\n"))
         found = checks(shop, code=2)["a"]
         assert found["where"] == "data_loaders/a.r:2"
-        assert "this is no R: unexpected '{'" in found["detail"]
+        assert "R syntax error: unexpected '{'" in found["detail"]
         shop = batch(tmp_path, block("data_loader", "a", language="r", text="load_data <- function() {\n  stop()\n}\n"))
         assert checks(shop)["a"]["ok"]
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streamline.blocks import dbt
+from streamline.blocks.dbt import block as dbt
 from streamline.blocks.dbt.environment import dbt_environment
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.call_inputs import Calls, Given
@@ -364,7 +364,7 @@ def test_two_blocks_on_one_file_wait_for_each_other(calls: Calls) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from streamline.blocks import dbt
+from streamline.blocks.dbt import block as dbt
 from tests.blocks.call_inputs import Calls
 calls = Calls(Path({str(calls.root)!r}))
 block = calls.block("dbt", "yaml", Path({str(file)!r}), uuid=sys.argv[1], downstream=["next"])
@@ -381,7 +381,7 @@ def test_dbt_dies_with_the_worker(calls: Calls) -> None:
     file = calls.write("dbts/it.yaml", "")
     script = f"""
 from pathlib import Path
-from streamline.blocks import dbt
+from streamline.blocks.dbt import block as dbt
 from tests.blocks.call_inputs import Calls
 calls = Calls(Path({str(calls.root)!r}))
 dbt.run(calls.call(calls.block("dbt", "yaml", Path({str(file)!r}))))

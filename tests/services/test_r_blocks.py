@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from streamline.blocks import r
 from streamline.blocks.python.function import UserError
+from streamline.blocks.r import block as r
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.call_inputs import Calls, Given
 from tests.services.require import missing
@@ -279,7 +279,7 @@ def test_r_dies_with_the_worker(calls: Calls, tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from streamline.blocks import r
+from streamline.blocks.r import block as r
 from tests.blocks.call_inputs import Calls
 calls = Calls(Path({str(calls.root)!r}))
 r.run(calls.call(calls.block("data_loader", "r", Path({str(file)!r}))))

@@ -17,7 +17,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from streamline.blocks import sql
+from streamline.blocks.sql import block as sql
 from streamline.databases import postgres_copy
 from streamline.databases.connect import database
 from streamline.databases.database import DatabaseError

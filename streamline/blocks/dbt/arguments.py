@@ -15,6 +15,7 @@ from streamline.errors import ConfigError
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
+    from streamline.pipeline.model import Block
     from streamline.project.render import Renderer
 
 COMMANDS = (
@@ -51,6 +52,14 @@ class Arguments(msgspec.Struct, kw_only=True):
     target: str | None = None
     profile: str | None = None
     profiles_dir: str | None = None
+
+
+def jinja(block: Block, text: str) -> str:
+    """The part of the block's text that is a template of ours: dbt's arguments without their comments. A model's
+    templates are dbt's own."""
+    if block.language != "yaml":
+        return ""
+    return "\n".join("" if line.lstrip().startswith("#") else line for line in text.splitlines())
 
 
 def read_arguments(text: str, where: str, renderer: Renderer | None) -> Arguments:

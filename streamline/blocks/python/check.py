@@ -11,16 +11,19 @@ from streamline.blocks.python.file import BlockFile, no_python, parsed
 from streamline.blocks.python.function import decorator_name, imports_of
 from streamline.decorators import CALLBACKS, LEGACY, NAMES, STATUSES, decorator_of
 from streamline.errors import ConfigError
+from streamline.pipeline.block_settings import block_settings
+from streamline.pipeline.kinds import Explanation
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
-    from streamline.pipeline.model import Block
+    from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
+    from streamline.project.render import Renderer
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def check_python_file(project: Project, block: Block) -> set[str]:
+def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> set[str]:
     """See that the block's file is Python and has the one function that is to run.
 
     Returns:
@@ -44,6 +47,12 @@ def check_python_file(project: Project, block: Block) -> set[str]:
             raise no_python(file, error) from None
     _Decorated(block, shown, tree).check()
     return _imported(project, tree)
+
+
+def explain(project: Project, model: PipelineModel, block: Block) -> Explanation:
+    """The environment that the block runs in."""
+    isolated = block_settings(model, block).isolated
+    return Explanation(engine="Python, in the environment of requirements.txt" if isolated else "Python")
 
 
 class _Decorated:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import ast
-import functools
-import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamline.blocks.registry import check_block
 from streamline.errors import ConfigError, StreamlineError
-from streamline.execution.batch.plan import check_block, make_plan
+from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.templates import Templates
 from streamline.execution.checked import Checked, Problem, Report
+from streamline.extensions import load_object
 from streamline.pipeline.block_settings import block_settings
+from streamline.pipeline.kinds import kind_of
 from streamline.project.project import Project
 from streamline.project.render import Renderer
-from streamline.project.suggest import almost
-from streamline.project.yamlfile import PathKey, read_text
 
 if TYPE_CHECKING:
-    from streamline.blocks.sql.settings import Profiles
+    from streamline.pipeline.kinds import Connection
     from streamline.pipeline.model import Block, PipelineModel
-
-ALIAS = "mage_ai"
-_ALIKE = 0.85
-"""How like a known key an unknown one of a profile must be to be taken for it: it may be its author's own."""
 
 # Asks an interpreter which of the modules it was given are nowhere; the paths in front are the project's. A name with
 # a colon is one inside a module of the alias, which says itself what it does not have.
@@ -54,10 +47,6 @@ for name in sys.argv[2 + count:]:
     if not found:
         print(name, "", sep="\\t")
 """
-_PARSE_R = (
-    "tryCatch(invisible(parse(commandArgs(TRUE)[1], keep.source = FALSE, encoding = 'UTF-8')), "
-    "error = function(e) { cat(conditionMessage(e)); quit(status = 3) })"
-)
 
 
 def check_batch(
@@ -105,7 +94,7 @@ class _Check:
         self._variables()
         for block in self._blocks:
             self._block(block, renderer)
-        self._profiles()
+        self._connections()
         if not any(each.problem == "configuration" for each in self._done):
             self._plan()
         return self._done
@@ -138,10 +127,11 @@ class _Check:
     def _block(self, block: Block, renderer: Renderer) -> None:
         """A block's code, as far as that goes without running it; its configuration's templates; its imports."""
         python = self._python_of(block)
+        kind = kind_of(block)
         try:
             check_block(self._project, self._model, block, renderer)
-            if block.language == "r" and block.type != "dbt":
-                self._parse_r(block)
+            if kind is not None and kind.verify is not None:
+                load_object(kind.verify)(self._project, block)
             self._templates.check_block(block)
             missing = self._missing_imports(block, python)
         except StreamlineError as error:
@@ -162,27 +152,9 @@ class _Check:
             )
             self._failed(block.type, block.uuid, absent)
             return
-        self._good(block.type, block.uuid, f"{self._shown(block)} {_said(block, imports=python is not None)}")
-
-    def _parse_r(self, block: Block) -> None:
-        """Have R itself read the file, which runs nothing in it."""
-        from streamline.blocks.r import rscript
-
-        shown = self._shown(block)
-        with tempfile.TemporaryDirectory() as folder:
-            file = block.file
-            if file is None:
-                file = Path(folder) / "block.R"
-                file.write_text(block.content or "", "utf-8")
-            command = [rscript(shown), "--vanilla", "-e", _PARSE_R, str(file)]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode != 3:  # a broken installation is found out about in other ways
-            return
-        said = done.stdout.partition("\n")[0].removeprefix(f"{file}:")
-        line, _, what = said.partition(":")
-        where = f"{shown}:{line}" if block.file is not None and line.isdecimal() else shown
-        what = what.partition(":")[2].strip() if line.isdecimal() else said
-        raise ConfigError(f"this is no R: {what}", where=where, hint="mend it there, or in the line above")
+        installed = ", and what it imports is installed" if python is not None and kind and kind.imports else ""
+        checked = kind.checked if kind is not None else "can be read"
+        self._good(block.type, block.uuid, f"{self._shown(block)} {checked}{installed}")
 
     def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int, str]]:
         """Modules that the file imports come what may and that are nowhere: with their lines, and why if known."""
@@ -198,56 +170,35 @@ class _Check:
     def _python_of(self, block: Block) -> str | None:
         return self._own_python if block.uuid in self._isolated else sys.executable
 
-    def _profiles(self) -> None:
-        """Connect once to each database that SQL blocks name."""
-        from streamline.blocks.sql.settings import Profiles
-
+    def _connections(self) -> None:
+        """Connect once to each database that blocks name."""
         renderer = self._renderer({"execution_date": ""})
-        profiles = Profiles(self._project, renderer)
         seen: set[tuple[object, ...]] = set()
         for block in self._blocks:
-            # What is wrong with a block has been said; what only a run can render is not known here.
+            # A block with an error has been reported.
             if any(each.block == block.uuid and not each.ok for each in self._done):
                 continue
-            if block.language == "sql" and block.type != "dbt" and block.configuration.get("data_provider"):
-                self._database(block, renderer, profiles, seen)
+            kind = kind_of(block)
+            if kind is None or kind.connection is None:
+                continue
+            connection: Connection | None = load_object(kind.connection)(self._project, self._model, block, renderer)
+            if connection is None:
+                continue
+            if connection.error is not None:
+                self._failed("profile", None, connection.error, plugin=connection.name)
+            elif connection.key not in seen and connection.test is not None:
+                seen.add(connection.key)
+                self._connect(connection.name, connection.test)
 
-    def _database(self, block: Block, renderer: Renderer, profiles: Profiles, seen: set[tuple[object, ...]]) -> None:
-        from streamline.blocks.sql.settings import KEYS, read_settings
-
-        where = self._model.where(block.uuid, "configuration", "data_provider")
-        name, misspelt = _without_password(str(block.configuration["data_provider"])), ""
+    def _connect(self, name: str, test: Callable[[], str]) -> None:
         try:
-            configuration = {
-                key: renderer.render(value, functools.partial(self._place, block))
-                for key, value in block.configuration.items()
-                if key in KEYS and not _needs_run(value)
-            }
-            settings = read_settings(configuration, where)
-            url = settings.provider if settings.provider is not None and "://" in settings.provider else None
-            name = _without_password(url) if url else f"{settings.provider}, profile {settings.profile}"
-            # Two profiles may reach one database as different users.
-            place = (settings.profile, *profiles.place(settings, where))
-            if place in seen or profiles.in_memory(settings, where):
-                return
-            seen.add(place)
-            misspelt = _misspelt(profiles.get(settings, where))
-            file = str(place[-1]) if settings.kind in ("duckdb", "sqlite") else None
-            if file is not None and "://" not in file and ":" not in file and not self._project.path(file).exists():
-                self._good("profile", None, f"{file} is not there yet; it is made when it is first used", name)
-                return
-            with profiles.open(settings, where) as database:
-                database.query("select 1")
+            detail = test()
         except ConfigError as error:
             self._failed("profile", None, error, plugin=name)
         except StreamlineError as error:
-            error.hint = "; ".join(filter(None, (misspelt, error.hint))) or None
             self._failed("profile", None, error, "connection", plugin=name)
         else:
-            self._good("profile", None, "; ".join(filter(None, ("it answers", misspelt))), name)
-
-    def _place(self, block: Block, path: Sequence[PathKey]) -> str:
-        return self._model.where(block.uuid, "configuration", *path)
+            self._good("profile", None, detail, name)
 
     def _plan(self) -> None:
         try:
@@ -292,42 +243,6 @@ class _Check:
         self._report(checked)
 
 
-def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """The modules that a file imports whenever it is loaded, with their lines: not those in `if`, `try`, functions."""
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module.partition(".")[0], node.lineno
-
-
-def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """What a file imports of the modules that stand in for the reference product's: `module:name`, and their lines."""
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            yield from ((f"{alias.name}:", node.lineno) for alias in node.names if alias.name.startswith(f"{ALIAS}."))
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == ALIAS:
-            yield from (
-                (f"{node.module}:{'' if alias.name == '*' else alias.name}", node.lineno) for alias in node.names
-            )
-
-
-def _imports(block: Block) -> dict[str, int]:
-    """What has to be installed for a block's file, by the first line that needs it; nothing if it is no Python."""
-    if block.language != "python" or block.type == "dbt":
-        return {}
-    source = read_text(block.file) if block.file is not None else block.content or ""
-    lines: dict[str, int] = {}
-    try:
-        tree = ast.parse(source)
-        for name, line in (*imported(tree), *of_the_alias(tree)):
-            if name not in sys.stdlib_module_names:
-                lines.setdefault(name, line)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    return lines
-
-
 def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
     """Those that are not there, and why if that is known."""
     if not names:
@@ -342,29 +257,8 @@ def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: why for name, _, why in (line.partition("\t") for line in done.stdout.splitlines())}
 
 
-def _misspelt(profile: Mapping[str, Any]) -> str:
-    """What a profile has that is almost a key that is read."""
-    from streamline.io.config_keys import ConfigKey
-
-    known = {str(key).casefold(): str(key) for key in ConfigKey}
-    near = {key: almost(key, known, _ALIKE) for key in profile if key.casefold() not in known}
-    return "; ".join(f"{key} means nothing: did you mean {known[one]}?" for key, one in near.items() if one is not None)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", url)
-
-
-def _needs_run(value: object) -> bool:
-    return isinstance(value, str) and "{{" in value and "block_output" in value
-
-
-def _said(block: Block, *, imports: bool) -> str:
-    if block.type == "dbt":
-        return "names a dbt project that is there"
-    if block.language == "python":
-        installed = ", and what it imports is installed"
-        return f"is Python, with its decorated function{installed if imports else ''}"
-    return {"sql": "is SQL, and its templates are well formed", "r": "is R, and mentions its function"}.get(
-        block.language, "can be read"
-    )
+def _imports(block: Block) -> dict[str, int]:
+    """The modules that must be installed for a block, with the line of the first import."""
+    kind = kind_of(block)
+    modules: dict[str, int] = load_object(kind.imports)(block) if kind is not None and kind.imports else {}
+    return modules

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from streamline.blocks.registry import explain_block
 from streamline.execution.batch.output_layout import Places
 from streamline.pipeline.graph_view import item_axes
 
 if TYPE_CHECKING:
-    from streamline.blocks.sql.settings import Settings
     from streamline.execution.batch.plan import BatchPlan, BlockPlan
-    from streamline.pipeline.model import Block
     from streamline.project.project import Project
-
-DATABASE = "duckdb"
-"""What runs SQL that names no provider: an embedded database of the block's own."""
 
 
 class BlockWords(msgspec.Struct, kw_only=True):
@@ -116,7 +112,7 @@ def _block(
 ) -> BlockWords:
     block = each.block
     retry = block.retry_config
-    database = _database(project, plan, block)
+    explanation = explain_block(project, plan.model, block)
     folder = project.shown(places.block(block.uuid))
     return BlockWords(
         block=block.uuid,
@@ -125,7 +121,7 @@ def _block(
         file=project.shown(block.file) if block.file is not None else None,
         step=step,
         after=block.upstream,
-        engine=_engine(each, database),
+        engine=explanation.engine,
         per_item_of=axes,
         dynamic=each.dynamic and not (each.reduce and axes),
         gathers=each.reduce and bool(axes),
@@ -136,48 +132,5 @@ def _block(
         asked_every=each.interval if block.type == "sensor" else None,
         gives_up_after=each.patience,
         output=None if each.secret else f"{folder}/<n>" if axes else folder,
-        writes=_writes(plan, block, database),
+        writes=explanation.writes,
     )
-
-
-def _engine(each: BlockPlan, database: Settings | None) -> str:
-    block = each.block
-    if block.type == "dbt":
-        return "dbt"
-    if block.language == "sql":
-        if database is None:
-            return f"{DATABASE}, embedded"
-        return f"{database.provider}, profile {database.profile}"
-    if block.language == "r":
-        return "Rscript"
-    return "Python, in the environment of requirements.txt" if each.isolated else "Python"
-
-
-def _database(project: Project, plan: BatchPlan, block: Block) -> Settings | None:
-    """What an SQL block says about its database; None for the embedded one."""
-    if block.language != "sql" or block.type == "dbt" or not block.configuration.get("data_provider"):
-        return None
-    from streamline.blocks.sql.settings import KEYS, Profiles, read_settings
-    from streamline.project.render import Renderer
-
-    variables = {**project.variables, **plan.model.variables}
-    renderer = Renderer(project, variables, project.secrets, names={"execution_date": "{execution_date}"})
-    # What only a run knows is shown as it is written.
-    configuration = {
-        key: value if "block_output" in str(value) else renderer.render(value, plan.model.where(block.uuid))
-        for key, value in block.configuration.items()
-        if key in KEYS
-    }
-    where = plan.model.where(block.uuid, "configuration")
-    settings = read_settings(configuration, where)
-    return None if Profiles(project, renderer).in_memory(settings, where) else settings
-
-
-def _writes(plan: BatchPlan, block: Block, database: Settings | None) -> str | None:
-    """The table that an SQL block leaves in a database."""
-    if database is None:
-        return None
-    if database.raw:
-        return "what its statements write"
-    table = database.table or f"{plan.model.uuid}_{block.uuid}"
-    return f"{database.schema}.{table} ({database.policy})" if database.schema else f"{table} ({database.policy})"

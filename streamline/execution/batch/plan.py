@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamline.blocks.registry import check_block, preload
 from streamline.errors import ConfigError
 from streamline.pipeline.block_settings import INTERVAL, block_settings
 from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
@@ -19,13 +20,10 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 
-_CODE_ONLY = ("sensor", "callback", "conditional")
 # What workers would import one after the other is imported while the runner is still planning. Loading libraries for
 # frames takes longer than anything else in a small run. All of these are safe to have when a process forks, which
 # Polars is not: it starts threads when it is imported.
 _ALWAYS = ("yaml", "streamline.pipeline.reader", "streamline.outputs.store", "streamline.blocks.registry")
-_PYTHON = ("streamline.blocks.python.block",)
-_SQL = ("streamline.blocks.sql", "streamline.blocks.sql.embedded", "duckdb")
 _FRAMES = ("numpy", "pandas", "pyarrow.parquet")
 _USE_FRAMES = frozenset({"pandas", "numpy", "pyarrow"})
 
@@ -121,15 +119,11 @@ def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] |
 
 
 def worth_loading(plan: BatchPlan, uuids: Iterable[str]) -> list[str]:
-    """Modules to load before the first of these blocks asks for them."""
+    """The modules to import before the first of these blocks runs."""
     blocks = [plan.blocks[uuid].block for uuid in uuids]
-    languages = {"dbt" if block.type == "dbt" else block.language for block in blocks}
     imported = frozenset[str]().union(*(plan.modules[block.uuid] for block in blocks))
-    found = list(_ALWAYS)
-    found += _PYTHON if "python" in languages else ()
-    found += _SQL if "sql" in languages else ()
-    found += _FRAMES if imported & _USE_FRAMES else ()
-    return found
+    modules = [*_ALWAYS, *preload(blocks), *(_FRAMES if imported & _USE_FRAMES else ())]
+    return list(dict.fromkeys(modules))
 
 
 def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
@@ -142,38 +136,4 @@ def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
         isolated=settings.isolated,
         interval=settings.interval,
         patience=settings.give_up_after,
-    )
-
-
-def check_block(project: Project, model: PipelineModel, block: Block, renderer: Renderer) -> frozenset[str]:
-    """Check a block's code as far as that goes without running it; the modules that it imports."""
-    kind = "dbt" if block.type == "dbt" else block.language
-    if block.type in _CODE_ONLY and kind != "python":
-        raise ConfigError(
-            f"a {block.type} is written in Python, not in {block.language}", where=model.where(block.uuid)
-        )
-    if kind == "python":
-        from streamline.blocks.python.check import check_python_file
-
-        return frozenset(check_python_file(project, block))
-    if kind == "sql":
-        from streamline.blocks.sql import check_block as check_sql
-
-        check_sql(project, block, renderer)
-        return frozenset()
-    if kind == "r":
-        from streamline.blocks.r import check_block as check_r
-
-        check_r(project, block, renderer)
-        return frozenset({"pandas"})
-    if kind == "dbt":
-        from streamline.blocks.dbt import check_block as check_dbt
-
-        check_dbt(project, block, renderer)
-        return frozenset()
-    raise ConfigError(
-        f"the {block.type} '{block.uuid}' is written in YAML: a source or destination, which a pipeline of type "
-        f"{model.type} cannot have yet",
-        where=model.where(block.uuid),
-        hint="put it into a pipeline of `type: integration`",
     )

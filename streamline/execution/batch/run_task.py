@@ -171,11 +171,9 @@ def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:
 
 
 def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
-    if call.block.language != "python" or call.block.type == "dbt":
-        return
-    from streamline.blocks.python.block_tests import run_tests
+    from streamline.blocks.registry import run_block_tests
 
-    result.tests = run_tests(call, output)
+    result.tests = run_block_tests(call, output)
     failed = [one for one in result.tests if one.error is not None]
     if failed:
         total = len(result.tests)

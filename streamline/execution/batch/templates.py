@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.dates import execution_date
+from streamline.extensions import load_object
+from streamline.pipeline.kinds import kind_of
 from streamline.project.render import Renderer
 from streamline.project.yamlfile import PathKey, read_text
 
@@ -88,10 +90,7 @@ class Templates:
         """
         for key, value in block.configuration.items():
             self._rendered(value, (*block.path, "configuration", key))
-        if block.language == "sql" and block.type != "dbt":
-            self._check_text(block)
-        if block.language == "yaml" and block.type == "dbt":
-            self._check_text(block)
+        self._check_text(block)
 
     def _rendered(self, value: Any, path: tuple[PathKey, ...]) -> Any:
         if isinstance(value, dict):
@@ -120,10 +119,12 @@ class Templates:
             raise ConfigError(error.message, where=where, hint=error.hint) from None
 
     def _check_text(self, block: Block) -> None:
+        kind = kind_of(block)
+        if kind is None or kind.jinja is None:
+            return
         shown = self._project.shown(block.file) if block.file is not None else self._model.where(block.uuid, "content")
         text = read_text(block.file, shown=shown) if block.file is not None else block.content or ""
-        if block.type == "dbt":  # where lines of comment are no arguments
-            text = "\n".join("" if line.lstrip().startswith("#") else line for line in text.splitlines())
+        text = load_object(kind.jinja)(block, text)
         if not _has_template(text):
             return
         if block.file is None:

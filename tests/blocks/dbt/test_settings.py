@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.blocks import dbt
+from streamline.blocks.dbt import block as dbt
 from streamline.blocks.dbt.arguments import Arguments, command_words, read_arguments
 from streamline.blocks.dbt.overlay import make_overlay, mentions
 from streamline.blocks.dbt.profiles import load_profile

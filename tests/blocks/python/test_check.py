@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from streamline.blocks.python.check import check_python_file
+from streamline.blocks.python.check import check_block
 from streamline.errors import ConfigError
 from tests.blocks.python.python_calls import Workshop
 
 
 def refusal(workshop: Workshop, text: str | bytes, type: str = "transformer", *, inline: bool = False) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        check_python_file(workshop.project, workshop.block(text, type, inline=inline))
+        check_block(workshop.project, workshop.block(text, type, inline=inline))
     assert caught.value.exit_code == 2
     return caught.value
 
@@ -44,7 +44,7 @@ def test_a_file_with_null_bytes_or_of_a_wrong_encoding(workshop: Workshop) -> No
 
 def test_nothing_is_executed(workshop: Workshop) -> None:
     block = workshop.block("raise SystemExit(1)\n@transformer\ndef f(): ...\n")
-    assert check_python_file(workshop.project, block) == set()
+    assert check_block(workshop.project, block) == set()
 
 
 def test_no_decorated_function(workshop: Workshop) -> None:
@@ -95,12 +95,12 @@ def test_two_decorated_functions(workshop: Workshop) -> None:
     ],
 )
 def test_whatever_may_have_its_function_is_let_through(workshop: Workshop, text: str) -> None:
-    check_python_file(workshop.project, workshop.block(text))
+    check_block(workshop.project, workshop.block(text))
 
 
 def test_conditions_and_callbacks(workshop: Workshop) -> None:
     def check(text: str, type: str) -> None:
-        check_python_file(workshop.project, workshop.block(text, type))
+        check_block(workshop.project, workshop.block(text, type))
 
     check("@condition\ndef f(): ...\n", "conditional")
     check("@callback\ndef f(): ...\n@callback('failure')\ndef g(): ...\n", "callback")
@@ -132,13 +132,13 @@ def test_the_modules_that_loading_the_file_imports(workshop: Workshop) -> None:
     def f():
         import late
     """
-    found = check_python_file(workshop.project, workshop.block(text))
+    found = check_block(workshop.project, workshop.block(text))
     assert found == {"numpy", "os", "pandas", "polars"}
 
 
 def test_checking_says_nothing_about_strings_with_odd_escapes(
     workshop: Workshop, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    check_python_file(workshop.project, workshop.block("@transformer\ndef f(): return '\\d'\n"))
+    check_block(workshop.project, workshop.block("@transformer\ndef f(): return '\\d'\n"))
     assert capsys.readouterr().err == ""
     assert not recwarn.list

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from streamline.blocks import sql
+from streamline.blocks.sql import block as sql
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.sql.workshop import SqlProject
 

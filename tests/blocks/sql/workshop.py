@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import yaml
 
-from streamline.blocks import sql
 from streamline.blocks.call import BlockCall
+from streamline.blocks.sql import block as sql
+from streamline.blocks.sql.check import check
 from streamline.execution.batch.inputs import open_input
 from streamline.outputs.store import open_output, project_key, write_output
 from streamline.pipeline.model import Block, load_pipeline
@@ -108,7 +109,7 @@ class SqlProject:
     def check(self, uuid: str) -> None:
         """What the planner asks before a run."""
         project, block = self._block(uuid)
-        sql.check_block(project, block, Renderer(project, {}))
+        check(project, block, Renderer(project, {}))
 
     def value(self, uuid: str) -> Any:
         """A stored output, as a block behind it gets it."""

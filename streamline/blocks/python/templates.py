@@ -1,16 +1,12 @@
-"""The texts that new blocks with code of their own begin with: each runs as it is, where it was put."""
+"""The files that new Python blocks start with. Each runs unchanged."""
 
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from streamline.errors import ConfigError
+from streamline.pipeline.kinds import Template
 from streamline.pipeline.model import FOLDERS
-from streamline.project.suggest import suggestion
-
-Template = Callable[[Sequence[str]], str]
-"""Makes a text for a block behind these blocks."""
 
 _TRANSFORMER_IN_PIPE = '''\
 import pandas as pd
@@ -119,24 +115,12 @@ def evaluate_condition(*args, **kwargs) -> bool:
 '''
 
 
-def code_block(block_type: str, language: str, pipeline_type: str) -> Template:
-    """The template of a block with code of its own.
-
-    Raises:
-        ConfigError: there is no such block in that language.
-    """
-    if language == "python" and block_type == "transformer" and pipeline_type in ("integration", "streaming"):
+def template(block_type: str, pipeline_type: str) -> Template | None:
+    """The template of a Python block; None where there is none for its type."""
+    if block_type == "transformer" and pipeline_type in ("integration", "streaming"):
         text = _TRANSFORMER_IN_PIPE if pipeline_type == "integration" else _TRANSFORMER_OF_MESSAGES
         return lambda _: text
-    found = {language: templates.get(block_type) for language, templates in _TEMPLATES.items()}
-    template = found.get(language)
-    if template is None:
-        languages = [one for one, template in found.items() if template is not None]
-        raise ConfigError(
-            f"there is no template of a {block_type} in {language}",
-            hint=f"use --language {' or '.join(languages)}" if languages else suggestion(block_type, FOLDERS),
-        )
-    return template
+    return _TEMPLATES.get(block_type)
 
 
 def _python(text: str, nothing: str, *, tested: bool = False) -> Template:
@@ -168,45 +152,12 @@ def parameters(upstream: Sequence[str]) -> list[str]:
 _TAKEN = {"args", "kwargs", "pd", "test", "print", *FOLDERS}
 
 
-def _sql_loader(upstream: Sequence[str]) -> str:
-    return _sql_transformer(upstream) if upstream else "select 1 as id\n"
-
-
-def _sql_transformer(upstream: Sequence[str]) -> str:
-    if not upstream:
-        return "select 1 as id\n"
-    said = ", ".join(f"df_{number} is {one}" for number, one in enumerate(upstream, 1))
-    return f"{f'-- {said}' if len(upstream) > 1 else ''}\nselect *\nfrom {{{{ df_1 }}}}\n".lstrip()
-
-
-def _r(text: str) -> Template:
-    def make(upstream: Sequence[str]) -> str:
-        names = [f"df_{number}" for number, _ in enumerate(upstream, 1)]
-        return text.format(parameters="".join(f"{one}, " for one in names), given=names[0] if names else "NULL")
-
-    return make
-
-
-_TEMPLATES: Mapping[str, Mapping[str, Template]] = {
-    "python": {
-        "data_loader": _python(_LOADER, "", tested=True),
-        "transformer": _python(_TRANSFORMER, "{}", tested=True),
-        "data_exporter": _python(_EXPORTER, '"nothing to export yet"'),
-        "sensor": lambda _: _SENSOR,
-        "custom": _python(_CUSTOM, "{}", tested=True),
-        "callback": lambda upstream: _CALLBACK if upstream else _PIPELINE_CALLBACK,
-        "conditional": lambda _: _CONDITION,
-    },
-    "sql": {
-        "data_loader": _sql_loader,
-        "transformer": _sql_transformer,
-        "data_exporter": _sql_transformer,
-    },
-    "r": {
-        "data_loader": _r("load_data <- function({parameters}...) {{\n  data.frame(id = 1:3)\n}}\n"),
-        "transformer": _r("transform <- function({parameters}...) {{\n  {given}\n}}\n"),
-        "data_exporter": _r("export_data <- function({parameters}...) {{\n  print({given})\n}}\n"),
-    },
+_TEMPLATES: Mapping[str, Template] = {
+    "data_loader": _python(_LOADER, "", tested=True),
+    "transformer": _python(_TRANSFORMER, "{}", tested=True),
+    "data_exporter": _python(_EXPORTER, '"nothing to export yet"'),
+    "sensor": lambda _: _SENSOR,
+    "custom": _python(_CUSTOM, "{}", tested=True),
+    "callback": lambda upstream: _CALLBACK if upstream else _PIPELINE_CALLBACK,
+    "conditional": lambda _: _CONDITION,
 }
-
-__all__ = ["Template", "code_block", "parameters"]

@@ -1,0 +1,311 @@
+"""dbt blocks: real dbt, in an environment of its own, on a private view of a dbt project.
+
+The block's results are dbt's nodes with status and time. Outputs of upstream blocks are sources for the models, and
+what the models hold goes downstream as DataFrames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.errors import ConfigError, StreamlineError
+
+if TYPE_CHECKING:
+    from streamline.blocks.call import BlockCall
+    from streamline.blocks.dbt.overlay import Overlay
+    from streamline.blocks.dbt.profiles import Profile
+    from streamline.blocks.dbt.settings import Settings
+    from streamline.pipeline.model import Block
+    from streamline.project.project import Project
+    from streamline.project.render import Renderer
+
+_WITH_MODELS = ("build", "run", "seed", "snapshot", "retry")
+_SHOWN_WARNINGS = 10
+_CHILD = Path(__file__).with_name("child.py")
+
+
+def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> None:
+    """See that the block can run: its dbt project, command, arguments, profile and target. Starts nothing.
+
+    Raises:
+        ConfigError: something is missing or wrong.
+    """
+    from streamline.blocks.dbt.profiles import load_profile
+    from streamline.blocks.dbt.settings import read_settings
+
+    where = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+    settings = read_settings(project, block, where, None)
+    named = (settings.target, settings.arguments.profile, settings.arguments.profiles_dir)
+    if not any(one is not None and "{{" in one for one in named):
+        variables = renderer.variables if renderer is not None else project.variables
+        load_profile(project, settings, where, variables, complete=False)
+
+
+def run(call: BlockCall) -> Any:
+    """Run a dbt block. Gives a DataFrame for one model, a dict of them by name for several.
+
+    Raises:
+        ConfigError: something is missing or wrong.
+        StreamlineError: dbt failed; the message names the models and tests that did.
+    """
+    from streamline.blocks.dbt.environment import dbt_environment
+    from streamline.blocks.dbt.overlay import make_overlay
+    from streamline.blocks.dbt.profiles import load_profile
+    from streamline.blocks.dbt.settings import read_settings
+    from streamline.blocks.dbt.warehouse import alone, settle_duckdb
+    from streamline.project.lockfile import file_lock
+
+    settings = read_settings(call.project, call.block, call.where, _renderer(call))
+    profile = load_profile(call.project, settings, call.where, call.variables)
+    # Printed, not logged: it is slow, and whoever looks on should see why nothing else happens.
+    environment = dbt_environment(call.project, profile.type, partial(print, flush=True))
+    file = settle_duckdb(call.project, settings.folder, profile, call.scratch) if profile.type == "duckdb" else None
+    call.project.ensure_work_dir()
+    home = call.project.work_dir / "dbt" / _folder_name(call.pipeline) / _folder_name(call.block.uuid)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Children of a dynamic block have one folder among them.
+    with file_lock(home / ".lock"):
+        overlay = make_overlay(call.project, settings.folder, home, profile=profile.name)
+        with alone(call.project, file):
+            return _run(call, settings, profile, overlay, home, environment.python)
+
+
+def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay, home: Path, python: str) -> Any:
+    from streamline.blocks.dbt.overlay import mentions
+    from streamline.blocks.dbt.sources import SEED_PREFIX, give_sources
+    from streamline.databases import duckdb_lock
+    from streamline.processes.programs import run_program
+
+    asked = mentions(settings.folder)
+    given = give_sources(call, profile, overlay, home, settings.folder, asked.sources)
+    variables = json.dumps(_variables(call, settings, asked.variables))
+    invocations = [["deps", "--vars", variables]] if overlay.needs_deps else []
+    if given.seeds:
+        invocations.append(["--quiet", "seed", "--full-refresh", "--select", *given.seeds, "--vars", variables])
+    invocations.append([*settings.command, *settings.arguments.rest, "--vars", variables])
+    wanted = _wanted(call, settings)
+    how = {"duckdb": "copy", "postgres": "names"}.get(profile.type, "rows")
+    files = call.scratch / "models"
+    files.mkdir(mode=0o700)
+    report_file = call.scratch / "report.json"
+    job = {
+        "invocations": invocations,
+        "main": len(invocations) - 1,
+        "target": str(overlay.target),
+        "waiting": duckdb_lock.__file__ if profile.type == "duckdb" else None,
+        "export": None
+        if wanted is False
+        else {
+            "how": how,
+            "names": wanted if isinstance(wanted, list) else None,
+            "folder": str(files),
+            "more": ["--vars", variables],
+        },
+        "report": str(report_file),
+    }
+    profiles = call.scratch / "profiles"
+    profiles.mkdir(mode=0o700)
+    _private(profiles / "profiles.yml", profile.text())
+    _private(call.scratch / "job.json", json.dumps(job))
+    if settings.command[0] != "retry":  # which reads them
+        for name in ("run_results.json", "sources.json"):
+            with contextlib.suppress(FileNotFoundError):
+                (overlay.target / name).unlink()
+    ended = run_program(
+        [python, "-I", str(_CHILD), str(call.scratch / "job.json")],
+        cwd=call.project.root,
+        run_id=call.run_id,
+        env=_environment(overlay, profiles),
+        keep_stdout=True,
+    )
+    report = _report(report_file)
+    results = _results(call, overlay, (SEED_PREFIX,))
+    _warn(call, report)
+    if overlay.needs_deps and report is not None and report["stage"] != 0:
+        overlay.installed()
+    if report is None:
+        tail = "".join(f"\n  {line}" for line in ended.tail[-10:])
+        raise StreamlineError(f"{ended.words('dbt')}{tail}", where=call.where)
+    if not report["success"]:
+        raise _failure(call, settings, overlay, results, report, given.left_out, main=len(invocations) - 1)
+    if settings.command[0] == "docs":
+        call.log(f"dbt's documentation: {call.project.shown(overlay.target / 'index.html')}")
+    return _output(profile, report["exported"])
+
+
+def _wanted(call: BlockCall, settings: Settings) -> list[str] | bool:
+    """Which models go downstream: those that ran, where any block but a dbt block waits for them."""
+    if settings.command[0] not in _WITH_MODELS:
+        return False
+    if settings.output is not None:
+        return settings.output
+    if not call.block.downstream:
+        return False
+    from streamline.pipeline.model import load_pipeline
+
+    try:
+        blocks = load_pipeline(call.project, call.pipeline).blocks
+    except ConfigError:
+        return True
+    return any(name not in blocks or blocks[name].type != "dbt" for name in call.block.downstream)
+
+
+def _output(profile: Profile, exported: list[dict[str, Any]]) -> Any:
+    from streamline.blocks.dbt.warehouse import open_postgres, read_rows
+
+    frames: dict[str, Any] = {}
+    if profile.type == "postgres" and exported:
+        with open_postgres(profile) as database:
+            for one in exported:
+                table = database.query(f"select * from {one['relation']}")
+                frames[one["name"]] = table.to_pandas() if table is not None else None
+    for one in exported:
+        path = Path(one.get("path", ""))
+        if path.suffix == ".json":
+            frames[one["name"]] = read_rows(path)
+        elif path.suffix == ".parquet":
+            if len(exported) == 1:
+                from streamline.outputs.values import ParquetFile
+
+                return ParquetFile(path)
+            import pandas as pd
+
+            frames[one["name"]] = pd.read_parquet(path)
+    if not frames:
+        return None
+    return next(iter(frames.values())) if len(frames) == 1 else frames
+
+
+def _failure(
+    call: BlockCall,
+    settings: Settings,
+    overlay: Overlay,
+    results: list[dict[str, Any]],
+    report: dict[str, Any],
+    left_out: Mapping[str, str],
+    *,
+    main: int,
+) -> StreamlineError:
+    from streamline.blocks.dbt.results import failed, failure_text, place_of
+
+    hint = None
+    if report["stage"] == main and failed(results):
+        text = failure_text(results)
+        where = place_of(results, overlay.target, lambda path: call.project.shown(settings.folder / path))
+        hint = f"the SQL that dbt ran stands in {call.project.shown(overlay.target)}/compiled"
+    else:
+        what = {main: " ".join(settings.command), "export": "reading the models"}.get(report["stage"], "preparing")
+        text, where = f"dbt, {what}: {report['error'] or 'failed; its log says more'}", None
+    for uuid, reason in left_out.items():
+        if uuid in text:
+            hint = f"the output of {uuid} is no source: {reason}"
+    masker = call.project.secrets.masker
+    text = text.replace(str(overlay.folder), call.project.shown(settings.folder))
+    return StreamlineError(masker.mask(text), where=where or call.where, hint=hint)
+
+
+def _results(call: BlockCall, overlay: Overlay, own: tuple[str, ...]) -> list[dict[str, Any]]:
+    from streamline.blocks.dbt.results import read_results
+
+    results = read_results(overlay.target, own)
+    masker = call.project.secrets.masker
+    for one in results:
+        if one["message"] is not None:
+            one["message"] = masker.mask(str(one["message"]))
+        call.results.append({key: value for key, value in one.items() if key != "unique_id"})
+    return results
+
+
+def _warn(call: BlockCall, report: dict[str, Any] | None) -> None:
+    said = list(dict.fromkeys(report["warnings"])) if report is not None else []
+    masker = call.project.secrets.masker
+    for one in said[:_SHOWN_WARNINGS]:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", one).strip()
+        call.warn(f"{call.where}: dbt: {masker.mask(text)}")
+    if len(said) > _SHOWN_WARNINGS:
+        call.warn(f"{call.where}: dbt: {len(said) - _SHOWN_WARNINGS} more warnings, in the run's log")
+
+
+def _report(path: Path) -> dict[str, Any] | None:
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return report
+
+
+def _variables(call: BlockCall, settings: Settings, asked: Collection[str]) -> dict[str, Any]:
+    """What dbt's `var()` gives: the variables, and of the run's own values (`execution_date`, …) what models ask for.
+
+    The latter change with every run, and dbt parses the whole project anew when a variable has changed.
+    """
+    values = {name: call.kwargs[name] for name in sorted(asked) if name in call.kwargs} | call.variables
+    plain = {name: found for name, value in values.items() if (found := _plain(value)) is not NotImplemented}
+    return plain | {name: _plain(value) for name, value in settings.arguments.vars.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A variable as JSON has it; NotImplemented for what dbt has no use for."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(name): found for name, one in value.items() if (found := _plain(one)) is not NotImplemented}
+    if isinstance(value, list | tuple):
+        return [found for one in value if (found := _plain(one)) is not NotImplemented]
+    return NotImplemented
+
+
+def _environment(overlay: Overlay, profiles: Path) -> dict[str, str]:
+    """The caller's environment, without what would send dbt's Python to other packages."""
+    left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    env = {name: value for name, value in os.environ.items() if name not in left_out}
+    return env | {
+        "DBT_PROJECT_DIR": str(overlay.folder),
+        "DBT_PROFILES_DIR": str(profiles),
+        "DBT_TARGET_PATH": str(overlay.target),
+        "DBT_LOG_PATH": str(overlay.logs),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DO_NOT_TRACK": "1",
+        "DBT_USE_COLORS": "false",
+        "DBT_USE_COLORS_FILE": "false",
+        "PYTHONUTF8": "1",
+    }
+
+
+def _renderer(call: BlockCall) -> Renderer:
+    """Renders the arguments: over variables, secrets, upstream outputs and what else blocks are told."""
+    from streamline.project.render import Renderer
+    from streamline.project.suggest import suggestion
+
+    by_uuid = {one.uuid: one for one in call.inputs}
+
+    def block_output(uuid: str) -> Any:
+        if uuid not in by_uuid:
+            raise ConfigError(
+                f"block_output('{uuid}'): '{uuid}' is not upstream of '{call.block.uuid}'",
+                hint=suggestion(uuid, by_uuid, what="upstream blocks"),
+            )
+        return by_uuid[uuid].value()
+
+    names = {name: found for name, value in call.kwargs.items() if (found := _plain(value)) is not NotImplemented}
+    # The variables have been rendered already.
+    return Renderer(call.project, {}, call.project.secrets, block_output, names=names, runtime=call.variables)
+
+
+def _folder_name(uuid: str) -> str:
+    return re.sub(r"[^\w.-]", "_", uuid)
+
+
+def _private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,49 @@
+"""The modules that a block's file imports when it is loaded."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from streamline.project.yamlfile import read_text
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import Block
+
+ALIAS = "mage_ai"
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The modules that a file imports whenever it is loaded, with their lines: not those in `if`, `try`, functions."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0], node.lineno
+
+
+def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """What a file imports of the modules that stand in for the reference product's: `module:name`, and their lines."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from ((f"{alias.name}:", node.lineno) for alias in node.names if alias.name.startswith(f"{ALIAS}."))
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == ALIAS:
+            yield from (
+                (f"{node.module}:{'' if alias.name == '*' else alias.name}", node.lineno) for alias in node.names
+            )
+
+
+def required_modules(block: Block) -> dict[str, int]:
+    """The modules that must be installed for a block's file, with the line of the first import."""
+    source = read_text(block.file) if block.file is not None else block.content or ""
+    lines: dict[str, int] = {}
+    try:
+        tree = ast.parse(source)
+        for name, line in (*imported(tree), *of_the_alias(tree)):
+            if name not in sys.stdlib_module_names:
+                lines.setdefault(name, line)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    return lines

@@ -1,0 +1,215 @@
+"""R blocks: `load_data()`, `transform(df_1, …)`, `export_data(df_1, …)`, run by the system's own Rscript.
+
+Data passes in R's own serialization (rds.py), so that no package of R is needed and nothing is guessed from text. R
+runs with `TZ=UTC`: a time without a zone is the same clock time here and there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.blocks.call import GATES
+from streamline.errors import ConfigError, StreamlineError
+
+if TYPE_CHECKING:
+    from streamline.blocks.call import BlockCall, Input
+    from streamline.blocks.r.rds import RVector
+    from streamline.pipeline.model import Block
+    from streamline.project.project import Project
+    from streamline.project.render import Renderer
+
+FUNCTIONS = {
+    "data_loader": ("load_data",),
+    "transformer": ("transform",),
+    "data_exporter": ("export_data",),
+    "custom": ("custom", "transform_custom", "load_data", "transform", "export_data"),
+}
+"""What the function of each type of block is called; a file of a custom block defines one of several."""
+
+_WRAPPER = Path(__file__).with_name("block.R")
+
+
+def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> None:
+    """See that the block can run, as far as can be told without R reading its file.
+
+    Raises:
+        ConfigError: no block of its type is written in R, R is not installed, its file is no UTF-8 text, or the
+            name of its function stands nowhere in it.
+    """
+    where = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+    names = FUNCTIONS.get(block.type)
+    if names is None:
+        raise ConfigError(
+            f"a {block.type} cannot be written in R", where=where, hint=f"R blocks are: {', '.join(FUNCTIONS)}"
+        )
+    text = _text(block, where)
+    code = re.sub(r"#.*", "", text)
+    # Any mention counts: a function may come by assign() or source(), and R itself says more when it runs.
+    if not any(re.search(rf"(?<![\w.]){name}(?![\w.])", code) for name in names) and "source" not in code:
+        shown = " or ".join(f"{name}()" for name in names)
+        raise ConfigError(
+            f"the file defines no function {shown}",
+            where=where,
+            hint=f"write `{names[0]} <- function({'' if block.type == 'data_loader' else 'df_1, '}...) {{ … }}`",
+        )
+    rscript(where)
+
+
+def run(call: BlockCall) -> Any:
+    """Run an R block and give what its function returned: a DataFrame for a data.frame, else plain values.
+
+    Raises:
+        ConfigError: R is not installed, or the file is not what a block needs.
+        UserError: the R code failed; it names the block's line.
+        StreamlineError: R ended without a result.
+    """
+    from streamline.processes.programs import run_program
+
+    program = rscript(call.where)
+    file = call.block.file
+    if file is None:
+        file = call.scratch / f"{re.sub(r'[^A-Za-z0-9_-]', '_', call.block.uuid)}.R"
+        _private(file, [_text(call.block, call.where).encode()])
+    _write_call(call, file)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("R_TESTS")} | {"TZ": "UTC"}
+    if not any(env.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")):
+        env["LC_ALL"] = "C.UTF-8"  # in the C locale, R prints é as <U+00E9>
+    argv = [program, "--vanilla", str(_WRAPPER), str(call.scratch)]
+    ended = run_program(argv, cwd=call.project.root, run_id=call.run_id, env=env, keep_stdout=False)
+    error = _read(call.scratch / "error.rds")
+    if error is not None:
+        raise _failure(call, file, error)
+    result = call.scratch / "result.rds"
+    if ended.code != 0 or not result.exists():
+        guess = " (does it call quit()?)" if ended.code >= 0 else ""
+        tail = "".join(f"\n  {line}" for line in ended.tail[-5:]) if ended.code > 0 else ""
+        raise StreamlineError(
+            f"{ended.words('R')} and gave no result{guess}{tail}",
+            where=call.where,
+            hint="what it printed stands in the run's log",
+        )
+    from streamline.blocks.r.from_r import from_r
+
+    return from_r(_read(result))
+
+
+def rscript(where: str) -> str:
+    """Path of Rscript.
+
+    Raises:
+        ConfigError: it is not on PATH.
+    """
+    found = shutil.which("Rscript")
+    if found is None:
+        raise ConfigError(
+            "R is not installed: there is no Rscript on PATH",
+            where=where,
+            hint="install R: `apt install r-base-core` (Debian), `brew install r` (macOS), or see cran.r-project.org",
+        )
+    return os.path.abspath(found)  # noqa: PTH100
+
+
+def _write_call(call: BlockCall, file: Path) -> None:
+    """Leave in the scratch folder what the wrapper reads."""
+    from streamline.blocks.r.rds import RVector, encode, strings
+    from streamline.blocks.r.to_r import NotForRError, to_r
+
+    paths = []
+    for number, given in enumerate(call.inputs, 1):
+        path = call.scratch / f"input_{number}.rds"
+        try:
+            _private(path, encode(_input(given, call)))
+        except ValueError as error:  # NotForRError among them
+            raise StreamlineError(
+                f"the output of {given.uuid} cannot be given to R: {error}", where=call.where
+            ) from error
+        paths.append(str(path))
+    variables = {}
+    for name, value in call.kwargs.items():
+        try:
+            variables[name] = to_r(_as_text(value))
+        except NotForRError:
+            continue  # the logger and the like, which R has no use for
+    names = RVector("list", list(variables.values()), {"names": strings(*variables)})
+    wanted: dict[str, Any] = {
+        "file": to_r(str(file)),
+        "functions": strings(*FUNCTIONS.get(call.block.type, ())),
+        "inputs": RVector("list", [strings(path) for path in paths]),
+        "uuids": strings(*(given.uuid for given in call.inputs)),
+        "gates": RVector("list", [to_r(given.type in GATES) for given in call.inputs]),
+        "variables": names,
+        "lenient": to_r(call.block.type == "data_exporter"),
+    }
+    _private(call.scratch / "call.rds", encode(RVector("list", list(wanted.values()), {"names": strings(*wanted)})))
+
+
+def _input(given: Input, call: BlockCall) -> RVector | None:
+    from streamline.blocks.r.to_r import data_frame, to_r
+
+    if given.type in GATES:
+        return to_r(given.value())
+    try:
+        table = given.table()
+    except ConfigError:
+        return to_r(given.value())
+    return data_frame(table, lambda text: call.warn(f"{call.where}: output of {given.uuid}, {text}"))
+
+
+def _as_text(value: Any) -> Any:
+    """Times inside variables as ISO 8601 text: a list of variables is no place for R's classes."""
+    import datetime as dt
+
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: _as_text(one) for name, one in value.items()}
+    return [_as_text(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _failure(call: BlockCall, file: Path, error: RVector) -> Exception:
+    """What the wrapper says went wrong, as the error that the runner shows."""
+    from streamline.blocks.python.function import UserError
+    from streamline.blocks.r.from_r import from_r
+
+    said: dict[str, Any] = from_r(error)
+    message, line = str(said["message"]), said["line"]
+    trace = said["trace"] if isinstance(said["trace"], list) else [said["trace"]]  # a vector of one is a scalar
+    where = call.where if line is None else f"{call.where}:{line}"
+    message = message.replace(str(file), call.where)
+    if said["kind"] == "file":
+        return ConfigError(message, where=where)
+    if said["kind"] == "value":
+        return StreamlineError(message, where=where)
+    lines = ["Traceback of R (innermost last):"]
+    for entry in trace:
+        place, _, text = str(entry).partition("\t")
+        path, _, number = place.rpartition(":")
+        shown = call.where if path == str(file) else call.project.shown(Path(path))
+        lines.append(f"  {shown}:{number}: {text}")
+    return UserError(message.splitlines()[0], "\n".join([*lines, message]), where)
+
+
+def _text(block: Block, where: str) -> str:
+    from streamline.project.yamlfile import read_text
+
+    return read_text(block.file, shown=where) if block.file is not None else block.content or ""
+
+
+def _read(path: Path) -> RVector | None:
+    from streamline.blocks.r.rds import decode
+
+    try:
+        return decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _private(path: Path, pieces: list[bytes]) -> None:
+    """Write a file that only its owner can read: variables may be secrets."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.writelines(pieces)

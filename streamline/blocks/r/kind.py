@@ -1,0 +1,16 @@
+"""The entry of R blocks."""
+
+from streamline.pipeline.kinds import Kind
+
+KIND = Kind(
+    name="r",
+    title="R",
+    engine="Rscript",
+    suffixes=(".r", ".R"),
+    run="streamline.blocks.r.block:run",
+    check="streamline.blocks.r.block:check_block",
+    checked="is R, and mentions its function",
+    verify="streamline.blocks.r.syntax:verify",
+    template="streamline.blocks.r.templates:template",
+    preload=("numpy", "pandas", "pyarrow.parquet"),
+)

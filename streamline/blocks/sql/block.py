@@ -1,0 +1,29 @@
+"""SQL blocks: in an embedded DuckDB over the upstream outputs, or in a database of the user's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamline.blocks.call import BlockCall
+
+
+def run(call: BlockCall) -> Any:
+    """Run an SQL block. Its output is the rows of the last SELECT, or None.
+
+    Raises:
+        ConfigError: its configuration, its profile or a template in it is wrong.
+        DatabaseError: the database refuses a statement; it names the file and the line.
+    """
+    from streamline.blocks.sql import template
+    from streamline.blocks.sql.settings import Profiles, read_settings
+
+    settings = read_settings(call.block.configuration, call.where)
+    text = template.source(call.block, call.where)
+    profiles = Profiles(call.project, template.renderer(call))
+    if profiles.in_memory(settings, call.where):
+        from streamline.blocks.sql import embedded
+
+        return embedded.run(call, settings, text)
+    from streamline.blocks.sql import provider
+
+    return provider.run(call, settings, text, profiles)
