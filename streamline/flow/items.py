@@ -12,7 +12,7 @@ own and keeps its place between the batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Buffer: TypeAlias = bytes | memoryview
 JSONObject: TypeAlias = dict[str, Any]
+
+REST = "*"
+"""Key of the part of a position that belongs to no single stream or partition."""
 
 
 class RawBatch(msgspec.Struct, gc=False):
@@ -85,20 +88,26 @@ class Schema(msgspec.Struct, frozen=True):
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where a source stands: everything that it sent before is covered by `value`.
+    """How far a source has come: everything that it sent before is covered by `parts`.
 
     Args:
-        source: the id of the tap group (or other source) whose position this is.
-        value: the position as the source wrote it; for a tap the JSON text of the STATE's value.
-        number: counts this source's positions up, from 1; gives them an order without looking inside.
-        withhold: streams (named as in the position) whose part of it must not be saved yet, because something
-            of theirs is still held back.
+        source: id of the source.
+        number: counts the source's positions from 1; orders them without looking inside.
+        parts: value by key (the bookmark of a stream, the offset of a partition), as the source wrote it. A key that
+            is missing keeps the value that was saved before.
+        withheld: keys that must not be saved yet, because records of theirs are still held back.
     """
 
     source: str
-    value: bytes
-    number: int = 0
-    withhold: frozenset[str] = frozenset()
+    number: int
+    parts: Mapping[str, bytes]
+    withheld: frozenset[str] = frozenset()
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values, for bounds on memory."""
+        size: int | None = getattr(self.parts, "nbytes", None)
+        return size if size is not None else sum(map(len, self.parts.values()))
 
 
 class ActivateVersion(msgspec.Struct, frozen=True):

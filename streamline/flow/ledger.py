@@ -30,7 +30,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from streamline.flow.items import Position
+from streamline.flow.items import REST, Position
 
 MAX_PLACES = 100_000
 """Places and first-seen marks kept per sink; more are thinned out, which only makes saving coarser."""
@@ -42,8 +42,6 @@ Marks = Mapping[str, int]
 
 WHOLE = ""
 """Key of a mark that is no per-stream map."""
-REST = "*"
-"""Key of what belongs to no single stream."""
 _UNCLAIMED = "?"
 RESERVED = frozenset((WHOLE, REST, _UNCLAIMED))
 """Keys that no stream may bear here."""
@@ -150,7 +148,7 @@ class SinkLedger:
         self._place += 1
         self._note(marks)
         self._entries.append((self._place, position))
-        self._entry_bytes += len(position.value)
+        self._entry_bytes += position.nbytes
         return self._advance()
 
     def echo(self, marks: Marks) -> dict[str, Position]:
@@ -262,7 +260,7 @@ class SinkLedger:
         newest: dict[str, Position] = {}
         while self._entries and self._entries[0][0] <= safe:
             _, position = self._entries.popleft()
-            self._entry_bytes -= len(position.value)
+            self._entry_bytes -= position.nbytes
             newest[position.source] = position
         if newest:
             self._stride = 1
@@ -277,7 +275,7 @@ class SinkLedger:
             if number % 2 or last[entry[1].source] is entry:
                 kept.append(entry)
         self._entries = kept
-        self._entry_bytes = sum(len(position.value) for _, position in kept)
+        self._entry_bytes = sum(position.nbytes for _, position in kept)
 
 
 class Ledger:
@@ -305,9 +303,9 @@ class Ledger:
                 continue
             common = min(by_sink.values(), key=lambda each: each.number)
             # What one sink's path still holds back must not be saved, whichever path's position this is.
-            withhold = frozenset[str]().union(*(each.withhold for each in by_sink.values()))
-            if withhold != common.withhold:
-                common = msgspec.structs.replace(common, withhold=withhold)
+            withheld = frozenset[str]().union(*(each.withheld for each in by_sink.values()))
+            if withheld != common.withheld:
+                common = msgspec.structs.replace(common, withheld=withheld)
             # The same number again is a position that was withheld in part and no longer is.
             if common.number >= self._saved[source]:
                 self._saved[source] = common.number

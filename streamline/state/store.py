@@ -20,9 +20,6 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
-REST = "*"
-"""The stream name of the row that holds what stands outside `bookmarks`."""
-
 Cause: TypeAlias = Literal["run", "full-refresh", "override", "set", "edit", "reset", "rollback", "import"]
 """Why a bookmark changed. Every cause but `run` raises the epoch."""
 

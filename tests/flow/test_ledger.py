@@ -13,8 +13,8 @@ from streamline.flow.items import Position
 from streamline.flow.ledger import WHOLE, Ledger, SinkLedger
 
 
-def at(number: int, source: str = "s", value: bytes = b"{}") -> Position:
-    return Position(source, value, number)
+def at(number: int, source: str = "s") -> Position:
+    return Position(source, number, {})
 
 
 def test_an_echo_proves_what_came_before_its_first_forwarding() -> None:

@@ -23,7 +23,7 @@ def rows(*values: object) -> RowBatch:
 
 
 def at(number: int) -> Position:
-    return Position("load", b"%d" % number, number)
+    return Position("load", number, {"users": b"%d" % number})
 
 
 class Given:

@@ -6,7 +6,8 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from streamline.connectors.singer import jsontext
-from streamline.flow.ledger import RESERVED, REST, WHOLE
+from streamline.flow.items import REST
+from streamline.flow.ledger import RESERVED, WHOLE
 
 _SMALL = 4096
 

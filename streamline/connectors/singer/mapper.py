@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
+from streamline.connectors.singer.state import state_of
 from streamline.connectors.singer.tap import Emit, TapCommand, TapFailed, TapProcess
 from streamline.flow.items import (
     ActivateVersion,
@@ -149,7 +150,7 @@ async def _lines(item: Item) -> Sequence[Buffer]:
         case Schema():
             return [schema_line(item)]
         case Position():
-            return [state_line(item.value)]
+            return [state_line(state_of(item.parts))]
         case ActivateVersion():
             return [activate_version_line(item)]
         case FileBatch():

@@ -18,7 +18,7 @@ from streamline.connectors.singer.catalog import CatalogStream, unknown_name
 from streamline.connectors.singer.selection import SDK, TapTraits
 from streamline.connectors.singer.state import rows_have_bookmarks
 from streamline.errors import ConfigError
-from streamline.state.store import REST
+from streamline.flow.items import REST
 
 Shape: TypeAlias = Literal["replication_key", "column"]
 """`{"replication_key": c, "replication_key_value": v}` or `{c: v}`."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from streamline.connectors.singer.state import StateParts
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.rawjson import split_object
 from streamline.flow.items import (
@@ -238,7 +239,7 @@ class TapParser:
         self._emit_groups(self._before)
         if self._state is not None:
             self._positions += 1
-            self._items.append(Position(self._source, self._state, self._positions))
+            self._items.append(Position(self._source, self._positions, StateParts(self._state)))
             self._state = None
         self._emit_groups(self._after)
 

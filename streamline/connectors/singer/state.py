@@ -7,17 +7,58 @@ anything else. Values are never re-encoded: what a tap wrote is what it gets bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.jsontext import JSONTextError
-from streamline.state.store import REST
+from streamline.flow.items import REST
 
 START = b'{"bookmarks":{}}'
 """What a tap and a target start from when nothing is known. Never `{}`, which some echo as a state of their own."""
 
 # What taps are known to keep beside `bookmarks`. It tells a rest that has lost its streams' rows from a flat state.
 _KNOWN_REST = {"currently_syncing", "activate_versions", "versions"}
+
+
+class StateParts(Mapping[str, bytes]):
+    """The parts of a STATE, split when one of them is first read: most STATEs are only forwarded.
+
+    Attributes:
+        text: the STATE's value as the tap wrote it.
+    """
+
+    __slots__ = ("_parts", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._parts: dict[str, bytes] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the text."""
+        return len(self.text)
+
+    def __getitem__(self, key: str) -> bytes:
+        return self._split()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._split())
+
+    def __len__(self) -> int:
+        return len(self._split())
+
+    def __repr__(self) -> str:
+        return f"StateParts({self.text!r})"
+
+    def _split(self) -> dict[str, bytes]:
+        if self._parts is None:
+            self._parts = split_state(self.text)
+        return self._parts
+
+
+def state_of(parts: Mapping[str, bytes]) -> bytes:
+    """Return the STATE value that has these parts: as its tap wrote it, unless something has changed them."""
+    return parts.text if isinstance(parts, StateParts) else join_state(parts)
 
 
 def split_state(value: bytes) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
+from streamline.connectors.singer.state import state_of
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position
 from streamline.flow.tasks import task_group
@@ -39,6 +40,8 @@ EXIT_SECONDS = 10.0
 
 LINGER_SECONDS = 2.0
 """How long its output may stay silent once the tap itself is gone (children that it forked may hold it open)."""
+
+_EMPTY = (b"{}", b"null")
 
 Emit = Callable[[Sequence[Item]], Awaitable[None]]
 
@@ -308,8 +311,8 @@ class TapProcess:
 
 def _useful(items: Sequence[Item]) -> Sequence[Item]:
     """Without empty states: taps that know nothing yet print `{}`, which must not count as a position."""
-    if any(isinstance(item, Position) and item.value in (b"{}", b"null") for item in items):
-        return [item for item in items if not (isinstance(item, Position) and item.value in (b"{}", b"null"))]
+    if any(isinstance(item, Position) and state_of(item.parts) in _EMPTY for item in items):
+        return [item for item in items if not (isinstance(item, Position) and state_of(item.parts) in _EMPTY)]
     return items
 
 

@@ -24,9 +24,10 @@ import msgspec
 from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.bookmark_hashes import marks_of
 from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
-from streamline.connectors.singer.state import START, split_state, without_currently_syncing
+from streamline.connectors.singer.state import START, split_state, state_of, without_currently_syncing
 from streamline.errors import StreamlineError
 from streamline.flow.items import (
+    REST,
     ActivateVersion,
     ArrowBatch,
     BadRecord,
@@ -41,7 +42,6 @@ from streamline.flow.items import (
 from streamline.flow.ledger import SinkLedger
 from streamline.flow.tasks import task_group
 from streamline.processes.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
-from streamline.state.store import REST
 
 LINGER_SECONDS = 2.0
 """How long its output is listened to after it is gone."""
@@ -418,7 +418,7 @@ class TargetProcess:
         return buffers
 
     def _place(self, feed: Feed, position: Position) -> list[Buffer]:
-        self._newest[feed.source] = position.value
+        self._newest[feed.source] = state_of(position.parts)
         value = self._merged(self._newest)
         self._proof(self._ledger.place(position, marks_of(value)))
         return [state_line(value)]
@@ -513,7 +513,7 @@ class TargetProcess:
         if positions:
             self._proof_time = anyio.current_time()
             for source, position in positions.items():
-                self._proven[source] = position.value
+                self._proven[source] = state_of(position.parts)
             self._on_proof(self.id, positions)
 
 

@@ -14,7 +14,7 @@ import msgspec
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError
-from streamline.connectors.singer.state import has_bookmarks
+from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.connectors.singer.tap import TapCommand, TapFailed, TapProcess
 from streamline.connectors.singer.target import Feed, TargetCommand, TargetProcess
 from streamline.connectors.singer.target_pool import TargetPool
@@ -298,7 +298,7 @@ class Attempt:
             for item in items:
                 if isinstance(item, RawBatch | RowBatch | ArrowBatch):
                     progress.read(group.source, item.stream, item.count)
-                elif shared and isinstance(item, Position) and not has_bookmarks(item.value):
+                elif shared and isinstance(item, Position) and not has_bookmarks(state_of(item.parts)):
                     raise StreamlineError(
                         "its state is not kept apart by stream, so several processes can't share its streams",
                         where=group.id,

@@ -8,10 +8,10 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from streamline.connectors.singer.state import join_state, split_state, without_currently_syncing
-from streamline.flow.items import BadRecord, Position
+from streamline.connectors.singer.state import join_state, without_currently_syncing
+from streamline.flow.items import REST, BadRecord, Position
 from streamline.flow.ledger import Ledger
-from streamline.state.store import REST, BookmarkOverride, BookmarkSave, Cause, DeadLetter, Store
+from streamline.state.store import BookmarkOverride, BookmarkSave, Cause, DeadLetter, Store
 
 SAVE_INTERVAL = 0.1
 """Seconds between two saves; what is proven meanwhile is saved with the next."""
@@ -190,8 +190,8 @@ def _rows(account: SourceAccount, position: Position) -> dict[str, bytes]:
     """The bookmarks of a position that are this process's to save."""
     rows = {
         stream: text
-        for stream, text in split_state(position.value).items()
-        if stream not in position.withhold and (stream == REST or account.owns(stream))
+        for stream, text in position.parts.items()
+        if stream not in position.withheld and (stream == REST or account.owns(stream))
     }
     if account.shared and REST in rows:
         rest = without_currently_syncing(rows.pop(REST))

@@ -22,8 +22,8 @@ from streamline.execution.integration.explanation import (
     TransformerWords,
 )
 from streamline.execution.integration.route_builder import RouteBuilder
+from streamline.flow.items import REST
 from streamline.project.lockfile import read_lock
-from streamline.state.store import REST
 
 if TYPE_CHECKING:
     from streamline.connectors.plugins import Plugin

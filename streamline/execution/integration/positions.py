@@ -14,7 +14,8 @@ from streamline.connectors.singer.selection import SelectedStream, TapTraits
 from streamline.connectors.singer.state import without_currently_syncing
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
-from streamline.state.store import REST, Bookmark, BookmarkOverride, Cause
+from streamline.flow.items import REST
+from streamline.state.store import Bookmark, BookmarkOverride, Cause
 
 BOOKMARK_VARIABLE = "__bookmark_values__"
 

@@ -12,6 +12,7 @@ import msgspec
 from streamline.blocks.connector.rotated_config import keep_written_back
 from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
 from streamline.connectors.singer.stages.source import SourceStage
+from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.flow.items import BadRecord, Item, Position
@@ -199,6 +200,7 @@ class RouteBuilder:
             bookmark_name=source.key_of,
             on_pause=self._on_pause(group),
             sink=sink.id,
+            separable=lambda position: has_bookmarks(state_of(position.parts)),
             rewinds=len(self._plan.paths[source.id].all_sinks()) == 1,
         )
         self._schemas.append((sink.id, last, stage))

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from streamline.connectors.singer.state import has_bookmarks, join_state, split_state
 from streamline.errors import StreamlineError
 from streamline.flow.codecs import exactjson
 from streamline.flow.codecs.envelope import map_records
 from streamline.flow.codecs.rawjson import join_object, split_object
 from streamline.flow.codecs.schemas import properties
 from streamline.flow.items import (
+    REST,
     ArrowBatch,
     BadRecord,
     Batch,
@@ -94,8 +94,9 @@ class SchemaChangeStage:
         sink: uuid of the destination block that it stands before.
         rewinds: a paused stream's last bookmark takes the place of its later ones. Where other destinations are sent
             the same positions, it is withheld instead: one position must not have two values.
-        on_pause: is told of each stream that is paused, once; what the run then does is its matter. Without it, or
-            where the tap's positions are not kept apart by stream, `SchemaPaused` is raised instead.
+        on_pause: called once for each stream that is paused; the caller decides what the run does then. Without it, or
+            where the source's positions have no part for each stream, `SchemaPaused` is raised instead.
+        separable: whether a position has a part for each stream.
     """
 
     def __init__(
@@ -108,12 +109,14 @@ class SchemaChangeStage:
         on_pause: Callable[[SchemaPaused], None] | None = None,
         sink: str | None = None,
         rewinds: bool = True,
+        separable: Callable[[Position], bool] = lambda position: position.parts.keys() != {REST},
     ) -> None:
         self._policy_of = policy_of
         self._bookmark_name = bookmark_name
         self._on_pause = on_pause
         self._sink = sink
         self._rewinds = rewinds
+        self._separable = separable
         self._paused: dict[str, SchemaPaused] = {}
         self._left_at: dict[str, bytes] = {}
         self._newest: Position | None = None
@@ -167,24 +170,21 @@ class SchemaChangeStage:
         if not self._paused:
             self._newest = item
             return item
-        if not has_bookmarks(item.value):
+        if not self._separable(item):
             raise next(iter(self._paused.values()))
-        rows = split_state(item.value)
-        unknown = []
-        for name in map(self._bookmark_name, self._paused):
-            if name in self._left_at:
-                rows[name] = self._left_at[name]
-            else:
-                unknown.append(name)
-        return msgspec.structs.replace(item, value=join_state(rows), withhold=item.withhold.union(unknown))
+        keys = [self._bookmark_name(stream) for stream in self._paused]
+        before = {key: self._left_at[key] for key in keys if key in self._left_at}
+        return msgspec.structs.replace(
+            item, parts={**item.parts, **before}, withheld=item.withheld.union(key for key in keys if key not in before)
+        )
 
     def _pause(self, pause: SchemaPaused) -> None:
         if self._on_pause is None:
             raise pause
         self._paused[pause.stream] = pause
         name = self._bookmark_name(pause.stream)
-        if self._rewinds and self._newest is not None and name in (before := split_state(self._newest.value)):
-            self._left_at[name] = before[name]
+        if self._rewinds and self._newest is not None and name in self._newest.parts:
+            self._left_at[name] = self._newest.parts[name]
         self._on_pause(pause)
 
     def _schema(self, item: Schema) -> Schema | None:

@@ -153,5 +153,5 @@ class VersionStage:
         self._newest_withheld = bool(streams)
         if not streams:
             return [item]
-        withhold = item.withhold.union(map(self._bookmark_name, streams))
-        return [msgspec.structs.replace(item, withhold=withhold)]
+        withheld = item.withheld.union(map(self._bookmark_name, streams))
+        return [msgspec.structs.replace(item, withheld=withheld)]

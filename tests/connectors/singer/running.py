@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from streamline.connectors.singer.state import StateParts, state_of
 from streamline.connectors.singer.tap import TapCommand, TapProcess
 from streamline.connectors.singer.target import Feed, TargetCommand, TargetProcess
 from streamline.errors import StreamlineError
@@ -84,7 +85,7 @@ def bookmark(number: int, *, stream: str = "users") -> bytes:
 
 def position(number: int, *, source: str = "load", stream: str = "users") -> Position:
     """A position at `bookmark(number)`."""
-    return Position(source, bookmark(number, stream=stream), number)
+    return Position(source, number, StateParts(bookmark(number, stream=stream)))
 
 
 def schema(stream: str = "users") -> Schema:
@@ -154,7 +155,7 @@ class Taken:
     @property
     def positions(self) -> list[bytes]:
         """Values of the positions, compact."""
-        return [compact(item.value) for item in self.items if isinstance(item, Position)]
+        return [compact(state_of(item.parts)) for item in self.items if isinstance(item, Position)]
 
 
 def compact(text: bytes) -> bytes:

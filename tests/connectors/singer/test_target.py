@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamline.connectors.singer import target as target_module
+from streamline.connectors.singer.state import StateParts
 from streamline.connectors.singer.target import Feed, TargetFailed, TargetProcess
 from streamline.flow.items import ActivateVersion, Item, Position, RowBatch
 from tests.connectors.singer.running import (
@@ -343,9 +344,9 @@ async def test_a_position_of_any_shape_waits_for_its_proof_in_a_target_of_severa
     start = {"a": value % 1, "b": bookmark(1)}
     process = target(tmp_path, account, echo=False, feeds=feeds, known=("a:users", "b:users"), state=start)
     async with running(process.run):
-        await process.send("a", [batch(record(1)), Position("a", value % 2, 1)])
+        await process.send("a", [batch(record(1)), Position("a", 1, StateParts(value % 2))])
         await process.send("b", [batch(record(2)), position(2, source="b")])
-        await process.send("a", [batch(record(3)), Position("a", value % 3, 2)])
+        await process.send("a", [batch(record(3)), Position("a", 2, StateParts(value % 3))])
         assert account.proven == []
         await process.source_ended("a")
         await process.source_ended("b")
@@ -361,10 +362,10 @@ async def test_positions_of_any_shape_are_proven_by_echoes_in_a_target_of_severa
     ]
     process = target(tmp_path, account, feeds=feeds, known=("a:users", "b:users"))
     async with running(process.run):
-        await process.send("a", [batch(record(1)), Position("a", b'{"users": 1}', 1)])
+        await process.send("a", [batch(record(1)), Position("a", 1, StateParts(b'{"users": 1}'))])
         await process.send("b", [batch(record(2)), position(2, source="b")])
         await until(lambda: account.newest("a") == 1 and account.newest("b") == 2)
-        await process.send("a", [batch(record(3)), Position("a", b'{"users": 2}', 2)])
+        await process.send("a", [batch(record(3)), Position("a", 2, StateParts(b'{"users": 2}'))])
         await until(lambda: account.newest("a") == 2)
 
 

@@ -34,16 +34,16 @@ def pool(*processes: Process) -> TargetPool:
 
 async def test_one_process_gets_everything_as_it_came() -> None:
     one = Process()
-    await pool(one).send("load", [RowBatch("a", []), Position("load", b"1", 1), RowBatch("b", [])])
+    await pool(one).send("load", [RowBatch("a", []), Position("load", 1, {}), RowBatch("b", [])])
     assert one.calls == [["a", "at 1", "b"]]
 
 
 async def test_streams_keep_to_their_process_and_positions_go_to_all_in_their_place() -> None:
     one, two = Process(), Process()
     both = pool(one, two)
-    await both.send("load", [RowBatch("b", []), RowBatch("a", []), Position("load", b"1", 1), RowBatch("b", [])])
+    await both.send("load", [RowBatch("b", []), RowBatch("a", []), Position("load", 1, {}), RowBatch("b", [])])
     await both.send("load", [RowBatch("a", [])])
-    await both.send("load", [Position("load", b"2", 2)])
+    await both.send("load", [Position("load", 2, {})])
     assert one.calls == [["b", "at 1", "b"], ["at 2"]]
     assert two.calls == [["a", "at 1"], ["a"], ["at 2"]]
 

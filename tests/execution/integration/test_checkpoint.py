@@ -9,6 +9,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
+from streamline.connectors.singer.state import StateParts
 from streamline.execution.integration import checkpoint
 from streamline.execution.integration.checkpoint import MAX_PENDING_LETTERS, PositionSaver, SourceAccount
 from streamline.flow.items import BadRecord, Position
@@ -84,7 +85,7 @@ def saver(store: Kept, *accounts: SourceAccount, sinks: frozenset[str] = frozens
 
 
 def at(number: int, value: bytes | None = None, *, source: str = "load", **more: Any) -> dict[str, Position]:
-    return {source: Position(source, value or b'{"bookmarks":{"a":%d}}' % number, number, **more)}
+    return {source: Position(source, number, StateParts(value or b'{"bookmarks":{"a":%d}}' % number), **more)}
 
 
 def bad(*numbers: int) -> list[BadRecord]:
@@ -134,7 +135,7 @@ async def test_another_processs_bookmarks_and_withheld_ones_are_left_alone() -> 
     store = Kept()
     saving = saver(store, account(owns=lambda key: key != "b", shared=True))
     value = b'{"bookmarks":{"a":1,"b":2,"c":3},"currently_syncing":"a","lsn":4}'
-    saving.proven("export", at(1, value, withhold=frozenset({"c"})))
+    saving.proven("export", at(1, value, withheld=frozenset({"c"})))
     await saving.flush()
     assert store.saves == [("load", {"a": "1", "*": '{"lsn":4}'}, [])]
     saving.proven("export", at(1, value))

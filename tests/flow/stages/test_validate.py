@@ -76,7 +76,7 @@ BAD = {
 
 def test_a_batch_without_bad_records_is_the_same_batch() -> None:
     whole = batch(b"".join(line(text) for text in GOOD), line(GOOD[0]))
-    assert validate(ORDERS, whole, Position("shop", b"{}"))[0] is whole
+    assert validate(ORDERS, whole, Position("shop", 1, {}))[0] is whole
 
 
 @pytest.mark.parametrize("bad", BAD)

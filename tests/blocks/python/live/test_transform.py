@@ -39,7 +39,7 @@ def records(*rows: JSONObject | str, stream: str = "orders", **envelope: Any) ->
 
 
 def position(number: int) -> Position:
-    return Position("shop", b"{}", number)
+    return Position("shop", number, {})
 
 
 class Kitchen:

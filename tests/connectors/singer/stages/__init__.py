@@ -36,8 +36,8 @@ def raw(stream: str, *rows: dict[str, Any], version: int | None = None) -> RawBa
     return wrap(stream, [json.dumps(row).encode() for row in rows], version=version)
 
 
-def position(number: int, *withhold: str) -> Position:
-    return Position("tap", b'{"bookmarks":{"n":%d}}' % number, number, frozenset(withhold))
+def position(number: int, *withheld: str) -> Position:
+    return Position("tap", number, {"n": b"%d" % number}, frozenset(withheld))
 
 
 def tell(items: Iterable[Item]) -> list[Any]:
@@ -60,7 +60,7 @@ def tell(items: Iterable[Item]) -> list[Any]:
             told.append(f"ACTIVATE {item.stream} {item.version}")
         elif isinstance(item, Position):
             told.append(
-                f"STATE {item.number}" + (f" without {','.join(sorted(item.withhold))}" if item.withhold else "")
+                f"STATE {item.number}" + (f" without {','.join(sorted(item.withheld))}" if item.withheld else "")
             )
         elif isinstance(item, BadRecord):
             told.append(f"BAD {item.stream} {item.record.decode()}")
