@@ -85,10 +85,9 @@ class Pipeline:
             project, uuid, str(getattr(pipeline_type, "value", pipeline_type)), description=description, tags=tags or ()
         )
         if uuid != name:
-            from streamline.project.yamledit import put, replace_file
+            from streamline.project.yamledit import edit_file, edit_text, put
 
-            file = folder / "metadata.yaml"
-            replace_file(file, put(file.read_text(encoding="utf-8"), ("name",), name))
+            edit_file(folder / "metadata.yaml", lambda text: edit_text(text, lambda found: put(found, ("name",), name)))
         return cls(uuid, project.root)
 
     @overload

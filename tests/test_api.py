@@ -381,7 +381,7 @@ def test_variables_in_the_file(pipeline: Pipeline, project: BatchProject) -> Non
     pipeline.delete_global_variable("nothing")
     assert Pipeline("p").variables == {"last": 5}
     assert file.read_text().startswith("# kept\n")
-    with pytest.raises(ConfigError, match="YAML has no object"):
+    with pytest.raises(ConfigError, match="YAML has no type for object"):
         pipeline.update_global_variable("last", object())
 
 

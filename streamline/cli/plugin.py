@@ -61,8 +61,8 @@ def add(
     """Declare the plugin NAME in streamline.yaml. Without --pip and --command, NAME is the package."""
     from streamline.project.entries import read_entry
     from streamline.project.project import Project
-    from streamline.project.yamledit import put, replace_file
-    from streamline.project.yamlfile import load_yaml, read_text
+    from streamline.project.yamledit import edit_file, edit_text, put
+    from streamline.project.yamlfile import load_yaml
 
     project = app.project
     if name in project.plugins:
@@ -89,11 +89,14 @@ def add(
         entry["env"] = dict(_pair(one) for one in env)
     if pass_env:
         entry["pass_env"] = list(pass_env)
-    path = project.yaml.path
-    text = put(read_text(path), ("plugins", name), entry)
-    # Refused before anything is written.
-    read_entry(load_yaml(path, text=text, shown=project.yaml.shown), name, entry, rendered=False)
-    replace_file(path, text)
+    path, shown = project.yaml.path, project.yaml.shown
+
+    def declare(text: str) -> str:
+        text = edit_text(text, lambda document: put(document, ("plugins", name), entry))
+        read_entry(load_yaml(path, text=text, shown=shown), name, entry, rendered=False)  # refused before it is written
+        return text
+
+    edit_file(path, declare, shown=shown)
     click.echo(f"Declared {name} in {project.yaml.shown}")
     if install and "pip" in entry:
         _install(Project.open(project.root), name, upgrade=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,8 @@ from streamline.pipeline.model import (
     pipeline_folder,
 )
 from streamline.project.suggest import suggestion
-from streamline.project.yamledit import append, put, replace_file
-from streamline.project.yamlfile import PathKey, read_text
+from streamline.project.yamledit import append, edit_text, put, replace_file, to_yaml
+from streamline.project.yamlfile import read_text
 
 if TYPE_CHECKING:
     from streamline.pipeline.kinds import Template
@@ -102,13 +102,10 @@ def create_pipeline(
         entries["tags"] = list(tags)
     entries["created_at"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S+00:00")
     entries["blocks"] = []
-    text = ""
-    for key, value in entries.items():
-        text = put(text, (key,), value)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("__init__.py", "requirements.txt"):
         (folder / name).touch()
-    replace_file(folder / "metadata.yaml", text)
+    replace_file(folder / "metadata.yaml", to_yaml(entries))
     return folder
 
 
@@ -144,7 +141,8 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
             hint=f"choose another name; to use it, enter `uuid: {new.uuid}, type: {new.type}` in {model.yaml.shown}",
         )
     before = read_text(model.yaml.path)
-    text, added = _entered(model, before, new, file)
+    change, added = _entry(model, new, file)
+    text = edit_text(before, change)
     # Sensors hand nothing on, and dbt's models know each other by `ref`.
     silent = ("sensor", "dbt") if new.type == "dbt" else ("sensor",)
     outputs = [one for one in added.upstream if model.blocks[one].type not in silent]
@@ -164,8 +162,8 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
     return added
 
 
-def _entered(model: PipelineModel, text: str, new: NewBlock, file: Path) -> tuple[str, Added]:
-    """The text of metadata.yaml with the new block in it."""
+def _entry(model: PipelineModel, new: NewBlock, file: Path) -> tuple[Callable[[Any], None], Added]:
+    """What enters the new block in the document of metadata.yaml, and where it stands then."""
     upstream = list(new.upstream) if new.upstream is not None else None
     for name in (*(upstream or ()), *new.downstream):
         model.block(name)
@@ -174,19 +172,27 @@ def _entered(model: PipelineModel, text: str, new: NewBlock, file: Path) -> tupl
         entry["configuration"] = dict(new.configuration)
     if new.type in ("callback", "conditional"):
         entry["upstream_blocks"] = upstream or []
-        return append(text, (f"{new.type}s",), entry), Added(file=file, upstream=upstream or [], downstream=[])
+        added = Added(file=file, upstream=upstream or [], downstream=[])
+        return lambda document: append(document, (f"{new.type}s",), entry), added
     downstream = list(new.downstream)
     if upstream is None:
         upstream, downstream = _natural_place(model, new, downstream)
-    # Through the new block go the edges that led past it.
-    for parent in upstream:
-        children = _replaced(model.blocks[parent].downstream, downstream, new.uuid)
-        text = _put_edges(model, text, model.blocks[parent], "downstream_blocks", children)
-    for child in downstream:
-        parents = _replaced(model.blocks[child].upstream, upstream, new.uuid)
-        text = _put_edges(model, text, model.blocks[child], "upstream_blocks", parents)
     entry |= {"upstream_blocks": upstream, "downstream_blocks": downstream}
-    return append(text, ("blocks",), entry), Added(file=file, upstream=upstream, downstream=downstream)
+    # The edges that led past the new block now lead through it.
+    edges: list[tuple[Block, str, list[str]]] = []
+    for parent in (model.blocks[uuid] for uuid in upstream):
+        edges.append((parent, "downstream_blocks", _replaced(parent.downstream, downstream, new.uuid)))
+    for child in (model.blocks[uuid] for uuid in downstream):
+        edges.append((child, "upstream_blocks", _replaced(child.upstream, upstream, new.uuid)))
+
+    def change(document: Any) -> None:
+        for block, key, names in edges:
+            # Where a block has no list, the new block's own is enough.
+            if document["blocks"][block.path[1]].get(key) is not None:
+                put(document, (*block.path, key), names)
+        append(document, ("blocks",), entry)
+
+    return change, Added(file=file, upstream=upstream, downstream=downstream)
 
 
 def _natural_place(model: PipelineModel, new: NewBlock, downstream: list[str]) -> tuple[list[str], list[str]]:
@@ -220,13 +226,3 @@ def _replaced(names: Sequence[str], replaced: Sequence[str], new: str) -> list[s
         elif new not in result:
             result.append(new)
     return result if new in result else [*result, new]
-
-
-def _put_edges(model: PipelineModel, text: str, block: Block, key: str, names: list[str]) -> str:
-    """Set a block's list of neighbours where it has one; where it has none, the new block's own list is enough."""
-    entries = model.yaml.mapping()["blocks"]
-    index = block.path[1]
-    if not isinstance(index, int) or entries[index].get(key) is None:
-        return text
-    path: tuple[PathKey, ...] = (*block.path, key)
-    return put(text, path, names)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamline.errors import ConfigError
 from streamline.project.project import PROJECT_FILE, project_file
-from streamline.project.yamledit import put
+from streamline.project.yamledit import to_yaml
 
 TEMPLATE = Path(__file__).with_name("starter")
 PIPELINES = {
@@ -54,7 +54,7 @@ def make_project(root: Path) -> list[Path]:
         if path.is_file() and "__pycache__" not in path.parts
     }
     name = re.sub(r"\W+", "_", root.absolute().name).strip("_") or "project"
-    written = {Path(PROJECT_FILE): put("", ("name",), name) + _SETTINGS, Path(".gitignore"): _GITIGNORE}
+    written = {Path(PROJECT_FILE): to_yaml({"name": name}) + _SETTINGS, Path(".gitignore"): _GITIGNORE}
     for relative in (*written, *sources):
         if (root / relative).exists() and relative != Path(".gitignore"):
             raise ConfigError("exists and is not overwritten", where=str(root / relative), hint="choose another folder")

@@ -1,213 +1,218 @@
-"""Small changes to YAML files that people wrote: what is not changed stays as it stands, comments included.
+"""Edits YAML files that people wrote. Comments, order, quotes and unknown keys stay.
 
-Each function takes a text and gives the changed one, and makes sure that it says what it should: where the text is
-too unusual to be changed in place, it is written anew as a whole (and loses its comments).
+ruamel.yaml keeps all of these, but lays out the whole document anew. So only the lines that a change touches are taken
+from its output; all other lines stay byte for byte, unquoted `{{ … }}` values included.
 """
 
 from __future__ import annotations
 
-import copy
+import fcntl
+import io
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from streamline.errors import ConfigError
 from streamline.project.quoting import quote_templates
-from streamline.project.yamlfile import PathKey, load_yaml
+from streamline.project.yamlfile import PathKey, load_yaml, read_text
 
-if TYPE_CHECKING:
+_SEQUENCE = re.compile(r"^( *)(?:- )?[^\s#][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*\1( *)- ", re.MULTILINE)
+
+
+def edit_text(text: str, change: Callable[[Any], None]) -> str:
+    """Return `text` with a change made to its document.
+
+    Args:
+        change: gets the document, a ruamel.yaml mapping, and changes it in place. Values that it adds come from
+            `new_node`.
+
+    Raises:
+        ConfigError: `text` is not YAML that this project reads.
+    """
+    newline = "\r\n" if "\r\n" in text else "\n"
+    text = text.replace("\r\n", "\n")
+    _data(text)  # errors that name the line
+    yaml = _round_trip(text)
+    document = yaml.load(quote_templates(text))
+    if document is None:
+        # Comments at most, which belong to no node.
+        document = _block_mapping()
+        change(document)
+        return (_ended(text) + _dumped(yaml, document)).replace("\n", newline)
+    before = _dumped(yaml, document)
+    change(document)
+    return _merged(text, before, _dumped(yaml, document)).replace("\n", newline)
+
+
+def put(document: Any, path: Sequence[PathKey], value: Any) -> None:
+    """Set the value at `path` in a document; mappings on the way are made where they are missing."""
+    for key in path[:-1]:
+        if isinstance(document, dict) and document.get(key) is None:
+            document[key] = _block_mapping()
+        document = document[key]
+    node = new_node(value)
+    before: Any = document.get(path[-1]) if isinstance(document, dict) else document[path[-1]]
+    if value and isinstance(value, dict | list) and type(before) is type(node) and before.fa.flow_style() is False:
+        node.fa.set_block_style()
+    document[path[-1]] = node
+
+
+def append(document: Any, path: Sequence[PathKey], item: Any) -> None:
+    """Append to the list at `path` in a document; the list is made where it is missing or empty."""
+    items = document
+    for key in path:
+        items = items.get(key) if isinstance(items, dict) else items[key]
+    if items:
+        items.append(new_node(item))
+    else:
+        put(document, path, [item])
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """Return a mapping as YAML; lists and mappings that hold no others stand on one line."""
+    return edit_text("", lambda document: document.update(new_node(data)))
+
+
+def new_node(value: Any) -> Any:
+    """Return plain data as a node for a document, with quotes where YAML 1.1 would read text as something else."""
     import yaml
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString, SingleQuotedScalarString
 
-
-def put(text: str, path: Sequence[PathKey], value: Any) -> str:
-    """Set the value at `path`; its last key is added where it is not there. The new value is written on one line,
-    except a mapping or a list that holds others."""
-    text = quote_templates(text)
-    wanted = _data(text)
-    if wanted is None:
-        wanted = {}
-    _assign(wanted, path, value)
-    return _checked(_put(text, path, value), wanted)
-
-
-def append(text: str, path: Sequence[PathKey], item: Any) -> str:
-    """Append `item` to the list at `path`; the list is made where it is not there."""
-    text = quote_templates(text)
-    wanted = _data(text)
-    if wanted is None:
-        wanted = {}
-    items = _lookup(wanted, path)
-    _assign(wanted, path, [*(items or []), item])
-    return _checked(_append(text, path, item), wanted)
+    if isinstance(value, dict):
+        mapping = CommentedMap((new_node(key), new_node(child)) for key, child in value.items())
+        _set_style(mapping, value.values())
+        return mapping
+    if isinstance(value, list | tuple):
+        sequence = CommentedSeq(new_node(child) for child in value)
+        _set_style(sequence, value)
+        return sequence
+    if type(value) is not str:
+        return value
+    if value == "*":
+        return DoubleQuotedScalarString(value)
+    if "\n" in value.rstrip("\n") and value == value.strip(" ") and value.isprintable():
+        return LiteralScalarString(value)
+    resolver: Any = yaml.SafeLoader("")
+    if resolver.resolve(yaml.ScalarNode, value, (True, False)) != "tag:yaml.org,2002:str":
+        return SingleQuotedScalarString(value)
+    return value
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file by rename, keeping its mode."""
+    """Write a file by rename, keeping its mode. A symbolic link stays one."""
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="")
     if path.exists():
         temporary.chmod(path.stat().st_mode & 0o777)
     temporary.replace(path)
 
 
-def _put(text: str, path: Sequence[PathKey], value: Any) -> str | None:
-    parent = _node(text, path[:-1])
-    key = path[-1]
-    if parent is None and len(path) > 1:
-        return _put(text, path[:-1], {key: value})
-    import yaml
+def edit_file(path: Path, change: Callable[[str], str], *, shown: str | None = None) -> tuple[str, str]:
+    """Replace a file's text by what `change` makes of it, one process at a time; return both texts.
 
-    if parent is None:
-        return f"{_ended(text)}{_entry(key, value, 0)}"
-    if not isinstance(parent, yaml.MappingNode):
-        return None
-    for key_node, value_node in parent.value:
-        if key_node.value == key:
-            flow = parent.flow_style or not _is_nested(value)
-            new = f" {_flow(value)}" if flow else "\n" + _block(value, parent.start_mark.column + 2).rstrip("\n")
-            return f"{text[: key_node.end_mark.index]}:{new}{text[_end(value_node) :]}"
-    if parent.flow_style:
-        end = parent.end_mark.index - 1
-        comma = ", " if parent.value else ""
-        return f"{text[:end].rstrip()}{comma}{_flow({key: value})[1:-1]}{text[end:]}"
-    end = _line_end(text, _end(parent))
-    return f"{_ended(text[:end])}{_entry(key, value, parent.start_mark.column)}{text[end:]}"
+    Raises:
+        ConfigError: the file can't be read or written, or `change` raised it; the file is as it was.
+    """
+    with locked(path.parent):
+        before = read_text(path, shown=shown)
+        after = change(before)
+        if after != before:
+            try:
+                replace_file(path, after)
+            except OSError as error:
+                raise ConfigError(
+                    f"can't be written: {error.strerror}", where=shown or str(path), code="file.not_writable"
+                ) from error
+        return before, after
 
 
-def _append(text: str, path: Sequence[PathKey], item: Any) -> str | None:
-    import yaml
-
-    node = _node(text, path)
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        return _put_list(text, path, item)
-    if node.flow_style:
-        end = node.end_mark.index - 1
-        return f"{text[:end].rstrip().removesuffix(',')}, {_flow(item)}{text[end:]}"
-    end = _line_end(text, _end(node))
-    return f"{_ended(text[:end])}{_item(item, node.start_mark.column)}{text[end:]}"
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, for which other processes that edit a file in it wait."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
-def _put_list(text: str, path: Sequence[PathKey], item: Any) -> str | None:
-    """The first item of a list that is absent, null or empty."""
-    import yaml
+def _round_trip(text: str) -> Any:
+    from ruamel.yaml import YAML
 
-    parent = _node(text, path[:-1])
-    if parent is None and len(path) == 1:
-        return f"{_ended(text)}{path[0]}:\n{_item(item, 2)}"
-    if not isinstance(parent, yaml.MappingNode) or parent.flow_style:
-        return None
-    column = parent.start_mark.column
-    block = _item(item, column + 2)
-    for key_node, value_node in parent.value:
-        if key_node.value == path[-1]:
-            rest = _line_end(text, _end(value_node))
-            comment = text[_end(value_node) : rest].rstrip("\n")
-            return f"{text[: key_node.end_mark.index]}:{comment}\n{block}{text[rest:]}"
-    end = _line_end(text, _end(parent))
-    return f"{_ended(text[:end])}{' ' * column}{path[-1]}:\n{block}{text[end:]}"
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 100_000
+    yaml.allow_duplicate_keys = True  # refused already, with a better message
+    found = _SEQUENCE.search(text)
+    offset = len(found[2]) if found else 2
+    yaml.indent(mapping=2, sequence=offset + 2, offset=offset)
+    return yaml
 
 
-def _checked(changed: str | None, wanted: Any) -> str:
-    from streamline.errors import ConfigError
+def _dumped(yaml: Any, document: Any) -> str:
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
 
-    if changed is not None:
-        try:
-            if _data(changed) == wanted:
-                return changed
-        except ConfigError:
-            pass
-    import yaml
 
-    return yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True, width=1000)
+def _block_mapping() -> Any:
+    from ruamel.yaml.comments import CommentedMap
+
+    return CommentedMap()
+
+
+def _set_style(node: Any, children: Any) -> None:
+    if any(isinstance(child, dict | list | tuple) for child in children):
+        node.fa.set_block_style()
+    else:
+        node.fa.set_flow_style()
+
+
+def _merged(text: str, before: str, after: str) -> str:
+    """`text` with the lines replaced that differ between `before`, another layout of it, and `after`."""
+    lines, old, new = (part.splitlines(keepends=True) for part in (_ended(text), before, after))
+    position: dict[int, int] = {}
+    for _, first, last, start, end in SequenceMatcher(None, old, lines, autojunk=False).get_opcodes():
+        if last - first == end - start:
+            position.update(zip(range(first, last), range(start, end), strict=True))
+        position.setdefault(first, start)
+        position[last] = end
+    merged = list(lines)
+    for kind, first, last, start, end in reversed(SequenceMatcher(None, old, new, autojunk=False).get_opcodes()):
+        if kind == "equal":
+            continue
+        # To ruamel.yaml a comment belongs to what stands before it, to people mostly to what comes after it.
+        if kind == "insert":
+            while first and _is_comment(old[first - 1]):
+                first -= 1
+            last = first
+        elif not (end > start and _is_comment(new[end - 1])):
+            while last > first and _is_comment(old[last - 1]):
+                last -= 1
+        if first not in position or last not in position:
+            return after
+        merged[position[first] : position[last]] = new[start:end]
+    result = "".join(merged)
+    try:
+        return result if _data(result) == _data(after) else after
+    except ConfigError:
+        return after
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip()[:1] in ("", "#")
 
 
 def _data(text: str) -> Any:
-    return load_yaml(Path("text"), text=text, rendered=True).data
-
-
-def _lookup(data: Any, path: Sequence[PathKey]) -> Any:
-    for key in path:
-        if isinstance(data, dict):
-            data = data.get(key)
-        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
-            data = data[key]
-        else:
-            return None
-    return data
-
-
-def _assign(data: Any, path: Sequence[PathKey], value: Any) -> None:
-    for key in path[:-1]:
-        if isinstance(data, dict) and data.get(key) is None:
-            data[key] = {}
-        data = data[key]
-    data[path[-1]] = copy.deepcopy(value)
-
-
-def _node(text: str, path: Sequence[PathKey]) -> yaml.Node | None:
-    """The node at `path`. The parser written in Python: the marks of the other count bytes."""
-    import yaml
-
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    for key in path:
-        if isinstance(node, yaml.MappingNode):
-            node = next((value for name, value in node.value if name.value == str(key)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-        else:
-            return None
-    if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null"):
-        return None
-    return node
-
-
-def _end(node: yaml.Node) -> int:
-    """Index just after a node's last character (a block collection's own mark stands after what follows it)."""
-    import yaml
-
-    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        return _end(last[1] if isinstance(last, tuple) else last)
-    return int(node.end_mark.index)
-
-
-def _line_end(text: str, index: int) -> int:
-    """Index after the line that `index` is in; a block scalar ends with its own line's end."""
-    if index > 0 and text[index - 1] == "\n":
-        return index
-    end = text.find("\n", index)
-    return len(text) if end < 0 else end + 1
+    return load_yaml(Path("text"), text=text, rendered=False).data
 
 
 def _ended(text: str) -> str:
     return text if not text or text.endswith("\n") else text + "\n"
-
-
-def _is_nested(value: Any) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(isinstance(one, dict | list) for one in inner)
-
-
-def _entry(key: PathKey, value: Any, column: int) -> str:
-    if _is_nested(value):
-        return f"{' ' * column}{_flow(key)}:\n{_block(value, column + 2)}"
-    return f"{' ' * column}{_flow(key)}: {_flow(value)}\n"
-
-
-def _flow(value: Any) -> str:
-    import yaml
-
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=100_000)
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _item(item: Any, column: int) -> str:
-    return _block([item], column) if isinstance(item, dict | list) else f"{' ' * column}- {_flow(item)}\n"
-
-
-def _block(value: Any, column: int) -> str:
-    """`value` in lines of their own from `column`, its innermost collections on one line."""
-    import yaml
-
-    text = yaml.safe_dump(value, default_flow_style=None, sort_keys=False, allow_unicode=True, width=100_000)
-    return "".join(f"{' ' * column}{line}\n" for line in text.splitlines())

@@ -123,7 +123,7 @@ def test_what_people_wrote_stays(pipe: Shop) -> None:
     (pipe.root / "pipelines/p/metadata.yaml").write_text(text)
     pipe("add", "destination", "out", "--plugin", "target-a")
     new = "- uuid: out\n  type: data_exporter\n  language: yaml\n  upstream_blocks: [load]\n  downstream_blocks: []\n"
-    assert metadata(pipe) == text.replace("blocks: []  #", "blocks: [out]  #").replace("\n\nvar", f"\n{new}\nvar")
+    assert metadata(pipe) == text.replace("blocks: []  #", "blocks: [out] #").replace("\n\nvar", f"\n{new}\nvar")
 
 
 @pytest.mark.parametrize("template", ["basic", "streams"])

@@ -105,13 +105,12 @@ def connector_block(
         return template.format(name=name, config=_without_templates(config), streams=list(streams))
     if language != "yaml":
         raise ConfigError(f"a {role} cannot be written in {language}", hint="use --language yaml")
-    from streamline.project.yamledit import put
+    from streamline.project.yamledit import to_yaml
 
-    text = put("", (role,), name)
-    text += put("", ("config",), {}).replace("{}", "{}  # what the connector needs") if not config else "config:\n"
+    text = to_yaml({role: name}) + ("config:\n" if config else "config: {}  # what the connector needs\n")
     for key, value in config.items():
         is_template = isinstance(value, str) and "{{" in value
-        text += f'  {key}: "{value}"\n' if is_template else "  " + put("", (key,), value)
+        text += f'  {key}: "{value}"\n' if is_template else "  " + to_yaml({key: value})
     if role == "mapper" or not (streams or with_streams):
         return text
     text += "streams:\n"
@@ -136,6 +135,6 @@ def _without_templates(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _word(text: str) -> str:
     """`text` as a YAML value."""
-    from streamline.project.yamledit import put
+    from streamline.project.yamledit import to_yaml
 
-    return put("", ("x",), text)[3:].rstrip("\n")
+    return to_yaml({"x": text})[3:].rstrip("\n")
