@@ -60,6 +60,17 @@ class Input(Protocol):
         ...
 
 
+class TestOutcome(msgspec.Struct, kw_only=True):
+    """The result of one test function. `error` is None where it passed; `trace` is the user's traceback."""
+
+    __test__ = False  # not a test of pytest's
+
+    name: str
+    error: str | None = None
+    where: str | None = None
+    trace: str | None = None
+
+
 class BlockCall(msgspec.Struct, kw_only=True):
     """One run of one block.
 

@@ -12,11 +12,10 @@ from streamline.pipeline.model import FOLDERS
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
-    from streamline.blocks.call import BlockCall
+    from streamline.blocks.call import BlockCall, TestOutcome
     from streamline.outputs.output import Output
     from streamline.pipeline.kinds import Kind
     from streamline.pipeline.model import Block, PipelineModel
-    from streamline.processes.task import TestOutcome
     from streamline.project.project import Project
     from streamline.project.render import Renderer
 

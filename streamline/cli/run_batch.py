@@ -21,8 +21,8 @@ from streamline.execution.run import RunOptions
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan
+    from streamline.execution.batch.task import Failure
     from streamline.pipeline.model import PipelineModel
-    from streamline.processes.task import Failure
 
 _COLOURS = {
     "completed": "green",

@@ -1,4 +1,4 @@
-"""What to say when a worker process ended under its task."""
+"""Why a worker process ended under its job, from its exit status."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import signal
 from pathlib import Path
 
-from streamline.processes.crash_trace import Note, Trace
-from streamline.processes.task import Failure
+from streamline.processes.crash_trace import Trace
+from streamline.processes.job import Failure
+from streamline.processes.shared_page import Ending
 
 _CRASHES = {
     signal.SIGSEGV: "segmentation fault",
@@ -18,17 +19,17 @@ _CRASHES = {
 }
 
 
-class OutOfMemory:
-    """Watches how many processes the kernel has killed for lack of memory: of our cgroup, else of the machine.
+class OutOfMemoryCounter:
+    """Counts the processes that the kernel has killed for lack of memory: of our cgroup, else of the machine.
 
     Attributes:
-        counts: whether there is such a count here.
-        certain: whether it counts nothing but what is ours.
+        available: whether the system has such a count.
+        certain: whether it counts only processes of our cgroup.
     """
 
     def __init__(self) -> None:
         self._file, self.certain = _oom_counter()
-        self.counts = self._file is not None
+        self.available = self._file is not None
         self._known = self._count()
 
     def _count(self) -> int:
@@ -39,8 +40,8 @@ class OutOfMemory:
                         return int(line.split()[1])
         return 0
 
-    def took_one(self) -> bool:
-        """Whether a kill was counted that no call before was told of."""
+    def killed_one(self) -> bool:
+        """Whether there was a kill that no earlier call has reported."""
         if self._count() > self._known:
             self._known += 1
             return True
@@ -64,66 +65,72 @@ def _oom_counter() -> tuple[Path | None, bool]:
     return (vmstat, False) if vmstat.exists() else (None, False)
 
 
-def death(status: int, note: Note, trace: Trace | None, memory: OutOfMemory) -> Failure:
-    """The failure of a task whose process ended.
+def exit_failure(status: int, ending: Ending, trace: Trace | None, memory: OutOfMemoryCounter) -> Failure:
+    """The failure of a job whose process ended.
 
     Args:
         status: the process's wait status.
-        note: what it noted last about its whereabouts.
+        ending: what the process noted about its end.
         trace: the stack that it left, if it crashed.
         memory: tells whether it was killed for lack of memory.
     """
-    where = trace.where if trace is not None else note.where
+    where = trace.where if trace is not None else None
     text = trace.text if trace is not None else None
-    if status & 0x7F == 0:
-        code = status >> 8
-        if note.how == "cut off":
-            return Failure(
-                message="the process lost its connection to the runner",
-                hint="the block has closed files that it had not opened, such as by os.closerange",
-            )
-        if note.how == "broken":
-            return Failure(message="the worker process failed; what it printed says why")
-        by = " by os._exit" if note.how == "_exit" else ""
-        return Failure(
-            message=f"the process was ended with code {code}{by}",
-            where=where,
-            trace=text,
-            hint="return from the block's function, or raise an exception, instead of ending the process",
-        )
     number = status & 0x7F
-    name = _signal_name(number)
+    if number == 0:
+        return _exited(status >> 8, ending)
+    name = signal_name(number)
     if number in _CRASHES:
         return Failure(
             message=f"the process crashed ({name}: {_CRASHES[signal.Signals(number)]})",
             where=where,
             trace=text,
-            hint="compiled code did this, of a library or called through ctypes; the line is the one that called it",
+            hint="compiled code crashed, in a library or called through ctypes; the line is the one that called it",
+            code="block.crashed",
         )
-    if note.how == "signal":
-        return Failure(message=f"the process sent itself {name}", where=where, trace=text)
     if number == signal.SIGKILL:
-        if memory.took_one():
-            message = "the process was killed because memory ran out"
-            if not memory.certain:
-                message += " (SIGKILL, and the kernel has just killed something for that)"
-            hint = "load less at once (columns, chunks by a generator), or run fewer blocks at a time"
-            return Failure(message=message, where=where, hint=hint)
-        if memory.counts:
-            return Failure(
-                message="the process was killed by signal 9 (SIGKILL)",
-                where=where,
-                hint="not by the kernel for lack of memory, it says: somebody, or a watchdog, sent the signal",
-            )
+        return _killed(memory)
+    return Failure(message=f"the process was killed by {name} (signal {number})", code="block.killed")
+
+
+def _exited(code: int, ending: Ending) -> Failure:
+    if ending is Ending.DISCONNECTED:
         return Failure(
-            message="the process was killed by signal 9 (SIGKILL), perhaps for lack of memory",
-            where=where,
-            hint="the system's log says so if memory was the reason; else somebody sent the signal",
+            message="the process lost its connection to the runner",
+            hint="the block closed file descriptors that it had not opened, such as with os.closerange",
+            code="block.exited",
         )
-    return Failure(message=f"the process was killed by signal {number} ({name})", where=where, trace=text)
+    if ending is Ending.INTERNAL_ERROR:
+        return Failure(message="the worker process failed; its output shows why", code="block.exited")
+    return Failure(
+        message=f"the process exited with code {code}",
+        hint="return from the block's function, or raise an exception; do not call os._exit",
+        code="block.exited",
+    )
 
 
-def _signal_name(number: int) -> str:
+def _killed(memory: OutOfMemoryCounter) -> Failure:
+    if memory.killed_one():
+        message = "the process was killed because the system ran out of memory (SIGKILL)"
+        if not memory.certain:
+            message += "; the kernel has just killed a process for that reason"
+        hint = "load less at once (columns, chunks with a generator), or run fewer blocks at a time"
+        return Failure(message=message, hint=hint, code="block.out_of_memory")
+    if memory.available:
+        return Failure(
+            message="the process was killed by SIGKILL (signal 9)",
+            hint="the kernel reports no lack of memory: a person or a watchdog sent the signal",
+            code="block.killed",
+        )
+    return Failure(
+        message="the process was killed by SIGKILL (signal 9), perhaps because the system ran out of memory",
+        hint="see the system's log for out-of-memory kills; otherwise a person or a watchdog sent the signal",
+        code="block.killed",
+    )
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as SIGKILL."""
     try:
         return signal.Signals(number).name
     except ValueError:

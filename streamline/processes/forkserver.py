@@ -1,9 +1,9 @@
-"""The fork server: a process that has imported what blocks need, and forks workers that have it from the start.
+"""The fork server: a process that has imported what jobs need, and forks workers that have it from the start.
 
-It is started by the runner with `BOOT`, has one thread, and never runs user code. Everything that workers fork becomes
-its child when the worker ends (it adopts orphans), so nothing gets away: not by a session of its own, not by a double
-fork. It ends, with all of these, when the runner does: its control socket closes, and it gets SIGTERM from the system
-when the runner's thread is gone. Workers get SIGKILL when it ends itself.
+The runner starts it with `BOOT`. It has one thread and never runs user code. It adopts the orphans of its workers, so
+it can kill everything that a worker started, also after `setsid` or a double fork. It exits, with all of these, when
+the runner does: its control socket closes, and the system sends it SIGTERM when the runner's thread is gone. When it
+exits itself, the system sends its workers SIGKILL.
 """
 
 from __future__ import annotations
@@ -35,16 +35,15 @@ _LEAVE_SECONDS = 1.0
 _KILL_SECONDS = 5.0
 
 
-class Settings(TypedDict):
-    """What the fork server is told at its start.
+class ForkServerSettings(TypedDict):
+    """The argument of the fork server.
 
     Args:
         control: descriptor of its end of the control socket.
         parent: process id of the runner.
         path: `sys.path`; None: the interpreter's own, and `home` at its end.
         home: the folder that has the package `streamline`.
-        preload: modules to import; one that cannot be imported is left for whoever needs it.
-        perform: `module:function` that carries out tasks.
+        preload: modules to import; one that cannot be imported is skipped.
     """
 
     control: int
@@ -52,12 +51,11 @@ class Settings(TypedDict):
     path: list[str] | None
     home: str
     preload: list[str]
-    perform: str
 
 
-def serve(settings: Settings) -> NoReturn:
-    """Be the fork server until the runner is gone or says so."""
-    # A caller's thread may have signals blocked; that would be inherited by everything from here on.
+def serve(settings: ForkServerSettings) -> NoReturn:
+    """Be the fork server until the runner exits or sends LEAVE."""
+    # The caller's thread may have signals blocked; everything from here on would inherit that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # As long as nothing is forked the default, death, is the right answer to SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,24 +66,23 @@ def serve(settings: Settings) -> NoReturn:
     control = socket.socket(fileno=settings["control"])
     control.set_inheritable(False)
     sys.argv = ["streamline-workers"]
-    _preload([settings["perform"].partition(":")[0], "streamline.processes.worker", *settings["preload"]])
-    _Server(control, settings["perform"]).run()
+    _preload(["streamline.processes.worker", *settings["preload"]])
+    _Server(control).run()
 
 
 def _preload(modules: list[str]) -> None:
     gc.disable()
     for name in modules:
-        # Whatever is wrong with it is told, with its traceback, to the block that imports it.
+        # A module that cannot be imported fails, with its traceback, the job that imports it.
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
-    # What is here now is never garbage; looking at it would copy its pages into every worker.
+    # What exists now is never garbage; a collection would copy its pages into every worker.
     gc.freeze()
 
 
 class _Server:
-    def __init__(self, control: socket.socket, perform: str) -> None:
+    def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._perform = perform
         self._pids: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
         self._terminated = False
@@ -100,14 +97,15 @@ class _Server:
         self._terminated = True
 
     def run(self) -> NoReturn:
-        """Answer requests until there is nobody left to ask."""
+        """Serve requests until the runner exits or sends LEAVE."""
         graceful = False
         with contextlib.suppress(OSError):  # the runner is gone
-            self._tell(wire.READY, 0, os.getpid())
-            graceful = self._answer()
+            self._send(wire.READY, 0, os.getpid())
+            graceful = self._serve_requests()
         self._leave(graceful)
 
-    def _answer(self) -> bool:
+    def _serve_requests(self) -> bool:
+        """True if it ended by LEAVE."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
@@ -136,8 +134,8 @@ class _Server:
             while self._woken.recv(4096):
                 pass
 
-    def _tell(self, what: int, number: int, value: int) -> None:
-        self._control.sendall(wire.RECORD.pack(what, number, value))
+    def _send(self, event: int, number: int, value: int) -> None:
+        self._control.sendall(wire.RECORD.pack(event, number, value))
 
     def _fork(self, number: int, fds: list[int]) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -146,13 +144,13 @@ class _Server:
         server = os.getpid()
         try:
             with warnings.catch_warnings():
-                # Libraries' idle thread pools; they look after themselves in a fork.
+                # It warns of libraries' idle thread pools, which handle a fork themselves.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
         except OSError as error:
             for fd in fds:
                 os.close(fd)
-            self._tell(wire.NOT_FORKED, number, error.errno or 0)
+            self._send(wire.NOT_FORKED, number, error.errno or 0)
             return
         if pid == 0:
             try:
@@ -163,7 +161,7 @@ class _Server:
         self._numbers[pid] = number
         for fd in fds:
             os.close(fd)
-        self._tell(wire.FORKED, number, pid)
+        self._send(wire.FORKED, number, pid)
 
     def _become_worker(self, server: int, fds: list[int]) -> None:
         signal.set_wakeup_fd(-1)
@@ -177,17 +175,17 @@ class _Server:
         self._control.close()
         self._woken.close()
         self._waker.close()
-        connection, output, notes, traces = fds
+        connection, output, page, traces = fds
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
         gc.enable()
         from streamline.processes.worker import work
 
-        work(socket.socket(fileno=connection), notes, traces, self._perform)
+        work(socket.socket(fileno=connection), page, traces)
 
     def _signal(self, number: int, signal_number: int) -> None:
-        # Nobody but us reaps a worker, so its process id is its own as long as it is in the table.
+        # Only this process reaps workers, so a process id is not reused while it is in the table.
         pid = self._pids.get(number)
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -203,10 +201,10 @@ class _Server:
         if ended:
             self._end_orphans()
         for number, status in ended:
-            self._tell(wire.EXITED, number, status)
+            self._send(wire.EXITED, number, status)
 
     def _end_orphans(self) -> None:
-        """Kill what has come to us from workers that ended, and what comes to us by that."""
+        """Kill what this process has adopted from workers that ended, and what it adopts by that."""
         deadline = time.monotonic() + _KILL_SECONDS
         while orphans := [pid for pid in children(os.getpid()) if pid not in self._numbers]:
             for pid in orphans:
@@ -222,7 +220,7 @@ class _Server:
         deadline = time.monotonic() + (_LEAVE_SECONDS if graceful else 0)
         with contextlib.suppress(OSError):
             while self._numbers and not self._terminated and (left := deadline - time.monotonic()) > 0:
-                # Idle workers leave by themselves: the runner has closed their sockets.
+                # Idle workers exit by themselves: the runner has closed their sockets.
                 select.select([self._woken], [], [], left)
                 self._drain_wakeups()
                 self._reap()
@@ -243,8 +241,8 @@ class _Server:
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    """One record and the descriptors that came with it, which no program that is started from here gets to see."""
-    # socket.recv_fds does not hand on its flags.
+    """One record and the descriptors that came with it, not inheritable by programs that are started here."""
+    # socket.recv_fds does not pass on its flags.
     flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
     fds = array.array("i")
     space = socket.CMSG_LEN(wire.FORK_DESCRIPTORS * fds.itemsize)
@@ -259,22 +257,22 @@ def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
 
 def _exits(leaders: dict[int, int]) -> list[tuple[int, int]]:
     """Reap all children that have ended: process ids and wait statuses."""
-    found = []
+    exits = []
     with contextlib.suppress(ChildProcessError):
         while True:
             if sys.platform != "darwin":
-                # Seen before it is reaped: until then its id, which is also its group's, is nobody else's.
-                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if seen is None:
+                # Before it is reaped: until then its id, which is also its group's, is not reused.
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is None:
                     break
-                if seen.si_pid in leaders:
+                if ended.si_pid in leaders:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(seen.si_pid, signal.SIGKILL)
+                        os.killpg(ended.si_pid, signal.SIGKILL)
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
-            found.append((pid, status))
-    return found
+            exits.append((pid, status))
+    return exits
 
 
 def _has_children() -> bool:
@@ -288,12 +286,12 @@ def _has_children() -> bool:
 
 def children(parent: int) -> list[int]:
     """Process ids of the children of `parent`, zombies included; empty where there is no /proc."""
-    found = []
+    pids = []
     with contextlib.suppress(OSError):
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 with contextlib.suppress(OSError, IndexError, ValueError):
                     stat = Path(entry.path, "stat").read_bytes()
                     if int(stat[stat.rindex(b")") + 1 :].split(None, 2)[1]) == parent:
-                        found.append(int(entry.name))
-    return found
+                        pids.append(int(entry.name))
+    return pids

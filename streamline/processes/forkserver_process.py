@@ -1,4 +1,4 @@
-"""The runner's end of the fork server: its process, the requests that wait for it, and what it says."""
+"""The runner's end of the fork server: its process, the requests to it, its events and its output."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streamline.processes import wire
-from streamline.processes.forkserver import BOOT, Settings
-from streamline.processes.line_splitter import Lines
+from streamline.processes.forkserver import BOOT, ForkServerSettings
+from streamline.processes.line_splitter import LineSplitter
 from streamline.processes.worker_process import READ_BYTES, WorkerProcess
 
 _TAIL_LINES = 12
 
 
 class ForkServerProcess:
-    """The fork server's process as its pool's thread sees it; started when this is made.
+    """The fork server's process, used by the pool's thread; the constructor starts it.
 
     Args:
         python: another interpreter than this one.
         preload: modules to import.
-        perform: `module:function` that carries out tasks.
         env: its whole environment, and that of everything it forks.
-        on_line: is given each line that it writes itself.
+        on_line: called with each line that it writes itself.
 
     Raises:
         OSError: it cannot be started.
@@ -40,7 +39,6 @@ class ForkServerProcess:
         *,
         python: str | None,
         preload: list[str],
-        perform: str,
         env: dict[str, str],
         on_line: Callable[[bytes], None],
     ) -> None:
@@ -54,14 +52,13 @@ class ForkServerProcess:
         self._out: deque[tuple[bytes, WorkerProcess | None]] = deque()
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._on_line = on_line
-        self._lines = Lines(self._line)
-        settings: Settings = {
+        self._lines = LineSplitter(self._line)
+        settings: ForkServerSettings = {
             "control": theirs.fileno(),
             "parent": os.getpid(),
             "path": [os.path.abspath(path) for path in sys.path] if python is None else None,  # noqa: PTH100
             "home": str(Path(__file__).parents[2]),
             "preload": preload,
-            "perform": perform,
         }
         try:
             self._process = subprocess.Popen(
@@ -82,12 +79,12 @@ class ForkServerProcess:
             os.close(written)
 
     def ask(self, request: int, number: int, value: int, worker: WorkerProcess | None = None) -> None:
-        """Send a request, now or when there is room; with the descriptors of `worker`, if one is given."""
+        """Send a request, now or when there is room, with the descriptors of `worker`."""
         self._out.append((wire.RECORD.pack(request, number, value), worker))
         self.write()
 
     def write(self) -> None:
-        """Send what waits, as far as it goes."""
+        """Send as many queued requests as the socket takes."""
         try:
             while self._out:
                 record, worker = self._out[0]
@@ -100,16 +97,16 @@ class ForkServerProcess:
                 self._out.popleft()
         except BlockingIOError:
             pass
-        except OSError:  # its end is seen by reading
+        except OSError:  # reading will find its end
             self._out.clear()
 
     @property
     def unsent(self) -> bool:
-        """Whether requests wait."""
+        """Whether requests are queued."""
         return bool(self._out)
 
     def read(self) -> list[tuple[int, int, int]]:
-        """What it says."""
+        """Its events: what, the worker's number, a value; see `wire`."""
         with contextlib.suppress(BlockingIOError):
             try:
                 data = self.control.recv(READ_BYTES)
@@ -118,14 +115,14 @@ class ForkServerProcess:
             self.ended = not data
             self._in += data
         whole = len(self._in) - len(self._in) % wire.RECORD.size
-        found: list[tuple[int, int, int]] = list(wire.RECORD.iter_unpack(bytes(self._in[:whole])))
+        events: list[tuple[int, int, int]] = list(wire.RECORD.iter_unpack(bytes(self._in[:whole])))
         del self._in[:whole]
-        if any(what == wire.READY for what, _, _ in found):
+        if any(event == wire.READY for event, _, _ in events):
             self.ready = True
-        return found
+        return events
 
     def read_output(self) -> bool:
-        """Hand on what it wrote; False at the end."""
+        """Pass on its output; False at the end."""
         try:
             chunk = os.read(self.output, READ_BYTES)
         except BlockingIOError:
@@ -139,8 +136,8 @@ class ForkServerProcess:
         self._tail.append(line)
         self._on_line(line)
 
-    def last_words(self) -> str:
-        """What it wrote last, to be put behind a message."""
+    def last_lines(self) -> str:
+        """Its last lines of output, to append to a message."""
         text = b"\n".join(self._tail).decode("utf-8", "replace").strip()
         return f":\n{text}" if text else ""
 
@@ -149,7 +146,7 @@ class ForkServerProcess:
         self._process.kill()
 
     def close(self) -> int:
-        """Wait for its end, by force if it takes long; its exit code."""
+        """Wait for its exit, kill it if that takes long, and return its exit code."""
         try:
             code = self._process.wait(1)
         except subprocess.TimeoutExpired:

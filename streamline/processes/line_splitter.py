@@ -1,22 +1,22 @@
-"""Lines out of what a process writes, in bounded memory."""
+"""Splits the output of a process into lines, in bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 LONGEST = 4 * (81 << 10)
-"""Bytes of a line that are handed on; the rest of a longer one is dropped.
+"""Bytes of a line that are passed on; the rest of a longer one is dropped.
 
-More than `singer.child.log_text` shows of a line, even if each character takes four bytes: a line that was cut here is
-cut there, too, and what it never shows is where a secret may have been cut in two.
+More than `child.log_text` shows of a line, even if each character takes four bytes: that cuts a line again that was cut
+here, and never shows its end, where a secret may have been cut in two.
 """
 
 
-class Lines:
+class LineSplitter:
     """Splits at newlines.
 
     Args:
-        emit: is given each line without its newline.
+        emit: called with each line without its newline.
     """
 
     def __init__(self, emit: Callable[[bytes], None]) -> None:
@@ -25,7 +25,7 @@ class Lines:
         self._cut = False
 
     def feed(self, chunk: bytes) -> None:
-        """Add what was written."""
+        """Add output."""
         first, newline, others = chunk.partition(b"\n")
         if not newline:
             self._keep(chunk)
@@ -42,7 +42,7 @@ class Lines:
         self._keep(last)
 
     def end(self) -> None:
-        """What came after the last newline is a line now."""
+        """Emit what came after the last newline as a line."""
         if self._rest:
             self._emit(bytes(self._rest))
         self._rest.clear()
@@ -53,7 +53,7 @@ class Lines:
             return
         self._rest += part
         if len(self._rest) > LONGEST:
-            # Shown as soon as it is known to be too long: its newline may never come.
+            # Emitted as soon as it is too long: its newline may never come.
             self._emit(bytes(self._rest[:LONGEST]))
             self._rest.clear()
             self._cut = True

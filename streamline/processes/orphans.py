@@ -1,4 +1,4 @@
-"""Children of killed runs: found by the run's id in their environment, and ended before anything new starts."""
+"""Orphans: processes of killed runs, found by the run's id in their environment and ended before a new run starts."""
 
 from __future__ import annotations
 
@@ -7,74 +7,75 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
-"""The environment variable that holds the run's id in every process of a run."""
-
-_PROC = Path("/proc")
+"""The environment variable that every process of a run has."""
 
 
 def processes_of(run_ids: Collection[str], *, variable: str = RUN_ID_VARIABLE) -> list[int]:
-    """Ids of the processes that bear one of these runs' ids in their environment; empty where there is no /proc.
+    """Ids of the processes that have one of these ids in their environment; empty where there is no /proc.
 
     Args:
-        run_ids: ids of runs, or of what else `variable` names.
-        variable: where it stands in the environment.
+        run_ids: ids of runs, or other values of `variable`.
+        variable: the environment variable that holds the id.
     """
-    mark = f"{variable}=".encode()
-    wanted = {mark + run_id.encode() for run_id in run_ids}
-    found = []
-    own = os.getpid()
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(_PROC):
-            if not entry.name.isdigit() or int(entry.name) == own:
-                continue
-            # Others' processes can't be read, and are not ours to end.
-            with contextlib.suppress(OSError):
-                environment = Path(entry.path, "environ").read_bytes()
-                if mark in environment and wanted & set(environment.split(b"\0")):
-                    found.append(int(entry.name))
-    return found
+    return list(_scan(run_ids, variable))
 
 
 def end_processes(run_ids: Collection[str], *, seconds: float = 5.0, variable: str = RUN_ID_VARIABLE) -> int:
-    """Kill what is left of these runs and wait until it is gone. Returns how many there were.
+    """Kill the processes of these runs and wait until they are gone. Returns how many there were.
 
-    A run id is never used twice, so a process that bears it was started by that run, whatever its pid is now.
+    A run id is never used twice, so a process that has it was started by that run, whatever its pid is now.
     """
-    left = processes_of(run_ids, variable=variable)
-    count = len(left)
     deadline = time.monotonic() + seconds
-    # One that forks all the time can slip through a look at /proc, so nothing is gone before it was missed thrice.
-    missed = 0 if left else 3
-    while missed < 3 and time.monotonic() < deadline:
-        for pid in left:
+    first: int | None = None
+    # A process that keeps forking can escape a scan of /proc, so three scans in a row must find nothing.
+    misses = 0
+    while misses < 3 and time.monotonic() < deadline:
+        killed = 0
+        for pid in _scan(run_ids, variable):  # killed at sight: by the end of the scan it may have forked
+            killed += 1
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        if first is None:
+            first = killed
+        if not first:
+            return 0
+        misses = 0 if killed else misses + 1
         time.sleep(0.01)
-        left = [pid for pid in processes_of(run_ids, variable=variable) if not _is_zombie(pid)]
-        missed = 0 if left else missed + 1
-    return count
+    return first or 0
+
+
+def _scan(run_ids: Collection[str], variable: str) -> Iterator[int]:
+    mark = f"{variable}=".encode()
+    wanted = {mark + run_id.encode() for run_id in run_ids}
+    own = os.getpid()
+    try:
+        names = [entry.name for entry in os.scandir("/proc")]
+    except OSError:
+        return
+    # The newest first: a process that keeps forking is at its next id before a scan gets there from below.
+    for pid in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+        if pid == own:
+            continue
+        # Processes of other users cannot be read, and are not ours to end. A zombie's environment is empty.
+        with contextlib.suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if mark in environment and wanted & set(environment.split(b"\0")):
+                yield pid
 
 
 def remove_private_files(runs_dir: Path, run_id: str) -> None:
-    """Delete what a killed run left in its folder, its log excepted."""
+    """Delete what a killed run left in its folder, except its log."""
     folder = runs_dir / run_id
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name == "run.log":
                 continue
-            with contextlib.suppress(OSError):  # one that can't be deleted keeps none of the others
+            with contextlib.suppress(OSError):  # a file that cannot be deleted does not keep the others
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return b") Z" in Path(_PROC, str(pid), "stat").read_bytes()
-    except OSError:
-        return True

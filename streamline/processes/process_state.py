@@ -1,4 +1,4 @@
-"""What a task may change of the process that it runs in, and how that is put back for the next one."""
+"""The state of a process that a job may change, and how it is restored for the next one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _THREAD_SECONDS = 0.02
 
 
-class Surroundings:
-    """The state of this process as it is to be between tasks. To be made and used in the main thread.
+class ProcessState:
+    """The state of this process between jobs. Made and used in the main thread.
 
-    Put back: environment variables (and the time zone they set), `sys.path`, `sys.argv`, the standard streams, the
+    Restored: environment variables (and the time zone they set), `sys.path`, `sys.argv`, the standard streams, the
     working directory, umask, signal handlers, mask and timers, warnings filters, the locale, the recursion limit, the
     trace function, garbage collection, and the root logger. Modules stay loaded on purpose.
     """
@@ -56,13 +56,13 @@ class Surroundings:
 
     @property
     def output(self) -> int:
-        """A descriptor of what standard output is between tasks."""
+        """A descriptor of standard output as it is between jobs."""
         return self._outputs[0]
 
-    def put_back(self) -> str | None:
-        """Undo what the task before did; what of it can't be undone, in words, or None.
+    def restore(self) -> str | None:
+        """Restore the state; return what cannot be restored, or None.
 
-        Threads and child processes count, too. They are found, not ended.
+        That includes threads and child processes that are left. They are found, not ended.
         """
         with contextlib.suppress(ValueError, OSError):
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -74,7 +74,7 @@ class Surroundings:
                 signal.signal(number, handler)
         if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        self._put_back_environment()
+        self._restore_environment()
         if sys.path is not self._path or sys.path != self._paths:
             sys.path = self._path
             sys.path[:] = self._paths
@@ -91,7 +91,7 @@ class Surroundings:
         if warnings.filters != self._filters:
             filters: Any = warnings.filters
             filters[:] = self._filters
-            # The caches of what was shown once go by this.
+            # Invalidates the caches of warnings that were shown once.
             getattr(warnings, "_filters_mutated", lambda: None)()
         root = logging.getLogger()
         root.handlers[:], root.filters[:] = self._logging[0], self._logging[1]
@@ -109,7 +109,7 @@ class Surroundings:
             return "streams"
         return self._left_behind()
 
-    def _put_back_environment(self) -> None:
+    def _restore_environment(self) -> None:
         os.environ = self._environ  # noqa: B003
         if dict(os.environ) == self._environment:
             return
@@ -125,14 +125,14 @@ class Surroundings:
     def _left_behind(self) -> str | None:
         deadline = time.monotonic() + _THREAD_SECONDS
         while _threads() > self.threads:
-            if time.monotonic() > deadline:  # a thread that was waited for may still have a few steps to go
+            if time.monotonic() > deadline:  # a thread that was joined may need a moment to end
                 return "threads"
             time.sleep(0.001)
         return "processes" if has_children() else None
 
 
 def has_children() -> bool:
-    """Whether this process has children that live; those that ended and that nobody waited for are reaped."""
+    """Whether this process has living children; those that ended and were not waited for are reaped."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -144,7 +144,7 @@ def has_children() -> bool:
 def _threads() -> int:
     import _thread
 
-    # Counts those, too, that were started without the module threading.
+    # Also counts threads that were started without the module threading.
     return max(_thread._count(), threading.active_count() - 1)
 
 

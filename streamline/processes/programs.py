@@ -1,6 +1,6 @@
-"""Programs that a block hands its work to (Rscript, dbt): started in a session of their own, ended with the block.
+"""Programs that a job runs (Rscript, dbt): started in a session of their own, ended with the job.
 
-What they print goes where the block's own output goes, line by line as they write it, and so to the run's log.
+Their output goes line by line to the job's own output, and so to the run's log.
 """
 
 from __future__ import annotations
@@ -21,49 +21,51 @@ from streamline.processes.orphans import RUN_ID_VARIABLE
 _CHUNK = 1 << 16
 _TAIL_LINES = 25
 _TAIL_LINE = 2000
-# Only Linux can tie a process's life to its parent's: prctl(PR_SET_PDEATHSIG, SIGKILL), which outlives the exec. The
-# process does it itself, since running Python between fork and exec is not safe where there are threads.
+# Only Linux can kill a process when its parent ends: prctl(PR_SET_PDEATHSIG, SIGKILL), which survives exec. The process
+# calls it itself, since running Python between fork and exec is not safe where there are threads.
 _TIED = (
     "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9,0,0,0);"
     "os.getppid()==int(sys.argv[1]) or os._exit(1);os.execv(sys.argv[2],sys.argv[2:])"
 )
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class ProgramExit(msgspec.Struct, frozen=True, kw_only=True):
     """How a program ended.
 
     Args:
         code: its exit code, negative for the signal that killed it.
-        tail: the last lines that it wrote to the streams that were read.
+        tail: the last lines of its output.
     """
 
     code: int
     tail: list[str]
 
-    def words(self, name: str) -> str:
-        """The end in words, such as `Rscript was killed by SIGKILL (perhaps the system ran out of memory)`."""
+    def describe(self, name: str) -> str:
+        """A message, such as `Rscript was killed by SIGKILL (perhaps the system ran out of memory)`."""
         if self.code >= 0:
-            return f"{name} ended with code {self.code}"
+            return f"{name} exited with code {self.code}"
         try:
             number = signal.Signals(-self.code)
         except ValueError:
             return f"{name} was killed by signal {-self.code}"
         guess = {
             signal.SIGKILL: " (perhaps the system ran out of memory)",
-            signal.SIGSEGV: " (it touched memory that is not its own)",
+            signal.SIGSEGV: " (segmentation fault)",
         }.get(number, "")
         return f"{name} was killed by {number.name}{guess}"
 
 
-def run_program(argv: Sequence[str], *, cwd: Path, run_id: str, env: Mapping[str, str], keep_stdout: bool) -> Ended:
+def run_program(
+    argv: Sequence[str], *, cwd: Path, run_id: str, env: Mapping[str, str], keep_stdout: bool
+) -> ProgramExit:
     """Run a program to its end.
 
     Args:
-        argv: its absolute path, and its arguments. Never secrets: any user can read them.
+        argv: its absolute path and its arguments. No secrets: any user can read them.
         cwd: where it runs.
-        run_id: goes into its environment, so that a later run finds it should it be left behind.
+        run_id: set in its environment, so that a later run finds it if this one is killed.
         env: its environment.
-        keep_stdout: whether the tail holds what it writes to standard output as well.
+        keep_stdout: whether the tail includes its standard output.
 
     Raises:
         OSError: it cannot be started.
@@ -84,9 +86,9 @@ def run_program(argv: Sequence[str], *, cwd: Path, run_id: str, env: Mapping[str
     tail: list[str] = []
     try:
         _pass_on(process, tail)
-        return Ended(code=process.wait(), tail=tail)
+        return ProgramExit(code=process.wait(), tail=tail)
     finally:
-        # Also after a normal end: what it left in its group must not outlive the block.
+        # Also after a normal exit: nothing in its process group may outlive the job.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -96,17 +98,17 @@ def run_program(argv: Sequence[str], *, cwd: Path, run_id: str, env: Mapping[str
 
 
 def _pass_on(process: subprocess.Popen[bytes], tail: list[str]) -> None:
-    """Write what comes from the program to our own streams, until it has ended and nothing more is there."""
+    """Copy the program's output to our own streams, until it has exited and no more output is there."""
     with selectors.DefaultSelector() as selector:
-        # The last stream that is given is the one whose end is remembered: stderr where there are two.
+        # The tail is that of the last stream: stderr if there are two.
         pipes = [(process.stdout, sys.stdout), (process.stderr, sys.stderr)]
-        given = [(pipe, out) for pipe, out in pipes if pipe is not None]
-        for pipe, out in given:
+        streams = [(pipe, out) for pipe, out in pipes if pipe is not None]
+        for pipe, out in streams:
             os.set_blocking(pipe.fileno(), False)
-            selector.register(pipe, selectors.EVENT_READ, (out, pipe is given[-1][0]))
+            selector.register(pipe, selectors.EVENT_READ, (out, pipe is streams[-1][0]))
         rest = b""
         while selector.get_map():
-            # A daemon that it forked may hold the pipes open for ever; its own output is there when it has ended.
+            # A daemon that it forked may keep the pipes open; its own output is there when it has exited.
             ended = process.poll() is not None
             ready = selector.select(0 if ended else 0.2)
             if ended and not ready:
@@ -131,7 +133,7 @@ def _pass_on(process: subprocess.Popen[bytes], tail: list[str]) -> None:
 
 
 def _write(out: object, chunk: bytes) -> None:
-    """Write bytes to a stream of ours, which in a test or a notebook may take text alone."""
+    """Write bytes to one of our streams, which in a test or a notebook may take only text."""
     binary = getattr(out, "buffer", None)
     with contextlib.suppress(OSError, ValueError):
         if binary is not None:

@@ -1,4 +1,4 @@
-"""What the runner, the fork server and the workers say to each other, byte by byte.
+"""The protocol between the runner, the fork server and the workers.
 
 Runner and fork server exchange fixed-size records over a stream socket; file descriptors for a new worker travel
 with the request (SCM_RIGHTS). Runner and worker exchange frames: a kind, a length, and that many bytes.
@@ -18,35 +18,46 @@ if TYPE_CHECKING:
     import socket
 
 RECORD = struct.Struct("<BIi")
-"""What is asked or said, the number of a worker, and a value."""
+"""A request or an event, the number of a worker, and a value."""
 
 FORK, SIGNAL, END, LEAVE = range(1, 5)
-"""Asked of the fork server: fork a worker (with its descriptors); send one a signal (value); kill one and all that it
-forked; end, after the idle workers have."""
+"""Requests to the fork server: fork a worker (with its descriptors); send one a signal (value); kill one with all its
+children; exit, after the idle workers have."""
 
 READY, FORKED, EXITED, NOT_FORKED = range(11, 15)
-"""Said by it: everything is preloaded; a worker's process id (value); how one exited (value: its wait status; all
-that it had forked is gone, too); a fork failed (value: errno)."""
+"""Events from it: everything is preloaded; a worker was forked (value: its process id); one exited with all its
+children (value: its wait status); a fork failed (value: errno)."""
 
 FRAME = struct.Struct("<cQ")
-"""Kind and length of what follows."""
+"""Kind and length of a frame's payload."""
 
 HELLO, SECRET, LOG, RESULT = b"H", b"S", b"L", b"R"
-"""Sent by a worker: it is ready; a secret (UTF-8); a line for the log (`pack_log`); a result (pickled
-TaskResult, and what the task left behind that needs a fresh worker, or None)."""
+"""Sent by a worker: it is ready; a secret (UTF-8); a line for the log (`pack_log`); a result (pickled Outcome, and
+what the job left behind that needs a fresh worker, or None)."""
 
-TASK = b"T"
-"""Sent to a worker: a pickled Task."""
+JOB, PAYLOAD = b"J", b"P"
+"""Sent to a worker, one after the other: a job without its payload (`pack_job`); the pickled payload."""
 
 FORK_DESCRIPTORS = 4
-"""That go with FORK: the worker's socket, its output, its whereabouts, its fatal traces."""
+"""Sent with FORK: the worker's socket, its output, the shared page, the file for crash traces."""
+
+
+def pack_job(function: str, source_root: str, keep_state: bool) -> bytes:
+    """A job without its payload."""
+    return f"{int(keep_state)}\0{function}\0{source_root}".encode("utf-8", "surrogateescape")
+
+
+def unpack_job(payload: bytes) -> tuple[str, str, bool]:
+    """What was packed: function, source root, whether the worker keeps its state."""
+    keep, function, root = payload.decode("utf-8", "surrogateescape").split("\0", 2)
+    return function, root, keep == "1"
 
 
 _LOG = struct.Struct("<QH")
 
 
 def pack_log(line: str, level: str, before: int) -> bytes:
-    """A line for the log as it travels. Not pickled: text may be of users' own kinds.
+    """A line for the log. Not pickled: text may be an instance of a user's own class.
 
     Args:
         before: how many bytes of output came before it.
@@ -62,8 +73,8 @@ def unpack_log(payload: bytes) -> tuple[str, str, int]:
     return line.decode("utf-8", "replace"), name.decode("utf-8", "replace"), before
 
 
-def waiting(pipe: int) -> int:
-    """How many bytes are in a pipe, asked at either end."""
+def unread(pipe: int) -> int:
+    """How many bytes are in a pipe, given either end."""
     count = array.array("i", [0])
     with contextlib.suppress(OSError):
         fcntl.ioctl(pipe, termios.FIONREAD, count)
@@ -80,7 +91,7 @@ def send_frame(connection: socket.socket, kind: bytes, payload: bytes) -> None:
 
 
 def receive_frame(connection: socket.socket) -> tuple[bytes, bytes] | None:
-    """The next frame from a blocking socket; None where the other side has closed it."""
+    """The next frame from a blocking socket; None if the other side has closed it."""
     head = _receive(connection, FRAME.size)
     if head is None:
         return None
@@ -102,7 +113,7 @@ def _receive(connection: socket.socket, length: int) -> bytearray | None:
 
 
 class Frames:
-    """Frames out of bytes that come as they like."""
+    """Splits a stream of bytes into frames."""
 
     def __init__(self) -> None:
         self._head = bytearray()
@@ -111,8 +122,8 @@ class Frames:
         self._missing = 0
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """Add `data`; the frames that are complete now."""
-        found = []
+        """Add `data`; return the frames that are complete now."""
+        frames = []
         view = memoryview(data)
         while len(view) or (self._payload is not None and not self._missing):
             if self._payload is None:
@@ -130,9 +141,9 @@ class Frames:
             view = view[len(taken) :]
             if self._missing:
                 break
-            found.append((self._kind, bytes(self._payload)))
+            frames.append((self._kind, bytes(self._payload)))
             self._payload = None
-        return found
+        return frames
 
 
 _PR_SET_PDEATHSIG = 1
@@ -140,7 +151,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Get `signal_number` when the thread that started this process ends; does nothing where there is no such thing."""
+    """Have the system send us `signal_number` when the thread that started this process ends (Linux)."""
     _prctl(_PR_SET_PDEATHSIG, signal_number)
 
 

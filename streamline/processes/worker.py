@@ -1,7 +1,7 @@
-"""A worker process: carries out one task after the other, and leaves nothing of one to the next but loaded modules.
+"""A worker process: runs one job after the other; by default the next one finds only loaded modules of those before.
 
-It calls `perform(task, port)`, named as `module:function` by whoever made the pool. What escapes from it becomes a
-Failure; what the process itself does not survive is put into words by the runner (deaths.py).
+An exception of the job's function becomes a Failure. What the process does not survive, the runner reports
+(exit_reason.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import contextvars
+import faulthandler
 import gc
 import importlib
 import os
@@ -19,46 +20,46 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from streamline.errors import ConfigError, StreamlineError
-from streamline.processes import wire
-from streamline.processes.crash_trace import Notes, Watch, is_users
-from streamline.processes.process_state import Surroundings
-from streamline.processes.task import Failure, Task, TaskResult
+from streamline.processes import crash_trace, wire
+from streamline.processes.crash_trace import is_user_code
+from streamline.processes.job import Failure, Outcome
+from streamline.processes.process_state import ProcessState
+from streamline.processes.shared_page import Ending, SharedPage
 
 _LONGEST_MESSAGE = 10_000
 
 
 class Port:
-    """The way back to the runner while a task goes on; from any thread. What was said has arrived, come what may.
+    """Sends messages to the runner while a job runs; from any thread. A message has left the process on return.
 
-    In a process that user code forked, and after the task's end, everything is ignored.
+    In a process that user code forked, and after the job's end, messages are ignored.
     """
 
-    def __init__(self, connection: socket.socket, notes: Notes, output: int) -> None:
+    def __init__(self, connection: socket.socket, page: SharedPage, output: int) -> None:
         self._connection = connection
-        self._notes = notes
+        self._page = page
         self._output = output
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._open = True
 
-    def learned(self, secret: str) -> None:
-        """A secret was read: it is masked in all that is written from now on."""
+    def secret(self, secret: str) -> None:
+        """Report a secret that was read: it is masked in all later output."""
         self._send(wire.SECRET, str.encode(secret, "utf-8", "surrogatepass"))
 
     def log(self, line: str, level: str = "INFO") -> None:
-        """A line for the run's log; it comes after what was printed before."""
+        """Write a line to the run's log, after what was printed before."""
         with contextlib.suppress(Exception):
             sys.stdout.flush()
-        before = self._notes.written(lambda: wire.waiting(self._output))
+        before = self._page.written(lambda: wire.unread(self._output))
         self._send(wire.LOG, wire.pack_log(line, level, before))
 
     def close(self) -> None:
-        """The task is over."""
+        """The job has ended."""
         with self._lock:
             self._open = False
 
@@ -68,117 +69,102 @@ class Port:
                 wire.send_frame(self._connection, kind, payload)
 
 
-def work(connection: socket.socket, notes: int, traces: int, perform: str) -> NoReturn:
-    """Be a worker until the runner closes the connection. Called once, in a process that was just forked.
+def work(connection: socket.socket, page: int, traces: int) -> NoReturn:
+    """Run jobs until the runner closes the connection. Called once, in a process that was just forked.
 
     Args:
         connection: to the runner.
-        notes: descriptor of the page for whereabouts.
-        traces: descriptor of the file for fatal traces.
-        perform: `module:function`.
+        page: descriptor of the shared page.
+        traces: descriptor of the file for crash traces.
     """
-    _forget_exits()
+    _clear_exit_handlers()
     _reseed()
-    _volunteer()
+    _raise_oom_score()
     sys.stdout = _stream(1)
     sys.stderr = _stream(2)
-    page = Notes(notes)
+    shared = SharedPage(page)
     try:
-        _Worker(connection, page, traces, perform).serve()
-    except OSError:  # the runner is gone, or the way to it
-        page.write("cut off", None)
+        _Worker(connection, shared, traces).serve()
+    except OSError:  # the runner is gone, or user code has closed the connection
+        shared.ending = Ending.DISCONNECTED
     except BaseException:
         traceback.print_exc()
-        page.write("broken", None)
+        shared.ending = Ending.INTERNAL_ERROR
     os._exit(1)
 
 
 class _Worker:
-    def __init__(self, connection: socket.socket, notes: Notes, traces: int, perform: str) -> None:
+    def __init__(self, connection: socket.socket, page: SharedPage, traces: int) -> None:
         self._pid = os.getpid()
         self._connection = connection
-        self._perform = perform
-        self._function: Callable[[Task, Port], object] | None = None
         self._interrupted = False
         signal.signal(signal.SIGINT, self._interrupt)
-        self._notes = notes
-        self._watch = Watch(notes, traces)
-        with contextlib.suppress(Exception):
-            self._load()
-        self._surroundings = Surroundings()
+        self._page = page
+        self._traces = traces
+        os.register_at_fork(after_in_child=faulthandler.disable)
+        self._state = ProcessState()
 
     def _interrupt(self, *_: object) -> None:
         self._interrupted = True
 
-    def _load(self) -> Callable[[Task, Port], object]:
-        if self._function is None:
-            module, _, name = self._perform.partition(":")
-            self._function = getattr(importlib.import_module(module), name)
-        assert self._function is not None
-        return self._function
-
     def serve(self) -> NoReturn:
-        """Answer tasks until the connection ends, then leave as a program does, without waiting for anything."""
+        """Run jobs until the connection ends, then exit as a program does, without waiting for threads."""
         wire.send_frame(self._connection, wire.HELLO, b"")
         while (frame := wire.receive_frame(self._connection)) is not None:
-            result, left = self._run(frame[1])
-            wire.send_frame(self._connection, wire.RESULT, _pickled(result, left))
-            del frame, result
+            function, source_root, keep_state = wire.unpack_job(frame[1])
+            outcome, left = self._run(function, source_root, keep_state)
+            wire.send_frame(self._connection, wire.RESULT, _pickled(outcome, left))
+            del frame, outcome
         atexit._run_exitfuncs()
         _flush()
         os._exit(0)
 
-    def _run(self, message: bytes) -> tuple[TaskResult, str | None]:
-        task: Task = pickle.loads(message)
-        port = Port(self._connection, self._notes, self._surroundings.output)
+    def _run(self, name: str, source_root: str, keep_state: bool) -> tuple[Outcome, str | None]:
+        payload = wire.receive_frame(self._connection)
+        if payload is None:
+            raise OSError("the runner closed the connection")
+        port = Port(self._connection, self._page, self._state.output)
         began = time.perf_counter()
-        self._watch.begin(task.project)
-        result = TaskResult()
+        # Every time: the job before may have switched it off.
+        crash_trace.enable(self._traces)
         try:
             try:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 if self._interrupted:
                     raise KeyboardInterrupt
-                returned = contextvars.copy_context().run(self._call, task, port)
+                if keep_state:
+                    returned = _call(name, payload[1], port)
+                else:  # in a context of its own, so that context variables are restored
+                    returned = contextvars.copy_context().run(_call_in_copy, name, payload[1], port)
             finally:
                 self._shield()
-            if not isinstance(returned, TaskResult):
-                raise TypeError(f"{self._perform} returned no TaskResult")
-            result = returned
+            outcome = returned if isinstance(returned, Outcome) else Outcome(value=returned)
         except BaseException as error:  # nothing that user code raises ends a worker
-            result.failure = failure_of(error, task.project)
+            outcome = Outcome(failure=failure_of(error, source_root))
             error.__traceback__ = None
+        failure = outcome.failure
         if os.getpid() != self._pid:
-            # A process that the block forked has come to the block's end, which is its own as well.
-            if result.failure is not None:
+            # A process that the job forked has returned from the job's function; its end is here.
+            if failure is not None:
                 with contextlib.suppress(Exception):
-                    print(result.failure.trace or result.failure.message, file=sys.stderr)
+                    print(failure.trace or failure.message, file=sys.stderr)
             _flush()
-            os._exit(0 if result.failure is None else 1)
+            os._exit(0 if failure is None else 1)
         port.close()
-        self._watch.end()
-        if not result.seconds:
-            result.seconds = time.perf_counter() - began
-        if result.failure is not None:
-            gc.collect()  # frames of the traceback hold what the block had loaded
+        outcome.seconds = outcome.seconds or time.perf_counter() - began
+        if failure is not None:
+            gc.collect()  # frames of the traceback hold what the job had loaded
         _flush()
-        try:
-            left = self._surroundings.put_back()
-        except Exception:  # then this process is no place for another task
-            left = "surroundings"
-        return result, left or ("interrupt" if self._interrupted else None)
-
-    def _call(self, task: Task, port: Port) -> object:
-        # In a context of its own, so that context variables go back by themselves; the decimal module's is an object
-        # that is changed in place.
-        if "decimal" in sys.modules:
-            import decimal
-
-            decimal.setcontext(decimal.getcontext().copy())
-        return self._load()(task, port)
+        left = None
+        if not keep_state:
+            try:
+                left = self._state.restore()
+            except Exception:  # then this process cannot be used again
+                left = "state"
+        return outcome, left or ("interrupt" if self._interrupted else None)
 
     def _shield(self) -> None:
-        """From here on an interrupt is only noted."""
+        """Only note interrupts from here on."""
         while True:
             try:
                 signal.signal(signal.SIGINT, self._interrupt)
@@ -188,14 +174,28 @@ class _Worker:
                 return
 
 
-def failure_of(error: BaseException, project: str) -> Failure:
-    """What the user gets to see of an exception: its place in the project, and the traceback from there on."""
+def _call(name: str, payload: bytes, port: Port) -> object:
+    module, _, attribute = name.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    return function(pickle.loads(payload), port)
+
+
+def _call_in_copy(name: str, payload: bytes, port: Port) -> object:
+    # The decimal module's context is an object that is changed in place.
+    if "decimal" in sys.modules:
+        import decimal
+
+        decimal.setcontext(decimal.getcontext().copy())
+    return _call(name, payload, port)
+
+
+def failure_of(error: BaseException, root: str) -> Failure:
+    """The failure for an exception: its line in the user's code under `root`, and the traceback from there on."""
     if isinstance(error, StreamlineError):
-        wrong = isinstance(error, ConfigError)
-        return Failure(message=error.message, where=error.where, hint=error.hint, retry=not wrong, wrong_config=wrong)
+        return failure_of_known(error)
+    first, where = _innermost(error, root)
     if isinstance(error, KeyboardInterrupt):
-        return Failure(message="interrupted", where=_innermost(error, project)[1], retry=False)
-    first, where = _innermost(error, project)
+        return Failure(message="interrupted (KeyboardInterrupt)", where=where, code="block.interrupted", retry=False)
     try:
         text = "".join(traceback.format_exception(type(error), error, first or error.__traceback__)).rstrip()
         summary = traceback.format_exception_only(error)[-1].strip()
@@ -203,17 +203,30 @@ def failure_of(error: BaseException, project: str) -> Failure:
         text = "".join(traceback.format_tb(first or error.__traceback__)).rstrip()
         summary = type(error).__name__
     if isinstance(error, SystemExit):
-        summary = f"SystemExit: {error.code} (the block called sys.exit)"
+        summary = f"SystemExit: {error.code} (the code called sys.exit)"
     return Failure(message=_short(summary), where=where, trace=_short(text, 10 * _LONGEST_MESSAGE))
 
 
-def _innermost(error: BaseException, project: str) -> tuple[TracebackType | None, str | None]:
+def failure_of_known(error: StreamlineError) -> Failure:
+    """The failure for an error that is meant for a user."""
+    wrong = isinstance(error, ConfigError)
+    return Failure(
+        message=error.message,
+        where=error.where,
+        hint=error.hint,
+        code=error.code,
+        retry=not wrong,
+        wrong_config=wrong,
+    )
+
+
+def _innermost(error: BaseException, root: str) -> tuple[TracebackType | None, str | None]:
     first: TracebackType | None = None
     where = None
     step = error.__traceback__
     while step is not None:
         path = step.tb_frame.f_code.co_filename
-        if is_users(path, project):
+        if is_user_code(path, root):
             first = first or step
             where = f"{path}:{step.tb_lineno}"
         step = step.tb_next
@@ -224,12 +237,13 @@ def _short(text: str, limit: int = _LONGEST_MESSAGE) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]} […] {text[-limit // 2 :]}"
 
 
-def _pickled(result: TaskResult, left: str | None) -> bytes:
+def _pickled(outcome: Outcome, left: str | None) -> bytes:
     try:
-        return pickle.dumps((result, left), 5)
+        return pickle.dumps((outcome, left), 5)
     except Exception as error:
-        failure = Failure(message=f"what came of the task cannot be handed to the runner: {error}")
-        return pickle.dumps((TaskResult(failure=failure, seconds=result.seconds), left), 5)
+        message = f"the result cannot be sent from the worker process: {error}"
+        failure = Failure(message=message, code="block.unpicklable_result")
+        return pickle.dumps((Outcome(failure=failure, seconds=outcome.seconds), left), 5)
 
 
 def _flush() -> None:
@@ -253,13 +267,13 @@ def _c_library() -> Any:
 
 
 def _stream(fd: int) -> TextIO:
-    # Lines go out as they are printed: what a process printed before it crashed is what one wants to see. Whole lines,
-    # also where PYTHONUNBUFFERED is set: nobody sees half of one, and each write costs as much as a line.
+    # Line buffered, so that what a process printed before it crashed is seen. Also where PYTHONUNBUFFERED is set:
+    # output is shown line by line, and each write costs as much as a line.
     return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def _forget_exits() -> None:
-    """What the fork server's modules wanted done at its end is not to be done at ours; what tasks register is."""
+def _clear_exit_handlers() -> None:
+    """Drop the exit handlers of the fork server's modules; only those that jobs register run at our exit."""
     atexit._clear()
     for name in ("multiprocessing.util", "weakref"):
         module = sys.modules.get(name)
@@ -272,8 +286,8 @@ def _forget_exits() -> None:
             atexit.register(module._exit_function)
 
 
-def _volunteer() -> None:
-    """If memory runs out, it is a block that is to go, before the runner or the fork server."""
+def _raise_oom_score() -> None:
+    """If memory runs out, the kernel should kill a worker before the runner or the fork server."""
     with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
         adjustment = int(file.read())
         file.seek(0)

@@ -1,4 +1,4 @@
-"""The runner's end of one worker process: its connection, its output, its whereabouts, and the job that it has."""
+"""The runner's end of one worker process: its connection, its output, its crash trace, and its current job."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from enum import Enum
 import msgspec
 
 from streamline.processes import wire
-from streamline.processes.crash_trace import Note, Notes, Trace, anonymous_file, read_trace
-from streamline.processes.line_splitter import Lines
-from streamline.processes.task import Task, TaskResult
+from streamline.processes.crash_trace import Trace, read_trace
+from streamline.processes.job import Job, Outcome
+from streamline.processes.line_splitter import LineSplitter
+from streamline.processes.shared_page import Ending, SharedPage
 
 READ_BYTES = 1 << 16
 
 
 class State(Enum):
-    """Where a worker is in its life."""
+    """A worker's lifecycle."""
 
     STARTING = "starting"
     IDLE = "idle"
@@ -29,22 +30,22 @@ class State(Enum):
     ENDING = "ending"
 
 
-class Job(msgspec.Struct, eq=False):
-    """A task on its way: `message` is the pickled task."""
+class Submission(msgspec.Struct, eq=False):
+    """A job in the pool: its payload, pickled, and the future of its outcome."""
 
-    task: Task
-    message: bytes
-    future: Future[TaskResult]
+    job: Job
+    payload: bytes
+    future: Future[Outcome]
 
 
 class WorkerProcess:
     """One worker, as the pool's thread sees it; used by that thread alone.
 
     Args:
-        number: its name in talks with the fork server.
-        on_line: is given each line that it writes.
-        on_log: is given each line for the log, and its level.
-        learned: is given each secret as soon as it is known, before any line written after it.
+        number: identifies it to the fork server.
+        on_line: called with each line that it writes.
+        on_log: called with each line for the log, and its level.
+        on_secret: called with each secret as soon as it is known, before any line written after it.
     """
 
     def __init__(
@@ -53,22 +54,23 @@ class WorkerProcess:
         *,
         on_line: Callable[[WorkerProcess, bytes], None],
         on_log: Callable[[WorkerProcess, str, str], None],
-        learned: Callable[[str], None],
+        on_secret: Callable[[str], None],
     ) -> None:
         self.number = number
         self.state = State.STARTING
-        self.job: Job | None = None
-        self.result: TaskResult | None = None
-        """What its job came to, while it is ended for what the job left behind."""
+        self.submission: Submission | None = None
+        self.outcome: Outcome | None = None
+        """The outcome of its job, while the worker is ended because of what the job left behind."""
         self.why: str | None = None
         """Why it is being ended: `timeout`, `cancelled`, `closed`."""
         self.deadline: float | None = None
-        """`time.monotonic()` when something is to be done about it."""
+        """`time.monotonic()` when its stack is requested, then when it is killed."""
+        self.dump_requested = False
         self.since = 0.0
         self._on_log = on_log
-        self._learned = learned
+        self._on_secret = on_secret
         self._taken = 0
-        self._lines = Lines(lambda line: on_line(self, line))
+        self._lines = LineSplitter(lambda line: on_line(self, line))
         self._frames = wire.Frames()
         self.received: deque[tuple[bytes, bytes]] = deque()
         self._out = bytearray()
@@ -81,11 +83,11 @@ class WorkerProcess:
             self.output, written = os.pipe()
             ours.append(self.output)
             theirs.append(written)
-            notes = anonymous_file()
-            theirs.append(notes)
-            self._traces = anonymous_file()
+            page = _anonymous_file()
+            theirs.append(page)
+            self._traces = _anonymous_file()
             ours.append(self._traces)
-            self._notes = Notes(notes)
+            self._page = SharedPage(page)
             theirs.append(os.dup(self._traces))
         except BaseException:
             for fd in ours + theirs:
@@ -98,46 +100,54 @@ class WorkerProcess:
         self._closed = False
 
     @property
+    def job(self) -> Job | None:
+        """Its current job."""
+        return self.submission.job if self.submission is not None else None
+
+    @property
     def descriptors(self) -> list[int]:
-        """What goes to the fork server; to be closed here by `handed_over`."""
+        """The descriptors for the fork server; `handed_over` closes them here."""
         return self._theirs
 
     def handed_over(self) -> None:
-        """The other side has its descriptors."""
+        """Close the descriptors that the fork server has received."""
         theirs, self._theirs = self._theirs, []
         for fd in theirs:
             os.close(fd)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, submission: Submission) -> None:
         """Send it a job."""
         self.state = State.BUSY
-        self.job = job
-        self.result = None
+        self.submission = submission
+        self.outcome = None
         self.since = time.monotonic()
-        timeout = job.task.timeout
-        self.deadline = None if timeout is None else self.since + timeout
-        self._out += wire.FRAME.pack(wire.TASK, len(job.message))
-        self._out += job.message
+        job, payload = submission.job, submission.payload
+        self.deadline = None if job.timeout is None else self.since + job.timeout
+        submission.payload = b""
+        header = wire.pack_job(job.function, job.source_root, job.keep_state)
+        self._out += wire.FRAME.pack(wire.JOB, len(header)) + header
+        self._out += wire.FRAME.pack(wire.PAYLOAD, len(payload))
+        self._out += payload
         self.write()
 
     def write(self) -> None:
-        """Send what is still to be sent, as far as it goes."""
+        """Send as much of the unsent rest as the socket takes."""
         try:
             while self._out:
                 count = self.connection.send(memoryview(self._out)[: 1 << 18])
                 del self._out[:count]
         except BlockingIOError:
             pass
-        except OSError:  # it is dead; the fork server will say so
+        except OSError:  # it is dead; the fork server will report its exit
             self._out.clear()
 
     @property
     def unsent(self) -> bool:
-        """Whether some of its job is still to be sent."""
+        """Whether a part of its job is not sent yet."""
         return bool(self._out)
 
     def read_output(self) -> bool:
-        """Hand on some of what it has written. False at the end of it."""
+        """Pass on some of its output. False at the end of it."""
         try:
             chunk = self._read(READ_BYTES)
         except BlockingIOError:
@@ -147,15 +157,15 @@ class WorkerProcess:
         return bool(chunk)
 
     def _read(self, limit: int) -> bytes:
-        self._notes.begin_read()
+        self._page.begin_read()
         chunk = b""
         try:
             chunk = os.read(self.output, limit)
         finally:
-            self._notes.end_read(len(chunk))
+            self._page.end_read(len(chunk))
         start, self._taken = self._taken, self._taken + len(chunk)
-        # A secret is told before anything is written that could hold it, and so is here by now; a line for the log
-        # before anything that comes after it.
+        # A worker sends a secret before it writes anything that could contain it, and a line for the log before any
+        # later output: both are here by now.
         self.read_frames()
         fed = 0
         while self.received and self.received[0][0] == wire.LOG:
@@ -170,16 +180,16 @@ class WorkerProcess:
         return chunk
 
     def log(self) -> None:
-        """Hand on the line for the log that is next in `received`, behind what was written before it."""
+        """Pass on the line for the log that is next in `received`, after the output before it."""
         frame = self.received[0]
         line, level, before = wire.unpack_log(frame[1])
         self._drain(before - self._taken)
-        if self.received and self.received[0] is frame:  # else reading has come to it
+        if self.received and self.received[0] is frame:  # otherwise reading has passed it on
             self.received.popleft()
             self._on_log(self, line, level)
 
     def read_frames(self) -> bool:
-        """Take in what it says; secrets at once, the rest into `received`. False if it has hung up."""
+        """Read its frames: secrets are passed on at once, the rest goes to `received`. False at the end."""
         while True:
             try:
                 data = self.connection.recv(READ_BYTES)
@@ -189,7 +199,7 @@ class WorkerProcess:
                 return False
             for kind, payload in self._frames.feed(data):
                 if kind == wire.SECRET:
-                    self._learned(payload.decode("utf-8", "surrogatepass"))
+                    self._on_secret(payload.decode("utf-8", "surrogatepass"))
                 else:
                     self.received.append((kind, payload))
             if len(data) < READ_BYTES:
@@ -205,21 +215,25 @@ class WorkerProcess:
                 return
             left -= len(chunk)
 
-    def end_of_task(self) -> None:
-        """All that its task wrote is handed on, a line without newline as well.
+    def end_of_job(self) -> None:
+        """Pass on everything that its job wrote, including a last line without newline.
 
-        That much and no more: what it left running may write for ever.
+        Not more than that: a process that the job left running may write without end.
         """
-        self._drain(wire.waiting(self.output))
+        self._drain(wire.unread(self.output))
         self._lines.end()
 
-    def whereabouts(self) -> tuple[Note, Trace | None]:
-        """Where it is, or was when it ended."""
-        assert self.job is not None
-        return self._notes.read(), read_trace(self._traces, self.job.task.project)
+    @property
+    def ending(self) -> Ending:
+        """What it noted about its end."""
+        return self._page.ending
+
+    def trace(self, root: str) -> Trace | None:
+        """The stack that it wrote, if it crashed or was asked for it; see `read_trace`."""
+        return read_trace(self._traces, root)
 
     def close(self) -> None:
-        """Give back what it held here; the process has ended."""
+        """Release what it held here; the process has ended."""
         if self._closed:
             return
         self._closed = True
@@ -227,4 +241,14 @@ class WorkerProcess:
         self.connection.close()
         os.close(self.output)
         os.close(self._traces)
-        self._notes.close()
+        self._page.close()
+
+
+def _anonymous_file() -> int:
+    """A descriptor of an empty file that has no name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("streamline", os.MFD_CLOEXEC)
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

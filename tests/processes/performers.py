@@ -1,4 +1,4 @@
-"""What workers call in tests: the function `run(port)` of the file `block.py` in the task's project."""
+"""What workers call in tests: the function `run(port)` of a file in the bench's folder."""
 
 from __future__ import annotations
 
@@ -7,30 +7,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from streamline.processes.task import Task, TaskResult
 from streamline.processes.worker import Port
 
 
-def perform(task: Task, port: Port) -> TaskResult:
-    """Run the file, whatever it does; what `run` returns is in `results`. The file has a function `meet(count)`."""
-    path = Path(task.project, f"{task.block}.py")
+def perform(payload: tuple[str, Any], port: Port) -> Any:
+    """Run the file and return what `run` returns. The file has a function `meet(count)` and a name `arguments`."""
+    path = Path(payload[0])
 
     def meet(count: int) -> None:
         """Wait until so many processes are here."""
-        Path(task.project, f"here-{os.getpid()}").touch()
-        while len(list(Path(task.project).glob("here-*"))) < count:
+        path.with_name(f"here-{os.getpid()}").touch()
+        while len(list(path.parent.glob("here-*"))) < count:
             time.sleep(0.002)
 
-    names: dict[str, Any] = {"__file__": str(path), "meet": meet}
+    names: dict[str, Any] = {"__file__": str(path), "meet": meet, "arguments": payload[1]}
     exec(compile(path.read_text(), str(path), "exec"), names)
-    return TaskResult(results=[names["run"](port)])
+    return names["run"](port)
 
 
-def nothing(task: Task, port: Port) -> TaskResult:
+def nothing(payload: object, port: Port) -> None:
     """Do nothing."""
-    return TaskResult()
-
-
-def wrong(task: Task, port: Port) -> str:
-    """Return what no perform may return."""
-    return "done"

@@ -1,26 +1,25 @@
-"""Pools of workers for tests, with the tasks that they get and the lines that they give."""
+"""Pools of workers for tests, with their jobs and what they report."""
 
 from __future__ import annotations
 
 import textwrap
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from streamline.processes.job import Failure, Job, Outcome
 from streamline.processes.orphans import processes_of
-from streamline.processes.task import Failure, Task, TaskResult
 from streamline.processes.worker_pool import WorkerPool
 
 _numbers = count(1)
 
 
 class Bench:
-    """A project folder and a pool whose tasks run its files.
+    """A folder of files and a pool whose jobs run them.
 
     Attributes:
-        said: what was heard, in order: ("line", task id, block, text), ("log", task id, block, text, level),
+        said: what the pool reported, in order: ("line", job id, name, text), ("log", job id, name, text, level),
             ("secret", text).
     """
 
@@ -30,51 +29,49 @@ class Bench:
         self.said: list[tuple[Any, ...]] = []
         arguments: dict[str, Any] = {
             "run_id": self.run_id,
-            "on_line": lambda task, block, line: self.said.append(("line", task, block, line.decode())),
-            "on_log": lambda task, block, line, level: self.said.append(("log", task, block, line, level)),
-            "learned": lambda secret: self.said.append(("secret", secret)),
-            "perform": "tests.processes.performers:perform",
+            "preload": [],
+            "on_line": lambda job, line: self.said.append(("line", job and job.id, job and job.name, line.decode())),
+            "on_log": lambda job, line, level: self.said.append(("log", job and job.id, job and job.name, line, level)),
+            "on_secret": lambda secret: self.said.append(("secret", secret)),
         }
-        self.pool = WorkerPool(size, **{**arguments, **more})
+        arguments |= more
+        arguments["preload"] = ["tests.processes.performers", *arguments["preload"]]
+        self.pool = WorkerPool(size, **arguments)
 
-    def task(self, code: str, block: str = "block", **more: Any) -> Task:
-        """A task whose block is the file `{block}.py` with this code."""
-        (self.root / f"{block}.py").write_text(textwrap.dedent(code).lstrip("\n"))
-        return self.again(block, **more)
+    def job(self, code: str, name: str = "block", **more: Any) -> Job:
+        """A job that runs the file `{name}.py` with this code."""
+        (self.root / f"{name}.py").write_text(textwrap.dedent(code).lstrip("\n"))
+        return self.again(name, **more)
 
-    def again(self, block: str = "block", **more: Any) -> Task:
-        """Another task for a block whose file is there."""
-        arguments: dict[str, Any] = {
-            "id": f"task{next(_numbers)}",
-            "kind": "run",
-            "project": str(self.root),
-            "pipeline": "p",
-            "block": block,
-            "run_id": self.run_id,
-            "run_dir": str(self.root),
-            "execution_date": datetime.now(UTC),
+    def again(self, name: str = "block", *, arguments: Any = None, **more: Any) -> Job:
+        """Another job that runs a file that is there."""
+        settings: dict[str, Any] = {
+            "id": f"job{next(_numbers)}",
+            "function": "tests.processes.performers:perform",
+            "payload": (str(self.root / f"{name}.py"), arguments),
+            "source_root": str(self.root),
         }
-        return Task(**{**arguments, **more})
+        return Job(name=name, **{**settings, **more})
 
-    def result(self, task: Task) -> TaskResult:
-        """What comes of a task."""
-        return self.pool.submit(task).result(60)
+    def outcome(self, job: Job) -> Outcome:
+        """The outcome of a job."""
+        return self.pool.submit(job).result(60)
 
     def run(self, code: str, **more: Any) -> Any:
         """What `run` in this code returns; it must not fail."""
-        result = self.result(self.task(code, **more))
-        assert result.failure is None, result.failure
-        return result.results[0]
+        outcome = self.outcome(self.job(code, **more))
+        assert outcome.failure is None, outcome.failure
+        return outcome.value
 
     def fail(self, code: str, **more: Any) -> Failure:
         """How this code fails."""
-        result = self.result(self.task(code, **more))
-        assert result.failure is not None, result
-        return result.failure
+        outcome = self.outcome(self.job(code, **more))
+        assert outcome.failure is not None, outcome
+        return outcome.failure
 
-    def place(self, line: int, block: str = "block") -> str:
-        """How messages name a line of a block's file."""
-        return f"{self.root / block}.py:{line}"
+    def place(self, line: int, name: str = "block") -> str:
+        """How messages name a line of a file."""
+        return f"{self.root / name}.py:{line}"
 
     def lines(self) -> list[str]:
         """All lines so far."""

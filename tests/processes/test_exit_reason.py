@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from typing import Any
 import pytest
 
 from streamline.processes import exit_reason
-from streamline.processes.crash_trace import Note
-from streamline.processes.task import Failure, TaskResult
+from streamline.processes.job import Failure, Outcome
+from streamline.processes.shared_page import Ending
 from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench, alive
 from tests.support.processes import wait_until
@@ -28,14 +27,14 @@ STAYS = "import os, signal, time\n[signal.signal(n, signal.SIG_IGN) for n in (1,
 WAIT = "while True: time.sleep(0.01)\n"
 
 
-def start(bench: Bench, code: str, **more: Any) -> tuple[Future[TaskResult], int]:
+def start(bench: Bench, code: str, **more: Any) -> tuple[Future[Outcome], int]:
     """A task that is under way: it has printed a number, which is given as well."""
-    future = bench.pool.submit(bench.task(code, **more))
+    future = bench.pool.submit(bench.job(code, **more))
     wait_until(bench.lines, "the task is up")
     return future, int(bench.lines()[0])
 
 
-def failure(future: Future[TaskResult]) -> Failure:
+def failure(future: Future[Outcome]) -> Failure:
     found = future.result(60).failure
     assert found is not None
     return found
@@ -47,16 +46,21 @@ def failure(future: Future[TaskResult]) -> Failure:
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_os_exit(bench: Bench, code: int) -> None:
     found = bench.fail(f"import os\ndef run(port):\n    print('so far')\n    os._exit({code})")
-    assert found.message == f"the process was ended with code {code} by os._exit"
-    assert found.where == bench.place(4)
+    assert found.message == f"the process exited with code {code}"
+    assert found.code == "block.exited"
     assert found.retry
     assert bench.lines() == ["so far"]
     assert bench.run("def run(port): return 1") == 1
 
 
-def test_os_exit_far_below_names_the_line_in_the_project(bench: Bench) -> None:
+@pytest.mark.parametrize("call", ["os.kill(os.getpid(), 9)", "os.killpg(0, 9)", "signal.raise_signal(9)"])
+def test_killing_itself(bench: Bench, call: str) -> None:
+    assert bench.fail(f"import os, signal\ndef run(port):\n    {call}").code == "block.killed"
+
+
+def test_the_line_of_a_crash_is_the_innermost_of_the_users_own_code(bench: Bench) -> None:
     (bench.root / "lib" / "site-packages").mkdir(parents=True)
-    (bench.root / "lib" / "site-packages" / "deep.py").write_text("import os\ndef go():\n\n    os._exit(3)\n")
+    (bench.root / "lib" / "site-packages" / "deep.py").write_text("import os\ndef go():\n\n    os.abort()\n")
     (bench.root / "helper.py").write_text("import deep\ndef go():\n    deep.go()\n")
     found = bench.fail(f"""
         import sys
@@ -68,31 +72,18 @@ def test_os_exit_far_below_names_the_line_in_the_project(bench: Bench) -> None:
     assert found.where == bench.place(3, "helper")
 
 
-def test_exit_of_the_c_library_is_no_os_exit(bench: Bench) -> None:
-    found = bench.fail("import ctypes\ndef run(port): ctypes.CDLL(None)._exit(9)")
-    assert found.message == "the process was ended with code 9"
-
-
-@pytest.mark.parametrize("call", ["os.kill(os.getpid(), 9)", "os.killpg(0, 9)", "signal.raise_signal(9)"])
-def test_killing_itself(bench: Bench, call: str) -> None:
-    found = bench.fail(f"import os, signal\ndef run(port):\n    {call}")
-    assert found.message == "the process sent itself SIGKILL"
-    assert found.where == bench.place(3)
-
-
 def test_killed_by_somebody_else(bench: Bench) -> None:
     future, pid = start(bench, f"import os, time\ndef run(port):\n    print(os.getpid())\n    {WAIT}")
-    time.sleep(0.3)  # several looks at where it is
     os.kill(pid, signal.SIGKILL)
     found = failure(future)
-    assert found.message.startswith("the process was killed by signal 9 (SIGKILL)")
-    assert found.where == bench.place(4)
+    assert found.message.startswith("the process was killed by SIGKILL (signal 9)")
+    assert found.code == "block.killed"
 
 
 def test_terminated(bench: Bench) -> None:
     future, pid = start(bench, f"import os, time\ndef run(port):\n    print(os.getpid())\n    {WAIT}")
     os.kill(pid, signal.SIGTERM)
-    assert failure(future).message == "the process was killed by signal 15 (SIGTERM)"
+    assert failure(future).message == "the process was killed by SIGTERM (signal 15)"
 
 
 def test_segmentation_fault(bench: Bench) -> None:
@@ -105,41 +96,43 @@ def test_segmentation_fault(bench: Bench) -> None:
             ctypes.string_at(0)
     """)
     assert found.message == "the process crashed (SIGSEGV: segmentation fault)"
+    assert found.code == "block.crashed"
     assert found.where == bench.place(6)
     assert found.trace is not None
     assert f'File "{bench.root}/block.py", line 4, in run\n    return below()\n' in found.trace
     assert found.trace.index("in run") < found.trace.index("in below")
-    assert bench.lines() == ["so far"], "faulthandler's words are ours to tell"
+    assert bench.lines() == ["so far"], "faulthandler's output is in the failure"
 
 
 def test_abort_in_a_file_whose_name_is_not_english(bench: Bench) -> None:
-    found = bench.fail("import os\ndef run(port):\n    os.abort()", block="größe_\U0001f600")
+    found = bench.fail("import os\ndef run(port):\n    os.abort()", name="größe_\U0001f600")
     assert found.message == "the process crashed (SIGABRT: aborted)"
     assert found.where == bench.place(3, "größe_\U0001f600")
 
 
 def test_killed_for_memory_is_told_apart() -> None:
-    class Counter(exit_reason.OutOfMemory):
-        def __init__(self, *, certain: bool, counts: bool = True) -> None:
-            self.certain, self.counts = certain, counts
+    class Counter(exit_reason.OutOfMemoryCounter):
+        def __init__(self, *, certain: bool, available: bool = True) -> None:
+            self.certain, self.available = certain, available
             self._known, self.kills = 7, 7
 
         def _count(self) -> int:
             return self.kills
 
-    note = Note("", "/p/block.py:3")
+    def killed(memory: Counter) -> Failure:
+        return exit_reason.exit_failure(9, Ending.UNKNOWN, None, memory)
+
     memory = Counter(certain=True)
-    assert exit_reason.death(9, note, None, memory).message == "the process was killed by signal 9 (SIGKILL)"
+    assert killed(memory).code == "block.killed"
     memory.kills += 1
-    found = exit_reason.death(9, note, None, memory)
-    assert found.message == "the process was killed because memory ran out"
-    assert found.where == "/p/block.py:3"
-    assert "memory" not in exit_reason.death(9, note, None, memory).message, "each kill counts once"
+    assert killed(memory).code == "block.out_of_memory"
+    assert killed(memory).code == "block.killed", "each kill counts once"
     memory = Counter(certain=False)
     memory.kills += 1
-    assert "memory ran out (SIGKILL, and the kernel has just" in exit_reason.death(9, note, None, memory).message
-    nobody_knows = Counter(certain=False, counts=False)
-    assert exit_reason.death(9, note, None, nobody_knows).message.endswith("(SIGKILL), perhaps for lack of memory")
+    assert killed(memory).message.endswith("; the kernel has just killed a process for that reason")
+    unknown = killed(Counter(certain=False, available=False))
+    assert unknown.code == "block.killed"
+    assert unknown.message.endswith("(signal 9), perhaps because the system ran out of memory")
 
 
 # Ordinary ends that are failures all the same.
@@ -157,7 +150,7 @@ def test_exceptions_have_the_users_line_and_traceback(bench: Bench) -> None:
     ("body", "message"),
     [
         ("assert 1 == 2, 'they differ'", "AssertionError: they differ"),
-        ("raise SystemExit(4)", "SystemExit: 4 (the block called sys.exit)"),
+        ("raise SystemExit(4)", "SystemExit: 4 (the code called sys.exit)"),
         ("return run(port)", "RecursionError: maximum recursion depth exceeded"),
         ("return bytearray(1 << 60)", "MemoryError"),
         ("raise KeyboardInterrupt", "interrupted"),
@@ -179,14 +172,9 @@ def test_whatever_is_raised_fails_the_task_and_not_the_process(bench: Bench, bod
     assert bench.run("import os\ndef run(port): return os.getpid()") == pid
 
 
-def test_a_perform_that_returns_something_else(make_bench: MakeBench) -> None:
-    bench = make_bench(perform="tests.processes.performers:wrong")
-    assert "tests.processes.performers:wrong returned no TaskResult" in bench.fail("").message
-
-
-@pytest.mark.parametrize("perform", ["no.such.module:f", "tests.processes.performers:no_such"])
-def test_a_perform_that_is_not_there(make_bench: MakeBench, perform: str) -> None:
-    assert "no" in make_bench(perform=perform).fail("").message
+@pytest.mark.parametrize("function", ["no.such.module:f", "tests.processes.performers:no_such"])
+def test_a_function_that_does_not_exist(bench: Bench, function: str) -> None:
+    assert "no" in bench.fail("", function=function).message
 
 
 def test_a_block_that_closes_what_it_did_not_open(bench: Bench) -> None:
@@ -211,7 +199,8 @@ def test_a_block_that_closes_what_it_did_not_open(bench: Bench) -> None:
 def test_a_task_that_does_not_return_in_time(bench: Bench, stuck: str) -> None:
     head = "import re, threading, time\nlock = threading.Lock(); lock.acquire()\n"
     found = bench.fail(f"{head}def run(port):\n    print('up')\n    {stuck}", timeout=0.5)
-    assert found.message == "did not return within 0.5 s"
+    assert found.message == "timed out after 0.5 s"
+    assert found.code == "block.timeout"
     assert found.where == bench.place(5)
     assert found.trace is not None
     assert "line 5, in run" in found.trace
@@ -220,15 +209,13 @@ def test_a_task_that_does_not_return_in_time(bench: Bench, stuck: str) -> None:
 
 def test_the_line_of_a_timeout_is_known_even_to_a_block_that_turned_faulthandler_off(bench: Bench) -> None:
     found = bench.fail(
-        "import faulthandler, signal, time\ndef run(port):\n    faulthandler.disable()\n"
-        "    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n    time.sleep(600)",
-        timeout=0.5,
+        "import faulthandler, time\ndef run(port):\n    faulthandler.disable()\n    time.sleep(600)", timeout=0.5
     )
-    assert found.where == bench.place(5)
+    assert found.where == bench.place(4)
 
 
 def test_a_timeout_counts_from_when_a_task_has_its_worker(bench: Bench) -> None:
-    bench.task("import time\ndef run(port): time.sleep(0.4)")
+    bench.job("import time\ndef run(port): time.sleep(0.4)")
     futures = [bench.pool.submit(bench.again(timeout=30)) for _ in range(2)]
     futures += [bench.pool.submit(bench.again(timeout=1.0)) for _ in range(3)]
     assert [future.result(60).failure for future in futures] == [None] * 5
@@ -250,7 +237,7 @@ def test_a_cancelled_task_gets_what_ctrl_c_gives(bench: Bench) -> None:
     """
     future, _ = start(bench, code, id="mine")
     bench.pool.cancel("mine", 60)
-    assert failure(future).message == "interrupted"
+    assert failure(future).code == "block.interrupted"
     assert not failure(future).retry
     assert bench.lines() == ["1", "cleaned up"]
     assert bench.run("import time\ndef run(port): time.sleep(0.05); return 1") == 1
@@ -270,14 +257,15 @@ def test_a_task_that_finishes_all_the_same_has_finished(bench: Bench) -> None:
     bench.pool.cancel("mine", 60)
     result = future.result(60)
     assert result.failure is None
-    assert result.results == ["done"]
+    assert result.value == "done"
 
 
 def test_a_task_that_ignores_signals_is_killed(bench: Bench) -> None:
     body = "    print(1)\n    while True:\n        try: time.sleep(600)\n        except BaseException: pass\n"
     future, _ = start(bench, f"{STAYS}def run(port):\n{body}", id="mine")
     bench.pool.cancel("mine", 0.1)
-    assert failure(future).message == "cancelled, and killed as it did not stop"
+    assert failure(future).message == "cancelled, and killed because it did not stop"
+    assert failure(future).where == bench.place(6)
 
 
 def test_a_task_that_waits_never_begins_when_it_is_cancelled(bench: Bench) -> None:
@@ -285,7 +273,7 @@ def test_a_task_that_waits_never_begins_when_it_is_cancelled(bench: Bench) -> No
     first, _ = start(bench, code)
     second = bench.pool.submit(bench.again(id="second"))
     bench.pool.cancel("second")
-    assert failure(second).message == "cancelled before it began"
+    assert failure(second).code == "block.cancelled"
     assert first.result(60).failure is None
     bench.pool.cancel("second")
     bench.pool.cancel("nobody")
@@ -305,7 +293,7 @@ def test_asyncio_code_is_cancelled_as_asyncio_does_it(bench: Bench) -> None:
     """
     future, _ = start(bench, code, id="mine")
     bench.pool.cancel("mine", 60)
-    assert failure(future).message == "interrupted"
+    assert failure(future).code == "block.interrupted"
     assert bench.lines() == ["1", "finally"]
 
 
@@ -387,7 +375,7 @@ def test_a_forked_process_that_comes_back_from_the_block_ends_there(bench: Bench
             pid = os.fork()
             if pid: os.waitpid(pid, 0)
             print("parent" if pid else "child")
-            port.learned("secret of " + ("parent" if pid else "child"))
+            port.secret("secret of " + ("parent" if pid else "child"))
             if not pid: raise ValueError("in the child")
             return "from the parent"
     """
@@ -417,7 +405,7 @@ from pathlib import Path
 from tests.processes.pools import Bench
 bench = Bench(Path(sys.argv[1]), 3, preload=sys.argv[3:])
 if sys.argv[2] == "busy":
-    bench.task(Path(sys.argv[1], "given.py").read_text())
+    bench.job(Path(sys.argv[1], "given.py").read_text())
     for _ in range(3): bench.pool.submit(bench.again())
     while len(bench.lines()) < 3: threading.Event().wait(0.005)
 elif sys.argv[2] == "idle":
@@ -471,7 +459,7 @@ def test_a_process_that_the_host_forked_keeps_no_worker_alive(tmp_path: Path) ->
 
 def server_of(bench: Bench) -> int:
     """The process id of the pool's fork server."""
-    parent = bench.run("import os\ndef run(port): return os.getppid()", block="asked")
+    parent = bench.run("import os\ndef run(port): return os.getppid()", name="asked")
     assert isinstance(parent, int)
     return parent
 
@@ -481,13 +469,13 @@ def test_the_pool_survives_its_fork_server(bench: Bench, number: int) -> None:
     server = server_of(bench)
     code = f"{STAYS}import subprocess, sys\nCHILD = {CHILD!r}\ndef leave():\n    {LEFT['daemon']}\n"
     future, child = start(bench, f"{code}def run(port):\n    print(leave())\n    {WAIT}")
-    waiting = bench.pool.submit(bench.task("def run(port): return 'done'", block="waiting"))
+    waiting = bench.pool.submit(bench.job("def run(port): return 'done'", name="waiting"))
     os.kill(server, number)
     found = failure(future)
-    assert "the process that all blocks' processes come from was ended (" in found.message
+    assert found.code == "block.fork_server_exited"
     assert found.retry
     assert not alive(child)
-    assert waiting.result(60).results == ["done"]
+    assert waiting.result(60).value == "done"
     assert server_of(bench) != server
     assert not alive(server)
 
@@ -498,7 +486,7 @@ def test_a_fork_server_that_goes_while_nothing_runs_is_replaced(bench: Bench) ->
         os.kill(server, signal.SIGKILL)
         wait_until(lambda: server not in bench.processes(), "it is gone")  # noqa: B023
         # A task that is sent before anybody noticed may be lost to it.
-        bench.result(bench.task("def run(port): return 1"))
+        bench.outcome(bench.job("def run(port): return 1"))
         assert server_of(bench) != server
 
 
@@ -527,15 +515,15 @@ def test_a_worker_that_cannot_be_made_fails_a_task_and_not_the_pool(
 
     bench.run("def run(port): pass")
     with monkeypatch.context() as patch:
-        patch.setattr("streamline.processes.worker_process.anonymous_file", fail)
+        patch.setattr("streamline.processes.worker_process._anonymous_file", fail)
         bench.fail("import os\ndef run(port): os._exit(1)")
-        assert bench.fail("").message == "no worker process can be started: Too many open files"
+        assert bench.fail("").message == "cannot start a worker process: Too many open files"
     assert bench.run("def run(port): return 1") == 1
 
 
 def test_an_interpreter_that_is_not_there(make_bench: MakeBench) -> None:
     found = make_bench(python="/no/such/python").fail("")
-    assert "cannot be started" in found.message
+    assert found.code == "block.worker_not_started"
     assert "/no/such/python" in found.message
     assert found.wrong_config
 
@@ -543,7 +531,7 @@ def test_an_interpreter_that_is_not_there(make_bench: MakeBench) -> None:
 def test_an_interpreter_that_is_no_such_thing(make_bench: MakeBench) -> None:
     bench = make_bench(python="/bin/false")
     found = bench.fail("")
-    assert "ends again and again" in found.message
+    assert "exits again and again" in found.message
     assert bench.fail("").message == found.message, "it is not tried for ever"
 
 
@@ -557,15 +545,15 @@ def test_another_interpreter_works(make_bench: MakeBench, tmp_path: Path) -> Non
 
 def test_a_flood_of_deaths(make_bench: MakeBench) -> None:
     bench = make_bench(4)
-    bench.task("import os, random\ndef run(port):\n    if random.random() < 0.3: os._exit(1)\n    return 1")
-    results = [future.result(60) for future in [bench.pool.submit(bench.again()) for _ in range(200)]]
-    kinds = {"none" if one.failure is None else one.failure.message for one in results}
-    assert kinds == {"none", "the process was ended with code 1 by os._exit"}
+    bench.job("import os, random\ndef run(port):\n    if random.random() < 0.3: os._exit(1)\n    return 1")
+    outcomes = [future.result(60) for future in [bench.pool.submit(bench.again()) for _ in range(200)]]
+    codes = {None if outcome.failure is None else outcome.failure.code for outcome in outcomes}
+    assert codes == {None, "block.exited"}
 
 
 def test_tasks_come_to_an_end_whatever_happens_to_their_processes(make_bench: MakeBench) -> None:
     bench = make_bench(3)
-    bench.task("import os, time\ndef run(port): print(os.getpid(), os.getppid()); time.sleep(0.005)")
+    bench.job("import os, time\ndef run(port): print(os.getpid(), os.getppid()); time.sleep(0.005)")
     futures = [bench.pool.submit(bench.again()) for _ in range(150)]
     stop = threading.Event()
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.processes import child, wire
-from streamline.processes import line_splitter as lines
-from streamline.processes.line_splitter import Lines
+from streamline.processes import child, line_splitter, wire
+from streamline.processes.job import Job
+from streamline.processes.line_splitter import LineSplitter
 from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench
 
@@ -20,7 +20,7 @@ from tests.processes.pools import Bench
 def test_lines_are_what_split_gives_however_they_come(parts: list[bytes], size: int) -> None:
     text = b"\n".join(parts)
     found: list[bytes] = []
-    splitter = Lines(found.append)
+    splitter = LineSplitter(found.append)
     for start in range(0, len(text), size):
         splitter.feed(text[start : start + size])
     splitter.end()
@@ -30,21 +30,21 @@ def test_lines_are_what_split_gives_however_they_come(parts: list[bytes], size: 
 
 @given(st.lists(st.integers(0, 3 * 40), max_size=6), st.integers(1, 100))
 def test_long_lines_are_cut_and_others_are_not(lengths: list[int], size: int) -> None:
-    whole, lines.LONGEST = lines.LONGEST, 40
+    whole, line_splitter.LONGEST = line_splitter.LONGEST, 40
     try:
         found: list[bytes] = []
-        splitter = Lines(found.append)
+        splitter = LineSplitter(found.append)
         text = b"".join(bytes([65 + n]) * length + b"\n" for n, length in enumerate(lengths))
         for start in range(0, len(text), size):
             splitter.feed(text[start : start + size])
         splitter.end()
     finally:
-        lines.LONGEST = whole
+        line_splitter.LONGEST = whole
     assert found == [bytes([65 + n]) * min(length, 40) for n, length in enumerate(lengths)]
 
 
 def test_a_line_that_was_cut_is_cut_by_the_log_as_well() -> None:
-    cut = ("😀" * lines.LONGEST).encode()[: lines.LONGEST].decode("utf-8", "replace")
+    cut = ("😀" * line_splitter.LONGEST).encode()[: line_splitter.LONGEST].decode("utf-8", "replace")
     masker = type("", (), {"mask": staticmethod(lambda text: text)})()
     assert child.log_text(cut, masker).endswith(" [cut]")
 
@@ -58,8 +58,8 @@ def test_frames_come_out_as_they_went_in(frames: list[tuple[bytes, bytes]], size
 
 
 def test_lines_bear_their_task_and_come_before_its_end(make_bench: MakeBench) -> None:
-    said: list[tuple[str | None, str | None, bytes]] = []
-    bench = make_bench(2, on_line=lambda *line: said.append(line))
+    lines: list[tuple[Job | None, bytes]] = []
+    bench = make_bench(2, on_line=lambda job, line: lines.append((job, line)))
     code = """
         import os, sys
         def run(port):
@@ -70,12 +70,12 @@ def test_lines_bear_their_task_and_come_before_its_end(make_bench: MakeBench) ->
             os.system("echo from a child")
             print("no newline", end="")
     """
-    bench.task(code, block="b")
-    tasks = [bench.again("b") for _ in range(2)]
-    futures = [bench.pool.submit(task) for task in tasks]
-    for task, future in zip(tasks, futures, strict=True):
+    bench.job(code, name="b")
+    jobs = [bench.again("b") for _ in range(2)]
+    futures = [bench.pool.submit(job) for job in jobs]
+    for job, future in zip(jobs, futures, strict=True):
         assert future.result(60).failure is None
-        mine = [line for *who, line in said if who == [task.id, "b"]]
+        mine = [line for writer, line in lines if writer is job]
         wanted = [f"{n} näh".encode() for n in range(500)]
         assert mine == [*wanted, b"to stderr", b"bytes \xff", b"from a child", b"no newline"]
 
@@ -103,7 +103,7 @@ def test_a_line_is_written_at_once_and_whole(make_bench: MakeBench, unbuffered: 
 def test_a_hundred_megabytes(make_bench: MakeBench) -> None:
     seen = [0, 0]
 
-    def count(task: str | None, block: str | None, line: bytes) -> None:
+    def count(job: Job | None, line: bytes) -> None:
         seen[0] += 1
         seen[1] += len(line) + 1
 
@@ -116,11 +116,11 @@ def test_a_hundred_megabytes(make_bench: MakeBench) -> None:
 
 def test_one_line_of_fifty_megabytes_without_an_end(make_bench: MakeBench) -> None:
     seen: list[bytes] = []
-    bench = make_bench(on_line=lambda task, block, line: seen.append(line))
+    bench = make_bench(on_line=lambda job, line: seen.append(line))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bench.run("import sys\ndef run(port): sys.stdout.write('x' * 50_000_000)")
     bench.run("def run(port): print('next')")
-    assert seen == [b"x" * lines.LONGEST, b"next"]
+    assert seen == [b"x" * line_splitter.LONGEST, b"next"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # KiB
 
 
@@ -138,7 +138,7 @@ def test_secrets_are_known_before_what_could_show_them(make_bench: MakeBench) ->
         def run(port):
             for n in range(300):
                 os.write(1, b"before ")
-                port.learned(f"secret {n} \\udcff")
+                port.secret(f"secret {n} \\udcff")
                 print(f"secret {n}", flush=True)
     """)
     known: set[str] = set()
@@ -153,12 +153,12 @@ def test_secrets_are_known_before_what_could_show_them(make_bench: MakeBench) ->
 
 
 def test_secrets_of_a_task_that_dies_at_once_are_known(bench: Bench) -> None:
-    bench.fail("import os\ndef run(port): port.learned('x'); print('has x'); os._exit(1)")
+    bench.fail("import os\ndef run(port): port.secret('x'); print('has x'); os._exit(1)")
     assert [(one[0], one[-1]) for one in bench.said] == [("secret", "x"), ("line", "has x")]
 
 
 def test_log_lines_come_between_the_lines_where_they_were_said(bench: Bench) -> None:
-    task = bench.task("""
+    job = bench.job("""
         class Text(str): pass
         def run(port):
             for n in range(200):
@@ -166,8 +166,8 @@ def test_log_lines_come_between_the_lines_where_they_were_said(bench: Bench) -> 
                 port.log(Text(f"log {n}"), "WARNING")
                 port.log("again")
     """)
-    bench.result(task)
-    whose = (task.id, "block")
+    bench.outcome(job)
+    whose = (job.id, "block")
     assert bench.said == [
         one
         for n in range(200)
@@ -199,7 +199,7 @@ def test_threads_may_log_as_well_and_not_after_the_end(bench: Bench) -> None:
     assert len(bench.said) == 200
 
 
-@pytest.mark.parametrize("which", ["on_line", "learned"])
+@pytest.mark.parametrize("which", ["on_line", "on_secret"])
 def test_a_listener_that_fails_ends_nothing(
     make_bench: MakeBench, which: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -207,7 +207,7 @@ def test_a_listener_that_fails_ends_nothing(
         raise OSError("the disk is full")
 
     bench = make_bench(**{which: fail})
-    assert bench.run("def run(port): print('x'); port.learned('y'); return 1") == 1
+    assert bench.run("def run(port): print('x'); port.secret('y'); return 1") == 1
     assert "the disk is full" in caplog.text
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from streamline.processes.task import TaskResult
+from streamline.processes.job import Outcome
 from streamline.processes.worker_pool import WorkerPool
 from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench
@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_task_comes_back_with_its_result_and_how_long_it_took(bench: Bench) -> None:
-    result = bench.result(bench.task("def run(port): return 6 * 7"))
+    result = bench.outcome(bench.job("def run(port): return 6 * 7"))
     assert result.failure is None
-    assert result.results == [42]
+    assert result.value == 42
     assert result.seconds > 0
 
 
@@ -46,9 +46,9 @@ def test_no_more_tasks_run_at_once_than_there_are_workers_and_all_get_done(make_
             os.remove(f"{os.path.dirname(__file__)}/now-{os.getpid()}")
             return count
     """
-    bench.task(code)
+    bench.job(code)
     futures = [bench.pool.submit(bench.again()) for _ in range(60)]
-    counts = [future.result(60).results[0] for future in futures]
+    counts = [future.result(60).value for future in futures]
     assert len(counts) == 60
     assert 1 <= max(counts) <= 3
 
@@ -61,10 +61,10 @@ def test_the_worker_that_was_used_last_is_used_next(make_bench: MakeBench) -> No
             meet(2)
             return os.getpid()
     """
-    bench.task(code)
+    bench.job(code)
     both = [bench.pool.submit(bench.again()) for _ in range(2)]
-    assert len({future.result(60).results[0] for future in both}) == 2
-    assert len({bench.result(bench.again()).results[0] for _ in range(5)}) == 1
+    assert len({future.result(60).value for future in both}) == 2
+    assert len({bench.outcome(bench.again()).value for _ in range(5)}) == 1
 
 
 CHANGES = {
@@ -131,9 +131,9 @@ def test_workers_draw_different_random_numbers(make_bench: MakeBench) -> None:
             meet(2)
             return random.random(), float(numpy.random.rand())
     """
-    bench.task(code)
+    bench.job(code)
     futures = [bench.pool.submit(bench.again()) for _ in range(2)]
-    (one, other), (third, fourth) = (future.result(60).results[0] for future in futures)
+    (one, other), (third, fourth) = (future.result(60).value for future in futures)
     assert one != third
     assert other != fourth
 
@@ -165,12 +165,12 @@ def test_libraries_that_have_threads_work_in_workers(make_bench: MakeBench) -> N
             rows = duckdb.from_arrow(table).aggregate("a % 7, sum(b)", "a % 7").fetchall()
             return polars.height, len(rows), (np.random.rand(300, 300) @ np.random.rand(300, 300)).shape
     """
-    bench.task(code)
+    bench.job(code)
     futures = [bench.pool.submit(bench.again(timeout=60)) for _ in range(6)]
     for future in futures:
         result = future.result(120)
         assert result.failure is None
-        assert result.results == [(7, 7, (300, 300))]
+        assert result.value == (7, 7, (300, 300))
 
 
 def test_multiprocessing_works_in_a_block(bench: Bench) -> None:
@@ -197,9 +197,9 @@ def test_workers_and_their_children_hold_nothing_but_what_is_theirs(make_bench: 
             theirs = subprocess.run([sys.executable, "-c", look], capture_output=True, close_fds=False, text=True)
             return mine, theirs.stdout
     """
-    bench.task(code)
+    bench.job(code)
     futures = [bench.pool.submit(bench.again()) for _ in range(3)]
-    seen = [future.result(60).results[0] for future in futures]
+    seen = [future.result(60).value for future in futures]
     assert len({count for count, _ in seen}) == 1, "the last one has no more than the first"
     assert {text for _, text in seen} == {"[0, 1, 2, 3]\n"}, "3 is the folder that is being listed"
 
@@ -236,11 +236,11 @@ def test_a_pool_gives_back_all_descriptors_and_processes(tmp_path: Path) -> None
 def test_a_closed_pool_takes_no_tasks(bench: Bench) -> None:
     bench.pool.close()
     with pytest.raises(RuntimeError, match="closed"):
-        bench.pool.submit(bench.task("def run(port): pass"))
+        bench.pool.submit(bench.job("def run(port): pass"))
 
 
 def test_closing_ends_what_runs_and_what_waits(bench: Bench) -> None:
-    bench.task("import time\ndef run(port): print('up'); time.sleep(600)")
+    bench.job("import time\ndef run(port): print('up'); time.sleep(600)")
     futures = [bench.pool.submit(bench.again()) for _ in range(3)]
     while not bench.said:
         threading.Event().wait(0.005)
@@ -248,17 +248,17 @@ def test_closing_ends_what_runs_and_what_waits(bench: Bench) -> None:
     for future in futures:
         failure = future.result(0).failure
         assert failure is not None
-        assert failure.message == "the run ended before it was done"
+        assert failure.code == "block.cancelled"
 
 
 def test_several_pools_at_once_from_threads_that_come_and_go(tmp_path: Path) -> None:
     found: list[Any] = []
-    made: list[tuple[Bench, Future[TaskResult]]] = []
+    made: list[tuple[Bench, Future[Outcome]]] = []
 
     def begin(name: str) -> None:
         (tmp_path / name).mkdir()
         bench = Bench(tmp_path / name, 2)
-        made.append((bench, bench.pool.submit(bench.task(f"def run(port): return {name!r}"))))
+        made.append((bench, bench.pool.submit(bench.job(f"def run(port): return {name!r}"))))
 
     threads = [threading.Thread(target=begin, args=(name,)) for name in ("a", "b", "c")]
     for thread in threads:
@@ -266,8 +266,8 @@ def test_several_pools_at_once_from_threads_that_come_and_go(tmp_path: Path) -> 
     for thread in threads:
         thread.join()
     for bench, future in made:
-        found.append(future.result(60).results[0])
-        found.append(bench.result(bench.again()).results[0])  # still up, though the thread that made it is gone
+        found.append(future.result(60).value)
+        found.append(bench.outcome(bench.again()).value)  # still up, though the thread that made it is gone
     for bench, _ in made:
         bench.pool.close()
         assert bench.processes() == []
@@ -322,38 +322,41 @@ def test_blocked_signals_of_the_thread_that_makes_a_pool_reach_no_worker(tmp_pat
 
 
 def test_variables_that_cannot_be_handed_over_are_wrong_configuration(bench: Bench) -> None:
-    bench.task("def run(port): pass")
-    failure = bench.pool.submit(bench.again(variables={"lock": threading.Lock()})).result(0).failure
+    bench.job("def run(port): pass")
+    failure = bench.pool.submit(bench.again(arguments=threading.Lock())).result(0).failure
     assert failure is not None
     assert failure.wrong_config
-    assert "cannot be handed to a worker process: cannot pickle" in failure.message
+    assert failure.code == "block.unpicklable_arguments"
+    assert "cannot pickle '_thread.lock'" in failure.message
 
 
 def test_results_that_cannot_be_handed_back_fail_their_task_alone(bench: Bench) -> None:
-    assert "cannot be handed to the runner" in bench.fail("def run(port): return lambda: 1").message
+    assert bench.fail("def run(port): return lambda: 1").code == "block.unpicklable_result"
     one_of_its_own = """
         import sys, types
         module = sys.modules["mine"] = types.ModuleType("mine")
         module.Mine = type("Mine", (), {"__module__": "mine"})
         def run(port): return module.Mine()
     """
-    assert "cannot be read by the runner: ModuleNotFoundError" in bench.fail(one_of_its_own).message
+    failure = bench.fail(one_of_its_own)
+    assert failure.code == "block.unpicklable_result"
+    assert "ModuleNotFoundError" in failure.message
     assert bench.run("def run(port): return 1") == 1
 
 
 def test_large_tasks_and_results_pass(bench: Bench) -> None:
-    bench.task("def run(port): return b'x' * 50_000_000")
-    result = bench.result(bench.again(variables={"much": "y" * 30_000_000}))
-    assert len(result.results[0]) == 50_000_000
+    bench.job("def run(port): return b'x' * 50_000_000")
+    outcome = bench.outcome(bench.again(arguments="y" * 30_000_000))
+    assert len(outcome.value) == 50_000_000
 
 
 def test_the_pool_needs_a_worker(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        WorkerPool(0, run_id="r", on_line=print, learned=print)
+        WorkerPool(0, run_id="r", on_line=print, on_secret=print)
 
 
 def test_tasks_sent_in_vain_are_not_waited_for(bench: Bench) -> None:
-    bench.task("import time\ndef run(port): time.sleep(0.1)")
+    bench.job("import time\ndef run(port): time.sleep(0.1)")
     first, second = bench.pool.submit(bench.again()), bench.pool.submit(bench.again())
     assert second.cancel()
     assert first.result(60).failure is None

@@ -228,7 +228,7 @@ def test_what_cannot_be_handed_on(calls: Calls) -> None:
 
 
 def test_the_end_of_r_in_words(calls: Calls) -> None:
-    with pytest.raises(StreamlineError, match=r"R ended with code 3 and gave no result \(does it call quit\(\)\?\)"):
+    with pytest.raises(StreamlineError, match=r"R exited with code 3 and gave no result \(does it call quit\(\)\?\)"):
         run(calls, "data_loader", "load_data <- function() quit(status = 3)\n")
     with pytest.raises(StreamlineError, match="R was killed by SIGKILL"):
         run(calls, "data_loader", "load_data <- function() tools::pskill(Sys.getpid(), 9)\n")

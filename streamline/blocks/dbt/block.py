@@ -133,7 +133,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
         overlay.installed()
     if report is None:
         tail = "".join(f"\n  {line}" for line in ended.tail[-10:])
-        raise StreamlineError(f"{ended.words('dbt')}{tail}", where=call.where)
+        raise StreamlineError(f"{ended.describe('dbt')}{tail}", where=call.where)
     if not report["success"]:
         raise _failure(call, settings, overlay, results, report, given.left_out, main=len(invocations) - 1)
     if settings.command[0] == "docs":

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamline.blocks.call import BlockCall
+from streamline.blocks.call import BlockCall, TestOutcome
 from streamline.blocks.python.binding import Source
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.callback import Stored
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.errors import StreamlineError
-from streamline.processes.task import TestOutcome
 
 
 def run_tests(call: BlockCall, output: Stored) -> list[TestOutcome]:

@@ -89,7 +89,7 @@ def run(call: BlockCall) -> Any:
         guess = " (does it call quit()?)" if ended.code >= 0 else ""
         tail = "".join(f"\n  {line}" for line in ended.tail[-5:]) if ended.code > 0 else ""
         raise StreamlineError(
-            f"{ended.words('R')} and gave no result{guess}{tail}",
+            f"{ended.describe('R')} and gave no result{guess}{tail}",
             where=call.where,
             hint="what it printed stands in the run's log",
         )

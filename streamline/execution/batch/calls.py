@@ -13,8 +13,8 @@ from streamline.execution.batch.context import Listener, RunFacts
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, Call, Instance
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
+from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.pipeline.model import RetryConfig
-from streamline.processes.task import Failure, InputRef, Task, TaskResult
 
 
 class Executor(Protocol):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamline.execution.batch.task import Failure
 from streamline.execution.run import RunOptions
-from streamline.processes.task import Failure
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan

@@ -1,4 +1,4 @@
-"""Carries out tasks on this machine."""
+"""Runs tasks on this machine."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from streamline.execution.batch.plan import worth_loading
-from streamline.processes.task import Failure, TaskResult
+from streamline.execution.batch.task import Failure, TaskResult
+from streamline.processes.job import Job
 from streamline.processes.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from streamline.execution.batch.block_log import BlockLines
     from streamline.execution.batch.context import RunFacts
     from streamline.execution.batch.plan import BatchPlan
-    from streamline.processes.task import Task
+    from streamline.execution.batch.task import Task
     from streamline.project.secrets import Masker
 
 CANCEL_SECONDS = 5.0
-"""How long an interrupted block has to clean up behind itself."""
+"""How long an interrupted block has to clean up."""
+
+_FUNCTION = "streamline.execution.batch.run_task:run_task"
 
 
 class LocalExecutor:
-    """Carries out tasks in worker processes of this machine; isolated ones in the pipeline's own environment."""
+    """Runs tasks in worker processes of this machine; isolated ones in the pipeline's own environment."""
 
     def __init__(self, plan: BatchPlan, facts: RunFacts, lines: BlockLines, masker: Masker) -> None:
-        # Blocks wait for others' machines more often than they compute, so that a small machine runs four as well.
+        # Blocks wait for other machines more often than they compute, so even a small machine runs four.
         most = plan.concurrency or max(4, os.cpu_count() or 1)
         self.size = most if facts.options.parallel else 1
         self._plan = plan
@@ -47,22 +52,42 @@ class LocalExecutor:
             self._isolated.close()
 
     async def run(self, task: Task, *, isolated: bool) -> TaskResult:
-        """Carry out a task."""
+        """Run a task."""
         self._where[task.id] = None
         try:
             pool = await self._isolated_pool() if isolated else self._pool
             if task.id not in self._where:
-                return TaskResult(failure=Failure(message="cancelled before it began", retry=False))
+                return TaskResult(
+                    failure=Failure(message="cancelled before it started", code="block.cancelled", retry=False)
+                )
             self._where[task.id] = pool
             if task.child is not None:
                 self._lines.name(task.id, f"{task.block}[{task.child}]")
-            return await asyncio.wrap_future(pool.submit(task))
+            job = Job(
+                id=task.id,
+                name=task.block,
+                function=_FUNCTION,
+                payload=task,
+                source_root=task.project,
+                timeout=task.timeout,
+            )
+            outcome = await asyncio.wrap_future(pool.submit(job))
+            if isinstance(outcome.value, TaskResult):
+                return outcome.value
+            return TaskResult(failure=self._located(task, outcome.failure), seconds=outcome.seconds)
         finally:
             self._where.pop(task.id, None)
             self._lines.forget(task.id)
 
+    def _located(self, task: Task, failure: Failure | None) -> Failure | None:
+        """The failure with the block's file as its place, where no line is known."""
+        file = self._plan.code(task.block).file
+        if failure is None or failure.where is not None or file is None:
+            return failure
+        return msgspec.structs.replace(failure, where=str(file))
+
     def cancel(self, task_id: str) -> None:
-        """Interrupt a task: KeyboardInterrupt first, the end of its process after `CANCEL_SECONDS`."""
+        """Interrupt a task: KeyboardInterrupt first, SIGKILL for its process after `CANCEL_SECONDS`."""
         pool = self._where.get(task_id)
         if pool is not None:
             pool.cancel(task_id, CANCEL_SECONDS)
@@ -81,10 +106,16 @@ class LocalExecutor:
     def _make(self, preload: list[str], python: str | None = None) -> WorkerPool:
         return WorkerPool(
             self.size,
-            preload=preload,
+            preload=[_FUNCTION.partition(":")[0], *preload],
             run_id=self._facts.run_id,
-            on_line=self._lines.take,
-            on_log=self._lines.log,
-            learned=self._masker.add,
+            on_line=self._line,
+            on_log=self._log,
+            on_secret=self._masker.add,
             python=python,
         )
+
+    def _line(self, job: Job | None, line: bytes) -> None:
+        self._lines.take(job.id if job is not None else None, job.name if job is not None else None, line)
+
+    def _log(self, job: Job | None, line: str, level: str) -> None:
+        self._lines.log(job.id if job is not None else None, job.name if job is not None else None, line, level)

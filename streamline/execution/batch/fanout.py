@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from streamline.processes.task import InputRef
+from streamline.execution.batch.task import InputRef
 
 Key: TypeAlias = tuple[tuple[str, int], ...]
 """Places on axes, by the uuid of the block that opened each, in the order in which they were met."""

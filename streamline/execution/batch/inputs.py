@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import StreamlineError
+from streamline.execution.batch.task import InputRef
 from streamline.outputs.dynamic import Items, items_of
 from streamline.outputs.output import Output, open_output, unpack
-from streamline.processes.task import InputRef
 
 if TYPE_CHECKING:
     import pyarrow as pa

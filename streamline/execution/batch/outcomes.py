@@ -12,7 +12,7 @@ from streamline.execution.batch.calls import Made
 from streamline.execution.batch.context import BlockOutcome
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, UPSTREAM_FAILED, Finished
 from streamline.execution.batch.plan import BlockPlan
-from streamline.processes.task import Failure
+from streamline.execution.batch.task import Failure
 
 LISTED_FAILURES = 100
 """How many of a fan-out's failed calls are listed one by one; all of them are in the log."""

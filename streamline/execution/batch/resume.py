@@ -11,7 +11,7 @@ from streamline.execution.batch.fanout import SKIPPED, Call, Finished, Instance,
 from streamline.execution.batch.journal import Ended, Journal, Past, Undone, instance_of
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BlockPlan
-from streamline.processes.task import InputRef
+from streamline.execution.batch.task import InputRef
 
 
 class Reuse:

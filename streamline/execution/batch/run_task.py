@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,9 +22,11 @@ from streamline.blocks.python.function import UserError
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.inputs import item_metadata, open_input
+from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.io.config import use_renderer
 from streamline.pipeline.model import Block, PipelineModel, load_pipeline
-from streamline.processes.task import Failure, InputRef, Task, TaskResult
+from streamline.processes.job import Outcome
+from streamline.processes.worker import Port, failure_of_known
 from streamline.project.current import set_current
 from streamline.project.project import Project
 from streamline.project.render import Renderer
@@ -33,38 +35,27 @@ if TYPE_CHECKING:
     from streamline.outputs.store import Manifest, Output
 
 
-class Port(Protocol):
-    """The way back to the runner while a task goes on. Each call has arrived when it returns."""
+def run_task(task: Task, port: Port) -> Outcome:
+    """Run a task in a worker process.
 
-    def learned(self, secret: str) -> None:
-        """A secret was read: it is masked in everything that is written from now on."""
-        ...
-
-    def log(self, line: str, level: str = "INFO") -> None:
-        """A line for the run's log."""
-        ...
-
-
-def perform(task: Task, port: Port) -> TaskResult:
-    """Do what the task asks. User errors and wrong configuration come back in the result; bugs of ours are raised."""
+    User errors and wrong configuration are failures in the TaskResult, which is the outcome's value; other exceptions
+    are bugs of the engine and are raised.
+    """
     began = time.perf_counter()
     result = TaskResult()
     try:
-        _perform(task, port, result)
+        _run_task(task, port, result)
     except UserError as error:
         result.failure = Failure(message=error.summary, where=error.where, hint=error.hint, trace=error.trace)
     except StreamlineError as error:
-        wrong = isinstance(error, ConfigError)
-        result.failure = Failure(
-            message=error.message, where=error.where, hint=error.hint, retry=not wrong, wrong_config=wrong
-        )
+        result.failure = failure_of_known(error)
     result.seconds = time.perf_counter() - began
-    return result
+    return Outcome(value=result, failure=result.failure, seconds=result.seconds)
 
 
-def _perform(task: Task, port: Port, result: TaskResult) -> None:
+def _run_task(task: Task, port: Port, result: TaskResult) -> None:
     project, model = _pipeline(task.project, task.pipeline, task.run_id)
-    project.secrets.masker.on_add = port.learned
+    project.secrets.masker.on_add = port.secret
     block = _block(model, task.block)
     inputs = [open_input(ref) for ref in task.inputs]
     date = _date(task, project)

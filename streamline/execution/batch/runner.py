@@ -28,7 +28,7 @@ from streamline.execution.batch.outcomes import outcome_of, unforeseen
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.resume import Reuse, stamp_of
-from streamline.processes.task import Failure, TaskResult
+from streamline.execution.batch.task import Failure, TaskResult
 
 
 class Runner:

@@ -6,7 +6,7 @@ from streamline.errors import ConfigError
 from streamline.execution.batch.fanout import COMPLETED, SKIPPED, Finished, Instance
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan
-from streamline.processes.task import InputRef
+from streamline.execution.batch.task import InputRef
 
 
 def stored_upstream(plan: BatchPlan, places: Places, uuid: str) -> dict[str, Finished]:

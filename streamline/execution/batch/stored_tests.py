@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamline.blocks.call import TestOutcome
 from streamline.errors import ConfigError
 from streamline.execution.batch.block_log import BlockLines
 from streamline.execution.batch.context import Listener, RunFacts
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
+from streamline.execution.batch.task import Failure, InputRef, Task
 from streamline.execution.run import Run, RunOptions, hold_lease, new_run_id, open_run, run_to_end
-from streamline.processes.task import Failure, InputRef, Task, TestOutcome
 from streamline.state import open_store
 
 if TYPE_CHECKING:

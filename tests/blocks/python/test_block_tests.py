@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from streamline.blocks.call import TestOutcome as Outcome
 from streamline.blocks.python.block_tests import run_tests
 from streamline.blocks.python.function import UserError
 from streamline.blocks.registry import run_block
-from streamline.processes.task import TestOutcome as Outcome
 from tests.blocks.python.python_calls import Given, Workshop
 
 

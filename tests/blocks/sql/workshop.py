@@ -17,9 +17,9 @@ from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import block as sql
 from streamline.blocks.sql.check import check
 from streamline.execution.batch.inputs import open_input
+from streamline.execution.batch.task import InputRef
 from streamline.outputs.store import open_output, project_key, write_output
 from streamline.pipeline.model import Block, load_pipeline
-from streamline.processes.task import InputRef
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 

@@ -18,7 +18,7 @@ from streamline.execution.batch.fanout import (
     calls_of,
     is_child,
 )
-from streamline.processes.task import InputRef
+from streamline.execution.batch.task import InputRef
 
 
 def ref(uuid: str, number: int = 0) -> InputRef:

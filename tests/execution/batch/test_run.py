@@ -17,9 +17,9 @@ from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.run import run_batch
 from streamline.execution.batch.runner import Runner
+from streamline.execution.batch.task import Task, TaskResult
 from streamline.execution.run import RunOptions
 from streamline.pipeline.model import load_pipeline
-from streamline.processes.task import Task, TaskResult
 from streamline.project.project import Project
 from streamline.state.sqlite import SQLiteStore
 from tests.support.batch import BatchProject

@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from streamline.blocks.call import TestOutcome
+from streamline.processes.job import Failure
+
+__all__ = ["Failure", "InputRef", "Kind", "Task", "TaskResult"]
+
 Kind = Literal["run", "poll", "condition", "callback", "tests"]
 
 
@@ -85,37 +90,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     callback_for: str | None = None
     extra: dict[str, Any] = {}
-
-
-class TestOutcome(msgspec.Struct, kw_only=True):
-    """The result of one test function. `error` is None where it passed; `trace` is the user's traceback."""
-
-    __test__ = False  # not a test of pytest's
-
-    name: str
-    error: str | None = None
-    where: str | None = None
-    trace: str | None = None
-
-
-class Failure(msgspec.Struct, kw_only=True):
-    """Why a task failed, in words.
-
-    Args:
-        message: one line, such as `KeyError: 'total'` or `the process was killed (SIGKILL)`.
-        where: `file:line` in the user's code, where it is known.
-        trace: the user's traceback.
-        hint: what to do about it.
-        retry: whether trying again could help.
-        wrong_config: it is the configuration that is wrong, not the run.
-    """
-
-    message: str
-    where: str | None = None
-    trace: str | None = None
-    hint: str | None = None
-    retry: bool = True
-    wrong_config: bool = False
 
 
 class TaskResult(msgspec.Struct, kw_only=True):

@@ -1,0 +1,75 @@
+"""A page of memory that a worker and the runner share, readable also after the worker's death."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+
+_SIZE = 4096
+_READS = struct.Struct("<QQ")
+_READS_AT = 16
+_ATTEMPTS = 1000
+
+
+class Ending(IntEnum):
+    """What a worker noted about its own end."""
+
+    UNKNOWN = 0
+    DISCONNECTED = 1
+    """It could not reach the runner any more."""
+    INTERNAL_ERROR = 2
+    """It failed itself, and has printed why."""
+
+
+class SharedPage:
+    """The runner writes how much of the worker's output it has read; the worker writes how it ended.
+
+    From the count the worker knows how much output there has been in all: a line for the log belongs after it.
+
+    Args:
+        fd: of a file; stays the caller's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        if os.fstat(fd).st_size < _SIZE:
+            os.ftruncate(fd, _SIZE)
+        self._memory = mmap.mmap(fd, _SIZE)
+        self._reads = 0
+        self._total = 0
+
+    def begin_read(self) -> None:
+        """The runner is about to read; what it is reading is neither in the pipe nor counted."""
+        self._reads += 1
+        _READS.pack_into(self._memory, _READS_AT, self._reads, self._total)
+
+    def end_read(self, count: int) -> None:
+        """It has read `count` bytes."""
+        self._reads += 1
+        self._total += count
+        _READS.pack_into(self._memory, _READS_AT, self._reads, self._total)
+
+    def written(self, unread: Callable[[], int]) -> int:
+        """How many bytes have been written in all. `unread` tells how many are in the pipe."""
+        count = 0
+        for _ in range(_ATTEMPTS):  # bounded: a runner that was stopped in the middle of a read is not waited for
+            reads, total = _READS.unpack_from(self._memory, _READS_AT)
+            count = total + unread()
+            if reads % 2 == 0 and _READS.unpack_from(self._memory, _READS_AT) == (reads, total):
+                break
+        return count
+
+    @property
+    def ending(self) -> Ending:
+        """What the worker noted about its end."""
+        return Ending(self._memory[0])
+
+    @ending.setter
+    def ending(self, value: Ending) -> None:
+        self._memory[0] = value
+
+    def close(self) -> None:
+        """Unmap the memory."""
+        self._memory.close()
