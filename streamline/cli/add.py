@@ -13,7 +13,7 @@ from streamline.errors import ConfigError
 from streamline.pipeline.model import FOLDERS
 
 if TYPE_CHECKING:
-    from streamline.connectors.bundled import Role
+    from streamline.connectors.registry import Role
     from streamline.pipeline.edit import NewBlock
     from streamline.project.project import Project
 
@@ -25,7 +25,6 @@ _SIDES: dict[str, tuple[Side, str, Role]] = {
     "destination": ("destination", "data_exporter", "target"),
     "mapper": ("mapper", "transformer", "mapper"),
 }
-_DEFAULT_SYSTEMS = {"source": "sqlite", "destination": "duckdb"}
 KINDS = [*_SIDES, *FOLDERS]
 
 
@@ -109,7 +108,7 @@ def command(
                 f"a {kind} belongs into a pipeline of type integration, and '{pipeline}' is of type {pipeline_type}",
                 hint=f"streamline create NAME --type integration; or `streamline add {block_type} {name}` here",
             )
-        used, connector = _connector(project, side, role, system, plugin)
+        used, connector = _connector(project, role, system, plugin)
         text = connector_block(side, used, connector, language, streams, with_streams=template == "streams")
         new = NewBlock(uuid=name, type=block_type, language=language, text=text)
     elif kind == "dbt":
@@ -150,13 +149,13 @@ def _only_pipeline(project: Project) -> str:
     raise ConfigError("the project has several pipelines", hint=f"say --pipeline with one of: {', '.join(names)}")
 
 
-def _connector(project: Project, side: Side, role: Role, system: str | None, plugin: str | None) -> tuple[str, str]:
+def _connector(project: Project, role: Role, system: str | None, plugin: str | None) -> tuple[str, str]:
     """What the block says, and the connector's full name.
 
     Raises:
         ConfigError: both were given, or the plugin is not declared, or it cannot be guessed.
     """
-    from streamline.connectors.bundled import connector_name
+    from streamline.connectors.registry import DEFAULT_SYSTEMS, connector_name
     from streamline.project.suggest import suggestion
 
     if system is not None and plugin is not None:
@@ -177,13 +176,13 @@ def _connector(project: Project, side: Side, role: Role, system: str | None, plu
         declared = [one for one in project.plugins if not one.startswith(("tap-", "target-"))]
     if len(declared) == 1:
         return declared[0], declared[0]
-    if side not in _DEFAULT_SYSTEMS or declared:
-        own = f"; or --system {_DEFAULT_SYSTEMS[side]}, or another system" if side in _DEFAULT_SYSTEMS else ""
+    if role not in DEFAULT_SYSTEMS or declared:
+        own = f"; or --system {DEFAULT_SYSTEMS[role]}, or another system" if role in DEFAULT_SYSTEMS else ""
         raise ConfigError(
             f"which {role} is it?",
             hint=f"say --plugin with one of: {', '.join(declared) or 'none is declared yet'}{own}",
         )
-    return _DEFAULT_SYSTEMS[side], connector_name(_DEFAULT_SYSTEMS[side], role)
+    return DEFAULT_SYSTEMS[role], connector_name(DEFAULT_SYSTEMS[role], role)
 
 
 def _place(block_type: str, upstream: list[str], name: str, downstream: list[str]) -> str:

@@ -11,7 +11,7 @@ from streamline.cli.output import json_option, print_json, print_table
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamline.connectors.bundled import Role
+    from streamline.connectors.registry import Role
     from streamline.project.project import Project
 
 
@@ -24,8 +24,8 @@ def command() -> None:
 @json_option
 @pass_app
 def list_(app: App, as_json: bool) -> None:
-    """List the plugins that streamline.yaml declares, and the connectors that come along."""
-    rows = [*_declared(app.project), *_builtin(app.project)]
+    """List the plugins of streamline.yaml, the bundled connectors and those of installed packages."""
+    rows = [*_declared(app.project), *_builtin(app.project), *_installed(app.project)]
     if as_json:
         print_json(rows)
         return
@@ -183,7 +183,7 @@ def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
 
 
 def _role(name: str) -> Role:
-    from streamline.connectors.bundled import Role
+    from streamline.connectors.registry import Role
 
     for role in get_args(Role):
         if name.startswith(f"{role}-"):
@@ -239,7 +239,7 @@ def _declared(project: Project) -> list[dict[str, Any]]:
 
 
 def _builtin(project: Project) -> list[dict[str, Any]]:
-    from streamline.connectors.bundled import CONNECTORS
+    from streamline.connectors.registry import bundled_connectors
     from streamline.version import __version__
 
     return [
@@ -251,6 +251,19 @@ def _builtin(project: Project) -> list[dict[str, Any]]:
             or (project.work_dir / "venvs" / connector.name / "bin" / "python").exists(),
             "version": __version__,
         }
-        for connector in CONNECTORS.values()
-        if connector.exists() and connector.name not in project.plugins
+        for connector in bundled_connectors()
+        if connector.name not in project.plugins
+    ]
+
+
+def _installed(project: Project) -> list[dict[str, Any]]:
+    """The connectors that other packages register."""
+    from importlib.metadata import version
+
+    from streamline.connectors.registry import installed_connectors
+
+    return [
+        {"name": name, "kind": "installed", "source": package, "installed": True, "version": version(package)}
+        for name, package in installed_connectors().items()
+        if name not in project.plugins
     ]

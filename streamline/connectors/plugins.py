@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from streamline.connectors.bundled import (
-    CONNECTORS,
+from streamline.connectors.registry import (
+    GROUP,
     Connector,
     Role,
-    builtin_names,
+    bundled_connectors,
     connector_name,
-    known_package,
-    known_system,
+    find_connector,
+    installed_connectors,
+    system_of,
 )
 from streamline.errors import ConfigError
+from streamline.extensions import extensions
 from streamline.processes.orphans import RUN_ID_VARIABLE
 from streamline.project.entries import PluginEntry, Proof
 from streamline.project.environments import Environment, Notify, Requirements, ensure_environment
@@ -66,7 +68,7 @@ class Plugin(msgspec.Struct, kw_only=True):
     env: dict[str, str]
     cwd: Path
     fingerprint: str
-    kind: Literal["builtin", "pip", "command"]
+    kind: Literal["builtin", "installed", "pip", "command"]
     library: str | None = None
     proof: Proof = "echo"
     max_processes: int | None = None
@@ -149,9 +151,8 @@ def requirements_of(project: Project, entry: PluginEntry) -> Requirements:
 
 
 def _along(name: str, role: Role) -> Connector | None:
-    """The connector that comes along by that name and is there."""
-    connector = CONNECTORS.get(connector_name(name, role)) if role != "mapper" else None
-    return connector if connector is not None and connector.exists() else None
+    """The bundled or installed connector that a block means by `name`."""
+    return find_connector(connector_name(name, role))
 
 
 def _declared(project: Project, name: str, role: Role, notify: Notify | None) -> Plugin:
@@ -159,7 +160,15 @@ def _declared(project: Project, name: str, role: Role, notify: Notify | None) ->
     env = child_environment(entry, os.environ)
     project.secrets.masker.add_config(entry.env)
     if not (entry.pip or entry.command or entry.executable):
-        return _builtin(project, CONNECTORS[name], entry, notify)
+        connector = find_connector(name)
+        if connector is None:
+            raise project.yaml.error(
+                f"the plugin '{name}' has neither `pip:` nor `command:`",
+                ("plugins", name),
+                hint=f"add `pip: {name}` (a package), or `command: [python, connectors/{name}.py]` (a program)",
+                code="plugin.nothing_to_run",
+            )
+        return _builtin(project, connector, entry, notify)
     library = None
     content: list[object]
     if entry.pip:
@@ -188,41 +197,50 @@ def _declared(project: Project, name: str, role: Role, notify: Notify | None) ->
 
 
 def _builtin(project: Project, connector: Connector, entry: PluginEntry | None, notify: Notify | None) -> Plugin:
-    run_file = connector.run_file
+    kind: Literal["builtin", "installed"] = "installed" if connector.module else "builtin"
+    content: list[object]
+    if connector.module is not None:
+        # -P: the project's folder is no place for its imports.
+        argv, content = [sys.executable, "-P", "-m", connector.module], [connector.module, _version_of(connector.name)]
+        return _plugin_of(project, connector, entry, kind, argv, content)
     if connector.importable_here():
         python, content = sys.executable, ["here", sys.version]
     else:
-        # The version stands for what the distribution's metadata says, which is too slow to read each time.
         wanted = Requirements(name=connector.name, pip=[*connector.requirements])
-        environment = _builtin_environment(project, connector, wanted, notify)
+        environment = ensure_environment(project, wanted, notify=notify)
         python, content = environment.python, [environment.fingerprint]
     stamps = [_code_stamps(folder) for folder in connector.code_folders]
+    argv = [python, str(connector.run_file), connector.system]
+    return _plugin_of(project, connector, entry, kind, argv, [*content, stamps])
+
+
+def _plugin_of(
+    project: Project,
+    connector: Connector,
+    entry: PluginEntry | None,
+    kind: Literal["builtin", "installed"],
+    argv: list[str],
+    content: list[object],
+) -> Plugin:
     return Plugin(
         name=connector.name,
         role=connector.role,
-        argv=[python, str(run_file), connector.system],
+        argv=argv,
         env=child_environment(entry, os.environ),
         cwd=project.root,
-        fingerprint=_digest([connector.name, __version__, *content, stamps]),
-        kind="builtin",
-        library="singer-python",
+        fingerprint=_digest([connector.name, __version__, *content]),
+        kind=kind,
+        library="singer-python" if kind == "builtin" else None,
         proof=entry.proof if entry is not None else "echo",
         max_processes=(entry.max_processes if entry is not None else None) or connector.max_processes,
         prestart=entry.prestart if entry is not None else False,
     )
 
 
-def _builtin_environment(
-    project: Project, connector: Connector, wanted: Requirements, notify: Notify | None
-) -> Environment:
-    from streamline.project.environments import find_environment
-
-    found = find_environment(project, wanted)
-    if found is not None:
-        return found
-    if connector.all_requirements() != wanted.pip:
-        wanted = msgspec.structs.replace(wanted, pip=connector.all_requirements())
-    return ensure_environment(project, wanted, notify=notify)
+def _version_of(name: str) -> str | None:
+    """The version of the package that registers a connector."""
+    point = extensions(GROUP).get(name)
+    return point.dist.version if point is not None and point.dist is not None else None
 
 
 def _pip_argv(project: Project, entry: PluginEntry, environment: Environment, role: Role) -> list[str]:
@@ -324,23 +342,27 @@ def _unknown(project: Project, name: str, role: Role, where: str | None = None) 
     where = where or project.yaml.shown
     other = {"tap": "target", "target": "tap"}.get(role)
     if other is not None and name.startswith(f"{other}-"):
-        return ConfigError(f"'{name}' is a {other}, and a {role} is wanted here", where=where)
-    known = known_system(name, role) if role != "mapper" else None
-    if known is not None:
-        package = known_package(known)
-        example = f'{known}: {{pip: "{package or "PACKAGE==VERSION"}"}}'
+        return ConfigError(f"'{name}' is a {other}, but a {role} is needed here", where=where, code="plugin.wrong_role")
+    connector = connector_name(name, role)
+    system = system_of(connector) if role != "mapper" else None
+    if system is not None:
+        package = system[1].tap if role == "tap" else system[1].target
+        example = f'{connector}: {{pip: "{package or "PACKAGE==VERSION"}"}}'
         return ConfigError(
-            f"no {role} for '{name}' comes with Streamline yet, and the project declares none",
+            f"no {role} for '{name}' is bundled with Streamline or declared in the project",
             where=where,
+            code="plugin.unknown",
             hint=f"declare one under `plugins:` in {project.yaml.shown}, for example `{example}`",
         )
     plugins = [one for one in project.plugins if _fits(one, role)]
-    systems = [one.removeprefix(f"{role}-") for one in builtin_names(role)] if role != "mapper" else []
-    near = nearest(name, [*plugins, *builtin_names(role), *systems])
+    names = [*(one.name for one in bundled_connectors()), *installed_connectors()]
+    names = [one for one in names if one.startswith(f"{role}-")]
+    near = nearest(name, [*plugins, *names, *(one.removeprefix(f"{role}-") for one in names)])
     meant = f"did you mean {' or '.join(repr(one) for one in near)}? Else declare it" if near else "declare it"
     return ConfigError(
         f"the {role} '{name}' is not declared",
         where=where,
+        code="plugin.unknown",
         hint=f'{meant} under `plugins:` in {project.yaml.shown}, for example `{name}: {{pip: "{name}==1.0"}}`'
         f" or `{name}: {{command: [python, connectors/{name}.py]}}`",
     )

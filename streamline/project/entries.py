@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from streamline.connectors.bundled import CONNECTORS
 from streamline.project.yamlfile import YamlFile, kind_of
 
 Proof = Literal["echo", "exit"]
@@ -23,7 +22,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class PluginEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What an entry says, checked. One without `pip`, `command` and `executable` adds to a connector that comes along.
+    """What an entry says, checked. One without `pip`, `command` and `executable` adds settings to a connector
+    that is bundled or installed.
 
     Args:
         name: the plugin's name.
@@ -62,7 +62,7 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
         rendered: templates have been rendered; before that, a template may stand for a value of any kind.
 
     Raises:
-        ConfigError: an unknown key, a value of the wrong kind, nothing to run.
+        ConfigError: an unknown key, or a value of the wrong type.
     """
     path = ("plugins", name)
     if not _NAME.fullmatch(name):
@@ -85,15 +85,7 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
         except _WrongValueError as error:
             yaml.fail(f"plugins.{name}.{key} {error}", (*path, key))
     _refuse_idle(yaml, name, entry)
-    result = PluginEntry(name=name, **values)
-    runs = result.pip or result.command or result.executable or name in CONNECTORS
-    if not runs and (rendered or not _PENDING & entry.keys()):
-        yaml.fail(
-            f"the plugin '{name}' says neither `pip:` nor `command:`",
-            path,
-            hint=f"add `pip: {name}` (a package), or `command: [python, connectors/{name}.py]` (a program)",
-        )
-    return result
+    return PluginEntry(name=name, **values)
 
 
 def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:

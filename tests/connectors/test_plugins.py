@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from streamline.connectors import bundled
-from streamline.connectors.bundled import CONNECTORS, Connector, Role
+from streamline.connectors import registry
 from streamline.connectors.plugins import resolve_plugin
+from streamline.connectors.registry import Role, bundled_connectors
 from streamline.errors import ConfigError
 from tests.support.opened_project import MakeProject
 
@@ -99,17 +99,16 @@ def test_the_fingerprint_follows_the_files_of_a_command(new_project: MakeProject
 @pytest.fixture
 def builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connectors `tap-here` (needs nothing) and `tap-away` (needs what is not here), as if they came along."""
-    for system in ("here", "away"):
+    manifests = {
+        "here": '{"modules": ["json"]}',
+        "away": '{"modules": ["no_such_module_x"], "requirements": ["six"], "max_processes": 3}',
+    }
+    for system, manifest in manifests.items():
         folder = tmp_path / "site" / "taps" / system
         folder.mkdir(parents=True)
-        (folder / "__main__.py").write_text("")
+        (folder / "manifest.json").write_text(manifest)
     (tmp_path / "site" / "taps" / "run.py").write_text("")
-    monkeypatch.setattr(bundled.streamline, "__file__", str(tmp_path / "site" / "streamline" / "__init__.py"))
-    monkeypatch.setitem(
-        CONNECTORS, "tap-here", Connector(role="tap", system="here", modules=("json",), requirements=())
-    )
-    away = Connector(role="tap", system="away", modules=("no_such_module_x",), requirements=("six",), max_processes=3)
-    monkeypatch.setitem(CONNECTORS, "tap-away", away)
+    monkeypatch.setattr(registry, "HOME", tmp_path / "site")
 
 
 @pytest.mark.usefixtures("builtin")
@@ -137,6 +136,12 @@ def test_an_entry_without_a_program_adds_to_what_comes_along(new_project: MakePr
     assert plugin.kind == "builtin"
     assert plugin.env["A"] == "b"
     assert plugin.proof == "exit"
+
+
+def test_an_entry_without_a_program_for_nothing_that_exists(new_project: MakeProject) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_plugin(new_project("plugins:\n  tap-nowhere: {}\n"), "tap-nowhere", "tap")
+    assert (caught.value.code, caught.value.where) == ("plugin.nothing_to_run", "streamline.yaml:2")
 
 
 @pytest.mark.usefixtures("builtin")
@@ -169,10 +174,10 @@ def test_without_its_extra_a_connector_gets_an_environment(
     ("name", "role", "says", "hint"),
     [
         ("tap-shp", "tap", "the tap 'tap-shp' is not declared", "did you mean 'tap-shop'"),
-        ("postgresql", "tap", "no tap for 'postgresql' comes with Streamline yet", "tap-postgres: {pip:"),
+        ("postgresql", "tap", "no tap for 'postgresql'", "tap-postgres: {pip:"),
         ("tap-snowflake", "tap", "no tap for 'tap-snowflake'", "PACKAGE==VERSION"),
         ("quite-unknown", "target", "the target 'quite-unknown' is not declared", "quite-unknown: {pip:"),
-        ("target-x", "tap", "'target-x' is a target, and a tap is wanted here", ""),
+        ("target-x", "tap", "'target-x' is a target, but a tap is needed here", ""),
         ("mask", "mapper", "the mapper 'mask' is not declared", "mask: {pip:"),
     ],
 )
@@ -185,10 +190,10 @@ def test_names_that_nobody_knows(new_project: MakeProject, name: str, role: Role
     assert caught.value.where == "streamline.yaml"
 
 
-def test_the_table_names_the_extras() -> None:
+def test_the_manifests_name_the_extras() -> None:
     import tomllib
 
     path = Path(__file__).parents[2] / "pyproject.toml"
     extras = tomllib.loads(path.read_text())["project"]["optional-dependencies"]
-    for connector in CONNECTORS.values():
+    for connector in bundled_connectors():
         assert list(connector.requirements) == extras[connector.name]

@@ -68,7 +68,6 @@ def test_unknown_keys_name_line_and_nearest(new_project: MakeProject) -> None:
     [
         ("tap: {pipp: x}", "unknown key 'pipp' in plugins.tap", 2),
         ("tap: x", "must be a mapping, not text", 2),
-        ("tap: {}", "neither `pip:` nor `command:`", 2),
         ("tap: {pip: 1}", "plugins.tap.pip must be text or a list", 2),
         ("tap: {pip: []}", "not an empty list", 2),
         ("tap: {pip: [x, --index-url=y]}", "an option of pip", 2),

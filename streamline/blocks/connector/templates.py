@@ -5,24 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from streamline.connectors.registry import example_config
 from streamline.errors import ConfigError
-
-# What a connector is told at least, by connector; others begin with an empty config.
-_CONFIGS: Mapping[str, Mapping[str, Any]] = {
-    "tap-sqlite": {"path": "shop.db"},
-    "tap-files": {"path": "data/*.csv"},
-    "target-duckdb": {"path": "warehouse.duckdb"},
-    "target-files": {"path": "output", "format": "jsonl"},
-}
-_DATABASES = ("postgres", "mysql", "mssql", "oracledb", "redshift")
-_DATABASE_CONFIG: Mapping[str, Any] = {
-    "host": "{{ env_var('DB_HOST', 'localhost') }}",
-    "port": 5432,
-    "user": "reader",
-    "password": "{{ secret('db') }}",
-    "dbname": "shop",
-}
-_PORTS = {"mysql": 3306, "mssql": 1433, "oracledb": 1521, "redshift": 5439}
 
 _SOURCE_STREAM = """\
   {stream}:  # a stream's name or id, or a pattern such as public-*
@@ -99,7 +83,7 @@ def connector_block(
     Raises:
         ConfigError: there is no template in that language.
     """
-    config = dict(_CONFIGS.get(connector) or _database_config(connector))
+    config = dict(example_config(connector))
     if language == "python" and role in ("source", "destination"):
         template = _SOURCE_PYTHON if role == "source" else _DESTINATION_PYTHON
         return template.format(name=name, config=_without_templates(config), streams=list(streams))
@@ -120,13 +104,6 @@ def connector_block(
     if role == "destination":
         text += "on_bad_record: pass  # pass | quarantine | fail\nschema_change: evolve  # evolve | freeze | pause\n"
     return text
-
-
-def _database_config(connector: str) -> Mapping[str, Any]:
-    system = connector.partition("-")[2]
-    if system not in _DATABASES:
-        return {}
-    return {**_DATABASE_CONFIG, "port": _PORTS.get(system, 5432)}
 
 
 def _without_templates(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from streamline.blocks.connector.rotated_config import keep_written_back
 from streamline.blocks.connector.source import Source, open_source
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, Spec, load_spec, stored_layer
 from streamline.blocks.python.function import BlockFile
-from streamline.connectors.bundled import Role
 from streamline.connectors.plugins import Plugin, resolve_plugin
+from streamline.connectors.registry import Role
 from streamline.connectors.singer.capabilities import Capabilities, probe
 from streamline.connectors.singer.discovery import read_catalog_file
 from streamline.connectors.singer.selection import apply_settings, choose
