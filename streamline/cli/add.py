@@ -74,17 +74,17 @@ def command(
     from streamline.blocks.connector.templates import connector_block
     from streamline.blocks.registry import block_template
     from streamline.pipeline.edit import NewBlock, add_block
-    from streamline.pipeline.kinds import languages
+    from streamline.pipeline.kinds import known_languages, languages
     from streamline.pipeline.model import load_pipeline
     from streamline.project.suggest import suggestion
 
     project = app.project
     pipeline = pipeline or _only_pipeline(project)
     language = language.lower() if language else "yaml" if kind in (*_SIDES, "dbt") else "python"
-    if language not in languages() and language not in languages(installed=True):
+    if language not in languages(language):
         raise ConfigError(
             f"unknown language '{language}'",
-            hint=suggestion(language, languages(installed=True), what="languages"),
+            hint=suggestion(language, known_languages(), what="languages"),
             code="block.unknown_kind",
         )
     if kind == "transformer" and (plugin is not None or language == "yaml"):

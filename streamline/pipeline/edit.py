@@ -129,7 +129,7 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
             where=model.yaml.shown,
             hint="say --upstream BLOCK; it decides whether that block, and what is behind it, is run",
         )
-    suffixes = languages(installed=True)
+    suffixes = languages(new.language)
     file = project.root / (new.file or f"{FOLDERS[new.type]}/{new.uuid}{suffixes[new.language][0]}")
     same = [one for endings in suffixes.values() for suffix in endings if (one := file.with_suffix(suffix)).exists()]
     others = {project.root / name: text for name, text in new.others.items()}

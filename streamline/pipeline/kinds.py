@@ -125,12 +125,12 @@ def kind_of(block: Block) -> Kind | None:
     return find_kind(block.type if block.type in _BUILT_IN else block.language)
 
 
-def languages(*, installed: bool = False) -> dict[str, tuple[str, ...]]:
-    """The suffixes of files by language.
-
-    Args:
-        installed: include the kinds that other packages add.
-    """
-    names = [*_BUILT_IN, *(extensions(GROUP) if installed else ())]
-    kinds = {name: find_kind(name) for name in names}
+def languages(*others: str) -> dict[str, tuple[str, ...]]:
+    """The suffixes of files by language: of the built-in kinds, and of these kinds of other packages if they exist."""
+    kinds = {name: find_kind(name) for name in (*_BUILT_IN, *others)}
     return {name: kind.suffixes for name, kind in kinds.items() if kind is not None and kind.suffixes}
+
+
+def known_languages() -> list[str]:
+    """The languages of all kinds. Reads the metadata of every installed package, and loads nothing of them."""
+    return [*languages(), *extensions(GROUP)]

@@ -12,7 +12,7 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.graph import downstream_of, find_cycle
-from streamline.pipeline.kinds import languages
+from streamline.pipeline.kinds import known_languages, languages
 from streamline.pipeline.limits import block_run_limit, dynamic_limits
 from streamline.pipeline.model import BATCH_TYPES, FOLDERS, TYPE_NAMES, Block, PipelineModel, RetryConfig
 from streamline.pipeline.unknown_keys import UnknownKeys, misspelt_settings
@@ -269,16 +269,14 @@ class Reader:
         """The block's language and its file."""
         language = entry.get("language")
         given = str(language).lower() if language is not None else None
-        suffixes = languages()
+        suffixes = languages(*([given] if given else []))
         if given is not None and given not in suffixes:
-            suffixes = languages(installed=True)
-            if given not in suffixes:
-                raise self.error(
-                    f"unknown language '{language}'",
-                    (*path, "language"),
-                    suggestion(str(language), suffixes),
-                    code="block.unknown_kind",
-                )
+            raise self.error(
+                f"unknown language '{language}'",
+                (*path, "language"),
+                suggestion(str(language), known_languages()),
+                code="block.unknown_kind",
+            )
         source = entry.get("file_source")
         named = configuration.get("file_path") or (source.get("path") if isinstance(source, dict) else None)
         if isinstance(named, str) and named and "{{" not in named:

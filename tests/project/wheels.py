@@ -17,8 +17,14 @@ def make_wheel(
     scripts: Sequence[str] = (),
     requires: Sequence[str] = (),
     body: str = "",
+    entry_points: Mapping[str, Mapping[str, str]] = {},
 ) -> Path:
-    """Write a wheel whose scripts print the name, the version and their arguments; returns its path."""
+    """Write a wheel whose scripts print the name, the version and their arguments; returns its path.
+
+    Args:
+        body: the module's text, in place of the one with the scripts.
+        entry_points: `{group: {name: "module:attribute"}}`, beside the scripts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
     code = body or (f"import sys\ndef main():\n    print({name!r}, {version!r}, *sys.argv[1:])\n")
@@ -28,7 +34,10 @@ def make_wheel(
         f"{module}.py": code,
         f"{info}/METADATA": metadata + "".join(f"Requires-Dist: {one}\n" for one in requires),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": "[console_scripts]\n" + "".join(f"{one} = {module}:main\n" for one in scripts),
+        f"{info}/entry_points.txt": "".join(
+            f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in points.items())
+            for group, points in {"console_scripts": dict.fromkeys(scripts, f"{module}:main"), **entry_points}.items()
+        ),
     }
     path = folder / f"{module}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
