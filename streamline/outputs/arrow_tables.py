@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
-from streamline.outputs.parquet import ROW_GROUP, shown, slices, write_parquet
+from streamline.outputs.parquet import ROW_GROUP, plain_types, shown, slices, write_parquet
 from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
@@ -32,20 +32,14 @@ def _write(place: Place, name: str, codec: str, schema: pa.Schema, batches: Any,
     if not schema.names and rows:
         return None  # rows without columns: neither format counts them
     writer = _parquet if survives_parquet(schema) else _ipc
-    types = [str(field.type) for field in schema]
     file, written = writer(place, name, schema, batches)
     return Stored(
         file=file,
         codec=codec,
         rows=written,
         columns=list(schema.names),
-        types=types if file.endswith(".parquet") and not any(map(_is_odd, types)) else None,
+        types=plain_types(schema) if file.endswith(".parquet") else None,
     )
-
-
-def _is_odd(kind: str) -> bool:
-    """Whether other readers of a Parquet file would see something else than this Arrow type."""
-    return any(word in kind for word in ("duration", "decimal256", "halffloat"))
 
 
 def _parquet(place: Place, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:

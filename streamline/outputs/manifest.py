@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 NAME = "manifest.json"
-VERSION = 1
+VERSION = 2
 
 Form: TypeAlias = Literal["none", "single", "tuple", "chunks"]
 
@@ -25,7 +25,7 @@ class Stored(msgspec.Struct, kw_only=True, omit_defaults=True):
         rows: rows of a table, elements of a list.
         columns: names of a table's columns, as they stand in its file.
         types: their Arrow types, where the file holds the whole table and nothing has to be converted.
-        parts: further values that belong to it: the elements of a list or dict, a frame's index, its odd columns.
+        parts: further values that belong to it: the elements of a list or dict, what is pickled beside a frame's file.
         keys: of a dict: its keys.
         value: a small JSON value itself: a file less for each of a thousand children.
     """

@@ -18,10 +18,8 @@ from streamline.outputs.values import read_value
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from streamline.outputs.dynamic import Items
 
 _T = TypeVar("_T")
-_SEVERAL = ("tuple", "chunks")
 # A reader that meets a new output again and again while it reads would be looking at a writer gone mad.
 _ATTEMPTS = 20
 
@@ -101,16 +99,6 @@ class Output:
         leaves = [leaf for stored in manifest.outputs for leaf in (stored.parts or [stored])]
         first = (leaves[0].columns, leaves[0].types)
         return files if all((leaf.columns, leaf.types) == first for leaf in leaves) else None  # type: ignore[return-value]
-
-    def items(self) -> Items:
-        """What the children of a dynamic block are given, one by one."""
-        from streamline.outputs.dynamic import items_of
-
-        return items_of(self)
-
-    def item(self, index: int) -> Any:
-        """One of the items."""
-        return self.items().get(index)
 
     def read(self, stored: Stored) -> Any:
         """One of the values in the manifest."""

@@ -102,7 +102,7 @@ def _from_pandas(value: Any) -> pa.Table | None:
         value = value.to_frame("value" if value.name is None else value.name)
     if not isinstance(value, pd.DataFrame):
         return None
-    from streamline.outputs.pandas_frames import column_names
+    from streamline.outputs.pandas_columns import column_names
 
     labels: list[Any] = list(value.columns)
     columns = [value.iloc[:, place] for place in range(len(labels))]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from streamline.outputs.store import pack, unpack
 from tests.outputs.conftest import Shelf
-from tests.outputs.exactly import assert_same_column, assert_same_frame, assert_same_index, assert_same_series
+from tests.outputs.exactly import assert_same_frame, assert_same_series
 
 ROWS = 4
 _moments = st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2200, 1, 1))
@@ -176,21 +176,6 @@ def test_series_come_back_as_they_went(column: pd.Series, index: pd.Index, name:
     column.name = name
 
     assert_same_series(column, unpack(pack(column)).value())
-
-
-@given(frames(), st.integers(0, ROWS), st.integers(0, ROWS))
-def test_a_part_of_the_rows(frame: pd.DataFrame, one: int, other: int) -> None:
-    from streamline.outputs import pandas_frames
-    from streamline.outputs.storage import Memory
-
-    place = Memory()
-    stored = pandas_frames.write(place, "x", frame)
-    start, stop = sorted((min(one, len(frame)), min(other, len(frame))))
-    if stored is not None:
-        read = pandas_frames.read(Memory(place.files()), stored, (start, stop))
-        assert_same_index(read.index, frame.index[start:stop], frequency=False)
-        for label in range(3):
-            assert_same_column(read.iloc[:, label], frame.iloc[start:stop, label])
 
 
 PLAIN = {
