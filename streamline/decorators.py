@@ -93,7 +93,7 @@ data_integration_selected_streams = _decorator("data_integration_selected_stream
 data_integration_catalog = _decorator("data_integration_catalog")
 streaming_source = _decorator("streaming_source")
 streaming_sink = _decorator("streaming_sink")
-# What older files of the reference product use: `on_success` is `callback('success')`.
+# What older files of Mage use: `on_success` is `callback('success')`.
 on_success = _decorator("on_success")
 on_failure = _decorator("on_failure")
 preprocesser = _decorator("preprocesser")
@@ -118,7 +118,7 @@ NAMES: dict[str, Decorator] = {
 """Every decorator by name: what is injected into block files."""
 
 LEGACY: dict[str, Decorator] = {"on_success": on_success, "on_failure": on_failure, "preprocesser": preprocesser}
-"""Names of the reference product's older files; injected too."""
+"""Names of Mage's older files; injected too."""
 
 CALLBACKS = ("callback", "on_success", "on_failure")
 """The decorators of callbacks."""

@@ -1,4 +1,4 @@
-"""Decorators of the reference product that Streamline's own do not have.
+"""Decorators of Mage that Streamline's own do not have.
 
 Those for charts and extensions return what they are given, as they do there when they are imported.
 """

@@ -1,6 +1,6 @@
 """Which names of `mage_ai` are served, and by what.
 
-The list began with the imports that the reference product's templates and documents use, counted.
+The list began with the imports that Mage's templates and documents use, counted.
 """
 
 from __future__ import annotations

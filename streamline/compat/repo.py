@@ -1,4 +1,4 @@
-"""Where the project is, and its secrets, under the reference product's names and signatures."""
+"""Where the project is, and its secrets, under Mage's names and signatures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def get_project_uuid() -> str | None:
 def get_secret_value(name: str, *args: Any, suppress_warning: bool = False, **kwargs: Any) -> str | None:
     """A secret of the project; None, with a line that says so, where there is none of that name.
 
-    The other arguments, which choose among the reference product's kinds of secrets, are accepted.
+    The other arguments, which choose among Mage's kinds of secrets, are accepted.
     """
     project = current_project()
     value = project.secrets.find(name)

@@ -1,4 +1,4 @@
-"""`trigger_pipeline` and `check_status` in the reference product's signatures, which put `repo_path` further ahead."""
+"""`trigger_pipeline` and `check_status` in Mage's signatures, which put `repo_path` further ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small helpers of the reference product that block files borrow."""
+"""Small helpers of Mage that block files borrow."""
 
 from __future__ import annotations
 

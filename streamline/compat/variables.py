@@ -1,4 +1,4 @@
-"""Stored outputs and pipelines' variables, under the reference product's names."""
+"""Stored outputs and pipelines' variables, under Mage's names."""
 
 from __future__ import annotations
 

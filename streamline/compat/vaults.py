@@ -1,4 +1,4 @@
-"""Secrets of cloud services, under the reference product's names; what is read is masked in the run's output."""
+"""Secrets of cloud services, under Mage's names; what is read is masked in the run's output."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ PROVIDERS = {
 ELSEWHERE = frozenset(
     {"bigquery", "clickhouse", "druid", "mssql", "oracledb", "redshift", "snowflake", "spark", "trino"}
 )
-"""Providers of the reference product that are reached through their SQLAlchemy dialects."""
+"""Providers of Mage that are reached through their SQLAlchemy dialects."""
 
 
 def provider_of(name: str, *, where: str | None = None) -> str:

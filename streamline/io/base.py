@@ -30,7 +30,7 @@ class BaseIO(ABC):
     """Loads DataFrames from a system, and exports them to it.
 
     Args:
-        verbose: accepted, as code written for the reference product passes it; nothing is printed here.
+        verbose: accepted, as code written for Mage passes it; nothing is printed here.
     """
 
     def __init__(self, verbose: bool = False) -> None:

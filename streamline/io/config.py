@@ -63,7 +63,7 @@ class SettingMissingError(ConfigError, KeyError):
 class BaseConfigLoader(Mapping[str, Any]):
     """Settings by name, read-only. `[key]` raises where there is none, `get` gives the default.
 
-    Subclasses define `__getitem__`, `__iter__` and `__len__`. For code written against the reference product, whose
+    Subclasses define `__getitem__`, `__iter__` and `__len__`. For code written against Mage, whose
     loaders need `contains` and `get` only, those two are enough.
     """
 

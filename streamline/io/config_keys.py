@@ -1,21 +1,43 @@
 """The names that settings go by in io_config.yaml, and where the older, nested form of a profile keeps them.
 
-The names are the reference product's, so that its files work; `POSTGRES_DB`, `SQLITE_DATABASE` and
-`SQLALCHEMY_URL` are additions.
+The names are Mage's, so that its files work; `POSTGRES_DB`, `SQLITE_DATABASE` and `SQLALCHEMY_URL` are additions.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
+# Settings of Mage that nothing here reads, for block files that name them: what each name begins with, and the rest.
+_FOR_BLOCK_FILES = """
+    ALGOLIA: API_KEY APP_ID INDEX_NAME
+    B2: APPLICATION_KEY APPLICATION_KEY_ID ENDPOINT_URL
+    CHROMA: COLLECTION PATH
+    CLICKHOUSE: DATABASE HOST INTERFACE PASSWORD PORT USERNAME
+    DRUID: HOST PASSWORD PATH PORT SCHEME USER
+    MONGODB: COLLECTION CONNECTION_STRING DATABASE HOST PASSWORD PORT USER
+    MSSQL: AUTHENTICATION DATABASE DRIVER HOST PASSWORD PORT SCHEMA USER
+    MYSQL: ALLOW_LOCAL_INFILE CONNECTION_METHOD
+    ORACLEDB: HOST MODE PASSWORD PORT SERVICE USER
+    PINOT: HOST PASSWORD PATH PORT SCHEME USER
+    POSTGRES: SSH_HOST SSH_PASSWORD SSH_PKEY SSH_PORT SSH_USERNAME
+    QDRANT: COLLECTION PATH
+    SPARK: CLUSTER DRIVER ENDPOINT HOST METHOD ORGANIZATION PORT SCHEMA SERVER_SIDE_PARAMETERS TOKEN USER
+    TRINO: CATALOG HOST PASSWORD PORT SCHEMA USER
+    WEAVIATE: COLLECTION ENDPOINT INFERENCE_API_KEY INSTANCE_API_KEY
+"""
+
+
+def _named(text: str) -> list[str]:
+    lines = [line.strip().partition(": ") for line in text.strip().splitlines()]
+    return [f"{start}_{rest}" for start, _, rests in lines for rest in rests.split()]
+
 
 class ConfigKey(StrEnum):
     """Settings of a profile, by system."""
 
+    _ignore_ = "key"
+
     AIRTABLE_ACCESS_TOKEN = "AIRTABLE_ACCESS_TOKEN"
-    ALGOLIA_API_KEY = "ALGOLIA_API_KEY"
-    ALGOLIA_APP_ID = "ALGOLIA_APP_ID"
-    ALGOLIA_INDEX_NAME = "ALGOLIA_INDEX_NAME"
     AWS_ACCESS_KEY_ID = "AWS_ACCESS_KEY_ID"
     AWS_ENDPOINT = "AWS_ENDPOINT"
     AWS_REGION = "AWS_REGION"
@@ -25,63 +47,17 @@ class ConfigKey(StrEnum):
     AZURE_CLIENT_SECRET = "AZURE_CLIENT_SECRET"
     AZURE_STORAGE_ACCOUNT_NAME = "AZURE_STORAGE_ACCOUNT_NAME"
     AZURE_TENANT_ID = "AZURE_TENANT_ID"
-    B2_APPLICATION_KEY = "B2_APPLICATION_KEY"
-    B2_APPLICATION_KEY_ID = "B2_APPLICATION_KEY_ID"
-    B2_ENDPOINT_URL = "B2_ENDPOINT_URL"
-    CHROMA_COLLECTION = "CHROMA_COLLECTION"
-    CHROMA_PATH = "CHROMA_PATH"
-    CLICKHOUSE_DATABASE = "CLICKHOUSE_DATABASE"
-    CLICKHOUSE_HOST = "CLICKHOUSE_HOST"
-    CLICKHOUSE_INTERFACE = "CLICKHOUSE_INTERFACE"
-    CLICKHOUSE_PASSWORD = "CLICKHOUSE_PASSWORD"
-    CLICKHOUSE_PORT = "CLICKHOUSE_PORT"
-    CLICKHOUSE_USERNAME = "CLICKHOUSE_USERNAME"
-    DRUID_HOST = "DRUID_HOST"
-    DRUID_PASSWORD = "DRUID_PASSWORD"
-    DRUID_PATH = "DRUID_PATH"
-    DRUID_PORT = "DRUID_PORT"
-    DRUID_SCHEME = "DRUID_SCHEME"
-    DRUID_USER = "DRUID_USER"
     DUCKDB_DATABASE = "DUCKDB_DATABASE"
     DUCKDB_SCHEMA = "DUCKDB_SCHEMA"
     GOOGLE_LOCATION = "GOOGLE_LOCATION"
     GOOGLE_SERVICE_ACC_KEY = "GOOGLE_SERVICE_ACC_KEY"
     GOOGLE_SERVICE_ACC_KEY_FILEPATH = "GOOGLE_SERVICE_ACC_KEY_FILEPATH"
-    MONGODB_COLLECTION = "MONGODB_COLLECTION"
-    MONGODB_CONNECTION_STRING = "MONGODB_CONNECTION_STRING"
-    MONGODB_DATABASE = "MONGODB_DATABASE"
-    MONGODB_HOST = "MONGODB_HOST"
-    MONGODB_PASSWORD = "MONGODB_PASSWORD"
-    MONGODB_PORT = "MONGODB_PORT"
-    MONGODB_USER = "MONGODB_USER"
     MOTHERDUCK_TOKEN = "MOTHERDUCK_TOKEN"
-    MSSQL_AUTHENTICATION = "MSSQL_AUTHENTICATION"
-    MSSQL_DATABASE = "MSSQL_DATABASE"
-    MSSQL_DRIVER = "MSSQL_DRIVER"
-    MSSQL_HOST = "MSSQL_HOST"
-    MSSQL_PASSWORD = "MSSQL_PASSWORD"
-    MSSQL_PORT = "MSSQL_PORT"
-    MSSQL_SCHEMA = "MSSQL_SCHEMA"
-    MSSQL_USER = "MSSQL_USER"
-    MYSQL_ALLOW_LOCAL_INFILE = "MYSQL_ALLOW_LOCAL_INFILE"
-    MYSQL_CONNECTION_METHOD = "MYSQL_CONNECTION_METHOD"
     MYSQL_DATABASE = "MYSQL_DATABASE"
     MYSQL_HOST = "MYSQL_HOST"
     MYSQL_PASSWORD = "MYSQL_PASSWORD"
     MYSQL_PORT = "MYSQL_PORT"
     MYSQL_USER = "MYSQL_USER"
-    ORACLEDB_HOST = "ORACLEDB_HOST"
-    ORACLEDB_MODE = "ORACLEDB_MODE"
-    ORACLEDB_PASSWORD = "ORACLEDB_PASSWORD"
-    ORACLEDB_PORT = "ORACLEDB_PORT"
-    ORACLEDB_SERVICE = "ORACLEDB_SERVICE"
-    ORACLEDB_USER = "ORACLEDB_USER"
-    PINOT_HOST = "PINOT_HOST"
-    PINOT_PASSWORD = "PINOT_PASSWORD"
-    PINOT_PATH = "PINOT_PATH"
-    PINOT_PORT = "PINOT_PORT"
-    PINOT_SCHEME = "PINOT_SCHEME"
-    PINOT_USER = "PINOT_USER"
     POSTGRES_CONNECTION_METHOD = "POSTGRES_CONNECTION_METHOD"
     POSTGRES_CONNECT_TIMEOUT = "POSTGRES_CONNECT_TIMEOUT"
     POSTGRES_DB = "POSTGRES_DB"
@@ -90,14 +66,7 @@ class ConfigKey(StrEnum):
     POSTGRES_PASSWORD = "POSTGRES_PASSWORD"
     POSTGRES_PORT = "POSTGRES_PORT"
     POSTGRES_SCHEMA = "POSTGRES_SCHEMA"
-    POSTGRES_SSH_HOST = "POSTGRES_SSH_HOST"
-    POSTGRES_SSH_PASSWORD = "POSTGRES_SSH_PASSWORD"
-    POSTGRES_SSH_PKEY = "POSTGRES_SSH_PKEY"
-    POSTGRES_SSH_PORT = "POSTGRES_SSH_PORT"
-    POSTGRES_SSH_USERNAME = "POSTGRES_SSH_USERNAME"
     POSTGRES_USER = "POSTGRES_USER"
-    QDRANT_COLLECTION = "QDRANT_COLLECTION"
-    QDRANT_PATH = "QDRANT_PATH"
     REDSHIFT_CLUSTER_ID = "REDSHIFT_CLUSTER_ID"
     REDSHIFT_DBNAME = "REDSHIFT_DBNAME"
     REDSHIFT_DBUSER = "REDSHIFT_DBUSER"
@@ -117,29 +86,11 @@ class ConfigKey(StrEnum):
     SNOWFLAKE_ROLE = "SNOWFLAKE_ROLE"
     SNOWFLAKE_TIMEOUT = "SNOWFLAKE_TIMEOUT"
     SNOWFLAKE_USER = "SNOWFLAKE_USER"
-    SPARK_CLUSTER = "SPARK_CLUSTER"
-    SPARK_DRIVER = "SPARK_DRIVER"
-    SPARK_ENDPOINT = "SPARK_ENDPOINT"
-    SPARK_HOST = "SPARK_HOST"
-    SPARK_METHOD = "SPARK_METHOD"
-    SPARK_ORGANIZATION = "SPARK_ORGANIZATION"
-    SPARK_PORT = "SPARK_PORT"
-    SPARK_SCHEMA = "SPARK_SCHEMA"
-    SPARK_SERVER_SIDE_PARAMETERS = "SPARK_SERVER_SIDE_PARAMETERS"
-    SPARK_TOKEN = "SPARK_TOKEN"
-    SPARK_USER = "SPARK_USER"
     SQLALCHEMY_URL = "SQLALCHEMY_URL"
     SQLITE_DATABASE = "SQLITE_DATABASE"
-    TRINO_CATALOG = "TRINO_CATALOG"
-    TRINO_HOST = "TRINO_HOST"
-    TRINO_PASSWORD = "TRINO_PASSWORD"
-    TRINO_PORT = "TRINO_PORT"
-    TRINO_SCHEMA = "TRINO_SCHEMA"
-    TRINO_USER = "TRINO_USER"
-    WEAVIATE_COLLECTION = "WEAVIATE_COLLECTION"
-    WEAVIATE_ENDPOINT = "WEAVIATE_ENDPOINT"
-    WEAVIATE_INFERENCE_API_KEY = "WEAVIATE_INFERENCE_API_KEY"
-    WEAVIATE_INSTANCE_API_KEY = "WEAVIATE_INSTANCE_API_KEY"
+
+    for key in _named(_FOR_BLOCK_FILES):
+        vars()[key] = key
 
 
 class VerboseConfigKey(StrEnum):
@@ -163,27 +114,19 @@ class VerboseConfigKey(StrEnum):
     WEAVIATE = "Weaviate"
 
 
-# Headings (and other spellings of them), how the flat names begin, and settings that are called something else there.
-_NESTED: list[tuple[tuple[str, ...], str, dict[str, str]]] = [
-    (("Airtable",), "AIRTABLE", {}),
-    (("Algolia",), "ALGOLIA", {}),
-    (("AWS",), "AWS", {}),
-    (("Backblaze B2",), "B2", {}),
-    (
-        ("BigQuery",),
+# Headings, how the flat names begin, and settings that are called something else under the heading.
+_NESTED: dict[str, tuple[str, dict[str, str]]] = {
+    **{heading: (heading.upper(), {}) for heading in ("Airtable", "Algolia", "AWS", "Chroma", "ClickHouse", "Druid")},
+    **{heading: (heading.upper(), {}) for heading in ("MySQL", "Pinot", "Qdrant", "Spark", "Weaviate")},
+    "Backblaze B2": ("B2", {}),
+    "BigQuery": (
         "GOOGLE",
         {"credentials_mapping": "SERVICE_ACC_KEY", "path_to_credentials": "SERVICE_ACC_KEY_FILEPATH"},
     ),
-    (("Chroma",), "CHROMA", {}),
-    (("ClickHouse",), "CLICKHOUSE", {}),
-    (("Druid",), "DRUID", {}),
-    (("Duck DB", "DuckDB"), "DUCKDB", {}),
-    (("MySQL",), "MYSQL", {}),
-    (("Pinot",), "PINOT", {}),
-    (("PostgreSQL",), "POSTGRES", {"database": "DBNAME"}),
-    (("Qdrant",), "QDRANT", {}),
-    (
-        ("Redshift",),
+    "Duck DB": ("DUCKDB", {}),
+    "DuckDB": ("DUCKDB", {}),
+    "PostgreSQL": ("POSTGRES", {"database": "DBNAME"}),
+    "Redshift": (
         "REDSHIFT",
         {
             "cluster_identifier": "CLUSTER_ID",
@@ -194,25 +137,21 @@ _NESTED: list[tuple[tuple[str, ...], str, dict[str, str]]] = [
             "user": "TEMP_CRED_USER",
         },
     ),
-    (
-        ("Snowflake",),
+    "Snowflake": (
         "SNOWFLAKE",
         {"database": "DEFAULT_DB", "schema": "DEFAULT_SCHEMA", "warehouse": "DEFAULT_WH"},
     ),
-    (("Spark",), "SPARK", {}),
-    (("Weaviate",), "WEAVIATE", {}),
-]
+}
 
 
 def nested_settings(heading: str) -> dict[str, str] | None:
-    """What the settings under a heading are called in the flat form; None for what is no heading."""
-    for headings, prefix, other in _NESTED:
-        if heading in headings:
-            start = f"{prefix}_"
-            named = {key.removeprefix(start).lower(): key for key in map(str, ConfigKey) if key.startswith(start)}
-            for setting, rest in other.items():
-                named[setting] = f"{start}{rest}"
-            if prefix == "DUCKDB":
-                named["motherduck_token"] = str(ConfigKey.MOTHERDUCK_TOKEN)
-            return named
-    return None
+    """What the settings under a heading are called in the flat form; None if the heading is unknown."""
+    if heading not in _NESTED:
+        return None
+    prefix, other = _NESTED[heading]
+    start = f"{prefix}_"
+    names = {key.removeprefix(start).lower(): key for key in map(str, ConfigKey) if key.startswith(start)}
+    names |= {setting: f"{start}{rest}" for setting, rest in other.items()}
+    if prefix == "DUCKDB":
+        names["motherduck_token"] = str(ConfigKey.MOTHERDUCK_TOKEN)
+    return names

@@ -284,8 +284,8 @@ class BaseSQL(BaseIO):
                 and its rows are replaced, so that indexes and rights last; else it is made anew. `append`, or `fail`.
             index: the DataFrame's index becomes columns too.
             verbose: accepted and not used.
-            allow_reserved_words: False: columns named like SQL's reserved words get `_` before the name, as the
-                reference product does it. By default they keep their names (they are quoted), unless the table is
+            allow_reserved_words: False: columns named like SQL's reserved words get `_` before the name, as Mage
+                does it. By default they keep their names (they are quoted), unless the table is
                 there and has them with `_`.
             auto_clean_name: columns' names in small letters, `_` for all that is no letter, digit or `_`.
             case_sensitive: capital letters stay in cleaned names.
@@ -355,7 +355,7 @@ def _parameters(variables: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[An
 
 
 def _bare(name: str) -> str:
-    """A table's name without the quotes that code for the reference product may put around it."""
+    """A table's name without the quotes that code for Mage may put around it."""
     if len(name) > 1 and name[0] == name[-1] and name[0] in '"`':
         return name[1:-1]
     return name

@@ -1,4 +1,4 @@
-"""Transformer actions on small frames. The results are those of the reference product, on the same frames."""
+"""Transformer actions on small frames. The results are those of Mage, on the same frames."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_importing_streamline_imports_next_to_nothing(tmp_path: Path) -> None:
         """,
         flags=("-S",),
     )
-    assert said.split() == ["streamline"]
+    assert said.split() == ["streamline", "streamline.version"]
 
 
 def test_secrets_of_clouds_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Block files as people have them from the reference product's templates, run by the real command."""
+"""Block files as people have them from Mage's templates, run by the real command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.batch import BatchProject
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[BatchProject]:
     made = BatchProject(tmp_path / "shop")
-    # The reference product's project, not ours.
+    # Mage's project, not ours.
     (made.root / "streamline.yaml").unlink()
     made.write("metadata.yaml", "project_type: standalone\nproject_uuid: f00\nvariables_dir: ~/.mage_data\n")
     made.write("__init__.py", "")

@@ -1,4 +1,4 @@
-"""What columns are taken for; the results are those of the reference product."""
+"""What columns are taken for; the results are those of Mage."""
 
 from __future__ import annotations
 

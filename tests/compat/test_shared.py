@@ -1,4 +1,4 @@
-"""Small helpers under the reference product's names."""
+"""Small helpers under Mage's names."""
 
 from __future__ import annotations
 

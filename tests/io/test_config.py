@@ -15,7 +15,7 @@ from streamline.io.config import BaseConfigLoader, use_renderer
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 
-# Of the shape that the reference product's own file has: environment variables that are not set, a mapping in the
+# Of the shape that Mage's own file has: environment variables that are not set, a mapping in the
 # middle, braces that are no template, sentences as values, nulls, a nested system, comments behind values.
 LIKE_THE_TEMPLATE = """\
 version: 0.1.1

@@ -1,4 +1,4 @@
-"""Transformer actions: the reference product's small library of changes to pandas frames, by what its files import.
+"""Transformer actions: Mage's small library of changes to pandas frames, by what its files import.
 
 An action is a dict (`action_type`, `axis`, `action_arguments`, `action_code`, `action_options`, `action_variables`,
 `outputs`); `build_transformer_action` makes one, `BaseAction(action).execute(df)` carries it out. The frame that is
