@@ -72,13 +72,13 @@ def command(
 
 
 def _decoded(record: bytes) -> dict[str, Any]:
-    from streamline.connectors.singer import jsontext
+    from streamline.flow.codecs import jsontext
 
     found = jsontext.decode(record)
     return found if isinstance(found, dict) else {"record": found}
 
 
 def _shown(value: object) -> object:
-    from streamline.connectors.singer import jsontext
+    from streamline.flow.codecs import jsontext
 
     return jsontext.encode(value).decode() if isinstance(value, dict | list) else value

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.state import split_state
 from streamline.errors import ConfigError
+from streamline.flow.codecs import jsontext
 from streamline.state.store import Bookmark, BookmarkSave
 
 VERSION = 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from streamline.connectors.singer import jsontext
+from streamline.flow.codecs import jsontext
 from streamline.state.store import PluginSecret
 
 if TYPE_CHECKING:

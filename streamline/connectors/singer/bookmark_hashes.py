@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
-from streamline.connectors.singer import jsontext
+from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
 from streamline.flow.ledger import RESERVED, WHOLE
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.ask import ask
 from streamline.connectors.singer.catalog import METHODS, method_name
 from streamline.connectors.singer.selection import SDK, TapTraits
+from streamline.flow.codecs import jsontext
 from streamline.processes.child import TextMasker
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from streamline.connectors.singer import jsontext
 from streamline.errors import ConfigError
+from streamline.flow.codecs import jsontext
 from streamline.flow.items import JSONObject
 from streamline.project.suggest import suggestion
 

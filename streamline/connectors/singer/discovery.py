@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.ask import Answer, ask
 from streamline.connectors.singer.capabilities import Capabilities, remember
 from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
 from streamline.connectors.singer.settings import Layer
 from streamline.errors import ConfigError
+from streamline.flow.codecs import jsontext
 from streamline.processes.child import TextMasker, private_file
 
 if TYPE_CHECKING:

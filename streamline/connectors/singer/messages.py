@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamline.connectors.singer import jsontext
+from streamline.flow.codecs import jsontext
 from streamline.flow.items import ActivateVersion, Schema
 
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.catalog import CatalogStream, unknown_name
 from streamline.connectors.singer.selection import SDK, TapTraits
 from streamline.connectors.singer.state import rows_have_bookmarks
 from streamline.errors import ConfigError
+from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
 
 Shape: TypeAlias = Literal["replication_key", "column"]

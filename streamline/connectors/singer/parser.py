@@ -18,7 +18,7 @@ import msgspec
 
 from streamline.connectors.singer.state import StateParts
 from streamline.errors import StreamlineError
-from streamline.flow.codecs.rawjson import split_object
+from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.items import (
     ActivateVersion,
     Buffer,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.capabilities import Capabilities, tap_traits
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.selection import apply_settings, choose
 from streamline.connectors.singer.settings import Entry, Layer
 from streamline.errors import ConfigError, StreamlineError
+from streamline.flow.codecs import jsontext
 from streamline.processes.child import Child, Tail, TextMasker, log_lines, private_file
 
 if TYPE_CHECKING:

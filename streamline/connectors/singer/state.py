@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from streamline.connectors.singer import jsontext
-from streamline.connectors.singer.jsontext import JSONTextError
+from streamline.flow.codecs import jsontext
+from streamline.flow.codecs.jsontext import JSONTextError
 from streamline.flow.items import REST
 
 START = b'{"bookmarks":{}}'

@@ -21,11 +21,11 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.bookmark_hashes import marks_of
 from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
 from streamline.connectors.singer.state import START, split_state, state_of, without_currently_syncing
 from streamline.errors import StreamlineError
+from streamline.flow.codecs import jsontext
 from streamline.flow.items import (
     REST,
     ActivateVersion,

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from streamline.connectors.singer import jsontext
 from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.override import Override, override_rows, parse_override, parse_overrides
 from streamline.connectors.singer.selection import SelectedStream, TapTraits
 from streamline.connectors.singer.state import without_currently_syncing
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
+from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
 from streamline.state.store import Bookmark, BookmarkOverride, Cause
 

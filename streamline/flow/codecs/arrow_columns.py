@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.flow.codecs import exactjson
+from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.arrow_types import NAN_MARK, is_json, is_text, json_field
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def rounds_integers(field: pa.Field, values: Sequence[Any]) -> bool:
 
 def _exact_numbers(joined: bytes) -> list[Any] | None:
     """Numbers of which some are integers that a float would change; None if floats hold all of them."""
-    values: list[Any] = exactjson.loads(joined, decimals=True)
+    values: list[Any] = jsontext.loads(joined, decimals=True)
     if not any(isinstance(value, int) and float(value) != value for value in values):
         return None
     return values
@@ -156,7 +156,7 @@ def _coerced(field: pa.Field, joined: bytes) -> list[Any] | None:
     """Values that msgspec refused although the column can hold them: NaN, and integers written as 1.0."""
     import pyarrow.types as pt
 
-    values: list[Any] = exactjson.loads(joined)
+    values: list[Any] = jsontext.loads(joined)
     kinds = set(map(type, values)) - {type(None)}
     if pt.is_floating(field.type) and kinds <= {int, float}:
         return [value if value is None else float(value) for value in values]
@@ -262,7 +262,7 @@ def _encoded(values: list[Any]) -> pa.Array:
     """JSON text of each Python value; null for None."""
     import pyarrow as pa
 
-    texts = [None if value is None else exactjson.dumps(value) for value in values]
+    texts = [None if value is None else jsontext.dumps(value) for value in values]
     return pa.array(texts, pa.binary()).cast(pa.string())
 
 
@@ -285,8 +285,8 @@ def _checked_json(array: pa.Array) -> pa.Array:
 
 def _as_json(text: str) -> str:
     try:
-        value = exactjson.loads(text)
+        value = jsontext.loads(text)
     except (ValueError, RecursionError):
-        return exactjson.dumps(text).decode()
+        return jsontext.dumps(text).decode()
     # Line ends between its words would end the message's line.
-    return exactjson.dumps(value).decode() if "\n" in text or "\r" in text else text
+    return jsontext.dumps(value).decode() if "\n" in text or "\r" in text else text

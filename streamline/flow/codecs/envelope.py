@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from streamline.flow.codecs.rawjson import join_object, split_object
+from streamline.flow.codecs.jsontext import join_object, split_object
 from streamline.flow.items import Buffer, FileBatch, RawBatch
 
 

@@ -5,7 +5,7 @@ both exact and the fastest way there is. A reader is made once per stream's sche
 
 - A batch is cut where the records' `version` changes, for arrow also where their set of fields changes
   (absent is not null).
-- Numbers are exact: see `exactjson`. Types of arrow columns come from the schema: see `arrow_types`.
+- Numbers are exact: see `jsontext`. Types of arrow columns come from the schema: see `arrow_types`.
 - `time_extracted` of a batch is its first record's, the earliest.
 - What msgspec refuses is read once more by the standard library's parser.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import StreamlineError
-from streamline.flow.codecs import exactjson
+from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.schemas import is_decimal, properties, types
 from streamline.flow.items import ArrowBatch, Batch, Buffer, JSONObject, RawBatch, RowBatch
 
@@ -70,7 +70,7 @@ class RowReader:
         declared = properties(schema)
         self._decimals = [name for name, prop in declared.items() if is_decimal(prop)]
         self._floats = [name for name in declared if name not in self._decimals and _may_hold_numbers(declared[name])]
-        hook: Callable[[str], Any] = Decimal if self._decimals else exactjson.exact_fraction
+        hook: Callable[[str], Any] = Decimal if self._decimals else jsontext.exact_fraction
         self._decoder = msgspec.json.Decoder(_Envelope, float_hook=hook)
 
     def read(self, batch: RawBatch, refuse: Refuse | None = None) -> list[RowBatch]:
@@ -117,7 +117,7 @@ class RowReader:
         for name in self._floats:
             value = row.get(name)
             if type(value) is Decimal:
-                row[name] = exactjson.plain_number(value)
+                row[name] = jsontext.plain_number(value)
             elif isinstance(value, (dict, list)):
                 row[name] = _plain(value)
 
@@ -295,7 +295,7 @@ def rows_to_raw(batch: RowBatch) -> RawBatch:
     slices: list[Buffer] = []
     for start in range(0, len(batch.rows), _ROWS_AT_A_TIME):
         try:
-            lines = exactjson.dump_lines(batch.rows[start : start + _ROWS_AT_A_TIME])
+            lines = jsontext.dump_lines(batch.rows[start : start + _ROWS_AT_A_TIME])
         except TypeError as error:
             raise StreamlineError(str(error), where=f"stream {batch.stream}") from None
         # JSON text holds no line end of its own, so each of these ends a row.
@@ -339,7 +339,7 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
             text = text_column(mark, array)
         except TypeError as error:
             raise StreamlineError(f"column {field.name}: {error}", where=f"stream {batch.stream}") from None
-        parts += [pa.scalar(pending + exactjson.dumps(field.name) + b":", pa.string()), pc.fill_null(text, "null")]
+        parts += [pa.scalar(pending + jsontext.dumps(field.name) + b":", pa.string()), pc.fill_null(text, "null")]
         pending = b","
     parts.append(pa.scalar(b"}" + tail, pa.string()))
     lines = pc.binary_join_element_wise(*parts, "")
@@ -381,10 +381,10 @@ def join_raw(batches: Sequence[RawBatch]) -> RawBatch:
 
 def envelope_of(stream: str, version: int | None, time_extracted: str | None) -> tuple[bytes, bytes]:
     """What stands before a record's JSON text in its message, and after it (the line's end included)."""
-    head = b'{"type":"RECORD","stream":' + exactjson.dumps(stream) + b',"record":'
-    tail = b"" if version is None else b',"version":' + exactjson.dumps(version)
+    head = b'{"type":"RECORD","stream":' + jsontext.dumps(stream) + b',"record":'
+    tail = b"" if version is None else b',"version":' + jsontext.dumps(version)
     if time_extracted is not None:
-        tail += b',"time_extracted":' + exactjson.dumps(time_extracted)
+        tail += b',"time_extracted":' + jsontext.dumps(time_extracted)
     return head, tail + b"}\n"
 
 
@@ -399,7 +399,7 @@ def record_text(line: bytes) -> bytes:
         return bytes(_text_decoder.decode(line).record)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         try:
-            return exactjson.dumps(exactjson.loads(line)["record"])
+            return jsontext.dumps(jsontext.loads(line)["record"])
         except (ValueError, TypeError, KeyError, RecursionError):
             return line
 
@@ -422,13 +422,13 @@ def _texts_of_line(stream: str, line: bytes, refuse: Refuse | None) -> _Envelope
         message = _parsed_line(stream, line, refuse, decimals=True)
     if message is None:
         return None
-    texts = {name: msgspec.Raw(exactjson.dumps(value)) for name, value in message["record"].items()}
+    texts = {name: msgspec.Raw(jsontext.dumps(value)) for name, value in message["record"].items()}
     return _EnvelopeOfTexts(texts, message.get("version"), message.get("time_extracted"))
 
 
 def _parsed_line(stream: str, line: bytes, refuse: Refuse | None, *, decimals: bool) -> JSONObject | None:
     try:
-        message = exactjson.loads(line, decimals=decimals)
+        message = jsontext.loads(line, decimals=decimals)
     except (ValueError, RecursionError) as error:
         _refused(stream, line, f"not a message in JSON: {error}", refuse)
         return None
@@ -451,7 +451,7 @@ def _may_hold_numbers(prop: Mapping[str, Any]) -> bool:
 def _plain(value: Any) -> Any:
     """Nested values with fractions as floats where that is exact."""
     if type(value) is Decimal:
-        return exactjson.plain_number(value)
+        return jsontext.plain_number(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from streamline.errors import StreamlineError
-from streamline.flow.codecs import exactjson
+from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.envelope import map_records
-from streamline.flow.codecs.rawjson import join_object, split_object
+from streamline.flow.codecs.jsontext import join_object, split_object
 from streamline.flow.codecs.schemas import properties
 from streamline.flow.items import (
     REST,
@@ -254,10 +254,10 @@ class _Frozen:
     def _row(self, row: JSONObject, bad: list[BadRecord]) -> JSONObject | None:
         if self._validator is not None:
             # As JSON says it: a row may hold dates and decimals.
-            values = {name: json.loads(exactjson.dumps(row[name])) for name in self._retyped if name in row}
+            values = {name: json.loads(jsontext.dumps(row[name])) for name in self._retyped if name in row}
             error = self._misfit(values)
             if error is not None:
-                bad.append(BadRecord(self._stream, exactjson.dumps(row), error, STAGE))
+                bad.append(BadRecord(self._stream, jsontext.dumps(row), error, STAGE))
                 return None
         return {name: value for name, value in row.items() if name not in self._new}
 
@@ -267,10 +267,10 @@ class _Frozen:
         if retyped and self._validator is not None:
             fits = []
             for number, values in enumerate(table.select(retyped).to_pylist()):
-                error = self._misfit(json.loads(exactjson.dumps(values)))
+                error = self._misfit(json.loads(jsontext.dumps(values)))
                 if error is not None:
                     row = batch.table.slice(number, 1).to_pylist()[0]
-                    bad.append(BadRecord(self._stream, exactjson.dumps(row), error, STAGE))
+                    bad.append(BadRecord(self._stream, jsontext.dumps(row), error, STAGE))
                 fits.append(error is None)
             if not all(fits):
                 table = table.filter(fits)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import StreamlineError
-from streamline.flow.codecs import exactjson
+from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.lanes import record_text, to_raw
 from streamline.flow.items import ArrowBatch, BadRecord, Buffer, Item, JSONObject, RawBatch, RowBatch, Schema
 from streamline.flow.stages.lenient import lenient
@@ -221,7 +221,7 @@ def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes, *, uni
 def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes, *, unicode: bool) -> str | None:
     """What is wrong with a record's JSON text, read by the parser that takes everything."""
     try:
-        record = exactjson.loads(text, decimals=True)
+        record = jsontext.loads(text, decimals=True)
     except (ValueError, RecursionError) as error:
         return f"not a record in JSON: {error}"
     if not isinstance(record, dict):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.connectors.singer.bookmark_hashes import marks_of
-from streamline.connectors.singer.jsontext import JSONTextError
+from streamline.flow.codecs.jsontext import JSONTextError
 from streamline.flow.items import REST
 from streamline.flow.ledger import RESERVED, WHOLE
 

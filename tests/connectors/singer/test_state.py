@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.connectors.singer import jsontext, state
+from streamline.connectors.singer import state
 from streamline.connectors.singer.bookmark_hashes import marks_of
-from streamline.connectors.singer.jsontext import JSONTextError
+from streamline.flow.codecs import jsontext
+from streamline.flow.codecs.jsontext import JSONTextError
 from streamline.flow.ledger import RESERVED, WHOLE
 
 scalars = st.one_of(

@@ -19,9 +19,9 @@ from streamline.blocks.python.live.call import CallRequest, CallSettings, Return
 from streamline.blocks.python.live.output_schema import OutputSchema, kind_of
 from streamline.blocks.python.live.workers import Call, ProcessWorkers, ThreadWorker, WorkerDied, Workers, remaining
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
-from streamline.flow.codecs import exactjson
+from streamline.flow.codecs import jsontext
+from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.codecs.lanes import RowReader, arrow_to_raw, join_raw, lines_of, record_text, rows_to_raw, to_raw
-from streamline.flow.codecs.rawjson import split_object
 from streamline.flow.items import (
     ActivateVersion,
     ArrowBatch,
@@ -498,7 +498,7 @@ def _key_of(text: bytes, keys: Sequence[str]) -> str | None:
     """Something that is equal for records of equal keys; None where the key is not there."""
     try:
         members = split_object(text)
-        return repr([exactjson.loads(bytes(members[key])) for key in keys]) if keys else None
+        return repr([jsontext.loads(bytes(members[key])) for key in keys]) if keys else None
     except (KeyError, ValueError, RecursionError):
         return None
 

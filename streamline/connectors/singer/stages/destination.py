@@ -14,7 +14,7 @@ import msgspec
 from streamline.connectors.singer.settings import Resolved
 from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.codecs.envelope import map_records, rewrite, rewrite_files
-from streamline.flow.codecs.rawjson import join_object, split_object
+from streamline.flow.codecs.jsontext import join_object, split_object
 from streamline.flow.items import (
     ActivateVersion,
     ArrowBatch,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.flow.codecs.rawjson import join_object, scan_object, split_object
+from streamline.flow.codecs.jsontext import join_object, scan_object, split_object
 
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud800"),
