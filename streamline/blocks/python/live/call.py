@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
+from streamline.errors import StreamlineError
 from streamline.flow.codecs.lanes import ArrowReader, RowReader
 from streamline.flow.items import Buffer, JSONObject, RawBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from streamline.processes.worker import Port
 
 
 class CallSettings(msgspec.Struct, frozen=True):
@@ -175,6 +179,50 @@ class TransformCaller:
             "",
             where,
         )
+
+
+_caller: TransformCaller | None = None
+"""In a worker process: the one block that it runs."""
+
+
+def call_transformer(payload: tuple[bytes, CallRequest | None], port: Port) -> list[Returned] | Exception:
+    """Run a call in a worker process; without a request, only load the block's file.
+
+    Returns:
+        what the function returned, tables as Arrow IPC (see `read_tables`); or the error that it is to raise.
+    """
+    global _caller
+    settings, request = payload
+    try:
+        if _caller is None:
+            _caller = TransformCaller(pickle.loads(settings))
+        returned = _caller.run(request) if request is not None else []
+    except (UserError, StreamlineError) as error:
+        return error
+    for each in returned:
+        if each.table is not None:
+            each.table = _ipc(each.table)
+    return returned
+
+
+def read_tables(returned: list[Returned]) -> list[Returned]:
+    """What `call_transformer` returned, tables as they were."""
+    for each in returned:
+        if isinstance(each.table, bytes):
+            import pyarrow as pa
+
+            each.table = pa.ipc.open_stream(each.table).read_all()
+    return returned
+
+
+def _ipc(table: pa.Table) -> Any:
+    # Pickled, a slice of a table would bring the whole table with it.
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 class _NoFrame(Exception):

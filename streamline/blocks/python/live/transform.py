@@ -17,7 +17,7 @@ import msgspec
 from streamline.blocks.python.function import BlockFile, UserError
 from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned
 from streamline.blocks.python.live.output_schema import OutputSchema, kind_of
-from streamline.blocks.python.live.workers import Call, ProcessWorkers, ThreadWorker, WorkerDied, Workers, remaining
+from streamline.blocks.python.live.workers import PendingCall, ProcessWorkers, ThreadWorker, WorkerFailed, Workers
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import split_object
@@ -35,6 +35,7 @@ from streamline.flow.items import (
     RowBatch,
     Schema,
 )
+from streamline.processes.job import Failure
 
 BATCH_ROWS = 10_000
 _PATIENCE = 1.0
@@ -109,7 +110,7 @@ class TransformStage:
         self._timeout = timeout
         call_settings = CallSettings(block, settings.batch_rows, dict(keywords or {}))
         self._make_workers: Callable[[], Workers] = (
-            partial(ProcessWorkers, call_settings, settings.workers)
+            partial(ProcessWorkers, call_settings, settings.workers, timeout)
             if settings.workers
             else partial(ThreadWorker, call_settings)
         )
@@ -128,7 +129,7 @@ class TransformStage:
             ConfigError: it cannot be read, is no Python, or has no function decorated with @transformer.
             PipelineFailed: it raised while it was loaded, or took longer than `timeout`.
         """
-        call = Call(None)
+        call = PendingCall(None)
         self._submit(call)
         await self._result(call, None)
 
@@ -185,10 +186,8 @@ class TransformStage:
         return items
 
     async def close(self) -> None:
-        """End the worker; one that is in the middle of a call is killed or, a thread, left behind."""
+        """End the workers. A process in the middle of a call is killed; a thread is left to end by itself."""
         if self._workers is not None:
-            if self._running:
-                self._workers.kill()
             await anyio.to_thread.run_sync(self._workers.close)
             self._workers = None
 
@@ -229,7 +228,7 @@ class TransformStage:
         self._gathered_all.nbytes -= gathered.nbytes
         raw = join_raw(gathered.batches)
         of = self._streams[stream]
-        call = Call(CallRequest(stream, of.given.schema, of.number, raw.slices, raw.count))
+        call = PendingCall(CallRequest(stream, of.given.schema, of.number, raw.slices, raw.count))
         self._queue.append(_Job(call, of))
         self._submit(call)
 
@@ -243,7 +242,7 @@ class TransformStage:
             self._queue.append(_Passing(self._position, None))
             self._position = None
 
-    def _submit(self, call: Call) -> None:
+    def _submit(self, call: PendingCall) -> None:
         if self._workers is None:
             self._workers = self._make_workers()
         self._running += 1
@@ -269,57 +268,44 @@ class TransformStage:
             self._queue.popleft()
         return items
 
-    async def _result(self, call: Call, stream: str | None) -> list[Returned]:
+    async def _result(self, call: PendingCall, stream: str | None) -> list[Returned]:
         try:
             while True:
                 # Never for long: a waiting thread would keep the interpreter from ending.
-                patience = _PATIENCE if self._timeout is None else min(_PATIENCE, remaining(call, self._timeout))
+                patience = _PATIENCE if self._timeout is None else min(_PATIENCE, call.remaining(self._timeout))
                 try:
                     result = await anyio.to_thread.run_sync(
                         call.future.result, max(0.01, patience), abandon_on_cancel=True
                     )
                 except TimeoutError:
-                    if self._timeout is not None and remaining(call, self._timeout) <= 0:
-                        raise self._too_long(stream) from None
+                    if self._timeout is not None and call.remaining(self._timeout) <= 0:
+                        raise self._failed(_timed_out_thread(self._timeout), stream) from None
                 else:
                     self._running -= 1
                     return result
         except UserError as error:
-            raise self._failed(error, stream) from None
-        except WorkerDied as error:
-            raise self._died(error, stream) from None
+            failure = Failure(message=error.summary, where=error.where, hint=error.hint, trace=error.trace)
+            raise self._failed(failure, stream) from None
+        except WorkerFailed as error:
+            raise self._failed(error.failure, stream) from None
 
-    def _failed(self, error: UserError, stream: str | None) -> PipelineFailed:
-        trace = f"\n{error.trace}" if error.trace else ""
+    def _failed(self, failure: Failure, stream: str | None) -> PipelineFailed:
+        trace = f"\n{failure.trace}" if failure.trace else ""
         return PipelineFailed(
-            f"transformer {self.block} failed {_doing(stream)}: {error.summary}{trace}",
+            f"transformer {self.block} failed {_doing(stream)}: {failure.message}{trace}",
             blocks=[self.block],
-            where=error.where,
-        )
-
-    def _died(self, error: WorkerDied, stream: str | None) -> PipelineFailed:
-        code = error.returncode
-        how = "was ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-        return PipelineFailed(
-            f"the worker process of transformer {self.block} {how} {_doing(stream)}",
-            blocks=[self.block],
-            where=f"block {self.block}",
-            hint="the block's code ended its interpreter, or the machine ran out of memory",
+            where=failure.where or f"block {self.block}",
+            hint=failure.hint,
+            code="transformer.failed" if failure.code == "block.failed" else failure.code,
         )
 
-    def _too_long(self, stream: str | None) -> PipelineFailed:
-        killed = self._workers is not None and self._workers.kill()
-        end = (
-            "Its worker process was killed."
-            if killed
-            else "It runs on a thread, which cannot be ended; with `configuration.workers: 1` it would be a process."
-        )
-        return PipelineFailed(
-            f"transformer {self.block} did not return within {self._timeout:g} s {_doing(stream)}",
-            blocks=[self.block],
-            where=f"block {self.block}",
-            hint=end,
-        )
+
+def _timed_out_thread(timeout: float) -> Failure:
+    return Failure(
+        message=f"timed out after {timeout:g} s",
+        hint="it runs on a thread, which cannot be killed; with `configuration.workers: 1` it runs in a process",
+        code="block.timeout",
+    )
 
 
 def _doing(stream: str | None) -> str:
@@ -394,7 +380,7 @@ class _Passing:
 class _Job:
     """A call and what becomes of its result."""
 
-    def __init__(self, call: Call, stream: _Stream) -> None:
+    def __init__(self, call: PendingCall, stream: _Stream) -> None:
         self.call = call
         self.stream = stream
         self._kinds: dict[str, frozenset[str]] | None = None

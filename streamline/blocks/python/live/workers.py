@@ -1,49 +1,54 @@
-"""Where transformer functions run: on one thread, or in worker processes that can be killed.
+"""Where transformer functions run: on a thread of this process, or in a pool of worker processes.
 
-A thread shares the interpreter and cannot be ended from outside. A worker process gets its requests through a
-pipe, one at a time, and answers in kind: pickled structs, tables as Arrow IPC. It dies with its parent.
+A thread shares the interpreter and cannot be killed. A worker process can: on a timeout, and with the run. It keeps
+the block's module, and whatever that holds (connections, caches), from call to call.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import queue
-import struct
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import Future
-from typing import IO, Any, Protocol
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from streamline.blocks.python.function import UserError
-from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned, TransformCaller
-from streamline.errors import ConfigError, StreamlineError
+from streamline.blocks.python.function import Shape, shape_of
+from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned, TransformCaller, read_tables
+from streamline.errors import ConfigError
+from streamline.processes.job import Failure, Job, Outcome
 
-_BOOT = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__name__} import serve; serve()"
-_LENGTH = struct.Struct(">Q")
+if TYPE_CHECKING:
+    from streamline.processes.worker_pool import WorkerPool
 
-
-class WorkerDied(Exception):
-    """A worker process ended while it had a request; `returncode` is its exit status (negative: signal)."""
-
-    def __init__(self, returncode: int | None) -> None:
-        super().__init__(returncode)
-        self.returncode = returncode
+_MODULE = "streamline.blocks.python.live.call"
+_PRELOADED = {Shape.ROWS: (), Shape.PANDAS: ("numpy", "pandas", "pyarrow")}
 
 
-class Call:
+class WorkerFailed(Exception):
+    """A worker process died or timed out during a call."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class PendingCall:
     """A request that a worker has or will get.
 
     Args:
         request: the records; None only loads the block's file.
-        future: of what the function returned. Raises UserError, ConfigError, or WorkerDied.
-        since: `time.monotonic()` when the call that is running now began; None before.
+
+    Attributes:
+        future: of what the function returned. Raises UserError, StreamlineError, or WorkerFailed.
+        since: `time.monotonic()` when the current call of the function began, if it runs on a thread; None before.
     """
 
     def __init__(self, request: CallRequest | None) -> None:
@@ -55,43 +60,40 @@ class Call:
         """A call of the function begins."""
         self.since = time.monotonic()
 
+    def remaining(self, timeout: float) -> float:
+        """Seconds left for the current call of the function; all of `timeout` before it began."""
+        return timeout if self.since is None else self.since + timeout - time.monotonic()
+
 
 class Workers(Protocol):
-    """Runs calls, several at a time; each call's result is in its future."""
+    """Runs calls, `depth` of them at a time; each call's result is in its future."""
 
     depth: int
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: PendingCall) -> None:
         """Run `call` when a worker is free."""
         ...
 
-    def kill(self) -> bool:
-        """End what runs, at once; False if that is not possible."""
-        ...
-
     def close(self) -> None:
-        """End the workers once what they have is done; never waits long."""
+        """End the workers. A process is killed in the middle of a call; a thread ends after it."""
         ...
 
 
 class ThreadWorker:
-    """One thread of its own, so that what the block's module holds (connections, caches) has one owner."""
+    """One thread of its own, so that what the block's module holds (connections, caches) is used by one thread."""
 
     depth = 1
 
     def __init__(self, settings: CallSettings) -> None:
         self._settings = settings
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[PendingCall | None] = queue.SimpleQueue()
         self._caller: TransformCaller | None = None
         # A daemon: a function that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"block {settings.block.uuid}", daemon=True)
         self._thread.start()
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: PendingCall) -> None:
         self._calls.put(call)
-
-    def kill(self) -> bool:
-        return False
 
     def close(self) -> None:
         self._calls.put(None)
@@ -104,174 +106,85 @@ class ThreadWorker:
                     self._caller = TransformCaller(self._settings)
                 request = call.request
                 result = self._caller.run(request, call.begin) if request is not None else []
-            except BaseException as error:  # whatever it is belongs to who waits for the call
+            except BaseException as error:  # every exception goes to whoever waits for the call
                 call.future.set_exception(error)
             else:
                 call.future.set_result(result)
 
 
 class ProcessWorkers:
-    """`count` processes, started on first use; each is fed by a thread."""
+    """A pool of worker processes. Each loads the block's file for itself.
 
-    def __init__(self, settings: CallSettings, count: int) -> None:
-        self.depth = count
-        self._settings = settings
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._lock = threading.Lock()
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._run, name=f"block {settings.block.uuid} {n}", daemon=True)
-            for n in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+    Args:
+        settings: what the calls have in common.
+        size: the number of processes.
+        timeout: seconds that a call may take.
 
-    def submit(self, call: Call) -> None:
-        self._calls.put(call)
+    Raises:
+        ConfigError: the block's keyword arguments cannot be sent to another process.
+    """
 
-    def kill(self) -> bool:
-        with self._lock:
-            self._closed = True
-            for process in self._processes:
-                process.kill()
-        return True
+    def __init__(self, settings: CallSettings, size: int, timeout: float | None) -> None:
+        from streamline.processes.worker_pool import WorkerPool
+
+        self.depth = size
+        self._block = settings.block
+        self._timeout = timeout
+        self._numbers = count(1)
+        try:
+            self._settings = pickle.dumps(settings, 5)
+        except Exception as error:
+            raise ConfigError(
+                f"the block's keyword arguments cannot be sent to a worker process: {error}",
+                where=f"block {settings.block.uuid}",
+                hint="leave out `configuration.workers`, or use only variables that can be pickled",
+                code="block.unpicklable_arguments",
+            ) from None
+        self._pool: WorkerPool = WorkerPool(
+            size,
+            preload=[_MODULE, *_libraries(settings)],
+            run_id=str(settings.keywords.get("run_id", "")),
+            on_line=lambda job, line: _to_stderr(line),
+            on_secret=lambda secret: None,
+        )
+
+    def submit(self, call: PendingCall) -> None:
+        request = call.request
+        if request is not None:  # views into a larger buffer cannot be pickled
+            request = msgspec.structs.replace(request, slices=[bytes(piece) for piece in request.slices])
+        job = Job(
+            id=str(next(self._numbers)),
+            name=self._block.uuid,
+            function=f"{_MODULE}:call_transformer",
+            payload=(self._settings, request),
+            source_root=str(Path(self._block.path).parent.parent),
+            timeout=self._timeout,
+            keep_state=True,
+        )
+        self._pool.submit(job).add_done_callback(partial(_settle, call))
 
     def close(self) -> None:
-        for _ in self._threads:
-            self._calls.put(None)
-        with self._lock:
-            self._closed = True
-            processes = list(self._processes)
-        deadline = time.monotonic() + 2
-        for process in processes:
-            with contextlib.suppress(OSError, ValueError):
-                if process.stdin is not None:
-                    process.stdin.close()
-            try:
-                process.wait(max(0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _run(self) -> None:
-        process: subprocess.Popen[bytes] | None = None
-        while (call := self._calls.get()) is not None:
-            try:
-                if process is None:
-                    process = self._start()
-                call.begin()
-                call.future.set_result(_exchange(process, call.request))
-            except BaseException as error:
-                call.future.set_exception(error)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._closed:
-                raise WorkerDied(None)
-            process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            self._processes.append(process)
-        assert process.stdin is not None
-        try:
-            _send(process.stdin, (os.getpid(), self._settings))
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"what the block's function is called with cannot be handed to a worker process: {error}",
-                where=f"block {self._settings.block.uuid}",
-                hint="leave `configuration.workers` out, or give it variables that can be pickled",
-            ) from None
-        return process
+        self._pool.close()
 
 
-def _exchange(process: subprocess.Popen[bytes], request: CallRequest | None) -> list[Returned]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    if request is not None:  # views into a larger buffer do not pickle
-        request = msgspec.structs.replace(request, slices=[bytes(piece) for piece in request.slices])
+def _settle(call: PendingCall, done: Future[Outcome]) -> None:
+    outcome = done.result()
+    if outcome.failure is not None:
+        call.future.set_exception(WorkerFailed(outcome.failure))
+    elif isinstance(outcome.value, BaseException):
+        call.future.set_exception(outcome.value)
+    else:
+        call.future.set_result(read_tables(outcome.value))
+
+
+def _libraries(settings: CallSettings) -> tuple[str, ...]:
+    """What every worker would import. Polars is not safe to import before a fork."""
     try:
-        _send(process.stdin, request)
-        answer = _receive(process.stdout)
-    except (OSError, EOFError, ValueError):
-        try:
-            raise WorkerDied(process.wait(5)) from None
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise WorkerDied(process.wait()) from None
-    if isinstance(answer, BaseException):
-        raise answer
-    found: list[Returned] = answer
-    for returned in found:
-        if isinstance(returned.table, bytes):
-            import pyarrow as pa
-
-            returned.table = pa.ipc.open_stream(returned.table).read_all()
-    return found
+        return _PRELOADED.get(shape_of(settings.block), ("pyarrow",))
+    except ConfigError:  # the first call will report it
+        return ()
 
 
-def serve() -> None:
-    """A worker process: answers requests from its standard input until that ends."""
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    # What user code prints must not get between the answers.
-    os.dup2(2, 1)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    parent, settings = _receive(requests)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    caller: TransformCaller | None = None
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            request = _receive(requests)
-            try:
-                if caller is None:
-                    caller = TransformCaller(settings)
-                answer: Any = caller.run(request) if request is not None else []
-                for returned in answer:
-                    if returned.table is not None:
-                        returned.table = _ipc(returned.table)
-            except (UserError, StreamlineError) as error:
-                answer = error
-            except Exception as error:
-                answer = StreamlineError(f"{type(error).__name__}: {error}", where=f"block {settings.block.uuid}")
-            _send(answers, answer)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _ipc(table: Any) -> bytes:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _send(pipe: IO[bytes], value: Any) -> None:
-    data = pickle.dumps(value, 5)
-    pipe.write(_LENGTH.pack(len(data)))
-    pipe.write(data)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> Any:
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = pipe.read(length)
-    if len(data) < length:
-        raise EOFError
-    return pickle.loads(data)
-
-
-def remaining(call: Call, timeout: float) -> float:
-    """Seconds that the call which is running has left; all of them before it began."""
-    return timeout if call.since is None else call.since + timeout - time.monotonic()
+def _to_stderr(line: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, line + b"\n")

@@ -17,6 +17,7 @@ from streamline.blocks.python.function import BlockFile, Shape, shape_of
 from streamline.blocks.python.live.transform import TransformStage
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.flow.items import ActivateVersion, BadRecord, Item, JSONObject, Position, RawBatch, Schema
+from tests.processes.pools import alive
 
 INTEGER = {"type": ["null", "integer"]}
 NUMBER = {"type": ["null", "number"]}
@@ -561,19 +562,56 @@ def test_a_result_that_is_no_records_is_named(kitchen: Kitchen, body: str, messa
         kitchen.run(code(body), [schema(id=INTEGER), records({"id": 1})])
 
 
-@pytest.mark.parametrize(
-    ("workers", "hint"), [(0, "a thread, which cannot be ended"), (1, "Its worker process was killed")]
-)
+@pytest.mark.parametrize(("workers", "hint"), [(0, "a thread, which cannot be killed"), (1, "raise its `timeout`")])
 def test_a_call_that_takes_too_long_fails_the_block(kitchen: Kitchen, workers: int, hint: str) -> None:
     sleepy = code("import time\ntime.sleep(30)")
-    with pytest.raises(PipelineFailed, match=r"did not return within 0\.5 s with records of stream orders") as caught:
+    with pytest.raises(PipelineFailed, match=r"with records of stream orders: timed out after 0\.5 s") as caught:
         kitchen.run(sleepy, [schema(), records({"id": 1})], timeout=0.5, configuration={"workers": workers})
     assert hint in str(caught.value)
+    assert caught.value.code == "block.timeout"
 
 
 def test_code_that_ends_its_worker_process_fails_the_block(kitchen: Kitchen) -> None:
-    with pytest.raises(PipelineFailed, match="worker process of transformer mask exited with 7"):
+    with pytest.raises(PipelineFailed, match=r"transformer mask failed .*: the process exited with code 7") as caught:
         kitchen.run(code("import os\nos._exit(7)"), [schema(), records({"id": 1})], configuration={"workers": 1})
+    assert caught.value.code == "block.exited"
+
+
+def test_a_crash_in_a_worker_process_names_the_line(kitchen: Kitchen) -> None:
+    with pytest.raises(PipelineFailed) as caught:
+        kitchen.run(code("import os\nos.abort()"), [schema(), records({"id": 1})], configuration={"workers": 1})
+    assert caught.value.code == "block.crashed"
+    assert caught.value.where == f"{kitchen.folder / 'mask.py'}:7"
+
+
+def test_worker_processes_keep_what_the_block_holds_and_end_with_all_that_it_started(kitchen: Kitchen) -> None:
+    head = """
+import os, subprocess, threading
+calls = 0
+os.environ["SEEN"] = "yes"
+child = subprocess.Popen(["sleep", "600"])
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+    body = "global calls\ncalls += 1\nreturn [{'id': calls, 'seen': os.environ['SEEN'], 'pid': child.pid}]"
+    out = kitchen.run(
+        code(body, head=head),
+        [schema(id=INTEGER, seen=STRING, pid=INTEGER), *(records({"id": 0}) for _ in range(3))],
+        configuration={"workers": 1},
+    )
+    rows = rows_of(out)
+    assert [(row["id"], row["seen"]) for row in rows] == [(1, "yes"), (2, "yes"), (3, "yes")]
+    assert not alive(rows[0]["pid"])
+
+
+def test_keyword_arguments_that_cannot_be_sent_to_a_worker_process_are_refused(kitchen: Kitchen) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kitchen.run(
+            code("return rows"),
+            [schema(), records({"id": 1})],
+            configuration={"workers": 1},
+            keywords={"f": lambda: None},
+        )
+    assert caught.value.code == "block.unpicklable_arguments"
 
 
 def test_what_a_worker_process_prints_does_not_get_between(kitchen: Kitchen) -> None:
