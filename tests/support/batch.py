@@ -28,6 +28,8 @@ SUFFIXES = {"python": "py", "sql": "sql", "r": "r", "yaml": "yaml"}
 class BatchProject(Project):
     """A project whose pipelines are made of block files. `entries` of the pipeline `p` are written when it is run."""
 
+    batch_commands = ("run", "test")
+
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.write("streamline.yaml", "name: shop\n")

@@ -1,130 +1,394 @@
-"""Starts Python programs without paying for their imports each time: forked from a process that has the libraries.
+"""Start Python programs without paying for their imports: forked from a server that has imported the libraries.
 
-What runs is the program's own file, as `__main__`, in a process of its own with its own arguments, folder, environment
-and standard streams. Only the interpreter's start and the libraries' first import are shared. For programs that are run
-a hundred times by the tests; those that are about starting, signals or the environment's own start a real one.
+A program that is started here has its own process id, session, arguments, folder, environment and standard streams, and
+`/proc` shows them as it would for a program that was executed. Only the start of the interpreter and the first import
+of libraries are shared. Tests about the interpreter's start, or about what is imported, start a real process.
+
+The runner of a batch pipeline starts a fork server of its own, which imports pandas. `spare` forks one ahead, as a
+child of the command, and the command uses it in place of a new interpreter.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
+import gc
+import importlib
 import json
 import os
 import runpy
+import select
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any, NoReturn
 
-MODULES = ("duckdb", "msgspec", "orjson", "pyarrow.compute", "pyarrow.csv", "pyarrow.json", "pyarrow.parquet", "singer")
+REPOSITORY = Path(__file__).parents[2]
+LIBRARIES = (
+    *(
+        "anyio._backends._asyncio",
+        "duckdb",
+        "jinja2",
+        "jsonschema_rs",
+        "msgspec",
+        "orjson",
+        "pandas",
+        "pyarrow.compute",
+    ),
+    *("pyarrow.csv", "pyarrow.json", "pyarrow.parquet", "rich.console", "rich.table", "singer", "sqlite3", "uvloop"),
+    *("yaml",),
+)
+START_VARIABLES = {"LANG": "C.UTF-8", "STREAMLINE_TERM_SECONDS": "0.5", "STREAMLINE_INTERRUPT_SECONDS": "1"}
+"""Variables that are read when the interpreter starts or a module is imported. Other values need a real process."""
+_ROOM = 1 << 14
+_PDEATHSIG = 1
 
-_server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
-_lock = threading.Lock()
+
+class Process:
+    """A program that was started; the part of `subprocess.Popen` that tests use."""
+
+    def __init__(self, argv: Sequence[str], status: socket.socket) -> None:
+        self.args = argv
+        self.returncode: int | None = None
+        self._status = status
+        self.pid = int.from_bytes(status.recv(4), "big")
+        if not self.pid:
+            raise RuntimeError("the server of preloaded processes is gone")
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while the process runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code (negative: the signal that killed it)."""
+        if self.returncode is None:
+            self._status.settimeout(timeout)
+            try:
+                data = self._status.recv(4)
+            except (BlockingIOError, TimeoutError):
+                raise subprocess.TimeoutExpired(list(self.args), timeout or 0) from None
+            self.returncode = int.from_bytes(data, "big", signed=True) if data else -signal.SIGKILL
+            self._status.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the end is known."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
 
 
-def run(argv: Sequence[str], *, given: bytes, cwd: Path, env: Mapping[str, str]) -> tuple[int, bytes, bytes]:
-    """Run `[interpreter, file, argument…]` to its end.
+class _Server:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._connection: socket.socket | None = None
+
+    def start(self, request: dict[str, Any], files: Sequence[int]) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with self._lock:
+            if self._connection is None or self._pid != os.getpid():
+                self._begin()
+            assert self._connection is not None
+            socket.send_fds(self._connection, [json.dumps(request).encode()], [*files, theirs.fileno()])
+        theirs.close()
+        return ours
+
+    def _begin(self) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self._pid = os.getpid()
+        env = {name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, str(REPOSITORY), str(theirs.fileno()), "_" * _ROOM],
+            env={**env, **START_VARIABLES, "_": "_" * _ROOM},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        atexit.register(self._end, process, self._connection)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        connection.close()
+        process.wait(10)
+
+
+_server = _Server()
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from tests.support.preloaded import serve; serve()"
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: int,
+    stdout: IO[bytes],
+    stderr: IO[bytes],
+    spare: bool = False,
+) -> Process | subprocess.Popen[bytes]:
+    """Start `[interpreter, file or -m module, argument…]` in a session of its own.
 
     Args:
         argv: the interpreter is the tests' own.
+        stdin: a file descriptor.
+        spare: the program is a command that may start a fork server for batch pipelines.
+    """
+    usual = {name: value for name, value in env.items() if name in START_VARIABLES or name.startswith(("LC_", "PY"))}
+    usual.pop("PYTHONPATH", None)
+    if argv[0] != sys.executable or not usual.items() <= START_VARIABLES.items():
+        return subprocess.Popen(
+            argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+    request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "spare": spare}
+    return Process(argv, _server.start(request, [stdin, stdout.fileno(), stderr.fileno()]))
+
+
+def run(argv: Sequence[str], *, given: bytes, cwd: Path, env: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+    """Run a program to its end.
+
+    Args:
+        argv: as `start` takes it.
         given: its standard input, through a pipe.
 
     Returns:
         exit code (negative: the signal that killed it), standard output, standard error.
     """
-    assert argv[0] == sys.executable
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         reading, writing = os.pipe()
-        request = {"argv": list(argv[1:]), "cwd": str(cwd), "env": dict(env)}
-        with _lock:
-            connection = _started()
-            data = json.dumps(request).encode()
-            socket.send_fds(connection, [len(data).to_bytes(8, "big")], [reading, out.fileno(), err.fileno()])
-            connection.sendall(data)
+        try:
+            process = start(argv, cwd=cwd, env={"LANG": "C.UTF-8", **env}, stdin=reading, stdout=out, stderr=err)
+        finally:
             os.close(reading)
-            writer = threading.Thread(target=_write, args=(writing, given))
-            writer.start()
-            code = int(connection.makefile("rb", buffering=0).readline() or b"1")
-            writer.join()
+        with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:
+            file.write(given)
+        code = process.wait()
         out.seek(0)
         err.seek(0)
         return code, out.read(), err.read()
 
 
-def _write(pipe: int, data: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as file:
-        file.write(data)
+# What follows runs in the server and in what it forks.
 
 
-def _started() -> socket.socket:
-    global _server
-    if _server is None or _server[0].poll() is not None:
-        ours, theirs = socket.socketpair()
-        process = subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()])
-        theirs.close()
-        _server = (process, ours)
-        atexit.register(_stop, process, ours)
-    return _server[1]
-
-
-def _stop(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
-    connection.close()
-    process.wait(10)
-
-
-def serve(connection: socket.socket) -> None:
-    """Answer requests until nobody asks any more."""
-    for name in MODULES:
+def serve() -> NoReturn:
+    """Answer requests until the tests' process is gone."""
+    connection = socket.socket(fileno=int(sys.argv[2]))
+    connection.set_inheritable(False)
+    for name in (*LIBRARIES, *_modules_of_commands()):
         with contextlib.suppress(ImportError):
-            __import__(name)
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    woken, waker = os.pipe()
+    for fd in (woken, waker):
+        os.set_blocking(fd, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    running: dict[int, socket.socket] = {}
     while True:
-        head, fds, _, _ = socket.recv_fds(connection, 8, 3)
-        if not head:
-            return
-        data = b""
-        while len(data) < int.from_bytes(head, "big"):
-            data += connection.recv(1 << 16)
-        pid = os.fork()
-        if pid == 0:
-            connection.close()
-            _become(json.loads(data), fds)
-        for fd in fds:
-            os.close(fd)
-        _, status = os.waitpid(pid, 0)
-        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+        ready, _, _ = select.select([connection, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            _reap(running)
+        if connection in ready:
+            data, fds, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+            if not data:
+                os._exit(0)
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                for fd in (woken, waker):
+                    os.close(fd)
+                connection.close()
+                for status in running.values():
+                    status.close()
+                _become(json.loads(data), fds)
+            running[pid] = socket.socket(fileno=fds.pop())
+            with contextlib.suppress(OSError):
+                running[pid].send(pid.to_bytes(4, "big"))
+            for fd in fds:
+                os.close(fd)
 
 
-def _become(request: dict[str, object], fds: list[int]) -> None:
-    """Be the program; never returns."""
+def _reap(running: dict[int, socket.socket]) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            connection = running.pop(pid)
+            with contextlib.suppress(OSError), connection:
+                connection.send(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
+
+
+def _modules_of_commands() -> list[str]:
+    from streamline.cli.main import COMMANDS
+
+    commands = [lazy.target.partition(":")[0] for lazy in COMMANDS.values()]
+    rooms = ("blocks", "connectors", "execution", "flow", "outputs", "pipeline", "processes", "project", "state")
+    files = [file for room in rooms for file in (REPOSITORY / "streamline" / room).rglob("*.py")]
+    modules = [".".join(file.relative_to(REPOSITORY).with_suffix("").parts) for file in files if file.stem[0] != "_"]
+    return commands + modules
+
+
+def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
+    """Be the program."""
     code = 1
     try:
-        for target, fd in enumerate(fds):
+        os.setsid()
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
+        for fd in fds:
             os.close(fd)
-        argv, env = request["argv"], request["env"]
-        assert isinstance(argv, list)
-        assert isinstance(env, dict)
-        os.chdir(str(request["cwd"]))
-        os.environ.clear()
-        os.environ.update(env)
-        sys.argv[:] = argv
-        sys.path[0] = str(Path(argv[0]).parent)
-        runpy.run_path(argv[0], run_name="__main__")
-        code = 0
+        os.chdir(request["cwd"])
+        _take_on(request["argv"], request["env"])
+        if request["spare"]:
+            _fork_spare()
+        code = _main(request["argv"][1:], request["cwd"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _exit(code)
+
+
+def _take_on(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Have this command line and environment, in `/proc` too."""
+    os.environ.clear()
+    os.environ.update(env)
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    arguments, arguments_end, environment, environment_end = map(int, fields[45:49])
+    words = [f"{name}={value}" for name, value in env.items()]
+    for texts, begin, end in ((argv, arguments, arguments_end), (words, environment, environment_end)):
+        block = b"".join(os.fsencode(text) + b"\0" for text in texts)
+        room = end - begin
+        if len(block) < room:
+            ctypes.memmove(begin, block.ljust(room, b"\0"), room)
+
+
+def _main(argv: list[str], cwd: str) -> int:
+    module = argv[1] if argv[0] == "-m" else None
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [str(Path(argv[0]).parent) if module is None else cwd, *paths, *sys.path[2:]]
+    importlib.invalidate_caches()
+    sys.path_importer_cache.clear()
+    sys.argv[:] = argv if module is None else argv[1:]
+    sys.orig_argv[:] = [sys.executable, *argv]
+    gc.enable()
+    try:
+        if module is None:
+            runpy.run_path(argv[0], run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        sys.excepthook(*sys.exc_info())
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         sys.excepthook(*sys.exc_info())
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        return 1
+    return 0
 
 
-if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+def _exit(code: int) -> NoReturn:
+    """Do what the interpreter does at its end, except for taking itself apart."""
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    os._exit(code)
+
+
+class _Spare:
+    """Takes the place of `subprocess` in the module that starts fork servers: the first one is forked already."""
+
+    DEVNULL = subprocess.DEVNULL
+    TimeoutExpired = subprocess.TimeoutExpired
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._connection: socket.socket | None = connection
+
+    def Popen(self, argv: list[str], **keys: Any) -> Any:
+        connection, self._connection = self._connection, None
+        if connection is None or argv[:2] != [sys.executable, "-c"]:
+            return subprocess.Popen(argv, **keys)
+        settings = json.loads(argv[3])
+        message = json.dumps({"argv": argv, "env": dict(keys["env"]), "settings": settings}).encode()
+        with connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            socket.send_fds(connection, [message], [keys["stdout"], settings["control"]])
+        return self
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > end:
+                raise subprocess.TimeoutExpired("spare", timeout or 0)
+            else:
+                time.sleep(0.001)
+        return self.returncode
+
+
+def _fork_spare() -> None:
+    from streamline.processes import forkserver, forkserver_process
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        forkserver_process.subprocess = _Spare(pid, ours)  # type: ignore[assignment]
+        return
+    ours.close()
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    # Ctrl-C is for whoever is waited for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    data, fds, _, _ = socket.recv_fds(theirs, 1 << 20, 2)
+    if not data:
+        os._exit(0)
+    theirs.close()
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, fd in enumerate((null, fds[0], fds[0])):
+        os.dup2(fd, target)
+    os.close(null)
+    os.close(fds[0])
+    request = json.loads(data)
+    _take_on(request["argv"], request["env"])
+    settings = request["settings"]
+    settings["control"] = fds[1]
+    sys.path[:] = settings["path"]
+    forkserver.serve(settings)

@@ -44,16 +44,19 @@ def processes_of(root: Path) -> list[Process]:
     """
     found = []
     mark = f"{root}/"
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for name in os.listdir("/proc"):  # noqa: PTH208 (it is read often)
+        if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
-            environ = dict(word.split("=", 1) for word in _words(f"/proc/{entry.name}/environ") if "=" in word)
-            argv = _words(f"/proc/{entry.name}/cmdline")
+            with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
+                if mark.encode() not in file.read():
+                    continue
+            environ = dict(word.split("=", 1) for word in _words(f"/proc/{name}/environ") if "=" in word)
+            argv = _words(f"/proc/{name}/cmdline")
         except OSError:
             continue
         if mark in environ.get("TMPDIR", "") or mark in environ.get("HOME", ""):
-            found.append(Process(int(entry.name), argv, environ))
+            found.append(Process(int(name), argv, environ))
     return found
 
 

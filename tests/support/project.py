@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from tests.support import preloaded
 from tests.support.processes import Process, children_of_runs, kill_all, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -61,21 +62,20 @@ class Completed:
 
 
 class Running:
-    """A command that has been started and not yet waited for."""
+    """A command that has been started and not yet waited for.
 
-    def __init__(self, argv: list[str], cwd: Path, env: Mapping[str, str]) -> None:
+    Args:
+        batch: the command may run a batch pipeline.
+    """
+
+    def __init__(self, argv: list[str], cwd: Path, env: Mapping[str, str], *, batch: bool = False) -> None:
         self.argv = argv
         self._out = (cwd / f".out-{time.monotonic_ns()}").open("w+b")
         self._err = (cwd / f".err-{time.monotonic_ns()}").open("w+b")
-        self.process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=self._out,
-            stderr=self._err,
-            start_new_session=True,
-        )
+        with open(os.devnull, "rb") as null:
+            self.process = preloaded.start(
+                argv, cwd=cwd, env=env, stdin=null.fileno(), stdout=self._out, stderr=self._err, spare=batch
+            )
         Path(self._out.name).unlink()
         Path(self._err.name).unlink()
 
@@ -200,6 +200,9 @@ FOLDERS = {"data_loader": "data_loaders", "transformer": "transformers", "data_e
 class Project:
     """A project folder. Blocks are chained: all sources → each transformer → all destinations."""
 
+    batch_commands: Sequence[str] = ()
+    """Commands that start workers for blocks."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.settings: dict[str, Any] = {"name": "shop", "plugins": {}}
@@ -262,7 +265,7 @@ class Project:
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> Running:
         """Start a command inside the project."""
         argv = [sys.executable, "-m", "streamline", *args]
-        return Running(argv, self.root, {**self.env, **(env or {})})
+        return Running(argv, self.root, {**self.env, **(env or {})}, batch=args[0] in self.batch_commands)
 
     def command(self, *args: str, env: Mapping[str, str] | None = None, seconds: float = RUN_SECONDS) -> Completed:
         """Run a command inside the project to its end."""
