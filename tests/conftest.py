@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.services.require import services_required
 from tests.support import opened_project
 from tests.support.project import Block, Project
 
-# How fast examples are made says only how busy the machine is.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast examples are made says only how busy the machine is. Continuous integration tries more of them.
+EXAMPLES = 100 if services_required() else 30
+settings.register_profile("busy", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 MakeProject = Callable[..., Project]

@@ -30,12 +30,12 @@ def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproces
 
 @pytest.fixture
 def slept(holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was slept, without sleeping. After a thousand times the process lets go."""
+    """Seconds passed to `time.sleep`, which returns at once. After 90 of them the process closes the file."""
     found: list[float] = []
 
     def sleep(seconds: float) -> None:
         found.append(seconds)
-        if len(found) == 1000:
+        if sum(found) > 90:
             holder.kill()
             holder.wait()
 
@@ -65,7 +65,6 @@ def test_another_block_of_the_run_is_waited_for_longer_and_the_log_says_so(
 ) -> None:
     monkeypatch.setenv("STREAMLINE_RUN_ID", "r1")
     open_it(tmp_path)
-    assert len(slept) == 1000
-    assert sum(slept) > 400
+    assert sum(slept) > 90
     [said] = caplog.messages
     assert said.endswith(f"w.duckdb, which another process has open (process {holder.pid}, of this run)")
