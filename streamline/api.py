@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.project.current import current_folder, current_project
-from streamline.running import RunSettings, apply_retries, one_line, outside_of_loops, uninterrupted
 
 if TYPE_CHECKING:
+    from streamline.execution.events import Subscriber
+    from streamline.execution.run import RunOptions, RunResult
     from streamline.pipeline.model import Block as BlockModel
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
-    from streamline.running import RunResult
 
 Folder = str | PathLike[str]
 
@@ -190,6 +190,7 @@ class Pipeline:
         retry_config: Mapping[str, Any] | None = None,
         run_sensors: bool = True,
         update_status: bool = True,
+        on_event: Subscriber | None = None,
     ) -> RunResult:
         """Run it to its end, one block at a time. Also within a running event loop, which it blocks.
 
@@ -199,7 +200,9 @@ class Pipeline:
             parallel: run independent blocks side by side.
             retry_config: `{retries, delay, max_delay, exponential_backoff}` for blocks that have none of their own.
             run_sensors: False: take it that every sensor says yes.
-            analyze_outputs, build_block_output_stdout, update_status: the reference product's; they mean nothing here.
+            on_event: called with each event of the run (`streamline.execution.events`), from whichever thread it
+                happens in. What it raises harms no run.
+            analyze_outputs, build_block_output_stdout, update_status: accepted as in Mage, without effect.
 
         Returns:
             the run: `run_id`, `status`, `summary`, `warnings`, and `log`, the path of its log.
@@ -209,10 +212,8 @@ class Pipeline:
             ConfigError: something is wrong that is seen before anything runs.
             LeaseHeld: another run of this pipeline goes on.
         """
-        settings = RunSettings(
-            global_vars, tests=run_tests, parallel=parallel, retry_config=retry_config, sensors=run_sensors
-        )
-        return self._completed(self.run(settings))
+        options = _options(global_vars, tests=run_tests, parallel=parallel, skip_sensors=not run_sensors)
+        return self._completed(self.run(options, retry_config=retry_config, on_event=on_event))
 
     async def execute(
         self,
@@ -225,22 +226,19 @@ class Pipeline:
         retry_config: Mapping[str, Any] | None = None,
         run_sensors: bool = True,
         update_status: bool = True,
+        on_event: Subscriber | None = None,
     ) -> RunResult:
         """Run it to its end without holding up the event loop, independent blocks side by side.
 
         Arguments, result and errors are those of `execute_sync`.
         """
-        settings = RunSettings(
-            global_vars, tests=run_tests, parallel=parallel, retry_config=retry_config, sensors=run_sensors
-        )
-        self._reload(settings)
-        if self.model.type == "integration":
-            from streamline.execution.integration.run import run_integration_async
+        from streamline.execution.engine import engine_of
+        from streamline.execution.events import Bus
 
-            return self._completed(await run_integration_async(self.project, self.model, settings.for_integration()))
-        from streamline.execution.batch.run import run_batch_async
-
-        return self._completed(await run_batch_async(self.project, self.model, settings.for_batch()))
+        options = _options(global_vars, tests=run_tests, parallel=parallel, skip_sensors=not run_sensors)
+        self._reload(options, retry_config)
+        bus = Bus([on_event] if on_event is not None else [])
+        return self._completed(await engine_of(self.model).run(self.project, self.model, options, bus))
 
     def execute_block(
         self,
@@ -255,31 +253,34 @@ class Pipeline:
             ConfigError: there is no such block, or an output that it needs is not stored.
             PipelineFailed, LeaseHeld: as `execute_sync`.
         """
-        return self._completed(
-            self.run(RunSettings(global_vars, block=block_uuid, tests=run_tests, sensors=run_sensors))
-        )
+        options = _options(global_vars, block=block_uuid, tests=run_tests, parallel=False, skip_sensors=not run_sensors)
+        return self._completed(self.run(options))
 
-    def run(self, settings: RunSettings) -> RunResult:
-        """Run it to its end and say how that went, failures included.
+    def run(
+        self,
+        options: RunOptions,
+        *,
+        retry_config: Mapping[str, Any] | None = None,
+        on_event: Subscriber | None = None,
+    ) -> RunResult:
+        """Run it to its end and return the result, also of a run that failed.
 
         Raises:
             ConfigError, LeaseHeld: as `execute_sync`.
             KeyboardInterrupt, SystemExit: a signal interrupted it.
         """
-        self._reload(settings)
-        if self.model.type == "integration":
-            from streamline.execution.integration.run import run_integration
+        from streamline.execution.engine import run_pipeline
 
-            run = partial(run_integration, self.project, self.model, settings.for_integration())
-            return uninterrupted(outside_of_loops(run))
-        from streamline.execution.batch.run import run_batch
-
-        return uninterrupted(run_batch(self.project, self.model, settings.for_batch()))
+        self._reload(options, retry_config)
+        subscribers = [on_event] if on_event is not None else []
+        return _uninterrupted(run_pipeline(self.project, self.model, options, *subscribers))
 
     def failure(self, result: RunResult) -> PipelineFailed | None:
         """What a result has to say if its run did not complete."""
         if result.status == "completed":
             return None
+        from streamline.execution.events import one_line
+
         mask = self.project.secrets.masker.mask
         words = [mask(f"{name}: {one_line(failure)}") for name, failure in result.errors.items()]
         return PipelineFailed(
@@ -312,22 +313,26 @@ class Pipeline:
         edit_variable(self.project, self.uuid, key, value, delete=delete)
         self.model = self._load()
 
-    def _reload(self, settings: RunSettings) -> None:
-        """Read its file again: what stands there now is run, and not what stood there when this object was made."""
+    def _reload(self, options: RunOptions, retry_config: Mapping[str, Any] | None) -> None:
+        """Read its file again: the run is of what it says now, not of what it said when this object was made."""
+        from streamline.execution.engine import takes
+
         self.project = _project(self.project.root)
         self.model = model = self._load()
         self.__dict__.pop("blocks_by_uuid", None)
-        if model.type == "streaming":
-            raise ConfigError("this version does not run streaming pipelines", where=model.yaml.shown)
-        if settings.block is not None:
-            model.block(settings.block)
-            if model.type == "integration":
-                raise ConfigError("a block of an integration pipeline does not run alone", where=model.yaml.shown)
-        if settings.retry_config is not None:
-            apply_retries(model, settings.retry_config)
+        if options.block is not None:
+            model.block(options.block)
+            if not takes(model, "block"):
+                raise ConfigError(
+                    f"a block of a pipeline of type {model.type} does not run alone",
+                    where=model.yaml.shown,
+                    code="run.option_refused",
+                )
+        if retry_config is not None:
+            _apply_retries(model, retry_config)
 
     def _completed(self, result: RunResult) -> RunResult:
-        failure = self.failure(uninterrupted(result))
+        failure = self.failure(_uninterrupted(result))
         if failure is not None:
             raise failure
         return result
@@ -430,6 +435,38 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
         return [open_output(folder / str(one.number), key).value() for one in called]
     found: list[Any] = open_output(folder, key).values()
     return found
+
+
+def _options(global_vars: Mapping[str, Any] | None, **options: Any) -> RunOptions:
+    from streamline.execution.run import RunOptions
+
+    return RunOptions(variables=dict(global_vars or {}), **options)
+
+
+def _apply_retries(model: PipelineModel, given: Mapping[str, Any]) -> None:
+    """Use `given` for blocks that have no retry_config of their own."""
+    import msgspec
+
+    from streamline.pipeline.model import RetryConfig
+
+    try:
+        config = msgspec.convert(dict(given), RetryConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"retry_config: {error}", hint="its keys are retries, delay, max_delay and exponential_backoff"
+        ) from None
+    for block in model.blocks.values():
+        if block.retry_config is None or block.retry_config == model.retry_config:
+            block.retry_config = config
+
+
+def _uninterrupted(result: RunResult) -> RunResult:
+    """Raise what a signal means to this process, if the run caught one to end in order."""
+    if result.signal is None:
+        return result
+    import signal
+
+    raise KeyboardInterrupt if result.signal == signal.SIGINT else SystemExit(128 + result.signal)
 
 
 def _project(repo_path: Folder | None) -> Project:

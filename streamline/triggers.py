@@ -14,7 +14,6 @@ import msgspec
 
 from streamline.api import Folder, Pipeline
 from streamline.errors import PipelineFailed
-from streamline.running import RunSettings
 
 if TYPE_CHECKING:
     from streamline.state.store import RunInfo, Store
@@ -59,10 +58,11 @@ def trigger_pipeline(
         ConfigError: there is no such pipeline, or something is wrong that is seen before anything runs.
         LeaseHeld: another run of it goes on; a pipeline cannot trigger itself.
     """
+    from streamline.execution.run import RunOptions
+
     pipeline = Pipeline(pipeline_uuid, repo_path)
     trigger = {} if schedule_name is None else {"trigger_name": schedule_name}
-    settings = RunSettings(variables, trigger_variables=trigger, parallel=True)
-    result = pipeline.run(settings)
+    result = pipeline.run(RunOptions(variables=dict(variables or {}), trigger_variables=trigger))
     failure = pipeline.failure(result)
     if verbose:
         print(f"Pipeline '{pipeline_uuid}': run {result.run_id} {result.status}")

@@ -12,6 +12,7 @@ import click
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
     from streamline.state.store import Lease, Store
 
@@ -46,6 +47,20 @@ class App:
         project = self.__dict__.get("project")
         secrets = None if project is None else project.__dict__.get("secrets")
         return text if secrets is None else str(secrets.masker.mask(text))
+
+    def load_pipeline(self, pipeline: str) -> PipelineModel:
+        """Read a pipeline; print its warnings, and the project's, on stderr.
+
+        Raises:
+            ConfigError: there is none of that name, or its metadata.yaml is wrong.
+        """
+        from streamline.cli.output import say
+        from streamline.pipeline.model import load_pipeline
+
+        model = load_pipeline(self.project, pipeline)
+        for warning in (*self.project.warnings, *model.warnings):
+            say(f"Warning: {warning}", err=True)
+        return model
 
     @contextmanager
     def store(self) -> Iterator[Store]:

@@ -10,8 +10,7 @@ from streamline.cli.app import App, pass_app
 from streamline.cli.output import has_colour, json_option, print_json
 
 if TYPE_CHECKING:
-    from streamline.execution.checked import Checked, Report
-    from streamline.pipeline.model import PipelineModel
+    from streamline.execution.checklist import Checked
 
 COLOURS = {True: "green", False: "red"}
 
@@ -43,62 +42,32 @@ def command(app: App, pipeline: str, timeout: float, runtime_vars: tuple[str, ..
 
     Exit codes: 0 all is well; 1 something can't be connected to; 2 something is wrong with the configuration.
     """
-    from streamline.cli.blocks import load_model
-    from streamline.pipeline.model import BATCH_TYPES
+    from streamline.cli.run import read_variables
+    from streamline.execution.checklist import Checklist
+    from streamline.execution.engine import engine_of
+    from streamline.execution.run import RunOptions
 
-    model = load_model(app, pipeline)
-    for warning in (*app.project.warnings, *model.warnings):
-        click.echo(f"Warning: {warning}", err=True)
-
-    def report(checked: Checked) -> None:
-        if not as_json:
-            _show(checked)
-
-    if model.type in BATCH_TYPES:
-        from streamline.cli.run import read_variables
-        from streamline.execution.batch.check import check_batch
-
-        checked = check_batch(
-            app.project,
-            model,
-            report,
-            lambda text: click.echo(text, err=True),
-            read_variables(runtime_vars),
-        )
-    else:
-        checked = _integration(app, model, report, timeout)
-    problems = [each.problem for each in checked if each.problem is not None]
+    model = app.load_pipeline(pipeline)
+    checklist = Checklist(
+        app.project.secrets.masker,
+        report=(lambda checked: None) if as_json else _show,
+        notify=lambda text: click.echo(text, err=True),
+        timeout=timeout,
+    )
+    options = RunOptions(variables=read_variables(runtime_vars), debug=app.debug)
+    engine_of(model).check(app.project, model, options, checklist)
+    results = checklist.results
+    problems = [each.problem for each in results if each.problem is not None]
     if as_json:
         import msgspec
 
-        items = [{"ok": each.ok, **msgspec.to_builtins(each)} for each in checked]
+        items = [{"ok": each.ok, **msgspec.to_builtins(each)} for each in results]
         print_json({"pipeline": model.uuid, "ok": not problems, "checks": items})
     else:
-        click.echo(f"{len(checked) - len(problems)} of {len(checked)} ok")
+        click.echo(f"{len(results) - len(problems)} of {len(results)} ok")
     if not problems:
         return 0
     return 2 if "configuration" in problems else 1
-
-
-def _integration(app: App, model: PipelineModel, report: Report, timeout: float) -> list[Checked]:
-    import anyio
-
-    from streamline.blocks.connector.source import private_folder
-    from streamline.execution.integration.check import check_pipeline
-    from streamline.execution.run import RunOptions, open_run
-
-    async def run() -> list[Checked]:
-        return await check_pipeline(context, model, report, timeout=timeout)
-
-    with (
-        app.store() as store,
-        private_folder(app.project, "check") as folder,
-        open_run(app.project, store, model.uuid, folder.name, RunOptions(debug=app.debug), run_dir=folder) as context,
-    ):
-        holder = store.lease_holder(model.uuid)
-        if holder is not None:
-            click.echo(f"Warning: run {holder.run_id} of it goes on; what it has locked can't be opened now", err=True)
-        return anyio.run(run)
 
 
 def _show(checked: Checked) -> None:

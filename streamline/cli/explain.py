@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.explain_batch import show_batch_plan
 from streamline.cli.output import cell, count, json_option, moment, print_json, print_table
 
 if TYPE_CHECKING:
+    from streamline.execution.batch.explain import BatchExplanation, BlockWords
+    from streamline.execution.engine import Explanation
     from streamline.execution.integration.explanation import (
         DestinationWords,
-        Explanation,
+        FlowExplanation,
         PluginWords,
         SourceWords,
         Start,
     )
-    from streamline.execution.run import RunOptions
-    from streamline.pipeline.model import PipelineModel
 
 VALUE_WIDTH = 100
-"""Characters of a bookmark that are shown to people."""
+"""Characters of a bookmark that are shown in the terminal."""
+
+_DELAYS = 5
+"""Retry delays that are listed; of more only the last is shown."""
 
 
 @click.command("explain")
@@ -33,51 +36,25 @@ def command(app: App, pipeline: str, as_json: bool) -> int:
     """Show the plan of PIPELINE.
 
     Of an integration pipeline: processes, parallelism, where each stream starts, delivery grades, and why. Plugins are
-    asked what they can do, and taps for their streams, where that is not known yet. Of a batch pipeline: the order,
-    what runs side by side, where outputs are stored, what each block is held to. Nothing is moved, nothing runs.
+    asked for their capabilities, and taps for their streams, where these are not known yet. Of a batch pipeline: the
+    order, what runs in parallel, where outputs are stored, the limits of each block. Nothing moves, nothing runs.
     """
-    from streamline.cli.blocks import load_model
+    from streamline.execution.engine import engine_of
     from streamline.execution.run import RunOptions
-    from streamline.pipeline.model import BATCH_TYPES
 
-    model = load_model(app, pipeline)
-    for warning in (*app.project.warnings, *model.warnings):
-        click.echo(f"Warning: {warning}", err=True)
-    if model.type in BATCH_TYPES:
-        return show_batch_plan(app, model, as_json=as_json)
-    return show_plan(app, model, RunOptions(debug=app.debug), as_json=as_json)
+    model = app.load_pipeline(pipeline)
+    show_plan(app, engine_of(model).explain(app.project, model, RunOptions(debug=app.debug)), as_json=as_json)
+    return 0
 
 
-def show_plan(app: App, model: PipelineModel, options: RunOptions, *, as_json: bool) -> int:
-    """Make the plan of a run with these options and print it. No lease is needed, and nothing moves.
-
-    Returns:
-        the exit code, 0.
-
-    Raises:
-        ConfigError: something can't be done as it is written.
-    """
-    import anyio
-
-    from streamline.blocks.connector.source import private_folder
-    from streamline.execution.integration.explain import explain
-    from streamline.execution.integration.planner import make_plan
-    from streamline.execution.run import open_run
-
-    project = app.project
-    with (
-        app.store() as store,
-        private_folder(project, "explain") as folder,
-        open_run(project, store, model.uuid, folder.name, options, run_dir=folder) as context,
-    ):
-        explanation = explain(context, anyio.run(make_plan, context, model))
+def show_plan(app: App, explanation: Explanation, *, as_json: bool) -> None:
+    """Print a plan."""
     if as_json:
         import msgspec
 
         print_json(_masked(app, msgspec.to_builtins(explanation)))
     else:
-        _show(app, explanation)
-    return 0
+        _VIEWS[explanation.view](app, explanation)
 
 
 def _masked(app: App, value: Any) -> Any:
@@ -91,7 +68,7 @@ def _masked(app: App, value: Any) -> Any:
     return value
 
 
-def _show(app: App, explanation: Explanation) -> None:
+def _show_flow(app: App, explanation: FlowExplanation) -> None:
     def say(text: str) -> None:
         click.echo(app.mask(text))
 
@@ -224,4 +201,78 @@ def _settings(settings: dict[str, Any]) -> str:
     )
 
 
-__all__ = ["command", "show_batch_plan", "show_plan"]
+# -- batch pipelines
+
+
+def _show_tasks(app: App, explanation: BatchExplanation) -> None:
+    blocks = count(len(explanation.blocks), "block")
+    click.echo(f"{explanation.pipeline}: {blocks}, at most {explanation.at_once} at once")
+    if not explanation.blocks:
+        return
+    click.echo()
+    print_table(
+        ["STEP", "BLOCK", "TYPE", "AFTER", "RUNS", "BY", "OUTPUT"],
+        [
+            (one.step, one.block, one.type, one.after, _runs(one), one.engine, _output(one, explanation))
+            for one in sorted(explanation.blocks, key=lambda one: one.step)
+        ],
+    )
+    click.echo("\nBlocks of one step run side by side; each starts as soon as the blocks before it are done.")
+    click.echo(f"Outputs are stored in {cell(explanation.outputs)}/.")
+    special = [(one.block, _special(one, explanation)) for one in explanation.blocks]
+    if any(lines for _, lines in special):
+        click.echo()
+    for block, lines in special:
+        if lines:
+            click.echo(f"{block}: {'; '.join(lines)}")
+    if explanation.callbacks:
+        click.echo(f"\nTold how the pipeline ended: {', '.join(explanation.callbacks)}")
+
+
+def _runs(block: BlockWords) -> str:
+    return f"once per item of {' × '.join(block.per_item_of)}" if block.per_item_of else "once"
+
+
+def _output(block: BlockWords, explanation: BatchExplanation) -> str:
+    return block.output.removeprefix(f"{explanation.outputs}/") + "/" if block.output else "never stored"
+
+
+def _special(block: BlockWords, explanation: BatchExplanation) -> list[str]:
+    """What is not as it is for most blocks."""
+    lines = []
+    if block.conditions:
+        lines.append(f"runs only if {' and '.join(block.conditions)} {_says(len(block.conditions))} yes")
+    if block.dynamic:
+        lines.append("the blocks behind it run once per item of its output")
+    if block.per_item_of and explanation.max_children is not None:
+        more = "fails" if explanation.on_exceeded == "fail" else "takes only so many"
+        lines.append(f"at most {explanation.max_children:,} children (with more it {more})")
+    if block.per_item_of and explanation.children_at_once is not None:
+        lines.append(f"{explanation.children_at_once:,} of them at once")
+    if block.gathers:
+        lines.append("its outputs are gathered into one list, in the items' order")
+    if block.asked_every is not None:
+        until = f", for {block.gives_up_after:g} s at most" if block.gives_up_after is not None else ""
+        lines.append(f"asked every {block.asked_every:g} s until it says yes{until}")
+    if block.writes is not None:
+        lines.append(f"writes {cell(block.writes)}")
+    if block.retries:
+        delays = ", ".join(f"{one:g}" for one in block.retries[:_DELAYS])
+        if len(block.retries) > _DELAYS:
+            delays += f", … {block.retries[-1]:g}"
+        times = count(len(block.retries), "time")
+        lines.append(f"if it fails, it is tried again, {times} at most, after {delays} s")
+    if block.timeout is not None:
+        lines.append(f"stopped after {block.timeout:g} s")
+    if block.callbacks:
+        lines.append(
+            f"{' and '.join(block.callbacks)} {'is' if len(block.callbacks) == 1 else 'are'} told how it ended"
+        )
+    return lines
+
+
+def _says(number: int) -> str:
+    return "says" if number == 1 else "say"
+
+
+_VIEWS: dict[str, Callable[[App, Any], None]] = {"flow": _show_flow, "tasks": _show_tasks}

@@ -6,9 +6,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from streamline.cli.app import App
+    from streamline.processes.job import Failure
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -161,3 +165,14 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     for row in cells:
         table.add_row(*(Text(text) for text in row))
     console.print(table)
+
+
+def failure_json(app: App, failure: Failure) -> dict[str, Any]:
+    """Return a failure as JSON values, masked."""
+    return {
+        "code": failure.code,
+        "message": app.mask(failure.message),
+        "where": failure.where,
+        "hint": failure.hint,
+        "trace": app.mask(failure.trace) if failure.trace else None,
+    }

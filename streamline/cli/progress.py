@@ -1,104 +1,329 @@
-"""What a run shows while it goes on: a live table in a terminal, plain lines in a pipe."""
+"""Shows a run in the terminal, from its events: lines that stay, and what is in progress now."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import anyio
+import click
 
-from streamline.cli.output import count, is_terminal, say
-from streamline.execution.integration.run import Listener
+from streamline.cli.output import count, has_colour, is_terminal, say
+from streamline.execution.events import (
+    AttemptFailed,
+    BlockFinished,
+    BlockOutcome,
+    BlockOutput,
+    BlockStarted,
+    CallFinished,
+    Event,
+    ProgressMade,
+    RunInterrupted,
+    RunPlanned,
+    SensorWaiting,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.live import Live
 
-    from streamline.execution.integration.attempt import Outcome
-    from streamline.execution.integration.context import RunContext
-    from streamline.execution.integration.plan import Plan
+    from streamline.cli.app import App
+    from streamline.processes.job import Failure
 
+_COLOURS = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "upstream_failed": "yellow",
+    "skipped": "cyan",
+}
 LINE_SECONDS = 10.0
-"""Seconds between two lines in a pipe."""
+"""Seconds between two lines of counts where there is no terminal."""
 
-LIVE_SECONDS = 0.25
+LIVE_SECONDS = 0.5
+"""Seconds between two updates of the line of running blocks."""
+
+_MANY_OUTPUTS = 8
+_MANY_LINES = 40
+"""Lines of a traceback that are shown; the middle of an endless recursion says nothing."""
 
 
-class Display(Listener):
-    """Shows a run on stdout, or nothing of it if `quiet`."""
+class Display:
+    """Subscribes to a run and shows it.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    Args:
+        app: knows what to mask.
+        quiet: stdout is for JSON; what blocks print goes to stderr.
+    """
+
+    def __init__(self, app: App, *, quiet: bool = False) -> None:
+        self._app = app
         self._quiet = quiet
+        self._width = 10
+        self._flow = False
+        self._now = Now(live=not quiet and is_terminal())
+        self._counts = Counts()
+        self._show: dict[type, Callable[[Any], None]] = {
+            RunPlanned: self._planned,
+            BlockStarted: lambda event: self._now.begin(event.block, event.calls),
+            CallFinished: lambda event: self._now.count(event.block),
+            BlockOutput: lambda event: self._say(f"{event.block:<{self._width}} | {event.text}", err=quiet),
+            ProgressMade: self._progress,
+            AttemptFailed: self._attempt_failed,
+            SensorWaiting: self._waiting,
+            RunInterrupted: self._interrupted,
+            BlockFinished: lambda event: self._finished(event.outcome),
+        }
 
-    def planned(self, plan: Plan, context: RunContext) -> None:
+    def __call__(self, event: Event) -> None:
+        show = self._show.get(type(event))
+        if show is not None:
+            show(event)
+
+    def close(self) -> None:
+        """Take away what is not to stay."""
+        self._now.close()
+        self._counts.close()
+
+    def _planned(self, event: RunPlanned) -> None:
+        self._width = max((len(uuid) for uuid in event.blocks), default=10)
+        self._flow = bool(event.sources)
         if self._quiet:
             return
-        say(f"{plan.pipeline}: run {context.run_id}")
-        for source in plan.sources.values():
-            sinks = ", ".join(f"{name} ({plan.sinks[name].plugin.name})" for name in plan.paths[source.id].all_sinks())
-            what = count(len(source.selected), "stream") if source.catalog is not None else "all that it sends"
-            say(f"{source.id} ({source.plugin.name}): {what} -> {sinks}")
+        self._say(f"{event.pipeline}: run {event.run_id}{' resumed' if event.resumed else ''}")
+        for source in event.sources:
+            destinations = ", ".join(f"{name} ({plugin})" for name, plugin in source.destinations.items())
+            streams = "all that it sends" if source.streams is None else count(source.streams, "stream")
+            self._say(f"{source.block} ({source.plugin}): {streams} -> {destinations}")
             for note in source.notes:
-                say(context.masker.mask(f"  note: {note}"))
+                self._say(f"  note: {note}")
 
-    def attempt_failed(self, outcomes: list[Outcome], delay: float | None) -> None:
-        for outcome in outcomes:
-            then = f"; trying again in {delay:g} s" if delay is not None else ""
-            first = str(outcome.error).partition("\n")[0]
-            say(f"{outcome.group.id} failed: {first}{then}", err=True)
+    def _progress(self, event: ProgressMade) -> None:
+        if not self._quiet:
+            self._counts.show(event)
 
-    async def watch(self, context: RunContext) -> None:
-        if self._quiet:
+    def _attempt_failed(self, event: AttemptFailed) -> None:
+        name = event.block if event.child is None else f"{event.block}[{event.child}]"
+        again = "" if event.delay is None else f"; retry {_in(event.delay)}"
+        message = event.failure.message.partition("\n")[0]
+        self._say(self._app.mask(f"{name:<{self._width}}   {message}{again}"), err=True)
+
+    def _waiting(self, event: SensorWaiting) -> None:
+        if not self._quiet:
+            self._say(f"{event.block:<{self._width}}   condition not met; checking again {_in(event.seconds)}")
+
+    def _interrupted(self, event: RunInterrupted) -> None:
+        if not self._flow:
+            self._say("Stopping: blocks have 5 s to clean up; a second interrupt kills them at once.", err=True)
+
+    def _finished(self, outcome: BlockOutcome) -> None:
+        self._now.end(outcome.uuid)
+        if self._quiet or self._flow:  # a flow shows its counts at the end
             return
+        label = f"{outcome.status:<16}"
+        if has_colour(sys.stdout):
+            label = click.style(label, fg=_COLOURS.get(outcome.status))
+        took = " " * 10 if outcome.seconds is None else f"{outcome.seconds:>8.2f} s"
+        summary = "completed before the run was resumed" if outcome.reused else self._app.mask(_summary(outcome))
+        self._say(f"{outcome.uuid:<{self._width}}   {label}{took}  {summary}".rstrip())
+        for node in outcome.results:
+            if isinstance(node, dict) and "resource_type" in node:
+                seconds = f"{node.get('seconds') or 0:>8.2f} s"
+                self._say(
+                    f"{'':<{self._width}}   {node['status']!s:<16}{seconds}  {node['resource_type']} {node['name']}"
+                )
+
+    def _say(self, text: str, *, err: bool = False) -> None:
+        with self._now.aside():
+            say(text, err=err)
+
+
+class Counts:
+    """Records read and written: a live table in a terminal, else a line from time to time."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+        self._before = 0
+        self._then = time.monotonic()
+        self._rate = 0.0
+
+    def show(self, event: ProgressMade) -> None:
+        """Show the counts of now."""
+        elapsed = time.monotonic() - self._then
+        if elapsed >= (1.0 if is_terminal() else LINE_SECONDS):
+            self._rate = (event.records - self._before) / elapsed
+            self._before, self._then = event.records, time.monotonic()
+            if not is_terminal():
+                ago = event.saved_ago
+                proof = f"last position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
+                say(f"{count(event.records, 'record')} read, {self._rate:,.0f} a second, {proof}")
         if is_terminal():
-            await self._live(context)
-        else:
-            await self._lines(context)
+            if self._live is None:
+                from rich.console import Console
+                from rich.live import Live
 
-    async def _lines(self, context: RunContext) -> None:
-        progress = context.progress
-        before, then = 0, time.monotonic()
-        while True:
-            await anyio.sleep(LINE_SECONDS)
-            now, total = time.monotonic(), progress.total_read
-            rate = (total - before) / (now - then)
-            saved = max(progress.saved.values(), default=None)
-            proof = f"last position saved {now - saved:.0f} s ago" if saved is not None else "no position saved yet"
-            say(f"{count(total, 'record')} read, {rate:,.0f} a second, {proof}")
-            before, then = total, now
+                # Not rich's own refreshing thread: this is called often enough.
+                self._live = Live(console=Console(), auto_refresh=False, transient=True)
+                self._live.start()
+            self._live.update(_table(event, self._rate), refresh=True)
 
-    async def _live(self, context: RunContext) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        before, then = 0, time.monotonic()
-        rate = 0.0
-        # Not rich's own refreshing thread: the event loop is the one place where the counts change.
-        with Live(console=Console(), auto_refresh=False, transient=True) as live:
-            while True:
-                await anyio.sleep(LIVE_SECONDS)
-                now, total = time.monotonic(), context.progress.total_read
-                if now - then >= 1.0:
-                    rate = (total - before) / (now - then)
-                    before, then = total, now
-                live.update(_shown(context, rate), refresh=True)
+    def close(self) -> None:
+        """Take the table away."""
+        if self._live is not None:
+            self._live.stop()
 
 
-def _shown(context: RunContext, rate: float) -> Group:
+def _table(event: ProgressMade, rate: float) -> Group:
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    progress = context.progress
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in ("block", "stream", "read", "written"):
         table.add_column(name, justify="right" if name in ("read", "written") else "left")
-    written = {table_name: number for (_, table_name), number in progress.tables.items()}
-    for (block, stream), counted in list(progress.streams.items())[:20]:
-        done = written.get(stream)
-        table.add_row(block, stream, f"{counted.read:,}", f"{done:,}" if done is not None else "")
-    saved = max(progress.saved.values(), default=None)
-    proof = f"last proof {time.monotonic() - saved:.0f} s ago" if saved is not None else "no proof yet"
+    written = {counts["table"]: counts["written"] for counts in event.tables}
+    for counts in event.streams[:20]:
+        done = written.get(counts["stream"])
+        table.add_row(counts["block"], counts["stream"], f"{counts['read']:,}", f"{done:,}" if done is not None else "")
+    ago = event.saved_ago
+    proof = f"last proof {ago:.0f} s ago" if ago is not None else "no proof yet"
     # Not the table's caption: that is wrapped to the table's width, which follows the names in it.
-    totals = f"{progress.total_read:,} records, {rate:,.0f}/s, {progress.seconds:.0f} s, {proof}"
+    totals = f"{event.records:,} records, {rate:,.0f}/s, {event.seconds:.0f} s, {proof}"
     return Group(table, Text(totals, style="dim", no_wrap=True))
+
+
+class Now:
+    """The last line of a terminal: which blocks work, how long they have, and how many of a fan-out's calls are done.
+
+    Args:
+        live: whether there is a terminal; else nothing is shown.
+    """
+
+    def __init__(self, *, live: bool) -> None:
+        self._live = live
+        self._lock = threading.RLock()
+        self._blocks: dict[str, _Working] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, uuid: str, calls: int | None) -> None:
+        """A block begins; `calls` of them where it is a dynamic block's child."""
+        with self._lock:
+            self._blocks[uuid] = _Working(time.monotonic(), calls)
+            if self._live and self._thread is None:
+                self._thread = threading.Thread(target=self._tick, name="what works now", daemon=True)
+                self._thread.start()
+
+    def count(self, uuid: str) -> None:
+        """One of its calls has ended."""
+        with self._lock:
+            if uuid in self._blocks:
+                self._blocks[uuid].done += 1
+
+    def end(self, uuid: str) -> None:
+        """It has ended."""
+        with self._lock:
+            self._blocks.pop(uuid, None)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Make room for a line that stays."""
+        with self._lock:
+            self._erase()
+            yield
+
+    def close(self) -> None:
+        """Take the line away for good."""
+        self._over.set()
+        with self._lock:
+            self._blocks.clear()
+            self._erase()
+
+    def _tick(self) -> None:
+        while not self._over.wait(LIVE_SECONDS):
+            with self._lock:
+                self._draw()
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        # A block that ends at once needs no line.
+        working = [(uuid, one) for uuid, one in self._blocks.items() if now - one.since >= LIVE_SECONDS]
+        self._erase()
+        if not working or self._over.is_set():
+            return
+        parts = []
+        for uuid, one in working:
+            done = "" if one.calls is None else f" {one.done:,}/{one.calls:,}"
+            parts.append(f"{uuid}{done} {now - one.since:.0f} s")
+        text = " · ".join(parts)
+        width = shutil.get_terminal_size().columns - 1
+        self._write(click.style(text if len(text) <= width else text[: width - 1] + "…", dim=True))
+
+    def _erase(self) -> None:
+        if self._live and self._thread is not None:
+            self._write("\r\x1b[2K")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+@dataclass
+class _Working:
+    since: float
+    calls: int | None
+    done: int = 0
+
+
+def error_text(app: App, uuid: str, failure: Failure) -> str:
+    """A block's failure in words, with the user's traceback where there is one."""
+    root = f"{app.project.root}/"
+    lines = [
+        f"Error: {uuid}: {failure.where}: {failure.message}" if failure.where else f"Error: {uuid}: {failure.message}"
+    ]
+    if failure.hint:
+        lines.append(f"  {failure.hint}")
+    if failure.trace:
+        trace = failure.trace.splitlines()
+        if len(trace) > _MANY_LINES:
+            half = _MANY_LINES // 2
+            trace = [*trace[:half], f"  … {len(trace) - _MANY_LINES:,} more lines …", *trace[-half:]]
+        lines += [f"  {line}" for line in trace]
+    return "\n".join(lines).replace(root, "")
+
+
+def _summary(outcome: BlockOutcome) -> str:
+    """What is worth a word about a block that ended."""
+    if outcome.reason is not None:
+        return outcome.reason
+    said = []
+    if outcome.calls is not None and outcome.seconds is not None:
+        said.append(count(outcome.calls, "call") + (f", {outcome.failed:,} failed" if outcome.failed else ""))
+    outputs = [one for one in outcome.results if isinstance(one, dict) and "rows" in one]
+    rows = [one["rows"] for one in outputs if isinstance(one["rows"], int)]
+    if outputs and outcome.calls is None:
+        chunks = [one["kind"] for one in outputs if str(one.get("kind")).endswith(("chunk", "chunks"))]
+        shown = [count(number, "row") for number in rows[:_MANY_OUTPUTS]]
+        more = [f"{len(rows) - _MANY_OUTPUTS} more outputs"] if len(rows) > _MANY_OUTPUTS else []
+        said += [", ".join([*chunks, *([" + ".join([*shown, *more])] if shown else [])])]
+    ran, failed = outcome.tests
+    if ran and not failed:
+        said.append(f"{count(ran, 'test')} passed")
+    if outcome.attempts > 1:
+        said.append(count(outcome.attempts, "attempt"))
+    if outcome.failure is not None:
+        said.append(outcome.failure.message.partition("\n")[0])
+    return ", ".join(filter(None, said))
+
+
+def _in(seconds: float) -> str:
+    if seconds <= 0:
+        return "at once"
+    return f"in {seconds:.1g} s" if seconds < 1 else f"in {seconds:.1f} s".replace(".0 s", " s")

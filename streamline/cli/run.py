@@ -6,33 +6,30 @@ import contextlib
 import functools
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import count, json_option, print_json, say
-from streamline.errors import ConfigError, StreamlineError
+from streamline.cli.output import count, failure_json, json_option, print_json, say
+from streamline.errors import ConfigError
+from streamline.execution.engine import ENGINES, engine_of, refuse_options, run_pipeline, types_taking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamline.execution.integration.run import Result
-    from streamline.pipeline.model import PipelineModel
+    from streamline.execution.run import RunResult
 
 
-class _OfOneType(click.Option):
-    """An option that means something for pipelines of one type only; `--help` groups it so."""
+class _OfType(click.Option):
+    """An option that only some types of pipelines take; `--help` groups it so."""
 
-    group = ""
-
-
-class _OfBatch(_OfOneType):
-    group = "Options for batch pipelines (python, dbt)"
-
-
-class _OfIntegration(_OfOneType):
-    group = "Options for integration pipelines"
+    @property
+    def group(self) -> str:
+        """The title of its group."""
+        types = types_taking(self.name or "")
+        return "Options" if len(types) == len(ENGINES) else f"Options for {' and '.join(types)} pipelines"
 
 
 class _Grouped(click.Command):
@@ -49,8 +46,7 @@ class _Grouped(click.Command):
                 formatter.write_dl(records)
 
 
-_batch_option = functools.partial(click.option, cls=_OfBatch)
-_integration_option = functools.partial(click.option, cls=_OfIntegration)
+_option = functools.partial(click.option, cls=_OfType)
 
 
 @click.command("run", cls=_Grouped)
@@ -63,128 +59,69 @@ _integration_option = functools.partial(click.option, cls=_OfIntegration)
 )
 @click.option("--dry-run", is_flag=True, help="Plan and check everything, move nothing.")
 @json_option
-@_batch_option(
+@_option(
     "--block-uuid",
-    "blocks",
+    "block",
     multiple=True,
     metavar="U",
-    help="Run this block alone, and its tests, on what its upstream blocks stored.",
+    help="Run only this block, and its tests, on what its upstream blocks stored.",
 )
-@_batch_option("--test", "tests", is_flag=True, help="Run the blocks' tests as well; a failure fails its block.")
-@_batch_option("--resume", is_flag=True, help="Go on with the newest unfinished run.")
-@_integration_option("--stream", "streams", multiple=True, metavar="S", help="Only this stream, by name or glob.")
-@_integration_option(
-    "--full-refresh", is_flag=True, help="Read from the start; the old positions count until the new ones do."
-)
-@_integration_option(
-    "--bookmark", "bookmarks", multiple=True, metavar="S.COLUMN=VALUE", help="Start a stream from this value."
-)
-@_integration_option(
-    "--accept-gap", is_flag=True, help="Go on although a destination lacks what lies before the positions."
-)
-@_integration_option("--refresh-catalog", is_flag=True, help="Ask the taps for their streams again.")
+@_option("--test", "tests", is_flag=True, help="Run the blocks' tests as well; a failed test fails its block.")
+@_option("--resume", is_flag=True, help="Resume the newest unfinished run.")
+@_option("--stream", "streams", multiple=True, metavar="S", help="Only this stream, by name or glob.")
+@_option("--full-refresh", is_flag=True, help="Read from the start; the old positions count until the new ones do.")
+@_option("--bookmark", "bookmarks", multiple=True, metavar="S.COLUMN=VALUE", help="Start a stream from this value.")
+@_option("--accept-gap", is_flag=True, help="Run even if a destination lacks records before the saved positions.")
+@_option("--refresh-catalog", is_flag=True, help="Discover the taps' streams again.")
 @pass_app
 def command(
     app: App,
+    /,
     names: tuple[str, ...],
     runtime_vars: tuple[str, ...],
-    blocks: tuple[str, ...],
-    tests: bool,
-    resume: bool,
-    streams: tuple[str, ...],
-    full_refresh: bool,
-    bookmarks: tuple[str, ...],
-    accept_gap: bool,
-    refresh_catalog: bool,
+    block: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
+    **given: Any,
 ) -> int:
     """Run a pipeline until it is done.
 
-    Exit codes: 0 done; 1 the pipeline, or a part of it, failed, or another run of it goes on; 2 something was wrong
-    before anything moved; 130 or 143 interrupted.
+    Exit codes: 0 completed; 1 the pipeline or a part of it failed, or another run of it is in progress; 2 something
+    was wrong before anything moved; 130 or 143 interrupted.
     """
-    pipeline = _pipeline(app, names)
-    if len(blocks) > 1:
-        raise click.UsageError(f"--block-uuid: give one, not {len(blocks)}: {', '.join(blocks)}")
-    block = blocks[0] if blocks else None
-    from streamline.pipeline.model import load_pipeline
-
-    variables = read_variables(runtime_vars)
-    model = load_pipeline(app.project, pipeline)
-    for warning in (*app.project.warnings, *model.warnings):
-        say(f"Warning: {warning}", err=True)
-    if model.type in ("python", "dbt"):
-        given = {
-            "--stream": streams, "--full-refresh": full_refresh, "--bookmark": bookmarks, "--accept-gap": accept_gap,
-            "--refresh-catalog": refresh_catalog,
-        }  # fmt: skip
-        _refuse(model, given)
-        if block is not None and resume:
-            raise click.UsageError("--block-uuid and --resume: one block alone is no run that could be gone on with")
-        return _run_batch(app, model, variables, block, tests=tests, resume=resume, dry_run=dry_run, as_json=as_json)
-    # A run of an integration pipeline always goes on where the last one stood: --resume changes nothing.
-    _refuse(model, {"--block-uuid": block, "--test": tests})
     from streamline.execution.run import RunOptions
 
+    pipeline = _pipeline(app, names)
+    if len(block) > 1:
+        raise click.UsageError(f"--block-uuid: give one, not {len(block)}: {', '.join(block)}")
     options = RunOptions(
-        variables=variables,
-        streams=streams,
-        full_refresh=full_refresh,
-        bookmarks=bookmarks,
-        accept_gap=accept_gap,
-        refresh_catalog=refresh_catalog,
-        debug=app.debug,
+        variables=read_variables(runtime_vars), block=block[0] if block else None, debug=app.debug, **given
     )
+    model = app.load_pipeline(pipeline)
+    refuse_options(model, options)
+    if options.block is not None:
+        if options.resume:
+            raise click.UsageError("--block-uuid and --resume: a run of one block cannot be resumed")
+        from msgspec.structs import replace
+
+        # As in Mage, a block that runs alone is tested in any case.
+        options = replace(options, tests=True)
     if dry_run:
         from streamline.cli.explain import show_plan
 
-        return show_plan(app, model, options, as_json=as_json)
+        show_plan(app, engine_of(model).explain(app.project, model, options, dry_run=True), as_json=as_json)
+        return 0
     from streamline.cli.progress import Display
-    from streamline.execution.integration.run import run_integration
 
-    with _prints_on_stderr() if as_json else contextlib.nullcontext():
-        result = run_integration(app.project, model, options, Display(quiet=as_json))
-    _show(app, result, as_json=as_json)
-    if result.signal is not None:
+    with (
+        _prints_on_stderr() if as_json else contextlib.nullcontext(),
+        contextlib.closing(Display(app, quiet=as_json)) as display,
+    ):
+        result = run_pipeline(app.project, model, options, display)
+    show_result(app, result, as_json=as_json)
+    if result.signal is not None and result.status == "cancelled":
         return 128 + result.signal
     return 0 if result.status == "completed" else 1
-
-
-def _refuse(model: PipelineModel, given: dict[str, Any]) -> None:
-    """Refuse options that mean nothing for this type of pipeline."""
-    for option, value in given.items():
-        if value:
-            raise ConfigError(
-                f"{option} means nothing for a pipeline of type {model.type}", where=model.uuid, hint="leave it out"
-            )
-
-
-def _run_batch(
-    app: App,
-    model: PipelineModel,
-    variables: dict[str, Any],
-    block: str | None,
-    *,
-    tests: bool,
-    resume: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
-    if dry_run:
-        from streamline.cli.explain import show_batch_plan
-        from streamline.execution.batch.templates import check_templates
-
-        check_templates(app.project, model, variables, block)
-        return show_batch_plan(app, model, variables, as_json=as_json)
-    from streamline.cli.run_batch import run
-    from streamline.execution.run import RunOptions
-
-    # A block alone is tested in any case, as it is in the reference product: it is run to see whether it works.
-    options = RunOptions(
-        variables=variables, block=block, tests=tests or block is not None, resume=resume, debug=app.debug
-    )
-    return run(app, model, options, as_json=as_json)
 
 
 @contextlib.contextmanager
@@ -232,29 +169,59 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _show(app: App, result: Result, *, as_json: bool) -> None:
-    if as_json:
-        errors = {name: app.mask(str(error)) for name, error in result.errors.items()}
-        print_json({"run_id": result.run_id, "status": result.status, **result.summary, "errors": errors})
-    else:
-        tables = result.summary["tables"]
-        for stream in result.summary["streams"]:
+def show_result(app: App, result: RunResult, *, as_json: bool) -> None:
+    """Show how a run ended: counts, warnings, errors, and a last line."""
+    from streamline.cli.progress import error_text
+
+    if result.nothing_to_resume:
+        if as_json:
+            print_json({"run_id": result.run_id, "status": result.status, "resumed": False})
+        else:
+            say(f"Nothing to resume: the newest run, {result.run_id}, completed.")
+        return
+    summary = result.summary
+    if not as_json:
+        for stream in summary.get("streams", ()):
             bad = f", {count(stream['quarantined'], 'record')} quarantined" if stream["quarantined"] else ""
             say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}")
-        for table in tables:
+        for table in summary.get("tables", ()):
             say(f"{table['block']}  {table['table']}: {count(table['written'], 'record')} written")
     for warning in result.warnings:
-        say(f"Warning: {warning}", err=True)
-    for name, error in result.errors.items():
-        words = str(error) if isinstance(error, StreamlineError) else f"unexpected {type(error).__name__}: {error}"
-        say(app.mask(f"Error: {name}: {words}"), err=True)
-        if app.debug:
-            import traceback
+        say(f"Warning: {warning}".replace(f"{app.project.root}/", ""), err=True)
+    for name, failure in result.errors.items():
+        say(app.mask(error_text(app, name, failure)), err=True)
+    if result.errors or result.status == "cancelled":
+        say(f"The whole log: {app.project.shown(Path(result.log))}", err=True)
+    if as_json:
+        print_json(_as_json(app, result))
+        return
+    if "records" in summary:
+        words = f"{count(summary['records'], 'record')} read, {summary['quarantined']:,} quarantined"
+    else:
+        words = ", ".join(f"{number} {status}" for status, number in summary["blocks"].items()) or "no blocks"
+    say(f"{'interrupted' if result.status == 'cancelled' else result.status}: {words}")
+    if result.hint is not None:
+        say(result.hint, err=True)
 
-            say(app.mask("".join(traceback.format_exception(error))), err=True)
-    if result.errors:
-        say(f"The whole log: {result.log}", err=True)
-    if not as_json:
-        records, bad = result.summary["records"], result.summary["quarantined"]
-        words = "interrupted" if result.status == "cancelled" else result.status
-        say(f"{words}: {count(records, 'record')} read, {bad:,} quarantined")
+
+def _as_json(app: App, result: RunResult) -> dict[str, Any]:
+    return {
+        "run_id": result.run_id,
+        "status": result.status,
+        "resumed": result.resumed,
+        **{key: value for key, value in result.summary.items() if key != "blocks"},
+        "blocks": [
+            {
+                "uuid": outcome.uuid,
+                "status": outcome.status,
+                "seconds": outcome.seconds,
+                "attempts": outcome.attempts,
+                **({"reason": outcome.reason} if outcome.reason is not None else {}),
+                "results": outcome.results,
+                **({"calls": outcome.calls, "failed": outcome.failed} if outcome.calls is not None else {}),
+            }
+            for outcome in result.blocks
+        ],
+        "errors": {name: failure_json(app, failure) for name, failure in result.errors.items()},
+        "warnings": result.warnings,
+    }

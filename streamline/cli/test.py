@@ -8,7 +8,6 @@ import click
 
 from streamline.cli.app import App, pass_app
 from streamline.cli.output import count, json_option, print_json, say
-from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamline.execution.batch.stored_tests import BlockTests
@@ -25,16 +24,16 @@ def command(app: App, pipeline: str, block: str | None, runtime_vars: tuple[str,
 
     Exit codes: 0 all passed; 1 a test failed; 2 something is wrong, or nothing is stored.
     """
+    from streamline.cli.progress import Display, error_text
     from streamline.cli.run import read_variables
-    from streamline.cli.run_batch import Display, error_text
-    from streamline.execution.batch.stored_tests import run_stored_tests
-    from streamline.pipeline.model import load_pipeline
+    from streamline.execution.engine import engine_of
+    from streamline.execution.events import Bus
+    from streamline.execution.run import RunOptions
 
-    model = load_pipeline(app.project, pipeline)
-    if model.type not in ("python", "dbt"):
-        raise ConfigError(f"a pipeline of type {model.type} has no stored outputs", where=model.uuid)
+    model = app.load_pipeline(pipeline)
+    options = RunOptions(variables=read_variables(runtime_vars), block=block, tests=True, debug=app.debug)
     display = Display(app, quiet=as_json)
-    found = run_stored_tests(app.project, model, variables=read_variables(runtime_vars), block=block, listener=display)
+    found = engine_of(model).test(app.project, model, options, Bus([display]))
     tests = [test for one in found for test in one.tests]
     failed = [test for test in tests if test.error is not None]
     passed = all(one.passed for one in found)

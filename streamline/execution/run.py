@@ -15,7 +15,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -26,10 +26,24 @@ from typing import Any, TypeVar
 import msgspec
 
 from streamline.errors import StreamlineError
+from streamline.execution.events import (
+    BlockFinished,
+    BlockOutcome,
+    BlockStarted,
+    Bus,
+    Event,
+    PositionSaved,
+    RunFinished,
+    RunInterrupted,
+    WarningRaised,
+    masked,
+    one_line,
+)
+from streamline.processes.job import Failure
 from streamline.processes.orphans import end_processes, remove_private_files
 from streamline.project.project import Project
 from streamline.project.secrets import Masker
-from streamline.state.store import Lease, RunInfo, Store
+from streamline.state.store import BlockRun, Lease, RunInfo, Store
 from streamline.telemetry.progress import Progress
 from streamline.telemetry.runlog import RunLog, level_of
 
@@ -86,6 +100,35 @@ class Interrupted(StreamlineError):
         self.exit_code = 128 + number
 
 
+class RunResult(msgspec.Struct, kw_only=True):
+    """How a run ended.
+
+    Args:
+        status: completed, failed or cancelled.
+        blocks: in the order of the plan.
+        errors: failures by block or, of an integration pipeline, by the source's group.
+        summary: the run in a few JSON values, for the store.
+        log: path of the run's log.
+        signal: the signal that interrupted it, if one did.
+        warnings: the distinct warnings of blocks and plugins.
+        resumed: the run had been started before.
+        nothing_to_resume: the newest run had completed; nothing was done.
+        hint: how to continue after a failure.
+    """
+
+    run_id: str
+    status: str
+    blocks: list[BlockOutcome] = []
+    errors: dict[str, Failure] = {}
+    summary: dict[str, Any] = {}
+    log: str = ""
+    signal: int | None = None
+    warnings: list[str] = []
+    resumed: bool = False
+    nothing_to_resume: bool = False
+    hint: str | None = None
+
+
 class Record(msgspec.Struct):
     """How a run ended, for the store."""
 
@@ -94,6 +137,13 @@ class Record(msgspec.Struct):
     error: str | None = None
     saved: bool = False
     """Whether the store has it."""
+    code: str | None = None
+
+    def fail(self, errors: Mapping[str, Failure]) -> None:
+        """Record these failures, if there are any."""
+        if errors:
+            self.error = "; ".join(f"{name}: {one_line(failure)}" for name, failure in errors.items())
+            self.code = next(iter(errors.values())).code
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -114,6 +164,7 @@ class Run(msgspec.Struct, kw_only=True):
     masker: Masker
     log: RunLog
     options: RunOptions
+    bus: Bus
     progress: Progress = msgspec.field(default_factory=Progress)
     interrupted: int | None = None
     warnings: dict[str, None] = {}
@@ -137,8 +188,41 @@ class Run(msgspec.Struct, kw_only=True):
             self._keep(source, line.strip())
 
     def _keep(self, source: str, message: str) -> None:
+        self.bus.publish(WarningRaised(block=source, message=message))
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings[f"{source}: {message}"] = None
+
+    def finish_block(self, outcome: BlockOutcome) -> None:
+        """Publish how a block ended, masked."""
+        failure = outcome.failure
+        if failure is not None:
+            outcome.failure = masked(failure, self.masker)
+            self.note(outcome.uuid, "\n".join(filter(None, (one_line(failure), failure.hint, failure.trace))), "ERROR")
+        took = "" if outcome.seconds is None else f" in {outcome.seconds:.3f} s"
+        took += f": {outcome.reason}" if outcome.reason else ""
+        self.note(outcome.uuid, f"{outcome.status}{took}{' before this run was resumed' if outcome.reused else ''}")
+        self.bus.publish(BlockFinished(outcome=outcome))
+
+    def _record_block(self, event: Event) -> None:
+        """Save what became of a block in the store."""
+        if isinstance(event, BlockStarted):
+            block = BlockRun(uuid=event.block, status="running", attempts=0)
+        elif isinstance(event, BlockFinished):
+            outcome = event.outcome
+            block = BlockRun(
+                uuid=outcome.uuid,
+                status=outcome.status,
+                seconds=outcome.seconds,
+                attempts=outcome.attempts,
+                results=outcome.results,
+                error=one_line(outcome.failure) if outcome.failure is not None else None,
+            )
+        else:
+            return
+        try:
+            self.store.save_block_run(self.run_id, block)
+        except StreamlineError as failure:  # the pipeline's work goes on
+            self.warn(block.uuid, f"cannot record how the block ended: {failure.message}")
 
     @contextmanager
     def record(self, summary: dict[str, Any] | None = None, *, resumed: bool = False) -> Iterator[Record]:
@@ -162,6 +246,7 @@ class Run(msgspec.Struct, kw_only=True):
             raised = False
         except BaseException as failure:
             record.status, record.error = FAILED, str(failure) or type(failure).__name__
+            record.code = getattr(failure, "code", None)
             self.note("streamline", record.error, "ERROR")
             if isinstance(failure, Interrupted | asyncio.CancelledError):
                 record.status = CANCELLED
@@ -179,6 +264,15 @@ class Run(msgspec.Struct, kw_only=True):
                 if raised:
                     raise
                 self.warn("streamline", f"cannot record how the run ended: {failure.message}")
+            self.bus.publish(
+                RunFinished(
+                    run_id=self.run_id,
+                    status=record.status,
+                    summary=record.summary,
+                    error=error,
+                    code=record.code,
+                )
+            )
 
     @contextmanager
     def signals(self, interrupt: Callable[[], None], stop: Stop | None = None, message: str = "") -> Iterator[None]:
@@ -202,6 +296,7 @@ class Run(msgspec.Struct, kw_only=True):
             if self.interrupted is None:
                 self.interrupted = number
                 self.note("streamline", f"{signal.Signals(number).name}: stopping", "WARNING")
+                self.bus.publish(RunInterrupted(signal=number))
                 interrupt()
                 return
             end_processes([self.run_id], seconds=1.0)
@@ -289,6 +384,7 @@ def open_run(
     run_id: str,
     options: RunOptions | None = None,
     *,
+    bus: Bus | None = None,
     run_dir: Path | None = None,
 ) -> Iterator[Run]:
     """Open a run's folder and log. Afterwards end its processes and remove its private files.
@@ -304,17 +400,24 @@ def open_run(
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         runs.chmod(0o700)
     log = RunLog(run_dir / "run.log")
+    run = Run(
+        project=project,
+        pipeline=pipeline,
+        run_id=run_id,
+        run_dir=run_dir,
+        store=store,
+        masker=project.secrets.masker,
+        log=log,
+        options=options or RunOptions(),
+        bus=bus or Bus(),
+    )
+    run.bus.on_error = lambda error: run.note(
+        "streamline", f"a subscriber to the run's events failed: {type(error).__name__}: {error}", "WARNING"
+    )
+    run.bus.subscribe(run._record_block)
+    run.progress.on_saved = lambda block: run.bus.publish(PositionSaved(block=block))
     try:
-        yield Run(
-            project=project,
-            pipeline=pipeline,
-            run_id=run_id,
-            run_dir=run_dir,
-            store=store,
-            masker=project.secrets.masker,
-            log=log,
-            options=options or RunOptions(),
-        )
+        yield run
     finally:
         # A daemon in a session of its own still has the run's id in its environment.
         end_processes([run_id])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ class Progress:
         self.streams: dict[tuple[str, str], StreamCount] = {}
         self.tables: dict[tuple[str, str], int] = {}
         """Records written, by destination block and the name that its target sees."""
+        self.on_saved: Callable[[str], object] = lambda source: None
         self.saved: dict[str, float] = {}
         """When a position of a source was last saved (monotonic)."""
 
@@ -48,6 +50,7 @@ class Progress:
     def position_saved(self, source: str) -> None:
         """A position of a source block was saved."""
         self.saved[source] = time.monotonic()
+        self.on_saved(source)
 
     @property
     def total_read(self) -> int:

@@ -12,13 +12,13 @@ from tests.cli.test_batch_plans import batch, block
 
 def test_help_groups_options_by_the_type_of_pipeline() -> None:
     text = CliRunner().invoke(main, ["run", "--help"]).output
-    general, _, rest = text.partition("Options for batch pipelines")
+    general, _, rest = text.partition("Options for dbt and python pipelines")
     of_batch, _, of_integration = rest.partition("Options for integration pipelines")
     assert "--runtime-vars" in general
     assert "--debug" in general
     assert "--stream" not in general
     assert "--block-uuid" in of_batch
-    assert "--resume" in of_batch
+    assert "--resume" in general
     assert "--full-refresh" in of_integration
 
 

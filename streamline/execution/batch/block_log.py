@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
-from streamline.project.secrets import Masker
-from streamline.telemetry.runlog import RunLog
+from streamline.execution.events import BlockOutput
+from streamline.execution.run import Run
 
 LOG_BYTES = 16 * 1024 * 1024
 """What a block may put into the run's log."""
@@ -22,13 +21,13 @@ class BlockLines:
     """Takes the lines of all blocks, from the threads that read them.
 
     Args:
-        show: is given each line (block, text) as far as it is shown.
+        run: whose log and events get the lines.
     """
 
-    def __init__(self, log: RunLog, masker: Masker, show: Callable[[str, str], None]) -> None:
-        self._log = log
-        self._masker = masker
-        self._show = show
+    def __init__(self, run: Run) -> None:
+        self._log = run.log
+        self._masker = run.masker
+        self._bus = run.bus
         self._lock = threading.Lock()
         self._written: dict[str, int] = {}
         self._names: dict[str, str] = {}
@@ -61,7 +60,8 @@ class BlockLines:
         self._log.write(shown, f"… (what it prints beyond {LOG_BYTES >> 20} MiB is left out)" if over else text)
         if before <= SHOWN_BYTES:
             over = after > SHOWN_BYTES
-            self._show(shown, f"… (the rest of what it prints is in the log: {self._log.path})" if over else text)
+            rest = f"… (the rest of what it prints is in the log: {self._log.path})"
+            self._bus.publish(BlockOutput(block=shown, text=rest if over else text))
 
     def _shown(self, task_id: str | None, block: str | None) -> str:
         return (self._names.get(task_id) if task_id is not None else None) or block or "streamline"

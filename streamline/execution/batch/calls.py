@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from streamline.execution.batch.context import Listener, RunFacts
+from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, Call, Instance
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
+from streamline.execution.events import AttemptFailed, SensorWaiting, masked
 from streamline.pipeline.model import RetryConfig
 
 
@@ -55,9 +56,6 @@ class Calls:
         plan: the blocks.
         places: where outputs stand.
         executor: carries out tasks.
-        listener: is told what goes on.
-        warn: is given warnings, with the block that they are about.
-        log: the same for lines of the log alone, with their level.
         completed: is told of each call that went well, before its callbacks hear of it.
     """
 
@@ -67,18 +65,13 @@ class Calls:
         plan: BatchPlan,
         places: Places,
         executor: Executor,
-        listener: Listener,
-        warn: Callable[[str, str], None],
-        log: Callable[[str, str, str], None],
         completed: Callable[[BlockPlan, Instance, TaskResult], None],
     ) -> None:
         self._facts = facts
         self._plan = plan
         self._places = places
         self._executor = executor
-        self._listener = listener
-        self._warn = warn
-        self._log = log
+        self._run = facts.run
         self._note = completed
         self._running: set[str] = set()
         self._interrupted = asyncio.Event()
@@ -159,7 +152,7 @@ class Calls:
     def _log_failure(self, plan: BlockPlan, number: int, failure: Failure) -> None:
         place = f"{failure.where}: " if failure.where else ""
         text = "\n".join(filter(None, (f"child {number}: {place}{failure.message}", failure.hint, failure.trace)))
-        self._log(plan.block.uuid, text, "ERROR")
+        self._run.note(plan.block.uuid, text, "ERROR")
 
     async def _refused_by(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> str | None:
         """The condition of the block that says no, if one does; all are asked."""
@@ -176,10 +169,12 @@ class Calls:
             )
             result = await self._do(task, isolated=plan.isolated)
             if result.failure is not None and not self.interrupted:
-                self._warn(uuid, f"it could not be evaluated, which counts as no: {result.failure.message}")
+                self._run.warn(uuid, f"it could not be evaluated, which counts as no: {result.failure.message}")
             if result.failure is not None or result.gate is False:
                 refused = refused or uuid
-                self._log(uuid, f"it said no to '{plan.block.uuid}'{f' (child {number})' if child else ''}", "INFO")
+                self._run.note(
+                    uuid, f"it said no to '{plan.block.uuid}'{f' (child {number})' if child else ''}", "INFO"
+                )
         return refused
 
     def _task(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> Task:
@@ -193,7 +188,7 @@ class Calls:
             output=None if plan.secret else str(folder),
             durable=not child,
             child=number if child else None,
-            run_tests=self._facts.options.tests,
+            run_tests=self._facts.run.options.tests,
             dynamic=plan.fans_out(child=child),
             timeout=plan.block.timeout,
             **self._common(),
@@ -202,10 +197,10 @@ class Calls:
     def _common(self) -> dict[str, Any]:
         facts = self._facts
         return {
-            "project": str(facts.project.root),
+            "project": str(facts.run.project.root),
             "pipeline": self._plan.model.uuid,
-            "run_id": facts.run_id,
-            "run_dir": str(facts.run_dir),
+            "run_id": facts.run.run_id,
+            "run_dir": str(facts.run.run_dir),
             "variables": facts.variables,
             "runtime": facts.runtime,
             "execution_date": facts.execution_date,
@@ -222,15 +217,19 @@ class Calls:
             if failure is None or self.interrupted or not failure.retry or made.attempts > retry.retries:
                 return result
             delay = retry.delay_before(made.attempts)
-            self._listener.retrying(plan.block.uuid, task.child, failure, delay)
+            self._run.bus.publish(
+                AttemptFailed(
+                    block=plan.block.uuid, failure=masked(failure, self._run.masker), delay=delay, child=task.child
+                )
+            )
             who = "" if task.child is None else f"child {task.child}: "
-            self._log(plan.block.uuid, f"{who}attempt {made.attempts} failed: {failure.message}", "WARNING")
+            self._run.note(plan.block.uuid, f"{who}attempt {made.attempts} failed: {failure.message}", "WARNING")
             if await self._sleep(delay):
                 return result
 
     async def _poll(self, plan: BlockPlan, task: Task) -> TaskResult:
         """Ask a sensor until it says yes. No worker is kept while it waits."""
-        if self._facts.options.skip_sensors:
+        if self._facts.run.options.skip_sensors:
             task = msgspec.structs.replace(task, extra={"skip": True})
         began = time.monotonic()
         number = 0
@@ -248,7 +247,7 @@ class Calls:
                 )
                 return result
             wait = plan.interval if left is None else min(plan.interval, left)
-            self._listener.waiting(plan.block.uuid, wait)
+            self._run.bus.publish(SensorWaiting(block=plan.block.uuid, seconds=wait))
             if await self._sleep(wait):
                 result.failure = Failure(message="interrupted while it waited")
                 return result
@@ -265,7 +264,7 @@ class Calls:
         finally:
             self._running.discard(task.id)
         for warning in result.warnings:
-            self._warn(task.block, warning)
+            self._run.warn(task.block, warning)
         return result
 
     async def _sleep(self, seconds: float) -> bool:
@@ -287,7 +286,7 @@ class Calls:
             folder=task.output,
             inline=result.inline,
             child=child,
-            run_id=self._facts.run_id if task.output is not None else None,
+            run_id=self._facts.run.run_id if task.output is not None else None,
         )
 
     async def _callbacks(self, plan: BlockPlan, task: Task, made: Made) -> None:
@@ -312,7 +311,7 @@ class Calls:
     def _callback_ended(self, uuid: str, result: TaskResult) -> None:
         if result.failure is not None:
             place = f" ({result.failure.where})" if result.failure.where else ""
-            self._warn(uuid, f"the callback failed: {result.failure.message}{place}")
+            self._run.warn(uuid, f"the callback failed: {result.failure.message}{place}")
 
 
 _CALLBACK = {COMPLETED: "success", FAILED: "failure", CANCELLED: "cancelled"}

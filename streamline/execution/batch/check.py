@@ -12,7 +12,7 @@ from streamline.blocks.registry import check_block
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.templates import Templates
-from streamline.execution.checked import Checked, Problem, Report
+from streamline.execution.checklist import Checklist
 from streamline.extensions import load_object
 from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.kinds import kind_of
@@ -49,45 +49,32 @@ for name in sys.argv[2 + count:]:
 """
 
 
-def check_batch(
-    project: Project,
-    model: PipelineModel,
-    report: Report,
-    notify: Callable[[str], None],
-    given: Mapping[str, Any] | None = None,
-) -> list[Checked]:
-    """Check every block, then what they need, then the plan. `report` is called with each result as it comes.
+def check_batch(project: Project, model: PipelineModel, checklist: Checklist, given: Mapping[str, Any]) -> None:
+    """Check every block, then what they need, then the plan.
 
     Args:
-        notify: is told, in a sentence, what takes long.
         given: variables that a run would be given.
     """
-    return _Check(project, model, report, notify, dict(given or {})).run()
+    _Check(project, model, checklist, dict(given)).run()
 
 
 class _Check:
-    def __init__(
-        self,
-        project: Project,
-        model: PipelineModel,
-        report: Report,
-        notify: Callable[[str], None],
-        given: dict[str, Any],
-    ) -> None:
+    def __init__(self, project: Project, model: PipelineModel, checklist: Checklist, given: dict[str, Any]) -> None:
         self._project = project
         self._given = given
         self._templates = Templates(project, model, given)
         self._model = model
-        self._report = report
-        self._notify = notify
-        self._done: list[Checked] = []
+        self._checklist = checklist
+        self._done = checklist.results
+        self._good = checklist.passed
+        self._failed = checklist.failed
         self._blocks = [model.blocks[uuid] for uuid in model.order()]
         self._blocks += [*model.conditionals.values(), *model.callbacks.values()]
         self._isolated = {uuid for uuid, one in model.blocks.items() if block_settings(model, one).isolated}
         self._own_python: str | None = None
         self._absent: dict[str, dict[str, str]] = {}
 
-    def run(self) -> list[Checked]:
+    def run(self) -> None:
         if self._isolated:
             self._own_python = self._environment()
         renderer = self._renderer({})
@@ -97,7 +84,6 @@ class _Check:
         self._connections()
         if not any(each.problem == "configuration" for each in self._done):
             self._plan()
-        return self._done
 
     def _renderer(self, more: dict[str, object]) -> Renderer:
         variables = {**self._project.variables, **self._model.variables, **more}
@@ -116,7 +102,7 @@ class _Check:
 
         shown = self._project.shown(self._model.path / REQUIREMENTS_FILE)
         try:
-            found = isolated_python(self._project, self._model, self._notify)
+            found = isolated_python(self._project, self._model, self._checklist.notify)
         except StreamlineError as error:
             self._failed("environment", None, error)
             return None
@@ -213,34 +199,6 @@ class _Check:
 
     def _shown(self, block: Block) -> str:
         return self._project.shown(block.file) if block.file is not None else self._model.where(block.uuid, "content")
-
-    def _good(self, what: str, block: str | None, detail: str, plugin: str | None = None) -> None:
-        self._add(Checked(what=what, block=block, detail=detail, plugin=plugin))
-
-    def _failed(
-        self,
-        what: str,
-        block: str | None,
-        error: StreamlineError,
-        problem: Problem = "configuration",
-        plugin: str | None = None,
-    ) -> None:
-        mask = self._project.secrets.masker.mask
-        self._add(
-            Checked(
-                what=what,
-                block=block,
-                plugin=plugin,
-                problem=problem,
-                detail=mask(error.message),
-                where=error.where,
-                hint=mask(error.hint) if error.hint else None,
-            )
-        )
-
-    def _add(self, checked: Checked) -> None:
-        self._done.append(checked)
-        self._report(checked)
 
 
 def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ class LocalExecutor:
     def __init__(self, plan: BatchPlan, facts: RunFacts, lines: BlockLines, masker: Masker) -> None:
         # Blocks wait for other machines more often than they compute, so even a small machine runs four.
         most = plan.concurrency or max(4, os.cpu_count() or 1)
-        self.size = most if facts.options.parallel else 1
+        self.size = most if facts.run.options.parallel else 1
         self._plan = plan
         self._facts = facts
         self._lines = lines
@@ -40,7 +40,7 @@ class LocalExecutor:
         self._isolated: WorkerPool | None = None
         self._where: dict[str, WorkerPool | None] = {}
         self._pool = self._make(
-            worth_loading(plan, [facts.options.block] if facts.options.block is not None else plan.blocks)
+            worth_loading(plan, [facts.run.options.block] if facts.run.options.block is not None else plan.blocks)
         )
 
     def __enter__(self) -> LocalExecutor:
@@ -98,7 +98,7 @@ class LocalExecutor:
         if self._isolated is None:
             from streamline.pipeline.isolated import isolated_python
 
-            python = await asyncio.to_thread(isolated_python, self._facts.project, self._plan.model)
+            python = await asyncio.to_thread(isolated_python, self._facts.run.project, self._plan.model)
             if self._isolated is None:
                 self._isolated = self._make([], python=python)
         return self._isolated
@@ -107,7 +107,7 @@ class LocalExecutor:
         return WorkerPool(
             self.size,
             preload=[_FUNCTION.partition(":")[0], *preload],
-            run_id=self._facts.run_id,
+            run_id=self._facts.run.run_id,
             on_line=self._line,
             on_log=self._log,
             on_secret=self._masker.add,

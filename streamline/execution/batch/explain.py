@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
@@ -67,6 +67,8 @@ class BatchExplanation(msgspec.Struct, kw_only=True):
         max_children: how many children a dynamic block may have, and what happens where it has more.
         callbacks: those that are told how the whole pipeline ended.
     """
+
+    view: ClassVar[Literal["tasks"]] = "tasks"
 
     pipeline: str
     type: str

@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
-from streamline.errors import StreamlineError
 from streamline.execution.batch.calls import Made
-from streamline.execution.batch.context import BlockOutcome
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, UPSTREAM_FAILED, Finished
 from streamline.execution.batch.plan import BlockPlan
 from streamline.execution.batch.task import Failure
+from streamline.execution.events import BlockOutcome, failure_from
 
 LISTED_FAILURES = 100
 """How many of a fan-out's failed calls are listed one by one; all of them are in the log."""
@@ -31,7 +30,6 @@ def outcome_of(plan: BlockPlan, made: Sequence[Made], upstream: Sequence[Finishe
         results = [*results, {"reason": reason}]
     return BlockOutcome(
         uuid=plan.block.uuid,
-        type=plan.block.type,
         status=status,
         seconds=round(max(ended) - min(began), 3) if began and ended else None,
         attempts=max((one.attempts for one in made), default=0),
@@ -54,15 +52,12 @@ def status_of(statuses: Sequence[str]) -> str:
 
 def unforeseen(error: Exception) -> Failure:
     """An error that is neither the block's code's nor its worker's, in words."""
-    if isinstance(error, StreamlineError):
-        return Failure(message=error.message, where=error.where, hint=error.hint)
     if isinstance(error, OSError):  # of the disk that outputs are on
-        place = str(error.filename) if error.filename else None
-        return Failure(message=f"the output cannot be kept: {error.strerror or error}", where=place)
-    return Failure(
-        message=f"unexpected {type(error).__name__}: {error}",
-        hint="this is a bug in Streamline: run it again with --debug, and report the traceback",
-    )
+        where = str(error.filename) if error.filename else None
+        return Failure(
+            message=f"cannot store the output: {error.strerror or error}", where=where, code="output.not_stored"
+        )
+    return failure_from(error)
 
 
 def _results(made: Sequence[Made], *, child: bool) -> list[Any]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamline.execution.batch.context import BlockOutcome
 from streamline.execution.batch.fanout import SKIPPED, Call, Finished, Instance, calls_of, is_child
 from streamline.execution.batch.journal import Ended, Journal, Past, Undone, instance_of
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BlockPlan
 from streamline.execution.batch.task import InputRef
+from streamline.execution.events import BlockOutcome
 
 
 class Reuse:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamline.errors import StreamlineError
 from streamline.execution.batch.block_log import BlockLines
-from streamline.execution.batch.context import BatchResult, BlockOutcome, Listener, RunFacts, SafeListener
+from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished
@@ -23,39 +22,35 @@ from streamline.execution.batch.run_variables import Given, note
 from streamline.execution.batch.runner import Runner
 from streamline.execution.batch.single_block import stored_upstream
 from streamline.execution.batch.templates import check_templates
-from streamline.execution.run import KILLED, Run, RunOptions, Stop, hold_lease, new_run_id, open_run, run_to_end
+from streamline.execution.events import BlockOutcome, BlockOutput, Bus, RunPlanned
+from streamline.execution.run import (
+    KILLED,
+    Run,
+    RunOptions,
+    RunResult,
+    Stop,
+    hold_lease,
+    new_run_id,
+    open_run,
+)
 from streamline.state import open_store
-from streamline.state.store import BlockRun, RunInfo, Store
+from streamline.state.store import RunInfo, Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
 
 _UNFINISHED = ("failed", "cancelled", "killed", "running")
 
 
-def run_batch(
-    project: Project, model: PipelineModel, options: RunOptions, listener: Listener | None = None
-) -> BatchResult:
-    """Run the pipeline to its end. From any thread, also where an event loop runs already.
-
-    Raises:
-        ConfigError: something is wrong that is seen before anything runs.
-        LeaseHeld: another run of this pipeline is in progress.
-    """
-    return run_to_end(partial(run_batch_async, project, model, options, listener))
-
-
-async def run_batch_async(
+async def run_batch(
     project: Project,
     model: PipelineModel,
     options: RunOptions,
-    listener: Listener | None = None,
+    bus: Bus,
     stop: Stop | None = None,
-) -> BatchResult:
-    """Run it in the caller's event loop (asyncio); `stop` interrupts it from another thread."""
+) -> RunResult:
+    """Run a batch pipeline to its end. See `Engine.run`."""
     plan = make_plan(project, model, {**options.trigger_variables, **options.variables})
     if options.block is not None:
         model.block(options.block)
@@ -63,12 +58,14 @@ async def run_batch_async(
         from streamline.pipeline.isolated import isolated_python
 
         # Made before anything runs: what cannot be installed is wrong configuration.
-        tell = (listener or Listener()).line
-        await asyncio.to_thread(isolated_python, project, model, lambda text: tell(model.uuid, text))
+        def notify(text: str) -> None:
+            bus.publish(BlockOutput(block=model.uuid, text=text))
+
+        await asyncio.to_thread(isolated_python, project, model, notify)
     project.ensure_work_dir()
     with closing(open_store(project.state_url, project.root)) as store:
         while True:
-            run = _BatchRun(project, plan, options, listener or Listener(), store)
+            run = _BatchRun(project, plan, options, bus, store)
             if options.resume:
                 completed = run.resume()
                 if completed is not None:
@@ -81,20 +78,18 @@ async def run_batch_async(
 class _BatchRun:
     """One run. Whoever makes it holds the pipeline's lease while it goes on."""
 
-    def __init__(
-        self, project: Project, plan: BatchPlan, options: RunOptions, listener: Listener, store: Store
-    ) -> None:
+    def __init__(self, project: Project, plan: BatchPlan, options: RunOptions, bus: Bus, store: Store) -> None:
         self.project = project
         self.plan = plan
         self.options = options
-        self.listener = SafeListener(listener, self._listener_failed)
+        self.bus = bus
         self.store = store
         self.newest: RunInfo | None = None
         self.run_id = new_run_id()
         self.past: Past | None = None
         self.run: Run
 
-    def resume(self) -> BatchResult | None:
+    def resume(self) -> RunResult | None:
         """Become the newest unfinished run; a result where there is nothing left to do.
 
         Where nothing was ever recorded, or that run left nothing to resume from, it is a plain run.
@@ -103,7 +98,7 @@ class _BatchRun:
         if newest is None:
             return None
         if newest.status not in _UNFINISHED:
-            return BatchResult(run_id=newest.run_id, status=newest.status, blocks=[], log="", nothing_to_resume=True)
+            return RunResult(run_id=newest.run_id, status=newest.status, nothing_to_resume=True)
         places = Places(self.project, self.plan.model.uuid, newest.run_id)
         self.past = read_journal(places.journal)
         if self.past is not None and self.past.begun.run_id == newest.run_id:
@@ -126,7 +121,7 @@ class _BatchRun:
         runs = self.store.runs(self.plan.model.uuid, limit=200)
         return next((one for one in runs if "block" not in one.summary), None)
 
-    async def go(self, stop: Stop | None) -> BatchResult:
+    async def go(self, stop: Stop | None) -> RunResult:
         """Run it, from its folder to its record."""
         self._take_over()
         given = self._given()
@@ -135,21 +130,19 @@ class _BatchRun:
         places = Places(self.project, self.plan.model.uuid, self.run_id)
         alone = self.options.block
         upstream = stored_upstream(self.plan, places, alone) if alone is not None else {}
-        with open_run(self.project, self.store, self.plan.model.uuid, self.run_id, self.options) as run:
+        with open_run(self.project, self.store, self.plan.model.uuid, self.run_id, self.options, bus=self.bus) as run:
             self.run = run
-            facts = self._facts(run.run_dir)
+            facts = self._facts(run)
             run.masker.add_config(facts.variables)
-            lines = BlockLines(run.log, run.masker, self.listener.line)
             summary = {"block": alone} if alone is not None else {}
             with (
-                LocalExecutor(self.plan, facts, lines, run.masker) as executor,
+                LocalExecutor(self.plan, facts, BlockLines(run), run.masker) as executor,
                 run.record(summary, resumed=self.past is not None) as record,
             ):
                 result = await self._run(facts, executor, given, places, upstream, stop)
                 record.status = result.status
                 record.summary = {**summary, **result.summary}
-                if result.errors:
-                    record.error = "; ".join(f"{uuid}: {one.message}" for uuid, one in result.errors.items())
+                record.fail(result.errors)
             result.warnings = list(run.warnings)
             # Only now: a run that is killed before it is recorded as completed has its journal to show that it was.
             places.finish(completed=result.status == COMPLETED and record.saved)
@@ -175,20 +168,17 @@ class _BatchRun:
 
         return project_key(self.project.work_dir)
 
-    def _facts(self, run_dir: Path) -> RunFacts:
+    def _facts(self, run: Run) -> RunFacts:
         begun = self.past.begun if self.past is not None else None
         runtime, trigger = self.options.variables, self.options.trigger_variables
         date = {**trigger, **runtime}.get("execution_date")
         if date is not None:
             execution_date(date, datetime.now(UTC))  # what is no date is refused before anything runs
         return RunFacts(
-            project=self.project,
-            run_id=self.run_id,
-            run_dir=run_dir,
+            run=run,
             execution_date=begun.execution_date if begun is not None else datetime.now(UTC),
             variables={**self.plan.model.variables, **trigger, **runtime},
             runtime=(*trigger, *runtime),
-            options=self.options,
         )
 
     async def _run(
@@ -199,32 +189,25 @@ class _BatchRun:
         places: Places,
         upstream: dict[str, Finished],
         stop: Stop | None,
-    ) -> BatchResult:
+    ) -> RunResult:
         run, alone = self.run, self.options.block
         if alone is None:
             keep_only(places.journals, [places.journal.name] if self.past is not None else [])
         places.prepare()
         journal = None if alone is not None else self._open_journal(places, facts, given)
-        runner = Runner(
-            facts,
-            self.plan,
-            places,
-            executor,
-            journal=journal,
-            past=self.past,
-            listener=self.listener,
-            record=self._record,
-            warn=self._warn,
-            log=run.note,
+        runner = Runner(facts, self.plan, places, executor, journal=journal, past=self.past)
+        run.bus.publish(
+            RunPlanned(
+                run_id=self.run_id,
+                pipeline=self.plan.model.uuid,
+                blocks=list(self.plan.blocks),
+                resumed=self.past is not None,
+            )
         )
-
-        def interrupt() -> None:
-            self.listener.interrupted()
-            runner.interrupt()
-
-        self.listener.planned(self.plan, self.run_id, resumed=self.past is not None)
         try:
-            with run.signals(interrupt, stop, "interrupted; --resume continues from the blocks that had not finished"):
+            with run.signals(
+                runner.interrupt, stop, "interrupted; --resume continues from the blocks that had not finished"
+            ):
                 if alone is not None:
                     blocks = await runner.run_one(alone, upstream)
                 else:
@@ -238,13 +221,16 @@ class _BatchRun:
         finally:
             if journal is not None:
                 journal.close()
-        return BatchResult(
+        return RunResult(
             run_id=self.run_id,
             status=status,
             blocks=blocks,
+            errors={outcome.uuid: outcome.failure for outcome in blocks if outcome.failure is not None},
+            summary={"blocks": dict(Counter(outcome.status for outcome in blocks))},
             log=str(run.log.path),
             signal=run.interrupted,
             resumed=self.past is not None,
+            hint=self._hint() if status != COMPLETED else None,
         )
 
     def _status(self, blocks: list[BlockOutcome]) -> str:
@@ -260,31 +246,8 @@ class _BatchRun:
             journal.add(Continued(given=given))
         return journal
 
-    def _record(self, outcome: BlockOutcome) -> None:
-        failure, run = outcome.failure, self.run
-        error = None
-        if failure is not None:
-            error = run.masker.mask(f"{failure.where}: {failure.message}" if failure.where else failure.message)
-            run.note(outcome.uuid, "\n".join(filter(None, (error, failure.hint, failure.trace))), "ERROR")
-        took = "" if outcome.seconds is None else f" in {outcome.seconds:.3f} s"
-        took += f": {outcome.reason}" if outcome.reason else ""
-        run.log.write(outcome.uuid, f"{outcome.status}{took}{' before this run was resumed' if outcome.reused else ''}")
-        block = BlockRun(
-            uuid=outcome.uuid,
-            status=outcome.status,
-            seconds=outcome.seconds,
-            attempts=outcome.attempts,
-            results=outcome.results,
-            error=error,
-        )
-        try:
-            self.store.save_block_run(self.run_id, block)
-        except StreamlineError as unrecorded:  # the pipeline's work goes on
-            self._warn(outcome.uuid, f"how it ended cannot be recorded: {unrecorded.message}")
-
-    def _listener_failed(self, error: Exception) -> None:
-        self.run.note("streamline", f"what goes on cannot be told: {type(error).__name__}: {error}", "WARNING")
-
-    def _warn(self, uuid: str, text: str) -> None:
-        self.listener.warning(uuid, self.run.masker.mask(text))
-        self.run.warn(uuid, text)
+    def _hint(self) -> str:
+        pipeline = self.plan.model.uuid
+        if self.options.block is None:
+            return f"`streamline run {pipeline} --resume` continues from the blocks that had not finished."
+        return f"To repeat it: streamline run {pipeline} --block-uuid {self.options.block}"

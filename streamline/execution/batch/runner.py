@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.execution.batch.calls import Calls, Executor, Made
-from streamline.execution.batch.context import BlockOutcome, Listener, RunFacts
+from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.fanout import (
     CANCELLED,
     COMPLETED,
@@ -29,6 +29,7 @@ from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.resume import Reuse, stamp_of
 from streamline.execution.batch.task import Failure, TaskResult
+from streamline.execution.events import BlockOutcome, BlockStarted, CallFinished
 
 
 class Runner:
@@ -41,10 +42,6 @@ class Runner:
         executor: carries out tasks.
         journal: notes what completed; None for runs that cannot be resumed.
         past: what an earlier part of this run has done.
-        listener: is told what goes on.
-        record: is given each block's outcome, as often as it changes.
-        warn: is given a block's warnings.
-        log: is given lines for the log alone, with their level.
     """
 
     def __init__(
@@ -56,25 +53,19 @@ class Runner:
         *,
         journal: Journal | None,
         past: Past | None,
-        listener: Listener,
-        record: Callable[[BlockOutcome], None],
-        warn: Callable[[str, str], None],
-        log: Callable[[str, str, str], None],
     ) -> None:
         self._facts = facts
         self._plan = plan
         self._places = places
         self._executor = executor
         self._journal = journal
-        self._listener = listener
-        self._record = record
-        self._warn = warn
+        self._run = facts.run
         self._finished: dict[str, Finished] = {}
         self._events = {uuid: asyncio.Event() for uuid in plan.blocks}
         self.outcomes: dict[str, BlockOutcome] = {}
-        self._making = Calls(facts, plan, places, executor, listener, warn, log, self._journal_call)
+        self._making = Calls(facts, plan, places, executor, self._journal_call)
         self._reuse = (
-            Reuse(past, journal, places, facts.run_id, plan.limits.max_children, self._finished, self.outcomes)
+            Reuse(past, journal, places, facts.run.run_id, plan.limits.max_children, self._finished, self.outcomes)
             if past is not None
             else None
         )
@@ -85,7 +76,7 @@ class Runner:
 
     async def run(self) -> list[BlockOutcome]:
         """Run every block that can run; the outcomes in the plan's order. User errors are in them, never raised."""
-        if self._facts.options.parallel:
+        if self._facts.run.options.parallel:
             async with asyncio.TaskGroup() as tasks:
                 for uuid in self._plan.blocks:
                     tasks.create_task(self._block(uuid))
@@ -121,15 +112,14 @@ class Runner:
         except Exception as error:  # a bug of ours fails its block, and the other branches go on
             while isinstance(error, ExceptionGroup):  # of a fan-out's calls
                 error = error.exceptions[0]
-            if self._facts.options.debug and not isinstance(error, StreamlineError):
+            if self._facts.run.options.debug and not isinstance(error, StreamlineError):
                 raise
             failure = unforeseen(error)
-            outcome = BlockOutcome(uuid=uuid, type=plan.block.type, status=FAILED, failure=failure)
+            outcome = BlockOutcome(uuid=uuid, status=FAILED, failure=failure)
             finished = _failed(plan)
         self.outcomes[uuid] = outcome
         self._finished[uuid] = finished
-        self._record(outcome)
-        self._listener.finished(outcome)
+        self._run.finish_block(outcome)
         self._events[uuid].set()
 
     async def _reused(self, plan: BlockPlan) -> tuple[BlockOutcome, Finished] | None:
@@ -139,12 +129,11 @@ class Runner:
             return None
         uuid, (ended, instances) = plan.block.uuid, found
         if ended.stamp is not None and ended.stamp != stamp_of(plan.block.file):
-            self._warn(
+            self._run.warn(
                 uuid, "its file has changed since it ran; what it returned then is kept (a plain run runs it anew)"
             )
         outcome = BlockOutcome(
             uuid=uuid,
-            type=plan.block.type,
             status=ended.status,
             seconds=ended.seconds,
             attempts=ended.attempts,
@@ -152,7 +141,7 @@ class Runner:
             calls=ended.calls if ended.child else None,
             reused=True,
         )
-        if self._facts.options.tests and not ended.tested:
+        if self._facts.run.options.tests and not ended.tested:
             await self._test(plan, outcome, instances, child=ended.child)
         return outcome, _finished(plan, instances, child=ended.child)
 
@@ -184,11 +173,10 @@ class Runner:
         if child and most is not None and possible > most:
             if self._plan.limits.on_exceeded == "fail":
                 return await self._too_many(plan, possible, most)
-            self._warn(uuid, f"it runs for {most:,} of {possible:,} items (max_child_block_runs)")
+            self._run.warn(uuid, f"it runs for {most:,} of {possible:,} items (max_child_block_runs)")
             calls = _within(calls, most)
         if possible and not self._making.interrupted:
-            self._listener.started(uuid, len(calls) if child else None)
-            self._record(BlockOutcome(uuid=uuid, type=plan.block.type, status="running"))
+            self._run.bus.publish(BlockStarted(block=uuid, calls=len(calls) if child else None))
         made = await self._make_all(plan, calls, child=child)
         return self._close(plan, made, child=child)
 
@@ -199,10 +187,10 @@ class Runner:
             hint="raise max_child_block_runs, or set on_max_child_block_runs_exceeded: limit",
         )
         await self._making.refused(plan, failure)
-        return BlockOutcome(uuid=plan.block.uuid, type=plan.block.type, status=FAILED, failure=failure), _failed(plan)
+        return BlockOutcome(uuid=plan.block.uuid, status=FAILED, failure=failure), _failed(plan)
 
     async def _make_all(self, plan: BlockPlan, calls: Sequence[Call], *, child: bool) -> list[Made]:
-        at_once = self._executor.size if self._facts.options.parallel else 1
+        at_once = self._executor.size if self._facts.run.options.parallel else 1
         if child and self._plan.limits.max_concurrent is not None:
             at_once = min(at_once, self._plan.limits.max_concurrent)
         made: list[Made | None] = [None] * len(calls)
@@ -237,7 +225,7 @@ class Runner:
             return Made(earlier[0], result=TaskResult(outputs=earlier[1]))
         made = await self._making.make(plan, call, number, child=child)
         if child:
-            self._listener.called(plan.block.uuid, failed=made.failure is not None)
+            self._run.bus.publish(CallFinished(block=plan.block.uuid, failed=made.failure is not None))
         return made
 
     def _close(self, plan: BlockPlan, made: Sequence[Made], *, child: bool) -> tuple[BlockOutcome, Finished]:
@@ -275,7 +263,7 @@ class Runner:
                 seconds=outcome.seconds,
                 attempts=outcome.attempts,
                 results=outcome.results,
-                tested=self._facts.options.tests,
+                tested=self._facts.run.options.tests,
                 stamp=stamp_of(plan.block.file),
             )
         )

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from streamline.blocks.call import TestOutcome
 from streamline.errors import ConfigError
 from streamline.execution.batch.block_log import BlockLines
-from streamline.execution.batch.context import Listener, RunFacts
+from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
 from streamline.execution.batch.task import Failure, InputRef, Task
+from streamline.execution.events import Bus
 from streamline.execution.run import Run, RunOptions, hold_lease, new_run_id, open_run, run_to_end
 from streamline.state import open_store
 
@@ -49,23 +48,16 @@ class BlockTests(msgspec.Struct, kw_only=True):
         return self.failure is None and all(one.error is None for one in self.tests)
 
 
-def run_stored_tests(
-    project: Project,
-    model: PipelineModel,
-    *,
-    variables: Mapping[str, Any] | None = None,
-    block: str | None = None,
-    listener: Listener | None = None,
-) -> list[BlockTests]:
-    """Run the tests of a pipeline's blocks (or of one) on what they stored last, in the plan's order.
+def run_stored_tests(project: Project, model: PipelineModel, options: RunOptions, bus: Bus) -> list[BlockTests]:
+    """Run the tests of a pipeline's blocks (or of `options.block`) on what they stored last, in the plan's order.
 
     Raises:
         ConfigError: something in the pipeline is wrong, or nothing is stored.
         LeaseHeld: it is running.
     """
     plan = make_plan(project, model)
-    if block is not None:
-        model.block(block)
+    if options.block is not None:
+        model.block(options.block)
     run_id = new_run_id()
     runs = project.ensure_work_dir() / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
@@ -73,32 +65,25 @@ def run_stored_tests(
         closing(open_store(project.state_url, project.root)) as store,
         hold_lease(store, project, model.uuid, run_id),
         tempfile.TemporaryDirectory(prefix="test-", dir=runs, ignore_cleanup_errors=True) as folder,
-        open_run(project, store, model.uuid, run_id, run_dir=Path(folder)) as run,
+        open_run(project, store, model.uuid, run_id, options, bus=bus, run_dir=Path(folder)) as run,
     ):
-        work = partial(_run, run, plan, dict(variables or {}), block, listener or Listener())
-        return run_to_end(lambda stop: work())
+        return run_to_end(lambda stop: _run(run, plan))
 
 
-async def _run(
-    run: Run, plan: BatchPlan, variables: dict[str, Any], block: str | None, listener: Listener
-) -> list[BlockTests]:
-    project, run_id = run.project, run.run_id
+async def _run(run: Run, plan: BatchPlan) -> list[BlockTests]:
+    variables, block = run.options.variables, run.options.block
     facts = RunFacts(
-        project=project,
-        run_id=run_id,
-        run_dir=run.run_dir,
+        run=run,
         execution_date=datetime.now(UTC),
         variables={**plan.model.variables, **variables},
         runtime=tuple(variables),
-        options=RunOptions(variables=variables, block=block, tests=True),
     )
-    places = Places(project, plan.model.uuid, run_id)
+    places = Places(run.project, plan.model.uuid, run.run_id)
     chosen = [uuid for uuid in plan.blocks if block in (None, uuid)]
     if not any(places.stored(uuid) for uuid in chosen):
         what = f"the block '{block}'" if block is not None else f"the pipeline '{plan.model.uuid}'"
         raise ConfigError(f"{what} has no stored outputs to test", hint=f"run it: streamline run {plan.model.uuid}")
-    lines = BlockLines(run.log, run.masker, listener.line)
-    with LocalExecutor(plan, facts, lines, run.masker) as executor:
+    with LocalExecutor(plan, facts, BlockLines(run), run.masker) as executor:
         return list(await asyncio.gather(*(_block(plan, places, executor, facts, uuid) for uuid in chosen)))
 
 
@@ -115,11 +100,11 @@ async def _block(plan: BatchPlan, places: Places, executor: LocalExecutor, facts
         task = Task(
             id=f"{uuid}:{call.number}:tests",
             kind="tests",
-            project=str(facts.project.root),
+            project=str(facts.run.project.root),
             pipeline=plan.model.uuid,
             block=uuid,
-            run_id=facts.run_id,
-            run_dir=str(facts.run_dir),
+            run_id=facts.run.run_id,
+            run_dir=str(facts.run.run_dir),
             own=InputRef(block=uuid, type=block.type, folder=str(folder)),
             variables=facts.variables,
             runtime=facts.runtime,

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from streamline.errors import PipelineFailed
+from streamline.execution.events import BlockOutcome, failure_from
 from streamline.execution.integration.attempt import Outcome
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import PathPlan, Plan
-from streamline.state.store import BlockRun
+from streamline.processes.job import Failure
 
 
-def block_runs(context: RunContext, plan: Plan, outcomes: Sequence[Outcome]) -> list[BlockRun]:
+def block_outcomes(context: RunContext, plan: Plan, outcomes: Sequence[Outcome]) -> list[BlockOutcome]:
     """Every block of the plan: sources first, then what is behind them.
 
     A block has failed if something of it did. One that was cut short by another block's failure is `upstream_failed`
@@ -23,13 +24,12 @@ def block_runs(context: RunContext, plan: Plan, outcomes: Sequence[Outcome]) -> 
         outcomes: how each group ended, attempt by attempt.
     """
     behind = {source: _blocks_behind(plan, source) for source in plan.sources}
-    order = list(dict.fromkeys([*plan.sources, *(uuid for blocks in behind.values() for uuid in blocks)]))
     last = {outcome.group.id: outcome for outcome in outcomes}
     runs = []
-    for uuid in order:
+    for uuid in blocks_of(plan):
         of = [outcome for outcome in outcomes if uuid in (outcome.group.source, *behind[outcome.group.source])]
         mine = [outcome for outcome in last.values() if outcome in of]
-        status, error = _status(context, uuid, mine, behind)
+        status, failure = _status(context, uuid, mine, behind)
         begun = [outcome for outcome in of if outcome.began is not None and outcome.ended is not None]
         seconds = (
             max(outcome.ended or 0.0 for outcome in begun) - min(outcome.began or 0.0 for outcome in begun)
@@ -38,28 +38,34 @@ def block_runs(context: RunContext, plan: Plan, outcomes: Sequence[Outcome]) -> 
         )
         groups = [outcome.group.id for outcome in of if outcome.started]
         runs.append(
-            BlockRun(
+            BlockOutcome(
                 uuid=uuid,
                 status=status,
                 seconds=round(seconds, 3) if seconds is not None else None,
                 attempts=max((groups.count(group) for group in groups), default=0),
                 results=_results(context, uuid),
-                error=context.masker.mask(error) if error is not None else None,
+                failure=failure,
             )
         )
     return runs
 
 
+def blocks_of(plan: Plan) -> list[str]:
+    """The uuids of the plan's blocks: sources first, then what is behind them."""
+    behind = [uuid for source in plan.sources for uuid in _blocks_behind(plan, source)]
+    return list(dict.fromkeys([*plan.sources, *behind]))
+
+
 def _status(
     context: RunContext, uuid: str, mine: Iterable[Outcome], behind: Mapping[str, Sequence[str]]
-) -> tuple[str, str | None]:
+) -> tuple[str, Failure | None]:
     mine = list(mine)
     if not mine:
         return "skipped", None
     failed = [outcome for outcome in mine if outcome.error is not None]
     own = next((outcome for outcome in failed if uuid in at_fault(outcome)), None)
-    if own is not None:
-        return "failed", str(own.error)
+    if own is not None and own.error is not None:
+        return "failed", failure_from(own.error)
     if context.interrupted is not None:
         return "cancelled", None
     if len(failed) < len(mine):

@@ -24,8 +24,8 @@ from streamline.connectors.singer.discovery import read_catalog_file
 from streamline.connectors.singer.selection import apply_settings, choose
 from streamline.connectors.singer.tap import TapCommand, TapProcess
 from streamline.connectors.singer.target import TargetCommand, TargetProcess
-from streamline.errors import ConfigError, StreamlineError
-from streamline.execution.checked import Checked, Report
+from streamline.errors import StreamlineError
+from streamline.execution.checklist import Checklist
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.planner import make_plan
 from streamline.flow.items import Item
@@ -45,29 +45,20 @@ class _Prepared(msgspec.Struct):
     plugin: Plugin
 
 
-async def check_pipeline(context: RunContext, model: PipelineModel, report: Report, *, timeout: float) -> list[Checked]:
-    """Check every block, then the plan. `report` is called with each result as it comes.
-
-    Args:
-        timeout: seconds that one plugin may take to answer.
-    """
-    return await _Check(context, model, report, timeout).run()
+async def check_pipeline(context: RunContext, model: PipelineModel, checklist: Checklist) -> None:
+    """Check every block, then the plan."""
+    await _Check(context, model, checklist).run()
 
 
 class _Check:
-    def __init__(self, context: RunContext, model: PipelineModel, report: Report, timeout: float) -> None:
+    def __init__(self, context: RunContext, model: PipelineModel, checklist: Checklist) -> None:
         self._context = context
         self._model = model
-        self._report = report
-        self._timeout = timeout
-        self._done: list[Checked] = []
+        self._checklist = checklist
+        self._timeout = checklist.timeout
+        self._done = checklist.results
 
-    async def run(self) -> list[Checked]:
-        if self._model.type != "integration":
-            message = f"pipeline '{self._model.uuid}' is of type {self._model.type}"
-            hint = "this version checks integration pipelines"
-            self._failed("pipeline", None, ConfigError(message, where=self._model.yaml.shown, hint=hint))
-            return self._done
+    async def run(self) -> None:
         prepared = [found for uuid in self._model.order() if (found := await self._prepare(self._model.blocks[uuid]))]
         limit = anyio.CapacityLimiter(AT_ONCE)
         async with task_group() as tasks:
@@ -81,7 +72,6 @@ class _Check:
                 await self._connect(each, one)
         if not any(each.problem is not None and each.what != "destination" for each in self._done):
             await self._plan()
-        return self._done
 
     # -- what is written
 
@@ -109,7 +99,7 @@ class _Check:
             plugin = await anyio.to_thread.run_sync(self._resolve, *_named(spec))
             return _Prepared(block, spec, plugin)
         except StreamlineError as error:
-            self._failed(what, block, error)
+            self._checklist.failed(what, block.uuid, error)
             return None
 
     def _resolve(self, name: str, role: Role) -> Plugin:
@@ -127,18 +117,18 @@ class _Check:
             await stage.start()
         finally:
             await stage.close()
-        self._add(Checked(what="transformer", block=block.uuid, detail="its file is loaded"))
+        self._checklist.passed("transformer", block.uuid, "its file is loaded")
 
     async def _plan(self) -> None:
         try:
             plan = await make_plan(self._context, self._model)
         except StreamlineError as error:
-            self._failed("plan", None, error)
+            self._checklist.failed("plan", None, error)
             return
         streams = sum(len(source.selected) for source in plan.sources.values())
         detail = f"{streams} streams are read" if streams != 1 else "1 stream is read"
         notes = [note for source in plan.sources.values() for note in source.notes]
-        self._add(Checked(what="plan", detail="; ".join([detail, *notes])))
+        self._checklist.passed("plan", None, "; ".join([detail, *notes]))
 
     # -- what it connects to
 
@@ -155,12 +145,13 @@ class _Check:
                     f"it did not answer within {self._timeout:g} s",
                     where=plugin.name,
                     hint="check the address that it connects to, or give it longer with --timeout",
+                    code="plugin.timeout",
                 )
-                self._failed(what, block, error, plugin=plugin, connecting=True)
+                self._checklist.failed(what, block.uuid, error, "connection", plugin.name)
             except StreamlineError as error:
-                self._failed(what, block, error, plugin=plugin, connecting=True)
+                self._checklist.failed(what, block.uuid, error, "connection", plugin.name)
             else:
-                self._add(Checked(what=what, block=block.uuid, plugin=plugin.name, detail=detail))
+                self._checklist.passed(what, block.uuid, detail, plugin.name)
 
     async def _source(self, prepared: _Prepared) -> str:
         context, block, spec = self._context, prepared.block, prepared.spec
@@ -246,36 +237,6 @@ class _Check:
         if process.failure is not None:
             raise process.failure
         return f"it started with its config and ended well{_about(capabilities)}"
-
-    # -- results
-
-    def _add(self, checked: Checked) -> None:
-        mask = self._context.masker.mask
-        checked.detail = mask(checked.detail)
-        checked.hint = mask(checked.hint) if checked.hint is not None else None
-        self._done.append(checked)
-        self._report(checked)
-
-    def _failed(
-        self,
-        what: str,
-        block: Block | None,
-        error: StreamlineError,
-        *,
-        plugin: Plugin | None = None,
-        connecting: bool = False,
-    ) -> None:
-        self._add(
-            Checked(
-                what=what,
-                block=block.uuid if block is not None else None,
-                plugin=plugin.name if plugin is not None else None,
-                problem="connection" if connecting else "configuration",
-                detail=error.message,
-                where=error.where,
-                hint=error.hint,
-            )
-        )
 
 
 _BY_TYPE: Mapping[str, str] = {"data_loader": "source", "data_exporter": "destination"}

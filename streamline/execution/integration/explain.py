@@ -12,7 +12,7 @@ from streamline.execution.integration.explanation import (
     BatchWords,
     DestinationWords,
     EdgeWords,
-    Explanation,
+    FlowExplanation,
     PluginWords,
     ProcessWords,
     SourceWords,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streamline.state.store import Bookmark
 
 
-def explain(context: RunContext, plan: Plan) -> Explanation:
+def explain(context: RunContext, plan: Plan) -> FlowExplanation:
     """Put a plan into words. Nothing is started; bookmarks' values are not masked yet."""
     destinations = [_destination(context, plan, sink) for sink in plan.sinks.values()]
     transformers = {
@@ -43,7 +43,7 @@ def explain(context: RunContext, plan: Plan) -> Explanation:
         for path in plan.paths.values()
         for each in path.all_transforms()
     }
-    return Explanation(
+    return FlowExplanation(
         pipeline=plan.pipeline,
         sources=[_source(context, plan, source) for source in plan.sources.values()],
         transformers=list(transformers.values()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -141,8 +141,10 @@ class EdgeWords(msgspec.Struct):
     delivery: Delivery
 
 
-class Explanation(msgspec.Struct):
+class FlowExplanation(msgspec.Struct):
     """A plan in words."""
+
+    view: ClassVar[Literal["flow"]] = "flow"
 
     pipeline: str
     sources: list[SourceWords]

@@ -3,129 +3,137 @@
 from __future__ import annotations
 
 import signal
+import time
+import traceback
 from contextlib import closing
-from functools import partial
-from typing import Any
 
 import anyio
-import msgspec
 
-from streamline.errors import ConfigError, LeaseHeld
+from streamline.errors import ConfigError, LeaseHeld, StreamlineError
+from streamline.execution.events import (
+    AttemptFailed,
+    Bus,
+    PlannedSource,
+    ProgressMade,
+    RunPlanned,
+    failure_from,
+    masked,
+)
 from streamline.execution.integration.attempt import Attempt, Outcome
-from streamline.execution.integration.block_runs import block_runs
-from streamline.execution.integration.context import RunContext, RunOptions
+from streamline.execution.integration.block_runs import block_outcomes, blocks_of
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
-from streamline.execution.run import Interrupted, Stop, hold_lease, new_run_id, open_run, run_to_end
+from streamline.execution.run import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    Interrupted,
+    Run,
+    RunOptions,
+    RunResult,
+    Stop,
+    hold_lease,
+    new_run_id,
+    open_run,
+)
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.stages.versions import new_version
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
+from streamline.processes.job import Failure
 from streamline.project.project import Project
 from streamline.state import open_store
 
-
-class Result(msgspec.Struct):
-    """How a run ended.
-
-    Args:
-        status: completed, failed or cancelled.
-        signal: the signal that interrupted it, if one did.
-        errors: what failed, by group or block.
-        warnings: what taps and targets warned of.
-    """
-
-    run_id: str
-    status: str
-    summary: dict[str, Any]
-    errors: dict[str, Exception]
-    log: str
-    signal: int | None = None
-    notes: list[str] = []
-    warnings: list[str] = []
+PROGRESS_SECONDS = 0.25
+"""How often counts are published."""
 
 
-class Listener:
-    """What a run tells while it goes on. The command line shows it; this one keeps silent."""
-
-    def planned(self, plan: Plan, context: RunContext) -> None:
-        """Everything is known; nothing has moved yet."""
-
-    def attempt_failed(self, outcomes: list[Outcome], delay: float | None) -> None:
-        """Groups failed; the next attempt begins after `delay` seconds, or there is none."""
-
-    async def watch(self, context: RunContext) -> None:
-        """Runs beside the attempts, and is cancelled after them."""
-
-
-def run_integration(
-    project: Project, model: PipelineModel, options: RunOptions, listener: Listener | None = None
-) -> Result:
-    """Run the pipeline once, to its end.
-
-    Raises:
-        ConfigError: something is wrong that is seen before anything moves.
-        LeaseHeld: another run of this pipeline is in progress.
-    """
-    return run_to_end(partial(run_integration_async, project, model, options, listener), uvloop=True)
-
-
-async def run_integration_async(
-    project: Project,
-    model: PipelineModel,
-    options: RunOptions,
-    listener: Listener | None = None,
-    stop: Stop | None = None,
-) -> Result:
-    """Run it in the caller's event loop (asyncio); cancelling it ends the run at once."""
+async def run_integration(
+    project: Project, model: PipelineModel, options: RunOptions, bus: Bus, stop: Stop | None = None
+) -> RunResult:
+    """Run an integration pipeline to its end; cancelling it ends the run at once. See `Engine.run`."""
     project.ensure_work_dir()
     run_id = new_run_id()
     with (
         closing(open_store(project.state_url, project.root)) as store,
         hold_lease(store, project, model.uuid, run_id),
-        open_run(project, store, model.uuid, run_id, options) as run,
-        run.record() as record,
+        open_run(project, store, model.uuid, run_id, options, bus=bus) as run,
     ):
-        try:
-            with run.signals(lambda: None, stop):
-                result = await _planned(run, model, listener or Listener())
-        finally:
-            record.summary = run.progress.summary()
-        record.status = result.status
-        if result.errors:
-            record.error = "; ".join(f"{name}: {failure}" for name, failure in result.errors.items())
+        with run.record() as record:
+            try:
+                with run.signals(lambda: None, stop):
+                    result = await _planned(run, model)
+            finally:
+                record.summary = run.progress.summary()
+            record.status = result.status
+            record.fail(result.errors)
+        result.warnings = list(run.warnings)
         return result
 
 
-async def _planned(context: RunContext, model: PipelineModel, listener: Listener) -> Result:
-    plan = await _plan(context, model)
-    listener.planned(plan, context)
+async def _planned(run: Run, model: PipelineModel) -> RunResult:
+    plan = await _plan(run, model)
+    run.bus.publish(_planned_event(run, plan))
     for source in plan.sources.values():
         for note in source.notes:
-            context.note(source.id, note, "WARNING")
+            run.note(source.id, note, "WARNING")
     async with task_group() as tasks:
-        tasks.start_soon(listener.watch, context)
+        tasks.start_soon(_publish_progress, run)
         every: list[Outcome] = []
-        outcomes = await _attempts(context, plan, listener, every)
+        outcomes = await _attempts(run, plan, every)
         tasks.cancel_scope.cancel()
-    for block in block_runs(context, plan, every):
-        context.store.save_block_run(context.run_id, block)
-    failed = {_name(outcome): outcome.error for outcome in outcomes if outcome.error is not None}
-    interrupted = context.interrupted
-    status = "cancelled" if interrupted is not None else "failed" if failed else "completed"
-    return Result(
-        run_id=context.run_id,
-        status=status,
-        summary=context.progress.summary(),
+    blocks = block_outcomes(run, plan, every)
+    for outcome in blocks:
+        run.finish_block(outcome)
+    failed = {outcome.group.id: _failure(run, outcome.error) for outcome in outcomes if outcome.error is not None}
+    return RunResult(
+        run_id=run.run_id,
+        status=CANCELLED if run.interrupted is not None else FAILED if failed else COMPLETED,
+        blocks=blocks,
         errors=failed,
-        log=str(context.log.path),
-        signal=interrupted,
-        notes=[f"{source.id}: {note}" for source in plan.sources.values() for note in source.notes],
-        warnings=list(context.warnings),
+        summary=run.progress.summary(),
+        log=str(run.log.path),
+        signal=run.interrupted,
     )
 
 
-async def _plan(context: RunContext, model: PipelineModel) -> Plan:
+def _planned_event(run: Run, plan: Plan) -> RunPlanned:
+    mask = run.masker.mask
+    sources = [
+        PlannedSource(
+            block=source.id,
+            plugin=source.plugin.name,
+            streams=len(source.selected) if source.catalog is not None else None,
+            destinations={sink: plan.sinks[sink].plugin.name for sink in plan.paths[source.id].all_sinks()},
+            notes=[mask(note) for note in source.notes],
+        )
+        for source in plan.sources.values()
+    ]
+    return RunPlanned(run_id=run.run_id, pipeline=plan.pipeline, blocks=blocks_of(plan), sources=sources)
+
+
+async def _publish_progress(run: Run) -> None:
+    """Publish the counts several times a second, until it is cancelled."""
+    while True:
+        await anyio.sleep(PROGRESS_SECONDS)
+        saved = max(run.progress.saved.values(), default=None)
+        run.bus.publish(
+            ProgressMade(
+                **run.progress.summary(),
+                seconds=run.progress.seconds,
+                saved_ago=time.monotonic() - saved if saved is not None else None,
+            )
+        )
+
+
+def _failure(run: Run, error: Exception) -> Failure:
+    failure = failure_from(error)
+    if run.options.debug or not isinstance(error, StreamlineError):
+        failure.trace = "".join(traceback.format_exception(error))
+    return masked(failure, run.masker)
+
+
+async def _plan(run: Run, model: PipelineModel) -> Plan:
     """The plan; a signal ends what is asked for it, for a tap's discovery may take its time.
 
     Raises:
@@ -134,24 +142,20 @@ async def _plan(context: RunContext, model: PipelineModel) -> Plan:
     plan: Plan | None = None
 
     async def give_up() -> None:
-        while context.interrupted is None:
+        while run.interrupted is None:
             await anyio.sleep(0.1)
         tasks.cancel_scope.cancel()
 
     async with task_group() as tasks:
         tasks.start_soon(give_up)
-        plan = await make_plan(context, model)
+        plan = await make_plan(run, model)
         tasks.cancel_scope.cancel()
     if plan is None:
-        raise Interrupted(context.interrupted or signal.SIGINT)
+        raise Interrupted(run.interrupted or signal.SIGINT)
     return plan
 
 
-def _name(outcome: Outcome) -> str:
-    return outcome.group.id
-
-
-async def _attempts(context: RunContext, plan: Plan, listener: Listener, every: list[Outcome]) -> list[Outcome]:
+async def _attempts(run: Run, plan: Plan, every: list[Outcome]) -> list[Outcome]:
     """Attempts until every group is done, or no group may be tried again.
 
     Args:
@@ -166,7 +170,7 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener, every: 
         version = new_version(version)
         validate = any(group.id in validated for group in waiting)
         outcomes = await Attempt(
-            context, plan, waiting, validate=validate, version=version, number=1 + max(tried.values())
+            run, plan, waiting, validate=validate, version=version, number=1 + max(tried.values())
         ).run()
         every += outcomes
         again: list[GroupPlan] = []
@@ -175,7 +179,7 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener, every: 
             group = outcome.group
             tried[group.id] += 1
             finished[group.id] = outcome
-            if outcome.error is None or context.interrupted is not None or not _may_help(plan, outcome):
+            if outcome.error is None or run.interrupted is not None or not _may_help(plan, outcome):
                 continue
             retry = _retry_config(plan, group)
             if _validation_may_help(plan, outcome) and group.id not in validated:
@@ -185,18 +189,18 @@ async def _attempts(context: RunContext, plan: Plan, listener: Listener, every: 
             elif tried[group.id] - (group.id in validated) <= retry.retries:
                 delay = max(delay, retry.delay_before(tried[group.id]))
                 again.append(group)
-        if any(outcome.error is not None for outcome in outcomes):
-            listener.attempt_failed(
-                [outcome for outcome in outcomes if outcome.error is not None], delay if again else None
-            )
+        for outcome in outcomes:
+            if outcome.error is not None:
+                failure = masked(failure_from(outcome.error), run.masker)
+                run.bus.publish(AttemptFailed(block=outcome.group.id, failure=failure, delay=delay if again else None))
         if not again:
             break
         with anyio.move_on_after(delay):
-            while context.interrupted is None:
+            while run.interrupted is None:
                 await anyio.sleep(0.1)
-        if context.interrupted is not None:
+        if run.interrupted is not None:
             break
-        waiting = [await refresh_positions(context, plan, group) for group in again]
+        waiting = [await refresh_positions(run, plan, group) for group in again]
     return list(finished.values())
 
 

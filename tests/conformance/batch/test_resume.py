@@ -36,7 +36,7 @@ def test_a_failed_run_goes_on_from_the_block_that_failed(project: BatchProject) 
     chain(project)
     failed(project.run("--runtime-vars", "day=monday"), "ValueError: broken")
     (project.root / "mended").touch()
-    project.run("--resume").expect(0, "goes on", "a .*as the run before left it")
+    project.run("--resume").expect(0, "resumed", "a .*completed before the run was resumed")
     assert project.lines() == ["a", "b", "b", "c"]
     assert project.output("c") == "monday!"
     # It is the same run, with the variables that it was given.
@@ -292,6 +292,6 @@ def test_a_block_is_run_again_where_the_pipeline_now_gives_it_something_else(pro
             entry["upstream_blocks"] = ["one", "two"]
     project.save()
     mend(project)
-    project.run("--resume").expect(0, "child .*as the run before left it")
+    project.run("--resume").expect(0, "child .*completed before the run was resumed")
     assert project.output("behind") == [0, 1, 2, 3]
     assert project.output("sum") == 3

@@ -204,7 +204,7 @@ def test_a_block_is_tried_again(project: BatchProject) -> None:
         type="data_loader",
         retry_config={"retries": 3, "delay": 0.01},
     )
-    project.run().expect(0, "ConnectionError: the server is away; trying again in 0.01 s", "3 attempts")
+    project.run().expect(0, "ConnectionError: the server is away; retry in 0.01 s", "3 attempts")
     assert project.lines() == ["1", "2", "3"]
     assert project.shown()["blocks"][0]["attempts"] == 3
 

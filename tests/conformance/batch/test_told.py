@@ -79,7 +79,7 @@ def test_a_retry_is_told_once_and_with_its_child(project: BatchProject) -> None:
         "        raise OSError('away')\n    return n\n",
         retry_config={"retries": 1, "delay": 0},
     )
-    completed = project.run().expect(0, r"child\[1\] *OSError: away; trying again at once")
+    completed = project.run().expect(0, r"child\[1\] *OSError: away; retry at once")
     assert completed.text.count("OSError: away") == 1
 
 
@@ -144,7 +144,7 @@ def test_a_block_that_changed_since_it_ran_is_mentioned(project: BatchProject) -
 
 def test_hints_are_commands_that_can_be_copied(project: BatchProject) -> None:
     project.block("bad", "@data_loader\ndef load():\n    raise ValueError('x')\n", type="data_loader")
-    failed(project.run(), "`streamline run p --resume` goes on")
+    failed(project.run(), "`streamline run p --resume` continues")
     failed(project.run("--block-uuid", "bad"), "To repeat it: streamline run p --block-uuid bad")
 
 
@@ -158,7 +158,7 @@ def test_what_an_interrupted_run_had_not_begun_is_cancelled(project: BatchProjec
     running = project.start("run", "p")
     wait_until((project.root / "begun").exists, "the block begins")
     running.signal(signal.SIGINT)
-    running.finish().expect(130, "Stopping: blocks have 5 s", "--resume` goes on")
+    running.finish().expect(130, "Stopping: blocks have 5 s", "--resume` continues")
     assert project.statuses() == {"wait": "cancelled", "behind": "cancelled"}
 
 

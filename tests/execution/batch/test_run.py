@@ -1,4 +1,4 @@
-"""What runs survive that is not the blocks' fault: listeners that raise, records that cannot be made, signals."""
+"""What runs survive that is not the blocks' fault: records that cannot be made, signals."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import asyncio
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from streamline.errors import StreamlineError
-from streamline.execution.batch.context import BlockOutcome, Listener, RunFacts
+from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import make_plan
-from streamline.execution.batch.run import run_batch
 from streamline.execution.batch.runner import Runner
 from streamline.execution.batch.task import Task, TaskResult
-from streamline.execution.run import RunOptions
+from streamline.execution.engine import run_pipeline
+from streamline.execution.run import RunOptions, open_run
 from streamline.pipeline.model import load_pipeline
 from streamline.project.project import Project
+from streamline.state import open_store
 from streamline.state.sqlite import SQLiteStore
 from tests.support.batch import BatchProject
 from tests.support.processes import wait_until
@@ -37,22 +39,6 @@ def project(tmp_path: Path) -> BatchProject:
     return made
 
 
-class Raising(Listener):
-    def line(self, uuid: str, text: str) -> None:
-        raise UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range")
-
-    def finished(self, outcome: BlockOutcome) -> None:
-        raise ValueError("nobody can be told")
-
-
-def test_a_listener_that_raises_harms_nothing(project: BatchProject) -> None:
-    opened = Project.open(project.root)
-    result = run_batch(opened, load_pipeline(opened, "p"), RunOptions(), Raising())
-    assert result.status == "completed"
-    assert project.output("b") == 2
-    assert "what goes on cannot be told" in Path(result.log).read_text("utf-8")
-
-
 def test_a_store_that_takes_no_records_stops_no_block(project: BatchProject, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise StreamlineError("the state store failed: database or disk is full")
@@ -60,7 +46,7 @@ def test_a_store_that_takes_no_records_stops_no_block(project: BatchProject, mon
     monkeypatch.setattr(SQLiteStore, "save_block_run", full)
     monkeypatch.setattr(SQLiteStore, "finish_run", full)
     opened = Project.open(project.root)
-    result = run_batch(opened, load_pipeline(opened, "p"), RunOptions())
+    result = run_pipeline(opened, load_pipeline(opened, "p"), RunOptions())
     assert result.status == "completed"
     assert project.output("b") == 2
     assert any("cannot record how the run ended" in one for one in result.warnings)
@@ -76,23 +62,16 @@ def test_a_run_that_dies_before_it_is_recorded_runs_nothing_twice(
     with monkeypatch.context() as patched:
         patched.setattr(SQLiteStore, "finish_run", die)
         with pytest.raises(SystemExit):
-            run_batch(opened, load_pipeline(opened, "p"), RunOptions())
-    project.run("--resume").expect(0, "a .*as the run before left it", "b .*as the run before left it")
+            run_pipeline(opened, load_pipeline(opened, "p"), RunOptions())
+    project.run("--resume").expect(
+        0, "a .*completed before the run was resumed", "b .*completed before the run was resumed"
+    )
 
 
 def test_nothing_begins_after_a_signal(project: BatchProject) -> None:
     project.block("asked", "@condition\ndef asked():\n    return True\n", type="conditional", upstream=["a"])
     opened = Project.open(project.root)
     plan = make_plan(opened, load_pipeline(opened, "p"))
-    facts = RunFacts(
-        project=opened,
-        run_id="r",
-        run_dir=project.root,
-        execution_date=datetime.now(UTC),
-        variables={},
-        runtime=(),
-        options=RunOptions(),
-    )
     done: list[str] = []
 
     class Executor:
@@ -109,19 +88,10 @@ def test_nothing_begins_after_a_signal(project: BatchProject) -> None:
     async def go() -> list[str]:
         return [one.status for one in await runner.run()]
 
-    runner = Runner(
-        facts,
-        plan,
-        Places(opened, "p", "r"),
-        Executor(),
-        journal=None,
-        past=None,
-        listener=Listener(),
-        record=lambda outcome: None,
-        warn=lambda uuid, text: None,
-        log=lambda uuid, text, level: None,
-    )
-    assert asyncio.run(go())[0] == "cancelled"
+    with closing(open_store(opened.state_url, opened.root)) as store, open_run(opened, store, "p", "r") as run:
+        facts = RunFacts(run=run, execution_date=datetime.now(UTC), variables={}, runtime=())
+        runner = Runner(facts, plan, Places(opened, "p", "r"), Executor(), journal=None, past=None)
+        assert asyncio.run(go())[0] == "cancelled"
     assert done == ["condition"]
 
 

@@ -1,0 +1,81 @@
+"""The engine of integration pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.stored_tests import BlockTests
+    from streamline.execution.checklist import Checklist
+    from streamline.execution.events import Bus
+    from streamline.execution.integration.explanation import FlowExplanation
+    from streamline.execution.run import Run, RunOptions, RunResult, Stop
+    from streamline.pipeline.model import PipelineModel
+    from streamline.project.project import Project
+
+
+class IntegrationEngine:
+    """See `Engine`. Modules are imported on use: none of the methods needs those of another."""
+
+    uvloop = True
+
+    async def run(
+        self, project: Project, model: PipelineModel, options: RunOptions, bus: Bus, stop: Stop | None = None
+    ) -> RunResult:
+        """See `Engine.run`."""
+        from streamline.execution.integration.run import run_integration
+
+        return await run_integration(project, model, options, bus, stop)
+
+    def explain(
+        self, project: Project, model: PipelineModel, options: RunOptions, *, dry_run: bool = False
+    ) -> FlowExplanation:
+        """See `Engine.explain`. Plugins are asked for capabilities and streams where these are not known yet."""
+        import anyio
+
+        from streamline.execution.integration.explain import explain
+        from streamline.execution.integration.planner import make_plan
+
+        with _open_planning(project, model, options, "explain") as run:
+            return explain(run, anyio.run(make_plan, run, model))
+
+    def check(self, project: Project, model: PipelineModel, options: RunOptions, checklist: Checklist) -> None:
+        """See `Engine.check`."""
+        import anyio
+
+        from streamline.execution.integration.check import check_pipeline
+
+        with _open_planning(project, model, options, "check") as run:
+            holder = run.store.lease_holder(model.uuid)
+            if holder is not None:
+                checklist.notify(
+                    f"Warning: run {holder.run_id} of this pipeline is in progress; files it has locked cannot be "
+                    "opened now"
+                )
+            anyio.run(partial(check_pipeline, run, model, checklist))
+
+    def test(self, project: Project, model: PipelineModel, options: RunOptions, bus: Bus) -> list[BlockTests]:
+        """Refuse: integration pipelines store no outputs."""
+        raise ConfigError(
+            f"a pipeline of type {model.type} has no stored outputs", where=model.uuid, code="output.never_stored"
+        )
+
+
+@contextmanager
+def _open_planning(project: Project, model: PipelineModel, options: RunOptions, purpose: str) -> Iterator[Run]:
+    """Open what planning needs of a run, in a temporary folder. No lease is held: nothing moves."""
+    from streamline.blocks.connector.source import private_folder
+    from streamline.execution.run import open_run
+    from streamline.state import open_store
+
+    with (
+        closing(open_store(project.state_url, project.root)) as store,
+        private_folder(project, purpose) as folder,
+        open_run(project, store, model.uuid, folder.name, options, run_dir=folder) as run,
+    ):
+        yield run
