@@ -48,14 +48,12 @@ class Alchemy(SqlDatabase):
         *,
         origin: str,
         root: Path,
-        url: str | None = None,
         name: str | None = None,
         schema: str | None = None,
     ) -> None:
         super().__init__(origin)
         self._sa = need("sqlalchemy", "sqlalchemy", "an SQLAlchemy URL")
-        text = url or str(setting(config, "SQLALCHEMY_URL", origin=origin, required=True))
-        self.url = self._url(text, root, name)
+        self.url = self._url(str(setting(config, "SQLALCHEMY_URL", origin=origin, required=True)), root, name)
         self.default_schema = schema
         try:
             engine = self._sa.create_engine(self.url, poolclass=self._sa.pool.NullPool)

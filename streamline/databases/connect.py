@@ -6,49 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.errors import ConfigError
-from streamline.project.suggest import suggestion
+from streamline.databases.registry import find_provider
+from streamline.extensions import load_object
 
 if TYPE_CHECKING:
     from streamline.databases.database import Database
-
-PROVIDERS = {
-    "duckdb": "duckdb",
-    "postgres": "postgres",
-    "postgresql": "postgres",
-    "mysql": "mysql",
-    "mariadb": "mysql",
-    "sqlite": "sqlite",
-    "sqlalchemy": "sqlalchemy",
-}
-"""Names that a provider goes by, and the one that it has here."""
-
-ELSEWHERE = frozenset(
-    {"bigquery", "clickhouse", "druid", "mssql", "oracledb", "redshift", "snowflake", "spark", "trino"}
-)
-"""Providers of Mage that are reached through their SQLAlchemy dialects."""
-
-
-def provider_of(name: str, *, where: str | None = None) -> str:
-    """The provider that `name` means: a value of `PROVIDERS`. A URL (`mssql+pyodbc://…`) means SQLAlchemy.
-
-    Raises:
-        ConfigError: nobody goes by that name.
-    """
-    folded = name.strip().casefold()
-    if "://" in folded:
-        return "sqlalchemy"
-    if folded in PROVIDERS:
-        return PROVIDERS[folded]
-    if folded in ELSEWHERE:
-        raise ConfigError(
-            f"the data provider '{name}' is reached through SQLAlchemy",
-            where=where,
-            hint=f"use data_provider: sqlalchemy, and set SQLALCHEMY_URL: {folded}://… in the profile",
-        )
-    raise ConfigError(
-        f"there is no data provider '{name}'", where=where, hint=suggestion(name, PROVIDERS, what="data providers")
-    )
 
 
 def database(
@@ -63,7 +25,7 @@ def database(
     """Open a connection.
 
     Args:
-        provider: a key of `PROVIDERS`, or an SQLAlchemy URL.
+        provider: a name or alias in `registry.PROVIDERS`, or an SQLAlchemy URL.
         config: a profile's keys: `POSTGRES_HOST`, `DUCKDB_DATABASE`, ….
         origin: names the profile in errors.
         root: where relative paths start; by default the current folder.
@@ -72,28 +34,13 @@ def database(
 
     Raises:
         ConfigError: unknown provider, a key is missing or wrong, the driver is not installed.
-        DatabaseError: it cannot be reached, or does not let us in.
+        DatabaseError: the connection is refused.
     """
-    kind = provider_of(provider)
-    folder = root or Path.cwd()
-    if kind == "duckdb":
-        from streamline.databases.duckdb import DuckDB
-
-        return DuckDB(config, origin=origin, root=folder, name=name, schema=schema)
-    if kind == "sqlite":
-        from streamline.databases.sqlite import SQLite
-
-        return SQLite(config, origin=origin, root=folder, name=name)
-    if kind == "postgres":
-        from streamline.databases.postgres import Postgres
-
-        return Postgres(config, origin=origin, name=name, schema=schema)
-    if kind == "mysql":
-        from streamline.databases.mysql import MySQL
-
-        return MySQL(config, origin=origin, name=name or schema)
-    from streamline.databases.alchemy import Alchemy
-
-    return Alchemy(
-        config, origin=origin, root=folder, url=provider if "://" in provider else None, name=name, schema=schema
+    entry = find_provider(provider)
+    assert entry.dialect is not None
+    if "://" in provider:
+        config = {"SQLALCHEMY_URL": provider}
+    opened: Database = load_object(entry.dialect)(
+        config, origin=origin, root=root or Path.cwd(), name=name, schema=schema
     )
+    return opened

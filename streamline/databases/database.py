@@ -53,7 +53,7 @@ class Database(ABC):
     """
 
     provider: ClassVar[str]
-    """The name in `connect.PROVIDERS`."""
+    """The name in `registry.PROVIDERS`."""
     title: str
     """The name for people."""
     transactional_ddl: bool = True

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.databases.arrow import (
@@ -55,7 +56,9 @@ class MySQL(SqlDatabase):
     longest_name = 64
     _temporary_word = "temporary "
 
-    def __init__(self, config: Mapping[str, Any], *, origin: str, name: str | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], *, origin: str, root: Path, name: str | None = None, schema: str | None = None
+    ) -> None:
         super().__init__(origin)
         pymysql = _pymysql()
         method = setting(config, "MYSQL_CONNECTION_METHOD", origin=origin, default="direct")
@@ -65,7 +68,7 @@ class MySQL(SqlDatabase):
                 where=origin,
                 hint="open the tunnel yourself (ssh -L 3306:HOST:3306 …), and let MYSQL_HOST and MYSQL_PORT name it",
             )
-        self.name = str(name or setting(config, "MYSQL_DATABASE", origin=origin, required=True))
+        self.name = str(name or schema or setting(config, "MYSQL_DATABASE", origin=origin, required=True))
         host = str(setting(config, "MYSQL_HOST", origin=origin, default="localhost"))
         port = int(setting(config, "MYSQL_PORT", origin=origin, default=3306))
         self.address = f"{host}:{port}/{self.name}"

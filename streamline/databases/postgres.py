@@ -7,6 +7,7 @@ import datetime
 import decimal
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.databases.arrow import (
@@ -57,7 +58,7 @@ class Postgres(SqlDatabase):
     exact_names = True
 
     def __init__(
-        self, config: Mapping[str, Any], *, origin: str, name: str | None = None, schema: str | None = None
+        self, config: Mapping[str, Any], *, origin: str, root: Path, name: str | None = None, schema: str | None = None
     ) -> None:
         super().__init__(origin)
         psycopg = _psycopg()

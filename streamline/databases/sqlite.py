@@ -56,7 +56,9 @@ class SQLite(SqlDatabase):
     temporary_schema = "temp"
     longest_name = 1000
 
-    def __init__(self, config: Mapping[str, Any], *, origin: str, root: Path, name: str | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], *, origin: str, root: Path, name: str | None = None, schema: str | None = None
+    ) -> None:
         super().__init__(origin)
         path = name or str(setting(config, "SQLITE_DATABASE", origin=origin, required=True))
         self.path = path if path == ":memory:" else str(root / Path(path).expanduser())

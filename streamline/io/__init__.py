@@ -5,8 +5,10 @@ Every class is imported when it is first named: `from streamline.io import Confi
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from streamline.databases.registry import PROVIDERS
+from streamline.extensions import load_object
 
 if TYPE_CHECKING:
     from streamline.io.azure_blob_storage import AzureBlobStorage
@@ -23,23 +25,16 @@ if TYPE_CHECKING:
     from streamline.io.sqlalchemy import SQLAlchemy
     from streamline.io.sqlite import SQLite
 
-_MODULES = {
-    "AWSSecretLoader": "config",
-    "AzureBlobStorage": "azure_blob_storage",
-    "BigQuery": "bigquery",
-    "ConfigFileLoader": "config",
-    "ConfigKey": "config",
-    "DuckDB": "duckdb",
-    "EnvironmentVariableLoader": "config",
-    "FileIO": "file",
-    "GoogleCloudStorage": "google_cloud_storage",
-    "MySQL": "mysql",
-    "Postgres": "postgres",
-    "Redshift": "redshift",
-    "S3": "s3",
-    "SQLAlchemy": "sqlalchemy",
-    "SQLite": "sqlite",
-    "Snowflake": "snowflake",
+_CLASSES = {
+    "AWSSecretLoader": "streamline.io.config:AWSSecretLoader",
+    "AzureBlobStorage": "streamline.io.azure_blob_storage:AzureBlobStorage",
+    "ConfigFileLoader": "streamline.io.config:ConfigFileLoader",
+    "ConfigKey": "streamline.io.config:ConfigKey",
+    "EnvironmentVariableLoader": "streamline.io.config:EnvironmentVariableLoader",
+    "FileIO": "streamline.io.file:FileIO",
+    "GoogleCloudStorage": "streamline.io.google_cloud_storage:GoogleCloudStorage",
+    "S3": "streamline.io.s3:S3",
+    **{provider.io.partition(":")[2]: provider.io for provider in PROVIDERS.values() if provider.io is not None},
 }
 
 __all__ = [
@@ -63,10 +58,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _CLASSES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return load_object(_CLASSES[name])
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_CLASSES})

@@ -1,4 +1,4 @@
-"""Packages that do not come with the plain installation: imported on use, and named when they are missing."""
+"""Packages outside the plain installation: imported on use, with a hint how to install a missing one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from streamline.errors import ConfigError
 
 
 def need(module: str, extra: str, what: str, *, package: str | None = None) -> Any:
-    """The module, imported.
+    """Import a module.
 
     Args:
         module: its dotted name, such as `snowflake.connector`.
-        extra: the extra of Streamline's that brings it, such as `s3`; or `pip:` and the packages to install.
+        extra: Streamline's extra that installs it, such as `s3`; or `pip:` and the packages to install.
         what: what needs it, for the error.
-        package: the package that holds the module, where it bears another name.
+        package: the package that holds the module, if it has another name.
 
     Raises:
         ConfigError: it is not installed; the hint is the command that installs it.
@@ -27,4 +27,6 @@ def need(module: str, extra: str, what: str, *, package: str | None = None) -> A
         top = module.partition(".")[0]
         missing = (error.name or top).partition(".")[0] == top
         why = f"is not installed (no module named '{module}')" if missing else f"cannot be imported: {error}"
-        raise ConfigError(f"{what} needs {package or top}, which {why}", hint=f"pip install {packages}") from error
+        raise ConfigError(
+            f"{what} needs {package or top}, which {why}", hint=f"pip install {packages}", code="package.missing"
+        ) from error

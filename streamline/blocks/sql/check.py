@@ -17,26 +17,6 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
     from streamline.project.render import Renderer
 
-_NEEDED = {
-    "postgres": (("POSTGRES_DBNAME", "POSTGRES_DB"),),
-    "mysql": (("MYSQL_DATABASE",),),
-    "sqlite": (("SQLITE_DATABASE",),),
-    "duckdb": (("DUCKDB_DATABASE",),),
-    "sqlalchemy": (("SQLALCHEMY_URL",),),
-}
-_READ = {
-    "postgres": "POSTGRES_",
-    "mysql": "MYSQL_",
-    "sqlite": "SQLITE_",
-    "duckdb": "DUCKDB_",
-    "sqlalchemy": "SQLALCHEMY_",
-}
-_DRIVERS = {
-    "postgres": ("psycopg", "PostgreSQL", "'psycopg[binary]'"),
-    "mysql": ("pymysql", "MySQL and MariaDB", "'streamline[mysql]'"),
-    "sqlalchemy": ("sqlalchemy", "SQLAlchemy URLs", "'streamline[sqlalchemy]'"),
-}
-
 
 def check(project: Project, block: Block, renderer: Renderer) -> None:
     """Check configuration, profile, driver and templates.
@@ -89,29 +69,27 @@ def _check_profile(profiles: Profiles, block: Block, settings: Settings, where: 
     kind = settings.kind
     if kind == "sqlalchemy" and settings.provider is not None and "://" in settings.provider:
         return
-    for keys in _NEEDED[kind]:
-        if settings.database and kind != "sqlalchemy":
-            continue
-        if any(key in config for key in keys):
-            continue
-        if kind == "duckdb" and block.type != "data_exporter" and not settings.table:
-            continue  # the embedded one
+    keys = settings.entry.database_keys
+    named = settings.database and kind != "sqlalchemy"
+    embedded = kind == "duckdb" and block.type != "data_exporter" and not settings.table
+    if not (named or embedded or any(key in config for key in keys)):
         raise ConfigError(
             f"the profile '{settings.profile}' has no {keys[0]}",
             where=where,
             hint=f"set {' or '.join(keys)} in {profiles.origin(settings)}",
+            code="profile.setting_missing",
         )
     for key in config:
-        if key.startswith(_READ[kind]):
-            config[key]  # an unset environment variable in it is an error that can be told now
+        if key.startswith(settings.entry.prefix):
+            config[key]  # fails now if an environment variable in it is not set
 
 
 def _check_driver(settings: Settings, where: str) -> None:
-    if settings.kind in _DRIVERS:
-        module, title, packages = _DRIVERS[settings.kind]
-        if importlib.util.find_spec(module) is None:
-            raise ConfigError(
-                f"the package {module} is not installed, which {title} need{'s' if title == 'PostgreSQL' else ''}",
-                where=where,
-                hint=f"pip install {packages}",
-            )
+    entry = settings.entry
+    if entry.driver is not None and importlib.util.find_spec(entry.driver) is None:
+        raise ConfigError(
+            f"{entry.title} needs the package {entry.driver}, which is not installed",
+            where=where,
+            hint=f"pip install {entry.install}",
+            code="package.missing",
+        )

@@ -52,7 +52,7 @@ def connection(project: Project, model: PipelineModel, block: Block, renderer: R
 
 def _test(project: Project, profiles: Profiles, settings: Settings, where: str, database_name: Any) -> str:
     misspelled = _misspelled(profiles.get(settings, where))
-    file = str(database_name) if settings.kind in ("duckdb", "sqlite") else None
+    file = str(database_name) if settings.entry.is_file else None
     if file is not None and "://" not in file and ":" not in file and not project.path(file).exists():
         return f"{file} does not exist yet; the first run creates it"
     try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.databases.connect import provider_of
 from streamline.databases.database import WRITE_POLICIES, Database, IfExists
+from streamline.databases.registry import PROVIDERS, Provider, find_provider
 from streamline.errors import ConfigError
 from streamline.project.ioconfig import IO_CONFIG_FILE
 from streamline.project.suggest import suggestion, words
@@ -28,14 +28,6 @@ KEYS = words(
 
 _DEFAULT_PROFILE = "default"
 _WORDS = {"true": True, "false": False, "yes": True, "no": False, "": False}
-_PLACES = {
-    "postgres": (("POSTGRES_HOST",), ("POSTGRES_PORT",), ("POSTGRES_DBNAME", "POSTGRES_DB")),
-    "mysql": (("MYSQL_HOST",), ("MYSQL_PORT",), ("MYSQL_DATABASE",)),
-    "sqlite": (("SQLITE_DATABASE",),),
-    "duckdb": (("DUCKDB_DATABASE",),),
-    "sqlalchemy": (("SQLALCHEMY_URL",),),
-}
-"""Keys whose values say which database it is: first the ones that may be left out, last the database's own."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +60,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> str:
-        """The provider's name in `connect.PROVIDERS`."""
-        return provider_of(self.provider) if self.provider else "duckdb"
+        """The provider's name in `registry.PROVIDERS`."""
+        return self.entry.name
+
+    @property
+    def entry(self) -> Provider:
+        """The provider; without one the embedded DuckDB."""
+        return find_provider(self.provider) if self.provider else PROVIDERS["duckdb"]
 
 
 def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
@@ -83,7 +80,7 @@ def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
         reader.refuse_misspelt(str(key))
     provider = reader.text("data_provider")
     if provider is not None:
-        provider_of(provider, where=where)
+        find_provider(provider, where=where)
     policy = (reader.text("export_write_policy") or "append").casefold()
     if policy not in WRITE_POLICIES:
         raise ConfigError(
@@ -259,18 +256,17 @@ class Profiles:
     def place(self, settings: Settings, where: str) -> tuple[Any, ...]:
         """What is equal for two blocks that use the same database."""
         config = self.get(settings, where)
-        kind = settings.kind
+        entry = settings.entry
         assert settings.provider is not None
         url = settings.provider if "://" in settings.provider else None
-        values = [next((config[key] for key in keys if config.get(key)), None) for keys in _PLACES[kind]]
-        if settings.database:
-            values[-1] = settings.database
-        return (kind, url, *(str(value) if value is not None else None for value in values))
+        name = settings.database or next((config[key] for key in entry.database_keys if config.get(key)), None)
+        values = [*(config.get(key) or None for key in entry.server_keys), name]
+        return (entry.name, url, *(str(value) if value is not None else None for value in values))
 
     def schema(self, settings: Settings, where: str) -> str | None:
         """The profile's schema."""
         config = self.get(settings, where)
-        key = {"postgres": "POSTGRES_SCHEMA", "duckdb": "DUCKDB_SCHEMA"}.get(settings.kind)
+        key = settings.entry.schema_key
         return config.get(key) if key is not None else None
 
     def in_memory(self, settings: Settings, where: str) -> bool:

@@ -26,7 +26,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         (
             "select 1",
             {"data_provider": "postgress"},
-            "there is no data provider 'postgress'",
+            "unknown data provider 'postgress'",
             "did you mean 'postgres'",
         ),
         ("select 1", {"data_provider": "snowflake"}, "'snowflake' is reached through SQLAlchemy", "SQLALCHEMY_URL"),

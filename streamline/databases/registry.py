@@ -1,0 +1,141 @@
+"""The data providers, one entry each: names, the keys of io_config.yaml, and the classes, which are imported on use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from streamline.errors import ConfigError
+from streamline.project.suggest import suggestion
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """A database as `data_provider` names it. Classes are written `package.module:Class`.
+
+    Args:
+        name: as in `data_provider`.
+        title: its name in messages.
+        aliases: other names.
+        dialect: the `Database`; None: SQL blocks reach it through SQLAlchemy.
+        io: the class that block files import from streamline.io.
+        prefix: how its keys in io_config.yaml start.
+        database_keys: keys that name the database; the first one that is set counts.
+        server_keys: keys that say where it is.
+        schema_key: the key of the default schema.
+        is_file: the database is a file of the project.
+        driver: the package that must be installed.
+        install: what pip installs to get the driver.
+    """
+
+    name: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    dialect: str | None = None
+    io: str | None = None
+    prefix: str = ""
+    database_keys: tuple[str, ...] = ()
+    server_keys: tuple[str, ...] = ()
+    schema_key: str | None = None
+    is_file: bool = False
+    driver: str | None = None
+    install: str | None = None
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    provider.name: provider
+    for provider in (
+        Provider(
+            name="duckdb",
+            title="DuckDB",
+            dialect="streamline.databases.duckdb:DuckDB",
+            io="streamline.io.duckdb:DuckDB",
+            prefix="DUCKDB_",
+            database_keys=("DUCKDB_DATABASE",),
+            schema_key="DUCKDB_SCHEMA",
+            is_file=True,
+        ),
+        Provider(
+            name="postgres",
+            title="PostgreSQL",
+            aliases=("postgresql",),
+            dialect="streamline.databases.postgres:Postgres",
+            io="streamline.io.postgres:Postgres",
+            prefix="POSTGRES_",
+            database_keys=("POSTGRES_DBNAME", "POSTGRES_DB"),
+            server_keys=("POSTGRES_HOST", "POSTGRES_PORT"),
+            schema_key="POSTGRES_SCHEMA",
+            driver="psycopg",
+            install="'psycopg[binary]'",
+        ),
+        Provider(
+            name="mysql",
+            title="MySQL",
+            aliases=("mariadb",),
+            dialect="streamline.databases.mysql:MySQL",
+            io="streamline.io.mysql:MySQL",
+            prefix="MYSQL_",
+            database_keys=("MYSQL_DATABASE",),
+            server_keys=("MYSQL_HOST", "MYSQL_PORT"),
+            driver="pymysql",
+            install="'streamline[mysql]'",
+        ),
+        Provider(
+            name="sqlite",
+            title="SQLite",
+            dialect="streamline.databases.sqlite:SQLite",
+            io="streamline.io.sqlite:SQLite",
+            prefix="SQLITE_",
+            database_keys=("SQLITE_DATABASE",),
+            is_file=True,
+        ),
+        Provider(
+            name="sqlalchemy",
+            title="SQLAlchemy",
+            dialect="streamline.databases.alchemy:Alchemy",
+            io="streamline.io.sqlalchemy:SQLAlchemy",
+            prefix="SQLALCHEMY_",
+            database_keys=("SQLALCHEMY_URL",),
+            driver="sqlalchemy",
+            install="'streamline[sqlalchemy]'",
+        ),
+        Provider(name="bigquery", title="BigQuery", io="streamline.io.bigquery:BigQuery"),
+        Provider(name="clickhouse", title="ClickHouse"),
+        Provider(name="druid", title="Druid"),
+        Provider(name="mssql", title="SQL Server"),
+        Provider(name="oracledb", title="Oracle Database"),
+        Provider(name="redshift", title="Redshift", io="streamline.io.redshift:Redshift"),
+        Provider(name="snowflake", title="Snowflake", io="streamline.io.snowflake:Snowflake"),
+        Provider(name="spark", title="Spark"),
+        Provider(name="trino", title="Trino"),
+    )
+}
+_BY_NAME = {name: provider for provider in PROVIDERS.values() for name in (provider.name, *provider.aliases)}
+
+
+def find_provider(name: str, *, where: str | None = None) -> Provider:
+    """The provider of this name. A URL (`mssql+pyodbc://…`) means SQLAlchemy.
+
+    Raises:
+        ConfigError: no provider has this name, or SQL blocks reach it only through SQLAlchemy.
+    """
+    folded = name.strip().casefold()
+    if "://" in folded:
+        return PROVIDERS["sqlalchemy"]
+    provider = _BY_NAME.get(folded)
+    if provider is None:
+        direct = [known for known, each in _BY_NAME.items() if each.dialect is not None]
+        raise ConfigError(
+            f"unknown data provider '{name}'",
+            where=where,
+            hint=suggestion(name, direct, what="data providers"),
+            code="database.unknown_provider",
+        )
+    if provider.dialect is None:
+        raise ConfigError(
+            f"the data provider '{name}' is reached through SQLAlchemy",
+            where=where,
+            hint=f"use data_provider: sqlalchemy, and set SQLALCHEMY_URL: {folded}://… in the profile",
+            code="database.needs_sqlalchemy",
+        )
+    return provider
