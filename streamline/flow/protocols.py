@@ -1,46 +1,78 @@
-"""The parts of a flow: sources give items, stages change them, sinks take them and prove them."""
+"""The contract of the flow runtime: sources give items, stages change them, sinks take and prove them.
+
+`tests/protocols/` checks any source, sink or store against it; its in-memory source and sink are the executable
+description.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from streamline.flow.items import Item
+from streamline.flow.items import BadRecord, Item
 
 Emit = Callable[[Sequence[Item]], Awaitable[None]]
 
+Proven = Callable[[str, int], None]
+"""Called with a source's id and a number: all that was sent before that source's position of this number, and the
+position itself, may be taken for durable."""
+
+Failed = Callable[[Exception], None]
+"""Called when a sink has failed. Only the first call counts."""
+
 
 class Source(Protocol):
-    """Gives items in order. `id` names it in positions."""
+    """Gives items in order."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Names the source in its positions."""
+        ...
+
+    @property
+    def stopped(self) -> str | None:
+        """Why it ends before its own end; None while it reads on to that."""
+        ...
 
     async def run(self, emit: Emit) -> None:
         """Give `emit` items as they come, several at a time, until there are no more.
+
+        `emit` returns when there is room for more; that bounds memory.
 
         Raises:
             StreamlineError: the source failed; what it gave before is valid and still counts.
         """
         ...
 
+    def stop(self, reason: str) -> None:
+        """End at the next good place. `run` then returns, as after its own end; may be called before `run`."""
+        ...
+
+    async def confirm(self, parts: Mapping[str, bytes]) -> None:
+        """These parts of its positions are proven and saved; the source may let go of what lies before them."""
+        ...
+
+    async def release(self, keys: Collection[str]) -> None:
+        """Give no more items of these keys: they belong to somebody else from now on."""
+        ...
+
 
 class Stage(Protocol):
-    """Changes items between a source and a sink. One instance serves one source group on one path."""
+    """Changes items between a source and a sink. One instance serves one source on one path."""
 
     async def process(self, item: Item) -> Sequence[Item]:
-        """What `item` becomes, in order. Items that it does not care for pass as they are.
+        """Return what `item` becomes, in order. Items that the stage has no use for pass unchanged.
 
-        A stage that holds items back gives them up no later than at the next `Position`.
+        A stage that holds items back returns them no later than at the next `Position`.
         """
         ...
 
     async def finish(self) -> Sequence[Item]:
-        """The source ended well: what is still held back."""
+        """Return what is still held back, after the source has ended well."""
         ...
 
     async def close(self) -> None:
-        """Free what the stage holds (threads, processes, files), whatever happened."""
+        """Free what the stage holds (threads, processes, files), however the flow ended."""
         ...
 
 
@@ -53,24 +85,69 @@ class FlushableStage(Stage, Protocol):
         ...
 
     async def flush(self) -> Sequence[Item]:
-        """Nothing more is waiting right now: what is held back."""
+        """Return what is held back, because nothing more is waiting right now."""
         ...
 
 
 class Sink(Protocol):
-    """Takes items of several sources in one order; says by itself how far they are durable."""
+    """Takes items of several sources in one order, and reports how far they are durable."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Names the sink in outcomes."""
+        ...
+
+    async def run(self, proven: Proven, failed: Failed) -> None:
+        """Do what the sink does in the background, until it is closed and has ended.
+
+        It has begun before anything is sent. Cancelled, it ends at once and frees everything.
+
+        Args:
+            proven: where to report proof, until `close` returns. A number proves all smaller ones.
+            failed: where to report at once that the sink has failed; raising from here or from `close` does so as
+                well. What was proven before stays proven, and nothing is proven after it. All flows that feed the sink
+                end.
+        """
+        ...
 
     async def send(self, source: str, items: Sequence[Item]) -> None:
         """Take items of one source, all of them before those of any other caller.
 
         Raises:
-            StreamlineError: the sink failed.
+            StreamlineError: they were not taken. This ends the flow that sent them, and no other.
         """
         ...
 
     async def source_ended(self, source: str) -> None:
-        """The source has no more items; its last position, if it was not passed on yet, goes out now."""
+        """Note that the source has no more items. A position that was held back goes out now."""
+        ...
+
+    def limit(self, seconds: float) -> None:
+        """End within so many seconds, whatever is going on: the run was interrupted."""
+        ...
+
+    async def close(self) -> None:
+        """Make durable and prove all that was sent. Called once, after the last `send`, also after a failure.
+
+        Raises:
+            StreamlineError: not all of it is durable.
+        """
+        ...
+
+
+class PositionStore(Protocol):
+    """Where positions are kept, as far as a flow needs it."""
+
+    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+        """Save parts of a source's position and the records refused before it, in one transaction.
+
+        It blocks, and is called in a worker thread, one call at a time. Keys that are not named keep their values.
+
+        Args:
+            parts: may be empty, and may hold what was saved before.
+            refused: in the order in which they were refused; kept once more if the call before this one failed.
+
+        Returns:
+            The parts whose saved values changed.
+        """
         ...

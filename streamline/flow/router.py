@@ -12,7 +12,7 @@ from typing import cast
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from streamline.flow.items import BadRecord, Item
+from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.protocols import FlushableStage, Sink, Source, Stage
 from streamline.flow.tasks import task_group
 
@@ -47,7 +47,11 @@ class Router:
         route: where they go.
         observe: called with all that the source gave, before it is processed.
         on_bad: called with records that a stage refused, in their order, before any later position is sent on.
-        complete: asked when the source has ended well: whether that was its own end, and not our asking.
+        on_position: called with a sink's id and each position that it is about to be sent.
+        complete: called when the source has ended well; whether it was its own end, and not our asking.
+
+    Attributes:
+        newest: number of the newest position that the source gave; 0 before the first.
     """
 
     def __init__(
@@ -57,12 +61,15 @@ class Router:
         *,
         observe: Callable[[Sequence[Item]], None],
         on_bad: Callable[[Sequence[BadRecord]], None],
+        on_position: Callable[[str, Position], None] = lambda sink, position: None,
         complete: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.newest = 0
         self._source = source
         self._route = route
         self._observe = observe
         self._on_bad = on_bad
+        self._on_position = on_position
         self._complete = complete
         self._flushable = any(hasattr(stage, "flush") for stage in route.all_stages())
 
@@ -106,9 +113,16 @@ class Router:
             await self._process(receive)
 
     async def _read(self, send: MemoryObjectSendStream[Sequence[Item]], failure: list[Exception]) -> None:
+        async def emit(items: Sequence[Item]) -> None:
+            for item in reversed(items):
+                if isinstance(item, Position):
+                    self.newest = item.number
+                    break
+            await send.send(items)
+
         async with send:
             try:
-                await self._source.run(send.send)
+                await self._source.run(emit)
             except Exception as error:  # raised again once what came before it is delivered
                 failure.append(error)
 
@@ -137,6 +151,9 @@ class Router:
         if not items:
             return
         for sink in route.sinks:
+            for item in items:
+                if isinstance(item, Position):
+                    self._on_position(sink.id, item)
             await sink.send(self._source.id, items)
         for branch in route.branches:
             await self._deliver(branch, items, 0)

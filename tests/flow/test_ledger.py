@@ -1,314 +1,101 @@
-"""The ledger as a model: random sources, targets that echo in every shape, deaths; nothing unproven is ever saved."""
+"""The ledger: a position of a source may be saved once every one of its sinks has proven it."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamline.flow.items import Position
-from streamline.flow.ledger import WHOLE, Ledger, SinkLedger
+from streamline.flow.ledger import Ledger, Unproven
 
 
-def at(number: int, source: str = "s") -> Position:
-    return Position(source, number, {})
+def at(number: int, source: str = "s", *withheld: str, size: int = 1) -> Position:
+    return Position(source, number, {"a": b"x" * size}, frozenset(withheld))
 
 
-def test_an_echo_proves_what_came_before_its_first_forwarding() -> None:
-    ledger = SinkLedger(frozenset({"a"}))
-    ledger.start({"a": 0})
-    ledger.sent("a")
-    assert ledger.place(at(1), {"a": 1}) == {}
-    ledger.sent("a")
-    assert ledger.place(at(2), {"a": 2}) == {}
-    assert ledger.echo({"a": 1}) == {"s": at(1)}
-    assert ledger.echo({"a": 1}) == {}
-    assert ledger.echo({"a": 2}) == {"s": at(2)}
-
-
-def test_a_mark_that_comes_again_proves_no_more_than_the_first_time() -> None:
-    ledger = SinkLedger(frozenset({"a"}))
-    ledger.start({"a": 0})
-    for number, mark in enumerate((1, 2, 1), start=1):
-        ledger.sent("a")
-        ledger.place(at(number), {"a": mark})
-    assert ledger.echo({"a": 1}) == {"s": at(1)}
-    assert ledger.echo({"a": 1}) == {}
-
-
-def test_a_sum_of_unclaimed_marks_that_changes_its_meaning_proves_nothing() -> None:
-    # From place 2 on `a` is a stream of its own, and `?` is the sum of `x` alone: an echo of place 1 looks like it.
-    ledger = SinkLedger()
-    ledger.start({})
-    ledger.sent("u")
-    ledger.place(at(1), {"x": 1, "a": 5})
-    ledger.sent("u")
-    ledger.sent("a")
-    ledger.place(at(2), {"x": 1, "a": 5})
-    ledger.echo({"x": 1, "a": 5})
-    assert ledger.place(at(3), {"x": 2, "a": 5}) == {}
-    assert ledger.ended() == {"s": at(3)}
-
-
-def test_the_echo_of_the_first_state_is_no_progress() -> None:
-    ledger = SinkLedger(frozenset({"a"}))
-    ledger.start({"a": 7})
-    ledger.sent("a")
-    assert ledger.echo({"a": 7}) == {}
-    ledger.place(at(1), {"a": 8})
-    assert ledger.echo({"a": 7}) == {}
-    assert ledger.ended() == {"s": at(1)}
-
-
-def test_a_composite_proves_only_the_streams_that_it_shows() -> None:
-    ledger = SinkLedger(frozenset({"a", "b"}))
-    ledger.start({"a": 0, "b": 0})
-    ledger.sent("a")
-    ledger.sent("b")
-    ledger.place(at(1), {"a": 1, "b": 1})
-    ledger.sent("a")
-    ledger.place(at(2), {"a": 2, "b": 1})
-    assert ledger.echo({"a": 2, "b": 0}) == {}
-    assert ledger.echo({"a": 2, "b": 1}) == {"s": at(2)}
-
-
-def test_a_quiet_stream_holds_nothing_up() -> None:
-    ledger = SinkLedger(frozenset({"busy", "quiet"}))
-    ledger.start({"busy": 0, "quiet": 0})
-    for number in range(1, 4):
-        ledger.sent("busy")
-        ledger.place(at(number), {"busy": number, "quiet": number})
-    assert ledger.echo({"busy": 3, "quiet": 0}) == {"s": at(3)}
-
-
-def test_where_nothing_was_sent_the_next_position_is_proven_at_once() -> None:
-    ledger = SinkLedger(frozenset({"a"}))
-    ledger.start({"a": 0})
-    assert ledger.place(at(1), {"a": 1}) == {"s": at(1)}
-    ledger.sent("a")
-    assert ledger.place(at(2), {"a": 2}) == {}
-    assert ledger.place(at(3), {"a": 3}) == {}
-    assert ledger.echo({"a": 2}) == {"s": at(3)}
-
-
-def test_records_after_their_mark_are_not_proven_by_it() -> None:
-    # A composite target that has flushed `a` may show exactly the newest state although rows of `b` wait.
-    ledger = SinkLedger(frozenset({"a", "b"}))
-    ledger.start({"a": 0, "b": 5})
-    ledger.sent("b")
-    ledger.sent("a")
-    ledger.place(at(1), {"a": 1, "b": 5})
-    assert ledger.echo({"a": 1, "b": 5}) == {"s": at(1)}  # b's mark has not moved: a rerun sends its rows again
-    assert ledger.place(at(2), {"a": 1, "b": 6}) == {}  # this would move it
-    assert ledger.echo({"a": 1, "b": 5}) == {}
-    assert ledger.echo({"a": 1, "b": 6}) == {"s": at(2)}
-
-
-def test_a_state_of_another_shape_is_one_mark() -> None:
-    ledger = SinkLedger()
-    ledger.start({})
-    ledger.sent("x")
-    assert ledger.place(at(1), {WHOLE: 1}) == {}
-    ledger.sent("y")
-    assert ledger.place(at(2), {WHOLE: 2}) == {}
-    assert ledger.echo({WHOLE: 1}) == {"s": at(1)}
-    assert ledger.echo({WHOLE: 9}) == {}
-    assert ledger.ended() == {"s": at(2)}
-
-
-def test_records_under_an_alias_are_proven_by_the_marks_that_nobody_claims() -> None:
-    ledger = SinkLedger(frozenset({"a"}))
-    ledger.start({"a": 0, "x_1": 0})
-    ledger.sent("x")
-    assert ledger.place(at(1), {"a": 1, "x_1": 1}) == {}
-    assert ledger.echo({"a": 1, "x_1": 0}) == {}
-    assert ledger.echo({"a": 1, "x_1": 1}) == {"s": at(1)}
+def ledger_of(*sinks: str, positions: int = 9) -> Ledger:
+    """A ledger whose source `s` has sent some positions to each of its sinks."""
+    ledger = Ledger({"s": frozenset(sinks)})
+    for number in range(1, positions + 1):
+        for sink in sinks:
+            ledger.sent(sink, at(number))
+    return ledger
 
 
 def test_every_sink_must_prove_a_position() -> None:
+    ledger = ledger_of("one", "two")
+    assert ledger.proven("one", "s", 3) is None
+    assert ledger.proven("two", "s", 2) == at(2)
+    assert ledger.proven("two", "s", 4) == at(3)
+
+
+def test_a_proof_that_comes_again_or_is_older_returns_nothing() -> None:
+    ledger = ledger_of("one")
+    assert ledger.proven("one", "s", 5) == at(5)
+    assert ledger.proven("one", "s", 5) is None
+    assert ledger.proven("one", "s", 4) is None
+
+
+def test_what_is_withheld_on_the_way_to_one_sink_is_withheld() -> None:
     ledger = Ledger({"s": frozenset({"one", "two"})})
-    assert ledger.proven("one", {"s": at(3)}) == {}
-    assert ledger.proven("two", {"s": at(2)}) == {"s": at(2)}
-    assert ledger.proven("two", {"s": at(4)}) == {"s": at(3)}
+    ledger.sent("one", at(1, "s", "held"))
+    ledger.sent("two", at(1))
+    ledger.proven("one", "s", 1)
+    assert ledger.proven("two", "s", 1) == at(1, "s", "held")
+    ledger.sent("one", at(2))
+    assert ledger.proven("one", "s", 2) == at(1)
 
 
 def test_memory_is_bounded_and_the_newest_position_kept() -> None:
-    ledger = SinkLedger(frozenset({"a"}), max_places=64)
-    ledger.start({"a": 0})
-    placed = 0
+    unproven = Unproven(max_positions=64)
     for number in range(1, 10_001):
-        ledger.sent("a")
-        if ledger.wants_place() or number == 10_000:
-            ledger.place(at(number), {"a": number})
-            placed = number
-    assert placed == 10_000
-    assert len(ledger._entries) <= 64
-    assert ledger.ended() == {"s": at(10_000)}
+        unproven.add(at(number))
+        assert len(unproven) <= 64
+    assert unproven.take(10_000) == at(10_000)
+    assert len(unproven) == 0
 
 
-# -- the model
+def test_large_positions_are_fewer() -> None:
+    unproven = Unproven(max_bytes=1000)
+    for number in range(1, 100):
+        unproven.add(at(number, size=300))
+        assert len(unproven) <= 4
+    assert unproven.take(99) == at(99, size=300)
 
 
-class Target:
-    """Buffers rows per stream, flushes some, and echoes in one of the ways that targets do."""
-
-    def __init__(self, manner: str, rng: random.Random) -> None:
-        self.manner = manner
-        self.rng = rng
-        self.buffers: dict[str, list[int]] = {}
-        self.durable: dict[str, set[int]] = {}
-        self.latest: dict[str, int] | None = None
-        self.flushed: dict[str, int] | None = None
-        self.pending_exact: dict[str, int] | None = None
-        self.emitted: list[dict[str, int]] = []
-
-    def record(self, stream: str, row: int) -> list[dict[str, int]]:
-        self.buffers.setdefault(stream, []).append(row)
-        return self.maybe_flush()
-
-    def state(self, marks: dict[str, int]) -> list[dict[str, int]]:
-        self.latest = dict(marks)
-        if self.flushed is None:
-            self.flushed = dict(marks)
-            if self.manner == "first at once":
-                return self.out(dict(marks))
-        if self.manner == "exact" and not any(self.buffers.values()):
-            return self.out(dict(marks))
-        return self.maybe_flush()
-
-    def maybe_flush(self) -> list[dict[str, int]]:
-        if self.rng.random() < 0.7 or self.latest is None:
-            return []
-        if self.manner == "exact":
-            # Flushes all, then shows the last state that it got before the rows it flushed ended: only at a state.
-            return []
-        streams = [stream for stream in self.buffers if self.rng.random() < 0.5]
-        for stream in streams:
-            self.flush(stream)
-            if self.flushed is not None and stream in self.latest:
-                self.flushed[stream] = self.latest[stream]
-        return self.out(dict(self.flushed or {}))
-
-    def flush(self, stream: str) -> None:
-        self.durable.setdefault(stream, set()).update(self.buffers.pop(stream, []))
-
-    def flush_at_state(self) -> list[dict[str, int]]:
-        for stream in list(self.buffers):
-            self.flush(stream)
-        return self.out(dict(self.latest or {}))
-
-    def out(self, marks: dict[str, int]) -> list[dict[str, int]]:
-        shown = [marks]
-        self.emitted.append(marks)
-        if self.rng.random() < 0.2:
-            shown.append(self.rng.choice(self.emitted))  # an older one again
-        if self.rng.random() < 0.1:
-            shown.append({"nonsense": 1})
-        return shown
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    st.integers(0, 2**32),
-    st.sampled_from(["exact", "composite", "first at once"]),
-    st.integers(1, 4),
-    st.booleans(),
-    st.sampled_from([5, 50, 100_000]),
-)
-def test_no_saved_position_has_an_unproven_record_before_it(
-    seed: int, manner: str, count: int, catalog_known: bool, max_places: int
-) -> None:
-    """Streams' marks name the last row that they cover; a saved mark must cover durable rows only."""
-    rng = random.Random(seed)
-    streams = [f"t{number}" for number in range(count)]
-    marks = dict.fromkeys(streams[: rng.randint(0, count)], 0)
-    start = dict(marks)
-    saved = dict(marks)
-    rows = dict.fromkeys(streams, 0)
-    target = Target(manner, rng)
-    ledger = SinkLedger(frozenset(streams) if catalog_known else frozenset(), max_places=max_places)
-    ledger.start(start)
-    echoes = target.state(start)
-    states: dict[int, dict[str, int]] = {}
-    number = 0
-    check: list[dict[str, Position]] = []
-
-    def take(result: dict[str, Position]) -> None:
-        check.append(result)
-        for position in result.values():
-            for stream, mark in states[position.number].items():
-                # Marks are monotonic here, so a mark covers rows 1..mark.
-                missing = (
-                    set(range(1, mark + 1)) - target.durable.get(stream, set()) if mark != start.get(stream) else ()
-                )
-                assert not missing, (stream, mark, missing)
-            saved.update(states[position.number])
-
-    for echo in echoes:
-        take(ledger.echo(echo))
-    for _ in range(rng.randint(1, 80)):
-        if rng.random() < 0.6:
-            stream = rng.choice(streams)
-            rows[stream] += 1
-            ledger.sent(stream)
-            for echo in target.record(stream, rows[stream]):
-                take(ledger.echo(echo))
-        else:
-            for stream in streams:
-                if rng.random() < 0.5:
-                    marks[stream] = rows[stream] if rng.random() < 0.8 else marks.get(stream, 0)
-            number += 1
-            states[number] = dict(marks)
-            if not ledger.wants_place():
-                continue
-            take(ledger.place(at(number), dict(marks)))
-            for echo in target.state(dict(marks)):
-                take(ledger.echo(echo))
-            if manner == "exact" and rng.random() < 0.5:
-                for echo in target.flush_at_state():
-                    take(ledger.echo(echo))
-    if rng.random() < 0.5:  # else it dies: what is in its buffers is gone, and nothing more is proven
-        number += 1
-        states[number] = dict(marks)
-        take(ledger.place(at(number), dict(marks)))
-        for stream in streams:
-            target.flush(stream)
-        take(ledger.ended())
-        assert saved == {**saved, **marks}
+def test_a_position_that_was_thinned_out_is_covered_by_an_earlier_one() -> None:
+    unproven = Unproven(max_positions=4)
+    for number in range(1, 9):
+        unproven.add(at(number))
+    position = unproven.take(7)
+    assert position is not None
+    assert position.number <= 7
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 3))
 def test_several_sources_and_sinks(seed: int, sources: int, sinks: int) -> None:
-    """A source's position is saved only when each of its sinks has it."""
     rng = random.Random(seed)
     sinks_of = {
         f"s{n}": frozenset(rng.sample([f"k{m}" for m in range(sinks)], rng.randint(1, sinks))) for n in range(sources)
     }
     ledger = Ledger(sinks_of)
+    for source, names in sinks_of.items():
+        for sink in names:
+            for number in range(1, 200):
+                ledger.sent(sink, at(number, source))
     proven: dict[tuple[str, str], int] = {}
     saved: dict[str, Any] = dict.fromkeys(sinks_of, 0)
     for _ in range(60):
         source = rng.choice(list(sinks_of))
         sink = rng.choice(sorted(sinks_of[source]))
         number = proven.get((sink, source), 0) + rng.randint(0, 3)
-        if not number:
-            continue
         proven[sink, source] = number
-        for name, position in ledger.proven(sink, {source: at(number, source)}).items():
-            assert all(proven.get((each, name), 0) >= position.number for each in sinks_of[name])
-            assert position.number >= saved[name]
-            saved[name] = position.number
-
-
-@pytest.mark.parametrize("shape", ["per stream", "whole"])
-def test_death_before_any_echo_saves_nothing(shape: str) -> None:
-    ledger = SinkLedger(frozenset({"a"}))
-    ledger.start({})
-    for number in range(1, 20):
-        ledger.sent("a")
-        assert ledger.place(at(number), {"a": number} if shape == "per stream" else {WHOLE: number}) == {}
-    assert ledger.unproven
+        position = ledger.proven(sink, source, number)
+        if position is not None:
+            assert position.number == min(proven.get((each, source), 0) for each in sinks_of[source])
+            assert position.number >= saved[source]
+            saved[source] = position.number

@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -93,14 +93,31 @@ class FileSource:
 
         await self._source.run(take)
 
-    async def confirm(self, position: Position) -> None:
-        """Everything before `position` is durable everywhere: deletes the files that it covers."""
+    @property
+    def stopped(self) -> str | None:
+        """See `Source`."""
+        return self._source.stopped
+
+    def stop(self, reason: str) -> None:
+        """See `Source.stop`."""
+        self._source.stop(reason)
+
+    async def confirm(self, parts: Mapping[str, bytes]) -> None:
+        """See `Source.confirm`. It says nothing of files: a stream whose bookmark did not move may be unproven."""
+        await self._source.confirm(parts)
+
+    async def release(self, keys: Collection[str]) -> None:
+        """See `Source.release`."""
+        await self._source.release(keys)
+
+    async def delete_until(self, position: Position) -> None:
+        """Delete the files that a position covers: every record before it is proven by every sink."""
         proven = [path for number, paths in self._marked if number <= position.number for path in paths]
         self._marked = [entry for entry in self._marked if entry[0] > position.number]
         await self._delete(proven)
 
-    async def all_proven(self) -> None:
-        """Everything that the source gave is durable everywhere: deletes what files are left."""
+    async def delete_all(self) -> None:
+        """Delete what files are left: everything that the source gave is proven by every sink."""
         left = [path for _, paths in self._marked for path in paths] + self._unmarked
         self._marked.clear()
         self._unmarked.clear()

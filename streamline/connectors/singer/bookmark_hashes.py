@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
+from streamline.connectors.singer.echo_account import RESERVED, WHOLE
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
-from streamline.flow.ledger import RESERVED, WHOLE
 
 _SMALL = 4096
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
 from streamline.connectors.singer.state import state_of
-from streamline.connectors.singer.tap import Emit, TapCommand, TapFailed, TapProcess
+from streamline.connectors.singer.tap import TapCommand, TapFailed, TapProcess
 from streamline.flow.items import (
     ActivateVersion,
     ArrowBatch,
@@ -24,11 +23,9 @@ from streamline.flow.items import (
     RowBatch,
     Schema,
 )
+from streamline.flow.protocols import Emit, Source
 from streamline.flow.tasks import task_group
 from streamline.processes.child import Child, TextMasker
-
-if TYPE_CHECKING:
-    from streamline.flow.protocols import Source
 
 DRAIN_SECONDS = 3600.0
 """How long it may be silent once its input has ended."""
@@ -40,12 +37,9 @@ STOP_SECONDS = 20.0
 class MapperProcess(TapProcess):
     """A mapper behind `upstream`.
 
-    Positions pass through it in their order: a STATE that it prints was read after all records before it.
-    It ends when its input does, so stopping it means stopping what is before it.
-
-    Args:
-        stop_upstream: asks the tap to end.
-        stopped: whether the tap was asked to.
+    Positions pass through it in their order: a STATE that it prints was read after all records before it. They bear
+    the id of `upstream`, whose positions they are. It ends when its input does, so that to stop it is to stop what is
+    before it.
     """
 
     def __init__(
@@ -53,22 +47,32 @@ class MapperProcess(TapProcess):
         command: TapCommand,
         upstream: Source,
         *,
-        stop_upstream: Callable[[str], None],
-        stopped: Callable[[], bool] = lambda: False,
         run_dir: Path,
         masker: TextMasker,
         log: Callable[[str], None],
     ) -> None:
         super().__init__(command, run_dir=run_dir, masker=masker, log=log)
+        self.id = upstream.id
         self._upstream = upstream
-        self._stop_upstream = stop_upstream
-        self._stopped = stopped
         self._fed = False
         self._input_over = False
 
     def stop(self, reason: str) -> None:
         """Stop what it reads from; it ends after that."""
-        self._stop_upstream(reason)
+        self._upstream.stop(reason)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why what it reads from was asked to end, if it was."""
+        return self._upstream.stopped
+
+    async def confirm(self, parts: Mapping[str, bytes]) -> None:
+        """See `Source.confirm`."""
+        await self._upstream.confirm(parts)
+
+    async def release(self, keys: Collection[str]) -> None:
+        """See `Source.release`."""
+        await self._upstream.release(keys)
 
     def _start_child(self, argv: list[str]) -> Child:
         command = self._command
@@ -104,7 +108,7 @@ class MapperProcess(TapProcess):
         while True:
             await anyio.sleep(0.1)
             now = anyio.current_time()
-            stopped = self._stopped()
+            stopped = self.stopped is not None
             if since is None and (self._input_over or stopped):
                 since = now
             # What it printed and nobody has taken yet is no silence.

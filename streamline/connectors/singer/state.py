@@ -7,7 +7,7 @@ anything else. Values are never re-encoded: what a tap wrote is what it gets bac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import JSONTextError
@@ -133,3 +133,31 @@ def without_currently_syncing(rest: bytes) -> bytes | None:
     if kept.pop("currently_syncing", None) is None:
         return rest
     return jsontext.join_members(kept) if kept else None
+
+
+def owned_parts(parts: Mapping[str, bytes], owns: Callable[[str], bool], *, shared: bool) -> dict[str, bytes]:
+    """Return the parts of a STATE that one tap process may save.
+
+    Args:
+        owns: whether a stream's bookmark is this process's.
+        shared: other processes read streams of the same tap.
+    """
+    owned = {key: text for key, text in parts.items() if key == REST or owns(key)}
+    if shared and REST in owned:
+        rest = without_currently_syncing(owned.pop(REST))
+        if rest is not None:
+            owned[REST] = rest
+    return owned
+
+
+def owner(streams: Collection[str], others: Collection[str], catalog: Collection[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a bookmark belongs to one tap process.
+
+    Those of its own streams do, and those of no stream that is known. Without streams (the tap has no catalog) all do.
+
+    Args:
+        others: the streams of the tap's other processes.
+        catalog: all streams that the tap offers.
+    """
+    own, foreign = frozenset(streams), frozenset((*others, *catalog))
+    return lambda key: not own or key in own or key not in foreign

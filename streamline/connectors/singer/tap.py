@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import anyio
 import msgspec
 
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
-from streamline.connectors.singer.state import state_of
+from streamline.connectors.singer.state import join_state, split_state, state_of
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position
+from streamline.flow.protocols import Emit
 from streamline.flow.tasks import task_group
 from streamline.processes.child import (
     TERM_SECONDS,
@@ -42,8 +43,6 @@ LINGER_SECONDS = 2.0
 """How long its output may stay silent once the tap itself is gone (children that it forked may hold it open)."""
 
 _EMPTY = (b"{}", b"null")
-
-Emit = Callable[[Sequence[Item]], Awaitable[None]]
 
 
 class TapFailed(StreamlineError):
@@ -115,6 +114,7 @@ class TapProcess:
         self._waiting_since: float | None = None
         """Since when we wait for its output; None while what it printed is being taken."""
         self._state_path: Path | None = None
+        self._saved = split_state(command.state) if command.state is not None else {}
 
     def stop(self, reason: str) -> None:
         """Ask the tap to end: TERM, and KILL if that does not help. What it has printed is still given."""
@@ -152,10 +152,14 @@ class TapProcess:
             for path in private:
                 path.unlink(missing_ok=True)
 
-    async def confirm(self, state: bytes) -> None:
-        """`state` is durable and saved. A tap may read its state file again to release its source's log."""
+    async def confirm(self, parts: Mapping[str, bytes]) -> None:
+        """See `Source.confirm`. A tap may read its state file again to release its source's log."""
+        self._saved.update(parts)
         if self._state_path is not None:
-            private_file(self._run_dir, self._state_path.name, state)
+            private_file(self._run_dir, self._state_path.name, join_state(self._saved))
+
+    async def release(self, keys: Collection[str]) -> None:
+        """See `Source.release`. A tap can't leave out streams while it runs."""
 
     def _prepare(self) -> tuple[list[str], list[Path]]:
         command = self._command

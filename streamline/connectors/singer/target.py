@@ -22,6 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from streamline.connectors.singer.bookmark_hashes import marks_of
+from streamline.connectors.singer.echo_account import EchoAccount
 from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
 from streamline.connectors.singer.state import START, split_state, state_of, without_currently_syncing
 from streamline.errors import StreamlineError
@@ -39,7 +40,7 @@ from streamline.flow.items import (
     RowBatch,
     Schema,
 )
-from streamline.flow.ledger import SinkLedger
+from streamline.flow.protocols import Failed, Proven
 from streamline.flow.tasks import task_group
 from streamline.processes.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
 
@@ -51,8 +52,6 @@ DRAIN_SECONDS = 3600.0
 
 LONGEST_ECHO = 64 << 20
 """A longer line of a target's output is no state."""
-
-OnProof = Callable[[str, Mapping[str, Position]], None]
 
 
 class TargetFailed(StreamlineError):
@@ -114,8 +113,6 @@ class TargetProcess:
         feeds: the sources that feed it.
         known: keys of bookmarks (as in the merged state) that are streams of a catalog.
         state: the proven state, by source, that it starts from.
-        on_proof: called with each source's newest position that has been proven.
-        on_failure: called once if it fails, whoever is sending at the time.
         on_sent: called with a stream and a number of records that are about to be written.
     """
 
@@ -129,8 +126,6 @@ class TargetProcess:
         run_dir: Path,
         masker: TextMasker,
         log: Callable[[str], None],
-        on_proof: OnProof,
-        on_failure: Callable[[StreamlineError], None],
         on_sent: Callable[[str, int], None] = lambda stream, records: None,
     ) -> None:
         self.id = command.id
@@ -141,8 +136,8 @@ class TargetProcess:
         self._run_dir = run_dir
         self._masker = masker
         self._log = log
-        self._on_proof = on_proof
-        self._on_failure = on_failure
+        self._on_proof: Proven = lambda source, number: None
+        self._on_failure: Failed = lambda error: None
         self._on_sent = on_sent
         self._lock = anyio.Lock()
         self._tail = Tail()
@@ -150,7 +145,7 @@ class TargetProcess:
         self._closing = False
         self._closed = anyio.Event()
         self._exited = anyio.Event()
-        self._ledger = SinkLedger(known)
+        self._account = EchoAccount(known)
         self._schemas: dict[str, Schema] = {}
         self._proven: dict[str, bytes] = dict(state)
         self._newest: dict[str, bytes] = dict(state)
@@ -163,8 +158,9 @@ class TargetProcess:
 
     # -- its life
 
-    async def run(self) -> None:
-        """Run sessions until `close` was called and the last process has ended; failures go to `on_failure`."""
+    async def run(self, proven: Proven, failed: Failed) -> None:
+        """Run sessions until `close` was called and the last process has ended; see `Sink.run`."""
+        self._on_proof, self._on_failure = proven, failed
         config = private_file(
             self._run_dir, f"{self._command.id}.config.json", json.dumps(self._command.config).encode()
         )
@@ -198,7 +194,7 @@ class TargetProcess:
     @property
     def unproven(self) -> bool:
         """Whether it was sent records that it has not proven."""
-        return self._ledger.unproven
+        return self._account.unproven
 
     async def _session(self, config: Path) -> None:
         command = self._command
@@ -212,7 +208,7 @@ class TargetProcess:
             return
         self._closing = False
         self._child = child
-        self._ledger = SinkLedger(self._known)
+        self._account = EchoAccount(self._known)
         self._proof_time = anyio.current_time()
         try:
             async with task_group() as tasks:
@@ -253,7 +249,7 @@ class TargetProcess:
     async def _open(self) -> None:
         """The first message: the state that it starts from; then, in later sessions, the schemas."""
         value = self._merged(self._proven)
-        self._ledger.start(marks_of(value))
+        self._account.start(marks_of(value))
         try:
             await self._write([state_line(value), *(schema_line(schema) for schema in self._schemas.values())])
         except TargetFailed:
@@ -303,13 +299,13 @@ class TargetProcess:
         elif unread := child.stdin.unread() if child.stdin is not None else 0:
             self._fail(f"it exited with code 0 and left {unread:,} bytes of its input unread")
         else:
-            self._proof(self._ledger.ended())
+            self._proof(self._account.ended())
 
     async def _close_sessions(self, interval: float, config: Path) -> None:
         while True:
             await anyio.sleep(min(1.0, interval / 4))
             # One that proves as it goes is left alone.
-            if anyio.current_time() - self._proof_time >= interval and self._ledger.unproven:
+            if anyio.current_time() - self._proof_time >= interval and self._account.unproven:
                 async with self._lock:
                     self._ready = anyio.Event()
                     if self._command.prestart:
@@ -353,7 +349,7 @@ class TargetProcess:
         feed = self._feeds[source]
         ready = [await _as_raw(item, self._schemas) for item in items]
         async with self._turn():
-            await self._write(self._account(feed, ready))
+            await self._write(self._lines(feed, ready))
 
     async def source_ended(self, source: str) -> None:
         """Send the last position of a source if it has been held back."""
@@ -391,16 +387,16 @@ class TargetProcess:
                     raise
                 return
 
-    def _account(self, feed: Feed, items: Sequence[Item]) -> list[Buffer]:
-        # The ledger has to know of everything before it is written: the echo may come at once.
+    def _lines(self, feed: Feed, items: Sequence[Item]) -> list[Buffer]:
+        # The account has to know of everything before it is written: the echo may come at once.
         buffers: list[Buffer] = []
         for item in items:
             if isinstance(item, RawBatch):
-                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                self._account.sent(feed.name_of(feed.key_of(item.stream)))
                 self._on_sent(item.stream, item.count)
                 buffers += item.slices
             elif isinstance(item, Position):
-                if self._ledger.wants_place():
+                if self._account.wants_place():
                     self._deferred.pop(feed.source, None)
                     buffers += self._place(feed, item)
                 else:
@@ -410,17 +406,17 @@ class TargetProcess:
                 buffers.append(schema_line(item))
             elif isinstance(item, ActivateVersion):
                 # What it deletes must be proven as much as what was written.
-                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                self._account.sent(feed.name_of(feed.key_of(item.stream)))
                 buffers.append(activate_version_line(item))
             elif isinstance(item, FileBatch):
-                self._ledger.sent(feed.name_of(feed.key_of(item.stream)))
+                self._account.sent(feed.name_of(feed.key_of(item.stream)))
                 buffers.append(item.raw)
         return buffers
 
     def _place(self, feed: Feed, position: Position) -> list[Buffer]:
         self._newest[feed.source] = state_of(position.parts)
         value = self._merged(self._newest)
-        self._proof(self._ledger.place(position, marks_of(value)))
+        self._proof(self._account.place(position, marks_of(value)))
         return [state_line(value)]
 
     def _merged(self, states: Mapping[str, bytes]) -> bytes:
@@ -500,9 +496,9 @@ class TargetProcess:
                 pass
             else:
                 if self._command.echoes:
-                    if not self._ledger.recognises(marks):
+                    if not self._account.recognises(marks):
                         self._log("[stdout] a state that it was not sent as it is: " + self._shown(text))
-                    self._proof(self._ledger.echo(marks))
+                    self._proof(self._account.echo(marks))
                 return
         self._log("[stdout] " + self._shown(text))
 
@@ -514,7 +510,7 @@ class TargetProcess:
             self._proof_time = anyio.current_time()
             for source, position in positions.items():
                 self._proven[source] = state_of(position.parts)
-            self._on_proof(self.id, positions)
+                self._on_proof(source, position.number)
 
 
 def _unwrapped(text: bytes) -> bytes:

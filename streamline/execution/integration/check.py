@@ -228,11 +228,9 @@ class _Check:
             run_dir=context.run_dir,
             masker=context.masker,
             log=lambda line: context.child_line(block.uuid, line),
-            on_proof=lambda process_id, positions: None,
-            on_failure=lambda error: None,
         )
         async with task_group() as tasks:
-            tasks.start_soon(process.run)
+            tasks.start_soon(process.run, lambda source, number: None, lambda error: None)
             await process.close()
         if process.failure is not None:
             raise process.failure

@@ -224,7 +224,7 @@ def _destination(context: RunContext, plan: Plan, sink: SinkPlan) -> Destination
         tables=[_table(plan, sink, key, stream, processes) for key, stream in sink.plans.items()],
         on_bad_record=sink.spec.on_bad_record,
         schema_change=sink.spec.schema_change,
-        session_interval=_session_interval(sink, endless=endless),
+        session_interval=sink.session_interval(endless=endless),
         proof=proof_of(sink),
         notes=[_OVERWRITES] if sink.overwrites else [],
     )
@@ -234,14 +234,6 @@ _OVERWRITES = (
     "its config (load_method: overwrite) makes it drop its tables when it starts: they hold what one run brings, and "
     "what fails is not tried again in the same run"
 )
-
-
-def _session_interval(sink: SinkPlan, *, endless: bool) -> float | None:
-    from streamline.execution.integration.attempt import DEFAULT_SESSION_INTERVAL
-
-    if sink.overwrites:
-        return None
-    return sink.spec.session_interval or (DEFAULT_SESSION_INTERVAL if endless else None)
 
 
 def _why_processes(sink: SinkPlan) -> str:

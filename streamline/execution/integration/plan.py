@@ -21,6 +21,9 @@ from streamline.connectors.singer.stages.destination import StreamPlan
 from streamline.pipeline.model import Block
 from streamline.state.store import BookmarkOverride, Cause
 
+DEFAULT_SESSION_INTERVAL = 60.0
+"""Seconds after which a target that proves nothing is closed and started anew, in pipelines without an end."""
+
 DEFAULT_MAX_PARALLEL = 4
 """Tap processes of one source that run at once, where the block does not say."""
 
@@ -152,6 +155,16 @@ class SinkPlan(msgspec.Struct, kw_only=True):
         The setting is that of Meltano's SDK, whose SQL targets drop the table at the SCHEMA, and of our own targets.
         """
         return str(self.config.get("load_method", "")).lower() in ("overwrite", "replace")
+
+    def session_interval(self, *, endless: bool) -> float | None:
+        """Return after how many seconds without proof a session is closed; None if a run is one session.
+
+        Args:
+            endless: a source that feeds it has no end.
+        """
+        if self.overwrites:
+            return None
+        return self.spec.session_interval or (DEFAULT_SESSION_INTERVAL if endless else None)
 
 
 class PathPlan(msgspec.Struct, kw_only=True):

@@ -1,13 +1,13 @@
 """Sends dead letters again: from the place where each was refused, to the destinations, without moving any position.
 
-The targets are those of a run (`Attempt`); in place of a tap stands a source that gives the letters one by one. A
-letter has arrived once every target that its stream goes to has ended with exit code 0.
+The flow is that of a run, with a source that gives the letters one by one in place of the tap. A letter has arrived
+once every target that its stream goes to has ended with exit code 0.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,20 +17,21 @@ from streamline.connectors.singer.messages import record_line
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.state import join_state
 from streamline.errors import StreamlineError
-from streamline.execution.integration.attempt import Attempt
 from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.endpoints import build_sinks
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import make_plan
+from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.schema_book import saved_schemas
 from streamline.execution.run import RunOptions, end_killed_runs, open_run
 from streamline.flow.items import BadRecord, Item, RawBatch, Schema
-from streamline.flow.protocols import Emit, FlushableStage, Source, Stage
+from streamline.flow.protocols import Emit, FlushableStage, Stage
 from streamline.flow.router import Route
+from streamline.flow.runtime import Flow, Runtime
 from streamline.pipeline.model import PipelineModel, load_pipeline
 from streamline.state.store import DeadLetter, Store
 
 if TYPE_CHECKING:
-    from streamline.execution.integration.attempt import _Running
     from streamline.project.project import Project
 
 AT_DESTINATION = frozenset({"validate", "schema_change"})
@@ -218,19 +219,19 @@ async def _send(context: RunContext, plan: Plan, entry: Entry, errors: dict[int,
     reduced = _reduced(plan, entry)
     letters = entry.letters
     for _ in range(MAX_ROUNDS):
-        attempt = _LetterAttempt(context, reduced, entry, letters)
-        (outcome,) = await attempt.run()
-        errors.update(attempt.refused)
-        if outcome.error is None:
+        delivery = _Delivery(context, reduced, entry, letters)
+        error = await delivery.run()
+        errors.update(delivery.refused)
+        if error is None:
             return
-        reason = _words(outcome.error)
-        if attempt.targets_failed or attempt.current is None:
+        reason = _words(error)
+        if delivery.targets_failed or delivery.current is None:
             # What of it arrived is not known.
             errors.update({letter.id: reason for letter in letters if letter.id not in errors})
             return
         # A block failed on one letter. The targets have ended well, so that those before it have arrived.
-        errors[letters[attempt.current].id] = reason
-        letters = letters[attempt.current + 1 :]
+        errors[letters[delivery.current].id] = reason
+        letters = letters[delivery.current + 1 :]
         if not letters:
             return
     errors.update({letter.id: f"not tried; {MAX_ROUNDS} others before it failed" for letter in letters})
@@ -282,7 +283,9 @@ def _for_letters(sink: SinkPlan) -> SinkPlan:
 
 
 class _Letters:
-    """A source of dead letters: the SCHEMA, then one record at a time."""
+    """A `flow.protocols.Source` of dead letters: the SCHEMA, then one record at a time."""
+
+    stopped: str | None = None
 
     def __init__(self, id: str, entry: Entry, letters: Sequence[DeadLetter]) -> None:
         self.id = id
@@ -297,63 +300,82 @@ class _Letters:
             line = record_line(stream, letter.record.encode("utf-8", "surrogateescape"))
             await emit([RawBatch(stream, [line], 1, len(line))])
 
+    def stop(self, reason: str) -> None:
+        """See `Source.stop`. There are few of them; all are sent."""
 
-class _LetterAttempt(Attempt):
-    """An attempt in which letters take the place of taps, and in which no schema and no position is saved.
+    async def confirm(self, parts: Mapping[str, bytes]) -> None:
+        """See `Source.confirm`."""
 
-    Each letter passes all stages before the next one, so that whatever is refused or fails is known to be its.
+    async def release(self, keys: Collection[str]) -> None:
+        """See `Source.release`."""
+
+
+class _NoPositions:
+    """A `flow.protocols.PositionStore` that keeps nothing: letters that are refused again stay where they are."""
+
+    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+        """See `PositionStore.save`."""
+        return {}
+
+
+class _Delivery:
+    """Sends letters once. Each passes all stages before the next one, so that whatever fails is known to be its.
 
     Attributes:
         current: index of the letter that is, or was last, on its way; None before the first.
         refused: errors by letter's id.
+        targets_failed: whether a target has not proven all that it was sent.
     """
 
     def __init__(self, context: RunContext, plan: Plan, entry: Entry, letters: Sequence[DeadLetter]) -> None:
-        super().__init__(context, plan, plan.groups(), validate=True, version=0)
-        self._routes.pause_alone = False
+        self._context = context
+        self._plan = plan
         self._entry = entry
         self._letters = letters
         self.current: int | None = None
         self.refused: dict[int, str] = {}
+        self.targets_failed = False
         self._observed = 0
 
-    @property
-    def targets_failed(self) -> bool:
-        """Whether a target has not proven all that it was sent."""
-        return any(process.failure is not None for pool in self._pools.values() for process in pool.processes)
+    async def run(self) -> Exception | None:
+        """Send the letters; return the error that ended it, if one did."""
+        (group,) = self._plan.groups()
+        routes = RouteBuilder(self._context, self._plan, validate=True, version=0)
+        routes.pause_alone = False
+        sinks = build_sinks(self._context, self._plan, [group])
+        route = routes.route(group, self._plan.paths[group.source], sinks)
+        _make_prompt(route)
+        runtime = Runtime(
+            [
+                Flow(
+                    source=_Letters(group.id, self._entry, self._letters),
+                    route=route,
+                    observe=self._observe,
+                    refused=self._refuse,
+                )
+            ],
+            store=_NoPositions(),
+            on_failed=lambda id, error: self._context.note(id, f"failed: {error}", "ERROR"),
+        )
+        for start in routes.starting:
+            await start()
+        (outcome,) = await runtime.run()
+        self.targets_failed = bool(runtime.failures)
+        return outcome.error
 
-    def _make_routes(self) -> dict[str, Route]:
-        routes = {
-            group.id: self._routes.route(group, self._plan.paths[group.source], self._pools) for group in self._groups
-        }
-        for route in routes.values():
-            _make_prompt(route)
-        return routes
+    def _observe(self, items: Sequence[Item]) -> None:
+        # The SCHEMA comes first, then each letter by itself.
+        if self._observed:
+            self.current = self._observed - 1
+            self._context.progress.read(self._entry.source, self._entry.stream, 1)
+        self._observed += 1
 
-    def _save_schemas(self) -> None:
-        pass
-
-    def _sources_of(self, group: GroupPlan, running: _Running) -> Source:
-        return _Letters(group.id, self._entry, self._letters)
-
-    def _observer(self, group: GroupPlan) -> Callable[[Sequence[Item]], None]:
-        progress = self._context.progress
-
-        def observe(items: Sequence[Item]) -> None:
-            # The SCHEMA comes first, then each letter by itself.
-            if self._observed:
-                self.current = self._observed - 1
-                progress.read(group.source, self._entry.stream, 1)
-            self._observed += 1
-
-        return observe
-
-    def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
+    def _refuse(self, bad: Sequence[BadRecord]) -> None:
         if self.current is None:
             return
         letter = self._letters[self.current]
         if letter.id not in self.refused:
-            self._context.progress.refused(group.source, self._entry.stream, 1)
+            self._context.progress.refused(self._entry.source, self._entry.stream, 1)
         self.refused[letter.id] = bad[0].error
 
 

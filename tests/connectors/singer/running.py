@@ -17,8 +17,8 @@ import msgspec
 from streamline.connectors.singer.state import StateParts, state_of
 from streamline.connectors.singer.tap import TapCommand, TapProcess
 from streamline.connectors.singer.target import Feed, TargetCommand, TargetProcess
-from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position, RawBatch, Schema
+from streamline.flow.protocols import Sink
 
 PATIENCE = 20.0
 """Seconds after which a test is taken for hung. Nothing is asserted about how long anything takes."""
@@ -191,13 +191,13 @@ class Account:
 
     def __init__(self) -> None:
         self.proven: list[tuple[str, int]] = []
-        self.failures: list[StreamlineError] = []
+        self.failures: list[Exception] = []
         self.log: list[str] = []
         self.sent: dict[str, int] = {}
 
-    def on_proof(self, sink: str, positions: Mapping[str, Position]) -> None:
-        """Keep (source, number)."""
-        self.proven += [(source, each.number) for source, each in positions.items()]
+    def runs(self, sink: Sink) -> Callable[[], Awaitable[None]]:
+        """A task that runs a sink, and keeps what it proves as (source, number)."""
+        return lambda: sink.run(lambda *proof: self.proven.append(proof), self.failures.append)
 
     def on_sent(self, stream: str, records: int) -> None:
         """Count."""
@@ -232,8 +232,6 @@ def target(
         run_dir=folder,
         masker=Plain(),
         log=account.log.append,
-        on_proof=account.on_proof,
-        on_failure=account.failures.append,
         on_sent=account.on_sent,
     )
 

@@ -172,10 +172,10 @@ def test_files_go_when_their_position_is_proven_and_only_from_the_runs_folder(tm
     def left() -> set[str]:
         return {path.name for path in run_dir.iterdir()} - {"link.jsonl"}
 
-    asyncio.run(source.confirm(position(1)))
+    asyncio.run(source.delete_until(position(1)))
     assert left() == {"2.jsonl", "3.jsonl"}
-    asyncio.run(source.confirm(position(3)))
+    asyncio.run(source.delete_until(position(3)))
     assert left() == {"3.jsonl"}
-    asyncio.run(source.all_proven())
+    asyncio.run(source.delete_all())
     assert left() == set()
     assert outside.exists()

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.connectors.singer.bookmark_hashes import marks_of
+from streamline.connectors.singer.echo_account import RESERVED, WHOLE
 from streamline.flow.codecs.jsontext import JSONTextError
 from streamline.flow.items import REST
-from streamline.flow.ledger import RESERVED, WHOLE
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -48,6 +48,7 @@ class Given:
     """A source that gives what it was made of, then fails if it is to."""
 
     id = "load"
+    stopped: str | None = None
 
     def __init__(self, *parts: Sequence[Item], error: Exception | None = None) -> None:
         self.parts = parts
@@ -60,12 +61,20 @@ class Given:
         if self.error is not None:
             raise self.error
 
+    def stop(self, reason: str) -> None:
+        self.asked.append(reason)
+
+    async def confirm(self, parts: Mapping[str, bytes]) -> None:
+        pass
+
+    async def release(self, keys: Collection[str]) -> None:
+        pass
+
 
 def mapper(folder: Path, code: str, source: Given, **more: object) -> MapperProcess:
     return MapperProcess(
         tap_command(folder, code, id="map", name="mapper-x", state=None, **more),
         source,
-        stop_upstream=source.asked.append,
         run_dir=folder,
         masker=Plain(),
         log=lambda line: None,
@@ -157,7 +166,6 @@ async def test_behind_a_tap_it_ends_when_the_tap_does(tmp_path: Path) -> None:
     process = MapperProcess(
         tap_command(tmp_path, COPY, id="map", name="mapper-x", state=None),
         source,
-        stop_upstream=source.stop,
         run_dir=tmp_path,
         masker=Plain(),
         log=lambda line: None,
@@ -175,7 +183,6 @@ async def test_a_mapper_that_dies_ends_the_tap_before_it(tmp_path: Path) -> None
     process = MapperProcess(
         tap_command(tmp_path, "sys.stdin.readline(); time.sleep(0.3); sys.exit(4)", id="map", name="mapper-x"),
         source,
-        stop_upstream=source.stop,
         run_dir=tmp_path,
         masker=Plain(),
         log=lambda line: None,
@@ -213,7 +220,7 @@ async def test_one_that_takes_no_input_is_given_up_once_the_source_was_stopped(
     monkeypatch.setattr(mapper_module, "STOP_SECONDS", SOON)
     source = Given(*many(400))
     process = mapper(tmp_path, "time.sleep(600)", source)
-    process._stopped = lambda: True
+    source.stopped = "enough"
     _, said = await failed(process)
     assert "it does not take its input" in said
 

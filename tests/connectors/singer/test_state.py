@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from streamline.connectors.singer import state
 from streamline.connectors.singer.bookmark_hashes import marks_of
+from streamline.connectors.singer.echo_account import RESERVED, WHOLE
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import JSONTextError
-from streamline.flow.ledger import RESERVED, WHOLE
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8)

@@ -70,7 +70,7 @@ async def send_all(process: TargetProcess, *parts: list[Item], source: str = "lo
 async def test_it_reads_its_starting_state_then_everything_in_order(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account, state={"load": bookmark(5)})
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, [schema(), *rows(6, 7)], [ActivateVersion("users", 1), *rows(8, 9)])
     assert [message["type"] for message in got(tmp_path)] == [
         *("STATE", "SCHEMA", "RECORD", "RECORD", "STATE"),
@@ -85,7 +85,7 @@ async def test_it_reads_its_starting_state_then_everything_in_order(tmp_path: Pa
 async def test_a_target_that_says_nothing_is_proven_by_its_exit_only(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account, echo=False)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 3))
         await until(lambda: len(got(tmp_path)) == 5)
         assert account.proven == []
@@ -99,7 +99,7 @@ async def test_echoes_count_while_it_runs_unless_only_its_exit_is_to(tmp_path: P
     for echoes, proven in ((True, 3), (False, 0)):
         account = Account()
         process = target(tmp_path, account, echoes=echoes)
-        async with running(process.run):
+        async with running(account.runs(process)):
             await process.send("load", rows(1, 3))
             await process.send("load", [batch(record(4, do="say('[1]')"))])
             await until(lambda account=account: "[stdout] [1]" in account.log)
@@ -112,7 +112,7 @@ async def test_the_last_echo_may_lack_its_newline(tmp_path: Path) -> None:
     account = Account()
     finish = f"say({bookmark(2).decode()!r}, end=''); os._exit(5)"
     process = target(tmp_path, account, echo=False)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 2))
         await process.send("load", [batch(record(3, do=finish))])
         await until(lambda: account.failures)
@@ -123,7 +123,7 @@ async def test_half_an_echo_is_none(tmp_path: Path) -> None:
     account = Account()
     finish = f"say({bookmark(2).decode()[:-1]!r}, end=''); os._exit(5)"
     process = target(tmp_path, account, echo=False)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 2))
         await process.send("load", [batch(record(3, do=finish))])
         await until(lambda: account.failures)
@@ -134,7 +134,7 @@ async def test_other_output_is_logged_masked_and_cut(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account)
     noise = "say('hello hunter2hunter2'); say('x' * 1995 + 'hunter2hunter2' * 9); say('{\"a\": ')"
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, [batch(record(1, do=noise))])
     assert account.failures == []
     assert "[stdout] hello ***" in account.log
@@ -147,7 +147,7 @@ async def test_an_endless_line_of_output_is_no_echo_and_does_not_fill_the_memory
     monkeypatch.setattr(target_module, "LONGEST_ECHO", 100_000)
     account = Account()
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, [batch(record(1, do="say('{' * 900_000)")), position(1)])
     assert account.newest() == 1
     assert sum(map(len, account.log)) < 300_000
@@ -173,7 +173,7 @@ def test_whatever_a_target_prints_is_an_echo_or_a_log_line(
 async def test_rows_are_written_as_records(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, [schema(), RowBatch("users", [{"id": 1}, {"id": 2}]), position(2)])
     assert got_ids(tmp_path) == [1, 2]
     assert account.newest() == 2
@@ -200,7 +200,7 @@ async def test_ending_before_its_input_does_is_a_failure_for_everyone_who_sends(
         except TargetFailed as error:
             raised.append(str(error))
 
-    async with running(process.run) as tasks:
+    async with running(account.runs(process)) as tasks:
         await process.send("load", rows(1, 2))
         await until(lambda: account.newest() == 2)
         await process.send("load", [batch(record(3, do=crash)), position(3)])
@@ -217,7 +217,7 @@ async def test_ending_before_its_input_does_is_a_failure_for_everyone_who_sends(
 async def test_exiting_with_0_between_two_batches_is_a_failure_though_nothing_is_being_sent(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", [batch(record(1, do=ABORT)), position(1)])
         await until(lambda: account.failures)
         await process.close()
@@ -231,7 +231,7 @@ async def test_an_exit_before_the_end_of_its_input_is_none_after_it_however_late
         "subprocess.Popen([sys.executable, '-I', '-S', '-c', 'import time; time.sleep(60)'], start_new_session=True)"
     )
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", [batch(record(1, do=f"print({daemon}.pid, file=sys.stderr); {ABORT}")), position(1)])
         await until(lambda: account.log and gone(process._child.pid if process._child else 0))
         await process.close()
@@ -244,7 +244,7 @@ async def test_exiting_with_0_and_leaving_input_unread_is_a_failure(tmp_path: Pa
     account = Account()
     code = "import os, time\nwhile b'RECORD' not in os.read(0, 100): pass\ntime.sleep(0.3)"
     process = target(tmp_path, account, code)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, *(rows(n, n) for n in range(1, 50)))
     assert "unread" in account.failures[0].message
     assert account.proven == []
@@ -253,7 +253,7 @@ async def test_exiting_with_0_and_leaving_input_unread_is_a_failure(tmp_path: Pa
 async def test_failing_after_the_end_of_its_input_keeps_what_was_echoed(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 2))
         await process.send("load", [batch(record(3, do="import atexit; atexit.register(os._exit, 3)"))])
         await send_all(process)
@@ -267,7 +267,7 @@ async def test_a_program_that_is_not_there_is_named_and_nobody_waits_for_it(tmp_
     process._command = type(process._command)(
         id="export", name="target-x", argv=["/no/such/target"], env={}, cwd=tmp_path, config={}
     )
-    async with running(process.run):
+    async with running(account.runs(process)):
         with pytest.raises(TargetFailed, match="/no/such/target"):
             await process.send("load", rows(1, 2))
         await process.close()
@@ -277,7 +277,7 @@ async def test_a_program_that_is_not_there_is_named_and_nobody_waits_for_it(tmp_
 async def test_after_a_failure_nothing_is_proven_any_more(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", [batch(record(1, do=DIE)), position(1)])
         await until(lambda: account.failures)
         for number in (2, 3):
@@ -295,7 +295,7 @@ async def test_a_daemon_that_holds_its_input_does_not_hold_who_sends(tmp_path: P
         f" start_new_session=True).pid, file=sys.stderr, flush=True); {DIE}"
     )
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         with pytest.raises(TargetFailed, match="code 7"):
             await process.send("load", [batch(record(1, do=fork)), *rows(2, 40, pad=100_000)])
     kill(int(account.log[0]))
@@ -316,7 +316,7 @@ async def test_batches_of_several_sources_are_whole_and_each_source_is_proven_fo
             await process.send(name, [batch(*lines, stream=name), position(number, source=name, stream=name)])
         await process.source_ended(name)
 
-    async with running(process.run):
+    async with running(account.runs(process)):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed, "a")
             tasks.start_soon(feed, "b")
@@ -343,7 +343,7 @@ async def test_a_position_of_any_shape_waits_for_its_proof_in_a_target_of_severa
     ]
     start = {"a": value % 1, "b": bookmark(1)}
     process = target(tmp_path, account, echo=False, feeds=feeds, known=("a:users", "b:users"), state=start)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("a", [batch(record(1)), Position("a", 1, StateParts(value % 2))])
         await process.send("b", [batch(record(2)), position(2, source="b")])
         await process.send("a", [batch(record(3)), Position("a", 2, StateParts(value % 3))])
@@ -361,7 +361,7 @@ async def test_positions_of_any_shape_are_proven_by_echoes_in_a_target_of_severa
         Feed(source="b", key_of=str, owns=lambda key: True, name_of=lambda key: f"b:{key}"),
     ]
     process = target(tmp_path, account, feeds=feeds, known=("a:users", "b:users"))
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("a", [batch(record(1)), Position("a", 1, StateParts(b'{"users": 1}'))])
         await process.send("b", [batch(record(2)), position(2, source="b")])
         await until(lambda: account.newest("a") == 1 and account.newest("b") == 2)
@@ -376,7 +376,7 @@ async def test_a_cancelled_sender_leaves_no_half_line_behind(tmp_path: Path) -> 
     account = Account()
     process = target(tmp_path, account, feeds=("load", "other"), known=("users", "other"))
     slow = batch(record(1, do="time.sleep(0.5)"), *(record(n, pad=100_000) for n in range(2, 60)))
-    async with running(process.run):
+    async with running(account.runs(process)):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(process.send, "load", [slow, position(59)])
             await until(lambda: got_ids(tmp_path))
@@ -393,7 +393,7 @@ async def test_a_sender_that_was_cancelled_before_its_turn_has_sent_nothing(tmp_
     account = Account()
     process = target(tmp_path, account, feeds=("load", "other"), known=("users", "other"))
     slow = batch(record(1, do="time.sleep(0.5)"), *(record(n, pad=100_000) for n in range(2, 60)))
-    async with running(process.run) as outer:
+    async with running(account.runs(process)) as outer:
         outer.start_soon(process.send, "other", [slow])
         await until(lambda: got_ids(tmp_path))
         async with anyio.create_task_group() as tasks:
@@ -412,7 +412,7 @@ async def test_a_run_that_is_cancelled_ends_a_stuck_target_and_its_sender(tmp_pa
     pid = f"print(os.getpid(), file=sys.stderr, flush=True); {HANG}"
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(process.run)
+            tasks.start_soon(account.runs(process))
             tasks.start_soon(process.send, "load", [batch(record(1, do=pid)), *rows(2, 60, pad=100_000)])
             await until(lambda: account.log)
             tasks.cancel_scope.cancel()
@@ -427,7 +427,7 @@ async def test_a_run_that_is_cancelled_ends_a_stuck_target_and_its_sender(tmp_pa
 async def test_it_is_ended_if_it_takes_too_long_after_its_input(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account, drain_seconds=0.2)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 1))
         await until(lambda: account.newest() == 1)
         await send_all(process, [batch(record(2, do=HANG)), position(2)])
@@ -439,7 +439,7 @@ async def test_ending_well_only_because_it_was_told_to_proves_nothing(tmp_path: 
     account = Account()
     process = target(tmp_path, account, drain_seconds=0.2)
     obey = "signal.signal(15, lambda *_: os._exit(0)); time.sleep(60)"
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, [batch(record(2, do=obey)), position(2)])
     assert account.failures
     assert account.proven == []
@@ -449,7 +449,7 @@ async def test_ending_well_only_because_it_was_told_to_proves_nothing(tmp_path: 
 async def test_a_limit_ends_a_target_that_takes_nothing_any_more(tmp_path: Path, crash: str) -> None:
     account = Account()
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         process.limit(0.3)
         with pytest.raises(TargetFailed, match="in time"):
             await process.send("load", [batch(record(1, do=crash)), *rows(2, 60, pad=100_000)])
@@ -464,7 +464,7 @@ async def test_what_it_forked_ends_with_it(tmp_path: Path) -> None:
         " file=sys.stderr, flush=True)"
     )
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, [batch(record(1, do=fork)), position(1)])
         await until(lambda: gone(int(account.log[0])))
     assert account.newest() == 1
@@ -475,7 +475,7 @@ async def test_a_target_that_floods_its_log_and_its_output_is_read_to_its_end(tm
     account = Account()
     flood = "[(os.write(2, b'noise\\n' * 9_000), os.write(1, b'noise\\n' * 9_000)) for _ in range(30)]"
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process, [batch(record(1, do=flood)), position(1)])
     assert account.newest() == 1
     assert len(account.log) == 2 * 30 * 9_000
@@ -489,9 +489,9 @@ async def test_a_position_that_was_held_back_goes_out_when_its_source_ends(
 ) -> None:
     account = Account()
     process = target(tmp_path, account)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 1))
-        monkeypatch.setattr(process._ledger, "wants_place", lambda: False)
+        monkeypatch.setattr(process._account, "wants_place", lambda: False)
         await process.send("load", rows(2, 2))
         await process.send("load", rows(3, 3))
         await send_all(process)
@@ -509,7 +509,7 @@ async def test_a_position_that_was_held_back_goes_out_when_its_source_ends(
 async def test_sessions_prove_a_silent_target_and_lose_nothing(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account, echo=False, session_interval=0.05)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", [schema()])
         number = 0
         while len([m for m in got(tmp_path) if m["type"] == "SCHEMA"]) < 4:
@@ -540,7 +540,7 @@ time.sleep(0.2)
 os.unlink("lock")
 """
     process = target(tmp_path, account, code, session_interval=0.05)
-    async with running(process.run):
+    async with running(account.runs(process)):
         for number in range(1, 60):
             await process.send("load", rows(number, number))
             await anyio.sleep(0.01)
@@ -562,9 +562,9 @@ async def test_senders_wait_while_sessions_change_and_so_does_the_end_of_a_sourc
     account = Account()
     code = f"ECHO = False\n{target_code()}\ntime.sleep(0.3)"
     process = target(tmp_path, account, code, feeds=("load", "other"), session_interval=0.05)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("other", [batch(record(1))])
-        monkeypatch.setattr(process._ledger, "wants_place", lambda: False)
+        monkeypatch.setattr(process._account, "wants_place", lambda: False)
         await process.send("load", [batch(record(2)), position(2)])
         await until(lambda: process._closing)  # the first session has been told to end, and takes its time
         async with anyio.create_task_group() as tasks:
@@ -579,7 +579,7 @@ async def test_senders_wait_while_sessions_change_and_so_does_the_end_of_a_sourc
 async def test_a_session_that_fails_keeps_what_the_sessions_before_proved(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account, echo=False, session_interval=0.05)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 1))
         await until(lambda: account.newest() == 1)
         with pytest.raises(TargetFailed):
@@ -594,7 +594,7 @@ async def test_closing_while_a_session_changes_starts_no_other(tmp_path: Path) -
     account = Account()
     code = f"ECHO = False\n{target_code()}\ntime.sleep(0.2)"
     process = target(tmp_path, account, code, session_interval=0.05)
-    async with running(process.run):
+    async with running(account.runs(process)):
         await process.send("load", rows(1, 1))
         await until(lambda: process._closing)
         await send_all(process)
@@ -610,7 +610,7 @@ async def test_its_config_is_private_and_gone_when_it_has_ended(tmp_path: Path) 
     sys.stdin.read()
     """
     process = target(tmp_path, account, code, config={"path": "x"})
-    async with running(process.run):
+    async with running(account.runs(process)):
         await send_all(process)
     assert account.log == ['0o600 {"path": "x"}']
     assert left(tmp_path) == []
@@ -646,7 +646,7 @@ note("end")
     def events() -> list[str]:
         return (tmp_path / "events").read_text().split("\n")[:-1] if (tmp_path / "events").exists() else []
 
-    async with running(process.run):
+    async with running(account.runs(process)):
         for number in range(1, 4):
             await process.send("load", rows(number, number))
             await until(lambda number=number: account.newest() == number)

@@ -10,6 +10,7 @@ import pytest
 from streamline.connectors.singer.target import TargetProcess
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.flow.items import Item, Position, RowBatch
+from streamline.flow.protocols import Failed, Proven
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +21,9 @@ class Process:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
         self.ended: list[str] = []
+
+    async def run(self, proven: Proven, failed: Failed) -> None:
+        self.proven = proven
 
     async def send(self, source: str, items: Sequence[Item]) -> None:
         self.calls.append([f"at {i.number}" if isinstance(i, Position) else i.stream for i in items])
@@ -52,3 +56,14 @@ async def test_all_are_told_that_a_source_has_ended() -> None:
     one, two = Process(), Process()
     await pool(one, two).source_ended("load")
     assert (one.ended, two.ended) == (["load"], ["load"])
+
+
+async def test_a_position_is_proven_when_every_process_has_proven_it() -> None:
+    one, two = Process(), Process()
+    proofs: list[tuple[str, int]] = []
+    await pool(one, two).run(lambda source, number: proofs.append((source, number)), lambda error: None)
+    one.proven("load", 3)
+    assert proofs == []
+    two.proven("load", 2)
+    two.proven("load", 5)
+    assert proofs == [("load", 2), ("load", 3)]

@@ -1,0 +1,104 @@
+"""The sources and sinks of a plan: its tap processes, and the target processes of its destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from streamline.connectors.singer.batch_files import FileSource
+from streamline.connectors.singer.build import Workspace, tap_command, tap_source, target_sink
+from streamline.connectors.singer.state import owner
+from streamline.connectors.singer.target import Feed
+from streamline.connectors.singer.target_pool import TargetPool
+from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
+from streamline.execution.integration.route_builder import RouteBuilder
+from streamline.flow.protocols import Source
+
+
+def build_source(context: RunContext, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource]:
+    """Return a group's tap with its mappers, and the part of it that deletes files of BATCHes."""
+    source, workspace = plan.sources[group.source], _workspace(context)
+    tap = tap_command(
+        group.id,
+        source.plugin,
+        source.config,
+        workspace,
+        capabilities=source.capabilities,
+        catalog=group.catalog,
+        state=group.state,
+        max_duration=source.spec.max_duration,
+        idle_timeout=source.spec.idle_timeout,
+        timeout=source.block.timeout,
+        max_record_bytes=source.spec.max_record_bytes,
+    )
+    mappers = [
+        tap_command(
+            f"{group.id}.{mapper.block.uuid}",
+            mapper.plugin,
+            mapper.config,
+            workspace,
+            timeout=mapper.block.timeout,
+            max_record_bytes=source.spec.max_record_bytes,
+        )
+        for mapper in plan.mappers.get(group.source, ())
+    ]
+    return tap_source(
+        tap,
+        mappers,
+        workspace,
+        passed=routes.passed_dialects(group.source),
+        on_config_change=routes.config_keeper(source),
+    )
+
+
+def build_sinks(context: RunContext, plan: Plan, groups: Sequence[GroupPlan]) -> dict[str, TargetPool]:
+    """Return the destinations that these groups feed, by uuid."""
+    pools = {}
+    for sink in plan.sinks.values():
+        feeding = [group for group in groups if sink.id in plan.paths[group.source].all_sinks()]
+        if feeding:
+            pools[sink.id] = _sink(context, plan, sink, feeding)
+    return pools
+
+
+def owner_of(group: GroupPlan, source: SourcePlan) -> Callable[[str], bool]:
+    """Return a function that tells whether a bookmark belongs to the group's tap process."""
+    others = [stream.id for other in source.groups if other.id != group.id for stream in other.streams]
+    return owner([stream.id for stream in group.streams], others, [stream.id for stream in source.catalog or ()])
+
+
+def _workspace(context: RunContext) -> Workspace:
+    return Workspace(run_dir=context.run_dir, root=context.project.root, masker=context.masker, log=context.child_line)
+
+
+def _sink(context: RunContext, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan]) -> TargetPool:
+    several_blocks = len({group.source for group in groups}) > 1
+    feeds = [_feed(plan.sources[group.source], group, sink, several_blocks=several_blocks) for group in groups]
+    return target_sink(
+        sink.id,
+        sink.plugin,
+        sink.config,
+        _workspace(context),
+        feeds=feeds,
+        known=frozenset(
+            feed.name_of(stream.id)
+            for feed, group in zip(feeds, groups, strict=True)
+            for stream in (plan.sources[group.source].catalog or ())
+        ),
+        state={group.id: group.state for group in groups},
+        processes=sink.processes,
+        slot_of=sink.slot_of,
+        on_sent=lambda stream, records: context.progress.written(sink.id, stream, records),
+        session_interval=sink.session_interval(endless=any(plan.sources[group.source].endless for group in groups)),
+        timeout=sink.block.timeout,
+    )
+
+
+def _feed(source: SourcePlan, group: GroupPlan, sink: SinkPlan, *, several_blocks: bool) -> Feed:
+    return Feed(
+        source=group.id,
+        key_of=lambda table: source.key_of(sink.stream_of(source.id, table)),
+        owns=owner_of(group, source),
+        # Two blocks may have streams of one name; in a target's merged state they must not meet.
+        name_of=(lambda key: f"{source.id}:{key}") if several_blocks else str,
+    )

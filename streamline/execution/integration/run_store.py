@@ -1,0 +1,117 @@
+"""Where the flows of an integration run keep their positions and refused records: the state store's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import msgspec
+
+from streamline.flow.items import REST, BadRecord
+from streamline.state.store import BookmarkOverride, BookmarkSave, Cause, DeadLetter, Store
+
+
+class SourceAccount(msgspec.Struct, kw_only=True):
+    """What the store is told about one tap process's positions.
+
+    Args:
+        block: uuid of the source block.
+        owned: the parts of a position that are this process's.
+        sinks: uuids of the destination blocks that it feeds.
+        replication: stream → (method, key) that it is read with.
+        rows: the bookmarks that stand in the store, as the tap knows them.
+        cause_of: stream → why its next bookmark replaces the old one.
+        overrides: stream → stored overrides that its next bookmark consumes.
+        left_out: streams of the same log that are not read; once a position is saved they have a gap.
+    """
+
+    block: str
+    owned: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
+    sinks: Sequence[str]
+    replication: Mapping[str, tuple[str | None, str | None]]
+    rows: dict[str, bytes]
+    cause_of: dict[str, Cause] = {}
+    overrides: dict[str, list[BookmarkOverride]] = {}
+    left_out: list[str] = []
+
+    def moves_log(self, streams: Collection[str]) -> bool:
+        """Whether one of these bookmarks stands in the log that LOG_BASED streams share."""
+        return any(
+            stream == REST or self.replication.get(stream, (None, None))[0] in ("LOG_BASED", None) for stream in streams
+        )
+
+
+class RunStore:
+    """A `flow.protocols.PositionStore` over the state store.
+
+    Args:
+        accounts: by source id.
+        before_refused: called before refused records are saved.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pipeline: str,
+        run_id: str,
+        accounts: Mapping[str, SourceAccount],
+        before_refused: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._run_id = run_id
+        self._accounts = dict(accounts)
+        self._before_refused = before_refused
+
+    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+        """See `PositionStore.save`."""
+        account = self._accounts[source]
+        owned = account.owned(parts)
+        moved = {stream: text for stream, text in owned.items() if account.rows.get(stream) != text}
+        # An override or a full refresh is done with when the stream's first position is saved, moved or not.
+        begun = [stream for stream in owned if stream in account.cause_of or stream in account.overrides]
+        streams = list(dict.fromkeys([*moved, *begun]))
+        if account.left_out and account.moves_log(moved):
+            # Before the position: a run that is killed between the two must not leave a gap that nobody knows of.
+            self._store.mark_gap(self._pipeline, account.block, account.left_out)
+            account.left_out = []
+        if refused:
+            self._before_refused()
+        if streams or refused:
+            self._store.save(
+                self._pipeline,
+                account.block,
+                self._run_id,
+                [self._bookmark(account, stream, owned[stream]) for stream in streams],
+                [self._letter(account, bad) for bad in refused],
+                [override for stream in streams for override in account.overrides.get(stream, ())],
+            )
+        account.rows.update(moved)
+        for stream in begun:
+            account.overrides.pop(stream, None)
+        return moved
+
+    @staticmethod
+    def _bookmark(account: SourceAccount, stream: str, text: bytes) -> BookmarkSave:
+        method, key = account.replication.get(stream, (None, None))
+        return BookmarkSave(
+            stream=stream,
+            value=text.decode("utf-8", "surrogateescape"),
+            sinks=account.sinks,
+            replication_method=method,
+            replication_key=key,
+            cause=account.cause_of.get(stream, "run"),
+        )
+
+    def _letter(self, account: SourceAccount, bad: BadRecord) -> DeadLetter:
+        return DeadLetter(
+            pipeline=self._pipeline,
+            block=account.block,
+            stream=bad.stream,
+            run_id=self._run_id,
+            record=bad.record.decode("utf-8", "replace"),
+            error=bad.error,
+            stage=bad.stage,
+            destination=bad.sink,
+            output=bad.output,
+        )

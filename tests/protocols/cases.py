@@ -1,0 +1,197 @@
+"""The implementations that the suite is run on: sources, sinks and position stores, made in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamline.connectors.singer.batch_files import FileSource
+from streamline.connectors.singer.mapper import MapperProcess
+from streamline.connectors.singer.tap import TapProcess
+from streamline.connectors.singer.target import TargetProcess
+from streamline.connectors.singer.target_pool import TargetPool
+from streamline.execution.integration.run_store import RunStore, SourceAccount
+from streamline.flow.items import RowBatch
+from streamline.flow.protocols import PositionStore, Sink, Source
+from streamline.state.sqlite import SQLiteStore
+from tests.connectors.singer.running import Account, Plain, left, tap, tap_command, target
+from tests.protocols.memory import EVERY, STREAM, Memory, Numbers, Table
+
+ENDLESS = 10**9
+
+
+class SourceCase:
+    """Makes a source of the numbers up to `count`; each class is a kind of source."""
+
+    name = "memory"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        """A source that begins after the parts `start` of its position, and fails in place of one number."""
+        return Numbers(count, id=id, start=start, fail_at=fail_at)
+
+    def left(self) -> list[str]:
+        """What it left behind when it has ended."""
+        return []
+
+
+TAP = """
+first = json.load(open(sys.argv[sys.argv.index("--state") + 1]))["bookmarks"].get("numbers", 0) + 1
+schema("numbers")
+for number in range(first, {count} + 1):
+    if number == {fail_at}:
+        sys.exit(3)
+    {give}
+    if number % {every} == 0 or number == {count}:
+        {before}
+        state_line = {{"type": "STATE", "value": {{"bookmarks": {{"numbers": number}}}}}}
+        say(json.dumps(state_line))
+        if {count} > 10**6:
+            time.sleep(0.001)
+"""
+
+
+class Tap(SourceCase):
+    name = "TapProcess"
+    give = "record(number, 'numbers')"
+    before = "pass"
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        return self._tap(count, start, fail_at, id)
+
+    def _tap(self, count: int, start: Mapping[str, bytes] | None, fail_at: int | None, id: str) -> TapProcess:
+        code = TAP.format(count=count, fail_at=fail_at, every=EVERY, give=self.give, before=self.before)
+        bookmarks = {key: msgspec.Raw(value) for key, value in (start or {}).items()}
+        return tap(self.folder, code, id=id, state=msgspec.json.encode({"bookmarks": bookmarks}))
+
+    def left(self) -> list[str]:
+        return [name for name in left(self.folder) if not name.endswith(".jsonl")]
+
+
+class Files(Tap):
+    """A tap whose records wait in files, one file for each position."""
+
+    name = "FileSource"
+    give = "(file := globals().get('file') or []).append(number)"
+    before = """name = f"{number}.batch.jsonl"
+        open(name, "w").writelines(json.dumps({"id": each}) + chr(10) for each in file)
+        say(json.dumps({"type": "BATCH", "stream": "numbers", "filepath": name, "format": "jsonl"}))
+        file = []"""
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        return FileSource(self._tap(count, start, fail_at, id), run_dir=self.folder, root=self.folder)
+
+
+class Mapper(Tap):
+    name = "MapperProcess"
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        command = tap_command(self.folder, "for line in sys.stdin: say(line, end='')", id=f"{id}.map", state=None)
+        upstream = self._tap(count, start, fail_at, id)
+        return MapperProcess(command, upstream, run_dir=self.folder, masker=Plain(), log=lambda line: None)
+
+
+SOURCES = [SourceCase, Tap, Files, Mapper]
+
+
+class SinkCase:
+    """Makes a sink; each class is a kind of sink."""
+
+    name = "memory"
+    FAIL: Any = "fail"
+    WAIT: Any = "wait"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._made: list[Table] = []
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        """A sink that these sources feed."""
+        sink = Table(id, every=3)
+        self._made.append(sink)
+        return sink
+
+    def durable(self) -> list[int]:
+        """The rows that are durable, in their order, of all sinks that were made."""
+        return [number for sink in self._made for number in sink.rows]
+
+    def row(self, number: int, do: str | None = None) -> RowBatch:
+        """A record; `do` is FAIL or WAIT (until `go`)."""
+        return RowBatch(STREAM, [{"id": number, **({"do": do} if do is not None else {})}])
+
+    def go(self) -> None:
+        """End the wait."""
+        for sink in self._made:
+            sink.gate.set()
+
+    def left(self) -> list[str]:
+        """What is left behind when it has ended."""
+        return []
+
+
+class Target(SinkCase):
+    name = "TargetProcess"
+    FAIL = "os._exit(7)"
+    WAIT = "while not os.path.exists('go'): time.sleep(0.01)"
+    processes = 1
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        return self._process(sources, id)
+
+    def _process(self, sources: Sequence[str], id: str) -> TargetProcess:
+        return target(self.folder, Account(), feeds=sources, known=[STREAM], id=id)
+
+    def durable(self) -> list[int]:
+        file = self.folder / "got.jsonl"
+        lines = file.read_bytes().splitlines() if file.exists() else []
+        messages = [msgspec.json.decode(line) for line in lines]
+        return [message["record"]["id"] for message in messages if message["type"] == "RECORD"]
+
+    def go(self) -> None:
+        (self.folder / "go").touch()
+
+    def left(self) -> list[str]:
+        return [name for name in left(self.folder) if name not in ("got.jsonl", "go")]
+
+
+class Silent(Target):
+    """A target that echoes nothing: its exit is its only proof."""
+
+    name = "TargetProcess, silent"
+
+    def _process(self, sources: Sequence[str], id: str) -> TargetProcess:
+        return target(self.folder, Account(), echo=False, feeds=sources, known=[STREAM], id=id)
+
+
+class Pool(Target):
+    name = "TargetPool"
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        processes = [self._process(sources, f"{id}.{number}") for number in (1, 2)]
+        return TargetPool(id, processes, lambda stream: 0)
+
+
+SINKS = [SinkCase, Target, Silent, Pool]
+
+
+def sqlite_store(folder: Path) -> PositionStore:
+    """The state store, for a source `load` of block `load` in pipeline `p`."""
+    account = SourceAccount(block="load", owned=dict, sinks=["export"], replication={}, rows={})
+    store = SQLiteStore(folder / "state.db")
+    return RunStore(store, pipeline="p", run_id="r", accounts={"load": account})
+
+
+STORES: dict[str, Callable[[Path], PositionStore]] = {"memory": lambda folder: Memory(), "SQLite": sqlite_store}

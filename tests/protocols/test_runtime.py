@@ -1,0 +1,233 @@
+"""The runtime with every source and every sink: nothing is lost, and only what is proven is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from streamline.errors import StreamlineError
+from streamline.flow.items import BadRecord, Item, RowBatch
+from streamline.flow.protocols import Emit, PositionStore, Sink, Source
+from streamline.flow.router import Route
+from streamline.flow.runtime import Flow, FlowOutcome, Runtime
+from tests.connectors.singer.running import PATIENCE, until
+from tests.protocols.cases import ENDLESS, SinkCase, SourceCase
+from tests.protocols.memory import STREAM, Memory, Numbers, Table, ids_of
+
+pytestmark = pytest.mark.anyio
+
+
+class Checked(Memory):
+    """A store that keeps the saved positions whose records were not all durable in a sink."""
+
+    def __init__(self, case: SinkCase) -> None:
+        super().__init__()
+        self.unfounded: list[bytes] = []
+        self._case = case
+
+    def save(self, source: str, parts: Any, refused: Sequence[BadRecord]) -> Any:
+        for value in parts.values():
+            if not set(range(1, int(value) + 1)) <= set(self._case.durable()):
+                self.unfounded.append(value)
+        return super().save(source, parts, refused)
+
+
+def flow(source: Source, *sinks: Sink, **more: Any) -> Flow:
+    return Flow(source=source, route=Route(branches=[Route(sinks=[sink]) for sink in sinks]), **more)
+
+
+async def run(flows: Sequence[Flow], store: PositionStore, **more: Any) -> list[FlowOutcome]:
+    with anyio.fail_after(PATIENCE):
+        return await Runtime(flows, store=store, **more).run()
+
+
+async def test_everything_arrives_in_order_and_its_position_is_saved(
+    source_case: SourceCase, sink_case: SinkCase
+) -> None:
+    store = Checked(sink_case)
+    (outcome,) = await run([flow(source_case.make(55), sink_case.make())], store)
+    assert outcome.error is None
+    assert sink_case.durable() == list(range(1, 56))
+    assert store.saved == {"load": {STREAM: b"55"}}
+    assert store.unfounded == []
+    assert source_case.left() == []
+    assert sink_case.left() == []
+
+
+async def test_a_run_goes_on_where_the_one_that_failed_had_proven(source_case: SourceCase, sink_case: SinkCase) -> None:
+    store = Checked(sink_case)
+    (outcome,) = await run([flow(source_case.make(90, fail_at=43), sink_case.make())], store)
+    assert isinstance(outcome.error, StreamlineError)
+    assert outcome.sink is None
+    assert store.saved == {"load": {STREAM: b"40"}}
+    (outcome,) = await run([flow(source_case.make(90, start=store.saved["load"]), sink_case.make())], store)
+    assert outcome.error is None
+    assert sorted(set(sink_case.durable())) == list(range(1, 91))
+    assert store.saved == {"load": {STREAM: b"90"}}
+    assert store.unfounded == []
+
+
+async def test_stopped_it_proves_and_saves_what_was_read(source_case: SourceCase, sink_case: SinkCase) -> None:
+    store = Checked(sink_case)
+    runtime = Runtime([flow(source_case.make(ENDLESS), sink_case.make())], store=store)
+    outcomes: list[FlowOutcome] = []
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+
+            async def collect() -> None:
+                outcomes.extend(await runtime.run())
+
+            tasks.start_soon(collect)
+            await until(lambda: len(sink_case.durable()) > 20)
+            runtime.stop("enough", within=PATIENCE)
+    assert outcomes[0].error is None
+    rows = sink_case.durable()
+    assert rows == list(range(1, len(rows) + 1))
+    assert len(rows) - 10 < int(store.saved["load"][STREAM]) <= len(rows)
+    assert store.unfounded == []
+
+
+# -- with the pair in memory alone
+
+
+class Marked(Numbers):
+    """A source with a row that does something to the sink."""
+
+    def __init__(self, count: int, row: int, do: str, **more: Any) -> None:
+        super().__init__(count, **more)
+        self._row, self._do = row, do
+
+    async def run(self, emit: Emit) -> None:
+        async def mark(items: Sequence[Item]) -> None:
+            if ids_of(items) == [self._row]:
+                items = [RowBatch(STREAM, [{"id": self._row, "do": self._do}]), *items[1:]]
+            await emit(items)
+
+        await super().run(mark)
+
+
+async def test_a_sink_that_fails_ends_the_flows_that_feed_it_and_no_other() -> None:
+    store, bad, good = Memory(), Table("bad"), Table("good")
+    failed: list[str] = []
+    outcomes = await run(
+        [
+            flow(Marked(50, 25, "fail", id="one"), bad, good),
+            flow(Numbers(ENDLESS, id="two"), bad),
+            flow(Numbers(50, id="three"), good),
+        ],
+        store,
+        on_failed=lambda id, error: failed.append(id),
+    )
+    assert [(outcome.source, outcome.sink) for outcome in outcomes] == [
+        ("one", "bad"),
+        ("two", "bad"),
+        ("three", None),
+    ]
+    assert outcomes[2].error is None
+    assert store.saved["one"] == {STREAM: b"20"}
+    assert store.saved["three"] == {STREAM: b"50"}
+    assert sorted(failed) == ["bad", "one", "two"]
+    assert (bad.closed, good.closed) == (1, 1)
+
+
+async def test_a_position_waits_for_the_slowest_sink() -> None:
+    store, slow, fast = Memory(), Table("slow"), Table("fast")
+    source = Marked(50, 25, "wait")
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Runtime([flow(source, fast, slow)], store=store).run)
+            fast._take = lambda row: Table._take(fast, {"id": row["id"]})  # type: ignore[method-assign]
+            await until(lambda: 25 in fast.rows and store.saved)
+            await anyio.sleep(0.3)
+            assert store.saved == {"load": {STREAM: b"20"}}
+            assert source.confirmed == {STREAM: b"20"}
+            slow.gate.set()
+    assert source.confirmed == {STREAM: b"50"}
+
+
+async def test_it_reads_no_more_than_the_sink_takes() -> None:
+    given = 0
+
+    class Counted(Numbers):
+        async def run(self, emit: Emit) -> None:
+            async def count(items: Sequence[Item]) -> None:
+                nonlocal given
+                given += 1
+                await emit(items)
+
+            await super().run(count)
+
+    sink = Table()
+    runtime = Runtime([flow(Counted(ENDLESS), sink)], store=Memory())
+    sink._turn.acquire_nowait()
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await anyio.wait_all_tasks_blocked()
+            assert given < 10
+            tasks.cancel_scope.cancel()
+
+
+async def test_what_is_released_is_saved_as_far_as_it_is_proven_and_no_further() -> None:
+    store, source, sink = Memory(), Marked(ENDLESS, 28, "wait"), Table()
+    runtime = Runtime([flow(source, sink)], store=store)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await until(lambda: 27 in sink.rows)
+            await anyio.sleep(0.1)  # position 30 has been given, and waits behind 28
+            await runtime.release("load", [STREAM], within=0.3)
+            assert store.saved == {"load": {STREAM: b"20"}}
+            sink.gate.set()
+    assert 30 in sink.rows
+    assert store.saved == {"load": {STREAM: b"20"}}
+
+
+async def test_refused_records_are_saved_with_the_position_after_them() -> None:
+    class Refuse:
+        async def process(self, item: Item) -> Sequence[Item]:
+            if isinstance(item, RowBatch) and item.rows[0]["id"] == 15:
+                return [BadRecord(STREAM, b'{"id":15}', "odd", "odd")]
+            return [item]
+
+        async def finish(self) -> Sequence[Item]:
+            return []
+
+        async def close(self) -> None:
+            pass
+
+    class Ordered(Memory):
+        def save(self, source: str, parts: Any, refused: Sequence[BadRecord]) -> Any:
+            self.refused += refused
+            for value in parts.values():
+                assert int(value) < 15 or self.refused
+            return super().save(source, parts, [])
+
+    store, sink = Ordered(), Table()
+    seen: list[BadRecord] = []
+    route = Route([Refuse()], [sink])
+    (outcome,) = await run([Flow(source=Numbers(30), route=route, refused=seen.extend)], store)
+    assert outcome.error is None
+    assert 15 not in sink.rows
+    assert store.refused == seen != []
+
+
+async def test_a_limit_lets_one_run_after_the_other() -> None:
+    limit = anyio.CapacityLimiter(1)
+    store, sink = Memory(), Table()
+    outcomes = await run([flow(Numbers(20, id=id), sink, limits=[limit]) for id in ("one", "two")], store)
+    assert sink.rows == [*range(1, 21), *range(1, 21)]
+    assert all(outcome.began is not None for outcome in outcomes)
+
+
+async def test_cancelled_it_saves_what_was_proven() -> None:
+    store, sink = Memory(), Table()
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Runtime([flow(Marked(ENDLESS, 25, "wait"), sink)], store=store).run)
+            await until(lambda: 24 in sink.rows)
+            tasks.cancel_scope.cancel()
+    assert store.saved == {"load": {STREAM: b"20"}}
