@@ -11,7 +11,7 @@ from streamline.cli.blocks import load_model, pick_block, say, sources_of, tap_l
 from streamline.cli.output import count, json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from streamline.blocks.connector.source import Source
+    from streamline.blocks.connector.source import OpenedSource
     from streamline.connectors.singer.catalog import CatalogStream
 
 
@@ -36,7 +36,7 @@ def command(app: App, pipeline: str, block: str | None, named: str | None, as_js
     asked = block or named
     blocks = [pick_block(model, "source", asked)] if asked else sources_of(model)
 
-    async def run() -> list[Source]:
+    async def run() -> list[OpenedSource]:
         return [
             await open_source(
                 app.project, model, one, store, folder, layered=False, refresh=not cached, notify=say, log=tap_log(app)
@@ -54,7 +54,7 @@ def command(app: App, pipeline: str, block: str | None, named: str | None, as_js
         _show(source, headed=len(found) > 1)
 
 
-def _show(source: Source, *, headed: bool) -> None:
+def _show(source: OpenedSource, *, headed: bool) -> None:
     catalog = source.require_catalog()
     if headed:
         click.echo(f"{source.block.uuid} ({source.plugin.name})")

@@ -115,8 +115,6 @@ def _show_source(app: App, source: SourceWords) -> None:
     for stream in source.streams:
         if stream.columns is not None:
             say(f"{stream.stream}: only the columns {', '.join(stream.columns)}")
-        if stream.from_store:
-            say(f"{stream.stream}: from the store: {_settings(stream.from_store)}")
     processes = count(len(source.processes), "tap process", "tap processes")
     most = min(source.max_parallel, len(source.processes))
     say(f"{processes}, at most {most} at once (max_parallel: {source.max_parallel})")
@@ -160,9 +158,6 @@ def _show_destination(app: App, destination: DestinationWords) -> None:
     else:
         policies = f"on_bad_record: {destination.on_bad_record}, schema_change: {destination.schema_change}"
         say(f"tables: known when the SCHEMAs come; {policies}")
-    for table in destination.tables:
-        if table.from_store:
-            say(f"{table.stream}: from the store: {_settings(table.from_store)}")
     say(f"{count(len(destination.processes), 'target process', 'target processes')} ({destination.processes_why})")
     if destination.session_interval is not None:
         say(f"sessions: closed and started anew every {destination.session_interval:g} s while records are unproven")
@@ -191,14 +186,6 @@ def _start(start: Start) -> str:
         return f"the override: {value}"
     saved = f" ({moment(start.saved_at)})" if start.saved_at else f" ({start.why})"
     return f"the store: {value}{saved}"
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    import json
-
-    return ", ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
-    )
 
 
 # -- batch pipelines

@@ -11,7 +11,7 @@ from streamline.cli.blocks import load_model, pick_block, say, tap_log
 from streamline.cli.output import count, json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from streamline.blocks.connector.source import Source
+    from streamline.blocks.connector.source import OpenedSource
 
 
 @click.command("sample")
@@ -40,14 +40,14 @@ def command(
     model = load_model(app, pipeline)
     source_block = pick_block(model, "source", block)
 
-    async def run() -> tuple[Source, list[bytes]]:
+    async def run() -> tuple[OpenedSource, list[bytes]]:
         source = await open_source(app.project, model, source_block, store, folder, notify=say, log=tap_log(app))
         found = await sample(
             source.plugin,
             source.config,
             stream,
             catalog=source.catalog,
-            layers=source.layers,
+            streams=source.spec.streams,
             capabilities=source.capabilities,
             run_dir=folder,
             masker=app.project.secrets.masker,

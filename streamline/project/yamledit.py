@@ -20,7 +20,10 @@ from streamline.errors import ConfigError
 from streamline.project.quoting import quote_templates
 from streamline.project.yamlfile import PathKey, load_yaml, read_text
 
-_SEQUENCE = re.compile(r"^( *)(?:- )?[^\s#][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*\1( *)- ", re.MULTILINE)
+# A key alone in its line, and the indentation of the list or the mapping below it.
+_KEY = r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*\1"
+_SEQUENCE = re.compile(_KEY + r"( *)- ", re.MULTILINE)
+_MAPPING = re.compile(_KEY + r"( +)[^\s#-]", re.MULTILINE)
 
 
 def edit_text(text: str, change: Callable[[Any], None]) -> str:
@@ -150,9 +153,9 @@ def _round_trip(text: str) -> Any:
     yaml.preserve_quotes = True
     yaml.width = 100_000
     yaml.allow_duplicate_keys = True  # refused already, with a better message
-    found = _SEQUENCE.search(text)
-    offset = len(found[2]) if found else 2
-    yaml.indent(mapping=2, sequence=offset + 2, offset=offset)
+    sequence, mapping = _SEQUENCE.search(text), _MAPPING.search(text)
+    offset = len(sequence[2]) if sequence else 2
+    yaml.indent(mapping=len(mapping[2]) if mapping else 2, sequence=offset + 2, offset=offset)
     return yaml
 
 

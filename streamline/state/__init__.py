@@ -1,4 +1,4 @@
-"""The state store: positions with their proof, runs, leases, dead letters, settings made by operators.
+"""The state store: positions with their proof, runs, leases, dead letters.
 
 Importing this package is cheap; the database modules load when a store is opened.
 """

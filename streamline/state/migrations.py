@@ -75,4 +75,6 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (pipeline, block, name)
     );
     """,
+    # They go into the blocks' files when the pipeline is next opened, which needs the project.
+    "ALTER TABLE stream_settings RENAME TO unmoved_stream_settings;",
 )

@@ -219,31 +219,22 @@ class SQLiteStore(PositionTables):
             for row in rows
         ]
 
-    # --- stream settings and schemas
+    # --- schemas; stream settings of earlier versions
 
-    def stream_settings(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
+    def stored_stream_settings(self, pipeline: str) -> dict[str, dict[str, dict[str, Any]]]:
         with self._connection.read() as db:
             rows = db.execute(
-                "SELECT stream, key, value FROM stream_settings WHERE pipeline = ? AND block = ? ORDER BY id",
-                (pipeline, block),
+                "SELECT block, stream, key, value FROM unmoved_stream_settings WHERE pipeline = ? ORDER BY id",
+                (pipeline,),
             ).fetchall()
-        settings: dict[str, dict[str, Any]] = {}
-        for stream, key, value in rows:
-            settings.setdefault(stream, {})[key] = msgspec.json.decode(value)
+        settings: dict[str, dict[str, dict[str, Any]]] = {}
+        for block, stream, key, value in rows:
+            settings.setdefault(block, {}).setdefault(stream, {})[key] = msgspec.json.decode(value)
         return settings
 
-    def set_stream_setting(self, pipeline: str, block: str, stream: str, key: str, value: Any) -> None:
+    def drop_stored_stream_settings(self, pipeline: str, block: str) -> None:
         with self._connection.write() as db:
-            # A new row, because later settings beat earlier ones.
-            db.execute(
-                "INSERT OR REPLACE INTO stream_settings (pipeline, block, stream, key, value) VALUES (?, ?, ?, ?, ?)",
-                (pipeline, block, stream, key, _encoder.encode(value).decode()),
-            )
-
-    def unset_stream_setting(self, pipeline: str, block: str, stream: str, key: str | None = None) -> int:
-        where, values = matching({"pipeline": pipeline, "block": block, "stream": stream, "key": key})
-        with self._connection.write() as db:
-            return db.execute(f"DELETE FROM stream_settings WHERE {where}", values).rowcount
+            db.execute("DELETE FROM unmoved_stream_settings WHERE pipeline = ? AND block = ?", (pipeline, block))
 
     def last_schemas(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
         with self._connection.read() as db:

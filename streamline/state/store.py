@@ -348,18 +348,14 @@ class Store(Protocol):
         """Stored overrides that have had their effect."""
         ...
 
-    # --- stream settings and schemas
+    # --- schemas; stream settings of earlier versions
 
-    def stream_settings(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
-        """Settings made by operators: {stream or glob: {key: value}}, in the order in which they were made."""
+    def stored_stream_settings(self, pipeline: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return the stream settings that earlier versions kept here: {block: {stream or glob: {key: value}}}."""
         ...
 
-    def set_stream_setting(self, pipeline: str, block: str, stream: str, key: str, value: Any) -> None:
-        """Set one key. `value` is made of JSON values."""
-        ...
-
-    def unset_stream_setting(self, pipeline: str, block: str, stream: str, key: str | None = None) -> int:
-        """Take back one key, or all of a stream's; returns how many there were."""
+    def drop_stored_stream_settings(self, pipeline: str, block: str) -> None:
+        """Delete them; they are in the block's file now."""
         ...
 
     def last_schemas(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:

@@ -118,9 +118,8 @@ def test_which_streams_share_a_process_and_why(make_project: MakeProject) -> Non
     ]
     project.command("explain", "p").expect(0, r"2 tap processes, at most 2 at once \(max_parallel: 3\)")
 
-    # An operator changes it in the store.
     project.command("streams", "set", "p", "b", "run_in_parallel=false", "--block", "load").expect(0)
-    project.command("explain", "p").expect(0, r"b: from the store: run_in_parallel=false", r"1 tap process\b")
+    project.command("explain", "p").expect(0, r"1 tap process\b")
 
 
 def test_log_based_streams_share_one_log(make_project: MakeProject) -> None:
@@ -157,12 +156,10 @@ def test_how_streams_are_loaded_and_what_a_failure_can_do(make_project: MakeProj
         "c": "effectively once",
     }
     assert (tables["a"]["on_bad_record"], tables["b"]["on_bad_record"]) == ("quarantine", "pass")
-    assert (tables["b"]["schema_change"], tables["b"]["from_store"]) == ("freeze", {"schema_change": "freeze"})
+    assert tables["b"]["schema_change"] == "freeze"
     assert words["edges"][0]["delivery"]["grade"] == "at least once", "the weakest of its streams"
     assert "proof: exit" in words["destinations"][0]["proof"]
-    project.command("explain", "p").expect(
-        0, r"b: from the store: schema_change=freeze", r"a: append: after a failure, .* is there twice"
-    )
+    project.command("explain", "p").expect(0, r"a: append: after a failure, .* is there twice")
 
 
 def test_several_blocks_on_the_way(make_project: MakeProject) -> None:

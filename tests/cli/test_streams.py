@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -86,28 +87,88 @@ def test_streams_are_listed_with_their_settings(make_project: MakeProject) -> No
     assert orders["selected"] is True
     assert (orders["replication_method"], orders["bookmark_properties"]) == ("INCREMENTAL", ["id"])
     assert orders["columns"] == ["id", "text"]
-    assert orders["settings"]["columns"] == {"value": ["text"], "from": "yaml"}
+    assert orders["settings"]["columns"] == {"value": ["text"], "where": "data_loaders/load.yaml:19"}
     assert shop.stream("orders", "--block", "export")["settings"]["destination_table"]["value"] == "o"
     shown = shop("streams", "list", "p").stdout
     assert "destination_table=o" in shown
     assert [row["stream"] for row in shop.json("streams", "list", "p", "u*")] == ["users"]
 
 
-def test_settings_go_into_the_store_and_are_shown_as_such(shop: Shop) -> None:
-    shop("streams", "set", "p", "orders", "bookmark_properties=id", "run_in_parallel=true", "--block", "load")
+def test_settings_are_written_into_the_block_s_file(shop: Shop) -> None:
+    file = shop.project.root / "data_loaders/load.yaml"
+    file.write_text(before := f"# the shop\n{file.read_text()}")
+    diff = shop("streams", "set", "p", "orders", "bookmark_properties=id", "run_in_parallel=true", "--block", "load")
+    added = (
+        'streams:\n  "*": {selected: default}\n  orders:\n    bookmark_properties: [id]\n    run_in_parallel: true\n'
+    )
+    assert file.read_text() == before + added
+    assert "--- data_loaders/load.yaml" in diff.stdout
+    assert "\n+    bookmark_properties: [id]\n" in diff.stdout
     orders = shop.stream("orders")
     assert (orders["replication_method"], orders["run_in_parallel"]) == ("INCREMENTAL", True)
-    assert orders["settings"]["run_in_parallel"] == {"value": True, "from": "store"}
-    assert "run_in_parallel=true (store)" in shop("streams", "list", "p").stdout
-    shop("streams", "set", "p", "orders", "run_in_parallel=", "--block", "load")
-    assert "run_in_parallel" not in shop.stream("orders")["settings"]
+    assert "run_in_parallel=true" in shop("streams", "list", "p").stdout
+    assert shop.selected() == ["orders", "users"], "as before"
+    shop("streams", "set", "p", "orders", "run_in_parallel=", "bookmark_properties=", "--block", "load")
+    assert file.read_text() == before
+    assert "says so already" in shop("streams", "set", "p", "orders", "run_in_parallel=", "--block", "load").stdout
+
+
+def test_secrets_are_masked_in_the_difference(shop: Shop) -> None:
+    file = shop.project.root / "data_loaders/load.yaml"
+    file.write_text(file.read_text().replace("config: {", "config: {password: hunter22, "))
+    diff = shop("streams", "set", "p", "orders", "replication_method=FULL_TABLE").stdout
+    assert "FULL_TABLE" in diff
+    assert "hunter22" not in diff
+
+
+def test_a_stream_that_is_not_listed_is_not_read_because_it_is_set(make_project: MakeProject) -> None:
+    shop = Shop(make_project(tap("rows", {"streams": STREAMS}, streams={"orders": {}}), target()))
+    shop("streams", "set", "p", "*", "run_in_parallel=true", "--block", "load")
+    assert shop.selected() == ["orders"]
+    shop("streams", "set", "p", "hidden", "columns=id", "--block", "load")
+    assert shop.selected() == ["orders"]
+    shop("streams", "select", "p", "hidden")
+    assert shop.selected() == ["orders", "hidden"]
+
+
+def test_a_block_in_python_is_edited_by_hand(make_project: MakeProject) -> None:
+    project = make_project(tap("rows", {"streams": STREAMS}), target())
+    (project.root / "data_loaders/load.yaml").unlink()
+    code = ["@data_integration_source", "def source(): ...", "@data_integration_catalog()", "def which(): ..."]
+    project.write("data_loaders/load.py", "\n".join(code))
+    metadata = project.root / "pipelines/p/metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("yaml", "python", 1))
+    for args in (["set", "p", "orders", "replication_method=FULL_TABLE"], ["select", "p", "orders"]):
+        output = Shop(project)("streams", *args, code=2).output
+        assert "data_loaders/load.py" in output
+        assert "which() (@data_integration_catalog)" in output
+
+
+def test_what_an_earlier_version_stored_is_moved_into_the_files(shop: Shop) -> None:
+    shop("streams", "list", "p")
+    with sqlite3.connect(shop.project.root / ".streamline/state.db") as db:
+        rows = [
+            ("load", "users", "selected", "false"),
+            ("load", "o*", "replication_method", '"FULL_TABLE"'),
+            ("gone", "orders", "columns", '["id"]'),
+        ]
+        sql = "INSERT INTO unmoved_stream_settings (pipeline, block, stream, key, value) VALUES ('p', ?, ?, ?, ?)"
+        db.executemany(sql, rows)
+    db.close()
+    said = shop("explain", "p").stderr
+    assert "Moved the stream settings of block 'load' from the state store to data_loaders/load.yaml" in said
+    assert "they are kept in .streamline/unmoved-settings/p.gone.yaml" in said
+    assert "columns: [id]" in (shop.project.root / ".streamline/unmoved-settings/p.gone.yaml").read_text()
+    assert shop.selected() == ["orders"]
+    assert shop.stream("orders", "--block", "load")["settings"]["replication_method"]["value"] == "FULL_TABLE"
+    assert shop("explain", "p").stderr == "", "once"
 
 
 def test_a_setting_tells_the_block_that_is_meant(shop: Shop) -> None:
     shop("streams", "set", "p", "orders", "replication_method=full-table")
     assert shop.stream("orders", "--block", "load")["settings"]["replication_method"]["value"] == "FULL_TABLE"
     shop("streams", "set", "p", "or*", "schema_change=evolve")
-    assert shop.stream("orders", "--block", "export")["settings"]["schema_change"]["from"] == "store"
+    assert shop.stream("orders", "--block", "export")["settings"]["schema_change"]["value"] == "evolve"
     output = shop("streams", "set", "p", "orders", "columns=id", code=2).output
     assert "--block load|export" in output
 
@@ -127,13 +188,13 @@ def test_a_setting_tells_the_block_that_is_meant(shop: Shop) -> None:
         (["orders", "replication_method=FULL_TABLE", "--block", "export"], ["a setting of the source"]),
     ],
 )
-def test_what_can_not_be_honoured_is_not_stored(shop: Shop, args: list[str], words: list[str]) -> None:
+def test_what_can_not_be_honoured_is_not_written(shop: Shop, args: list[str], words: list[str]) -> None:
+    files = [shop.project.root / name for name in ("data_loaders/load.yaml", "data_exporters/export.yaml")]
+    before = [file.read_text() for file in files]
     output = shop("streams", "set", "p", *args, code=2).output
     for word in words:
         assert word in output
-    store = open_store("sqlite:///.streamline/state.db", shop.project.root)
-    assert store.stream_settings("p", "load") == store.stream_settings("p", "export") == {}
-    store.close()
+    assert [file.read_text() for file in files] == before
 
 
 def test_streams_are_selected(shop: Shop) -> None:
@@ -150,10 +211,10 @@ def test_streams_are_selected(shop: Shop) -> None:
     assert "exclude each other" in shop("streams", "select", "p", "users", "--off", "--only", code=2).output
 
 
-def test_settings_can_not_be_changed_while_the_pipeline_runs(shop: Shop) -> None:
+def test_settings_can_be_changed_while_the_pipeline_runs(shop: Shop) -> None:
     store = open_store("sqlite:///.streamline/state.db", shop.project.root)
     with store.acquire_lease("p", "run-1"):
-        assert "run-1" in shop("streams", "set", "p", "orders", "replication_method=FULL_TABLE", code=1).output
+        shop("streams", "set", "p", "orders", "replication_method=FULL_TABLE")
     store.close()
 
 

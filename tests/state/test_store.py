@@ -15,6 +15,7 @@ import pytest
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.state import open_store
+from streamline.state.migrations import APPLICATION_ID, MIGRATIONS
 from streamline.state.store import BlockRun, BookmarkSave, PluginSecret, RunInfo, Store
 
 
@@ -176,22 +177,19 @@ def test_block_runs_keep_their_order_and_are_replaced(store: Store) -> None:
     assert store.block_runs("r2") == []
 
 
-def test_stream_settings_come_back_in_the_order_they_were_made(store: Store) -> None:
-    store.set_stream_setting("p", "b", "orders", "replication_method", "INCREMENTAL")
-    store.set_stream_setting("p", "b", "*", "columns", {"exclude": ["note"]})
-    store.set_stream_setting("p", "b", "orders", "selected", False)
-    store.set_stream_setting("p", "b", "orders", "replication_method", "FULL_TABLE")
-    settings = store.stream_settings("p", "b")
-    assert settings == {
-        "*": {"columns": {"exclude": ["note"]}},
-        "orders": {"selected": False, "replication_method": "FULL_TABLE"},
-    }
-    assert list(settings) == ["*", "orders"], "what was set last comes last"
-    assert store.unset_stream_setting("p", "b", "orders", "selected") == 1
-    assert store.unset_stream_setting("p", "b", "orders") == 1
-    assert store.unset_stream_setting("p", "b", "orders") == 0
-    assert list(store.stream_settings("p", "b")) == ["*"]
-    assert store.stream_settings("p", "other") == {}
+def test_stream_settings_of_earlier_versions_are_kept_until_they_are_moved(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    with sqlite3.connect(file) as db:
+        db.executescript(MIGRATIONS[0] + f"PRAGMA user_version=1; PRAGMA application_id={APPLICATION_ID};")
+        rows = [("orders", "columns", '["a"]'), ("*", "selected", "false"), ("orders", "selected", "true")]
+        sql = "INSERT INTO stream_settings (pipeline, block, stream, key, value) VALUES ('p', 'b', ?, ?, ?)"
+        db.executemany(sql, rows)
+    store = open_store(f"sqlite:///{file}", tmp_path)
+    settings = store.stored_stream_settings("p")
+    assert settings == {"b": {"orders": {"columns": ["a"], "selected": True}, "*": {"selected": False}}}
+    store.drop_stored_stream_settings("p", "b")
+    assert store.stored_stream_settings("p") == store.stored_stream_settings("other") == {}
+    store.close()
 
 
 def test_schemas_caches_and_plugin_secrets(store: Store) -> None:

@@ -15,13 +15,12 @@ import anyio.to_thread
 import msgspec
 
 from streamline.blocks.connector.rotated_config import keep_written_back, with_written_back
-from streamline.blocks.connector.spec import SourceSpec, load_source, stored_layer
+from streamline.blocks.connector.spec import SourceSpec, load_source
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, probe, tap_traits
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.discovery import Discovery, read_catalog_file
 from streamline.connectors.singer.selection import TapTraits
-from streamline.connectors.singer.settings import Layer
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
 
@@ -33,12 +32,11 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 
-class Source(msgspec.Struct):
+class OpenedSource(msgspec.Struct):
     """A source block and what its tap is known to offer.
 
     Args:
         config: the tap's config, with what it wrote back in earlier runs.
-        layers: stream settings: the block's, then the store's.
         catalog: None for a tap without discovery.
         where: the block's file, for errors.
     """
@@ -48,7 +46,6 @@ class Source(msgspec.Struct):
     plugin: Plugin
     config: dict[str, Any]
     capabilities: Capabilities
-    layers: list[Layer]
     catalog: Catalog | None
     where: str
 
@@ -85,7 +82,7 @@ async def open_source(
     refresh: bool = False,
     notify: Log | None = None,
     log: Log | None = None,
-) -> Source:
+) -> OpenedSource:
     """Load a source block, ask its tap what it can do, and get its catalog.
 
     Args:
@@ -115,7 +112,6 @@ async def open_source(
         plugin = plugin.for_run(run_id)
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     capabilities = await probe(plugin, store=store, masker=masker)
-    layers = [spec.streams, stored_layer(store, model.uuid, block.uuid, "source")]
     discovery = Discovery(
         plugin,
         config,
@@ -123,7 +119,7 @@ async def open_source(
         store=store,
         run_dir=run_dir,
         masker=masker,
-        settings=layers,
+        streams=spec.streams,
         log=log,
         config_changed=lambda written: keep_written_back(
             given, written, store, masker, pipeline=model.uuid, block=block.uuid
@@ -139,7 +135,7 @@ async def open_source(
         raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint) from error
     # Discovery may have rotated a token already.
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
-    return Source(block, spec, plugin, config, found.capabilities, layers, found.catalog, where)
+    return OpenedSource(block, spec, plugin, config, found.capabilities, found.catalog, where)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from streamline.connectors.singer.settings import BAD_RECORD_POLICIES, SCHEMA_POLICIES, STORE, Layer, Side, parse_layer
+from streamline.connectors.singer.settings import (
+    BAD_RECORD_POLICIES,
+    SCHEMA_POLICIES,
+    Side,
+    StreamSettings,
+    parse_streams,
+)
 from streamline.errors import ConfigError
 from streamline.project.suggest import nearest
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
@@ -16,7 +22,6 @@ from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
     from streamline.project.render import Renderer
-    from streamline.state.store import Store
 
 Value = TypeVar("Value")
 Default = TypeVar("Default")
@@ -50,7 +55,7 @@ class SourceSpec(msgspec.Struct, kw_only=True):
 
     source: str
     config: dict[str, Any] = {}
-    streams: Layer = Layer("streams:")
+    streams: StreamSettings = StreamSettings()
     max_parallel: int | None = None
     max_duration: float | None = None
     idle_timeout: float | None = None
@@ -75,7 +80,7 @@ class DestinationSpec(msgspec.Struct, kw_only=True):
 
     destination: str
     config: dict[str, Any] = {}
-    streams: Layer = Layer("streams:")
+    streams: StreamSettings = StreamSettings()
     on_bad_record: str = "pass"
     max_bad_records: int | None = None
     schema_change: str = "evolve"
@@ -116,8 +121,11 @@ _DESTINATION_KEYS = (
 _MAPPER_KEYS = ("mapper", "config")
 
 
-def load_spec(block: Block, renderer: Renderer) -> Spec:
+def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> Spec:
     """What a YAML block says: a source for a data_loader, a destination for a data_exporter, else a mapper.
+
+    Args:
+        text: the text of its file, if it is not to be read from there.
 
     The values of secret-like keys of its config are masked from then on.
 
@@ -125,7 +133,7 @@ def load_spec(block: Block, renderer: Renderer) -> Spec:
         ConfigError: the file is wrong, does not render, or is of another kind than the block.
     """
     role = _ROLES.get(block.type)
-    file = _open(block, renderer)
+    file = _open(block, renderer, text)
     present = [one for one in ("source", "destination", "mapper") if one in file.mapping()]
     if role is None or present != [role]:
         expected = f"a {block.type} in YAML needs `{role}:`" if role else f"a {block.type} can't be written in YAML"
@@ -159,15 +167,6 @@ def load_destination(block: Block, renderer: Renderer) -> DestinationSpec:
 def load_mapper(block: Block, renderer: Renderer) -> MapperSpec:
     """`load_spec` of a block that must be a mapper."""
     return _must_be(MapperSpec, block, renderer)
-
-
-def stored_layer(store: Store, pipeline: str, block: str, side: Side) -> Layer:
-    """The stream settings that operators put into the store, to lie over a block's `streams:`.
-
-    Raises:
-        ConfigError: one of them does not exist any more in this version.
-    """
-    return parse_layer(store.stream_settings(pipeline, block), side, origin=STORE)
 
 
 def duration(value: object) -> float:
@@ -236,11 +235,11 @@ class _Reader:
             self._renderer.secrets.masker.add_config(config)
         return config
 
-    def streams(self, side: Side) -> Layer:
+    def streams(self, side: Side) -> StreamSettings:
         def where(path: Sequence[PathKey]) -> str:
             return self.file.where(("streams", *path))
 
-        return parse_layer(self._renderer.part(self.file, "streams"), side, where=where)
+        return parse_streams(self._renderer.part(self.file, "streams"), side, where=where)
 
     @property
     def where(self) -> str:
@@ -284,7 +283,10 @@ def _mapper(reader: _Reader) -> MapperSpec:
     return MapperSpec(mapper=reader.take("mapper", _name, ""), config=reader.config(), where=reader.where)
 
 
-def _open(block: Block, renderer: Renderer) -> YamlFile:
+def _open(block: Block, renderer: Renderer, text: str | None) -> YamlFile:
+    if block.file is not None and text is not None:
+        shown = renderer.project.shown(block.file) if renderer.project is not None else None
+        return load_yaml(block.file, text=text, shown=shown)
     if block.file is not None:
         return renderer.load(block.file)
     from pathlib import Path

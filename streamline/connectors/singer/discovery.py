@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
@@ -16,7 +16,7 @@ import msgspec
 from streamline.connectors.singer.ask import Answer, ask
 from streamline.connectors.singer.capabilities import Capabilities, remember
 from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
-from streamline.connectors.singer.settings import Layer
+from streamline.connectors.singer.settings import NO_SETTINGS, StreamSettings
 from streamline.errors import ConfigError
 from streamline.flow.codecs import jsontext
 from streamline.processes.child import TextMasker, private_file
@@ -59,7 +59,7 @@ class Discovery:
         store: keeps discovered catalogs; None: nothing is kept.
         run_dir: a folder (0700) for its private files.
         masker: masks secrets in its log.
-        settings: what else a kept catalog depends on: the block's and the store's stream settings, as layers.
+        streams: the block's stream settings, which a kept catalog depends on, too.
         log: called with each masked line of its stderr.
         config_changed: called with the config that the tap wrote back into its file, if it did.
         timeout: seconds that discovery may take.
@@ -74,7 +74,7 @@ class Discovery:
         store: Store | None,
         run_dir: Path,
         masker: TextMasker,
-        settings: Sequence[object] = (),
+        streams: StreamSettings = NO_SETTINGS,
         log: Callable[[str], None] | None = None,
         config_changed: Callable[[dict[str, Any]], None] | None = None,
         timeout: float = TIMEOUT,
@@ -85,7 +85,7 @@ class Discovery:
         self._store = store
         self._run_dir = run_dir
         self._masker = masker
-        self._settings = settings
+        self._streams = streams
         self._log = log
         self._config_changed = config_changed
         self._timeout = timeout
@@ -170,7 +170,8 @@ class Discovery:
 
     def _key(self) -> str:
         """Names a kept catalog. A hash only: the config is never stored."""
-        settings = [_as_set(one) for one in self._settings]
+        # Without the lines that they stand on: a comment above them changes nothing.
+        settings = [[entry.pattern, entry.settings] for entry in self._streams.entries]
         parts = {"config": dict(self._config), "fingerprint": self._plugin.fingerprint, "settings": settings}
         text = json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return f"{self._plugin.name}/{blake2b(text, digest_size=16).hexdigest()}"
@@ -192,13 +193,6 @@ class Discovery:
             said = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
         hint = "the tap said:\n    " + "\n    ".join(said) if said else "the tap said nothing. Check its config."
         return ConfigError(what, where=self._plugin.name, hint=hint)
-
-
-def _as_set(layer_: object) -> object:
-    # Without the lines that they stand on: a comment above them changes nothing.
-    if isinstance(layer_, Layer):
-        return [layer_.origin, [[entry.pattern, entry.settings] for entry in layer_.entries]]
-    return layer_
 
 
 def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None:

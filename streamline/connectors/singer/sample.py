@@ -12,7 +12,7 @@ import msgspec
 from streamline.connectors.singer.capabilities import Capabilities, tap_traits
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.selection import apply_settings, choose
-from streamline.connectors.singer.settings import Entry, Layer
+from streamline.connectors.singer.settings import Entry, StreamSettings
 from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.processes.child import Child, Tail, TextMasker, log_lines, private_file
@@ -43,7 +43,7 @@ async def sample(
     stream: str,
     *,
     catalog: Catalog | None,
-    layers: Sequence[Layer],
+    streams: StreamSettings,
     capabilities: Capabilities,
     run_dir: Path,
     masker: TextMasker,
@@ -59,14 +59,14 @@ async def sample(
     Args:
         stream: id or stream name; it need not be selected.
         catalog: what the tap offers; None if it has no discovery.
-        layers: stream settings; they choose the columns.
+        streams: the block's stream settings; they choose the columns.
         timeout: seconds until the tap is stopped whatever it has sent.
 
     Raises:
         ConfigError: there is no such stream, or its settings can't be honoured.
         StreamlineError: the tap failed before it had sent a record.
     """
-    files = _prepare(plugin, config, stream, catalog, layers, capabilities, run_dir, where)
+    files = _prepare(plugin, config, stream, catalog, streams, capabilities, run_dir, where)
     found: list[bytes] = []
     tail = Tail()
 
@@ -112,7 +112,7 @@ def _prepare(
     config: Mapping[str, Any],
     stream: str,
     catalog: Catalog | None,
-    layers: Sequence[Layer],
+    streams: StreamSettings,
     capabilities: Capabilities,
     run_dir: Path,
     where: str | None,
@@ -123,10 +123,10 @@ def _prepare(
     if catalog is not None:
         entry = catalog.require(stream, where=where)
         traits = tap_traits(plugin, capabilities, config)
-        wanted = Layer("sample", (Entry(entry.id, {"selected": True}),))
+        wanted = StreamSettings((*streams.entries, Entry(entry.id, {"selected": True})))
         chosen = [
             one
-            for one in choose(catalog, [*layers, wanted], tap=traits, stream_filter=[entry.id], where=where)
+            for one in choose(catalog, wanted, tap=traits, stream_filter=[entry.id], where=where)
             if one.id == entry.id
         ]
         if chosen[0].replication_method == "LOG_BASED":

@@ -23,7 +23,7 @@ from streamline.connectors.singer.catalog import (
     unknown_stream,
 )
 from streamline.connectors.singer.columns import property_marks
-from streamline.connectors.singer.settings import Layer, Resolved, check_names, lists_streams, resolve
+from streamline.connectors.singer.settings import DEFAULT, NO_SETTINGS, Resolved, StreamSettings, check_names, resolve
 from streamline.errors import ConfigError
 from streamline.flow.items import JSONObject
 
@@ -45,7 +45,7 @@ class SelectedStream(msgspec.Struct, kw_only=True):
         schema_override: properties that the user types himself; a SCHEMA that says otherwise is to be changed.
         run_in_parallel: it asks for a tap process of its own.
         parent: id of the stream that drives it.
-        settings: what was set for it, by name; `settings.from_store` are an operator's.
+        settings: what was set for it, by name.
     """
 
     id: str
@@ -82,7 +82,7 @@ class TapTraits(msgspec.Struct, frozen=True):
 
 def choose(
     catalog: Catalog,
-    layers: Sequence[Layer] = (),
+    streams: StreamSettings = NO_SETTINGS,
     *,
     tap: TapTraits | None = None,
     stream_filter: Sequence[str] = (),
@@ -92,7 +92,7 @@ def choose(
 
     Args:
         catalog: what the tap offers, all catalog layers laid over each other.
-        layers: the block's `streams:`, then the store's settings.
+        streams: the block's `streams:`.
         tap: what is known about the tap.
         stream_filter: names or globs (`--stream`) that restrict the run; one LOG_BASED stream takes all of them,
             because they share one log.
@@ -102,16 +102,13 @@ def choose(
         ConfigError: a name that no stream bears, a setting that can't be honoured, or nothing to read.
     """
     tap = tap or TapTraits()
-    check_names(layers, catalog)
-    listed = lists_streams(layers)
+    check_names(streams, catalog)
     chosen = []
-    for stream in catalog:
-        resolved = resolve(layers, user_names(stream, catalog))
-        if not _is_chosen(stream, resolved, listed=listed):
-            continue
+    for stream in selected_streams(catalog, streams):
+        resolved = resolve(streams, user_names(stream, catalog))
         if stream.unsupported:
             # A glob, or the tap's default, does not insist on a stream that the tap can't read.
-            if any(entry.pattern in user_names(stream, catalog) for layer in layers for entry in layer.entries):
+            if any(entry.pattern in user_names(stream, catalog) for entry in streams.entries):
                 raise ConfigError(
                     f"stream {stream.id!r} can't be read: "
                     f"{stream.root.get('unsupported-description') or 'the tap marks it as unsupported'}",
@@ -120,23 +117,32 @@ def choose(
             continue
         chosen.append(_select(stream, resolved, tap, where))
     if not chosen:
-        raise _nothing(catalog, layers, where)
+        raise _nothing(catalog, streams, where)
     return _filtered(chosen, catalog, stream_filter, where) if stream_filter else chosen
 
 
-def refuse_without_catalog(layers: Sequence[Layer], *, tap: str, where: str | None = None) -> None:
+def selected_streams(catalog: Catalog, streams: StreamSettings = NO_SETTINGS) -> list[CatalogStream]:
+    """Return the streams that `streams:`, or else the catalog, selects. Nothing is checked."""
+    return [
+        stream
+        for stream in catalog
+        if _is_chosen(stream, resolve(streams, user_names(stream, catalog)), listed=streams.lists_streams)
+    ]
+
+
+def refuse_without_catalog(streams: StreamSettings, *, tap: str, where: str | None = None) -> None:
     """Refuse stream settings for a tap that has no catalog: it could not be told of them.
 
     Raises:
         ConfigError: something is set.
     """
-    for layer in layers:
-        for entry in layer.entries:
-            raise ConfigError(
-                f"{tap} has no discovery, so nothing can be set for stream {entry.pattern!r}",
-                where=entry.where or where,
-                hint="describe its streams in the block's catalog.json, or leave `streams` out",
-            )
+    for entry in streams.entries:
+        raise ConfigError(
+            f"{tap} has no discovery, so nothing can be set for stream {entry.pattern!r}",
+            where=entry.where or where,
+            hint="describe its streams in the block's catalog.json, or leave `streams` out",
+            code="tap.no_discovery",
+        )
 
 
 def apply_settings(catalog: Catalog, streams: Iterable[SelectedStream], *, tap: TapTraits | None = None) -> Catalog:
@@ -160,17 +166,16 @@ def user_names(stream: CatalogStream, catalog: Catalog) -> tuple[str, ...]:
 
 def _is_chosen(stream: CatalogStream, resolved: Resolved, *, listed: bool) -> bool:
     selected = resolved.get("selected")
-    if selected is None:
-        return resolved.listed if listed else stream.selected_by_default
-    # `{"*": {selected: true}}` in the store, or an exact name, selects; false takes away what `streams:` listed.
-    return bool(selected)
+    if selected == DEFAULT or (selected is None and not listed):
+        return stream.selected_by_default
+    return resolved.listed if selected is None else bool(selected)
 
 
-def _nothing(catalog: Catalog, layers: Sequence[Layer], where: str | None) -> ConfigError:
+def _nothing(catalog: Catalog, streams: StreamSettings, where: str | None) -> ConfigError:
     names = ", ".join(stream.id for stream in catalog.streams[:8])
     if not len(catalog):
         return ConfigError("the tap's catalog has no stream", where=where, hint="check its config and its rights")
-    if lists_streams(layers):
+    if streams.lists_streams:
         return ConfigError(
             "no stream matches `streams`", where=where, hint=f"the catalog has {len(catalog)}, such as {names}"
         )

@@ -1,7 +1,6 @@
 """Per-stream settings of source and destination blocks: read, checked, and resolved for one stream.
 
-Settings come in layers (the block's `streams:`, then what an operator put into the store). Within a layer an exact
-name beats a glob and a later entry beats an earlier one, key by key; a later layer beats an earlier one.
+They stand in the block's `streams:`. An exact name beats a glob and a later entry beats an earlier one, key by key.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from streamline.project.suggest import suggestion
 Side: TypeAlias = Literal["source", "destination"]
 Where: TypeAlias = Callable[[tuple[str | int, ...]], str]
 
-STORE = "store"
-"""The origin of settings that an operator put into the state store."""
+DEFAULT = "default"
+"""The value of `selected` that leaves a stream to the catalog, as if the block had no `streams:`."""
 
 LOAD_METHODS = ("append", "upsert", "replace")
 CONFLICT_METHODS = ("UPDATE", "IGNORE")
@@ -36,11 +35,18 @@ class Entry(msgspec.Struct, frozen=True):
     where: str | None = None
 
 
-class Layer(msgspec.Struct, frozen=True):
-    """Settings from one origin (`streams:`, `store`), in the order in which they were written."""
+class StreamSettings(msgspec.Struct, frozen=True):
+    """A block's `streams:`, in the order in which it is written."""
 
-    origin: str
     entries: tuple[Entry, ...] = ()
+
+    @property
+    def lists_streams(self) -> bool:
+        """Whether it names the streams to take (and not only ones to leave out)."""
+        return any(entry.settings.get("selected", True) is True for entry in self.entries)
+
+
+NO_SETTINGS = StreamSettings()
 
 
 class Resolved(msgspec.Struct):
@@ -48,13 +54,12 @@ class Resolved(msgspec.Struct):
 
     Args:
         values: setting → value; only what was set.
-        origins: setting → where it was set: a layer's origin and the entry's name.
+        origins: setting → the entry that set it.
         listed: the block's `streams:` names this stream, exactly or by a glob.
     """
 
     values: JSONObject
     origins: dict[str, Entry]
-    from_store: frozenset[str] = frozenset()
     listed: bool = False
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -66,21 +71,19 @@ class Resolved(msgspec.Struct):
         return next((self.origins[name].where for name in names if name in self.origins), None)
 
 
-def parse_layer(raw: object, side: Side, *, origin: str = "streams:", where: Where | None = None) -> Layer:
-    """Read a layer: `{name or glob: {setting: value}}`, or a list of names.
+def parse_streams(raw: object, side: Side, *, where: Where | None = None) -> StreamSettings:
+    """Read the value of `streams:`: `{name or glob: {setting: value}}`, or a list of names.
 
     Args:
-        raw: the YAML value of `streams:`, or the store's settings by stream.
         side: which settings there are.
-        origin: names the layer.
         where: `file:line` of a path below `raw`.
 
     Raises:
         ConfigError: an unknown setting, or a value of the wrong kind.
     """
-    place = where or (lambda path: origin)
+    place = where or (lambda path: "streams:")
     if raw is None:
-        return Layer(origin)
+        return NO_SETTINGS
     if isinstance(raw, list) and all(isinstance(one, str) for one in raw):
         raw = {one: {} for one in raw}
     if not isinstance(raw, Mapping):
@@ -98,7 +101,7 @@ def parse_layer(raw: object, side: Side, *, origin: str = "streams:", where: Whe
         for key, value in (given or {}).items():
             settings[key] = check_setting(side, str(key), value, where=place((name, key)))
         entries.append(Entry(str(name), settings, at))
-    return Layer(origin, tuple(entries))
+    return StreamSettings(tuple(entries))
 
 
 def check_setting(side: Side, key: str, value: object, *, where: str | None = None) -> Any:
@@ -126,45 +129,36 @@ def setting_names(side: Side) -> list[str]:
     return list(_KINDS[side])
 
 
-def resolve(layers: Sequence[Layer], names: Sequence[str]) -> Resolved:
-    """The settings of the stream that bears `names` (its id first).
+def resolve(streams: StreamSettings, names: Sequence[str]) -> Resolved:
+    """Return the settings of the stream that is called `names` (its id first).
 
     Names are matched whole. An entry that is the stream's exact name is no glob, whatever characters it has.
     """
-    resolved = Resolved({}, {})
-    stored: set[str] = set()
-    for layer in layers:
-        exact = [entry for entry in layer.entries if entry.pattern in names]
-        globbed = [
-            entry
-            for entry in layer.entries
-            if entry.pattern not in names and is_glob(entry.pattern) and matches(entry.pattern, names)
-        ]
-        for entry in (*globbed, *exact):
-            resolved.values.update(entry.settings)
-            resolved.origins.update(dict.fromkeys(entry.settings, entry))
-            if layer.origin == STORE:
-                stored.update(entry.settings)
-            else:
-                stored.difference_update(entry.settings)
-                resolved.listed = True
-    resolved.from_store = frozenset(stored)
+    exact = [entry for entry in streams.entries if entry.pattern in names]
+    globs = [
+        entry
+        for entry in streams.entries
+        if entry.pattern not in names and is_glob(entry.pattern) and matches(entry.pattern, names)
+    ]
+    resolved = Resolved({}, {}, listed=bool(globs or exact))
+    for entry in (*globs, *exact):
+        resolved.values.update(entry.settings)
+        resolved.origins.update(dict.fromkeys(entry.settings, entry))
     return resolved
 
 
-def check_names(layers: Sequence[Layer], catalog: Catalog) -> None:
-    """Refuse exact names that no stream of the catalog bears, and names that several bear.
+def check_names(streams: StreamSettings, catalog: Catalog) -> None:
+    """Refuse exact names that no stream of the catalog has, and names that several have.
 
     Raises:
         ConfigError: the first such name, with the nearest one that exists.
     """
-    for layer in layers:
-        for entry in layer.entries:
-            if catalog.find(entry.pattern, where=entry.where) is None and not is_glob(entry.pattern):
-                raise unknown_stream(entry.pattern, catalog.streams, where=_place(layer, entry))
+    for entry in streams.entries:
+        if catalog.find(entry.pattern, where=entry.where) is None and not is_glob(entry.pattern):
+            raise unknown_stream(entry.pattern, catalog.streams, where=entry.where)
 
 
-def check_destination_names(layers: Sequence[Layer], known: Iterable[Sequence[str]]) -> None:
+def check_destination_names(streams: StreamSettings, known: Iterable[Sequence[str]]) -> None:
     """Refuse exact names of a destination's streams that no source has.
 
     Args:
@@ -174,43 +168,30 @@ def check_destination_names(layers: Sequence[Layer], known: Iterable[Sequence[st
         ConfigError: the first such name, with the nearest one that exists.
     """
     names = list(dict.fromkeys(name for stream in known for name in stream))
-    for layer in layers:
-        for entry in layer.entries:
-            if entry.pattern not in names and not is_glob(entry.pattern):
-                raise ConfigError(
-                    f"no source of this destination has a stream {entry.pattern!r}",
-                    where=_place(layer, entry),
-                    hint=suggestion(entry.pattern, names, what="streams"),
-                )
+    for entry in streams.entries:
+        if entry.pattern not in names and not is_glob(entry.pattern):
+            raise ConfigError(
+                f"no source of this destination has a stream {entry.pattern!r}",
+                where=entry.where,
+                hint=suggestion(entry.pattern, names, what="streams"),
+                code="stream.unknown",
+            )
 
 
-def lists_streams(layers: Sequence[Layer]) -> bool:
-    """Whether the block's `streams:` names the streams to take (and not only ones to leave out)."""
-    return any(
-        entry.settings.get("selected", True) for layer in layers if layer.origin != STORE for entry in layer.entries
-    )
-
-
-def resolve_destination(layers: Sequence[Layer], names: Sequence[str]) -> Resolved | None:
-    """The settings of a stream at a destination, None if the destination does not export it.
+def resolve_destination(streams: StreamSettings, names: Sequence[str]) -> Resolved | None:
+    """Return the settings of a stream at a destination, None if the destination does not export it.
 
     Where `streams:` is left out everything is exported, else what it names; `"*"` stands for the rest.
     """
-    resolved = resolve(layers, names)
+    resolved = resolve(streams, names)
     selected = resolved.get("selected")
     if selected is None:
-        selected = resolved.listed or not lists_streams(layers)
+        selected = resolved.listed or not streams.lists_streams
     return resolved if selected else None
 
 
 class _WrongValueError(Exception):
     """A setting's value is of the wrong kind; the text says what is needed."""
-
-
-def _place(layer: Layer, entry: Entry) -> str | None:
-    if layer.origin == STORE:
-        return "settings in the store (`streamline streams list` shows them)"
-    return entry.where
 
 
 def _method(value: object) -> str:
@@ -256,6 +237,10 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _selected(value: object) -> bool | str:
+    return DEFAULT if value == DEFAULT else _flag(value)
+
+
 def _name(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _WrongValueError("a name is needed")
@@ -288,7 +273,7 @@ _SOURCE: dict[str, _Kind] = {
     "columns": _columns,
     "schema": _schema,
     "run_in_parallel": _flag,
-    "selected": _flag,
+    "selected": _selected,
 }
 _DESTINATION: dict[str, _Kind] = {
     "destination_table": _name,

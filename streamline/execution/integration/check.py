@@ -14,8 +14,9 @@ import anyio.to_thread
 import msgspec
 
 from streamline.blocks.connector.rotated_config import keep_written_back
-from streamline.blocks.connector.source import Source, open_source
-from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, Spec, load_spec, stored_layer
+from streamline.blocks.connector.source import OpenedSource, open_source
+from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, Spec, load_spec
+from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.blocks.python.function import BlockFile
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.registry import Role
@@ -59,6 +60,7 @@ class _Check:
         self._done = checklist.results
 
     async def run(self) -> None:
+        move_stored_settings(self._context.project, self._model, self._context.store)
         prepared = [found for uuid in self._model.order() if (found := await self._prepare(self._model.blocks[uuid]))]
         limit = anyio.CapacityLimiter(AT_ONCE)
         async with task_group() as tasks:
@@ -86,13 +88,6 @@ class _Check:
             renderer = Renderer(self._context.project, variables, self._context.project.secrets)
             spec = load_spec(block, renderer)
             what = _kind(spec)
-            if isinstance(spec, SourceSpec | DestinationSpec):
-                stored_layer(
-                    self._context.store,
-                    self._model.uuid,
-                    block.uuid,
-                    "source" if isinstance(spec, SourceSpec) else "destination",
-                )
             if isinstance(spec, SourceSpec):
                 path = self._model.path / block.uuid / "catalog.json"
                 read_catalog_file(path, shown=self._context.project.shown(path))
@@ -172,7 +167,7 @@ class _Check:
             return f"it has {found:,} streams" if found != 1 else "it has 1 stream"
         return await self._first_message(source)
 
-    async def _first_message(self, source: Source) -> str:
+    async def _first_message(self, source: OpenedSource) -> str:
         """Start a tap that has no discovery, and stop it once it has said something."""
         context, plugin, capabilities = self._context, source.plugin, source.capabilities
         tap = TapProcess(
@@ -262,7 +257,7 @@ def _config(spec: Spec) -> dict[str, object]:
     return spec.config
 
 
-def _catalog_to_look(source: Source) -> dict[str, object] | None:
+def _catalog_to_look(source: OpenedSource) -> dict[str, object] | None:
     """The catalog that the tap would be given; without LOG_BASED, because a look must not touch the log's position."""
     if source.catalog is None:
         return None
@@ -270,7 +265,7 @@ def _catalog_to_look(source: Source) -> dict[str, object] | None:
         msgspec.structs.replace(stream, replication_method="FULL_TABLE")
         if stream.replication_method == "LOG_BASED"
         else stream
-        for stream in choose(source.catalog, source.layers, tap=source.traits, where=source.where)
+        for stream in choose(source.catalog, source.spec.streams, tap=source.traits, where=source.where)
     ]
     return apply_settings(source.catalog, chosen, tap=source.traits).data
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from streamline.blocks.connector.spec import DestinationSpec, stored_layer
+from streamline.blocks.connector.spec import DestinationSpec
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities
 from streamline.connectors.singer.selection import SelectedStream
-from streamline.connectors.singer.settings import Layer, Resolved, check_destination_names, resolve, resolve_destination
+from streamline.connectors.singer.settings import (
+    Resolved,
+    StreamSettings,
+    check_destination_names,
+    resolve,
+    resolve_destination,
+)
 from streamline.connectors.singer.stages.destination import StreamPlan, check_tables, plan_stream
 from streamline.errors import ConfigError
 from streamline.execution.integration.context import RunContext
@@ -30,12 +34,10 @@ def plan_sink(
     Raises:
         ConfigError: a setting that can't be honoured, or streams that would undo each other in one table.
     """
-    layers = [spec.streams, stored_layer(context.store, context.pipeline, block.uuid, "destination")]
     feeding = [source for source in sources.values() if block.uuid in paths[source.id].all_sinks()]
     if all(source.catalog is not None for source in feeding):
-        check_destination_names(
-            layers, [(stream.id, stream.stream, *stream.names) for source in feeding for stream in source.catalog or ()]
-        )
+        streams = [stream for source in feeding for stream in source.catalog or ()]
+        check_destination_names(spec.streams, [(stream.id, stream.stream, *stream.names) for stream in streams])
     planned: dict[tuple[str, str], StreamPlan | None] = {}
     stream_of: dict[tuple[str, str], str] = {}
     by_name = {
@@ -46,12 +48,12 @@ def plan_sink(
     }
 
     def settings_of(source: str, name: str) -> Resolved | None:
-        return resolve_destination(layers, _names(name, by_name.get((source, name))))
+        return resolve_destination(spec.streams, _names(name, by_name.get((source, name))))
 
     def plan_of(source: str, name: str) -> StreamPlan | None:
         key = (source, name)
         if key not in planned:
-            plan = _plan_stream(name, by_name.get(key), sources[source], layers, plugin, capabilities)
+            plan = _plan_stream(name, by_name.get(key), sources[source], spec.streams, plugin, capabilities)
             planned[key] = plan
             if plan is not None:
                 stream_of[source, plan.table or name] = name
@@ -64,7 +66,7 @@ def plan_sink(
     for source in feeding:
         check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)
     check_shared_tables(known, sources, by_name, where=block.uuid)
-    slots, processes = _slots(known, layers, by_name, plugin, capabilities)
+    slots, processes = _slots(known, spec.streams, by_name, plugin, capabilities)
     return SinkPlan(
         block=block,
         spec=spec,
@@ -133,11 +135,11 @@ def _plan_stream(
     name: str,
     stream: SelectedStream | None,
     source: SourcePlan,
-    layers: Sequence[Layer],
+    streams: StreamSettings,
     plugin: Plugin,
     capabilities: Capabilities,
 ) -> StreamPlan | None:
-    resolved = resolve_destination(layers, _names(name, stream))
+    resolved = resolve_destination(streams, _names(name, stream))
     if resolved is None:
         return None
     entry = source.catalog.get(stream.id) if stream is not None and source.catalog is not None else None
@@ -163,7 +165,7 @@ def _load_methods(capabilities: Capabilities) -> list[str] | None:
 
 def _slots(
     plans: dict[tuple[str, str], StreamPlan],
-    layers: Sequence[Layer],
+    streams: StreamSettings,
     by_name: dict[tuple[str, str], SelectedStream],
     plugin: Plugin,
     capabilities: Capabilities,
@@ -173,7 +175,7 @@ def _slots(
     wanting = [
         plan.table or name
         for (source, name), plan in plans.items()
-        if resolve(layers, _names(name, by_name.get((source, name)))).get("run_in_parallel")
+        if resolve(streams, _names(name, by_name.get((source, name)))).get("run_in_parallel")
     ]
     if allowed < 2 or not wanting:
         return {}, 1

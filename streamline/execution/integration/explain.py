@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.state import rows_have_bookmarks
@@ -127,7 +127,6 @@ def _stream(stream: SelectedStream, source: SourcePlan, group: GroupPlan, saved:
         start=_start(stream.id, source, group, saved),
         process=group.id,
         columns=stream.columns,
-        from_store=_from_store(stream.settings),
     )
 
 
@@ -270,7 +269,6 @@ def _table(
             endless=plan.sources[source].endless,
             merges="upsert" in (sink.capabilities.about.get("load_methods") or ()),
         ),
-        from_store=_from_store(settings),
     )
 
 
@@ -280,10 +278,6 @@ def _settings(sink: SinkPlan, source: str, name: str) -> Resolved:
 
 def _selected(source: SourcePlan, name: str) -> SelectedStream | None:
     return next((each for each in source.selected if name in (each.stream, each.id, *each.names)), None)
-
-
-def _from_store(settings: Resolved) -> dict[str, Any]:
-    return {name: settings.values[name] for name in sorted(settings.from_store)}
 
 
 # -- edges

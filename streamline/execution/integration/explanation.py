@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -36,7 +36,6 @@ class StreamWords(msgspec.Struct):
         bookmark_properties: what its position is about.
         process: the tap process that reads it.
         columns: those that are read; None: all.
-        from_store: settings that an operator put into the store.
     """
 
     stream: str
@@ -46,7 +45,6 @@ class StreamWords(msgspec.Struct):
     start: Start
     process: str
     columns: list[str] | None
-    from_store: dict[str, Any]
 
 
 class ProcessWords(msgspec.Struct):
@@ -107,7 +105,6 @@ class TableWords(msgspec.Struct):
     on_bad_record: str
     schema_change: str
     delivery: Delivery
-    from_store: dict[str, Any]
 
 
 class DestinationWords(msgspec.Struct):

@@ -11,6 +11,7 @@ import msgspec
 
 from streamline.blocks.connector.source import open_source
 from streamline.blocks.connector.spec import SourceSpec
+from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, probe
 from streamline.connectors.singer.grouping import SHARED, StreamGroup, group_streams
@@ -47,6 +48,7 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
             where=model.yaml.shown,
         )
     renderer, variables = _renderer(context, model)
+    move_stored_settings(context.project, model, context.store)
     specs = read_blocks(model, renderer)
     variables = _rendered(context, renderer, variables, all_of_them=bool(specs.transforms))
     paths, mappers = find_paths(model, specs)
@@ -164,12 +166,11 @@ async def _plan_source(
     catalog, traits = source.catalog, source.traits
     selected: list[SelectedStream] = []
     if catalog is None:
-        refuse_without_catalog(source.layers, tap=source.plugin.name, where=source.where)
+        refuse_without_catalog(source.spec.streams, tap=source.plugin.name, where=source.where)
     else:
         names = _filter_for(context, catalog)
-        selected = (
-            [] if names is None else choose(catalog, source.layers, tap=traits, stream_filter=names, where=source.where)
-        )
+        if names is not None:
+            selected = choose(catalog, spec.streams, tap=traits, stream_filter=names, where=source.where)
     positions = source_positions(
         context,
         pipeline=model.uuid,

@@ -89,7 +89,7 @@ session_interval: 500ms
         "freeze",
         0.5,
     )
-    orders = resolve_destination([found.streams], ("public-orders", "orders"))
+    orders = resolve_destination(found.streams, ("public-orders", "orders"))
     assert orders is not None
     assert orders.values == {
         "destination_table": "orders",
@@ -102,11 +102,11 @@ session_interval: 500ms
 def test_listed_streams_are_the_ones_exported(tmp_path: Path) -> None:
     found = spec(tmp_path, "destination: x\nstreams: {orders: {}, users: {selected: false}}", "data_exporter")
     assert isinstance(found, DestinationSpec)
-    exported = {name: resolve_destination([found.streams], (name,)) is not None for name in ("orders", "users", "c")}
+    exported = {name: resolve_destination(found.streams, (name,)) is not None for name in ("orders", "users", "c")}
     assert exported == {"orders": True, "users": False, "c": False}
     everything = spec(tmp_path, "destination: x", "data_exporter")
     assert isinstance(everything, DestinationSpec)
-    assert resolve_destination([everything.streams], ("c",)) is not None
+    assert resolve_destination(everything.streams, ("c",)) is not None
 
 
 def test_a_mapper(tmp_path: Path) -> None:

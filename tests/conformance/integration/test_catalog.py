@@ -73,7 +73,7 @@ def test_a_catalog_file_lies_over_discovery_and_streams_over_the_file(make_proje
     assert entry["schema"]["properties"]["text"]["description"] == "from the file"
 
 
-def test_settings_in_the_store_lie_over_the_yaml(make_project: MakeProject) -> None:
+def test_settings_set_by_command_count_from_the_next_run_on(make_project: MakeProject) -> None:
     project = make_project(rows_tap({"a": 5, "b": 5}, {"spy": "spy"}, streams={"a": INCREMENTAL}), target())
     project.run().expect(0)
     assert set(selected(project)) == {"a"}

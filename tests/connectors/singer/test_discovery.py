@@ -13,7 +13,7 @@ from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import probe
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.discovery import Discovered, Discovery, find_catalog, read_catalog_file
-from streamline.connectors.singer.settings import parse_layer
+from streamline.connectors.singer.settings import parse_streams
 from streamline.errors import ConfigError
 from streamline.project.secrets import Masker
 from streamline.state import open_store
@@ -79,7 +79,7 @@ def test_it_is_discovered_again_when_config_plugin_or_settings_change(tmp_path: 
     plugin = fakes.tap(tmp_path, fakes.ECHO_CATALOG)
     assert not discover(plugin, store).cached
     assert not discover(plugin, store, config={"path": "y"}).cached
-    assert not discover(plugin, store, settings=[parse_layer({"users": {}}, "source")]).cached
+    assert not discover(plugin, store, streams=parse_streams({"users": {}}, "source")).cached
     assert not discover(plugin, store, refresh=True).cached
     assert not discover(fakes.tap(tmp_path, fakes.ECHO_CATALOG, fingerprint="2"), store).cached
     assert discover(plugin, store).cached

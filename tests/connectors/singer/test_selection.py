@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
 from streamline.connectors.singer.selection import TapTraits, apply_settings, choose
-from streamline.connectors.singer.settings import STORE, parse_layer
+from streamline.connectors.singer.settings import parse_streams
 from streamline.errors import ConfigError
 
 SDK = TapTraits(library="singer-sdk")
@@ -67,9 +67,8 @@ def catalog(*streams: dict) -> Catalog:
     return Catalog({"streams": list(streams)})
 
 
-def run(found: Catalog, streams: object = None, store: object = None, tap: TapTraits | None = None, **more: Any):
-    layers = [parse_layer(streams, "source"), parse_layer(store, "source", origin=STORE)]
-    chosen = choose(found, layers, tap=tap, **more)
+def run(found: Catalog, streams: object = None, tap: TapTraits | None = None, **more: Any):
+    chosen = choose(found, parse_streams(streams, "source"), tap=tap, **more)
     return chosen, apply_settings(found, chosen, tap=tap)
 
 
@@ -149,18 +148,12 @@ def test_exact_beats_glob_and_later_beats_earlier_key_by_key() -> None:
     assert (users.replication_method, users.replication_key, users.run_in_parallel) == ("INCREMENTAL", "id", False)
 
 
-def test_settings_in_the_store_lie_over_the_yaml() -> None:
-    found = catalog(table("orders"), table("users"))
-    chosen, _ = run(
-        found,
-        {"orders": {"replication_method": "INCREMENTAL", "bookmark_properties": ["updated_at"]}},
-        {"users": {"selected": True}, "public-orders": {"replication_method": "FULL_TABLE"}},
-    )
-    assert [(one.id, one.replication_method) for one in chosen] == [
-        ("public-orders", "FULL_TABLE"),
-        ("public-users", "FULL_TABLE"),
-    ]
-    assert chosen[0].settings.from_store == {"replication_method"}
+def test_selected_default_leaves_a_stream_to_the_catalog() -> None:
+    hidden = [{"breadcrumb": [], "metadata": {"selected-by-default": False}}]
+    others = [{"tap_stream_id": name, "stream": name, "metadata": hidden} for name in ("hidden", "more")]
+    found = catalog(table("orders"), table("users"), *others)
+    chosen, _ = run(found, {"*": {"selected": "default"}, "orders": {"replication_method": "FULL_TABLE"}, "more": True})
+    assert [stream.id for stream in chosen] == ["public-orders", "public-users", "more"]
 
 
 def test_replication_is_written_where_each_library_reads_it() -> None:
@@ -375,7 +368,7 @@ def test_catalogs_are_not_changed_and_unknown_keys_are_kept() -> None:
 )
 def test_wrong_settings_are_refused(settings: object, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        parse_layer(settings, "source")
+        parse_streams(settings, "source")
     assert message in str(error.value)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from streamline.connectors.singer.settings import parse_layer, resolve_destination
+from streamline.connectors.singer.settings import parse_streams, resolve_destination
 from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan, check_tables, plan_stream
 from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.codecs.envelope import records
@@ -18,10 +18,10 @@ ORDER = {"id": 1, "total": 9, "note": "x"}
 
 def plans(streams: dict[str, Any] | list[str] | None, **known: Any) -> Callable[[str], StreamPlan | None]:
     """Plans of a destination block whose `streams:` is this."""
-    layers = [parse_layer(streams, "destination", where=lambda path: f"export.yaml:{len(path)}")]
+    given = parse_streams(streams, "destination", where=lambda path: f"export.yaml:{len(path)}")
 
     def plan_of(stream: str) -> StreamPlan | None:
-        settings = resolve_destination(layers, [stream])
+        settings = resolve_destination(given, [stream])
         if settings is None:
             return None
         return plan_stream(stream, settings, **{"target": "target-x", "replaces": False, **known})

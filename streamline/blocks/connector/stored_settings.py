@@ -1,0 +1,72 @@
+"""Moves stream settings that earlier versions kept in the state store into the blocks' files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamline.blocks.connector.stream_edits import Entries, edit_streams, editable_file, select_streams, set_settings
+from streamline.connectors.singer.settings import Side
+from streamline.errors import ConfigError
+from streamline.project.yamledit import edit_file, to_yaml
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import PipelineModel
+    from streamline.project.project import Project
+    from streamline.state.store import Store
+
+_SIDES: dict[str, Side] = {"data_loader": "source", "data_exporter": "destination"}
+
+
+def move_stored_settings(project: Project, model: PipelineModel, store: Store) -> None:
+    """Write the stored stream settings of a pipeline into its blocks' files, once, and say so on stderr.
+
+    Raises:
+        ConfigError: a block's file can't be edited, so that its settings would no longer count. They are kept in a
+            file, and this is said once.
+    """
+    failed: list[ConfigError] = []
+    for uuid, settings in store.stored_stream_settings(model.uuid).items():
+        try:
+            file = project.shown(_move(project, model, uuid, settings))
+            print(f"Moved the stream settings of block '{uuid}' from the state store to {file}", file=sys.stderr)
+        except ConfigError as error:
+            kept = project.shown(_keep(project, f"{model.uuid}.{uuid}", settings))
+            text = f"the stream settings of block '{uuid}' in the state store could not be moved to its file"
+            print(f"warning: {text}: {error.message}; they are kept in {kept}", file=sys.stderr)
+            if error.code != "block.not_found":
+                hint = f"add the settings in {kept} to `streams:` by hand, then run the command again"
+                failed.append(ConfigError(text, where=error.where, hint=hint, code="setting.not_moved"))
+        store.drop_stored_stream_settings(model.uuid, uuid)
+    if failed:
+        raise failed[0]
+
+
+def _move(project: Project, model: PipelineModel, uuid: str, settings: Mapping[str, dict[str, Any]]) -> Path:
+    block = model.blocks.get(uuid)
+    side = _SIDES.get(block.type) if block is not None else None
+    if block is None or side is None:
+        raise ConfigError("there is no such source or destination", code="block.not_found")
+    file = editable_file(project, block, side)
+    shown = project.shown(file)
+
+    def change(entries: Entries) -> None:
+        for name, values in settings.items():
+            others = {key: value for key, value in values.items() if key != "selected"}
+            set_settings(entries, name, others)
+            if "selected" in values:
+                select_streams(entries, [name], values["selected"])
+
+    edit_file(file, lambda text: edit_streams(text, side, change, shown=shown), shown=shown)
+    return file
+
+
+def _keep(project: Project, name: str, settings: Mapping[str, dict[str, Any]]) -> Path:
+    folder = project.ensure_work_dir() / "unmoved-settings"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    file = folder / f"{name.replace('/', '.')}.yaml"
+    file.touch(mode=0o600)
+    file.write_text(to_yaml({"streams": dict(settings)}), encoding="utf-8")
+    return file
