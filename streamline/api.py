@@ -303,7 +303,7 @@ class Pipeline:
         return f"Pipeline({self.uuid!r}, {self.repo_path!r})"
 
     def _load(self) -> PipelineModel:
-        from streamline.pipeline.model import load_pipeline
+        from streamline.pipeline.reader import load_pipeline
 
         return load_pipeline(self.project, self.uuid)
 

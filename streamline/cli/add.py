@@ -75,7 +75,7 @@ def command(
     from streamline.blocks.registry import block_template
     from streamline.pipeline.edit import NewBlock, add_block
     from streamline.pipeline.kinds import known_languages, languages
-    from streamline.pipeline.model import load_pipeline
+    from streamline.pipeline.reader import load_pipeline
     from streamline.project.suggest import suggestion
 
     project = app.project

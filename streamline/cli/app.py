@@ -55,7 +55,7 @@ class App:
             ConfigError: there is none of that name, or its metadata.yaml is wrong.
         """
         from streamline.cli.output import say
-        from streamline.pipeline.model import load_pipeline
+        from streamline.pipeline.reader import load_pipeline
 
         model = load_pipeline(self.project, pipeline)
         for warning in (*self.project.warnings, *model.warnings):
@@ -99,7 +99,7 @@ def source_blocks(app: App, pipeline: str) -> list[str]:
     """
     if pipeline not in app.project.pipelines():
         return []
-    from streamline.pipeline.model import load_pipeline
+    from streamline.pipeline.reader import load_pipeline
 
     blocks = load_pipeline(app.project, pipeline).blocks
     return [uuid for uuid, block in blocks.items() if block.type == "data_loader"]

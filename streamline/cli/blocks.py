@@ -24,7 +24,7 @@ def load_model(app: App, pipeline: str) -> PipelineModel:
     Raises:
         ConfigError: there is none of that name, or its metadata.yaml is wrong.
     """
-    from streamline.pipeline.model import load_pipeline
+    from streamline.pipeline.reader import load_pipeline
 
     return load_pipeline(app.project, pipeline)
 

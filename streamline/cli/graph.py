@@ -42,7 +42,7 @@ def command(app: App, pipeline: str, output: Path | None, format_: str | None) -
     Lines lead from the block above to those that get its output. A block whose sign is \u25c6 is dynamic: what is
     behind it runs once per item; with \u25c7 the outputs of its children are gathered into a list.
     """
-    from streamline.pipeline.model import load_pipeline
+    from streamline.pipeline.reader import load_pipeline
 
     if output is not None and format_ is None:
         format_ = FORMATS.get(output.suffix.lower())

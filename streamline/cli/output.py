@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from streamline.cli.app import App
     from streamline.processes.job import Failure
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -167,12 +166,12 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def failure_json(app: App, failure: Failure) -> dict[str, Any]:
+def failure_json(failure: Failure, mask: Callable[[str], str]) -> dict[str, Any]:
     """Return a failure as JSON values, masked."""
     return {
         "code": failure.code,
-        "message": app.mask(failure.message),
+        "message": mask(failure.message),
         "where": failure.where,
         "hint": failure.hint,
-        "trace": app.mask(failure.trace) if failure.trace else None,
+        "trace": mask(failure.trace) if failure.trace else None,
     }

@@ -222,6 +222,6 @@ def _as_json(app: App, result: RunResult) -> dict[str, Any]:
             }
             for outcome in result.blocks
         ],
-        "errors": {name: failure_json(app, failure) for name, failure in result.errors.items()},
+        "errors": {name: failure_json(failure, app.mask) for name, failure in result.errors.items()},
         "warnings": result.warnings,
     }

@@ -22,9 +22,9 @@ from streamline.pipeline.model import (
     TYPE_NAMES,
     Block,
     PipelineModel,
-    load_pipeline,
     pipeline_folder,
 )
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.suggest import suggestion
 from streamline.project.yamledit import append, edit_text, put, replace_file, to_yaml
 from streamline.project.yamlfile import read_text

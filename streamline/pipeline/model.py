@@ -13,7 +13,7 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.pipeline.graph import topological_order
 from streamline.project.suggest import suggestion
-from streamline.project.yamlfile import PathKey, YamlFile, load_yaml
+from streamline.project.yamlfile import PathKey, YamlFile
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -172,23 +172,3 @@ def pipeline_folder(project: Project, uuid: str) -> Path:
     if not uuid or uuid in (".", "..") or any(sign in uuid for sign in "/\\\0"):
         raise ConfigError(f"'{uuid}' cannot be a pipeline's name", hint="use letters, digits, '_' and '-'")
     return project.root / "pipelines" / uuid
-
-
-def load_pipeline(project: Project, uuid: str) -> PipelineModel:
-    """Read and check `pipelines/<uuid>/metadata.yaml`.
-
-    Raises:
-        ConfigError: there is no such pipeline, or what its file says cannot be: it names file and line.
-    """
-    folder = pipeline_folder(project, uuid)
-    path = folder / "metadata.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"there is no pipeline '{uuid}'",
-            where=project.shown(path),
-            hint=suggestion(uuid, project.pipelines(), what="pipelines")
-            + f"; `streamline create {uuid} --type python` makes one (or integration, streaming, dbt)",
-        )
-    from streamline.pipeline.reader import Reader
-
-    return Reader(project, uuid, folder, load_yaml(path, shown=project.shown(path))).read()

@@ -14,10 +14,18 @@ from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.graph import downstream_of, find_cycle
 from streamline.pipeline.kinds import known_languages, languages
 from streamline.pipeline.limits import block_run_limit, dynamic_limits
-from streamline.pipeline.model import BATCH_TYPES, FOLDERS, TYPE_NAMES, Block, PipelineModel, RetryConfig
+from streamline.pipeline.model import (
+    BATCH_TYPES,
+    FOLDERS,
+    TYPE_NAMES,
+    Block,
+    PipelineModel,
+    RetryConfig,
+    pipeline_folder,
+)
 from streamline.pipeline.unknown_keys import UnknownKeys, misspelt_settings
 from streamline.project.suggest import suggestion, words
-from streamline.project.yamlfile import PathKey, YamlFile, kind_of
+from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -55,6 +63,24 @@ _RETRY_VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "exponential_backoff": (lambda value: isinstance(value, bool), "true or false"),
 }
 """What the keys of `retry_config` may be, and how that is said."""
+
+
+def load_pipeline(project: Project, uuid: str) -> PipelineModel:
+    """Read and check `pipelines/<uuid>/metadata.yaml`.
+
+    Raises:
+        ConfigError: there is no such pipeline, or what its file says cannot be: it names file and line.
+    """
+    folder = pipeline_folder(project, uuid)
+    path = folder / "metadata.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no pipeline '{uuid}'",
+            where=project.shown(path),
+            hint=suggestion(uuid, project.pipelines(), what="pipelines")
+            + f"; `streamline create {uuid} --type python` makes one (or integration, streaming, dbt)",
+        )
+    return Reader(project, uuid, folder, load_yaml(path, shown=project.shown(path))).read()
 
 
 class Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError, StreamlineError
-from streamline.pipeline.model import load_pipeline
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.yamledit import edit_text, locked, put, replace_file
 from streamline.project.yamlfile import read_text
 

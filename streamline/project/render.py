@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.project.suggest import suggestion
@@ -22,7 +22,6 @@ from streamline.project.yamlfile import PathKey, YamlFile, dotted, load_yaml, re
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
-    from streamline.project.project import Project
     from streamline.project.secrets import Secrets
 
 Where = Callable[[Sequence[PathKey]], str] | str | None
@@ -34,6 +33,17 @@ _DEFERRED = re.compile("\ue000unset:(.*?)\ue001")
 # Most templates are one call with literals. Those need no Jinja, which takes longer to import than all else here.
 _LITERAL = r"""'[^'\\]*'|"[^"\\]*"|-?\d{1,18}|[Tt]rue|[Ff]alse|[Nn]one"""
 _PLAIN_CALL = re.compile(rf"(env_var|variables|secret)\(\s*({_LITERAL})\s*(?:,\s*({_LITERAL})\s*)?\)")
+
+
+class Folder(Protocol):
+    """The part of a `Project` that rendering uses."""
+
+    root: Path
+
+    @property
+    def secrets(self) -> Secrets: ...
+
+    def shown(self, path: Path) -> str: ...
 
 
 class Renderer:
@@ -51,7 +61,7 @@ class Renderer:
 
     def __init__(
         self,
-        project: Project | None,
+        project: Folder | None,
         variables: Mapping[str, Any] | None = None,
         secrets: Secrets | None = None,
         block_output: BlockOutput | None = None,

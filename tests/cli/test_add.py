@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from streamline.blocks.connector.spec import load_destination, load_source
-from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.pipeline.model import PipelineModel
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 from tests.cli.conftest import Shop

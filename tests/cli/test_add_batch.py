@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streamline.pipeline.model import load_pipeline
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 from tests.cli.conftest import Shop
 from tests.services.require import missing

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from streamline.cli.main import main
-from streamline.pipeline.model import load_pipeline
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 
 

@@ -22,7 +22,7 @@ from streamline.execution.events import (
     SensorWaiting,
 )
 from streamline.execution.run import RunOptions
-from streamline.pipeline.model import load_pipeline
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 from tests.conformance.integration.common import rows_tap
 from tests.conftest import MakeProject

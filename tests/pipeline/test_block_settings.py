@@ -11,7 +11,8 @@ import yaml
 
 from streamline.errors import ConfigError
 from streamline.pipeline.block_settings import BlockSettings, block_settings
-from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.pipeline.model import PipelineModel
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 
 

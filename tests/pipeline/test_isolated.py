@@ -12,7 +12,7 @@ import pytest
 from streamline.errors import ConfigError
 from streamline.pipeline import isolated
 from streamline.pipeline.isolated import isolated_python
-from streamline.pipeline.model import load_pipeline
+from streamline.pipeline.reader import load_pipeline
 from streamline.project import environments
 from streamline.project.project import Project
 from tests.project.wheels import make_wheel

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
-from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.pipeline.model import PipelineModel
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from streamline.errors import ConfigError
-from streamline.pipeline.model import PipelineModel, RetryConfig, load_pipeline
+from streamline.pipeline.model import PipelineModel, RetryConfig
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 
 Load = Callable[..., PipelineModel]

@@ -149,7 +149,7 @@ def _wanted(call: BlockCall, settings: Settings) -> list[str] | bool:
         return settings.output
     if not call.block.downstream:
         return False
-    from streamline.pipeline.model import load_pipeline
+    from streamline.pipeline.reader import load_pipeline
 
     try:
         blocks = load_pipeline(call.project, call.pipeline).blocks

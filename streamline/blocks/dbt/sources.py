@@ -229,7 +229,7 @@ def _write_seed(rows: pa.Table, path: Path) -> None:
 
 
 def _is_secret(call: BlockCall, uuid: str) -> bool:
-    from streamline.pipeline.model import load_pipeline
+    from streamline.pipeline.reader import load_pipeline
 
     try:
         block = load_pipeline(call.project, call.pipeline).blocks.get(uuid)

@@ -112,7 +112,7 @@ class Staging:
     def _own_table(self, uuid: str) -> str | None:
         """The table that an upstream SQL block has left in this very database."""
         from streamline.blocks.sql.template import renderer
-        from streamline.pipeline.model import load_pipeline
+        from streamline.pipeline.reader import load_pipeline
 
         block = load_pipeline(self.call.project, self.call.pipeline).blocks.get(uuid)
         if block is None or block.language != "sql" or block.type == "dbt":

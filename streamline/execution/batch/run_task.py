@@ -24,7 +24,8 @@ from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.inputs import item_metadata, open_input
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.io.config import use_renderer
-from streamline.pipeline.model import Block, PipelineModel, load_pipeline
+from streamline.pipeline.model import Block, PipelineModel
+from streamline.pipeline.reader import load_pipeline
 from streamline.processes.job import Outcome
 from streamline.processes.worker import Port, failure_of_known
 from streamline.project.current import set_current

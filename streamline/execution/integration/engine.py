@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamline.execution.batch.stored_tests import BlockTests
     from streamline.execution.checklist import Checklist
     from streamline.execution.events import Bus
     from streamline.execution.integration.explanation import FlowExplanation
@@ -59,7 +58,7 @@ class IntegrationEngine:
                 )
             anyio.run(partial(check_pipeline, run, model, checklist))
 
-    def test(self, project: Project, model: PipelineModel, options: RunOptions, bus: Bus) -> list[BlockTests]:
+    def test(self, project: Project, model: PipelineModel, options: RunOptions, bus: Bus) -> NoReturn:
         """Refuse: integration pipelines store no outputs."""
         raise ConfigError(
             f"a pipeline of type {model.type} has no stored outputs", where=model.uuid, code="output.never_stored"

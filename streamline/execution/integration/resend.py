@@ -28,7 +28,8 @@ from streamline.flow.items import BadRecord, Item, RawBatch, Schema
 from streamline.flow.protocols import Emit, FlushableStage, Stage
 from streamline.flow.router import Route
 from streamline.flow.runtime import Flow, Runtime
-from streamline.pipeline.model import PipelineModel, load_pipeline
+from streamline.pipeline.model import PipelineModel
+from streamline.pipeline.reader import load_pipeline
 from streamline.state.store import DeadLetter, Store
 
 if TYPE_CHECKING:

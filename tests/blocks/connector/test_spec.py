@@ -10,7 +10,7 @@ import pytest
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, duration, load_source, load_spec
 from streamline.connectors.singer.settings import resolve_destination
 from streamline.errors import ConfigError
-from streamline.pipeline.model import load_pipeline
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 
 KINDS = {"data_loader": "data_loaders", "data_exporter": "data_exporters", "transformer": "transformers"}

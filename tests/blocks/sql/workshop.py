@@ -19,7 +19,8 @@ from streamline.blocks.sql.check import check
 from streamline.execution.batch.inputs import open_input
 from streamline.execution.batch.task import InputRef
 from streamline.outputs.store import open_output, project_key, write_output
-from streamline.pipeline.model import Block, load_pipeline
+from streamline.pipeline.model import Block
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 

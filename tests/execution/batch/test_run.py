@@ -20,7 +20,7 @@ from streamline.execution.batch.runner import Runner
 from streamline.execution.batch.task import Task, TaskResult
 from streamline.execution.engine import run_pipeline
 from streamline.execution.run import RunOptions, open_run
-from streamline.pipeline.model import load_pipeline
+from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 from streamline.state import open_store
 from streamline.state.sqlite import SQLiteStore
