@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.services.require import services_required
-from tests.support import opened_project
+from tests.support import opened_project, preloaded
 from tests.support.project import Block, Project
 
 # How fast examples are made says only how busy the machine is. Continuous integration tries more of them.
@@ -57,3 +57,10 @@ def make_project(tmp_path: Path) -> Iterator[MakeProject]:
 def new_project(tmp_path: Path) -> opened_project.MakeProject:
     """Writes files (path → text) into a folder and opens it as a project."""
     return opened_project.maker(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded_fork_servers() -> Iterator[None]:
+    """Pools of workers that tests make in their own process do not import pandas anew."""
+    with preloaded.fork_servers():
+        yield

@@ -5,7 +5,8 @@ A program that is started here has its own process id, session, arguments, folde
 of libraries are shared. Tests about the interpreter's start, or about what is imported, start a real process.
 
 The runner of a batch pipeline starts a fork server of its own, which imports pandas. `spare` forks one ahead, as a
-child of the command, and the command uses it in place of a new interpreter.
+child of the command, and the command uses it in place of a new interpreter. `fork_servers` does the same for the pools
+that tests make in their own process: the server forks one, and it becomes the tests' child by adoption.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import io
 import json
+import logging
 import os
 import runpy
 import select
@@ -27,7 +30,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -50,6 +53,8 @@ START_VARIABLES = {"LANG": "C.UTF-8", "STREAMLINE_TERM_SECONDS": "0.5", "STREAML
 """Variables that are read when the interpreter starts or a module is imported. Other values need a real process."""
 _ROOM = 1 << 14
 _PDEATHSIG = 1
+_SUBREAPER = 36
+_adoption = threading.Lock()
 
 
 class Process:
@@ -150,7 +155,7 @@ def start(
         stdin: a file descriptor.
         spare: the program is a command that may start a fork server for batch pipelines.
     """
-    usual = {name: value for name, value in env.items() if name in START_VARIABLES or name.startswith(("LC_", "PY"))}
+    usual = {name: value for name, value in env.items() if name in START_VARIABLES or name.startswith(("LC_", "PYTHON"))}
     usual.pop("PYTHONPATH", None)
     if argv[0] != sys.executable or not usual.items() <= START_VARIABLES.items():
         return subprocess.Popen(
@@ -173,7 +178,8 @@ def run(argv: Sequence[str], *, given: bytes, cwd: Path, env: Mapping[str, str])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         reading, writing = os.pipe()
         try:
-            process = start(argv, cwd=cwd, env={"LANG": "C.UTF-8", **env}, stdin=reading, stdout=out, stderr=err)
+            env = {name: value for name, value in env.items() if not name.startswith("LC_")} | {"LANG": "C.UTF-8"}
+            process = start(argv, cwd=cwd, env=env, stdin=reading, stdout=out, stderr=err)
         finally:
             os.close(reading)
         with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:
@@ -211,6 +217,8 @@ def serve() -> NoReturn:
             data, fds, _, _ = socket.recv_fds(connection, 1 << 20, 4)
             if not data:
                 os._exit(0)
+            request = json.loads(data)
+            adopted = "parent" in request
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
@@ -219,23 +227,26 @@ def serve() -> NoReturn:
                 connection.close()
                 for status in running.values():
                     status.close()
-                _become(json.loads(data), fds)
-            running[pid] = socket.socket(fileno=fds.pop())
-            with contextlib.suppress(OSError):
-                running[pid].send(pid.to_bytes(4, "big"))
+                if adopted:
+                    _adopted(request, fds)
+                _become(request, fds)
+            if not adopted:
+                running[pid] = socket.socket(fileno=fds.pop())
+                with contextlib.suppress(OSError):
+                    running[pid].send(pid.to_bytes(4, "big"))
             for fd in fds:
                 os.close(fd)
 
 
 def _reap(running: dict[int, socket.socket]) -> None:
     with contextlib.suppress(ChildProcessError):
-        while running:
+        while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            connection = running.pop(pid)
-            with contextlib.suppress(OSError), connection:
-                connection.send(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
+            if pid in running:
+                with contextlib.suppress(OSError), running.pop(pid) as connection:
+                    connection.send(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
 
 
 def _modules_of_commands() -> list[str]:
@@ -293,6 +304,8 @@ def _main(argv: list[str], cwd: str) -> int:
     sys.argv[:] = argv if module is None else argv[1:]
     sys.orig_argv[:] = [sys.executable, *argv]
     gc.enable()
+    if module:
+        _reset_logging()
     try:
         if module is None:
             runpy.run_path(argv[0], run_name="__main__")
@@ -313,6 +326,12 @@ def _main(argv: list[str], cwd: str) -> int:
     return 0
 
 
+def _reset_logging() -> None:
+    """Undo what singer-python does to the root logger when it is imported."""
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
+
+
 def _exit(code: int) -> NoReturn:
     """Do what the interpreter does at its end, except for taking itself apart."""
     with contextlib.suppress(BaseException):
@@ -324,27 +343,12 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-class _Spare:
-    """Takes the place of `subprocess` in the module that starts fork servers: the first one is forked already."""
+class _ForkServer:
+    """A fork server that was forked; the part of `subprocess.Popen` that its owner uses."""
 
-    DEVNULL = subprocess.DEVNULL
-    TimeoutExpired = subprocess.TimeoutExpired
-
-    def __init__(self, pid: int, connection: socket.socket) -> None:
+    def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._connection: socket.socket | None = connection
-
-    def Popen(self, argv: list[str], **keys: Any) -> Any:
-        connection, self._connection = self._connection, None
-        if connection is None or argv[:2] != [sys.executable, "-c"]:
-            return subprocess.Popen(argv, **keys)
-        settings = json.loads(argv[3])
-        message = json.dumps({"argv": argv, "env": dict(keys["env"]), "settings": settings}).encode()
-        with connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-            socket.send_fds(connection, [message], [keys["stdout"], settings["control"]])
-        return self
 
     def kill(self) -> None:
         if self.returncode is None:
@@ -357,38 +361,125 @@ class _Spare:
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
             elif time.monotonic() > end:
-                raise subprocess.TimeoutExpired("spare", timeout or 0)
+                raise subprocess.TimeoutExpired("fork server", timeout or 0)
             else:
                 time.sleep(0.001)
         return self.returncode
 
 
+class _Subprocess:
+    """Takes the place of `subprocess` in the module that starts fork servers."""
+
+    DEVNULL = subprocess.DEVNULL
+    TimeoutExpired = subprocess.TimeoutExpired
+
+    def __init__(self, fork: Callable[[bytes, list[int]], int | None]) -> None:
+        self._fork = fork
+
+    def Popen(self, argv: list[str], **keys: Any) -> _ForkServer | subprocess.Popen[bytes]:
+        """Start a fork server; a real process if it wants another interpreter."""
+        if argv[:2] == [sys.executable, "-c"]:
+            settings = json.loads(argv[3])
+            request = {"argv": argv, "env": dict(keys["env"]), "settings": settings, "cwd": os.getcwd()}  # noqa: PTH109
+            pid = self._fork(json.dumps(request).encode(), [keys["stdout"], settings["control"]])
+            if pid is not None:
+                return _ForkServer(pid)
+        return subprocess.Popen(argv, **keys)
+
+
 def _fork_spare() -> None:
-    from streamline.processes import forkserver, forkserver_process
+    """Fork a process that waits to be the fork server of this one."""
+    from streamline.processes import forkserver_process
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
-    if pid:
+    if not pid:
+        ours.close()
+        # Ctrl-C is for its parent.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _prctl(_PDEATHSIG, signal.SIGKILL)
+        data, fds, _, _ = socket.recv_fds(theirs, 1 << 20, 2)
+        if not data:
+            os._exit(0)
         theirs.close()
-        forkserver_process.subprocess = _Spare(pid, ours)  # type: ignore[assignment]
-        return
-    ours.close()
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
-    # Ctrl-C is for whoever is waited for.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    data, fds, _, _ = socket.recv_fds(theirs, 1 << 20, 2)
-    if not data:
-        os._exit(0)
+        _be_fork_server(json.loads(data), fds)
     theirs.close()
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDONLY)
-    for target, fd in enumerate((null, fds[0], fds[0])):
-        os.dup2(fd, target)
-    os.close(null)
-    os.close(fds[0])
-    request = json.loads(data)
-    _take_on(request["argv"], request["env"])
-    settings = request["settings"]
-    settings["control"] = fds[1]
-    sys.path[:] = settings["path"]
-    forkserver.serve(settings)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+    def use(message: bytes, fds: list[int]) -> int | None:
+        if ours.fileno() < 0:
+            return None  # a second pool
+        with ours:
+            socket.send_fds(ours, [message], fds)
+        return pid
+
+    forkserver_process.subprocess = _Subprocess(use)  # type: ignore[assignment]
+
+
+def _be_fork_server(request: dict[str, Any], fds: list[int]) -> NoReturn:
+    from streamline.processes import forkserver
+
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for target, fd in enumerate((null, fds[0], fds[0])):
+            os.dup2(fd, target)
+        os.close(null)
+        os.close(fds[0])
+        os.chdir(request["cwd"])
+        _take_on(request["argv"], request["env"])
+        settings = request["settings"]
+        settings["control"] = fds[1]
+        sys.path[:] = settings["path"]
+        sys.path_importer_cache.clear()
+        _reset_logging()
+        if os.environ.get("PYTHONUNBUFFERED"):
+            for name, fd in (("stdout", 1), ("stderr", 2)):
+                raw = io.FileIO(fd, "w", closefd=False)
+                setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))  # type: ignore[type-var]
+        forkserver.serve(settings)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(70)
+
+
+@contextlib.contextmanager
+def fork_servers() -> Iterator[None]:
+    """Fork servers of pools in this process are forked from the preloaded one, and adopted."""
+    from streamline.processes import forkserver_process
+
+    def use(message: bytes, fds: list[int]) -> int:
+        request = {**json.loads(message), "parent": os.getpid()}
+        with _adoption:
+            # What an ancestor left behind in these milliseconds would come to us, too.
+            _prctl(_SUBREAPER, 1)
+            try:
+                with _server.start(request, fds) as status:
+                    return int.from_bytes(status.recv(4), "big")
+            finally:
+                _prctl(_SUBREAPER, 0)
+
+    forkserver_process.subprocess = _Subprocess(use)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        forkserver_process.subprocess = subprocess
+
+
+def _adopted(request: dict[str, Any], fds: list[int]) -> NoReturn:
+    """Fork the fork server and end, so that the system gives it to the process that asked for it."""
+    status = fds.pop()
+    pid = os.fork()
+    if pid:
+        os._exit(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while os.getppid() != request["parent"]:
+        time.sleep(0.0005)
+    os.write(status, os.getpid().to_bytes(4, "big"))
+    os.close(status)
+    _be_fork_server(request, fds)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
