@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from streamline.blocks.registry import block_template
 from streamline.pipeline.model import FOLDERS
 from streamline.pipeline.reader import _BLOCK_KEYS, _PIPELINE_KEYS
 from tests.cli.conftest import Shop
+from tests.support.preloaded import streamline
 
 PAGE = Path(__file__).parents[1] / "docs" / "batch-pipelines.md"
 SNIPPETS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -43,8 +43,7 @@ def test_its_files_can_be_put_into_a_made_project() -> None:
 
 
 def run(shop: Shop, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "streamline", "run", "orders", *arguments]
-    return subprocess.run(command, cwd=shop.root, capture_output=True, text=True, check=False)
+    return streamline(shop.root, "run", "orders", *arguments)
 
 
 def test_the_pipeline_runs_as_printed(shop: Shop) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 from tests.cli.conftest import Shop
 from tests.services.require import missing
+from tests.support.preloaded import streamline
 
 
 @pytest.fixture
@@ -27,13 +26,7 @@ def shop(tmp_path: Path) -> Shop:
 
 def run(shop: Shop, *arguments: str) -> str:
     """Run the pipeline with its tests; what was printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "streamline", "run", "p", "--test", *arguments],
-        cwd=shop.root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = streamline(shop.root, "run", "p", "--test", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -57,9 +50,7 @@ def test_a_callback_tells_which_blocks_failed(shop: Shop) -> None:
     shop("add", "callback", "told_all")
     shop("add", "callback", "told", "--upstream", "breaks")
     (shop.root / "custom/breaks.py").write_text("@custom\ndef run(*args, **kwargs):\n    raise OSError('no disk')\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "streamline", "run", "p"], cwd=shop.root, capture_output=True, text=True, check=False
-    )
+    done = streamline(shop.root, "run", "p")
     assert done.returncode == 1
     assert "p failed: breaks" in done.stdout
     assert "breaks failed: OSError: no disk" in done.stdout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from click.testing import CliRunner
 from streamline.cli.main import main
 from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
+from tests.support.preloaded import streamline
 
 
 def init(folder: Path, code: int = 0) -> str:
@@ -71,13 +70,7 @@ def test_check_finds_nothing_wrong(tmp_path: Path, pipeline: str) -> None:
 
 
 def run(folder: Path, pipeline: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "streamline", "run", pipeline],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = streamline(folder, "run", pipeline)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

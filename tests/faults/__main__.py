@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.faults import resume
 from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, faults, lives, suffer
+from tests.support import preloaded
 
 
 def main() -> int:
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="replay only the fault with this number")
     parser.add_argument("--lives", help="seconds that streamline,tap,target live, as printed; measured by default")
     args = parser.parse_args()
+    preloaded.real = True
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     if args.name == resume.NAME:
         return kill_and_resume(base, args.count, args.seed, args.only)

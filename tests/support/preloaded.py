@@ -51,6 +51,8 @@ LIBRARIES = (
 )
 START_VARIABLES = {"LANG": "C.UTF-8", "STREAMLINE_TERM_SECONDS": "0.5", "STREAMLINE_INTERRUPT_SECONDS": "1"}
 """Variables that are read when the interpreter starts or a module is imported. Other values need a real process."""
+real = False
+"""Execute every program instead: for runs of many kills, whose moments should fall into its start as well."""
 _ROOM = 1 << 14
 _PDEATHSIG = 1
 _SUBREAPER = 36
@@ -155,9 +157,11 @@ def start(
         stdin: a file descriptor.
         spare: the program is a command that may start a fork server for batch pipelines.
     """
-    usual = {name: value for name, value in env.items() if name in START_VARIABLES or name.startswith(("LC_", "PYTHON"))}
+    usual = {
+        name: value for name, value in env.items() if name in START_VARIABLES or name.startswith(("LC_", "PYTHON"))
+    }
     usual.pop("PYTHONPATH", None)
-    if argv[0] != sys.executable or not usual.items() <= START_VARIABLES.items():
+    if real or argv[0] != sys.executable or not usual.items() <= START_VARIABLES.items():
         return subprocess.Popen(
             argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
@@ -188,6 +192,49 @@ def run(argv: Sequence[str], *, given: bytes, cwd: Path, env: Mapping[str, str])
         out.seek(0)
         err.seek(0)
         return code, out.read(), err.read()
+
+
+def streamline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the `streamline` command in a folder to its end, with the environment of the tests."""
+    argv = [sys.executable, "-m", "streamline", *arguments]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "PYTHON"))}
+    env |= {**START_VARIABLES, "PYTHONPATH": str(REPOSITORY)}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as null:
+        process = start(argv, cwd=folder, env=env, stdin=null.fileno(), stdout=out, stderr=err, spare=True)
+        code = process.wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(argv, code, out.read().decode(), err.read().decode())
+
+
+class Piped:
+    """A program with pipes to its standard input and from its standard output.
+
+    Args:
+        argv: as `start` takes it.
+    """
+
+    def __init__(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> None:
+        given, writing = os.pipe()
+        reading, printed = os.pipe()
+        env = {name: value for name, value in env.items() if not name.startswith("LC_")} | {"LANG": "C.UTF-8"}
+        with open(printed, "wb") as stdout, open(given, "rb") as stdin, open(os.devnull, "wb") as stderr:
+            self.process = start(argv, cwd=cwd, env=env, stdin=stdin.fileno(), stdout=stdout, stderr=stderr)
+        self.stdin = os.fdopen(writing, "wb")
+        self.stdout = os.fdopen(reading, "rb")
+
+    def write(self, data: bytes) -> None:
+        """Write to its standard input, at once."""
+        self.stdin.write(data)
+        self.stdin.flush()
+
+    def finish(self) -> tuple[int, bytes]:
+        """Close its input; return its exit code and the rest of its output."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        with self.stdout:
+            rest = self.stdout.read()
+        return self.process.wait(), rest
 
 
 # What follows runs in the server and in what it forks.

@@ -28,6 +28,7 @@ from tests.support.connectors import (
     state,
     written,
 )
+from tests.support.preloaded import Piped
 
 ONE: JSONObject = {"id": "integer", "name": "string"}
 
@@ -442,13 +443,10 @@ def test_readers_see_the_old_table_until_the_new_one_is_whole(tmp_path: Path) ->
         connection.execute("CHECKPOINT")
     new = full(2, range(3, 9), (), active=False)
     process = start(tmp_path, {"batch_rows": 2, "flush_seconds": 0})
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(lines(new))
-    process.stdin.flush()
+    process.write(lines(new))
     assert process.stdout.readline() == b"2\n"  # all that was sent is durable
-    process.kill()
-    process.communicate()
+    process.process.kill()
+    process.finish()
     assert rows(tmp_path, "t") == [(1, "v1"), (2, "v1")]
     # The same version goes on where it was, another one begins anew.
     load(tmp_path, full(2, [9], ()))
@@ -498,16 +496,9 @@ def test_replace(tmp_path: Path) -> None:
 # Proof ----------------------------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, settings: JSONObject) -> subprocess.Popen[bytes]:
+def start(folder: Path, settings: JSONObject) -> Piped:
     config = written(folder, "start.json", {"path": "w.duckdb", **settings})
-    return subprocess.Popen(
-        command("target-duckdb", "--config", config),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        env=clean_environment(),
-    )
+    return Piped(command("target-duckdb", "--config", config), cwd=folder, env=clean_environment())
 
 
 def test_states_are_echoed_in_order_once_and_in_their_own_bytes(tmp_path: Path) -> None:
@@ -525,16 +516,11 @@ def test_states_are_echoed_in_order_once_and_in_their_own_bytes(tmp_path: Path) 
 
 def test_a_state_is_echoed_while_the_input_rests(tmp_path: Path) -> None:
     process = start(tmp_path, {"flush_seconds": 0.1})
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(lines([schema("t", ONE), record("t", {"id": 1}), state("here")]))
-    process.stdin.flush()
+    process.write(lines([schema("t", ONE), record("t", {"id": 1}), state("here")]))
     assert process.stdout.readline() == b'"here"\n'
-    process.stdin.write(lines([state("idle")]))
-    process.stdin.flush()
+    process.write(lines([state("idle")]))
     assert process.stdout.readline() == b'"idle"\n'
-    process.communicate()
-    assert process.returncode == 0
+    assert process.finish()[0] == 0
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
@@ -545,17 +531,14 @@ def test_what_was_echoed_survives_a_kill(tmp_path: Path, kill: signal.Signals) -
     kills = 0
     while proven < total:
         process = start(tmp_path, {"batch_rows": 7, "flush_seconds": 0})
-        assert process.stdin is not None
-        assert process.stdout is not None
         messages = [schema("t", ONE, ["id"])]
         for number in range(proven, total):
             messages += [record("t", {"id": number, "name": str(number)}), state(number + 1)]
-        process.stdin.write(lines(messages[:30]))
-        process.stdin.flush()
+        process.write(lines(messages[:30]))
         proven = int(process.stdout.readline())
-        process.send_signal(kill)
-        echoed, _ = process.communicate()
-        assert process.returncode == -kill
+        process.process.send_signal(kill)
+        code, echoed = process.finish()
+        assert code == -kill
         proven = max([proven, *map(int, echoed.split())])
         found = [row[0] for row in plain(tmp_path, "t")]
         assert found[:proven] == list(range(proven))

@@ -6,7 +6,6 @@ import csv
 import gzip
 import json
 import signal
-import subprocess
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.support.connectors import (
     state,
     written,
 )
+from tests.support.preloaded import Piped
 
 ONE: JSONObject = {"id": "integer", "name": "string"}
 
@@ -230,33 +230,22 @@ def test_replace(tmp_path: Path) -> None:
 # Proof ----------------------------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, **settings: Any) -> subprocess.Popen[bytes]:
+def start(folder: Path, **settings: Any) -> Piped:
     config = written(folder, "start.json", {"path": "out", **settings})
-    return subprocess.Popen(
-        command("target-files", "--config", config),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        env=clean_environment(),
-    )
+    return Piped(command("target-files", "--config", config), cwd=folder, env=clean_environment())
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv", "parquet"])
 def test_nothing_is_visible_before_it_is_whole(tmp_path: Path, format_: str) -> None:
     process = start(tmp_path, format=format_, flush_seconds=0.3)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(lines([schema("t", ONE), record("t", {"id": 1}), state(1)]))
-    process.stdin.flush()
+    process.write(lines([schema("t", ONE), record("t", {"id": 1}), state(1)]))
     process.stdout.readline()
     (path,) = (path for path in (tmp_path / "out" / "t").iterdir() if not path.name.startswith("."))
     size = path.stat().st_size
-    process.stdin.write(lines([record("t", {"id": 2}), state(2)]))
-    process.stdin.flush()
+    process.write(lines([record("t", {"id": 2}), state(2)]))
     process.stdout.readline()
     assert path.stat().st_size == size
-    process.communicate()
+    process.finish()
     assert len(names(tmp_path)) == 3
 
 
@@ -267,17 +256,14 @@ def test_what_was_echoed_survives_a_kill(tmp_path: Path, kill: signal.Signals) -
     kills = 0
     while proven < total:
         process = start(tmp_path, batch_rows=7, flush_seconds=0)
-        assert process.stdin is not None
-        assert process.stdout is not None
         messages = [schema("t", ONE)]
         for number in range(proven, total):
             messages += [record("t", {"id": number}), state(number + 1)]
-        process.stdin.write(lines(messages[:30]))
-        process.stdin.flush()
+        process.write(lines(messages[:30]))
         proven = int(process.stdout.readline())
-        process.send_signal(kill)
-        echoed, _ = process.communicate()
-        assert process.returncode == -kill
+        process.process.send_signal(kill)
+        code, echoed = process.finish()
+        assert code == -kill
         proven = max([proven, *map(int, echoed.split())])
         assert set(range(proven)) <= set(ids(tmp_path))
         kills += 1
