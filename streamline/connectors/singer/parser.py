@@ -1,11 +1,10 @@
-"""Turns what a tap prints into items, looking at as little of it as it can.
+"""Parses a tap's output into items, and decodes as little of it as possible.
 
 A tap prints mostly RECORD lines of one stream, all of which begin with the same bytes up to the record itself:
 `{"type":"RECORD","stream":"orders","record":`. That prefix is learned from the stream's first record. A JSON text
-has no raw newline inside a value, so newline + prefix can stand only at the start of a line; hence a chunk in which
-newlines and newline + prefix are equally many holds nothing but records of that stream and need not be decoded.
-The same holds for STATE lines. Other chunks are looked at line by line, and only lines that begin with no known
-prefix are decoded, their record left as it is.
+has no raw newline inside a value, so newline + prefix can occur only at the start of a line. So a chunk with as many
+newlines as newline + prefix contains only records of that stream and is not decoded. The same is true for STATE
+lines. Other chunks are parsed line by line, and only lines without a known prefix are decoded, without their record.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from streamline.flow.items import (
 )
 
 MAX_RECORD_BYTES = 256 << 20
-"""A line longer than this fails the tap, with its stream named; shorter ones pass, whatever the chunk size."""
+"""A longer line fails the tap, with its stream named; shorter ones pass, whatever the chunk size."""
 
 _LONGEST_PREFIX = 256
 _RECORD_KEY = b'"record":'
@@ -62,16 +61,16 @@ _RAW_FIELDS = ("record", "value", "schema")
 _decoder = msgspec.json.Decoder(_Envelope)
 
 
-def _common_prefix(one: bytes, other: bytes) -> bytes:
-    size = min(len(one), len(other), _LONGEST_PREFIX)
-    return one[: next((at for at in range(size) if one[at] != other[at]), size)]
+def _common_prefix(left: bytes, right: bytes) -> bytes:
+    size = min(len(left), len(right), _LONGEST_PREFIX)
+    return left[: next((at for at in range(size) if left[at] != right[at]), size)]
 
 
 def _newlines(chunk: bytes, start: int, end: int) -> int:
-    """How many newlines stand between two places of a chunk.
+    """Count the newlines between two offsets of a chunk.
 
-    `bytes.count` of a single byte looks at every byte until Python 3.12; taking the byte out goes from one to the next
-    by memchr, and is about four times as fast.
+    Before Python 3.12, `bytes.count` of a single byte looks at every byte; removing the byte uses memchr and is about
+    four times as fast.
     """
     if end - start < len(chunk) // 2:
         return chunk.count(b"\n", start, end)
@@ -80,12 +79,12 @@ def _newlines(chunk: bytes, start: int, end: int) -> int:
 
 
 class TapOutputError(StreamlineError):
-    """A tap printed what is no Singer message. What it printed before is valid; `items` holds it."""
+    """A tap's output is not valid. `items` are the valid ones before the error."""
 
     code = "tap.invalid_output"
 
-    def __init__(self, message: str, *, where: str, hint: str | None = None) -> None:
-        super().__init__(message, where=where, hint=hint)
+    def __init__(self, message: str, *, where: str, hint: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, where=where, hint=hint, code=code)
         self.items: list[Item] = []
 
 
@@ -116,17 +115,17 @@ class _Group:
 
 
 class TapParser:
-    """Feeds on chunks of a tap's output and gives items.
+    """Parses chunks of a tap's output into items.
 
-    Records between two STATEs are grouped by stream: within a stream the order is kept, between streams it is
-    not. Of several STATEs in one chunk only the last is given, in its place.
+    Records between two STATEs are grouped by stream: the order is kept within a stream, but not between streams. Of
+    several STATEs in one chunk only the last is returned, in its place.
 
     Args:
-        source: the id that positions bear.
+        source: the source id of the positions.
         tap: the tap's name, for errors.
-        log: called with each line that is no message (taps print to their standard output, too).
-        mask: takes secrets out of what is quoted in errors.
-        max_record_bytes: longest line.
+        log: called with each line that is not a message (some taps print other text to their standard output).
+        mask: masks secrets in text that errors quote.
+        max_record_bytes: the maximum length of a line.
     """
 
     def __init__(
@@ -159,10 +158,10 @@ class TapParser:
         self._after: dict[str, _Group] = {}
 
     def feed(self, chunk: bytes) -> list[Item]:
-        """Items that `chunk` completes.
+        """Return the items that `chunk` completes.
 
         Raises:
-            TapOutputError: a line that begins with `{` is no message, or a line is too long.
+            TapOutputError: a line that begins with `{` is not a message, or a line is too long.
         """
         cut = chunk.rfind(b"\n") + 1
         if not cut:
@@ -187,7 +186,7 @@ class TapParser:
         return self._take()
 
     def finish(self) -> list[Item]:
-        """What is left when the tap's output has ended.
+        """Return the remaining items at the end of the tap's output.
 
         Raises:
             TapOutputError: it ended in the middle of a message.
@@ -196,7 +195,7 @@ class TapParser:
         self._rest.clear()
         if not line.strip():
             return []
-        # Some taps leave out the last newline; a whole message without one is a message.
+        # Some taps leave out the last newline.
         try:
             json.loads(line)
         except ValueError:
@@ -204,7 +203,8 @@ class TapParser:
                 raise TapOutputError(
                     f"its output ended in the middle of a line, after {len(line):,} bytes of it",
                     where=self._tap,
-                    hint="it died or was killed while it wrote. What came before that line is kept.",
+                    hint="it crashed or was killed while writing; everything before that line is kept",
+                    code="tap.output_truncated",
                 ) from None
         self._region(line + b"\n", 0, len(line) + 1)
         return self._take()
@@ -217,9 +217,10 @@ class TapParser:
             stream = self._stream_of_head(head)
             self._rest.clear()
             error = TapOutputError(
-                f"a line of more than {self._max:,} bytes" + (f" in stream {stream!r}" if stream else ""),
+                f"a line is longer than {self._max:,} bytes" + (f" in stream {stream!r}" if stream else ""),
                 where=self._tap,
-                hint="leave the column out (streams: … columns), or raise max_record_bytes in the source block",
+                hint="leave out the column (streams: … columns), or raise max_record_bytes in the source block",
+                code="tap.line_too_long",
             )
             error.items = self._take()
             raise error
@@ -265,7 +266,7 @@ class TapParser:
         self._after.clear()
         self._state = value
 
-    # -- looking at whole lines: chunk[start:end] begins at the start of a line and ends after a newline
+    # -- whole lines: chunk[start:end] begins at the start of a line and ends after a newline
 
     def _region(self, chunk: bytes, start: int, end: int) -> None:
         while self._prefix and chunk.startswith(self._state_prefix, start) and start < end:
@@ -283,16 +284,16 @@ class TapParser:
         self._line_by_line(chunk, start, end)
 
     def _records_and_states(self, chunk: bytes, start: int, end: int, records: int, lines: int) -> bool:
-        """Take a region that begins with a record of the current stream and holds nothing but these and STATEs.
+        """Parse a region that begins with a record of the current stream, if it contains only these and STATEs.
 
-        Only the last STATE is looked into; the others are cut out.
+        Only the last STATE is decoded; the others are cut out.
 
         Args:
-            records: how many lines are records of the current stream.
-            lines: how many lines there are.
+            records: the number of lines that are records of the current stream.
+            lines: the number of all lines.
 
         Returns:
-            False, and nothing is taken, if there is any other line in it.
+            False if there are other lines in it; then nothing is parsed.
         """
         needle = b"\n" + self._state_prefix
         find = chunk.find
@@ -372,15 +373,15 @@ class TapParser:
         kind, stream = envelope.type, envelope.stream
         if kind == "STATE":
             if not bytes(envelope.value):
-                raise self._no_message(line, "a STATE without a value")
+                raise self._invalid(line, "a STATE without a value")
             self._learn_state_prefix(line)
             self._set_state(bytes(envelope.value))
             return
         if stream is None:
             known = ("RECORD", "SCHEMA", "ACTIVATE_VERSION", "BATCH")
             if kind in known:
-                raise self._no_message(line, f"a {kind} without a stream")
-            raise self._no_message(line, f"a message of unknown type {kind!r}")
+                raise self._invalid(line, f"a {kind} without a stream")
+            raise self._invalid(line, f"a message of unknown type {kind!r}")
         if kind == "RECORD":
             self._record(line, stream, envelope)
             return
@@ -389,21 +390,22 @@ class TapParser:
             self._items.append(self._schema(line, stream, envelope))
         elif kind == "ACTIVATE_VERSION":
             if not isinstance(envelope.version, int):
-                raise self._no_message(line, "an ACTIVATE_VERSION without a version number")
+                raise self._invalid(line, "an ACTIVATE_VERSION without a version number")
             self._items.append(ActivateVersion(stream, envelope.version, line))
         elif kind == "BATCH":
             self._items.append(self._batch(line, stream, envelope))
         else:
-            raise self._no_message(line, f"a message of unknown type {kind!r}")
+            raise self._invalid(line, f"a message of unknown type {kind!r}")
 
     def _record(self, line: bytes, stream: str, envelope: _Envelope) -> None:
         if bytes(envelope.record)[:1] != b"{":
-            raise self._no_message(line, f"a RECORD of stream {stream!r} without a record")
+            raise self._invalid(line, f"a RECORD of stream {stream!r} without a record")
         if stream not in self._known:
             raise TapOutputError(
                 f"a RECORD of stream {stream!r} came before its SCHEMA",
                 where=self._tap,
-                hint="no target can take it. What came before it is kept; report this to the tap's authors.",
+                hint="this is a bug of the tap: report it to its authors; everything before that record is kept",
+                code="stream.schema_missing",
             )
         self._learn_prefix(line, stream)
         self._add(stream, line, 1, self._prefix if line.startswith(self._prefix) else None)
@@ -414,7 +416,7 @@ class TapParser:
         except ValueError:
             schema = None
         if not isinstance(schema, dict):
-            raise self._no_message(line, f"a SCHEMA of stream {stream!r} without a schema")
+            raise self._invalid(line, f"a SCHEMA of stream {stream!r} without a schema")
         bookmarks = envelope.bookmark_properties
         if isinstance(bookmarks, str):
             bookmarks = [bookmarks]
@@ -444,10 +446,10 @@ class TapParser:
                 line,
                 envelope.batch_size,
             )
-        raise self._no_message(line, f"a BATCH of stream {stream!r} that names no file")
+        raise self._invalid(line, f"a BATCH of stream {stream!r} that names no file")
 
     def _lenient(self, line: bytes) -> _Envelope:
-        """What msgspec refuses (`NaN`, lone surrogates, broken UTF-8 in a record) is read by the standard library."""
+        """Read with the standard library what msgspec rejects: `NaN`, lone surrogates, invalid UTF-8 in a record."""
         try:
             members = split_object(line)
             plain = {
@@ -456,14 +458,14 @@ class TapParser:
                 if key in _Envelope.__struct_fields__ and key not in _RAW_FIELDS
             }
         except (ValueError, RecursionError) as error:
-            raise self._no_message(line, f"no JSON ({error})") from None
+            raise self._invalid(line, f"a line that is not valid JSON ({error})") from None
         if not isinstance(plain.get("type"), str):
-            raise self._no_message(line, "a JSON object without a message type")
+            raise self._invalid(line, "a JSON object without a message type")
         try:
             envelope = msgspec.convert(plain, _Envelope)
         except msgspec.ValidationError as error:
-            raise self._no_message(line, f"a {plain['type']} that is malformed ({error})") from None
-        # Their bytes stay as they are, long numbers included.
+            raise self._invalid(line, f"a {plain['type']} with invalid members ({error})") from None
+        # Their bytes are kept unchanged, including long numbers.
         return msgspec.structs.replace(envelope, **{key: members[key] for key in _RAW_FIELDS if key in members})
 
     def _learn_prefix(self, line: bytes, stream: str) -> None:
@@ -475,13 +477,13 @@ class TapParser:
             head = json.loads(prefix + b"null}")
         except ValueError:
             return
-        # Only a prefix that is the same for every record of the stream is worth learning.
+        # Only a prefix that all records of the stream share is useful.
         if head == {"type": "RECORD", "stream": stream, "record": None}:
             self._streams[prefix] = stream
             self._use(prefix, stream)
 
     def _learn_state_prefix(self, line: bytes) -> None:
-        """What STATE lines have in common, up to a colon: the longer it is, the faster it is found."""
+        """Learn the common prefix of STATE lines, up to a colon: the longer it is, the faster the search."""
         for prefix in _STATE_PREFIXES:
             if line.startswith(prefix):
                 common = _common_prefix(self._last_state, line)
@@ -494,11 +496,11 @@ class TapParser:
         except (msgspec.DecodeError, UnicodeDecodeError):
             envelope = self._lenient(line)
         if not bytes(envelope.value) or envelope.type != "STATE":
-            raise self._no_message(line, "a STATE without a value")
+            raise self._invalid(line, "a STATE without a value")
         return bytes(envelope.value)
 
-    def _no_message(self, line: bytes, what: str) -> TapOutputError:
-        # Masked before it is cut: half a secret is recognised by nobody.
+    def _invalid(self, line: bytes, what: str) -> TapOutputError:
+        # Masked before it is cut: a part of a secret would not be recognized.
         text = self._mask(line[:4096].decode("utf-8", "replace"))[:200].strip()
         return TapOutputError(
             f"it printed {what}: {text}" + (" …" if len(line) > 200 else ""),

@@ -1,8 +1,8 @@
 """Arrow columns from the JSON values of one property, and the JSON text of Arrow columns.
 
-A column gets its schema's type where its values allow it. Where they do not it gets, for this batch, the
-nearest type that holds them exactly: decimals for integers beyond 64 bits, timestamps without a zone or with
-nanoseconds, strings for dates in other formats, and JSON text for everything else.
+A column has the type of its schema if its values fit. Otherwise it gets, for this batch, the closest type that
+represents them exactly: decimals for integers beyond 64 bits, timestamps without a zone or with nanoseconds, strings
+for dates in other formats, and JSON text for everything else.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
 _LARGEST_EXACT = 2.0**53
 _INFINITE = float("inf")
-# What a JSON string may not hold as it is, apart from the first two: control characters.
+# What must be escaped in a JSON string: besides the first two, control characters.
 _ESCAPES = ((b"\\", "\\", "\\\\"), (b'"', '"', '\\"'), (b"\n", "\n", "\\n"), (b"\r", "\r", "\\r"), (b"\t", "\t", "\\t"))
 
 
 def value_type(field: pa.Field) -> Any:
-    """The msgspec type that decodes exactly the values which `field` can hold (or `Raw` for JSON text)."""
+    """The msgspec type that decodes exactly the values of `field` (`Raw` for JSON text)."""
     import pyarrow.types as pt
 
     kind = field.type
@@ -47,14 +47,14 @@ def value_type(field: pa.Field) -> Any:
 
 
 def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
-    """A column of values that msgspec decoded as `value_type(field)`; None if only JSON text can hold them."""
+    """A column of values that msgspec decoded as `value_type(field)`; None if only JSON text represents them."""
     import pyarrow as pa
     import pyarrow.types as pt
 
     if is_json(field):
         try:
             return field, _json_text([bytes(value) for value in values])
-        except pa.ArrowException:  # msgspec does not look whether what it skips is UTF-8
+        except pa.ArrowException:  # msgspec does not check that skipped values are UTF-8
             return None
     candidates: Iterable[pa.DataType] = (field.type,)
     from_text = is_text(field)
@@ -83,7 +83,7 @@ def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] 
             return None
     for kind in candidates:
         if pt.is_timestamp(kind) and kind.tz is None and _holds_bare_days(source):
-            continue  # a day is no moment; as text it stays what it is
+            continue  # a day is not a timestamp; it stays text
         try:
             array = source.cast(kind) if from_text else pa.array(source, kind)
         except (pa.ArrowException, OverflowError, ValueError):
@@ -100,7 +100,7 @@ def _holds_bare_days(texts: pa.Array) -> bool:
 
 
 def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field, pa.Array]:
-    """A column from the JSON text of each value; JSON text itself where nothing else holds them."""
+    """A column from the JSON text of each value; JSON text itself if no other type represents them."""
     if not is_json(field):
         joined = b"[" + b",".join(texts) + b"]"
         try:
@@ -118,7 +118,7 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
 
 
 def rounds_integers(field: pa.Field, values: Sequence[Any]) -> bool:
-    """Whether a column of floats holds numbers so large that it may have rounded them."""
+    """Whether a column of floats has numbers so large that they may have been rounded."""
     import pyarrow.types as pt
 
     if not pt.is_floating(field.type):
@@ -127,7 +127,7 @@ def rounds_integers(field: pa.Field, values: Sequence[Any]) -> bool:
 
 
 def _exact_numbers(joined: bytes) -> list[Any] | None:
-    """Numbers of which some are integers that a float would change; None if floats hold all of them."""
+    """The numbers, if some are integers that a float would change; None if floats represent all of them."""
     values: list[Any] = jsontext.loads(joined, decimals=True)
     if not any(isinstance(value, int) and float(value) != value for value in values):
         return None
@@ -135,13 +135,13 @@ def _exact_numbers(joined: bytes) -> list[Any] | None:
 
 
 def _decimals(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
-    """Numbers as decimals, digit for digit; None if no decimal type writes them as they were written."""
+    """Numbers as decimals, digit for digit; None if no decimal type represents them as they were written."""
     import pyarrow as pa
 
     if any(isinstance(value, float) for value in values):  # NaN, infinity
         return None
     if any(isinstance(value, Decimal) and abs(value) >= _LARGEST_EXACT for value in values):
-        return None  # 1e300 is no number to spell out
+        return None  # 1e300 would be written with 300 digits
     numbers = [None if value is None else Decimal(value) for value in values]
     scale = max((-int(number.as_tuple().exponent) for number in numbers if number is not None), default=0)
     for kind, most in ((pa.decimal128, 38), (pa.decimal256, 76)):
@@ -153,7 +153,7 @@ def _decimals(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Arra
 
 
 def _coerced(field: pa.Field, joined: bytes) -> list[Any] | None:
-    """Values that msgspec refused although the column can hold them: NaN, and integers written as 1.0."""
+    """Values that msgspec rejects although the column can have them: NaN, and integers written as 1.0."""
     import pyarrow.types as pt
 
     values: list[Any] = jsontext.loads(joined)
@@ -176,12 +176,12 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
     """The JSON text of each value of `array`, null for null, as strings.
 
     Args:
-        field: says how the values are to be written: its marks, and whether timestamps without a zone stay
-            without (its type is one without) or are UTC.
+        field: how the values are written: its marks, and whether timestamps without a zone stay without (if its type
+            is one) or are UTC.
         array: the values, of any type.
 
     Raises:
-        TypeError: a type that JSON has no word for.
+        TypeError: a type that cannot be written as JSON.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -223,7 +223,7 @@ def _timestamps(field: pa.Field, array: pa.Array) -> pa.Array:
     kind = array.type
     if kind.unit == "s":
         array = array.cast(pa.timestamp("ms", kind.tz))
-    if kind.tz is not None:  # the same instants, in UTC; text of zoned timestamps is made forty times slower
+    if kind.tz is not None:  # the same instants in UTC; casting zoned timestamps to text is forty times slower
         array = array.cast(pa.timestamp(array.type.unit))
     text = pc.binary_replace_slice(array.cast(pa.string()), 10, 11, "T")
     stays_without_zone = pt.is_timestamp(field.type) and field.type.tz is None
@@ -238,22 +238,22 @@ def _quoted(array: pa.Array) -> pa.Array:
 
 
 def _escaped(array: pa.Array) -> pa.Array:
-    """Strings as they stand between the quotes of JSON."""
+    """Strings escaped for JSON, without the quotes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     data = array.buffers()[2]
     if data is None or data.size == 0:
         return array
-    held = data.to_pybytes()
+    text = data.to_pybytes()
     lowest = pc.min(pa.Array.from_buffers(pa.uint8(), data.size, [None, data])).as_py()
-    if lowest >= 0x20 and b'"' not in held and b"\\" not in held:
+    if lowest >= 0x20 and b'"' not in text and b"\\" not in text:
         return array
-    if lowest < 0x20 and held.translate(None, b"\n\r\t") != held.translate(None, bytes(range(0x20))):
+    if lowest < 0x20 and text.translate(None, b"\n\r\t") != text.translate(None, bytes(range(0x20))):
         quoted = _encoded(array.to_pylist())
         return pc.utf8_slice_codeunits(quoted, 1, -1)
     for byte, pattern, replacement in _ESCAPES:
-        if byte in held:
+        if byte in text:
             array = pc.replace_substring(array, pattern, replacement)
     return array
 
@@ -267,7 +267,7 @@ def _encoded(values: list[Any]) -> pa.Array:
 
 
 def _checked_json(array: pa.Array) -> pa.Array:
-    """JSON text as it is; what is no JSON (a block may have written anything there) as a JSON string."""
+    """JSON text unchanged; text that is not JSON (a block may have written anything) as a JSON string."""
     import pyarrow as pa
 
     values = array.to_pylist()
@@ -288,5 +288,5 @@ def _as_json(text: str) -> str:
         value = jsontext.loads(text)
     except (ValueError, RecursionError):
         return jsontext.dumps(text).decode()
-    # Line ends between its words would end the message's line.
+    # Newlines between its tokens would end the message's line.
     return jsontext.dumps(value).decode() if "\n" in text or "\r" in text else text

@@ -8,10 +8,10 @@
 | boolean, string | bool, string |
 | string with format date-time, date | timestamp(us, UTC), date32 |
 | array of strings, integers, numbers or booleans | list |
-| object, other arrays, several types, no type | string that holds JSON text, marked (see `is_json`) |
+| object, other arrays, several types, no type | string of JSON text, marked (see `is_json`) |
 
-Types are chosen by the schema alone. Values that do not fit make their column, in that batch, one of the
-wider types of `lanes.py`.
+Types follow from the schema alone. A column with values that do not fit gets, in that batch, a wider type (see
+`arrow_columns`).
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ def arrow_field(name: str, prop: Mapping[str, Any] | None) -> pa.Field:
     kind = _arrow_type(prop) if prop is not None else None
     if prop is None or kind is None:
         return json_field(name)
-    # A decimal that the source writes as a string is to be written as a string again.
+    # A decimal that the source writes as a string is written as a string again.
     as_text = pa.types.is_decimal(kind) and "string" in types(prop) and "number" not in types(prop)
     return pa.field(name, kind, metadata=TEXT_MARK if as_text else None)
 
 
 def json_field(name: str) -> pa.Field:
-    """A field of strings that hold JSON text."""
+    """A field of strings of JSON text."""
     import pyarrow as pa
 
     return pa.field(name, pa.string(), metadata=JSON_MARK)
 
 
 def is_json(field: pa.Field) -> bool:
-    """Whether the strings of this field are JSON text, to be written as they are."""
+    """Whether the strings of this field are JSON text, which is written unchanged."""
     return bool(field.metadata and b"streamline.json" in field.metadata)
 
 
@@ -101,7 +101,7 @@ def _integer_type(prop: Mapping[str, Any]) -> pa.DataType:
     bounds = [v.get(word) for v in variants(prop) for word in ("minimum", "maximum")]
     numbers = [b for b in bounds if isinstance(b, (int, float)) and not isinstance(b, bool)]
     low, high = min(numbers, default=0), max(numbers, default=0)
-    if low >= -_INT64_MAX - 1 and high <= _INT64_MAX + 1:  # a float cannot say 2**63 - 1
+    if low >= -_INT64_MAX - 1 and high <= _INT64_MAX + 1:  # 2**63 - 1 is not exact as a float
         return pa.int64()
     return pa.uint64() if low >= 0 and high <= _UINT64_MAX + 1 else pa.decimal128(38, 0)
 
@@ -110,7 +110,7 @@ def _decimal_type(prop: Mapping[str, Any], allowed: frozenset[str]) -> pa.DataTy
     import pyarrow as pa
 
     scale = decimal_scale(prop)
-    if scale is None:  # a decimal text without a scale stays the text it is
+    if scale is None:  # a decimal string without a scale stays a string
         return pa.string() if allowed == {"string"} else None
     return pa.decimal128(38, scale) if scale <= 18 else pa.decimal256(76, min(scale, 76))
 
@@ -130,7 +130,7 @@ def _list_type(prop: Mapping[str, Any]) -> pa.DataType | None:
 
 
 def json_schema_of(schema: pa.Schema | Iterable[pa.Field]) -> JSONObject:
-    """The JSON Schema of records of an Arrow schema; every property may be null unless its field may not.
+    """The JSON Schema of records of an Arrow schema; properties are nullable where their fields are.
 
     >>> import pyarrow as pa
     >>> json_schema_of(pa.schema([pa.field("at", pa.date32())]))

@@ -1,8 +1,8 @@
-"""RECORD envelopes changed around their records, whose bytes stay as the tap wrote them.
+"""Changes RECORD envelopes; the bytes of the records inside stay as the tap wrote them.
 
 Where all lines of a batch begin with one known prefix (`{"type":"RECORD","stream":"orders","record":`), a new
 envelope is one search-and-replace of newline + prefix per slice: a JSON text has no raw newline in a value, so
-newline + prefix can stand only at the start of a line. Otherwise each envelope is split into its members, changed and
+newline + prefix can occur only at the start of a line. Otherwise each envelope is split into its members, changed and
 joined again.
 """
 
@@ -19,7 +19,7 @@ from streamline.flow.items import Buffer, FileBatch, RawBatch
 
 
 class Unset(Enum):
-    """Tells a version that is not to be touched from one that is to be taken out (None)."""
+    """Distinguishes a version that is kept from one that is removed (None)."""
 
     UNSET = "unset"
 
@@ -35,15 +35,15 @@ _envelopes = msgspec.json.Decoder(_Envelope)
 
 
 def rewrite(batch: RawBatch, *, stream: str | None = None, version: int | Unset | None = UNSET) -> RawBatch:
-    """The same records in changed envelopes; every other key of an envelope is kept.
+    """Return the same records in changed envelopes; all other keys of an envelope are kept.
 
     Args:
         batch: lines of one stream.
-        stream: the new stream name; None leaves it.
-        version: the new table version, None for none; left out, each line keeps its own.
+        stream: the new stream name; None keeps it.
+        version: the new table version; None removes it; by default each line keeps its own.
 
     Raises:
-        ValueError: a line is no JSON object.
+        ValueError: a line is not a JSON object.
     """
     if stream is None and version is UNSET:
         return batch
@@ -61,18 +61,18 @@ def rewrite(batch: RawBatch, *, stream: str | None = None, version: int | Unset 
 
 
 def rewrite_files(item: FileBatch, *, stream: str | None = None, version: int | Unset | None = UNSET) -> FileBatch:
-    """A BATCH message with another stream name or table version; every other key of it is kept.
+    """Return a BATCH message with another stream name or table version; all other keys are kept.
 
     Args:
         item: the message.
-        stream: the new stream name; None leaves it.
-        version: the new table version, None for none; left out, it keeps its own.
+        stream: the new stream name; None keeps it.
+        version: the new table version; None removes it; by default it is kept.
 
     Raises:
-        ValueError: its dialect knows no versions; such a batch must be expanded first.
+        ValueError: its dialect has no versions; such a batch must be expanded first.
     """
     if version is not UNSET and version is not None and item.dialect != "sdk":
-        raise ValueError(f"a BATCH of the {item.dialect} dialect cannot bear a version")
+        raise ValueError(f"a BATCH of the {item.dialect} dialect cannot have a version")
     return FileBatch(
         stream or item.stream,
         item.dialect,
@@ -86,10 +86,10 @@ def rewrite_files(item: FileBatch, *, stream: str | None = None, version: int | 
 
 
 def records(batch: RawBatch) -> Iterator[bytes]:
-    """The JSON text of each record, in order.
+    """Iterate over the JSON text of each record, in order.
 
     Raises:
-        ValueError: a line is no JSON object with a `record`.
+        ValueError: a line is not a JSON object with a `record`.
     """
     for part in batch.slices:
         try:
@@ -102,15 +102,15 @@ def records(batch: RawBatch) -> Iterator[bytes]:
 
 
 def map_records(batch: RawBatch, change: Callable[[bytes], bytes | None]) -> RawBatch:
-    """The batch with each record's text changed; None takes the record out. Envelopes stay, and where `change`
-    returns the very object that it got, so does the line.
+    """Return the batch with each record's text changed; None removes the record. Envelopes are kept, and where
+    `change` returns the same object, so is the line.
 
     Args:
         batch: lines of one stream.
         change: called with the JSON text of each record, in order.
 
     Raises:
-        ValueError: a line is no JSON object with a `record`.
+        ValueError: a line is not a JSON object with a `record`.
     """
     slices: list[Buffer] = []
     count = 0
@@ -128,7 +128,7 @@ def map_records(batch: RawBatch, change: Callable[[bytes], bytes | None]) -> Raw
 
 
 def version_of(batch: RawBatch) -> int | None:
-    """The table version that the batch's last record bears."""
+    """The table version of the batch's last record."""
     text = split_object(_last_line(batch.slices[-1])).get("version") if batch.slices else None
     return None if text is None or bytes(text) == b"null" else int(bytes(text))
 
@@ -136,13 +136,13 @@ def version_of(batch: RawBatch) -> int | None:
 def wrap(
     stream: str, texts: Iterable[bytes], *, version: int | None = None, time_extracted: str | None = None
 ) -> RawBatch:
-    """RECORD lines around records.
+    """Return RECORD lines for records.
 
     Args:
         stream: the name in the messages.
         texts: JSON text of each record, without raw newlines.
         version: table version of all of them.
-        time_extracted: when the tap got them, RFC 3339.
+        time_extracted: when the tap read them, RFC 3339.
     """
     prefix = record_prefix(stream, version=version, time_extracted=time_extracted)
     lines = [prefix + text + b"}\n" for text in texts]
@@ -150,7 +150,7 @@ def wrap(
 
 
 def record_prefix(stream: str, *, version: int | None = None, time_extracted: str | None = None) -> bytes:
-    """What a RECORD line begins with, up to the record; the line ends with `}` and a newline."""
+    """The beginning of a RECORD line, up to the record; the line ends with `}` and a newline."""
     members: dict[str, str | int] = {"type": "RECORD", "stream": stream}
     if version is not None:
         members["version"] = version
@@ -164,7 +164,7 @@ def _batch(stream: str, slices: list[Buffer] | list[bytes], count: int, prefix: 
 
 
 def _change(members: dict[str, msgspec.Raw], stream: str | None, version: int | Unset | None) -> dict[str, msgspec.Raw]:
-    """The members of an envelope, a new version standing before the record."""
+    """The members of an envelope, with a new version before the record."""
     if stream is not None:
         members["stream"] = msgspec.Raw(msgspec.json.encode(stream))
     if version is None:
@@ -172,7 +172,7 @@ def _change(members: dict[str, msgspec.Raw], stream: str | None, version: int | 
     elif version is not UNSET:
         number = msgspec.Raw(b"%d" % version)
         if "version" not in members and "record" in members:
-            # Before the record, where the parts of a learned prefix stand.
+            # Before the record, where it is part of the prefix.
             changed: dict[str, msgspec.Raw] = {}
             for key, text in members.items():
                 if key == "record":
@@ -184,7 +184,7 @@ def _change(members: dict[str, msgspec.Raw], stream: str | None, version: int | 
 
 
 def _change_prefix(old: bytes, stream: str | None, version: int | Unset | None) -> bytes | None:
-    """The new prefix for an old one; None where the old one does not hold what is to be changed."""
+    """The new prefix for an old one; None if the old one does not contain what changes."""
     members = split_object(old + b"0}")
     if stream is not None and "stream" not in members:
         return None
@@ -192,7 +192,7 @@ def _change_prefix(old: bytes, stream: str | None, version: int | Unset | None) 
 
 
 def _version_after_record(batch: RawBatch, prefix: bytes) -> bool:
-    """Whether a line may hold a version that stands outside the prefix (a column of that name counts as well)."""
+    """Whether a line may have a version outside the prefix (a column of that name counts, too)."""
     return any(
         bytes(part).count(b'"version"') > (bytes(part).count(prefix) if b'"version"' in prefix else 0)
         for part in batch.slices
@@ -200,7 +200,7 @@ def _version_after_record(batch: RawBatch, prefix: bytes) -> bool:
 
 
 def _lines(part: Buffer) -> list[bytes]:
-    # Not splitlines(): a carriage return may stand between the parts of a JSON text.
+    # Not splitlines(): a JSON text may contain a carriage return between its tokens.
     return [line for line in bytes(part).split(b"\n") if line.strip()]
 
 
@@ -230,7 +230,7 @@ def _put_record(line: bytes, prefix: bytes | None, text: bytes, changed: bytes) 
     """The line with its record's text replaced."""
     if prefix is not None and line.startswith(text, len(prefix)):
         return prefix + changed + line[len(prefix) + len(text) :]
-    if line.count(text) == 1:  # so that one is the record
+    if line.count(text) == 1:  # so it is the record
         return line.replace(text, changed)
     members = split_object(line)
     members["record"] = msgspec.Raw(changed)

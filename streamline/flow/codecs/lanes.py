@@ -1,7 +1,7 @@
-"""The lanes of a batch, and the only conversions between them.
+"""The lanes of a batch, and the conversions between them.
 
-raw ⇄ rows and raw ⇄ arrow are conversions of their own; rows ⇄ arrow go through the JSON text, which is
-both exact and the fastest way there is. A reader is made once per stream's schema and used for its batches.
+raw ⇄ rows and raw ⇄ arrow are converted directly; rows ⇄ arrow go through the JSON text, which is exact and the
+fastest way. A reader is made once per schema of a stream and used for its batches.
 
 - A batch is cut where the records' `version` changes, for arrow also where their set of fields changes
   (absent is not null).
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Refuse = Callable[[bytes, str], None]
-"""Takes a record's JSON text (or the whole line, where the record cannot be told) and what is wrong with it."""
+"""Called with a record's JSON text (or the whole line, where the record cannot be found) and the error."""
 
 _MAX_PLANS = 256
-_ODD_IN_NAMES = frozenset(map(chr, range(0x20))) | {'"', "\\"}  # msgspec takes no such names
-_ROWS_AT_A_TIME = 1_000  # what fits the processor's cache is written twice as fast
+_ODD_IN_NAMES = frozenset(map(chr, range(0x20))) | {'"', "\\"}  # msgspec does not accept such names
+_ROWS_AT_A_TIME = 1_000  # rows that fit the processor's cache are written twice as fast
 _MAX_TEXT = 1 << 30  # Arrow's strings have 32-bit offsets
 
 
@@ -74,14 +74,14 @@ class RowReader:
         self._decoder = msgspec.json.Decoder(_Envelope, float_hook=hook)
 
     def read(self, batch: RawBatch, refuse: Refuse | None = None) -> list[RowBatch]:
-        """The batch's records, cut where the version changes.
+        """Return the batch's records, cut where the version changes.
 
         Args:
             batch: RECORD lines.
-            refuse: takes lines that are no RECORD message in UTF-8 JSON.
+            refuse: called for lines that are not a RECORD message in UTF-8 JSON.
 
         Raises:
-            StreamlineError: there is such a line, and no `refuse`.
+            StreamlineError: there is such a line and no `refuse`.
         """
         envelopes: list[_Envelope] = []
         for piece in batch.slices:
@@ -89,14 +89,14 @@ class RowReader:
                 envelopes += self._decoder.decode_lines(piece)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 for line in lines_of(piece):
-                    found = self._read_line(batch.stream, line, refuse)
-                    if found is not None:
-                        envelopes.append(found)
+                    envelope = self._read_line(batch.stream, line, refuse)
+                    if envelope is not None:
+                        envelopes.append(envelope)
         if self._decimals:
             for envelope in envelopes:
                 self._settle_numbers(envelope.record)
         return [
-            RowBatch(batch.stream, [one.record for one in run], version, run[0].time_extracted)
+            RowBatch(batch.stream, [envelope.record for envelope in run], version, run[0].time_extracted)
             for version, run in _runs(envelopes)
         ]
 
@@ -125,7 +125,7 @@ class RowReader:
 class ArrowReader:
     """Decodes RECORD lines of one stream to tables, typed by the stream's JSON Schema (see `arrow_types`).
 
-    Fields that the schema does not declare come as JSON text, so that they are not lost.
+    Fields that the schema does not declare are read as JSON text, so that they are not lost.
     """
 
     def __init__(self, schema: Mapping[str, Any] | None = None) -> None:
@@ -135,14 +135,14 @@ class ArrowReader:
         self._last: _Plan | None = None
 
     def read(self, batch: RawBatch, refuse: Refuse | None = None) -> list[ArrowBatch]:
-        """The batch's records as tables, cut where the version or the set of fields changes.
+        """Return the batch's records as tables, cut where the version or the set of fields changes.
 
         Args:
             batch: RECORD lines.
-            refuse: takes lines that are no RECORD message in UTF-8 JSON, and records without any field.
+            refuse: called for lines that are not a RECORD message in UTF-8 JSON, and for records without fields.
 
         Raises:
-            StreamlineError: there is such a line, and no `refuse`.
+            StreamlineError: there is such a line and no `refuse`.
         """
         if not batch.slices:
             return []
@@ -151,12 +151,12 @@ class ArrowReader:
 
     def field(self, name: str) -> pa.Field:
         """The Arrow field of a property, declared or not."""
-        found = self._fields.get(name)
-        if found is None:
+        field = self._fields.get(name)
+        if field is None:
             from streamline.flow.codecs.arrow_types import arrow_field
 
-            found = self._fields[name] = arrow_field(name, self._declared.get(name))
-        return found
+            field = self._fields[name] = arrow_field(name, self._declared.get(name))
+        return field
 
     def _plan(self, names: tuple[str, ...]) -> _Plan | None:
         if names not in self._plans:
@@ -167,7 +167,7 @@ class ArrowReader:
         return self._plans[names]
 
     def _read_uniform(self, batch: RawBatch) -> list[ArrowBatch] | None:
-        """The fast way, for a batch whose records all have the same fields, of the declared types."""
+        """The fast path, for a batch whose records all have the same fields, of the declared types."""
         import pyarrow as pa
 
         if self._last is None:
@@ -189,10 +189,10 @@ class ArrowReader:
             return []
         from streamline.flow.codecs.arrow_columns import column, rounds_integers
 
-        records = [one.record for one in envelopes]
+        records = [envelope.record for envelope in envelopes]
         fields, arrays = [], []
         for field, value_of in zip(self._last.fields, self._last.getters, strict=True):
-            # One list a column: a tuple a record would keep the garbage collector busy.
+            # One list per column: one tuple per record would keep the garbage collector busy.
             values = list(map(value_of, records))
             built = None if rounds_integers(field, values) else column(field, values)
             if built is None:
@@ -209,25 +209,27 @@ class ArrowReader:
         return tables
 
     def _read_texts(self, batch: RawBatch, refuse: Refuse | None) -> list[ArrowBatch]:
-        """The careful way: every value as its JSON text first."""
+        """The slow path: every value as its JSON text first."""
         envelopes: list[_EnvelopeOfTexts] = []
         for piece in batch.slices:
             try:
-                str(piece, "utf-8")  # msgspec does not look whether what it skips is UTF-8
+                str(piece, "utf-8")  # msgspec does not check that skipped values are UTF-8
                 envelopes += _texts_decoder.decode_lines(piece)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 for line in lines_of(piece):
-                    found = _texts_of_line(batch.stream, line, refuse)
-                    if found is not None:
-                        envelopes.append(found)
+                    envelope = _texts_of_line(batch.stream, line, refuse)
+                    if envelope is not None:
+                        envelopes.append(envelope)
         tables = []
-        for (version, names), group in groupby(envelopes, lambda one: (one.version, frozenset(one.record))):
+        for (version, names), group in groupby(
+            envelopes, lambda envelope: (envelope.version, frozenset(envelope.record))
+        ):
             run = list(group)
             if names:
                 tables.append(self._table_of_texts(batch.stream, version, run))
             else:
                 for _ in run:
-                    _refused(batch.stream, b"{}", "a record without any field cannot be a row of a table", refuse)
+                    _refused(batch.stream, b"{}", "a record without fields cannot be a row of a table", refuse)
         return tables
 
     def _table_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> ArrowBatch:
@@ -237,13 +239,13 @@ class ArrowReader:
 
         names = tuple(run[0].record)
         self._last = self._plan(names)
-        built = [column_from_json(self.field(name), [bytes(one.record[name]) for one in run]) for name in names]
+        built = [column_from_json(self.field(name), [bytes(each.record[name]) for each in run]) for name in names]
         table = pa.Table.from_arrays([array for _, array in built], schema=pa.schema([field for field, _ in built]))
         return ArrowBatch(stream, table, version, run[0].time_extracted)
 
 
 class _Plan:
-    """How to decode records of one set of fields: a struct that takes exactly these, and their columns."""
+    """How to decode records with one set of fields: a struct of exactly these, and their columns."""
 
     def __init__(self, fields: list[pa.Field]) -> None:
         from streamline.flow.codecs.arrow_columns import value_type
@@ -269,25 +271,25 @@ class _Plan:
 def raw_to_rows(
     batch: RawBatch, schema: Mapping[str, Any] | None = None, refuse: Refuse | None = None
 ) -> list[RowBatch]:
-    """As `RowReader(schema).read(batch, refuse)`; for one batch."""
+    """`RowReader(schema).read(batch, refuse)`, for a single batch."""
     return RowReader(schema).read(batch, refuse)
 
 
 def raw_to_arrow(
     batch: RawBatch, schema: Mapping[str, Any] | None = None, refuse: Refuse | None = None
 ) -> list[ArrowBatch]:
-    """As `ArrowReader(schema).read(batch, refuse)`; for one batch."""
+    """`ArrowReader(schema).read(batch, refuse)`, for a single batch."""
     return ArrowReader(schema).read(batch, refuse)
 
 
 def rows_to_raw(batch: RowBatch) -> RawBatch:
-    """RECORD lines of rows.
+    """Write rows as RECORD lines.
 
     Args:
         batch: rows of JSON values, `Decimal`s, dates, UUIDs, NumPy scalars. Datetimes should have an offset.
 
     Raises:
-        StreamlineError: a row holds a value that JSON has no word for.
+        StreamlineError: a row contains a value that cannot be written as JSON.
     """
     if not batch.rows:
         return RawBatch(batch.stream, [], 0, 0)
@@ -297,22 +299,22 @@ def rows_to_raw(batch: RowBatch) -> RawBatch:
         try:
             lines = jsontext.dump_lines(batch.rows[start : start + _ROWS_AT_A_TIME])
         except TypeError as error:
-            raise StreamlineError(str(error), where=f"stream {batch.stream}") from None
-        # JSON text holds no line end of its own, so each of these ends a row.
+            raise StreamlineError(str(error), where=f"stream {batch.stream}", code="record.not_json") from None
+        # JSON text has no raw newline in a value, so each newline ends a row.
         slices.append(b"".join((head, lines[:-1].replace(b"\n", tail + head), tail)))
     return RawBatch(batch.stream, slices, len(batch.rows), sum(map(len, slices)), head)
 
 
 def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
-    """RECORD lines of a table.
+    """Write a table as RECORD lines.
 
     Args:
         batch: a table of any types.
-        like: fields that say, by their names, how columns are written (see `arrow_columns.text_column`); timestamps
-            without a zone in a column that is not among them are UTC. By default the table's own fields.
+        like: fields that define, by name, how columns are written (see `arrow_columns.text_column`); timestamps
+            without a zone in other columns are UTC. By default the table's own fields.
 
     Raises:
-        StreamlineError: a column of a type that JSON has no word for.
+        StreamlineError: a column has a type that cannot be written as JSON.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -338,7 +340,8 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
             mark = field if like is None else marks.get(field.name) or pa.field(field.name, pa.null())
             text = text_column(mark, array)
         except TypeError as error:
-            raise StreamlineError(f"column {field.name}: {error}", where=f"stream {batch.stream}") from None
+            message = f"column {field.name}: {error}"
+            raise StreamlineError(message, where=f"stream {batch.stream}", code="record.not_json") from None
         parts += [pa.scalar(pending + jsontext.dumps(field.name) + b":", pa.string()), pc.fill_null(text, "null")]
         pending = b","
     parts.append(pa.scalar(b"}" + tail, pa.string()))
@@ -405,7 +408,7 @@ def record_text(line: bytes) -> bytes:
 
 
 def _runs(envelopes: Sequence[Any]) -> Iterator[tuple[int | None, Sequence[Any]]]:
-    """Stretches of the same version, in order."""
+    """Runs of envelopes with the same version, in order."""
     if not envelopes:
         return
     if len(set(map(_version, envelopes))) == 1:
@@ -430,17 +433,17 @@ def _parsed_line(stream: str, line: bytes, refuse: Refuse | None, *, decimals: b
     try:
         message = jsontext.loads(line, decimals=decimals)
     except (ValueError, RecursionError) as error:
-        _refused(stream, line, f"not a message in JSON: {error}", refuse)
+        _refused(stream, line, f"not valid JSON: {error}", refuse)
         return None
     if not isinstance(message, dict) or not isinstance(message.get("record"), dict):
-        _refused(stream, line, "not a RECORD message with an object as its record", refuse)
+        _refused(stream, line, "not a RECORD message whose record is an object", refuse)
         return None
     return message
 
 
 def _refused(stream: str, text: bytes, error: str, refuse: Refuse | None) -> None:
     if refuse is None:
-        raise StreamlineError(error, where=f"stream {stream}")
+        raise StreamlineError(error, where=f"stream {stream}", code="record.invalid")
     refuse(text, error)
 
 
@@ -449,7 +452,7 @@ def _may_hold_numbers(prop: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Nested values with fractions as floats where that is exact."""
+    """Nested values, with fractions as floats where that is exact."""
     if type(value) is Decimal:
         return jsontext.plain_number(value)
     if isinstance(value, dict):

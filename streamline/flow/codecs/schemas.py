@@ -1,4 +1,4 @@
-"""Reading a stream's JSON Schema: what a property may hold, in words that the lanes and stages share."""
+"""Reads a stream's JSON Schema: the types, formats and scales of its properties."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ DECIMAL_FORMATS = frozenset({"singer.decimal", "x-singer.decimal"})
 
 
 def properties(schema: Mapping[str, Any] | None) -> dict[str, JSONObject]:
-    """The top-level properties of a stream's schema, by name; those that are no object (`true`) as `{}`."""
-    found = (schema or {}).get("properties")
-    if not isinstance(found, Mapping):
+    """The top-level properties of a stream's schema, by name; `{}` for those that are not objects (`true`)."""
+    declared = (schema or {}).get("properties")
+    if not isinstance(declared, Mapping):
         return {}
-    return {name: dict(prop) if isinstance(prop, Mapping) else {} for name, prop in found.items()}
+    return {name: dict(prop) if isinstance(prop, Mapping) else {} for name, prop in declared.items()}
 
 
 def variants(prop: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """`anyOf` and `oneOf` taken apart, variants that only say null included; `[prop]` without them."""
+    """The alternatives of `anyOf` and `oneOf`, including null; `[prop]` without them."""
     for word in ("anyOf", "oneOf"):
         choices = prop.get(word)
         if isinstance(choices, list) and choices:
@@ -34,7 +34,7 @@ def variants(prop: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def types(prop: Mapping[str, Any]) -> frozenset[str]:
-    """The JSON types that a property allows; all of them where it does not say."""
+    """The JSON types that a property allows; all of them if it names none."""
     allowed: set[str] = set()
     for variant in variants(prop):
         declared = variant.get("type")
@@ -48,23 +48,23 @@ def types(prop: Mapping[str, Any]) -> frozenset[str]:
 
 
 def string_format(prop: Mapping[str, Any]) -> str | None:
-    """The `format` of a property's strings, if any variant gives one."""
+    """The `format` of a property's strings, if any variant has one."""
     for variant in variants(prop):
-        found = variant.get("format")
-        if isinstance(found, str):
-            return found
+        text_format = variant.get("format")
+        if isinstance(text_format, str):
+            return text_format
     return None
 
 
 def is_decimal(prop: Mapping[str, Any]) -> bool:
-    """Numbers of this property are decimals: `multipleOf` below 1 (the scale), or a decimal format."""
+    """Whether numbers of this property are decimals: `multipleOf` below 1 (the scale), or a decimal format."""
     if string_format(prop) in DECIMAL_FORMATS or isinstance(prop.get("x-singer.decimal"), Mapping):
         return True
     return decimal_scale(prop) is not None and "number" in types(prop) and types(prop) != ALL_TYPES
 
 
 def decimal_scale(prop: Mapping[str, Any]) -> int | None:
-    """Digits after the point: from `multipleOf` (0.01 → 2), or `scale` beside a decimal format; None if unsaid."""
+    """Digits after the point: from `multipleOf` (0.01 → 2), or `scale` of a decimal format; None if unknown."""
     for variant in variants(prop):
         details = variant.get("x-singer.decimal")
         for place in (details if isinstance(details, Mapping) else {}, variant):

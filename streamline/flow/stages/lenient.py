@@ -1,7 +1,7 @@
-"""A stream's SCHEMA as targets hold records to it: types, required, enumerations and bounds.
+"""The part of a stream's SCHEMA that targets enforce: types, required, enumerations and bounds.
 
-Formats and `multipleOf` describe rather than forbid (targets parse and round); taps write schemas in several
-drafts, and with keywords that their draft does not allow. What cannot be asserted is left out.
+Formats and `multipleOf` describe values rather than restrict them (targets parse and round). Taps write schemas in
+several drafts, and with keywords that their draft does not have. What cannot be validated is left out.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "m
 _SCHEMA_MAPS = ("properties", "patternProperties", "definitions", "$defs")
 _SCHEMA_LISTS = ("anyOf", "oneOf", "allOf")
 _SCHEMAS = ("not", "if", "then", "else", "contains", "additionalItems", "additionalProperties")
-_AS_THEY_ARE = ("enum", "const", "uniqueItems", "$ref")
+_COPIED = ("enum", "const", "uniqueItems", "$ref")
 
 
 def lenient(schema: Any, *, patterns: bool = True) -> Any:
-    """The assertions of a schema that targets hold records to, in JSON Schema draft 7.
+    """Return the assertions of a schema that targets enforce, in JSON Schema draft 7.
 
     >>> lenient({"type": ["null", "string"], "format": "date-time", "maxLength": 30})
     {'type': ['null', 'string'], 'maxLength': 30}
 
     Args:
-        schema: a schema of any draft; what is no object (`true`, `false`) is returned as it is.
-        patterns: whether strings are held to their `pattern`.
+        schema: a schema of any draft; `true` and `false` are returned unchanged.
+        patterns: whether to keep `pattern`.
     """
     if not isinstance(schema, Mapping):
         return schema if isinstance(schema, bool) else True
@@ -40,7 +40,7 @@ def lenient(schema: Any, *, patterns: bool = True) -> Any:
     named = _types(schema.get("type"))
     if named:
         kept["type"] = named
-    for word in _AS_THEY_ARE:
+    for word in _COPIED:
         if word in schema:
             kept[word] = schema[word]
     if not isinstance(kept.get("enum", []), list):
@@ -71,7 +71,7 @@ def lenient(schema: Any, *, patterns: bool = True) -> Any:
 
 
 def without_flags(schema: Any) -> Any:
-    """The schema with draft 4's flags beside bounds written as draft 7 writes them, and without `multipleOf`.
+    """Return the schema with draft 4's exclusive bounds (flags) written as in draft 7, and without `multipleOf`.
 
     >>> without_flags({"type": "number", "maximum": 10, "exclusiveMaximum": True, "multipleOf": 0.01})
     {'type': 'number', 'exclusiveMaximum': 10}
@@ -82,8 +82,8 @@ def without_flags(schema: Any) -> Any:
         return schema
     kept: JSONObject = {}
     for word, each in schema.items():
-        if word in _SCHEMA_MAPS and isinstance(each, Mapping):  # names, not words of the language
-            kept[word] = {name: without_flags(one) for name, one in each.items()}
+        if word in _SCHEMA_MAPS and isinstance(each, Mapping):  # its keys are names, not keywords
+            kept[word] = {name: without_flags(prop) for name, prop in each.items()}
         elif word != "multipleOf":
             kept[word] = without_flags(each)
     for inclusive, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
@@ -105,7 +105,7 @@ def _bounds(schema: Mapping[str, Any], kept: JSONObject) -> None:
     for inclusive, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         bound, beyond = schema.get(inclusive), schema.get(exclusive)
         if _is_number(bound):
-            # Draft 4 says by a flag whether the bound itself is allowed.
+            # In draft 4 a flag says whether the bound itself is allowed.
             kept[exclusive if beyond is True else inclusive] = bound
         if _is_number(beyond):
             kept[exclusive] = beyond

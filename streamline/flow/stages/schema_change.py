@@ -1,4 +1,4 @@
-"""What happens when a stream's SCHEMA is not the one of the last run: evolve, freeze or pause."""
+"""Applies `schema_change` (evolve, freeze or pause) when a stream's SCHEMA differs from that of the last run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SchemaPaused(StreamlineError):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """How a stream's columns differ from those that were known."""
+    """The differences between a stream's columns and the known ones."""
 
     new: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Changes(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         parts = [f"new: {', '.join(self.new)}"] if self.new else []
-        parts += [f"gone: {', '.join(self.gone)}"] if self.gone else []
+        parts += [f"removed: {', '.join(self.gone)}"] if self.gone else []
         parts += (
             [f"retyped: {', '.join(f'{name} ({how})' for name, how in self.retyped.items())}"] if self.retyped else []
         )
@@ -66,7 +66,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    """How the columns of schema `new` differ from those of `old`; titles, descriptions and the like do not count."""
+    """Compare the columns of two schemas; titles, descriptions and the like are ignored."""
     before, after = properties(old), properties(new)
     return Changes(
         new=tuple(name for name in after if name not in before),
@@ -82,21 +82,21 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
 class SchemaChangeStage:
     """Applies each stream's `schema_change` policy.
 
-    evolve forwards. freeze keeps the known schema: new columns are dropped, values of retyped columns that do not
-    fit their old type make their record a `BadRecord`. pause lets nothing of the stream pass from the change on, and
-    withholds its bookmark; the others go on.
+    evolve forwards the new schema. freeze keeps the known schema: new columns are dropped, and a record with a value
+    that does not fit the old type of its column becomes a `BadRecord`. pause drops all items of the stream from the
+    change on and withholds its bookmark; other streams continue.
 
     Args:
         policy_of: `evolve`, `freeze` or `pause` for a stream (named as in the messages).
-        last: the schemas of the last run, by stream; a stream that is not in it takes its first SCHEMA as known.
+        last: the schemas of the last run, by stream; for a stream that is not in it, the first SCHEMA is the known one.
         pipeline: its name, for messages.
         bookmark_name: a stream's name in the tap's bookmarks for its name in the messages.
-        sink: uuid of the destination block that it stands before.
-        rewinds: a paused stream's last bookmark takes the place of its later ones. Where other destinations are sent
-            the same positions, it is withheld instead: one position must not have two values.
-        on_pause: called once for each stream that is paused; the caller decides what the run does then. Without it, or
-            where the source's positions have no part for each stream, `SchemaPaused` is raised instead.
-        separable: whether a position has a part for each stream.
+        sink: uuid of the destination block behind this stage.
+        rewinds: the last bookmark of a paused stream replaces its later ones. Where other destinations get the same
+            positions, the bookmark is withheld instead: one position must not have two values.
+        on_pause: called once for each paused stream; the caller decides what the run does. Without it, or where the
+            source's positions have no part per stream, `SchemaPaused` is raised instead.
+        separable: whether a position has a part per stream.
     """
 
     def __init__(
@@ -124,13 +124,13 @@ class SchemaChangeStage:
         self._known = dict(last)
         self._frozen: dict[str, _Frozen] = {}
         self.newest: dict[str, JSONObject] = {}
-        """The schemas to save as the last ones: of each stream seen, what the target was told."""
+        """The schemas to save for the next run: of each stream, the one that the target received."""
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`.
 
         Raises:
-            SchemaPaused: the schema of a stream under `pause` changed, and it can't be stopped alone.
+            SchemaPaused: the schema of a stream with `pause` changed, and the stream cannot be paused alone.
             StreamlineError: a column that `freeze` would drop is a key, or a file of records would need changes.
         """
         if isinstance(item, Position):
@@ -145,28 +145,31 @@ class SchemaChangeStage:
             return [item] if frozen is None else self._for_sink(frozen.apply(item))
         if isinstance(item, FileBatch) and item.stream in self._frozen:
             raise StreamlineError(
-                "its records come in files, and schema_change: freeze would have to change them",
+                "the tap sends its records in files (BATCH), which schema_change: freeze cannot change",
                 where=f"stream {item.stream!r}",
-                hint="switch the tap's batches off",
+                hint="switch off BATCH messages in the tap's configuration, or set schema_change: evolve",
+                code="stream.batch_not_supported",
             )
         return [item]
 
     async def finish(self) -> Sequence[Item]:
-        """Nothing is held."""
+        """Return nothing: no item is held back."""
         return []
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources."""
 
     def _for_sink(self, items: Sequence[Item]) -> Sequence[Item]:
-        return [msgspec.structs.replace(one, sink=self._sink) if isinstance(one, BadRecord) else one for one in items]
+        return [
+            msgspec.structs.replace(item, sink=self._sink) if isinstance(item, BadRecord) else item for item in items
+        ]
 
     def paused(self, stream: str) -> bool:
-        """Whether nothing of a stream passes any more."""
+        """Whether a stream is paused."""
         return stream in self._paused
 
     def _position(self, item: Position) -> Position:
-        """The position, in which streams that are paused stand where they stood before."""
+        """The position, with the parts of paused streams as they were before the change."""
         if not self._paused:
             self._newest = item
             return item
@@ -193,15 +196,15 @@ class SchemaChangeStage:
         changes = Changes() if known is None or policy == "evolve" else compare(known, item.schema)
         if known is None or policy == "evolve" or not changes:
             self._frozen.pop(item.stream, None)
-            # Under freeze and pause what was known stays: a column's new description is no change.
+            # Under freeze and pause the known schema stays: a new description of a column is not a change.
             schema = item.schema if known is None or policy == "evolve" else known
             self._known[item.stream] = self.newest[item.stream] = schema
             return item
         if policy == "pause":
             pause = SchemaPaused(
                 item.stream,
-                f"stopped, because its schema changed ({changes})",
-                hint=f"to go on with the change: streamline streams set {self._pipeline} {item.stream} "
+                f"paused because its schema changed ({changes})",
+                hint=f"to accept the change: streamline streams set {self._pipeline} {item.stream} "
                 "schema_change=evolve",
             )
             self._pause(pause)
@@ -213,6 +216,7 @@ class SchemaChangeStage:
                 f"its key is now the new column {', '.join(map(repr, lost))}, which schema_change: freeze would drop",
                 where=f"stream {item.stream!r}",
                 hint="set schema_change: evolve, or unique_constraints to the old key",
+                code="stream.key_missing",
             )
         if changes.new or changes.retyped:
             self._frozen[item.stream] = _Frozen(item.stream, known, changes)
@@ -222,7 +226,7 @@ class SchemaChangeStage:
 
 
 class _Frozen:
-    """One stream's records held to its old schema."""
+    """Makes one stream's records fit its old schema."""
 
     def __init__(self, stream: str, known: JSONObject, changes: Changes) -> None:
         self._stream = stream
@@ -253,7 +257,7 @@ class _Frozen:
 
     def _row(self, row: JSONObject, bad: list[BadRecord]) -> JSONObject | None:
         if self._validator is not None:
-            # As JSON says it: a row may hold dates and decimals.
+            # As JSON, since a row may contain dates and decimals.
             values = {name: json.loads(jsontext.dumps(row[name])) for name in self._retyped if name in row}
             error = self._misfit(values)
             if error is not None:
@@ -277,7 +281,7 @@ class _Frozen:
         return ArrowBatch(batch.stream, table, batch.version, batch.time_extracted)
 
     def _misfit(self, values: JSONObject) -> str | None:
-        """Why values of retyped columns do not fit the old type; None if they do."""
+        """The reason why values of retyped columns do not fit the old type; None if they fit."""
         error = next(self._validator.iter_errors(values), None) if self._validator is not None else None
         if error is None:
             return None
@@ -288,7 +292,7 @@ class _Frozen:
 def _validator(known: JSONObject, columns: Iterable[str]) -> Any:
     import jsonschema_rs
 
-    # Taps write dates as Python does; RFC 3339 to the letter would refuse what the target takes.
+    # Taps write dates as Python does; strict RFC 3339 would reject values that the target accepts.
     formats = {
         "date-time": _reads(datetime.fromisoformat),
         "date": _reads(date.fromisoformat),
@@ -315,10 +319,10 @@ def _value(text: msgspec.Raw) -> Any:
 
 
 def _type(prop: JSONObject) -> str:
-    """A property's type in a few words."""
+    """A short description of a property's type."""
     for word in ("anyOf", "oneOf"):
         if isinstance(prop.get(word), list):
-            return " or ".join(dict.fromkeys(_type(one) for one in prop[word] if isinstance(one, dict)))
+            return " or ".join(dict.fromkeys(_type(variant) for variant in prop[word] if isinstance(variant, dict)))
     declared = prop.get("type")
     names = [declared] if isinstance(declared, str) else sorted(declared or ["any"])
     words = "/".join(name for name in names if name != "null") or "null"
@@ -328,17 +332,17 @@ def _type(prop: JSONObject) -> str:
 
 
 def _meaning(schema: Any) -> Any:
-    """What of a schema decides which values fit."""
+    """The part of a schema that decides which values fit."""
     if isinstance(schema, Mapping):
-        found: JSONObject = {key: _meaning(value) for key, value in schema.items() if key not in _ANNOTATIONS}
-        if isinstance(found.get("properties"), dict):
-            found["properties"] = {key: _meaning(value) for key, value in schema["properties"].items()}
-        declared = found.get("type")
+        kept: JSONObject = {key: _meaning(value) for key, value in schema.items() if key not in _ANNOTATIONS}
+        if isinstance(kept.get("properties"), dict):
+            kept["properties"] = {key: _meaning(value) for key, value in schema["properties"].items()}
+        declared = kept.get("type")
         if isinstance(declared, str):
-            found["type"] = [declared]
+            kept["type"] = [declared]
         elif isinstance(declared, list):
-            found["type"] = sorted(map(str, declared))
-        return found
+            kept["type"] = sorted(map(str, declared))
+        return kept
     if isinstance(schema, list):
-        return [_meaning(one) for one in schema]
+        return [_meaning(item) for item in schema]
     return schema

@@ -1,7 +1,7 @@
-"""Holds every record to its stream's SCHEMA, before a target stumbles over one and takes the others down with it.
+"""Validates every record against its stream's SCHEMA, so that one bad record does not fail its target.
 
-Good lines are forwarded as they came, in the slices that they came in. Validating a batch is one loop in native
-code; only a batch that fails is gone through line by line.
+Valid lines are forwarded unchanged, in the slices in which they were read. Validating a batch is one loop in native
+code; only a batch that fails is validated line by line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _decoder = msgspec.json.Decoder(_Envelope)
 
 
 class Counts(msgspec.Struct):
-    """What was seen of one stream: records in all, bad ones among them, and the first errors."""
+    """Counts of one stream: records, bad records among them, and the first errors."""
 
     records: int = 0
     bad: int = 0
@@ -43,11 +43,11 @@ class Counts(msgspec.Struct):
 
 
 class BadRecordLimit:
-    """Fails a stream of which too many records are bad.
+    """Fails a stream with too many bad records.
 
     Args:
-        most: bad records per stream that are allowed, or a function of the stream that gives as much; None: the larger
-            of 1,000 and 1 % of its records so far.
+        most: the bad records allowed per stream, or a function that returns them for a stream; None: the larger of
+            1,000 and 1 % of its records so far.
     """
 
     def __init__(self, most: int | Callable[[str], int | None] | None = None) -> None:
@@ -62,7 +62,7 @@ class BadRecordLimit:
         """Count records, good and bad; one error for each bad one.
 
         Raises:
-            StreamlineError: there are too many bad ones now.
+            StreamlineError: there are now too many bad records.
         """
         counts = self.of(stream)
         counts.records += records
@@ -80,20 +80,21 @@ class BadRecordLimit:
                 f" ({most:,}) allows; the first errors:{shown}",
                 where=f"stream {stream}",
                 hint="correct the source or its schema, or raise max_bad_records in the destination block",
+                code="record.too_many_invalid",
             )
 
 
 class ValidateStage:
-    """Takes out records that do not fit their stream's SCHEMA. Implements `flow.protocols.Stage`.
+    """Removes records that do not fit their stream's SCHEMA. Implements `flow.protocols.Stage`.
 
     Formats are not asserted (see `lenient`). A record of a stream without SCHEMA passes.
 
     Args:
         max_bad_records: see `BadRecordLimit`.
         fail: raise at the first bad record.
-        unicode: text that is no Unicode (lone surrogates) makes a record bad. No schema minds it, but targets break
-            on it.
-        limit: a limit shared with other stages, in place of one by `max_bad_records`.
+        unicode: a lone surrogate, which is not Unicode text, makes a record bad. Schemas allow it, but targets fail on
+            it.
+        limit: a limit shared with other stages, instead of one by `max_bad_records`.
     """
 
     def __init__(
@@ -111,14 +112,14 @@ class ValidateStage:
 
     @property
     def counts(self) -> Mapping[str, Counts]:
-        """What was seen, by stream."""
+        """Counts by stream."""
         return self._limit.counts
 
     async def process(self, item: Item) -> Sequence[Item]:
-        """The item; of a batch the records that fit (as lines), and a `BadRecord` for each that does not.
+        """Return the item; of a batch the valid records (as lines), and a `BadRecord` for each other one.
 
         Raises:
-            StreamlineError: too many records are bad, or one is and `fail` is set, or the SCHEMA is none.
+            StreamlineError: too many records are bad, or one is and `fail` is set, or the SCHEMA is not valid.
         """
         if isinstance(item, (RawBatch, RowBatch, ArrowBatch)):
             return self._raw(to_raw(item))
@@ -129,11 +130,11 @@ class ValidateStage:
         return [item]
 
     async def finish(self) -> Sequence[Item]:
-        """Nothing is held back."""
+        """Return nothing: no item is held back."""
         return []
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources."""
 
     def _raw(self, batch: RawBatch) -> list[Item]:
         known = self._validators.get(batch.stream)
@@ -164,7 +165,8 @@ class ValidateStage:
             raise StreamlineError(
                 f"a record does not fit its SCHEMA: {bad[0].error}",
                 where=f"stream {stream}",
-                hint="`on_bad_record: quarantine` in the destination block sets such records aside and goes on.",
+                hint="set `on_bad_record: quarantine` in the destination block to store such records and continue",
+                code="record.invalid",
             )
         self._limit.add(stream, records, [each.error for each in bad])
 
@@ -175,19 +177,22 @@ def _validator(stream: str, schema: JSONObject) -> jsonschema_rs.Draft7Validator
     try:
         return jsonschema_rs.Draft7Validator(lenient(schema), validate_formats=False)
     except (ValueError, jsonschema_rs.ValidationError):
-        try:  # an expression of another dialect
+        try:  # a regular expression of another dialect
             return jsonschema_rs.Draft7Validator(lenient(schema, patterns=False), validate_formats=False)
         except (ValueError, jsonschema_rs.ValidationError) as error:
             reason = getattr(error, "message", str(error))
             raise StreamlineError(
-                f"its SCHEMA cannot be used to validate records: {reason}", where=f"stream {stream}"
+                f"its SCHEMA cannot be used to validate records: {reason}",
+                where=f"stream {stream}",
+                hint="correct it with schema_override, or set `on_bad_record: pass` in the destination block",
+                code="stream.schema_invalid",
             ) from None
 
 
 def _good_parts(
     stream: str, piece: Buffer, validator: jsonschema_rs.Draft7Validator, bad: list[BadRecord], *, unicode: bool
 ) -> Iterable[Buffer]:
-    """The stretches of `piece` between its bad lines; these go to `bad`."""
+    """The parts of `piece` between its bad lines, which are appended to `bad`."""
     view = memoryview(piece)
     start = end = 0
     for line in _lines(bytes(piece)):
@@ -206,9 +211,9 @@ def _good_parts(
 
 
 def _lines(data: bytes) -> list[bytes]:
-    found = [line + b"\n" for line in data.split(b"\n")]
-    found[-1] = found[-1][:-1]
-    return found
+    lines = [line + b"\n" for line in data.split(b"\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines
 
 
 def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes, *, unicode: bool) -> str | None:
@@ -219,20 +224,20 @@ def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes, *, uni
 
 
 def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes, *, unicode: bool) -> str | None:
-    """What is wrong with a record's JSON text, read by the parser that takes everything."""
+    """The error in a record's JSON text, which is read by the lenient parser."""
     try:
         record = jsontext.loads(text, decimals=True)
     except (ValueError, RecursionError) as error:
-        return f"not a record in JSON: {error}"
+        return f"not valid JSON: {error}"
     if not isinstance(record, dict):
-        return "the record is no object"
-    unspeakable = _unspeakable(record, unicode=unicode)
-    if unspeakable is not None:
-        return unspeakable
+        return "the record is not a JSON object"
+    not_json = _not_json(record, unicode=unicode)
+    if not_json is not None:
+        return not_json
     try:
         return _first_error(validator, _with_plain_text(record))
     except (ValueError, RecursionError) as error:
-        return f"it cannot be validated: {error}"
+        return f"the record cannot be validated: {error}"
 
 
 def _first_error(validator: jsonschema_rs.Draft7Validator, record: Any) -> str | None:
@@ -243,22 +248,22 @@ def _first_error(validator: jsonschema_rs.Draft7Validator, record: Any) -> str |
     return None
 
 
-def _unspeakable(value: Any, place: str = "", *, unicode: bool) -> str | None:
-    """The first NaN or infinity: Python's parser reads them, JSON has no word for them. And odd text, if it counts."""
+def _not_json(value: Any, place: str = "", *, unicode: bool) -> str | None:
+    """The first NaN or infinity, which Python's parser reads; with `unicode` also the first lone surrogate."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return f"{place.lstrip('.')}: {value} is no number in JSON"
+        return f"{place.lstrip('.')}: {value} is not a JSON number"
     if unicode and isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-        return f"{place.lstrip('.')}: it holds a lone surrogate, which is no Unicode text"
+        return f"{place.lstrip('.')}: it contains a lone surrogate, which is not Unicode text"
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        found = _unspeakable(child, f"{place}.{key}", unicode=unicode)
-        if found is not None:
-            return found
+        error = _not_json(child, f"{place}.{key}", unicode=unicode)
+        if error is not None:
+            return error
     return None
 
 
 def _with_plain_text(value: Any) -> Any:
-    """Lone surrogates replaced: the validator takes text in UTF-8 only, and no schema minds which letter it is."""
+    """Lone surrogates replaced: the validator takes only UTF-8, and for a schema any letter is as good."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Table versions: when an ACTIVATE_VERSION may go out, and versions for taps that send none.
+"""Table versions: when an ACTIVATE_VERSION is sent to the target, and versions for taps that send none.
 
-A target that gets ACTIVATE_VERSION deletes the rows of all lower versions. Taps of the classic kind send it after a
-stream's last record; others (Singer SDK) right after the SCHEMA, so that a run that fails later has deleted rows and
-brought none. So one that is announced before its version's first record is held until the tap has ended well.
+A target that gets ACTIVATE_VERSION deletes the rows of all lower versions. Classic taps send it after a stream's last
+record. Others (Singer SDK) send it right after the SCHEMA: a run that fails later would have deleted rows without
+writing new ones. So an ACTIVATE_VERSION before its version's first record is held until the tap has succeeded.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ def new_version(after: int = 0) -> int:
     """A table version for one attempt of one run: milliseconds since 1970, higher than `after`.
 
     Args:
-        after: the version that the attempt before used (its rows are stale as well).
+        after: the version of the previous attempt, whose rows are stale, too.
     """
     return max(time.time_ns() // 1_000_000, after + 1)
 
 
 class VersionStage:
-    """Holds ACTIVATE_VERSIONs back until their stream is complete, and replaces tables for taps without versions.
+    """Holds ACTIVATE_VERSIONs until their stream is complete, and replaces tables for taps without versions.
 
-    While something of a stream is held, its bookmark is withheld in every `Position`. What is held when the
-    source fails is never sent, because `finish` is not called.
+    While a stream's message is held, its bookmark is withheld in every `Position`. If the source fails, held messages
+    are never sent, because `finish` is not called.
 
     Args:
-        bookmark_name: gives a stream's name in the tap's bookmarks for its name in the messages.
-        endless: the pipeline has no end; what is held goes out at the next position, and nothing is replaced.
+        bookmark_name: a stream's name in the tap's bookmarks for its name in the messages.
+        endless: the source never ends; held messages are sent at the next position, and no table is replaced.
         replace: whether this run replaces the table of a stream (named as in the messages). Where the tap sends
             no versions of its own, its records get `version`, which is activated at the end.
         version: the version of this attempt, see `new_version`.
-        incomplete: whether records of a stream were kept back on the way, so that nothing of it may be deleted.
+        incomplete: whether records of a stream did not reach the target, so that none of its rows may be deleted.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class VersionStage:
         return [item]
 
     async def finish(self) -> Sequence[Item]:
-        """The held versions, then the newest position once more, now that nothing of it is withheld."""
-        # A stream that was announced and had no record is an empty table: the target's is emptied as well.
+        """Return the held messages, then the newest position again, with nothing withheld."""
+        # A stream with a SCHEMA and no record is an empty table: the target's table is emptied, too.
         own = [ActivateVersion(stream, self._version) for stream, ours in self._replacing.items() if ours]
-        # Some mappers let the versions of records pass and swallow the message that activates them.
+        # Some mappers forward the versions of records and drop the message that activates them.
         lost = [(stream, self._moved[stream]) for stream in self._unannounced]
         activations = [
             *self._held.values(),
@@ -104,7 +104,7 @@ class VersionStage:
         return items
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources."""
 
     def _replaces(self, stream: str) -> bool:
         ours = self._replacing.get(stream)
@@ -134,7 +134,7 @@ class VersionStage:
         self._unannounced.discard(stream)
         if self._replaces(stream):
             if stream in self._moved:
-                return []  # its records bear our version, which is activated at the end
+                return []  # its records have our version, which is activated at the end
             self._replacing[stream] = False
         moved = self._moved.get(stream, item.version - 1)
         if moved is not None and moved < item.version:

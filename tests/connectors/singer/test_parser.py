@@ -171,7 +171,7 @@ def test_odd_values_pass_as_they_are(record_text: str) -> None:
         (b'{"type":"STATE"}\n', "without a value"),
         (b'{"type":"RECORD","stream":"a","record":{"v"', "ended in the middle of a line"),
         (b'{"type":"SCHEMA","stream":"c"}\n', "without a schema"),
-        (b"{broken}\n", "no JSON"),
+        (b"{broken}\n", "not valid JSON"),
     ],
 )
 def test_what_is_no_message_fails_the_tap_after_what_came_before(text: bytes, says: str) -> None:

@@ -151,7 +151,7 @@ def test_pause_stops_before_the_change_and_says_how_to_go_on() -> None:
     with pytest.raises(SchemaPaused) as caught:
         run(stage("pause"), [changed])
     assert str(caught.value) == (
-        "stream 'a': stopped, because its schema changed (new: note; retyped: total (integer → string))\n"
+        "stream 'a': paused because its schema changed (new: note; retyped: total (integer → string))\n"
         "  to go on with the change: streamline streams set shop a schema_change=evolve"
     )
     assert caught.value.stream == "a"

@@ -67,10 +67,10 @@ BAD = {
     '{"id": "x"}': 'id: "x" is not of type "integer"',
     '{"id": 1, "total": "1.5"}': 'total: "1.5" is not of types "null", "number"',
     '{"id": 1, "state": "lost"}': 'state: "lost" is not one of',
-    '{"id": 1, "total": NaN}': "total: nan is no number in JSON",
-    '{"id": 1, "deep": {"list": [0, -Infinity]}}': "deep.list.1: -inf is no number in JSON",
-    "[1]": "the record is no object",
-    "{": "not a record in JSON",
+    '{"id": 1, "total": NaN}': "total: nan is not a JSON number",
+    '{"id": 1, "deep": {"list": [0, -Infinity]}}': "deep.list.1: -inf is not a JSON number",
+    "[1]": "the record is not a JSON object",
+    "{": "not valid JSON",
 }  # fmt: skip
 
 

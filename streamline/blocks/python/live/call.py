@@ -1,4 +1,4 @@
-"""Calling a transformer's function with batches of one stream: lane in, lane out. Runs in a worker."""
+"""Calls a transformer's function with batches of one stream. Runs in a worker: a thread or a process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class CallSettings(msgspec.Struct, frozen=True):
-    """What does not change between the calls of a block.
+    """What the calls of a block have in common.
 
     Args:
         block: its file.
-        batch_rows: records a call gets at most.
-        keywords: keyword arguments for every call; `stream` is added to them, and `logger` if it is not there.
+        batch_rows: the maximum number of records per call.
+        keywords: keyword arguments for every call; `stream` is added, and `logger` if there is none.
     """
 
     block: BlockFile
@@ -40,7 +40,7 @@ class CallRequest(msgspec.Struct):
     Args:
         stream: its name.
         schema: its JSON Schema.
-        schema_number: counts the stream's schemas; another number is another schema.
+        schema_number: counts the stream's schemas; a new number is a new schema.
         slices: RECORD lines.
         count: number of records.
     """
@@ -53,16 +53,16 @@ class CallRequest(msgspec.Struct):
 
 
 class Returned(msgspec.Struct):
-    """What one call returned, in one of two lanes, or nothing.
+    """What one call returned: rows, a table, or neither.
 
     Args:
         version: the records' table version.
         time_extracted: of the first record.
         rows: records, if the function returned a list.
         table: records, if it returned a frame or a table.
-        given: schema of the table that the function got; its fields say how columns are written back.
-        span: which of the request's records a list held that the function got: the first, and how many.
-        refused: lines that could not be given to it, and why.
+        given: schema of the table that the function got; its fields define how columns are written back.
+        span: the request's records in the list that the function got: the first, and how many.
+        refused: lines that could not be decoded, and why.
     """
 
     version: int | None = None
@@ -75,7 +75,7 @@ class Returned(msgspec.Struct):
 
 
 class TransformCaller:
-    """The function of a transformer block, loaded, with readers for the streams that it sees.
+    """The function of a transformer block, with readers for the streams that it gets.
 
     Raises:
         ConfigError: see `PythonFunction`.
@@ -90,29 +90,29 @@ class TransformCaller:
         self._readers: dict[str, tuple[int, Any]] = {}
 
     def run(self, request: CallRequest, on_call: Callable[[], None] | None = None) -> list[Returned]:
-        """Call the function with the request's records, in batches that it can take.
+        """Call the function with the request's records, in batches of at most `batch_rows`.
 
         Args:
             request: the records.
             on_call: called before each call.
 
         Raises:
-            UserError: the function raised, or returned what is no records.
+            UserError: the function raised, or returned something other than records.
         """
         offered = {"logger": self._logger, **self._settings.keywords, "stream": request.stream}
         keywords = self._function.keywords(offered, positionals=1)
         raw = RawBatch(request.stream, request.slices, request.count, sum(map(len, request.slices)))
         refused: list[tuple[bytes, str]] = []
-        found: list[Returned] = []
+        results: list[Returned] = []
         for argument, returned in self._arguments(request, raw, refused):
             if on_call is not None:
                 on_call()
             result = self._function.call(argument, keywords=keywords)
             self._take(result, returned)
-            found.append(returned)
+            results.append(returned)
         if refused:
-            found.append(Returned(refused=refused))
-        return found
+            results.append(Returned(refused=refused))
+        return results
 
     def _arguments(
         self, request: CallRequest, raw: RawBatch, refused: list[tuple[bytes, str]]
@@ -136,17 +136,17 @@ class TransformCaller:
                 first += len(batch.rows)
         else:
             assert isinstance(reader, ArrowReader)
-            for found in reader.read(raw, refuse):
-                for start in range(0, found.table.num_rows, size):
-                    table = found.table.slice(start, size)
-                    returned = Returned(found.version, found.time_extracted, given=table.schema)
+            for read in reader.read(raw, refuse):
+                for start in range(0, read.table.num_rows, size):
+                    table = read.table.slice(start, size)
+                    returned = Returned(read.version, read.time_extracted, given=table.schema)
                     yield _to_shape(table, self._shape), returned
 
     def _take(self, result: Any, into: Returned) -> None:
-        """Put what the function returned into a lane.
+        """Set `rows` or `table` from what the function returned.
 
         Raises:
-            UserError: it is no records.
+            UserError: it returned something other than records.
         """
         if result is None:
             return
@@ -156,9 +156,9 @@ class TransformCaller:
             rows = result if isinstance(result, list) else list(result)
             wrong = next((row for row in rows if not isinstance(row, dict)), None)
             if wrong is not None:
-                raise self._wrong(f"a list that holds a {_name(wrong)}, where each element must be a dict")
+                raise self._wrong(f"a list with a {_name(wrong)} in it; each element must be a dict")
             if any(type(name) is not str for row in rows for name in row):
-                raise self._wrong("a dict with keys that are no strings")
+                raise self._wrong("a dict with keys that are not strings")
             into.rows = rows
             return
         try:
@@ -175,7 +175,7 @@ class TransformCaller:
         line = getattr(getattr(self._function.function, "__code__", None), "co_firstlineno", None)
         where = f"{path}:{line}" if line else path
         return UserError(
-            f"the function returned {what}; it should return a DataFrame, a list of dicts, an Arrow table or None",
+            f"the function returned {what}; it must return a DataFrame, a list of dicts, an Arrow table or None",
             "",
             where,
         )
@@ -226,11 +226,11 @@ def _ipc(table: pa.Table) -> Any:
 
 
 class _NoFrame(Exception):
-    """It is no frame; or, with a message, one that cannot be used."""
+    """The value is not a frame; or, with a message, a frame that cannot be used."""
 
 
 class _NoTable(Exception):
-    """A frame whose columns have no one type: its rows instead."""
+    """A frame with a column of mixed types: its rows instead."""
 
     def __init__(self, rows: list[JSONObject]) -> None:
         super().__init__()
@@ -252,11 +252,11 @@ def _to_shape(table: pa.Table, shape: Shape) -> Any:
 
 
 def _to_table(result: Any) -> pa.Table:
-    """An Arrow table of a frame of any known kind.
+    """Convert a frame of any known kind to an Arrow table.
 
     Raises:
-        _NoFrame: it is none.
-        _NoTable: a pandas frame with columns of several types.
+        _NoFrame: it is not a frame.
+        _NoTable: it is a pandas frame with a column of mixed types.
     """
     import pyarrow as pa
 
@@ -271,8 +271,8 @@ def _to_table(result: Any) -> pa.Table:
             return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         except (pa.ArrowException, TypeError, ValueError):
             if frame.columns.has_duplicates:
-                twice = frame.columns[frame.columns.duplicated()][0]
-                raise _NoFrame(f"a DataFrame with two columns named {twice}") from None
+                duplicate = frame.columns[frame.columns.duplicated()][0]
+                raise _NoFrame(f"a DataFrame with a duplicate column {duplicate}") from None
             raise _NoTable(_rows_of(frame)) from None
     if type(result).__name__ == "LazyFrame" and package == "polars":
         result = result.collect()
@@ -283,7 +283,7 @@ def _to_table(result: Any) -> pa.Table:
 
 def _rows_of(frame: Any) -> list[JSONObject]:
     rows: list[Mapping[str, Any]] = frame.to_dict("records")
-    # In a frame a missing value may be NaN.
+    # In a frame, a missing value may be NaN.
     return [
         {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
         for row in rows
@@ -291,7 +291,7 @@ def _rows_of(frame: Any) -> list[JSONObject]:
 
 
 def _without_new_nan(table: pa.Table, given: pa.Schema) -> pa.Table:
-    """NaN that came of the block's arithmetic is null: JSON has no word for it, and frames mean missing by it."""
+    """Replace NaN that the block computed with null: JSON has no NaN, and in frames it means missing."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as pt

@@ -1,12 +1,12 @@
-"""What a transformer block makes of a stream's SCHEMA, learned from what it returns.
+"""The SCHEMA of a transformer block's output, derived from what the block returns.
 
-- The schema is known with the first output that holds a record. Columns that the block added are in it with the
-  types of their values; a column that is all null so far waits, and is left out of the records until then.
+- The schema is known with the first output that has a record. Columns that the block added are in it with the types
+  of their values. A column that is all null so far has no type yet, and is left out of the records until it has.
 - Columns that the input has and the first output has not are dropped.
-- A declared column whose values all have another type in the first output takes that type.
-- After that types only widen (integer to number, any to nullable, a date to a string); values that fit neither
-  the type nor a wider one are misfits.
-- What the tap itself sends is never a misfit here: untouched values pass as they would without the block.
+- A declared column whose values all have another type in the first output gets that type.
+- After that, types only widen (integer to number, any to nullable, a date to a string). A row with a value that fits
+  neither the type nor a wider one is a misfit.
+- Values that the tap sent are never misfits: unchanged values pass as they would without the block.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _KINDS: dict[type, str] = {
 }
 
 
-class Given(Protocol):
-    """What a call of the function was given; asked only when something about its output is new."""
+class FunctionInput(Protocol):
+    """The input of a call of the function; needed only when its output has something new."""
 
     def fields(self) -> Set[str]:
-        """Fields that any of its records had."""
+        """Fields that any of its records have."""
         ...
 
     def kinds(self) -> Mapping[str, frozenset[str]]:
-        """The kinds of values that the tap sent about then, by field."""
+        """The kinds of values that the tap sent in these records, by field."""
         ...
 
 
@@ -65,11 +65,11 @@ _Row = dict[str, Any]
 
 
 class Misfit(msgspec.Struct, frozen=True):
-    """A row that fits no SCHEMA that the block's earlier output allows.
+    """A row that does not fit the SCHEMA, given the block's earlier output.
 
     Args:
-        row: the row, or its place in the table.
-        error: which column, what it holds and what it may hold.
+        row: the row.
+        error: the column, the kind of its value, and the kinds that it may have.
     """
 
     row: Any
@@ -82,8 +82,7 @@ class OutputSchema:
     Args:
         source: the SCHEMA that the block's input has.
         block: uuid of the block, for errors.
-        before: what the stream's output looked like under its SCHEMA before this one; columns that the block
-            added keep their types.
+        before: the stream's output under the SCHEMA before this one; columns that the block added keep their types.
     """
 
     def __init__(self, source: Schema, block: str, before: OutputSchema | None = None) -> None:
@@ -99,7 +98,7 @@ class OutputSchema:
         self._known: dict[tuple[Any, ...], frozenset[str] | str] = {}
 
     def message(self) -> Schema:
-        """The SCHEMA as it is known by now."""
+        """The SCHEMA as it is now."""
         if self._props == self._declared:
             return self.source
         schema = {**self.source.schema, "properties": dict(self._props)}
@@ -110,7 +109,7 @@ class OutputSchema:
             bookmarks = [name for name in bookmarks if name in self._props]
         return msgspec.structs.replace(self.source, schema=schema, bookmark_properties=bookmarks, raw=None)
 
-    def settle_rows(self, rows: list[_Row], given: Given) -> tuple[list[_Row], list[Misfit]]:
+    def settle_rows(self, rows: list[_Row], given: FunctionInput) -> tuple[list[_Row], list[Misfit]]:
         """Fit the schema to rows that the block returned, and the rows to the schema.
 
         Returns:
@@ -121,7 +120,7 @@ class OutputSchema:
         """
         if not rows:
             return rows, []
-        # Which keys and types a row has decides everything; there are few such signatures, and many rows.
+        # The keys and types of a row decide; there are few such signatures, and many rows.
         signatures = {(*row, *map(type, row.values())) for row in rows}
         if not signatures <= self._known.keys() or not self._ready:
             self._learn(dict.fromkeys((*row, *map(type, row.values())) for row in rows), given)
@@ -143,7 +142,7 @@ class OutputSchema:
         return fitting, misfits
 
     def settle_table(
-        self, table: pa.Table, source_schema: pa.Schema, given: Given
+        self, table: pa.Table, source_schema: pa.Schema, given: FunctionInput
     ) -> tuple[pa.Table, pa.Table | None, str]:
         """Fit the schema to a table that the block returned, and the table to the schema.
 
@@ -185,9 +184,9 @@ class OutputSchema:
             if verdict:
                 refused[field.name] = verdict
         self._learned(table.column_names, given)
-        waiting = [name for name, verdict in refused.items() if verdict == _WAITS]
+        waiting = [name for name, verdict in refused.items() if verdict == _NO_TYPE_YET]
         table = table.drop_columns(waiting) if waiting else table
-        misfits = {name: verdict for name, verdict in refused.items() if verdict not in (_WAITS, _null_key(name))}
+        misfits = {name: verdict for name, verdict in refused.items() if verdict not in (_NO_TYPE_YET, _null_key(name))}
         without_key = [
             name
             for name in sorted(self._keys & set(table.column_names))
@@ -195,7 +194,7 @@ class OutputSchema:
         ]
         return _without_misfits(table, misfits, without_key)
 
-    def _learn(self, signatures: Iterable[tuple[Any, ...]], given: Given) -> None:
+    def _learn(self, signatures: Iterable[tuple[Any, ...]], given: FunctionInput) -> None:
         signatures = list(signatures)
         while True:
             if len(self._known) > _MAX_SIGNATURES:
@@ -210,15 +209,15 @@ class OutputSchema:
             self._learned(names, given)
             if self._props == before:
                 return
-            # What was waiting or did not fit may do so now.
+            # Columns without a type, and misfits, may fit now.
             self._known.clear()
 
-    def _verdict(self, names: tuple[str, ...], kinds: tuple[type, ...], given: Given) -> frozenset[str] | str:
+    def _verdict(self, names: tuple[str, ...], kinds: tuple[type, ...], given: FunctionInput) -> frozenset[str] | str:
         self._check_keys(names, given)
         waiting = set()
         for name, kind in zip(names, kinds, strict=True):
             verdict = self._admit(name, kind_of(kind), given)
-            if verdict == _WAITS:
+            if verdict == _NO_TYPE_YET:
                 waiting.add(name)
             elif verdict:
                 return verdict
@@ -228,14 +227,16 @@ class OutputSchema:
         self,
         name: str,
         kind: str,
-        given: Given,
+        given: FunctionInput,
         prop: JSONObject | None = None,
         *,
         reformatted: bool = False,
     ) -> str:
-        """See to it that the schema allows `kind` in column `name`: empty if it does, else why not.
+        """Widen the schema so that column `name` allows `kind`. Empty if it does, else the reason why it cannot.
 
-        `prop` says more about the values, where it is known; `reformatted`: they were moments, and now are text.
+        Args:
+            prop: the property of the values, where it is known.
+            reformatted: the values were dates or times, and are text now.
         """
         self._restore(name)
         current = self._props.get(name)
@@ -263,27 +264,27 @@ class OutputSchema:
         wider = _widened(current, kind, prop)
         if wider is None:
             allowed = " or ".join(sorted(types(current) - {"null"}))
-            return f"column {name} holds {kind} where its earlier values make it {allowed}"
+            return f"column {name} has a value of type {kind}, but its earlier values are {allowed}"
         self._change(name, wider)
         return ""
 
     def _restore(self, name: str) -> None:
-        """Take a declared column that was dropped at first, and is back, into the schema again."""
+        """Add a declared column to the schema again that the block had dropped at first."""
         if name not in self._props and name in self._declared:
             self._props[name] = self._declared[name]
             self.sent = False
 
-    def _admit_new(self, name: str, kind: str, given: Given, prop: JSONObject | None) -> str:
-        if name in given.kinds():  # not declared, and not the block's doing: as it would be without the block
+    def _admit_new(self, name: str, kind: str, given: FunctionInput, prop: JSONObject | None) -> str:
+        if name in given.kinds():  # undeclared, but sent by the tap: as it would be without the block
             return ""
         if kind == "null":
-            return _WAITS
+            return _NO_TYPE_YET
         self._change(name, self._fresh(name, kind, prop))
         self._fitted.add(name)
         return ""
 
     def _fresh(self, name: str, kind: str, prop: JSONObject | None) -> JSONObject:
-        """The property of a new or retyped column; that of the stream's SCHEMA before, or wider, where it had one."""
+        """The property of a new or retyped column; the one under the SCHEMA before, or wider, if it had one."""
         earlier = self._own.get(name)
         if earlier is not None:
             return earlier if fits(earlier, kind) else _widened(earlier, kind, prop) or earlier
@@ -297,8 +298,8 @@ class OutputSchema:
         self._own[name] = prop
         self.sent = False
 
-    def _learned(self, names: Iterable[str], given: Given) -> None:
-        """An output with records was seen; if it is the first, columns that it lacks are dropped ones."""
+    def _learned(self, names: Iterable[str], given: FunctionInput) -> None:
+        """Note an output with records; columns that the first one lacks were dropped by the block."""
         if self._ready:
             return
         self._ready = True
@@ -306,7 +307,7 @@ class OutputSchema:
         for name in dropped:
             del self._props[name]
 
-    def _check_keys(self, names: Iterable[str], given: Given) -> None:
+    def _check_keys(self, names: Iterable[str], given: FunctionInput) -> None:
         lost = self._keys - set(names)
         lost = lost and lost & given.fields()
         if lost:
@@ -315,30 +316,31 @@ class OutputSchema:
                 f"the records that the block returned for stream {self.source.stream} lack the key column {named}",
                 blocks=[self._block],
                 where=f"block {self._block}",
-                hint="return the stream's key columns; the target needs them to know the rows",
+                hint="return the stream's key columns; the target identifies rows by them",
+                code="stream.key_missing",
             )
 
 
-_WAITS = "is all null so far"
+_NO_TYPE_YET = "is all null so far"
 
 
 def kind_of(python_type: type) -> str:
-    """The kind of JSON value that values of a Python type are written as; strings that are moments by format."""
-    found = _KINDS.get(python_type)
-    if found is None:
-        found = _KINDS[python_type] = _foreign_kind(python_type)
-    return found
+    """The kind of JSON value for values of a Python type; dates and times by their format."""
+    kind = _KINDS.get(python_type)
+    if kind is None:
+        kind = _KINDS[python_type] = _other_kind(python_type)
+    return kind
 
 
-def _foreign_kind(python_type: type) -> str:
+def _other_kind(python_type: type) -> str:
     if python_type.__name__ in ("NAType", "NaTType"):  # pandas
         return "null"
     for base, kind in list(_KINDS.items()):
         if issubclass(python_type, base):
             return kind
     if python_type.__module__ == "numpy":
-        for beginning, kind in (("bool", "boolean"), ("int", "integer"), ("uint", "integer"), ("float", "number")):
-            if python_type.__name__.startswith(beginning):
+        for prefix, kind in (("bool", "boolean"), ("int", "integer"), ("uint", "integer"), ("float", "number")):
+            if python_type.__name__.startswith(prefix):
                 return kind
         if python_type.__name__ == "ndarray":
             return "array"
@@ -402,7 +404,7 @@ def _nullable(prop: JSONObject) -> JSONObject:
     return nullable
 
 
-def _sent(name: str, given: Given) -> frozenset[str]:
+def _sent(name: str, given: FunctionInput) -> frozenset[str]:
     return given.kinds().get(name, frozenset())
 
 
@@ -414,9 +416,9 @@ def _give_offsets(rows: list[_Row]) -> None:
 
 
 def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
-    """The column in the type that it had before the block, where it only changed within its kind.
+    """The column in the type that it had before the block, if only its representation changed.
 
-    Frames give back other widths of strings, other units of time, and floats for integers that met a null.
+    Frames return other string widths, other time units, and floats for integers with nulls.
     """
     import pyarrow as pa
     import pyarrow.types as pt
@@ -444,21 +446,21 @@ def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
 
 
 def _null_key(name: str) -> str:
-    return f"the key column {name} is null, which it was not before the block"
+    return f"the key column {name} is null, but was not null before the block"
 
 
 def _without_misfits(
     table: pa.Table, misfits: Mapping[str, str], without_key: Sequence[str]
 ) -> tuple[pa.Table, pa.Table | None, str]:
-    """The rows that hold nothing in a column that does not fit and something in the key columns, and the others."""
+    """Split off rows with a value in a column that does not fit, or without a key."""
     if not misfits and not without_key:
         return table, None, ""
     import pyarrow.compute as pc
 
-    found = [pc.is_valid(table.column(name)) for name in misfits]
-    found += [pc.is_null(table.column(name)) for name in without_key]
-    bad = found[0]
-    for each in found[1:]:
-        bad = pc.or_(bad, each)
-    words = [*misfits.values(), *map(_null_key, without_key)]
-    return table.filter(pc.invert(bad)), table.filter(bad), "; ".join(words)
+    masks = [pc.is_valid(table.column(name)) for name in misfits]
+    masks += [pc.is_null(table.column(name)) for name in without_key]
+    bad = masks[0]
+    for mask in masks[1:]:
+        bad = pc.or_(bad, mask)
+    reasons = [*misfits.values(), *map(_null_key, without_key)]
+    return table.filter(pc.invert(bad)), table.filter(bad), "; ".join(reasons)

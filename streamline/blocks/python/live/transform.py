@@ -1,7 +1,7 @@
-"""A transformer block in a live pipe: records of one stream in, what the user's function returns out.
+"""A transformer block as a stage of a flow: it calls the user's function with the records of each stream.
 
-Small batches are gathered up to `batch_rows` records a call, over positions: of the positions that came
-meanwhile the newest goes out, after everything that came before it. The order within a stream is kept.
+Small batches are combined up to `batch_rows` records per call, also across positions: of the positions received
+meanwhile only the newest is sent, after all records before it. The order within a stream is kept.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from streamline.processes.job import Failure
 BATCH_ROWS = 10_000
 _PATIENCE = 1.0
 BATCH_BYTES = 16 << 20
-"""A call gets no more than about this, whatever `batch_rows` says: memory is bounded by configuration."""
+"""The approximate maximum size of a call, whatever `batch_rows` is: memory is bounded by configuration."""
 
 
 class TransformSettings(msgspec.Struct, frozen=True):
-    """The keys of `configuration` that a transformer in a live pipe reads.
+    """The keys of `configuration` that a transformer in a flow reads.
 
     Args:
-        batch_rows: records that a call gets at most.
-        workers: processes that run the function side by side; 0: one thread of this process.
+        batch_rows: the maximum number of records per call.
+        workers: the number of processes that run the function in parallel; 0: one thread of this process.
     """
 
     batch_rows: int = BATCH_ROWS
@@ -56,30 +56,31 @@ class TransformSettings(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, configuration: Mapping[str, Any], block: str) -> TransformSettings:
-        """Read them.
+        """Read the settings.
 
         Raises:
-            ConfigError: one is no whole number in its range.
+            ConfigError: a setting is not a whole number in its range.
         """
-        found = {}
+        values = {}
         for name, least in (("batch_rows", 1), ("workers", 0)):
             value = configuration.get(name)
             if value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(
-                    f"configuration.{name} is {value!r}; it must be a whole number from {least} on",
+                    f"configuration.{name} is {value!r}; it must be a whole number, at least {least}",
                     where=f"block {block}",
+                    code="transformer.setting_invalid",
                 )
-            found[name] = value
-        return cls(**found)
+            values[name] = value
+        return cls(**values)
 
 
 class TransformStage:
-    """Runs a transformer block's function over the records that pass.
+    """Calls a transformer block's function with the records of a flow.
 
-    Implements `flow.protocols.FlushableStage`. The function gets what its first parameter's annotation asks for
-    (see `python_function.Shape`) and runs outside the event loop.
+    Implements `flow.protocols.FlushableStage`. The annotation of the function's first parameter decides what it gets
+    (see `function.Shape`). It runs outside the event loop.
 
     Args:
         block: its file.
@@ -87,10 +88,10 @@ class TransformStage:
         keywords: keyword arguments for the function (pipeline variables, `env`, `run_id`, `context` …); `stream` is
             added. With `workers` they must pickle.
         timeout: seconds that one call may take.
-        warn: is told what looks like a mistake in the function.
+        warn: called with a message when the function seems to have a mistake.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of range.
     """
 
     def __init__(
@@ -116,17 +117,17 @@ class TransformStage:
         )
         self._workers: Workers | None = None
         self._streams: dict[str, _Stream] = {}
-        self._gathered: dict[str, _Gathered] = {}
-        self._gathered_all = _Gathered()
+        self._collected: dict[str, _Collected] = {}
+        self._collected_all = _Collected()
         self._position: Position | None = None
         self._queue: deque[_Job | _Passing] = deque()
         self._running = 0
 
     async def start(self) -> None:
-        """Load the block's file now, so that what is wrong with it is known before anything moves.
+        """Load the block's file now, so that an error in it is found before any record is read.
 
         Raises:
-            ConfigError: it cannot be read, is no Python, or has no function decorated with @transformer.
+            ConfigError: it cannot be read, is not Python, or has no function decorated with @transformer.
             PipelineFailed: it raised while it was loaded, or took longer than `timeout`.
         """
         call = PendingCall(None)
@@ -135,42 +136,42 @@ class TransformStage:
 
     @property
     def pending(self) -> bool:
-        """Whether it holds items back, or waits for a call."""
-        return bool(self._gathered or self._queue or self._position is not None)
+        """Whether items are held back, or a call is running."""
+        return bool(self._collected or self._queue or self._position is not None)
 
     async def process(self, item: Item) -> Sequence[Item]:
-        """Gather records, and give what earlier calls have made; see the class.
+        """Collect records, and return the results of earlier calls; see the class.
 
         Raises:
-            StreamlineError: records came before their SCHEMA, or hold what cannot be written as JSON.
+            StreamlineError: records came before their SCHEMA, or contain values that cannot be written as JSON.
             PipelineFailed: the function raised, took too long, or lost a key column.
         """
         if isinstance(item, (RawBatch, RowBatch, ArrowBatch)):
             if item.count == 0:
                 return []
-            self._gather(to_raw(item))
+            self._collect(to_raw(item))
         elif isinstance(item, Position):
             self._position = item
-            if not self._gathered:
+            if not self._collected:
                 self._seal_all()
         elif isinstance(item, Schema):
             self._take_schema(item)
         else:
             self._seal(item.stream)
             self._queue.append(_Passing(item, self._streams.get(item.stream)))
-        return await self._drain(all_of_it=False)
+        return await self._drain(everything=False)
 
     async def flush(self) -> Sequence[Item]:
-        """Everything that is held back.
+        """Return everything that is held back.
 
         Raises:
             PipelineFailed: see `process`.
         """
         self._seal_all()
-        return await self._drain(all_of_it=True)
+        return await self._drain(everything=True)
 
     async def finish(self) -> Sequence[Item]:
-        """Everything that is held back, and the SCHEMAs of streams of which nothing came out.
+        """Return everything that is held back, and the SCHEMAs of streams without output.
 
         Raises:
             PipelineFailed: see `process`.
@@ -181,7 +182,7 @@ class TransformStage:
         if self._only_none:
             self._warn(
                 f"transformer {self.block} returned None for every batch, so all records were dropped; "
-                "did it forget its `return`?"
+                "is its `return` missing?"
             )
         return items
 
@@ -191,49 +192,50 @@ class TransformStage:
             await anyio.to_thread.run_sync(self._workers.close)
             self._workers = None
 
-    def _gather(self, batch: RawBatch) -> None:
+    def _collect(self, batch: RawBatch) -> None:
         if batch.stream not in self._streams:
             raise StreamlineError(
                 f"records of stream {batch.stream} came before its SCHEMA",
                 where=f"block {self.block}",
-                hint="a transformer types records by their SCHEMA; the tap has to send it first",
+                hint="a transformer reads records by their SCHEMA; the tap must send it first",
+                code="stream.schema_missing",
             )
-        of_stream = self._gathered.get(batch.stream)
+        of_stream = self._collected.get(batch.stream)
         if of_stream is None:
-            of_stream = self._gathered[batch.stream] = _Gathered()
+            of_stream = self._collected[batch.stream] = _Collected()
         of_stream.batches.append(batch)
-        for gathered in (of_stream, self._gathered_all):
-            gathered.rows += batch.count
-            gathered.nbytes += batch.nbytes
+        for collected in (of_stream, self._collected_all):
+            collected.rows += batch.count
+            collected.nbytes += batch.nbytes
         full = of_stream.fills(self._batch_rows, BATCH_BYTES)
         if full and self._position is None:
             self._seal(batch.stream)
-        elif full or self._gathered_all.fills(2 * self._batch_rows, 2 * BATCH_BYTES):
-            # A position waits for all that came before it, so all streams' records go out with it.
+        elif full or self._collected_all.fills(2 * self._batch_rows, 2 * BATCH_BYTES):
+            # A position is sent after all records before it, so all streams' records are sent with it.
             self._seal_all()
 
     def _take_schema(self, schema: Schema) -> None:
         self._seal(schema.stream)
         known = self._streams.get(schema.stream)
-        if known is None or not known.says(schema):
+        if known is None or not known.matches(schema):
             self._streams[schema.stream] = _Stream(schema, self.block, known)
         else:
             self._queue.append(_Passing(None, known))
 
     def _seal(self, stream: str) -> None:
-        gathered = self._gathered.pop(stream, None)
-        if gathered is None:
+        collected = self._collected.pop(stream, None)
+        if collected is None:
             return
-        self._gathered_all.rows -= gathered.rows
-        self._gathered_all.nbytes -= gathered.nbytes
-        raw = join_raw(gathered.batches)
+        self._collected_all.rows -= collected.rows
+        self._collected_all.nbytes -= collected.nbytes
+        raw = join_raw(collected.batches)
         of = self._streams[stream]
         call = PendingCall(CallRequest(stream, of.given.schema, of.number, raw.slices, raw.count))
         self._queue.append(_Job(call, of))
         self._submit(call)
 
     def _seal_all(self) -> None:
-        for stream in list(self._gathered):
+        for stream in list(self._collected):
             self._seal(stream)
         if self._position is not None:
             last = self._queue[-1] if self._queue else None
@@ -248,19 +250,19 @@ class TransformStage:
         self._running += 1
         self._workers.submit(call)
 
-    async def _drain(self, *, all_of_it: bool) -> list[Item]:
-        """What is done, in order; waits while more calls run than there are workers."""
+    async def _drain(self, *, everything: bool) -> list[Item]:
+        """Return finished results in order; wait while more calls run than there are workers."""
         items: list[Item] = []
         while self._queue:
             head = self._queue[0]
             if isinstance(head, _Passing):
                 items += head.items()
             else:
-                must_wait = all_of_it or self._running > (self._workers.depth if self._workers else 0)
+                must_wait = everything or self._running > (self._workers.depth if self._workers else 0)
                 if not head.call.future.done() and not must_wait:
                     break
                 if items and head.call.future.done() and head.call.future.exception() is not None:
-                    break  # what came before it is still good; the next call of this stage raises
+                    break  # the items before it are valid; the next call of this stage raises
                 returned = await self._result(head.call, head.stream.given.stream)
                 nothing = all(each.rows is None and each.table is None for each in returned)
                 self._only_none = nothing and self._only_none is not False
@@ -271,7 +273,7 @@ class TransformStage:
     async def _result(self, call: PendingCall, stream: str | None) -> list[Returned]:
         try:
             while True:
-                # Never for long: a waiting thread would keep the interpreter from ending.
+                # Not for long: a waiting thread would keep the interpreter from exiting.
                 patience = _PATIENCE if self._timeout is None else min(_PATIENCE, call.remaining(self._timeout))
                 try:
                     result = await anyio.to_thread.run_sync(
@@ -312,8 +314,8 @@ def _doing(stream: str | None) -> str:
     return f"with records of stream {stream}" if stream is not None else "while its file was loaded"
 
 
-class _Gathered:
-    """Batches of one stream that wait for more."""
+class _Collected:
+    """Batches that are collected for a call."""
 
     def __init__(self) -> None:
         self.batches: list[RawBatch] = []
@@ -321,7 +323,7 @@ class _Gathered:
         self.nbytes = 0
 
     def fills(self, rows: int, nbytes: int) -> bool:
-        """Whether it is as much as a call gets."""
+        """Whether it is enough for a call."""
         return self.rows >= rows or self.nbytes >= nbytes
 
 
@@ -337,15 +339,15 @@ class _Stream:
 
     @property
     def output(self) -> OutputSchema:
-        """What the block makes of its SCHEMA. Made on use, when all output under the SCHEMA before is known."""
+        """The SCHEMA of the block's output. Made on use, when all output under the SCHEMA before is known."""
         if self._output is None:
             before = self._before._output if self._before is not None else None
             self._output = OutputSchema(self.given, self._block, before)
             self._before = None
         return self._output
 
-    def says(self, schema: Schema) -> bool:
-        """Whether `schema` is the one that it has."""
+    def matches(self, schema: Schema) -> bool:
+        """Whether `schema` is the same."""
         return (
             schema.schema == self.given.schema
             and schema.key_properties == self.given.key_properties
@@ -353,7 +355,7 @@ class _Stream:
         )
 
     def schema_if_due(self) -> list[Item]:
-        """The SCHEMA, if it was not sent as it is now."""
+        """The SCHEMA, if it changed since it was sent."""
         if self.output.sent:
             return []
         self.output.sent = True
@@ -361,14 +363,14 @@ class _Stream:
 
 
 class _Passing:
-    """An item that passes in its place; `stream`'s SCHEMA has to be out before it."""
+    """An item that passes unchanged in its place, after the SCHEMA of `stream`."""
 
     def __init__(self, item: Item | None, stream: _Stream | None) -> None:
         self.item = item
         self._stream = stream
 
     def items(self) -> list[Item]:
-        if self.item is None:  # the tap said its SCHEMA again
+        if self.item is None:  # the tap sent its SCHEMA again
             assert self._stream is not None
             output = self._stream.output
             return [output.message()] if output.sent else []
@@ -378,7 +380,7 @@ class _Passing:
 
 
 class _Job:
-    """A call and what becomes of its result."""
+    """A call, and the items made of its result."""
 
     def __init__(self, call: PendingCall, stream: _Stream) -> None:
         self.call = call
@@ -387,7 +389,7 @@ class _Job:
         self._rows: list[JSONObject] | None = None
 
     def settle(self, returned: Sequence[Returned], block: str) -> list[Item]:
-        """Items of what the function returned, SCHEMA first where it is due."""
+        """Convert what the function returned to items, the SCHEMA first where it changed."""
         items: list[Item] = []
         for each in returned:
             items += self._settle(each, block)
@@ -400,10 +402,11 @@ class _Job:
             raise
         except StreamlineError as error:
             raise PipelineFailed(
-                f"transformer {block} returned records that cannot be sent on: {error.message}",
+                f"transformer {block} returned records that cannot be written as JSON: {error.message}",
                 blocks=[block],
                 where=f"block {block}, stream {self.stream.given.stream}",
                 hint=error.hint,
+                code="transformer.failed",
             ) from None
 
     def _to_items(self, returned: Returned, block: str) -> list[Item]:
@@ -413,7 +416,7 @@ class _Job:
         raw: RawBatch | None = None
         unfit: list[tuple[bytes, str]] = []
         if returned.rows:
-            rows, misfits = output.settle_rows(returned.rows, _GivenTo(self, returned))
+            rows, misfits = output.settle_rows(returned.rows, _Input(self, returned))
             raw = rows_to_raw(RowBatch(name, rows, returned.version, returned.time_extracted))
             for misfit in misfits:
                 line = rows_to_raw(RowBatch(name, [misfit.row])).slices[0]
@@ -422,7 +425,7 @@ class _Job:
             import pyarrow as pa
 
             given = returned.given if returned.given is not None else pa.schema([])
-            table, misfit_rows, error = output.settle_table(returned.table, given, _GivenTo(self, returned))
+            table, misfit_rows, error = output.settle_table(returned.table, given, _Input(self, returned))
             raw = arrow_to_raw(ArrowBatch(name, table, returned.version, returned.time_extracted), given)
             if misfit_rows is not None:
                 unfit = [(text, error) for text in _texts(arrow_to_raw(ArrowBatch(name, misfit_rows), given).slices)]
@@ -433,9 +436,10 @@ class _Job:
         return [*self.stream.schema_if_due(), raw, *bad]
 
     def _unfit(self, unfit: Sequence[tuple[bytes, str]], raw: RawBatch | None, block: str) -> list[Item]:
-        """Bad records for output that fits no SCHEMA: as they were given to the block, where their key says which.
+        """Bad records for output that does not fit the SCHEMA.
 
-        So one that is sent again passes the block once, corrected meanwhile. Where that is not known, the output.
+        They are the block's input, if their key identifies it: when such a record is sent again, the corrected block
+        transforms it. Otherwise they are the output.
         """
         request = self.call.request
         assert request is not None
@@ -455,7 +459,7 @@ class _Job:
         return bad
 
     def rows(self) -> list[JSONObject]:
-        """The records of the call's request, read again, because the function may have changed its own."""
+        """The records of the call's request, decoded again because the function may have changed its copy."""
         if self._rows is None:
             request = self.call.request
             assert request is not None
@@ -467,11 +471,11 @@ class _Job:
     def kinds(self) -> Mapping[str, frozenset[str]]:
         """The kinds of values in each field of the call's request."""
         if self._kinds is None:
-            found: dict[str, set[str]] = {}
+            kinds: dict[str, set[str]] = {}
             for row in self.rows():
                 for field, value in row.items():
-                    found.setdefault(field, set()).add(kind_of(type(value)))
-            self._kinds = {field: frozenset(kinds) for field, kinds in found.items()}
+                    kinds.setdefault(field, set()).add(kind_of(type(value)))
+            self._kinds = {field: frozenset(of_field) for field, of_field in kinds.items()}
         return self._kinds
 
 
@@ -481,7 +485,7 @@ def _texts(slices: Iterable[Buffer]) -> list[bytes]:
 
 
 def _key_of(text: bytes, keys: Sequence[str]) -> str | None:
-    """Something that is equal for records of equal keys; None where the key is not there."""
+    """A text that is equal for records with equal keys; None if the key is missing."""
     try:
         members = split_object(text)
         return repr([jsontext.loads(bytes(members[key])) for key in keys]) if keys else None
@@ -489,8 +493,8 @@ def _key_of(text: bytes, keys: Sequence[str]) -> str | None:
         return None
 
 
-class _GivenTo:
-    """What one of a job's calls of the function was given. Implements `output_schema.Given`."""
+class _Input:
+    """The input of one of a job's calls of the function. Implements `output_schema.FunctionInput`."""
 
     def __init__(self, job: _Job, returned: Returned) -> None:
         self._job = job

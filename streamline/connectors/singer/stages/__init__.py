@@ -1,1 +1,1 @@
-"""What happens to a tap's messages between tap and target, one stage per file; see `flow.protocols.Stage`."""
+"""Stages for Singer sources and destinations, one per file; see `flow.protocols.Stage`."""

@@ -1,7 +1,7 @@
-"""A destination's per-stream settings on targets that know nothing of them.
+"""Applies a destination's per-stream settings, for targets that do not have such settings.
 
-`plan_stream` decides before the start how a stream reaches its table, and refuses what the target cannot do;
-`DestinationStage` then renames streams, drops columns, sets keys and leaves out what is not exported.
+`plan_stream` decides before the start how a stream is written to its table, and rejects what the target cannot do.
+`DestinationStage` then renames streams, drops columns, sets keys and drops streams that are not exported.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from streamline.flow.items import (
 from streamline.project.suggest import suggestion
 
 IGNORE_CAPABILITY = "conflict-ignore"
-"""Listed by a target that reads `x-unique-conflict-method: IGNORE` in a SCHEMA's schema."""
+"""The capability of a target that reads `x-unique-conflict-method: IGNORE` in a SCHEMA's schema."""
 
 PARTITION_CAPABILITY = "partition-keys"
-"""Listed by a target that reads `x-partition-keys` in a SCHEMA's schema."""
+"""The capability of a target that reads `x-partition-keys` in a SCHEMA's schema."""
 
 _ENDLESS = "a source with max_duration or idle_timeout is never known to be complete"
 
 
 class StreamPlan(msgspec.Struct, frozen=True):
-    """How one stream reaches its table.
+    """How one stream is written to its table.
 
     Args:
-        table: the stream name that the target sees; None leaves the source's.
-        keys: key_properties that the target sees; None leaves the source's.
-        only: the columns that are kept; None keeps all but `exclude`.
+        table: the stream name that the target sees; None: the source's.
+        keys: key_properties that the target sees; None: the source's.
+        only: the columns that are kept; None: all but `exclude`.
         exclude: the columns that are dropped.
         load_method: append, upsert or replace.
         why: the reason for `load_method`, for an operator.
-        annotations: what a target that lists the capability finds in the SCHEMA's schema.
-        where: where the settings stand.
+        annotations: added to the SCHEMA's schema for a target with the capability.
+        where: the place of the settings, for errors.
     """
 
     table: str | None = None
@@ -63,7 +63,7 @@ class StreamPlan(msgspec.Struct, frozen=True):
 
     @property
     def drops_columns(self) -> bool:
-        """Whether records must be seen."""
+        """Whether records are changed."""
         return self.only is not None or bool(self.exclude)
 
     def keeps(self, column: str) -> bool:
@@ -84,29 +84,30 @@ def plan_stream(
     load_methods: Collection[str] | None = None,
     endless: bool = False,
 ) -> StreamPlan:
-    """How `stream` reaches its table in `target`.
+    """Plan how `stream` is written to its table in `target`.
 
     Args:
         stream: its name, for messages.
         settings: the destination's settings for it.
         target: the target's name, for messages.
-        replaces: the target lists `activate-version`.
-        capabilities: all that the target's `--about` lists.
-        replication_method: how the source reads it; None where the tap decides.
+        replaces: the target has the capability `activate-version`.
+        capabilities: all capabilities in the target's `--about`.
+        replication_method: how the source reads it; None: the tap decides.
         key_properties: the source's keys.
-        columns: the source's columns; empty where they are not known.
-        load_methods: those that the target's `--about` lists; None where it says nothing of them.
-        endless: the source is stopped by `max_duration` or `idle_timeout`, so that no table of it is ever complete.
+        columns: the source's columns; empty if they are not known.
+        load_methods: those in the target's `--about`; None if it lists none.
+        endless: the source is stopped by `max_duration` or `idle_timeout`, so none of its tables is ever complete.
 
     Raises:
-        ConfigError: a setting that cannot be honoured.
+        ConfigError: a setting cannot be applied.
     """
     where = settings.where("columns", "unique_constraints", "load_method")
     if endless and settings.get("load_method") == "replace":
         raise ConfigError(
             f"stream {stream!r} cannot replace its table: {_ENDLESS}",
             where=settings.where("load_method"),
-            hint="use load_method: upsert or append, or take max_duration and idle_timeout out of the source block",
+            hint="use load_method: upsert or append, or remove max_duration and idle_timeout from the source block",
+            code="destination.load_method_unsupported",
         )
     cannot = _ENDLESS if endless else f"{target} cannot replace"
     replaces = replaces and not endless
@@ -118,6 +119,7 @@ def plan_stream(
                 f"stream {stream!r} has no column {key!r} for unique_constraints",
                 where=settings.where("unique_constraints"),
                 hint=suggestion(key, columns, what="columns"),
+                code="stream.column_unknown",
             )
     sent_keys = list(key_properties if keys is None else keys)
     method, why = _load_method(
@@ -126,14 +128,15 @@ def plan_stream(
     if load_methods is not None and method not in load_methods:
         if settings.get("load_method") or settings.get("unique_conflict_method"):
             raise ConfigError(
-                f"{target} cannot {method} (stream {stream!r})",
+                f"{target} does not support load_method: {method} (stream {stream!r})",
                 where=settings.where("load_method", "unique_conflict_method"),
-                hint=f"it can {', '.join(sorted(load_methods))}",
+                hint=f"it supports {', '.join(sorted(load_methods))}",
+                code="destination.load_method_unsupported",
             )
-        method, why = "append", f"{target} can do nothing else with it"
+        method, why = "append", f"{target} supports nothing else"
         keys = sent_keys if keys is not None else None
     if method == "append":
-        keys = []  # an unmodified target merges wherever it is given keys
+        keys = []  # a target merges rows when it is given keys
         sent_keys = []
     lost = [key for key in sent_keys if key in exclude or (only is not None and key not in only)]
     if lost:
@@ -141,6 +144,7 @@ def plan_stream(
             f"the columns of stream {stream!r} leave out its key {', '.join(map(repr, lost))}",
             where=settings.where("columns"),
             hint="keep the key columns, name others in unique_constraints, or set load_method: append",
+            code="stream.key_missing",
         )
     annotations: dict[str, Any] = {}
     if settings.get("unique_conflict_method") == "IGNORE":
@@ -148,9 +152,10 @@ def plan_stream(
     if partition_keys := settings.get("partition_keys"):
         if PARTITION_CAPABILITY not in capabilities:
             raise ConfigError(
-                f"{target} cannot be told partition_keys (stream {stream!r})",
+                f"{target} does not support partition_keys (stream {stream!r})",
                 where=settings.where("partition_keys"),
-                hint="take the setting out, and set partitions in the target's own config if it has them",
+                hint="remove the setting, and set partitions in the target's own config if it has them",
+                code="destination.setting_unsupported",
             )
         annotations["x-partition-keys"] = list(partition_keys)
     changed = keys is not None and list(keys) != list(key_properties)
@@ -167,14 +172,14 @@ def plan_stream(
 
 
 def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -> None:
-    """Refuse two streams that would share a table: one's schema and versions would undo the other's.
+    """Check that no two streams share a table: each would overwrite the other's schema and versions.
 
     Args:
-        plans: stream name to its plan.
+        plans: the plan of each stream.
         where: the destination block.
 
     Raises:
-        ConfigError: the first two such streams.
+        ConfigError: two streams share a table.
     """
     taken: dict[str, str] = {}
     for stream, plan in plans.items():
@@ -184,16 +189,17 @@ def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -
                 f"streams {other!r} and {stream!r} would both be written to table {plan.table or stream!r}",
                 where=plan.where or where,
                 hint="give each stream a destination_table of its own",
+                code="destination.table_shared",
             )
 
 
 class DestinationStage:
-    """Makes a source's items what one destination's settings ask for.
+    """Applies one destination's settings to a source's items.
 
-    What is only renamed keeps its records' bytes; so do the columns that are left where others are dropped.
+    Renaming a stream keeps its records' bytes; dropping columns keeps the bytes of the others.
 
     Args:
-        plan_of: the plan of a stream (named as in the messages); None where it is not exported.
+        plan_of: the plan of a stream (named as in the messages); None if it is not exported.
         target: the target's name, for messages.
     """
 
@@ -202,13 +208,13 @@ class DestinationStage:
         self._target = target
         self._plans: dict[str, StreamPlan | None] = {}
         self.source_names: dict[str, str] = {}
-        """Name that the target sees → name in the source's messages, of the streams seen so far."""
+        """The name in the source's messages for each name that the target sees, of the streams seen so far."""
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`.
 
         Raises:
-            StreamlineError: a SCHEMA in which a key column is missing.
+            StreamlineError: a key column is missing in a SCHEMA.
         """
         if isinstance(item, Position):
             return [item]
@@ -226,14 +232,14 @@ class DestinationStage:
         return [rewrite_files(item, stream=plan.table)]
 
     async def finish(self) -> Sequence[Item]:
-        """Nothing is held."""
+        """Return nothing: no item is held back."""
         return []
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources."""
 
     def needs_records(self, stream: str) -> bool:
-        """Whether columns of this stream are dropped, so that files of records must be expanded before."""
+        """Whether columns of this stream are dropped, so that files of records must be expanded first."""
         plan = self._plan(stream)
         return plan is not None and plan.drops_columns
 
@@ -257,12 +263,14 @@ class DestinationStage:
                 where=plan.where or f"stream {item.stream!r}",
                 hint=f"the columns of stream {item.stream!r} are {', '.join(properties)}; see its settings "
                 "columns and unique_constraints",
+                code="stream.key_missing",
             )
         if plan.load_method == "upsert" and not keys:
             raise StreamlineError(
-                "upsert needs a key, and the tap names none",
+                "upsert needs a key, and the tap does not send one",
                 where=plan.where or f"stream {item.stream!r}",
                 hint=f"set unique_constraints for stream {item.stream!r}, or load_method: append",
+                code="stream.key_missing",
             )
         schema = _filtered_schema(item.schema, plan)
         if plan.table is None and plan.keys is None and schema is item.schema:
@@ -309,7 +317,7 @@ def _filtered_schema(schema: JSONObject, plan: StreamPlan) -> JSONObject:
 
 
 def _columns(stream: str, settings: Resolved, known: Collection[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """The columns that are kept (None: all others) and those that are dropped."""
+    """The columns that are kept (None: all others), and those that are dropped."""
     columns = settings.get("columns")
     if columns is None:
         return None, frozenset()
@@ -321,6 +329,7 @@ def _columns(stream: str, settings: Resolved, known: Collection[str]) -> tuple[f
                 f"stream {stream!r} has no column {name!r}",
                 where=settings.where("columns"),
                 hint=suggestion(name, known, what="columns"),
+                code="stream.column_unknown",
             )
     return (None, frozenset(names)) if excluding else (frozenset(names), frozenset())
 
@@ -334,42 +343,45 @@ def _load_method(
     replication_method: str | None,
     keys: Sequence[str],
 ) -> tuple[str, str]:
-    """append, upsert or replace, and why.
+    """The load method (append, upsert or replace), and the reason for it.
 
     Args:
-        cannot_replace: why the table can't be replaced; None if it can.
+        cannot_replace: why the table cannot be replaced; None if it can.
 
     Raises:
-        ConfigError: what the settings ask for cannot be done.
+        ConfigError: the settings contradict each other, or the target does not support them.
     """
     method = settings.get("load_method")
     conflict = settings.get("unique_conflict_method")
     where = settings.where("unique_conflict_method", "load_method", "unique_constraints")
     if conflict == "IGNORE" and IGNORE_CAPABILITY not in capabilities:
         raise ConfigError(
-            f"{target} cannot keep the old row of two with one key (unique_conflict_method: IGNORE, stream {stream!r})",
+            f"{target} does not support unique_conflict_method: IGNORE (stream {stream!r})",
             where=where,
-            hint=f"use UPDATE, or a target that lists the capability {IGNORE_CAPABILITY}",
+            hint=f"use UPDATE, or a target with the capability {IGNORE_CAPABILITY}",
+            code="destination.setting_unsupported",
         )
     if method == "append" and (conflict or settings.get("unique_constraints")):
         other = "unique_conflict_method" if conflict else "unique_constraints"
         raise ConfigError(
-            f"load_method: append and {other} contradict each other (stream {stream!r})",
+            f"load_method: append conflicts with {other} (stream {stream!r})",
             where=where,
-            hint="take one of them out; append writes every record as a row of its own",
+            hint="remove one of them; append writes every record as a new row",
+            code="destination.settings_conflict",
         )
     if method == "replace" and cannot_replace is not None:
         raise ConfigError(
-            f"{target} cannot replace a table: it does not list the capability activate-version (stream {stream!r})",
+            f"{target} cannot replace a table: it lacks the capability activate-version (stream {stream!r})",
             where=settings.where("load_method"),
             hint="use load_method: upsert or append, or another target",
+            code="destination.load_method_unsupported",
         )
     if method is not None:
         why = f"load_method: {method}"
     elif conflict is not None:
         method, why = "upsert", f"unique_conflict_method: {conflict}"
     elif replication_method == "FULL_TABLE" and cannot_replace is None:
-        return "replace", f"FULL_TABLE, and {target} lists activate-version"
+        return "replace", f"FULL_TABLE, and {target} has the capability activate-version"
     elif keys:
         method = "upsert"
         why = f"its key is {', '.join(keys)}"
@@ -384,5 +396,6 @@ def _load_method(
             f"upsert needs a key, and stream {stream!r} has none",
             where=where,
             hint="name its key columns in unique_constraints",
+            code="stream.key_missing",
         )
     return method, why

@@ -1,4 +1,4 @@
-"""What a source's stream settings ask for and its tap may not do by itself: keys, types, columns."""
+"""Applies a source's stream settings that its tap may ignore: keys, types, columns."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
 from streamline.flow.items import Item, Schema
 
-_AS_IT_IS = StreamPlan()
+_UNCHANGED = StreamPlan()
 
 
 class SourceStage:
-    """Makes SCHEMAs say what the user said, and drops columns that a tap sends although they were not selected.
+    """Applies keys and schema_override to SCHEMAs, and drops columns that the tap sends although not selected.
 
     Args:
-        streams: the selected streams by the name that they bear in messages.
+        streams: the selected streams, by their names in messages.
     """
 
     def __init__(self, streams: Mapping[str, SelectedStream]) -> None:
         self._streams = streams
         self._plans: dict[str, StreamPlan] = {}
-        self._inner = DestinationStage(lambda stream: self._plans.get(stream, _AS_IT_IS))
+        self._inner = DestinationStage(lambda stream: self._plans.get(stream, _UNCHANGED))
 
     @staticmethod
     def needed(streams: Sequence[SelectedStream]) -> bool:
-        """Whether any stream's settings ask for something that a tap may not do."""
+        """Whether any stream has settings that a tap may ignore."""
         return any(stream.own_key or stream.schema_override or stream.columns is not None for stream in streams)
 
     async def process(self, item: Item) -> Sequence[Item]:
@@ -33,17 +33,17 @@ class SourceStage:
         if isinstance(item, Schema):
             selected = self._streams.get(item.stream)
             if selected is not None:
-                item = self._as_said(item, selected)
+                item = self._apply(item, selected)
         return await self._inner.process(item)
 
     async def finish(self) -> Sequence[Item]:
-        """Nothing is held."""
+        """Return nothing: no item is held back."""
         return []
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources."""
 
-    def _as_said(self, item: Schema, selected: SelectedStream) -> Schema:
+    def _apply(self, item: Schema, selected: SelectedStream) -> Schema:
         schema, keys, raw = item.schema, item.key_properties, item.raw
         properties = schema.get("properties") or {}
         if selected.schema_override:
@@ -55,6 +55,6 @@ class SourceStage:
         if item.stream not in self._plans:
             extra = selected.columns is not None and not set(properties) <= set(selected.columns)
             self._plans[item.stream] = (
-                StreamPlan(only=frozenset([*(selected.columns or ()), *(keys or ())])) if extra else _AS_IT_IS
+                StreamPlan(only=frozenset([*(selected.columns or ()), *(keys or ())])) if extra else _UNCHANGED
             )
         return Schema(item.stream, schema, keys, item.bookmark_properties, raw)

@@ -339,7 +339,7 @@ def test_a_key_that_the_block_made_null_is_a_bad_record(kitchen: Kitchen, lane: 
     assert rows_of(out) == [{"id": n, "a": "x"} for n in (1, 2, 3) if n not in lost]
     bad = [item for item in out if isinstance(item, BadRecord)]
     assert len(bad) == len(lost)
-    assert {item.error for item in bad} == {"the key column id is null, which it was not before the block"}
+    assert {item.error for item in bad} == {"the key column id is null, but was not null before the block"}
 
 
 @pytest.mark.parametrize("frame", [False, True])
@@ -367,7 +367,7 @@ def test_types_of_new_columns_only_widen_and_misfits_are_quarantined(kitchen: Ki
     assert [row["new"] for row in rows_of(out)] == [1, 2.5, 3, None]
     (bad,) = [item for item in out if isinstance(item, BadRecord)]
     assert (json.loads(bad.record), bad.stage, bad.stream) == ({"id": 2, "new": "text"}, "mask", "orders")
-    assert bad.error == "column new holds string where its earlier values make it number"
+    assert bad.error == "column new has a value of type string, but its earlier values are number"
 
 
 @pytest.mark.parametrize("frame", [False, True])
@@ -550,10 +550,10 @@ def test_what_is_wrong_with_a_file_is_known_at_the_start(kitchen: Kitchen, text:
     ("body", "message"),
     [
         ("return 5", "returned a int"),
-        ("return [1]", "a list that holds a int"),
-        ("return [{1: 2}]", "keys that are no strings"),
+        ("return [1]", "a list with a int in it"),
+        ("return [{1: 2}]", "keys that are not strings"),
         ("return [{'id': object()}]", "a value of type builtins.object has no form in JSON"),
-        ("import pandas as pd\nreturn pd.DataFrame([[1, 2]], columns=['a', 'a'])", "two columns named a"),
+        ("import pandas as pd\nreturn pd.DataFrame([[1, 2]], columns=['a', 'a'])", "duplicate column a"),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
