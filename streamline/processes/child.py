@@ -1,8 +1,8 @@
-"""Child processes: started in a session of their own, watched, and ended with everything that they forked.
+"""Child processes: started in a session of their own, and ended with everything that they forked.
 
-Pipes are made here and not by the event loop's subprocess machinery: they can then be as large as the system
-allows, which spares the tap and the target most of their waiting, and they are read and written by plain
-non-blocking calls after `anyio.wait_readable`, which runs the same on asyncio, uvloop and trio.
+Pipes are made here and not by the event loop's subprocess support: so they can be as large as the system allows, which
+saves the tap and the target most waiting, and they are read and written with plain non-blocking calls after
+`anyio.wait_readable`, which works the same on asyncio, uvloop and trio.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import anyio.lowlevel
 import msgspec
 
 PIPE_BYTES = 1 << 20
-"""What we ask the system for as the size of a pipe; Linux allows an unprivileged process 1 MiB."""
+"""The requested size of a pipe; Linux allows an unprivileged process 1 MiB."""
 
 READ_BYTES = 1 << 20
 TERM_SECONDS = float(os.environ.get("STREAMLINE_TERM_SECONDS") or 10.0)
-"""How long a child may live on after TERM before it gets KILL."""
+"""Seconds between SIGTERM and SIGKILL for a child."""
 
 LOG_LINE_BYTES = 64 << 10
-"""A log line longer than this is cut, with a mark; a child may write what it likes to its stderr."""
+"""A longer log line is cut, with a mark; a child may write anything to its stderr."""
 
 LONGEST_SECRET_BYTES = 16 << 10
-"""So much of a cut line's end is never shown: it may be the beginning of a secret."""
+"""The length of a cut line's end that is never shown: it may be the beginning of a secret."""
 
 TAIL_LINE_LENGTH = 2000
 
@@ -44,13 +44,13 @@ _M_MMAP_THRESHOLD = -3
 
 
 class TextMasker(Protocol):
-    """Replaces secrets in text."""
+    """Masks secrets in text."""
 
     def mask(self, text: str) -> str: ...
 
 
 class ChildResult(msgspec.Struct):
-    """What a child that ran to its end left behind. `returncode` is negative for a signal."""
+    """The result of a child that has exited. `returncode` is negative for a signal."""
 
     returncode: int
     stdout: bytes
@@ -66,9 +66,9 @@ def _pipe() -> tuple[int, int]:
 
 
 def private_file(run_dir: Path, name: str, data: bytes) -> Path:
-    """Write `data` to `run_dir/name`, readable by its owner only from its first byte on.
+    """Write `data` to `run_dir/name`, from the start readable by its owner only.
 
-    An existing file is replaced by rename, so a reader sees the old text or the new one, never half of it.
+    An existing file is replaced by rename, so a reader sees the old or the new text, never a part of it.
     """
     path = run_dir / name
     handle, temporary = tempfile.mkstemp(dir=run_dir, prefix=f".{name}.")
@@ -83,10 +83,10 @@ def private_file(run_dir: Path, name: str, data: bytes) -> Path:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed buffers of a megabyte for the next ones, where it can be told to (glibc).
+    """Have the C library keep freed buffers of a megabyte for reuse (glibc only).
 
-    By default it gives each of them back to the system, which clears every page again for the next read. What is
-    kept is bounded by what was in use at once.
+    By default it returns each of them to the system, which clears every page again for the next read. The kept memory
+    is bounded by what was in use at once.
     """
     import ctypes
 
@@ -97,7 +97,7 @@ def keep_freed_memory() -> None:
 
 
 class ReadPipe:
-    """The reading end of a pipe: chunks as they come."""
+    """The reading end of a pipe."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -106,9 +106,9 @@ class ReadPipe:
         self._waited = True
 
     async def receive(self, limit: int = READ_BYTES) -> bytes:
-        """The next bytes, at most `limit`; `b""` at the end."""
+        """Return the next bytes, at most `limit`; `b""` at the end."""
         if not self._waited:
-            # A child that writes faster than it is read would keep everything else from its turn.
+            # Otherwise a child that writes faster than we read would block all other tasks.
             await anyio.lowlevel.checkpoint()
         self._waited = False
         while self._fd >= 0:
@@ -129,7 +129,7 @@ class ReadPipe:
         return b""
 
     def receive_nowait(self, limit: int = READ_BYTES) -> bytes:
-        """Bytes that are there already; `b""` if there are none, which need not be the end."""
+        """Return bytes that are already there; `b""` if there are none, which need not be the end."""
         if self._fd < 0:
             return b""
         try:
@@ -139,11 +139,11 @@ class ReadPipe:
 
     @property
     def open(self) -> bool:
-        """Whether neither end has been closed as far as was read."""
+        """Whether neither end is known to be closed."""
         return self._fd >= 0 and not self._ended
 
     def close(self) -> None:
-        """Close it; a child that writes on gets SIGPIPE."""
+        """Close it; a child that continues to write gets SIGPIPE."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):
@@ -168,7 +168,7 @@ class WritePipe:
         """Write all of `buffers`, in order, without joining them.
 
         Raises:
-            BrokenPipeError: the reader is gone, or the pipe was closed on our side.
+            BrokenPipeError: the reader has exited, or the pipe was closed on our side.
         """
         queue = [memoryview(part) for part in buffers if len(part)]
         start = 0
@@ -190,7 +190,7 @@ class WritePipe:
                 queue[start] = queue[start][written:]
 
     def unread(self) -> int:
-        """Bytes that the reader left in the pipe; to be asked once it is gone. 0 where the system can't tell."""
+        """Bytes that the reader left in the pipe, once it has exited. 0 where the system cannot tell."""
         if self._probe < 0:
             return 0
         count = array.array("i", [0])
@@ -213,8 +213,8 @@ class WritePipe:
         if fd >= 0:
             with contextlib.suppress(OSError):
                 anyio.notify_closing(fd)
-            # A reader that exits with 0 without reading everything has lost what it left. The pipe is opened once
-            # more for reading, by which nobody's end of input is hidden, so that what is left can be counted.
+            # A reader that exits with 0 without reading everything has lost the rest. The pipe is opened again for
+            # reading, which does not hide the end of input from anybody, so that the rest can be counted.
             with contextlib.suppress(OSError):
                 self._probe = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.close(fd)
@@ -236,7 +236,7 @@ class Child:
         self.stdout = stdout
         self.stderr = stderr
         self.signalled: signal.Signals | None = None
-        """The last signal that we sent; an exit code of 0 after it does not mean that the work was done."""
+        """The last signal that we sent; exit code 0 after it does not mean success."""
         self._process = process
         self._exited = anyio.Event()
         self._pidfd = -1
@@ -248,14 +248,14 @@ class Child:
         """Start `argv`.
 
         Args:
-            name: what logs and errors call it.
-            argv: program and arguments. Never hold secrets: any user can read them.
+            name: its name in logs and errors.
+            argv: program and arguments. No secrets: any user can read them.
             env: its complete environment.
-            cwd: where it runs.
-            stdin: whether it is to be written to; without, its input is empty.
+            cwd: its working directory.
+            stdin: whether it gets input; without, its input is empty.
 
         Raises:
-            OSError: the program can't be started.
+            OSError: the program cannot be started.
         """
         out_read, out_write = _pipe()
         err_read, err_write = os.pipe()
@@ -291,7 +291,7 @@ class Child:
         return self._process.poll()
 
     async def wait(self) -> int:
-        """Wait for its exit and give its code, negative for a signal."""
+        """Wait for its exit and return its code, negative for a signal."""
         if self._pidfd >= 0:
             while self._pidfd >= 0 and self._process.poll() is None:
                 with contextlib.suppress(anyio.ClosedResourceError, anyio.BusyResourceError):
@@ -314,12 +314,12 @@ class Child:
             os.killpg(self._process.pid, number)
 
     def send_signal_to_rest(self) -> None:
-        """Kill what it forked into its process group; for a child that itself is gone."""
+        """Kill what it forked into its process group; for a child that has exited."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def end(self, *, term_after: float, kill_after: float) -> int:
-        """Wait `term_after` seconds for its exit, then TERM, wait `kill_after` seconds, then KILL."""
+        """Wait `term_after` seconds for its exit, then send SIGTERM, wait `kill_after` seconds, then SIGKILL."""
         with anyio.move_on_after(term_after):
             return await self.wait()
         self.send_signal(signal.SIGTERM)
@@ -329,8 +329,8 @@ class Child:
         return await self.wait()
 
     def dispose(self) -> None:
-        """End whatever of its group is still there, and close our ends. To be called however a run ends."""
-        # Also after a normal exit: what it forked stays in its group and would outlive the run.
+        """Kill what is left of its process group, and close our ends. Must be called however a run ends."""
+        # Also after a normal exit: processes that it forked would outlive the run.
         self.send_signal_to_rest()
         if self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -350,7 +350,7 @@ class Child:
 
 
 async def log_lines(pipe: ReadPipe, log: Callable[[str], None], masker: TextMasker) -> None:
-    """Give each line that comes through `pipe` to `log`, masked, until its end."""
+    """Pass each line from `pipe` to `log`, masked, until the end."""
     rest, cut = b"", False
     while chunk := await pipe.receive(LOG_LINE_BYTES):
         lines = (rest + chunk).split(b"\n")
@@ -370,10 +370,10 @@ async def log_lines(pipe: ReadPipe, log: Callable[[str], None], masker: TextMask
 
 
 def log_text(text: str, masker: TextMasker, *, limit: int = LOG_LINE_BYTES, whole: bool = True) -> str:
-    """`text` as it may be logged: masked, and cut after `limit` characters, with a mark.
+    """Return `text` for the log: masked, and cut after `limit` characters, with a mark.
 
     Args:
-        whole: False if more of the line comes after `text`.
+        whole: False if the line continues after `text`.
     """
     if len(text) > limit + LONGEST_SECRET_BYTES:
         text, whole = text[: limit + LONGEST_SECRET_BYTES], False
@@ -388,14 +388,14 @@ def _log_text(line: bytes, masker: TextMasker, *, whole: bool = True) -> str:
 
 
 class Tail:
-    """Keeps the last lines that a child logged, for its error."""
+    """Keeps the last lines of a child's log, for its error message."""
 
     def __init__(self, lines: int = 12) -> None:
         self._lines = lines
         self.lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Remember `line`, its beginning if it is long."""
+        """Add `line`, or its beginning if it is long."""
         self.lines.append(line if len(line) <= TAIL_LINE_LENGTH else line[:TAIL_LINE_LENGTH] + " …")
         if len(self.lines) > self._lines:
             del self.lines[0]
@@ -411,19 +411,19 @@ async def run_to_end(
     log: Callable[[str], None] | None = None,
     stdin: bytes = b"",
 ) -> ChildResult:
-    """Run a program to its end and collect what it printed.
+    """Run a program to its end and collect its output.
 
     Args:
         argv: program and arguments, no secrets.
         env: its complete environment.
-        cwd: where it runs.
-        timeout: seconds after which it and all that it forked is killed.
+        cwd: its working directory.
+        timeout: seconds after which it and everything that it forked is killed.
         masker: masks secrets in what it logs.
         log: called with each masked line of its stderr.
-        stdin: what it is given to read.
+        stdin: its input.
 
     Raises:
-        OSError: the program can't be started.
+        OSError: the program cannot be started.
     """
     child = Child.start(Path(argv[0]).name, argv, env=env, cwd=cwd, stdin=bool(stdin))
     tail = Tail()
@@ -452,7 +452,7 @@ async def run_to_end(
                 tasks.start_soon(collect)
                 tasks.start_soon(log_lines, child.stderr, keep, masker)
                 code = await child.wait()
-                # A daemon that it forked may hold the pipes open for ever; its own output is there by now.
+                # A daemon that it forked may keep the pipes open; its own output is there by now.
                 tasks.cancel_scope.deadline = anyio.current_time() + 1.0
         if scope.cancelled_caught:
             timed_out = True

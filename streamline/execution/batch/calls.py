@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from streamline.execution.batch.context import RunFacts
-from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, Call, Instance
+from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, CallPlan, Instance
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
@@ -87,7 +87,7 @@ class Calls:
         for task_id in list(self._running):
             self._executor.cancel(task_id)
 
-    async def make(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> Made:
+    async def make(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Made:
         """Make one call of a block, with all that belongs to it: conditions before, retries, callbacks after."""
         instance = Instance(number=number, key=call.key)
         refused = await self._refused_by(plan, call, number, child=child)
@@ -114,7 +114,7 @@ class Calls:
     async def refused(self, plan: BlockPlan, failure: Failure) -> Made:
         """A block that must not be called at all: it has failed, and its callbacks hear of it."""
         made = Made(Instance(number=0, status=FAILED), failure=failure)
-        await self._callbacks(plan, self._task(plan, Call(key=()), 0, child=False), made)
+        await self._callbacks(plan, self._task(plan, CallPlan(key=()), 0, child=False), made)
         return made
 
     async def call_back(self, uuids: Sequence[str], status: str, extra: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ class Calls:
         text = "\n".join(filter(None, (f"child {number}: {place}{failure.message}", failure.hint, failure.trace)))
         self._run.note(plan.block.uuid, text, "ERROR")
 
-    async def _refused_by(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> str | None:
+    async def _refused_by(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> str | None:
         """The condition of the block that says no, if one does; all are asked."""
         refused = None
         for uuid in plan.conditions:
@@ -177,7 +177,7 @@ class Calls:
                 )
         return refused
 
-    def _task(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> Task:
+    def _task(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Task:
         uuid = plan.block.uuid
         folder = self._places.staged(uuid) / str(number) if child else self._places.block(uuid)
         return Task(

@@ -90,7 +90,7 @@ class _Check:
         return Renderer(self._project, variables, self._project.secrets, runtime=self._given)
 
     def _variables(self) -> None:
-        wrong = list(self._templates.wrong_variables())
+        wrong = list(self._templates.variable_errors())
         for error in wrong:
             self._failed("variables", None, error)
         if not wrong and self._templates.in_variables():

@@ -1,4 +1,4 @@
-"""`execution_date`: when the run began, or what a variable of that name says instead, for a backfill."""
+"""`execution_date`: when the run started, or the value of a variable of that name, for a backfill."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from typing import Any
 from streamline.errors import ConfigError
 
 
-def execution_date(given: Any, default: datetime) -> datetime:
-    """The date that blocks are told.
+def execution_date(variable: Any, default: datetime) -> datetime:
+    """The date that blocks get.
 
     Args:
-        given: the variable `execution_date`, rendered; None where there is none.
-        default: when the run began.
+        variable: the variable `execution_date`, rendered; None if there is none.
+        default: when the run started.
 
     Returns:
-        a moment with a time zone; one that is given without is UTC, as the default is.
+        a datetime with a time zone; without one in the variable, it is UTC, as the default is.
 
     Raises:
-        ConfigError: it is no date.
+        ConfigError: the variable is not a date.
     """
-    moment = given
-    if given is None:
+    moment = variable
+    if variable is None:
         moment = default
-    elif isinstance(given, str):
+    elif isinstance(variable, str):
         try:
-            moment = datetime.fromisoformat(given.strip())
+            moment = datetime.fromisoformat(variable.strip())
         except ValueError:
-            raise _wrong(given) from None
-    elif isinstance(given, date) and not isinstance(given, datetime):
-        moment = datetime(given.year, given.month, given.day)
+            raise _invalid(variable) from None
+    elif isinstance(variable, date) and not isinstance(variable, datetime):
+        moment = datetime(variable.year, variable.month, variable.day)
     if not isinstance(moment, datetime):
-        raise _wrong(given)
+        raise _invalid(variable)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _wrong(given: Any) -> ConfigError:
+def _invalid(variable: Any) -> ConfigError:
     return ConfigError(
-        f"the variable execution_date is no date: {given!r}", hint="write it like 2026-03-04 or 2026-03-04T12:00"
+        f"the variable execution_date is not a date: {variable!r}",
+        hint="write it like 2026-03-04 or 2026-03-04T12:00",
+        code="variable.not_a_date",
     )

@@ -1,9 +1,9 @@
-"""Which calls a block needs: one, or one per item of a dynamic parent, per combination of several parents' items.
+"""The calls of a block: one, or one per item of a dynamic parent, or per combination of several parents' items.
 
-Every dynamic parent opens an *axis*; a call's *key* says where it stands on each axis that it depends on. Children of
-one parent line up by their keys; items of different parents are multiplied. A child that is dynamic itself opens one
-more axis, whose length may differ from child to child. `reduce_output` closes a block's axes: what is behind it gets
-one list, in the items' order.
+Every dynamic parent opens an *axis*. A call's *key* is its index on each axis that it depends on. Children of one
+parent are joined by their keys; items of different parents are multiplied. A child that is dynamic itself opens
+another axis, whose length may differ from child to child. `reduce_output` closes a block's axes: the downstream blocks
+get one list, in the order of the items.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 
 from streamline.execution.batch.task import InputRef
 
-Key: TypeAlias = tuple[tuple[str, int], ...]
-"""Places on axes, by the uuid of the block that opened each, in the order in which they were met."""
+CallKey: TypeAlias = tuple[tuple[str, int], ...]
+"""An index for each axis, named by the uuid of the block that opened it, in the order of the axes."""
 
 COMPLETED, FAILED, SKIPPED, UPSTREAM_FAILED, CANCELLED = (
     "completed",
@@ -31,17 +31,17 @@ class Instance(msgspec.Struct, kw_only=True):
     """One call of a block, and how it ended.
 
     Args:
-        number: its place among the block's calls, from 0.
-        key: which items it got.
+        number: its number among the block's calls, from 0.
+        key: the items that it got.
         status: completed, failed, skipped, upstream_failed or cancelled.
         ref: its output; None unless it completed.
-        gate: False: what is behind it is skipped.
-        items: of a dynamic block: how many items its output has.
-        described: whether its output says something about its items.
+        gate: False: the downstream blocks are skipped.
+        items: of a dynamic block: the number of items in its output.
+        described: whether its output has metadata for its items.
     """
 
     number: int
-    key: Key = ()
+    key: CallKey = ()
     status: str = COMPLETED
     ref: InputRef | None = None
     gate: bool | None = None
@@ -50,18 +50,18 @@ class Instance(msgspec.Struct, kw_only=True):
 
     @property
     def passes(self) -> bool:
-        """Whether what is behind it may run."""
+        """Whether the downstream blocks may run."""
         return self.status == COMPLETED and self.gate is not False
 
 
 class Finished(msgspec.Struct, kw_only=True):
-    """A block that has ended, as the blocks behind it see it.
+    """A block that has ended, as its downstream blocks see it.
 
     Args:
-        dynamic: its output is fanned out.
-        reduce: its outputs are gathered.
-        child: it has run once per item of something, even if that was nothing.
-        instances: in the items' order.
+        dynamic: the downstream blocks run once per item of its output.
+        reduce: the downstream blocks get its outputs as one list.
+        child: it ran once per item, even if there were none.
+        instances: in the order of the items.
     """
 
     uuid: str
@@ -72,15 +72,15 @@ class Finished(msgspec.Struct, kw_only=True):
     instances: Sequence[Instance] = ()
 
 
-class Call(msgspec.Struct, kw_only=True):
+class CallPlan(msgspec.Struct, kw_only=True):
     """A call that a block needs.
 
     Args:
         inputs: one per upstream block; empty where it cannot run.
-        verdict: None where it can run; else `skipped` or `upstream_failed`.
+        verdict: None if it can run; else `skipped` or `upstream_failed`.
     """
 
-    key: Key
+    key: CallKey
     inputs: tuple[InputRef, ...] = ()
     verdict: str | None = None
 
@@ -88,43 +88,43 @@ class Call(msgspec.Struct, kw_only=True):
 class _Slot(msgspec.Struct):
     """One input that an upstream block offers."""
 
-    key: Key
+    key: CallKey
     ref: InputRef | None
     verdict: str | None
 
 
-def calls_of(upstream: Sequence[Finished]) -> list[Call]:
-    """The calls that a block needs, given its upstream blocks in the order of its inputs.
+def calls_of(upstream: Sequence[Finished]) -> list[CallPlan]:
+    """Return the calls of a block, given its upstream blocks in the order of its inputs.
 
-    The order is that of the first upstream's items, within these that of the second's, and so on.
+    They are in the order of the first upstream block's items, then of the second's, and so on.
     """
-    found = [Call(key=())]
+    calls = [CallPlan(key=())]
     for parent in upstream:
         slots = _slots(parent)
         by_axes = {axis for slot in slots for axis, _ in slot.key}
-        index: dict[Key, list[_Slot]] = {}
-        shared = _shared_axes(found, by_axes)
+        index: dict[CallKey, list[_Slot]] = {}
+        shared = _shared_axes(calls, by_axes)
         for slot in slots:
             index.setdefault(_project(slot.key, shared), []).append(slot)
-        found = [_joined(call, slot) for call in found for slot in index.get(_project(call.key, shared), ())]
-    return found or _verdict_on_none(upstream)
+        calls = [_joined(call, slot) for call in calls for slot in index.get(_project(call.key, shared), ())]
+    return calls or _without_calls(upstream)
 
 
 def is_child(upstream: Iterable[Finished]) -> bool:
-    """Whether a block behind these runs once per item."""
+    """Whether a block downstream of these runs once per item."""
     return any(not parent.reduce and (parent.dynamic or parent.child) for parent in upstream)
 
 
 def _slots(parent: Finished) -> list[_Slot]:
     if parent.reduce:
-        return [_gathered(parent)]
+        return [_combined(parent)]
     slots: list[_Slot] = []
     for instance in parent.instances:
         verdict = _verdict(instance)
         if not parent.dynamic:
             slots.append(_Slot(instance.key, instance.ref, verdict))
         elif verdict is not None or instance.ref is None:
-            # How many items there would have been, nobody knows: one call says what became of them.
+            # The number of items is unknown: one call stands for all of them.
             slots.append(_Slot((*instance.key, (parent.uuid, 0)), None, verdict or UPSTREAM_FAILED))
         else:
             for item in range(instance.items or 0):
@@ -133,11 +133,11 @@ def _slots(parent: Finished) -> list[_Slot]:
     return slots
 
 
-def _gathered(parent: Finished) -> _Slot:
+def _combined(parent: Finished) -> _Slot:
     verdicts = [_verdict(instance) for instance in parent.instances]
     if UPSTREAM_FAILED in verdicts:
         return _Slot((), None, UPSTREAM_FAILED)
-    # Children that a condition skipped are left out of the list; where that leaves none, nothing goes on.
+    # Children that a condition skipped are left out of the list; if all were, the block is skipped.
     if verdicts and all(verdict == SKIPPED for verdict in verdicts):
         return _Slot((), None, SKIPPED)
     parts = tuple(
@@ -148,15 +148,15 @@ def _gathered(parent: Finished) -> _Slot:
     return _Slot((), InputRef(block=parent.uuid, type=parent.type, parts=parts), None)
 
 
-def _verdict_on_none(upstream: Sequence[Finished]) -> list[Call]:
-    """What stands for no calls at all: one that says so, where an upstream block was skipped or failed.
+def _without_calls(upstream: Sequence[Finished]) -> list[CallPlan]:
+    """One call with a verdict if an upstream block was skipped or failed; else none.
 
-    Else a dynamic parent without items would hide that, and what gathers its children's outputs would go on.
+    Otherwise a dynamic parent without items would hide the failure from blocks downstream.
     """
     verdicts = [[_verdict(instance) for instance in parent.instances] for parent in upstream]
-    if any(each and all(one == SKIPPED for one in each) for each in verdicts):
-        return [Call(key=(), verdict=SKIPPED)]
-    return [Call(key=(), verdict=UPSTREAM_FAILED)] if any(UPSTREAM_FAILED in each for each in verdicts) else []
+    if any(each and all(verdict == SKIPPED for verdict in each) for each in verdicts):
+        return [CallPlan(key=(), verdict=SKIPPED)]
+    return [CallPlan(key=(), verdict=UPSTREAM_FAILED)] if any(UPSTREAM_FAILED in each for each in verdicts) else []
 
 
 def _verdict(instance: Instance) -> str | None:
@@ -165,21 +165,21 @@ def _verdict(instance: Instance) -> str | None:
     return SKIPPED if instance.status in (SKIPPED, COMPLETED) else UPSTREAM_FAILED
 
 
-def _shared_axes(calls: Sequence[Call], axes: set[str]) -> tuple[str, ...]:
+def _shared_axes(calls: Sequence[CallPlan], axes: set[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(axis for call in calls for axis, _ in call.key if axis in axes))
 
 
-def _project(key: Key, axes: Sequence[str]) -> Key:
+def _project(key: CallKey, axes: Sequence[str]) -> CallKey:
     places: Mapping[str, int] = dict(key)
     return tuple((axis, places[axis]) for axis in axes if axis in places)
 
 
-def _joined(call: Call, slot: _Slot) -> Call:
+def _joined(call: CallPlan, slot: _Slot) -> CallPlan:
     known = {axis for axis, _ in call.key}
     verdicts = {call.verdict, slot.verdict}
-    # A skipped upstream skips a block whatever else happened before it; a failed one alone fails it.
+    # A skipped upstream block skips a block even if another upstream block failed.
     verdict = SKIPPED if SKIPPED in verdicts else UPSTREAM_FAILED if UPSTREAM_FAILED in verdicts else None
-    return Call(
+    return CallPlan(
         key=(*call.key, *(place for place in slot.key if place[0] not in known)),
         inputs=(*call.inputs, slot.ref) if verdict is None and slot.ref is not None else (),
         verdict=verdict,

@@ -1,4 +1,4 @@
-"""What a block is given: the stored outputs of its upstream blocks, read when it asks for them."""
+"""The inputs of a block: the stored outputs of its upstream blocks, read when the block uses them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 def open_input(ref: InputRef) -> Input:
     """The input that `ref` names; nothing is read yet."""
-    return Gathered(ref) if ref.parts is not None else One(ref)
+    return CombinedInput(ref) if ref.parts is not None else StoredInput(ref)
 
 
 def item_metadata(ref: InputRef) -> dict[str, Any]:
-    """What a dynamic block's output says about the item that `ref` names."""
+    """The metadata in a dynamic block's output for the item that `ref` names."""
     return copy.deepcopy(_items(ref).metadata(ref.item)) if ref.item is not None else {}
 
 
-class One:
+class StoredInput:
     """The output of one call of a block, or one item of it.
 
-    What comes back is new each time: a block that changes what it was given changes nothing for another.
+    Every read returns a new value: a block that changes its input changes nothing for another block.
     """
 
     def __init__(self, ref: InputRef) -> None:
@@ -41,10 +41,10 @@ class One:
 
     def value(self) -> Any:
         if self.ref.item is not None:
-            # Text and numbers are their own copies; the list that they come from is kept for the other children.
+            # Copied, because the list of items is kept for the other children.
             return copy.deepcopy(_items(self.ref).get(self.ref.item))
         value = _open(self.ref).value()
-        # What a child hands on as a list of one thing is that thing: the reference product's children write `[frame]`.
+        # A child's list of one value is that value: children in Mage return `[frame]`.
         if self.ref.child and type(value) is list and len(value) == 1:
             return value[0]
         return value
@@ -67,14 +67,14 @@ class One:
         return None if self.ref.item is not None else _open(self.ref).parquet()
 
 
-class Gathered:
+class CombinedInput:
     """The outputs of a block's children, as one list."""
 
     def __init__(self, ref: InputRef) -> None:
         assert ref.parts is not None
         self.uuid = ref.block
         self.type = ref.type
-        self._parts = [One(part) for part in ref.parts]
+        self._parts = [StoredInput(part) for part in ref.parts]
 
     def value(self) -> Any:
         return [part.value() for part in self._parts]
@@ -91,13 +91,13 @@ class Gathered:
         return concatenated([part.table() for part in self._parts])
 
     def parquet(self) -> list[Path] | None:
-        found: list[Path] = []
+        paths: list[Path] = []
         for part in self._parts:
             files = part.parquet()
             if files is None:
                 return None
-            found += files
-        return found or None
+            paths += files
+        return paths or None
 
 
 def _open(ref: InputRef) -> Output:
@@ -107,15 +107,16 @@ def _open(ref: InputRef) -> Output:
     output = open_output(Path(ref.folder))
     if ref.run_id is not None and output.manifest.run_id != ref.run_id:
         raise StreamlineError(
-            f"the stored output of '{ref.block}' is another run's ({output.manifest.run_id}), not this one's",
+            f"the stored output of '{ref.block}' was overwritten by another run ({output.manifest.run_id})",
             where=ref.folder,
-            hint="something else has written there; run the pipeline again",
+            hint="run the pipeline again",
+            code="output.overwritten",
         )
     return output
 
 
 def _items(ref: InputRef) -> Items:
-    # One list is met by each of its children; another run's may stand in the same place.
+    # Cached, since each child reads the list; by run, since another run may write the same folder.
     return _items_of(ref.folder, ref.inline, _writer(ref))
 
 

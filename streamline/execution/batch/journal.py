@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from streamline.errors import StreamlineError
-from streamline.execution.batch.fanout import COMPLETED, Instance, Key
-from streamline.execution.batch.run_variables import Given, boot_id
+from streamline.execution.batch.fanout import COMPLETED, CallKey, Instance
+from streamline.execution.batch.run_variables import RunVariables, boot_id
 
 
 class Begun(msgspec.Struct, tag="begun", kw_only=True):
@@ -25,13 +25,13 @@ class Begun(msgspec.Struct, tag="begun", kw_only=True):
 
     run_id: str
     execution_date: datetime
-    given: Given
+    given: RunVariables
 
 
 class Continued(msgspec.Struct, tag="continued", kw_only=True):
     """The run goes on; all that it has been given by now."""
 
-    given: Given
+    given: RunVariables
 
 
 class Called(msgspec.Struct, tag="called", kw_only=True):
@@ -39,7 +39,7 @@ class Called(msgspec.Struct, tag="called", kw_only=True):
 
     block: str
     number: int
-    key: Key = ()
+    key: CallKey = ()
     gate: bool | None = None
     items: int | None = None
     described: bool = False
@@ -59,7 +59,7 @@ class Ended(msgspec.Struct, tag="ended", kw_only=True):
     calls: int
     upstream: list[str] = []
     status: str = COMPLETED
-    skipped: list[tuple[int, Key]] = []
+    skipped: list[tuple[int, CallKey]] = []
     seconds: float | None = None
     attempts: int = 1
     results: list[Any] = []
@@ -124,11 +124,11 @@ class Past(msgspec.Struct, kw_only=True):
     """
 
     begun: Begun
-    given: Given
+    given: RunVariables
     calls: dict[str, dict[int, Called]] = {}
     ended: dict[str, Ended] = {}
 
-    def follow(self, given: Given) -> None:
+    def follow(self, given: RunVariables) -> None:
         """A further part of the run begins, given this."""
         if given.boot != self.given.boot:
             # Children reach the disk for sure when all of them are done; a crash of the machine may have torn others.

@@ -1,7 +1,7 @@
-"""Where a pipeline's outputs stand: `.streamline/data/<pipeline>/<block>/`, a child's in `<block>/<number>/`.
+"""The folders of a pipeline's outputs: `.streamline/data/<pipeline>/<block>/`, a child's in `<block>/<number>/`.
 
-The children of a fan-out are written to a staging folder of their run, and take the place of the last run's all at
-once when the last of them is done.
+The children of a fan-out are written to a staging folder of their run, and replace the last run's all at once when the
+last of them is done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamline.execution.batch.fanout import Instance, Key
+from streamline.execution.batch.fanout import CallKey, Instance
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -26,10 +26,10 @@ _CALLS = "calls.json"
 
 
 class StoredCall(msgspec.Struct, kw_only=True):
-    """One of a block's stored outputs, for runs of single blocks. `skipped`: there is none for this call."""
+    """One of a block's stored outputs, for runs of single blocks. `skipped`: the call has no output."""
 
     number: int
-    key: Key = ()
+    key: CallKey = ()
     gate: bool | None = None
     items: int | None = None
     described: bool = False
@@ -37,7 +37,7 @@ class StoredCall(msgspec.Struct, kw_only=True):
 
 
 class StoredCalls(msgspec.Struct, kw_only=True):
-    """All of a block's stored outputs. `child`: they are in numbered folders."""
+    """All stored outputs of a block. `child`: they are in numbered folders."""
 
     child: bool
     calls: list[StoredCall]
@@ -66,15 +66,15 @@ class Places:
         return self.journals / f"{run_id}.jsonl"
 
     def block(self, uuid: str) -> Path:
-        """A block's output, or the folder of its children's."""
+        """The folder of a block's output, or of its children's outputs."""
         return self.root / uuid
 
     def staged(self, uuid: str) -> Path:
-        """Where the children of a block are gathered while the run goes on."""
+        """The staging folder for the children of a block."""
         return self.root / _STAGING / self.run_id / uuid
 
     def prepare(self) -> None:
-        """Make the folder, and delete what is left of writers that died and of fan-outs that nobody will finish."""
+        """Make the folder, and delete the leftovers of killed writers and of fan-outs that cannot be resumed."""
         from streamline.outputs.store import clear_leftovers
 
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,14 +82,14 @@ class Places:
         staging = self.root / _STAGING
         if staging.is_dir():
             for folder in staging.iterdir():
-                # Whatever has a journal may go on one day: a block that is run alone meanwhile takes nothing from it.
+                # A run with a journal may be resumed; its staging folder is kept.
                 if folder.name != self.run_id and not self._journal(folder.name).exists():
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
                     clear_leftovers(folder)
 
     def keep_staged(self, uuid: str, numbers: Container[int]) -> None:
-        """Delete what an earlier part of the run has staged of a fan-out, these children excepted."""
+        """Delete what an earlier part of the run has staged of a fan-out, except these children."""
         from streamline.outputs.folders import remove
 
         staged = self.staged(uuid)
@@ -103,7 +103,7 @@ class Places:
             shutil.rmtree(self.block(uuid))
 
     def publish(self, uuid: str) -> None:
-        """Put a finished fan-out in the place of the block's last output; its files are on the disk first."""
+        """Replace the block's last output with a finished fan-out, whose files are synced to disk first."""
         from streamline.outputs.folders import publish, sync_tree
 
         staged, final = self.staged(uuid), self.block(uuid)
@@ -113,20 +113,20 @@ class Places:
         publish(staged, final, durable=False)
 
     def remember(self, uuid: str, instances: list[Instance], *, child: bool) -> None:
-        """Note what a later run of a single block has to know about the stored outputs of `uuid`."""
+        """Save what a later run of a single block needs to know about the stored outputs of `uuid`."""
         folder = self.block(uuid)
         if not folder.is_dir():
             return
         calls = [
             StoredCall(
-                number=one.number,
-                key=one.key,
-                gate=one.gate,
-                items=one.items,
-                described=one.described,
-                skipped=one.ref is None,
+                number=instance.number,
+                key=instance.key,
+                gate=instance.gate,
+                items=instance.items,
+                described=instance.described,
+                skipped=instance.ref is None,
             )
-            for one in instances
+            for instance in instances
         ]
         partial = folder / f".{_CALLS}"
         with open(partial, "wb", opener=_private) as file:
@@ -134,23 +134,23 @@ class Places:
         partial.rename(folder / _CALLS)
 
     def remembered(self, uuid: str) -> StoredCalls | None:
-        """What `remember` noted; None where the block has never completed."""
+        """What `remember` saved; None if the block has never completed."""
         try:
             return msgspec.json.decode((self.block(uuid) / _CALLS).read_bytes(), type=StoredCalls)
         except (OSError, msgspec.DecodeError):
             return None
 
     def stored(self, uuid: str) -> StoredCalls | None:
-        """What there is to test: also the output of a block that failed only its tests."""
+        """The stored outputs that can be tested, including that of a block that failed only its tests."""
         from streamline.outputs.store import read_manifest
 
-        found = self.remembered(uuid)
-        if found is None and read_manifest(self.block(uuid)) is not None:
-            found = StoredCalls(child=False, calls=[StoredCall(number=0)])
-        return found
+        stored = self.remembered(uuid)
+        if stored is None and read_manifest(self.block(uuid)) is not None:
+            stored = StoredCalls(child=False, calls=[StoredCall(number=0)])
+        return stored
 
     def finish(self, *, completed: bool) -> None:
-        """The run is over. What a `--resume` would need is kept unless it completed."""
+        """End the run. What `--resume` needs is kept unless the run completed."""
         if completed:
             self.journal.unlink(missing_ok=True)
             shutil.rmtree(self.root / _STAGING / self.run_id, ignore_errors=True)

@@ -29,17 +29,17 @@ _USE_FRAMES = frozenset({"pandas", "numpy", "pyarrow"})
 
 
 class BlockPlan(msgspec.Struct, kw_only=True):
-    """A block as the runner sees it.
+    """A block, as the runner uses it.
 
     Args:
-        conditions: uuids of the conditionals that gate it; all must say yes.
-        callbacks: uuids of the callbacks that watch it.
-        dynamic: the blocks behind it run once per item of its output.
-        reduce: where it is such a block itself: what is behind it gets all its outputs as one list.
+        conditions: uuids of its conditionals; all must return True for it to run.
+        callbacks: uuids of its callbacks.
+        dynamic: the downstream blocks run once per item of its output.
+        reduce: if it runs once per item itself: the downstream blocks get all its outputs as one list.
         secret: its output is never stored.
         isolated: it runs in the pipeline's own environment.
-        interval: of a sensor: seconds between two questions.
-        patience: of a sensor: seconds after which it has failed; None: it is asked for ever.
+        interval: of a sensor: seconds between two calls.
+        patience: of a sensor: seconds after which it fails; None: no limit.
     """
 
     block: Block
@@ -53,10 +53,10 @@ class BlockPlan(msgspec.Struct, kw_only=True):
     patience: float | None = None
 
     def fans_out(self, *, child: bool) -> bool:
-        """Whether the blocks behind it run once per item. What gathers its children's outputs has one list.
+        """Whether the downstream blocks run once per item; not if they get the children's outputs as one list.
 
         Args:
-            child: whether the block is a dynamic block's child itself.
+            child: whether the block itself runs once per item.
         """
         return self.dynamic and not (self.reduce and child)
 
@@ -67,8 +67,8 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     Args:
         blocks: by uuid, each after its upstream blocks.
         callbacks: uuids of the callbacks that belong to the whole pipeline.
-        concurrency: how many blocks may run at once; None: as many as the machine has room for.
-        modules: what each block's, callback's and conditional's code imports.
+        concurrency: how many blocks may run at once; None: as many as the machine allows.
+        modules: the modules that each block's, callback's and conditional's code imports.
     """
 
     model: PipelineModel
@@ -87,31 +87,35 @@ class BatchPlan(msgspec.Struct, kw_only=True):
 
 
 def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None) -> BatchPlan:
-    """Check a batch pipeline and say what running it means. Runs nothing of the user's.
+    """Check a batch pipeline and plan its run, without running user code.
 
     Args:
         given: variables of the trigger and of this run, as far as they are known.
 
     Raises:
-        ConfigError: something is wrong: it names file and line.
+        ConfigError: with file and line.
     """
     if model.type not in BATCH_TYPES:
-        raise ConfigError(f"pipelines of type {model.type} are no batch pipelines", where=model.yaml.where(("type",)))
+        raise ConfigError(
+            f"a pipeline of type {model.type} is not a batch pipeline",
+            where=model.yaml.where(("type",)),
+            code="pipeline.wrong_type",
+        )
     renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets, runtime=given)
     modules: dict[str, frozenset[str]] = {}
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
         modules[block.uuid] = check_block(project, model, block, renderer)
     blocks = {uuid: _block_plan(model, model.blocks[uuid]) for uuid in model.order()}
-    for one in model.conditionals.values():
-        for uuid in one.upstream:
-            blocks[uuid].conditions.append(one.uuid)
-    for one in model.callbacks.values():
-        for uuid in one.upstream:
-            blocks[uuid].callbacks.append(one.uuid)
+    for conditional in model.conditionals.values():
+        for uuid in conditional.upstream:
+            blocks[uuid].conditions.append(conditional.uuid)
+    for callback in model.callbacks.values():
+        for uuid in callback.upstream:
+            blocks[uuid].callbacks.append(callback.uuid)
     return BatchPlan(
         model=model,
         blocks=blocks,
-        callbacks=[one.uuid for one in model.callbacks.values() if not one.upstream],
+        callbacks=[callback.uuid for callback in model.callbacks.values() if not callback.upstream],
         limits=dynamic_limits(project, model),
         concurrency=block_run_limit(project, model),
         modules=modules,

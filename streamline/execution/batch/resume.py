@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamline.execution.batch.fanout import SKIPPED, Call, Finished, Instance, calls_of, is_child
+from streamline.execution.batch.fanout import SKIPPED, CallPlan, Finished, Instance, calls_of, is_child
 from streamline.execution.batch.journal import Ended, Journal, Past, Undone, instance_of
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BlockPlan
@@ -70,7 +70,7 @@ class Reuse:
             return None  # it was not dynamic then
         return ended, instances
 
-    def call(self, plan: BlockPlan, call: Call, number: int) -> tuple[Instance, list[dict[str, Any]]] | None:
+    def call(self, plan: BlockPlan, call: CallPlan, number: int) -> tuple[Instance, list[dict[str, Any]]] | None:
         """A child's call that was made, and what its outputs are, where the block as a whole had not ended."""
         if plan.secret:
             return None

@@ -18,7 +18,7 @@ from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Fini
 from streamline.execution.batch.journal import Begun, Continued, Journal, Past, keep_only, read_journal
 from streamline.execution.batch.output_layout import Places
 from streamline.execution.batch.plan import BatchPlan, make_plan
-from streamline.execution.batch.run_variables import Given, note
+from streamline.execution.batch.run_variables import RunVariables, note
 from streamline.execution.batch.runner import Runner
 from streamline.execution.batch.single_block import stored_upstream
 from streamline.execution.batch.templates import check_templates
@@ -159,7 +159,7 @@ class _BatchRun:
             trigger_variables={**trigger, **self.options.trigger_variables},
         )
 
-    def _given(self) -> Given:
+    def _given(self) -> RunVariables:
         options = self.options
         return note(options.variables, options.trigger_variables, tests=options.tests, key=self._key)
 
@@ -185,7 +185,7 @@ class _BatchRun:
         self,
         facts: RunFacts,
         executor: LocalExecutor,
-        given: Given,
+        given: RunVariables,
         places: Places,
         upstream: dict[str, Finished],
         stop: Stop | None,
@@ -238,7 +238,7 @@ class _BatchRun:
             return CANCELLED
         return FAILED if any(one.status in (FAILED, CANCELLED) for one in blocks) else COMPLETED
 
-    def _open_journal(self, places: Places, facts: RunFacts, given: Given) -> Journal:
+    def _open_journal(self, places: Places, facts: RunFacts, given: RunVariables) -> Journal:
         journal = Journal(places.journal)
         if self.past is None:
             journal.add(Begun(run_id=self.run_id, execution_date=facts.execution_date, given=given))

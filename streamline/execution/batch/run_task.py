@@ -1,4 +1,4 @@
-"""Carries out one task in a worker process: opens its inputs, calls the block, stores what it returned."""
+"""Runs one task in a worker process: opens its inputs, calls the block, stores what it returned."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
         port.log(text, "WARNING")
 
     os.chdir(project.root)
-    # `from utils.x import y` and, as the reference product's projects write it, `from my_project.utils.x import y`.
+    # `from utils.x import y` and, as in Mage projects, `from my_project.utils.x import y`.
     sys.path.insert(0, str(project.root))
     sys.path.append(str(project.root.parent))
-    # What a block asks for without saying of which project, such as a secret or a connection profile, is this run's.
+    # Secrets and connection profiles that a block reads without naming a project are this project's.
     set_current(project)
     use_renderer(renderer)
     scratch = Path(tempfile.mkdtemp(prefix="block-", dir=task.run_dir))
@@ -99,7 +99,7 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
     finally:
         from streamline.blocks.python.block import forget
 
-        forget()  # what the block's file holds: a worker may wait long for its next task
+        forget()  # frees what the block's module holds: the next task may be far away
         set_current(None)
         use_renderer(None)
         logger.handlers.clear()
@@ -136,18 +136,19 @@ def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Outpu
         if path is None:
             raise
         raise user_error(error, str(path)) from None
-    result.outputs = _in_short(manifest)
+    result.outputs = _summary(manifest)
     return open_output(Path(task.output), key)
 
 
-def _in_short(manifest: Manifest) -> list[dict[str, Any]]:
-    """An output in a line for each of its parts; a generator's chunks are one."""
+def _summary(manifest: Manifest) -> list[dict[str, Any]]:
+    """A summary of each output; a generator's chunks are one."""
     if manifest.form == "chunks":
-        rows = [one.rows for one in manifest.outputs]
-        total = sum(number or 0 for number in rows) if None not in rows else None
+        rows = [chunk.rows for chunk in manifest.outputs]
+        total = sum(count or 0 for count in rows) if None not in rows else None
         return [{"name": "output", "kind": f"{len(rows):,} chunk{'' if len(rows) == 1 else 's'}", "rows": total}]
     return [
-        {"name": f"output_{number}", "kind": one.codec, "rows": one.rows} for number, one in enumerate(manifest.outputs)
+        {"name": f"output_{number}", "kind": output.codec, "rows": output.rows}
+        for number, output in enumerate(manifest.outputs)
     ]
 
 
@@ -166,14 +167,15 @@ def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
     from streamline.blocks.registry import run_block_tests
 
     result.tests = run_block_tests(call, output)
-    failed = [one for one in result.tests if one.error is not None]
+    failed = [test for test in result.tests if test.error is not None]
     if failed:
         total = len(result.tests)
-        lines = "; ".join(f"{one.name}: {one.error}" for one in failed)
+        lines = "; ".join(f"{test.name}: {test.error}" for test in failed)
         result.failure = Failure(
             message=f"{len(failed)} of {total} test{'s' if total > 1 else ''} failed: {lines}",
             where=failed[0].where,
-            trace="\n".join(f"{one.name}:\n{one.trace}" for one in failed if one.trace) or None,
+            trace="\n".join(f"{test.name}:\n{test.trace}" for test in failed if test.trace) or None,
+            code="block.test_failed",
             retry=False,
         )
 
@@ -230,7 +232,7 @@ def _own(ref: InputRef) -> Output:
 
 @functools.lru_cache(maxsize=4)
 def _pipeline(root: str, uuid: str, run_id: str) -> tuple[Project, PipelineModel]:
-    # Read once per run and worker: what changes in the files meanwhile is for the next run.
+    # Read once per run and worker: changes in the files apply to the next run.
     project = Project.open(Path(root))
     return project, load_pipeline(project, uuid)
 
@@ -239,7 +241,12 @@ def _block(model: PipelineModel, uuid: str) -> Block:
     for group in (model.blocks, model.callbacks, model.conditionals):
         if uuid in group:
             return group[uuid]
-    raise ConfigError(f"the pipeline '{model.uuid}' no longer has a block '{uuid}'", where=model.yaml.shown)
+    raise ConfigError(
+        f"the pipeline '{model.uuid}' no longer has a block '{uuid}'",
+        where=model.yaml.shown,
+        hint="the file was changed during the run; run the pipeline again",
+        code="block.unknown",
+    )
 
 
 def _place(model: PipelineModel, uuid: str, path: Sequence[str | int]) -> str:
@@ -247,7 +254,7 @@ def _place(model: PipelineModel, uuid: str, path: Sequence[str | int]) -> str:
 
 
 def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datetime) -> Renderer:
-    by_uuid = {one.uuid: one for one in inputs}
+    by_uuid = {upstream.uuid: upstream for upstream in inputs}
 
     def block_output(uuid: str) -> Any:
         if uuid not in by_uuid:
@@ -256,6 +263,7 @@ def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datet
             raise ConfigError(
                 f"block_output('{uuid}'): '{uuid}' is not upstream of '{task.block}'",
                 hint=suggestion(uuid, by_uuid, what="upstream blocks"),
+                code="block.not_upstream",
             )
         return by_uuid[uuid].value()
 
@@ -271,7 +279,7 @@ def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datet
 
 
 def _variables(task: Task, renderer: Renderer) -> dict[str, Any]:
-    """The variables with their templates rendered; those that came from outside stay as they are."""
+    """The variables with their templates rendered, except those that were given from outside."""
     final = set(task.runtime)
     return {
         name: value if name in final else renderer.render(value, f"variable {name}")
@@ -280,16 +288,16 @@ def _variables(task: Task, renderer: Renderer) -> dict[str, Any]:
 
 
 def _date(task: Task, project: Project) -> datetime:
-    """`execution_date`; a variable of that name moves it (for a backfill)."""
-    given = task.variables.get("execution_date")
-    if isinstance(given, str) and "execution_date" not in task.runtime:
+    """`execution_date`; a variable of that name overrides it (for a backfill)."""
+    variable = task.variables.get("execution_date")
+    if isinstance(variable, str) and "execution_date" not in task.runtime:
         renderer = Renderer(project, {**project.variables, **task.variables}, project.secrets)
-        given = renderer.render(given, "variable execution_date")
-    return execution_date(given, task.execution_date)
+        variable = renderer.render(variable, "variable execution_date")
+    return execution_date(variable, task.execution_date)
 
 
 def _times(task: Task, date: datetime) -> dict[str, Any]:
-    """What follows from `execution_date`."""
+    """The keyword arguments that follow from `execution_date`."""
     seconds = task.variables.get("interval_seconds")
     has_interval = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     step = timedelta(seconds=seconds) if has_interval and seconds is not None else None
@@ -307,12 +315,12 @@ def _keyword_arguments(
     task: Task, project: Project, block: Block, variables: Mapping[str, Any], date: datetime, logger: logging.Logger
 ) -> dict[str, Any]:
     times = _times(task, date)
-    found: dict[str, Any] = {"env": os.environ.get("ENV") or "dev", **times, **variables}
-    found["execution_date"] = date
+    arguments: dict[str, Any] = {"env": os.environ.get("ENV") or "dev", **times, **variables}
+    arguments["execution_date"] = date
     for ref in task.inputs:
-        if ref.described:  # the later parents' words win
-            found.update(item_metadata(ref))
-    found.update(
+        if ref.described:  # later parents override earlier ones
+            arguments.update(item_metadata(ref))
+    arguments.update(
         pipeline_uuid=task.pipeline,
         block_uuid=task.block,
         run_id=task.run_id,
@@ -323,8 +331,8 @@ def _keyword_arguments(
         retry={"attempts": task.attempt},
     )
     if task.child is not None:
-        found["dynamic_block_index"] = task.child
-    return found
+        arguments["dynamic_block_index"] = task.child
+    return arguments
 
 
 class _PortHandler(logging.Handler):
@@ -337,14 +345,14 @@ class _PortHandler(logging.Handler):
             text = record.getMessage()
             if record.exc_info:
                 text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        except Exception:  # a wrong format string is the user's, and not worth a block
+        except Exception:  # a wrong format string must not fail the block
             text = f"{record.msg} {record.args}"
         level = "ERROR" if record.levelno >= logging.ERROR else record.levelname
         self._port.log(text, level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO")
 
 
 def _logger(task: Task, port: Port) -> logging.Logger:
-    # Not one of logging's tree: blocks change that as they like, and it keeps every name for ever.
+    # Not in logging's tree: blocks may change that, and it keeps every name forever.
     logger = logging.Logger(f"streamline.{task.pipeline}.{task.block}", logging.DEBUG)
     logger.addHandler(_PortHandler(port))
     return logger

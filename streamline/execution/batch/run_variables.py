@@ -1,8 +1,8 @@
-"""What a part of a run was given, in a form in which it comes back as it went: variables may be any Python values."""
+"""The variables of a run in its journal, so that `--resume` gets them back exactly: they may be any Python values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,19 @@ import msgspec
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.outputs import jsonvalue
+from streamline.outputs.storage import Key
 
-_MARK_LENGTH = 32
-
-Key = Callable[[], bytes]
+_SIGNATURE_LENGTH = 32
 
 
-class Given(msgspec.Struct, kw_only=True):
-    """Variables and options of a run, or of the part of it that a resumption is.
+class RunVariables(msgspec.Struct, kw_only=True):
+    """Variables and options of a run, or of a resumed part of it.
 
     Args:
-        plain: the runtime's and the trigger's variables in a list, where JSON holds them as they are.
-        packed: the same where it does not: packed as an output, behind its mark by the project's key.
+        plain: the runtime's and the trigger's variables in a list, if JSON represents them exactly.
+        packed: otherwise the same packed as an output, after its signature with the project's key.
         tests: the blocks' tests run.
-        boot: names the time since the machine was started.
+        boot: identifies the boot of the machine.
     """
 
     plain: msgspec.Raw = msgspec.Raw(b"null")
@@ -32,10 +31,10 @@ class Given(msgspec.Struct, kw_only=True):
     boot: str = ""
 
     def variables(self, key: Key) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The runtime's variables, and the trigger's.
+        """Return the runtime's variables and the trigger's.
 
         Raises:
-            StreamlineError: the project did not write them, or they need a class that cannot be imported any more.
+            StreamlineError: their signature is not the project's, or a class of theirs can no longer be imported.
         """
         if not self.packed:
             runtime, trigger = jsonvalue.loads(self.plain)
@@ -44,54 +43,56 @@ class Given(msgspec.Struct, kw_only=True):
 
         from streamline.outputs.store import unpack
 
-        mark, data = self.packed[:_MARK_LENGTH], self.packed[_MARK_LENGTH:]
-        if not hmac.compare_digest(hmac.digest(key(), data, "sha256"), mark):
+        signature, data = self.packed[:_SIGNATURE_LENGTH], self.packed[_SIGNATURE_LENGTH:]
+        if not hmac.compare_digest(hmac.digest(key(), data, "sha256"), signature):
             raise StreamlineError(
-                "the variables of the run that is to go on do not bear the project's mark",
+                "the variables of the run to resume are not signed with the project's key",
                 hint="run the pipeline without --resume",
+                code="run.signature_invalid",
             )
         runtime, trigger = unpack(data).value()
         return runtime, trigger
 
 
-def note(variables: Mapping[str, Any], trigger_variables: Mapping[str, Any], *, tests: bool, key: Key) -> Given:
-    """What is to be kept of what a run was given.
+def note(variables: Mapping[str, Any], trigger_variables: Mapping[str, Any], *, tests: bool, key: Key) -> RunVariables:
+    """Return the variables of a run for its journal.
 
     Args:
-        key: gives the project's key; called only for values that have to be pickled.
+        key: returns the project's key; called only for values that must be pickled.
 
     Raises:
-        ConfigError: a variable that no other process could be given.
+        ConfigError: a variable cannot be sent to another process.
     """
     both = [dict(variables), dict(trigger_variables)]
     data = jsonvalue.dumps(both)
     if data is not None and jsonvalue.is_standard(data):
-        return Given(plain=msgspec.Raw(data), tests=tests, boot=boot_id())
+        return RunVariables(plain=msgspec.Raw(data), tests=tests, boot=boot_id())
     import hmac
 
     from streamline.outputs.store import pack
 
     for name, value in (*both[0].items(), *both[1].items()):
-        _see_that_it_goes(name, value)
+        _check_pickle(name, value)
     packed = pack(both)
-    return Given(packed=hmac.digest(key(), packed, "sha256") + packed, tests=tests, boot=boot_id())
+    return RunVariables(packed=hmac.digest(key(), packed, "sha256") + packed, tests=tests, boot=boot_id())
 
 
 def boot_id() -> str:
-    """Names the time since the machine was started; empty where the system does not say."""
+    """Identifies the boot of the machine; empty where the system does not tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def _see_that_it_goes(name: str, value: Any) -> None:
+def _check_pickle(name: str, value: Any) -> None:
     import pickle
 
     try:
         pickle.dumps(value, 5)
     except Exception as error:
         raise ConfigError(
-            f"the variable '{name}' cannot be handed to blocks, which run in processes of their own: {error}",
-            hint="give plain values: text, numbers, dates, lists, dicts",
+            f"the variable '{name}' cannot be sent to a worker process: {error}",
+            hint="use plain values: text, numbers, dates, lists, dicts",
+            code="block.unpicklable_arguments",
         ) from None

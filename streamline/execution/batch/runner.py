@@ -17,7 +17,7 @@ from streamline.execution.batch.fanout import (
     FAILED,
     SKIPPED,
     UPSTREAM_FAILED,
-    Call,
+    CallPlan,
     Finished,
     Instance,
     calls_of,
@@ -189,7 +189,7 @@ class Runner:
         await self._making.refused(plan, failure)
         return BlockOutcome(uuid=plan.block.uuid, status=FAILED, failure=failure), _failed(plan)
 
-    async def _make_all(self, plan: BlockPlan, calls: Sequence[Call], *, child: bool) -> list[Made]:
+    async def _make_all(self, plan: BlockPlan, calls: Sequence[CallPlan], *, child: bool) -> list[Made]:
         at_once = self._executor.size if self._facts.run.options.parallel else 1
         if child and self._plan.limits.max_concurrent is not None:
             at_once = min(at_once, self._plan.limits.max_concurrent)
@@ -208,7 +208,7 @@ class Runner:
                     tasks.create_task(work())
         return [one for one in made if one is not None]
 
-    async def _call(self, plan: BlockPlan, call: Call, number: int, *, child: bool) -> Made:
+    async def _call(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Made:
         instance = Instance(number=number, key=call.key)
         if call.verdict is not None:
             # What is behind a block that a signal ended has not failed for anything.
@@ -298,7 +298,7 @@ def _failed(plan: BlockPlan) -> Finished:
     return _finished(plan, [Instance(number=0, status=FAILED)], child=False)
 
 
-def _within(calls: Sequence[Call], most: int) -> list[Call]:
+def _within(calls: Sequence[CallPlan], most: int) -> list[CallPlan]:
     """The first `most` calls that can be made, and all that cannot: what became of these is still to be told."""
     left = most
     kept = []

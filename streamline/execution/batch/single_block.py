@@ -1,4 +1,4 @@
-"""What a block that runs alone is given: the outputs that earlier runs have stored."""
+"""The inputs of a block that runs alone: the outputs that earlier runs have stored."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from streamline.execution.batch.task import InputRef
 
 
 def stored_upstream(plan: BatchPlan, places: Places, uuid: str) -> dict[str, Finished]:
-    """The upstream blocks as earlier runs left them.
+    """The upstream blocks, with their stored outputs.
 
     Raises:
         ConfigError: one of them has no stored output.
     """
-    found = {}
+    finished = {}
     for name in plan.blocks[uuid].block.upstream:
         block = plan.blocks[name]
         secret = block.secret
@@ -27,34 +27,40 @@ def stored_upstream(plan: BatchPlan, places: Places, uuid: str) -> dict[str, Fin
                 hint=f"its output is secret and never stored: run the whole pipeline `{plan.model.uuid}`"
                 if secret
                 else f"run it first: streamline run {plan.model.uuid} --block-uuid {name}",
+                code="block.no_stored_output",
             )
         instances = [
             Instance(
-                number=one.number,
-                key=one.key,
-                gate=one.gate,
-                items=one.items,
-                described=one.described,
-                status=SKIPPED if one.skipped else COMPLETED,
+                number=call.number,
+                key=call.key,
+                gate=call.gate,
+                items=call.items,
+                described=call.described,
+                status=SKIPPED if call.skipped else COMPLETED,
                 ref=None
-                if one.skipped
+                if call.skipped
                 else InputRef(
                     block=name,
                     type=block.block.type,
-                    folder=str(places.block(name) / str(one.number) if stored.child else places.block(name)),
+                    folder=str(places.block(name) / str(call.number) if stored.child else places.block(name)),
                     child=stored.child,
                 ),
             )
-            for one in stored.calls
+            for call in stored.calls
         ]
         reduce = block.reduce and stored.child
-        if block.dynamic and not reduce and any(one.ref is not None and one.items is None for one in instances):
+        if (
+            block.dynamic
+            and not reduce
+            and any(instance.ref is not None and instance.items is None for instance in instances)
+        ):
             raise ConfigError(
                 f"the block '{name}', which '{uuid}' needs, was not dynamic when its output was stored",
                 where=plan.model.where(name),
                 hint=f"run it again: streamline run {plan.model.uuid} --block-uuid {name}",
+                code="block.no_stored_output",
             )
-        found[name] = Finished(
+        finished[name] = Finished(
             uuid=name,
             type=block.block.type,
             dynamic=block.dynamic and not reduce,
@@ -62,4 +68,4 @@ def stored_upstream(plan: BatchPlan, places: Places, uuid: str) -> dict[str, Fin
             child=stored.child,
             instances=instances,
         )
-    return found
+    return finished

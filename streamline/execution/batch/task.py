@@ -1,4 +1,4 @@
-"""The unit of work: one call of one block, in a form that any machine with the same storage could carry out."""
+"""The unit of work: one call of one block, in a form that any machine with the same storage could run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["run", "poll", "condition", "callback", "tests"]
 
 
 class InputRef(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an input is.
+    """The location of an input.
 
     Args:
         block: the upstream block's uuid.
@@ -25,9 +25,9 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
         inline: the output itself, where it must not be stored (`secret_output`).
         item: which item of a dynamic parent's output; None: all of it.
         child: it is the output of a dynamic block's child.
-        described: the output says something about that item: keyword arguments of the child.
-        parts: the outputs of several children, gathered into a list; then the other fields are empty.
-        run_id: the run that wrote the folder; another's output is not read. None: whoever's.
+        described: the output has metadata for that item: keyword arguments of the child.
+        parts: the outputs of several children, as a list; then the other fields are empty.
+        run_id: the run that wrote the folder; the output of another run is an error. None: any run's.
     """
 
     block: str
@@ -54,15 +54,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         inputs: in the order of `upstream_blocks`; of a condition: those of the block that it gates; of a callback:
             those of the block that it belongs to; of `tests`: none.
         output: the folder for the output; None: the output comes back inline.
-        durable: whether the output is to survive a power cut when the task is done.
-        own: the stored output that `tests` look at, or that a callback is given.
-        variables: pipeline, trigger and runtime variables, the later winning; values still may hold templates where
-            they come from YAML.
-        runtime: names of those variables that were given from outside; they are never rendered.
+        durable: whether the output survives a power cut once the task is done.
+        own: the stored output that `tests` check, or that a callback gets.
+        variables: pipeline, trigger and runtime variables, later ones override earlier ones; values from YAML may
+            still contain templates.
+        runtime: names of the variables that were given from outside; they are never rendered.
         child: number of the child of a dynamic block, from 0.
-        execution_date: when the run began (UTC).
+        execution_date: when the run started (UTC).
         attempt: 1 is the first.
-        run_tests: run the block's tests after it.
+        run_tests: run the block's tests after the block.
         dynamic: count the output's items.
         timeout: seconds.
         callback_for: `success`, `failure` or `cancelled`, for callbacks; with `extra` for their keyword arguments.
@@ -93,20 +93,20 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskResult(msgspec.Struct, kw_only=True):
-    """What came of a task.
+    """The result of a task.
 
     Args:
-        failure: None if it went well.
-        inline: the output, where the task asked for it so.
-        gate: False: the blocks behind this one are skipped; None: it has no say.
-        items: of a dynamic block: how many items its output has.
-        described: of a dynamic block: whether its output says something about its items. What it says stays with the
-            output: it may hold objects of the user's classes, which are none of the runner's business.
-        tests: what came of the tests.
+        failure: None if the task succeeded.
+        inline: the output, if the task has no output folder.
+        gate: False: the downstream blocks are skipped; None: the block does not decide.
+        items: of a dynamic block: the number of items in its output.
+        described: of a dynamic block: whether its output has metadata for its items. The metadata stays with the
+            output: it may contain objects of the user's classes, which the runner must not load.
+        tests: the results of the tests.
         results: what the block lists as its results (dbt's nodes); JSON values.
-        warnings: to be shown at the end of the run.
-        seconds: how long the call took, without the waiting for a worker.
-        outputs: the manifest's outputs in short, for `runs show`: `[{"name", "kind", "rows"}]`.
+        warnings: shown at the end of the run.
+        seconds: how long the call took, without the wait for a worker.
+        outputs: a summary of the manifest's outputs, for `runs show`: `[{"name", "kind", "rows"}]`.
     """
 
     failure: Failure | None = None

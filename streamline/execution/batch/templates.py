@@ -1,7 +1,7 @@
-"""Templates of a batch pipeline, judged before anything runs: in its variables, configuration, SQL and dbt arguments.
+"""Checks the templates of a batch pipeline before it runs: in its variables, configuration, SQL and dbt arguments.
 
-What only a run has (`block_output`, the names that SQL gets from its call) is left to the run. What is rendered here
-is thrown away: values stand in no error, and secrets that are read are known to the masker.
+What only a run has (`block_output`, the names that SQL gets from its call) is checked by the run. The rendered text is
+thrown away: errors contain no values, and secrets that are read are added to the masker.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _ONLY_IN_A_RUN = "block_output"
 def check_templates(
     project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None, only: str | None = None
 ) -> None:
-    """See that the pipeline's templates can be rendered.
+    """Check that the pipeline's templates can be rendered.
 
     Args:
         given: variables of the trigger and of this run: what they override is never rendered.
-        only: the one block that is to run; by default all are looked at.
+        only: the one block that will run; by default all are checked.
 
     Raises:
-        ConfigError: an unset environment variable, secret or variable, or wrong syntax; it names file and line.
+        ConfigError: an environment variable, secret or variable is not set, or the syntax is wrong; with file and line.
     """
     templates = Templates(project, model, given)
-    for error in templates.wrong_variables():
+    for error in templates.variable_errors():
         raise error
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
         if only in (None, block.uuid):
@@ -67,11 +67,11 @@ class Templates:
         )
 
     def in_variables(self) -> bool:
-        """Whether a variable that counts holds a template."""
+        """Whether a variable that is not overridden contains a template."""
         return any(_has_template(value) for name, value in self._model.variables.items() if name not in self._given)
 
-    def wrong_variables(self) -> Iterator[ConfigError]:
-        """What is wrong with the pipeline's variables, one by one."""
+    def variable_errors(self) -> Iterator[ConfigError]:
+        """The errors in the pipeline's variables, one by one."""
         for name, value in self._model.variables.items():
             if name in self._given:
                 continue
@@ -80,13 +80,13 @@ class Templates:
                 if name == "execution_date" and rendered is not _LATER:
                     self._check_date(rendered)
             except StreamlineError as error:
-                yield ConfigError(error.message, where=error.where, hint=error.hint)
+                yield ConfigError(error.message, where=error.where, hint=error.hint, code=error.code)
 
     def check_block(self, block: Block) -> None:
-        """See that a block's templates can be rendered.
+        """Check that a block's templates can be rendered.
 
         Raises:
-            ConfigError: one of them cannot; it names file and line.
+            ConfigError: one of them cannot; with file and line.
         """
         for key, value in block.configuration.items():
             self._rendered(value, (*block.path, "configuration", key))
@@ -94,12 +94,12 @@ class Templates:
 
     def _rendered(self, value: Any, path: tuple[PathKey, ...]) -> Any:
         if isinstance(value, dict):
-            for key, one in value.items():
-                self._rendered(one, (*path, key))
+            for key, item in value.items():
+                self._rendered(item, (*path, key))
             return _LATER
         if isinstance(value, list):
-            for index, one in enumerate(value):
-                self._rendered(one, (*path, index))
+            for index, item in enumerate(value):
+                self._rendered(item, (*path, index))
             return _LATER
         if not _has_template(value):
             return value
@@ -116,7 +116,7 @@ class Templates:
             execution_date(rendered, datetime.now(UTC))
         except ConfigError as error:
             where = self._model.yaml.where(("variables", "execution_date"))
-            raise ConfigError(error.message, where=where, hint=error.hint) from None
+            raise ConfigError(error.message, where=where, hint=error.hint, code=error.code) from None
 
     def _check_text(self, block: Block) -> None:
         kind = kind_of(block)
@@ -133,7 +133,7 @@ class Templates:
             self._check_calls(text, lambda line: f"{shown}:{line}")
 
     def _check_calls(self, text: str, where: Callable[[int], str], path: tuple[PathKey, ...] = ()) -> None:
-        """Render those calls of a text that are made in any case and can be made now."""
+        """Render the calls in a text that every run makes and that can be made now."""
         from jinja2 import Environment
         from jinja2.exceptions import TemplateSyntaxError
 
@@ -146,6 +146,7 @@ class Templates:
                 f"the template cannot be read: {error.message}",
                 where=where(error.lineno),
                 hint="check the quotes and brackets inside {{ … }}",
+                code="template.syntax",
             ) from None
         shadowed = {*self._model.variables, *self._given, *_assigned(tree)}
         for name, arguments, line in _sure_calls(tree):
@@ -168,11 +169,11 @@ def _has_template(value: Any) -> bool:
 def _assigned(tree: nodes.Template) -> set[str]:
     from jinja2 import nodes
 
-    return {one.name for one in tree.find_all(nodes.Name) if one.ctx != "load"}
+    return {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
 
 
 def _sure_calls(node: nodes.Node) -> Iterator[tuple[str, list[Any], int]]:
-    """Calls of our functions with plain text that are made whatever the data are: name, arguments, line."""
+    """Calls of our functions with literal arguments that do not depend on data: name, arguments, line."""
     from jinja2 import nodes
 
     if isinstance(node, nodes.Macro | nodes.CallBlock | nodes.FilterBlock):
@@ -187,7 +188,7 @@ def _sure_calls(node: nodes.Node) -> Iterator[tuple[str, list[Any], int]]:
         yield from _sure_calls(node.left)
         return
     if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name in _FUNCTIONS:
-        plain = [one.value for one in node.args if isinstance(one, nodes.Const)]
+        plain = [argument.value for argument in node.args if isinstance(argument, nodes.Const)]
         whole = len(plain) == len(node.args) and not node.kwargs and not node.dyn_args and not node.dyn_kwargs
         if whole and plain and isinstance(plain[0], str):
             yield node.node.name, plain, node.lineno

@@ -222,7 +222,7 @@ def test_variables_that_another_wrote_are_not_read(project: BatchProject) -> Non
     script = "import streamline\nstreamline.Pipeline('p').execute_sync({'t': (1, 2)})\n"
     subprocess.run([sys.executable, "-c", script], cwd=project.root, capture_output=True, check=False)
     (project.root / ".streamline" / "pickle.key").unlink()
-    project.run("--resume").expect(1, "do not bear the project's mark")
+    project.run("--resume").expect(1, "are not signed with the project's key")
 
 
 def test_a_block_run_alone_in_between_takes_nothing_away(project: BatchProject) -> None:

@@ -368,7 +368,7 @@ def test_variables_that_no_other_process_could_be_given_are_refused_at_once(proj
     project.block("a", "@data_loader\ndef load(**kwargs):\n    return 1\n", type="data_loader")
     script = "import streamline, threading\nstreamline.Pipeline('p').execute_sync({'guard': threading.Lock()})\n"
     ran = subprocess.run([sys.executable, "-c", script], cwd=project.root, capture_output=True, text=True, check=False)
-    assert "ConfigError: the variable 'guard' cannot be handed to blocks" in ran.stderr
+    assert "ConfigError: the variable 'guard' cannot be sent to a worker process" in ran.stderr
     assert project.runs() == []
 
 
@@ -410,7 +410,7 @@ def test_a_date_given_moves_the_execution_date(project: BatchProject) -> None:
 @pytest.mark.parametrize("given", ["soon", "12"])
 def test_what_is_no_date_is_refused_before_anything_runs(project: BatchProject, given: str) -> None:
     project.block("a", "@data_loader\ndef load(**kwargs):\n    return 1\n", type="data_loader")
-    project.run("--runtime-vars", f"execution_date={given}").expect(2, "execution_date is no date")
+    project.run("--runtime-vars", f"execution_date={given}").expect(2, "execution_date is not a date")
     assert project.runs() == []
 
 

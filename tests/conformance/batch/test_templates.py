@@ -53,7 +53,7 @@ def test_a_variable_that_an_interrupted_run_was_given_counts_when_it_goes_on(pro
 def test_a_date_that_is_none(project: BatchProject) -> None:
     project.keys = {"variables": {"execution_date": "{{ 'tomorrow' }}"}}
     project.block("load", LOAD, type="data_loader")
-    refused(project, r"metadata.yaml:\d+: the variable execution_date is no date: 'tomorrow'")
+    refused(project, r"metadata.yaml:\d+: the variable execution_date is not a date: 'tomorrow'")
 
 
 def test_configuration(project: BatchProject) -> None:

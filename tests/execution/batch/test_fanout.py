@@ -12,7 +12,7 @@ from streamline.execution.batch.fanout import (
     FAILED,
     SKIPPED,
     UPSTREAM_FAILED,
-    Call,
+    CallPlan,
     Finished,
     Instance,
     calls_of,
@@ -36,7 +36,7 @@ def parent(uuid: str, items: int) -> Finished:
     )
 
 
-def ran(uuid: str, calls: Sequence[Call], *, items: Sequence[int] | None = None, reduce: bool = False) -> Finished:
+def ran(uuid: str, calls: Sequence[CallPlan], *, items: Sequence[int] | None = None, reduce: bool = False) -> Finished:
     """The block that made these calls, all of them well."""
     return Finished(
         uuid=uuid,
@@ -57,12 +57,12 @@ def ran(uuid: str, calls: Sequence[Call], *, items: Sequence[int] | None = None,
     )
 
 
-def given_to(call: Call) -> list[tuple[str | None, int | None]]:
+def given_to(call: CallPlan) -> list[tuple[str | None, int | None]]:
     return [(one.folder, one.item) for one in call.inputs]
 
 
 def test_a_block_with_nothing_upstream_runs_once() -> None:
-    assert calls_of([]) == [Call(key=())]
+    assert calls_of([]) == [CallPlan(key=())]
 
 
 def test_each_upstream_is_one_argument_in_their_order() -> None:
