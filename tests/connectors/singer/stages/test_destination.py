@@ -138,7 +138,7 @@ def test_a_key_of_the_tap_that_is_dropped_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("settings", "known", "method", "why"),
     [
-        ({}, {"replication_method": "FULL_TABLE", "replaces": True}, "replace", "FULL_TABLE, and target-x lists"),
+        ({}, {"replication_method": "FULL_TABLE", "replaces": True}, "replace", "FULL_TABLE, and target-x has"),
         (
             {},
             {"replication_method": "FULL_TABLE", "key_properties": ["id"]},
