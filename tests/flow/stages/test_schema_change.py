@@ -153,7 +153,7 @@ def test_pause_stops_before_the_change_and_says_how_to_go_on() -> None:
         run(stage("pause"), [changed])
     assert str(caught.value) == (
         "stream 'a': paused because its schema changed (new: note; retyped: total (integer → string))\n"
-        "  to go on with the change: streamline streams set shop a schema_change=evolve"
+        "  to accept the change: streamline streams set shop a schema_change=evolve"
     )
     assert caught.value.stream == "a"
     assert caught.value.exit_code == 1
