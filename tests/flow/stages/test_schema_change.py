@@ -160,7 +160,7 @@ def test_pause_stops_before_the_change_and_says_how_to_go_on() -> None:
 
 
 def test_pause_in_the_middle_of_a_run() -> None:
-    with pytest.raises(SchemaPaused, match="gone: total"):
+    with pytest.raises(SchemaPaused, match="removed: total"):
         run(stage("pause", last={}), [Schema("a", OLD, ["id"]), schema("a", id="integer")])
 
 
