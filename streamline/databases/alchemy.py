@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.databases.arrow import batches_of, is_bytes, is_json, is_uuid, json_text, table_of_rows
+from streamline.databases.arrow import batches_of, in_python, is_bytes, is_uuid, table_of_rows
 from streamline.databases.base import SqlDatabase, line_of_word, split_message
 from streamline.databases.database import DatabaseError, IfExists, Parameters, setting
 from streamline.errors import ConfigError
@@ -83,6 +83,7 @@ class Alchemy(SqlDatabase):
                 f"cannot connect to {self.url.render_as_string(hide_password=True)}: {said}",
                 where=origin,
                 hint="check SQLALCHEMY_URL, and that the server runs",
+                code="database.unreachable",
             ) from error
 
     def _url(self, text: str, root: Path, name: str | None) -> Any:
@@ -298,7 +299,7 @@ class Alchemy(SqlDatabase):
 
         if pa.types.is_duration(column.type) and not self._has_intervals:
             return list(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).to_pylist())
-        values = _written(column)
+        values = in_python(column)
         if pa.types.is_floating(column.type) and self.title in ("mysql", "mariadb"):
             return [None if one is None or not math.isfinite(one) else one for one in values]
         return values
@@ -333,24 +334,3 @@ def _said(error: Exception) -> str:
             return str(original.args[1])
         return str(original)
     return str(error).partition("\n")[0]
-
-
-def _written(column: pa.Array) -> list[Any]:
-    """A column's values as SQLAlchemy's types take them."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if pa.types.is_timestamp(kind):
-        column = column.cast(pa.timestamp("us", kind.tz and "UTC"), safe=False)
-    elif pa.types.is_duration(kind):
-        column = column.cast(pa.duration("us"), safe=False)
-    elif pa.types.is_time(kind):
-        column = column.cast(pa.time64("us"), safe=False)
-    values = column.to_pylist()
-    if is_uuid(kind):
-        return [None if one is None else str(one) for one in values]
-    if pa.types.is_nested(kind) and not is_json(kind):
-        return [None if one is None else json_text(one) for one in values]
-    return list(values)

@@ -183,6 +183,33 @@ def _jsonable(value: Any) -> Any:
     return as_text(value)
 
 
+def in_microseconds(column: pa.Array) -> pa.Array:
+    """A column without a dictionary; times and durations in microseconds, moments with a zone in UTC."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", kind.tz and "UTC"), safe=False)
+    if pa.types.is_duration(kind):
+        return column.cast(pa.duration("us"), safe=False)
+    return column.cast(pa.time64("us"), safe=False) if pa.types.is_time(kind) else column
+
+
+def in_python(column: pa.Array) -> list[Any]:
+    """The values of a column as most drivers take them: UUIDs as text, nested values as JSON."""
+    import pyarrow as pa
+
+    column = in_microseconds(column)
+    values: list[Any] = column.to_pylist()
+    if is_uuid(column.type):
+        return [None if value is None else str(value) for value in values]
+    if pa.types.is_nested(column.type) and not is_json(column.type):
+        return [None if value is None else json_text(value) for value in values]
+    return values
+
+
 def table_of_rows(
     names: Sequence[Any],
     kinds: Sequence[pa.DataType | None],

@@ -1,4 +1,4 @@
-"""How tables are written, for all databases alike: beside the old one first, then put in its place."""
+"""How every database writes tables: into a new table first, which then replaces the old one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ class SqlDatabase(Database):
     ) -> int:
         if not data.schema.names:
             raise DatabaseError(
-                "there are no columns to write", hint="make the frame with columns; rows may be missing"
+                "there are no columns to write",
+                hint="give the DataFrame columns; it may have no rows",
+                code="database.no_columns",
             )
         if temporary:
             return self._write_temporary(data, name)
@@ -127,7 +129,12 @@ class SqlDatabase(Database):
         """The rows of a SELECT."""
         table = self.query(select)
         if table is None:
-            raise DatabaseError("the statement gives no rows", where=self.origin)
+            raise DatabaseError(
+                "the statement returned no rows",
+                where=self.origin,
+                hint="use a SELECT, or another statement that returns rows",
+                code="database.no_rows",
+            )
         return table
 
     def drop(self, name: str, schema: str | None = None) -> None:
@@ -144,13 +151,14 @@ class SqlDatabase(Database):
             DatabaseError: the table does not have one of them.
         """
         columns = self.columns(table, schema)
-        by_key = {self._column_key(one): one for one in columns}
+        by_key = {self._column_key(column): column for column in columns}
         for name in names:
             if self._column_key(name) not in by_key:
                 raise DatabaseError(
                     f"the table {self.shown(table, schema)} has no column '{name}'",
                     hint=f"{suggestion(name, columns, what='its columns')}; "
                     "to give it other columns, replace it (export_write_policy: replace)",
+                    code="database.column_missing",
                 )
         return [by_key[self._column_key(name)] for name in names]
 
@@ -174,7 +182,7 @@ class SqlDatabase(Database):
     def _check_policy(self, if_exists: str) -> None:
         if if_exists not in WRITE_POLICIES:
             raise ConfigError(
-                f"'{if_exists}' is no write policy", hint=suggestion(if_exists, WRITE_POLICIES, what="write policies")
+                f"unknown write policy '{if_exists}'", hint=suggestion(if_exists, WRITE_POLICIES, what="write policies")
             )
 
     def _exists_for(self, if_exists: IfExists, name: str, schema: str | None) -> bool:

@@ -1,6 +1,6 @@
-"""What a connection to a database is: SQL in, Arrow out, and tables written whole or not at all.
+"""The interface of a database connection: SQL in, Arrow out; a table is written completely or not at all.
 
-What differs between systems stands in `databases/`, one file each; `connect.py` opens them.
+Each system has its own file in `databases/`; `connect.py` opens them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,15 @@ class DatabaseError(StreamlineError):
     code = "database.failed"
 
     def __init__(
-        self, message: str, *, where: str | None = None, hint: str | None = None, line: int | None = None
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        line: int | None = None,
+        code: str | None = None,
     ) -> None:
-        super().__init__(message, where=where, hint=hint)
+        super().__init__(message, where=where, hint=hint, code=code)
         self.line = line
 
 
@@ -195,3 +201,18 @@ def setting(config: Mapping[str, Any], *keys: str, origin: str, default: Any = N
     if required:
         raise ConfigError(f"the profile has no {keys[0]}", where=origin, hint=f"set {' or '.join(keys)} in it")
     return default
+
+
+def no_tunnel(config: Mapping[str, Any], prefix: str, *, origin: str) -> None:
+    """Check that the profile does not ask for an SSH tunnel, which Mage opens itself.
+
+    Raises:
+        ConfigError: it does.
+    """
+    method = setting(config, f"{prefix}_CONNECTION_METHOD", origin=origin, default="direct")
+    if method != "direct":
+        raise ConfigError(
+            f"{prefix}_CONNECTION_METHOD: {method} is not supported",
+            where=origin,
+            hint=f"open the tunnel with ssh -L, and set {prefix}_HOST and {prefix}_PORT to its end",
+        )

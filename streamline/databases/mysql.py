@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 from streamline.databases.arrow import (
     Converter,
     batches_of,
+    in_python,
     is_bytes,
     is_json,
     is_uuid,
-    json_text,
     json_type,
     table_of_rows,
 )
 from streamline.databases.base import SqlDatabase, line_of_word
-from streamline.databases.database import DatabaseError, Parameters, setting
-from streamline.errors import ConfigError
+from streamline.databases.database import DatabaseError, Parameters, no_tunnel, setting
+from streamline.project.extras import need
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,14 +61,8 @@ class MySQL(SqlDatabase):
         self, config: Mapping[str, Any], *, origin: str, root: Path, name: str | None = None, schema: str | None = None
     ) -> None:
         super().__init__(origin)
-        pymysql = _pymysql()
-        method = setting(config, "MYSQL_CONNECTION_METHOD", origin=origin, default="direct")
-        if method != "direct":
-            raise ConfigError(
-                f"MYSQL_CONNECTION_METHOD: {method} is not supported",
-                where=origin,
-                hint="open the tunnel yourself (ssh -L 3306:HOST:3306 …), and let MYSQL_HOST and MYSQL_PORT name it",
-            )
+        pymysql = need("pymysql", "mysql", "MySQL and MariaDB", package="PyMySQL")
+        no_tunnel(config, "MYSQL", origin=origin)
         self.name = str(name or schema or setting(config, "MYSQL_DATABASE", origin=origin, required=True))
         host = str(setting(config, "MYSQL_HOST", origin=origin, default="localhost"))
         port = int(setting(config, "MYSQL_PORT", origin=origin, default=3306))
@@ -233,7 +228,12 @@ class MySQL(SqlDatabase):
             1044: "check the user's privileges",
             1049: "check MYSQL_DATABASE",
         }.get(code, "check MYSQL_HOST and MYSQL_PORT, and that the server runs")
-        return DatabaseError(f"cannot connect to MySQL at {self.address}: {text}", where=self.origin, hint=hint)
+        return DatabaseError(
+            f"cannot connect to MySQL at {self.address}: {text}",
+            where=self.origin,
+            hint=hint,
+            code="database.unreachable",
+        )
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         import pymysql
@@ -246,16 +246,6 @@ class MySQL(SqlDatabase):
         name = "MariaDB" if self.is_mariadb else "MySQL"
         # The line is the statement's, which is another than the file's: that one is told with the error.
         return DatabaseError(f"{name}: {_LINE.sub('', text)} ({code})", line=line)
-
-
-def _pymysql() -> Any:
-    try:
-        import pymysql
-    except ImportError as error:
-        raise ConfigError(
-            "MySQL and MariaDB need the package PyMySQL", hint="pip install 'streamline[mysql]'"
-        ) from error
-    return pymysql
 
 
 def _said(error: Exception) -> tuple[int, str]:
@@ -362,23 +352,8 @@ def _written(column: pa.Array) -> list[Any]:
     """A column's values as PyMySQL takes them."""
     import pyarrow as pa
 
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if pa.types.is_timestamp(kind):
-        if kind.tz:
-            column = column.cast(pa.timestamp(kind.unit, "UTC"))
-        column = column.cast(pa.timestamp("us"), safe=False)
-    elif pa.types.is_duration(kind):
-        column = column.cast(pa.duration("us"), safe=False)
-    elif pa.types.is_time(kind):
-        column = column.cast(pa.time64("us"), safe=False)
-    values = column.to_pylist()
-    if is_uuid(kind):
-        return [None if one is None else str(one) for one in values]
-    if pa.types.is_nested(kind):
-        return [None if one is None else json_text(one) for one in values]
-    if pa.types.is_floating(kind):
-        # MySQL knows neither; its own arithmetic gives NULL where others give these.
-        return [None if one is None or one != one or one in (float("inf"), float("-inf")) else one for one in values]
-    return list(values)
+    values = in_python(column)
+    if pa.types.is_floating(column.type):
+        # MySQL has neither NaN nor infinities; its own arithmetic gives NULL where others give these.
+        return [None if value is None or not math.isfinite(value) else value for value in values]
+    return values

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from streamline.databases.arrow import (
     Converter,
     batches_of,
+    in_microseconds,
+    in_python,
     is_bytes,
     is_json,
     is_list,
@@ -23,9 +25,9 @@ from streamline.databases.arrow import (
     uuid_type,
 )
 from streamline.databases.base import SqlDatabase, line_of_offset
-from streamline.databases.database import DatabaseError, Parameters, setting
+from streamline.databases.database import DatabaseError, Parameters, no_tunnel, setting
 from streamline.databases.postgres_copy import copied, copyable, described
-from streamline.errors import ConfigError
+from streamline.project.extras import need
 from streamline.project.suggest import words
 
 if TYPE_CHECKING:
@@ -61,14 +63,8 @@ class Postgres(SqlDatabase):
         self, config: Mapping[str, Any], *, origin: str, root: Path, name: str | None = None, schema: str | None = None
     ) -> None:
         super().__init__(origin)
-        psycopg = _psycopg()
-        method = setting(config, "POSTGRES_CONNECTION_METHOD", origin=origin, default="direct")
-        if method != "direct":
-            raise ConfigError(
-                f"POSTGRES_CONNECTION_METHOD: {method} is not supported",
-                where=origin,
-                hint="open a tunnel (ssh -L 5432:HOST:5432 …), and let POSTGRES_HOST and POSTGRES_PORT name it",
-            )
+        psycopg = need("psycopg", "pip:'psycopg[binary]'", "PostgreSQL")
+        no_tunnel(config, "POSTGRES", origin=origin)
         self.name = name or setting(config, "POSTGRES_DBNAME", "POSTGRES_DB", origin=origin, required=True)
         self.default_schema = schema or setting(config, "POSTGRES_SCHEMA", origin=origin)
         wanted = {
@@ -287,7 +283,12 @@ class Postgres(SqlDatabase):
             hint = "check POSTGRES_USER and POSTGRES_PASSWORD"
         elif "database" in text and "does not exist" in text:
             hint = "check POSTGRES_DBNAME"
-        return DatabaseError(f"cannot connect to PostgreSQL at {self.address}: {text}", where=self.origin, hint=hint)
+        return DatabaseError(
+            f"cannot connect to PostgreSQL at {self.address}: {text}",
+            where=self.origin,
+            hint=hint,
+            code="database.unreachable",
+        )
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         import psycopg
@@ -304,14 +305,6 @@ class Postgres(SqlDatabase):
         position = diagnostics.statement_position
         line = line_of_offset(sql, int(position) - 1) if position and sql else None
         return DatabaseError(message, hint=diagnostics.message_hint, line=line)
-
-
-def _psycopg() -> Any:
-    try:
-        import psycopg
-    except ImportError as error:
-        raise ConfigError("PostgreSQL needs the package psycopg", hint="pip install 'psycopg[binary]'") from error
-    return psycopg
 
 
 def declared(kind: pa.DataType) -> str:
@@ -418,37 +411,22 @@ def _written(column: pa.Array, array: bool) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    column = in_microseconds(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if is_json(kind):
-        return column.cast(pa.string())
-    if is_uuid(kind):
-        return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
     if is_bytes(kind):
         return pa.array([None if one is None else "\\x" + one.hex() for one in column.to_pylist()], pa.string())
     if is_list(kind) and array:
         return pa.array([None if one is None else _array_text(one) for one in column.to_pylist()], pa.string())
-    if pa.types.is_nested(kind):
-        return pa.array([None if one is None else json_text(one) for one in column.to_pylist()], pa.string())
-    if pa.types.is_decimal(kind):
+    if is_uuid(kind) or pa.types.is_nested(kind):
+        return pa.array(in_python(column), pa.string())
+    if is_json(kind) or pa.types.is_decimal(kind) or pa.types.is_time(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
     if pa.types.is_duration(kind):
-        seconds = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
-        return pc.binary_join_element_wise(
-            seconds.cast(pa.decimal128(19, 0)).cast(pa.string()), pa.scalar("microseconds"), " "
-        )
-    if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", kind.tz and "UTC"), safe=False)
-    if pa.types.is_time(kind):
-        return column.cast(pa.time64("us"), safe=False).cast(pa.string())
+        digits = column.cast(pa.int64()).cast(pa.decimal128(19, 0)).cast(pa.string())
+        return pc.binary_join_element_wise(digits, pa.scalar("microseconds"), " ")
     if pa.types.is_date64(kind):
         return column.cast(pa.date32())
-    if pa.types.is_float16(kind):
-        return column.cast(pa.float32())
-    if pa.types.is_null(kind):
-        return column.cast(pa.string())
-    return column
+    return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
 
 
 def _array_text(values: Sequence[Any]) -> str:

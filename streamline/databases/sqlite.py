@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from streamline.databases.arrow import (
     Converter,
     batches_of,
+    in_microseconds,
+    in_python,
     is_bytes,
     is_json,
     is_uuid,
-    json_text,
     json_type,
     table_of_rows,
     uuid_type,
@@ -283,22 +284,15 @@ def _written(column: pa.Array) -> list[Any]:
     """A column's values as SQLite takes them."""
     import pyarrow as pa
 
+    column = in_microseconds(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
     if pa.types.is_timestamp(kind):
-        # Nanoseconds would come as pandas' own timestamps; microseconds are what other databases keep, too.
-        column = column.cast(pa.timestamp("us", "UTC" if kind.tz else None), safe=False)
-        return [None if one is None else one.isoformat(sep=" ") for one in column.to_pylist()]
+        return [None if value is None else value.isoformat(sep=" ") for value in column.to_pylist()]
     if pa.types.is_duration(kind):
-        return list(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).to_pylist())
-    if pa.types.is_time(kind):
-        column = column.cast(pa.time64("us"), safe=False)
-    values = column.to_pylist()
-    if pa.types.is_decimal(kind) or is_uuid(kind):
-        return [None if one is None else str(one) for one in values]
+        return list(column.cast(pa.int64()).to_pylist())
+    values = in_python(column)
+    if pa.types.is_decimal(kind):
+        return [None if value is None else str(value) for value in values]
     if pa.types.is_date(kind) or pa.types.is_time(kind):
-        return [None if one is None else one.isoformat() for one in values]
-    if pa.types.is_nested(kind):
-        return [None if one is None else json_text(one) for one in values]
-    return list(values)
+        return [None if value is None else value.isoformat() for value in values]
+    return values

@@ -209,7 +209,7 @@ class Redshift(Warehouse):
         try:
             return connector.connect(**settings)
         except connector.Error as error:
-            raise DatabaseError(f"cannot connect to Redshift: {error}") from error
+            raise DatabaseError(f"cannot connect to Redshift: {error}", code="database.unreachable") from error
 
     @property
     def _client_errors(self) -> tuple[type[Exception], ...]:

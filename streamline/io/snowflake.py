@@ -141,7 +141,7 @@ class Snowflake(Warehouse):
         try:
             return connector.connect(**self.settings)
         except connector.errors.Error as error:
-            raise DatabaseError(f"cannot connect to Snowflake: {error}") from error
+            raise DatabaseError(f"cannot connect to Snowflake: {error}", code="database.unreachable") from error
 
     @property
     def _client_errors(self) -> tuple[type[Exception], ...]:

@@ -306,7 +306,7 @@ class BaseSQL(BaseIO):
         """
         if not table_name:
             raise ConfigError("export needs table_name", hint="loader.export(df, schema_name, table_name, …)")
-        wish = Export(
+        options = Export(
             name=_bare(table_name),
             schema=_bare(schema_name) if schema_name else None,
             if_exists=if_exists,
@@ -320,9 +320,9 @@ class BaseSQL(BaseIO):
             on_conflict=unique_conflict_method,
         )
         if query_string is not None:
-            self.database.write_query(clean_query(query_string), wish.name, wish.schema, wish.policy)
+            self.database.write_query(clean_query(query_string), options.name, options.schema, options.policy)
         else:
-            export_table(self.database, as_arrow(df, index=index), wish)
+            export_table(self.database, as_arrow(df, index=index), options)
         self.commit()
 
 

@@ -1,4 +1,4 @@
-"""Writing a DataFrame into a table as block files ask for it: cleaned names, given types, unique keys, upserts."""
+"""Write a DataFrame into a table: cleaned names, overridden types, unique keys, upserts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Export(msgspec.Struct, kw_only=True):
-    """What is wished for. `on_conflict` is `UPDATE`, `IGNORE` or None; `types` are SQL types by column."""
+    """The options of an export. `on_conflict` is `UPDATE`, `IGNORE` or None; `types` are SQL types by column."""
 
     name: str
     schema: str | None
@@ -53,37 +53,37 @@ class Export(msgspec.Struct, kw_only=True):
         return method
 
 
-def export_table(db: Database, data: pa.Table, wish: Export) -> None:
+def export_table(db: Database, data: pa.Table, options: Export) -> None:
     """Write the rows, all of them or none.
 
     Raises:
-        ConfigError: columns that do not fit together, or wrong wishes.
+        ConfigError: columns that do not fit together, or wrong options.
         TableExists: the table is there and must not be.
         DatabaseError: the database refuses.
     """
-    policy, conflict = wish.policy, wish.conflict
-    there = db.columns(wish.name, wish.schema) if db.exists(wish.name, wish.schema) else None
+    policy, conflict = options.policy, options.conflict
+    there = db.columns(options.name, options.schema) if db.exists(options.name, options.schema) else None
     if there is not None and policy == "fail":
         raise TableExists(
-            f"the table {_shown(wish)} exists, and if_exists is 'fail'", hint="remove it, or use append or replace"
+            f"the table {_shown(options)} exists, and if_exists is 'fail'", hint="remove it, or use append or replace"
         )
-    spelling = _spelling(data.column_names, wish, there or [])
+    spelling = _spelling(data.column_names, options, there or [])
     data = data.rename_columns([spelling[name] for name in data.column_names])
-    unique = [_column(name, spelling, "unique_constraints") for name in wish.unique]
-    types = {_column(name, spelling, "overwrite_types"): kind for name, kind in wish.types.items()}
+    unique = [_column(name, spelling, "unique_constraints") for name in options.unique]
+    types = {_column(name, spelling, "overwrite_types"): kind for name, kind in options.types.items()}
     if unique and conflict:
         data = one_row_per_key(data, unique, keep_last=conflict == "UPDATE")
     if there is None:
-        _make(db, data, wish, unique, types, replace=False)
+        _make(db, data, options, unique, types, replace=False)
     elif policy == "append":
         if unique and conflict:
-            _upsert(db, data, wish, unique, conflict)
+            _upsert(db, data, options, unique, conflict)
         else:
-            db.insert(_as_there(data, there, wish), wish.name, wish.schema)
-    elif wish.drop or types or not _same(there, data.column_names):
-        _make(db, data, wish, unique, types, replace=True)
+            db.insert(_as_there(data, there, options), options.name, options.schema)
+    elif options.drop or types or not _same(there, data.column_names):
+        _make(db, data, options, unique, types, replace=True)
     else:
-        _refill(db, data, wish, unique)
+        _refill(db, data, options, unique)
 
 
 def clean_column(name: str, *, case_sensitive: bool = False) -> str:
@@ -126,7 +126,7 @@ def one_row_per_key(data: pa.Table, key: list[str], *, keep_last: bool) -> pa.Ta
     return data.take(kept.take(pc.sort_indices(kept)))
 
 
-def _spelling(names: list[str], wish: Export, there: list[str]) -> dict[str, str]:
+def _spelling(names: list[str], options: Export, there: list[str]) -> dict[str, str]:
     """What each column is called in the table.
 
     Raises:
@@ -135,12 +135,12 @@ def _spelling(names: list[str], wish: Export, there: list[str]) -> dict[str, str
     spelling: dict[str, str] = {}
     by_new: dict[str, str] = {}
     for name in names:
-        new = clean_column(name, case_sensitive=wish.case_sensitive) if wish.clean_names else name
-        if wish.clean_names:
-            if wish.allow_reserved_words is False:
+        new = clean_column(name, case_sensitive=options.case_sensitive) if options.clean_names else name
+        if options.clean_names:
+            if options.allow_reserved_words is False:
                 prefixed = new.upper() in RESERVED_WORDS
             else:
-                prefixed = wish.allow_reserved_words is None and f"_{new}" in there and new not in there
+                prefixed = options.allow_reserved_words is None and f"_{new}" in there and new not in there
             new = f"_{new}" if prefixed else new
         if new in by_new:
             both = f"'{by_new[new]}' and '{name}'" if by_new[new] != name else f"two of '{name}'"
@@ -167,7 +167,7 @@ def _same(there: list[str], names: list[str]) -> bool:
     return {one.lower() for one in there} == {one.lower() for one in names}
 
 
-def _as_there(data: pa.Table, there: list[str], wish: Export) -> pa.Table:
+def _as_there(data: pa.Table, there: list[str], options: Export) -> pa.Table:
     """The data under the table's own spelling of its columns.
 
     Raises:
@@ -178,28 +178,29 @@ def _as_there(data: pa.Table, there: list[str], wish: Export) -> pa.Table:
     for name in data.column_names:
         if name not in exact and name.lower() not in folded:
             raise DatabaseError(
-                f"the table {_shown(wish)} has no column '{name}'",
+                f"the table {_shown(options)} has no column '{name}'",
                 hint=f"its columns: {', '.join(there)}; if_exists='replace' makes it anew",
+                code="database.column_missing",
             )
         names.append(name if name in exact else folded[name.lower()])
     return data.rename_columns(names)
 
 
-def _refill(db: Database, data: pa.Table, wish: Export, unique: list[str]) -> None:
+def _refill(db: Database, data: pa.Table, options: Export, unique: list[str]) -> None:
     """New rows in the old table; where they do not fit its types, a new table in its place."""
     outermost = not db.in_transaction
     try:
         with db.transaction():
-            db.execute(f"delete from {db.qualified(wish.name, wish.schema)}")
-            db.insert(_as_there(data, db.columns(wish.name, wish.schema), wish), wish.name, wish.schema)
+            db.execute(f"delete from {db.qualified(options.name, options.schema)}")
+            db.insert(_as_there(data, db.columns(options.name, options.schema), options), options.name, options.schema)
     except DatabaseError:
         if not outermost:
             raise
-        _make(db, data, wish, unique, {}, replace=True)
+        _make(db, data, options, unique, {}, replace=True)
 
 
 def _make(
-    db: Database, data: pa.Table, wish: Export, unique: list[str], types: dict[str, str], *, replace: bool
+    db: Database, data: pa.Table, options: Export, unique: list[str], types: dict[str, str], *, replace: bool
 ) -> None:
     """A new table, in the place of the old one where there is one."""
     if db.provider == "mysql":
@@ -207,22 +208,22 @@ def _make(
         types = {name: "varchar(255)" for name in unique if _is_text(data, name)} | types
     policy: IfExists = "replace" if replace else "append"
     with db.transaction():
-        if replace and wish.cascade and db.provider in ("postgres", "duckdb"):
-            db.execute(f"drop table {db.qualified(wish.name, wish.schema)} cascade")
+        if replace and options.cascade and db.provider in ("postgres", "duckdb"):
+            db.execute(f"drop table {db.qualified(options.name, options.schema)} cascade")
             policy = "append"
         if types and db.provider == "sqlite":
             # It changes no column's type; the table gets its types while it is empty.
-            db.write(data.slice(0, 0), wish.name, wish.schema, policy)
-            _shape(db, wish, unique, types)
-            db.insert(data, wish.name, wish.schema)
+            db.write(data.slice(0, 0), options.name, options.schema, policy)
+            _shape(db, options, unique, types)
+            db.insert(data, options.name, options.schema)
         else:
-            db.write(data, wish.name, wish.schema, policy)
-            _shape(db, wish, unique, types)
+            db.write(data, options.name, options.schema, policy)
+            _shape(db, options, unique, types)
 
 
-def _shape(db: Database, wish: Export, unique: list[str], types: dict[str, str]) -> None:
-    """Give a table that was just made the wished types and the unique index."""
-    table = db.qualified(wish.name, wish.schema)
+def _shape(db: Database, options: Export, unique: list[str], types: dict[str, str]) -> None:
+    """Give a table that was just made the types and the unique index."""
+    table = db.qualified(options.name, options.schema)
     if db.provider == "sqlite" and types:
         _remake_in_sqlite(db, table, types)
         types = {}
@@ -235,10 +236,12 @@ def _shape(db: Database, wish: Export, unique: list[str], types: dict[str, str])
         else:
             db.execute(f"alter table {table} alter column {column} type {kind}")
     if unique:
-        name = index_name(wish.name, unique)
+        name = index_name(options.name, unique)
         columns = ", ".join(map(db.quote, unique))
         if db.provider == "sqlite":
-            db.execute(f"create unique index {db.qualified(name, wish.schema)} on {db.quote(wish.name)} ({columns})")
+            db.execute(
+                f"create unique index {db.qualified(name, options.schema)} on {db.quote(options.name)} ({columns})"
+            )
         else:
             db.execute(f"create unique index {db.quote(name)} on {table} ({columns})")
 
@@ -252,15 +255,15 @@ def _remake_in_sqlite(db: Database, table: str, types: dict[str, str]) -> None:
     db.execute(f"create table {table} ({columns})")
 
 
-def _upsert(db: Database, data: pa.Table, wish: Export, unique: list[str], conflict: str) -> None:
+def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], conflict: str) -> None:
     """The rows go into a temporary table, and from there in one statement."""
-    there = db.columns(wish.name, wish.schema)
-    data = _as_there(data, there, wish)
+    there = db.columns(options.name, options.schema)
+    data = _as_there(data, there, options)
     folded = {one.lower(): one for one in there}
     key = [folded.get(one.lower(), one) for one in unique]
-    staged = f"streamline_upsert_{wish.name}"[:60]
+    staged = f"streamline_upsert_{options.name}"[:60]
     listed = ", ".join(map(db.quote, data.column_names))
-    table = db.qualified(wish.name, wish.schema)
+    table = db.qualified(options.name, options.schema)
     others = [name for name in data.column_names if name not in key]
     with db.transaction():
         db.write(data, staged, if_exists="replace", temporary=True)
@@ -273,7 +276,7 @@ def _upsert(db: Database, data: pa.Table, wish: Export, unique: list[str], confl
         insert = f"{insert} where {complete}"
         if db.provider == "mysql":
             # `on duplicate key` asks for any unique key; without one it would only append.
-            _need_unique_index(db, wish, key)
+            _need_unique_index(db, options, key)
             same = db.quote(key[0])
             changes = [f"{db.quote(one)} = values({db.quote(one)})" for one in others] if conflict == "UPDATE" else []
             statement = f"{insert} on duplicate key update {', '.join(changes or [f'{same} = {table}.{same}'])}"
@@ -286,7 +289,7 @@ def _upsert(db: Database, data: pa.Table, wish: Export, unique: list[str], confl
             db.execute(statement)
         except DatabaseError as error:
             if _no_constraint(error.message):
-                raise _no_index(wish, key) from error
+                raise _no_index(options, key) from error
             raise
         db.execute(f"drop {'temporary ' if db.provider == 'mysql' else ''}table {_temporary(db, staged)}")
 
@@ -299,24 +302,25 @@ def _no_constraint(message: str) -> bool:
     )
 
 
-def _need_unique_index(db: Database, wish: Export, key: list[str]) -> None:
+def _need_unique_index(db: Database, options: Export, key: list[str]) -> None:
     rows = db.query(
         "select index_name as i, column_name as c from information_schema.statistics where non_unique = 0 "
         "and table_schema = coalesce(%(schema)s, database()) and table_name = %(name)s",
-        {"schema": wish.schema or db.default_schema, "name": wish.name},
+        {"schema": options.schema or db.default_schema, "name": options.name},
     )
     indexes: dict[str, set[str]] = {}
     for row in rows.to_pylist() if rows is not None else []:
         indexes.setdefault(row["i"], set()).add(row["c"].lower())
     if {one.lower() for one in key} not in indexes.values():
-        raise _no_index(wish, key)
+        raise _no_index(options, key)
 
 
-def _no_index(wish: Export, key: list[str]) -> ConfigError:
+def _no_index(options: Export, key: list[str]) -> ConfigError:
     columns = ", ".join(key)
     return ConfigError(
-        f"the table {_shown(wish)} has no unique index on ({columns}), so no conflict can be seen",
-        hint=f"make one (create unique index … on {_shown(wish)} ({columns})), or replace the table once",
+        f"the table {_shown(options)} has no unique index on ({columns}), so conflicts cannot be detected",
+        hint=f"make one (create unique index … on {_shown(options)} ({columns})), or replace the table once",
+        code="database.no_unique_index",
     )
 
 
@@ -341,5 +345,5 @@ def _is_text(data: pa.Table, name: str) -> bool:
     return is_text(data.schema.field(name).type)
 
 
-def _shown(wish: Export) -> str:
-    return f"{wish.schema}.{wish.name}" if wish.schema else wish.name
+def _shown(options: Export) -> str:
+    return f"{options.schema}.{options.name}" if options.schema else options.name

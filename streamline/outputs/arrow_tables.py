@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
-from streamline.outputs.parquet import ROW_GROUP, plain_types, shown, slices, write_parquet
+from streamline.outputs.parquet import ROW_GROUP, damaged, plain_types, slices, write_parquet
 from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def read_table(place: Place, stored: Stored) -> pa.Table:
         with pq.ParquetFile(place.source(stored.file)) as file:
             return file.read()
     except pa.ArrowException as error:
-        raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
+        raise damaged(place, stored.file, error) from error
 
 
 def read(place: Place, stored: Stored) -> Any:
@@ -142,7 +142,7 @@ def take(place: Place, name: str, path: Path) -> Stored:
         metadata = pq.read_metadata(path)
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"{path} is no Parquet file: {error}") from error
+        raise OutputError(f"{path} is not a Parquet file: {error}", code="output.not_parquet") from error
     file = f"{name}.parquet"
     place.take(file, path)
     return Stored(

@@ -1,4 +1,4 @@
-"""What the children of a dynamic block are given: one item each."""
+"""The items of a dynamic block's output: each child block gets one."""
 
 from __future__ import annotations
 
@@ -156,11 +156,12 @@ def _is_frame(value: Any) -> bool:
 
 
 def _is_metadata(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _wrong(what: str) -> ConfigError:
     return ConfigError(
         f"a dynamic block returned {what}, which cannot be split into items",
         hint="return a list of items, [[items], [metadata]], or a DataFrame",
+        code="output.not_items",
     )

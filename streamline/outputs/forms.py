@@ -57,7 +57,9 @@ def disk_errors(*, every: bool = False) -> Iterator[None]:
         yield
     except OSError as error:
         if every or error.errno in _DISK:
-            raise OutputError(f"the output cannot be stored: {error.strerror or error}", where=_name(error)) from error
+            raise OutputError(
+                f"the output cannot be stored: {error.strerror or error}", where=_name(error), code="output.not_written"
+            ) from error
         raise
 
 

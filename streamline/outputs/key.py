@@ -52,10 +52,11 @@ def _read(path: Path) -> bytes:
         key = file.read()
         mode = os.fstat(descriptor).st_mode
     if len(key) != _LENGTH or mode & 0o022:
-        what = "can be written by others" if mode & 0o022 else "is no key"
+        what = "can be written by others" if mode & 0o022 else "is not a valid key"
         raise OutputError(
             f"the project's key for pickled outputs {what}",
             where=str(path),
-            hint="delete it: a new one is made, and outputs that were pickled before have to be computed again",
+            hint="delete it: a new one is made, and the blocks whose outputs are pickled must run again",
+            code="output.key_unusable",
         )
     return key

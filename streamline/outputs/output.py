@@ -1,4 +1,4 @@
-"""A stored output as a block behind it sees it: read when it is asked for, new each time."""
+"""A stored output as the blocks downstream see it: read on demand, a new object each time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
-# A reader that meets a new output again and again while it reads would be looking at a writer gone mad.
+# How often to start again when the output is replaced during a read.
 _ATTEMPTS = 20
 
 
@@ -46,10 +46,15 @@ class Output:
         if self._manifest is not None:
             return self._manifest
         assert isinstance(self._place, Folder)
-        found = read_manifest(self._place.folder)
-        if found is None:
-            raise OutputError("no output is stored here", where=str(self._place.folder), hint="run the block first")
-        return found
+        manifest = read_manifest(self._place.folder)
+        if manifest is None:
+            raise OutputError(
+                "no output is stored here",
+                where=str(self._place.folder),
+                hint="run the block first",
+                code="output.missing",
+            )
+        return manifest
 
     def value(self) -> Any:
         """What the block returned; several outputs, or a generator's chunks, as a list.
@@ -115,11 +120,12 @@ class Output:
         from streamline.outputs.tables import concatenated
 
         if manifest.form == "none":
-            raise ConfigError("it returned None, which is no table")
+            raise ConfigError("it returned None, which is not a table", code="output.not_a_table")
         if manifest.form == "tuple" and len(manifest.outputs) != 1:
             raise ConfigError(
                 f"it returned {len(manifest.outputs)} outputs, which are not one table",
                 hint="return one table, or take the outputs in a Python block",
+                code="output.not_a_table",
             )
         return concatenated([self._one_table(stored) for stored in manifest.outputs])
 
@@ -155,11 +161,18 @@ class Output:
                     continue
                 if isinstance(error, OSError):
                     what = f"the stored output cannot be read: {error.strerror or error}"
-                    raise OutputError(what, where=str(error.filename or self._place.folder)) from error
+                    raise OutputError(
+                        what, where=str(error.filename or self._place.folder), code="output.damaged"
+                    ) from error
                 raise
             if _identity(self._place.folder) == before:
                 return found
-        raise OutputError("the output is being written again and again", where=str(self._place.folder))
+        raise OutputError(
+            f"the output was replaced {_ATTEMPTS} times while it was read",
+            where=str(self._place.folder),
+            hint="find out what keeps writing it, then run again",
+            code="output.busy",
+        )
 
 
 def _identity(folder: Path) -> tuple[int, int, int] | None:
@@ -187,7 +200,12 @@ def _key_above(folder: Path) -> bytes:
     for parent in folder.absolute().parents:
         if parent.name == ".streamline":
             return project_key(parent)
-    raise OutputError("pickled outputs are read only in the project that wrote them", where=str(folder))
+    raise OutputError(
+        "a pickled output can be read only in the project that stored it",
+        where=str(folder),
+        hint="open it in the project's .streamline folder",
+        code="output.wrong_project",
+    )
 
 
 class _Packed(msgspec.Struct):

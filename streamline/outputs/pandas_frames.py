@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.outputs import pickled
-from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
 from streamline.outputs.pandas_columns import REFUSALS, ArrowColumn, arrow_column, column_names
-from streamline.outputs.parquet import plain_types, shown, slices, write_parquet
+from streamline.outputs.parquet import damaged, plain_types, slices, write_parquet
 from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ def read(place: Place, stored: Stored) -> Any:
             # By its path: "a" would be "a.b", too.
             frame = _put_together(file.read(exact).select(exact), odd, stored)
     except pa.ArrowException as error:
-        raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
+        raise damaged(place, stored.file, error) from error
     value: Any = frame
     if stored.codec == "pandas_series":
         value = frame.iloc[:, 0]

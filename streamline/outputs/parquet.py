@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from streamline.outputs.errors import OutputError
 from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
@@ -57,7 +58,12 @@ def slices(rows: int) -> Iterable[tuple[int, int]]:
     return ((start, min(start + ROW_GROUP, rows)) for start in range(0, rows, ROW_GROUP))
 
 
-def shown(place: Place, file: str) -> str | None:
-    """How errors name a file."""
+def damaged(place: Place, file: str, error: Exception) -> OutputError:
+    """The error for a file of an output that its library cannot read."""
     path = place.path(file)
-    return str(path) if path is not None else None
+    return OutputError(
+        f"{file} cannot be read: {error}",
+        where=None if path is None else str(path),
+        hint="run the block again that stored it",
+        code="output.damaged",
+    )

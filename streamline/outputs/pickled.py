@@ -1,4 +1,4 @@
-"""Pickles that only the project that wrote them reads: the last 32 bytes of a file are its HMAC-SHA256."""
+"""Pickles that are signed with the project's key: the last 32 bytes of a file are its HMAC-SHA256."""
 
 from __future__ import annotations
 
@@ -69,9 +69,12 @@ def read(place: Place, name: str, what: str) -> Any:
                 f"{what} cannot be read: {error}",
                 where=shown,
                 hint="the classes of its objects must be importable in the block that reads it: keep them in a module",
+                code="output.class_missing",
             ) from error
         except Exception as error:
-            raise OutputError(f"{what} cannot be read: {type(error).__name__}: {error}", where=shown) from error
+            raise OutputError(
+                f"{what} cannot be read: {type(error).__name__}: {error}", where=shown, code="output.damaged"
+            ) from error
         finally:
             body.release()
 
@@ -85,9 +88,10 @@ def _verified(view: memoryview, key: Callable[[], bytes], shown: str | None) -> 
     if not hmac.compare_digest(mac.digest(), mark):
         body.release()
         raise OutputError(
-            "this pickled output does not bear the project's mark: only the project that wrote it reads it",
+            "this pickled output is not signed with the project's key: only the project that stored it can read it",
             where=shown,
-            hint="run the block again that made it",
+            hint="run the block again that stored it",
+            code="output.wrong_project",
         )
     return body
 
@@ -119,7 +123,7 @@ class _Signed:
 
 
 def _explained(value: Any) -> Unpicklable:
-    """Which part of `value` it is that pickle refuses, and why."""
+    """Find the part of `value` that cannot be pickled, and the reason."""
     reason = _refusal(value) or "it cannot be pickled"
     path = ""
     for _ in range(_DEEPEST if reason != _TOO_DEEP else 0):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
-from streamline.outputs.parquet import shown
+from streamline.outputs.parquet import damaged
 from streamline.outputs.storage import Place
 
 if TYPE_CHECKING:
@@ -102,5 +101,5 @@ def read(place: Place, stored: Stored) -> Any:
     try:
         frame = pl.read_ipc(source) if ipc else pl.read_parquet(source, hive_partitioning=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
+        raise damaged(place, stored.file, error) from error
     return frame.to_series() if stored.codec == "polars_series" else frame

@@ -113,7 +113,9 @@ class Folder:
             make_folder(self.folder)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise OutputError(f"the output cannot be stored: {reason}", where=str(self.folder.parent)) from error
+            raise OutputError(
+                f"the output cannot be stored: {reason}", where=str(self.folder.parent), code="output.not_written"
+            ) from error
         self.made = True
 
     def create(self, name: str) -> IO[bytes]:
@@ -197,7 +199,7 @@ class Memory:
         try:
             return self._files[name]
         except KeyError:
-            raise OutputError(f"the packed output has no file '{name}'") from None
+            raise OutputError(f"the packed output has no file '{name}'", code="output.damaged") from None
 
     def view(self, name: str) -> AbstractContextManager[memoryview]:
         return nullcontext(memoryview(self.read(name)))

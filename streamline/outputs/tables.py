@@ -1,4 +1,4 @@
-"""Values as Arrow tables: what SQL blocks, exports and other languages are given."""
+"""Values as Arrow tables, for SQL blocks, exports and other languages."""
 
 from __future__ import annotations
 
@@ -42,11 +42,14 @@ def to_table(value: Any) -> pa.Table:
         else:
             table = None
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"{kind_of(value)} cannot be made a table: {error}") from error
+        raise ConfigError(
+            f"{kind_of(value)} cannot be converted to a table: {error}", code="output.not_a_table"
+        ) from error
     if table is None:
         raise ConfigError(
-            f"{kind_of(value)} is no table",
+            f"{kind_of(value)} is not a table",
             hint="a table is a DataFrame, a Series, an Arrow table, a list of dicts, a dict of lists, a list of tables",
+            code="output.not_a_table",
         )
     return table
 
@@ -67,7 +70,9 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(filled, promote_options="permissive")
     except pa.ArrowException as error:
-        raise ConfigError(f"the parts of the output do not make one table: {error}") from error
+        raise ConfigError(
+            f"the parts of the output do not make one table: {error}", code="output.not_a_table"
+        ) from error
 
 
 def _from_list(value: list[Any]) -> pa.Table | None:
@@ -91,7 +96,11 @@ def _array(name: str, values: Iterable[Any]) -> pa.Array:
     try:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"column '{name}' has values that no one type holds: {error}") from error
+        raise ConfigError(
+            f"column '{name}' has values of types that have no common type: {error}",
+            hint="convert the column to one type, or to text",
+            code="output.mixed_types",
+        ) from error
 
 
 def _from_pandas(value: Any) -> pa.Table | None:

@@ -1,4 +1,4 @@
-"""Which form a value is stored in, and how it is read back."""
+"""Choose the form that a value is stored in, and read it back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Stored
-from streamline.outputs.parquet import shown
+from streamline.outputs.parquet import damaged
 from streamline.outputs.storage import Place
 
 
@@ -69,7 +69,7 @@ def read_value(place: Place, stored: Stored) -> Any:
         try:
             return jsonvalue.loads(place.read(stored.file) if stored.file else stored.value)
         except ValueError as error:
-            raise OutputError(f"{stored.file} cannot be read: {error}", where=shown(place, stored.file)) from error
+            raise damaged(place, stored.file, error) from error
     if codec == "pickle":
         return pickled.read(place, stored.file, stored.file)
     if codec == "list":
@@ -88,7 +88,12 @@ def read_value(place: Place, stored: Stored) -> Any:
         from streamline.outputs import arrow_tables
 
         return arrow_tables.read(place, stored)
-    raise OutputError(f"the output is stored in a form '{codec}' that this version does not know", where=stored.file)
+    raise OutputError(
+        f"the output is stored in an unknown form '{codec}'",
+        where=stored.file,
+        hint="run the block again that stored it",
+        code="output.damaged",
+    )
 
 
 def _write_table(place: Place, name: str, value: Any) -> Stored | None:
@@ -175,4 +180,4 @@ def _unserialisable(name: str, value: Any, error: pickled.Unpicklable) -> Output
     hint = "return data: tables, lists, dicts, numbers, text, or objects that pickle takes"
     if "attribute lookup" in error.reason or "local object" in error.reason:
         hint = "move the class or function to a module of its own in the project, and import it from there"
-    return OutputError(f"{shown}: {kind_of(value)}{place}: {error.reason}", hint=hint)
+    return OutputError(f"{shown}: {kind_of(value)}{place}: {error.reason}", hint=hint, code="output.not_serializable")

@@ -147,7 +147,7 @@ def test_what_is_no_parquet_file(shelf: Shelf, tmp_path: Any) -> None:
     path = tmp_path / "made.parquet"
     path.write_text("hello")
 
-    with pytest.raises(OutputError, match="is no Parquet file"):
+    with pytest.raises(OutputError, match="is not a Parquet file"):
         shelf.write(ParquetFile(path))
 
     assert not shelf.folder.exists()

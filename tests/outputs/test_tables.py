@@ -96,13 +96,16 @@ def test_chunks_whose_types_differ_are_one_table_and_no_files(shelf: Shelf) -> N
     ("value", "named"),
     [
         (None, "None"),
-        (5, "an int is no table"),
-        ("x", "a str is no table"),
-        ({"a": 1}, "a dict is no table"),
-        ([1, 2], "a list is no table"),
+        (5, "an int is not a table"),
+        ("x", "a str is not a table"),
+        ({"a": 1}, "a dict is not a table"),
+        ([1, 2], "a list is not a table"),
         ((FRAME, FRAME), "2 outputs"),
-        ([{"a": 1}, {"a": "x"}], "column 'a' has values that no one type holds"),
-        (pd.DataFrame({"a": pd.Series([1, "x"], dtype=object)}), "column 'a' has values that no one type holds"),
+        ([{"a": 1}, {"a": "x"}], "column 'a' has values of types that have no common type"),
+        (
+            pd.DataFrame({"a": pd.Series([1, "x"], dtype=object)}),
+            "column 'a' has values of types that have no common type",
+        ),
         ([pd.DataFrame({"a": [1]}), pd.DataFrame({"a": ["x"]})], "do not make one table"),
     ],
 )

@@ -45,7 +45,10 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     names = FUNCTIONS.get(block.type)
     if names is None:
         raise ConfigError(
-            f"a {block.type} cannot be written in R", where=where, hint=f"R blocks are: {', '.join(FUNCTIONS)}"
+            f"a {block.type} cannot be written in R",
+            where=where,
+            hint=f"R blocks are: {', '.join(FUNCTIONS)}",
+            code="block.wrong_language",
         )
     text = _text(block, where)
     code = re.sub(r"#.*", "", text)
@@ -56,6 +59,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
             f"the file defines no function {shown}",
             where=where,
             hint=f"write `{names[0]} <- function({'' if block.type == 'data_loader' else 'df_1, '}...) {{ … }}`",
+            code="r.function_missing",
         )
     rscript(where)
 
@@ -91,7 +95,8 @@ def run(call: BlockCall) -> Any:
         raise StreamlineError(
             f"{ended.describe('R')} and gave no result{guess}{tail}",
             where=call.where,
-            hint="what it printed stands in the run's log",
+            hint="see the run's log for what it printed",
+            code="r.no_result",
         )
     from streamline.blocks.r.from_r import from_r
 
@@ -110,6 +115,7 @@ def rscript(where: str) -> str:
             "R is not installed: there is no Rscript on PATH",
             where=where,
             hint="install R: `apt install r-base-core` (Debian), `brew install r` (macOS), or see cran.r-project.org",
+            code="r.not_installed",
         )
     return os.path.abspath(found)  # noqa: PTH100
 
@@ -126,7 +132,9 @@ def _write_call(call: BlockCall, file: Path) -> None:
             _private(path, encode(_input(given, call)))
         except ValueError as error:  # NotForRError among them
             raise StreamlineError(
-                f"the output of {given.uuid} cannot be given to R: {error}", where=call.where
+                f"the output of {given.uuid} cannot be passed to R: {error}",
+                where=call.where,
+                code="r.value_not_supported",
             ) from error
         paths.append(str(path))
     variables = {}
@@ -172,19 +180,21 @@ def _as_text(value: Any) -> Any:
 
 
 def _failure(call: BlockCall, file: Path, error: RVector) -> Exception:
-    """What the wrapper says went wrong, as the error that the runner shows."""
+    """The failure that the wrapper reported, as the error that the runner shows."""
     from streamline.blocks.python.function import UserError
     from streamline.blocks.r.from_r import from_r
 
-    said: dict[str, Any] = from_r(error)
-    message, line = str(said["message"]), said["line"]
-    trace = said["trace"] if isinstance(said["trace"], list) else [said["trace"]]  # a vector of one is a scalar
+    failure: dict[str, Any] = from_r(error)
+    message, line = str(failure["message"]), failure["line"]
+    trace = (
+        failure["trace"] if isinstance(failure["trace"], list) else [failure["trace"]]
+    )  # a vector of one is a scalar
     where = call.where if line is None else f"{call.where}:{line}"
     message = message.replace(str(file), call.where)
-    if said["kind"] == "file":
-        return ConfigError(message, where=where)
-    if said["kind"] == "value":
-        return StreamlineError(message, where=where)
+    if failure["kind"] == "file":
+        return ConfigError(message, where=where, code="r.file_failed")
+    if failure["kind"] == "value":
+        return StreamlineError(message, where=where, code="r.value_not_supported")
     lines = ["Traceback of R (innermost last):"]
     for entry in trace:
         place, _, text = str(entry).partition("\t")

@@ -19,7 +19,7 @@ EXACT = 2**53
 
 
 class NotForRError(ValueError):
-    """A value that R has nothing like."""
+    """A value that has no equivalent in R."""
 
 
 def data_frame(table: pa.Table, warn: Warn) -> RVector:
@@ -94,7 +94,7 @@ def to_r(value: Any) -> RVector | None:
     """Any value of Python: a dict as a named list, a list of equal scalars as a vector.
 
     Raises:
-        NotForRError: R has nothing like it.
+        NotForRError: it has no equivalent in R.
     """
     import numpy as np
 
@@ -123,7 +123,7 @@ def to_r(value: Any) -> RVector | None:
         import pyarrow as pa
 
         return vector(pa.array(value), lambda _: None)
-    raise NotForRError(f"a value of type {type(value).__name__} cannot be given to R")
+    raise NotForRError(f"a value of type {type(value).__name__} cannot be passed to R")
 
 
 def _mixed_frame(frame: Any) -> RVector:
