@@ -32,15 +32,15 @@ Batches: TypeAlias = Generator[Batch, None, None]
 
 
 class FileSource:
-    """A source whose BATCH messages are passed on or expanded, and whose files are deleted when proven.
+    """A source whose BATCH messages are forwarded or expanded, and whose files are deleted when they are proven.
 
     Args:
-        source: the tap group.
-        run_dir: only files under this folder are ever deleted.
-        root: what relative paths are relative to (the project's folder, where the tap runs).
-        passed: the dialects (`sdk`, `pipelinewise`) that go on as files, because every target takes them and no
-            block must see the records; those of other dialects are expanded.
-        chunk_bytes: records of about so many bytes make one batch.
+        source: the tap.
+        run_dir: only files under this folder are deleted.
+        root: folder of relative paths (the project's, where the tap runs).
+        passed: the dialects (`sdk`, `pipelinewise`) that are forwarded, because every target takes them and no block
+            has to see the records. Files of other dialects are expanded.
+        chunk_bytes: size of a batch of records, about.
     """
 
     def __init__(
@@ -147,9 +147,11 @@ async def _read(item: FileBatch, path: Path, chunk_bytes: int, emit: Emit) -> No
         try:
             return next(batches, None)
         except FileNotFoundError:
-            raise _error(item, f"its BATCH names a file that is not there: {path}") from None
+            raise _error(item, f"a file of its BATCH does not exist: {path}", code="batch.file_missing") from None
         except (OSError, EOFError, zlib.error, ValueError) as error:
-            raise _error(item, f"the file {path} of its BATCH cannot be read: {error}") from error
+            raise _error(
+                item, f"file {path} of its BATCH cannot be read: {error}", code="batch.file_unreadable"
+            ) from error
 
     with closing(batches):
         while (batch := await to_thread.run_sync(read)) is not None:
@@ -165,8 +167,9 @@ def _batches(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
         return _parquet(item, path, chunk_bytes)
     raise _error(
         item,
-        f"its tap sends files of an unknown encoding: format {item.format!r}, compression {compression!r}",
-        hint="set the tap to jsonl (plain or gzip) or parquet, or switch its batches off",
+        f"the tap sends files of an unknown encoding: format {item.format!r}, compression {compression!r}",
+        hint="set the tap to jsonl (plain or gzip) or parquet, or disable its batches",
+        code="batch.encoding_unknown",
     )
 
 
@@ -182,7 +185,7 @@ def _jsonl(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
                 if text[:1] == b"{" and text[-1:] == b"}":
                     texts.append(text)
                 elif text:
-                    raise _error(item, f"line {number:,} of {path} is no JSON object")
+                    raise _error(item, f"line {number:,} of {path} is no JSON object", code="batch.file_unreadable")
             if texts:
                 yield wrap(item.stream, texts, version=item.version, time_extracted=extracted)
 
@@ -223,11 +226,12 @@ def _local_path(item: FileBatch, name: str, root: Path) -> Path:
     if url.scheme != "file" or url.netloc not in ("", "localhost"):
         raise _error(
             item,
-            f"its BATCH names a file that is not on this machine: {name}",
+            f"a file of its BATCH is not on this machine: {name}",
             hint="only file:// URLs and paths can be read; set the tap's batch storage to a local folder",
+            code="batch.file_not_local",
         )
     return Path(unquote(url.path))
 
 
-def _error(item: FileBatch, message: str, hint: str | None = None) -> StreamlineError:
-    return StreamlineError(message, where=f"stream {item.stream!r}", hint=hint)
+def _error(item: FileBatch, message: str, *, code: str, hint: str | None = None) -> StreamlineError:
+    return StreamlineError(message, where=f"stream {item.stream!r}", hint=hint, code=code)

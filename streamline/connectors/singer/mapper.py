@@ -1,4 +1,4 @@
-"""A running Singer mapper: it reads what a source gives and is itself the source of what comes after it."""
+"""A Singer mapper process as a source, which reads the items of the source before it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ from streamline.flow.tasks import task_group
 from streamline.processes.child import Child, TextMasker
 
 DRAIN_SECONDS = 3600.0
-"""How long it may be silent once its input has ended."""
+"""Seconds without output after the end of its input until it is taken for stuck."""
 
 STOP_SECONDS = 20.0
-"""How long it may be silent once the source was asked to end."""
+"""Seconds without output after the source was stopped until it is taken for stuck."""
 
 
 class MapperProcess(TapProcess):
     """A mapper behind `upstream`.
 
-    Positions pass through it in their order: a STATE that it prints was read after all records before it. They bear
-    the id of `upstream`, whose positions they are. It ends when its input does, so that to stop it is to stop what is
-    before it.
+    Positions pass through it in order: a STATE that it prints was read after all records before it. They bear the id of
+    `upstream`. A mapper exits at the end of its input, so stopping it means stopping `upstream`.
     """
 
     def __init__(
@@ -58,12 +57,12 @@ class MapperProcess(TapProcess):
         self._input_over = False
 
     def stop(self, reason: str) -> None:
-        """Stop what it reads from; it ends after that."""
+        """Stop `upstream`; the mapper exits after that."""
         self._upstream.stop(reason)
 
     @property
     def stopped(self) -> str | None:
-        """Why what it reads from was asked to end, if it was."""
+        """See `Source.stopped`."""
         return self._upstream.stopped
 
     async def confirm(self, parts: Mapping[str, bytes]) -> None:
@@ -87,23 +86,24 @@ class MapperProcess(TapProcess):
                 await super()._follow(child, emit)
                 tasks.cancel_scope.cancel()
         except Exception as error:
-            # A source that failed is the cause of whatever the mapper made of its end.
+            # If the source failed, that is the cause of whatever the mapper did after it.
             raise (failure or [error])[0] from None
         if failure:
             raise failure[0]
-        # Exit code 0 says nothing about records that it has not read.
+        # Exit code 0 proves nothing about records that it did not read.
         unread = child.stdin.unread() if child.stdin is not None else 0
         if not self._fed or unread:
             raise TapFailed(
-                f"it exited with code 0 and left {unread:,} bytes of its input unread"
+                f"exited with code 0 and left {unread:,} bytes of its input unread"
                 if self._fed
-                else "it exited with code 0 before the end of its input",
+                else "exited with code 0 before the end of its input",
                 where=self._command.name,
-                hint="what it has not read is read again by the next run; report this to its authors",
+                hint="the next run reads again what it did not read; report this to its authors",
+                code="mapper.input_unread",
             )
 
     async def _bound(self) -> None:
-        """Give it up if it says nothing for long after its input has ended, or after the source was stopped."""
+        """Fail if it prints nothing for long after the end of its input, or after the source was stopped."""
         since: float | None = None
         while True:
             await anyio.sleep(0.1)
@@ -111,12 +111,16 @@ class MapperProcess(TapProcess):
             stopped = self.stopped is not None
             if since is None and (self._input_over or stopped):
                 since = now
-            # What it printed and nobody has taken yet is no silence.
+            # Output that is not processed yet does not count as silence.
             if since is None or self._waiting_since is None:
                 continue
             if now - max(since, self._waiting_since) >= (STOP_SECONDS if stopped else DRAIN_SECONDS):
                 self._give_up(
-                    "it did not end after its input had" if self._input_over else "it does not take its input"
+                    TapFailed(
+                        "did not exit after the end of its input" if self._input_over else "does not read its input",
+                        where=self._command.name,
+                        code="mapper.timed_out",
+                    )
                 )
                 return
 
@@ -134,7 +138,7 @@ class MapperProcess(TapProcess):
             await self._upstream.run(write)
             self._fed = True
         except BrokenPipeError:
-            pass  # it is gone; its exit code says why
+            pass  # it has exited; its exit code says why
         except Exception as error:
             failure.append(error)
         finally:

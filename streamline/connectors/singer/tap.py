@@ -1,4 +1,4 @@
-"""A running tap: a source whose items are what the process prints."""
+"""A tap process as a source: its items are the Singer messages that it prints."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from streamline.processes.child import (
 )
 
 SMALL_READ = 128 << 10
-"""A read shorter than this waits a moment for more: taps flush after every message."""
+"""After a shorter read, wait a moment for more: taps flush after every message."""
 
 MUCH = 8 << 20
-"""Bytes after which a tap is known to bring much."""
+"""Bytes after which memory is tuned for a tap that brings much."""
 
 GATHER_SECONDS = 0.002
 EXIT_SECONDS = 10.0
-"""How long a tap may live on after it closed its output."""
+"""Seconds until a tap that closed its output, and lives on, is terminated."""
 
 LINGER_SECONDS = 2.0
-"""How long its output may stay silent once the tap itself is gone (children that it forked may hold it open)."""
+"""Seconds without output after the tap's exit until the pipe is closed (children that it forked may hold it open)."""
 
 _EMPTY = (b"{}", b"null")
 
 
 class TapFailed(StreamlineError):
-    """A tap failed; what it gave before is valid."""
+    """A tap or a mapper failed. What it gave before is valid."""
 
     code = "tap.failed"
 
@@ -55,20 +55,20 @@ class TapCommand(msgspec.Struct, kw_only=True):
     """How a tap process is started.
 
     Args:
-        id: names this process in positions, logs and private files.
-        name: the plugin's name, for errors.
+        id: names the process in positions, logs and private files.
+        name: name of the plugin, for errors.
         argv: the program, without the arguments that are added here.
-        env: its complete environment.
-        cwd: where it runs.
-        config: its settings.
+        env: the complete environment.
+        cwd: the working directory.
+        config: content of the config file.
         takes_config: False for a program that refuses the protocol's options, as `cat FILE` does.
-        catalog: what it is to sync, in every spelling; None: it takes no catalog.
+        catalog: content of the catalog file; None if it takes no catalog.
         catalog_flags: `--catalog`, `--properties` or both.
-        state: the state that it starts from; None: it takes none.
-        max_duration: seconds after which it is asked to end.
-        idle_timeout: seconds of silence after which it is asked to end.
+        state: content of the state file; None if it takes no state.
+        max_duration: seconds after which it is stopped, which is no failure.
+        idle_timeout: seconds without output after which it is stopped, which is no failure.
         timeout: seconds after which it is ended and has failed.
-        max_record_bytes: longest line.
+        max_record_bytes: size of the longest line that is read.
     """
 
     id: str
@@ -88,7 +88,7 @@ class TapCommand(msgspec.Struct, kw_only=True):
 
 
 class TapProcess:
-    """A tap that runs once. It is a `flow.protocols.Source`."""
+    """A tap that is run once. It implements `flow.protocols.Source`."""
 
     def __init__(
         self,
@@ -110,34 +110,34 @@ class TapProcess:
         self._tail = Tail()
         self._stopping: str | None = None
         self._stop = anyio.Event()
-        self._given_up: str | None = None
+        self._given_up: TapFailed | None = None
         self._waiting_since: float | None = None
-        """Since when we wait for its output; None while what it printed is being taken."""
+        """Time since which we wait for output; None while output is being processed."""
         self._state_path: Path | None = None
         self._saved = split_state(command.state) if command.state is not None else {}
 
     def stop(self, reason: str) -> None:
-        """Ask the tap to end: TERM, and KILL if that does not help. What it has printed is still given."""
+        """Terminate the tap: TERM, and KILL if it does not exit. What it has printed is still given."""
         if self._stopping is None:
             self._stopping = reason
             self._stop.set()
 
-    def _give_up(self, reason: str) -> None:
-        """End this process, as `stop` does, and let that be a failure."""
-        self._given_up = reason
-        TapProcess.stop(self, reason)
+    def _give_up(self, failure: TapFailed) -> None:
+        """End this process as `stop` does, and fail."""
+        self._given_up = failure
+        TapProcess.stop(self, failure.message)
 
     @property
     def stopped(self) -> str | None:
-        """Why it was asked to end, if it was."""
+        """See `Source.stopped`."""
         return self._stopping
 
     async def run(self, emit: Emit) -> None:
-        """Start the tap and give `emit` its items until it ends.
+        """Start the tap and give `emit` its items until it exits.
 
         Raises:
-            TapFailed: it could not be started, or ended with another exit code than 0.
-            TapOutputError: it printed what is no message. Items before that were given.
+            TapFailed: it could not be started, timed out, or exited with another code than 0.
+            TapOutputError: it printed a line that is no Singer message. Items before it were given.
         """
         argv, private = self._prepare()
         try:
@@ -182,9 +182,10 @@ class TapProcess:
             return self._start_child(argv)
         except OSError as error:
             raise TapFailed(
-                f"it can't be started: {error.strerror or error} ({argv[0]})",
+                f"cannot be started: {error.strerror or error} ({argv[0]})",
                 where=command.name,
-                hint="see its entry in streamline.yaml, or run `streamline plugin install`",
+                hint="correct its entry in streamline.yaml, or run `streamline plugin install`",
+                code="tap.not_started",
             ) from None
 
     def _start_child(self, argv: list[str]) -> Child:
@@ -206,7 +207,7 @@ class TapProcess:
             try:
                 await self._read(child, parser, emit)
                 code = await child.end(term_after=EXIT_SECONDS, kill_after=TERM_SECONDS)
-                # Its last words are worth a moment, but a child of its own may hold stderr open for ever.
+                # Wait a moment for the end of its log; a child that it forked may hold stderr open for ever.
                 with anyio.move_on_after(0.2):
                     while child.stderr.open:
                         await anyio.sleep(0.005)
@@ -214,18 +215,20 @@ class TapProcess:
                 await emit(_useful(error.items))
                 if not child.stdout.open:
                     code = await child.end(term_after=EXIT_SECONDS, kill_after=TERM_SECONDS)
-                    said = (error.hint or "").rstrip(".")
-                    error.hint = f"{said}. {_exit_words(code).capitalize()}. {_tail_hint(self._tail.lines)}"
+                    hint = (error.hint or "").rstrip(".")
+                    error.hint = f"{hint}. The tap {_exit_words(code)}. {_tail_hint(self._tail.lines)}"
                 raise
             finally:
                 tasks.cancel_scope.cancel()
         if self._given_up is not None:
-            raise TapFailed(self._given_up, where=self._command.name, hint=_tail_hint(self._tail.lines))
+            self._given_up.hint = _tail_hint(self._tail.lines)
+            raise self._given_up
         if code != 0 and self._stopping is None:
             raise TapFailed(
                 _exit_words(code),
                 where=self._command.name,
                 hint=_tail_hint(self._tail.lines),
+                code="tap.killed" if code < 0 else "tap.exited",
             )
 
     async def _read(self, child: Child, parser: TapParser, emit: Emit) -> None:
@@ -247,11 +250,11 @@ class TapProcess:
                 self._spoke = True
                 await emit(items)
         if not self._spoke and self._noise:
-            self._note("WARNING it printed lines, but no Singer message; is it a tap?")
+            self._note("WARNING it printed no Singer message, only other lines; is it a tap?")
         if self._stopping is None or child.signalled is None:
             items = parser.finish()
         else:
-            # Ended by us in the middle of a line: the line is not lost, its position was not saved.
+            # We ended it in the middle of a line. The record is read again: its position was not saved.
             with contextlib.suppress(TapOutputError):
                 items = parser.finish()
                 if items := _useful(items):
@@ -272,20 +275,22 @@ class TapProcess:
         child.stdout.close()
 
     async def _watch(self, child: Child) -> None:
-        """Bounds in time; and the end of the output of a tap whose forked children hold the pipe open."""
+        """Enforce timeouts, and close the output of a tap that has exited while its children hold the pipe open."""
         command = self._command
         started = anyio.current_time()
         gone: float | None = None
         while True:
             now = anyio.current_time()
-            # Output that waits in the pipe because its taker is slow is no silence.
+            # Output that waits in the pipe, because its consumer is slow, does not count as silence.
             waiting = self._waiting_since
             if command.timeout is not None and now - started >= command.timeout and self._stopping is None:
-                self._give_up(f"it did not end within {command.timeout:g} s (timeout)")
+                self._give_up(
+                    TapFailed(f"timed out after {command.timeout:g} s", where=command.name, code="tap.timed_out")
+                )
             if command.max_duration is not None and now - started >= command.max_duration:
-                self.stop(f"it ran for max_duration ({command.max_duration:g} s)")
+                self.stop(f"max_duration ({command.max_duration:g} s) is over")
             if command.idle_timeout is not None and waiting is not None and now - waiting >= command.idle_timeout:
-                self.stop(f"it was silent for idle_timeout ({command.idle_timeout:g} s)")
+                self.stop(f"no output for idle_timeout ({command.idle_timeout:g} s)")
             if child.returncode is not None:
                 gone = gone or now
                 if waiting is not None and now - max(gone, waiting) >= LINGER_SECONDS:
@@ -302,7 +307,7 @@ class TapProcess:
         self._log(line)
 
     def _read_back(self, path: Path) -> None:
-        """Some taps rotate tokens and write the new ones into their config file."""
+        """Report what the tap wrote into its config file: some taps rotate tokens that way."""
         if self._on_config_change is None:
             return
         try:
@@ -314,7 +319,7 @@ class TapProcess:
 
 
 def _useful(items: Sequence[Item]) -> Sequence[Item]:
-    """Without empty states: taps that know nothing yet print `{}`, which must not count as a position."""
+    """Drop empty STATEs: taps that have no position yet print `{}`, which is none."""
     if any(isinstance(item, Position) and state_of(item.parts) in _EMPTY for item in items):
         return [item for item in items if not (isinstance(item, Position) and state_of(item.parts) in _EMPTY)]
     return items
@@ -326,11 +331,11 @@ def _exit_words(code: int) -> str:
             name = signal.Signals(-code).name
         except ValueError:
             name = str(-code)
-        return f"it was ended by signal {name}"
-    return f"it ended with exit code {code}"
+        return f"was killed by {name}"
+    return f"exited with code {code}"
 
 
 def _tail_hint(lines: Sequence[str]) -> str:
     if not lines:
         return "It logged nothing."
-    return "The last that it logged:\n    " + "\n    ".join(lines)
+    return "Last lines of its log:\n    " + "\n    ".join(lines)

@@ -1,9 +1,9 @@
-"""A running target: a sink that writes messages to the process and reads proof from what it prints.
+"""A target process as a sink: writes messages to it, and reads proof from the STATEs that it prints.
 
-A target process lives for one *session*. Its first message is a STATE with the proven state that it starts from;
-the end of its input and exit code 0 prove everything. A target that proves nothing before its end can be given
-several sessions in one run: the process is closed, its exit awaited, and the next one starts from what is proven,
-with the SCHEMAs sent again.
+A target process lives for one *session*. Its first message is a STATE with the proven state that it starts from; exit
+code 0 after the end of its input proves everything. A target that proves nothing before its exit can be given several
+sessions in one run: the process is closed, its exit awaited, and the next one starts from what is proven, with the
+SCHEMAs sent again.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from streamline.flow.tasks import task_group
 from streamline.processes.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
 
 LINGER_SECONDS = 2.0
-"""How long its output is listened to after it is gone."""
+"""Seconds for which its output is read after its exit."""
 
 DRAIN_SECONDS = 3600.0
-"""How long a target may take to end once its input has ended."""
+"""Seconds that a target may take to exit after the end of its input."""
 
 LONGEST_ECHO = 64 << 20
-"""A longer line of a target's output is no state."""
+"""Bytes; a longer line of a target's output is no STATE."""
 
 
 class TargetFailed(StreamlineError):
-    """A target failed; what it had proven before stays proven."""
+    """A target failed. What it proved before stays proven."""
 
     code = "target.failed"
 
@@ -64,18 +64,18 @@ class TargetCommand(msgspec.Struct, kw_only=True):
     """How a target process is started.
 
     Args:
-        id: names this process in the ledger, logs and private files.
-        name: the plugin's name, for errors.
+        id: names the process in logs and private files.
+        name: name of the plugin, for errors.
         argv: the program, without `--config`.
-        env: its complete environment.
-        cwd: where it runs.
-        config: its settings.
-        echoes: whether what it prints counts as proof; otherwise only its exit does.
-        session_interval: seconds without proof after which a session with unproven records is closed; None: one
+        env: the complete environment.
+        cwd: the working directory.
+        config: content of the config file.
+        echoes: whether the STATEs that it prints are proof; otherwise only its exit is.
+        session_interval: seconds without proof after which a session with unproven records is closed; None for one
             session.
-        drain_seconds: how long it may take to end once its input has ended.
-        timeout: seconds that a process may take from its start to its end.
-        prestart: the process of the next session is started while the one before still ends.
+        drain_seconds: seconds that it may take to exit after the end of its input.
+        timeout: seconds that a process may take from its start to its exit.
+        prestart: start the process of the next session while the one before still exits.
     """
 
     id: str
@@ -92,7 +92,7 @@ class TargetCommand(msgspec.Struct, kw_only=True):
 
 
 class Feed(msgspec.Struct, kw_only=True):
-    """What one source has to do with a target.
+    """How one source's streams and bookmarks are named in a target.
 
     Args:
         key_of: a stream's name in messages → the key of its bookmark.
@@ -107,7 +107,7 @@ class Feed(msgspec.Struct, kw_only=True):
 
 
 class TargetProcess:
-    """A target and its sessions. It is a `flow.protocols.Sink`.
+    """A target and its sessions. It implements `flow.protocols.Sink`.
 
     Args:
         feeds: the sources that feed it.
@@ -156,7 +156,7 @@ class TargetProcess:
         self._too_long = False
         self._next: Child | None = None
 
-    # -- its life
+    # -- sessions
 
     async def run(self, proven: Proven, failed: Failed) -> None:
         """Run sessions until `close` was called and the last process has ended; see `Sink.run`."""
@@ -169,7 +169,7 @@ class TargetProcess:
                 await self._session(config)
         except anyio.get_cancelled_exc_class():
             if self.failure is None:
-                self.failure = TargetFailed("it was ended with the run", where=self._command.name)
+                self.failure = TargetFailed("cancelled", where=self._command.name, code="target.cancelled")
             raise
         finally:
             if self._next is not None:
@@ -180,11 +180,11 @@ class TargetProcess:
             self._ready.set()
 
     def limit(self, seconds: float) -> None:
-        """Whatever it is doing, it is to end within `seconds`; it gets TERM then, and KILL after that."""
+        """See `Sink.limit`: TERM after `seconds`, KILL after that."""
         self._limit = anyio.current_time() + seconds
 
     async def close(self) -> None:
-        """No more will be sent: end its input and wait until it has proven everything, or failed."""
+        """See `Sink.close`: end its input, and wait until it has exited or failed."""
         await self._ready.wait()
         async with self._lock:
             self._closed.set()
@@ -202,8 +202,9 @@ class TargetProcess:
             child = self._take_next() or self._start(config)
         except OSError as error:
             self._fail(
-                f"it can't be started: {error.strerror or error} ({command.argv[0]})",
-                hint="see its entry in streamline.yaml, or run `streamline plugin install`",
+                f"cannot be started: {error.strerror or error} ({command.argv[0]})",
+                hint="correct its entry in streamline.yaml, or run `streamline plugin install`",
+                code="target.not_started",
             )
             return
         self._closing = False
@@ -218,7 +219,7 @@ class TargetProcess:
                 tasks.start_soon(self._open)
                 tasks.start_soon(self._read_echoes, child)
                 code = await self._await_exit(child)
-                # What it printed last is still in the pipe; a child that it forked may hold that open for ever.
+                # Its last output is still in the pipe, which a child that it forked may hold open for ever.
                 with anyio.move_on_after(LINGER_SECONDS):
                     while child.stdout.open:
                         await anyio.sleep(0.002)
@@ -241,13 +242,13 @@ class TargetProcess:
         """The process that was started ahead, if there is one and it still lives."""
         child, self._next = self._next, None
         if child is not None and child.returncode is not None:
-            self._log("the process that was started ahead has ended by itself; it is started again")
+            self._log("the process that was started ahead has exited; starting another")
             child.dispose()
             return None
         return child
 
     async def _open(self) -> None:
-        """The first message: the state that it starts from; then, in later sessions, the schemas."""
+        """Send the state that it starts from and, in later sessions, the SCHEMAs."""
         value = self._merged(self._proven)
         self._account.start(marks_of(value))
         try:
@@ -257,7 +258,7 @@ class TargetProcess:
         self._ready.set()
 
     async def _await_exit(self, child: Child) -> int:
-        """Wait for its exit; once its input has ended, no longer than `drain_seconds`."""
+        """Wait for its exit; after the end of its input no longer than `drain_seconds`."""
         async with task_group() as tasks:
             tasks.start_soon(self._enforce_end, child)
             code = await child.wait()
@@ -285,19 +286,22 @@ class TargetProcess:
         if self.failure is not None:
             return  # not all of its input was written: no exit code can prove that
         if self._too_long:
-            self._fail(f"it did not end within {self._command.timeout:g} s (timeout)")
+            self._fail(f"timed out after {self._command.timeout:g} s", code="target.timed_out")
         elif child.signalled is not None:
-            self._fail("it did not end in time" if self._closing else "it did not take its input in time")
-        elif not self._closing:
             self._fail(
-                f"it exited with code {code} before the end of its input"
-                if code >= 0
-                else f"it was killed by signal {-code}"
+                "did not exit in time after the end of its input"
+                if self._closing
+                else "did not read its input in time",
+                code="target.timed_out",
             )
+        elif code < 0:
+            self._fail(f"was killed by signal {-code}", code="target.killed")
+        elif not self._closing:
+            self._fail(f"exited with code {code} before the end of its input", code="target.exited_early")
         elif code != 0:
-            self._fail(f"it ended with exit code {code}" if code > 0 else f"it was killed by signal {-code}")
+            self._fail(f"exited with code {code}", code="target.exited")
         elif unread := child.stdin.unread() if child.stdin is not None else 0:
-            self._fail(f"it exited with code 0 and left {unread:,} bytes of its input unread")
+            self._fail(f"exited with code 0 and left {unread:,} bytes of its input unread", code="target.exited_early")
         else:
             self._proof(self._account.ended())
 
@@ -318,7 +322,7 @@ class TargetProcess:
     def _end_input(self) -> None:
         child = self._child
         if child is not None and child.returncode is not None:
-            return  # it did not wait for the end of its input, whatever its exit code
+            return  # it exited before the end of its input
         self._closing = True
         if child is not None and child.stdin is not None:
             child.stdin.close()
@@ -327,21 +331,21 @@ class TargetProcess:
         self._tail.add(line)
         self._log(line)
 
-    def _fail(self, message: str, *, hint: str | None = None) -> None:
+    def _fail(self, message: str, *, code: str, hint: str | None = None) -> None:
         if self.failure is not None:
             return
         if hint is None:
             lines = self._tail.lines
-            hint = "the last that it logged:\n    " + "\n    ".join(lines) if lines else "it logged nothing."
-        self.failure = TargetFailed(message, where=self._command.name, hint=hint)
+            hint = "Last lines of its log:\n    " + "\n    ".join(lines) if lines else "It logged nothing."
+        self.failure = TargetFailed(message, where=self._command.name, hint=hint, code=code)
         self._exited.set()
         self._ready.set()
         self._on_failure(self.failure)
 
-    # -- what it is sent
+    # -- input
 
     async def send(self, source: str, items: Sequence[Item]) -> None:
-        """Write items of one source.
+        """See `Sink.send`.
 
         Raises:
             TargetFailed: it has failed, now or before.
@@ -352,7 +356,7 @@ class TargetProcess:
             await self._write(self._lines(feed, ready))
 
     async def source_ended(self, source: str) -> None:
-        """Send the last position of a source if it has been held back."""
+        """See `Sink.source_ended`."""
         if source not in self._deferred or self.failure is not None:
             return
         async with self._turn():
@@ -362,11 +366,11 @@ class TargetProcess:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """The right to write, while a session is open.
+        """Hold the right to write, while a session is open.
 
-        What is begun is written to its end, also if the one who sends is cancelled meanwhile: others send to this
-        target too, and half a batch would break their lines and be proven with theirs. A target that takes nothing
-        any more is ended by `limit`, or with the run.
+        A write is completed even if its sender is cancelled meanwhile: others send to this target too, and half a batch
+        would break their lines and be proven with theirs. A target that reads nothing any more is ended by `limit`, or
+        with the run.
 
         Raises:
             TargetFailed: it has failed before.
@@ -382,7 +386,7 @@ class TargetProcess:
                     with anyio.CancelScope(shield=True):
                         yield
                 except TargetFailed:
-                    # The target may have failed because the run ends: who was cancelled is not to hear of that.
+                    # If the sender was cancelled, the run is ending, and that is why the target failed.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                     raise
                 return
@@ -420,10 +424,10 @@ class TargetProcess:
         return [state_line(value)]
 
     def _merged(self, states: Mapping[str, bytes]) -> bytes:
-        """One state of all sources': each bookmark from the process that owns it.
+        """Merge the states of all sources: each bookmark from the process that owns it.
 
-        What stands outside of a source's bookmarks must be in it as well, under the source's name: the ledger has
-        to see every change of a position, and the target has to show it.
+        What stands beside a source's bookmarks is part of it, under the source's name: the target must echo every
+        change of a position.
         """
         if len(self._feeds) == 1:
             (source,) = self._feeds
@@ -452,17 +456,17 @@ class TargetProcess:
                 raise BrokenPipeError
             await child.stdin.send(buffers)
         except (BrokenPipeError, OSError):
-            # It closed its input, or is gone; how it ended says more than the broken pipe.
+            # It closed its input or has exited; its exit code says more than the broken pipe.
             with anyio.move_on_after(TERM_SECONDS):
                 await self._exited.wait()
             if self.failure is None:
-                self._fail("it closed its input before the end")
+                self._fail("closed its input before the end", code="target.exited_early")
             if child is not None:
                 child.send_signal_to_rest()
             assert self.failure is not None
             raise self.failure from None
 
-    # -- what it proves
+    # -- output
 
     async def _read_echoes(self, child: Child) -> None:
         parts: list[bytes] = []
@@ -514,7 +518,7 @@ class TargetProcess:
 
 
 def _unwrapped(text: bytes) -> bytes:
-    """The state in an echoed line; some old targets print the whole message."""
+    """Return the state of an echoed line; some old targets print the whole message."""
     members = jsontext.members(text)
     if members.get("type") == b'"STATE"' and "value" in members:
         return members["value"]
