@@ -1,13 +1,12 @@
-"""What moves through the flow: batches of one stream's records, and the marks between them.
+"""The items of a flow: batches of one stream's records, and what comes between them.
 
-A batch travels in one of three lanes (see `lanes.py` for the conversions between them):
+A batch is in one of three lanes (`codecs/lanes.py` converts between them):
 
 - raw: whole RECORD lines, byte for byte as the source wrote them;
 - rows: decoded records;
 - arrow: a `pyarrow.Table`, typed by the stream's schema.
 
-Everything else that a source says (schemas, positions, versions, files of records) is an item of its
-own and keeps its place between the batches.
+Schemas, positions, table versions and files of records are items of their own, in order with the batches.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class RawBatch(msgspec.Struct, gc=False):
         slices: each holds one or more whole lines, the newlines included.
         count: number of records.
         nbytes: sum of the slices' lengths.
-        prefix: what every line is known to begin with, up to and including `"record":`; None if not known.
+        prefix: the common beginning of all lines, up to and including `"record":`; None if not known.
     """
 
     stream: str
@@ -132,15 +131,15 @@ class FileBatch(msgspec.Struct, frozen=True):
 
 
 class BadRecord(msgspec.Struct, frozen=True):
-    """A record that was refused on the way. It takes its place in the order; the router takes it out.
+    """A record that a stage refused. A stage returns it in order with the other items; the router takes it out.
 
     Args:
-        stream: the stream it belongs to.
-        record: the JSON text of the record (not of the message).
-        error: why, in words for an operator.
-        stage: where it was refused: `validate`, `schema_change`, or the uuid of a transformer block.
-        sink: uuid of the destination block for which it was refused, where it was for one only.
-        output: the record is what the transformer block returned; else it is what the block was to be given.
+        stream: name of the stream.
+        record: JSON text of the record (not of the message).
+        error: the reason, for an operator.
+        stage: the stage that refused it: `validate`, `schema_change`, or the uuid of a transformer block.
+        sink: uuid of the destination block for which it was refused, if only for one.
+        output: the record was returned by the transformer block; otherwise it is the block's input.
     """
 
     stream: str

@@ -1,7 +1,7 @@
 """Moves items from one source through stages into sinks.
 
-The source is read one step ahead of what is being processed, and no further: memory is bounded by the size of what
-the source gives at a time. Within a stream the order is kept, because one task does all the processing.
+The source is read a few steps ahead of the processing, and no further: that bounds memory by what the source gives at
+a time. One task does all the processing, which keeps the order within each stream.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AHEAD = 3
 
 
 class Route:
-    """Where items go: through `stages`, then into `sinks` and on to `branches`."""
+    """The way of items: through `stages`, then into `sinks` and `branches`."""
 
     def __init__(
         self, stages: Sequence[Stage] = (), sinks: Sequence[Sink] = (), branches: Sequence[Route] = ()
@@ -43,10 +43,8 @@ class Router:
     """Runs one source to its end.
 
     Args:
-        source: where items come from.
-        route: where they go.
         observe: called with all that the source gave, before it is processed.
-        on_bad: called with records that a stage refused, in their order, before any later position is sent on.
+        on_bad: called with records that a stage refused, in order, before any later position is sent.
         on_position: called with a sink's id and each position that it is about to be sent.
         complete: called when the source has ended well; whether it was its own end, and not our asking.
 
@@ -74,10 +72,10 @@ class Router:
         self._flushable = any(hasattr(stage, "flush") for stage in route.all_stages())
 
     async def run(self) -> None:
-        """Move everything. A source that fails still has what it gave before delivered.
+        """Move everything. If the source fails, what it gave before is still delivered.
 
         Raises:
-            StreamlineError: what the source, a stage or a sink raised.
+            StreamlineError: the source, a stage or a sink raised it.
         """
         failure: list[Exception] = []
         try:
@@ -91,7 +89,7 @@ class Router:
             if failure:
                 raise failure[0]
         finally:
-            # All of them, and no error of theirs hides what came before.
+            # Close all of them; an error here must not hide an earlier one.
             errors = await self._close_stages()
         if errors:
             raise errors[0]
@@ -144,7 +142,7 @@ class Router:
                 for item in items:
                     out += await stage.process(item)
             except Exception:
-                # What came before the item that it failed on is whole, and still counts.
+                # The items before the one that it failed on are whole: deliver them.
                 await self._deliver(route, self._without_bad(out), number + 1)
                 raise
             items = self._without_bad(out)

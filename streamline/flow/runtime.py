@@ -192,7 +192,7 @@ class Runtime:
                 await running.router.run()
             if not running.scope.cancelled_caught:
                 return
-            outcome.error = outcome.error or StreamlineError("it was cancelled", where=running.flow.id)
+            outcome.error = outcome.error or StreamlineError("cancelled", where=running.flow.id, code="flow.cancelled")
         except Exception as error:
             outcome.sink = self._failed_sink(running)
             outcome.error = self.failures[outcome.sink] if outcome.sink is not None else error

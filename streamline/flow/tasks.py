@@ -1,4 +1,4 @@
-"""A task group that raises what went wrong in it, and not a group around that."""
+"""A task group that raises the first error of its tasks by itself, not in an exception group."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from anyio.abc import TaskGroup
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[TaskGroup]:
-    """An anyio task group of tasks that fail for one reason: the first error is raised by itself.
+    """Open an anyio task group whose first error is raised by itself.
 
-    Where several tasks raised at the same time, the others are lost; they were cancelled, or failed for the first.
+    If several tasks raised, the other errors are dropped: those tasks were cancelled, or failed because of the first.
     """
     try:
         async with anyio.create_task_group() as tasks:
@@ -23,7 +23,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error in a group of groups; a cancellation or an exit only where there is nothing else."""
+    """Return the first error in nested groups; a cancellation or an exit only if there is nothing else."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = next((each for each in error.exceptions if isinstance(each, Exception)), error.exceptions[0])

@@ -92,8 +92,8 @@ def test_a_source_and_a_destination_that_fail_are_both_told_of(make_project: Mak
 
     completed = project.command("check", "p").expect(
         1,
-        r"failed +source load \(tap-own\): .*exit code 3.*no route to host db\.example",
-        r"failed +destination own \(target-own\): it (ended|exited) with (exit )?code 3",
+        r"failed +source load \(tap-own\): .*exited with code 3.*no route to host db\.example",
+        r"failed +destination own \(target-own\): exited with code 3",
     )
 
     assert "hunter2" not in completed.text

@@ -100,7 +100,7 @@ def test_a_position_of_another_replication_method_is_not_used_and_said_so(make_p
 
     completed = project.command("explain", "p").expect(0, r"the start \(its position is of another replication method")
 
-    assert "note: stream numbers: its position was made by INCREMENTAL on id" in completed.out
+    assert "note: stream numbers: its bookmark was made by INCREMENTAL on id" in completed.out
 
 
 def test_which_streams_share_a_process_and_why(make_project: MakeProject) -> None:

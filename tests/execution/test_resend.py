@@ -120,7 +120,7 @@ def test_a_target_that_fails_keeps_all_of_them(make_project: MakeProject) -> Non
 
     retry(project, code=1)
 
-    assert [letter["error"] for letter in project.dead_letters()] == ["it ended with exit code 1"] * 3
+    assert [letter["error"] for letter in project.dead_letters()] == ["exited with code 1"] * 3
 
 
 def test_a_stream_that_replaces_its_table_does_not_lose_the_rest_of_it(make_project: MakeProject) -> None:
@@ -236,7 +236,7 @@ def test_letters_that_can_enter_nowhere_say_why(make_project: MakeProject) -> No
 
     (left,) = project.dead_letters()
     assert "'gone'" in left["error"]
-    assert "not behind 'load' any more" in left["error"]
+    assert "no longer downstream of 'load'" in left["error"]
 
 
 def test_a_target_that_empties_its_table_first_is_not_started(make_project: MakeProject) -> None:

@@ -1,4 +1,4 @@
-"""A state as the ledger sees it: one 64-bit mark per stream's bookmark."""
+"""Marks of a STATE: a 64-bit hash of each stream's bookmark."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SMALL = 4096
 
 
 def marks_of(value: bytes) -> dict[str, int]:
-    """Marks of a state, equal for every spelling of it.
+    """Return the marks of a state, equal for every spelling of it.
 
-    `currently_syncing` says where a tap is, not how far it came, and is left out. A state of another shape than
-    `bookmarks` is one mark, under `WHOLE`; so is one with a stream whose name the ledger keeps for itself.
+    `currently_syncing` names a stream, not a position, and is left out. A state without `bookmarks` is one mark, under
+    `WHOLE`; so is one with a stream whose name is reserved.
 
     Raises:
         JSONTextError: it is no JSON.

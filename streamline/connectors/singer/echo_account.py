@@ -42,11 +42,11 @@ WHOLE = ""
 """Key of a mark that is no per-stream map."""
 _UNCLAIMED = "?"
 RESERVED = frozenset((WHOLE, REST, _UNCLAIMED))
-"""Keys that no stream may bear here."""
+"""Keys that no stream may have here."""
 
 
 class _Key:
-    """What the ledger knows of one key: unproven records, and the marks forwarded since the last proof."""
+    """The account of one key: unproven records, and the marks forwarded since the last proof."""
 
     __slots__ = ("changes", "covered", "first", "intervals", "mark")
 
@@ -99,7 +99,7 @@ class EchoAccount:
         self._skipped = 0
 
     def start(self, marks: Marks) -> None:
-        """The sink was sent `marks` before anything else; an echo of them is no progress."""
+        """Note that the target was sent `marks` before anything else: an echo of them is no progress."""
         self._note(marks)
         for key in self._keys.values():
             key.changes.clear()
@@ -115,7 +115,7 @@ class EchoAccount:
         return bool(self._entries)
 
     def sent(self, stream: str) -> None:
-        """Records of `stream` (a key of the marks, where one is known) were sent."""
+        """Note that records of `stream` (a key of the marks, where one is known) were sent."""
         name = stream
         if name not in self._dirty:
             self._dirty.add(name)
@@ -126,10 +126,10 @@ class EchoAccount:
             key.intervals.append(self._place)
 
     def wants_place(self) -> bool:
-        """Whether the next position should be given a place; False while so many wait that they are thinned out.
+        """Whether the next position should get a place; False while so many wait that they are thinned out.
 
-        A position that is refused must not be forwarded to the sink; a later one stands for it. The last one of a
-        source is to be placed whatever this says.
+        A position without a place must not be forwarded to the target; a later one covers it. The last position of a
+        source must get a place in any case.
         """
         if len(self._entries) >= self._max or self._entry_bytes >= self._max_bytes:
             self._thin()
@@ -137,10 +137,10 @@ class EchoAccount:
         return self._skipped >= self._stride
 
     def place(self, position: Position, marks: Marks) -> dict[str, Position]:
-        """`position` was forwarded to the sink, whose marks are then `marks` (those of all its sources, merged).
+        """Note that `position` was forwarded to the target, whose marks are then `marks` (of all sources, merged).
 
         Returns:
-            Positions, by source, that are thereby proven at once; often none.
+            The positions, by source, that are proven at once by that; often none.
         """
         self._skipped = 0
         self._place += 1
@@ -150,7 +150,7 @@ class EchoAccount:
         return self._advance()
 
     def echo(self, marks: Marks) -> dict[str, Position]:
-        """The sink showed `marks`.
+        """Note that the target echoed `marks`.
 
         Returns:
             The newest position of each source that is now proven and was not before.
@@ -168,12 +168,12 @@ class EchoAccount:
         return self._advance()
 
     def recognises(self, marks: Marks) -> bool:
-        """Whether every mark of an echo was forwarded before; for words in the log only."""
+        """Whether every mark of an echo was forwarded before; for the log only."""
         shown = self._accounted(marks)
         return all(key in self._keys and mark in self._keys[key].first for key, mark in shown.items())
 
     def ended(self) -> dict[str, Position]:
-        """The sink exited with 0 after the end of its input: all that was sent is proven."""
+        """Note that the target exited with 0 after the end of its input, which proves all that was sent."""
         for name in list(self._dirty):
             self._cover(name, self._place + 1)
         return self._advance()
@@ -186,7 +186,7 @@ class EchoAccount:
         return stream if stream in self._keys else _UNCLAIMED
 
     def _accounted(self, marks: Marks) -> dict[str, int]:
-        """`marks` with the sum of those that no known stream claims; or all of them as one."""
+        """Return `marks` with a sum of those that no known stream claims; or all of them as one."""
         if not self._per_stream:
             return {WHOLE: marks[WHOLE] if WHOLE in marks else hash(tuple(sorted(marks.items())))}
         result = dict(marks)
@@ -236,7 +236,7 @@ class EchoAccount:
         return state.changes[0] if state is not None and state.changes else None
 
     def _limit(self, name: str) -> int | None:
-        """The last place that is safe to save as far as stream `name` goes; None if any is."""
+        """Return the last place that is safe to save for stream `name`; None if any is."""
         unproven = self._sent[name].intervals[0]
         changes = [change for key in (self._effective(name), REST) if (change := self._first_change(key)) is not None]
         if not changes:

@@ -1,8 +1,8 @@
-"""Singer STATE: its shapes, taken apart into one row per stream, and put together again.
+"""Singer STATE: splits it into a part for each stream, and joins parts again.
 
-A state is what the tap says it is; facts about the shapes in the wild: `{"bookmarks": {stream: {…}},
-"currently_syncing": …}` with or without other top-level keys, flat `{"stream": "2017-01-01"}` of old taps,
-anything else. Values are never re-encoded: what a tap wrote is what it gets back.
+Taps decide what a state is. Known shapes: `{"bookmarks": {stream: {…}}, "currently_syncing": …}` with or without other
+top-level keys, flat `{"stream": "2017-01-01"}` of old taps, anything else. Values are never re-encoded: a tap gets back
+what it wrote.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from streamline.flow.codecs.jsontext import JSONTextError
 from streamline.flow.items import REST
 
 START = b'{"bookmarks":{}}'
-"""What a tap and a target start from when nothing is known. Never `{}`, which some echo as a state of their own."""
+"""What taps and targets start from when nothing is saved. Not `{}`, which some targets echo as a state of their own."""
 
-# What taps are known to keep beside `bookmarks`. It tells a rest that has lost its streams' rows from a flat state.
+# Keys that taps are known to write beside `bookmarks`: a rest of only these is not a flat state.
 _KNOWN_REST = {"currently_syncing", "activate_versions", "versions"}
 
 
@@ -62,10 +62,10 @@ def state_of(parts: Mapping[str, bytes]) -> bytes:
 
 
 def split_state(value: bytes) -> dict[str, bytes]:
-    """Rows of a state: each stream's bookmark, and `*` for the rest, as JSON texts that the tap wrote.
+    """Return the parts of a state as the tap wrote them: each stream's bookmark, and the rest under `*`.
 
-    A state whose `bookmarks` is missing, or no object, is the one row `*`. So is one without a single bookmark,
-    so that its shape is not forgotten.
+    A state whose `bookmarks` is missing, or no object, has the one part `*`. So has one with a rest and no bookmark, to
+    keep its shape.
 
     Raises:
         JSONTextError: it is no JSON.
@@ -86,9 +86,7 @@ def split_state(value: bytes) -> dict[str, bytes]:
 
 
 def join_state(rows: Mapping[str, bytes]) -> bytes:
-    """The state that `split_state` took apart, or that rows of several states make together.
-
-    Without rows it is `{"bookmarks":{}}`.
+    """Return the state of these parts; the inverse of `split_state`. Without parts it is `{"bookmarks":{}}`.
 
     Raises:
         JSONTextError: a row's text is no JSON.
@@ -117,14 +115,14 @@ def has_bookmarks(value: bytes) -> bool:
 
 
 def rows_have_bookmarks(rows: Mapping[str, bytes]) -> bool:
-    """`has_bookmarks` of the state that these rows make; true where nothing is known."""
+    """Whether the state of these parts `has_bookmarks`; true if there are none."""
     return has_bookmarks(join_state(rows))
 
 
 def without_currently_syncing(rest: bytes) -> bytes | None:
-    """The row `*` without `currently_syncing`, None where nothing else was in it.
+    """Return the part `*` without `currently_syncing`; None if nothing else is in it.
 
-    It says which stream a whole tap process was at, and means nothing once several processes share the streams.
+    `currently_syncing` names the stream that a tap process was reading, which means nothing to several processes.
     """
     try:
         kept = jsontext.members(rest)

@@ -172,9 +172,10 @@ class Attempt:
                     progress.read(group.source, item.stream, item.count)
                 elif shared and isinstance(item, Position) and not has_bookmarks(state_of(item.parts)):
                     raise StreamlineError(
-                        "its state is not kept apart by stream, so several processes can't share its streams",
+                        "its STATE has no bookmark for each stream, so several processes cannot share its streams",
                         where=group.id,
-                        hint="take run_in_parallel out of the source's streams",
+                        hint="remove run_in_parallel from the source's streams",
+                        code="tap.state_not_by_stream",
                     )
 
         return observe

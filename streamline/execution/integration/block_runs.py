@@ -1,4 +1,4 @@
-"""What became of each block in a run, for `streamline runs show`."""
+"""The status of each block after a run, for `streamline runs show`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from streamline.processes.job import Failure
 
 
 def block_outcomes(context: RunContext, plan: Plan, outcomes: Sequence[Outcome]) -> list[BlockOutcome]:
-    """Every block of the plan: sources first, then what is behind them.
+    """Return the status of every block of the plan: sources first, then the blocks downstream of them.
 
-    A block has failed if something of it did. One that was cut short by another block's failure is `upstream_failed`
-    if it lies behind that one, else `cancelled`; that of a run that a signal ended is `cancelled`, that of which no
-    stream was asked for `skipped`.
+    A block has failed if one of its groups failed because of it. A block that was cut short by another's failure is
+    `upstream_failed` if it is downstream of that one, else `cancelled`. When a signal ended the run it is `cancelled`;
+    when no stream of it was selected, `skipped`.
 
     Args:
-        outcomes: how each group ended, attempt by attempt.
+        outcomes: of each group, attempt by attempt.
     """
     behind = {source: _blocks_behind(plan, source) for source in plan.sources}
     last = {outcome.group.id: outcome for outcome in outcomes}
@@ -72,13 +72,13 @@ def _status(
         return "completed", None
     for outcome in failed:
         order = (outcome.group.source, *behind[outcome.group.source])
-        if any(order.index(one) < order.index(uuid) for one in at_fault(outcome) if one in order):
+        if any(order.index(block) < order.index(uuid) for block in at_fault(outcome) if block in order):
             return "upstream_failed", None
     return "cancelled", None
 
 
 def at_fault(outcome: Outcome) -> list[str]:
-    """Uuids of the blocks that a group failed for."""
+    """Return the uuids of the blocks that made a group fail."""
     if outcome.fault is not None:
         return [outcome.fault]
     if isinstance(outcome.error, PipelineFailed) and outcome.error.blocks:
@@ -87,21 +87,23 @@ def at_fault(outcome: Outcome) -> list[str]:
 
 
 def _results(context: RunContext, uuid: str) -> list[dict[str, Any]]:
-    """Records by stream of a source, by table of a destination."""
+    """Return the record counts of a source by stream, of a destination by table."""
     summary = context.progress.summary()
     return [
-        {key: value for key, value in one.items() if key != "block"}
-        for one in (*summary["streams"], *summary["tables"])
-        if one["block"] == uuid
+        {key: value for key, value in counts.items() if key != "block"}
+        for counts in (*summary["streams"], *summary["tables"])
+        if counts["block"] == uuid
     ]
 
 
 def _blocks_behind(plan: Plan, source: str) -> list[str]:
-    return list(dict.fromkeys([*(one.block.uuid for one in plan.mappers.get(source, ())), *_in(plan.paths[source])]))
+    return list(
+        dict.fromkeys([*(mapper.block.uuid for mapper in plan.mappers.get(source, ())), *_in(plan.paths[source])])
+    )
 
 
 def _in(path: PathPlan) -> list[str]:
-    found = [transform.block.uuid for transform in path.transforms]
+    blocks = [transform.block.uuid for transform in path.transforms]
     for branch in path.branches:
-        found += _in(branch)
-    return [*found, *path.sinks]
+        blocks += _in(branch)
+    return [*blocks, *path.sinks]

@@ -1,4 +1,4 @@
-"""Where each source of a run starts from, and what must not be continued from."""
+"""The bookmarks that each source of a run starts from, and those that it cannot continue from."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ BOOKMARK_VARIABLE = "__bookmark_values__"
 
 
 class Positions(msgspec.Struct):
-    """A source's start.
+    """The bookmarks that a source starts from.
 
     Args:
-        rows: the bookmarks that its taps get, by stream.
+        rows: the bookmarks that its taps are given, by stream.
         cause_of: streams whose next bookmark replaces the saved one for another reason than progress.
         overrides: stored overrides that are used now.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
-        passed: those of them past which the tap moves the log by starting from the others' bookmarks.
-        notes: what the user should know.
+        passed: streams of `left_out` past whose bookmark the tap moves the log as soon as it starts.
+        notes: messages for the user.
     """
 
     rows: dict[str, bytes]
@@ -54,8 +54,8 @@ def source_positions(
     """Look up and check a source's bookmarks.
 
     Raises:
-        ConfigError: a bookmark that can't be continued from: a destination that never had what lies before it,
-            a gap in the log, an override that can't be applied.
+        ConfigError: the source cannot continue from a bookmark (a new destination, a gap in the log), or an override
+            cannot be applied.
     """
     saved = context.store.bookmarks(pipeline, block)
     read = {stream.id: stream for stream in selected}
@@ -83,27 +83,28 @@ def source_positions(
 
 
 def _refreshed(context: RunContext, read: Mapping[str, SelectedStream], saved: Mapping[str, Bookmark]) -> set[str]:
-    """The streams that are read anew. A LOG_BASED stream that comes along with one that was asked for is not."""
+    """Return the streams that are read from the start. LOG_BASED streams that only share a log with them are not."""
     if not context.options.full_refresh:
         return set()
-    asked = context.options.streams
-    if not asked:
+    patterns = context.options.streams
+    if not patterns:
         return {*read, *saved}
-    found = set()
+    refreshed = set()
     for stream in read.values():
         names = (stream.id, stream.stream, *stream.names)
-        if any(one in names or matches(one, names) for one in asked):
-            found.add(stream.id)
-    return found
+        if any(pattern in names or matches(pattern, names) for pattern in patterns):
+            refreshed.add(stream.id)
+    return refreshed
 
 
 _LOG_PLACES = ("lsn", "log_file", "log_pos", "gtid", "replication_key_value", "token", "scn")
 
 
 def _passes(starts: Sequence[bytes], left_out: bytes) -> bool:
-    """Whether a tap that starts from these bookmarks may let its log go past the bookmark of a stream left out.
+    """Whether a tap that starts from these bookmarks may move its log past the bookmark of a stream that is left out.
 
-    Taps confirm the smallest place that they are given. Places that are no numbers can only be told apart.
+    Taps confirm the smallest log position that they are given. Positions that are no numbers can only be compared for
+    equality.
     """
     places = [_log_place(text) for text in starts]
     own = _log_place(left_out)
@@ -115,22 +116,22 @@ def _passes(starts: Sequence[bytes], left_out: bytes) -> bool:
 
 
 def _log_place(text: bytes) -> object:
-    """What in a bookmark says where in the log it stands; all of it if nothing is known to."""
+    """Return the log position in a bookmark, or all of it where no key of one is known."""
     try:
         members = jsontext.members(text)
     except jsontext.JSONTextError:
         return jsontext.canonical(text)
-    found = {name: jsontext.canonical(members[name]) for name in _LOG_PLACES if name in members}
-    if len(found) == 1:
-        (place,) = found.values()
+    places = {name: jsontext.canonical(members[name]) for name in _LOG_PLACES if name in members}
+    if len(places) == 1:
+        (place,) = places.values()
         return int(place) if place.isdigit() else place
-    return sorted(found.items()) or jsontext.canonical(text)
+    return sorted(places.items()) or jsontext.canonical(text)
 
 
 def group_rows(
     rows: dict[str, bytes], streams: Sequence[SelectedStream], catalog: Catalog | None, *, shared: bool
 ) -> dict[str, bytes]:
-    """The rows that one tap process is started with: its streams', and those that belong to none of the catalog."""
+    """Return the rows that one tap process starts from: its streams', and those of no stream of the catalog."""
     if catalog is None:
         return dict(rows)
     own = {stream.id for stream in streams}
@@ -149,8 +150,8 @@ def _same_replication(bookmark: Bookmark, stream: SelectedStream, positions: Pos
     if before[0] is None or stream.replication_method is None or before == (stream.replication_method, key):
         return True
     positions.notes.append(
-        f"stream {stream.id}: its position was made by {_method_words(*before)} and is not used, because it is read by "
-        f"{_method_words(stream.replication_method, key)} now; it is read from the start"
+        f"stream {stream.id}: its bookmark was made by {_method_words(*before)} and is not used, because the stream is "
+        f"now read by {_method_words(stream.replication_method, key)}; it is read from the start"
     )
     positions.cause_of[stream.id] = "full-refresh"
     return False
@@ -163,18 +164,20 @@ def _method_words(method: str | None, key: str | None) -> str:
 def _check_continues(context: RunContext, bookmark: Bookmark, sinks: Sequence[str], block: str) -> None:
     if bookmark.gap:
         raise ConfigError(
-            f"stream {bookmark.stream!r} has a gap: it was left out of a run that moved the log on past its position",
+            f"stream {bookmark.stream!r} has a gap: a run that left it out moved the log past its bookmark",
             where=block,
-            hint="changes between the two can't be read any more. Read it anew: "
+            hint="changes between the two can no longer be read. Read the stream again: "
             f"streamline run {context.pipeline} --full-refresh --stream {bookmark.stream}",
+            code="bookmark.gap",
         )
     new = [sink for sink in sinks if sink not in bookmark.sinks]
     if bookmark.sinks and new and not context.options.accept_gap:
         raise ConfigError(
-            f"destination {', '.join(map(repr, new))} has none of what lies before the position of stream "
+            f"destination {', '.join(map(repr, new))} has none of the records before the bookmark of stream "
             f"{bookmark.stream!r}",
             where=block,
-            hint="read everything anew with --full-refresh, or go on from here with --accept-gap",
+            hint="read everything again with --full-refresh, or continue from here with --accept-gap",
+            code="bookmark.destination_new",
         )
 
 
@@ -208,7 +211,7 @@ def _apply_overrides(
 
 
 def _asked(context: RunContext, catalog: Catalog | None, selected: Sequence[SelectedStream]) -> list[Override]:
-    """The `--bookmark` options that are about streams that this source reads."""
+    """Return the `--bookmark` options for streams that this source reads."""
     names = {name for stream in selected for name in (stream.id, stream.stream, *stream.names)}
     overrides = [parse_override(text) for text in context.options.bookmarks]
     return [each for each in overrides if catalog is None or each.stream in names]

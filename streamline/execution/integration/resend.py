@@ -1,4 +1,4 @@
-"""Sends dead letters again: from the place where each was refused, to the destinations, without moving any position.
+"""Sends dead letters again, from where each was refused to the destinations. No bookmark moves.
 
 The flow is that of a run, with a source that gives the letters one by one in place of the tap. A letter has arrived
 once every target that its stream goes to has ended with exit code 0.
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 AT_DESTINATION = frozenset({"validate", "schema_change"})
-"""Stages of dead letters that were refused right before a destination."""
+"""Stages that refuse records right before a destination."""
 
 MAX_ROUNDS = 10
-"""So often everything is started again after a letter on which a block failed; the letters after that stay."""
+"""How often the flow is started again after a letter on which a block failed; the letters after that stay."""
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """Letters that enter at one place: those of one stream of one source.
+    """Letters of one stream of one source that enter the flow at the same place.
 
     Args:
-        stream: its name at that place.
-        path: what comes after the place.
-        schema: what the records are there.
-        fresh: nothing but the source comes before the place.
+        stream: name of the stream at that place.
+        path: the path after the place.
+        schema: the SCHEMA at the place.
+        fresh: there is no transformer between the source and the place.
     """
 
     source: str
@@ -61,19 +61,22 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class _UnsendableError(Exception):
-    """Why a letter can't be sent at all."""
+    """A letter cannot be sent; the text says why."""
 
 
 def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter]) -> dict[int, str]:
-    """Send dead letters again; see `streamline.cli.dead_letters.resend`, which is the contract.
+    """Send dead letters again, as a run with the given id; see `streamline.cli.dead_letters.resend`.
 
-    The record of it is a run with the given id. Letters that are refused again bear the new error.
+    Letters that are refused again get the new error.
+
+    Returns:
+        The error of each letter that was not delivered, by id.
 
     Raises:
-        StreamlineError: nothing can be said about any of them.
+        StreamlineError: the flow could not be built.
     """
     model = load_pipeline(project, pipeline)
-    # What a new destination lacks is the next run's matter: these records go to all of them in any case.
+    # A destination that lacks earlier records does not matter here: these records go to all of them.
     options = RunOptions(accept_gap=True)
     end_killed_runs(store, project, pipeline)
     with open_run(project, store, pipeline, run_id, options) as context, context.record() as record:
@@ -105,7 +108,7 @@ async def _resend(context: RunContext, model: PipelineModel, letters: Sequence[D
 
 
 def entries_of(store: Store, plan: Plan, letters: Sequence[DeadLetter], errors: dict[int, str]) -> list[Entry]:
-    """Sort letters by where they enter; those that can enter nowhere get an entry in `errors`."""
+    """Group letters by where they enter; for those that cannot be sent, set an error in `errors`."""
     entries: dict[tuple[str, str, str | None, bool, str], Entry | _UnsendableError] = {}
     for letter in letters:
         key = (letter.block, letter.stage, letter.destination, letter.output, letter.stream)
@@ -125,79 +128,81 @@ def entries_of(store: Store, plan: Plan, letters: Sequence[DeadLetter], errors: 
 def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
     source = plan.sources.get(letter.block)
     if source is None:
-        raise _UnsendableError(f"'{letter.block}' is no source of this pipeline any more")
+        raise _UnsendableError(f"'{letter.block}' is no longer a source of this pipeline")
     whole, stream = plan.paths[source.id], letter.stream
     before: Sequence[str]
     if all(plan.sinks[sink].plan_of(source.id, stream) is None for sink in whole.all_sinks()):
-        raise _UnsendableError(f"no destination takes stream '{stream}' any more")
+        raise _UnsendableError(f"no destination takes stream '{stream}'")
     if letter.stage in AT_DESTINATION:
-        # A letter that does not say for which of several it was refused goes to all, as after any failure.
+        # A letter that does not name the destination that refused it goes to all, as after any failure.
         sinks = [
             sink
             for sink in whole.all_sinks()
             if plan.sinks[sink].plan_of(source.id, stream) is not None and letter.destination in (None, sink)
         ]
         if not sinks:
-            raise _UnsendableError(f"destination '{letter.destination}' does not take stream '{stream}' any more")
+            raise _UnsendableError(f"destination '{letter.destination}' no longer takes stream '{stream}'")
         ways = {tuple(_transforms_before(whole, sink)) for sink in sinks}
         if len(ways) > 1:
             raise _UnsendableError(
-                f"it was refused before one of {', '.join(sinks)}, which is not known, and they lie behind different "
-                "transformers; read the stream again"
+                f"one of the destinations {', '.join(sinks)} refused it, it is not known which, and they are "
+                "downstream of different transformers; read the stream again"
             )
         path, place, before = PathPlan(transforms=[], sinks=sinks, branches=[]), sinks[0], next(iter(ways))
     else:
-        found = _path_from(whole, letter.stage)
-        if found is None:
-            raise _UnsendableError(f"block '{letter.stage}', which refused it, is not behind '{source.id}' any more")
-        path, before = found
+        rest = _path_from(whole, letter.stage)
+        if rest is None:
+            raise _UnsendableError(
+                f"block '{letter.stage}', which refused it, is no longer downstream of '{source.id}'"
+            )
+        path, before = rest
         place = letter.stage
         if letter.output:
-            # The block has made it; it must not do so twice.
+            # The block returned it; it must not pass the block again.
             path = msgspec.structs.replace(path, transforms=path.transforms[1:])
             before = [*before, letter.stage]
             place = _front(path)
     emptied = [sink for sink in path.all_sinks() if plan.sinks[sink].overwrites]
     if emptied:
         raise _UnsendableError(
-            f"the config of {', '.join(emptied)} makes the target drop its table first, so that nothing but this would "
-            "be left in it; read the stream again"
+            f"the config of {', '.join(emptied)} makes the target drop its table first, so the table would hold "
+            "nothing but this record; read the stream again"
         )
     schema = _schema(store, plan, source, place, stream, fresh=not before)
     return Entry(source=source.id, stream=stream, path=path, schema=schema, fresh=not before, letters=[])
 
 
 def _front(path: PathPlan) -> str:
-    """The place at which a path begins."""
+    """Return the place at which a path begins."""
     if path.transforms:
         return path.transforms[0].block.uuid
     return path.sinks[0] if path.sinks else _front(path.branches[0])
 
 
 def _transforms_before(path: PathPlan, sink: str) -> list[str]:
-    found = [each.block.uuid for each in path.transforms]
+    transforms = [each.block.uuid for each in path.transforms]
     if sink in path.sinks:
-        return found
+        return transforms
     branch = next(branch for branch in path.branches if sink in branch.all_sinks())
-    return [*found, *_transforms_before(branch, sink)]
+    return [*transforms, *_transforms_before(branch, sink)]
 
 
 def _path_from(path: PathPlan, block: str) -> tuple[PathPlan, list[str]] | None:
-    """What of a path begins with a transformer block, and the transformers before it."""
+    """Return the part of a path from a transformer block on, and the transformers before it; None if it has none."""
     before: list[str] = []
     for number, transform in enumerate(path.transforms):
         if transform.block.uuid == block:
             return msgspec.structs.replace(path, transforms=path.transforms[number:]), before
         before.append(transform.block.uuid)
     for branch in path.branches:
-        found = _path_from(branch, block)
-        if found is not None:
-            return found[0], [*before, *found[1]]
+        rest = _path_from(branch, block)
+        if rest is not None:
+            return rest[0], [*before, *rest[1]]
     return None
 
 
 def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: str, *, fresh: bool) -> Schema:
-    """What the stream's records are at a place: as the last run had it there, else as the catalog says."""
+    """Return the SCHEMA of a stream at a place: that of the last run, else that of the catalog."""
     saved = saved_schemas(store, plan.pipeline, source.id, place).get(stream)
     if saved is not None:
         return saved
@@ -216,7 +221,7 @@ def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: st
 
 
 async def _send(context: RunContext, plan: Plan, entry: Entry, errors: dict[int, str]) -> None:
-    """Send an entry's letters; those that are refused get an entry in `errors`."""
+    """Send an entry's letters; for those that are not delivered, set an error in `errors`."""
     reduced = _reduced(plan, entry)
     letters = entry.letters
     for _ in range(MAX_ROUNDS):
@@ -227,10 +232,10 @@ async def _send(context: RunContext, plan: Plan, entry: Entry, errors: dict[int,
             return
         reason = _words(error)
         if delivery.targets_failed or delivery.current is None:
-            # What of it arrived is not known.
+            # It is not known which letters arrived.
             errors.update({letter.id: reason for letter in letters if letter.id not in errors})
             return
-        # A block failed on one letter. The targets have ended well, so that those before it have arrived.
+        # A block failed on one letter. The targets exited with 0, so the letters before it have arrived.
         errors[letters[delivery.current].id] = reason
         letters = letters[delivery.current + 1 :]
         if not letters:
@@ -243,13 +248,13 @@ def _words(error: Exception) -> str:
 
 
 def _reduced(plan: Plan, entry: Entry) -> Plan:
-    """The plan of a run of these letters alone."""
+    """Return the plan of a run of these letters alone."""
     source = plan.sources[entry.source]
     rows = {stream: text for group in source.groups for stream, text in group.rows.items()}
     group = GroupPlan(
         id=source.id,
         source=source.id,
-        # What a source's settings ask for is done right behind it, and not again behind a transformer.
+        # The stages of the source's settings stand right behind it; after a transformer they must not run again.
         streams=tuple(source.selected) if entry.fresh else (),
         catalog=None,
         state=join_state(rows),
@@ -269,7 +274,7 @@ def _reduced(plan: Plan, entry: Entry) -> Plan:
 
 
 def _for_letters(sink: SinkPlan) -> SinkPlan:
-    """A destination that replaces nothing, and quarantines every bad record, however many there are."""
+    """Return the destination changed to replace no table and to quarantine any number of bad records."""
 
     def settings_of(source: str, stream: str) -> Resolved | None:
         settings = sink.settings_of(source, stream)
@@ -320,10 +325,10 @@ class _NoPositions:
 
 
 class _Delivery:
-    """Sends letters once. Each passes all stages before the next one, so that whatever fails is known to be its.
+    """Sends letters once. Each passes all stages before the next, so that a failure can be traced to its letter.
 
     Attributes:
-        current: index of the letter that is, or was last, on its way; None before the first.
+        current: index of the letter that is being processed, or was last; None before the first.
         refused: errors by letter's id.
         targets_failed: whether a target has not proven all that it was sent.
     """
@@ -339,7 +344,7 @@ class _Delivery:
         self._observed = 0
 
     async def run(self) -> Exception | None:
-        """Send the letters; return the error that ended it, if one did."""
+        """Send the letters; return the error that ended the flow, if any."""
         (group,) = self._plan.groups()
         routes = RouteBuilder(self._context, self._plan, validate=True, version=0)
         routes.pause_alone = False
@@ -381,14 +386,14 @@ class _Delivery:
 
 
 def _make_prompt(route: Route) -> None:
-    """Let no stage of a route hold anything back."""
+    """Let no stage of a route hold records back."""
     route.stages = [_Prompt(stage) if hasattr(stage, "flush") else stage for stage in route.stages]
     for branch in route.branches:
         _make_prompt(branch)
 
 
 class _Prompt:
-    """A stage that gives up at once what `inner` would gather."""
+    """A stage that returns at once what `inner` would gather."""
 
     def __init__(self, inner: Stage) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""The stages that a group's items pass: what its source asks for, its transformers, then each destination's."""
+"""Builds the stages of a group: those that its source's settings need, its transformers, then each destination's."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class RouteBuilder:
         self._limits: dict[tuple[str, str], BadRecordLimit] = {}
         self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
         self.starting: list[Callable[[], Awaitable[None]]] = []
-        """To be awaited before anything moves; what is wrong with a block's file is raised there."""
+        """Awaited before anything moves; errors in a block's file are raised there."""
         self.pause_alone = True
         """Whether a stream that is paused is left out while the others of its group go on."""
         self.paused: dict[str, SchemaPaused] = {}
-        """Groups of which a stream was paused."""
+        """Error by group of which a stream was paused."""
 
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
-        """The route of one group's items."""
+        """Return the route of one group."""
         stages: list[Stage] = []
         if SourceStage.needed(group.streams):
             stages.append(
@@ -64,7 +64,7 @@ class RouteBuilder:
         return route
 
     def passed_dialects(self, source: str) -> frozenset[str]:
-        """Dialects of BATCH whose files can go on as files, from this source to all its destinations."""
+        """Return the dialects of BATCH that can be forwarded from this source to all its destinations."""
         path = self._plan.paths[source]
         if path.all_transforms() or self._plan.mappers.get(source):
             return frozenset()
@@ -75,15 +75,15 @@ class RouteBuilder:
             drops = any(plan.drops_columns for (block, _), plan in sink.plans.items() if block == source)
             passed = passed & (frozenset() if looks or drops else sink.batch_dialects)
             if any(plan.load_method == "replace" for (block, _), plan in sink.plans.items() if block == source):
-                passed -= {"pipelinewise"}  # that dialect can't bear a version
+                passed -= {"pipelinewise"}  # that dialect has no field for a version
         return passed
 
     def config_keeper(self, source: SourcePlan) -> Callable[[dict[str, Any]], None]:
-        """Keeps what a tap wrote back into its config file."""
+        """Return a function that keeps what a tap wrote into its config file."""
         context = self._context
 
         def keep(written: dict[str, Any]) -> None:
-            # Against what the user wrote, not what was rotated before: only his own change of it may win later.
+            # Compare with what the user wrote, not with what was rotated before: only the user's change may win later.
             keep_written_back(
                 source.spec.config, written, context.store, context.masker, pipeline=context.pipeline, block=source.id
             )
@@ -119,7 +119,7 @@ class RouteBuilder:
                 incomplete=changes.paused,
             )
         )
-        # An operator's settings in the store may leave streams out that the block itself says nothing of.
+        # An operator's settings in the store may leave out streams that the block's file does not mention.
         left_out = any(sink.plan_of(source.id, stream.stream) is None for stream in source.selected)
         changed = any(_changes(plan) for plan in sink.plans.values())
         if changed or left_out or sink.spec.streams.entries or not sink.plans:
@@ -164,7 +164,7 @@ class RouteBuilder:
         return stage
 
     def _keywords(self, block: Block) -> dict[str, Any]:
-        """Keyword arguments of a block's function: variables, then what the run is."""
+        """Return the keyword arguments of a block's function: variables, then facts about the run."""
         context = self._context
         variables = dict(self._plan.variables)
         date = variables.get("execution_date", context.started)
@@ -207,7 +207,7 @@ class RouteBuilder:
         return stage
 
     def _on_pause(self, group: GroupPlan) -> Callable[[SchemaPaused], None] | None:
-        # Streams of one log share their position: none of them can stay behind alone.
+        # Streams of one log share their position: none of them can be held back alone.
         in_log = any(stream.replication_method == "LOG_BASED" for stream in group.streams)
         if not self.pause_alone or in_log or not group.streams:
             return None
@@ -220,7 +220,7 @@ class RouteBuilder:
         return paused
 
     def save_schemas(self) -> None:
-        """Remember what each destination was told about its streams."""
+        """Save the SCHEMAs that each destination was sent."""
         for sink, last, stage in self._schemas:
             for stream, schema in stage.newest.items():
                 if last.get(stream) != schema:
@@ -230,7 +230,7 @@ class RouteBuilder:
 class ByPolicy:
     """Sends each stream's items through the stage of its policy; streams of other policies pass.
 
-    What a stage refuses was refused for the destination `sink`.
+    Records that a stage refuses are marked as refused for the destination `sink`.
     """
 
     def __init__(self, policy_of: Callable[[str], str], stages: Mapping[str, Stage], *, sink: str) -> None:
@@ -246,7 +246,9 @@ class ByPolicy:
         if stage is None:
             return [item]
         items = await stage.process(item)
-        return [msgspec.structs.replace(one, sink=self._sink) if isinstance(one, BadRecord) else one for one in items]
+        return [
+            msgspec.structs.replace(each, sink=self._sink) if isinstance(each, BadRecord) else each for each in items
+        ]
 
     async def finish(self) -> Sequence[Item]:
         """See `Stage.finish`."""
@@ -259,7 +261,7 @@ class ByPolicy:
 
 
 def max_bad_records(source: str, sink: SinkPlan, stream: str) -> int | None:
-    """How many bad records of a stream a destination allows; None: it says nothing of it."""
+    """Return how many bad records of a stream a destination allows; None if it sets no limit."""
     settings = sink.settings_of(source, stream)
     own: int | None = settings.get("max_bad_records") if settings is not None else None
     return own if own is not None else sink.spec.max_bad_records

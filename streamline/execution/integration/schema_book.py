@@ -1,8 +1,8 @@
-"""The SCHEMAs under which records came to each place on their way, kept for streams that have dead letters.
+"""Keeps the SCHEMAs that streams with dead letters have before each transformer and destination.
 
-A dead letter is a record as it stood where it was refused: behind some transformers it is no longer the source's. To
-be sent again from there it needs the SCHEMA that it had there. A *place* is the front of a transformer block or of a
-destination block, named by its uuid. In the store a place stands where blocks stand, as `SOURCE > PLACE`.
+A dead letter is a record as it was where it was refused: after some transformers it is no longer as the source wrote
+it. To be sent again from there, it needs the SCHEMA that it had there. A *place* is the point right before a
+transformer or destination block, named by the block's uuid. The store keeps its SCHEMAs under `SOURCE > PLACE`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from streamline.state.store import Store
 
 
 class SchemaBook:
-    """Notes the newest SCHEMA of each stream at each place, and saves those that are needed.
+    """Records the newest SCHEMA of each stream at each place, and saves those that are needed.
 
-    Needed are those of streams with a dead letter: one of this run, or, as an earlier SCHEMA in the store tells, of
-    a run before. So a run without dead letters writes nothing.
+    A SCHEMA is needed if the stream has a dead letter, of this run or (as a SCHEMA in the store shows) of an earlier
+    one. A run without dead letters writes nothing.
     """
 
     def __init__(self, store: Store, pipeline: str) -> None:
@@ -30,7 +30,7 @@ class SchemaBook:
         self._needed: set[tuple[str, str, str]] = set()
 
     def watch(self, source: str, route: Route) -> None:
-        """Put a recorder before each transformer and at the front of each destination's part of a route."""
+        """Insert a recorder before each transformer and each destination of a route."""
         stages: list[Stage] = [self._recorder(source, sink.id) for sink in route.sinks]
         for stage in route.stages:
             block = getattr(stage, "block", None)
@@ -42,11 +42,11 @@ class SchemaBook:
             self.watch(source, branch)
 
     def need(self, source: str, place: str, stream: str) -> None:
-        """A record of `stream` was refused at this place, or behind it and before the next."""
+        """Note that a record of `stream` was refused at this place, or after it and before the next."""
         self._needed.add((source, place, stream))
 
     def save(self) -> None:
-        """Write the needed ones that the store does not have yet. It blocks."""
+        """Write the needed SCHEMAs that the store does not have yet. Blocks."""
         needed = self._needed.copy()
         for (source, place), newest in list(self._newest.items()):
             key = _key(source, place)
@@ -61,11 +61,11 @@ class SchemaBook:
 
 
 def saved_schemas(store: Store, pipeline: str, source: str, place: str) -> dict[str, Schema]:
-    """The SCHEMAs at a place, by stream, of streams that had a dead letter."""
-    found = store.last_schemas(pipeline, _key(source, place))
+    """Return the SCHEMAs at a place, by stream, of streams that had a dead letter."""
+    saved = store.last_schemas(pipeline, _key(source, place))
     return {
         stream: Schema(stream, value["schema"], value.get("key_properties"), value.get("bookmark_properties"))
-        for stream, value in found.items()
+        for stream, value in saved.items()
     }
 
 
@@ -83,7 +83,7 @@ def _as_stored(schema: Schema) -> dict[str, Any]:
 
 
 class _Recorder:
-    """A stage that lets everything pass and notes the SCHEMAs."""
+    """A stage that passes everything and records SCHEMAs."""
 
     def __init__(self, newest: dict[str, Schema]) -> None:
         self._newest = newest

@@ -134,7 +134,7 @@ def test_a_dialect_that_every_target_takes_is_passed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        (sdk("file:///nowhere/x.jsonl"), "not there"),
+        (sdk("file:///nowhere/x.jsonl"), "does not exist"),
         (sdk("s3://bucket/x.jsonl"), "not on this machine"),
         (sdk("file:///x", form="avro"), "unknown encoding: format 'avro'"),
         (sdk("file:///x", compression="zstd"), "compression 'zstd'"),

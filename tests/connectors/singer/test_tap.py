@@ -171,7 +171,7 @@ async def test_what_a_failing_tap_gave_before_is_given(tmp_path: Path) -> None:
     )
     assert taken.ids == [1]
     assert len(taken.positions) == 1
-    assert "exit code 3" in words
+    assert "exited with code 3" in words
     assert "lost ***" in words
 
 
