@@ -127,7 +127,7 @@ class Sink(Protocol):
         ...
 
     async def close(self) -> None:
-        """Make durable and prove all that was sent. Called once, after the last `send`, also after a failure.
+        """Make durable and prove all that was sent. Called once, after the last `send`, unless `run` has raised.
 
         Raises:
             StreamlineError: not all of it is durable.

@@ -102,7 +102,8 @@ class Runtime:
             on_saved=on_saved,
         )
         self._running = {flow.id: _Running(flow, FlowOutcome(flow.id), self._router(flow)) for flow in flows}
-        self._closed: dict[str, anyio.Event] = {}
+        self._closing: dict[str, anyio.CancelScope] = {}
+        self._closed: dict[str, anyio.Event] = {sink: anyio.Event() for sink in self._sinks}
         self._stopping = False
 
     async def run(self) -> list[FlowOutcome]:
@@ -229,6 +230,9 @@ class Runtime:
             await sink.run(proven, failed)
         except Exception as error:
             failed(error)
+            self._closed[sink.id].set()
+            if sink.id in self._closing:
+                self._closing[sink.id].cancel()
 
     def _sink_failed(self, sink: str, error: Exception) -> None:
         if sink in self.failures:
@@ -245,14 +249,15 @@ class Runtime:
                 running.scope.cancel()
 
     async def _close(self, sink: Sink) -> None:
-        closed = self._closed.get(sink.id)
-        if closed is not None:
+        """Close a sink once, whoever asks for it first; one whose `run` has raised needs no closing."""
+        closed = self._closed[sink.id]
+        if sink.id in self._closing or closed.is_set():
             await closed.wait()
             return
-        closed = self._closed[sink.id] = anyio.Event()
-        try:
-            await sink.close()
-        except Exception as error:
-            self._sink_failed(sink.id, error)
-        finally:
-            closed.set()
+        with anyio.CancelScope() as self._closing[sink.id]:
+            try:
+                await sink.close()
+            except Exception as error:
+                self._sink_failed(sink.id, error)
+            finally:
+                closed.set()

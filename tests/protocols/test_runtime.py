@@ -10,7 +10,7 @@ import pytest
 
 from streamline.errors import StreamlineError
 from streamline.flow.items import BadRecord, Item, RowBatch
-from streamline.flow.protocols import Emit, PositionStore, Sink, Source
+from streamline.flow.protocols import Emit, Failed, PositionStore, Proven, Sink, Source
 from streamline.flow.router import Route
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from tests.connectors.singer.running import PATIENCE, until
@@ -131,6 +131,20 @@ async def test_a_sink_that_fails_ends_the_flows_that_feed_it_and_no_other() -> N
     assert store.saved["three"] == {STREAM: b"50"}
     assert sorted(failed) == ["bad", "one", "two"]
     assert (bad.closed, good.closed) == (1, 1)
+
+
+async def test_a_sink_whose_run_raises_has_failed_and_is_not_waited_for() -> None:
+    class Broken(Table):
+        async def run(self, proven: Proven, failed: Failed) -> None:
+            await anyio.sleep(0.05)
+            raise OSError("the disk is full")
+
+        async def close(self) -> None:
+            await anyio.sleep_forever()
+
+    for count in (0, ENDLESS):
+        (outcome,) = await run([flow(Numbers(count), Broken(every=ENDLESS))], Memory())
+        assert (str(outcome.error), outcome.sink) == ("the disk is full", "export")
 
 
 async def test_a_position_waits_for_the_slowest_sink() -> None:
