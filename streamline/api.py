@@ -417,18 +417,18 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
         ConfigError: there is no such block.
         StreamlineError: it has not stored any yet.
     """
-    from streamline.execution.batch.output_layout import Places
+    from streamline.execution.batch.output_layout import OutputLayout
     from streamline.outputs.store import open_output, project_key
 
     pipeline.model.block(block_uuid)
-    places = Places(pipeline.project, pipeline.uuid, "")
-    stored = places.remembered(block_uuid)
+    layout = OutputLayout(pipeline.project, pipeline.uuid, "")
+    stored = layout.remembered(block_uuid)
     if stored is None:
         raise StreamlineError(
             f"the block '{block_uuid}' of '{pipeline.uuid}' has no stored output",
             hint=f"run it first: streamline run {pipeline.uuid}",
         )
-    folder = places.block(block_uuid)
+    folder = layout.block(block_uuid)
     key = partial(project_key, pipeline.project.work_dir)
     if stored.child:
         called = [one for one in stored.calls if not one.skipped]

@@ -11,7 +11,7 @@ import msgspec
 
 from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, CallPlan, Instance
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.execution.events import AttemptFailed, SensorWaiting, masked
@@ -54,7 +54,7 @@ class Calls:
     Args:
         facts: what is the same for all tasks of the run.
         plan: the blocks.
-        places: where outputs stand.
+        layout: the folders of the outputs.
         executor: carries out tasks.
         completed: is told of each call that went well, before its callbacks hear of it.
     """
@@ -63,13 +63,13 @@ class Calls:
         self,
         facts: RunFacts,
         plan: BatchPlan,
-        places: Places,
+        layout: OutputLayout,
         executor: Executor,
         completed: Callable[[BlockPlan, Instance, TaskResult], None],
     ) -> None:
         self._facts = facts
         self._plan = plan
-        self._places = places
+        self._layout = layout
         self._executor = executor
         self._run = facts.run
         self._note = completed
@@ -179,7 +179,7 @@ class Calls:
 
     def _task(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Task:
         uuid = plan.block.uuid
-        folder = self._places.staged(uuid) / str(number) if child else self._places.block(uuid)
+        folder = self._layout.staged(uuid) / str(number) if child else self._layout.block(uuid)
         return Task(
             id=f"{uuid}:{number}",
             kind="poll" if plan.block.type == "sensor" else "run",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import msgspec
 
 from streamline.blocks.registry import explain_block
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.pipeline.graph_view import item_axes
 
 if TYPE_CHECKING:
@@ -84,13 +84,13 @@ class BatchExplanation(msgspec.Struct, kw_only=True):
 
 def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
     """The plan in words. Nothing is connected to."""
-    places = Places(project, plan.model.uuid, "")
+    layout = OutputLayout(project, plan.model.uuid, "")
     axes = item_axes(plan.model)
     step: dict[str, int] = {}
     words = []
     for uuid, each in plan.blocks.items():
         step[uuid] = 1 + max((step[above] for above in each.block.upstream), default=0)
-        words.append(_block(project, plan, each, step[uuid], axes[uuid], places))
+        words.append(_block(project, plan, each, step[uuid], axes[uuid], layout))
     steps: list[list[str]] = [[] for _ in range(max(step.values(), default=0))]
     for uuid, number in step.items():
         steps[number - 1].append(uuid)
@@ -99,7 +99,7 @@ def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
         pipeline=plan.model.uuid,
         type=plan.model.type,
         at_once=plan.concurrency or max(4, os.cpu_count() or 1),
-        outputs=project.shown(places.root),
+        outputs=project.shown(layout.root),
         steps=steps,
         blocks=words,
         callbacks=plan.callbacks,
@@ -110,12 +110,12 @@ def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
 
 
 def _block(
-    project: Project, plan: BatchPlan, each: BlockPlan, step: int, axes: list[str], places: Places
+    project: Project, plan: BatchPlan, each: BlockPlan, step: int, axes: list[str], layout: OutputLayout
 ) -> BlockWords:
     block = each.block
     retry = block.retry_config
     explanation = explain_block(project, plan.model, block)
-    folder = project.shown(places.block(block.uuid))
+    folder = project.shown(layout.block(block.uuid))
     return BlockWords(
         block=block.uuid,
         type=block.type,

@@ -43,7 +43,7 @@ class StoredCalls(msgspec.Struct, kw_only=True):
     calls: list[StoredCall]
 
 
-class Places:
+class OutputLayout:
     """The folders of one run of a pipeline.
 
     Args:

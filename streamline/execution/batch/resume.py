@@ -8,7 +8,7 @@ from typing import Any
 
 from streamline.execution.batch.fanout import SKIPPED, CallPlan, Finished, Instance, calls_of, is_child
 from streamline.execution.batch.journal import Ended, Journal, Past, Undone, instance_of
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BlockPlan
 from streamline.execution.batch.task import InputRef
 from streamline.execution.events import BlockOutcome
@@ -20,7 +20,7 @@ class Reuse:
     Args:
         past: what the run's journal tells.
         journal: is told what no longer holds.
-        places: where outputs stand.
+        layout: the folders of the outputs.
         run_id: the run, whose outputs alone count.
         max_children: how many calls of a dynamic block's child are made at most.
         finished, outcomes: the blocks that have ended in this part of the run.
@@ -30,7 +30,7 @@ class Reuse:
         self,
         past: Past,
         journal: Journal | None,
-        places: Places,
+        layout: OutputLayout,
         run_id: str,
         max_children: int | None,
         finished: Mapping[str, Finished],
@@ -38,7 +38,7 @@ class Reuse:
     ) -> None:
         self._past = past
         self._journal = journal
-        self._places = places
+        self._layout = layout
         self._run_id = run_id
         self._max_children = max_children
         self._finished = finished
@@ -91,7 +91,7 @@ class Reuse:
             if self._journal is not None:
                 self._journal.add(Undone(block=uuid))
             past.calls.pop(uuid, None)
-        self._places.keep_staged(uuid, past.calls.get(uuid, {}))
+        self._layout.keep_staged(uuid, past.calls.get(uuid, {}))
 
     def _made_anew(self, plan: BlockPlan) -> bool:
         """Whether what the block is made from has been made anew."""
@@ -112,7 +112,7 @@ class Reuse:
         from streamline.outputs.store import read_manifest
 
         uuid = plan.block.uuid
-        folder = self._places.staged(uuid) if staged else self._places.block(uuid)
+        folder = self._layout.staged(uuid) if staged else self._layout.block(uuid)
         folder = folder / str(number) if child else folder
         manifest = read_manifest(folder)
         if manifest is None or manifest.run_id != self._run_id:

@@ -16,7 +16,7 @@ from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished
 from streamline.execution.batch.journal import Begun, Continued, Journal, Past, keep_only, read_journal
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, make_plan
 from streamline.execution.batch.run_variables import RunVariables, note
 from streamline.execution.batch.runner import Runner
@@ -99,8 +99,8 @@ class _BatchRun:
             return None
         if newest.status not in _UNFINISHED:
             return RunResult(run_id=newest.run_id, status=newest.status, nothing_to_resume=True)
-        places = Places(self.project, self.plan.model.uuid, newest.run_id)
-        self.past = read_journal(places.journal)
+        layout = OutputLayout(self.project, self.plan.model.uuid, newest.run_id)
+        self.past = read_journal(layout.journal)
         if self.past is not None and self.past.begun.run_id == newest.run_id:
             self.run_id = newest.run_id
             self.options = msgspec.structs.replace(self.options, tests=self.options.tests or self.past.given.tests)
@@ -127,9 +127,9 @@ class _BatchRun:
         given = self._given()
         both = {**self.options.trigger_variables, **self.options.variables}
         check_templates(self.project, self.plan.model, both, self.options.block)
-        places = Places(self.project, self.plan.model.uuid, self.run_id)
+        layout = OutputLayout(self.project, self.plan.model.uuid, self.run_id)
         alone = self.options.block
-        upstream = stored_upstream(self.plan, places, alone) if alone is not None else {}
+        upstream = stored_upstream(self.plan, layout, alone) if alone is not None else {}
         with open_run(self.project, self.store, self.plan.model.uuid, self.run_id, self.options, bus=self.bus) as run:
             self.run = run
             facts = self._facts(run)
@@ -139,13 +139,13 @@ class _BatchRun:
                 LocalExecutor(self.plan, facts, BlockLines(run), run.masker) as executor,
                 run.record(summary, resumed=self.past is not None) as record,
             ):
-                result = await self._run(facts, executor, given, places, upstream, stop)
+                result = await self._run(facts, executor, given, layout, upstream, stop)
                 record.status = result.status
                 record.summary = {**summary, **result.summary}
                 record.fail(result.errors)
             result.warnings = list(run.warnings)
             # Only now: a run that is killed before it is recorded as completed has its journal to show that it was.
-            places.finish(completed=result.status == COMPLETED and record.saved)
+            layout.finish(completed=result.status == COMPLETED and record.saved)
             return result
 
     def _take_over(self) -> None:
@@ -186,16 +186,16 @@ class _BatchRun:
         facts: RunFacts,
         executor: LocalExecutor,
         given: RunVariables,
-        places: Places,
+        layout: OutputLayout,
         upstream: dict[str, Finished],
         stop: Stop | None,
     ) -> RunResult:
         run, alone = self.run, self.options.block
         if alone is None:
-            keep_only(places.journals, [places.journal.name] if self.past is not None else [])
-        places.prepare()
-        journal = None if alone is not None else self._open_journal(places, facts, given)
-        runner = Runner(facts, self.plan, places, executor, journal=journal, past=self.past)
+            keep_only(layout.journals, [layout.journal.name] if self.past is not None else [])
+        layout.prepare()
+        journal = None if alone is not None else self._open_journal(layout, facts, given)
+        runner = Runner(facts, self.plan, layout, executor, journal=journal, past=self.past)
         run.bus.publish(
             RunPlanned(
                 run_id=self.run_id,
@@ -238,8 +238,8 @@ class _BatchRun:
             return CANCELLED
         return FAILED if any(one.status in (FAILED, CANCELLED) for one in blocks) else COMPLETED
 
-    def _open_journal(self, places: Places, facts: RunFacts, given: RunVariables) -> Journal:
-        journal = Journal(places.journal)
+    def _open_journal(self, layout: OutputLayout, facts: RunFacts, given: RunVariables) -> Journal:
+        journal = Journal(layout.journal)
         if self.past is None:
             journal.add(Begun(run_id=self.run_id, execution_date=facts.execution_date, given=given))
         else:

@@ -25,7 +25,7 @@ from streamline.execution.batch.fanout import (
 )
 from streamline.execution.batch.journal import Called, Ended, Journal, Past
 from streamline.execution.batch.outcomes import outcome_of, unforeseen
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.resume import Reuse, stamp_of
 from streamline.execution.batch.task import Failure, TaskResult
@@ -38,7 +38,7 @@ class Runner:
     Args:
         facts: what is the same for all its tasks.
         plan: the blocks.
-        places: where outputs stand.
+        layout: the folders of the outputs.
         executor: carries out tasks.
         journal: notes what completed; None for runs that cannot be resumed.
         past: what an earlier part of this run has done.
@@ -48,7 +48,7 @@ class Runner:
         self,
         facts: RunFacts,
         plan: BatchPlan,
-        places: Places,
+        layout: OutputLayout,
         executor: Executor,
         *,
         journal: Journal | None,
@@ -56,16 +56,16 @@ class Runner:
     ) -> None:
         self._facts = facts
         self._plan = plan
-        self._places = places
+        self._layout = layout
         self._executor = executor
         self._journal = journal
         self._run = facts.run
         self._finished: dict[str, Finished] = {}
         self._events = {uuid: asyncio.Event() for uuid in plan.blocks}
         self.outcomes: dict[str, BlockOutcome] = {}
-        self._making = Calls(facts, plan, places, executor, self._journal_call)
+        self._making = Calls(facts, plan, layout, executor, self._journal_call)
         self._reuse = (
-            Reuse(past, journal, places, facts.run.run_id, plan.limits.max_children, self._finished, self.outcomes)
+            Reuse(past, journal, layout, facts.run.run_id, plan.limits.max_children, self._finished, self.outcomes)
             if past is not None
             else None
         )
@@ -234,16 +234,16 @@ class Runner:
         outcome = outcome_of(plan, made, self._upstream(plan), child=child)
         status = outcome.status
         if child and status in (COMPLETED, SKIPPED) and not plan.secret:
-            self._places.publish(uuid)
+            self._layout.publish(uuid)
             for number, instance in enumerate(instances):
                 if instance.ref is not None:
-                    folder = str(self._places.block(uuid) / str(number))
+                    folder = str(self._layout.block(uuid) / str(number))
                     instance.ref = msgspec.structs.replace(instance.ref, folder=folder)
         if plan.secret:
-            self._places.remove(uuid)  # what was stored before it was secret
+            self._layout.remove(uuid)  # what was stored before it was secret
         elif status in (COMPLETED, SKIPPED):
             if child or status == COMPLETED:
-                self._places.remember(uuid, instances, child=child)
+                self._layout.remember(uuid, instances, child=child)
             self._journal_end(plan, outcome, instances, child=child)
         return outcome, _finished(plan, instances, child=child)
 

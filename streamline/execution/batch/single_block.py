@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from streamline.errors import ConfigError
 from streamline.execution.batch.fanout import COMPLETED, SKIPPED, Finished, Instance
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan
 from streamline.execution.batch.task import InputRef
 
 
-def stored_upstream(plan: BatchPlan, places: Places, uuid: str) -> dict[str, Finished]:
+def stored_upstream(plan: BatchPlan, layout: OutputLayout, uuid: str) -> dict[str, Finished]:
     """The upstream blocks, with their stored outputs.
 
     Raises:
@@ -19,7 +19,7 @@ def stored_upstream(plan: BatchPlan, places: Places, uuid: str) -> dict[str, Fin
     for name in plan.blocks[uuid].block.upstream:
         block = plan.blocks[name]
         secret = block.secret
-        stored = None if secret else places.remembered(name)
+        stored = None if secret else layout.remembered(name)
         if stored is None:
             raise ConfigError(
                 f"the block '{name}', which '{uuid}' needs, has no stored output",
@@ -42,7 +42,7 @@ def stored_upstream(plan: BatchPlan, places: Places, uuid: str) -> dict[str, Fin
                 else InputRef(
                     block=name,
                     type=block.block.type,
-                    folder=str(places.block(name) / str(call.number) if stored.child else places.block(name)),
+                    folder=str(layout.block(name) / str(call.number) if stored.child else layout.block(name)),
                     child=stored.child,
                 ),
             )

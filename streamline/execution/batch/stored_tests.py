@@ -16,7 +16,7 @@ from streamline.errors import ConfigError
 from streamline.execution.batch.block_log import BlockLines
 from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.executor import LocalExecutor
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, make_plan
 from streamline.execution.batch.task import Failure, InputRef, Task
 from streamline.execution.events import Bus
@@ -78,25 +78,27 @@ async def _run(run: Run, plan: BatchPlan) -> list[BlockTests]:
         variables={**plan.model.variables, **variables},
         runtime=tuple(variables),
     )
-    places = Places(run.project, plan.model.uuid, run.run_id)
+    layout = OutputLayout(run.project, plan.model.uuid, run.run_id)
     chosen = [uuid for uuid in plan.blocks if block in (None, uuid)]
-    if not any(places.stored(uuid) for uuid in chosen):
+    if not any(layout.stored(uuid) for uuid in chosen):
         what = f"the block '{block}'" if block is not None else f"the pipeline '{plan.model.uuid}'"
         raise ConfigError(f"{what} has no stored outputs to test", hint=f"run it: streamline run {plan.model.uuid}")
     with LocalExecutor(plan, facts, BlockLines(run), run.masker) as executor:
-        return list(await asyncio.gather(*(_block(plan, places, executor, facts, uuid) for uuid in chosen)))
+        return list(await asyncio.gather(*(_block(plan, layout, executor, facts, uuid) for uuid in chosen)))
 
 
-async def _block(plan: BatchPlan, places: Places, executor: LocalExecutor, facts: RunFacts, uuid: str) -> BlockTests:
+async def _block(
+    plan: BatchPlan, layout: OutputLayout, executor: LocalExecutor, facts: RunFacts, uuid: str
+) -> BlockTests:
     block = plan.blocks[uuid].block
-    stored = places.stored(uuid)
+    stored = layout.stored(uuid)
     if stored is None:
         return BlockTests(uuid=uuid, stored=False)
     found = BlockTests(uuid=uuid, stored=True)
     for call in stored.calls:
         if call.skipped:
             continue
-        folder = places.block(uuid) / str(call.number) if stored.child else places.block(uuid)
+        folder = layout.block(uuid) / str(call.number) if stored.child else layout.block(uuid)
         task = Task(
             id=f"{uuid}:{call.number}:tests",
             kind="tests",

@@ -14,7 +14,7 @@ import pytest
 
 from streamline.errors import StreamlineError
 from streamline.execution.batch.context import RunFacts
-from streamline.execution.batch.output_layout import Places
+from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.runner import Runner
 from streamline.execution.batch.task import Task, TaskResult
@@ -90,7 +90,7 @@ def test_nothing_begins_after_a_signal(project: BatchProject) -> None:
 
     with closing(open_store(opened.state_url, opened.root)) as store, open_run(opened, store, "p", "r") as run:
         facts = RunFacts(run=run, execution_date=datetime.now(UTC), variables={}, runtime=())
-        runner = Runner(facts, plan, Places(opened, "p", "r"), Executor(), journal=None, past=None)
+        runner = Runner(facts, plan, OutputLayout(opened, "p", "r"), Executor(), journal=None, past=None)
         assert asyncio.run(go())[0] == "cancelled"
     assert done == ["condition"]
 
