@@ -23,7 +23,7 @@ from streamline.processes.worker_process import Submission
 class WorkerPool:
     """Worker processes, forked when they are needed, used again, replaced when they die or cannot be cleaned up.
 
-    The fork server starts at once and imports `preload` while the caller goes on.
+    The fork server starts at once and imports `preload` in the background.
 
     Args:
         size: how many jobs run at once.

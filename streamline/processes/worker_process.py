@@ -229,7 +229,7 @@ class WorkerProcess:
         return self._page.ending
 
     def trace(self, root: str) -> Trace | None:
-        """The stack that it wrote, if it crashed or was asked for it; see `read_trace`."""
+        """The stack that it wrote, if it crashed or got `DUMP_SIGNAL`; see `read_trace`."""
         return read_trace(self._traces, root)
 
     def close(self) -> None:

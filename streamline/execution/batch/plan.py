@@ -1,5 +1,4 @@
-"""What a batch pipeline comes to: which blocks run, what gates and watches them, and everything that can be checked
-before anything runs."""
+"""The plan of a batch pipeline: its blocks with their conditions and callbacks, and all checks that need no user code."""
 
 from __future__ import annotations
 

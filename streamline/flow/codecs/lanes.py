@@ -362,7 +362,7 @@ def arrow_to_rows(batch: ArrowBatch, reader: RowReader, like: pa.Schema | None =
 
 
 def to_raw(batch: Batch) -> RawBatch:
-    """RECORD lines of a batch of any lane; a raw batch is returned as it is.
+    """RECORD lines of a batch of any lane; a raw batch is returned unchanged.
 
     Raises:
         StreamlineError: a value that JSON has no word for.
@@ -383,7 +383,7 @@ def join_raw(batches: Sequence[RawBatch]) -> RawBatch:
 
 
 def envelope_of(stream: str, version: int | None, time_extracted: str | None) -> tuple[bytes, bytes]:
-    """What stands before a record's JSON text in its message, and after it (the line's end included)."""
+    """The text before a record's JSON text in its message, and the text after it, including the newline."""
     head = b'{"type":"RECORD","stream":' + jsontext.dumps(stream) + b',"record":'
     tail = b"" if version is None else b',"version":' + jsontext.dumps(version)
     if time_extracted is not None:
@@ -397,7 +397,7 @@ def lines_of(piece: bytes | memoryview) -> Iterator[bytes]:
 
 
 def record_text(line: bytes) -> bytes:
-    """The JSON text of the record in a RECORD line; the whole line where it cannot be told."""
+    """The JSON text of the record in a RECORD line; the whole line if it cannot be found."""
     try:
         return bytes(_text_decoder.decode(line).record)
     except (msgspec.MsgspecError, ValueError, RecursionError):

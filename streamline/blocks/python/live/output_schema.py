@@ -77,7 +77,7 @@ class Misfit(msgspec.Struct, frozen=True):
 
 
 class OutputSchema:
-    """The SCHEMA of one stream behind one block.
+    """The SCHEMA of one stream downstream of one block.
 
     Args:
         source: the SCHEMA that the block's input has.
@@ -423,8 +423,8 @@ def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.types as pt
 
-    kind, wanted = column.type, source.type
-    if kind == wanted:
+    kind, earlier = column.type, source.type
+    if kind == earlier:
         return column
     if pt.is_dictionary(kind):
         column = column.cast(kind.value_type)
@@ -436,11 +436,11 @@ def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
     def numeric(each: pa.DataType) -> bool:
         return bool(pt.is_integer(each) or pt.is_floating(each) or pt.is_decimal(each))
 
-    same = any(test(kind) and test(wanted) for test in (textual, numeric, pt.is_timestamp, pt.is_date, pt.is_nested))
+    same = any(test(kind) and test(earlier) for test in (textual, numeric, pt.is_timestamp, pt.is_date, pt.is_nested))
     if not same and not pt.is_null(kind):
         return column
     try:
-        return column.cast(wanted)
+        return column.cast(earlier)
     except pa.ArrowException:
         return column
 
