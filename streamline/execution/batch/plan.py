@@ -1,4 +1,4 @@
-"""The plan of a batch pipeline: its blocks with their conditions and callbacks, and all checks that need no user code."""
+"""The plan of a batch pipeline: its blocks with conditions and callbacks, and all checks that need no user code."""
 
 from __future__ import annotations
 
