@@ -26,7 +26,7 @@ Folder = str | PathLike[str]
 
 
 class PipelineType(StrEnum):
-    """Types of pipelines. `PYSPARK` is the reference product's; such a pipeline is a Python pipeline here."""
+    """Types of pipelines. `PYSPARK` is Mage's; such a pipeline is a Python pipeline here."""
 
     PYTHON = "python"
     INTEGRATION = "integration"
@@ -38,7 +38,7 @@ class PipelineType(StrEnum):
 def get_repo_path(*args: Any, **kwargs: Any) -> str:
     """The project's folder: of the block that runs here, else the one that the current folder lies in.
 
-    Without a project it is the current folder. The arguments that the reference product knows are accepted.
+    Without a project it is the current folder. The arguments that Mage knows are accepted.
     """
     return str(current_folder())
 
@@ -401,7 +401,7 @@ def run(
     Raises:
         PipelineFailed, ConfigError, LeaseHeld: as `Pipeline.execute_sync`.
     """
-    # Schedulers that drive the reference product pass these along; there they would become variables.
+    # Schedulers that drive Mage pass these along; there they would become variables.
     variables = {key: value for key, value in global_vars.items() if key not in ("analyze_outputs", "update_status")}
     pipeline = Pipeline(pipeline_uuid, project_path)
     if block_uuid is None:
@@ -478,7 +478,7 @@ def _project(repo_path: Folder | None) -> Project:
 
 
 def _folder_name(name: str) -> str:
-    """A name that can be a folder's: itself, else what the reference product makes of it."""
+    """A name that can be a folder's: itself, else what Mage makes of it."""
     import re
 
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):

@@ -50,7 +50,7 @@ def trigger_pipeline(
         error_on_failure: raise if it fails; else the returned run says so.
         schedule_name: what its blocks find in `kwargs['trigger_name']`.
         verbose: print how it ended.
-        check_status, poll_interval, poll_timeout: the reference product's, where the run goes on elsewhere; here it is
+        check_status, poll_interval, poll_timeout: Mage's, where the run goes on elsewhere; here it is
             over when this returns.
 
     Raises:

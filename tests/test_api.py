@@ -127,7 +127,7 @@ def test_run_in_order(pipeline: Pipeline, project: BatchProject) -> None:
     assert project.statuses(result.run_id) == dict.fromkeys(("load", "double", "write"), "completed")
 
 
-def test_the_reference_product_s_arguments_are_taken(pipeline: Pipeline, project: BatchProject) -> None:
+def test_mages_arguments_are_accepted(pipeline: Pipeline, project: BatchProject) -> None:
     pipeline.execute_sync(
         analyze_outputs=False,
         build_block_output_stdout=None,

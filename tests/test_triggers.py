@@ -66,7 +66,7 @@ def test_a_triggered_failure_is_told_or_raised(project: BatchProject, capfd: pyt
         trigger_pipeline("q")
 
 
-def test_the_reference_product_s_order_of_arguments(project: BatchProject) -> None:
+def test_mages_order_of_arguments(project: BatchProject) -> None:
     from streamline.compat import runs
 
     assert runs.trigger_pipeline("p", str(project.root), {"name": "Ann"}).status == "completed"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INTERVAL = 60.0
 """Seconds between two questions to a sensor, unless it says otherwise."""
 
-# The second form of the reference product (its DYNAMIC_BLOCKS_VERSION=2). `modes` says how children get their items
+# The second form of Mage (its DYNAMIC_BLOCKS_VERSION=2). `modes` says how children get their items
 # while the parent still runs; what they get is the same.
 _DYNAMIC_KEYS = words("parent reduce_output reduce_output_upstream modes")
 

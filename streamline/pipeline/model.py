@@ -1,6 +1,6 @@
 """A pipeline as its metadata.yaml tells it, checked.
 
-The reference product's files load unmodified: what means nothing here is kept. A run never writes the file.
+Mage's files load unmodified: what means nothing here is kept. A run never writes the file.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 if TYPE_CHECKING:
     from streamline.project.project import Project
 
-# Blocks of the reference product's notebook that never run.
+# Blocks of Mage's notebook that never run.
 _IDLE_TYPES = words("markdown scratchpad chart extension global_data_product hook group")
 
 _PIPELINE_KEYS = words(
     "blocks name uuid description tags created_at type variables retry_config concurrency_config callbacks "
     "conditionals data_integration dynamic_blocks delivery checkpoint_interval on_error dead_letter startup_timeout "
     "instances "
-    # The reference product's own, which mean nothing here or not yet.
+    # Mage's own, which mean nothing here or not yet.
     "widgets extensions executor_type executor_config executor_count notification_config cache_block_output_in_memory "
     "run_pipeline_in_one_process settings spark_config variables_dir remote_variables_dir execution_framework "
     "updated_at state_store_config repo_path"
@@ -393,7 +393,7 @@ class Reader:
 
     def named_file(self, named: str, language: str | None, path: tuple[PathKey, ...]) -> tuple[str, Path]:
         root = self.project.root
-        # The reference product names files from the project's parent as well.
+        # Mage names files from the project's parent as well.
         for candidate in (root / named, root.parent / named):
             if candidate.is_file():
                 by_suffix = {suffix: one for one, suffixes in languages().items() for suffix in suffixes}

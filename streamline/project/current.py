@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 REPO_PATH_VARIABLE = "MAGE_REPO_PATH"
-"""Names the project in the environment, as the reference product reads it."""
+"""Names the project in the environment, as Mage reads it."""
 
 _set: list[Project] = []
 

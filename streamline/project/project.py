@@ -26,7 +26,7 @@ _KNOWN = words(
     "name description plugins state executor variables variables_dir features dynamic_blocks retry_config "
     "concurrency_config"
 )
-# What the reference product writes into a project's metadata.yaml; it means nothing here, and no word is lost on it.
+# What Mage writes into a project's metadata.yaml; it means nothing here, and no word is lost on it.
 _MAGE_KNOWN = _KNOWN | words(
     "project_type project_uuid remote_variables_dir variables_retention_period help_improve_mage emr_config "
     "spark_config notification_config openai_api_key ai_config ldap_config s3_config queue_config pipelines deny_list "

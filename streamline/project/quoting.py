@@ -1,6 +1,6 @@
 """Quotes the `{{ … }}` values that YAML cannot read, before it reads them.
 
-`port: {{ env_var('PORT') }}` is what people write, and what the reference product reads, but to YAML it is a
+`port: {{ env_var('PORT') }}` is what people write, and what Mage reads, but to YAML it is a
 mapping inside a mapping. The scanner below knows as much of YAML as it takes to tell a plain value from a
 comment, a quoted string and a block scalar; it changes nothing else, and never the number of lines.
 """

@@ -75,7 +75,7 @@ COUNTED = [
 
 
 @pytest.mark.parametrize(("module", "name"), COUNTED)
-def test_names_that_the_reference_product_s_files_import(module: str, name: str) -> None:
+def test_names_that_mage_files_import(module: str, name: str) -> None:
     space: dict[str, object] = {}
     exec(f"from {module} import {name}", space)
     assert space[name] is getattr(sys.modules[module], name)

@@ -77,7 +77,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_file_like_the_reference_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_like_mages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = ConfigFileLoader(write(tmp_path, LIKE_THE_TEMPLATE), "default")
     assert config.version == "0.1.1"
     assert config["POSTGRES_PORT"] == 5432
@@ -247,7 +247,7 @@ def test_the_environment_as_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         config["POSTGRES_PORT"]
 
 
-def test_a_loader_written_for_the_reference_product() -> None:
+def test_a_loader_written_for_mage() -> None:
     class Own(BaseConfigLoader):
         def contains(self, key: str, **kwargs: object) -> bool:
             return key == "A"

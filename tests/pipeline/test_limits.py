@@ -39,7 +39,7 @@ def test_the_pipeline_s_win_over_the_project_s_key_by_key(tmp_path: Path) -> Non
     assert block_run_limit(project, model) == 1
 
 
-def test_what_the_reference_product_writes_loads_without_a_word(tmp_path: Path) -> None:
+def test_what_mage_writes_loads_without_a_word(tmp_path: Path) -> None:
     _, model = make(
         tmp_path,
         "name: x\n",

@@ -75,7 +75,7 @@ def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
     """Run the block's file as a module, once for a call: tests see what the block left in its globals.
 
     Where the code reads `df_1`, `df_2`, … or the names of upstream blocks without defining them, these are there, as
-    in the reference product.
+    in Mage.
 
     Args:
         call: the call.

@@ -116,7 +116,7 @@ def _names(values: Any) -> list[str]:
     found: list[str] = []
     for value in values:
         if isinstance(value, str):
-            found.append(str(getattr(value, "value", value)))  # an enum of text, as the reference product has
+            found.append(str(getattr(value, "value", value)))  # an enum of text, as Mage has
         elif isinstance(value, (list, tuple, set, frozenset)):
             found.extend(_names(value))
     return found

@@ -25,7 +25,7 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """What a file imports of the modules that stand in for the reference product's: `module:name`, and their lines."""
+    """What a file imports of the modules that stand in for Mage's: `module:name`, and their lines."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from ((f"{alias.name}:", node.lineno) for alias in node.names if alias.name.startswith(f"{ALIAS}."))

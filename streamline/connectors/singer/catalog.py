@@ -157,7 +157,7 @@ class Catalog:
     """A tap's catalog.
 
     Args:
-        data: the catalog's JSON, `{"streams": […]}`; the reference product's `{"catalog": {…}}` is unwrapped.
+        data: the catalog's JSON, `{"streams": […]}`; Mage's `{"catalog": {…}}` is unwrapped.
         where: the file or block that it comes from, for errors.
 
     Raises:

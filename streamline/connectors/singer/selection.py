@@ -217,7 +217,7 @@ def _select(stream: CatalogStream, resolved: Resolved, tap: TapTraits, where: st
     override = resolved.get("schema")
     properties = {**stream.properties, **(override or {}).get("properties", {})}
     method, keys = _replication(stream, resolved, tap, properties, where)
-    # A catalog.json of the reference product has them in its entries.
+    # A catalog.json of Mage has them in its entries.
     own = resolved.get("unique_constraints", stream.entry.get("unique_constraints") or None)
     key_properties = [str(one) for one in own] if own is not None else stream.key_properties
     if own is not None:

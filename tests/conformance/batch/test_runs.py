@@ -259,7 +259,7 @@ def test_tests_run_when_they_are_asked_for(project: BatchProject) -> None:
     project.run().expect(0)
     failed(project.run("--test"), "2 of 2 tests failed", "test_length.*three were expected", "test_first")
     assert project.statuses() == {"load": "failed", "behind": "upstream_failed"}
-    # A block that is run alone is tested, as it always is in the reference product.
+    # A block that is run alone is tested, as it always is in Mage.
     failed(project.run("--block-uuid", "load"), "three were expected")
 
 

@@ -1,7 +1,7 @@
 """Every example of the document that the product has to make true, as printed there.
 
 What the document leaves out is put above them: imports (`requests`, `pd`, `DataFrame`) and the functions that it only
-names. Each runs through the names of the reference product and through our own.
+names. Each runs through the names of Mage and through our own.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ def test_a_catalog_file_says_which_streams_there_are_and_discovery_fills_it_in()
         layer(found, catalog({"tap_stream_id": "public-x"}))
 
 
-def test_catalogs_of_the_reference_product_are_read() -> None:
+def test_catalogs_written_by_mage_are_read() -> None:
     found = Catalog({"catalog": {"streams": [plain("a", unique_constraints=["id"], bookmark_properties=["id"])]}})
     chosen = choose(found)
     assert chosen[0].key_properties == ["id"]

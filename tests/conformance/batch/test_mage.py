@@ -99,7 +99,7 @@ def test_row_9_what_a_file_does_not_import_is_not_there(project: BatchProject) -
 
 
 def test_only_the_items_of_a_list_are_not_unpacked(project: BatchProject) -> None:
-    # The reference product stores a list's elements as outputs of their own: `[{...}]` arrives as the dict.
+    # Mage stores a list's elements as outputs of their own: `[{...}]` arrives as the dict.
     project.block("load", "@data_loader\ndef load():\n    return [{'a': 1}]\n", type="data_loader")
     project.block("show", "@transformer\ndef show(found):\n    return type(found).__name__\n")
     project.block("nothing", "@data_loader\ndef nothing():\n    return None\n", type="data_loader")
