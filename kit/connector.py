@@ -26,7 +26,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class ConnectorError(Exception):
-    """What a user must know to go on; printed as one line, exit code 1.
+    """A failure that the user can act on; printed as one line, exit code 1.
 
     Args:
         message: what happened, and where (file, line, stream, column).
@@ -40,7 +40,7 @@ class ConnectorError(Exception):
 
 
 class ConfigError(ConnectorError):
-    """Wrong settings or arguments, seen before anything moved; exit code 2."""
+    """Wrong settings or arguments, found before anything was read or written; exit code 2."""
 
     exit_code = 2
 
@@ -69,7 +69,11 @@ class Setting(NamedTuple):
         return schema
 
     def check(self, value: Any) -> None:
-        """Raises ConfigError unless the value is of this setting's kind and among its choices."""
+        """Check that the value has this setting's type and is one of its choices.
+
+        Raises:
+            ConfigError: it does not, or is not.
+        """
         right = isinstance(value, _TYPES[self.kind]) and (self.kind == "boolean" or not isinstance(value, bool))
         if not right:
             raise ConfigError(f"setting {self.name!r} must be {self.kind}, not {value!r}", self.description)
@@ -80,19 +84,19 @@ class Setting(NamedTuple):
 
 
 class Connector(NamedTuple):
-    """A connector's description: the one specification that its config is checked against and `--about` prints."""
+    """A connector's specification: its config is checked against it, and `--about` prints it."""
 
     name: str
     description: str
     capabilities: tuple[str, ...]
     settings: tuple[Setting, ...]
     max_processes: int | None = None
-    """How many processes may write at the same time; only targets say it."""
+    """How many processes may write at the same time; for targets only."""
     load_methods: tuple[str, ...] = ()
-    """append, upsert, replace: the ones that a target has."""
+    """The load methods that a target supports: append, upsert, replace."""
 
     def about(self) -> dict[str, Any]:
-        """The description in the shape that Singer SDK connectors print, with `max_processes` beside."""
+        """Return the specification in the format of the Singer SDK, with `max_processes` added."""
         about: dict[str, Any] = {
             "name": self.name,
             "description": self.description,
@@ -112,13 +116,13 @@ class Connector(NamedTuple):
         return about
 
     def config(self, given: Any) -> dict[str, Any]:
-        """The given config, checked, with defaults.
+        """Return the config, checked and with defaults.
 
         Raises:
-            ConfigError: a key is unknown, missing, or has a value that it cannot have.
+            ConfigError: a key is unknown or missing, or its value is not allowed.
         """
         if not isinstance(given, dict):
-            raise ConfigError("the config is no JSON object")
+            raise ConfigError("the config is not a JSON object")
         settings = {setting.name: setting for setting in self.settings}
         for name in given:
             if name not in settings:
@@ -139,15 +143,15 @@ class Connector(NamedTuple):
 
 
 def log(level: str, message: str) -> None:
-    """One line on standard error, in the form of singer-python's logger."""
+    """Print one line to standard error, in the format of singer-python's logger."""
     print(f"{level} {message}", file=sys.stderr, flush=True)
 
 
 def read_json(path: str, what: str) -> Any:
-    """The JSON value in a file named by an argument; `what` names the argument in errors.
+    """Return the JSON value in a file; `what` is the argument that named it, for errors.
 
     Raises:
-        ConfigError: the file cannot be read, or holds no JSON.
+        ConfigError: the file cannot be read, or is not valid JSON.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -156,7 +160,7 @@ def read_json(path: str, what: str) -> Any:
     except OSError as error:
         raise ConfigError(f"{what} {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ConfigError(f"{what} {path} is no JSON: {error}") from error
+        raise ConfigError(f"{what} {path} is not valid JSON: {error}") from error
 
 
 class Arguments(argparse.Namespace):
@@ -172,19 +176,19 @@ class Arguments(argparse.Namespace):
 
 
 def run(connector: Connector, argv: Sequence[str], work: Callable[[Config, Arguments], None], *, tap: bool) -> int:
-    """Parses the command line, checks the config and calls `work`; returns the exit code.
+    """Parse the command line, checks the config and calls `work`; return the exit code.
 
-    singer-python's own parser has no `--about` and wants `--config` even for it, so this one takes its place.
+    Used instead of singer-python's parser, which has no `--about` and always requires `--config`.
     """
     parser = argparse.ArgumentParser(prog=connector.name, description=connector.description)
     parser.add_argument("-c", "--config", metavar="FILE", help="settings (JSON); see --about")
     if tap:
         parser.add_argument("-d", "--discover", action="store_true", help="print the catalog and exit")
         parser.add_argument("--catalog", metavar="FILE", help="the catalog that selects streams and columns")
-        parser.add_argument("-p", "--properties", metavar="FILE", help="the same, by its older name")
-        parser.add_argument("-s", "--state", metavar="FILE", help="where the last run stopped (JSON)")
+        parser.add_argument("-p", "--properties", metavar="FILE", help="older name of --catalog")
+        parser.add_argument("-s", "--state", metavar="FILE", help="the state that the last run printed (JSON)")
     parser.add_argument("--about", action="store_true", help="print capabilities and settings and exit")
-    parser.add_argument("--format", choices=["json", "text"], default="text", help="of --about")
+    parser.add_argument("--format", choices=["json", "text"], default="text", help="output format of --about")
     parser.add_argument("--version", action="version", version=f"{connector.name} {VERSION}")
     args = parser.parse_args(argv, namespace=Arguments())
     try:
@@ -199,9 +203,9 @@ def run(connector: Connector, argv: Sequence[str], work: Callable[[Config, Argum
         log("ERROR", f"{connector.name}: {error}".replace("\n", " "))
         return error.exit_code
     except BrokenPipeError:
-        # The reader is gone. What Python would flush at exit goes nowhere, quietly.
+        # Python flushes standard output at exit: send that to nowhere, without a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        log("ERROR", f"{connector.name}: whoever read standard output has closed it")
+        log("ERROR", f"{connector.name}: standard output was closed by its reader")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""Which streams and columns a catalog selects, and how they are replicated, whatever spelling says it."""
+"""Read a catalog: selected streams and columns, and their replication, in every spelling in use."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Stream(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """Names of the selected properties, in the catalog's order."""
+        """Return the names of the selected properties, in catalog order."""
         return list(self.schema["properties"])
 
 
 def selected_streams(catalog: Any) -> list[Stream]:
-    """The streams that a catalog selects; one without any mark is selected, as are its columns.
+    """Return the selected streams. A stream or column that says nothing about selection is selected.
 
     Raises:
-        ConfigError: it is no catalog, or asks a stream for what no stream has.
+        ConfigError: it is not a catalog, or an entry is inconsistent.
     """
     if not isinstance(catalog, dict) or not isinstance(catalog.get("streams"), list):
-        raise ConfigError("the catalog has no list 'streams'", "--discover prints one")
+        raise ConfigError("the catalog has no list 'streams'", "create one with --discover")
     return [stream for entry in catalog["streams"] if (stream := _stream(entry)) is not None]
 
 
@@ -69,7 +69,9 @@ def _stream(entry: Any) -> Stream | None:
     method = entry.get("replication_method") or root.get("replication-method") or "FULL_TABLE"
     method = str(method).upper().replace("-", "_")
     if method not in ("FULL_TABLE", "INCREMENTAL"):
-        raise ConfigError(f"stream {stream_id!r}: replication method {method}", "FULL_TABLE or INCREMENTAL")
+        raise ConfigError(
+            f"stream {stream_id!r}: unsupported replication method {method}", "use FULL_TABLE or INCREMENTAL"
+        )
     properties = schema["properties"]
     for name in (*keys, *(replication_keys if method == "INCREMENTAL" else ())):
         if name not in properties:
@@ -84,7 +86,9 @@ def _stream(entry: Any) -> Stream | None:
         property_schema.pop("selected", None)
     message_schema = {key: value for key, value in schema.items() if key != "selected"} | {"properties": chosen}
     if not chosen:
-        raise ConfigError(f"stream {stream_id!r} is selected without any column", "select one, or not the stream")
+        raise ConfigError(
+            f"stream {stream_id!r} is selected without any column", "select a column, or deselect the stream"
+        )
     return Stream(
         id=stream_id,
         name=entry.get("stream") or stream_id,
@@ -98,7 +102,7 @@ def _stream(entry: Any) -> Stream | None:
 
 
 def _is_selected(marks: Mapping[str, Any], schema: Any, entry: Mapping[str, Any]) -> bool:
-    """The first that is said: metadata, the legacy key in entry or schema, the tap's default; else yes."""
+    """Return the first of: metadata, the legacy key in entry or schema, the tap's default, True."""
     if marks.get("inclusion") == "unsupported":
         return False
     if marks.get("inclusion") == "automatic":
@@ -124,7 +128,7 @@ def catalog_entry(
     root: Mapping[str, Any],
     columns: Mapping[str, Mapping[str, Any]],
 ) -> JSONObject:
-    """A discovered stream; `root` and `columns` are metadata beside what every stream and column has."""
+    """Return the catalog entry of a discovered stream; `root` and `columns` are additional metadata."""
     marks: list[JSONObject] = [
         {
             "breadcrumb": [],

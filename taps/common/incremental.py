@@ -82,7 +82,7 @@ class Tracker:
         return True
 
     def at(self, value: Value, records: Sequence[bytes]) -> None:
-        """Notes rows of the highest value so far, those that were skipped at the start included."""
+        """Record rows of the highest value so far, those that were skipped at the start included."""
         if value != self.value:
             self.value = value
             self._rows.clear()

@@ -1,4 +1,4 @@
-"""Dates and times as people write them in SQLite and CSV, and as JSON Schema's `date` and `date-time` want them."""
+"""Convert dates and times from the forms found in SQLite and CSV to JSON Schema's `date` and `date-time`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_date(text: str) -> bool:
 
 
 def date_time(text: str) -> str | None:
-    """The moment as RFC 3339; without a zone it is taken as UTC, without a time as midnight. None if it is none.
+    """Return the timestamp in RFC 3339 form, or None. Without a zone it is UTC, without a time midnight.
 
     >>> date_time("2026-01-31 10:00"), date_time("2026-01-31T10:00:00.5+0200"), date_time("soon")
     ('2026-01-31T10:00:00Z', '2026-01-31T10:00:00.5+02:00', None)
@@ -58,7 +58,7 @@ def dates(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
 
 
 def date_times(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
-    """The values of a date-time column; what is no moment stays as it is, and the flag is False."""
+    """Return the values of a date-time column, and whether all are timestamps; others stay unchanged."""
     values: list[str | None] = []
     fit = True
     for text in column:

@@ -15,7 +15,7 @@ JSONObject = dict[str, Any]
 
 
 def write_message(message: JSONObject) -> None:
-    """Writes and flushes one message."""
+    """Write and flushes one message."""
     sys.stdout.buffer.write(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
     sys.stdout.buffer.flush()
 
@@ -32,24 +32,24 @@ class State:
         self._value: JSONObject = {**given, "bookmarks": dict(bookmarks) if isinstance(bookmarks, dict) else {}}
 
     def bookmark(self, stream_id: str) -> JSONObject:
-        """The stream's bookmark, empty where there is none."""
+        """Return the stream's bookmark, or an empty object."""
         found = self._value["bookmarks"].get(stream_id)
         return found if isinstance(found, dict) else {}
 
     def set(self, stream_id: str, bookmark: JSONObject) -> None:
-        """Replaces the stream's bookmark."""
+        """Replace the stream's bookmark."""
         self._value["bookmarks"][stream_id] = bookmark
 
     def write(self) -> None:
-        """Writes a STATE message."""
+        """Write a STATE message."""
         write_message({"type": "STATE", "value": self._value})
 
 
 class StreamOutput:
-    """The messages of one stream, its schema kept true to what is sent.
+    """Write the messages of one stream, and keep its schema in step with its records.
 
-    Sources without strict types hold values that no declaration foretells. Such a value is never dropped or bent: the
-    schema is widened and sent again before the record.
+    Sources without strict types hold values that do not match the declared type. Such a value is never dropped or
+    changed: the schema is widened and sent again before the record.
     """
 
     def __init__(self, stream: Stream, state: State, *, interval: int, version: int | None = None) -> None:
@@ -67,7 +67,7 @@ class StreamOutput:
         self.properties: JSONObject = stream.schema["properties"]
 
     def widen(self, column: str, json_type: str, *, drop_format: bool = False) -> None:
-        """Lets a column's schema take another JSON type as well, or any string in place of a format."""
+        """Add a JSON type to a column's schema, or drop its string format."""
         schema = self.properties[column]
         types = schema.get("type", [])
         types = [types] if isinstance(types, str) else list(types)
@@ -85,17 +85,17 @@ class StreamOutput:
             self.warn(f"column {column!r} holds a {json_type} that does not fit its type; its schema is widened")
 
     def add_column(self, column: str, schema: JSONObject) -> None:
-        """Adds a column that discovery had not seen."""
+        """Add a column that discovery had not seen."""
         self.properties[column] = schema
         self._stale = True
         self.warn(f"column {column!r} is new; it is added to the schema")
 
     def warn(self, text: str) -> None:
-        """Logs a warning that names the stream."""
+        """Log a warning that names the stream."""
         log("WARNING", f"stream {self._stream.name!r}: {text}")
 
     def write_schema(self) -> None:
-        """Writes the SCHEMA message, unless the one written last still holds."""
+        """Write the SCHEMA message if it changed since it was last written."""
         if self._stale:
             self._stale = False
             message: JSONObject = {"type": "SCHEMA", "stream": self._stream.name, "schema": self._stream.schema}
@@ -105,7 +105,7 @@ class StreamOutput:
             write_message(message)
 
     def write_records(self, records: Sequence[bytes]) -> bool:
-        """Writes records given as JSON texts; true if a STATE is due after them."""
+        """Write records given as JSON text; return whether a STATE is due after them."""
         self.write_schema()
         if records:
             head, tail = self._head, self._tail
@@ -116,16 +116,16 @@ class StreamOutput:
         return self._since_state >= self._interval
 
     def write_state(self, bookmark: JSONObject | None = None) -> None:
-        """Writes a STATE, with this bookmark for the stream if one is given."""
+        """Write a STATE, with this bookmark for the stream if one is given."""
         if bookmark is not None:
             self._state.set(self._stream.id, bookmark)
         self._since_state = 0
         self._state.write()
 
     def activate_version(self) -> None:
-        """Says that the rows of this version are all that there are."""
+        """Write ACTIVATE_VERSION: only rows of this version remain."""
         write_message({"type": "ACTIVATE_VERSION", "stream": self._stream.name, "version": self._version})
 
     def close(self) -> None:
-        """Logs the stream's metric."""
+        """Log the stream's metric."""
         self._counter.__exit__(None, None, None)

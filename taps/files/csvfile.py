@@ -56,7 +56,7 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
 
 
 def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
-    """Adds the kinds of the first rows' cells to what was found; returns how many rows were looked at."""
+    """Add the kinds of the first rows' cells to what was found; return how many rows were looked at."""
     rows = _rows(source, path)
     header = next(rows, None)
     if header is None:
@@ -160,7 +160,7 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, list[str]]]:
             message = f"{path}:{line}: not in {options['encoding']}: {error.reason}"
             raise ConnectorError(message, "set 'encoding'") from error
         except LookupError as error:
-            raise ConnectorError(f"encoding {options['encoding']!r} is not known") from error
+            raise ConnectorError(f"unknown encoding {options['encoding']!r}") from error
         except TypeError as error:
             raise ConnectorError(f"delimiter or quote_char: {error}") from error
     bad.close()

@@ -54,7 +54,7 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
 
 
 def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
-    """Adds the kinds of the first rows' values to what was found; returns how many rows were looked at."""
+    """Add the kinds of the first rows' values to what was found; return how many rows were looked at."""
     count = 0
     for block in read(source, path, {}, everything=True):
         for name, kinds in block.kinds.items():
@@ -95,7 +95,7 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 try:
                     text = line.decode(encoding).encode()
                 except (UnicodeDecodeError, LookupError) as error:
-                    raise ConnectorError(f"{path}:{number}: not in {encoding}: {error}", "set 'encoding'") from error
+                    raise ConnectorError(f"{path}:{number}: not valid {encoding}: {error}", "set 'encoding'") from error
             elif number == 1:
                 text = line.removeprefix(b"\xef\xbb\xbf")
             if not text.strip():
@@ -107,7 +107,7 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             except UnicodeDecodeError as error:
                 where = first_undecodable_line(path, "utf-8")
-                raise ConnectorError(f"{path}:{where}: not in {encoding}: {error}", "set 'encoding'") from error
+                raise ConnectorError(f"{path}:{where}: not valid {encoding}: {error}", "set 'encoding'") from error
             yield number, row
     bad.close()
 

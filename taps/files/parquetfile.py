@@ -52,7 +52,7 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
 
 
 def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
-    """Adds the kinds of the file's columns to what was found; all rows have them."""
+    """Add the kinds of the file's columns to what was found; all rows have them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -78,7 +78,7 @@ class FilePosition:
         return sorted(pending, key=lambda file: (file.modified_ns, file.name))
 
     def done(self, file: File) -> None:
-        """Notes a file that was read to its end."""
+        """Record a file that was read to its end."""
         self._read[file.name] = [file.modified_ns, file.size]
 
     def bookmark(self) -> dict[str, Any] | None:
@@ -174,7 +174,9 @@ def _comparer(column: str, kinds: set[str]) -> Callable[[Any], Any]:
                 moment = datetime.fromisoformat(value)
                 return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
         except (InvalidOperation, ValueError, TypeError):
-            raise ConnectorError(f"bookmark column {column!r} holds {value!r}, which its type cannot order") from None
+            raise ConnectorError(
+                f"bookmark column {column!r} contains {value!r}, which cannot be compared with its other values"
+            ) from None
         return str(value)
 
     return compare

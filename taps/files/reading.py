@@ -38,19 +38,19 @@ class BadLines:
         self._count = 0
 
     def report(self, line: int, what: str) -> None:
-        """Takes note of a broken line.
+        """Take note of a broken line.
 
         Raises:
             ConnectorError: broken lines fail the run.
         """
         if not self._skip:
-            raise ConnectorError(f"{self._path}:{line}: {what}", "mend it, or set on_bad_line: skip")
+            raise ConnectorError(f"{self._path}:{line}: {what}", "fix the line, or set on_bad_line: skip")
         self._count += 1
         if self._count <= 10:
             log("WARNING", f"{self._path}:{line}: {what}; skipped")
 
     def close(self) -> None:
-        """Says how many were passed over."""
+        """Say how many were passed over."""
         if self._count > 10:
             log("WARNING", f"{self._path}: {self._count} broken lines were skipped")
 
@@ -70,7 +70,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             else:
                 yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ConnectorError(f"{path}: its compressed data is broken: {error}", "it may be cut off") from error
+        raise ConnectorError(f"{path}: corrupt compressed data: {error}", "the file may be truncated") from error
     except OSError as error:
         raise ConnectorError(f"{path}: {error.strerror or error}") from error
 

@@ -59,16 +59,21 @@ def sources(config: Config) -> list[Source]:
             known = found.setdefault(stream, Source(stream, format_, [], options))
             if known.format != format_ or known.options is not options:
                 where = f"{known.files[0]} and {path}"
-                raise ConfigError(f"{where} are both stream {stream!r}, but of two kinds", "name them with 'stream'")
+                raise ConfigError(
+                    f"{where} belong to stream {stream!r} but differ in format or options",
+                    "give each a stream name with 'stream'",
+                )
             known.files.append(path)
     if not found:
-        raise ConfigError(f"no CSV, JSONL or Parquet files in {config['path']}", "set 'format' if endings do not tell")
+        raise ConfigError(
+            f"no CSV, JSONL or Parquet files in {config['path']}", "set 'format' if the file names have other endings"
+        )
     return [found[stream] for stream in sorted(found)]
 
 
 def _object(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise ConfigError(f"setting 'streams' holds {given!r}", "a list of objects is needed")
+        raise ConfigError(f"setting 'streams' contains {given!r}", "it must be a list of objects")
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -90,10 +95,10 @@ def _files(options: Config) -> Iterator[tuple[str, Path]]:
         files = sorted(Path(found) for found in glob.glob(pattern, recursive=True))  # noqa: PTH207 (takes absolute ones)
         files = [file for file in files if file.is_file()]
     if not files:
-        raise ConfigError(f"no file at {pattern}", "setting 'path'; relative to the folder it runs in")
+        raise ConfigError(f"no file matches {pattern}", "setting 'path' is relative to the working directory")
     for file in files:
         if options["format"] == "auto" and _ending(file) not in _ENDINGS and len(files) == 1:
-            raise ConfigError(f"{file}: its ending does not tell its format", "set 'format'")
+            raise ConfigError(f"{file}: cannot tell the format from the file name", "set 'format'")
         yield name or _stem(file), file
 
 

@@ -43,7 +43,9 @@ def work(config: Config, args: Arguments) -> None:
     for stream in selected_streams(catalog):
         source = by_name.get(stream.id)
         if source is None:
-            raise ConnectorError(f"stream {stream.name!r}: no files make a stream {stream.id!r}", "discover again")
+            raise ConnectorError(
+                f"stream {stream.name!r}: no files found for stream {stream.id!r}", "run --discover again"
+            )
         Reader(source, stream, state, config["state_interval"]).read()
 
 
@@ -98,7 +100,7 @@ class Reader:
         self._whole = not stream.deselected - {MODIFIED_AT}
 
     def read(self) -> None:
-        """Sends the stream's messages."""
+        """Send the stream's messages."""
         files = [stat(path) for path in self._source.files]
         keys = self._stream.replication_keys
         if self._stream.method == "FULL_TABLE":
@@ -181,7 +183,7 @@ def _narrowed(block: Block, properties: dict[str, Any]) -> Block:
 
 
 def _fit(out: StreamOutput, block: Block) -> None:
-    """Widens the stream's schema to what the block holds."""
+    """Widen the stream's schema to what the block holds."""
     for name, found in block.kinds.items():
         if name not in out.properties:
             out.add_column(name, kinds.schema(found))

@@ -20,7 +20,7 @@ CONNECTOR = Connector(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the tap; returns its exit code."""
+    """Run the tap; return its exit code."""
     return run(CONNECTOR, argv, _work, tap=True)
 
 

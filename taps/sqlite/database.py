@@ -12,7 +12,7 @@ from kit.connector import Config, ConfigError, ConnectorError
 
 
 class BrokenTexts:
-    """Counts the texts that are no UTF-8, which SQLite allows; their bad bytes are read as U+FFFD."""
+    """Counts the bytes of text that are not valid UTF-8, which SQLite allows; they are read as U+FFFD."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -25,22 +25,26 @@ class BrokenTexts:
 
 
 def connect(config: Config) -> tuple[sqlite3.Connection, BrokenTexts]:
-    """Opens `config['path']` for reading only.
+    """Open `config['path']` for reading only.
 
     Raises:
-        ConfigError: there is no such file.
-        ConnectorError: it is no database, or cannot be opened.
+        ConfigError: the file does not exist.
+        ConnectorError: it is not a database, or cannot be opened.
     """
     path = os.path.abspath(config["path"])  # noqa: PTH100
     if not os.path.isfile(path):  # noqa: PTH113
-        raise ConfigError(f"no database file {config['path']}", "setting 'path'; relative to the folder it runs in")
+        raise ConfigError(
+            f"database file {config['path']} not found", "setting 'path' is relative to the working directory"
+        )
     uri = f"file:{urllib.parse.quote(path)}?mode=ro"
     try:
         connection = sqlite3.connect(uri, uri=True, timeout=config["busy_timeout"], isolation_level=None)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         hint = (
-            "a database in WAL mode needs write access to its folder, or its -shm file" if "open" in str(error) else ""
+            "a database in WAL mode needs write access to its folder, or an existing -shm file"
+            if "open" in str(error)
+            else ""
         )
         raise ConnectorError(f"{config['path']}: {error}", hint) from error
     broken = BrokenTexts()

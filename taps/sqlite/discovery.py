@@ -14,7 +14,7 @@ from ..common.catalog import catalog_entry
 from .types import Kind, kind_by_values, kind_of, schema
 
 SAMPLE_ROWS = 1000
-"""Rows looked at where a declared type does not say enough."""
+"""Rows sampled where the declared type does not determine the JSON type."""
 
 
 class Column(NamedTuple):
@@ -45,7 +45,7 @@ def discover(connection: sqlite3.Connection, patterns: Sequence[str] | None) -> 
             table = describe(connection, name, is_view=is_view)
         except sqlite3.Error as error:
             # A view over a dropped table, a virtual table without its module: the others can be read.
-            log("WARNING", f"{name!r} is left out: {error}")
+            log("WARNING", f"{name!r} is skipped: {error}")
             continue
         if table.columns:
             streams.append(_entry(table))

@@ -71,7 +71,7 @@ class Reader:
         self._select = f"SELECT {', '.join(map(quoted, stream.columns))} FROM main.{quoted(stream.id)}"
 
     def read(self) -> None:
-        """Sends the stream's messages."""
+        """Send the stream's messages."""
         broken = self._broken.count
         self._connection.execute("BEGIN")
         try:
@@ -84,7 +84,8 @@ class Reader:
         if self._broken.count > broken:
             count = self._broken.count - broken
             log(
-                "WARNING", f"stream {self._stream.name!r}: {count} bytes of texts were no UTF-8; U+FFFD stands for them"
+                "WARNING",
+                f"stream {self._stream.name!r}: {count} bytes of text are not valid UTF-8 and were replaced by U+FFFD",
             )
 
     def _full_table(self) -> None:
@@ -106,7 +107,7 @@ class Reader:
         stream = self._stream
         if not stream.replication_keys:
             raise ConnectorError(
-                f"stream {stream.name!r} is INCREMENTAL without a column to go by", "set replication_key"
+                f"stream {stream.name!r} is INCREMENTAL but has no replication key", "set replication_key"
             )
         out = StreamOutput(stream, self._state, interval=self._interval)
         out.write_schema()
@@ -142,7 +143,7 @@ class Reader:
             same -= 1
         if any(isinstance(part, bytes) or part in (math.inf, -math.inf) for part in last):
             raise ConnectorError(
-                f"stream {self._stream.name!r}: a bookmark column holds {last!r}, which no bookmark can hold"
+                f"stream {self._stream.name!r}: the replication key is {last!r}, which cannot be a bookmark"
             )
         at_start = 0
         if tracker.start and len(tracker.start) == len(last):
@@ -166,10 +167,10 @@ class Reader:
         (count,) = self._connection.execute(query).fetchone()
         if count:
             columns = ", ".join(self._stream.replication_keys)
-            out.warn(f"{count} rows have NULL in {columns}; they come with full syncs only")
+            out.warn(f"{count} rows have NULL in {columns}; only a full sync reads them")
 
     def _stored_form(self, column: str, value: Any) -> Any:
-        """A value that somebody gave, in the form that the column's values have."""
+        """Return a bookmark value that was set by hand in the form that the column's values have."""
         kind = self._kinds[self._stream.columns.index(column)]
         if kind == "integer" and isinstance(value, str) and value.lstrip("-").isdecimal():
             return int(value)

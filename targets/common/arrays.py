@@ -247,7 +247,7 @@ def json_text(value: Any) -> str:
     text = _ENCODER.encode(value).decode()
     if "null" in text and _holds_nan(value):
         # The encoder writes null for it.
-        raise ValueError("NaN and infinities are no JSON")
+        raise ValueError("JSON has no NaN or infinity")
     return text
 
 

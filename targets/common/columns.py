@@ -38,7 +38,7 @@ TYPE_NAMES = frozenset(
 
 
 def column_type(schema: Any) -> ColumnType:
-    """The type for a property's schema. What mixes types becomes text, what may be nested JSON."""
+    """Return the type of a column with this schema: text for mixed types, JSON for nested values."""
     if not isinstance(schema, dict):
         return JSON
     types = json_types(schema) - {"null"}
@@ -107,7 +107,7 @@ def _text_type(schema: Mapping[str, Any]) -> ColumnType:
 def wider(one: ColumnType, other: ColumnType) -> ColumnType:
     """A type that holds what `one`, a column's, holds, and what `other` does; `one` itself wherever it can.
 
-    A type that is none of ours was somebody's choice, and stays.
+    A type that this target never creates was chosen by somebody, and stays.
     """
     if one == other or one in (JSON, VARCHAR) or one.name not in TYPE_NAMES:
         return one

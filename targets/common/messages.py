@@ -94,13 +94,13 @@ def _decode_leniently(line: bytes, number: int, reason: msgspec.DecodeError) -> 
         message = json.loads(line, parse_float=exact_float)
         found = _TYPES[message["type"]]
     except ValueError as error:
-        raise ConnectorError(f"{where} is no JSON: {error}: {_shown(line)}") from error
+        raise ConnectorError(f"{where} is not valid JSON: {error}: {_shown(line)}") from error
     except (TypeError, KeyError, RecursionError) as error:
-        raise ConnectorError(f"{where} is no message that this target knows: {_shown(line)}") from error
+        raise ConnectorError(f"{where} is not a message of a known type: {_shown(line)}") from error
     try:
         return msgspec.convert(message, found)
     except msgspec.ValidationError:
-        raise ConnectorError(f"{where} is no valid {message['type']} message: {reason}: {_shown(line)}") from reason
+        raise ConnectorError(f"{where} is not a valid {message['type']} message: {reason}: {_shown(line)}") from reason
 
 
 def _shown(line: bytes) -> str:
@@ -147,5 +147,5 @@ def _decode_record(record: Record, stream: str, number: int) -> JSONObject:
     if isinstance(record, msgspec.Raw):
         found = json.loads(bytes(record), parse_float=exact_float)
     if not isinstance(found, dict):
-        raise ConnectorError(f"stream {stream!r}: record {number} is no object")
+        raise ConnectorError(f"stream {stream!r}: record {number} is not an object")
     return found

@@ -45,19 +45,19 @@ class Sink(Protocol):
     """Where a target writes to."""
 
     def schema(self, stream: str, schema: JSONObject, key_properties: list[str]) -> None:
-        """Takes a stream's schema for the records that follow; it may repeat and change."""
+        """Take a stream's schema for the records that follow; it may repeat and change."""
 
     def write(self, block: Block) -> None:
-        """Takes records; they need not be durable yet, and nobody may see half of them."""
+        """Take records; they need not be durable yet, and nobody may see half of them."""
 
     def activate(self, stream: str, version: int) -> None:
-        """Makes the rows of this version the only ones, together with what `flush` makes durable next."""
+        """Make the rows of this version the only ones, together with what `flush` makes durable next."""
 
     def flush(self) -> bool:
-        """Makes everything so far durable; False if something is held back until `finish`."""
+        """Make everything so far durable; False if something is held back until `finish`."""
 
     def prepare(self) -> None:
-        """Imports what will be needed: called while nothing has come yet, so that nobody waits for it later."""
+        """Import what will be needed: called while nothing has come yet, so that nobody waits for it later."""
 
     def finish(self) -> None:
         """The input has ended well: makes everything durable and visible."""
@@ -161,7 +161,9 @@ class Runner:
         block = self._blocks.get(message.stream)
         if block is None or block.version != message.version:
             if message.stream not in self._keys:
-                raise ConnectorError(f"stream {message.stream!r}: a RECORD before its SCHEMA", "the tap is at fault")
+                raise ConnectorError(
+                    f"stream {message.stream!r}: a RECORD before its SCHEMA", "this is a bug of the tap"
+                )
             self._hand_over(message.stream)
             block = Block(message.stream, message.version, [], self._counts[message.stream] + 1)
             self._blocks[message.stream] = block
@@ -209,7 +211,7 @@ class Runner:
             self._dirty_since = time.monotonic()
 
     def _echo(self) -> None:
-        """Writes the newest STATE, in the bytes that it came in, once."""
+        """Write the newest STATE, in the bytes that it came in, once."""
         if self._state is not None:
             state, self._state = self._state, None
             sys.stdout.buffer.write(state + b"\n")

@@ -80,4 +80,4 @@ def _check(name: str, settings: Any, known: tuple[str, ...]) -> None:
             "load_method": value in (_METHODS if known is _KEYS else ("append", "replace")),
         }
         if value is not None and not good[key]:
-            raise ConfigError(f"{where}: {key} cannot be {value!r}")
+            raise ConfigError(f"{where}: invalid value for {key}: {value!r}")

@@ -12,13 +12,13 @@ CONNECTOR = Connector(
     capabilities=("about", "activate-version", "conflict-ignore"),
     load_methods=("append", "upsert", "replace"),
     settings=(
-        Setting("path", "string", "the database file; it is made if it is not there", required=True),
-        Setting("schema", "string", "the database schema that tables are made in", default="main"),
+        Setting("path", "string", "the database file; created if it does not exist", required=True),
+        Setting("schema", "string", "the database schema for tables", default="main"),
         Setting(
             "load_method",
             "string",
             "append: every record is a new row; upsert: a record replaces the row with its key; replace: the rows of "
-            "this run replace the table when the input ends. Left out: upsert for streams with a key, else append",
+            "this run replace the table when the input ends. Default: upsert for streams with a key, else append",
             choices=("append", "upsert", "replace"),
         ),
         Setting(
@@ -28,9 +28,11 @@ CONNECTOR = Connector(
             "unique_conflict_method (UPDATE or IGNORE), load_method",
             default={},
         ),
-        Setting("batch_rows", "integer", "rows after which all is committed", default=200_000, minimum=1),
-        Setting("flush_seconds", "number", "age of an uncommitted row at which all is committed", default=5, minimum=0),
-        Setting("lock_timeout", "number", "seconds to wait while another process has the file", default=10, minimum=0),
+        Setting("batch_rows", "integer", "rows per commit", default=200_000, minimum=1),
+        Setting("flush_seconds", "number", "maximum age of an uncommitted row", default=5, minimum=0),
+        Setting(
+            "lock_timeout", "number", "seconds to wait while another process has the file open", default=10, minimum=0
+        ),
         Setting("memory_limit", "string", "DuckDB's memory_limit, such as 2GB"),
         Setting("threads", "integer", "DuckDB's threads", minimum=1),
     ),
@@ -39,7 +41,7 @@ CONNECTOR = Connector(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the target; returns its exit code."""
+    """Run the target; return its exit code."""
     return run(CONNECTOR, argv, _work, tap=False)
 
 

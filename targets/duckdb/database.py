@@ -21,11 +21,11 @@ _KNOWN = {found.name: found for found in (BOOLEAN, BIGINT, HUGEINT, DOUBLE, DATE
 
 
 def connect(config: Config) -> DuckDBPyConnection:
-    """Opens `config['path']`, waiting while another process has it; as long as need be if it is of the same run.
+    """Open `config['path']`; wait while another process has it open, up to an hour if that belongs to the same run.
 
     Raises:
-        ConfigError: its folder is not there, or a setting is refused.
-        ConnectorError: it is locked, or no database.
+        ConfigError: its folder does not exist, or DuckDB rejects a setting.
+        ConnectorError: it is locked, or not a database.
     """
     import duckdb
 
@@ -46,9 +46,9 @@ def connect(config: Config) -> DuckDBPyConnection:
             raise ConnectorError(f"{config['path']}: {_first_line(error)}") from error
 
 
-def _in_this_run(said: str) -> bool:
-    """Whether the process that has the file was started by the run that started this one: another block, or dbt."""
-    holder, run = re.search(r"\(PID (\d+)\)", said), os.environ.get("STREAMLINE_RUN_ID")
+def _in_this_run(message: str) -> bool:
+    """Return whether the process that has the file open belongs to the same run: another block, or dbt."""
+    holder, run = re.search(r"\(PID (\d+)\)", message), os.environ.get("STREAMLINE_RUN_ID")
     if holder is None or not run:
         return False
     try:
@@ -63,7 +63,7 @@ def _first_line(error: Exception) -> str:
 
 
 def query(connection: DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Runs a statement to its end and returns its rows: DuckDB refuses work while a result is unfinished."""
+    """Run a statement to its end and returns its rows: DuckDB refuses work while a result is unfinished."""
     return connection.execute(sql, list(values)).fetchall()
 
 

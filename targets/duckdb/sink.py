@@ -70,7 +70,7 @@ class DuckDBSink:
         return self._opened
 
     def schema(self, stream: str, schema: JSONObject, key_properties: list[str]) -> None:
-        """Makes or changes the stream's table."""
+        """Make or changes the stream's table."""
         setting = self._settings.of(stream, key_properties, schema)
         properties: JSONObject = schema["properties"]
         with _named(stream):
@@ -98,7 +98,7 @@ class DuckDBSink:
                 )
 
     def write(self, block: Block) -> None:
-        """Loads a block."""
+        """Load a block."""
         destination = self._destinations[block.stream]
         with _named(block.stream):
             self._connection()
@@ -190,7 +190,7 @@ class DuckDBSink:
                 raise ConnectorError(f"stream {block.stream!r}, record {number}, column {name!r}: {error}") from None
 
     def _warn_of_unknown(self, destination: Destination, records: list[JSONObject]) -> None:
-        """Drops what the SCHEMA does not name: a tap's SCHEMA is its selection."""
+        """Drop what the SCHEMA does not name: a tap's SCHEMA is its selection."""
         unknown = set().union(*records) - destination.columns.keys()
         if unknown:
             for record in records:
@@ -202,7 +202,7 @@ class DuckDBSink:
                 log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not loaded: {', '.join(new)}")
 
     def activate(self, stream: str, version: int) -> None:
-        """Deletes the rows of earlier versions, and puts those that wait in their place."""
+        """Delete the rows of earlier versions, and puts those that wait in their place."""
         destination = self._destinations[stream]
         with _named(stream):
             self._connection()
@@ -214,7 +214,7 @@ class DuckDBSink:
             destination.active = version
 
     def _put_in_place(self, destination: Destination) -> None:
-        """Moves the waiting rows into the table, whose rows with the same keys make room."""
+        """Move the waiting rows into the table, whose rows with the same keys make room."""
         waiting, table = destination.waiting, destination.table
         if waiting is None:
             return
@@ -237,7 +237,7 @@ class DuckDBSink:
         return not any(destination.replaces for destination in self._destinations.values())
 
     def finish(self) -> None:
-        """Replaces what is to be replaced, shows rows whose version nobody activated, and commits."""
+        """Replace what is to be replaced, shows rows whose version nobody activated, and commits."""
         for destination in self._destinations.values():
             if destination.waiting is None:
                 continue

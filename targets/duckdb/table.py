@@ -67,7 +67,7 @@ class Table:
         return {name: placed[name] for name in names}
 
     def ensure(self, wanted: dict[str, ColumnType]) -> None:
-        """Makes the table, or adds what is missing and widens what is too narrow."""
+        """Make the table, or adds what is missing and widens what is too narrow."""
         if not self.exists:
             columns = ", ".join(f"{quoted(name)} {type_.sql}" for name, type_ in wanted.items())
             self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
@@ -126,7 +126,7 @@ class Table:
         return bool(self._run(sql, [version]))
 
     def delete_stale(self, version: int, *, unversioned: bool) -> None:
-        """Deletes rows of earlier versions, and those without one if `unversioned` says so."""
+        """Delete rows of earlier versions, and those without one if `unversioned` says so."""
         if VERSION_COLUMN in self.columns:
             stale = f"{VERSION_COLUMN} < {int(version)}" + (f" OR {VERSION_COLUMN} IS NULL" if unversioned else "")
             self._run(f"DELETE FROM {self.sql} WHERE {stale}")
@@ -134,16 +134,16 @@ class Table:
             self._run(f"DELETE FROM {self.sql}")
 
     def delete_all(self) -> None:
-        """Deletes all rows."""
+        """Delete all rows."""
         self._run(f"DELETE FROM {self.sql}")
 
     def delete_matching(self, other: Table, keys: Sequence[str]) -> None:
-        """Deletes the rows whose key another table has."""
+        """Delete the rows whose key another table has."""
         matches = " AND ".join(f"t.{quoted(key)} IS NOT DISTINCT FROM o.{quoted(key)}" for key in keys)
         self._run(f"DELETE FROM {self.sql} AS t USING {other.sql} AS o WHERE {matches}")
 
     def drop(self) -> None:
-        """Drops it."""
+        """Drop it."""
         self._run(f"DROP TABLE IF EXISTS {self.sql}")
         self.columns = {}
 
@@ -162,7 +162,7 @@ class Table:
             self._connection.unregister("streamline_batch")
 
     def upsert_batch(self, batch: pa.Table, keys: Sequence[str], masks: dict[str, str], *, keep_old: bool) -> None:
-        """Replaces the rows that have the batch's keys, and adds the others.
+        """Replace the rows that have the batch's keys, and adds the others.
 
         Rows are deleted and inserted again: this takes one pass over the keys and no index, which DuckDB would have to
         keep in memory whole. NULL is a value like others in a key.

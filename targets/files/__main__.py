@@ -48,13 +48,13 @@ CONNECTOR = Connector(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the target; returns its exit code."""
+    """Run the target; return its exit code."""
     return run(CONNECTOR, argv, _work, tap=False)
 
 
 def _work(config: Config, args: Arguments) -> None:
     if config["format"] != "parquet" and config["compression"] not in (None, "none", "gzip"):
-        raise ConfigError(f"compression {config['compression']} is for parquet", "gzip or none")
+        raise ConfigError(f"compression {config['compression']} works with parquet only", "use gzip or none")
     from ..common.runner import Runner
     from ..common.streams import StreamSettings
     from .sink import FilesSink

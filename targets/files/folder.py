@@ -32,7 +32,7 @@ def folder_name(stream: str) -> str:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes names that came, went or changed in a folder durable."""
+    """Make names that came, went or changed in a folder durable."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -56,14 +56,14 @@ class Unfinished:
         fcntl.flock(self.file, fcntl.LOCK_EX)
 
     def publish(self) -> None:
-        """Makes its content durable and gives it its name; the name is durable after `sync_folder`."""
+        """Make its content durable and gives it its name; the name is durable after `sync_folder`."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self._path.rename(self.final)
         self.file.close()
 
     def discard(self) -> None:
-        """Removes it."""
+        """Remove it."""
         self.file.close()
         self._path.unlink(missing_ok=True)
 
@@ -88,7 +88,7 @@ class StreamFolder:
         sync_folder(root)
 
     def _recover(self) -> None:
-        """Ends what a killed process had begun."""
+        """End what a killed process had begun."""
         if self._old.exists():
             if self.visible.exists():
                 shutil.rmtree(self._old)
@@ -136,7 +136,7 @@ class StreamFolder:
         return not files or any(path.name.startswith(f"v{version}-") for path in files)
 
     def delete_stale(self, version: int, *, unversioned: bool) -> None:
-        """Deletes files of earlier versions, and those without one if `unversioned` says so."""
+        """Delete files of earlier versions, and those without one if `unversioned` says so."""
         for path in self._files():
             found = _version(path.name)
             if unversioned if found is None else found < version:
@@ -144,14 +144,14 @@ class StreamFolder:
         sync_folder(self.visible)
 
     def put_in_place(self, folder: Path) -> None:
-        """Makes a hidden folder the visible one."""
+        """Make a hidden folder the visible one."""
         self.visible.rename(self._old)
         folder.rename(self.visible)
         sync_folder(self._root)
         shutil.rmtree(self._old)
 
     def merge(self, folder: Path) -> None:
-        """Adds a hidden folder's files to the visible ones."""
+        """Add a hidden folder's files to the visible ones."""
         for path in folder.iterdir():
             path.rename(self.visible / path.name)
         sync_folder(self.visible)
@@ -174,7 +174,7 @@ def _is_alive(pid: str) -> bool:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes unfinished files whose writer is gone."""
+    """Remove unfinished files whose writer is gone."""
     for path in folder.glob(".*.tmp"):
         try:
             with path.open("rb") as file:

@@ -51,7 +51,7 @@ class Destination:
         self.file = self.writer = None
 
     def publish(self) -> None:
-        """Makes all files durable and gives them their names."""
+        """Make all files durable and gives them their names."""
         self.end_file()
         folders = {unfinished.final.parent for unfinished in self.finished}
         for unfinished in self.finished:
@@ -61,7 +61,7 @@ class Destination:
             sync_folder(folder)
 
     def discard(self) -> None:
-        """Removes what was not published."""
+        """Remove what was not published."""
         for unfinished in (*self.finished, *((self.file,) if self.file else ())):
             unfinished.discard()
         self.finished, self.file, self.writer = [], None, None
@@ -79,7 +79,7 @@ class FilesSink:
         self._ending = f".{config['format']}{suffix}"
 
     def schema(self, stream: str, schema: JSONObject, key_properties: list[str]) -> None:
-        """Takes the columns; a file that was begun with others ends."""
+        """Take the columns; a file that was begun with others ends."""
         setting = self._settings.of(stream, key_properties, schema)
         destination = self._destinations.get(stream)
         if destination is None:
@@ -105,12 +105,14 @@ class FilesSink:
                     )
             return Destination(stream, StreamFolder(self._root, name))
         except UnicodeEncodeError:
-            raise ConnectorError(f"stream {stream!r}: no folder can have its name", "set destination_table") from None
+            raise ConnectorError(
+                f"stream {stream!r}: its name cannot be a folder name", "set destination_table"
+            ) from None
         except OSError as error:
             raise ConfigError(f"{error.filename or self._root}: {error.strerror}", "setting 'path'") from error
 
     def write(self, block: Block) -> None:
-        """Writes a block into the file that is open, or into a new one."""
+        """Write a block into the file that is open, or into a new one."""
         destination = self._destinations[block.stream]
         rows: list[JSONObject] | None = None
 
@@ -144,7 +146,7 @@ class FilesSink:
             raise ConnectorError(f"stream {block.stream!r}: {error.filename or ''} {error.strerror}") from error
 
     def _turn_to(self, destination: Destination, version: int | None) -> None:
-        """Chooses the folder for rows of this version."""
+        """Choose the folder for rows of this version."""
         if version is None:
             destination.saw_unversioned = True
             if destination.version is not None:
@@ -184,7 +186,7 @@ class FilesSink:
             log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not written: {', '.join(new)}")
 
     def activate(self, stream: str, version: int) -> None:
-        """Removes files of earlier versions, and shows those that wait."""
+        """Remove files of earlier versions, and shows those that wait."""
         destination = self._destinations[stream]
         if destination.replaces and destination.version is None:
             return
@@ -203,7 +205,7 @@ class FilesSink:
             import pyarrow.parquet  # noqa: F401
 
     def flush(self) -> bool:
-        """Publishes all files."""
+        """Publish all files."""
         try:
             for destination in self._destinations.values():
                 destination.publish()
@@ -227,7 +229,7 @@ class FilesSink:
             destination.into = folder.visible
 
     def close(self) -> None:
-        """Removes what is unfinished."""
+        """Remove what is unfinished."""
         for destination in self._destinations.values():
             destination.discard()
             if destination.into.name.endswith(f".replacing-{os.getpid()}") and destination.into.exists():

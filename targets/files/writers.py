@@ -22,7 +22,7 @@ class Writer(Protocol):
     """Writes records into one open file."""
 
     def write(self, records: Sequence[Record], rows: Callable[[], list[JSONObject]]) -> None:
-        """Appends records.
+        """Append records.
 
         Args:
             records: as they came.
@@ -34,7 +34,7 @@ class Writer(Protocol):
         """
 
     def close(self) -> None:
-        """Ends the content; the file itself stays open."""
+        """End the content; the file itself stays open."""
 
 
 def _compressed(file: IO[bytes], compression: str | None) -> IO[bytes]:
@@ -55,9 +55,9 @@ class JSONLWriter:
         for index, record in enumerate(records):
             if not isinstance(record, msgspec.Raw):
                 # Only what no strict parser reads is decoded already.
-                raise BadValue(index, "it has NaN, an infinity or a lone surrogate, which JSON cannot say")
+                raise BadValue(index, "it contains NaN, an infinity or a lone surrogate, which JSON cannot represent")
             if bytes(record)[:1] != b"{":
-                raise BadValue(index, "it is no object")
+                raise BadValue(index, "it is not an object")
         self._out.write(b"\n".join(records) + b"\n")  # type: ignore[arg-type]  # it has the buffer protocol
 
     def close(self) -> None:

@@ -116,5 +116,5 @@ def test_a_reader_that_goes_away_is_one_line(tmp_path: Path) -> None:
         process.stdout.close()
         errors = process.stderr.read().decode()
     assert process.returncode == 1
-    assert "ERROR tap-files: whoever read standard output has closed it" in errors
+    assert "ERROR tap-files: standard output was closed by its reader" in errors
     assert "Traceback" not in errors

@@ -329,10 +329,10 @@ def test_nan_in_a_number_column(tmp_path: Path) -> None:
         ('{"id": 1.5}', "column 'id': 1.5 is no integer"),
         ('{"id": true}', "column 'id': True is no integer"),
         ('{"id": 2, "name": "\\ud800"}', "column 'name': its text has a lone surrogate"),
-        ('{"id": 2, "o": {"a": NaN}}', "column 'o': NaN and infinities are no JSON"),
+        ('{"id": 2, "o": {"a": NaN}}', "column 'o': JSON has no NaN or infinity"),
         ('{"id": 2, "day": 5}', "column 'day': 5 is no date"),
         ('{"name": "x"}', "stream 't', record 2: the key 'id' is missing"),
-        ("[1]", "record 2 is no object"),
+        ("[1]", "record 2 is not an object"),
     ],
 )
 def test_bad_records_are_named_and_nothing_after_the_last_state_counts(tmp_path: Path, text: str, message: str) -> None:
@@ -357,12 +357,12 @@ def test_columns_that_the_schema_does_not_name_are_dropped_with_a_warning(tmp_pa
     [
         (lines([record("t", {"id": 1})]), "stream 't': a RECORD before its SCHEMA"),
         (lines([activate("t", 1)]), "stream 't': ACTIVATE_VERSION before its SCHEMA"),
-        (b"hello\n", "line 1 of the input is no JSON"),
-        (b'\n{"type":"HELLO"}\n', "line 2 of the input is no message that this target knows"),
-        (b'{"type":"RECORD","record":{}}\n', "line 1 of the input is no valid RECORD message"),
+        (b"hello\n", "line 1 of the input is not valid JSON"),
+        (b'\n{"type":"HELLO"}\n', "line 2 of the input is not a message of a known type"),
+        (b'{"type":"RECORD","record":{}}\n', "line 1 of the input is not a valid RECORD message"),
         (lines([schema("t", {})]), "stream 't': its SCHEMA has no properties"),
         (lines([schema("t", ONE, ["no"])]), "stream 't': the key column 'no' is not in its schema"),
-        (lines([schema("t", ONE)])[:-20], "line 1 of the input is no JSON"),
+        (lines([schema("t", ONE)])[:-20], "line 1 of the input is not valid JSON"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, given: bytes, message: str) -> None:

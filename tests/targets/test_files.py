@@ -109,7 +109,7 @@ def test_gzip(tmp_path: Path) -> None:
         assert gzip.decompress(path.read_bytes()).split()[-1] in (b'{"id":1}', b"1", b"1}")
     outcome = attempt(tmp_path, [], compression="zstd")
     assert outcome.code == 2
-    assert "compression zstd is for parquet" in outcome.errors[0]
+    assert "compression zstd works with parquet only" in outcome.errors[0]
 
 
 def test_parquet_types_and_their_widening(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_odd_stream_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("format_", "text", "message"),
     [
-        ("jsonl", '{"id": NaN}', "stream 't', record 2: it has NaN"),
-        ("jsonl", "[1]", "stream 't', record 2: it is no object"),
+        ("jsonl", '{"id": NaN}', "stream 't', record 2: it contains NaN"),
+        ("jsonl", "[1]", "stream 't', record 2: it is not an object"),
         ("csv", '{"name": "\\ud800"}', "stream 't', record 2: a text of it has a lone surrogate"),
         ("parquet", '{"id": "x"}', "stream 't', record 2: column 'id': 'x' is no integer"),
     ],
