@@ -303,7 +303,7 @@ def test_no_file_and_no_format(tmp_path: Path) -> None:
     assert "no file matches in" in attempt(tmp_path).errors[0]
     write(tmp_path, "in/t.xyz", "")
     assert "no CSV, JSONL or Parquet files in in" in attempt(tmp_path).errors[0]
-    assert "its ending does not tell its format" in attempt(tmp_path, path="in/t.xyz").errors[0]
+    assert "cannot tell the format from the file name" in attempt(tmp_path, path="in/t.xyz").errors[0]
 
 
 # Replication ----------------------------------------------------------------------------------------------------------
