@@ -78,9 +78,9 @@ class Alchemy(SqlDatabase):
             self._commits_itself = self._can_autocommit(engine)
             self._autocommit(True)
         except (self._sa.exc.SQLAlchemyError, OSError) as error:
-            said = _said(error)
+            reason = _reason(error)
             raise DatabaseError(
-                f"cannot connect to {self.url.render_as_string(hide_password=True)}: {said}",
+                f"cannot connect to {self.url.render_as_string(hide_password=True)}: {reason}",
                 where=origin,
                 hint="check SQLALCHEMY_URL, and that the server runs",
                 code="database.unreachable",
@@ -204,10 +204,10 @@ class Alchemy(SqlDatabase):
     def columns(self, name: str, schema: str | None = None) -> list[str]:
         with self._errors(), self._saved():
             try:
-                found = self._sa.inspect(self.connection).get_columns(name, schema or self.default_schema)
+                columns = self._sa.inspect(self.connection).get_columns(name, schema or self.default_schema)
             except self._sa.exc.NoSuchTableError:
                 return []
-        return [column["name"] for column in found]
+        return [column["name"] for column in columns]
 
     def quote(self, identifier: str) -> str:
         preparer = self.connection.dialect.identifier_preparer
@@ -276,7 +276,7 @@ class Alchemy(SqlDatabase):
             return sa.Numeric(20, 0)
         for made, fits in (
             (sa.Boolean(), pa.types.is_boolean),
-            (sa.BigInteger(), lambda one: pa.types.is_int64(one) or pa.types.is_uint32(one)),
+            (sa.BigInteger(), lambda kind: pa.types.is_int64(kind) or pa.types.is_uint32(kind)),
             (sa.Integer(), pa.types.is_integer),
             (sa.Double(), pa.types.is_floating),
             (sa.Date(), pa.types.is_date),
@@ -301,7 +301,7 @@ class Alchemy(SqlDatabase):
             return list(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).to_pylist())
         values = in_python(column)
         if pa.types.is_floating(column.type) and self.title in ("mysql", "mariadb"):
-            return [None if one is None or not math.isfinite(one) else one for one in values]
+            return [None if value is None or not math.isfinite(value) else value for value in values]
         return values
 
     def _precise(self, kind: Any, name: str) -> Any:
@@ -319,14 +319,14 @@ class Alchemy(SqlDatabase):
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         if not isinstance(error, self._sa.exc.SQLAlchemyError):
             return error
-        message, hint, line = split_message(_said(error))
+        message, hint, line = split_message(_reason(error))
         if line is None:
-            found = _AT_LINE.search(message)
-            line = int(found[1]) if found else line_of_word(sql, _WORD.search(message))
+            match = _AT_LINE.search(message)
+            line = int(match[1]) if match else line_of_word(sql, _WORD.search(message))
         return DatabaseError(f"{self.title}: {message}", hint=hint, line=line)
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What the driver said, without SQLAlchemy's page about it, and without the parameters."""
     original = getattr(error, "orig", None)
     if original is not None:

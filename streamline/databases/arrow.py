@@ -85,7 +85,9 @@ def column_of(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
     if kind is not None:
         try:
             if is_uuid(kind):
-                return pa.array([None if one is None else _uuid_bytes(one) for one in values], pa.binary(16)).cast(kind)
+                return pa.array(
+                    [None if value is None else _uuid_bytes(value) for value in values], pa.binary(16)
+                ).cast(kind)
             if is_json(kind):
                 return pa.array(values, pa.string()).cast(kind)
             return pa.array(values, kind)
@@ -101,39 +103,39 @@ def _uuid_bytes(value: Any) -> bytes:
 def _inferred(values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
-    kinds = {type(one) for one in values if one is not None}
+    kinds = {type(value) for value in values if value is not None}
     try:
         if kinds == {decimal.Decimal} or kinds == {decimal.Decimal, int}:
             return _decimals(values)
-        if kinds == {int} and any(one is not None and one not in INT64 for one in values):
+        if kinds == {int} and any(value is not None and value not in INT64 for value in values):
             return _integers(values)
         if kinds == {uuid.UUID}:
             return column_of(values, uuid_type())
         if kinds == {int, float}:
-            return pa.array([None if one is None else float(one) for one in values], pa.float64())
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
         if kinds and kinds <= {bytes, bytearray, memoryview}:
-            return pa.array([None if one is None else bytes(one) for one in values], pa.binary())
+            return pa.array([None if value is None else bytes(value) for value in values], pa.binary())
         if len(kinds) <= 1:
             return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError):
         pass
-    return pa.array([None if one is None else as_text(one) for one in values], pa.string())
+    return pa.array([None if value is None else as_text(value) for value in values], pa.string())
 
 
 def _integers(values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
-    if all(one is None or 0 <= one < 2**64 for one in values):
+    if all(value is None or 0 <= value < 2**64 for value in values):
         return pa.array(values, pa.uint64())
-    return _decimals([None if one is None else decimal.Decimal(one) for one in values])
+    return _decimals([None if value is None else decimal.Decimal(value) for value in values])
 
 
 def _decimals(values: Sequence[Any]) -> pa.Array:
     """As narrow as the values allow; floats where one is NaN or infinite, which Arrow's decimals cannot be."""
     import pyarrow as pa
 
-    if any(one is not None and not decimal.Decimal(one).is_finite() for one in values):
-        return pa.array([None if one is None else float(one) for one in values], pa.float64())
+    if any(value is not None and not decimal.Decimal(value).is_finite() for value in values):
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
     digits = scale = 0
     for one in values:
         if one is None:
@@ -144,11 +146,11 @@ def _decimals(values: Sequence[Any]) -> pa.Array:
         digits = max(digits, len(number) + exponent)
     precision = max(1, digits + scale)
     if precision > 76:
-        return pa.array([None if one is None else str(one) for one in values], pa.string())
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
     with decimal.localcontext() as context:
         context.prec = 100
         kind = pa.decimal128(max(precision, 18), scale) if precision <= 38 else pa.decimal256(precision, scale)
-        return pa.array([None if one is None else decimal.Decimal(one) for one in values], kind)
+        return pa.array([None if value is None else decimal.Decimal(value) for value in values], kind)
 
 
 def as_text(value: Any) -> str:
@@ -242,7 +244,7 @@ def _converted(values: Sequence[Any], kind: pa.DataType | None, converter: Conve
     if converter is None:
         return column_of(values, kind)
     try:
-        return column_of([None if one is None else converter(one) for one in values], kind)
+        return column_of([None if value is None else converter(value) for value in values], kind)
     except (ValueError, TypeError, ArithmeticError):
         return column_of(values, None)
 

@@ -256,25 +256,25 @@ def line_of_offset(text: str, offset: int) -> int:
     return text.count("\n", 0, max(0, offset)) + 1
 
 
-def line_of_word(text: str, found: re.Match[str] | None) -> int | None:
+def line_of_word(text: str, match: re.Match[str] | None) -> int | None:
     """The line of the word that an error names: known where the word stands once in the statement."""
-    if found is None:
+    if match is None:
         return None
-    places = list(re.finditer(rf"(?<!\w){re.escape(found[1])}(?!\w)", text))
+    places = list(re.finditer(rf"(?<!\w){re.escape(match[1])}(?!\w)", text))
     return line_of_offset(text, places[0].start()) if len(places) == 1 else None
 
 
 def split_message(text: str) -> tuple[str, str | None, int | None]:
     """An error's first sentence, what it advises, and the line that it names, from a text with `LINE n:` in it."""
-    found = _LINE.search(text)
-    head = (text[: found.start()] if found else text).strip()
+    match = _LINE.search(text)
+    head = (text[: match.start()] if match else text).strip()
     first, _, rest = head.partition("\n")
-    return first, " ".join(rest.split()) or None, int(found[1]) if found else None
+    return first, " ".join(rest.split()) or None, int(match[1]) if match else None
 
 
 def unique_names(names: Sequence[Any]) -> list[str]:
     """`names`, the later of equal ones numbered: a table cannot have two columns of one name."""
-    taken: set[str] = {str(one) for one in names}
+    taken: set[str] = {str(name) for name in names}
     seen: set[str] = set()
     result = []
     for one in map(str, names):

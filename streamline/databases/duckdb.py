@@ -126,10 +126,10 @@ class DuckDB(SqlDatabase):
             schema, place = "main", "'temp' and lower(table_schema) = $schema"
         sql = f"select {column} from information_schema.{what} where lower(table_name) = lower($name)"
         with self._errors():
-            found = self.connection.execute(
+            rows = self.connection.execute(
                 f"{sql} and table_catalog = {place}{order}", {"name": name, "schema": schema}
             ).fetchall()
-        return [row[0] for row in found]
+        return [row[0] for row in rows]
 
     def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
         kind, table = ("temporary ", self.temporary_name(name)) if temporary else ("", self.qualified(name, schema))

@@ -23,7 +23,7 @@ SECONDS_IN_RUN = 3600.0
 
 _RUN = "STREAMLINE_RUN_ID"
 _HOLDER = re.compile(r"\(PID (\d+)\)")
-_SAID_AFTER = 5.0
+_REPORT_AFTER = 5.0
 
 
 def patiently(connect: Callable[[], T], name: str) -> T:
@@ -37,7 +37,7 @@ def patiently(connect: Callable[[], T], name: str) -> T:
         Exception: what `connect` raises for another reason, or when the time is over.
     """
     strangers = own = 0.0
-    wait, said = 0.02, False
+    wait, reported = 0.02, False
     while True:
         try:
             return connect()
@@ -51,8 +51,8 @@ def patiently(connect: Callable[[], T], name: str) -> T:
                 strangers += wait
             if strangers > SECONDS or own > SECONDS_IN_RUN:
                 raise
-        if strangers + own > _SAID_AFTER and not said:
-            said = True
+        if strangers + own > _REPORT_AFTER and not reported:
+            reported = True
             by = f" (process {holder[1]}{', of this run' if own else ''})" if holder is not None else ""
             logging.getLogger("streamline").warning("waiting for %s, which another process has open%s", name, by)
         time.sleep(wait)

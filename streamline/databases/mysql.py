@@ -165,7 +165,7 @@ class MySQL(SqlDatabase):
         if self.exists(name, schema):  # temporary tables are not listed anywhere
             columns = self.matched(columns, name, schema)
         listed, marks = (
-            ", ".join(self.quote(one).replace("%", "%%") for one in columns),
+            ", ".join(self.quote(name).replace("%", "%%") for name in columns),
             ", ".join(["%s"] * len(columns)),
         )
         table = self.qualified(name, schema).replace("%", "%%")
@@ -222,7 +222,7 @@ class MySQL(SqlDatabase):
         return bool(row) and str(row[0]).startswith("utf8mb4")
 
     def _unreachable(self, error: Exception) -> DatabaseError:
-        code, text = _said(error)
+        code, text = _code_and_text(error)
         hint = {
             1045: "check MYSQL_USER and MYSQL_PASSWORD",
             1044: "check the user's privileges",
@@ -240,15 +240,15 @@ class MySQL(SqlDatabase):
 
         if not isinstance(error, pymysql.MySQLError):
             return error
-        code, text = _said(error)
-        found = _LINE.search(text)
-        line = int(found[1]) if found else line_of_word(sql, _WORD.search(text))
+        code, text = _code_and_text(error)
+        match = _LINE.search(text)
+        line = int(match[1]) if match else line_of_word(sql, _WORD.search(text))
         name = "MariaDB" if self.is_mariadb else "MySQL"
         # The line is the statement's, which is another than the file's: that one is told with the error.
         return DatabaseError(f"{name}: {_LINE.sub('', text)} ({code})", line=line)
 
 
-def _said(error: Exception) -> tuple[int, str]:
+def _code_and_text(error: Exception) -> tuple[int, str]:
     if len(error.args) == 2 and isinstance(error.args[0], int):
         return error.args[0], str(error.args[1])
     return 0, str(error)
@@ -264,8 +264,8 @@ def _marked(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
         if not pa.types.is_timestamp(field.type) or not field.type.tz:
             continue
         moments = table.column(index).cast(pa.timestamp("us", "UTC"), safe=False).cast(pa.timestamp("us"))
-        found = pc.min_max(moments).as_py()
-        if found["min"] is not None and not _TIMESTAMPS[0] <= found["min"] <= found["max"] <= _TIMESTAMPS[1]:
+        bounds = pc.min_max(moments).as_py()
+        if bounds["min"] is not None and not _TIMESTAMPS[0] <= bounds["min"] <= bounds["max"] <= _TIMESTAMPS[1]:
             far = pa.field(field.name, field.type, metadata=_FAR)
             table = table.set_column(index, far, table.column(index))
     return table
@@ -292,9 +292,9 @@ def _declaration(field: pa.Field) -> str:
         ("double", pa.types.is_float64),
         ("float", pa.types.is_floating),
         ("date", pa.types.is_date),
-        ("time(6)", lambda one: pa.types.is_time(one) or pa.types.is_duration(one)),
+        ("time(6)", lambda kind: pa.types.is_time(kind) or pa.types.is_duration(kind)),
         ("char(36)", is_uuid),
-        ("json", lambda one: is_json(one) or pa.types.is_nested(one)),
+        ("json", lambda kind: is_json(kind) or pa.types.is_nested(kind)),
         ("longblob", is_bytes),
     ):
         if fits_kind(kind):

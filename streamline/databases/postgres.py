@@ -180,12 +180,12 @@ class Postgres(SqlDatabase):
 
     def _column_types(self, name: str, schema: str | None) -> dict[str, str]:
         with self._errors():
-            found = self.connection.execute(
+            rows = self.connection.execute(
                 "select attname, format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s "
                 "and attnum > 0 and not attisdropped order by attnum",
                 [self._relation(name, schema)],
             ).fetchall()
-        return dict(found)
+        return dict(rows)
 
     def _relation(self, name: str, schema: str | None) -> int | None:
         """A table's or view's oid. Not by to_regclass: it may remember for a whole transaction that there is none."""
@@ -296,8 +296,8 @@ class Postgres(SqlDatabase):
         if not isinstance(error, psycopg.Error):
             return error
         diagnostics = error.diag
-        said = diagnostics.message_primary or " ".join(str(error).split()) or type(error).__name__
-        message = f"PostgreSQL: {said}"
+        text = diagnostics.message_primary or " ".join(str(error).split()) or type(error).__name__
+        message = f"PostgreSQL: {text}"
         if diagnostics.message_detail:
             message += f" ({diagnostics.message_detail})"
         if diagnostics.context and diagnostics.context.startswith("COPY"):
@@ -324,8 +324,8 @@ def declared(kind: pa.DataType) -> str:
     for name, fits in (
         ("boolean", pa.types.is_boolean),
         ("numeric(20,0)", pa.types.is_uint64),
-        ("bigint", lambda one: pa.types.is_int64(one) or pa.types.is_uint32(one)),
-        ("integer", lambda one: pa.types.is_int32(one) or pa.types.is_uint16(one)),
+        ("bigint", lambda kind: pa.types.is_int64(kind) or pa.types.is_uint32(kind)),
+        ("integer", lambda kind: pa.types.is_int32(kind) or pa.types.is_uint16(kind)),
         ("smallint", pa.types.is_integer),
         ("double precision", pa.types.is_float64),
         ("real", pa.types.is_floating),
@@ -414,9 +414,9 @@ def _written(column: pa.Array, array: bool) -> pa.Array:
     column = in_microseconds(column)
     kind = column.type
     if is_bytes(kind):
-        return pa.array([None if one is None else "\\x" + one.hex() for one in column.to_pylist()], pa.string())
+        return pa.array([None if value is None else "\\x" + value.hex() for value in column.to_pylist()], pa.string())
     if is_list(kind) and array:
-        return pa.array([None if one is None else _array_text(one) for one in column.to_pylist()], pa.string())
+        return pa.array([None if value is None else _array_text(value) for value in column.to_pylist()], pa.string())
     if is_uuid(kind) or pa.types.is_nested(kind):
         return pa.array(in_python(column), pa.string())
     if is_json(kind) or pa.types.is_decimal(kind) or pa.types.is_time(kind) or pa.types.is_null(kind):

@@ -56,10 +56,10 @@ def described(connection: psycopg.Connection[Any], sql: str) -> list[_Column] | 
             raise errors.error_from_result(result)
     columns = []
     for index in range(result.nfields):
-        found = _reading(result.ftype(index), result.fmod(index))
-        if found is None:
+        reading = _reading(result.ftype(index), result.fmod(index))
+        if reading is None:
             return None
-        columns.append(_Column((result.fname(index) or b"").decode(), *found))
+        columns.append(_Column((result.fname(index) or b"").decode(), *reading))
     return columns
 
 
@@ -156,12 +156,12 @@ def _as_uuid(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
     if pa.types.is_string(uuid_type()):
         return column
-    values = [None if one is None else bytes.fromhex(one.replace("-", "")) for one in column.to_pylist()]
+    values = [None if value is None else bytes.fromhex(value.replace("-", "")) for value in column.to_pylist()]
     return pa.chunked_array([pa.array(values, pa.binary(16)).cast(uuid_type())])
 
 
 def _as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
 
-    values = [None if one is None else bytes.fromhex(one[2:]) for one in column.to_pylist()]
+    values = [None if value is None else bytes.fromhex(value[2:]) for value in column.to_pylist()]
     return pa.chunked_array([pa.array(values, pa.binary())])

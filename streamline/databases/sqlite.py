@@ -112,11 +112,11 @@ class SQLite(SqlDatabase):
 
     def columns(self, name: str, schema: str | None = None) -> list[str]:
         with self._errors():
-            found = self.connection.execute(
+            rows = self.connection.execute(
                 "select name from pragma_table_xinfo(?, ?) where hidden in (0, 2, 3) order by cid",
                 (name, schema or "main"),
             ).fetchall()
-        return [row[0] for row in found]
+        return [row[0] for row in rows]
 
     def qualified(self, name: str, schema: str | None = None) -> str:
         return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
@@ -220,7 +220,7 @@ def _declaration(field: pa.Field) -> str:
         ("TIME", pa.types.is_time),
         ("INTERVAL_US", pa.types.is_duration),
         ("UUID_TEXT", is_uuid),
-        ("JSON_TEXT", lambda one: is_json(one) or pa.types.is_nested(one)),
+        ("JSON_TEXT", lambda kind: is_json(kind) or pa.types.is_nested(kind)),
         ("BLOB", is_bytes),
     ):
         if fits(kind):
@@ -235,9 +235,9 @@ def _reading(declared: str) -> tuple[pa.DataType | None, Converter | None]:
 
     import pyarrow as pa
 
-    found = _DECIMAL.fullmatch(declared)
-    if found is not None and 1 <= int(found[1]) <= 38 and 0 <= int(found[2]) <= int(found[1]):
-        return pa.decimal128(int(found[1]), int(found[2])), lambda value: decimal.Decimal(_number(value))
+    match = _DECIMAL.fullmatch(declared)
+    if match is not None and 1 <= int(match[1]) <= 38 and 0 <= int(match[2]) <= int(match[1]):
+        return pa.decimal128(int(match[1]), int(match[2])), lambda value: decimal.Decimal(_number(value))
     known: dict[str, tuple[pa.DataType | None, Converter | None]] = {
         "BOOLEAN": (pa.bool_(), _boolean),
         "BOOL": (pa.bool_(), _boolean),

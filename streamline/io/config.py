@@ -230,14 +230,14 @@ class AWSSecretLoader(BaseConfigLoader):
         version_stage_label: str | None = None,
     ) -> Any:
         """The secret, text or bytes; `default` if there is none."""
-        found = self._find(key, version_id, version_stage_label)
-        return default if found is None else found
+        secret = self._find(key, version_id, version_stage_label)
+        return default if secret is None else secret
 
     def __getitem__(self, key: str) -> str | bytes:
-        found = self._find(key)
-        if found is None:
+        secret = self._find(key)
+        if secret is None:
             raise SettingMissingError(f"AWS Secrets Manager has no secret '{key}'")
-        return found
+        return secret
 
     def _find(self, key: str, version: str | None = None, stage: str | None = None) -> str | bytes | None:
         request = {"SecretId": str(key), "VersionId": version, "VersionStage": stage}

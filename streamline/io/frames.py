@@ -111,7 +111,7 @@ def _special(column: pa.ChunkedArray) -> Any:
         texts = column.cast(pa.string()).to_pylist()
         return pd.Series([None if text is None else json.loads(text) for text in texts], dtype=object)
     if is_uuid(kind):
-        return pd.Series([None if one is None else str(one) for one in column.to_pylist()], dtype=object)
+        return pd.Series([None if value is None else str(value) for value in column.to_pylist()], dtype=object)
     return None
 
 

@@ -63,8 +63,8 @@ class GoogleCloudStorage(ObjectStore):
     def _connect(self) -> Any:
         gcsfs = need("gcsfs", "gcs", "GoogleCloudStorage")
         rest = dict(self.settings)
-        found = [rest.pop(key, None) for key in ("credentials", "credentials_mapping", "path_to_credentials")]
-        token = next((one for one in found if one), None)
+        credentials = [rest.pop(key, None) for key in ("credentials", "credentials_mapping", "path_to_credentials")]
+        token = next((each for each in credentials if each), None)
         token = dict(token) if isinstance(token, Mapping) else token
         return gcsfs.GCSFileSystem(**some({"token": token} | rest), skip_instance_cache=True, use_listings_cache=False)
 

@@ -169,8 +169,8 @@ class Snowflake(Warehouse):
         database, schema, table = parts
         views = f"{_quote(database)}.information_schema"
         with self.conn.cursor() as cursor:
-            found = cursor.execute(f"SELECT 1 FROM {views}.schemata WHERE schema_name = %s", (schema,)).fetchall()
-            if not found:
+            schemas = cursor.execute(f"SELECT 1 FROM {views}.schemata WHERE schema_name = %s", (schema,)).fetchall()
+            if not schemas:
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(database)}.{_quote(schema)}")
                 return False
             query = f"SELECT 1 FROM {views}.tables WHERE table_schema = %s AND table_name = %s"

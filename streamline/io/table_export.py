@@ -164,7 +164,7 @@ def _column(name: str, spelling: dict[str, str], what: str) -> str:
 
 
 def _same(there: list[str], names: list[str]) -> bool:
-    return {one.lower() for one in there} == {one.lower() for one in names}
+    return {name.lower() for name in there} == {name.lower() for name in names}
 
 
 def _as_there(data: pa.Table, there: list[str], options: Export) -> pa.Table:
@@ -173,7 +173,7 @@ def _as_there(data: pa.Table, there: list[str], options: Export) -> pa.Table:
     Raises:
         DatabaseError: the table lacks one of them.
     """
-    exact, folded = set(there), {one.lower(): one for one in there}
+    exact, folded = set(there), {name.lower(): name for name in there}
     names = []
     for name in data.column_names:
         if name not in exact and name.lower() not in folded:
@@ -259,8 +259,8 @@ def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], co
     """The rows go into a temporary table, and from there in one statement."""
     there = db.columns(options.name, options.schema)
     data = _as_there(data, there, options)
-    folded = {one.lower(): one for one in there}
-    key = [folded.get(one.lower(), one) for one in unique]
+    folded = {name.lower(): name for name in there}
+    key = [folded.get(name.lower(), name) for name in unique]
     staged = f"streamline_upsert_{options.name}"[:60]
     listed = ", ".join(map(db.quote, data.column_names))
     table = db.qualified(options.name, options.schema)
@@ -268,7 +268,7 @@ def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], co
     with db.transaction():
         db.write(data, staged, if_exists="replace", temporary=True)
         insert = f"insert into {table} ({listed}) select {listed} from {_temporary(db, staged)}"
-        complete = " and ".join(f"{db.quote(one)} is not null" for one in key)
+        complete = " and ".join(f"{db.quote(name)} is not null" for name in key)
         if any(data.column(name).null_count for name in key):
             # A key with a NULL in it is in conflict with none; DuckDB takes two such rows of one statement for equal.
             db.execute(f"{insert} where not ({complete})")
@@ -278,11 +278,15 @@ def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], co
             # `on duplicate key` asks for any unique key; without one it would only append.
             _need_unique_index(db, options, key)
             same = db.quote(key[0])
-            changes = [f"{db.quote(one)} = values({db.quote(one)})" for one in others] if conflict == "UPDATE" else []
+            changes = (
+                [f"{db.quote(name)} = values({db.quote(name)})" for name in others] if conflict == "UPDATE" else []
+            )
             statement = f"{insert} on duplicate key update {', '.join(changes or [f'{same} = {table}.{same}'])}"
         else:
             target = ", ".join(map(db.quote, key))
-            changes = [f"{db.quote(one)} = excluded.{db.quote(one)}" for one in others] if conflict == "UPDATE" else []
+            changes = (
+                [f"{db.quote(name)} = excluded.{db.quote(name)}" for name in others] if conflict == "UPDATE" else []
+            )
             action = f"do update set {', '.join(changes)}" if changes else "do nothing"
             statement = f"{insert} on conflict ({target}) {action}"
         try:
@@ -298,7 +302,7 @@ def _no_constraint(message: str) -> bool:
     """Whether PostgreSQL, SQLite or DuckDB say that nothing unique is there that the conflict could be about."""
     folded = message.lower()
     return "constraint" in folded and any(
-        said in folded for said in ("no unique or exclusion", "does not match any", "not referenced by a unique")
+        phrase in folded for phrase in ("no unique or exclusion", "does not match any", "not referenced by a unique")
     )
 
 
@@ -311,7 +315,7 @@ def _need_unique_index(db: Database, options: Export, key: list[str]) -> None:
     indexes: dict[str, set[str]] = {}
     for row in rows.to_pylist() if rows is not None else []:
         indexes.setdefault(row["i"], set()).add(row["c"].lower())
-    if {one.lower() for one in key} not in indexes.values():
+    if {name.lower() for name in key} not in indexes.values():
         raise _no_index(options, key)
 
 

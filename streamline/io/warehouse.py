@@ -187,11 +187,11 @@ def merge_statement(table: str, staged: str, columns: Sequence[str], key: Sequen
         key: those that tell rows apart.
         method: `UPDATE` or `IGNORE`.
     """
-    same = " AND ".join(f"a.{one} = b.{one}" for one in key)
+    same = " AND ".join(f"a.{name} = b.{name}" for name in key)
     lines = [f"MERGE INTO {table} AS a", f"USING {staged} AS b", f"ON {same}"]
-    changed = [one for one in columns if one not in key]
+    changed = [name for name in columns if name not in key]
     if method.upper() == "UPDATE" and changed:
         lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{one} = b.{one}' for one in changed)}")
-    values = ", ".join(f"b.{one}" for one in columns)
+    values = ", ".join(f"b.{name}" for name in columns)
     lines.append(f"WHEN NOT MATCHED THEN INSERT ({', '.join(columns)}) VALUES ({values})")
     return "\n".join(lines)

@@ -63,8 +63,8 @@ def items_of(value: Any) -> Items:
             lazy = _lazy(value, manifest.outputs[0])
             if lazy is not None:
                 return lazy
-        found = value.value()
-        return _of_pair(found) if manifest.form == "tuple" else _of(found)
+        whole = value.value()
+        return _of_pair(whole) if manifest.form == "tuple" else _of(whole)
     if isinstance(value, tuple):
         return _of_pair(list(value))
     return _of(value)

@@ -87,9 +87,9 @@ def _plain(value: Any, kinds: set[type], depth: int) -> bool:
     else:
         kinds.add(kind)
         return kind in _SCALARS
-    found = set(map(type, inner))
-    kinds |= found
-    nested = found - _SCALARS
+    types = set(map(type, inner))
+    kinds |= types
+    nested = types - _SCALARS
     if not nested:
         return True
     if depth == _DEEPEST or not nested <= _CONTAINERS:

@@ -155,7 +155,7 @@ class Output:
         for _ in range(_ATTEMPTS):
             before = _identity(self._place.folder)
             try:
-                found = read(self.manifest)
+                result = read(self.manifest)
             except (OSError, OutputError, ConfigError) as error:
                 if _identity(self._place.folder) != before:
                     continue
@@ -166,7 +166,7 @@ class Output:
                     ) from error
                 raise
             if _identity(self._place.folder) == before:
-                return found
+                return result
         raise OutputError(
             f"the output was replaced {_ATTEMPTS} times while it was read",
             where=str(self._place.folder),
@@ -177,10 +177,10 @@ class Output:
 
 def _identity(folder: Path) -> tuple[int, int, int] | None:
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def open_output(folder: Path, secrets_key: Key | None = None) -> Output:

@@ -96,8 +96,8 @@ def _category(values: Any) -> ArrowColumn:
     import pyarrow as pa
 
     def part(start: int, stop: int) -> pa.Array:
-        found = pa.array(values[start:stop])
-        return found if text else found.dictionary_decode()
+        array = pa.array(values[start:stop])
+        return array if text else array.dictionary_decode()
 
     kind = pa.array(values[:0]).type
     text = pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)

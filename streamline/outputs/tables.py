@@ -119,8 +119,8 @@ def _from_pandas(value: Any) -> pa.Table | None:
     for level, name in enumerate(value.index.names):
         if name is not None and name not in labels:
             labels.append(name)
-            found = value.index.get_level_values(level)
-            columns.append(pd.Series(found.array, dtype=found.dtype, copy=False))
+            level_values = value.index.get_level_values(level)
+            columns.append(pd.Series(level_values.array, dtype=level_values.dtype, copy=False))
     names = column_names(labels)
     return pa.table({name: _from_series(name, column) for name, column in zip(names, columns, strict=True)})
 

@@ -109,15 +109,15 @@ def rscript(where: str) -> str:
     Raises:
         ConfigError: it is not on PATH.
     """
-    found = shutil.which("Rscript")
-    if found is None:
+    program = shutil.which("Rscript")
+    if program is None:
         raise ConfigError(
             "R is not installed: there is no Rscript on PATH",
             where=where,
             hint="install R: `apt install r-base-core` (Debian), `brew install r` (macOS), or see cran.r-project.org",
             code="r.not_installed",
         )
-    return os.path.abspath(found)  # noqa: PTH100
+    return os.path.abspath(program)  # noqa: PTH100
 
 
 def _write_call(call: BlockCall, file: Path) -> None:

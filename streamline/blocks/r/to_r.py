@@ -113,7 +113,7 @@ def to_r(value: Any) -> RVector | None:
         if len(kinds) == 1 and None not in kinds:
             return _scalars(elements)
         if kinds == {"integer", "double"}:
-            return _scalars([None if one is None else float(one) for one in elements])
+            return _scalars([None if value is None else float(value) for value in elements])
         return RVector("list", [to_r(one) for one in elements])
     if _scalar_kind(value) is not None:
         return _scalars([value])
@@ -171,10 +171,10 @@ def _scalars(values: list[Any]) -> RVector:
     """Scalars of one kind as a vector."""
     import pyarrow as pa
 
-    if any(isinstance(one, str) for one in values):
+    if any(isinstance(value, str) for value in values):
         return RVector("string", values)
-    if any(isinstance(one, int) and abs(one) >= 2**63 for one in values):
-        values = [None if one is None else float(one) for one in values]
+    if any(isinstance(value, int) and abs(value) >= 2**63 for value in values):
+        values = [None if value is None else float(value) for value in values]
     return vector(pa.array(values), lambda _: None)
 
 

@@ -53,31 +53,31 @@ class _Parser:
         self.place = 0
 
     def parse(self) -> pd.Series[bool]:
-        found = self._any()
+        mask = self._any()
         if self.place < len(self.tokens):
             raise self._wrong("'and' or 'or'")
-        return found.astype(bool)
+        return mask.astype(bool)
 
     def _any(self) -> pd.Series[bool]:
-        found = self._all()
+        mask = self._all()
         while self._take("or", "|"):
-            found = found | self._all()
-        return found
+            mask = mask | self._all()
+        return mask
 
     def _all(self) -> pd.Series[bool]:
-        found = self._not()
+        mask = self._not()
         while self._take("and", "&"):
-            found = found & self._not()
-        return found
+            mask = mask & self._not()
+        return mask
 
     def _not(self) -> pd.Series[bool]:
         if self._take("not", "~"):
             return ~self._not()
         if self._take("("):
-            found = self._any()
+            mask = self._any()
             if not self._take(")"):
                 raise self._wrong("')'")
-            return found
+            return mask
         return self._clause()
 
     def _clause(self) -> pd.Series[bool]:
@@ -97,8 +97,8 @@ class _Parser:
             missing = _missing(column)
             return missing if token.text == "==" else ~missing
         compared = _COMPARE[token.text](column, self._value(value))
-        found: pd.Series[bool] = compared.fillna(False).astype(bool)
-        return found
+        mask: pd.Series[bool] = compared.fillna(False).astype(bool)
+        return mask
 
     def _contains(self, column: pd.Series[Any]) -> pd.Series[bool]:
         from streamline.compat.actions.columns import first_value

@@ -35,9 +35,9 @@ def remove_outliers(df: pd.DataFrame, action: Action) -> pd.DataFrame:
     present = numbers.notna().all(axis="columns").to_numpy()
     if not numbers.shape[1] or not present.any():
         return df
-    found = _outliers(numbers.to_numpy()[present], method)
+    outlying = _outliers(numbers.to_numpy()[present], method)
     stays = ~present
-    stays[present] = ~found
+    stays[present] = ~outlying
     return df[stays]
 
 
