@@ -78,7 +78,8 @@ class InProcess(msgspec.Struct, frozen=True, kw_only=True):
     """A source or a sink that runs in this process. Factories are written `package.module:function`.
 
     Args:
-        source: `(id: str, config: Mapping) -> flow.protocols.Source`; None: it is no source.
+        source: `(id: str, config: Mapping, start: Mapping[str, bytes]) -> flow.protocols.Source`, where `start` are the
+            saved parts of its position; None: it is no source.
         sink: `(id: str, config: Mapping) -> flow.protocols.Sink`; None: it is no sink.
     """
 
@@ -208,13 +209,16 @@ def example_config(connector: str) -> Mapping[str, Any]:
     }
 
 
-def open_source(name: str, block: str, config: Config) -> Source:
+def open_source(name: str, block: str, config: Config, start: Mapping[str, bytes]) -> Source:
     """Make the in-process source `name` for a block.
+
+    Args:
+        start: the saved parts of its position.
 
     Raises:
         ConfigError: no such source exists.
     """
-    made: Source = _factory(name, "source")(block, config)
+    made: Source = _factory(name, "source")(block, config, start)
     return made
 
 
@@ -228,7 +232,7 @@ def open_sink(name: str, block: str, config: Config) -> Sink:
     return made
 
 
-def _factory(name: str, side: Literal["source", "sink"]) -> Callable[[str, Config], Any]:
+def _factory(name: str, side: Literal["source", "sink"]) -> Callable[..., Any]:
     entry = IN_PROCESS.get(name) or load_extension(GROUP, name, InProcess)
     target = getattr(entry, side) if entry is not None else None
     if target is None:
@@ -237,7 +241,7 @@ def _factory(name: str, side: Literal["source", "sink"]) -> Callable[[str, Confi
             hint=suggestion(name, [*IN_PROCESS, *extensions(GROUP)], what=f"{side}s"),
             code="connector.unknown",
         )
-    factory: Callable[[str, Config], Any] = load_object(target)
+    factory: Callable[..., Any] = load_object(target)
     return factory
 
 

@@ -19,14 +19,20 @@ import sys
 from streamline.connectors.registry import Connector, InProcess
 
 TAP = Connector(role="tap", system="orders", module="acme_orders", config={"shop": "north"})
-MEMORY = InProcess(source="acme_orders:MemorySource")
+MEMORY = InProcess(source="acme_orders:open_source", sink="acme_orders:open_sink")
 SCHEMA = {"type": "object", "properties": {"id": {"type": "integer"}, "shop": {"type": "string"}}}
 
 
-class MemorySource:
-    def __init__(self, id, config):
-        self.id = id
-        self.config = config
+def open_source(id, config, start):
+    from tests.protocols.memory import Numbers
+
+    return Numbers(config["count"], id=id, start=start)
+
+
+def open_sink(id, config):
+    from tests.protocols.memory import Table
+
+    return Table(id)
 
 
 def main():
@@ -89,13 +95,34 @@ def test_it_is_listed(project: Path, installation: Installation) -> None:
     assert rows["tap-sqlite"]["kind"] == "builtin"
 
 
-def test_a_source_of_this_process_is_made_by_name(installation: Installation) -> None:
-    script = (
-        "from streamline.connectors.registry import open_sink, open_source\n"
-        "from streamline.errors import ConfigError\n"
-        "source = open_source('memory', 'orders', {'rows': 2})\n"
-        "print(type(source).__name__, source.id, source.config)\n"
-        "try:\n    open_sink('memory', 'orders', {})\nexcept ConfigError as error:\n    print(error.code)\n"
-    )
-    done = subprocess.run([installation.python, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout == "MemorySource orders {'rows': 2}\nconnector.unknown\n", done.stderr
+SCRIPT = """
+import anyio
+
+from streamline.connectors.registry import open_sink, open_source
+from streamline.errors import ConfigError
+from streamline.flow.router import Route
+from streamline.flow.runtime import Flow, Runtime
+from tests.protocols.memory import Memory
+
+store, sink = Memory(), open_sink("memory", "out", {})
+source = open_source("memory", "load", {"count": 12}, {"numbers": b"9"})
+anyio.run(Runtime([Flow(source=source, route=Route(sinks=[sink]))], store=store).run)
+print(sink.rows, store.saved)
+try:
+    open_sink("tap-orders", "out", {})
+except ConfigError as error:
+    print(error.code)
+try:
+    open_sink("nowhere", "out", {})
+except ConfigError as error:
+    print(error.code)
+"""
+
+
+def test_its_source_and_sink_run_in_this_process(installation: Installation) -> None:
+    done = subprocess.run([installation.python, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "[10, 11, 12] {'load': {'numbers': b'12'}}",
+        "extension.wrong_type",
+        "connector.unknown",
+    ], done.stderr
