@@ -31,8 +31,12 @@ KINDS = [*_SIDES, *FOLDERS]
 @click.command("add")
 @click.argument("kind", metavar="KIND", type=click.Choice(KINDS))
 @click.argument("name")
-@click.option("--pipeline", "-p", metavar="PIPELINE", help="Where to; may be left out if there is only one.")
-@click.option("--language", metavar="LANG", help="yaml, python, sql or r; by default what is usual for KIND.")
+@click.option("--pipeline", "-p", metavar="PIPELINE", help="The pipeline; optional if there is only one.")
+@click.option(
+    "--language",
+    metavar="LANG",
+    help="yaml, python, sql, r or an installed one; the default depends on KIND.",
+)
 @click.option("--system", metavar="SYSTEM", help="Read from or write to this system, such as sqlite or postgresql.")
 @click.option("--plugin", metavar="PLUGIN", help="Use this plugin of streamline.yaml.")
 @click.option(
@@ -43,9 +47,7 @@ KINDS = [*_SIDES, *FOLDERS]
     help="`streams` adds settings for a stream, as an example.",
 )
 @click.option("--stream", "streams", metavar="STREAM", multiple=True, help="Write settings for this stream.")
-@click.option(
-    "--upstream", metavar="BLOCK", multiple=True, help="A block before it; by default where it naturally goes."
-)
+@click.option("--upstream", metavar="BLOCK", multiple=True, help="A block before it; by default the last suitable one.")
 @click.option("--downstream", metavar="BLOCK", multiple=True, help="A block after it.")
 @click.option("--dbt-project", metavar="NAME", help="Of a dbt block: the dbt project, if there are several.")
 @pass_app
@@ -63,12 +65,12 @@ def command(
     downstream: tuple[str, ...],
     dbt_project: str | None,
 ) -> None:
-    """Add a block called NAME to a pipeline: its file, and its entry in metadata.yaml.
+    """Add the block NAME to a pipeline: its file and its entry in metadata.yaml.
 
     KIND is source, destination, mapper, data_loader, transformer, data_exporter, sensor, custom, dbt, callback or
     conditional. Nothing is overwritten.
 
-    A callback is told of the blocks that --upstream names, or of the whole pipeline; a conditional gates the blocks
+    A callback reports on the blocks that --upstream names, or on the whole pipeline; a conditional gates the blocks
     that --upstream names.
     """
     from streamline.blocks.connector.templates import connector_block
@@ -105,7 +107,8 @@ def command(
         side, block_type, role = _SIDES[kind]
         if pipeline_type in ("python", "dbt"):
             raise ConfigError(
-                f"a {kind} belongs into a pipeline of type integration, and '{pipeline}' is of type {pipeline_type}",
+                f"a {kind} needs a pipeline of type integration, but '{pipeline}' is of type {pipeline_type}",
+                code="block.wrong_pipeline",
                 hint=f"streamline create NAME --type integration; or `streamline add {block_type} {name}` here",
             )
         used, connector = _connector(project, role, system, plugin)
@@ -134,7 +137,8 @@ def _dbt_block(
 
     if pipeline_type not in BATCH_TYPES:
         raise ConfigError(
-            f"a dbt block belongs into a pipeline of type dbt or python, and '{pipeline}' is of type {pipeline_type}",
+            f"a dbt block needs a pipeline of type dbt or python, but '{pipeline}' is of type {pipeline_type}",
+            code="block.wrong_pipeline",
             hint="streamline create NAME --type dbt",
         )
     return dbt_block(project, name, language, dbt_projects(project), chosen)
@@ -146,7 +150,7 @@ def _only_pipeline(project: Project) -> str:
         return names[0]
     if not names:
         raise ConfigError("the project has no pipeline yet", hint="streamline create NAME --type integration")
-    raise ConfigError("the project has several pipelines", hint=f"say --pipeline with one of: {', '.join(names)}")
+    raise ConfigError("the project has several pipelines", hint=f"set --pipeline to one of: {', '.join(names)}")
 
 
 def _connector(project: Project, role: Role, system: str | None, plugin: str | None) -> tuple[str, str]:
@@ -159,7 +163,7 @@ def _connector(project: Project, role: Role, system: str | None, plugin: str | N
     from streamline.project.suggest import suggestion
 
     if system is not None and plugin is not None:
-        raise ConfigError("--system and --plugin mean the same", hint="say one of them")
+        raise ConfigError("--system and --plugin exclude each other", hint="use one of them")
     if plugin is not None:
         if plugin not in project.plugins:
             raise ConfigError(
@@ -180,14 +184,14 @@ def _connector(project: Project, role: Role, system: str | None, plugin: str | N
         own = f"; or --system {DEFAULT_SYSTEMS[role]}, or another system" if role in DEFAULT_SYSTEMS else ""
         raise ConfigError(
             f"which {role} is it?",
-            hint=f"say --plugin with one of: {', '.join(declared) or 'none is declared yet'}{own}",
+            hint=f"set --plugin to one of: {', '.join(declared) or 'none is declared yet'}{own}",
         )
     return DEFAULT_SYSTEMS[role], connector_name(DEFAULT_SYSTEMS[role], role)
 
 
 def _place(block_type: str, upstream: list[str], name: str, downstream: list[str]) -> str:
     if block_type == "callback":
-        return f"{name}, told of {', '.join(upstream) or 'the whole pipeline'}"
+        return f"{name}, for {', '.join(upstream) or 'the whole pipeline'}"
     if block_type == "conditional":
         return f"{name}, which gates {', '.join(upstream)}"
     parts = [", ".join(upstream), name, ", ".join(downstream)]
@@ -195,7 +199,7 @@ def _place(block_type: str, upstream: list[str], name: str, downstream: list[str
 
 
 def _say_if_unknown(project: Project, role: Role, name: str) -> None:
-    """A hint, not an error: the plugin may well be declared afterwards."""
+    """Print a hint, not an error: the plugin may be declared later."""
     from streamline.connectors.plugins import unavailable
 
     error = unavailable(project, name, role)

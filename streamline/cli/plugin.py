@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("plugin")
 def command() -> None:
-    """Look after the taps and targets of a project."""
+    """Manage the taps, targets and mappers of a project."""
 
 
 @command.command("list")
@@ -40,11 +40,17 @@ def list_(app: App, as_json: bool) -> None:
 @click.option("--pip", "pip", metavar="REQUIREMENT", multiple=True, help="A package; may be given several times.")
 @click.option("--executable", metavar="PROGRAM", help="The program of the package, if it is not called NAME.")
 @click.option("--command", "command_line", metavar="COMMAND", help="A command in place of a package.")
-@click.option("--override", "overrides", metavar="REQUIREMENT", multiple=True, help="Beats what packages ask for.")
+@click.option("--override", "overrides", metavar="REQUIREMENT", multiple=True, help="Replaces what packages require.")
 @click.option("--python", metavar="PYTHON", help="The interpreter of its environment: a version or a path.")
-@click.option("--env", "env", metavar="NAME=VALUE", multiple=True, help="A variable that it gets.")
-@click.option("--pass-env", "pass_env", metavar="GLOB", multiple=True, help="Variables of the caller that it gets.")
-@click.option("--install/--no-install", default=True, help="Make its environment at once (default).")
+@click.option("--env", "env", metavar="NAME=VALUE", multiple=True, help="Set an environment variable for it.")
+@click.option(
+    "--pass-env",
+    "pass_env",
+    metavar="GLOB",
+    multiple=True,
+    help="Pass on variables of the caller.",
+)
+@click.option("--install/--no-install", default=True, help="Create its environment now (default).")
 @pass_app
 def add(
     app: App,
@@ -104,10 +110,10 @@ def add(
 
 @command.command("install")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--upgrade", is_flag=True, help="Take the newest versions that fit, not those of streamline.lock.yaml.")
+@click.option("--upgrade", is_flag=True, help="Install the newest versions, not those of streamline.lock.yaml.")
 @pass_app
 def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
-    """Make the environments of plugins: of all that have one, without NAME."""
+    """Create the environments of these plugins; without NAME, of all."""
     project = app.project
     with_environment = [name for name, entry in project.plugins.items() if entry.pip]
     for name in names:
@@ -138,11 +144,11 @@ def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
 
 @command.command("test")
 @click.argument("name")
-@click.option("--role", type=click.Choice(["tap", "target", "mapper"]), help="What it is, if its name does not say.")
+@click.option("--role", type=click.Choice(["tap", "target", "mapper"]), help="Its role, if not in its name.")
 @json_option
 @pass_app
 def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
-    """Install the plugin NAME if need be, start it, and show what it can do."""
+    """Install the plugin NAME if needed, start it, and show its capabilities."""
     import anyio
 
     from streamline.connectors.plugins import resolve_plugin
@@ -189,7 +195,7 @@ def _role(name: str) -> Role:
         if name.startswith(f"{role}-"):
             found: Role = role
             return found
-    raise ConfigError(f"is '{name}' a tap, a target or a mapper?", hint="say --role tap, target or mapper")
+    raise ConfigError(f"is '{name}' a tap, a target or a mapper?", hint="set --role to tap, target or mapper")
 
 
 def _install(project: Project, name: str, *, upgrade: bool) -> None:

@@ -1,4 +1,4 @@
-"""From a name in a block to a program that can be started: its command, its environment, and what is known of it."""
+"""Resolves the name in a block to a program that can be started: its command, environment and properties."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Plugin(msgspec.Struct, kw_only=True):
     prestart: bool = False
 
     def for_run(self, run_id: str) -> Plugin:
-        """The plugin as it is started in a run: by this id a later run finds what a killed one left behind."""
+        """The plugin with a run's id in its environment, by which a later run finds orphan processes."""
         return msgspec.structs.replace(self, env={**self.env, RUN_ID_VARIABLE: run_id})
 
 
@@ -84,19 +84,19 @@ def resolve_plugin(
 ) -> Plugin:
     """The plugin that a block means by `name`.
 
-    What streamline.yaml declares comes first, by its exact name or by a system's (`shop` is a declared `tap-shop`);
-    then the connectors that come along. Quick when its environment is there; the first time it is made, which may
-    take a minute.
+    Plugins declared in streamline.yaml win, by exact name or by system (`shop` is a declared `tap-shop`); then the
+    bundled connectors and those of installed packages. Creates the plugin's environment on first use, which may take
+    a minute.
 
     Args:
         project: the project.
         name: of a plugin or of a system.
         role: what it is to be.
-        notify: is told, in a sentence, what takes long.
-        where: the file that names it, for the error if nothing is known by that name; else streamline.yaml.
+        notify: called with a sentence before each slow step.
+        where: the file that names it, for the error if it is unknown; else streamline.yaml.
 
     Raises:
-        ConfigError: nothing is known by that name, its entry is wrong, its program or environment is not to be had.
+        ConfigError: it is unknown, its entry is wrong, its program is missing, or its environment cannot be created.
     """
     declared = declared_name(project, name, role)
     if declared is not None:
@@ -108,7 +108,7 @@ def resolve_plugin(
 
 
 def unavailable(project: Project, name: str, role: Role) -> ConfigError | None:
-    """Why nothing is known by `name`; None if `resolve_plugin` has something to go by."""
+    """The error for an unknown plugin; None if `resolve_plugin` can resolve `name`."""
     if declared_name(project, name, role) is not None or _along(name, role) is not None:
         return None
     return _unknown(project, name, role)
@@ -262,7 +262,8 @@ def _pip_argv(project: Project, entry: PluginEntry, environment: Environment, ro
     raise project.yaml.error(
         f"the environment of {entry.name} has no program '{name or entry.name}'",
         ("plugins", entry.name, *(["executable"] if entry.executable else [])),
-        hint=f"say `executable:` with one of: {', '.join(brought)}" if brought else "its packages bring no programs",
+        hint=f"set `executable:` to one of: {', '.join(brought)}" if brought else "its packages install no programs",
+        code="plugin.program_missing",
     )
 
 
@@ -314,7 +315,10 @@ def _no_program(project: Project, entry: PluginEntry, key: str, program: str) ->
     else:
         hint = "it is neither on PATH nor in the project's folder"
     return project.yaml.error(
-        f"the program '{program}' of the plugin {entry.name} is not there", ("plugins", entry.name, key), hint=hint
+        f"the program '{program}' of the plugin {entry.name} is not there",
+        ("plugins", entry.name, key),
+        hint=hint,
+        code="plugin.program_missing",
     )
 
 

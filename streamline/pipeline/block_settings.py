@@ -1,7 +1,7 @@
-"""What a batch block's `configuration` says to the runner, in types: fan-out, sensors, where it runs, what is kept.
+"""The runner's settings in a batch block's `configuration`: fan-out, sensors, isolation, secrecy of outputs.
 
 The rest of `configuration` belongs to the block's own kind, or to its author, and may hold templates. These keys
-decide the plan, before anything could be rendered: they stand in metadata.yaml as they are meant.
+decide the plan before anything is rendered, so they hold no templates.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ def _switch(model: PipelineModel, block: Block, key: str) -> bool:
 
 def _why_plain(value: Any) -> str | None:
     if isinstance(value, str) and "{{" in value:
-        return "it decides how the pipeline is run, before anything could be rendered"
+        return "this setting is read before templates are rendered"
     if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
-        return "take away the quotes"
+        return "remove the quotes"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Order and reach in a graph of blocks, given as each block's upstream blocks."""
+"""Topological order and cycles in a graph of blocks, given as each block's upstream blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Upstream = Mapping[str, Sequence[str]]
 def find_cycle(upstream: Upstream) -> list[str] | None:
     """The blocks of one cycle in the direction of the data, the first repeated at the end; None if there is none.
 
-    It begins with the one that is given first.
+    The cycle starts with the block that is given first.
     """
     place = {node: index for index, node in enumerate(upstream)}
     done: set[str] = set()
@@ -81,7 +81,7 @@ def downstream_of(upstream: Upstream) -> dict[str, list[str]]:
 
 
 def reachable(start: Iterable[str], edges: Mapping[str, Sequence[str]]) -> set[str]:
-    """What can be reached from `start` along `edges`, `start` itself not counted unless it is reached."""
+    """The nodes reachable from `start` along `edges`, without `start` unless a cycle leads back to it."""
     found: set[str] = set()
     stack = [child for node in start for child in edges.get(node, ())]
     while stack:

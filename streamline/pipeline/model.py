@@ -1,4 +1,4 @@
-"""A pipeline as its metadata.yaml tells it, checked.
+"""A pipeline's metadata.yaml as structs.
 
 Mage's files load unmodified: what means nothing here is kept. A run never writes the file.
 """
@@ -152,6 +152,7 @@ class PipelineModel(msgspec.Struct, kw_only=True):
                 f"the pipeline '{self.uuid}' has no block '{uuid}'",
                 where=self.yaml.shown,
                 hint=suggestion(uuid, self.blocks, what="blocks"),
+                code="graph.unknown_block",
             )
         return self.blocks[uuid]
 
@@ -170,5 +171,9 @@ def pipeline_folder(project: Project, uuid: str) -> Path:
         ConfigError: the name would lead elsewhere.
     """
     if not uuid or uuid in (".", "..") or any(sign in uuid for sign in "/\\\0"):
-        raise ConfigError(f"'{uuid}' cannot be a pipeline's name", hint="use letters, digits, '_' and '-'")
+        raise ConfigError(
+            f"'{uuid}' cannot be a pipeline's name",
+            hint="use letters, digits, '_' and '-'",
+            code="pipeline.invalid_name",
+        )
     return project.root / "pipelines" / uuid

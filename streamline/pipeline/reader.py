@@ -1,4 +1,4 @@
-"""Reads a pipeline's metadata.yaml into its model, and says what cannot be."""
+"""Reads a pipeline's metadata.yaml into its model and checks it."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ _RETRY_VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "max_delay": (_is_number, "a number of seconds, 0 or more"),
     "exponential_backoff": (lambda value: isinstance(value, bool), "true or false"),
 }
-"""What the keys of `retry_config` may be, and how that is said."""
+"""The check of each key of `retry_config`, and its words in messages."""
 
 
 def load_pipeline(project: Project, uuid: str) -> PipelineModel:
     """Read and check `pipelines/<uuid>/metadata.yaml`.
 
     Raises:
-        ConfigError: there is no such pipeline, or what its file says cannot be: it names file and line.
+        ConfigError: there is no such pipeline, or its file is wrong; the error names file and line.
     """
     folder = pipeline_folder(project, uuid)
     path = folder / "metadata.yaml"
@@ -79,6 +79,7 @@ def load_pipeline(project: Project, uuid: str) -> PipelineModel:
             where=project.shown(path),
             hint=suggestion(uuid, project.pipelines(), what="pipelines")
             + f"; `streamline create {uuid} --type python` makes one (or integration, streaming, dbt)",
+            code="pipeline.unknown",
         )
     return Reader(project, uuid, folder, load_yaml(path, shown=project.shown(path))).read()
 
@@ -97,7 +98,10 @@ class Reader:
         kind = TYPE_NAMES.get(str(data.get("type") or "python"))
         if kind is None:
             raise self.error(
-                f"unknown pipeline type '{data['type']}'", ("type",), suggestion(str(data["type"]), TYPE_NAMES)
+                f"unknown pipeline type '{data['type']}'",
+                ("type",),
+                suggestion(str(data["type"]), TYPE_NAMES),
+                code="pipeline.type_unknown",
             )
         self.unknown.add_all(self.yaml, (), _PIPELINE_KEYS)
         self.unknown.add_limits(self.yaml)
@@ -133,20 +137,20 @@ class Reader:
             yaml=self.yaml,
             warnings=self.unknown.warnings(),
         )
-        self.see_that_settings_can_be(model)
+        self.check_settings(model)
         if kind in BATCH_TYPES:
             model.warnings += self.doubts(model)
         return model
 
-    def see_that_settings_can_be(self, model: PipelineModel) -> None:
-        """Have what is read later looked at now: a wrong value is an error at load."""
+    def check_settings(self, model: PipelineModel) -> None:
+        """Check the settings that are read later: a wrong value is an error at load."""
         dynamic_limits(self.project, model)
         block_run_limit(self.project, model)
         for block in model.blocks.values():
             block_settings(model, block)
 
     def doubts(self, model: PipelineModel) -> list[str]:
-        """What can be so, and is hardly meant so."""
+        """Warnings for what is allowed and probably a mistake."""
         groups = (model.blocks, model.callbacks, model.conditionals)
         found = [one for group in groups for block in group.values() for one in misspelt_settings(model, block)]
         if not model.blocks:
@@ -195,6 +199,7 @@ class Reader:
                 f"a {block.type} is written in python, not in {block.language}",
                 (*block.path, "language"),
                 f"put a function in {FOLDERS[block.type]}/{block.uuid}.py",
+                code="block.wrong_language",
             )
 
     def blocks(self, key: str, retry: RetryConfig | None) -> dict[str, Block]:
@@ -210,7 +215,10 @@ class Reader:
             if uuid in blocks:
                 first = self.yaml.where(blocks[uuid].path)
                 raise self.error(
-                    f"the block '{uuid}' is listed twice, first at {first}", path, "a uuid names one block"
+                    f"duplicate block '{uuid}': it is listed first at {first}",
+                    path,
+                    "rename one of the two",
+                    code="graph.duplicate",
                 )
             of_type = key.removesuffix("s") if key != "blocks" else None
             block = self.block(entry, uuid, path, retry, of_type)
@@ -263,9 +271,16 @@ class Reader:
         if kind in _IDLE_TYPES:
             return None
         if kind is None:
-            raise self.error(f"the block '{uuid}' has no type", path, f"one of: {', '.join(FOLDERS)}")
+            raise self.error(
+                f"the block '{uuid}' has no type", path, f"one of: {', '.join(FOLDERS)}", code="block.unknown_type"
+            )
         if kind not in FOLDERS:
-            raise self.error(f"unknown block type '{kind}'", (*path, "type"), suggestion(kind, FOLDERS, what="types"))
+            raise self.error(
+                f"unknown block type '{kind}'",
+                (*path, "type"),
+                suggestion(kind, FOLDERS, what="types"),
+                code="block.unknown_type",
+            )
         self.unknown.add_all(self.yaml, path, _BLOCK_KEYS)
         configuration = entry.get("configuration") or {}
         if not isinstance(configuration, dict):
@@ -328,7 +343,7 @@ class Reader:
             for folder in folders
             for suffix in endings
         ]
-        # Without `language` it is python; where only another file is there, that one is meant.
+        # Without `language` it is python, or the language of the only file there is.
         wanted = [(one, file) for one, file in candidates if one == (given or "python")]
         for one, file in [*wanted, *([] if given else candidates)]:
             if file.is_file():
@@ -339,16 +354,22 @@ class Reader:
         others = [file for _, file in candidates if file.is_file()]
         if others:
             found = self.project.shown(others[0])
-            hint = f"there is {found}: say `language: {next(one for one, file in candidates if file == others[0])}`"
+            hint = f"there is {found}: set `language: {next(one for one, file in candidates if file == others[0])}`"
         else:
             elsewhere = self.elsewhere(stem, kind)
             if elsewhere is not None:
                 there, its_type = elsewhere
                 message = f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing"
-                raise self.error(message, path, f"{self.project.shown(there)} is there: `type: {its_type}`?")
+                raise self.error(
+                    message,
+                    path,
+                    f"{self.project.shown(there)} exists: use `type: {its_type}`?",
+                    code="block.file_missing",
+                )
             stems = [one.stem for one in folders[0].glob("*.*")] if folders[0].is_dir() else []
             hint = f"write it, or {suggestion(str(stem), stems, what='files there')}"
-        raise self.error(f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing", path, hint)
+        message = f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing"
+        raise self.error(message, path, hint, code="block.file_missing")
 
     def elsewhere(self, stem: str, kind: str) -> tuple[Path, str] | None:
         """A file of that name among those of another type, and the type."""
@@ -399,11 +420,14 @@ class Reader:
                 by_suffix = {suffix: one for one, suffixes in languages().items() for suffix in suffixes}
                 return language or by_suffix.get(candidate.suffix, "python"), candidate
         raise self.error(
-            f"the file {named} is missing", (*path, "configuration", "file_path"), "a path from the project's folder"
+            f"the file {named} is missing",
+            (*path, "configuration", "file_path"),
+            "give its path from the project's folder",
+            code="block.file_missing",
         )
 
     def connect(self, blocks: dict[str, Block]) -> None:
-        """Make upstream and downstream say the same, and see that they can."""
+        """Make upstream and downstream agree, and check the graph."""
         upstream_given, downstream_given = {}, {}
         for uuid, block in blocks.items():
             entry = self.data["blocks"][block.path[1]]
@@ -419,7 +443,8 @@ class Reader:
                         f"'{uuid}' has '{name}' in downstream_blocks, but the upstream_blocks of '{name}' are "
                         f"{blocks[name].upstream}",
                         (*block.path, "downstream_blocks", index),
-                        "either of the two lists is enough; where both stand, they must agree",
+                        "one of the two lists is enough; if both are given, they must agree",
+                        code="graph.contradiction",
                     )
             for index, name in enumerate(block.upstream):
                 if downstream_given[name] and uuid not in blocks[name].downstream:
@@ -427,7 +452,8 @@ class Reader:
                         f"'{uuid}' has '{name}' in upstream_blocks, but the downstream_blocks of '{name}' are "
                         f"{blocks[name].downstream}",
                         (*block.path, "upstream_blocks", index),
-                        "either of the two lists is enough; where both stand, they must agree",
+                        "one of the two lists is enough; if both are given, they must agree",
+                        code="graph.contradiction",
                     )
         for uuid, block in blocks.items():
             for name in block.downstream:
@@ -437,7 +463,10 @@ class Reader:
         cycle = find_cycle(upstream)
         if cycle is not None:
             raise self.error(
-                f"the blocks go round in a circle: {' → '.join(cycle)}", blocks[cycle[0]].path, "cut it somewhere"
+                f"dependency cycle: {' → '.join(cycle)}",
+                blocks[cycle[0]].path,
+                "remove one of these upstream_blocks",
+                code="graph.cycle",
             )
         for uuid, children in downstream_of(upstream).items():
             blocks[uuid].downstream = children
@@ -445,7 +474,10 @@ class Reader:
     def known_block(self, blocks: dict[str, Block], name: str, path: tuple[PathKey, ...]) -> None:
         if name not in blocks:
             raise self.error(
-                f"there is no block '{name}' in this pipeline", path, suggestion(name, blocks, what="blocks")
+                f"there is no block '{name}' in this pipeline",
+                path,
+                suggestion(name, blocks, what="blocks"),
+                code="graph.unknown_block",
             )
 
     def names(self, entry: dict[str, Any], key: str, path: tuple[PathKey, ...]) -> list[str]:
@@ -460,7 +492,7 @@ class Reader:
                 raise self.error(f"{key} must be a list of uuids, and holds {kind_of(one)}", at, _quoted(one))
         if len(set(value)) != len(value):
             twice = next(one for one in value if value.count(one) > 1)
-            raise self.error(f"'{twice}' stands twice in {key}", (*path, key))
+            raise self.error(f"duplicate '{twice}' in {key}", (*path, key), code="graph.duplicate")
         return list(value)
 
     def seconds(self, value: object, path: tuple[PathKey, ...]) -> float | None:

@@ -1,4 +1,4 @@
-"""Keys of metadata.yaml that mean nothing here: they are kept, and the user hears of them once."""
+"""Unknown keys in metadata.yaml: they are kept, with one warning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MORE_SETTINGS = {
     "sensor": words("interval timeout"),
     "dbt": words("dbt dbt_project_name dbt_profile_target file_path"),
 }
-# Own keys may be named like ours without being meant: only what is almost one of ours is taken for it.
+# Users may have keys of their own: only a key that is nearly one of ours counts as misspelled.
 _ALIKE = 0.8
 _ALMOST = 0.85
 

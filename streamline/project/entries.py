@@ -15,14 +15,14 @@ Proof = Literal["echo", "exit"]
 
 
 class _WrongValueError(Exception):
-    """What is wrong with a value, as the rest of a sentence that begins with its key."""
+    """The problem with a value, as the rest of a sentence that starts with its key."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class PluginEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What an entry says, checked. One without `pip`, `command` and `executable` adds settings to a connector
+    """A plugin's entry, checked. One without `pip`, `command` and `executable` adds settings to a connector
     that is bundled or installed.
 
     Args:
@@ -30,7 +30,7 @@ class PluginEntry(msgspec.Struct, frozen=True, kw_only=True):
         pip: requirements of its environment.
         executable: its program inside that environment; by default the one that the package brings.
         command: the program and its first arguments, for what needs no environment.
-        overrides: requirements that beat what the packages themselves ask for.
+        overrides: requirements that replace those of the packages.
         python: the interpreter of the environment: a version (`3.9`) or a path.
         env: variables set for it.
         pass_env: globs of the caller's variables that it gets.
@@ -89,7 +89,7 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
 
 
 def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
-    """Refuse keys that nothing would read beside the entry's other keys.
+    """Refuse keys that have no effect beside the entry's other keys.
 
     Raises:
         ConfigError: there is one.
@@ -98,7 +98,7 @@ def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
     said = {key for key, value in entry.items() if value is not None and value != []}
     if {"command", "executable"} <= said:
         yaml.fail(
-            f"the plugin '{name}' says both `command:` and `executable:`",
+            f"the plugin '{name}' has both `command:` and `executable:`",
             (*path, "executable"),
             hint="keep one of them; `command:` may begin with a program of the environment",
         )
@@ -106,16 +106,16 @@ def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
         return
     if "overrides" in said:
         yaml.fail(
-            f"the plugin '{name}' has `overrides:`, but no `pip:` that they could beat",
+            f"the plugin '{name}' has `overrides:`, but no `pip:`",
             (*path, "overrides"),
-            hint="add `pip:`, or take them out",
+            hint="add `pip:`, or remove them",
         )
     command = entry.get("command")
     words = command.split() if isinstance(command, str) else command
     first = words[0] if isinstance(words, list) and words else None
     if "python" in said and first not in ("python", "python3") and not (isinstance(first, str) and "{{" in first):
         yaml.fail(
-            f"the plugin '{name}' has `python:`, but nothing that it would run",
+            f"the plugin '{name}' has `python:`, but nothing that it runs",
             (*path, "python"),
             hint="it is the interpreter of a `pip:` environment, or of a command that begins with `python`",
         )
@@ -216,5 +216,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "max_processes": _count,
     "prestart": _flag,
 }
-# What a text cannot be checked for before it is rendered.
+# Keys whose values can only be checked after rendering.
 _PENDING = frozenset(("proof", "max_processes", "prestart", "env", "command"))

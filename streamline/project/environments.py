@@ -1,9 +1,8 @@
-"""Plugins' virtual environments: made by uv on first use, re-made when what they hold should be something else.
+"""Plugins' virtual environments: uv creates them on first use and again when their requirements change.
 
-`.streamline/venvs/NAME` is a link to the environment in use. A new one is built beside it under a name of its own
-(console scripts hold the path that they were made for, so it is never moved), and the link is turned at the end: who
-looks sees the old one or the new one, whole. A record inside tells what it was made from; with it, finding an
-environment that is good costs a few stats.
+`.streamline/venvs/NAME` is a symbolic link to the environment in use. A new one is built beside it under a name of its
+own (console scripts contain its path, so it is never moved), and the link is replaced at the end: readers see the old
+or the new one, complete. A record inside says what it was made from, so that checking it costs a few stat calls.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _LIBRARIES = ("singer-sdk", "pipelinewise-singer-python", "singer-python")
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
-    """What an environment should hold.
+    """The requirements of an environment.
 
     Args:
         name: the plugin's name.
@@ -56,7 +55,7 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, kw_only=True):
-    """An environment that is there.
+    """An existing environment.
 
     Args:
         format: of this record.
@@ -91,7 +90,7 @@ class Environment(msgspec.Struct, kw_only=True):
 
 
 def find_environment(project: Project, wanted: Requirements) -> Environment | None:
-    """The plugin's environment if it is there and as wanted, else None. Cheap; starts nothing."""
+    """The plugin's environment if it exists and is up to date, else None. Cheap; starts no process."""
     record = project.work_dir / "venvs" / wanted.name / _RECORD
     try:
         found = msgspec.json.decode(record.read_bytes(), type=Environment)
@@ -110,16 +109,16 @@ def find_environment(project: Project, wanted: Requirements) -> Environment | No
 def ensure_environment(
     project: Project, wanted: Requirements, *, notify: Notify | None = None, upgrade: bool = False
 ) -> Environment:
-    """The plugin's environment, made if need be. Safe to call from several processes at once.
+    """The plugin's environment, created if needed. Safe to call from several processes at once.
 
     Args:
         project: the project.
-        wanted: what it should hold.
-        notify: is told, in a sentence, what takes long.
-        upgrade: make it anew without the locked versions.
+        wanted: its requirements.
+        notify: called with a sentence before each slow step.
+        upgrade: create it again without the locked versions.
 
     Raises:
-        ConfigError: it cannot be made; the message ends with what uv said.
+        ConfigError: uv failed; the message ends with its output.
     """
     found = None if upgrade else find_environment(project, wanted)
     if found is not None:
@@ -152,7 +151,9 @@ def uv_program() -> str:
     except (ImportError, FileNotFoundError):
         found = shutil.which("uv")
         if found is None:
-            raise ConfigError("uv is not installed, and plugins need it", hint="pip install uv") from None
+            raise ConfigError(
+                "uv is not installed, and plugins need it", hint="pip install uv", code="package.missing"
+            ) from None
         return found
 
 
@@ -266,9 +267,12 @@ def _uv(
     if pinned:
         hint = f"if the locked versions are the reason: `streamline plugin install {wanted.name} --upgrade`"
     else:
-        hint = f"look at `pip:`, `overrides:` and `python:` of {wanted.name}"
+        hint = f"check `pip:`, `overrides:` and `python:` of {wanted.name}"
     raise ConfigError(
-        f"the environment of {wanted.name} cannot be made; uv says:\n{said}", where=f"plugin {wanted.name}", hint=hint
+        f"the environment of {wanted.name} cannot be made; uv says:\n{said}",
+        where=f"plugin {wanted.name}",
+        hint=hint,
+        code="plugin.install_failed",
     )
 
 

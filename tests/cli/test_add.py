@@ -162,7 +162,7 @@ def test_systems_without_a_connector_are_written_with_a_note(pipe: Shop) -> None
     ("args", "says"),
     [
         (("source", "load", "--plugin", "tap-shp"), "'tap-shop'"),
-        (("source", "load", "--plugin", "tap-shop", "--system", "sqlite"), "mean the same"),
+        (("source", "load", "--plugin", "tap-shop", "--system", "sqlite"), "exclude each other"),
         (("destination", "out"), "target-a, target-b"),
         (("source", "load", "--language", "sql"), "cannot be written in sql"),
         (("source", "load", "--language", "cobol"), "unknown language"),
@@ -220,4 +220,4 @@ def test_callbacks_and_conditionals_have_lists_of_their_own(pipe: Shop) -> None:
 def test_the_pipeline_may_be_left_out_if_there_is_only_one(pipe: Shop) -> None:
     pipe("add", "source", "load")
     pipe("create", "q")
-    assert "--pipeline with one of: p, q" in pipe("add", "source", "other", code=2).stderr
+    assert "--pipeline to one of: p, q" in pipe("add", "source", "other", code=2).stderr

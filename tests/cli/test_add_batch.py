@@ -37,8 +37,8 @@ def test_every_kind_of_python_block(shop: Shop) -> None:
         upstream = ("--upstream", "wait") if kind == "data_loader" else ()
         shop("add", kind, f"my_{kind}", *upstream)
     assert "which gates my_custom" in shop("add", "conditional", "if_so", "--upstream", "my_custom").stdout
-    assert "told of my_custom" in shop("add", "callback", "told", "--upstream", "my_custom").stdout
-    assert "told of the whole pipeline" in shop("add", "callback", "told_all").stdout
+    assert "told, for my_custom" in shop("add", "callback", "told", "--upstream", "my_custom").stdout
+    assert "told_all, for the whole pipeline" in shop("add", "callback", "told_all").stdout
     out = run(shop)
     assert "completed: 5 completed" in out
     assert "my_custom succeeded" in out
@@ -198,8 +198,8 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
     ("args", "says"),
     [
         (("conditional", "c"), "say --upstream BLOCK"),
-        (("source", "s"), "belongs into a pipeline of type integration"),
-        (("destination", "s"), "belongs into a pipeline of type integration"),
+        (("source", "s"), "needs a pipeline of type integration"),
+        (("destination", "s"), "needs a pipeline of type integration"),
         (("callback", "c", "--language", "sql"), "no template for a callback in sql"),
         (("data_loader", "d", "--language", "yaml"), "use --language python or sql or r"),
         (("custom", "x y"), "cannot be a block's name"),

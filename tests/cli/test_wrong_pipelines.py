@@ -27,7 +27,7 @@ CASES = {
         "no block 'aa'",
     ),
     "a missing file": (f"{ONE}- {{uuid: gone, type: custom}}\n", {}, "pipelines/p/metadata.yaml:3", "custom/gone.py"),
-    "a uuid twice": (f"{ONE}- {{uuid: a, type: custom}}\n", {}, "pipelines/p/metadata.yaml:3", "listed twice"),
+    "a uuid twice": (f"{ONE}- {{uuid: a, type: custom}}\n", {}, "pipelines/p/metadata.yaml:3", "duplicate block"),
     "a uuid that is a block's and a callback's": (
         f"{ONE}callbacks:\n- {{uuid: a}}\n",
         {"callbacks/a.py": "@callback\ndef f(*args): ...\n"},

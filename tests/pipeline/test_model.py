@@ -181,7 +181,7 @@ def test_a_file_among_those_of_another_type(load: Load) -> None:
     with pytest.raises(ConfigError) as raised:
         load("blocks:\n- {uuid: both, type: data_loader}\n", "transformers/both.py")
     assert "data_loaders/both.py is missing" in raised.value.message
-    assert raised.value.hint == "transformers/both.py is there: `type: transformer`?"
+    assert raised.value.hint == "transformers/both.py exists: use `type: transformer`?"
 
 
 def test_unknown_keys_are_kept_with_one_warning(load: Load) -> None:
@@ -239,15 +239,15 @@ def test_other_types(load: Load, kind: str) -> None:
             "blocks:\n- {uuid: a, type: custom, upstream_blocks: [b]}\n"
             "- {uuid: b, type: custom, upstream_blocks: [a]}\n",
             2,
-            "in a circle: a → b → a",
+            "dependency cycle: a → b → a",
         ),
-        ("blocks:\n- {uuid: a, type: custom, upstream_blocks: [a]}\n", 2, "in a circle: a → a"),
+        ("blocks:\n- {uuid: a, type: custom, upstream_blocks: [a]}\n", 2, "dependency cycle: a → a"),
         ("blocks:\n- uuid: a\n  type: custom\n  upstream_blocks:\n  - bb\n", 5, "no block 'bb'"),
-        ("blocks:\n- uuid: a\n  type: custom\n  downstream_blocks: [c, c]\n", 4, "twice in downstream_blocks"),
+        ("blocks:\n- uuid: a\n  type: custom\n  downstream_blocks: [c, c]\n", 4, "duplicate 'c' in downstream_blocks"),
         (
             "blocks:\n- {uuid: a, type: custom}\n- {uuid: a, type: custom}\n",
             3,
-            "listed twice, first at pipelines/p/metadata.yaml:2",
+            "listed first at pipelines/p/metadata.yaml:2",
         ),
         ("blocks:\n- {uuid: absent, type: custom}\n", 2, "custom/absent.py is missing"),
         ("blocks:\n- {uuid: a, type: custom, language: sql}\n", 2, "custom/a.sql is missing"),

@@ -81,10 +81,10 @@ def test_unknown_keys_name_line_and_nearest(new_project: MakeProject) -> None:
         ("'../x': {pip: x}", "cannot be a plugin's name", 2),
         ("tap: {command: [[python], x]}", "must be text, not a list", 2),
         ('tap: {command: "a \'b"}', "cannot be split", 2),
-        ("tap: {command: [cat, x], executable: y}", "says both `command:` and `executable:`", 2),
-        ("tap: {command: [cat, x], overrides: [y==1]}", "no `pip:` that they could beat", 2),
-        ("tap-files: {python: '3.9'}", "nothing that it would run", 2),
-        ("tap: {command: [cat, x], python: '3.9'}", "nothing that it would run", 2),
+        ("tap: {command: [cat, x], executable: y}", "has both `command:` and `executable:`", 2),
+        ("tap: {command: [cat, x], overrides: [y==1]}", "has `overrides:`, but no `pip:`", 2),
+        ("tap-files: {python: '3.9'}", "nothing that it runs", 2),
+        ("tap: {command: [cat, x], python: '3.9'}", "nothing that it runs", 2),
     ],
 )
 def test_wrong_entries(new_project: MakeProject, entry: str, says: str, line: int) -> None:
