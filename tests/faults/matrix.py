@@ -109,7 +109,7 @@ def make(root: Path, rows: int, shape: str = "plain", *, retried: bool = True) -
 
 
 def lives(root: Path, rows: int, shape: str = "plain") -> dict[str, float]:
-    """How long each victim lives in an undisturbed run, in seconds."""
+    """Return how long each victim runs without a fault, in seconds."""
     project = make(root, rows, shape)
     started = time.time()
     running = project.start("run", "p")

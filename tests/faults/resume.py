@@ -102,7 +102,7 @@ def make(root: Path) -> BatchProject:
 
 
 def outputs(project: BatchProject) -> dict[str, str]:
-    """Each block's whole output in words that are equal where the outputs are; blocks without one are left out.
+    """Return a text for each block's output, equal for equal outputs; blocks without output are omitted.
 
     Raises:
         FaultError: one of them is there and cannot be read.
@@ -130,7 +130,7 @@ def outputs(project: BatchProject) -> dict[str, str]:
 
 
 def length(root: Path) -> tuple[float, dict[str, str]]:
-    """How long an undisturbed run takes, in seconds, and what it leaves."""
+    """Return the duration of a run without faults, in seconds, and its outputs."""
     project = make(root)
     began = time.monotonic()
     project.run().expect(0)

@@ -1,6 +1,6 @@
 """A sample of the kill matrices; the whole is `python -m tests.faults NAME --count N --seed S`.
 
-The seed is drawn anew each time, printed, and taken from STREAMLINE_FAULTS_SEED where that is set.
+The seed is random and printed; STREAMLINE_FAULTS_SEED sets it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COUNT = 3
 
 @pytest.fixture(scope="session")
 def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """How long each victim lives in an undisturbed run."""
+    """How long each victim runs without a fault."""
     return lives(tmp_path_factory.mktemp("lives") / "shop", ROWS)
 
 
@@ -43,7 +43,7 @@ def test_no_row_is_lost_by_a_kill(name: str, shape: str, life: dict[str, float],
 
 
 @pytest.mark.faults
-def test_a_killed_batch_run_goes_on_as_if_never_killed(tmp_path: Path) -> None:
+def test_a_killed_batch_run_resumes_with_the_same_outputs(tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
     print(f"python -m tests.faults {resume.NAME} --count {COUNT} --seed {seed}")
     whole, expected = resume.length(tmp_path / "measure")

@@ -33,7 +33,7 @@ def test_about_lists_capabilities_and_settings(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", CONNECTORS)
-def test_version_is_the_distribution_s(name: str, tmp_path: Path) -> None:
+def test_version_is_that_of_the_distribution(name: str, tmp_path: Path) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert run(name, tmp_path, None, "--version").stdout.decode().split() == [name, version]
 
@@ -47,7 +47,7 @@ def test_help_names_the_options(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CONNECTORS)
-def test_config_mistakes_are_one_line_and_exit_2(name: str, tmp_path: Path) -> None:
+def test_config_errors_are_one_line_and_exit_code_2(name: str, tmp_path: Path) -> None:
     outcome = run(name, tmp_path, {"path": "x", "pth": "x"})
     assert outcome.code == 2
     assert outcome.errors == [f"ERROR {name}: unknown setting 'pth' (did you mean 'path'?)"]
@@ -99,7 +99,7 @@ def test_runs_where_the_engine_cannot_be_imported(name: str, tmp_path: Path) -> 
     assert json.loads(done.stdout)["name"] == name
 
 
-def test_a_reader_that_goes_away_is_one_line(tmp_path: Path) -> None:
+def test_a_closed_standard_output_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "big.jsonl").write_text('{"a": 1}\n' * 50_000)
     config = tmp_path / "config.json"
     config.write_text('{"path": "big.jsonl"}')

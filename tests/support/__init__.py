@@ -1,1 +1,1 @@
-"""What tests that drive the real command share: projects made of fakes, runs, reading back, looking for leftovers."""
+"""Shared by tests of the real command: projects of fake connectors, runs, reading results, finding processes."""

@@ -50,7 +50,7 @@ class BatchProject(Project):
         """Add a block: its file, and its entry. Code without an import of decorators gets the usual ones injected.
 
         Args:
-            upstream: by default the block before, except for data loaders, sensors and what watches the pipeline.
+            upstream: default: the previous block, except for data loaders, sensors and callbacks.
         """
         self.write(f"{FOLDERS[type]}/{uuid}.{SUFFIXES[language]}", textwrap.dedent(code))
         group = {"callback": "callbacks", "conditional": "conditionals"}.get(type, "blocks")
@@ -69,20 +69,20 @@ class BatchProject(Project):
         self.write(f"pipelines/{name}/__init__.py", "")
 
     def output(self, uuid: str, child: int | None = None) -> Any:
-        """What a block returned, as the block behind it would get it."""
+        """Return a block's stored output as its downstream blocks receive it."""
         from streamline.outputs.store import open_output
 
         folder = self.root / ".streamline" / "data" / "p" / uuid
         return open_output(folder if child is None else folder / str(child)).value()
 
     def children(self, uuid: str) -> list[Any]:
-        """What the children of a dynamic block returned, in order."""
+        """Return the outputs of a dynamic block's children, in order."""
         folder = self.root / ".streamline" / "data" / "p" / uuid
         numbers = sorted(int(one.name) for one in folder.iterdir() if one.name.isdecimal())
         return [self.output(uuid, number) for number in numbers]
 
     def statuses(self, run: str | None = None) -> dict[str, str]:
-        """Each block's status in a run, the latest by default, as `streamline runs show --json` tells it."""
+        """Return each block's status in a run (default: the latest), from `streamline runs show --json`."""
         completed = self.command("runs", "show", *([run] if run else []), "--json").expect(0)
         return {block["uuid"]: block["status"] for block in json.loads(completed.out)["blocks"]}
 
@@ -92,13 +92,13 @@ class BatchProject(Project):
         return found
 
     def lines(self, path: str = "log.txt") -> list[str]:
-        """What blocks appended to a file of the project."""
+        """Return the lines that blocks appended to a file of the project."""
         file = self.root / path
         return file.read_text("utf-8").splitlines() if file.exists() else []
 
 
 def failed(completed: Completed, *patterns: str) -> Completed:
-    """Assert that the pipeline failed (exit code 1) and that the words say why; the user's own traceback is allowed."""
+    """Assert exit code 1 and that the output matches each pattern; the user's own traceback is allowed."""
     import re
 
     assert completed.code == 1, completed

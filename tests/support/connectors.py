@@ -1,4 +1,4 @@
-"""Runs the connectors that come along as a user's shell would: by path, with files of JSON, through pipes."""
+"""Run the bundled connectors as a shell does: by path, with JSON files, through pipes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def command(connector: str, *arguments: object) -> list[str]:
 
 
 class Outcome:
-    """What a connector did."""
+    """Exit code and output of a connector."""
 
     def __init__(self, code: int, stdout: bytes, stderr: bytes) -> None:
         self.code = code
@@ -56,20 +56,20 @@ class Outcome:
         return states[-1]
 
     def kinds(self) -> list[str]:
-        """The types of its messages, repetitions left out."""
+        """Return the types of its messages, without repetitions."""
         kinds = [line["type"] for line in self.lines]
         return [kind for place, kind in enumerate(kinds) if not place or kinds[place - 1] != kind]
 
 
 def clean_environment() -> dict[str, str]:
-    """The caller's environment without anything that makes this checkout importable."""
+    """Return the environment without variables that make this checkout importable."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def run(
     connector: str, folder: Path, config: Mapping[str, Any] | None, *arguments: object, given: bytes = b""
 ) -> Outcome:
-    """Runs a connector in a folder, with its config in a file there."""
+    """Run a connector in a folder, with its config in a file there."""
     words = list(arguments)
     if config is not None:
         path = folder / "config.json"

@@ -1,4 +1,4 @@
-"""Finding what a run started, the way an operator would: by what stands in the processes' environments."""
+"""Find the processes of a run as an operator does: by their environment."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def processes_of(root: Path) -> list[Process]:
 
 
 def children_of_runs(root: Path) -> list[Process]:
-    """The taps, targets and whatever they forked: those that bear a run's id."""
+    """Return taps, targets and their children: processes with a run's id in their environment."""
     return [process for process in processes_of(root) if process.environ.get("STREAMLINE_RUN_ID")]
 
 
@@ -70,12 +70,12 @@ def wait_until(ready: Callable[[], object], what: str, seconds: float = 20.0) ->
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s in vain: {what}")
+            raise AssertionError(f"timed out after {seconds} s: {what}")
         time.sleep(0.005)
 
 
 def kill_all(root: Path) -> list[Process]:
-    """End everything that works for the project; gives what there was. For the end of a test, good or bad."""
+    """Kill all processes of the project and return them. Called at the end of every test."""
     found = processes_of(root)
     for process in found:
         with contextlib.suppress(ProcessLookupError, PermissionError):

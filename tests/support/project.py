@@ -26,11 +26,11 @@ PYTHON = [sys.executable, "-S", "-E", "-s"]
 """How fakes are started: no site-packages, no environment, hence in milliseconds."""
 
 RUN_SECONDS = 60.0
-"""A command that takes longer is taken for hung: its group is killed and its output shown."""
+"""A command that takes longer has timed out: its process group is killed and its output shown."""
 
 
 class Completed:
-    """What a command left: `code`, `out`, `err`, and `text`, both outputs."""
+    """The result of a command: `code`, `out`, `err`, and `text`, both outputs."""
 
     def __init__(self, argv: Sequence[str], code: int, out: str, err: str) -> None:
         self.argv = argv
@@ -45,7 +45,7 @@ class Completed:
 
     @property
     def last_line(self) -> str:
-        """The last line that says anything, of standard output or, if that is empty, of standard error."""
+        """The last non-empty line of standard output or, if that is empty, of standard error."""
         lines = [line for line in (self.out.strip() or self.err.strip()).splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
@@ -62,7 +62,7 @@ class Completed:
 
 
 class Running:
-    """A command that has been started and not yet waited for.
+    """A command that was started and not waited for yet.
 
     Args:
         batch: the command may run a batch pipeline.
@@ -357,8 +357,8 @@ class Project:
         try:
             wait_until(gone, "no process is left over", 3)
         except AssertionError:
-            raise AssertionError(f"left over: {left}\n{context}") from None
+            raise AssertionError(f"processes still running: {left}\n{context}") from None
 
     def close(self) -> None:
-        """End whatever a failed test has left."""
+        """Kill processes that a failed test left running."""
         kill_all(self.root)
