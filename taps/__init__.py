@@ -1,1 +1,1 @@
-"""Singer taps that come along with Streamline; in the wheel this folder is the package `streamline_taps`."""
+"""Singer taps bundled with Streamline; in the wheel this folder is the package `streamline_taps`."""

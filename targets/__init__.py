@@ -1,1 +1,1 @@
-"""Singer targets that come along with Streamline; in the wheel this folder is the package `streamline_targets`."""
+"""Singer targets bundled with Streamline; in the wheel this folder is the package `streamline_targets`."""

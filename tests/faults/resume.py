@@ -156,21 +156,21 @@ def suffer(root: Path, moment: Moment, whole: float, expected: dict[str, str]) -
         between = outputs(project)
         wrong = [name for name, text in between.items() if text != expected[name]]
         if wrong:
-            raise FaultError(f"after the kill {wrong} hold what their blocks never returned")
+            raise FaultError(f"after the kill {wrong} hold values that their blocks did not return")
         completed = _completed(project)
         begun = project.lines("begun.txt")
         project.run("--resume").expect(0)
         after = outputs(project)
         if after != expected:
             wrong = [name for name in expected if after.get(name) != expected[name]]
-            raise FaultError(f"after the resumption {wrong} are not as if never killed")
+            raise FaultError(f"after --resume the outputs of {wrong} differ from an undisturbed run")
         again = [name for name in completed if project.lines("begun.txt")[len(begun) :].count(name)]
         if again:
             raise FaultError(f"{again} had completed and ran again")
         left = [one for one in (project.root / ".streamline" / "data").rglob(".*-*") if one.is_dir()]
         if left:
-            raise FaultError(f"left over: {left}")
-        how = "too late, it had ended" if late else f"{len(completed)} blocks had completed"
+            raise FaultError(f"temporary folders were not deleted: {left}")
+        how = "too late, the run had ended" if late else f"{len(completed)} blocks had completed"
         return f"#{moment.number} kill after {moment.fraction * whole:.3f} s: {how}; after --resume all right"
     except AssertionError as error:
         raise FaultError(f"{moment}, {whole:.3f} s, in {root}: {error}") from error

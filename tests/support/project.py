@@ -149,7 +149,7 @@ def tap(
     entry: dict[str, Any] | None = None,
     **keys: Any,
 ) -> Block:
-    """A source block on the fake `tap_<name>.py` (or on a connector that comes along, `builtin`).
+    """A source block on the fake `tap_<name>.py` (or on a bundled connector, `builtin`).
 
     Args:
         name: the fake's file name without `tap_`.
