@@ -46,7 +46,7 @@ class StreamSettings:
         A schema's `x-unique-conflict-method: IGNORE` is what a runner says for the setting of that name.
 
         Raises:
-            ConnectorError: the schema has no properties, the key is none of them, or upsert needs a key and there is none.
+            ConnectorError: the schema has no properties, the key is none of them, or upsert has no key.
         """
         properties = schema.get("properties")
         if not isinstance(properties, dict) or not properties:
