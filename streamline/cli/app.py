@@ -28,6 +28,8 @@ class App:
     def __init__(self, project_dir: str | None = None, *, debug: bool = False) -> None:
         self.project_dir = project_dir
         self.debug = debug
+        self.as_json = False
+        """Whether the command prints JSON."""
 
     @cached_property
     def project(self) -> Project:

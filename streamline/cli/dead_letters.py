@@ -12,6 +12,7 @@ from streamline.cli.output import count, json_option, moment, print_json, print_
 from streamline.errors import ConfigError, PipelineFailed
 
 if TYPE_CHECKING:
+    from streamline.processes.job import Failure
     from streamline.project.project import Project
     from streamline.state.store import DeadLetter, Store
 
@@ -172,6 +173,20 @@ def _stage(letter: DeadLetter) -> str:
     return f"{letter.stage} (its output)" if letter.output else letter.stage
 
 
+def _failure(letter: DeadLetter) -> Failure:
+    """Why the record was refused."""
+    from streamline.processes.job import Failure
+
+    return Failure(
+        message=letter.error,
+        code="record.invalid"
+        if letter.stage == "validate"
+        else "record.schema_changed"
+        if letter.stage == "schema_change"
+        else "record.refused",
+    )
+
+
 def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": letter.id,
@@ -180,6 +195,7 @@ def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
         "stage": letter.stage,
         "destination": letter.destination,
         "error": letter.error,
+        "code": _failure(letter).code,
         "time": letter.time,
         "run_id": letter.run_id,
         "times": letter.times,

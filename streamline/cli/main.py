@@ -127,6 +127,11 @@ def report(error: BaseException, app: App) -> int:
         click.echo(app.mask("".join(traceback.format_exception(error))), err=True, nl=False)
     if isinstance(error, StreamlineError):
         _say_error(app.mask(str(error)))
+        if app.as_json:
+            from streamline.cli.output import failure_json, print_json
+            from streamline.execution.events import failure_from
+
+            print_json({"error": failure_json(app, failure_from(error))})
         return error.exit_code
     if isinstance(error, OSError) and error.errno in _MACHINE and error.filename is not None:
         _say_error(f"{app.mask(str(error.filename))}: {error.strerror}\n  {_MACHINE[error.errno]}")

@@ -21,7 +21,17 @@ _SHORT = 24
 
 def json_option(function: Function) -> Function:
     """`--json`, given to the command as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.", callback=_note_json)(
+        function
+    )
+
+
+def _note_json(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """Have an error of the command printed as JSON, too."""
+    from streamline.cli.app import App
+
+    context.ensure_object(App).as_json = value
+    return value
 
 
 def say(text: str, *, err: bool = False) -> None:

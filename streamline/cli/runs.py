@@ -226,7 +226,14 @@ def _as_json(run: RunInfo) -> dict[str, Any]:
 
 def _rest(run: RunInfo) -> dict[str, Any]:
     summary = {key: value for key, value in run.summary.items() if key != "blocks"}
-    return {"finished": run.finished, "pid": run.pid, "host": run.host, "error": run.error, "summary": summary}
+    return {
+        "finished": run.finished,
+        "pid": run.pid,
+        "host": run.host,
+        "error": run.error,
+        "code": run.code,
+        "summary": summary,
+    }
 
 
 def _words(value: Any) -> str:

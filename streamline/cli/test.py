@@ -10,7 +10,9 @@ from streamline.cli.app import App, pass_app
 from streamline.cli.output import count, json_option, print_json, say
 
 if TYPE_CHECKING:
+    from streamline.blocks.call import TestOutcome
     from streamline.execution.batch.stored_tests import BlockTests
+    from streamline.processes.job import Failure
 
 
 @click.command("test")
@@ -49,24 +51,36 @@ def command(app: App, pipeline: str, block: str | None, runtime_vars: tuple[str,
             say(f"{one.uuid}: {test.name} {'passed' if test.error is None else 'failed'}")
     for one in found:
         for test in one.tests:
-            if test.error is not None:
-                place = f"{test.where}: " if test.where else ""
-                text = f"Error: {one.uuid}: {test.name}: {place}{test.error}".replace(f"{app.project.root}/", "")
-                say(app.mask(text), err=True)
+            if (failure := _failure(test)) is not None:
+                say(app.mask(error_text(app, f"{one.uuid}: {test.name}", failure)), err=True)
         if one.failure is not None:
             say(app.mask(error_text(app, one.uuid, one.failure)), err=True)
     say(f"{count(len(tests) - len(failed), 'test')} passed, {len(failed)} failed")
     return 0 if passed else 1
 
 
+def _failure(test: TestOutcome) -> Failure | None:
+    if test.error is None:
+        return None
+    from streamline.processes.job import Failure
+
+    return Failure(message=test.error, where=test.where, code="test.failed")
+
+
 def _as_json(app: App, one: BlockTests) -> dict[str, Any]:
+    tests = []
+    for test in one.tests:
+        failure = _failure(test)
+        error = {} if failure is None else {"code": failure.code}
+        tests.append(
+            {"name": test.name, "passed": failure is None, "error": test.error and app.mask(test.error), **error}
+        )
+    failure = one.failure
     return {
         "uuid": one.uuid,
         "stored": one.stored,
         "passed": one.passed,
-        "tests": [
-            {"name": test.name, "passed": test.error is None, "error": test.error and app.mask(test.error)}
-            for test in one.tests
-        ],
-        "error": app.mask(one.failure.message) if one.failure is not None else None,
+        "tests": tests,
+        "error": app.mask(failure.message) if failure is not None else None,
+        **({"code": failure.code} if failure is not None else {}),
     }

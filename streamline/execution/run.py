@@ -216,6 +216,7 @@ class Run(msgspec.Struct, kw_only=True):
                 attempts=outcome.attempts,
                 results=outcome.results,
                 error=one_line(outcome.failure) if outcome.failure is not None else None,
+                code=outcome.failure.code if outcome.failure is not None else None,
             )
         else:
             return
@@ -258,7 +259,7 @@ class Run(msgspec.Struct, kw_only=True):
         finally:
             error = self.masker.mask(record.error) if record.error is not None else None
             try:
-                self.store.finish_run(self.run_id, record.status, record.summary, error)
+                self.store.finish_run(self.run_id, record.status, record.summary, error, record.code)
                 record.saved = True
             except StreamlineError as failure:
                 if raised:
@@ -373,7 +374,9 @@ def end_killed_runs(store: Store, project: Project, pipeline: str) -> None:
     end_processes([run.run_id for run in killed])
     for run in killed:
         remove_private_files(project.work_dir / "runs", run.run_id)
-        store.finish_run(run.run_id, KILLED, run.summary, "it was killed; the next run ended its processes")
+        store.finish_run(
+            run.run_id, KILLED, run.summary, "it was killed; the next run ended its processes", code="run.killed"
+        )
 
 
 @contextmanager

@@ -77,4 +77,8 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # They go into the blocks' files when the pipeline is next opened, which needs the project.
     "ALTER TABLE stream_settings RENAME TO unmoved_stream_settings;",
+    """
+    ALTER TABLE runs ADD COLUMN code TEXT;
+    ALTER TABLE block_runs ADD COLUMN code TEXT;
+    """,
 )

@@ -18,7 +18,7 @@ from streamline.state.lease import FileLease, lock_path, try_lock, unlock
 from streamline.state.sqlite_positions import PositionTables, matching, now, read_stage, storable
 from streamline.state.store import BlockRun, DeadLetter, LeaseInfo, PluginSecret, RunInfo
 
-_RUN_COLUMNS = "run_id, pipeline, status, started, finished, seconds, pid, host, summary, error"
+_RUN_COLUMNS = "run_id, pipeline, status, started, finished, seconds, pid, host, summary, error, code"
 # How long a lease is waited for while it is unclear who holds it: the last holder has just died, or the new one has
 # not said its name yet.
 _UNCLEAR_SECONDS = 0.3
@@ -107,7 +107,7 @@ class SQLiteStore(PositionTables):
     def begin_run(self, run: RunInfo) -> None:
         with self._connection.write(durable=False) as db:
             db.execute(
-                f"INSERT INTO runs ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO runs ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run.run_id,
                     run.pipeline,
@@ -119,18 +119,27 @@ class SQLiteStore(PositionTables):
                     run.host or _host(),
                     _encoder.encode(run.summary).decode(),
                     run.error,
+                    run.code,
                 ),
             )
 
     def continue_run(self, run_id: str) -> None:
         with self._connection.write(durable=False) as db:
             db.execute(
-                "UPDATE runs SET status = 'running', finished = NULL, seconds = NULL, error = NULL, pid = ?, host = ?"
+                "UPDATE runs SET status = 'running', finished = NULL, seconds = NULL, error = NULL, code = NULL,"
+                " pid = ?, host = ?"
                 " WHERE run_id = ?",
                 (os.getpid(), _host(), run_id),
             )
 
-    def finish_run(self, run_id: str, status: str, summary: Mapping[str, Any], error: str | None = None) -> None:
+    def finish_run(
+        self,
+        run_id: str,
+        status: str,
+        summary: Mapping[str, Any],
+        error: str | None = None,
+        code: str | None = None,
+    ) -> None:
         finished = now()
         with self._connection.write() as db:
             row = db.execute("SELECT started FROM runs WHERE run_id = ?", (run_id,)).fetchone()
@@ -139,13 +148,15 @@ class SQLiteStore(PositionTables):
                 took = datetime.fromisoformat(finished) - datetime.fromisoformat(row[0])
                 seconds = max(0.0, round(took.total_seconds(), 3))
             db.execute(
-                "UPDATE runs SET status = ?, finished = ?, seconds = ?, summary = ?, error = ? WHERE run_id = ?",
+                "UPDATE runs SET status = ?, finished = ?, seconds = ?, summary = ?, error = ?, code = ?"
+                " WHERE run_id = ?",
                 (
                     status,
                     finished,
                     seconds,
                     _encoder.encode(dict(summary)).decode(),
                     None if error is None else storable(error),
+                    code,
                     run_id,
                 ),
             )
@@ -178,6 +189,7 @@ class SQLiteStore(PositionTables):
                 host=row[7],
                 summary=msgspec.json.decode(row[8]),
                 error=row[9],
+                code=row[10],
             )
             for row in rows
         ]
@@ -185,10 +197,10 @@ class SQLiteStore(PositionTables):
     def save_block_run(self, run_id: str, block: BlockRun) -> None:
         with self._connection.write(durable=False) as db:
             db.execute(
-                "INSERT INTO block_runs (run_id, uuid, status, seconds, attempts, results, error)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id, uuid) DO UPDATE SET status = excluded.status,"
+                "INSERT INTO block_runs (run_id, uuid, status, seconds, attempts, results, error, code)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id, uuid) DO UPDATE SET status = excluded.status,"
                 " seconds = excluded.seconds, attempts = excluded.attempts, results = excluded.results,"
-                " error = excluded.error",
+                " error = excluded.error, code = excluded.code",
                 (
                     run_id,
                     block.uuid,
@@ -197,13 +209,14 @@ class SQLiteStore(PositionTables):
                     block.attempts,
                     _encoder.encode(block.results).decode(),
                     None if block.error is None else storable(block.error),
+                    block.code,
                 ),
             )
 
     def block_runs(self, run_id: str) -> list[BlockRun]:
         with self._connection.read() as db:
             rows = db.execute(
-                "SELECT uuid, status, seconds, attempts, results, error FROM block_runs"
+                "SELECT uuid, status, seconds, attempts, results, error, code FROM block_runs"
                 " WHERE run_id = ? ORDER BY rowid",
                 (run_id,),
             ).fetchall()
@@ -215,6 +228,7 @@ class SQLiteStore(PositionTables):
                 attempts=row[3],
                 results=msgspec.json.decode(row[4]),
                 error=row[5],
+                code=row[6],
             )
             for row in rows
         ]

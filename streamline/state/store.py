@@ -136,6 +136,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
     host: str | None = None
     summary: dict[str, Any] = {}
     error: str | None = None
+    code: str | None = None
+    """Code of the first failure."""
 
 
 class BlockRun(msgspec.Struct, kw_only=True):
@@ -147,6 +149,8 @@ class BlockRun(msgspec.Struct, kw_only=True):
     attempts: int = 1
     results: list[Any] = []
     error: str | None = None
+    code: str | None = None
+    """Code of its failure."""
 
 
 class PluginSecret(msgspec.Struct, kw_only=True):
@@ -229,7 +233,14 @@ class Store(Protocol):
         """Record that a run which had ended goes on, in this process."""
         ...
 
-    def finish_run(self, run_id: str, status: str, summary: Mapping[str, Any], error: str | None = None) -> None:
+    def finish_run(
+        self,
+        run_id: str,
+        status: str,
+        summary: Mapping[str, Any],
+        error: str | None = None,
+        code: str | None = None,
+    ) -> None:
         """Record how a run ended."""
         ...
 

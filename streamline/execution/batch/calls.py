@@ -169,11 +169,11 @@ class Calls:
             )
             result = await self._do(task, isolated=plan.isolated)
             if result.failure is not None and not self.interrupted:
-                self._run.warn(uuid, f"it could not be evaluated, which counts as no: {result.failure.message}")
+                self._run.warn(uuid, f"the condition failed, which counts as false: {result.failure.message}")
             if result.failure is not None or result.gate is False:
                 refused = refused or uuid
                 self._run.note(
-                    uuid, f"it said no to '{plan.block.uuid}'{f' (child {number})' if child else ''}", "INFO"
+                    uuid, f"returned false for '{plan.block.uuid}'{f' (child {number})' if child else ''}", "INFO"
                 )
         return refused
 
@@ -242,14 +242,15 @@ class Calls:
             left = None if plan.patience is None else began + plan.patience - time.monotonic()
             if left is not None and left <= 0:
                 result.failure = Failure(
-                    message=f"it did not say yes within {plan.patience:g} seconds (asked {number} times)",
+                    message=f"timed out: the condition was not met within {plan.patience:g} s (checked {number} times)",
+                    code="sensor.timeout",
                     where=self._plan.model.where(plan.block.uuid, "configuration", "timeout"),
                 )
                 return result
             wait = plan.interval if left is None else min(plan.interval, left)
             self._run.bus.publish(SensorWaiting(block=plan.block.uuid, seconds=wait))
             if await self._sleep(wait):
-                result.failure = Failure(message="interrupted while it waited")
+                result.failure = Failure(message="interrupted while waiting", code="block.interrupted")
                 return result
 
     async def _do_in(self, plan: BlockPlan, task: Task) -> TaskResult:
@@ -257,7 +258,9 @@ class Calls:
 
     async def _do(self, task: Task, *, isolated: bool) -> TaskResult:
         if self.interrupted and task.kind != "callback":  # the signal came between two steps
-            return TaskResult(failure=Failure(message="cancelled before it began", retry=False))
+            return TaskResult(
+                failure=Failure(message="cancelled before it started", code="block.cancelled", retry=False)
+            )
         self._running.add(task.id)
         try:
             result = await self._executor.run(task, isolated=isolated)

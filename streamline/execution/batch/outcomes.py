@@ -90,10 +90,10 @@ def _reason(status: str, made: Sequence[Made], upstream: Sequence[Finished]) -> 
     if status == SKIPPED:
         refused = next((one.refused for one in made if one.refused is not None), None)
         if refused is not None:
-            return f"'{refused}' said no"
+            return f"'{refused}' returned false"
         for parent in upstream:
             if any(one.status == COMPLETED and one.gate is False for one in parent.instances):
-                return f"'{parent.uuid}' said no"
+                return f"'{parent.uuid}' returned false"
             if parent.instances and all(one.status == SKIPPED for one in parent.instances):
                 return f"'{parent.uuid}' was skipped"
     if status == UPSTREAM_FAILED:

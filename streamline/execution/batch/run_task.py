@@ -128,7 +128,9 @@ def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Outpu
     try:
         manifest = write_output(Path(task.output), value, run_id=task.run_id, secrets_key=key, durable=task.durable)
     except StreamlineError as error:
-        raise StreamlineError(error.message, where=error.where or call.where, hint=error.hint) from error
+        raise StreamlineError(
+            error.message, where=error.where or call.where, hint=error.hint, code=error.code
+        ) from error
     except Exception as error:
         # A generator's own code runs while it is stored.
         from streamline.blocks.python.function import user_error
@@ -158,7 +160,9 @@ def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:
     try:
         items = items_of(output)
     except StreamlineError as error:
-        raise StreamlineError(error.message, where=error.where or call.where, hint=error.hint) from error
+        raise StreamlineError(
+            error.message, where=error.where or call.where, hint=error.hint, code=error.code
+        ) from error
     result.items = len(items)
     result.described = any(items.metadata(number) for number in range(result.items))
 

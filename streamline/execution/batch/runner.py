@@ -185,6 +185,7 @@ class Runner:
             message=f"it would run {possible:,} times; max_child_block_runs is {most:,}",
             where=self._plan.model.where(plan.block.uuid),
             hint="raise max_child_block_runs, or set on_max_child_block_runs_exceeded: limit",
+            code="block.too_many_children",
         )
         await self._making.refused(plan, failure)
         return BlockOutcome(uuid=plan.block.uuid, status=FAILED, failure=failure), _failed(plan)

@@ -74,7 +74,7 @@ def test_a_sensor_has_no_more_patience_than_it_is_given(project: BatchProject) -
         configuration={"interval": 0.05, "timeout": 0.2},
     )
     project.block("load", "@data_loader\ndef load(*args):\n    return 1\n", type="data_loader", upstream=["wait"])
-    failed(project.run(), "wait: .*did not say yes within 0.2 seconds")
+    failed(project.run(), "wait: .*timed out: the condition was not met within 0.2 s")
     assert project.statuses() == {"wait": "failed", "load": "upstream_failed"}
 
 

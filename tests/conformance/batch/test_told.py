@@ -66,9 +66,12 @@ def test_why_a_block_was_skipped_is_told(project: BatchProject) -> None:
     project.block("other", "@transformer\ndef other(n):\n    return n\n", upstream=["load"])
     project.block("never", "@condition\ndef never(n):\n    return False\n", type="conditional", upstream=["other"])
     completed = project.run().expect(
-        0, "behind .*skipped .*'gate' said no", "after .*skipped .*'behind' was skipped", "other .*'never' said no"
+        0,
+        "behind .*skipped .*'gate' returned false",
+        "after .*skipped .*'behind' was skipped",
+        "other .*'never' returned false",
     )
-    assert "it said no to 'other'" in project.logs(), completed
+    assert "returned false for 'other'" in project.logs(), completed
 
 
 def test_a_retry_is_told_once_and_with_its_child(project: BatchProject) -> None:
