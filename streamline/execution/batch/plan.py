@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.registry import check_block, preload
-from streamline.errors import ConfigError
 from streamline.pipeline.block_settings import INTERVAL, block_settings
 from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
-from streamline.pipeline.model import BATCH_TYPES
 from streamline.project.render import Renderer
 
 if TYPE_CHECKING:
@@ -94,12 +92,6 @@ def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] |
     Raises:
         ConfigError: with file and line.
     """
-    if model.type not in BATCH_TYPES:
-        raise ConfigError(
-            f"a pipeline of type {model.type} is not a batch pipeline",
-            where=model.yaml.where(("type",)),
-            code="pipeline.wrong_type",
-        )
     renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets, runtime=given)
     modules: dict[str, frozenset[str]] = {}
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):

@@ -42,11 +42,6 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
     Raises:
         ConfigError: something can't be done as it is written.
     """
-    if model.type != "integration":
-        raise ConfigError(
-            f"pipeline '{model.uuid}' is of type {model.type}; this version runs integration pipelines",
-            where=model.yaml.shown,
-        )
     renderer, variables = _renderer(context, model)
     move_stored_settings(context.project, model, context.store)
     specs = read_blocks(model, renderer)
