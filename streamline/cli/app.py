@@ -1,4 +1,4 @@
-"""What the commands share: which project is meant, its state store, and the block that a user means."""
+"""Shared by the commands: the project, its state store, and the selection of blocks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class App:
-    """One use of the command line.
+    """One invocation of the command line.
 
     Args:
-        project_dir: what `--project` says.
+        project_dir: the value of `--project`.
         debug: whether `--debug` was given.
     """
 
@@ -33,7 +33,7 @@ class App:
 
     @cached_property
     def project(self) -> Project:
-        """The project that is meant.
+        """The selected project.
 
         Raises:
             ConfigError: there is none, or its file is wrong.
@@ -45,7 +45,7 @@ class App:
         return Project.find() if self.project_dir is None else Project.open(Path(self.project_dir))
 
     def mask(self, text: str) -> str:
-        """`text` without the secrets that the project has been asked for so far."""
+        """Mask the project's secrets that have been read so far."""
         project = self.__dict__.get("project")
         secrets = None if project is None else project.__dict__.get("secrets")
         return text if secrets is None else str(secrets.masker.mask(text))
@@ -66,7 +66,7 @@ class App:
 
     @contextmanager
     def store(self) -> Iterator[Store]:
-        """The project's state store, open for the length of the block."""
+        """Open the project's state store."""
         from streamline.state import open_store
 
         store = open_store(self.project.state_url, self.project.root)
@@ -80,10 +80,10 @@ pass_app = click.make_pass_decorator(App, ensure=True)
 
 
 def require_pipeline(app: App, store: Store, pipeline: str) -> None:
-    """Refuse the name of a pipeline that the project does not have and the store knows nothing of.
+    """Refuse a pipeline that neither the project nor the store has.
 
     Raises:
-        ConfigError: with the nearest name.
+        ConfigError: there is none; the hint suggests a similar name.
     """
     names = app.project.pipelines()
     if pipeline in names or store.bookmark_blocks(pipeline) or store.runs(pipeline, limit=1):
@@ -94,7 +94,7 @@ def require_pipeline(app: App, store: Store, pipeline: str) -> None:
 
 
 def source_blocks(app: App, pipeline: str) -> list[str]:
-    """The uuids of the pipeline's blocks that read from somewhere; empty if the project no longer has the pipeline.
+    """Return the uuids of the pipeline's data loaders; none if the project no longer has the pipeline.
 
     Raises:
         ConfigError: its metadata.yaml is wrong.
@@ -108,7 +108,7 @@ def source_blocks(app: App, pipeline: str) -> list[str]:
 
 
 def choose_block(app: App, store: Store, pipeline: str, stream: str | None, block: str | None) -> str:
-    """The block whose positions a command means: `--block`, or the only one that it could be.
+    """Choose the block whose positions a command uses: `--block`, or the only candidate.
 
     Raises:
         ConfigError: there is no such block, or more than one.
@@ -141,19 +141,19 @@ def choose_block(app: App, store: Store, pipeline: str, stream: str | None, bloc
 
 
 def known_blocks(app: App, store: Store, pipeline: str) -> list[str]:
-    """The blocks of a pipeline that have positions, have had some, or could have some."""
+    """Return the blocks that have, had or could have positions, sorted."""
     return sorted({*store.bookmark_blocks(pipeline), *source_blocks(app, pipeline)})
 
 
 def choose_blocks(app: App, store: Store, pipeline: str, block: str | None) -> list[str]:
-    """As `choose_block`, but all that have positions where none is named."""
+    """Choose a block as `choose_block` does; all blocks with positions if none is named."""
     if block is not None:
         return [choose_block(app, store, pipeline, None, block)]
     return store.bookmark_blocks(pipeline)
 
 
 def change_id(verb: str) -> str:
-    """An id for an operator's change, which stands in the history where a run's id stands."""
+    """Make an id for an operator's change; the history shows it in place of a run id."""
     import os
     from datetime import UTC, datetime
 
@@ -162,11 +162,11 @@ def change_id(verb: str) -> str:
 
 @contextmanager
 def change(app: App, pipeline: str, verb: str) -> Iterator[tuple[Store, Lease]]:
-    """The store and the pipeline's lease, for a command that changes positions.
+    """Open the store and hold the pipeline's lease, for a command that changes positions.
 
     Raises:
         ConfigError: there is no such pipeline.
-        LeaseHeld: it is running.
+        LeaseHeld: a run of it is in progress.
     """
     with app.store() as store:
         require_pipeline(app, store, pipeline)

@@ -33,7 +33,7 @@ COLOURS = {True: "green", False: "red"}
 @json_option
 @pass_app
 def command(app: App, pipeline: str, timeout: float, runtime_vars: tuple[str, ...], as_json: bool) -> int:
-    """Validate PIPELINE, render all that it says, and connect to what it names.
+    """Validate PIPELINE, render its templates, and connect to what it names.
 
     Of an integration pipeline each source is asked for its streams (one without discovery is started and stopped
     after its first message); each destination is started with its config and given nothing to write. Of a batch

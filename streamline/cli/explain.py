@@ -58,7 +58,7 @@ def show_plan(app: App, explanation: Explanation, *, as_json: bool) -> None:
 
 
 def _masked(app: App, value: Any) -> Any:
-    """`value` with its texts masked: a bookmark or a command may hold what is secret elsewhere."""
+    """Mask the strings in a value: a bookmark or a command may contain secrets."""
     if isinstance(value, str):
         return app.mask(value)
     if isinstance(value, list):
@@ -204,7 +204,7 @@ def _show_tasks(app: App, explanation: BatchExplanation) -> None:
             for one in sorted(explanation.blocks, key=lambda one: one.step)
         ],
     )
-    click.echo("\nBlocks of one step run side by side; each starts as soon as the blocks before it are done.")
+    click.echo("\nBlocks of one step run in parallel; each starts as soon as its upstream blocks are done.")
     click.echo(f"Outputs are stored in {cell(explanation.outputs)}/.")
     special = [(one.block, _special(one, explanation)) for one in explanation.blocks]
     if any(lines for _, lines in special):
@@ -213,7 +213,7 @@ def _show_tasks(app: App, explanation: BatchExplanation) -> None:
         if lines:
             click.echo(f"{block}: {'; '.join(lines)}")
     if explanation.callbacks:
-        click.echo(f"\nTold how the pipeline ended: {', '.join(explanation.callbacks)}")
+        click.echo(f"\nCalled when the pipeline ends: {', '.join(explanation.callbacks)}")
 
 
 def _runs(block: BlockWords) -> str:
@@ -225,22 +225,22 @@ def _output(block: BlockWords, explanation: BatchExplanation) -> str:
 
 
 def _special(block: BlockWords, explanation: BatchExplanation) -> list[str]:
-    """What is not as it is for most blocks."""
+    """Describe a block's special settings."""
     lines = []
     if block.conditions:
-        lines.append(f"runs only if {' and '.join(block.conditions)} {_says(len(block.conditions))} yes")
+        lines.append(f"runs only if {' and '.join(block.conditions)} {_returns(len(block.conditions))} true")
     if block.dynamic:
-        lines.append("the blocks behind it run once per item of its output")
+        lines.append("downstream blocks run once per item of its output")
     if block.per_item_of and explanation.max_children is not None:
-        more = "fails" if explanation.on_exceeded == "fail" else "takes only so many"
-        lines.append(f"at most {explanation.max_children:,} children (with more it {more})")
+        more = "fails" if explanation.on_exceeded == "fail" else "ignores the rest"
+        lines.append(f"at most {explanation.max_children:,} children (if there are more, it {more})")
     if block.per_item_of and explanation.children_at_once is not None:
-        lines.append(f"{explanation.children_at_once:,} of them at once")
+        lines.append(f"{explanation.children_at_once:,} of them in parallel")
     if block.gathers:
         lines.append("its outputs are gathered into one list, in the items' order")
     if block.asked_every is not None:
-        until = f", for {block.gives_up_after:g} s at most" if block.gives_up_after is not None else ""
-        lines.append(f"asked every {block.asked_every:g} s until it says yes{until}")
+        until = f", timeout {block.gives_up_after:g} s" if block.gives_up_after is not None else ""
+        lines.append(f"checked every {block.asked_every:g} s until it returns true{until}")
     if block.writes is not None:
         lines.append(f"writes {cell(block.writes)}")
     if block.retries:
@@ -248,18 +248,16 @@ def _special(block: BlockWords, explanation: BatchExplanation) -> list[str]:
         if len(block.retries) > _DELAYS:
             delays += f", … {block.retries[-1]:g}"
         times = count(len(block.retries), "time")
-        lines.append(f"if it fails, it is tried again, {times} at most, after {delays} s")
+        lines.append(f"on failure retried up to {times}, after {delays} s")
     if block.timeout is not None:
-        lines.append(f"stopped after {block.timeout:g} s")
+        lines.append(f"timeout {block.timeout:g} s")
     if block.callbacks:
-        lines.append(
-            f"{' and '.join(block.callbacks)} {'is' if len(block.callbacks) == 1 else 'are'} told how it ended"
-        )
+        lines.append(f"{' and '.join(block.callbacks)} called when it ends")
     return lines
 
 
-def _says(number: int) -> str:
-    return "says" if number == 1 else "say"
+def _returns(number: int) -> str:
+    return "returns" if number == 1 else "return"
 
 
 _VIEWS: dict[str, Callable[[App, Any], None]] = {"flow": _show_flow, "tasks": _show_tasks}

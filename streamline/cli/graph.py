@@ -1,4 +1,4 @@
-"""`streamline graph`: a pipeline's blocks and what lies behind what, as a picture."""
+"""`streamline graph`: draw a pipeline's blocks and their dependencies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import PipelineModel
 
 FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".txt": "text"}
-"""What a file is to hold, by its ending."""
+"""Formats by the file's suffix."""
 
 
 @click.command("graph")
@@ -37,7 +37,7 @@ FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".txt": "tex
 )
 @pass_app
 def command(app: App, pipeline: str, output: Path | None, format_: str | None) -> None:
-    """Draw the blocks of PIPELINE, and what is special about them.
+    """Draw the blocks of PIPELINE and their special settings.
 
     Lines lead from the block above to those that get its output. A block whose sign is \u25c6 is dynamic: what is
     behind it runs once per item; with \u25c7 the outputs of its children are gathered into a list.
@@ -61,7 +61,7 @@ def command(app: App, pipeline: str, output: Path | None, format_: str | None) -
 
 
 def draw(model: PipelineModel, format_: str, *, colour: bool = False) -> str:
-    """The pipeline as `text`, `mermaid` or `svg`."""
+    """Draw the pipeline as `text`, `mermaid` or `svg`."""
     from streamline.cli.graph_formats import mermaid, svg
     from streamline.pipeline.graph_view import picture_of
 
@@ -72,7 +72,7 @@ def draw(model: PipelineModel, format_: str, *, colour: bool = False) -> str:
 
 
 def text(picture: Picture, *, colour: bool = False) -> str:
-    """The picture as lines of text."""
+    """Draw the graph as lines of text."""
     from streamline.cli.graph_terminal import drawn, notes
 
     lines = []
@@ -86,7 +86,7 @@ def text(picture: Picture, *, colour: bool = False) -> str:
         lines.append(f"{lanes}  {click.style(name, bold=True) if colour else name}  {words}")
     whole = [cell(node.uuid) for node in picture.nodes if node.type == "callback" and node.marks]
     if whole:
-        lines += ["", f"told how the pipeline ends: {', '.join(whole)}"]
+        lines += ["", f"called when the pipeline ends: {', '.join(whole)}"]
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 

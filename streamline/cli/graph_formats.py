@@ -1,4 +1,4 @@
-"""A pipeline's picture as Mermaid text and as SVG."""
+"""Draws a pipeline's graph as Mermaid text and as SVG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from streamline.pipeline.graph_view import Edge, EdgeKind, Node, Picture
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 220, 66, 80, 24, 20
-"""Of an SVG's boxes, in pixels."""
+"""Sizes of an SVG's boxes and gaps, in pixels."""
 
 _FILLS = {
     "data_loader": ("#e8f1fb", "#3d6ea5"),
@@ -21,7 +21,7 @@ _FILLS = {
     "conditional": ("#fffbe0", "#8f8420"),
     "callback": ("#f9e9f1", "#a33d6f"),
 }
-"""Fill and line by a block's type."""
+"""Fill and line colours by block type."""
 
 # How Mermaid draws a line, with its words.
 _ARROWS: dict[EdgeKind, str] = {
@@ -35,7 +35,7 @@ _SHAPES = {"conditional": ("{{", "}}"), "callback": ("([", "])"), "sensor": ("[/
 
 
 def mermaid(picture: Picture) -> str:
-    """The picture in Mermaid's language."""
+    """Draw the graph as Mermaid text."""
     number = {node.uuid: f"b{at}" for at, node in enumerate(picture.nodes)}
     lines = ["flowchart LR"]
     for node in picture.nodes:
@@ -54,7 +54,7 @@ def _escaped(text: str) -> str:
 
 
 def svg(picture: Picture) -> str:
-    """The picture as an SVG: a column for each step away from the sources."""
+    """Draw the graph as an SVG, with one column for each step away from the sources."""
     from xml.sax.saxutils import escape
 
     place, ways = _places(picture)
@@ -96,13 +96,13 @@ def _title(node: Node) -> str:
 
 
 def _short(text: str, size: int) -> str:
-    """What of a text has room in a box; its tooltip says all of it."""
+    """Cut a text to the width of a box; the tooltip has all of it."""
     room = int((WIDTH - 16) / (size * 0.56))
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
 def _line(places: list[tuple[int, int]]) -> str:
-    """From the right side of the first box to the left side of the last, straight through the gaps between."""
+    """Draw a path from the right side of the first box to the left side of the last, through the places between."""
     x, y = places[0][0] + WIDTH, places[0][1] + HEIGHT // 2
     path = f"M{x} {y}"
     for left, top in places[1:]:
@@ -115,7 +115,7 @@ def _line(places: list[tuple[int, int]]) -> str:
 
 
 def _places(picture: Picture) -> tuple[dict[str, tuple[int, int]], dict[Edge, list[str]]]:
-    """Left upper corners of boxes, and the names of those places that a long edge goes through, which get corners too.
+    """Return the upper left corners of boxes, and the names of the places (with corners, too) that long edges pass.
 
     Within a column, boxes and edges stand by the heights of what leads to them.
     """

@@ -1,4 +1,4 @@
-"""Draws a pipeline in a terminal: a line per block, the ways of the data in lanes on the left."""
+"""Draws a pipeline in a terminal: one line per block, with the edges in lanes on the left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARKS = {"flow": "●", "items": "◆", "gathered": "◇"}
 
 
 def drawn(picture: Picture) -> list[tuple[str, Node | None]]:
-    """The lines: the lanes, padded to one width, and the block that stands beside them, where one does."""
+    """Return the lines: the lanes, padded to one width, and the block on that line, if there is one."""
     below: dict[str, list[str]] = {}
     sign: dict[str, str] = {}
     for edge in picture.edges:
@@ -22,7 +22,7 @@ def drawn(picture: Picture) -> list[tuple[str, Node | None]]:
             below.setdefault(edge.start, []).append(edge.end)
             sign[edge.start] = _MARKS[edge.kind]
     lanes: list[str | None] = []
-    """What each lane leads to; None: it is free."""
+    """The block that each lane leads to; None: the lane is free."""
     lines: list[tuple[str, Node | None]] = []
     for node in picture.nodes:
         if node.type in ("conditional", "callback"):
@@ -70,7 +70,7 @@ def _row(lanes: Sequence[str | None], at: int, sign: str) -> str:
 
 
 def _turn(lanes: Sequence[str | None], at: int, others: Sequence[int], last: str, between: str) -> str:
-    """A row in which lanes join the one at `at`, or leave it. Those that they pass are drawn through."""
+    """Draw a row in which lanes join the lane at `at` or leave it, crossing those between."""
     text = ""
     for place, end in enumerate(lanes):
         inside = at < place <= others[-1]
@@ -84,7 +84,7 @@ def _turn(lanes: Sequence[str | None], at: int, others: Sequence[int], last: str
 
 
 def notes(picture: Picture, uuid: str) -> list[str]:
-    """What the conditionals and callbacks of a block are, in words."""
+    """Describe the conditionals and callbacks of a block."""
     gates = [cell(edge.start) for edge in picture.edges if edge.end == uuid and edge.kind == "gates"]
     told = [cell(edge.end) for edge in picture.edges if edge.start == uuid and edge.kind == "tells"]
     found = [f"if {' and '.join(gates)}"] if gates else []

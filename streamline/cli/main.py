@@ -1,4 +1,4 @@
-"""The `streamline` command: finds the command that is asked for, and turns errors into words and exit codes.
+"""The `streamline` command: finds the command, and turns errors into messages and exit codes.
 
 A command's module is imported when the command is used, and not for `streamline --help`.
 """
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 class Lazy(NamedTuple):
-    """Where a command is, and its line in the list of commands."""
+    """A command's import path, and its line in the list of commands."""
 
     target: str
     help: str
@@ -49,7 +49,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use; one whose module is not there is not listed."""
+    """A group that imports its commands on use. Commands of missing modules are not listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, lazy in COMMANDS.items() if _exists(lazy)]
@@ -110,11 +110,11 @@ _MACHINE = {
     errno.EEXIST: "move what is there out of the way",
     errno.ENOTDIR: "a file stands where a folder is needed: move it out of the way",
 }
-"""What to do about errors that are the machine's and no bug."""
+"""Hints for errors of the machine, which are no bugs."""
 
 
 def report(error: BaseException, app: App) -> int:
-    """Say on stderr what went wrong, with the traceback if that was asked for; the exit code for it."""
+    """Print an error on stderr, with `--json` also as JSON on stdout; return the exit code."""
     if isinstance(error, click.Abort | KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
@@ -131,7 +131,7 @@ def report(error: BaseException, app: App) -> int:
             from streamline.cli.output import failure_json, print_json
             from streamline.execution.events import failure_from
 
-            print_json({"error": failure_json(app, failure_from(error))})
+            print_json({"error": failure_json(failure_from(error), app.mask)})
         return error.exit_code
     if isinstance(error, OSError) and error.errno in _MACHINE and error.filename is not None:
         _say_error(f"{app.mask(str(error.filename))}: {error.strerror}\n  {_MACHINE[error.errno]}")
@@ -152,7 +152,7 @@ def _say_error(text: str) -> None:
 
 
 def accept_global_options(command: click.Command) -> None:
-    """Let `--project` and `--debug` also stand behind the command's name, for it and for the commands below it."""
+    """Accept `--project` and `--debug` after the name of a command, too, and of its subcommands."""
     known = {name for parameter in command.params for name in parameter.opts}
     command.params.extend(option for option in _global_options() if not known.intersection(option.opts))
     if isinstance(command, click.Group):

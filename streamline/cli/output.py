@@ -1,4 +1,4 @@
-"""What commands print: tables for people at a terminal, plain lines for pipes, JSON for programs."""
+"""Prints for commands: tables in a terminal, plain lines in a pipe, JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _SHORT = 24
-"""Characters up to which a column of a table stays on one line, where there is room."""
+"""Columns of a table up to this width are not wrapped, if there is room."""
 
 
 def json_option(function: Function) -> Function:
-    """`--json`, given to the command as `as_json`."""
+    """Add `--json`, passed to the command as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.", callback=_note_json)(
         function
     )
 
 
 def _note_json(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
-    """Have an error of the command printed as JSON, too."""
-    from streamline.cli.app import App
-
-    context.ensure_object(App).as_json = value
+    """Note that the command's errors are to be printed as JSON, too."""
+    if context.obj is not None:  # the App
+        context.obj.as_json = value
     return value
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line of what goes on. Where nobody listens any more (`streamline run p | head`), the work goes on."""
+    """Print a line. If stdout is closed (`streamline run p | head`), work continues silently."""
     try:
         click.echo(text, err=err)
     except OSError:
@@ -43,7 +42,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def _hush(stream: TextIO) -> None:
-    """Send the rest of what is written to a stream nowhere, the interpreter's own flush at its end included."""
+    """Redirect a stream to /dev/null, so that the interpreter's flush at exit does not fail either."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -51,21 +50,21 @@ def _hush(stream: TextIO) -> None:
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
-    """Whether a person looks at `stream` (stdout unless given)."""
+    """Return whether `stream` (by default stdout) is a terminal."""
     # A process may be started with its standard output closed; then there is no stream at all.
     stream = stream or sys.stdout
     return stream is not None and stream.isatty()
 
 
 def has_colour(stream: TextIO) -> bool:
-    """Whether `stream` shows colours and the user has not asked for none (https://no-color.org)."""
+    """Return whether to use colours on `stream` (https://no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on one line, a list with a line for each element.
+    """Print a value as one line of JSON; a list with one line per element.
 
-    Structs, dates and decimals are taken as well. `msgspec.Raw` members are printed as they are, byte for byte.
+    Structs, dates and decimals are supported. `msgspec.Raw` members are printed byte for byte.
     """
     import msgspec
 
@@ -78,13 +77,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:
-    """Print rows under their columns' names.
+    """Print a table.
 
-    On a terminal a table, cut to its width; in a pipe lines whose columns are aligned by spaces, nothing cut.
+    A terminal gets a table cut to its width; a pipe gets lines with columns aligned by spaces, nothing cut.
 
     Args:
         rows: cells are shown by `cell`.
-        empty: what to say on stderr when there are no rows.
+        empty: printed on stderr if there are no rows.
     """
     cells = [[cell(value) for value in row] for row in rows]
     if not cells:
@@ -99,13 +98,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines whose columns are aligned by spaces."""
+    """Format rows as lines with columns aligned by spaces."""
     widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(padded, row, widths)).rstrip() for row in rows]
 
 
 def columns_of(text: str) -> int:
-    """How many columns of a terminal the text takes: signs of Chinese, Japanese and Korean take two."""
+    """Return the width of a text in a terminal: Chinese, Japanese and Korean characters take two columns."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width
@@ -114,12 +113,12 @@ def columns_of(text: str) -> int:
 
 
 def padded(text: str, width: int) -> str:
-    """The text with blanks behind it, so that it takes `width` columns."""
+    """Pad a text with spaces to `width` columns."""
     return text + " " * (width - columns_of(text))
 
 
 def cut(text: str, width: int) -> str:
-    """The beginning of a text that is too long for `width` columns, with `…` for the rest."""
+    """Cut a text to `width` columns, with `…` for the rest."""
     if columns_of(text) <= width:
         return text
     while text and columns_of(text) > width - 1:
@@ -128,7 +127,7 @@ def cut(text: str, width: int) -> str:
 
 
 def cell(value: object) -> str:
-    """A value as it stands in a table: on one line, with nothing in it that a terminal would obey."""
+    """Format a value for a table: one line, without control characters."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -144,7 +143,7 @@ def cell(value: object) -> str:
 
 
 def moment(time: str | None) -> str | None:
-    """A stored time for people: to the second, in their own time zone."""
+    """Format a stored time to the second, in the local time zone."""
     if not time:
         return None
     from datetime import datetime
@@ -153,7 +152,7 @@ def moment(time: str | None) -> str | None:
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: `1 record`, `2,000 records`."""
+    """Format a number with its noun: `1 record`, `2,000 records`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 

@@ -1,4 +1,4 @@
-"""Shows a run in the terminal, from its events: lines that stay, and what is in progress now."""
+"""Shows a run in the terminal from its events: permanent lines, and what is running now."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _COLOURS = {
     "skipped": "cyan",
 }
 LINE_SECONDS = 10.0
-"""Seconds between two lines of counts where there is no terminal."""
+"""Seconds between two lines of counts if stdout is no terminal."""
 
 LIVE_SECONDS = 0.5
 """Seconds between two updates of the line of running blocks."""
 
 _MANY_OUTPUTS = 8
 _MANY_LINES = 40
-"""Lines of a traceback that are shown; the middle of an endless recursion says nothing."""
+"""Lines of a traceback that are shown, without the middle of an endless recursion."""
 
 
 class Display:
@@ -86,7 +86,7 @@ class Display:
             show(event)
 
     def close(self) -> None:
-        """Take away what is not to stay."""
+        """Remove the live parts of the display."""
         self._now.close()
         self._counts.close()
 
@@ -144,7 +144,7 @@ class Display:
 
 
 class Counts:
-    """Records read and written: a live table in a terminal, else a line from time to time."""
+    """Shows records read and written: a live table in a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self._live: Live | None = None
@@ -153,7 +153,7 @@ class Counts:
         self._rate = 0.0
 
     def show(self, event: ProgressMade) -> None:
-        """Show the counts of now."""
+        """Show new counts."""
         elapsed = time.monotonic() - self._then
         if elapsed >= (1.0 if is_terminal() else LINE_SECONDS):
             self._rate = (event.records - self._before) / elapsed
@@ -173,7 +173,7 @@ class Counts:
             self._live.update(_table(event, self._rate), refresh=True)
 
     def close(self) -> None:
-        """Take the table away."""
+        """Remove the table."""
         if self._live is not None:
             self._live.stop()
 
@@ -199,10 +199,10 @@ def _table(event: ProgressMade, rate: float) -> Group:
 
 
 class Now:
-    """The last line of a terminal: which blocks work, how long they have, and how many of a fan-out's calls are done.
+    """Shows the running blocks on the last line of a terminal: seconds, and finished calls of a fan-out.
 
     Args:
-        live: whether there is a terminal; else nothing is shown.
+        live: whether stdout is a terminal; else nothing is shown.
     """
 
     def __init__(self, *, live: bool) -> None:
@@ -213,33 +213,33 @@ class Now:
         self._thread: threading.Thread | None = None
 
     def begin(self, uuid: str, calls: int | None) -> None:
-        """A block begins; `calls` of them where it is a dynamic block's child."""
+        """Add a block; `calls` is their number if it is a dynamic block's child."""
         with self._lock:
             self._blocks[uuid] = _Working(time.monotonic(), calls)
             if self._live and self._thread is None:
-                self._thread = threading.Thread(target=self._tick, name="what works now", daemon=True)
+                self._thread = threading.Thread(target=self._tick, name="running blocks", daemon=True)
                 self._thread.start()
 
     def count(self, uuid: str) -> None:
-        """One of its calls has ended."""
+        """Count a finished call."""
         with self._lock:
             if uuid in self._blocks:
                 self._blocks[uuid].done += 1
 
     def end(self, uuid: str) -> None:
-        """It has ended."""
+        """Remove a block."""
         with self._lock:
             self._blocks.pop(uuid, None)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Make room for a line that stays."""
+        """Erase the line while a permanent line is printed."""
         with self._lock:
             self._erase()
             yield
 
     def close(self) -> None:
-        """Take the line away for good."""
+        """Erase the line for good."""
         self._over.set()
         with self._lock:
             self._blocks.clear()
@@ -283,7 +283,7 @@ class _Working:
 
 
 def error_text(app: App, uuid: str, failure: Failure) -> str:
-    """A block's failure in words, with the user's traceback where there is one."""
+    """Format a block's failure, with the user's traceback if there is one."""
     root = f"{app.project.root}/"
     lines = [
         f"Error: {uuid}: {failure.where}: {failure.message}" if failure.where else f"Error: {uuid}: {failure.message}"
@@ -300,7 +300,7 @@ def error_text(app: App, uuid: str, failure: Failure) -> str:
 
 
 def _summary(outcome: BlockOutcome) -> str:
-    """What is worth a word about a block that ended."""
+    """Summarise a finished block."""
     if outcome.reason is not None:
         return outcome.reason
     said = []

@@ -33,7 +33,7 @@ class _OfType(click.Option):
 
 
 class _Grouped(click.Command):
-    """Lists the options of each type of pipeline by themselves."""
+    """Lists options that only some types of pipelines take in groups of their own."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {"Options": []}
@@ -126,7 +126,7 @@ def command(
 
 @contextlib.contextmanager
 def _prints_on_stderr() -> Iterator[None]:
-    """What blocks print, here or in processes of their own, goes to stderr: stdout is for the JSON alone."""
+    """Redirect what blocks print, in any process, to stderr: stdout is for JSON only."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
@@ -147,7 +147,7 @@ def _pipeline(app: App, names: tuple[str, ...]) -> str:
 
 
 def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Variables from JSON objects and `key=value`; later ones win. A value that is JSON keeps its type."""
+    """Read variables from JSON objects and `key=value`; later ones win. A value that is JSON keeps its type."""
     import json
 
     found: dict[str, Any] = {}
@@ -156,12 +156,12 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
             try:
                 given = json.loads(text)
             except ValueError as error:
-                raise ConfigError(f"--runtime-vars is no JSON: {error}", hint="or give them as key=value") from None
+                raise ConfigError(f"invalid JSON in --runtime-vars: {error}", hint="use key=value") from None
             found.update(given)
             continue
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--runtime-vars {text}: a JSON object or key=value is needed")
+            raise ConfigError(f"--runtime-vars {text}: expected a JSON object or key=value")
         try:
             found[key.strip()] = json.loads(value)
         except ValueError:

@@ -61,7 +61,7 @@ def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
 
 
 def _print_runs(runs: list[RunInfo]) -> None:
-    """Runs for people: nothing that they may want to copy is wrapped, and an error stands below its run, cut."""
+    """Print runs in a terminal: nothing is wrapped, and errors are cut, on the line below their run."""
     import shutil
     import sys
 
@@ -89,7 +89,7 @@ def _print_runs(runs: list[RunInfo]) -> None:
 @json_option
 @pass_app
 def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None:
-    """Show a run and its blocks; the latest without RUN."""
+    """Show a run and its blocks; by default the latest."""
     with app.store() as store:
         found = _seen(store, _find(store, run, pipeline))
         blocks = _blocks(store, found)
@@ -130,7 +130,7 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
 @click.option("--tail", metavar="N", type=click.IntRange(min=1), help="Only the last N lines.")
 @pass_app
 def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> None:
-    """Print the logs of a run; of the latest without RUN."""
+    """Print the logs of a run; by default the latest."""
     with app.store() as store:
         found = _find(store, run, pipeline)
     folder = app.project.work_dir / "runs" / found.run_id
@@ -146,10 +146,10 @@ def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> N
 
 
 def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
-    """The run that is meant: by its id or the beginning of one, else the latest.
+    """Find a run by its id or a prefix of it; without one, the latest.
 
     Raises:
-        ConfigError: there is none, or several begin so.
+        ConfigError: there is none, or the prefix is ambiguous.
     """
     if run is None:
         latest = store.runs(pipeline, limit=1)
@@ -173,7 +173,7 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
 
 
 def _seen(store: Store, run: RunInfo) -> RunInfo:
-    """The run, marked as killed if it says that it is running and nobody holds its pipeline's lease for it."""
+    """Return the run, with status killed if it is recorded as running but does not hold its pipeline's lease."""
     if run.status != "running":
         return run
     holder = store.lease_holder(run.pipeline)
@@ -202,7 +202,7 @@ def _seconds(seconds: float | None) -> str | None:
 
 
 def _print_results(blocks: list[dict[str, Any]]) -> None:
-    """What blocks list as their results: dbt's nodes, records by stream and table, outputs."""
+    """Print the blocks' results: dbt's nodes, records by stream and table, outputs."""
     tables: dict[tuple[str, ...], list[list[Any]]] = {}
     for block in blocks:
         for one in block.get("results") or []:
@@ -237,7 +237,7 @@ def _rest(run: RunInfo) -> dict[str, Any]:
 
 
 def _words(value: Any) -> str:
-    """A JSON value in a line for people: `orders 25, users 3`."""
+    """Format a JSON value on one line: `orders 25, users 3`."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_words(one)}" for key, one in value.items()) or "-"
     if isinstance(value, list):

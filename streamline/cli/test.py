@@ -1,4 +1,4 @@
-"""`streamline test`: run the tests of blocks on what the blocks stored, without running these again."""
+"""`streamline test`: run the tests of blocks on the blocks' stored outputs."""
 
 from __future__ import annotations
 

@@ -98,13 +98,13 @@ class TestExplain:
         assert "p: 6 blocks, at most 2 at once" in out
         assert "stored in .streamline/data/p/." in out
         assert "never stored" in out
-        assert "wait: asked every 5 s until it says yes, for 60 s at most" in out
+        assert "wait: checked every 5 s until it returns true, timeout 60 s" in out
         assert (
-            "fetch: at most 50 children (with more it fails); 3 of them at once; if it fails, it is tried again, "
-            "2 times at most, after 3, 6 s; stopped after 30 s; tell is told how it ended" in out
+            "fetch: at most 50 children (if there are more, it fails); 3 of them in parallel; on failure retried "
+            "up to 2 times, after 3, 6 s; timeout 30 s; tell called when it ends" in out
         )
-        assert "export: runs only if if_open says yes" in out
-        assert "Told how the pipeline ended: tell_all" in out
+        assert "export: runs only if if_open returns true" in out
+        assert "Called when the pipeline ends: tell_all" in out
 
     def test_several_dynamic_parents_multiply(self, tmp_path: Path) -> None:
         dynamic = {"dynamic": True}

@@ -67,7 +67,7 @@ def test_in_a_terminal(shop: Shop) -> None:
         "│\n"
         "●  export   data_exporter (python)\n"
         "\n"
-        "told how the pipeline ends: post\n"
+        "called when the pipeline ends: post\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""What blocks print: to the run's log and to whoever listens, secrets masked, and no more than anybody can read."""
+"""Writes what blocks print to the run's log and events, with secrets masked and within limits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from streamline.execution.events import BlockOutput
 from streamline.execution.run import Run
 
 LOG_BYTES = 16 * 1024 * 1024
-"""What a block may put into the run's log."""
+"""Limit of a block's output in the run's log."""
 
 LONG_BYTES = 16 * 1024
-"""From here on a line may have been cut, or is."""
+"""Lines of this length may be cut."""
 
 SHOWN_BYTES = 1024 * 1024
-"""What of it is shown while it runs."""
+"""Limit of a block's output that is shown while it runs."""
 
 
 class BlockLines:
-    """Takes the lines of all blocks, from the threads that read them.
+    """Takes the lines of all blocks, from any thread.
 
     Args:
         run: whose log and events get the lines.
@@ -33,21 +33,21 @@ class BlockLines:
         self._names: dict[str, str] = {}
 
     def name(self, task_id: str, name: str) -> None:
-        """What lines of a task are shown under, instead of its block's name."""
+        """Set the name that a task's lines are shown with, instead of its block's."""
         self._names[task_id] = name
 
     def forget(self, task_id: str) -> None:
-        """Nothing more comes from the task."""
+        """Forget a finished task."""
         self._names.pop(task_id, None)
 
     def log(self, task_id: str | None, block: str | None, line: str, level: str) -> None:
-        """A line for the log alone."""
+        """Write a line to the log only."""
         self._log.write(self._shown(task_id, block), self._masker.mask(line), level)
 
     def take(self, task_id: str | None, block: str | None, line: bytes) -> None:
-        """A line of a worker, without its newline; `block` is None between two tasks."""
+        """Take a worker's line, without its newline; `block` is None between two tasks."""
         name = block or "streamline"
-        # A bar of progress is drawn again and again over itself: what counts is what stands there at the end.
+        # A progress bar overwrites itself: only its last state counts.
         line = line.rstrip(b"\r").rpartition(b"\r")[2]
         with self._lock:
             before = self._written.get(name, 0)
@@ -57,10 +57,10 @@ class BlockLines:
         text = self._masked(line)
         shown = self._shown(task_id, block)
         over = after > LOG_BYTES
-        self._log.write(shown, f"… (what it prints beyond {LOG_BYTES >> 20} MiB is left out)" if over else text)
+        self._log.write(shown, f"… (output beyond {LOG_BYTES >> 20} MiB is dropped)" if over else text)
         if before <= SHOWN_BYTES:
             over = after > SHOWN_BYTES
-            rest = f"… (the rest of what it prints is in the log: {self._log.path})"
+            rest = f"… (the rest of the output is in the log: {self._log.path})"
             self._bus.publish(BlockOutput(block=shown, text=rest if over else text))
 
     def _shown(self, task_id: str | None, block: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Makes the calls of blocks: each with the conditions before it, its attempts, and the callbacks after it."""
+"""Makes the calls of blocks: conditions first, then attempts, then callbacks."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from streamline.pipeline.model import RetryConfig
 
 
 class Executor(Protocol):
-    """Carries out tasks, here or elsewhere."""
+    """Runs tasks, on this machine or another."""
 
     size: int
 
     async def run(self, task: Task, *, isolated: bool) -> TaskResult:
-        """Carry out a task; whatever happens to whoever does it is in the result."""
+        """Run a task. A failure is in the result, whatever its cause."""
         ...
 
     def cancel(self, task_id: str) -> None:
-        """Interrupt a task; its result says so, soon."""
+        """Interrupt a task; its result follows soon."""
         ...
 
 
 class Made(msgspec.Struct):
-    """A call that was made: how it ended, and what there is to say about it.
+    """A finished call.
 
     Args:
-        refused: the condition that said no.
+        refused: the condition that returned false.
     """
 
     instance: Instance
@@ -52,11 +52,11 @@ class Calls:
     """Makes calls.
 
     Args:
-        facts: what is the same for all tasks of the run.
+        facts: the run's constants.
         plan: the blocks.
         layout: the folders of the outputs.
-        executor: carries out tasks.
-        completed: is told of each call that went well, before its callbacks hear of it.
+        executor: runs tasks.
+        completed: called with each successful call, before its callbacks.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Calls:
             self._executor.cancel(task_id)
 
     async def make(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Made:
-        """Make one call of a block, with all that belongs to it: conditions before, retries, callbacks after."""
+        """Make one call of a block, with its conditions, retries and callbacks."""
         instance = Instance(number=number, key=call.key)
         refused = await self._refused_by(plan, call, number, child=child)
         if refused is not None:
@@ -112,13 +112,13 @@ class Calls:
         return made
 
     async def refused(self, plan: BlockPlan, failure: Failure) -> Made:
-        """A block that must not be called at all: it has failed, and its callbacks hear of it."""
+        """Fail a block that must not be called, and call its callbacks."""
         made = Made(Instance(number=0, status=FAILED), failure=failure)
         await self._callbacks(plan, self._task(plan, CallPlan(key=()), 0, child=False), made)
         return made
 
     async def call_back(self, uuids: Sequence[str], status: str, extra: Mapping[str, Any]) -> None:
-        """Call callbacks that belong to the pipeline."""
+        """Call the pipeline's callbacks."""
         for uuid in uuids:
             result = await self._do(
                 Task(
@@ -135,7 +135,7 @@ class Calls:
             self._callback_ended(uuid, result)
 
     async def test(self, plan: BlockPlan, instance: Instance, *, child: bool) -> TaskResult:
-        """Run a block's tests on an output that is stored already."""
+        """Run a block's tests on its stored output."""
         uuid = plan.block.uuid
         task = Task(
             id=f"{uuid}:{instance.number}:tests",
@@ -155,7 +155,7 @@ class Calls:
         self._run.note(plan.block.uuid, text, "ERROR")
 
     async def _refused_by(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> str | None:
-        """The condition of the block that says no, if one does; all are asked."""
+        """Evaluate all conditions of the block; return the first that is false."""
         refused = None
         for uuid in plan.conditions:
             task = Task(
@@ -207,7 +207,7 @@ class Calls:
         }
 
     async def _attempts(self, plan: BlockPlan, task: Task, made: Made) -> TaskResult:
-        """Try until it goes well, must not be tried again, or the run is interrupted."""
+        """Try until it succeeds, must not be retried, or the run is interrupted."""
         retry = plan.block.retry_config or RetryConfig()
         while True:
             made.attempts += 1
@@ -228,7 +228,7 @@ class Calls:
                 return result
 
     async def _poll(self, plan: BlockPlan, task: Task) -> TaskResult:
-        """Ask a sensor until it says yes. No worker is kept while it waits."""
+        """Poll a sensor until it returns true. No worker is occupied while it waits."""
         if self._facts.run.options.skip_sensors:
             task = msgspec.structs.replace(task, extra={"skip": True})
         began = time.monotonic()
@@ -271,7 +271,7 @@ class Calls:
         return result
 
     async def _sleep(self, seconds: float) -> bool:
-        """Wait; True if the run was interrupted meanwhile."""
+        """Wait; return True if the run was interrupted meanwhile."""
         try:
             async with asyncio.timeout(seconds):
                 await self._interrupted.wait()

@@ -106,7 +106,7 @@ class _Check:
         except StreamlineError as error:
             self._failed("environment", None, error)
             return None
-        where = "Streamline's own environment has all of it" if found == sys.executable else "it is there"
+        where = "Streamline's own environment has everything" if found == sys.executable else "installed"
         self._good("environment", None, f"{shown}: {where}")
         return found
 
@@ -130,7 +130,7 @@ class _Check:
             hint = (
                 f"add it to {self._project.shown(self._model.path / 'requirements.txt')}"
                 if isolated
-                else f"pip install {name}, if that is its package's name; or put it into requirements.txt and run the "
+                else f"pip install {name}, if that is its package's name; or add it to requirements.txt and run the "
                 "block isolated"
             )
             absent = ConfigError(

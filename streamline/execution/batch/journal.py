@@ -1,6 +1,6 @@
-"""What a run has done so far, kept so that `--resume` can go on after it was killed.
+"""Records what a run has done so far, so that `--resume` can continue after it was killed.
 
-One line of JSON per event, appended whole: a torn last line is one that never happened. The journal of a pipeline's
+One line of JSON per event, appended whole: a torn last line is ignored. The journal of a pipeline's
 newest unfinished run is kept beside its outputs; a run that completed needs none.
 """
 
@@ -21,7 +21,7 @@ from streamline.execution.batch.run_variables import RunVariables, boot_id
 
 
 class Begun(msgspec.Struct, tag="begun", kw_only=True):
-    """The run began, given this. It may hold secrets, as variables do: the file is 0600."""
+    """The run began with these variables, which may hold secrets: the file is 0600."""
 
     run_id: str
     execution_date: datetime
@@ -29,7 +29,7 @@ class Begun(msgspec.Struct, tag="begun", kw_only=True):
 
 
 class Continued(msgspec.Struct, tag="continued", kw_only=True):
-    """The run goes on; all that it has been given by now."""
+    """The run was resumed, with these variables."""
 
     given: RunVariables
 
@@ -47,7 +47,7 @@ class Called(msgspec.Struct, tag="called", kw_only=True):
 
 
 class Ended(msgspec.Struct, tag="ended", kw_only=True):
-    """A block ended well: its calls completed or, those of `skipped` (number and key), were skipped.
+    """A block completed: its calls completed or, those in `skipped` (number and key), were skipped.
 
     Args:
         tested: its tests ran as well.
@@ -105,7 +105,9 @@ class Journal:
             reason = error.strerror or str(error)
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, before)
-        raise StreamlineError(f"what the run has done cannot be noted: {reason}", where=str(self.path))
+        raise StreamlineError(
+            f"cannot write the run's journal: {reason}", where=str(self.path), code="run.journal_failed"
+        )
 
     def close(self) -> None:
         """Close the file; again is harmless."""
@@ -115,7 +117,7 @@ class Journal:
 
 
 class Past(msgspec.Struct, kw_only=True):
-    """What a journal tells.
+    """What a journal records.
 
     Args:
         given: what the newest part of the run was given, and all parts before it.

@@ -1,4 +1,4 @@
-"""How a block has ended, given how its calls did."""
+"""The outcome of a block, from its calls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from streamline.execution.batch.task import Failure
 from streamline.execution.events import BlockOutcome, failure_from
 
 LISTED_FAILURES = 100
-"""How many of a fan-out's failed calls are listed one by one; all of them are in the log."""
+"""Failed calls of a fan-out that are listed one by one; all of them are in the log."""
 
 
 def outcome_of(plan: BlockPlan, made: Sequence[Made], upstream: Sequence[Finished], *, child: bool) -> BlockOutcome:
-    """The outcome of a block that made these calls, or could not make them."""
+    """Return the outcome of a block from its calls."""
     status = status_of([one.instance.status for one in made])
     began = [one.began for one in made if one.began is not None]
     ended = [one.ended for one in made if one.ended is not None]
@@ -43,7 +43,7 @@ def outcome_of(plan: BlockPlan, made: Sequence[Made], upstream: Sequence[Finishe
 
 
 def status_of(statuses: Sequence[str]) -> str:
-    """A block's status, given those of its calls: the worst, and `skipped` only where all were."""
+    """Return a block's status: the worst of its calls', and `skipped` only if all were."""
     for status in (CANCELLED, FAILED, UPSTREAM_FAILED):
         if status in statuses:
             return status
@@ -51,7 +51,7 @@ def status_of(statuses: Sequence[str]) -> str:
 
 
 def unforeseen(error: Exception) -> Failure:
-    """An error that is neither the block's code's nor its worker's, in words."""
+    """Describe an error that neither the block's code nor its worker raised."""
     if isinstance(error, OSError):  # of the disk that outputs are on
         where = str(error.filename) if error.filename else None
         return Failure(
@@ -61,7 +61,7 @@ def unforeseen(error: Exception) -> Failure:
 
 
 def _results(made: Sequence[Made], *, child: bool) -> list[Any]:
-    """What `runs show` lists: what the blocks say themselves, else what they returned; of a fan-out what failed."""
+    """Return the results for `runs show`: the block's own, else its outputs; of a fan-out the failed calls."""
     said = [one for each in made if each.result is not None for one in each.result.results]
     if child:
         failed = [one for one in made if one.failure is not None][:LISTED_FAILURES]
@@ -86,7 +86,7 @@ def _failure(failed: Sequence[Made], *, child: bool) -> Failure | None:
 
 
 def _reason(status: str, made: Sequence[Made], upstream: Sequence[Finished]) -> str | None:
-    """Why a block was not called."""
+    """Return why a block was not called."""
     if status == SKIPPED:
         refused = next((one.refused for one in made if one.refused is not None), None)
         if refused is not None:

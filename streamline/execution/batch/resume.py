@@ -1,4 +1,4 @@
-"""What an earlier part of a run has done, as far as it still holds when the run goes on."""
+"""Decides what a resumed run can reuse of what it did before."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from streamline.execution.events import BlockOutcome
 
 
 class Reuse:
-    """Finds what need not be done again.
+    """Finds blocks and calls that need not run again.
 
     Args:
-        past: what the run's journal tells.
-        journal: is told what no longer holds.
+        past: what the run's journal records.
+        journal: records what is invalidated.
         layout: the folders of the outputs.
         run_id: the run, whose outputs alone count.
         max_children: how many calls of a dynamic block's child are made at most.
@@ -45,7 +45,7 @@ class Reuse:
         self._outcomes = outcomes
 
     def block(self, plan: BlockPlan) -> tuple[Ended, list[Instance]] | None:
-        """How the block ended, and its calls; None if it has to run."""
+        """Return how the block ended, and its calls; None if it has to run."""
         uuid = plan.block.uuid
         ended = self._past.ended.get(uuid)
         if ended is None or plan.secret or self._made_anew(plan):
@@ -71,7 +71,7 @@ class Reuse:
         return ended, instances
 
     def call(self, plan: BlockPlan, call: CallPlan, number: int) -> tuple[Instance, list[dict[str, Any]]] | None:
-        """A child's call that was made, and what its outputs are, where the block as a whole had not ended."""
+        """Return a child's finished call and its outputs, for a block that had not ended."""
         if plan.secret:
             return None
         called = self._past.calls.get(plan.block.uuid, {}).get(number)
@@ -85,7 +85,7 @@ class Reuse:
         return instance, called.outputs
 
     def forget_what_changed(self, plan: BlockPlan) -> None:
-        """See that a block that has to run uses nothing that no longer holds."""
+        """Invalidate what a block that has to run must not reuse."""
         uuid, past = plan.block.uuid, self._past
         if uuid in past.ended or (self._made_anew(plan) and uuid in past.calls):
             if self._journal is not None:
@@ -94,11 +94,11 @@ class Reuse:
         self._layout.keep_staged(uuid, past.calls.get(uuid, {}))
 
     def _made_anew(self, plan: BlockPlan) -> bool:
-        """Whether what the block is made from has been made anew."""
+        """Return whether an upstream block ran again."""
         return any(not self._outcomes[name].reused for name in plan.block.upstream)
 
     def _needs_the_same(self, plan: BlockPlan, ended: Ended, instances: Sequence[Instance]) -> bool:
-        """Whether the pipeline, which may have been edited since, still asks for the calls that were made."""
+        """Return whether the pipeline, which may have been edited since, still needs the same calls."""
         upstream = [self._finished[name] for name in plan.block.upstream]
         if ended.upstream != plan.block.upstream or ended.child != is_child(upstream):
             return False
@@ -108,7 +108,7 @@ class Reuse:
         return [call.key for call in calls] == [one.key for one in instances]
 
     def _stored(self, plan: BlockPlan, number: int, *, child: bool, staged: bool) -> InputRef | None:
-        """The output that this run stored; None if it is not there whole."""
+        """Return the output that this run stored; None if it is missing or incomplete."""
         from streamline.outputs.store import read_manifest
 
         uuid = plan.block.uuid
@@ -121,7 +121,7 @@ class Reuse:
 
 
 def stamp_of(file: Path | None) -> str | None:
-    """What changes when a block's file does."""
+    """Return a stamp that changes with the block's file."""
     if file is None:
         return None
     try:

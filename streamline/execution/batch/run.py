@@ -57,7 +57,7 @@ async def run_batch(
     if any(one.isolated for uuid, one in plan.blocks.items() if options.block in (None, uuid)):
         from streamline.pipeline.isolated import isolated_python
 
-        # Made before anything runs: what cannot be installed is wrong configuration.
+        # Installed before anything runs: a failure is wrong configuration.
         def notify(text: str) -> None:
             bus.publish(BlockOutput(block=model.uuid, text=text))
 
@@ -76,7 +76,7 @@ async def run_batch(
 
 
 class _BatchRun:
-    """One run. Whoever makes it holds the pipeline's lease while it goes on."""
+    """One run. The caller holds the pipeline's lease."""
 
     def __init__(self, project: Project, plan: BatchPlan, options: RunOptions, bus: Bus, store: Store) -> None:
         self.project = project
@@ -90,9 +90,9 @@ class _BatchRun:
         self.run: Run
 
     def resume(self) -> RunResult | None:
-        """Become the newest unfinished run; a result where there is nothing left to do.
+        """Become the newest unfinished run. Return a result if there is nothing to resume.
 
-        Where nothing was ever recorded, or that run left nothing to resume from, it is a plain run.
+        If nothing is recorded, or that run left no journal, it stays a new run.
         """
         newest = self.newest = self._newest()
         if newest is None:
@@ -122,7 +122,7 @@ class _BatchRun:
         return next((one for one in runs if "block" not in one.summary), None)
 
     async def go(self, stop: Stop | None) -> RunResult:
-        """Run it, from its folder to its record."""
+        """Open the run, run it and record it."""
         self._take_over()
         given = self._given()
         both = {**self.options.trigger_variables, **self.options.variables}
@@ -144,7 +144,7 @@ class _BatchRun:
                 record.summary = {**summary, **result.summary}
                 record.fail(result.errors)
             result.warnings = list(run.warnings)
-            # Only now: a run that is killed before it is recorded as completed has its journal to show that it was.
+            # Only now: a run that is killed before it is recorded as completed still has its journal.
             layout.finish(completed=result.status == COMPLETED and record.saved)
             return result
 
@@ -173,7 +173,7 @@ class _BatchRun:
         runtime, trigger = self.options.variables, self.options.trigger_variables
         date = {**trigger, **runtime}.get("execution_date")
         if date is not None:
-            execution_date(date, datetime.now(UTC))  # what is no date is refused before anything runs
+            execution_date(date, datetime.now(UTC))  # refuse an invalid date before anything runs
         return RunFacts(
             run=run,
             execution_date=begun.execution_date if begun is not None else datetime.now(UTC),

@@ -1,4 +1,4 @@
-"""Runs the blocks of a batch plan: each as soon as what it needs is there, and to the end whatever else fails."""
+"""Runs the blocks of a batch plan, each after its upstream blocks. A failure stops only its dependents."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Runner:
     """One run of a plan.
 
     Args:
-        facts: what is the same for all its tasks.
+        facts: the run's constants.
         plan: the blocks.
         layout: the folders of the outputs.
-        executor: carries out tasks.
-        journal: notes what completed; None for runs that cannot be resumed.
-        past: what an earlier part of this run has done.
+        executor: runs tasks.
+        journal: records what completed; None for runs that cannot be resumed.
+        past: what this run did before it was resumed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Runner:
         self._making.interrupt()
 
     async def run(self) -> list[BlockOutcome]:
-        """Run every block that can run; the outcomes in the plan's order. User errors are in them, never raised."""
+        """Run every block that can run; return the outcomes in the plan's order. User errors are in these."""
         if self._facts.run.options.parallel:
             async with asyncio.TaskGroup() as tasks:
                 for uuid in self._plan.blocks:
@@ -98,7 +98,7 @@ class Runner:
         return [self.outcomes[uuid]]
 
     async def call_back(self, uuids: Sequence[str], status: str, extra: Mapping[str, Any]) -> None:
-        """Call callbacks that belong to the pipeline."""
+        """Call the pipeline's callbacks."""
         await self._making.call_back(uuids, status, extra)
 
     # --- blocks
@@ -109,7 +109,7 @@ class Runner:
             await self._events[name].wait()
         try:
             outcome, finished = await self._reused(plan) or await self._calls(plan)
-        except Exception as error:  # a bug of ours fails its block, and the other branches go on
+        except Exception as error:  # a bug in Streamline fails its block; other branches continue
             while isinstance(error, ExceptionGroup):  # of a fan-out's calls
                 error = error.exceptions[0]
             if self._facts.run.options.debug and not isinstance(error, StreamlineError):
@@ -123,14 +123,14 @@ class Runner:
         self._events[uuid].set()
 
     async def _reused(self, plan: BlockPlan) -> tuple[BlockOutcome, Finished] | None:
-        """The block as an earlier part of this run left it; None if it has to run."""
+        """Return the block as this run left it before it was resumed; None if it has to run."""
         found = self._reuse.block(plan) if self._reuse is not None else None
         if found is None:
             return None
         uuid, (ended, instances) = plan.block.uuid, found
         if ended.stamp is not None and ended.stamp != stamp_of(plan.block.file):
             self._run.warn(
-                uuid, "its file has changed since it ran; what it returned then is kept (a plain run runs it anew)"
+                uuid, "its file has changed since it ran; its output is kept (run without --resume to run it again)"
             )
         outcome = BlockOutcome(
             uuid=uuid,
@@ -146,7 +146,7 @@ class Runner:
         return outcome, _finished(plan, instances, child=ended.child)
 
     async def _test(self, plan: BlockPlan, outcome: BlockOutcome, instances: list[Instance], *, child: bool) -> None:
-        """Run the tests that the earlier part of the run was not asked for, on what is stored."""
+        """Run tests on the stored output, if the run did not include them before it was resumed."""
         ran = failed = 0
         for instance in instances:
             if instance.ref is None:
@@ -173,7 +173,7 @@ class Runner:
         if child and most is not None and possible > most:
             if self._plan.limits.on_exceeded == "fail":
                 return await self._too_many(plan, possible, most)
-            self._run.warn(uuid, f"it runs for {most:,} of {possible:,} items (max_child_block_runs)")
+            self._run.warn(uuid, f"limited to {most:,} of {possible:,} items (max_child_block_runs)")
             calls = _within(calls, most)
         if possible and not self._making.interrupted:
             self._run.bus.publish(BlockStarted(block=uuid, calls=len(calls) if child else None))
@@ -182,7 +182,7 @@ class Runner:
 
     async def _too_many(self, plan: BlockPlan, possible: int, most: int) -> tuple[BlockOutcome, Finished]:
         failure = Failure(
-            message=f"it would run {possible:,} times; max_child_block_runs is {most:,}",
+            message=f"{possible:,} child runs exceed max_child_block_runs ({most:,})",
             where=self._plan.model.where(plan.block.uuid),
             hint="raise max_child_block_runs, or set on_max_child_block_runs_exceeded: limit",
             code="block.too_many_children",
@@ -212,7 +212,7 @@ class Runner:
     async def _call(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Made:
         instance = Instance(number=number, key=call.key)
         if call.verdict is not None:
-            # What is behind a block that a signal ended has not failed for anything.
+            # A block downstream of one that a signal ended is cancelled, not failed.
             cancelled = any(
                 self.outcomes[name].status == CANCELLED for name in plan.block.upstream if name in self.outcomes
             )
@@ -300,7 +300,7 @@ def _failed(plan: BlockPlan) -> Finished:
 
 
 def _within(calls: Sequence[CallPlan], most: int) -> list[CallPlan]:
-    """The first `most` calls that can be made, and all that cannot: what became of these is still to be told."""
+    """Return the first `most` calls that can be made, and all that cannot, whose status is still to be reported."""
     left = most
     kept = []
     for call in calls:

@@ -1,4 +1,4 @@
-"""The inputs of a block that runs alone: the outputs that earlier runs have stored."""
+"""Inputs of a block that runs alone: the outputs that earlier runs stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamline.execution.batch.task import InputRef
 
 
 def stored_upstream(plan: BatchPlan, layout: OutputLayout, uuid: str) -> dict[str, Finished]:
-    """The upstream blocks, with their stored outputs.
+    """Return the upstream blocks as earlier runs left them.
 
     Raises:
         ConfigError: one of them has no stored output.

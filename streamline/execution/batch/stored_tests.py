@@ -1,4 +1,4 @@
-"""Runs the tests of blocks on their stored outputs, and the blocks themselves not."""
+"""Runs the tests of blocks on their stored outputs, without running the blocks."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class BlockTests(msgspec.Struct, kw_only=True):
-    """What came of a block's tests.
+    """Results of a block's tests.
 
     Args:
         stored: whether there is an output to test.
-        tests: each test of each of its outputs; `[2] test_output` names a dynamic block's child.
+        tests: each test of each output; `[2] test_output` names a dynamic block's child.
         failure: why they could not be run.
     """
 
@@ -44,16 +44,16 @@ class BlockTests(msgspec.Struct, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed; nothing to test has not failed."""
+        """Return whether nothing failed; a block without tests passes."""
         return self.failure is None and all(one.error is None for one in self.tests)
 
 
 def run_stored_tests(project: Project, model: PipelineModel, options: RunOptions, bus: Bus) -> list[BlockTests]:
-    """Run the tests of a pipeline's blocks (or of `options.block`) on what they stored last, in the plan's order.
+    """Run the tests of a pipeline's blocks (or of `options.block`) on their stored outputs, in the plan's order.
 
     Raises:
         ConfigError: something in the pipeline is wrong, or nothing is stored.
-        LeaseHeld: it is running.
+        LeaseHeld: a run of the pipeline is in progress.
     """
     plan = make_plan(project, model)
     if options.block is not None:

@@ -143,7 +143,7 @@ def test_a_callback_hears_that_there_were_too_many_children(project: BatchProjec
     code = "@callback('failure')\ndef heard(*args, **kwargs):\n    open('log.txt', 'a').write(str(kwargs['__error']))\n"
     project.block("heard", code, type="callback", upstream=["child"])
     failed(project.run())
-    assert project.lines() == ["it would run 3 times; max_child_block_runs is 2"]
+    assert project.lines() == ["3 child runs exceed max_child_block_runs (2)"]
 
 
 def test_a_pipelines_callback_has_its_timeout(project: BatchProject) -> None:

@@ -92,7 +92,7 @@ def test_it_prints_100_megabytes(project: BatchProject) -> None:
             print(('x' * 99 + '\\n') * 10_000, end='')
         raise ValueError('done with printing')
     """
-    completed = failed(run(project, code), "ValueError: done with printing", "the rest of what it prints is in the log")
+    completed = failed(run(project, code), "ValueError: done with printing", "the rest of the output is in the log")
     assert len(completed.out) < 3_000_000
     assert len(project.logs()) < 30_000_000
 

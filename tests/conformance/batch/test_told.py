@@ -53,7 +53,7 @@ def test_a_limit_hides_no_failure(project: BatchProject) -> None:
     project.entries["blocks"][1]["configuration"] = {"dynamic": True}
     project.block("gather", "@transformer\ndef gather(n):\n    return n\n", configuration={"reduce_output": True})
     project.block("export", "@data_exporter\ndef export(found):\n    print('EXPORTED', found)\n", type="data_exporter")
-    completed = failed(project.run(), "ValueError: three", "it runs for 4 of 6 items")
+    completed = failed(project.run(), "ValueError: three", "limited to 4 of 6 items")
     assert "EXPORTED" not in completed.text
     assert project.statuses()["export"] == "upstream_failed"
 
