@@ -1,6 +1,6 @@
-"""Pipelines for scripts, notebooks and other schedulers: make one, look at it, run it.
+"""Pipelines for scripts, notebooks and other schedulers: create, inspect and run them.
 
-What is run here goes through the same planner and runner as `streamline run`.
+Runs go through the same engines as `streamline run`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Folder = str | PathLike[str]
 
 
 class PipelineType(StrEnum):
-    """Types of pipelines. `PYSPARK` is Mage's; such a pipeline is a Python pipeline here."""
+    """Types of pipelines. `PYSPARK` is one of Mage's; here it is a Python pipeline."""
 
     PYTHON = "python"
     INTEGRATION = "integration"
@@ -36,9 +36,9 @@ class PipelineType(StrEnum):
 
 
 def get_repo_path(*args: Any, **kwargs: Any) -> str:
-    """The project's folder: of the block that runs here, else the one that the current folder lies in.
+    """Return the project's folder: that of the running block, else the project around the current folder.
 
-    Without a project it is the current folder. The arguments that Mage knows are accepted.
+    Without a project it is the current folder. Mage's arguments are accepted.
     """
     return str(current_folder())
 
@@ -48,7 +48,7 @@ class Pipeline:
 
     Args:
         uuid: the name of its folder below `pipelines/`.
-        repo_path: the project's folder; by default the project that the current folder lies in.
+        repo_path: the project's folder; by default the project around the current folder.
 
     Raises:
         ConfigError: there is no such project or pipeline, or its metadata.yaml is wrong; file and line are named.
@@ -68,10 +68,10 @@ class Pipeline:
         description: str | None = None,
         tags: Sequence[str] | None = None,
     ) -> Self:
-        """Make an empty pipeline: its folder with metadata.yaml, __init__.py and requirements.txt.
+        """Create an empty pipeline: its folder with metadata.yaml, __init__.py and requirements.txt.
 
         Args:
-            name: its name. One that cannot be a folder's is shown as it is; the folder's is made from it.
+            name: its name. If that cannot be a folder's name, the folder's name is derived from it.
             pipeline_type: one of `PipelineType`, or its text.
 
         Raises:
@@ -104,10 +104,10 @@ class Pipeline:
     def get(
         cls, uuid: str, repo_path: Folder | None = None, *, check_if_exists: bool = False, **kwargs: Any
     ) -> Self | None:
-        """The pipeline of that name.
+        """Return the pipeline of that name.
 
         Args:
-            check_if_exists: give None where there is none, instead of an error.
+            check_if_exists: return None if there is none, instead of raising.
 
         Raises:
             ConfigError: as for `Pipeline(…)`.
@@ -118,7 +118,7 @@ class Pipeline:
 
     @classmethod
     def exists(cls, uuid: str, repo_path: Folder | None = None) -> bool:
-        """Whether the project has it."""
+        """Return whether the project has the pipeline."""
         return uuid in cls.get_all_pipelines(repo_path)
 
     @classmethod
@@ -128,7 +128,7 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """Its display name."""
         return self.model.name
 
     @property
@@ -138,17 +138,17 @@ class Pipeline:
 
     @property
     def description(self) -> str | None:
-        """What it is for."""
+        """Its description."""
         return self.model.description
 
     @property
     def tags(self) -> list[str]:
-        """Words to find it by."""
+        """Its tags."""
         return self.model.tags
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Its variables, as they are written."""
+        """Its variables, templates unrendered."""
         return self.model.variables
 
     @property
@@ -172,11 +172,11 @@ class Pipeline:
         return {uuid: Block(self, block) for uuid, block in self.model.blocks.items()}
 
     def get_block(self, block_uuid: str, *args: Any, **kwargs: Any) -> Block | None:
-        """One of its blocks; None if it has none of that name."""
+        """Return a block; None if there is none of that name."""
         return self.blocks_by_uuid.get(block_uuid)
 
     def has_block(self, block_uuid: str, *args: Any, **kwargs: Any) -> bool:
-        """Whether it has a block of that name."""
+        """Return whether it has a block of that name."""
         return block_uuid in self.model.blocks
 
     def execute_sync(
@@ -192,14 +192,14 @@ class Pipeline:
         update_status: bool = True,
         on_event: Subscriber | None = None,
     ) -> RunResult:
-        """Run it to its end, one block at a time. Also within a running event loop, which it blocks.
+        """Run it to its end, one block at a time. It may be called within a running event loop, which it blocks.
 
         Args:
             global_vars: variables of this run; they win over the pipeline's.
             run_tests: run the blocks' tests as well; one that fails fails its block.
-            parallel: run independent blocks side by side.
+            parallel: run independent blocks in parallel.
             retry_config: `{retries, delay, max_delay, exponential_backoff}` for blocks that have none of their own.
-            run_sensors: False: take it that every sensor says yes.
+            run_sensors: False: treat every sensor's condition as met.
             on_event: called with each event of the run (`streamline.execution.events`), from whichever thread it
                 happens in. What it raises harms no run.
             analyze_outputs, build_block_output_stdout, update_status: accepted as in Mage, without effect.
@@ -210,7 +210,7 @@ class Pipeline:
         Raises:
             PipelineFailed: blocks failed; `blocks` names them.
             ConfigError: something is wrong that is seen before anything runs.
-            LeaseHeld: another run of this pipeline goes on.
+            LeaseHeld: another run of this pipeline is in progress.
         """
         options = _options(global_vars, tests=run_tests, parallel=parallel, skip_sensors=not run_sensors)
         return self._completed(self.run(options, retry_config=retry_config, on_event=on_event))
@@ -228,9 +228,9 @@ class Pipeline:
         update_status: bool = True,
         on_event: Subscriber | None = None,
     ) -> RunResult:
-        """Run it to its end without holding up the event loop, independent blocks side by side.
+        """Run it to its end without blocking the event loop, independent blocks in parallel.
 
-        Arguments, result and errors are those of `execute_sync`.
+        Arguments, result and errors are as for `execute_sync`.
         """
         from streamline.execution.engine import engine_of
         from streamline.execution.events import Bus
@@ -276,7 +276,7 @@ class Pipeline:
         return _uninterrupted(run_pipeline(self.project, self.model, options, *subscribers))
 
     def failure(self, result: RunResult) -> PipelineFailed | None:
-        """What a result has to say if its run did not complete."""
+        """Return the error for a result whose run did not complete."""
         if result.status == "completed":
             return None
         from streamline.execution.events import one_line
@@ -296,7 +296,7 @@ class Pipeline:
         self._edit_variable(key, value)
 
     def delete_global_variable(self, key: str) -> None:
-        """Take one of its variables out of metadata.yaml."""
+        """Delete one of its variables from metadata.yaml."""
         self._edit_variable(key, None, delete=True)
 
     def __repr__(self) -> str:
@@ -339,7 +339,7 @@ class Pipeline:
 
 
 class Block:
-    """A block of a pipeline, to look at or to run alone."""
+    """A block of a pipeline."""
 
     def __init__(self, pipeline: Pipeline, model: BlockModel) -> None:
         self.pipeline = pipeline
@@ -364,7 +364,7 @@ class Block:
 
     @property
     def file_path(self) -> str | None:
-        """Its file; None if its content stands in metadata.yaml."""
+        """Its file; None if its content is in metadata.yaml."""
         return None if self.model.file is None else str(self.model.file)
 
     def execute_sync(
@@ -395,13 +395,13 @@ def run(
     """Run a pipeline, or one block of it, to its end.
 
     Args:
-        project_path: the project's folder; by default the one that the current folder lies in.
+        project_path: the project's folder; by default the project around the current folder.
         global_vars: variables of this run.
 
     Raises:
         PipelineFailed, ConfigError, LeaseHeld: as `Pipeline.execute_sync`.
     """
-    # Schedulers that drive Mage pass these along; there they would become variables.
+    # Schedulers written for Mage pass these.
     variables = {key: value for key, value in global_vars.items() if key not in ("analyze_outputs", "update_status")}
     pipeline = Pipeline(pipeline_uuid, project_path)
     if block_uuid is None:
@@ -411,7 +411,7 @@ def run(
 
 
 def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
-    """A block's outputs as its last run stored them; of a dynamic block's child, those of every call.
+    """Return a block's stored outputs; of a dynamic block's child, those of every call.
 
     Raises:
         ConfigError: there is no such block.
@@ -478,7 +478,7 @@ def _project(repo_path: Folder | None) -> Project:
 
 
 def _folder_name(name: str) -> str:
-    """A name that can be a folder's: itself, else what Mage makes of it."""
+    """Return the name if it can be a folder's, else the name that Mage derives from it."""
     import re
 
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):

@@ -1,6 +1,6 @@
 """Pipelines that start or wait for other pipelines.
 
-There is no scheduler behind these yet: what is triggered runs at once, here, and what is waited for is looked up among
+There is no scheduler yet: a triggered pipeline runs at once, in this process, and a status is looked up among
 the runs that the project's state store has recorded.
 """
 
@@ -22,7 +22,7 @@ _FAILED = ("failed", "cancelled", "killed", "upstream_failed")
 
 
 class PipelineRun(msgspec.Struct, kw_only=True):
-    """A run that `trigger_pipeline` made: its id, and how it ended (`completed` or `failed`)."""
+    """A run that `trigger_pipeline` started: its id, and how it ended (`completed` or `failed`)."""
 
     id: str
     pipeline_uuid: str
@@ -47,16 +47,16 @@ def trigger_pipeline(
 
     Args:
         variables: variables of that run.
-        error_on_failure: raise if it fails; else the returned run says so.
-        schedule_name: what its blocks find in `kwargs['trigger_name']`.
+        error_on_failure: raise if it fails; else see the returned run's status.
+        schedule_name: passed to its blocks as `kwargs['trigger_name']`.
         verbose: print how it ended.
-        check_status, poll_interval, poll_timeout: Mage's, where the run goes on elsewhere; here it is
+        check_status, poll_interval, poll_timeout: accepted as in Mage, without effect: the run is
             over when this returns.
 
     Raises:
         PipelineFailed: it failed, and `error_on_failure` is set.
         ConfigError: there is no such pipeline, or something is wrong that is seen before anything runs.
-        LeaseHeld: another run of it goes on; a pipeline cannot trigger itself.
+        LeaseHeld: another run of it is in progress; a pipeline cannot trigger itself.
     """
     from streamline.execution.run import RunOptions
 
@@ -87,16 +87,16 @@ def check_status(
     *,
     repo_path: Folder | None = None,
 ) -> bool:
-    """Whether the newest run of a pipeline, or one block of it, has completed. For sensors.
+    """Return whether the newest run of a pipeline, or one block of it, has completed. For sensors.
 
     Args:
         execution_date: the newest run that began in the `hours` before it counts; without time zone it is UTC. A date
             that is itself less than `hours` ago, as a sensor's own `kwargs['execution_date']` is, stands for now: runs
             that begin while the sensor waits are seen.
-        block_uuid: ask for this block of the run.
+        block_uuid: check this block of the run.
 
     Returns:
-        False where nothing ran in that time, or it still runs.
+        False if nothing ran in that time, or it still runs.
 
     Raises:
         PipelineFailed: the run, or the block, failed or was cancelled: waiting longer does not help.
@@ -120,7 +120,7 @@ def check_status(
         status = _status(store, found)
         if block_uuid is not None:
             blocks = {block.uuid: block.status for block in store.block_runs(found.run_id)}
-            # A run that was killed has not said what became of the blocks it was at.
+            # A killed run has not recorded how its running blocks ended.
             status = blocks.get(block_uuid, status if status in _FAILED else "running")
     finally:
         store.close()
@@ -147,7 +147,7 @@ def _newest(store: Store, pipeline: str, begin: datetime, end: datetime) -> RunI
 
 
 def _status(store: Store, run: RunInfo) -> str:
-    """A run's status; one that says it is running and whose lease nobody holds was killed."""
+    """Return a run's status; a run recorded as running that does not hold its lease was killed."""
     if run.status != "running":
         return run.status
     holder = store.lease_holder(run.pipeline)

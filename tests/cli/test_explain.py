@@ -42,8 +42,8 @@ def test_it_says_what_would_run_and_moves_nothing(make_project: MakeProject) -> 
         r"1 tap process, at most 1 at once \(max_parallel: 4\)",
         r"destination export: target-keyed",
         r"numbers +numbers +id +upsert +its key is id +pass +evolve +at least once +export",
-        r"what proves: the STATEs that it prints, and its exit code 0",
-        r"load -> export: at least once; it is given the key, and does not say whether it merges by it",
+        r"what proves: the STATEs that it prints, and exit code 0",
+        r"load -> export: at least once; the target gets the key but does not declare that it upserts",
     )
 
     assert "hunter2" not in completed.text
@@ -113,7 +113,7 @@ def test_which_streams_share_a_process_and_why(make_project: MakeProject) -> Non
         "load.b": ["b"],
     }
     assert [entry["why"] for entry in source["processes"]] == [
-        "they did not ask for processes of their own",
+        "run_in_parallel is not set",
         "run_in_parallel",
     ]
     project.command("explain", "p").expect(0, r"2 tap processes, at most 2 at once \(max_parallel: 3\)")
@@ -159,7 +159,7 @@ def test_how_streams_are_loaded_and_what_a_failure_can_do(make_project: MakeProj
     assert tables["b"]["schema_change"] == "freeze"
     assert words["edges"][0]["delivery"]["grade"] == "at least once", "the weakest of its streams"
     assert "proof: exit" in words["destinations"][0]["proof"]
-    project.command("explain", "p").expect(0, r"a: append: after a failure, .* is there twice")
+    project.command("explain", "p").expect(0, r"a: append: after a failure, .* are duplicated")
 
 
 def test_several_blocks_on_the_way(make_project: MakeProject) -> None:

@@ -1,4 +1,4 @@
-"""Checks a pipeline without running it: everything is read and rendered, and every tap and target is started once.
+"""Checks a pipeline without running it: its files are read and rendered, and every tap and target is started once.
 
 A source is asked for its streams, or, if it has no discovery, started and stopped after its first message. A
 destination gets the initial STATE and the end of its input, and has to exit with 0. No record reaches a target.
@@ -112,7 +112,7 @@ class _Check:
             await stage.start()
         finally:
             await stage.close()
-        self._checklist.passed("transformer", block.uuid, "its file is loaded")
+        self._checklist.passed("transformer", block.uuid, "its file can be loaded")
 
     async def _plan(self) -> None:
         try:
@@ -121,7 +121,7 @@ class _Check:
             self._checklist.failed("plan", None, error)
             return
         streams = sum(len(source.selected) for source in plan.sources.values())
-        detail = f"{streams} streams are read" if streams != 1 else "1 stream is read"
+        detail = f"{streams} streams selected" if streams != 1 else "1 stream selected"
         notes = [note for source in plan.sources.values() for note in source.notes]
         self._checklist.passed("plan", None, "; ".join([detail, *notes]))
 
@@ -137,9 +137,9 @@ class _Check:
                     detail = await ways.get(what, self._receiver)(prepared)
             except TimeoutError:
                 error = StreamlineError(
-                    f"it did not answer within {self._timeout:g} s",
+                    f"timed out: no answer within {self._timeout:g} s",
                     where=plugin.name,
-                    hint="check the address that it connects to, or give it longer with --timeout",
+                    hint="check the address that it connects to, or raise --timeout",
                     code="plugin.timeout",
                 )
                 self._checklist.failed(what, block.uuid, error, "connection", plugin.name)
@@ -164,7 +164,7 @@ class _Check:
         )
         if source.capabilities.discover is not False and source.catalog is not None:
             found = len(source.catalog)
-            return f"it has {found:,} streams" if found != 1 else "it has 1 stream"
+            return f"{found:,} streams" if found != 1 else "1 stream"
         return await self._first_message(source)
 
     async def _first_message(self, source: OpenedSource) -> str:
@@ -200,7 +200,7 @@ class _Check:
                 tap.stop("it has answered")
 
         await tap.run(stop)
-        return "it has no discovery; it was stopped after its first message" if tap.stopped else "it sent nothing"
+        return "no discovery; stopped after its first message" if tap.stopped else "it sent nothing"
 
     async def _receiver(self, prepared: _Prepared) -> str:
         """Start a target or a mapper with its config, send it nothing but the initial state, and see it end well."""
@@ -229,7 +229,7 @@ class _Check:
             await process.close()
         if process.failure is not None:
             raise process.failure
-        return f"it started with its config and ended well{_about(capabilities)}"
+        return f"started with its config and exited with 0{_about(capabilities)}"
 
 
 _BY_TYPE: Mapping[str, str] = {"data_loader": "source", "data_exporter": "destination"}
@@ -272,4 +272,4 @@ def _catalog_to_look(source: OpenedSource) -> dict[str, object] | None:
 
 def _about(capabilities: Capabilities) -> str:
     names = ", ".join(sorted(capabilities.names))
-    return f"; it lists {names}" if names else ""
+    return f"; capabilities: {names}" if names else ""

@@ -1,4 +1,4 @@
-"""How safely records arrive: the grade of a stream's way into its table, and what proves that it is durable."""
+"""Delivery guarantees: the grade of each stream and table, and what proves that records are durable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Grade(StrEnum):
-    """What a failure in the middle can do to a table. Nothing is lost in either."""
+    """The effect of a failure on a table. Neither grade loses records."""
 
     AT_LEAST_ONCE = "at least once"
     EFFECTIVELY_ONCE = "effectively once"
@@ -30,43 +30,43 @@ class Delivery(msgspec.Struct, frozen=True):
 def delivery_of(
     plan: StreamPlan, keys: Sequence[str], replication_method: str | None, *, endless: bool, merges: bool
 ) -> Delivery:
-    """The grade of one stream.
+    """Return the grade of one stream.
 
-    Positions are saved only after the target's proof, so that a rerun sends again what was not proven. What the
-    table then holds depends on how it is loaded.
+    Positions are saved only after the target's proof, so a rerun sends again what was not proven. The effect on the
+    table depends on how it is loaded.
 
     Args:
         keys: the key that the target is given; empty where there is none.
         replication_method: how the source reads it; None where only the tap knows.
-        endless: the pipeline has no end, so that no table is ever complete and replaced.
-        merges: the target says that it upserts. Most community targets say nothing of it, and some only append.
+        endless: the pipeline has no end, so no table is ever complete and replaced.
+        merges: the target declares that it upserts. Most community targets declare nothing, and some only append.
     """
     by_key = plan.load_method == "upsert" or (plan.load_method == "replace" and endless and keys)
     if by_key and not merges:
         return Delivery(
             Grade.AT_LEAST_ONCE,
-            "it is given the key, and does not say whether it merges by it; where it does, effectively once",
+            "the target gets the key but does not declare that it upserts; if it does, effectively once",
         )
     if plan.load_method == "replace" and endless:
         if keys:
-            return Delivery(Grade.EFFECTIVELY_ONCE, "a pipeline without an end replaces nothing, it upserts by key")
-        return Delivery(Grade.AT_LEAST_ONCE, "a pipeline without an end replaces nothing, and there is no key")
+            return Delivery(Grade.EFFECTIVELY_ONCE, "an endless pipeline upserts by key instead of replacing")
+        return Delivery(Grade.AT_LEAST_ONCE, "an endless pipeline does not replace, and there is no key")
     if plan.load_method == "replace":
         return Delivery(
             Grade.EFFECTIVELY_ONCE,
-            "each run writes a version of its own, and the older rows go when it is complete",
+            "each run writes a new version; older rows are deleted when it is complete",
         )
     if plan.load_method == "upsert" and plan.annotations.get("x-unique-conflict-method") == "IGNORE":
-        return Delivery(Grade.EFFECTIVELY_ONCE, "of rows with one key the first stays")
+        return Delivery(Grade.EFFECTIVELY_ONCE, "the first row of each key is kept")
     if plan.load_method == "upsert":
         return Delivery(Grade.EFFECTIVELY_ONCE, "a record that is sent again overwrites itself by its key")
     if replication_method == "FULL_TABLE":
-        return Delivery(Grade.AT_LEAST_ONCE, "append: every run adds all rows of the table again")
-    return Delivery(Grade.AT_LEAST_ONCE, "append: after a failure, what was sent since the last proof is there twice")
+        return Delivery(Grade.AT_LEAST_ONCE, "append: every run adds all rows again")
+    return Delivery(Grade.AT_LEAST_ONCE, "append: after a failure, records sent since the last proof are duplicated")
 
 
 def joined(deliveries: Mapping[str, Delivery]) -> Delivery:
-    """The grade of what is made of several streams: the weakest; the reasons name their streams if they differ.
+    """Return the weakest grade of several streams; the reasons name their streams if they differ.
 
     Args:
         deliveries: by stream, not empty.
@@ -86,7 +86,7 @@ def _names(streams: Sequence[str]) -> str:
 
 
 def proof_of(sink: SinkPlan) -> str:
-    """What proves that a destination has made records durable."""
+    """Return what proves that a destination has made records durable."""
     if sink.plugin.proof == "exit":
-        return "its exit code 0 after the end of its input, and nothing else (proof: exit)"
-    return "the STATEs that it prints, and its exit code 0 after the end of its input"
+        return "exit code 0 after the end of its input only (proof: exit)"
+    return "the STATEs that it prints, and exit code 0 after the end of its input"

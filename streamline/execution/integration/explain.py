@@ -137,13 +137,13 @@ def _start(stream: str, source: SourcePlan, group: GroupPlan, saved: dict[str, B
     if cause == "override":
         return Start("override", "the override's value", text)
     if text is not None and stream in saved:
-        return Start("store", "where the last proof stands", text, saved[stream].saved_at, saved[stream].run_id)
+        return Start("store", "the last proof", text, saved[stream].saved_at, saved[stream].run_id)
     if cause is not None and stream in saved:
         noted = any(note.startswith(f"stream {stream}: ") for note in source.notes)
-        return Start("start", "its position is of another replication method or key" if noted else "full refresh")
+        return Start("start", "its position belongs to another replication method or key" if noted else "full refresh")
     if REST in group.rows and not rows_have_bookmarks(group.rows):
         rest = group.rows[REST].decode("utf-8", "surrogateescape")
-        return Start("store", "the tap's state is one for all its streams", rest)
+        return Start("store", "the tap keeps one state for all streams", rest)
     return Start("start", "full refresh" if cause == "full-refresh" else "no position is saved")
 
 
@@ -152,23 +152,23 @@ def _start_of_all(source: SourcePlan, saved: dict[str, Bookmark]) -> Start:
     if not source.groups or not source.groups[0].rows:
         return Start("start", "full refresh" if saved and source.cause_of else "no position is saved")
     kind = "override" if "override" in source.cause_of.values() else "store"
-    return Start(kind, "where the last proof stands", source.groups[0].state.decode("utf-8", "surrogateescape"))
+    return Start(kind, "the last proof", source.groups[0].state.decode("utf-8", "surrogateescape"))
 
 
 def _why_together(source: SourcePlan, group: GroupPlan) -> str:
     """Why these streams share a process, or this one has its own."""
     if not group.streams:
-        return "the tap has no catalog and sends what it has"
+        return "the tap has no catalog"
     wanting = [stream.id for stream in source.selected if stream.run_in_parallel]
     if len(source.groups) == 1:
         if not wanting:
-            return "no stream asks for a process of its own (run_in_parallel)"
+            return "no stream sets run_in_parallel"
         if len(group.streams) == 1:
             return "it is the only stream"
         if not rows_have_bookmarks(group.rows):
-            return "the tap's state is not kept apart by stream, so it is never split"
+            return "the tap's state is not split by stream"
     if len(group.streams) == 1:
-        return "run_in_parallel" if group.streams[0].run_in_parallel else "it did not ask for a process of its own"
+        return "run_in_parallel" if group.streams[0].run_in_parallel else "run_in_parallel is not set"
     reasons = []
     if sum(stream.replication_method == "LOG_BASED" for stream in group.streams) > 1:
         reasons.append("LOG_BASED streams share one log")
@@ -177,11 +177,7 @@ def _why_together(source: SourcePlan, group: GroupPlan) -> str:
     if parents:
         reasons.append(f"a parent stays with its children ({', '.join(parents)})")
     if not any(stream.run_in_parallel for stream in group.streams):
-        reasons.append(
-            "no other of them asks for a process of its own"
-            if reasons
-            else "they did not ask for processes of their own"
-        )
+        reasons.append("none of the others sets run_in_parallel" if reasons else "run_in_parallel is not set")
     return "; ".join(reasons) or "they share a parent"
 
 
@@ -197,7 +193,7 @@ def _ends(source: SourcePlan) -> str:
 def _batch(context: RunContext, plan: Plan, source: SourcePlan) -> BatchWords:
     passed = sorted(RouteBuilder(context, plan, validate=False, version=0).passed_dialects(source.id))
     if passed:
-        return BatchWords(passed, "every target takes them, and no block has to see the records")
+        return BatchWords(passed, "every target accepts them, and no block must see the records")
     path = plan.paths[source.id]
     seeing = [each.block.uuid for each in (*plan.mappers.get(source.id, ()), *path.all_transforms())]
     if seeing:
@@ -230,18 +226,18 @@ def _destination(context: RunContext, plan: Plan, sink: SinkPlan) -> Destination
 
 
 _OVERWRITES = (
-    "its config (load_method: overwrite) makes it drop its tables when it starts: they hold what one run brings, and "
-    "what fails is not tried again in the same run"
+    "its config (load_method: overwrite) makes it drop its tables when it starts: they hold one run's records, and "
+    "failures are not retried within the run"
 )
 
 
 def _why_processes(sink: SinkPlan) -> str:
     if sink.processes > 1:
-        return "streams ask for processes of their own (run_in_parallel), and the target allows that many"
+        return "streams set run_in_parallel, and the target allows that many"
     wanting = [name for source, name in sink.plans if _settings(sink, source, name).get("run_in_parallel")]
     if wanting:
-        return f"{sink.plugin.name} allows only one (max_processes), although {', '.join(wanting)} asks for its own"
-    return "no stream asks for a process of its own (run_in_parallel)"
+        return f"{sink.plugin.name} allows only one (max_processes), although {', '.join(wanting)} sets run_in_parallel"
+    return "no stream sets run_in_parallel"
 
 
 def _table(
@@ -293,7 +289,7 @@ def _edge(plan: Plan, source: str, words: DestinationWords) -> EdgeWords:
         delivery = joined({table.stream: table.delivery for table in tables})
     else:
         delivery = Delivery(
-            Grade.AT_LEAST_ONCE, "the streams are not known before the tap sends them; those with a key are upserted"
+            Grade.AT_LEAST_ONCE, "the streams are unknown until the tap sends them; those with a key are upserted"
         )
     mappers = [each.block.uuid for each in plan.mappers.get(source, ())]
     return EdgeWords(source, [*mappers, *_through(plan, source, words.block)], words.block, delivery)

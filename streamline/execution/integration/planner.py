@@ -37,7 +37,7 @@ from streamline.project.suggest import suggestion
 
 
 async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
-    """Everything that is needed to run, checked.
+    """Make the plan of a run and check it.
 
     Raises:
         ConfigError: something can't be done as it is written.
@@ -66,7 +66,7 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
             tasks.start_soon(probe_target, uuid)
     _check_stream_options(context, sources)
     if not any(source.groups for source in sources.values()):
-        raise ConfigError("there is nothing to read", where=model.yaml.shown)
+        raise ConfigError("no stream is selected", where=model.yaml.shown, code="stream.none_selected")
     _check_bookmark_options(context, model, sources, variables)
     ordered = {uuid: sources[uuid] for uuid in specs.sources}
     return Plan(
@@ -210,7 +210,7 @@ def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[
     followed = [one.id for one in selected if one.replication_method in ("INCREMENTAL", "LOG_BASED")]
     if capabilities.state or not followed:
         return []
-    return [f"{plugin.name} takes no --state, so that every run reads all of {', '.join(followed)} again"]
+    return [f"{plugin.name} does not support --state, so every run reads all of {', '.join(followed)} again"]
 
 
 def _filter_for(context: RunContext, catalog: Any) -> list[str] | None:
@@ -233,9 +233,10 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
     for source in sources.values():
         if context.options.streams and source.catalog is None:
             raise ConfigError(
-                f"--stream: {source.plugin.name} has no discovery and sends what it likes, so it can't be restricted",
+                f"--stream: {source.plugin.name} has no discovery, so its streams cannot be selected",
                 where=source.id,
                 hint=f"write its streams to {source.id}/catalog.json in the pipeline's folder if it reads a catalog",
+                code="tap.no_discovery",
             )
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
@@ -245,14 +246,16 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
     for name in context.options.streams:
         if name not in names and not (is_glob(name) and matches(name, names)):
             raise ConfigError(
-                f"--stream {name}: no source has that stream", hint=suggestion(name, names, what="streams")
+                f"--stream {name}: no source has that stream",
+                hint=suggestion(name, names, what="streams"),
+                code="stream.unknown",
             )
 
 
 def _check_bookmark_options(
     context: RunContext, model: PipelineModel, sources: dict[str, SourcePlan], variables: dict[str, Any]
 ) -> None:
-    """Refuse bookmarks that nothing would start from.
+    """Refuse bookmarks that no stream of this run uses.
 
     Raises:
         ConfigError: a stream that is not read, a tap that takes no state, a block that is no source.
@@ -269,11 +272,13 @@ def _check_bookmark_options(
             raise ConfigError(
                 f"--bookmark {text}: this run reads no stream {name!r}",
                 hint=suggestion(name, known, what="streams"),
+                code="stream.unknown",
             )
         for source in takers:
             if not source.capabilities.state:
                 raise ConfigError(
-                    f"--bookmark {text}: {source.plugin.name} takes no --state, so it can't be told where to begin",
+                    f"--bookmark {text}: {source.plugin.name} does not support --state",
+                    code="tap.no_state",
                     where=source.id,
                 )
     if values := variables.get(BOOKMARK_VARIABLE):
@@ -283,6 +288,7 @@ def _check_bookmark_options(
                     f"{BOOKMARK_VARIABLE}: the pipeline has no source {block!r}",
                     where=model.yaml.shown if BOOKMARK_VARIABLE in model.variables else "variables",
                     hint=suggestion(block, sources, what="sources"),
+                    code="source.unknown",
                 )
 
 

@@ -134,7 +134,7 @@ def _failure(run: Run, error: Exception) -> Failure:
 
 
 async def _plan(run: Run, model: PipelineModel) -> Plan:
-    """The plan; a signal ends what is asked for it, for a tap's discovery may take its time.
+    """Make the plan. A signal interrupts it: a tap's discovery may take long.
 
     Raises:
         Interrupted: by a signal.
@@ -156,7 +156,7 @@ async def _plan(run: Run, model: PipelineModel) -> Plan:
 
 
 async def _attempts(run: Run, plan: Plan, every: list[Outcome]) -> list[Outcome]:
-    """Attempts until every group is done, or no group may be tried again.
+    """Make attempts until every group is done or may not be retried.
 
     Args:
         every: is given the outcomes of all attempts; those of each group's last one are returned.
@@ -205,14 +205,14 @@ async def _attempts(run: Run, plan: Plan, every: list[Outcome]) -> list[Outcome]
 
 
 def _may_help(plan: Plan, outcome: Outcome) -> bool:
-    """Whether trying again could end otherwise, and does no harm."""
+    """Return whether another attempt could succeed and does no harm."""
     if outcome.started and any(plan.sinks[sink].overwrites for sink in plan.paths[outcome.group.source].all_sinks()):
         return False
     return not isinstance(outcome.error, LeaseHeld | ConfigError | SchemaPaused)
 
 
 def _retry_config(plan: Plan, group: GroupPlan) -> RetryConfig:
-    """The most patient of the blocks that a group's records pass; a block without its own has the pipeline's."""
+    """Return the retry_config with the most retries among the blocks that a group's records pass."""
     path = plan.paths[group.source]
     blocks = [
         plan.sources[group.source].block,
