@@ -64,7 +64,7 @@ def _failure(test: TestOutcome) -> Failure | None:
         return None
     from streamline.processes.job import Failure
 
-    return Failure(message=test.error, where=test.where, code="test.failed")
+    return Failure(message=test.error, where=test.where, code="block.test_failed")
 
 
 def _as_json(app: App, one: BlockTests) -> dict[str, Any]:

@@ -67,4 +67,4 @@ def test_of_tests(project: BatchProject) -> None:
     )
     project.run().expect(0)
     (block,) = shown(project, 1, "test", "p")["blocks"]
-    assert [test["code"] for test in block["tests"]] == ["test.failed"]
+    assert [test["code"] for test in block["tests"]] == ["block.test_failed"]
