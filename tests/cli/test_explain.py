@@ -98,7 +98,9 @@ def test_a_position_of_another_replication_method_is_not_used_and_said_so(make_p
     project.run().expect(0)
     project.pipeline("p", rows("numbers", streams={"numbers": {"replication_method": "FULL_TABLE"}}), target())
 
-    completed = project.command("explain", "p").expect(0, r"the start \(its position belongs to another replication method")
+    completed = project.command("explain", "p").expect(
+        0, r"the start \(its position belongs to another replication method"
+    )
 
     assert "note: stream numbers: its bookmark was made by INCREMENTAL on id" in completed.out
 
