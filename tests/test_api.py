@@ -116,7 +116,7 @@ def test_what_cannot_be_created_or_got(project: BatchProject, tmp_path: Path) ->
     assert Pipeline.get("one", check_if_exists=True) is None
     assert not Pipeline.exists("one")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(ConfigError, match=r"is not a project(?s:.*)streamline init"):
+    with pytest.raises(ConfigError, match=r"not a project(?s:.*)streamline init"):
         Pipeline.create("p", repo_path=tmp_path / "bare")
 
 

@@ -90,7 +90,11 @@ def require_pipeline(app: App, store: Store, pipeline: str) -> None:
         return
     from streamline.project.suggest import suggestion
 
-    raise ConfigError(f"there is no pipeline '{pipeline}'", hint=suggestion(pipeline, names, what="pipelines"))
+    raise ConfigError(
+        f"pipeline '{pipeline}' not found",
+        hint=suggestion(pipeline, names, what="pipelines"),
+        code="pipeline.not_found",
+    )
 
 
 def source_blocks(app: App, pipeline: str) -> list[str]:
@@ -127,16 +131,25 @@ def choose_block(app: App, store: Store, pipeline: str, stream: str | None, bloc
         if block in candidates:
             return block
         raise ConfigError(
-            f"there is no block '{block}' that has positions",
+            f"no block '{block}' with positions",
             where=pipeline,
             hint=suggestion(block, candidates, what="blocks"),
+            code="block.not_found",
         )
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise ConfigError("no block of this pipeline has positions", where=pipeline, hint="it has no source block")
+        raise ConfigError(
+            "no block of this pipeline has positions",
+            where=pipeline,
+            hint="it has no source block",
+            code="pipeline.no_source",
+        )
     raise ConfigError(
-        "several blocks of this pipeline have positions", where=pipeline, hint=f"add --block {'|'.join(candidates)}"
+        "several blocks of this pipeline have positions",
+        where=pipeline,
+        hint=f"add --block {'|'.join(candidates)}",
+        code="block.ambiguous",
     )
 
 

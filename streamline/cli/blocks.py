@@ -46,6 +46,7 @@ def sources_of(model: PipelineModel) -> list[Block]:
             "the pipeline has no source",
             where=model.uuid,
             hint=f"add one: streamline add source NAME --pipeline {model.uuid}",
+            code="pipeline.no_source",
         )
     return found
 
@@ -63,7 +64,10 @@ def side_of(model: PipelineModel, uuid: str) -> Side:
 
     known = [one.uuid for side in _TYPES for one in blocks_of(model, side)]
     raise ConfigError(
-        f"there is no source or destination '{uuid}'", where=model.uuid, hint=suggestion(uuid, known, what="blocks")
+        f"there is no source or destination '{uuid}'",
+        where=model.uuid,
+        hint=suggestion(uuid, known, what="blocks"),
+        code="block.not_found",
     )
 
 
@@ -76,16 +80,17 @@ def pick_block(model: PipelineModel, side: Side, uuid: str | None) -> Block:
     found = sources_of(model) if side == "source" else blocks_of(model, side)
     if uuid is not None:
         if side_of(model, uuid) != side:
-            raise ConfigError(f"'{uuid}' is no {side}", where=model.uuid)
+            raise ConfigError(f"'{uuid}' is no {side}", where=model.uuid, code="block.not_found")
         return next(one for one in found if one.uuid == uuid)
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ConfigError(f"the pipeline has no {side}", where=model.uuid)
+        raise ConfigError(f"the pipeline has no {side}", where=model.uuid, code="block.not_found")
     raise ConfigError(
         f"the pipeline has {len(found)} {side}s",
         where=model.uuid,
         hint=f"add --block {'|'.join(one.uuid for one in found)}",
+        code="block.ambiguous",
     )
 
 

@@ -1,4 +1,4 @@
-"""`streamline clean`: deletes what old runs left in the work folder."""
+"""`streamline clean`: deletes logs and files of old runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_AGE = "30d"
 def command(app: App, older_than: str) -> None:
     """Delete the logs and files of old runs.
 
-    What runs is left alone, and so are positions, dead letters and the record of which runs there were.
+    Running pipelines, positions, dead letters and the list of runs are not touched.
     """
     import shutil
     import time
@@ -33,7 +33,7 @@ def command(app: App, older_than: str) -> None:
     try:
         newest = time.time() - (0.0 if older_than.strip() in ("0", "0s", "0d") else duration(older_than))
     except ValueError as error:
-        raise ConfigError(f"--older-than: {error}") from None
+        raise ConfigError(f"--older-than: {error}", code="duration.invalid") from None
     runs = app.project.work_dir / "runs"
     with app.store() as store:
         running = {
@@ -48,4 +48,4 @@ def command(app: App, older_than: str) -> None:
         if max(one.lstat().st_mtime for one in (folder, *files)) <= newest:
             shutil.rmtree(folder, ignore_errors=True)
             deleted += 1
-    click.echo(f"Deleted what {count(deleted, 'run')} had left.")
+    click.echo(f"Deleted the files of {count(deleted, 'run')}.")

@@ -24,7 +24,7 @@ block_option = click.option("--block", metavar="UUID", help="Only those of this 
 
 @click.group("dead-letters")
 def command() -> None:
-    """Look after records that were refused on the way.
+    """Show, retry and discard dead letters: records that were refused on the way.
 
     A record that breaks its stream's schema, that a target refuses, or that a block fails on, is kept here with the
     reason, and does not stop the others.
@@ -91,7 +91,7 @@ def discard(
 ) -> None:
     """Delete dead letters for good: those with the IDs, of a stream or block, or --all."""
     if not (ids or stream or block or everything):
-        raise click.UsageError("say which: IDs, --stream, --block, or --all")
+        raise click.UsageError("name the dead letters: IDs, --stream, --block, or --all")
     with app.store() as store:
         require_pipeline(app, store, pipeline)
         letters = _chosen(store, pipeline, ids, stream, block)
@@ -125,6 +125,7 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
             f"{count(len(errors), 'record')} of {len(letters)} refused again",
             where=pipeline,
             hint=f"`streamline dead-letters list {pipeline}` says why.",
+            code="dead_letter.refused_again",
         )
 
 
@@ -140,7 +141,7 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
         again is not added a second time: the store knows it by its block, stream, stage and text.
 
     Raises:
-        StreamlineError: nothing can be said about any of them (a target does not start, a block is gone).
+        StreamlineError: none could be sent (a target does not start, a block is gone).
     """
     from streamline.execution.integration.resend import resend as send
 
@@ -150,24 +151,25 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
 def _chosen(
     store: Store, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None
 ) -> list[DeadLetter]:
-    """The dead letters that the arguments name.
+    """Return the dead letters that the arguments name.
 
     Raises:
-        ConfigError: an id is of none of them.
+        ConfigError: an id does not exist.
     """
     letters = store.dead_letters(pipeline, block=block, stream=stream, ids=list(ids) if ids else None)
     missing = sorted(set(ids) - {letter.id for letter in letters})
     if missing:
         raise ConfigError(
-            f"there is no dead letter {', '.join(map(str, missing))}",
+            f"dead letter not found: {', '.join(map(str, missing))}",
             where=pipeline,
             hint=f"`streamline dead-letters list {pipeline}` lists them.",
+            code="dead_letter.not_found",
         )
     return letters
 
 
 def _stage(letter: DeadLetter) -> str:
-    """Where a letter was refused, in words."""
+    """Return where a dead letter was refused, as text."""
     if letter.destination is not None:
         return f"{letter.stage} for {letter.destination}"
     return f"{letter.stage} (its output)" if letter.output else letter.stage

@@ -108,7 +108,7 @@ def set_(app: App, pipeline: str, stream: str, value: str, block: str | None) ->
         # A stream without a bookmark may be one that was never read: only the tap knows.
         for near in nearest(stream, saved, limit=1):
             undo = f"`streamline state reset {pipeline} {stream}`"
-            click.echo(f"Note: did you mean '{near}', which has a bookmark? {undo} takes this one back", err=True)
+            click.echo(f"Note: did you mean '{near}', which has a bookmark? {undo} undoes this", err=True)
 
 
 @command.command("edit")
@@ -126,7 +126,8 @@ def edit(app: App, pipeline: str, stream: str | None, block: str | None) -> None
                 raise ConfigError(
                     f"{block} has {count(len(streams), 'bookmark')}",
                     where=pipeline,
-                    hint=f"name a stream: {', '.join(streams)}" if streams else "`streamline state set` makes one",
+                    hint=f"name a stream: {', '.join(streams)}" if streams else "`streamline state set` creates one",
+                    code="stream.ambiguous",
                 )
             (stream,) = streams
         old = _bookmark(store, pipeline, block, stream)
@@ -160,14 +161,16 @@ def reset(app: App, pipeline: str, stream: str | None, block: str | None) -> Non
         click.echo(f"{pipeline} has no saved positions.")
         return
     click.echo(f"Reset {count(len(gone), 'bookmark')}: {', '.join(gone)}")
-    click.echo(f"`streamline state rollback {pipeline}` brings them back.")
+    click.echo(f"`streamline state rollback {pipeline}` restores them.")
 
 
 @command.command("history")
 @pipeline_argument
 @optional_stream
 @block_option
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="At most so many changes.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Show at most so many changes."
+)
 @json_option
 @pass_app
 def history(app: App, pipeline: str, stream: str | None, block: str | None, limit: int, as_json: bool) -> None:
@@ -211,13 +214,13 @@ def history(app: App, pipeline: str, stream: str | None, block: str | None, limi
 @pipeline_argument
 @optional_stream
 @block_option
-@click.option("--to", metavar="ID", type=int, help="To what it was right after this change of `state history`.")
-@click.option("--run", "before_run", metavar="RUN", help="To what it was before this run.")
+@click.option("--to", metavar="ID", type=int, help="Restore the state right after this change of `state history`.")
+@click.option("--run", "before_run", metavar="RUN", help="Restore the state before this run.")
 @pass_app
 def rollback(
     app: App, pipeline: str, stream: str | None, block: str | None, to: int | None, before_run: str | None
 ) -> None:
-    """Put bookmarks back to what they were: before the run or command that last changed them, or to a point named.
+    """Restore earlier bookmarks: those before the run or command that last changed them, or of a given point.
 
     Without STREAM all of a block's bookmarks go back together. A rollback can itself be rolled back.
     """
@@ -272,10 +275,10 @@ def export(app: App, pipeline: str, stream: str | None, block: str | None, singe
 @pipeline_argument
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
 @block_option
-@click.option("--replace", is_flag=True, help="Streams that the document does not name lose their bookmarks.")
+@click.option("--replace", is_flag=True, help="Delete the bookmarks of streams that the document does not name.")
 @pass_app
 def import_(app: App, pipeline: str, file: TextIO, block: str | None, replace: bool) -> None:
-    """Take over positions from FILE (or stdin): what `state export` wrote, or any Singer state."""
+    """Import positions from FILE (or stdin): a document of `state export`, or any Singer state."""
     from streamline.cli.state_document import load
 
     document = load(file.read(), where=file.name)
@@ -296,7 +299,7 @@ def import_(app: App, pipeline: str, file: TextIO, block: str | None, replace: b
 def _for_blocks(
     document: dict[str | None, list[BookmarkSave]], block: str | None, known: list[str]
 ) -> dict[str | None, list[BookmarkSave]]:
-    """Which block each part of a document is for; None stands for the only one that it could be.
+    """Return which block each part of a document is for; None stands for the only candidate.
 
     A document of one block, or of none (a Singer state), may be for a block of another name.
     """
@@ -304,7 +307,11 @@ def _for_blocks(
     if block is not None:
         if block not in document and only is None:
             named = ", ".join(map(str, document)) or "no block"
-            raise ConfigError(f"the document has nothing for the block '{block}'", hint=f"it names {named}")
+            raise ConfigError(
+                f"the document has nothing for the block '{block}'",
+                hint=f"it names {named}",
+                code="state.document_mismatch",
+            )
         return {block: document.get(block) or only or []}
     if only is not None and next(iter(document)) not in known:
         return {None: only}
@@ -312,7 +319,7 @@ def _for_blocks(
 
 
 def _bookmarks(store: Store, pipeline: str, blocks: list[str], stream: str | None) -> list[Bookmark]:
-    """The bookmarks of some blocks, of one stream or of all."""
+    """Return the bookmarks of some blocks, of one stream or of all."""
     found = [bookmark for block in blocks for bookmark in store.bookmarks(pipeline, block).values()]
     if stream is None:
         return found
@@ -333,7 +340,10 @@ def _no_bookmark(pipeline: str, stream: str, known: list[str] | dict[str, Bookma
     from streamline.project.suggest import suggestion
 
     return ConfigError(
-        f"the stream '{stream}' has no bookmark", where=pipeline, hint=suggestion(stream, known, what="streams")
+        f"stream '{stream}' has no bookmark",
+        where=pipeline,
+        hint=suggestion(stream, known, what="streams"),
+        code="state.no_bookmark",
     )
 
 
@@ -351,10 +361,10 @@ def _as_json(bookmark: Bookmark) -> dict[str, object]:
 
 
 def _check_value(text: str, stream: str, old: Bookmark | None) -> str:
-    """The value to store: `text` without white space around it.
+    """Return the value to store: `text` without surrounding white space.
 
     Raises:
-        ConfigError: it is no JSON, or not of the kind that a tap would take.
+        ConfigError: it is not JSON, or not an object as taps write it.
     """
     import json
 
@@ -367,18 +377,20 @@ def _check_value(text: str, stream: str, old: Bookmark | None) -> str:
             where=stream,
             hint="write it as the tap does (see `state get`); for one column use"
             f" `streamline run --bookmark {stream}.COLUMN=VALUE`",
+            code="state.invalid_value",
         ) from error
     if not isinstance(value, dict) and (old is None or old.value.lstrip().startswith("{")):
         raise ConfigError(
-            f"a bookmark is an object, {text} is not",
+            f"a bookmark is a JSON object, {text} is not",
             where=stream,
             hint=f"it is now: {old.value}" if old else 'Singer taps write {"replication_key_value": …} or the like',
+            code="state.invalid_value",
         )
     return text
 
 
 def _edited(old: Bookmark, stream: str) -> str | None:
-    """What the user made of a bookmark; None if it is the same but for white space."""
+    """Return the bookmark as the user edited it; None if only white space changed."""
     compact = _reformat(old.value, -1)
     text = _reformat(old.value, 2) + "\n"
     while True:
@@ -396,7 +408,7 @@ def _edited(old: Bookmark, stream: str) -> str | None:
 
 
 def _reformat(text: str, indent: int) -> str:
-    """JSON text with other white space and nothing else changed; -1 takes it away. As it is if it cannot be read."""
+    """Return JSON text with other white space; -1 removes it. Text that is not JSON is returned as it is."""
     import msgspec
 
     try:

@@ -21,7 +21,7 @@ _HINT = "It must be what `streamline state export` wrote, or a Singer state."
 
 
 class _Proof(msgspec.Struct, kw_only=True):
-    """What stands beside a bookmark's value."""
+    """What is kept beside a bookmark's value."""
 
     sinks: list[str] = []
     replication_method: str | None = None
@@ -53,7 +53,7 @@ def load(text: str, *, where: str) -> dict[str | None, list[BookmarkSave]]:
     """The bookmarks of a document, by block; those of a Singer state have no block's name.
 
     Raises:
-        ConfigError: it is neither, or of a newer kind.
+        ConfigError: it is neither, or has a newer format.
     """
     try:
         members = jsontext.members(text.encode())
@@ -62,18 +62,23 @@ def load(text: str, *, where: str) -> dict[str | None, list[BookmarkSave]]:
         version = jsontext.decode(members["streamline_state"])
         if version != VERSION:
             raise ConfigError(
-                f"the document is of kind {version}, this program reads kind {VERSION}",
+                f"the document has format {version}, this program reads format {VERSION}",
                 where=where,
-                hint="export it again with this version of Streamline, or upgrade this one",
+                hint="export it again with this version of Streamline, or upgrade Streamline",
+                code="state.document_invalid",
             )
         return {
             block: [_from_document(stream, entry) for stream, entry in jsontext.members(streams).items()]
             for block, streams in jsontext.members(members["blocks"]).items()
         }
     except KeyError as error:
-        raise ConfigError(f"the document has no {error}", where=where, hint=_HINT) from error
+        raise ConfigError(
+            f"the document has no {error}", where=where, hint=_HINT, code="state.document_invalid"
+        ) from error
     except (ValueError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"the document cannot be read: {error}", where=where, hint=_HINT) from error
+        raise ConfigError(
+            f"invalid document: {error}", where=where, hint=_HINT, code="state.document_invalid"
+        ) from error
 
 
 def _from_document(stream: str, entry: bytes) -> BookmarkSave:

@@ -42,6 +42,7 @@ class Profile(Mapping[str, Any]):
                 f"the profile '{self.name}' has no '{key}'",
                 (self.name,),
                 hint=suggestion(key, self._values, what="keys"),
+                code="profile.setting_missing",
             )
         return self._complete(self._values[key], (self.name, key))
 
@@ -102,7 +103,9 @@ def load_profile(path: Path, renderer: Renderer, name: str = "default") -> Profi
     inserted.put_back(file)
     profiles = [key for key, value in file.mapping().items() if isinstance(value, dict)]
     if name not in profiles:
-        file.fail(f"there is no profile '{name}'", hint=suggestion(name, profiles, what="profiles"))
+        file.fail(
+            f"profile '{name}' not found", hint=suggestion(name, profiles, what="profiles"), code="profile.not_found"
+        )
     masker = renderer.secrets.masker if renderer.secrets is not None else None
     if masker is not None:
         masker.add_config(file.mapping((name,)))

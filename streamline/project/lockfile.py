@@ -61,7 +61,12 @@ def read_lock(root: Path) -> dict[str, Locked]:
         try:
             locked[name] = msgspec.convert(entry, Locked)
         except msgspec.ValidationError as error:
-            file.fail(f"not a lock that Streamline wrote: {error}", ("plugins", name), hint=f"delete {LOCK_FILE}")
+            file.fail(
+                f"not a lock file written by Streamline: {error}",
+                ("plugins", name),
+                hint=f"delete {LOCK_FILE}",
+                code="lockfile.invalid",
+            )
     return locked
 
 

@@ -58,7 +58,7 @@ class Project:
         for key in ("name", "description", "state", "executor", "variables_dir"):
             value = settings.get(key)
             if value is not None and not isinstance(value, str):
-                yaml.fail(f"{key} must be text", (key,), hint="put it in quotes")
+                yaml.fail(f"{key} must be text", (key,), hint="put it in quotes", code="setting.invalid")
         self.name: str = settings.get("name") or root.name
         self.variables: dict[str, Any] = yaml.mapping(("variables",))
         self.work_dir = root / WORK_DIR
@@ -79,9 +79,10 @@ class Project:
             if path is not None:
                 return cls(folder, load_yaml(path, shown=path.name))
         raise ConfigError(
-            "no project here: there is no streamline.yaml in this folder or above",
+            "not inside a project: no streamline.yaml in this folder or above",
             where=str(here),
             hint="cd into a project, name one with --project DIR, or make one with `streamline init DIR`",
+            code="project.not_found",
         )
 
     @classmethod
@@ -95,9 +96,10 @@ class Project:
         path = project_file(root)
         if path is None:
             raise ConfigError(
-                "is not a project: it holds no streamline.yaml" if root.is_dir() else "there is no such folder",
+                "not a project: the folder has no streamline.yaml" if root.is_dir() else "folder not found",
                 where=str(folder),
                 hint=f"`streamline init {folder}` makes one",
+                code="project.not_found",
             )
         return cls(root, load_yaml(path, shown=path.name))
 
@@ -133,7 +135,10 @@ class Project:
         """
         if name not in self.plugins:
             raise ConfigError(
-                f"the plugin '{name}' is not declared", where=self.yaml.shown, hint=suggestion(name, self.plugins)
+                f"the plugin '{name}' is not declared",
+                where=self.yaml.shown,
+                hint=suggestion(name, self.plugins),
+                code="plugin.unknown",
             )
         path = ("plugins", name)
         raw = self.yaml.mapping(("plugins",))[name]
@@ -156,9 +161,10 @@ class Project:
             self.work_dir.mkdir(mode=0o700, exist_ok=True)
         except FileExistsError:
             raise ConfigError(
-                "is no folder, and has to be one: state, stored outputs and logs are kept there",
+                "is not a folder; state, stored outputs and logs are kept there",
                 where=str(self.work_dir),
-                hint="move it out of the way; the folder is made when it is needed",
+                hint="move or delete the file; the folder is created when needed",
+                code="project.work_folder_invalid",
             ) from None
         if self.work_dir.stat().st_mode & 0o077:
             self.work_dir.chmod(0o700)
@@ -177,7 +183,9 @@ class Project:
         if isinstance(value, str) and "{" in value:
             value = self.renderer.render(value, self.yaml.where, (key,))
             if not isinstance(value, str):
-                self.yaml.fail(f"{key} must be text, and renders to {type(value).__name__}", (key,))
+                self.yaml.fail(
+                    f"{key} must be text, but it renders to {type(value).__name__}", (key,), code="setting.invalid"
+                )
         return value
 
 

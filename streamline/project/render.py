@@ -172,7 +172,11 @@ class Renderer:
             return key
         rendered = self._string(key, where, (*path, key))
         if not isinstance(rendered, str):
-            raise ConfigError(f"the key {key!r} renders to {rendered!r}, which is not text", where=_place(where, path))
+            raise ConfigError(
+                f"the key {key!r} renders to {rendered!r}, which is not text",
+                where=_place(where, path),
+                code="template.wrong_type",
+            )
         return rendered
 
     def _string(self, text: str, where: Where, path: Sequence[PathKey]) -> Any:
@@ -221,6 +225,7 @@ class Renderer:
         raise ConfigError(
             f"the environment variable {name} is not set",
             hint=f"set {name}, or give a default: env_var('{name}', '…')",
+            code="environment_variable.not_set",
         )
 
     def _variable(self, name: str, default: Any = _UNSET) -> Any:
@@ -229,15 +234,18 @@ class Renderer:
             if default is not _UNSET:
                 return default
             raise ConfigError(
-                f"there is no variable '{name}'",
+                f"variable '{name}' not found",
                 hint=f"set it under `variables:` in metadata.yaml, or with --runtime-vars {name}=…; "
                 + suggestion(name, self.variables, what="variables"),
+                code="variable.not_found",
             )
         value = self.variables[name]
         if name in self._final or not isinstance(value, str | dict | list):
             return value
         if name in self._rendering:
-            raise ConfigError(f"the variable '{name}' needs itself: {' → '.join([*self._rendering, name])}")
+            raise ConfigError(
+                f"the variable '{name}' refers to itself: {' → '.join([*self._rendering, name])}", code="variable.cycle"
+            )
         self._rendering.append(name)
         try:
             return self.render(value, f"variable {name}")
@@ -247,7 +255,9 @@ class Renderer:
     def _secret(self, name: str, default: Any = _UNSET) -> Any:
         _see_that_it_is_text("secret", name)
         if self.secrets is None:
-            raise ConfigError(f"there is no secret '{name}' here: secrets belong to a project")
+            raise ConfigError(
+                f"secret '{name}' not found: secrets exist only inside a project", code="secret.not_found"
+            )
         if default is not _UNSET:
             found = self.secrets.find(name)
             return default if found is None else found
@@ -257,8 +267,9 @@ class Renderer:
         _see_that_it_is_text("block_output", uuid)
         if self._block_output is None:
             raise ConfigError(
-                f"block_output('{uuid}') cannot be used here: no block has run",
-                hint="it works in blocks that have this block upstream",
+                f"block_output('{uuid}') cannot be used here: no block ran before",
+                hint="use it in blocks that have this block upstream",
+                code="template.no_block_output",
             )
         value = self._block_output(uuid)
         if parse is None:
@@ -280,8 +291,10 @@ class Renderer:
         key = f"{dotted(path)}: " if path else ""
         if isinstance(error, StreamlineError):
             if error.where is not None and error.where.startswith("variable "):
-                return type(error)(f"{key}{error.where}: {error.message}", where=place, hint=error.hint)
-            return type(error)(f"{key}{error.message}", where=error.where or place, hint=error.hint)
+                return type(error)(
+                    f"{key}{error.where}: {error.message}", where=place, hint=error.hint, code=error.code
+                )
+            return type(error)(f"{key}{error.message}", where=error.where or place, hint=error.hint, code=error.code)
         from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 
         if isinstance(error, TemplateSyntaxError):
@@ -298,7 +311,7 @@ class Renderer:
             said, hint = f"{type(error).__name__} in the template: {error}", _shown_template(text)
         if self.secrets is not None:
             said = self.secrets.masker.mask(said)
-        return ConfigError(f"{key}{said}", where=place, hint=hint)
+        return ConfigError(f"{key}{said}", where=place, hint=hint, code="template.failed")
 
 
 def check_deferred(value: Any, where: str | None = None) -> Any:
@@ -313,6 +326,7 @@ def check_deferred(value: Any, where: str | None = None) -> Any:
             f"the environment variable {name} is not set",
             where=where,
             hint=f"set {name}, or give a default: env_var('{name}', '…')",
+            code="environment_variable.not_set",
         )
     return value
 
@@ -327,10 +341,13 @@ def _see_that_it_is_text(function: str, name: object) -> None:
         return
     undefined = getattr(name, "_undefined_name", None)
     if undefined is None:
-        raise ConfigError(f"{function}() takes a name in quotes, not {type(name).__name__}")
+        raise ConfigError(
+            f"{function}() takes a name in quotes, not {type(name).__name__}", code="template.invalid_name"
+        )
     raise ConfigError(
         f"{function}({undefined}): the name has no quotes",
         hint=f"put quotes around {undefined}: {function}('{undefined}')",
+        code="template.invalid_name",
     )
 
 
@@ -378,14 +395,18 @@ def _parse_function(parse: str | Callable[..., Any]) -> tuple[Callable[..., Any]
     """
     hint = "parse= takes the text of a function, such as parse='lambda data: data[\"host\"]'"
     if not isinstance(parse, str):
-        raise ConfigError("parse= must be text", hint=hint)
+        raise ConfigError("parse= must be text", hint=hint, code="template.invalid_parse")
     try:
         tree = ast.parse(parse.strip(), mode="eval")
     except SyntaxError as error:
-        raise ConfigError(f"parse= is not Python: {error.msg}", hint=hint) from None
+        raise ConfigError(f"parse= is not Python: {error.msg}", hint=hint, code="template.invalid_parse") from None
     body = tree.body
     if not isinstance(body, ast.Lambda) or not 1 <= len(body.args.posonlyargs + body.args.args) <= 2:
-        raise ConfigError("parse= must be a lambda of one argument (data) or two (data, variables)", hint=hint)
+        raise ConfigError(
+            "parse= must be a lambda of one argument (data) or two (data, variables)",
+            hint=hint,
+            code="template.invalid_parse",
+        )
     # The project's own code, like any block file; the sandbox is for what Jinja evaluates.
     function: Callable[..., Any] = eval(compile(tree, "<parse>", "eval"), {})
     return function, len(body.args.posonlyargs + body.args.args) == 2

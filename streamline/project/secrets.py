@@ -212,14 +212,22 @@ class FileSecrets:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise ConfigError(
-                f"the secrets file can be read by others (mode {mode:04o})", where=str(path), hint=f"chmod 600 {path}"
+                f"the secrets file is readable by other users (mode {mode:04o})",
+                where=str(path),
+                hint=f"chmod 600 {path}",
+                code="secret.file_not_private",
             )
         # A secret is text as it stands; `{{` inside it is no template.
         file = load_yaml(path, rendered=True)
         values = {}
         for key, value in file.mapping().items():
             if isinstance(value, bool) or not isinstance(value, str | int | float):
-                file.fail(f"the secret '{key}' must be text", (key,), hint="put it in quotes, or as a block scalar (|)")
+                file.fail(
+                    f"the secret '{key}' must be text",
+                    (key,),
+                    hint="put it in quotes, or as a block scalar (|)",
+                    code="secret.not_text",
+                )
             values[key] = value if isinstance(value, str) else _scalar_text(file.text, key, value)
         return values
 
@@ -265,9 +273,10 @@ class Secrets:
             near = nearest(name, [known for resolver in self.resolvers for known in resolver.names()])
             meant = f"did you mean '{near[0]}'? Else set" if near else "set"
             raise ConfigError(
-                f"there is no secret '{name}'",
+                f"secret '{name}' not found",
                 hint=f"{meant} {EnvironmentSecrets.variable(name)} in the environment, or `{name}:` in {self.file} "
                 "(mode 0600)",
+                code="secret.not_found",
             )
         return value
 

@@ -43,10 +43,18 @@ def make_project(root: Path) -> list[Path]:
         ConfigError: `root` is a file or a project, or holds a file that would be overwritten.
     """
     if root.exists() and not root.is_dir():
-        raise ConfigError("is a file", where=str(root), hint="name a folder")
+        raise ConfigError(
+            "is a file, not a folder",
+            where=str(root),
+            hint="name a folder that is empty or does not exist",
+            code="project.not_made",
+        )
     if root.is_dir() and (found := project_file(root.absolute())) is not None:
         raise ConfigError(
-            "is a project already", where=str(found), hint="`streamline create NAME` adds a pipeline to it"
+            "is already a project",
+            where=str(found),
+            hint="`streamline create NAME` adds a pipeline to it",
+            code="project.exists",
         )
     sources = {
         path.relative_to(TEMPLATE): path
@@ -57,7 +65,12 @@ def make_project(root: Path) -> list[Path]:
     written = {Path(PROJECT_FILE): to_yaml({"name": name}) + _SETTINGS, Path(".gitignore"): _GITIGNORE}
     for relative in (*written, *sources):
         if (root / relative).exists() and relative != Path(".gitignore"):
-            raise ConfigError("exists and is not overwritten", where=str(root / relative), hint="choose another folder")
+            raise ConfigError(
+                "file exists and is not overwritten",
+                where=str(root / relative),
+                hint="choose another folder",
+                code="file.exists",
+            )
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for relative, source in sources.items():

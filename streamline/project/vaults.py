@@ -39,7 +39,7 @@ class LateValues:
         """`text` with every mark replaced, and the values that replaced them.
 
         Raises:
-            ConfigError: a secret cannot be had; it names the place in the file.
+            ConfigError: a secret cannot be read; the error names the place in the file.
         """
         found: list[str] = []
 
@@ -47,7 +47,9 @@ class LateValues:
             try:
                 got = self._calls[int(match[1])]()
             except ConfigError as error:
-                raise ConfigError(error.message, where=error.where or where, hint=error.hint) from error
+                raise ConfigError(
+                    error.message, where=error.where or where, hint=error.hint, code=error.code
+                ) from error
             found.append(got)
             return got
 
@@ -86,7 +88,9 @@ def aws_secret(secret_id: str, cached: bool = True, **client: Any) -> str:
     try:
         answer = session.create_client("secretsmanager", **client).get_secret_value(SecretId=secret_id)
     except (errors.BotoCoreError, errors.ClientError) as error:
-        raise ConfigError(f"AWS Secrets Manager does not give '{secret_id}': {error}") from error
+        raise ConfigError(
+            f"AWS Secrets Manager refused the secret '{secret_id}': {error}", code="secret.vault_failed"
+        ) from error
     value = answer["SecretString"] if "SecretString" in answer else answer["SecretBinary"].decode()
     return str(value)
 
@@ -102,6 +106,7 @@ def azure_secret(name: str) -> str:
         raise ConfigError(
             "azure_secret_var needs the environment variable AZURE_KEY_VAULT_URL",
             hint="set it to the vault's address, https://NAME.vault.azure.net",
+            code="secret.vault_not_configured",
         )
     packages = "pip:azure-identity azure-keyvault-secrets"
     identity = need("azure.identity", packages, "azure_secret_var", package="azure-identity")
@@ -111,7 +116,9 @@ def azure_secret(name: str) -> str:
     try:
         return str(client.get_secret(name).value)
     except core.AzureError as error:
-        raise ConfigError(f"Azure Key Vault does not give '{name}': {error}") from error
+        raise ConfigError(
+            f"Azure Key Vault refused the secret '{name}': {error}", code="secret.vault_failed"
+        ) from error
 
 
 def gcp_secret(secret_id: str, project: str | None = None, version: str = "latest") -> str:
@@ -130,7 +137,9 @@ def gcp_secret(secret_id: str, project: str | None = None, version: str = "lates
         project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or os.environ.get("GCP_PROJECT_ID")
         if not project:
             raise ConfigError(
-                "gcp_secret_var needs a project", hint="set GOOGLE_CLOUD_PROJECT, or name projects/P/secrets/S"
+                "gcp_secret_var needs a project",
+                hint="set GOOGLE_CLOUD_PROJECT, or name projects/P/secrets/S",
+                code="secret.vault_not_configured",
             )
         name = f"projects/{project}/secrets/{secret_id}"
     if "/versions/" not in name:
@@ -142,15 +151,16 @@ def gcp_secret(secret_id: str, project: str | None = None, version: str = "lates
     try:
         answer = manager.SecretManagerServiceClient().access_secret_version(name=name)
     except (api.GoogleAPIError, auth.GoogleAuthError) as error:
-        raise ConfigError(f"Secret Manager does not give '{name}': {error}") from error
+        raise ConfigError(f"Secret Manager refused the secret '{name}': {error}", code="secret.vault_failed") from error
     return str(answer.payload.data.decode())
 
 
 def _refuse(function: str, service: str) -> Callable[..., str]:
     def call(*args: Any, **kwargs: Any) -> str:
         raise ConfigError(
-            f"{function}: secrets of {service} are not read here",
-            hint="have its program put them into the environment and use env_var('X'), or use secret('x')",
+            f"{function}: {service} is not supported",
+            hint="put the secret into the environment and use env_var('X'), or use secret('x')",
+            code="secret.vault_unknown",
         )
 
     return call
@@ -162,4 +172,7 @@ def _json_part(text: str, key: str) -> Any:
     try:
         return json.loads(text)[key]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"json_value: no '{key}' in what should be a JSON object ({type(error).__name__})") from None
+        raise ConfigError(
+            f"json_value: no '{key}' in what should be a JSON object ({type(error).__name__})",
+            code="template.json_key_not_found",
+        ) from None

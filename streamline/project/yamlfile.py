@@ -104,7 +104,7 @@ class YamlFile:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.fail(f"{dotted(path)} must be a mapping, not {kind_of(value)}", path)
+            self.fail(f"{dotted(path)} must be a mapping, not {kind_of(value)}", path, code="yaml.wrong_type")
         return value
 
     def refuse_unknown(self, known: Iterable[str], path: Sequence[PathKey] = ()) -> None:
@@ -113,7 +113,7 @@ class YamlFile:
         for key in self.mapping(path):
             if key not in known:
                 at = f" in {dotted(path)}" if path else ""
-                self.fail(f"unknown key '{key}'{at}", (*path, key), hint=suggestion(key, known))
+                self.fail(f"unknown key '{key}'{at}", (*path, key), hint=suggestion(key, known), code="setting.unknown")
 
 
 def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, shown: str | None = None) -> YamlFile:
@@ -143,9 +143,9 @@ def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, sh
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, source, shown) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", where=shown) from None
+        raise ConfigError(f"invalid YAML: {error}", where=shown, code="yaml.invalid") from None
     except ValueError as error:
-        raise ConfigError(f"not YAML: {error}", where=shown) from None
+        raise ConfigError(f"invalid YAML: {error}", where=shown, code="yaml.invalid") from None
     finally:
         loader.dispose()
     return YamlFile(path, data, source, rendered=rendered, shown=shown)
@@ -161,11 +161,13 @@ def read_text(path: Path, *, shown: str | None = None) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError("no such file", where=where) from None
+        raise ConfigError("file not found", where=where, code="file.not_found") from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=where) from None
+        raise ConfigError(f"cannot be read: {error.strerror}", where=where, code="file.not_readable") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=where) from None
+        raise ConfigError(
+            f"is not UTF-8 text ({error.reason} at byte {error.start})", where=where, code="file.wrong_encoding"
+        ) from None
 
 
 def dotted(path: Sequence[PathKey]) -> str:
@@ -235,7 +237,11 @@ def _check_keys(root: yaml.Node, shown: str) -> None:
         if isinstance(node, yaml.ScalarNode):
             return
         if id(node) in open_nodes:
-            raise ConfigError("an alias (*) stands inside its own anchor (&)", where=_at(shown, node.start_mark))
+            raise ConfigError(
+                "an alias (*) refers to the anchor (&) that contains it",
+                where=_at(shown, node.start_mark),
+                code="yaml.alias_cycle",
+            )
         if id(node) in seen:
             return
         seen.add(id(node))
@@ -245,18 +251,20 @@ def _check_keys(root: yaml.Node, shown: str) -> None:
             for key_node, value_node in node.value:
                 if not isinstance(key_node, yaml.ScalarNode):
                     raise ConfigError(
-                        "a key must be one word, not a list or mapping",
+                        "a key must be text, not a list or a mapping",
                         where=_at(shown, key_node.start_mark),
                         hint="put a value that begins with a brace or bracket in quotes",
+                        code="yaml.invalid",
                     )
                 if key_node.tag != "tag:yaml.org,2002:merge":
                     key_node.tag = "tag:yaml.org,2002:str"
                     key = key_node.value
                     if key in lines:
                         raise ConfigError(
-                            f"duplicate key '{key_node.value}', first on line {lines[key] + 1}",
+                            f"duplicate key '{key_node.value}', first used on line {lines[key] + 1}",
                             where=_at(shown, key_node.start_mark),
                             hint="keep one of them",
+                            code="yaml.duplicate_key",
                         )
                     lines[key] = key_node.start_mark.line
                 walk(value_node)
@@ -304,18 +312,19 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, shown: str) -> ConfigE
         indent = one[: len(one) - len(one.lstrip())]
         if "\t" in indent and mark is not None and number in (mark.line, mark.line + 1):
             return ConfigError(
-                "a tab in the indentation: YAML allows spaces only",
+                "tab in the indentation: YAML allows only spaces",
                 where=f"{shown}:{number}",
-                hint="replace the tab by spaces",
+                hint="replace the tab with spaces",
+                code="yaml.tab",
             )
     if "{%" in text:
-        hint = "`{% … %}` is understood in block files and io_config.yaml only"
+        hint = "`{% … %}` is supported only in block files and io_config.yaml"
     elif "{{" in around:
-        hint = "put the value that holds {{ … }} in quotes"
+        hint = "put the value that contains {{ … }} in quotes"
     elif "mapping values are not allowed" in problem:
-        hint = "a value that holds ': ' needs quotes; or the indentation of this line does not fit"
+        hint = "put a value that contains ': ' in quotes, or fix the indentation of this line"
     elif line.count('"') % 2 or line.count("'") % 2:
-        hint = "a quote is opened and not closed"
+        hint = "a quote is not closed"
     else:
-        hint = "look at the indentation and the quotes around this line"
-    return ConfigError(f"not YAML: {problem}", where=where, hint=hint)
+        hint = "check the indentation and the quotes around this line"
+    return ConfigError(f"invalid YAML: {problem}", where=where, hint=hint, code="yaml.invalid")

@@ -33,9 +33,10 @@ def open_store(url: str, root: Path) -> Store:
         path = rest.removeprefix("/")
         if not rest.startswith("/") or not path or path == ":memory:":
             raise ConfigError(
-                f"'{url}' names no database file",
+                f"'{url}' does not name a database file",
                 where="state",
                 hint="write sqlite:///.streamline/state.db (relative to the project) or sqlite:////an/absolute/path.db",
+                code="store.invalid_url",
             )
         from streamline.state.sqlite import SQLiteStore
 
@@ -46,9 +47,11 @@ def open_store(url: str, root: Path) -> Store:
             "a state store in PostgreSQL is not supported by this version",
             where="state",
             hint="use sqlite:///.streamline/state.db; pipelines that run on one machine need no more",
+            code="store.unsupported",
         )
     raise ConfigError(
-        f"a state store of kind '{scheme}' is not known" if separator else "the state store's URL is not understood",
+        f"unknown kind of state store: '{scheme}'" if separator else "the state store's URL is invalid",
         where="state",
         hint="write sqlite:///.streamline/state.db",
+        code="store.invalid_url",
     )

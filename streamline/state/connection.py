@@ -39,6 +39,7 @@ class Connection:
                 f"the state store cannot be opened: {error}",
                 where=str(path),
                 hint="check that the folder exists, is yours to write, and has space left",
+                code="store.not_opened",
             ) from error
         try:
             with self._errors():
@@ -115,6 +116,7 @@ class Connection:
                 "this SQLite file belongs to another program",
                 where=str(self.path),
                 hint="name a file of its own in `state:` of streamline.yaml",
+                code="store.foreign_file",
             )
         if version > len(MIGRATIONS):
             raise ConfigError(
@@ -122,6 +124,7 @@ class Connection:
                 f"this program knows {len(MIGRATIONS)})",
                 where=str(self.path),
                 hint="upgrade Streamline, or name another file in `state:` of streamline.yaml",
+                code="store.newer_version",
             )
         return int(version)
 
@@ -135,7 +138,9 @@ class Connection:
                 hint = "another process holds a transaction open; see what else uses this file"
             elif isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
                 hint = "name another file in `state:` of streamline.yaml, or restore this one from a backup"
-            raise StreamlineError(f"the state store failed: {error}", where=str(self.path), hint=hint) from error
+            raise StreamlineError(
+                f"the state store failed: {error}", where=str(self.path), hint=hint, code="store.failed"
+            ) from error
 
 
 def make_private(path: Path) -> None:

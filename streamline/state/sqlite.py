@@ -57,6 +57,7 @@ class SQLiteStore(PositionTables):
                     f"the pipeline's lock file cannot be used: {error}",
                     where=str(path),
                     hint="it must be on a file system that has locks, in a folder that is yours to write",
+                    code="run.lock_failed",
                 ) from error
             if descriptor is not None:
                 break

@@ -314,7 +314,9 @@ def _rollback_point(
     if to is not None:
         if db.execute(f"SELECT 1 FROM bookmark_history WHERE {where} AND id = ?", (*values, to)).fetchone() is None:
             raise ConfigError(
-                f"the history has no entry {to} there", hint="`streamline state history` lists the entries."
+                f"the history has no change {to}",
+                hint="`streamline state history` lists the changes.",
+                code="state.no_such_change",
             )
         return to
     if before_run is None:
@@ -322,14 +324,18 @@ def _rollback_point(
             f"SELECT run_id FROM bookmark_history WHERE {where} ORDER BY id DESC LIMIT 1", values
         ).fetchone()
         if newest is None:
-            raise ConfigError("there is no history to roll back", hint="no run has saved a position yet")
+            raise ConfigError(
+                "no history to roll back", hint="no run has saved a position yet", code="state.no_history"
+            )
         (before_run,) = newest
     (first,) = db.execute(
         f"SELECT min(id) FROM bookmark_history WHERE {where} AND run_id = ?", (*values, before_run)
     ).fetchone()
     if first is None:
         raise ConfigError(
-            f"the history has no change by run '{before_run}'", hint="`streamline state history` lists the runs."
+            f"the history has no change by run '{before_run}'",
+            hint="`streamline state history` lists the runs.",
+            code="state.no_such_change",
         )
     return int(first) - 1
 

@@ -59,7 +59,7 @@ def test_list(refused: Shop) -> None:
 def test_list_of_nothing(shop: Shop) -> None:
     assert shop.json("dead-letters", "list", "shop") == []
     assert "no dead letters" in shop("dead-letters", "list", "shop").stderr
-    assert "no pipeline 'shp'" in shop("dead-letters", "list", "shp", code=2).stderr
+    assert "pipeline 'shp' not found" in shop("dead-letters", "list", "shp", code=2).stderr
 
 
 def test_show_gives_the_record_byte_for_byte(refused: Shop) -> None:
@@ -67,12 +67,12 @@ def test_show_gives_the_record_byte_for_byte(refused: Shop) -> None:
     assert f'"record":{ODD}' in refused("dead-letters", "show", "shop", str(first), "--json").stdout
     assert f"record: {ODD}" in refused("dead-letters", "show", "shop").stdout
     assert len(json.loads(refused("dead-letters", "show", "shop", "--json").stdout)) == 3
-    assert "no dead letter 999" in refused("dead-letters", "show", "shop", "999", code=2).stderr
+    assert "dead letter not found: 999" in refused("dead-letters", "show", "shop", "999", code=2).stderr
 
 
 def test_discard_needs_to_be_told_which(refused: Shop) -> None:
-    assert "say which" in refused("dead-letters", "discard", "shop", code=2).stderr
-    assert "no dead letter 999" in refused("dead-letters", "discard", "shop", "999", code=2).stderr
+    assert "name the dead letters" in refused("dead-letters", "discard", "shop", code=2).stderr
+    assert "dead letter not found: 999" in refused("dead-letters", "discard", "shop", "999", code=2).stderr
     first = ids(refused)[0]
     assert refused("dead-letters", "discard", "shop", str(first)).stdout == "Discarded 1 dead letter.\n"
     refused("dead-letters", "discard", "shop", "--stream", "users")

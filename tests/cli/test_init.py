@@ -49,7 +49,7 @@ def test_it_stands_beside_other_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "says"),
-    [("streamline.yaml", "is a project already"), ("data/orders.csv", "is not overwritten"), ("", "is a file")],
+    [("streamline.yaml", "is already a project"), ("data/orders.csv", "is not overwritten"), ("", "is a file")],
 )
 def test_nothing_is_overwritten(tmp_path: Path, file: str, says: str) -> None:
     folder = tmp_path / "shop"

@@ -70,7 +70,7 @@ def test_add_refuses(shop: Shop) -> None:
     shop("plugin", "add", "target-b", "--command", "sh")
     before = settings(shop)
     assert "is declared" in shop("plugin", "add", "target-b", code=2).stderr
-    assert "cannot be a plugin's name" in shop("plugin", "add", "../x", code=2).stderr
+    assert "is not a valid plugin name" in shop("plugin", "add", "../x", code=2).stderr
     assert "an option of pip" in shop("plugin", "add", "x", "--pip=--index-url=y", code=2).stderr
     assert "NAME=VALUE" in shop("plugin", "add", "x", "--env", "A", code=2).stderr
     assert settings(shop) == before

@@ -30,7 +30,7 @@ def test_list_is_in_the_promised_shape(ran: Shop) -> None:
     lines = ran("runs", "list").stdout.splitlines()
     assert len(lines) == 3
     assert "the tap failed" in lines[1]
-    assert "no pipeline 'shp'" in ran("runs", "list", "shp", code=2).stderr
+    assert "pipeline 'shp' not found" in ran("runs", "list", "shp", code=2).stderr
 
 
 @pytest.mark.parametrize("width", [50, 80, 120])

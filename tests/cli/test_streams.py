@@ -176,11 +176,11 @@ def test_a_setting_tells_the_block_that_is_meant(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["order", "replication_method=FULL_TABLE"], ["no stream 'order'", "orders"]),
+        (["order", "replication_method=FULL_TABLE"], ["stream 'order' not found", "orders"]),
         (["x*", "replication_method=FULL_TABLE"], ["no stream matches 'x*'"]),
         (["orders", "replication_metod=x"], ["no setting 'replication_metod'", "replication_method"]),
-        (["orders", "replication_method=NEVER"], ["none of FULL_TABLE"]),
-        (["users", "replication_method=INCREMENTAL"], ["INCREMENTAL needs to know by which column"]),
+        (["orders", "replication_method=NEVER"], ["not one of FULL_TABLE"]),
+        (["users", "replication_method=INCREMENTAL"], ["INCREMENTAL needs a bookmark column"]),
         (["orders", "bookmark_properties=idd"], ["'idd'", "'id'"]),
         (["orders", "schema_change=evolve", "replication_method=FULL_TABLE"], ["different blocks"]),
         (["orders", "nonsense"], ["KEY=VALUE"]),

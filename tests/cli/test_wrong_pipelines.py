@@ -58,7 +58,7 @@ CASES = {
         "custom/a.py:5",
         "f (line 1) and g (line 5)",
     ),
-    "a tab in YAML": ("blocks:\n- uuid: a\n\ttype: custom\n", {}, "pipelines/p/metadata.yaml:3", "a tab"),
+    "a tab in YAML": ("blocks:\n- uuid: a\n\ttype: custom\n", {}, "pipelines/p/metadata.yaml:3", "tab in the indent"),
     "no Python": (ONE, {"custom/a.py": "x = 1\ny = (\n"}, "custom/a.py:2", "no Python"),
     "a condition that is no Python": (
         f"{ONE}conditionals:\n- {{uuid: c, upstream_blocks: [a]}}\n",

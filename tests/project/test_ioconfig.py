@@ -54,7 +54,7 @@ def test_what_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ConfigError, match="no 'POSTGRES_HOSTS'") as caught:
         assert profile(project)["POSTGRES_HOSTS"]
     assert "'POSTGRES_HOST'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="no profile 'dev'"):
+    with pytest.raises(ConfigError, match="profile 'dev' not found"):
         profile(project, "dev")
     monkeypatch.setenv("WITH_DEV", "1")
     assert profile(project, "dev")["POSTGRES_HOST"] == "x"

@@ -18,12 +18,12 @@ def test_found_from_any_folder_inside(new_project: MakeProject) -> None:
 
 
 def test_no_project(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no project here") as caught:
+    with pytest.raises(ConfigError, match="not inside a project") as caught:
         Project.find(tmp_path)
     assert "streamline init" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="is not a project"):
+    with pytest.raises(ConfigError, match="not a project"):
         Project.open(tmp_path)
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(ConfigError, match="folder not found"):
         Project.open(tmp_path / "absent")
 
 
@@ -78,7 +78,7 @@ def test_unknown_keys_name_line_and_nearest(new_project: MakeProject) -> None:
         ("tap: {pip: x, env: [a]}", "a mapping of variables", 2),
         ("tap: {pip: x, env: {'a=b': c}}", "cannot be a variable's name", 2),
         ("tap:\n    pip: x\n    env:\n      A: [b]", "must hold texts", 4),
-        ("'../x': {pip: x}", "cannot be a plugin's name", 2),
+        ("'../x': {pip: x}", "is not a valid plugin name", 2),
         ("tap: {command: [[python], x]}", "must be text, not a list", 2),
         ('tap: {command: "a \'b"}', "cannot be split", 2),
         ("tap: {command: [cat, x], executable: y}", "has both `command:` and `executable:`", 2),

@@ -77,10 +77,10 @@ def test_run_time_variables_are_values_and_no_templates(renderer: Renderer) -> N
     [
         ("{{ env_var('UNSET_HERE') }}", "UNSET_HERE is not set", "env_var('UNSET_HERE', '…')"),
         ("x {{ env_var('UNSET_HERE') }}", "UNSET_HERE is not set", "default"),
-        ("{{ variables('prt') }}", "no variable 'prt'", "'port'"),
-        ("{{ variables('loop') }}", "needs itself", ""),
-        ("{{ secret('shp') }}", "no secret 'shp'", "'shop'"),
-        ("{{ secret('other') }}", "no secret 'other'", "STREAMLINE_SECRET_OTHER"),
+        ("{{ variables('prt') }}", "variable 'prt' not found", "'port'"),
+        ("{{ variables('loop') }}", "refers to itself", ""),
+        ("{{ secret('shp') }}", "secret 'shp' not found", "'shop'"),
+        ("{{ secret('other') }}", "secret 'other' not found", "STREAMLINE_SECRET_OTHER"),
         ("{{ nothing }}", "'nothing' is undefined", "env_var"),
         ("{{ env_var(NOPE) }}", "env_var(NOPE): the name has no quotes", "put quotes around NOPE: env_var('NOPE')"),
         ("x {{ variables(nope) }}", "variables(nope): the name has no quotes", "put quotes around nope"),
@@ -113,7 +113,7 @@ def test_an_error_does_not_show_a_secret(renderer: Renderer) -> None:
 
 
 def test_without_a_block_that_ran_there_is_no_output(new_project: MakeProject) -> None:
-    with pytest.raises(ConfigError, match="no block has run"):
+    with pytest.raises(ConfigError, match="no block ran before"):
         Renderer(new_project()).render("{{ block_output('a') }}")
 
 

@@ -41,7 +41,7 @@ def test_json_works_too(tmp_path: Path) -> None:
 
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     secrets_file(tmp_path, "a: b\n").chmod(0o640)
-    with pytest.raises(ConfigError, match="can be read by others") as caught:
+    with pytest.raises(ConfigError, match="is readable by other users") as caught:
         Secrets(tmp_path).get("a")
     assert "chmod 600" in str(caught.value.hint)
 

@@ -157,7 +157,7 @@ def test_rollback_to_an_entry_a_run_or_one_stream(store: Store) -> None:
     assert values(store) == {"a": "2", "b": "3"}
     assert store.rollback("p", "b", before_run="r1", run_id="x2") == ["a", "b"]
     assert values(store) == {}
-    with pytest.raises(ConfigError, match="no entry 9999"):
+    with pytest.raises(ConfigError, match="no change 9999"):
         store.rollback("p", "b", to=9999, run_id="x3")
     with pytest.raises(ConfigError, match="no change by run 'r9'"):
         store.rollback("p", "b", before_run="r9", run_id="x3")

@@ -60,10 +60,10 @@ def test_a_folder_that_is_not_ours_keeps_its_mode(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("postgresql://user:geheim@host/db", "PostgreSQL is not supported"),
-        ("mysql://user:geheim@host/db", "kind 'mysql' is not known"),
-        ("state.db", "not understood"),
-        ("sqlite://", "names no database file"),
-        ("sqlite:///:memory:", "names no database file"),
+        ("mysql://user:geheim@host/db", "unknown kind of state store: 'mysql'"),
+        ("state.db", "the state store's URL is invalid"),
+        ("sqlite://", "does not name a database file"),
+        ("sqlite:///:memory:", "does not name a database file"),
     ],
 )
 def test_other_urls_are_refused_without_repeating_passwords(tmp_path: Path, url: str, message: str) -> None:

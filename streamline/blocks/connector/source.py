@@ -1,4 +1,4 @@
-"""A source block outside of a run: its tap, ready to be asked what it has."""
+"""Opens a source block: loads it, asks its tap what it can do, and gets its catalog."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Log = Callable[[str], None]
 
 
 class OpenedSource(msgspec.Struct):
-    """A source block and what its tap is known to offer.
+    """A source block with its tap's capabilities and catalog.
 
     Args:
         config: the tap's config, with what it wrote back in earlier runs.
@@ -62,9 +62,10 @@ class OpenedSource(msgspec.Struct):
         """
         if self.catalog is None:
             raise ConfigError(
-                f"{self.plugin.name} has no discovery, so its streams are not known before it sends them",
+                f"{self.plugin.name} has no discovery, so its streams are not known before a run",
                 where=self.where,
-                hint=f"write them to {self.block.uuid}/catalog.json in the pipeline's folder",
+                hint=f"describe them in {self.block.uuid}/catalog.json in the pipeline's folder",
+                code="tap.no_discovery",
             )
         return self.catalog
 
@@ -91,7 +92,7 @@ async def open_source(
         run_id: the run that the tap's processes belong to, so that a later run can end what a killed one left.
         layered: lay the block's catalog.json over what the tap discovers.
         refresh: discover even if a catalog is kept.
-        notify: is told, in a sentence, what takes long.
+        notify: called with a sentence about each step that takes long.
         log: called with each masked line that the tap logs.
 
     Raises:
@@ -132,7 +133,7 @@ async def open_source(
     except ConfigError as error:
         if error.where != plugin.name:
             raise
-        raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint) from error
+        raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint, code=error.code) from error
     # Discovery may have rotated a token already.
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     return OpenedSource(block, spec, plugin, config, found.capabilities, found.catalog, where)

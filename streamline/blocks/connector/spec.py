@@ -143,11 +143,11 @@ def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> S
         if role is not None and not present:
             near = nearest(role, map(str, file.mapping()), limit=1)
             hint = (
-                f"is `{near[0]}:` a slip of the pen?"
+                f"did you mean `{role}:` instead of `{near[0]}:`?"
                 if near
                 else f"write `{role}: NAME`, NAME being a plugin or system"
             )
-        file.fail(expected, (present[0],) if present else (), hint=hint)
+        file.fail(expected, (present[0],) if present else (), hint=hint, code="block.wrong_kind")
     reader = _Reader(file, renderer)
     if role == "source":
         return _source(reader)
@@ -186,7 +186,7 @@ def duration(value: object) -> float:
         elif re.fullmatch(r"\d+(\.\d+)?", text):
             seconds = float(text)
     if seconds is None or not 0 < seconds < float("inf"):
-        raise ValueError(f"{value!r} is no duration: seconds, or text such as 90s, 5m, 1h30m")
+        raise ValueError(f"{value!r} is not a duration: write seconds, or text such as 90s, 5m, 1h30m")
     return seconds
 
 
@@ -201,7 +201,7 @@ def size(value: object) -> int:
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     count = int(float(found[1]) * _BYTES.get(found[2].upper(), 0)) if found is not None else 0
     if count < 1:
-        raise ValueError(f"{value!r} is no size: a number of bytes, or text such as 512MB, 1GiB")
+        raise ValueError(f"{value!r} is not a size: write a number of bytes, or text such as 512MB, 1GiB")
     return count
 
 
@@ -209,7 +209,9 @@ def _must_be(kind: type[Kind], block: Block, renderer: Renderer) -> Kind:
     spec = load_spec(block, renderer)
     if isinstance(spec, kind):
         return spec
-    raise ConfigError(f"it is no {kind.__name__.removesuffix('Spec').lower()} block", where=block.uuid)
+    raise ConfigError(
+        f"not a {kind.__name__.removesuffix('Spec').lower()} block", where=block.uuid, code="block.wrong_kind"
+    )
 
 
 class _Reader:
@@ -226,7 +228,7 @@ class _Reader:
         try:
             return check(value)
         except ValueError as error:
-            self.file.fail(f"{key}: {error}", (key,))
+            self.file.fail(f"{key}: {error}", (key,), code="setting.invalid")
 
     def config(self) -> dict[str, Any]:
         empty: dict[str, Any] = {}
@@ -298,12 +300,12 @@ def _open(block: Block, renderer: Renderer, text: str | None) -> YamlFile:
 def _mapping(value: object) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
-    raise ValueError(f"a mapping is needed, not {kind_of(value)}")
+    raise ValueError(f"must be a mapping, not {kind_of(value)}")
 
 
 def _name(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"a name is needed, not {kind_of(value)}")
+        raise ValueError(f"must be a name, not {kind_of(value)}")
     return value.strip()
 
 
@@ -312,7 +314,7 @@ def _at_least(least: int) -> Callable[[object], int | None]:
         if isinstance(value, str) and value.strip().isdecimal():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"a whole number from {least} on is needed, not {value!r}")
+            raise ValueError(f"must be a whole number of at least {least}, not {value!r}")
         return value
 
     return check
@@ -322,7 +324,7 @@ def _one_of(choices: Sequence[str]) -> Callable[[object], str]:
     def check(value: object) -> str:
         found = value.strip().lower() if isinstance(value, str) else value
         if found not in choices:
-            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
         return str(found)
 
     return check

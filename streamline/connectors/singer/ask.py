@@ -80,6 +80,7 @@ async def ask(
             f"{plugin.argv[0]} can't be started: {error.strerror or error}",
             where=plugin.name,
             hint="check the plugin's `command` or `executable` in streamline.yaml",
+            code="plugin.not_started",
         ) from None
     tail = Tail()
     answer = Answer(-signal.SIGKILL, b"", tail.lines)
@@ -124,7 +125,9 @@ async def _collect(child: Child, answer: Answer, name: str) -> None:
             if seen > _LOOKED_AT or len(watched) > 8 << 20:
                 watched = None
         if size > MAX_ANSWER_BYTES:
-            raise StreamlineError(f"it answered with more than {MAX_ANSWER_BYTES >> 20} MiB", where=name)
+            raise StreamlineError(
+                f"it answered with more than {MAX_ANSWER_BYTES >> 20} MiB", where=name, code="plugin.answer_too_large"
+            )
     answer.stdout = b"".join(parts)
     if watched and _is_message(watched):
         answer.sent_messages = True

@@ -169,17 +169,23 @@ class Catalog:
             data = data["catalog"]
         entries = data.get("streams") if isinstance(data, dict) else None
         if not isinstance(entries, list):
-            raise ConfigError("it is no Singer catalog: `streams`, a list, is missing", where=where)
+            raise ConfigError("not a Singer catalog: it has no list `streams`", where=where, code="catalog.invalid")
         self.data: JSONObject = data
         self.where = where
         self.streams: list[CatalogStream] = []
         self._by_id: dict[str, CatalogStream] = {}
         for number, entry in enumerate(entries):
             if not isinstance(entry, dict) or not (entry.get("tap_stream_id") or entry.get("stream")):
-                raise ConfigError(f"stream number {number + 1} of the catalog has no tap_stream_id", where=where)
+                raise ConfigError(
+                    f"stream number {number + 1} of the catalog has no tap_stream_id",
+                    where=where,
+                    code="catalog.invalid",
+                )
             stream = CatalogStream(entry)
             if stream.id in self._by_id:
-                raise ConfigError(f"the catalog has two streams of the id {stream.id!r}", where=where)
+                raise ConfigError(
+                    f"the catalog has two streams with the id {stream.id!r}", where=where, code="catalog.invalid"
+                )
             self.streams.append(stream)
             self._by_id[stream.id] = stream
 
@@ -193,7 +199,7 @@ class Catalog:
         try:
             return cls(jsontext.decode(text), where=where)
         except jsontext.JSONTextError as error:
-            raise ConfigError(f"the catalog can't be read: {error}", where=where) from None
+            raise ConfigError(f"invalid catalog: {error}", where=where, code="catalog.invalid") from None
 
     def __iter__(self) -> Iterator[CatalogStream]:
         return iter(self.streams)
@@ -217,7 +223,10 @@ class Catalog:
         if len(named) > 1:
             ids = ", ".join(stream.id for stream in named)
             raise ConfigError(
-                f"{len(named)} streams are called {name!r}", where=where, hint=f"name one by its id: {ids}"
+                f"{len(named)} streams have the name {name!r}",
+                where=where,
+                hint=f"use an id: {ids}",
+                code="stream.ambiguous",
             )
         return named[0] if named else None
 
@@ -253,6 +262,7 @@ def layer(base: Catalog | None, over: Catalog) -> Catalog:
                 raise ConfigError(
                     f"stream {stream.id!r} has no schema, and the tap has no discovery to take it from",
                     where=over.where,
+                    code="catalog.no_schema",
                 )
             raise unknown_stream(stream.id, base.streams, where=over.where)
         entry = {**copy.deepcopy(below.entry), **_present(stream.entry)} if below is not None else dict(stream.entry)
@@ -301,7 +311,10 @@ def unknown_name(
     """
     owner = f" in {of!r}" if of is not None else ""
     return ConfigError(
-        f"there is no {what} {name!r}{owner}", where=where, hint=suggestion(name, known, what=f"{what}s")
+        f"{what} {name!r} not found{owner}",
+        where=where,
+        hint=suggestion(name, known, what=f"{what}s"),
+        code="stream.unknown" if what == "stream" else "column.unknown",
     )
 
 

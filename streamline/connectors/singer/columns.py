@@ -42,7 +42,11 @@ def property_marks(
         for column in wanted:
             path = next((path for path, name in paths.items() if name == column), ())
             if stream.metadata.get(path, {}).get("inclusion") == "unsupported":
-                raise ConfigError(f"stream {stream.id!r}: the tap can't read column {column!r}", where=place)
+                raise ConfigError(
+                    f"stream {stream.id!r}: the tap can't read column {column!r}",
+                    where=place,
+                    code="column.unsupported",
+                )
     marks: dict[Breadcrumb, bool] = {}
     for path, name in paths.items():
         parent = path[:-1] if path[-1] == "items" else path[:-2]
@@ -132,7 +136,8 @@ def _refuse_automatic(
     for path, name in paths.items():
         if name in columns and name not in kept and stream.metadata.get(path, {}).get("inclusion") == "automatic":
             raise ConfigError(
-                f"stream {stream.id!r}: column {name!r} can't be left out, the tap always sends it",
+                f"stream {stream.id!r}: column {name!r} can't be excluded: the tap always sends it",
                 where=where,
-                hint="drop it at the destination: `columns: {exclude: […]}` there",
+                hint="exclude it at the destination: `columns: {exclude: […]}` there",
+                code="column.always_sent",
             )

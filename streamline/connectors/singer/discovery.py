@@ -192,7 +192,7 @@ class Discovery:
             text = answer.stdout[:2000].decode("utf-8", "replace")
             said = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
         hint = "the tap said:\n    " + "\n    ".join(said) if said else "the tap said nothing. Check its config."
-        return ConfigError(what, where=self._plugin.name, hint=hint)
+        return ConfigError(what, where=self._plugin.name, hint=hint, code="tap.discovery_failed")
 
 
 def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None:
@@ -207,7 +207,7 @@ def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(f"it can't be read: {error.strerror}", where=where) from None
+        raise ConfigError(f"it can't be read: {error.strerror}", where=where, code="file.not_readable") from None
 
 
 def find_catalog(stdout: bytes, *, where: str | None = None) -> Catalog | None:

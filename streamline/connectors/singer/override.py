@@ -46,7 +46,7 @@ def parse_override(text: str) -> Override:
     name, equals, value = text.partition("=")
     stream, dot, column = name.rpartition(".")
     if not (equals and dot and stream and column):
-        raise ConfigError(f"--bookmark {text}: STREAM.COLUMN=VALUE is needed")
+        raise ConfigError(f"--bookmark {text}: write STREAM.COLUMN=VALUE", code="bookmark.invalid_option")
     return Override(stream, column, value)
 
 
@@ -66,7 +66,9 @@ def parse_overrides(values: object) -> dict[str, list[Override]]:
             ]
     except TypeError:
         raise ConfigError(
-            "__bookmark_values__: `{block: {stream: {column: value}}}` is needed", where="variables"
+            "__bookmark_values__ must have the form `{block: {stream: {column: value}}}`",
+            where="variables",
+            code="bookmark.invalid_option",
         ) from None
     return found
 
@@ -149,9 +151,10 @@ def library_shape(tap: TapTraits, stream: CatalogStream | None) -> Shape | None:
 
 def _unknown_shape(override: Override, where: str | None) -> ConfigError:
     return ConfigError(
-        f"it is not known how this tap keeps the bookmark of stream {override.stream!r}",
+        f"the format in which this tap keeps the bookmark of stream {override.stream!r} is unknown",
         where=where,
         hint=f"write it as the tap does: `streamline state set PIPELINE {override.stream} '{{…}}'`",
+        code="bookmark.unknown_shape",
     )
 
 
@@ -213,6 +216,7 @@ def _typed(override: Override, stream: CatalogStream | None, existing: bytes | N
             f"the bookmark of {override.stream}.{column} must be a single value",
             where=where,
             hint=f"to forget it: `streamline state reset PIPELINE {override.stream}`",
+            code="bookmark.invalid_value",
         )
     kinds = _types(schema) or _type_of(existing)
     text = value if isinstance(value, str) else jsontext.encode(value).decode()
@@ -226,8 +230,9 @@ def _typed(override: Override, stream: CatalogStream | None, existing: bytes | N
     if kinds & {"string", "integer", "number", "boolean"}:
         expected = " or ".join(sorted(kinds - {"null"}))
         raise ConfigError(
-            f"{text!r} is no value for the bookmark of {override.stream}.{column}, which is of type {expected}",
+            f"{text!r} is not a valid bookmark of {override.stream}.{column}, which is of type {expected}",
             where=where,
+            code="bookmark.invalid_value",
         )
     return jsontext.encode(value)
 

@@ -80,7 +80,9 @@ async def sample(
         try:
             child = Child.start(plugin.name, argv, env=plugin.env, cwd=Path(plugin.cwd))
         except OSError as error:
-            raise ConfigError(f"{argv[0]} can't be started: {error.strerror or error}", where=plugin.name) from None
+            raise ConfigError(
+                f"{argv[0]} can't be started: {error.strerror or error}", where=plugin.name, code="plugin.not_started"
+            ) from None
         code: int | None = None
         try:
             with anyio.move_on_after(timeout):
@@ -100,10 +102,15 @@ async def sample(
         files.remove()
     if code is None and not found:
         raise StreamlineError(
-            f"the tap sent no record of {stream!r} within {timeout:g} s", where=plugin.name, hint=_said(tail, masker)
+            f"the tap sent no record of {stream!r} within {timeout:g} s",
+            where=plugin.name,
+            hint=_said(tail, masker),
+            code="tap.no_record",
         )
     if code and not found:
-        raise StreamlineError(f"the tap failed with exit code {code}", where=plugin.name, hint=_said(tail, masker))
+        raise StreamlineError(
+            f"the tap failed with exit code {code}", where=plugin.name, hint=_said(tail, masker), code="tap.exited"
+        )
     return found
 
 

@@ -113,6 +113,7 @@ def choose(
                     f"stream {stream.id!r} can't be read: "
                     f"{stream.root.get('unsupported-description') or 'the tap marks it as unsupported'}",
                     where=resolved.where(*resolved.values) or where,
+                    code="stream.unsupported",
                 )
             continue
         chosen.append(_select(stream, resolved, tap, where))
@@ -174,15 +175,24 @@ def _is_chosen(stream: CatalogStream, resolved: Resolved, *, listed: bool) -> bo
 def _nothing(catalog: Catalog, streams: StreamSettings, where: str | None) -> ConfigError:
     names = ", ".join(stream.id for stream in catalog.streams[:8])
     if not len(catalog):
-        return ConfigError("the tap's catalog has no stream", where=where, hint="check its config and its rights")
+        return ConfigError(
+            "the tap's catalog has no stream",
+            where=where,
+            hint="check the tap's config and its permissions",
+            code="catalog.empty",
+        )
     if streams.lists_streams:
         return ConfigError(
-            "no stream matches `streams`", where=where, hint=f"the catalog has {len(catalog)}, such as {names}"
+            "no stream matches `streams`",
+            where=where,
+            hint=f"the catalog has {len(catalog)}, such as {names}",
+            code="stream.none_selected",
         )
     return ConfigError(
         f"the catalog selects none of its {len(catalog)} streams by default",
         where=where,
         hint=f'name those to read under `streams:`, such as {names}; `"*"` means all',
+        code="stream.none_selected",
     )
 
 
@@ -197,9 +207,10 @@ def _filtered(
         if not found:
             if is_glob(name) or catalog.find(name) is not None:
                 raise ConfigError(
-                    f"--stream {name}: no selected stream is called that",
+                    f"--stream {name}: no selected stream has this name",
                     where=where,
                     hint=f"selected are {', '.join(one.id for one in chosen[:12])}",
+                    code="stream.not_selected",
                 )
             raise unknown_stream(name, catalog.streams, where=where)
         kept.update(found)
@@ -265,9 +276,10 @@ def _replication(
                 asked_keys = None
             elif not log_column:
                 raise ConfigError(
-                    f"stream {stream.id!r}: bookmark_properties mean nothing to {asked}",
+                    f"stream {stream.id!r}: {asked} has no bookmark_properties",
                     where=place,
-                    hint="leave them out, or set replication_method: INCREMENTAL",
+                    hint="remove them, or set replication_method: INCREMENTAL",
+                    code="replication.no_bookmark",
                 )
         elif asked is None:
             asked = "INCREMENTAL"
@@ -275,9 +287,10 @@ def _replication(
     forced = stream.forced_replication_method
     if asked and forced and asked != forced and tap.library != SDK:
         raise ConfigError(
-            f"stream {stream.id!r} can't be read {asked}: {tap.name} reads it {forced} only",
+            f"stream {stream.id!r} can't be read {asked}: {tap.name} supports only {forced}",
             where=place,
             hint=f"set replication_method: {forced}, or leave it out",
+            code="replication.method_refused",
         )
     if method is None and not tap.default_replication_method and stream.is_table and tap.library != SDK:
         # These taps refuse a table without a method.
@@ -294,16 +307,18 @@ def _replication(
             raise unknown_name("replication key", wrong[0], valid, where=resolved.where("bookmark_properties") or where)
         if len(asked_keys) > 1 and not tap.multiple_bookmarks:
             raise ConfigError(
-                f"stream {stream.id!r}: {tap.name} can't follow several bookmark properties",
+                f"stream {stream.id!r}: {tap.name} does not support several bookmark properties",
                 where=resolved.where("bookmark_properties") or where,
                 hint="its --about does not list `multiple-bookmarks`. Name one column.",
+                code="replication.several_bookmarks",
             )
     if asked == "INCREMENTAL" and not keys and stream.replication_method != "INCREMENTAL":
         raise ConfigError(
-            f"stream {stream.id!r}: INCREMENTAL needs to know by which column",
+            f"stream {stream.id!r}: INCREMENTAL needs a bookmark column",
             where=place,
-            hint="name it under bookmark_properties"
+            hint="set bookmark_properties"
             + (f", one of {', '.join(stream.valid_replication_keys)}." if stream.valid_replication_keys else "."),
+            code="replication.no_key",
         )
     if method not in ("INCREMENTAL", None):
         keys = asked_keys[:1] if asked_keys and log_column else []
@@ -325,7 +340,9 @@ def _require_columns(
             raise unknown_name("column", column, properties, of=stream.id, where=resolved.where(setting) or where)
         if stream.metadata.get(("properties", column), {}).get("inclusion") == "unsupported":
             raise ConfigError(
-                f"stream {stream.id!r}: the tap can't read column {column!r}", where=resolved.where(setting) or where
+                f"stream {stream.id!r}: the tap can't read column {column!r}",
+                where=resolved.where(setting) or where,
+                code="column.unsupported",
             )
 
 

@@ -88,7 +88,9 @@ def parse_streams(raw: object, side: Side, *, where: Where | None = None) -> Str
         raw = {one: {} for one in raw}
     if not isinstance(raw, Mapping):
         raise ConfigError(
-            "`streams` is a mapping of stream names to their settings, or a list of names", where=place(())
+            "`streams` must be a mapping of stream names to settings, or a list of names",
+            where=place(()),
+            code="setting.invalid",
         )
     entries = []
     for name, given in raw.items():
@@ -96,7 +98,7 @@ def parse_streams(raw: object, side: Side, *, where: Where | None = None) -> Str
         if isinstance(given, bool):
             given = {"selected": given}
         if given is not None and not isinstance(given, Mapping):
-            raise ConfigError(f"the settings of stream {name!r} are a mapping", where=at)
+            raise ConfigError(f"the settings of stream {name!r} must be a mapping", where=at, code="setting.invalid")
         settings: JSONObject = {}
         for key, value in (given or {}).items():
             settings[key] = check_setting(side, str(key), value, where=place((name, key)))
@@ -117,11 +119,11 @@ def check_setting(side: Side, key: str, value: object, *, where: str | None = No
         hint = suggestion(key, kinds)
         if key in _KINDS[other]:
             hint = f"it is a setting of the {other} block's streams"
-        raise ConfigError(f"a {side}'s stream has no setting {key!r}", where=where, hint=hint)
+        raise ConfigError(f"a {side}'s stream has no setting {key!r}", where=where, hint=hint, code="setting.unknown")
     try:
         return kind(value)
     except _WrongValueError as error:
-        raise ConfigError(f"{key}: {error}", where=where) from None
+        raise ConfigError(f"{key}: {error}", where=where, code="setting.invalid") from None
 
 
 def setting_names(side: Side) -> list[str]:
@@ -203,7 +205,7 @@ def _choice(choices: Sequence[str], *, fold: Callable[[str], str] = str) -> Call
     def check(value: object) -> str:
         found = fold(value) if isinstance(value, str) else value
         if found not in choices:
-            raise _WrongValueError(f"{value!r} is none of {', '.join(choices)}")
+            raise _WrongValueError(f"{value!r} is not one of {', '.join(choices)}")
         return str(found)
 
     return check
@@ -213,7 +215,7 @@ def _names(value: object) -> list[str]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) and one for one in value):
-        raise _WrongValueError("a list of column names is needed")
+        raise _WrongValueError("must be a list of column names")
     if len(set(value)) < len(value):
         raise _WrongValueError("a column is named twice")
     return list(value)
@@ -226,14 +228,14 @@ def _keys(value: object) -> list[str]:
 def _columns(value: object) -> list[str] | dict[str, list[str]]:
     if isinstance(value, Mapping):
         if set(value) != {"exclude"}:
-            raise _WrongValueError("either a list of columns, or `{exclude: [column, …]}`")
+            raise _WrongValueError("must be a list of columns, or `{exclude: [column, …]}`")
         return {"exclude": _names(value["exclude"])}
     return _names(value)
 
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _WrongValueError(f"true or false is needed, not {value!r}")
+        raise _WrongValueError(f"must be true or false, not {value!r}")
     return value
 
 
@@ -243,24 +245,24 @@ def _selected(value: object) -> bool | str:
 
 def _name(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _WrongValueError("a name is needed")
+        raise _WrongValueError("must be a name")
     return value
 
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _WrongValueError(f"a number of records is needed, not {value!r}")
+        raise _WrongValueError(f"must be a number of records, not {value!r}")
     return value
 
 
 def _schema(value: object) -> JSONObject:
     """The override of a schema: a JSON schema with `properties`, or, shorter, `{column: its schema}`."""
     if not isinstance(value, Mapping) or not value:
-        raise _WrongValueError("a JSON schema is needed, or `{column: its schema}`")
+        raise _WrongValueError("must be a JSON schema, or `{column: its schema}`")
     schema = dict(value) if isinstance(value.get("properties"), Mapping) else {"properties": dict(value)}
     for column, found in schema["properties"].items():
         if not isinstance(found, Mapping):
-            raise _WrongValueError(f"the schema of column {column!r} is a mapping such as `{{type: string}}`")
+            raise _WrongValueError(f"the schema of column {column!r} must be a mapping such as `{{type: string}}`")
     return schema
 
 

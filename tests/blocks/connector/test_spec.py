@@ -125,14 +125,14 @@ def test_templates_for_a_whole_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("source: tap-x\nstreems: {}", ["data_loaders/b.yaml:2", "'streems'", "streams"]),
-        ("config: {}\nsorce: tap-x", ["`source:`", "is `sorce:` a slip"]),
+        ("config: {}\nsorce: tap-x", ["`source:`", "instead of `sorce:`"]),
         ("sorce: tap-x", ["`source:`"]),
         ("destination: target-x", ["a data_loader in YAML needs `source:`", "destination"]),
         ("source: tap-x\ndestination: y", ["`source:`", "source and a destination"]),
         ("source: tap-x\nconfig: 5", ["data_loaders/b.yaml:2", "config", "mapping"]),
-        ("source: tap-x\nmax_parallel: 0", ["max_parallel", "from 1 on"]),
-        ("source: tap-x\nmax_duration: soon", ["max_duration", "no duration"]),
-        ("source: [tap-x]", ["source", "a name is needed"]),
+        ("source: tap-x\nmax_parallel: 0", ["max_parallel", "at least 1"]),
+        ("source: tap-x\nmax_duration: soon", ["max_duration", "not a duration"]),
+        ("source: [tap-x]", ["source", "must be a name"]),
         ("source: tap-x\nstreams:\n  a:\n    replication_metod: x", ["data_loaders/b.yaml:4", "replication_method"]),
         ("source: tap-x\nconfig:\n  host: \"{{ env_var('NOT_SET_ANYWHERE') }}\"", ["b.yaml:3", "NOT_SET_ANYWHERE"]),
     ],
@@ -161,5 +161,5 @@ def test_durations(given: object, seconds: float) -> None:
 
 @pytest.mark.parametrize("given", [0, -1, "", "5 minutes", "m", True, None, float("inf"), "0s", [5]])
 def test_what_is_no_duration(given: object) -> None:
-    with pytest.raises(ValueError, match="no duration"):
+    with pytest.raises(ValueError, match="not a duration"):
         duration(given)

@@ -127,7 +127,7 @@ def test_the_last_stream_that_is_deselected_selects_no_others() -> None:
     [
         ("source: a\nstreams: '{{ variables(\"s\") }}'\n", "setting.not_editable"),
         ("source: a\nstreams: {orders: 3}\n", "setting.not_editable"),
-        ("source: a\n{% if x %}\nstreams: {}\n{% endif %}\n", "config.invalid"),
+        ("source: a\n{% if x %}\nstreams: {}\n{% endif %}\n", "yaml.invalid"),
         ("source: a # {% x %}\n", "setting.not_editable"),
         ("source: a\nstreams:\n  a: &x {columns: [id]}\n  b: *x\n", "setting.not_editable"),
     ],

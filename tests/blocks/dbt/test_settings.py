@@ -116,7 +116,7 @@ def test_a_command_and_what_streamline_takes_out() -> None:
         ("--vars '{a: ['", "--vars is not YAML"),
         ("--vars 3", "--vars must be a mapping"),
         ("docs serve", "`dbt docs serve` never ends"),
-        ("--select {{ variables('no') }}", "there is no variable 'no'"),
+        ("--select {{ variables('no') }}", "variable 'no' not found"),
     ],
 )
 def test_arguments_that_cannot_be_read(text: str, said: str) -> None:
@@ -236,7 +236,7 @@ def test_a_wrong_dbt_project_file(calls: Calls) -> None:
     with pytest.raises(ConfigError, match="model-paths names the project's folder itself"):
         make_overlay(calls.project, calls.root / "dbt/demo", calls.root / "home", profile="demo")
     calls.write("dbt/demo/dbt_project.yml", "name: demo\nprofile: [\n")
-    with pytest.raises(ConfigError, match="not YAML") as caught:
+    with pytest.raises(ConfigError, match="invalid YAML") as caught:
         settings(calls, "yaml", "dbts/it.yaml", "--select a")
     assert str(caught.value.where).startswith("dbt/demo/dbt_project.yml:")
 

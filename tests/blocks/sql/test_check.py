@@ -37,7 +37,12 @@ PROFILES: dict[str, dict[str, Any]] = {
             "there is no key 'export_write_polcy'",
             "'export_write_policy'",
         ),
-        ("select 1", {"data_provider": "sqlite", "data_provider_profile": "pain"}, "no profile 'pain'", "'plain'"),
+        (
+            "select 1",
+            {"data_provider": "sqlite", "data_provider_profile": "pain"},
+            "profile 'pain' not found",
+            "'plain'",
+        ),
         (
             "select 1",
             {"data_provider": "sqlite"},

@@ -111,7 +111,7 @@ def test_an_unknown_name_says_what_templates_know(shop: SqlProject) -> None:
     ("expression", "said"),
     [
         ("env_var('NOT_SET')", "NOT_SET is not set"),
-        ("variables('none')", "no variable 'none'"),
+        ("variables('none')", "variable 'none' not found"),
         ("block_output('up', parse=lambda d: d['n'])", "KeyError in the template: 'n'"),
         ("1 +", "the template cannot be read"),
     ],

@@ -25,7 +25,7 @@ def refused(project: BatchProject, *patterns: str, options: tuple[str, ...] = ()
     [
         ("{{ env_var('NOPE_X') }}", "the environment variable NOPE_X is not set"),
         ("{{ secret('nope') }}", "nope"),
-        ("{{ variables('nope') }}", "there is no variable 'nope'"),
+        ("{{ variables('nope') }}", "variable 'nope' not found"),
         ("a {{ env_var('NOPE_X' }} b", "the template cannot be read"),
         ("{{ block_output('load', parse='lambda d: d') ~ env_var('NOPE_X') }}", "NOPE_X is not set"),
         ({"deep": ["{{ env_var('NOPE_X') }}"]}, "NOPE_X is not set"),
@@ -81,7 +81,7 @@ def test_configuration_that_only_a_run_can_render(project: BatchProject) -> None
     ("sql", "says"),
     [
         ("select 1 as a,\n  '{{ env_var(\"NOPE_X\") }}' as b", r"next.sql:2: the environment variable NOPE_X"),
-        ("select 1 as a,\n  '{{ variables(\"nope\") }}' as b", r"next.sql:2: there is no variable 'nope'"),
+        ("select 1 as a,\n  '{{ variables(\"nope\") }}' as b", r"next.sql:2: variable 'nope' not found"),
         ("select '{{ secret('nope') | upper }}' as b", r"next.sql:1: .*nope"),
     ],
 )

@@ -199,7 +199,7 @@ def test_catalog_files(tmp_path: Path) -> None:
     assert found is not None
     assert [stream.id for stream in found] == ["a"]
     path.write_text('{"streams": [')
-    with pytest.raises(ConfigError, match=r"load/catalog\.json: the catalog can't be read"):
+    with pytest.raises(ConfigError, match=r"load/catalog\.json: invalid catalog"):
         read_catalog_file(path, shown="load/catalog.json")
 
 

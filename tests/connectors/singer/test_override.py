@@ -139,7 +139,7 @@ def test_a_flat_state_is_overridden_in_its_own_row() -> None:
     rows = {"*": b'{"users": "2023", "orders": 5}'}
     changed = override_rows(parse_override("users.updated_at=2024"), rows, API, UNKNOWN)
     assert changed == {"*": b'{"users":"2024","orders":5}'}
-    with pytest.raises(ConfigError, match="not known"):
+    with pytest.raises(ConfigError, match="is unknown"):
         override_rows(parse_override("others.id=1"), rows, None, UNKNOWN)
     rows = {"public-orders": b'{"id": 4}', "*": b'{"currently_syncing":null}'}
     assert override_rows(parse_override("orders.id=5"), rows, TABLE, UNKNOWN) == {"public-orders": b'{"id":5}'}

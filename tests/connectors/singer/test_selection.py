@@ -114,7 +114,7 @@ def test_listed_streams_are_the_ones_that_are_read() -> None:
 
 def test_a_name_that_does_not_exist_suggests_the_nearest() -> None:
     found = catalog(table("orders"), table("users"))
-    with pytest.raises(ConfigError, match="no stream 'public-order'") as error:
+    with pytest.raises(ConfigError, match="stream 'public-order' not found") as error:
         run(found, {"public-order": {}})
     assert "'public-orders'" in str(error.value)
     run(found, {"orders": {}, "public-nothing-*": {}})
@@ -122,7 +122,7 @@ def test_a_name_that_does_not_exist_suggests_the_nearest() -> None:
 
 def test_a_name_that_several_streams_bear_must_be_an_id() -> None:
     found = catalog(table("orders"), table("orders", schema_name="sales"))
-    with pytest.raises(ConfigError, match="2 streams are called 'orders'") as error:
+    with pytest.raises(ConfigError, match="2 streams have the name 'orders'") as error:
         run(found, ["orders"])
     assert "sales-orders" in str(error.value)
     assert [one.id for one in run(found, ["sales-orders"])[0]] == ["sales-orders"]
@@ -185,22 +185,22 @@ def test_a_forced_method_can_only_be_changed_where_the_library_reads_it() -> Non
     found = catalog(table("orders", root=forced))
     assert run(found)[0][0].replication_method == "FULL_TABLE"
     settings = {"orders": {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}}
-    with pytest.raises(ConfigError, match="the tap reads it FULL_TABLE only"):
+    with pytest.raises(ConfigError, match="the tap supports only FULL_TABLE"):
         run(found, settings)
     assert run(found, settings, tap=SDK)[0][0].replication_method == "INCREMENTAL"
 
 
 def test_incremental_needs_a_column() -> None:
-    with pytest.raises(ConfigError, match="INCREMENTAL needs to know by which column"):
+    with pytest.raises(ConfigError, match="INCREMENTAL needs a bookmark column"):
         run(catalog(table("orders")), {"orders": {"replication_method": "INCREMENTAL"}})
     found = catalog(table("orders", root={"valid-replication-keys": ["updated_at"]}))
     assert run(found, {"orders": {"replication_method": "INCREMENTAL"}})[0][0].replication_key == "updated_at"
-    with pytest.raises(ConfigError, match="no replication key 'id'"):
+    with pytest.raises(ConfigError, match="replication key 'id' not found"):
         run(found, {"orders": {"bookmark_properties": ["id"]}})
 
 
 def test_a_method_and_columns_that_contradict_each_other() -> None:
-    with pytest.raises(ConfigError, match="bookmark_properties mean nothing to FULL_TABLE"):
+    with pytest.raises(ConfigError, match="FULL_TABLE has no bookmark_properties"):
         run(catalog(table("orders")), {"orders": {"replication_method": "FULL_TABLE", "bookmark_properties": ["id"]}})
 
 
@@ -210,7 +210,7 @@ def test_a_tap_of_the_sdk_is_told_the_column_of_its_log() -> None:
     chosen, written = run(catalog(table("orders")), settings, tap=SDK)
     assert (chosen[0].replication_method, chosen[0].replication_key) == ("LOG_BASED", "_sdc_lsn")
     assert written.get("public-orders").entry["replication_key"] == "_sdc_lsn"
-    with pytest.raises(ConfigError, match="bookmark_properties mean nothing to LOG_BASED"):
+    with pytest.raises(ConfigError, match="LOG_BASED has no bookmark_properties"):
         run(catalog(table("orders")), settings)
     # A column that was named for many streams is not the log's.
     settings = {"*": {"bookmark_properties": ["updated_at"]}, "orders": {"replication_method": "LOG_BASED"}}
@@ -219,7 +219,7 @@ def test_a_tap_of_the_sdk_is_told_the_column_of_its_log() -> None:
 
 def test_several_bookmark_properties_need_a_tap_that_follows_them() -> None:
     settings = {"orders": {"bookmark_properties": ["updated_at", "id"]}}
-    with pytest.raises(ConfigError, match="can't follow several bookmark properties"):
+    with pytest.raises(ConfigError, match="does not support several bookmark properties"):
         run(catalog(table("orders")), settings)
     chosen, written = run(catalog(table("orders")), settings, tap=TapTraits(multiple_bookmarks=True))
     assert written.get("public-orders").entry["bookmark_properties"] == ["updated_at", "id"]
@@ -268,7 +268,7 @@ def test_columns_that_can_not_be_had_or_left_out() -> None:
         run(catalog(table("orders")), {"orders": {"columns": ["totl"]}})
     found = table("orders")
     found["metadata"][2]["metadata"]["inclusion"] = "automatic"
-    with pytest.raises(ConfigError, match="'total' can't be left out"):
+    with pytest.raises(ConfigError, match="'total' can't be excluded"):
         run(catalog(found), {"orders": {"columns": {"exclude": ["total"]}}})
 
 
@@ -329,9 +329,9 @@ def test_a_run_of_single_streams() -> None:
     found = catalog(table("a"), table("b"), table("c"))
     assert [one.id for one in run(found, stream_filter=["b", "public-c"])[0]] == ["public-b", "public-c"]
     assert len(run(found, stream_filter=["public-*"])[0]) == 3
-    with pytest.raises(ConfigError, match="no selected stream is called that"):
+    with pytest.raises(ConfigError, match="no selected stream has this name"):
         run(found, ["a"], stream_filter=["b"])
-    with pytest.raises(ConfigError, match="no stream 'bb'"):
+    with pytest.raises(ConfigError, match="stream 'bb' not found"):
         run(found, stream_filter=["bb"])
     logs = {"a": {"replication_method": "LOG_BASED"}, "b": {"replication_method": "LOG_BASED"}, "c": {}}
     assert [one.id for one in run(found, logs, stream_filter=["b"])[0]] == ["public-a", "public-b"]
@@ -358,12 +358,12 @@ def test_catalogs_are_not_changed_and_unknown_keys_are_kept() -> None:
     [
         ({"a": {"replication_metod": "FULL_TABLE"}}, "no setting 'replication_metod'"),
         ({"a": {"destination_table": "x"}}, "a setting of the destination block"),
-        ({"a": {"replication_method": "SOMETIMES"}}, "none of FULL_TABLE, INCREMENTAL, LOG_BASED"),
+        ({"a": {"replication_method": "SOMETIMES"}}, "not one of FULL_TABLE, INCREMENTAL, LOG_BASED"),
         ({"a": {"columns": {"include": ["x"]}}}, "exclude"),
         ({"a": {"run_in_parallel": "yes"}}, "true or false"),
         ({"a": {"schema": {"x": "string"}}}, "schema of column 'x'"),
-        ({"a": 3}, "are a mapping"),
-        ("a", "mapping of stream names"),
+        ({"a": 3}, "must be a mapping"),
+        ("a", "must be a mapping of stream names"),
     ],
 )
 def test_wrong_settings_are_refused(settings: object, message: str) -> None:
@@ -383,7 +383,7 @@ def test_a_catalog_file_says_which_streams_there_are_and_discovery_fills_it_in()
     assert both.get("public-a").root["selected"] is False
     with pytest.raises(ConfigError, match="no schema"):
         layer(None, over)
-    with pytest.raises(ConfigError, match="no stream 'public-x'"):
+    with pytest.raises(ConfigError, match="stream 'public-x' not found"):
         layer(found, catalog({"tap_stream_id": "public-x"}))
 
 
