@@ -37,7 +37,7 @@ _MAGE_KNOWN = _KNOWN | words(
 
 
 class Project:
-    """A project's settings. Strings in them are rendered when they are asked for, not before.
+    """A project's settings. Strings in them are rendered only when they are read.
 
     Args:
         root: the project's folder.
@@ -195,7 +195,7 @@ def project_file(folder: Path) -> Path | None:
     if own.is_file():
         return own
     foreign = folder / MAGE_PROJECT_FILE
-    # A pipeline's metadata.yaml bears the same name, and stands in pipelines/<p>/.
+    # A pipeline's metadata.yaml has the same name, and is in pipelines/<p>/.
     if folder.parent.name == "pipelines" or not foreign.is_file():
         return None
     if (folder / "pipelines").is_dir() or (folder / "io_config.yaml").is_file():

@@ -1,7 +1,7 @@
 """Jinja in configuration: each string on its own, in a sandbox, after YAML has been parsed.
 
 So a secret cannot break the syntax around it, and a string that is one expression keeps that expression's type.
-Nothing is rendered that is not asked for.
+Only what is read is rendered.
 """
 
 from __future__ import annotations
@@ -332,7 +332,7 @@ def check_deferred(value: Any, where: str | None = None) -> Any:
 
 
 def _see_that_it_is_text(function: str, name: object) -> None:
-    """Refuse what is asked for without quotes, which Jinja takes for a name of its own.
+    """Refuse a name without quotes, which Jinja takes for a variable.
 
     Raises:
         ConfigError: `name` is no text.

@@ -55,7 +55,6 @@ class Masker:
         self.on_add: Callable[[str], None] | None = None
         self._values: set[str] = set()
         self._text: re.Pattern[str] | None = None
-        self._bytes: re.Pattern[bytes] | None = None
 
     def add(self, value: object) -> None:
         """Mask this value from now on, also as it looks inside JSON and URLs, and line by line.
@@ -79,7 +78,7 @@ class Masker:
         new = {form for form in forms if len(form) >= _SHORTEST} - self._values
         if new:
             self._values = self._values | new
-            self._text = self._bytes = None
+            self._text = None
             if self.on_add is not None:
                 self.on_add(text)
 
@@ -104,14 +103,6 @@ class Masker:
         if self._text is None:
             self._text = re.compile("|".join(self._alternatives()))
         return self._text.sub(MASK, text)
-
-    def mask_bytes(self, data: bytes) -> bytes:
-        """The same for UTF-8 bytes."""
-        if not self._values:
-            return data
-        if self._bytes is None:
-            self._bytes = re.compile(b"|".join(one.encode() for one in self._alternatives()))
-        return self._bytes.sub(MASK.encode(), data)
 
     def _alternatives(self) -> list[str]:
         # Longest first, so that a secret inside another leaves no rest. A short one counts as a whole word only.
@@ -233,7 +224,7 @@ class FileSecrets:
 
 
 class Secrets:
-    """The project's secrets, by name. What has been asked for is masked from then on.
+    """The project's secrets, by name. Secrets that were read are masked from then on.
 
     Args:
         work_dir: the project's `.streamline` folder, which holds the secrets file.

@@ -29,16 +29,11 @@ os.register_at_fork(after_in_child=_forget_in_child)
 class FileLease:
     """Holds `path` locked until `release`, or until the process is gone, however it ends."""
 
-    renew_every: float | None = None
-
     def __init__(self, pipeline: str, run_id: str, descriptor: int, on_release: Callable[[], None]) -> None:
         self.pipeline = pipeline
         self.run_id = run_id
         self._descriptor: int | None = descriptor
         self._on_release = on_release
-
-    def renew(self) -> None:
-        """Nothing to do: the lock lasts as long as the process."""
 
     def release(self) -> None:
         """Give the lease back; again is harmless."""

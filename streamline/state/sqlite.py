@@ -307,14 +307,6 @@ class SQLiteStore(PositionTables):
             letters.append(letter)
         return letters
 
-    def dead_letter_counts(self, pipeline: str) -> dict[tuple[str, str], int]:
-        with self._connection.read() as db:
-            rows = db.execute(
-                "SELECT block, stream, count(*) FROM dead_letters WHERE pipeline = ? GROUP BY block, stream",
-                (pipeline,),
-            ).fetchall()
-        return {(block, stream): count for block, stream, count in rows}
-
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         with self._connection.write() as db:
             if ids is None:
@@ -344,9 +336,6 @@ class SQLiteStore(PositionTables):
                 "SELECT name, value, replaces FROM plugin_secrets WHERE pipeline = ? AND block = ?", (pipeline, block)
             ).fetchall()
         return {name: PluginSecret(name=name, value=value, replaces=replaces) for name, value, replaces in rows}
-
-    def plugin_secret_get(self, pipeline: str, block: str, name: str) -> PluginSecret | None:
-        return self.plugin_secrets(pipeline, block).get(name)
 
     def plugin_secret_put(self, pipeline: str, block: str, secret: PluginSecret) -> None:
         with self._connection.write() as db:

@@ -182,16 +182,6 @@ class Lease(Protocol):
 
     pipeline: str
     run_id: str
-    renew_every: float | None
-    """Seconds after which `renew` must be called again; None: the lease lasts as long as the process."""
-
-    def renew(self) -> None:
-        """Keep the lease.
-
-        Raises:
-            LeaseHeld: it was lost; stop writing to sinks.
-        """
-        ...
 
     def release(self) -> None:
         """Give it back; again is harmless."""
@@ -391,10 +381,6 @@ class Store(Protocol):
         """Dead letters, the oldest first; with `limit` the newest of them."""
         ...
 
-    def dead_letter_counts(self, pipeline: str) -> dict[tuple[str, str], int]:
-        """How many there are: {(block, stream): count}."""
-        ...
-
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         """Delete some, or all of a pipeline; returns how many there were."""
         ...
@@ -411,10 +397,6 @@ class Store(Protocol):
 
     def plugin_secrets(self, pipeline: str, block: str) -> dict[str, PluginSecret]:
         """What the plugin of a block wrote back into its config, by name of the config's key."""
-        ...
-
-    def plugin_secret_get(self, pipeline: str, block: str, name: str) -> PluginSecret | None:
-        """One of them, or None."""
         ...
 
     def plugin_secret_put(self, pipeline: str, block: str, secret: PluginSecret) -> None:

@@ -188,5 +188,3 @@ def test_a_secret_is_never_left(secret: str, around: str) -> None:
     masker.add(secret)
     text = f"{around}{secret}{around}"
     assert secret not in masker.mask(text)
-    encoded = text.encode(errors="replace")
-    assert secret.encode() not in masker.mask_bytes(encoded)

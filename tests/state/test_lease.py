@@ -93,8 +93,7 @@ def test_releasing_frees_it_for_others(store: Store, holder: subprocess.Popen[st
     holder.stdin.close()
     assert holder.stdout.readline() == "released\n"
     with store.acquire_lease("shop", "run-2") as lease:
-        assert lease.renew_every is None
-        lease.renew()
+        assert lease.run_id == "run-2"
     assert store.lease_holder("shop") is None
     lease.release()
 

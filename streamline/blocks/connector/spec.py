@@ -164,11 +164,6 @@ def load_destination(block: Block, renderer: Renderer) -> DestinationSpec:
     return _must_be(DestinationSpec, block, renderer)
 
 
-def load_mapper(block: Block, renderer: Renderer) -> MapperSpec:
-    """`load_spec` of a block that must be a mapper."""
-    return _must_be(MapperSpec, block, renderer)
-
-
 def duration(value: object) -> float:
     """Seconds of a duration: a number, or text such as `90s`, `5m`, `1h30m`, `500ms`, `2d`.
 

@@ -31,12 +31,12 @@ class CatalogStream:
 
     @property
     def stream(self) -> str:
-        """The name that the tap's messages are likely to bear (a tap may change it by settings of its own)."""
+        """The name that the tap's messages probably have (settings of the tap may change it)."""
         return str(self.entry.get("stream") or self.id)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that its messages may bear: alias, stream name, id, `schema-table` as some taps call it."""
+        """Every name that its messages may have: alias, stream name, id, `schema-table` as some taps call it."""
         root = self.root
         names = [self.entry.get("stream_alias"), self.stream, self.id]
         table = self.entry.get("table_name") or self.stream

@@ -87,7 +87,7 @@ def _has_part(name: str, listed: set[str]) -> bool:
 
 
 def _paths(properties: Mapping[str, Any], prefix: Breadcrumb = (), name: str = "") -> Iterable[tuple[Breadcrumb, str]]:
-    """Breadcrumbs of all properties and array items with their dotted names; an array's items bear its name."""
+    """Breadcrumbs of all properties and array items with their dotted names; an array's items have its name."""
     for column, schema in properties.items():
         path = (*prefix, "properties", column)
         full = f"{name}.{column}" if name else column

@@ -184,7 +184,7 @@ class Discovery:
         elif answer.returncode:
             what = f"discovery failed with exit code {answer.returncode}"
         elif answer.sent_messages:
-            what = "discovery sent records where a catalog was asked for"
+            what = "discovery printed records instead of a catalog"
         else:
             what = "discovery printed no catalog"
         said = [self._masker.mask(line) for line in answer.stderr_tail if line.strip()]

@@ -18,7 +18,7 @@ class StreamGroup(msgspec.Struct, frozen=True):
     Args:
         id: unique in its source: the first stream's id, or `*` for the shared group.
         streams: in the catalog's order.
-        parallel: it has a process of its own because a stream in it asked for that.
+        parallel: it has a process of its own because a stream in it has `run_in_parallel`.
     """
 
     id: str

@@ -141,7 +141,7 @@ def library_shape(tap: TapTraits, stream: CatalogStream | None) -> Shape | None:
     if tap.library == SDK:
         return "replication_key"
     if tap.multiple_bookmarks:
-        # Taps that follow several columns, as those that come along, keep each under its name.
+        # Taps that follow several columns, as the bundled ones, keep each under its name.
         return "column"
     if tap.library is None:
         return None

@@ -35,7 +35,7 @@ class SelectedStream(msgspec.Struct, kw_only=True):
 
     Args:
         id: its `tap_stream_id`, which keys its bookmark.
-        names: every name that its messages may bear.
+        names: every name that its messages may have.
         replication_method: FULL_TABLE, INCREMENTAL, LOG_BASED; None where only the tap knows.
         replication_key: the column that its bookmark is about; None for other methods, or where only the tap knows.
         bookmark_properties: that column, or all of several.
@@ -99,7 +99,7 @@ def choose(
         where: the block, for errors.
 
     Raises:
-        ConfigError: a name that no stream bears, a setting that can't be honoured, or nothing to read.
+        ConfigError: a name that no stream has, a setting that can't be honoured, or nothing to read.
     """
     tap = tap or TapTraits()
     check_names(streams, catalog)
