@@ -66,12 +66,18 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
     """
     path = ("plugins", name)
     if not _NAME.fullmatch(name):
-        yaml.fail(f"'{name}' cannot be a plugin's name", path, hint="use letters, digits, '-', '_' and '.'")
+        yaml.fail(
+            f"'{name}' is not a valid plugin name",
+            path,
+            hint="use letters, digits, '-', '_' and '.'",
+            code="plugin.invalid",
+        )
     if not isinstance(entry, dict):
         yaml.fail(
             f"the plugin '{name}' must be a mapping, not {kind_of(entry)}",
             path,
             hint=f'for example `{name}: {{pip: "{name}==1.0"}}`',
+            code="plugin.invalid",
         )
     yaml.refuse_unknown(PluginEntry.__struct_fields__[1:], path)
     values: dict[str, Any] = {}
@@ -83,7 +89,7 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
         try:
             values[key] = _READERS[key](value)
         except _WrongValueError as error:
-            yaml.fail(f"plugins.{name}.{key} {error}", (*path, key))
+            yaml.fail(f"plugins.{name}.{key} {error}", (*path, key), code="plugin.invalid")
     _refuse_idle(yaml, name, entry)
     return PluginEntry(name=name, **values)
 
@@ -101,6 +107,7 @@ def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
             f"the plugin '{name}' has both `command:` and `executable:`",
             (*path, "executable"),
             hint="keep one of them; `command:` may begin with a program of the environment",
+            code="plugin.invalid",
         )
     if "pip" in said:
         return
@@ -109,6 +116,7 @@ def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
             f"the plugin '{name}' has `overrides:`, but no `pip:`",
             (*path, "overrides"),
             hint="add `pip:`, or remove them",
+            code="plugin.invalid",
         )
     command = entry.get("command")
     words = command.split() if isinstance(command, str) else command
@@ -118,6 +126,7 @@ def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
             f"the plugin '{name}' has `python:`, but nothing that it runs",
             (*path, "python"),
             hint="it is the interpreter of a `pip:` environment, or of a command that begins with `python`",
+            code="plugin.invalid",
         )
 
 
