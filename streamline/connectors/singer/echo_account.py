@@ -91,6 +91,7 @@ class EchoAccount:
         self._sent: dict[str, _Key] = {}
         self._dirty: set[str] = set()
         self._per_stream = True
+        self._sum_changed = False
         self._place = 0
         self._proven = 0
         self._entries: deque[tuple[int, Position]] = deque()
@@ -155,6 +156,7 @@ class EchoAccount:
         Returns:
             The newest position of each source that is now proven and was not before.
         """
+        self._claim(marks)
         shown = self._accounted(marks)
         for name in list(self._dirty):
             effective = self._effective(name)
@@ -198,11 +200,21 @@ class EchoAccount:
     def _note(self, marks: Marks) -> None:
         if WHOLE in marks:
             self._per_stream = False
-        claimed = [key for key in marks if key in self._sent and key not in self._known]
-        self._known.update(claimed)
+        self._claim(marks)
         for name, mark in self._accounted(marks).items():
-            # What `?` stands for has just changed; the same marks may have been forwarded before under another sum.
-            self._note_one(name, mark, matchable=not (claimed and name == _UNCLAIMED))
+            # If `?` now stands for other keys, the same marks may have been forwarded before under another sum.
+            self._note_one(name, mark, matchable=not (self._sum_changed and name == _UNCLAIMED))
+        self._sum_changed = False
+
+    def _claim(self, marks: Marks) -> None:
+        """Take the keys of `marks` under which records were sent out of the sum `?`: they are streams themselves.
+
+        An echo may show such a key for the first time after its first record; it then proves that stream alone.
+        """
+        claimed = [key for key in marks if key in self._sent and key not in self._known]
+        if claimed:
+            self._known.update(claimed)
+            self._sum_changed = True
 
     def _note_one(self, name: str, mark: int, *, matchable: bool) -> None:
         state = self._keys.get(name)
