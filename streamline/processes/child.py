@@ -7,14 +7,12 @@ saves the tap and the target most waiting, and they are read and written with pl
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import tempfile
-import termios
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +20,9 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 import msgspec
+
+from streamline.processes import wire
+from streamline.processes.line_splitter import LineSplitter
 
 PIPE_BYTES = 1 << 20
 """The requested size of a pipe; Linux allows an unprivileged process 1 MiB."""
@@ -191,14 +192,7 @@ class WritePipe:
 
     def unread(self) -> int:
         """Bytes that the reader left in the pipe, once it has exited. 0 where the system cannot tell."""
-        if self._probe < 0:
-            return 0
-        count = array.array("i", [0])
-        try:
-            fcntl.ioctl(self._probe, termios.FIONREAD, count)
-        except OSError:
-            return 0
-        return count[0]
+        return wire.unread(self._probe) if self._probe >= 0 else 0
 
     def dispose(self) -> None:
         """Close everything that is still open."""
@@ -351,40 +345,19 @@ class Child:
 
 async def log_lines(pipe: ReadPipe, log: Callable[[str], None], masker: TextMasker) -> None:
     """Pass each line from `pipe` to `log`, masked, until the end."""
-    rest, cut = b"", False
+    lines = LineSplitter(lambda line: log(log_text(line.decode("utf-8", "replace").rstrip("\r"), masker)))
     while chunk := await pipe.receive(LOG_LINE_BYTES):
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        if cut and lines:
-            del lines[0]  # the end of a line whose beginning was logged
-            cut = False
-        for line in lines:
-            log(_log_text(line, masker))
-        if cut:
-            rest = b""
-        elif len(rest) > LOG_LINE_BYTES + LONGEST_SECRET_BYTES:
-            log(_log_text(rest, masker, whole=False))
-            rest, cut = b"", True
-    if rest:
-        log(_log_text(rest, masker))
+        lines.feed(chunk)
+    lines.end()
 
 
-def log_text(text: str, masker: TextMasker, *, limit: int = LOG_LINE_BYTES, whole: bool = True) -> str:
-    """Return `text` for the log: masked, and cut after `limit` characters, with a mark.
-
-    Args:
-        whole: False if the line continues after `text`.
-    """
-    if len(text) > limit + LONGEST_SECRET_BYTES:
-        text, whole = text[: limit + LONGEST_SECRET_BYTES], False
-    masked = masker.mask(text)
+def log_text(text: str, masker: TextMasker, *, limit: int = LOG_LINE_BYTES) -> str:
+    """Return `text` for the log: masked, and cut after `limit` characters, with a mark."""
+    whole = len(text) <= limit + LONGEST_SECRET_BYTES
+    masked = masker.mask(text if whole else text[: limit + LONGEST_SECRET_BYTES])
     if whole and len(masked) <= limit:
         return masked
     return masked[: min(limit, len(masked) - (0 if whole else LONGEST_SECRET_BYTES))] + " [cut]"
-
-
-def _log_text(line: bytes, masker: TextMasker, *, whole: bool = True) -> str:
-    return log_text(line.decode("utf-8", "replace").rstrip("\r"), masker, whole=whole)
 
 
 class Tail:

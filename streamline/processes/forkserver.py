@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn, TypedDict
 
 from streamline.processes import wire
+from streamline.processes.process_state import has_children
 
 BOOT = (
     "import json, sys; settings = json.loads(sys.argv[1])\n"
@@ -161,7 +162,6 @@ class _Server:
         self._numbers[pid] = number
         for fd in fds:
             os.close(fd)
-        self._send(wire.FORKED, number, pid)
 
     def _become_worker(self, server: int, fds: list[int]) -> None:
         signal.set_wakeup_fd(-1)
@@ -231,7 +231,7 @@ class _Server:
         while time.monotonic() < deadline:
             for pid, _ in _exits(self._numbers):
                 self._numbers.pop(pid, None)
-            if not _has_children():
+            if not has_children():
                 break
             if not self._numbers:
                 self._end_orphans()
@@ -273,15 +273,6 @@ def _exits(leaders: dict[int, int]) -> list[tuple[int, int]]:
                 break
             exits.append((pid, status))
     return exits
-
-
-def _has_children() -> bool:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return False
-    return True
 
 
 def children(parent: int) -> list[int]:

@@ -24,9 +24,9 @@ FORK, SIGNAL, END, LEAVE = range(1, 5)
 """Requests to the fork server: fork a worker (with its descriptors); send one a signal (value); kill one with all its
 children; exit, after the idle workers have."""
 
-READY, FORKED, EXITED, NOT_FORKED = range(11, 15)
-"""Events from it: everything is preloaded; a worker was forked (value: its process id); one exited with all its
-children (value: its wait status); a fork failed (value: errno)."""
+READY, EXITED, NOT_FORKED = range(11, 14)
+"""Events from it: everything is preloaded; a worker exited with all its children (value: its wait status); a fork
+failed (value: errno)."""
 
 FRAME = struct.Struct("<cQ")
 """Kind and length of a frame's payload."""
