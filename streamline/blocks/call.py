@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from streamline.errors import ConfigError
+from streamline.project.suggest import suggestion
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -106,3 +109,19 @@ class BlockCall(msgspec.Struct, kw_only=True):
     def where(self) -> str:
         """How messages name the block: its file, else its uuid."""
         return self.project.shown(self.block.file) if self.block.file is not None else f"block {self.block.uuid}"
+
+
+def block_output(inputs: Sequence[Input], block: str) -> Callable[[str], Any]:
+    """Return the function that templates call as `block_output(uuid)` in a block with these inputs."""
+    by_uuid = {upstream.uuid: upstream for upstream in inputs}
+
+    def output(uuid: str) -> Any:
+        if uuid not in by_uuid:
+            raise ConfigError(
+                f"block_output('{uuid}'): '{uuid}' is not upstream of '{block}'",
+                hint=suggestion(uuid, by_uuid, what="upstream blocks"),
+                code="block.not_upstream",
+            )
+        return by_uuid[uuid].value()
+
+    return output

@@ -284,22 +284,13 @@ def _environment(overlay: Overlay, profiles: Path) -> dict[str, str]:
 
 def _renderer(call: BlockCall) -> Renderer:
     """Renders the arguments: over variables, secrets, upstream outputs and what else blocks are told."""
+    from streamline.blocks.call import block_output
     from streamline.project.render import Renderer
-    from streamline.project.suggest import suggestion
-
-    by_uuid = {one.uuid: one for one in call.inputs}
-
-    def block_output(uuid: str) -> Any:
-        if uuid not in by_uuid:
-            raise ConfigError(
-                f"block_output('{uuid}'): '{uuid}' is not upstream of '{call.block.uuid}'",
-                hint=suggestion(uuid, by_uuid, what="upstream blocks"),
-            )
-        return by_uuid[uuid].value()
 
     names = {name: found for name, value in call.kwargs.items() if (found := _plain(value)) is not NotImplemented}
     # The variables have been rendered already.
-    return Renderer(call.project, {}, call.project.secrets, block_output, names=names, runtime=call.variables)
+    outputs = block_output(call.inputs, call.block.uuid)
+    return Renderer(call.project, {}, call.project.secrets, outputs, names=names, runtime=call.variables)
 
 
 def _folder_name(uuid: str) -> str:

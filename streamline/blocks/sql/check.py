@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.sql import template
-from streamline.blocks.sql.lambdas import quote_lambdas
+from streamline.blocks.sql.lambdas import parse_template
 from streamline.blocks.sql.settings import KEYS, Profiles, Settings, read_settings
 from streamline.blocks.sql.statements import split
 from streamline.errors import ConfigError
@@ -29,7 +29,8 @@ def check(project: Project, block: Block, renderer: Renderer) -> None:
     if not split(text, "duckdb") and "{%" not in text:
         raise ConfigError("there is no SQL in it", where=where, hint="write a SELECT")
     template.check_frames(text, block.upstream, where)
-    _check_syntax(text, where)
+    if any(mark in text for mark in ("{{", "{%", "{#")):
+        parse_template(text, lambda line: f"{where}:{line}")
     raw = {key: value for key, value in block.configuration.items() if not _needs_run(value)}
     ours = renderer.render({key: raw[key] for key in raw if key in KEYS}, f"{where}, configuration")
     settings = read_settings({**raw, **ours}, f"{where}, configuration")
@@ -46,22 +47,6 @@ def _needs_run(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_needs_run, value))
     return isinstance(value, str) and "{{" in value and ("block_output" in value or "execution_date" in value)
-
-
-def _check_syntax(text: str, where: str) -> None:
-    if "{{" not in text and "{%" not in text and "{#" not in text:
-        return
-    from jinja2 import Environment
-    from jinja2.exceptions import TemplateSyntaxError
-
-    try:
-        Environment().parse(quote_lambdas(text))
-    except TemplateSyntaxError as error:
-        raise ConfigError(
-            f"the template cannot be read: {error.message}",
-            where=f"{where}:{error.lineno}",
-            hint="check the quotes and brackets inside {{ … }}",
-        ) from error
 
 
 def _check_profile(profiles: Profiles, block: Block, settings: Settings, where: str) -> None:

@@ -6,8 +6,14 @@ It becomes the string that `parse=` takes everywhere; the number of lines stays 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from streamline.errors import ConfigError
 from streamline.project.templates import template_end
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
 
 _BARE = re.compile(r"(?<![\w.])parse\s*=\s*(?=lambda\b)")
 
@@ -27,6 +33,29 @@ def quote_lambdas(text: str) -> str:
             return "".join([*out, text[at:]])
         out += [text[at:start], _quoted(text[start:end])]
         at = end
+
+
+def parse_template(text: str, where: Callable[[int], str]) -> nodes.Template:
+    """Parse a text with templates.
+
+    Args:
+        where: names a line of it in errors.
+
+    Raises:
+        ConfigError: the syntax is wrong.
+    """
+    from jinja2 import Environment
+    from jinja2.exceptions import TemplateSyntaxError
+
+    try:
+        return Environment().parse(quote_lambdas(text))
+    except TemplateSyntaxError as error:
+        raise ConfigError(
+            f"the template cannot be read: {error.message}",
+            where=where(error.lineno),
+            hint="check the quotes and brackets inside {{ … }}",
+            code="template.syntax",
+        ) from None
 
 
 def _next_template(text: str, at: int) -> int:

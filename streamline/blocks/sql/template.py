@@ -12,11 +12,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from streamline.blocks.call import BlockCall
+from streamline.blocks.call import BlockCall, block_output
 from streamline.blocks.sql.lambdas import quote_lambdas
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
-from streamline.project.suggest import suggestion
 from streamline.project.yamlfile import read_text
 
 if TYPE_CHECKING:
@@ -63,18 +62,9 @@ def source(block: Any, shown: str) -> str:
 
 def renderer(call: BlockCall) -> Renderer:
     """What renders a block's own text in a run."""
-    by_uuid = {one.uuid: one for one in call.inputs}
-
-    def block_output(uuid: str) -> Any:
-        if uuid not in by_uuid:
-            raise ConfigError(
-                f"block_output('{uuid}'): there is no such upstream block",
-                hint=suggestion(uuid, by_uuid, what="upstream blocks"),
-            )
-        return by_uuid[uuid].value()
-
     # The run's variables have been rendered; once more, and a value from outside could read secrets.
-    return Renderer(call.project, call.project.variables, block_output=block_output, runtime=call.variables)
+    outputs = block_output(call.inputs, call.block.uuid)
+    return Renderer(call.project, call.project.variables, block_output=outputs, runtime=call.variables)
 
 
 def names(call: BlockCall, table_of: TableOf) -> dict[str, Any]:

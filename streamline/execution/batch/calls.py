@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 
-from streamline.execution.batch.context import RunFacts
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, CallPlan, Instance
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.execution.events import AttemptFailed, SensorWaiting, masked
+from streamline.execution.run import Run
 from streamline.pipeline.model import RetryConfig
 
 
@@ -30,6 +31,21 @@ class Executor(Protocol):
     def cancel(self, task_id: str) -> None:
         """Interrupt a task; its result follows soon."""
         ...
+
+
+class RunFacts(msgspec.Struct, kw_only=True):
+    """What is the same for all tasks of a run.
+
+    Args:
+        execution_date: when it first began, in UTC.
+        variables: the pipeline's, the trigger's and the runtime's, the later ones winning.
+        runtime: names of those that came from outside.
+    """
+
+    run: Run
+    execution_date: datetime
+    variables: dict[str, Any]
+    runtime: tuple[str, ...]
 
 
 class Made(msgspec.Struct):

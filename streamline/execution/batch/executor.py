@@ -15,7 +15,7 @@ from streamline.processes.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from streamline.execution.batch.block_log import BlockLines
-    from streamline.execution.batch.context import RunFacts
+    from streamline.execution.batch.calls import RunFacts
     from streamline.execution.batch.plan import BatchPlan
     from streamline.execution.batch.task import Task
     from streamline.project.secrets import Masker

@@ -43,17 +43,17 @@ class StoredInput:
         if self.ref.item is not None:
             # Copied, because the list of items is kept for the other children.
             return copy.deepcopy(_items(self.ref).get(self.ref.item))
-        value = _open(self.ref).value()
+        value = open_ref(self.ref).value()
         # A child's list of one value is that value: children in Mage return `[frame]`.
         if self.ref.child and type(value) is list and len(value) == 1:
             return value[0]
         return value
 
     def values(self) -> list[Any]:
-        return _open(self.ref).values() if self.count() > 1 else [self.value()]
+        return open_ref(self.ref).values() if self.count() > 1 else [self.value()]
 
     def count(self) -> int:
-        return 1 if self.ref.item is not None else _open(self.ref).count()
+        return 1 if self.ref.item is not None else open_ref(self.ref).count()
 
     def table(self) -> pa.Table:
         if self.ref.item is not None or self.ref.child:
@@ -61,10 +61,10 @@ class StoredInput:
 
             value = self.value()
             return to_table([value] if self.ref.item is not None and isinstance(value, dict) else value)
-        return _open(self.ref).table()
+        return open_ref(self.ref).table()
 
     def parquet(self) -> list[Path] | None:
-        return None if self.ref.item is not None else _open(self.ref).parquet()
+        return None if self.ref.item is not None else open_ref(self.ref).parquet()
 
 
 class CombinedInput:
@@ -100,7 +100,12 @@ class CombinedInput:
         return paths or None
 
 
-def _open(ref: InputRef) -> Output:
+def open_ref(ref: InputRef) -> Output:
+    """The stored output that `ref` names.
+
+    Raises:
+        StreamlineError: another run has overwritten it.
+    """
     if ref.inline is not None:
         return unpack(ref.inline)
     assert ref.folder is not None
@@ -121,7 +126,7 @@ def _items(ref: InputRef) -> Items:
 
 
 def _writer(ref: InputRef) -> str:
-    return _open(ref).manifest.run_id if ref.folder is not None and ref.run_id is None else ref.run_id or ""
+    return open_ref(ref).manifest.run_id if ref.folder is not None and ref.run_id is None else ref.run_id or ""
 
 
 @functools.lru_cache(maxsize=2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from streamline.execution.batch.block_log import BlockLines
-from streamline.execution.batch.context import RunFacts
+from streamline.execution.batch.calls import RunFacts
 from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.blocks.call import BlockCall, Input
+from streamline.blocks.call import BlockCall, Input, block_output
 from streamline.blocks.python.function import UserError
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.dates import execution_date
-from streamline.execution.batch.inputs import item_metadata, open_input
-from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
+from streamline.execution.batch.inputs import item_metadata, open_input, open_ref
+from streamline.execution.batch.task import Failure, Task, TaskResult
 from streamline.io.config import use_renderer
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.pipeline.reader import load_pipeline
@@ -186,7 +186,7 @@ def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
 
 def _tests(task: Task, call: BlockCall, result: TaskResult) -> None:
     assert task.own is not None
-    _test(call, _own(task.own), result)
+    _test(call, open_ref(task.own), result)
 
 
 def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
@@ -225,15 +225,6 @@ _KINDS: Mapping[str, Callable[[Task, BlockCall, TaskResult], None]] = {
 }
 
 
-def _own(ref: InputRef) -> Output:
-    from streamline.outputs.store import open_output, unpack
-
-    if ref.inline is not None:
-        return unpack(ref.inline)
-    assert ref.folder is not None
-    return open_output(Path(ref.folder))
-
-
 @functools.lru_cache(maxsize=4)
 def _pipeline(root: str, uuid: str, run_id: str) -> tuple[Project, PipelineModel]:
     # Read once per run and worker: changes in the files apply to the next run.
@@ -258,25 +249,12 @@ def _place(model: PipelineModel, uuid: str, path: Sequence[str | int]) -> str:
 
 
 def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datetime) -> Renderer:
-    by_uuid = {upstream.uuid: upstream for upstream in inputs}
-
-    def block_output(uuid: str) -> Any:
-        if uuid not in by_uuid:
-            from streamline.project.suggest import suggestion
-
-            raise ConfigError(
-                f"block_output('{uuid}'): '{uuid}' is not upstream of '{task.block}'",
-                hint=suggestion(uuid, by_uuid, what="upstream blocks"),
-                code="block.not_upstream",
-            )
-        return by_uuid[uuid].value()
-
     runtime = {name: task.variables[name] for name in task.runtime if name in task.variables}
     return Renderer(
         project,
         {**project.variables, **task.variables},
         project.secrets,
-        block_output,
+        block_output(inputs, task.block),
         names={"execution_date": date},
         runtime=runtime,
     )

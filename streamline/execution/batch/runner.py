@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from streamline.errors import StreamlineError
-from streamline.execution.batch.calls import Calls, Executor, Made
-from streamline.execution.batch.context import RunFacts
+from streamline.execution.batch.calls import Calls, Executor, Made, RunFacts
 from streamline.execution.batch.fanout import (
     CANCELLED,
     COMPLETED,

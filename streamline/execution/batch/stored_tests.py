@@ -14,11 +14,12 @@ import msgspec
 from streamline.blocks.call import TestOutcome
 from streamline.errors import ConfigError
 from streamline.execution.batch.block_log import BlockLines
-from streamline.execution.batch.context import RunFacts
+from streamline.execution.batch.calls import Calls, RunFacts
 from streamline.execution.batch.executor import LocalExecutor
+from streamline.execution.batch.fanout import Instance
 from streamline.execution.batch.output_layout import OutputLayout
-from streamline.execution.batch.plan import BatchPlan, make_plan
-from streamline.execution.batch.task import Failure, InputRef, Task
+from streamline.execution.batch.plan import BatchPlan, BlockPlan, make_plan
+from streamline.execution.batch.task import Failure, InputRef
 from streamline.execution.events import Bus
 from streamline.execution.run import Run, RunOptions, hold_lease, new_run_id, open_run, run_to_end
 from streamline.state import open_store
@@ -84,41 +85,25 @@ async def _run(run: Run, plan: BatchPlan) -> list[BlockTests]:
         what = f"the block '{block}'" if block is not None else f"the pipeline '{plan.model.uuid}'"
         raise ConfigError(f"{what} has no stored outputs to test", hint=f"run it: streamline run {plan.model.uuid}")
     with LocalExecutor(plan, facts, BlockLines(run), run.masker) as executor:
-        return list(await asyncio.gather(*(_block(plan, layout, executor, facts, uuid) for uuid in chosen)))
+        calls = Calls(facts, plan, layout, executor, lambda plan, instance, result: None)
+        return list(await asyncio.gather(*(_block(plan.blocks[uuid], layout, calls) for uuid in chosen)))
 
 
-async def _block(
-    plan: BatchPlan, layout: OutputLayout, executor: LocalExecutor, facts: RunFacts, uuid: str
-) -> BlockTests:
-    block = plan.blocks[uuid].block
+async def _block(plan: BlockPlan, layout: OutputLayout, calls: Calls) -> BlockTests:
+    uuid = plan.block.uuid
     stored = layout.stored(uuid)
     if stored is None:
         return BlockTests(uuid=uuid, stored=False)
-    found = BlockTests(uuid=uuid, stored=True)
+    tests = BlockTests(uuid=uuid, stored=True)
     for call in stored.calls:
         if call.skipped:
             continue
         folder = layout.block(uuid) / str(call.number) if stored.child else layout.block(uuid)
-        task = Task(
-            id=f"{uuid}:{call.number}:tests",
-            kind="tests",
-            project=str(facts.run.project.root),
-            pipeline=plan.model.uuid,
-            block=uuid,
-            run_id=facts.run.run_id,
-            run_dir=str(facts.run.run_dir),
-            own=InputRef(block=uuid, type=block.type, folder=str(folder)),
-            variables=facts.variables,
-            runtime=facts.runtime,
-            child=call.number if stored.child else None,
-            execution_date=facts.execution_date,
-            run_tests=True,
-            timeout=block.timeout,
-        )
-        result = await executor.run(task, isolated=plan.blocks[uuid].isolated)
+        ref = InputRef(block=uuid, type=plan.block.type, folder=str(folder))
+        result = await calls.test(plan, Instance(number=call.number, ref=ref), child=stored.child)
         for test in result.tests:
             name = f"[{call.number}] {test.name}" if stored.child else test.name
-            found.tests.append(msgspec.structs.replace(test, name=name))
-        if result.failure is not None and not result.tests and found.failure is None:
-            found.failure = result.failure
-    return found
+            tests.tests.append(msgspec.structs.replace(test, name=name))
+        if result.failure is not None and not result.tests and tests.failure is None:
+            tests.failure = result.failure
+    return tests

@@ -134,20 +134,9 @@ class Templates:
 
     def _check_calls(self, text: str, where: Callable[[int], str], path: tuple[PathKey, ...] = ()) -> None:
         """Render the calls in a text that every run makes and that can be made now."""
-        from jinja2 import Environment
-        from jinja2.exceptions import TemplateSyntaxError
+        from streamline.blocks.sql.lambdas import parse_template
 
-        from streamline.blocks.sql.lambdas import quote_lambdas
-
-        try:
-            tree = Environment().parse(quote_lambdas(text))
-        except TemplateSyntaxError as error:
-            raise ConfigError(
-                f"the template cannot be read: {error.message}",
-                where=where(error.lineno),
-                hint="check the quotes and brackets inside {{ … }}",
-                code="template.syntax",
-            ) from None
+        tree = parse_template(text, where)
         shadowed = {*self._model.variables, *self._given, *_assigned(tree)}
         for name, arguments, line in _sure_calls(tree):
             if name not in shadowed:

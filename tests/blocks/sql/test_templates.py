@@ -79,7 +79,7 @@ def test_block_output_without_parse(shop: SqlProject) -> None:
 def test_block_output_of_another_block(shop: SqlProject) -> None:
     shop.output("top", 5)
     shop.add("x", "select {{ block_output('tops') }}", "top")
-    with pytest.raises(ConfigError, match=r"block_output\('tops'\): there is no such upstream block") as caught:
+    with pytest.raises(ConfigError, match=r"block_output\('tops'\): 'tops' is not upstream") as caught:
         shop.run("x")
     assert caught.value.hint == "did you mean 'top'?"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from streamline.errors import StreamlineError
-from streamline.execution.batch.context import RunFacts
+from streamline.execution.batch.calls import RunFacts
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.runner import Runner
