@@ -25,8 +25,24 @@ GATES = ("sensor", "conditional")
 """Types of blocks whose output says only whether to go on."""
 
 
-class Input(Protocol):
-    """The output of one upstream block, read when it is asked for. Every call reads anew: nothing is shared."""
+class Stored(Protocol):
+    """An output, read on use. Every call reads anew: nothing is shared."""
+
+    def value(self) -> Any:
+        """The output as one value: what the block returned; several outputs, or a generator's chunks, as a list."""
+        ...
+
+    def values(self) -> list[Any]:
+        """The outputs one by one: of a returned tuple its elements, of anything else itself (chunks are one list)."""
+        ...
+
+    def count(self) -> int:
+        """The number of elements of `values`, known without reading them. More than one only for a returned tuple."""
+        ...
+
+
+class Source(Stored, Protocol):
+    """An output that fills a parameter of a block's function."""
 
     @property
     def uuid(self) -> str:
@@ -38,17 +54,9 @@ class Input(Protocol):
         """Its type, such as `data_loader`."""
         ...
 
-    def value(self) -> Any:
-        """The output as one value: what the block returned; several outputs, or a generator's chunks, as a list."""
-        ...
 
-    def values(self) -> list[Any]:
-        """The outputs one by one: of a returned tuple its elements, of anything else itself (chunks are one list)."""
-        ...
-
-    def count(self) -> int:
-        """How many `values` gives, known without reading them. More than one only for a returned tuple."""
-        ...
+class Input(Source, Protocol):
+    """The output of one upstream block."""
 
     def table(self) -> pa.Table:
         """The output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.

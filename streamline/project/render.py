@@ -57,6 +57,7 @@ class Renderer:
         names: more names for the expressions, such as `execution_date`.
         runtime: variables given for this run: they beat `variables`, and are never rendered themselves (they may
             come from outside, and a template in them could read secrets).
+        filters: more filters for the expressions.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Renderer:
         *,
         names: Mapping[str, Any] | None = None,
         runtime: Mapping[str, Any] | None = None,
+        filters: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self.project = project
         self._final = frozenset(runtime or ())
@@ -75,6 +77,7 @@ class Renderer:
         self.secrets = secrets if secrets is not None or project is None else project.secrets
         self._block_output = block_output
         self._names = dict(names or {})
+        self._filters = filters or {}
         self._environment: SandboxedEnvironment | None = None
         self._rendering: list[str] = []
         self._defer_unset = False
@@ -283,6 +286,7 @@ class Renderer:
             from jinja2.sandbox import ImmutableSandboxedEnvironment
 
             self._environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+            self._environment.filters.update(self._filters)
         return self._environment
 
     def _explain(self, error: Exception, text: str, where: Where, path: Sequence[PathKey]) -> StreamlineError:

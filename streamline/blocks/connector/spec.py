@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Default = TypeVar("Default")
-Kind = TypeVar("Kind", "SourceSpec", "DestinationSpec", "MapperSpec")
+Kind = TypeVar("Kind", "SourceSpec", "DestinationSpec")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -99,26 +99,10 @@ class MapperSpec(msgspec.Struct, kw_only=True):
 Spec: TypeAlias = SourceSpec | DestinationSpec | MapperSpec
 
 _ROLES = {"data_loader": "source", "data_exporter": "destination", "transformer": "mapper"}
-_SOURCE_KEYS = (
-    "source",
-    "config",
-    "streams",
-    "max_parallel",
-    "max_duration",
-    "idle_timeout",
-    "max_record_bytes",
-    "batch_config",
-)
-_DESTINATION_KEYS = (
-    "destination",
-    "config",
-    "streams",
-    "on_bad_record",
-    "max_bad_records",
-    "schema_change",
-    "session_interval",
-)
-_MAPPER_KEYS = ("mapper", "config")
+
+
+def _keys(kind: type[Spec], *more: str) -> tuple[str, ...]:
+    return (*(name for name in kind.__struct_fields__ if name != "where"), *more)
 
 
 def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> Spec:
@@ -244,7 +228,7 @@ class _Reader:
 
 
 def _source(reader: _Reader) -> SourceSpec:
-    reader.file.refuse_unknown(_SOURCE_KEYS)
+    reader.file.refuse_unknown(_keys(SourceSpec, "batch_config"))
     config = reader.config()
     batch_config = reader.take("batch_config", _mapping, None)
     if batch_config:
@@ -262,7 +246,7 @@ def _source(reader: _Reader) -> SourceSpec:
 
 
 def _destination(reader: _Reader) -> DestinationSpec:
-    reader.file.refuse_unknown(_DESTINATION_KEYS)
+    reader.file.refuse_unknown(_keys(DestinationSpec))
     return DestinationSpec(
         destination=reader.take("destination", _name, ""),
         config=reader.config(),
@@ -276,7 +260,7 @@ def _destination(reader: _Reader) -> DestinationSpec:
 
 
 def _mapper(reader: _Reader) -> MapperSpec:
-    reader.file.refuse_unknown(_MAPPER_KEYS)
+    reader.file.refuse_unknown(_keys(MapperSpec))
     return MapperSpec(mapper=reader.take("mapper", _name, ""), config=reader.config(), where=reader.where)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -80,10 +79,41 @@ def read_arguments(text: str, where: str, renderer: Renderer | None) -> Argument
     if renderer is not None and "{%" in text:
         text, renderer = renderer.render_text(text, where=where), None
 
-    raw = _raw_arguments(text, where)
-    if renderer is None:
-        return _arranged(raw, where, _as_it_is)
-    return _arranged(raw, where, functools.partial(renderer.render, where=where))
+    templates = _Templates(renderer, where)
+    return _arranged(_raw_arguments(text, where, templates), where, templates)
+
+
+class _Templates:
+    """Takes templates out of a text, so that the rules of a shell or of YAML cannot split them; renders them later."""
+
+    def __init__(self, renderer: Renderer | None, where: str) -> None:
+        self._renderer = renderer
+        self._where = where
+        self._templates: list[str] = []
+
+    def hide(self, text: str) -> str:
+        """The text with a mark in place of each template."""
+        from streamline.project.templates import template_end
+
+        pieces, at = [], 0
+        while (start := text.find("{{", at)) >= 0 and (end := template_end(text, start)) > 0:
+            pieces += [text[at:start], f"\ue010{len(self._templates)}\ue011"]
+            self._templates.append(text[start:end])
+            at = end
+        return "".join([*pieces, text[at:]])
+
+    def shown(self, value: Any) -> Any:
+        """The value with the templates in it again."""
+        if isinstance(value, str):
+            return _MARK.sub(lambda match: self._templates[int(match[1])], value)
+        if isinstance(value, dict):
+            return {self.shown(key): self.shown(each) for key, each in value.items()}
+        return [self.shown(each) for each in value] if isinstance(value, list) else value
+
+    def render(self, value: Any) -> Any:
+        """The value with its templates rendered, each on its own; without a renderer, as they are."""
+        value = self.shown(value)
+        return value if self._renderer is None else self._renderer.render(value, where=self._where)
 
 
 def command_words(value: object, where: str) -> list[str]:
@@ -112,25 +142,25 @@ def command_words(value: object, where: str) -> list[str]:
     return words
 
 
-def _raw_arguments(text: str, where: str) -> list[Any]:
+def _raw_arguments(text: str, where: str, templates: _Templates) -> list[Any]:
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     plain = "\n".join(lines).strip()
     if not plain:
         return []
     looks_like_yaml = re.match(r"- |-$|\[|---\s|[A-Za-z_][\w-]*\s*:(\s|$)|\"|'|[|>]", plain, re.MULTILINE)
     if looks_like_yaml is None:
-        return _words(plain, where)
+        return _words(plain, where, templates)
     from pathlib import Path
 
     from streamline.project.yamlfile import kind_of, load_yaml
 
     value = load_yaml(Path(where), text=text, shown=where).data
     if isinstance(value, str):
-        return _words(value, where)
+        return _words(value, where, templates)
     if isinstance(value, dict):
         return list(_from_mapping(value))
     if isinstance(value, list):
-        return list(_from_list(value, where))
+        return list(_from_list(value, where, templates))
     raise ConfigError(
         f"dbt's arguments must be text, a list or a mapping, not {kind_of(value)}",
         where=where,
@@ -138,26 +168,22 @@ def _raw_arguments(text: str, where: str) -> list[Any]:
     )
 
 
-def _words(text: str, where: str) -> list[str]:
+def _words(text: str, where: str, templates: _Templates) -> list[str]:
     """Split as a shell does; a template is one piece, whatever spaces and quotes it holds."""
-    pieces = _pieces(text.replace("\\\n", " "))
-    templates = pieces[1::2]
-    hidden = "".join(one if number % 2 == 0 else f"\ue010{number // 2}\ue011" for number, one in enumerate(pieces))
     try:
-        words = shlex.split(hidden)
+        return shlex.split(templates.hide(text.replace("\\\n", " ")))
     except ValueError as error:
         raise ConfigError(f"dbt's arguments cannot be read: {error}", where=where, hint="close the quote") from None
-    return [_MARK.sub(lambda found: templates[int(found[1])], word) for word in words]
 
 
-def _from_list(values: Sequence[Any], where: str) -> Iterator[Any]:
+def _from_list(values: Sequence[Any], where: str, templates: _Templates) -> Iterator[Any]:
     for value in values:
         if isinstance(value, str) and re.match(r"-[\w-]+\s", value):
-            yield from _words(value, where)
+            yield from _words(value, where, templates)
         elif isinstance(value, dict):
             yield from _from_mapping(value)
         elif isinstance(value, list):
-            yield from _from_list(value, where)
+            yield from _from_list(value, where, templates)
         elif value is not None:
             yield value
 
@@ -178,7 +204,7 @@ def _from_mapping(value: Mapping[str, Any]) -> Iterator[Any]:
             yield one
 
 
-def _arranged(raw: Sequence[Any], where: str, render: Callable[[Any], Any]) -> Arguments:
+def _arranged(raw: Sequence[Any], where: str, templates: _Templates) -> Arguments:
     found = Arguments()
     queue = list(raw)
     if queue and queue[0] == "dbt":
@@ -186,7 +212,7 @@ def _arranged(raw: Sequence[Any], where: str, render: Callable[[Any], Any]) -> A
     if queue and isinstance(queue[0], str) and queue[0] in COMMANDS:
         found.command = [queue.pop(0)]
         if found.command[0] in ("docs", "source") and queue and not _is_option(queue[0]):
-            found.command.append(str(queue.pop(0)))
+            found.command.append(templates.shown(str(queue.pop(0))))
         found.command = command_words(" ".join(found.command), where)
     while queue:
         word = queue.pop(0)
@@ -194,16 +220,16 @@ def _arranged(raw: Sequence[Any], where: str, render: Callable[[Any], Any]) -> A
         if isinstance(option, str) and option in _FORBIDDEN:
             raise ConfigError(f"{option} cannot be set here", where=where, hint=_FORBIDDEN[option])
         if not isinstance(option, str) or option not in _TAKEN:
-            found.rest += _rendered(word, render)
+            found.rest += _rendered(word, templates)
             continue
         if not equals:
             if not queue:
                 raise ConfigError(f"{option} needs a value", where=where)
             value = queue.pop(0)
         if option == "--vars":
-            found.vars.update(_variables(value, where, render))
+            found.vars.update(_variables(value, where, templates))
         else:
-            setattr(found, _TAKEN[option], str(render(value)))
+            setattr(found, _TAKEN[option], str(templates.render(value)))
     return found
 
 
@@ -211,8 +237,8 @@ def _is_option(word: object) -> bool:
     return isinstance(word, str) and word.startswith("-") and len(word) > 1
 
 
-def _rendered(word: Any, render: Callable[[Any], Any]) -> list[str]:
-    value = render(word)
+def _rendered(word: Any, templates: _Templates) -> list[str]:
+    value = templates.render(word)
     if isinstance(value, list):
         return [_text(one) for one in value]
     # A template alone that comes to nothing is an option left out.
@@ -223,53 +249,20 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _pieces(text: str) -> list[str]:
-    """Plain text and templates in turn; the first and the last piece are plain, and may be empty."""
-    from streamline.project.templates import template_end
-
-    pieces, at = [], 0
-    while (start := text.find("{{", at)) >= 0 and (end := template_end(text, start)) > 0:
-        pieces += [text[at:start], text[start:end]]
-        at = end
-    return [*pieces, text[at:]]
-
-
-def _variables(value: Any, where: str, render: Callable[[Any], Any]) -> dict[str, Any]:
+def _variables(value: Any, where: str, templates: _Templates) -> dict[str, Any]:
     """What `--vars` says. Its YAML is read before its templates are rendered: no value can break it."""
-    if isinstance(value, str):
-        pieces = _pieces(value.strip())
-        if len(pieces) == 3 and not pieces[0] and not pieces[2]:
-            value, render = render(value), _as_it_is
     if isinstance(value, str):
         import yaml
 
         try:
-            value = yaml.safe_load(_with_quoted_templates(value))
+            value = yaml.safe_load(templates.hide(value))
         except yaml.YAMLError as error:
             raise ConfigError(
-                f"--vars is not YAML: {error}", where=where, hint="for example --vars '{start: 2026-03-04}'"
+                f"--vars is not YAML: {templates.shown(str(error))}",
+                where=where,
+                hint="for example --vars '{start: 2026-03-04}'",
             ) from None
+    value = templates.render(value)
     if not isinstance(value, dict):
         raise ConfigError("--vars must be a mapping", where=where, hint="for example --vars '{start: 2026-03-04}'")
-    return {str(key): render(one) for key, one in value.items()}
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _with_quoted_templates(text: str) -> str:
-    """`{n: {{ variables('n') }}}` with the template in quotes; escaped, where it stands in quotes already."""
-    pieces = _pieces(text)
-    quote = ""
-    for number, piece in enumerate(pieces):
-        if number % 2 == 0:
-            for sign in piece:
-                if sign in "\"'":
-                    quote = "" if quote == sign else quote or sign
-        elif quote == '"':
-            pieces[number] = piece.replace("\\", "\\\\").replace('"', '\\"')
-        else:
-            escaped = piece.replace("'", "''")
-            pieces[number] = escaped if quote else f"'{escaped}'"
-    return "".join(pieces)
+    return {str(key): each for key, each in value.items()}

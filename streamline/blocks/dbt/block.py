@@ -79,17 +79,17 @@ def run(call: BlockCall) -> Any:
 
 
 def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay, home: Path, python: str) -> Any:
-    from streamline.blocks.dbt.overlay import mentions
-    from streamline.blocks.dbt.sources import SEED_PREFIX, give_sources
+    from streamline.blocks.dbt.overlay import mentions, write_private
+    from streamline.blocks.dbt.sources import give_sources
     from streamline.databases import duckdb_lock
     from streamline.processes.programs import run_program
 
-    asked = mentions(settings.folder)
-    given = give_sources(call, profile, overlay, home, settings.folder, asked.sources)
-    variables = json.dumps(_variables(call, settings, asked.variables))
+    names, sources = mentions(settings.folder)
+    seeds, left_out = give_sources(call, profile, overlay, home, settings.folder, sources)
+    variables = json.dumps(_variables(call, settings, names))
     invocations = [["deps", "--vars", variables]] if overlay.needs_deps else []
-    if given.seeds:
-        invocations.append(["--quiet", "seed", "--full-refresh", "--select", *given.seeds, "--vars", variables])
+    if seeds:
+        invocations.append(["--quiet", "seed", "--full-refresh", "--select", *seeds, "--vars", variables])
     invocations.append([*settings.command, *settings.arguments.rest, "--vars", variables])
     wanted = _wanted(call, settings)
     how = {"duckdb": "copy", "postgres": "names"}.get(profile.type, "rows")
@@ -113,8 +113,8 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
     }
     profiles = call.scratch / "profiles"
     profiles.mkdir(mode=0o700)
-    _private(profiles / "profiles.yml", profile.text())
-    _private(call.scratch / "job.json", json.dumps(job))
+    write_private(profiles / "profiles.yml", profile.text())
+    write_private(call.scratch / "job.json", json.dumps(job))
     if settings.command[0] != "retry":  # which reads them
         for name in ("run_results.json", "sources.json"):
             with contextlib.suppress(FileNotFoundError):
@@ -127,7 +127,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
         keep_stdout=True,
     )
     report = _report(report_file)
-    results = _results(call, overlay, (SEED_PREFIX,))
+    results = _results(call, overlay)
     _warn(call, report)
     if overlay.needs_deps and report is not None and report["stage"] != 0:
         overlay.installed()
@@ -135,7 +135,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
         tail = "".join(f"\n  {line}" for line in ended.tail[-10:])
         raise StreamlineError(f"{ended.describe('dbt')}{tail}", where=call.where)
     if not report["success"]:
-        raise _failure(call, settings, overlay, results, report, given.left_out, main=len(invocations) - 1)
+        raise _failure(call, settings, overlay, results, report, left_out, main=len(invocations) - 1)
     if settings.command[0] == "docs":
         call.log(f"dbt's documentation: {call.project.shown(overlay.target / 'index.html')}")
     return _output(profile, report["exported"])
@@ -212,10 +212,11 @@ def _failure(
     return StreamlineError(masker.mask(text), where=where or call.where, hint=hint)
 
 
-def _results(call: BlockCall, overlay: Overlay, own: tuple[str, ...]) -> list[dict[str, Any]]:
+def _results(call: BlockCall, overlay: Overlay) -> list[dict[str, Any]]:
     from streamline.blocks.dbt.results import read_results
+    from streamline.blocks.dbt.sources import SEED_PREFIX
 
-    results = read_results(overlay.target, own)
+    results = read_results(overlay.target, SEED_PREFIX)
     masker = call.project.secrets.masker
     for one in results:
         if one["message"] is not None:
@@ -295,8 +296,3 @@ def _renderer(call: BlockCall) -> Renderer:
 
 def _folder_name(uuid: str) -> str:
     return re.sub(r"[^\w.-]", "_", uuid)
-
-
-def _private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)

@@ -60,7 +60,7 @@ class Overlay(msgspec.Struct, kw_only=True):
 
     def installed(self) -> None:
         """Note that the packages are there now."""
-        _private_text(self.folder / _STAMP, _stamp(self.folder))
+        write_private(self.folder / _STAMP, _stamp(self.folder))
 
 
 def make_overlay(project: Project, source: Path, home: Path, *, profile: str) -> Overlay:
@@ -96,7 +96,7 @@ def make_overlay(project: Project, source: Path, home: Path, *, profile: str) ->
     for name in (SOURCES, SEEDS, MACROS):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(mode=0o700)
-    _private_text(folder / MACROS / "streamline.sql", _COPY)
+    write_private(folder / MACROS / "streamline.sql", _COPY)
     wants = _copy_package_files(project, source, folder)
     return Overlay(
         folder=folder,
@@ -107,15 +107,8 @@ def make_overlay(project: Project, source: Path, home: Path, *, profile: str) ->
     )
 
 
-class Mentions(msgspec.Struct, frozen=True):
-    """What a dbt project's files ask for: names in `var('…')`, and in `source('streamline', '…')`."""
-
-    variables: frozenset[str]
-    sources: frozenset[str]
-
-
-def mentions(source: Path) -> Mentions:
-    """Look through the project's files; packages are not looked at."""
+def mentions(source: Path) -> tuple[set[str], set[str]]:
+    """Return the names in `var('…')` and in `source('streamline', '…')` in a dbt project's files, packages excepted."""
     variables: set[str] = set()
     sources: set[str] = set()
     for path, folders, files in os.walk(source):
@@ -126,7 +119,7 @@ def mentions(source: Path) -> Mentions:
                     text = Path(path, name).read_text(encoding="utf-8", errors="replace")
                     variables.update(_VARIABLE.findall(text))
                     sources.update(_SOURCE.findall(text))
-    return Mentions(frozenset(variables), frozenset(sources))
+    return variables, sources
 
 
 def _changed(project: Project, source: Path, written: dict[str, Any]) -> dict[str, Any]:
@@ -204,9 +197,10 @@ def _write_yaml(path: Path, data: dict[str, Any]) -> None:
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     # dbt parses anew whatever is newer than what it has parsed.
     if _read(path) != text:
-        _private_text(path, text)
+        write_private(path, text)
 
 
-def _private_text(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.dbt.settings import PROJECT_FILE, Settings
-from streamline.errors import ConfigError, StreamlineError
+from streamline.errors import ConfigError
+from streamline.project.render import Renderer
 from streamline.project.suggest import suggestion
 from streamline.project.yamlfile import load_yaml
 
@@ -67,7 +68,7 @@ def load_profile(
     Raises:
         ConfigError: no profiles.yml, no such profile or target, a template that cannot be rendered.
     """
-    render = _renderer(project, variables)
+    render = _renderer(project, variables).render
     project_file = settings.folder / PROJECT_FILE
     shown = project.shown(project_file)
     written = load_yaml(project_file, shown=shown)
@@ -140,18 +141,8 @@ def _literal(value: Any) -> Any:
     return value
 
 
-def _renderer(project: Project, variables: Mapping[str, Any]) -> Callable[[Any, str], Any]:
+def _renderer(project: Project, variables: Mapping[str, Any]) -> Renderer:
     """dbt's own names and filters, and Streamline's."""
-    from streamline.project.templates import single_expression
-
-    def env_var(name: str, default: Any = None) -> Any:
-        value = os.environ.get(name, default)
-        if value is None:
-            raise ConfigError(
-                f"the environment variable {name} is not set",
-                hint=f"set {name}, or give a default: env_var('{name}', '…')",
-            )
-        return value
 
     def variable(name: str, default: Any = None) -> Any:
         value = variables.get(name, default)
@@ -159,34 +150,13 @@ def _renderer(project: Project, variables: Mapping[str, Any]) -> Callable[[Any, 
             raise ConfigError(f"there is no variable '{name}'", hint=suggestion(name, variables, what="variables"))
         return value
 
-    names = {
-        "env_var": env_var,
-        "var": variable,
-        "variables": variable,
-        "secret": project.secrets.get,
-        "mage_secret_var": project.secrets.get,
-    }
-
-    def render(value: Any, where: str) -> Any:
-        if not isinstance(value, str) or "{" not in value:
-            return value
-        from jinja2 import StrictUndefined
-        from jinja2.exceptions import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-        environment.filters.update(as_text=str, as_bool=_as_boolean, as_number=_as_number, as_native=_as_native)
-        try:
-            expression = single_expression(value)
-            if expression is None:
-                return environment.from_string(value).render(names)
-            return environment.compile_expression(expression, undefined_to_none=False)(names)
-        except StreamlineError as error:
-            raise ConfigError(error.message, where=where, hint=error.hint) from None
-        except (TemplateError, ValueError) as error:
-            raise ConfigError(f"the template cannot be rendered: {error}", where=where) from None
-
-    return render
+    return Renderer(
+        project,
+        secrets=project.secrets,
+        runtime=variables,
+        names={"var": variable},
+        filters={"as_text": str, "as_bool": _as_boolean, "as_number": _as_number, "as_native": _as_native},
+    )
 
 
 def _as_boolean(value: Any) -> bool:

@@ -12,12 +12,12 @@ _FAILED = ("error", "fail", "runtime error", "partial success")
 _HASH = re.compile(r"\.[0-9a-f]{8,}$")
 
 
-def read_results(target: Path, own: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def read_results(target: Path, own: str) -> list[dict[str, Any]]:
     """The nodes that ran, in dbt's order: `{name, resource_type, status, seconds, message}`.
 
     Args:
         target: dbt's target folder.
-        own: beginnings of the names of nodes that are not the user's.
+        own: how the names of nodes begin that are not the user's.
     """
     found = []
     for file in ("run_results.json", "sources.json"):
@@ -27,7 +27,7 @@ def read_results(target: Path, own: tuple[str, ...] = ()) -> list[dict[str, Any]
             continue
         for one in document.get("results") or []:
             kind, name = node_name(str(one.get("unique_id")))
-            if own and name.startswith(own):
+            if name.startswith(own):
                 continue
             found.append(
                 {

@@ -14,8 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from streamline.blocks.call import GATES
 from streamline.blocks.dbt.overlay import SEEDS, SOURCES, Overlay
 from streamline.errors import ConfigError
@@ -32,21 +30,9 @@ SEED_PREFIX = "streamline__"
 _LONGEST_NAME = 63
 
 
-class Given(msgspec.Struct, kw_only=True):
-    """What was made of the upstream outputs.
-
-    Args:
-        seeds: names of seeds that dbt is to load first.
-        left_out: why a block's output is no source, by its uuid.
-    """
-
-    seeds: list[str] = msgspec.field(default_factory=list)
-    left_out: dict[str, str] = msgspec.field(default_factory=dict)
-
-
 def give_sources(
     call: BlockCall, profile: Profile, overlay: Overlay, home: Path, folder: Path, wanted: Collection[str]
-) -> Given:
+) -> tuple[list[str], dict[str, str]]:
     """Make every upstream output that is a table a source, and describe it in the overlay.
 
     dbt reads a project as a whole: a source that any of its models asks for must be described, also where those
@@ -59,24 +45,28 @@ def give_sources(
         home: the block's folder under .streamline/dbt/.
         folder: the dbt project's.
         wanted: names of sources that the project's models ask for.
+
+    Returns:
+        names of seeds that dbt is to load first; and why a block's output is no source, by its uuid.
     """
-    given = Given()
+    seeds: list[str] = []
+    left_out: dict[str, str] = {}
     tables: dict[str, dict[str, Any]] = {}
     memory = Memory(call.project.work_dir / "dbt" / "sources.json", f"{folder} {profile.type} {profile.target}")
     for one in call.inputs:
         if one.type in (*GATES, "dbt"):
             continue  # models of an upstream dbt block are in the warehouse, for ref()
         try:
-            tables[one.uuid] = _source(call, one, profile, overlay, home, given)
+            tables[one.uuid] = _source(call, one, profile, overlay, home, seeds)
         except ConfigError as error:
-            given.left_out[one.uuid] = error.message
+            left_out[one.uuid] = error.message
     memory.keep(call.pipeline, {name: table for name, table in tables.items() if not _is_secret(call, name)})
     for name in sorted(wanted - tables.keys()):
-        known = memory.find(call.pipeline, name) if name not in given.left_out else None
+        known = memory.find(call.pipeline, name) if name not in left_out else None
         tables[name] = known or _nowhere(call, name, profile)
     if tables:
         _describe(overlay, [{"name": name, **table} for name, table in tables.items()], profile)
-    return given
+    return seeds, left_out
 
 
 class Memory:
@@ -122,7 +112,7 @@ class Memory:
 
 
 def _source(
-    call: BlockCall, one: Input, profile: Profile, overlay: Overlay, home: Path, given: Given
+    call: BlockCall, one: Input, profile: Profile, overlay: Overlay, home: Path, seeds: list[str]
 ) -> dict[str, Any]:
     """What sources.yml says of an upstream output, which is where that says from now on."""
     if profile.type == "duckdb":
@@ -134,7 +124,7 @@ def _source(
         return {"identifier": name}
     seed = SEED_PREFIX + name
     _write_seed(rows, overlay.folder / SEEDS / f"{seed}.csv")
-    given.seeds.append(seed)
+    seeds.append(seed)
     return {"identifier": seed}
 
 

@@ -11,30 +11,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from streamline.blocks.call import GATES
+from streamline.blocks.call import GATES, Source
 from streamline.errors import ConfigError
 
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-
-
-class Source(Protocol):
-    """What can be bound: `blocks.call.Input` as far as it is needed here."""
-
-    @property
-    def uuid(self) -> str: ...
-
-    @property
-    def type(self) -> str: ...
-
-    def value(self) -> Any: ...
-
-    def values(self) -> list[Any]: ...
-
-    def count(self) -> int: ...
 
 
 class Callee(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +47,6 @@ class Slot(msgspec.Struct, frozen=True):
     keeps: str | None = None
 
 
-class Binding(msgspec.Struct, frozen=True):
-    """The arguments, not read yet."""
-
-    args: list[Slot]
-    keywords: dict[str, Slot]
-
-
 def bind(
     signature: inspect.Signature,
     inputs: Sequence[Source],
@@ -92,7 +69,7 @@ def bind(
     Raises:
         ConfigError: the function asks for what is not there, or does not take what is.
     """
-    plan = plan_call(signature, inputs, offered, callee, spare=spare, reserved=reserved)
+    args, keywords = _Planner(signature, inputs, offered, callee, spare, reserved).plan()
     spread: dict[int, list[Any]] = {}
 
     def read(slot: Slot) -> Any:
@@ -106,20 +83,7 @@ def bind(
             spread[slot.input] = inputs[slot.input].values()
         return spread[slot.input][slot.output]
 
-    return [read(slot) for slot in plan.args], {name: read(slot) for name, slot in plan.keywords.items()}
-
-
-def plan_call(
-    signature: inspect.Signature,
-    inputs: Sequence[Source],
-    offered: Mapping[str, Any],
-    callee: Callee,
-    *,
-    spare: bool = False,
-    reserved: Collection[str] = (),
-) -> Binding:
-    """What `bind` reads, without reading it. See there."""
-    return _Planner(signature, inputs, offered, callee, spare, reserved).plan()
+    return [read(slot) for slot in args], {name: read(slot) for name, slot in keywords.items()}
 
 
 class _Planner:
@@ -142,7 +106,8 @@ class _Planner:
         self._any_number = any(one.kind is Parameter.VAR_POSITIONAL for one in self._parameters)
         self._any_name = any(one.kind is Parameter.VAR_KEYWORD for one in self._parameters)
 
-    def plan(self) -> Binding:
+    def plan(self) -> tuple[list[Slot], dict[str, Slot]]:
+        """Positional and keyword arguments, not read yet."""
         filled = self._named()
         taken = {slot.input for slot in filled.values()}  # -1 for a keyword argument
         rest = [number for number in range(len(self._inputs)) if number not in taken]
@@ -216,7 +181,7 @@ class _Planner:
                     break
         return found
 
-    def _arranged(self, filled: Mapping[str, Slot], extra: Sequence[Slot]) -> Binding:
+    def _arranged(self, filled: Mapping[str, Slot], extra: Sequence[Slot]) -> tuple[list[Slot], dict[str, Slot]]:
         args: list[Slot] = []
         keywords: dict[str, Slot] = {}
         unfilled: list[Slot] = []  # what comes after a parameter that keeps its default goes by name, if it can
@@ -243,7 +208,7 @@ class _Planner:
             for name in self._offered:
                 if name not in taken and name not in keywords:
                     keywords[name] = Slot(name=name)
-        return Binding(args, keywords)
+        return args, keywords
 
     def _too_few(self, free: Sequence[Parameter], rest: Sequence[int], *, ambiguous: bool) -> ConfigError:
         counts = {number: self._inputs[number].count() for number in rest}

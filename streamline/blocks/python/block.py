@@ -7,12 +7,12 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from streamline.blocks.call import BlockCall
+from streamline.blocks.call import BlockCall, Source
 from streamline.blocks.python import user_modules
-from streamline.blocks.python.binding import Callee, Source, bind
-from streamline.blocks.python.file import BlockFile, PythonFile, name_of
+from streamline.blocks.python.binding import Callee, bind
+from streamline.blocks.python.file import BlockFile, PythonFile, UserError, name_of
 from streamline.decorators import LEGACY, NAMES, decorator_of
-from streamline.errors import StreamlineError
+from streamline.errors import ConfigError, StreamlineError
 
 
 def run(call: BlockCall) -> Any:
@@ -51,6 +51,30 @@ def poll(call: BlockCall) -> bool:
     function = file.only("sensor")
     result = invoke(call, file, function, call.inputs, spare=True)
     return truth(result, call, file, function, "a sensor")
+
+
+def evaluate(call: BlockCall) -> bool:
+    """Ask a conditional block whether the block that it gates runs. It gets that block's inputs, if it takes them.
+
+    An exception in it counts as no; the warning tells of it.
+
+    Raises:
+        ConfigError: there is not one function decorated with `@condition`, or it asks for what is not there.
+    """
+    try:
+        file = load(call)
+        function = file.only("condition")
+        return truth(invoke(call, file, function, call.inputs, spare=True), call, file, function, "a condition")
+    except UserError as error:
+        where, reason = error.where, error.summary
+        if error.trace:
+            call.log(error.trace)
+    except ConfigError:
+        raise
+    except StreamlineError as error:
+        where, reason = error.where or call.where, error.message
+    call.warn(f"{where}: the condition '{call.block.uuid}' counts as false: {reason}")
+    return False
 
 
 def block_file(call: BlockCall) -> BlockFile:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamline.blocks.call import BlockCall, TestOutcome
-from streamline.blocks.python.binding import Source
+from streamline.blocks.call import BlockCall, Source, Stored, TestOutcome
 from streamline.blocks.python.block import invoke, load
-from streamline.blocks.python.callback import Stored
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.errors import StreamlineError
 
@@ -47,19 +46,11 @@ def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output
 
 
 def _outputs(output: Stored) -> Sequence[Source]:
-    values = _Values(output)
+    @functools.cache
+    def values() -> list[Any]:
+        return output.values() if output.count() > 1 else [output.value()]
+
     return [_One(values, number) for number in range(max(1, output.count()))]
-
-
-class _Values:
-    def __init__(self, output: Stored) -> None:
-        self._output = output
-        self._read: list[Any] | None = None
-
-    def get(self, number: int) -> Any:
-        if self._read is None:
-            self._read = self._output.values() if self._output.count() > 1 else [self._output.value()]
-        return self._read[number]
 
 
 class _One:
@@ -68,12 +59,12 @@ class _One:
     uuid = ""
     type = "output"
 
-    def __init__(self, values: _Values, number: int) -> None:
+    def __init__(self, values: Callable[[], list[Any]], number: int) -> None:
         self._values = values
         self._number = number
 
     def value(self) -> Any:
-        return self._values.get(self._number)
+        return self._values()[self._number]
 
     def values(self) -> list[Any]:
         return [self.value()]

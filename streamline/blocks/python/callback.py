@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from streamline.blocks.call import BlockCall
+from streamline.blocks.call import BlockCall, Stored
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.decorators import CALLBACKS, marks_of
 from streamline.errors import StreamlineError
+from streamline.processes.job import Failure
 
 _RESERVED = ("parent_block_uuid", "__error", "__input", "failed_blocks")
-
-
-class Wrong(Protocol):
-    """Why a block failed, as far as callbacks are told."""
-
-    @property
-    def message(self) -> str: ...
-
-    @property
-    def where(self) -> str | None: ...
-
-    @property
-    def trace(self) -> str | None: ...
-
-
-class Stored(Protocol):
-    """What a block has stored, as far as callbacks and tests need it."""
-
-    def value(self) -> Any: ...
-
-    def values(self) -> list[Any]: ...
-
-    def count(self) -> int: ...
 
 
 class BlockError(Exception):
@@ -53,7 +31,7 @@ class BlockError(Exception):
         self.trace = trace
 
 
-def call_back(call: BlockCall, status: str, error: Wrong | None, own: Stored | None) -> None:
+def call_back(call: BlockCall, status: str, error: Failure | None, own: Stored | None) -> None:
     """Call the functions of the block's file that are for this status. What goes wrong in them is a warning.
 
     The first positional argument is the output of the block that the callback belongs to, or None; functions with

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from streamline.blocks.python.file import BlockFile, no_python, parsed
+from streamline.blocks.python.file import BlockFile, parsed
 from streamline.blocks.python.function import decorator_name, imports_of
+from streamline.blocks.python.imports import imported
 from streamline.decorators import CALLBACKS, LEGACY, NAMES, STATUSES, decorator_of
 from streamline.errors import ConfigError
 from streamline.pipeline.block_settings import block_settings
@@ -40,11 +41,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     text = file.text()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are shown when the block runs
-        tree = parsed(file, text)
-        try:
-            compile(tree, path, "exec", dont_inherit=True)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise no_python(file, error) from None
+        tree, _ = parsed(file, text)
     _Decorated(block, shown, tree).check()
     return _imported(project, tree)
 
@@ -159,17 +156,10 @@ def _line(function: _Function) -> int:
 
 
 def _imported(project: Project, tree: ast.Module) -> set[str]:
-    found: set[str] = set()
     rest: list[ast.stmt] = list(tree.body)
-    while rest:
-        node = rest.pop()
-        if isinstance(node, ast.Import):
-            found.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.partition(".")[0])
-        elif isinstance(node, ast.Try):
-            rest.extend([*node.body, *node.orelse])
-        elif isinstance(node, ast.With):
-            rest.extend(node.body)
+    for node in rest:
+        if isinstance(node, ast.Try | ast.With):
+            rest.extend([*node.body, *getattr(node, "orelse", ())])
+    found = {name for name, _ in imported(ast.Module(rest, []))}
     own = {name for name in found if (project.root / name).is_dir() or (project.root / f"{name}.py").is_file()}
     return found - own - {project.root.name}

@@ -247,24 +247,20 @@ def line_of(function: Any) -> int | None:
     return plain.__code__.co_firstlineno
 
 
-def parsed(block: BlockFile, text: str) -> ast.Module:
-    """The file's syntax tree.
+def parsed(block: BlockFile, text: str) -> tuple[ast.Module, CodeType]:
+    """The file's syntax tree and its code.
 
     Raises:
         ConfigError: it is no Python.
     """
     try:
-        return ast.parse(text, block.path)
+        tree = ast.parse(text, block.path)
+        return tree, compile(tree, block.path, "exec", dont_inherit=True)  # which finds `return` outside of a function
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise no_python(block, error) from None
-
-
-def no_python(block: BlockFile, error: Exception) -> ConfigError:
-    """What to say of a file that does not compile."""
-    line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-    shown = f"\n    {error.text.rstrip()}" if isinstance(error, SyntaxError) and error.text else ""
-    reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-    return ConfigError(f"this is no Python: {reason}{shown}", where=f"{block.name}{line}")
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        shown = f"\n    {error.text.rstrip()}" if isinstance(error, SyntaxError) and error.text else ""
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+        raise ConfigError(f"this is no Python: {reason}{shown}", where=f"{block.name}{line}") from None
 
 
 _codes: dict[str, tuple[object, CodeType]] = {}
@@ -296,11 +292,7 @@ def compiled(block: BlockFile) -> CodeType:
     text = block.text()
     if block.source is not None:  # so that tracebacks can show lines that are in no file of their own
         linecache.cache[block.path] = (len(text), None, text.splitlines(keepends=True), block.path)
-    tree = parsed(block, text)
-    try:
-        code: CodeType = compile(tree, block.path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # `return` outside of a function
-        raise no_python(block, error) from None
+    code = parsed(block, text)[1]
     _codes[block.path] = (stamp, code)
     return code
 

@@ -39,7 +39,7 @@ def shape_of(block: BlockFile, decorator: str = "transformer") -> Shape:
     Raises:
         ConfigError: the file cannot be read, is no Python, or the annotation is of no kind that blocks get.
     """
-    tree = parsed(block, block.text())
+    tree, _ = parsed(block, block.text())
     imports = imports_of(tree)
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

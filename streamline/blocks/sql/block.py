@@ -14,6 +14,8 @@ def run(call: BlockCall) -> Any:
         ConfigError: its configuration, its profile or a template in it is wrong.
         DatabaseError: the database refuses a statement; it names the file and the line.
     """
+    import pyarrow as pa
+
     from streamline.blocks.sql import template
     from streamline.blocks.sql.settings import Profiles, read_settings
 
@@ -23,7 +25,19 @@ def run(call: BlockCall) -> Any:
     if profiles.in_memory(settings, call.where):
         from streamline.blocks.sql import embedded
 
-        return embedded.run(call, settings, text)
-    from streamline.blocks.sql import provider
+        rows = embedded.run(call, settings, text)
+    else:
+        from streamline.blocks.sql import provider
 
-    return provider.run(call, settings, text, profiles)
+        rows = provider.run(call, settings, text, profiles)
+    if not isinstance(rows, pa.Table):
+        return rows
+    if not rows.num_columns:
+        return None
+    import pyarrow.parquet as pq
+
+    from streamline.outputs.values import ParquetFile
+
+    path = call.scratch / "output.parquet"
+    pq.write_table(rows, path)
+    return ParquetFile(path)

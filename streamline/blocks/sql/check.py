@@ -1,8 +1,10 @@
-"""What can be said of an SQL block before anything runs."""
+"""What is known of an SQL block before it runs: errors for `check`, its database and table for `explain`."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +12,17 @@ from streamline.blocks.sql import template
 from streamline.blocks.sql.lambdas import parse_template
 from streamline.blocks.sql.settings import KEYS, Profiles, Settings, read_settings
 from streamline.blocks.sql.statements import split
-from streamline.errors import ConfigError
+from streamline.errors import ConfigError, StreamlineError
+from streamline.pipeline.kinds import Connection, Explanation
+from streamline.project.render import Renderer
+from streamline.project.suggest import almost
 
 if TYPE_CHECKING:
-    from streamline.pipeline.model import Block
+    from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
-    from streamline.project.render import Renderer
+
+_ALIKE = 0.85
+"""How similar to a known key an unknown one of a profile must be to count as misspelled: it may be the user's own."""
 
 
 def check(project: Project, block: Block, renderer: Renderer) -> None:
@@ -31,7 +38,11 @@ def check(project: Project, block: Block, renderer: Renderer) -> None:
     template.check_frames(text, block.upstream, where)
     if any(mark in text for mark in ("{{", "{%", "{#")):
         parse_template(text, lambda line: f"{where}:{line}")
-    raw = {key: value for key, value in block.configuration.items() if not _needs_run(value)}
+    raw = {
+        key: value
+        for key, value in block.configuration.items()
+        if not _needs_run(value, "block_output", "execution_date")
+    }
     ours = renderer.render({key: raw[key] for key in raw if key in KEYS}, f"{where}, configuration")
     settings = read_settings({**raw, **ours}, f"{where}, configuration")
     if settings.provider is None or "data_provider_profile" in set(block.configuration) - set(raw):
@@ -40,13 +51,11 @@ def check(project: Project, block: Block, renderer: Renderer) -> None:
     _check_driver(settings, where)
 
 
-def _needs_run(value: Any) -> bool:
-    """Whether a template in it reads what only a run has."""
-    if isinstance(value, Mapping):
-        return any(map(_needs_run, value.values()))
-    if isinstance(value, list):
-        return any(map(_needs_run, value))
-    return isinstance(value, str) and "{{" in value and ("block_output" in value or "execution_date" in value)
+def _needs_run(value: Any, *names: str) -> bool:
+    """Whether a template in it reads one of these names, which only a run has."""
+    if isinstance(value, Mapping | list):
+        return any(_needs_run(one, *names) for one in (value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, str) and "{{" in value and any(name in value for name in names)
 
 
 def _check_profile(profiles: Profiles, block: Block, settings: Settings, where: str) -> None:
@@ -78,3 +87,93 @@ def _check_driver(settings: Settings, where: str) -> None:
             hint=f"pip install {entry.install}",
             code="package.missing",
         )
+
+
+def explain(project: Project, model: PipelineModel, block: Block) -> Explanation:
+    """The block's database and table. Connects to nothing."""
+    settings = _settings(project, model, block)
+    if settings is None:
+        return Explanation(engine="duckdb, embedded")
+    engine = f"{settings.provider}, profile {settings.profile}"
+    if settings.raw:
+        return Explanation(engine=engine, writes="what its statements write")
+    table = settings.table or f"{model.uuid}_{block.uuid}"
+    name = f"{settings.schema}.{table}" if settings.schema else table
+    return Explanation(engine=engine, writes=f"{name} ({settings.policy})")
+
+
+def _settings(project: Project, model: PipelineModel, block: Block) -> Settings | None:
+    """The block's settings; None where the embedded DuckDB runs it."""
+    if not block.configuration.get("data_provider"):
+        return None
+    variables = {**project.variables, **model.variables}
+    renderer = Renderer(project, variables, project.secrets, names={"execution_date": "{execution_date}"})
+    # A value that only a run knows is shown as written.
+    configuration = {
+        key: value if "block_output" in str(value) else renderer.render(value, model.where(block.uuid))
+        for key, value in block.configuration.items()
+        if key in KEYS
+    }
+    where = model.where(block.uuid, "configuration")
+    settings = read_settings(configuration, where)
+    return None if Profiles(project, renderer).in_memory(settings, where) else settings
+
+
+def connection(project: Project, model: PipelineModel, block: Block, renderer: Renderer) -> Connection | None:
+    """The database that the block names; None for the embedded DuckDB."""
+    provider = block.configuration.get("data_provider")
+    if not provider:
+        return None
+    where = model.where(block.uuid, "configuration", "data_provider")
+    try:
+        configuration = {
+            key: renderer.render(value, lambda path: model.where(block.uuid, "configuration", *path))
+            for key, value in block.configuration.items()
+            if key in KEYS and not _needs_run(value, "block_output")
+        }
+        settings = read_settings(configuration, where)
+        profiles = Profiles(project, renderer)
+        # Two profiles may connect to one database as different users.
+        key = (settings.profile, *profiles.place(settings, where))
+        if profiles.in_memory(settings, where):
+            return None
+    except ConfigError as error:
+        return Connection(name=_without_password(str(provider)), error=error)
+    return Connection(
+        name=_without_password(settings.provider or "")
+        if "://" in (settings.provider or "")
+        else f"{settings.provider}, profile {settings.profile}",
+        key=key,
+        test=functools.partial(_test, project, profiles, settings, where, key[-1]),
+    )
+
+
+def _test(project: Project, profiles: Profiles, settings: Settings, where: str, database_name: Any) -> str:
+    misspelled = _misspelled(profiles.get(settings, where))
+    file = str(database_name) if settings.entry.is_file else None
+    if file is not None and "://" not in file and ":" not in file and not project.path(file).exists():
+        return f"{file} does not exist yet; the first run creates it"
+    try:
+        with profiles.open(settings, where) as database:
+            database.query("select 1")
+    except ConfigError:
+        raise
+    except StreamlineError as error:
+        error.hint = "; ".join(filter(None, (misspelled, error.hint))) or None
+        raise
+    return "; ".join(filter(None, ("it answers", misspelled)))
+
+
+def _misspelled(profile: Mapping[str, Any]) -> str:
+    """The keys of a profile that are nearly keys that are read."""
+    from streamline.io.config_keys import ConfigKey
+
+    known = {str(key).casefold(): str(key) for key in ConfigKey}
+    near = {key: almost(key, known, _ALIKE) for key in profile if key.casefold() not in known}
+    return "; ".join(
+        f"{key} means nothing: did you mean {known[match]}?" for key, match in near.items() if match is not None
+    )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", url)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import template
-from streamline.blocks.sql.error_location import located
-from streamline.blocks.sql.result import OUTPUT_FILE, save
 from streamline.blocks.sql.settings import Settings
 from streamline.blocks.sql.statements import Statement, split
 from streamline.blocks.sql.views import Views
@@ -17,11 +15,13 @@ from streamline.databases.database import Database
 from streamline.databases.duckdb import MEMORY
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from streamline.databases.duckdb import DuckDB
 
 
 def run(call: BlockCall, settings: Settings, text: str) -> Any:
-    """Run the block's statements; the rows of the last one that gives any are its output."""
+    """Run the block's statements; the rows of the last one that gives any are its output: a file, or a table."""
     from streamline.databases.duckdb import DuckDB
 
     with DuckDB({"DUCKDB_DATABASE": MEMORY}, origin=call.where, root=call.project.root) as database:
@@ -41,13 +41,13 @@ def _run(
     last = max((index for index, one in enumerate(statements) if one.may_give_rows), default=-1)
     output = None
     for index, statement in enumerate(statements):
-        with located(call, text, sent, statement):
+        with template.located(call, text, sent, statement):
             if index != last:
                 database.execute(statement.text)
             elif statement.is_select:
                 output = _copied(call, database, _limited(statement.text, settings.limit))
             else:
-                output = _saved(call, database, statement.text, settings.limit)
+                output = _rows(database, statement.text, settings.limit)
     return output
 
 
@@ -61,8 +61,8 @@ def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:
 
     described = database.described(select)
     if any(kind == "INTERVAL" for _, kind in described):
-        return _saved(call, database, select, None)  # Parquet's own intervals are read by nobody
-    path = call.scratch / OUTPUT_FILE
+        return _rows(database, select, None)  # Parquet's own intervals are read by nobody
+    path = call.scratch / "output.parquet"
     target = str(path).replace("'", "''")
     written: list[int] = []
 
@@ -79,6 +79,6 @@ def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:
     )
 
 
-def _saved(call: BlockCall, database: Database, statement: str, limit: int | None) -> Any:
+def _rows(database: Database, statement: str, limit: int | None) -> pa.Table | None:
     rows = database.query(statement)
-    return save(call, rows if rows is None or limit is None else rows.slice(0, limit))
+    return rows if rows is None or limit is None else rows.slice(0, limit)

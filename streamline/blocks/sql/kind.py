@@ -9,9 +9,9 @@ KIND = Kind(
     run="streamline.blocks.sql.block:run",
     check="streamline.blocks.sql.check:check",
     checked="is SQL, and its templates are well formed",
-    connection="streamline.blocks.sql.connection:connection",
+    connection="streamline.blocks.sql.check:connection",
     jinja="streamline.blocks.sql.template:jinja",
-    explain="streamline.blocks.sql.explain:explain",
+    explain="streamline.blocks.sql.check:explain",
     template="streamline.blocks.sql.templates:template",
     preload=("streamline.blocks.sql.block", "streamline.blocks.sql.embedded", "duckdb"),
 )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import template
-from streamline.blocks.sql.error_location import located
-from streamline.blocks.sql.result import save
 from streamline.blocks.sql.settings import Profiles, Settings, default_table
 from streamline.blocks.sql.staging import Staging
 from streamline.blocks.sql.statements import Statement, split
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from streamline.databases.base import SqlDatabase
 
 
-def run(call: BlockCall, settings: Settings, text: str, profiles: Profiles) -> Any:
+def run(call: BlockCall, settings: Settings, text: str, profiles: Profiles) -> pa.Table | None:
     """Run the block's statements in its database."""
     return _Run(call, settings, text, profiles).run()
 
@@ -33,7 +31,7 @@ class _Run:
         self.profiles = profiles
         self.sent = text
 
-    def run(self) -> Any:
+    def run(self) -> pa.Table | None:
         database: SqlDatabase = self.profiles.open(self.settings, self.call.where)  # type: ignore[assignment]
         staging = Staging(self.call, self.settings, self.profiles, database)
         with database:
@@ -45,7 +43,7 @@ class _Run:
                     rows = self._raw(database, statements) if self.settings.raw else self._written(database, statements)
             finally:
                 staging.remove()
-        return save(self.call, rows)
+        return rows
 
     def _written(self, database: SqlDatabase, statements: Sequence[Statement]) -> pa.Table | None:
         """All in one transaction, the last SELECT into the table."""
@@ -55,7 +53,7 @@ class _Run:
         rows = None
         with database.transaction():
             for index, statement in enumerate(statements):
-                with located(self.call, self.text, self.sent, statement):
+                with template.located(self.call, self.text, self.sent, statement):
                     if index == last:
                         rows = self._write(database, statement)
                     else:
@@ -79,7 +77,7 @@ class _Run:
         rows = None
         with contextlib.nullcontext() if alone or reads else database.transaction():
             for statement in statements:
-                with located(self.call, self.text, self.sent, statement):
+                with template.located(self.call, self.text, self.sent, statement):
                     if not statement.may_give_rows:
                         database.execute(statement.text)
                     elif (found := database.query(statement.text)) is not None:

@@ -6,14 +6,17 @@ of the upstream blocks.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall, block_output
 from streamline.blocks.sql.lambdas import quote_lambdas
+from streamline.blocks.sql.statements import Statement
+from streamline.databases.database import DatabaseError
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
 from streamline.project.yamlfile import read_text
@@ -108,7 +111,7 @@ def check_frames(text: str, upstream: list[str], where: str) -> None:
             )
 
 
-def line_in_file(written: str, sent: str, line: int) -> int:
+def _line_in_file(written: str, sent: str, line: int) -> int:
     """The line of the text as it is written that a line of the text as it was sent came from.
 
     Templates may give more lines or fewer than they take; lines that stayed as they are show where one is.
@@ -122,3 +125,17 @@ def line_in_file(written: str, sent: str, line: int) -> int:
             same_size = end - start == to - from_
             return (start + index - from_ if kind == "equal" or same_size else min(start, len(before) - 1)) + 1
     return max(1, min(line, len(before)))
+
+
+@contextlib.contextmanager
+def located(call: BlockCall, written: str, sent: str, statement: Statement) -> Iterator[None]:
+    """A DatabaseError of the body gets the block's file, and the line: the one that the database names, else the
+    statement's first.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        if error.where is None:
+            line = _line_in_file(written, sent, statement.line + (error.line or 1) - 1)
+            error.where = f"{call.where}:{line}" if call.block.file is not None else f"{call.where}, line {line}"
+        raise

@@ -201,7 +201,7 @@ def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 
 def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:
-    from streamline.blocks.python.condition import evaluate
+    from streamline.blocks.python.block import evaluate
 
     result.gate = evaluate(call)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamline.blocks.python.condition import evaluate
+from streamline.blocks.python.block import evaluate
 from streamline.errors import ConfigError
 from tests.blocks.python.python_calls import Given, Workshop
 
