@@ -1,4 +1,4 @@
-"""`streamline add`: adds a source, a destination or a block to a pipeline."""
+"""`streamline add`: add a block to a pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Side = Literal["source", "destination", "mapper"]
 
-# The sides of a pipeline are blocks too: which type, and which role their plugin has.
+# The blocks of integration pipelines that run a plugin: side, block type, plugin role.
 _SIDES: dict[str, tuple[Side, str, Role]] = {
     "source": ("source", "data_loader", "tap"),
     "destination": ("destination", "data_exporter", "target"),
@@ -47,9 +47,9 @@ KINDS = [*_SIDES, *FOLDERS]
     help="`streams` adds settings for a stream, as an example.",
 )
 @click.option("--stream", "streams", metavar="STREAM", multiple=True, help="Write settings for this stream.")
-@click.option("--upstream", metavar="BLOCK", multiple=True, help="A block before it; by default the last suitable one.")
-@click.option("--downstream", metavar="BLOCK", multiple=True, help="A block after it.")
-@click.option("--dbt-project", metavar="NAME", help="Of a dbt block: the dbt project, if there are several.")
+@click.option("--upstream", metavar="BLOCK", multiple=True, help="An upstream block; by default the last suitable one.")
+@click.option("--downstream", metavar="BLOCK", multiple=True, help="A downstream block.")
+@click.option("--dbt-project", metavar="NAME", help="The dbt project of a dbt block, if there are several.")
 @pass_app
 def command(
     app: App,
@@ -65,13 +65,13 @@ def command(
     downstream: tuple[str, ...],
     dbt_project: str | None,
 ) -> None:
-    """Add the block NAME to a pipeline: its file and its entry in metadata.yaml.
+    """Add the block NAME to a pipeline: create its file and its entry in metadata.yaml.
 
     KIND is source, destination, mapper, data_loader, transformer, data_exporter, sensor, custom, dbt, callback or
-    conditional. Nothing is overwritten.
+    conditional. Overwrites no files.
 
-    A callback reports on the blocks that --upstream names, or on the whole pipeline; a conditional gates the blocks
-    that --upstream names.
+    A callback is called after the --upstream blocks, or after the whole pipeline; a conditional gates the --upstream
+    blocks.
     """
     from streamline.blocks.connector.templates import connector_block
     from streamline.blocks.registry import block_template
@@ -92,11 +92,11 @@ def command(
     if kind == "transformer" and (plugin is not None or language == "yaml"):
         kind, language = "mapper", "yaml"
     if dbt_project is not None and kind != "dbt":
-        raise ConfigError(f"--dbt-project is for dbt, not for {kind}")
+        raise ConfigError(f"--dbt-project applies to dbt blocks, not to {kind}")
     if kind not in _SIDES and (system or plugin or streams or template != "basic"):
         raise ConfigError(
-            f"--system, --plugin, --stream and --template are for {', '.join(_SIDES)}, not for {kind}",
-            hint=f"`streamline add source {name} …` reads with a tap",
+            f"--system, --plugin, --stream and --template apply to {', '.join(_SIDES)}, not to {kind}",
+            hint=f"to read with a tap: streamline add source {name} …",
         )
     pipeline_type = load_pipeline(project, pipeline).type
     connector = None
@@ -120,12 +120,12 @@ def command(
         new = NewBlock(uuid=name, type=kind, language=language, text=block_template(kind, language, pipeline_type))
     added = add_block(project, pipeline, msgspec.structs.replace(new, upstream=upstream_blocks, downstream=downstream))
     for file in (added.file, *added.others):
-        click.echo(f"Made {project.shown(file)}")
-    click.echo(f"Added to {pipeline}: {_place(new.type, added.upstream, name, added.downstream)}")
+        click.echo(f"Created {project.shown(file)}")
+    click.echo(f"Added to {pipeline}: {_position(new.type, added.upstream, name, added.downstream)}")
     if connector is not None:
-        _say_if_unknown(project, *_SIDES[kind][2:], used)
+        _warn_if_unavailable(project, *_SIDES[kind][2:], used)
     if kind == "sensor" and not added.downstream:
-        click.echo(f"Note: no block waits for it yet; those added with --upstream {name} do", err=True)
+        click.echo(f"Note: no block waits for this sensor yet; add blocks with --upstream {name}", err=True)
 
 
 def _dbt_block(
@@ -149,57 +149,72 @@ def _only_pipeline(project: Project) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise ConfigError("the project has no pipeline yet", hint="streamline create NAME --type integration")
-    raise ConfigError("the project has several pipelines", hint=f"set --pipeline to one of: {', '.join(names)}")
+        raise ConfigError(
+            "the project has no pipelines", hint="streamline create NAME --type integration", code="pipeline.unknown"
+        )
+    raise ConfigError(
+        "the project has several pipelines",
+        hint=f"add --pipeline: one of {', '.join(names)}",
+        code="pipeline.ambiguous",
+    )
 
 
 def _connector(project: Project, role: Role, system: str | None, plugin: str | None) -> tuple[str, str]:
-    """What the block says, and the connector's full name.
+    """Return the connector's name for the block's file, and its full name.
 
     Raises:
-        ConfigError: both were given, or the plugin is not declared, or it cannot be guessed.
+        ConfigError: both options are given, the plugin is not declared, or several plugins match.
     """
     from streamline.connectors.registry import DEFAULT_SYSTEMS, connector_name
     from streamline.project.suggest import suggestion
 
     if system is not None and plugin is not None:
-        raise ConfigError("--system and --plugin exclude each other", hint="use one of them")
+        raise ConfigError("--system and --plugin are mutually exclusive", hint="use one of them")
     if plugin is not None:
         if plugin not in project.plugins:
             raise ConfigError(
                 f"the plugin '{plugin}' is not declared",
                 where=project.yaml.shown,
                 hint=f"{suggestion(plugin, project.plugins, what='declared plugins')}; "
-                f"`streamline plugin add {plugin} --pip REQUIREMENT` declares it",
+                f"to declare it: streamline plugin add {plugin} --pip REQUIREMENT",
+                code="plugin.unknown",
             )
         return plugin, plugin
     if system is not None:
         return system, connector_name(system, role)
-    declared = [one for one in project.plugins if one.startswith(f"{role}-")]
+    declared = [name for name in project.plugins if name.startswith(f"{role}-")]
     if role == "mapper":
-        declared = [one for one in project.plugins if not one.startswith(("tap-", "target-"))]
+        declared = [name for name in project.plugins if not name.startswith(("tap-", "target-"))]
     if len(declared) == 1:
         return declared[0], declared[0]
     if role not in DEFAULT_SYSTEMS or declared:
-        own = f"; or --system {DEFAULT_SYSTEMS[role]}, or another system" if role in DEFAULT_SYSTEMS else ""
+        if not declared:
+            raise ConfigError(
+                f"no {role} is declared",
+                where=project.yaml.shown,
+                hint="to declare it: streamline plugin add NAME --pip REQUIREMENT",
+                code="plugin.unknown",
+            )
+        system = f"; or --system, such as {DEFAULT_SYSTEMS[role]}" if role in DEFAULT_SYSTEMS else ""
         raise ConfigError(
-            f"which {role} is it?",
-            hint=f"set --plugin to one of: {', '.join(declared) or 'none is declared yet'}{own}",
+            f"the project declares several {role}s",
+            hint=f"add --plugin: one of {', '.join(declared)}{system}",
+            code="plugin.ambiguous",
         )
     return DEFAULT_SYSTEMS[role], connector_name(DEFAULT_SYSTEMS[role], role)
 
 
-def _place(block_type: str, upstream: list[str], name: str, downstream: list[str]) -> str:
+def _position(block_type: str, upstream: list[str], name: str, downstream: list[str]) -> str:
     if block_type == "callback":
-        return f"{name}, for {', '.join(upstream) or 'the whole pipeline'}"
+        return f"{name}, called after {', '.join(upstream) or 'the whole pipeline'}"
     if block_type == "conditional":
         return f"{name}, which gates {', '.join(upstream)}"
     parts = [", ".join(upstream), name, ", ".join(downstream)]
     return " → ".join(part for part in parts if part)
 
 
-def _say_if_unknown(project: Project, role: Role, name: str) -> None:
-    """Print a hint, not an error: the plugin may be declared later."""
+def _warn_if_unavailable(project: Project, role: Role, name: str) -> None:
+    """Print a note, not an error: the plugin may be declared later."""
     from streamline.connectors.plugins import unavailable
 
     error = unavailable(project, name, role)

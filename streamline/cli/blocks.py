@@ -1,4 +1,4 @@
-"""The source and destination blocks that commands about streams mean."""
+"""Find the source and destination blocks for commands about streams."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TYPES: dict[Side, str] = {"source": "data_loader", "destination": "data_exporte
 
 
 def load_model(app: App, pipeline: str) -> PipelineModel:
-    """The pipeline.
+    """Return a pipeline.
 
     Raises:
-        ConfigError: there is none of that name, or its metadata.yaml is wrong.
+        ConfigError: the pipeline does not exist, or its metadata.yaml is invalid.
     """
     from streamline.pipeline.reader import load_pipeline
 
@@ -30,39 +30,39 @@ def load_model(app: App, pipeline: str) -> PipelineModel:
 
 
 def blocks_of(model: PipelineModel, side: Side) -> list[Block]:
-    """The pipeline's sources or destinations, in its order."""
-    return [one for one in model.blocks.values() if one.type == _TYPES[side] and one.language == "yaml"]
+    """Return the pipeline's sources or destinations, in the order of metadata.yaml."""
+    return [block for block in model.blocks.values() if block.type == _TYPES[side] and block.language == "yaml"]
 
 
 def sources_of(model: PipelineModel) -> list[Block]:
-    """The pipeline's sources.
+    """Return the pipeline's sources.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the pipeline has no source.
     """
-    found = blocks_of(model, "source")
-    if not found:
+    sources = blocks_of(model, "source")
+    if not sources:
         raise ConfigError(
             "the pipeline has no source",
             where=model.uuid,
-            hint=f"add one: streamline add source NAME --pipeline {model.uuid}",
+            hint=f"streamline add source NAME --pipeline {model.uuid}",
             code="pipeline.no_source",
         )
-    return found
+    return sources
 
 
 def side_of(model: PipelineModel, uuid: str) -> Side:
-    """Which kind of block a uuid is.
+    """Return whether a block is a source or a destination.
 
     Raises:
-        ConfigError: it is neither source nor destination, or does not exist.
+        ConfigError: the block is neither, or does not exist.
     """
     for side in ("source", "destination"):
-        if any(one.uuid == uuid for one in blocks_of(model, side)):
+        if any(block.uuid == uuid for block in blocks_of(model, side)):
             return side
     from streamline.project.suggest import suggestion
 
-    known = [one.uuid for side in _TYPES for one in blocks_of(model, side)]
+    known = [block.uuid for side in _TYPES for block in blocks_of(model, side)]
     raise ConfigError(
         f"there is no source or destination '{uuid}'",
         where=model.uuid,
@@ -72,33 +72,33 @@ def side_of(model: PipelineModel, uuid: str) -> Side:
 
 
 def pick_block(model: PipelineModel, side: Side, uuid: str | None) -> Block:
-    """The block that `--block` names, or the only one of its kind.
+    """Return the block that `--block` names, or the pipeline's only source or destination.
 
     Raises:
         ConfigError: there is no such block, or more than one.
     """
-    found = sources_of(model) if side == "source" else blocks_of(model, side)
+    blocks = sources_of(model) if side == "source" else blocks_of(model, side)
     if uuid is not None:
         if side_of(model, uuid) != side:
-            raise ConfigError(f"'{uuid}' is no {side}", where=model.uuid, code="block.not_found")
-        return next(one for one in found if one.uuid == uuid)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+            raise ConfigError(f"'{uuid}' is not a {side}", where=model.uuid, code="block.not_found")
+        return next(block for block in blocks if block.uuid == uuid)
+    if len(blocks) == 1:
+        return blocks[0]
+    if not blocks:
         raise ConfigError(f"the pipeline has no {side}", where=model.uuid, code="block.not_found")
     raise ConfigError(
-        f"the pipeline has {len(found)} {side}s",
+        f"the pipeline has {len(blocks)} {side}s",
         where=model.uuid,
-        hint=f"add --block {'|'.join(one.uuid for one in found)}",
+        hint=f"add --block {'|'.join(block.uuid for block in blocks)}",
         code="block.ambiguous",
     )
 
 
 def tap_log(app: App) -> Callable[[str], None] | None:
-    """What takes the lines of a tap's log: they are shown with `--debug` only (an error shows the last ones)."""
+    """Return a function that shows a tap's log lines with `--debug`, else None: errors include the last lines."""
     return say if app.debug else None
 
 
 def say(line: str) -> None:
-    """Show a (masked) line apart from what the command prints."""
+    """Print a (masked) line to stderr."""
     click.echo(click.style(line, dim=True), err=True)

@@ -1,4 +1,4 @@
-"""`streamline clean`: deletes logs and files of old runs."""
+"""`streamline clean`: delete the files of old runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DEFAULT_AGE = "30d"
     metavar="D",
     default=DEFAULT_AGE,
     show_default=True,
-    help="How long ago a run must have ended: seconds, or 90s, 12h, 7d.",
+    help="The minimum age of runs to clean: seconds, or 90s, 12h, 7d.",
 )
 @pass_app
 def command(app: App, older_than: str) -> None:
-    """Delete the logs and files of old runs.
+    """Delete the logs and temporary files of old runs.
 
-    Running pipelines, positions, dead letters and the list of runs are not touched.
+    Keeps active runs, bookmarks, dead letters and the history of runs.
     """
     import shutil
     import time
@@ -43,9 +43,8 @@ def command(app: App, older_than: str) -> None:
     for folder in sorted(runs.iterdir()) if runs.is_dir() else []:
         if folder.name in running or not folder.is_dir() or folder.is_symlink():
             continue
-        # A run writes its log to its end; the folder itself is changed when private files come and go.
-        files = [*folder.iterdir()]
-        if max(one.lstat().st_mtime for one in (folder, *files)) <= newest:
+        # The log is written until the end of a run; the folder changes with the run's temporary files.
+        if max(path.lstat().st_mtime for path in (folder, *folder.iterdir())) <= newest:
             shutil.rmtree(folder, ignore_errors=True)
             deleted += 1
     click.echo(f"Deleted the files of {count(deleted, 'run')}.")

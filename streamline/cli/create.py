@@ -1,4 +1,4 @@
-"""`streamline create`: makes a pipeline."""
+"""`streamline create`: create a pipeline."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from streamline.cli.app import App, pass_app
     show_default=True,
     help="python (also: standard, batch), integration, streaming or dbt.",
 )
-@click.option("--description", metavar="TEXT", help="What it is for.")
-@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A word to find it by; may be given several times.")
+@click.option("--description", metavar="TEXT", help="The pipeline's description.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Add a tag; may be given several times.")
 @pass_app
 def command(app: App, pipeline: str, pipeline_type: str, description: str | None, tags: tuple[str, ...]) -> None:
-    """Make the pipeline PIPELINE, without blocks yet."""
+    """Create PIPELINE without blocks."""
     from streamline.pipeline.edit import create_pipeline
 
     folder = create_pipeline(app.project, pipeline, pipeline_type, description=description, tags=tags)
-    click.echo(f"Made {app.project.shown(folder / 'metadata.yaml')}")
+    click.echo(f"Created {app.project.shown(folder / 'metadata.yaml')}")
     kind = {"integration": "source", "dbt": "dbt"}.get(pipeline_type, "data_loader")
     click.echo(f"Next: streamline add {kind} NAME --pipeline {pipeline}")

@@ -1,4 +1,4 @@
-"""`streamline demo`: a project that runs at once, and what it moves."""
+"""`streamline demo`: create and run a demo project."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ WAREHOUSE = "warehouse.duckdb"
 @click.argument("folder", metavar="[DIR]", default="streamline-demo", type=click.Path(path_type=Path))
 @click.pass_context
 def command(ctx: click.Context, folder: Path) -> None:
-    """Make a project with a shop database, sync it into DuckDB, change the shop, sync again.
+    """Create a project with a shop database, sync it to DuckDB, change the shop and sync again.
 
-    DIR is made; it must not be there yet, or be empty. By default it is ./streamline-demo.
+    DIR must be empty or not exist. The default is ./streamline-demo.
     """
     from streamline.demo import shop, warehouse
     from streamline.demo.project_folder import make_project
 
     make_project(folder)
-    _say(f"A project in {folder}")
+    _say(f"Created a project in {folder}")
     purposes = {
         "shop.db": "the shop's database: customers, orders, order lines, products",
         "pipelines/shop/metadata.yaml": "the pipeline: source, transformer, destination",
-        "data_loaders/load_shop.yaml": "the source: which tables, and how each is read",
-        "transformers/prepare.py": "the transformer: changes rows on their way",
+        "data_loaders/load_shop.yaml": "the source: the tables, and how each is replicated",
+        "transformers/prepare.py": "the transformer: changes rows before they are written",
         "data_exporters/export_warehouse.yaml": "the destination: a DuckDB file",
     }
-    print_table(["FILE", "WHAT IT IS"], purposes.items())
+    print_table(["FILE", "DESCRIPTION"], purposes.items())
 
-    _say("The first sync moves everything")
+    _say("The first sync copies everything")
     _sync(folder)
     _show_moved(folder, warehouse.shop_counts(folder / shop.DATABASE))
 
@@ -51,19 +51,17 @@ def command(ctx: click.Context, folder: Path) -> None:
     changes = shop.live(folder / shop.DATABASE)
     click.echo("Added, changed or deleted: " + ", ".join(f"{number} {table}" for table, number in changes.items()))
 
-    _say("The second sync moves what changed (and the products, which are replaced whole)")
+    _say("The second sync copies the changes (and replaces the products table)")
     _sync(folder)
     _show_moved(folder, warehouse.shop_counts(folder / shop.DATABASE))
 
-    _say("What the warehouse now holds")
+    _say("The data in the warehouse")
     sales = warehouse.query(folder / WAREHOUSE, warehouse.SALES)
     print_table([name.upper() for name in sales.columns], sales.rows)
-    customers = warehouse.query(
-        folder / WAREHOUSE, "select id, name, email, country from customers order by id limit 3"
-    )
+    customers = warehouse.query(folder / WAREHOUSE, warehouse.CUSTOMERS)
     print_table([name.upper() for name in customers.columns], customers.rows)
 
-    _say("Look around")
+    _say("Next steps")
     _print_commands(folder)
 
 
@@ -73,19 +71,19 @@ def _say(title: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Run the pipeline as a user would, its output on ours.
+    """Run the pipeline as a user would, in a process of its own.
 
     Raises:
-        PipelineFailed: it did not end well.
+        PipelineFailed: the run failed.
     """
     click.echo(f"$ streamline run {PIPELINE}")
     sys.stdout.flush()
-    ended = subprocess.run([sys.executable, "-m", "streamline", "run", PIPELINE], cwd=folder, check=False)
-    if ended.returncode:
+    process = subprocess.run([sys.executable, "-m", "streamline", "run", PIPELINE], cwd=folder, check=False)
+    if process.returncode:
         raise PipelineFailed(
-            f"the demo's pipeline ended with exit code {ended.returncode}",
+            f"the demo's pipeline failed with exit code {process.returncode}",
             where=str(folder),
-            hint=f"look at its logs: cd {shlex.quote(str(folder))} && streamline runs logs",
+            hint=f"show its log: cd {shlex.quote(str(folder))} && streamline runs logs",
         )
 
 
@@ -95,11 +93,11 @@ def _show_moved(folder: Path, counts: Mapping[str, int]) -> None:
     moved = _moved(folder)
     stored = warehouse_counts(folder / WAREHOUSE)
     rows = [[name, counts[name], moved.get(name, 0), stored[name]] for name in counts]
-    print_table(["TABLE", "ROWS IN THE SHOP", "MOVED NOW", "ROWS IN THE WAREHOUSE"], rows)
+    print_table(["TABLE", "ROWS IN THE SHOP", "COPIED NOW", "ROWS IN THE WAREHOUSE"], rows)
 
 
 def _moved(folder: Path) -> dict[str, int]:
-    """Records that the newest run read, by stream."""
+    """Return the number of records that the last run read, by stream."""
     from streamline.project.project import Project
     from streamline.state import open_store
 
@@ -113,20 +111,20 @@ def _moved(folder: Path) -> dict[str, int]:
 
 
 def _print_commands(folder: Path) -> None:
-    # As `.venv/bin/streamline` the demo runs without its environment being active; the commands below would not.
+    # `.venv/bin/streamline demo` works without an active environment; the commands below would not.
     activate = Path(sys.prefix) / "bin" / "activate"
     commands = {}
     if shutil.which("streamline") is None and activate.is_file():
-        commands[f". {shlex.quote(str(activate))}"] = "once in each shell, so that it finds `streamline`"
+        commands[f". {shlex.quote(str(activate))}"] = "activate the environment, once per shell"
     commands |= {
         f"cd {shlex.quote(str(folder))}": "",
-        f"streamline explain {PIPELINE}": "what runs, and how safely",
-        f"streamline state list {PIPELINE}": "where each stream stands",
-        "streamline runs show": "what the last run did",
-        f"streamline sample {PIPELINE} orders": "some records of a stream",
-        f"streamline streams list {PIPELINE}": "how each stream is read and written",
-        f"python shop.py && streamline run {PIPELINE}": "another day, another sync",
-        f"streamline run {PIPELINE} --full-refresh --stream orders": "one stream once more from the beginning",
+        f"streamline explain {PIPELINE}": "show the plan and its delivery guarantees",
+        f"streamline state list {PIPELINE}": "show the bookmark of each stream",
+        "streamline runs show": "show the last run",
+        f"streamline sample {PIPELINE} orders": "show records of a stream",
+        f"streamline streams list {PIPELINE}": "show how each stream is read and written",
+        f"python shop.py && streamline run {PIPELINE}": "change the shop and sync again",
+        f"streamline run {PIPELINE} --full-refresh --stream orders": "read a stream again from the beginning",
     }
     width = max(map(len, commands))
     for line, what in commands.items():

@@ -1,4 +1,4 @@
-"""`streamline discover`: the streams that a source has, asked for now."""
+"""`streamline discover`: list the streams of a source."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ if TYPE_CHECKING:
 @click.argument("block", required=False)
 @json_option
 @click.option("--block", "named", metavar="UUID", help="The same as BLOCK.")
-@click.option("--cached", is_flag=True, help="Show what was discovered last, if nothing has changed since.")
+@click.option("--cached", is_flag=True, help="Show the cached catalog if the tap and its configuration are unchanged.")
 @pass_app
 def command(app: App, pipeline: str, block: str | None, named: str | None, as_json: bool, cached: bool) -> None:
-    """Ask the tap of BLOCK (without it: of every source of PIPELINE) which streams it has.
+    """Discover the streams of the source BLOCK, or of all sources of PIPELINE.
 
-    With --json the tap's own catalog is printed; saved as pipelines/PIPELINE/BLOCK/catalog.json and edited, it lies
-    over what the tap discovers. Of several sources it is an object: {block: catalog}.
+    --json prints the tap's catalog; for several sources, an object {block: catalog}. Save it as
+    pipelines/PIPELINE/BLOCK/catalog.json and edit it to override what the tap discovers.
     """
     import anyio
 
     from streamline.blocks.connector.source import open_source, private_folder
 
     model = load_model(app, pipeline)
-    asked = block or named
-    blocks = [pick_block(model, "source", asked)] if asked else sources_of(model)
+    uuid = block or named
+    log = tap_log(app)
+    blocks = [pick_block(model, "source", uuid)] if uuid else sources_of(model)
 
     async def run() -> list[OpenedSource]:
         return [
             await open_source(
-                app.project, model, one, store, folder, layered=False, refresh=not cached, notify=say, log=tap_log(app)
+                app.project, model, block, store, folder, layered=False, refresh=not cached, notify=say, log=log
             )
-            for one in blocks
+            for block in blocks
         ]
 
     with app.store() as store, private_folder(app.project, "discover") as folder:
-        found = anyio.run(run)
+        sources = anyio.run(run)
     if as_json:
-        catalogs = {source.block.uuid: source.require_catalog().data for source in found}
+        catalogs = {source.block.uuid: source.require_catalog().data for source in sources}
         print_json(catalogs if len(catalogs) > 1 else next(iter(catalogs.values())))
         return
-    for source in found:
-        _show(source, headed=len(found) > 1)
+    for source in sources:
+        _show(source, headed=len(sources) > 1)
 
 
 def _show(source: OpenedSource, *, headed: bool) -> None:
@@ -61,7 +62,7 @@ def _show(source: OpenedSource, *, headed: bool) -> None:
     print_table(
         ["STREAM", "NAME", "COLUMNS", "KEY", "REPLICATION", "PARENT", "BY DEFAULT"],
         [_row(stream) for stream in catalog],
-        empty="The tap has no stream.",
+        empty="The tap has no streams.",
     )
     click.echo(f"{source.plugin.name} has {count(len(catalog), 'stream')}.", err=True)
 

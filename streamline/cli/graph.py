@@ -13,7 +13,7 @@ from streamline.cli.output import cell, columns_of, has_colour, padded
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamline.pipeline.graph_view import Node, Picture
+    from streamline.pipeline.graph_view import GraphView, Node
     from streamline.pipeline.model import PipelineModel
 
 FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".txt": "text"}
@@ -27,27 +27,27 @@ FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".txt": "tex
     "-o",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it there: .svg, .mmd (Mermaid) or .txt.",
+    help="Write the graph to this file: .svg, .mmd (Mermaid) or .txt.",
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["text", "mermaid", "svg"]),
-    help="What to draw; by default what FILE ends in, and text without FILE.",
+    help="The output format; the default depends on the suffix of FILE, and is text without FILE.",
 )
 @pass_app
 def command(app: App, pipeline: str, output: Path | None, format_: str | None) -> None:
-    """Draw the blocks of PIPELINE and their special settings.
+    """Draw the blocks of PIPELINE, their dependencies and settings.
 
-    Lines lead from the block above to those that get its output. A block whose sign is \u25c6 is dynamic: what is
-    behind it runs once per item; with \u25c7 the outputs of its children are gathered into a list.
+    Lines lead from a block down to those that get its output. \u25c6 marks a dynamic block: its downstream blocks run
+    once per item. \u25c7 marks a block with reduce_output: its children's outputs are collected into a list.
     """
     from streamline.pipeline.reader import load_pipeline
 
     if output is not None and format_ is None:
         format_ = FORMATS.get(output.suffix.lower())
         if format_ is None:
-            raise ConfigError(f"--output {output}: it must end in .svg, .mmd or .txt", hint="or say --format")
+            raise ConfigError(f"--output {output} must end in .svg, .mmd or .txt", hint="or add --format")
     model = load_pipeline(app.project, pipeline)
     text = draw(model, format_ or "text", colour=output is None and has_colour(sys.stdout))
     if output is None:
@@ -56,37 +56,37 @@ def command(app: App, pipeline: str, output: Path | None, format_: str | None) -
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--output {output} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"--output {output} cannot be written: {error.strerror}", code="file.not_writable") from None
     click.echo(f"Wrote {output}")
 
 
 def draw(model: PipelineModel, format_: str, *, colour: bool = False) -> str:
     """Draw the pipeline as `text`, `mermaid` or `svg`."""
     from streamline.cli.graph_formats import mermaid, svg
-    from streamline.pipeline.graph_view import picture_of
+    from streamline.pipeline.graph_view import graph_view
 
-    picture = picture_of(model)
+    view = graph_view(model)
     if format_ == "svg":
-        return svg(picture)
-    return mermaid(picture) if format_ == "mermaid" else text(picture, colour=colour)
+        return svg(view)
+    return mermaid(view) if format_ == "mermaid" else text(view, colour=colour)
 
 
-def text(picture: Picture, *, colour: bool = False) -> str:
+def text(view: GraphView, *, colour: bool = False) -> str:
     """Draw the graph as lines of text."""
     from streamline.cli.graph_terminal import drawn, notes
 
     lines = []
-    width = max((columns_of(cell(node.uuid)) for node in picture.nodes), default=0)
-    for lanes, node in drawn(picture):
+    width = max((columns_of(cell(node.uuid)) for node in view.nodes), default=0)
+    for lanes, node in drawn(view):
         if node is None:
             lines.append(lanes)
             continue
         name = padded(cell(node.uuid), width)
-        words = ", ".join([_kind(node), *node.marks, *notes(picture, node.uuid)])
+        words = ", ".join([_kind(node), *node.marks, *notes(view, node.uuid)])
         lines.append(f"{lanes}  {click.style(name, bold=True) if colour else name}  {words}")
-    whole = [cell(node.uuid) for node in picture.nodes if node.type == "callback" and node.marks]
-    if whole:
-        lines += ["", f"called when the pipeline ends: {', '.join(whole)}"]
+    pipeline_callbacks = [cell(node.uuid) for node in view.nodes if node.type == "callback" and node.marks]
+    if pipeline_callbacks:
+        lines += ["", f"called when the pipeline ends: {', '.join(pipeline_callbacks)}"]
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 

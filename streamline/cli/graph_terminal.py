@@ -1,4 +1,4 @@
-"""Draws a pipeline in a terminal: one line per block, with the edges in lanes on the left."""
+"""Draw a pipeline's graph in a terminal: one line per block, with the edges in lanes on the left."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 from streamline.cli.output import cell
 
 if TYPE_CHECKING:
-    from streamline.pipeline.graph_view import Node, Picture
+    from streamline.pipeline.graph_view import GraphView, Node
 
 _MARKS = {"flow": "●", "items": "◆", "gathered": "◇"}
 
 
-def drawn(picture: Picture) -> list[tuple[str, Node | None]]:
-    """Return the lines: the lanes, padded to one width, and the block on that line, if there is one."""
+def drawn(view: GraphView) -> list[tuple[str, Node | None]]:
+    """Return the lines: the lanes, padded to the same width, and the block on that line, if any."""
     below: dict[str, list[str]] = {}
     sign: dict[str, str] = {}
-    for edge in picture.edges:
+    for edge in view.edges:
         if edge.kind in _MARKS:
             below.setdefault(edge.start, []).append(edge.end)
             sign[edge.start] = _MARKS[edge.kind]
     lanes: list[str | None] = []
     """The block that each lane leads to; None: the lane is free."""
     lines: list[tuple[str, Node | None]] = []
-    for node in picture.nodes:
+    for node in view.nodes:
         if node.type in ("conditional", "callback"):
             continue
         mine = [at for at, end in enumerate(lanes) if end == node.uuid]
         if not mine:
             mine = [_free(lanes, 0)]
-            if lines and lines[-1][0][2 * mine[0] :].strip():  # it would seem to hang on what is above
+            if lines and lines[-1][0][2 * mine[0] :].strip():  # would look connected to the line above
                 lines.append((_row(lanes, mine[0], " "), None))
             lanes[mine[0]] = node.uuid
         at, *others = mine
@@ -39,15 +39,15 @@ def drawn(picture: Picture) -> list[tuple[str, Node | None]]:
             for other in others:
                 lanes[other] = None
         elif lines and lines[-1][1] is not None and lines[-1][0][2 * at : 2 * at + 1] not in ("", " ", "│"):
-            lines.append((_row(lanes, at, "│"), None))  # else nothing would lead from the block right above to it
+            lines.append((_row(lanes, at, "│"), None))  # separate it from the block directly above
         lines.append((_row(lanes, at, sign.get(node.uuid, "●")), node))
         first, *more = below.get(node.uuid, [None])
         lanes[at] = first
         new = []
         for end in more:
-            place = _free(lanes, at + 1)
-            lanes[place] = end
-            new.append(place)
+            lane = _free(lanes, at + 1)
+            lanes[lane] = end
+            new.append(lane)
         if new:
             lines.append((_turn(lanes, at, sorted(new), "╮", "┬"), None))
         while lanes and lanes[-1] is None:
@@ -65,27 +65,27 @@ def _free(lanes: list[str | None], start: int) -> int:
 
 
 def _row(lanes: Sequence[str | None], at: int, sign: str) -> str:
-    signs = [sign if place == at else "│" if end is not None else " " for place, end in enumerate(lanes)]
+    signs = [sign if lane == at else "│" if end is not None else " " for lane, end in enumerate(lanes)]
     return " ".join(signs).rstrip()
 
 
 def _turn(lanes: Sequence[str | None], at: int, others: Sequence[int], last: str, between: str) -> str:
     """Draw a row in which lanes join the lane at `at` or leave it, crossing those between."""
     text = ""
-    for place, end in enumerate(lanes):
-        inside = at < place <= others[-1]
+    for lane, end in enumerate(lanes):
+        inside = at < lane <= others[-1]
         sign = "│" if end is not None else "─" if inside else " "
-        if place == at:
+        if lane == at:
             sign = "├"
-        elif place in others:
-            sign = last if place == others[-1] else between
-        text += ("─" if inside else " ") + sign if place else sign
+        elif lane in others:
+            sign = last if lane == others[-1] else between
+        text += ("─" if inside else " ") + sign if lane else sign
     return text.rstrip()
 
 
-def notes(picture: Picture, uuid: str) -> list[str]:
+def notes(view: GraphView, uuid: str) -> list[str]:
     """Describe the conditionals and callbacks of a block."""
-    gates = [cell(edge.start) for edge in picture.edges if edge.end == uuid and edge.kind == "gates"]
-    told = [cell(edge.end) for edge in picture.edges if edge.start == uuid and edge.kind == "tells"]
-    found = [f"if {' and '.join(gates)}"] if gates else []
-    return [*found, f"tells {', '.join(told)}"] if told else found
+    gates = [cell(edge.start) for edge in view.edges if edge.end == uuid and edge.kind == "gates"]
+    callbacks = [cell(edge.end) for edge in view.edges if edge.start == uuid and edge.kind == "tells"]
+    conditions = [f"if {' and '.join(gates)}"] if gates else []
+    return [*conditions, f"notifies {', '.join(callbacks)}"] if callbacks else conditions

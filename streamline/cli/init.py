@@ -1,4 +1,4 @@
-"""`streamline init`: makes a project that runs at once."""
+"""`streamline init`: create a project with example pipelines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import click
 @click.command("init")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def command(folder: Path) -> None:
-    """Make a project in DIR, with small example pipelines that run at once. Nothing is overwritten."""
+    """Create a project in DIR with example pipelines that can run immediately. Overwrites no files."""
     from streamline.project.starter_project import PIPELINES, make_project
 
     files = make_project(folder)
-    click.echo(f"Made a project in {folder}:")
+    click.echo(f"Created a project in {folder}:")
     for path in files:
         if path.name not in ("__init__.py", "requirements.txt"):
             click.echo(f"  {path}")

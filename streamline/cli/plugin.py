@@ -1,8 +1,8 @@
-"""`streamline plugin`: the taps, targets and mappers of a project."""
+"""`streamline plugin`: manage taps, targets and mappers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -24,31 +24,31 @@ def command() -> None:
 @json_option
 @pass_app
 def list_(app: App, as_json: bool) -> None:
-    """List the plugins of streamline.yaml, the bundled connectors and those of installed packages."""
+    """List the declared plugins, the bundled connectors and those of installed packages."""
     rows = [*_declared(app.project), *_builtin(app.project), *_installed(app.project)]
     if as_json:
         print_json(rows)
         return
     print_table(
-        ["NAME", "KIND", "WHAT", "INSTALLED", "VERSION"],
+        ["NAME", "KIND", "SOURCE", "INSTALLED", "VERSION"],
         [[row["name"], row["kind"], row["source"], row["installed"], row["version"]] for row in rows],
     )
 
 
 @command.command("add")
 @click.argument("name")
-@click.option("--pip", "pip", metavar="REQUIREMENT", multiple=True, help="A package; may be given several times.")
-@click.option("--executable", metavar="PROGRAM", help="The program of the package, if it is not called NAME.")
-@click.option("--command", "command_line", metavar="COMMAND", help="A command in place of a package.")
-@click.option("--override", "overrides", metavar="REQUIREMENT", multiple=True, help="Replaces what packages require.")
-@click.option("--python", metavar="PYTHON", help="The interpreter of its environment: a version or a path.")
-@click.option("--env", "env", metavar="NAME=VALUE", multiple=True, help="Set an environment variable for it.")
+@click.option("--pip", "pip", metavar="REQUIREMENT", multiple=True, help="Install this package; may be repeated.")
+@click.option("--executable", metavar="PROGRAM", help="The package's program, if it is not named NAME.")
+@click.option("--command", "command_line", metavar="COMMAND", help="Run this command instead of a package.")
+@click.option("--override", "overrides", metavar="REQUIREMENT", multiple=True, help="Override a dependency's version.")
+@click.option("--python", metavar="PYTHON", help="The environment's interpreter: a version or a path.")
+@click.option("--env", "env", metavar="NAME=VALUE", multiple=True, help="Set an environment variable for the plugin.")
 @click.option(
     "--pass-env",
     "pass_env",
     metavar="GLOB",
     multiple=True,
-    help="Pass on variables of the caller.",
+    help="Pass these environment variables to the plugin.",
 )
 @click.option("--install/--no-install", default=True, help="Create its environment now (default).")
 @pass_app
@@ -64,7 +64,7 @@ def add(
     pass_env: tuple[str, ...],
     install: bool,
 ) -> None:
-    """Declare the plugin NAME in streamline.yaml. Without --pip and --command, NAME is the package."""
+    """Declare the plugin NAME in streamline.yaml. Without --pip and --command, the package is NAME."""
     from streamline.project.entries import read_entry
     from streamline.project.project import Project
     from streamline.project.yamledit import edit_file, edit_text, put
@@ -73,9 +73,10 @@ def add(
     project = app.project
     if name in project.plugins:
         raise ConfigError(
-            f"the plugin '{name}' is declared",
+            f"the plugin '{name}' is already declared",
             where=project.yaml.where(("plugins", name)),
-            hint="change its entry there; it is installed anew when it is used",
+            hint="edit its entry there; it is reinstalled when it is next used",
+            code="plugin.exists",
         )
     entry: dict[str, Any] = {}
     if pip or not command_line:
@@ -92,14 +93,14 @@ def add(
     if python:
         entry["python"] = python
     if env:
-        entry["env"] = dict(_pair(one) for one in env)
+        entry["env"] = dict(_pair(assignment) for assignment in env)
     if pass_env:
         entry["pass_env"] = list(pass_env)
     path, shown = project.yaml.path, project.yaml.shown
 
     def declare(text: str) -> str:
         text = edit_text(text, lambda document: put(document, ("plugins", name), entry))
-        read_entry(load_yaml(path, text=text, shown=shown), name, entry, rendered=False)  # refused before it is written
+        read_entry(load_yaml(path, text=text, shown=shown), name, entry, rendered=False)  # validate before writing
         return text
 
     edit_file(path, declare, shown=shown)
@@ -113,7 +114,7 @@ def add(
 @click.option("--upgrade", is_flag=True, help="Install the newest versions, not those of streamline.lock.yaml.")
 @pass_app
 def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
-    """Create the environments of these plugins; without NAME, of all."""
+    """Create the environments of the plugins NAME, or of all plugins."""
     project = app.project
     with_environment = [name for name, entry in project.plugins.items() if entry.pip]
     for name in names:
@@ -124,6 +125,7 @@ def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
                 f"the plugin '{name}' is not declared",
                 where=project.yaml.shown,
                 hint=suggestion(name, project.plugins, what="declared plugins"),
+                code="plugin.unknown",
             )
         if name not in with_environment:
             click.echo(f"{name} has no environment: it runs {' '.join(project.plugins[name].command)}")
@@ -144,7 +146,9 @@ def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
 
 @command.command("test")
 @click.argument("name")
-@click.option("--role", type=click.Choice(["tap", "target", "mapper"]), help="Its role, if not in its name.")
+@click.option(
+    "--role", type=click.Choice(["tap", "target", "mapper"]), help="The plugin's role, if not a prefix of NAME."
+)
 @json_option
 @pass_app
 def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
@@ -157,45 +161,43 @@ def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
     role = role or _role(name)
     plugin = resolve_plugin(app.project, name, role, notify=_notify)
 
-    async def ask() -> Any:
+    async def run() -> Any:
         return await probe(plugin, store=None, masker=app.project.secrets.masker)
 
-    found = anyio.run(ask)
-    if not found.known:
+    probed = anyio.run(run)
+    if not probed.known:
         from streamline.errors import StreamlineError
 
         raise StreamlineError(
-            f"{plugin.name} starts, and says nothing that a {role} would say to --help",
+            f"{plugin.name} starts, but neither --about nor --help describes a {role}",
             where=" ".join(plugin.argv),
-            hint="try the command by hand; a plugin that looks at no options may work all the same",
+            hint="run the command by hand; a plugin that ignores these options may still work",
+            code="plugin.no_capabilities",
         )
     result = {
         "name": plugin.name,
         "role": role,
         "kind": plugin.kind,
         "command": plugin.argv,
-        "library": library(plugin, found),
-        "version": found.about.get("version"),
-        "catalog": list(found.catalog_flags),
-        "state": found.state,
-        "discover": found.discover,
-        "capabilities": sorted(found.names),
-        "settings": sorted(found.settings),
+        "library": library(plugin, probed),
+        "version": probed.about.get("version"),
+        "catalog": list(probed.catalog_flags),
+        "state": probed.state,
+        "discover": probed.discover,
+        "capabilities": sorted(probed.names),
+        "settings": sorted(probed.settings),
     }
     if as_json:
         print_json(result)
     else:
-        print_table(["WHAT", "FOUND"], list(result.items()))
+        print_table(["PROPERTY", "VALUE"], list(result.items()))
 
 
 def _role(name: str) -> Role:
-    from streamline.connectors.registry import Role
-
-    for role in get_args(Role):
-        if name.startswith(f"{role}-"):
-            found: Role = role
-            return found
-    raise ConfigError(f"is '{name}' a tap, a target or a mapper?", hint="set --role to tap, target or mapper")
+    role = name.partition("-")[0]
+    if role in ("tap", "target", "mapper"):
+        return cast("Role", role)
+    raise ConfigError(f"the role of '{name}' is unknown", hint="add --role tap, --role target or --role mapper")
 
 
 def _install(project: Project, name: str, *, upgrade: bool) -> None:
@@ -263,7 +265,7 @@ def _builtin(project: Project) -> list[dict[str, Any]]:
 
 
 def _installed(project: Project) -> list[dict[str, Any]]:
-    """The connectors that other packages register."""
+    """Return the connectors that other packages register."""
     from importlib.metadata import version
 
     from streamline.connectors.registry import installed_connectors

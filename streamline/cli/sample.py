@@ -1,4 +1,4 @@
-"""`streamline sample`: the first records of a stream, straight from its tap."""
+"""`streamline sample`: show the first records of a stream."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @click.command("sample")
 @click.argument("pipeline")
 @click.argument("stream")
-@click.option("--block", metavar="UUID", help="The source block; needed where there are several.")
-@click.option("--records", "-n", default=10, show_default=True, type=click.IntRange(min=1), help="How many.")
+@click.option("--block", metavar="UUID", help="The source block; required if there are several.")
+@click.option("--records", "-n", default=10, show_default=True, type=click.IntRange(min=1), help="Number of records.")
 @click.option(
     "--timeout", default=120.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds to wait."
 )
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def command(
     app: App, pipeline: str, stream: str, block: str | None, records: int, timeout: float, as_json: bool
 ) -> None:
-    """Show the first records of STREAM.
+    """Show the first records of STREAM of a source of PIPELINE.
 
-    The tap of PIPELINE's source is started for this stream alone, from its beginning, and stopped once it has sent
-    enough. Nothing is written, and no position moves.
+    Reads only this stream, from its beginning, and stops the tap after the requested number of records. Writes nothing
+    and changes no bookmark.
     """
     import anyio
 
@@ -42,7 +42,7 @@ def command(
 
     async def run() -> tuple[OpenedSource, list[bytes]]:
         source = await open_source(app.project, model, source_block, store, folder, notify=say, log=tap_log(app))
-        found = await sample(
+        sampled = await sample(
             source.plugin,
             source.config,
             stream,
@@ -56,26 +56,26 @@ def command(
             log=tap_log(app),
             where=source.where,
         )
-        return source, found
+        return source, sampled
 
     with app.store() as store, private_folder(app.project, "sample") as folder:
-        _, found = anyio.run(run)
+        _, sampled = anyio.run(run)
     if as_json:
         import msgspec
 
-        print_json([msgspec.Raw(record) for record in found])
+        print_json([msgspec.Raw(record) for record in sampled])
         return
-    rows = [_decoded(record) for record in found]
+    rows = [_decoded(record) for record in sampled]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print_table(columns, [[_shown(row.get(column)) for column in columns] for row in rows])
-    click.echo(f"{stream}: {count(len(found), 'record')} shown." if found else f"{stream} has no records.", err=True)
+    click.echo(f"{stream}: {count(len(rows), 'record')} shown." if rows else f"{stream} has no records.", err=True)
 
 
 def _decoded(record: bytes) -> dict[str, Any]:
     from streamline.flow.codecs import jsontext
 
-    found = jsontext.decode(record)
-    return found if isinstance(found, dict) else {"record": found}
+    value = jsontext.decode(record)
+    return value if isinstance(value, dict) else {"record": value}
 
 
 def _shown(value: object) -> object:

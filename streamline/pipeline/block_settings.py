@@ -1,7 +1,7 @@
-"""The runner's settings in a batch block's `configuration`: fan-out, sensors, isolation, secrecy of outputs.
+"""Read the runner's settings from a batch block's `configuration`: dynamic, sensor, isolated, secret_output.
 
-The rest of `configuration` belongs to the block's own kind, or to its author, and may hold templates. These keys
-decide the plan before anything is rendered, so they hold no templates.
+Other keys of `configuration` belong to the block's kind or to its author, and may contain templates. The keys read
+here determine the plan before templates are rendered, so they cannot contain templates.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
 
 INTERVAL = 60.0
-"""Seconds between two questions to a sensor, unless it says otherwise."""
+"""Default number of seconds between two checks of a sensor."""
 
-# The second form of Mage (its DYNAMIC_BLOCKS_VERSION=2). `modes` says how children get their items
-# while the parent still runs; what they get is the same.
+# The keys of Mage's DYNAMIC_BLOCKS_VERSION=2. `modes` sets how children receive items while the parent still runs;
+# the items are the same, so it has no effect here.
 _DYNAMIC_KEYS = words("parent reduce_output reduce_output_upstream modes")
 
 
 class BlockSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a block's configuration says to the runner.
+    """The runner's settings of a block.
 
     Args:
-        dynamic: its downstream blocks run once for each item of its output.
-        reduce_output: its children's outputs are gathered into one list for the blocks behind it.
-        isolated: it runs in the environment of the pipeline's requirements.txt.
-        secret_output: its output is never written to disk.
-        interval: of a sensor: seconds between two questions.
-        give_up_after: of a sensor: seconds after which it has failed (`configuration.timeout`); None: never.
+        dynamic: run each downstream block once per item of this block's output.
+        reduce_output: collect the outputs of the block's children into a list for its downstream blocks.
+        isolated: run the block in the environment of the pipeline's requirements.txt.
+        secret_output: never write the block's output to disk.
+        interval: seconds between two checks of a sensor.
+        give_up_after: seconds after which a sensor fails (`configuration.timeout`); None: no limit.
     """
 
     dynamic: bool = False
@@ -48,13 +48,13 @@ class BlockSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def block_settings(model: PipelineModel, block: Block) -> BlockSettings:
-    """The settings in a block's configuration.
+    """Return the runner's settings of a block.
 
     Raises:
-        ConfigError: one of them is not what it should be; it names file and line.
+        ConfigError: a setting is invalid; the error names file and line.
     """
-    given = block.configuration
-    if not given and not any("dynamic" in model.blocks[one].configuration for one in block.downstream):
+    children = (model.blocks[uuid] for uuid in block.downstream)
+    if not block.configuration and not any("dynamic" in child.configuration for child in children):
         return _PLAIN
     interval = give_up_after = None
     if block.type == "sensor":
@@ -77,12 +77,12 @@ def _switch(model: PipelineModel, block: Block, key: str) -> bool:
     value = block.configuration.get(key)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise _error(model, block, f"{key} must be true or false, not {kind_of(value)}", key, _why_plain(value))
+    raise _error(model, block, f"{key} must be true or false, not {kind_of(value)}", key, _template_hint(value))
 
 
-def _why_plain(value: Any) -> str | None:
+def _template_hint(value: Any) -> str | None:
     if isinstance(value, str) and "{{" in value:
-        return "this setting is read before templates are rendered"
+        return "templates are not rendered in this setting; write the value itself"
     if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
         return "remove the quotes"
     return None
@@ -99,65 +99,71 @@ def _dynamic(model: PipelineModel, block: Block) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     message = f"dynamic must be true, false or a mapping with `parent: true`, not {kind_of(value)}"
-    raise _error(model, block, message, "dynamic", _why_plain(value))
+    raise _error(model, block, message, "dynamic", _template_hint(value))
 
 
 def _reduces(model: PipelineModel, block: Block) -> bool:
-    second_form = block.configuration.get("dynamic")
-    given = second_form.get("reduce_output") if isinstance(second_form, dict) else None
-    own = _for_all(model, block, given, ("dynamic", "reduce_output"))
-    return _switch(model, block, "reduce_output") or own or _gathered_by(model, block)
+    value = _dynamic_key(block, "reduce_output")
+    reduced = _for_all(model, block, value, ("dynamic", "reduce_output"))
+    return _switch(model, block, "reduce_output") or reduced or _reduced_by_children(model, block)
 
 
-def _gathered_by(model: PipelineModel, block: Block) -> bool:
-    """Whether the blocks behind it say themselves that they want its outputs gathered."""
-    asking = [one for one in block.downstream if block.uuid in _gathers(model, model.blocks[one])]
-    if asking and len(asking) < len(block.downstream):
-        other = next(one for one in block.downstream if one not in asking)
+def _dynamic_key(block: Block, key: str) -> Any:
+    dynamic = block.configuration.get("dynamic")
+    return dynamic.get(key) if isinstance(dynamic, dict) else None
+
+
+def _reduced_by_children(model: PipelineModel, block: Block) -> bool:
+    """Return whether all downstream blocks list this block in their `reduce_output_upstream`."""
+    reducing = [uuid for uuid in block.downstream if block.uuid in _reduced_upstream(model, model.blocks[uuid])]
+    if reducing and len(reducing) < len(block.downstream):
+        other = next(uuid for uuid in block.downstream if uuid not in reducing)
         raise _error(
             model,
-            model.blocks[asking[0]],
-            f"'{asking[0]}' gathers the outputs of '{block.uuid}', and '{other}' does not",
+            model.blocks[reducing[0]],
+            f"'{reducing[0]}' reduces the output of '{block.uuid}', but '{other}' does not",
             ("dynamic", "reduce_output_upstream"),
-            f"gather for both with `reduce_output: true` at '{block.uuid}', or put a block of its own before '{other}'",
+            f"set `reduce_output: true` on '{block.uuid}' for both, or add a block between it and '{other}'",
         )
-    return bool(asking)
+    return bool(reducing)
 
 
-def _gathers(model: PipelineModel, block: Block) -> list[str]:
-    second_form = block.configuration.get("dynamic")
-    names = second_form.get("reduce_output_upstream") if isinstance(second_form, dict) else None
+def _reduced_upstream(model: PipelineModel, block: Block) -> list[str]:
+    names = _dynamic_key(block, "reduce_output_upstream")
     if names is None:
         return []
     return _names(model, block, names, block.upstream, ("dynamic", "reduce_output_upstream"))
 
 
 def _for_all(model: PipelineModel, block: Block, value: Any, path: tuple[str, ...]) -> bool:
-    """Whether a setting that may name some of the downstream blocks is on: true, or all of them."""
+    """Return whether a setting is on: it is true, or lists all downstream blocks."""
     if value is None or isinstance(value, bool):
         return bool(value)
     names = _names(model, block, value, block.downstream, path)
-    missing = [one for one in block.downstream if one not in names]
+    missing = [uuid for uuid in block.downstream if uuid not in names]
     if names and missing:
         raise _error(
             model,
             block,
-            f"{'.'.join(path)} holds for all downstream blocks or for none, and '{missing[0]}' is not listed",
+            f"{'.'.join(path)} must list all downstream blocks or none; '{missing[0]}' is missing",
             path,
-            f"say `true`, or put a block of its own between '{block.uuid}' and '{missing[0]}'",
+            f"set it to true, or add a block between '{block.uuid}' and '{missing[0]}'",
         )
     return bool(names)
 
 
 def _names(model: PipelineModel, block: Block, value: Any, known: Iterable[str], path: tuple[str, ...]) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         message = f"{'.'.join(path)} must be true or a list of uuids, not {kind_of(value)}"
-        raise _error(model, block, message, path, _why_plain(value))
+        raise _error(model, block, message, path, _template_hint(value))
     for index, name in enumerate(value):
         if name not in known:
-            hint = suggestion(name, known, what="blocks there")
-            where = model.where(block.uuid, "configuration", *path, index)
-            raise ConfigError(f"{'.'.join(path)}: '{name}' is no neighbour of '{block.uuid}'", where=where, hint=hint)
+            raise ConfigError(
+                f"{'.'.join(path)}: '{name}' is not connected to '{block.uuid}'",
+                where=model.where(block.uuid, "configuration", *path, index),
+                hint=suggestion(name, known, what="connected blocks"),
+                code="graph.unknown_block",
+            )
     return list(value)
 
 
@@ -167,7 +173,7 @@ def _seconds(model: PipelineModel, block: Block, key: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         message = f"{key} must be a number of seconds above 0, not {kind_of(value)}"
-        raise _error(model, block, message, key, _why_plain(value))
+        raise _error(model, block, message, key, _template_hint(value))
     return float(value)
 
 

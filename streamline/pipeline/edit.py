@@ -1,6 +1,6 @@
-"""Makes pipelines and adds blocks to them: the only code that writes metadata.yaml.
+"""Create pipelines and add blocks to them.
 
-What it does not change stays as people wrote it, unknown keys and comments included.
+Everything else in metadata.yaml, including unknown keys and comments, is preserved.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class NewBlock(msgspec.Struct, kw_only=True, frozen=True):
     """A block to add.
 
     Args:
-        uuid: its name.
+        uuid: the block's name.
         type: a key of `FOLDERS`.
         language: a name in `kinds.languages()`.
-        text: its file's text, or what makes it for a block behind certain others.
-        upstream: blocks before it; None: where it naturally goes.
-        downstream: blocks after it; an edge that leads from one of `upstream` to one of these now goes through it.
-        configuration: as it is to stand in metadata.yaml.
-        file: its file, relative to the project; None: where blocks of its type have theirs.
-        others: further files to make, by their paths relative to the project.
+        text: the text of the block's file, or a function that returns it for the given upstream blocks.
+        upstream: the upstream blocks; None: choose them by the block's type.
+        downstream: the downstream blocks; an edge from `upstream` to one of these is replaced by the new block.
+        configuration: the block's `configuration` in metadata.yaml.
+        file: the block's file, relative to the project; None: the default file for its type and name.
+        others: more files to create, by path relative to the project.
     """
 
     uuid: str
@@ -63,7 +63,7 @@ class NewBlock(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Added(msgspec.Struct, kw_only=True):
-    """What was added: the block's file, the others made with it, and between which blocks it stands."""
+    """The result of `add_block`: the files created, and the block's upstream and downstream blocks."""
 
     file: Path
     upstream: list[str]
@@ -74,25 +74,33 @@ class Added(msgspec.Struct, kw_only=True):
 def create_pipeline(
     project: Project, uuid: str, pipeline_type: str, *, description: str | None = None, tags: Sequence[str] = ()
 ) -> Path:
-    """Make an empty pipeline: metadata.yaml, __init__.py and requirements.txt; returns its folder.
+    """Create an empty pipeline: metadata.yaml, __init__.py and requirements.txt. Return its folder.
 
     Raises:
-        ConfigError: the name or the type cannot be, or the pipeline exists.
+        ConfigError: the name or the type is invalid, or the pipeline already exists.
     """
     if not _NAME.fullmatch(uuid):
-        plain = "".join(one for one in unicodedata.normalize("NFKD", uuid) if not unicodedata.combining(one))
-        cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_-")
+        letters = "".join(char for char in unicodedata.normalize("NFKD", uuid) if not unicodedata.combining(char))
+        cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", letters).strip("_-")
         raise ConfigError(
-            f"'{uuid}' cannot be a pipeline's name",
+            f"invalid pipeline name '{uuid}'",
             hint=f"use letters, digits, '_' and '-'{f', such as {cleaned}' if cleaned else ''}",
+            code="pipeline.invalid_name",
         )
     if pipeline_type not in TYPE_NAMES:
         raise ConfigError(
-            f"unknown pipeline type '{pipeline_type}'", hint=suggestion(pipeline_type, PIPELINE_TYPES, what="types")
+            f"unknown pipeline type '{pipeline_type}'",
+            hint=suggestion(pipeline_type, PIPELINE_TYPES, what="types"),
+            code="pipeline.type_unknown",
         )
     folder = pipeline_folder(project, uuid)
     if (folder / "metadata.yaml").exists():
-        raise ConfigError(f"the pipeline '{uuid}' exists", where=project.shown(folder / "metadata.yaml"))
+        raise ConfigError(
+            f"the pipeline '{uuid}' already exists",
+            where=project.shown(folder / "metadata.yaml"),
+            hint="choose another name",
+            code="pipeline.exists",
+        )
     from datetime import UTC, datetime
 
     entries: dict[str, Any] = {"name": uuid, "uuid": uuid, "type": TYPE_NAMES[pipeline_type]}
@@ -110,42 +118,54 @@ def create_pipeline(
 
 
 def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
-    """Write a block's file and enter it in its pipeline's metadata.yaml. Either both are done or nothing is.
+    """Write a block's file and add the block to metadata.yaml. On an error, nothing is changed.
 
     Raises:
-        ConfigError: the block or its file exists, a block named beside it does not, or the pipeline would be wrong.
+        ConfigError: the block or its file already exists, an upstream or downstream block does not, or the resulting
+            pipeline would be invalid.
     """
     model = load_pipeline(project, pipeline)
     batch = model.type in BATCH_TYPES
     if not all(_NAME.fullmatch(part) for part in (new.uuid.split("/") if batch else [new.uuid])):
-        folders = "; a '/' puts it into a folder" if batch else ""
-        raise ConfigError(f"'{new.uuid}' cannot be a block's name", hint=f"use letters, digits, '_' and '-'{folders}")
+        folders = ", and '/' for a subfolder" if batch else ""
+        raise ConfigError(
+            f"invalid block name '{new.uuid}'",
+            hint=f"use letters, digits, '_' and '-'{folders}",
+            code="block.invalid_name",
+        )
     for group in (model.blocks, model.callbacks, model.conditionals):
         if new.uuid in group:
-            raise ConfigError(f"the block '{new.uuid}' exists", where=model.where(new.uuid), hint="choose another name")
+            raise ConfigError(
+                f"the block '{new.uuid}' already exists",
+                where=model.where(new.uuid),
+                hint="choose another name",
+                code="block.exists",
+            )
     if new.type == "conditional" and not new.upstream:
         raise ConfigError(
-            f"which blocks does the conditional '{new.uuid}' gate?",
+            f"the conditional '{new.uuid}' needs a block to gate",
             where=model.yaml.shown,
-            hint="say --upstream BLOCK; it decides whether that block, and what is behind it, is run",
+            hint="add --upstream BLOCK; the conditional decides whether that block and its downstream blocks run",
+            code="block.upstream_missing",
         )
     suffixes = languages(new.language)
     file = project.root / (new.file or f"{FOLDERS[new.type]}/{new.uuid}{suffixes[new.language][0]}")
-    same = [one for endings in suffixes.values() for suffix in endings if (one := file.with_suffix(suffix)).exists()]
     others = {project.root / name: text for name, text in new.others.items()}
-    taken = [*same, *(path for path in others if path.exists())]
-    if taken:
+    paths = [*(file.with_suffix(suffix) for endings in suffixes.values() for suffix in endings), *others]
+    existing = next((path for path in paths if path.exists()), None)
+    if existing is not None:
         raise ConfigError(
-            "the file exists and is not overwritten",
-            where=project.shown(taken[0]),
-            hint=f"choose another name; to use it, enter `uuid: {new.uuid}, type: {new.type}` in {model.yaml.shown}",
+            "the file already exists and is not overwritten",
+            where=project.shown(existing),
+            hint=f"choose another name; to use it, add `uuid: {new.uuid}, type: {new.type}` to {model.yaml.shown}",
+            code="file.exists",
         )
     before = read_text(model.yaml.path)
     change, added = _entry(model, new, file)
     text = edit_text(before, change)
-    # Sensors hand nothing on, and dbt's models know each other by `ref`.
+    # Sensors have no output, and dbt models refer to each other by `ref`.
     silent = ("sensor", "dbt") if new.type == "dbt" else ("sensor",)
-    outputs = [one for one in added.upstream if model.blocks[one].type not in silent]
+    outputs = [uuid for uuid in added.upstream if model.blocks[uuid].type not in silent]
     written: dict[Path, str | Template] = {file: new.text, **others}
     for path, content in written.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +183,7 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
 
 
 def _entry(model: PipelineModel, new: NewBlock, file: Path) -> tuple[Callable[[Any], None], Added]:
-    """What enters the new block in the document of metadata.yaml, and where it stands then."""
+    """Return the function that adds the block to the YAML document, and the result to report."""
     upstream = list(new.upstream) if new.upstream is not None else None
     for name in (*(upstream or ()), *new.downstream):
         model.block(name)
@@ -176,9 +196,9 @@ def _entry(model: PipelineModel, new: NewBlock, file: Path) -> tuple[Callable[[A
         return lambda document: append(document, (f"{new.type}s",), entry), added
     downstream = list(new.downstream)
     if upstream is None:
-        upstream, downstream = _natural_place(model, new, downstream)
+        upstream, downstream = _default_position(model, new, downstream)
     entry |= {"upstream_blocks": upstream, "downstream_blocks": downstream}
-    # The edges that led past the new block now lead through it.
+    # Edges from the upstream to the downstream blocks now go through the new block.
     edges: list[tuple[Block, str, list[str]]] = []
     for parent in (model.blocks[uuid] for uuid in upstream):
         edges.append((parent, "downstream_blocks", _replaced(parent.downstream, downstream, new.uuid)))
@@ -187,7 +207,7 @@ def _entry(model: PipelineModel, new: NewBlock, file: Path) -> tuple[Callable[[A
 
     def change(document: Any) -> None:
         for block, key, names in edges:
-            # Where a block has no list, the new block's own is enough.
+            # A block without the list needs none: the new block's entry has the edge.
             if document["blocks"][block.path[1]].get(key) is not None:
                 put(document, (*block.path, key), names)
         append(document, ("blocks",), entry)
@@ -195,8 +215,8 @@ def _entry(model: PipelineModel, new: NewBlock, file: Path) -> tuple[Callable[[A
     return change, Added(file=file, upstream=upstream, downstream=downstream)
 
 
-def _natural_place(model: PipelineModel, new: NewBlock, downstream: list[str]) -> tuple[list[str], list[str]]:
-    """Where a block goes if nobody says: sources first, exporters last, a transformer before the exporters."""
+def _default_position(model: PipelineModel, new: NewBlock, downstream: list[str]) -> tuple[list[str], list[str]]:
+    """Choose the upstream and downstream blocks: loaders first, exporters last, transformers before exporters."""
     blocks = model.blocks
     if new.type in ("data_loader", "sensor"):
         return [], downstream
@@ -207,18 +227,19 @@ def _natural_place(model: PipelineModel, new: NewBlock, downstream: list[str]) -
     feeding = list(dict.fromkeys(parent for uuid in exporters for parent in blocks[uuid].upstream))
     if new.type == "data_exporter":
         return feeding, []
-    # Several paths that end in different places are the user's to sort out.
+    # Exporters with different upstream blocks: the user must choose.
     if all(blocks[uuid].upstream == feeding for uuid in exporters):
         return feeding, exporters
     raise ConfigError(
-        f"'{new.uuid}' could go to several places in '{model.uuid}'",
+        f"the position of '{new.uuid}' in '{model.uuid}' is ambiguous",
         where=model.yaml.shown,
-        hint="say --upstream BLOCK, and --downstream BLOCK to put it between two",
+        hint="add --upstream BLOCK, and --downstream BLOCK to insert it between two blocks",
+        code="graph.position_ambiguous",
     )
 
 
 def _replaced(names: Sequence[str], replaced: Sequence[str], new: str) -> list[str]:
-    """`names` with `new` in the place of the first of `replaced`, the others of these left out."""
+    """Return `names` with `new` instead of the first of `replaced`, without the rest of `replaced`."""
     result: list[str] = []
     for name in names:
         if name not in replaced:

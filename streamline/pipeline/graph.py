@@ -1,4 +1,4 @@
-"""Topological order and cycles in a graph of blocks, given as each block's upstream blocks."""
+"""Topological order, cycles and reachability in a graph of blocks. The graph maps each block to its upstream blocks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ Upstream = Mapping[str, Sequence[str]]
 
 
 def find_cycle(upstream: Upstream) -> list[str] | None:
-    """The blocks of one cycle in the direction of the data, the first repeated at the end; None if there is none.
+    """Return the blocks of a cycle in data flow order, the first repeated at the end; None if there is no cycle.
 
-    The cycle starts with the block that is given first.
+    The cycle starts with its block that comes first in `upstream`.
     """
-    place = {node: index for index, node in enumerate(upstream)}
+    position = {node: index for index, node in enumerate(upstream)}
     done: set[str] = set()
     for start in upstream:
         if start in done:
@@ -28,7 +28,7 @@ def find_cycle(upstream: Upstream) -> list[str] | None:
                     continue
                 if node in on_trail:
                     cycle = trail[: trail.index(node) - 1 if trail.index(node) else None : -1]
-                    first = min(range(len(cycle)), key=lambda index: place[cycle[index]])
+                    first = min(range(len(cycle)), key=lambda index: position[cycle[index]])
                     return [*cycle[first:], *cycle[: first + 1]]
                 trail.append(node)
                 on_trail.add(node)
@@ -44,35 +44,35 @@ def find_cycle(upstream: Upstream) -> list[str] | None:
 
 
 def topological_order(upstream: Upstream) -> list[str]:
-    """Every block after all of its upstream blocks; among equals in the given order.
+    """Return every block after all of its upstream blocks, otherwise in the given order.
 
     Raises:
         ValueError: there is a cycle.
     """
-    waiting = {node: len(set(parents)) for node, parents in upstream.items()}
+    pending = {node: len(set(parents)) for node, parents in upstream.items()}
     children = downstream_of(upstream)
     order: list[str] = []
-    ready = [node for node, count in waiting.items() if count == 0]
-    place = {node: index for index, node in enumerate(upstream)}
+    ready = [node for node, count in pending.items() if count == 0]
+    position = {node: index for index, node in enumerate(upstream)}
     import heapq
 
-    heap = [place[node] for node in ready]
+    heap = [position[node] for node in ready]
     names = list(upstream)
     heapq.heapify(heap)
     while heap:
         node = names[heapq.heappop(heap)]
         order.append(node)
         for child in children[node]:
-            waiting[child] -= 1
-            if waiting[child] == 0:
-                heapq.heappush(heap, place[child])
-    if len(order) != len(waiting):
+            pending[child] -= 1
+            if pending[child] == 0:
+                heapq.heappush(heap, position[child])
+    if len(order) != len(pending):
         raise ValueError("the graph has a cycle")
     return order
 
 
 def downstream_of(upstream: Upstream) -> dict[str, list[str]]:
-    """Each block's downstream blocks, in the given order."""
+    """Return each block's downstream blocks, in the given order."""
     children: dict[str, list[str]] = {node: [] for node in upstream}
     for node, parents in upstream.items():
         for parent in dict.fromkeys(parents):
@@ -81,12 +81,12 @@ def downstream_of(upstream: Upstream) -> dict[str, list[str]]:
 
 
 def reachable(start: Iterable[str], edges: Mapping[str, Sequence[str]]) -> set[str]:
-    """The nodes reachable from `start` along `edges`, without `start` unless a cycle leads back to it."""
-    found: set[str] = set()
+    """Return the nodes reachable from `start` along `edges`, without `start` unless a cycle leads back to it."""
+    reached: set[str] = set()
     stack = [child for node in start for child in edges.get(node, ())]
     while stack:
         node = stack.pop()
-        if node not in found:
-            found.add(node)
+        if node not in reached:
+            reached.add(node)
             stack.extend(edges.get(node, ()))
-    return found
+    return reached

@@ -1,4 +1,4 @@
-"""A pipeline as a picture: its blocks with what is special about them, and the lines between them."""
+"""The nodes and edges of a pipeline's graph, for drawing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
 
 EdgeKind = Literal["flow", "items", "gathered", "gates", "tells"]
-"""Of an edge: an output that is handed on whole; item by item; the outputs of children as a list. Or: a conditional
-that decides, a callback that is told."""
+"""What an edge stands for: a whole output (`flow`), one item of it per child (`items`), or the children's outputs as a
+list (`gathered`); a conditional that gates a block; a block that notifies a callback (`tells`)."""
 
 
 class Node(msgspec.Struct, kw_only=True, frozen=True):
-    """A block, conditional or callback. `marks` say what is special about it, in a word or two each."""
+    """A block, conditional or callback. `marks` are labels such as `dynamic` and `isolated`."""
 
     uuid: str
     type: str
@@ -28,28 +28,27 @@ class Node(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """A line from one node to another."""
+    """An edge from one node to another."""
 
     start: str
     end: str
     kind: EdgeKind
 
 
-class Picture(msgspec.Struct, kw_only=True, frozen=True):
-    """All of it.
+class GraphView(msgspec.Struct, kw_only=True, frozen=True):
+    """The graph of a pipeline.
 
     Args:
-        nodes: blocks in an order in which paths stay together, each after what is before it; then the conditionals,
-            then the callbacks.
-        edges: by where they end, in the order of that block's inputs.
+        nodes: the blocks in drawing order, then the conditionals, then the callbacks.
+        edges: the edges, grouped by end node, in the order of that block's inputs.
     """
 
     nodes: list[Node]
     edges: list[Edge]
 
 
-def picture_of(model: PipelineModel) -> Picture:
-    """The picture of a pipeline of any type."""
+def graph_view(model: PipelineModel) -> GraphView:
+    """Return the graph of a pipeline of any type."""
     settings = {uuid: block_settings(model, block) for uuid, block in model.blocks.items()}
     axes = item_axes(model)
     nodes = [_node(model.blocks[uuid], settings[uuid], axes[uuid]) for uuid in drawing_order(model.upstream())]
@@ -58,44 +57,44 @@ def picture_of(model: PipelineModel) -> Picture:
         for node in nodes
         for above in model.blocks[node.uuid].upstream
     ]
-    for each in model.conditionals.values():
-        nodes.append(Node(uuid=each.uuid, type=each.type, language=each.language))
-        edges += [Edge(each.uuid, gated, "gates") for gated in each.upstream]
-    for each in model.callbacks.values():
-        marks = () if each.upstream else ("of the pipeline",)
-        nodes.append(Node(uuid=each.uuid, type=each.type, language=each.language, marks=marks))
-        edges += [Edge(watched, each.uuid, "tells") for watched in each.upstream]
-    return Picture(nodes=nodes, edges=edges)
+    for conditional in model.conditionals.values():
+        nodes.append(Node(uuid=conditional.uuid, type=conditional.type, language=conditional.language))
+        edges += [Edge(conditional.uuid, gated, "gates") for gated in conditional.upstream]
+    for callback in model.callbacks.values():
+        marks = () if callback.upstream else ("of the pipeline",)
+        nodes.append(Node(uuid=callback.uuid, type=callback.type, language=callback.language, marks=marks))
+        edges += [Edge(watched, callback.uuid, "tells") for watched in callback.upstream]
+    return GraphView(nodes=nodes, edges=edges)
 
 
 def item_axes(model: PipelineModel) -> dict[str, list[str]]:
-    """For each block the dynamic blocks for whose items it runs, once per item or combination of items."""
-    found: dict[str, list[str]] = {}
+    """Return, for each block, the dynamic blocks over whose items it runs: once per item or combination of items."""
+    axes_of: dict[str, list[str]] = {}
     for uuid in model.order():
         axes: dict[str, None] = {}
         for name in model.blocks[uuid].upstream:
             above = block_settings(model, model.blocks[name])
-            if above.reduce_output and found[name]:
+            if above.reduce_output and axes_of[name]:
                 continue
-            axes |= dict.fromkeys(found[name])
+            axes |= dict.fromkeys(axes_of[name])
             if above.dynamic:
                 axes[name] = None
-        found[uuid] = list(axes)
-    return found
+        axes_of[uuid] = list(axes)
+    return axes_of
 
 
 def drawing_order(upstream: Mapping[str, list[str]]) -> list[str]:
-    """Every block after its upstream blocks; where it can be, right after one of them."""
-    waiting = {uuid: len(above) for uuid, above in upstream.items()}
+    """Return every block after its upstream blocks, where possible directly after one of them."""
+    pending = {uuid: len(above) for uuid, above in upstream.items()}
     below = downstream_of(upstream)
-    ready = [uuid for uuid in reversed(list(upstream)) if not waiting[uuid]]
+    ready = [uuid for uuid in reversed(list(upstream)) if not pending[uuid]]
     order = []
     while ready:
         uuid = ready.pop()
         order.append(uuid)
         for child in reversed(below[uuid]):
-            waiting[child] -= 1
-            if not waiting[child]:
+            pending[child] -= 1
+            if not pending[child]:
                 ready.append(child)
     return order
 

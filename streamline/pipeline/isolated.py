@@ -1,8 +1,9 @@
-"""Environments of isolated blocks: what a pipeline's requirements.txt asks for, on top of Streamline's own packages.
+"""Environments of isolated blocks: the packages of a pipeline's requirements.txt, layered over Streamline's own.
 
-The environment holds only what differs: uv resolves the requirements together with what Streamline needs, preferring
-the versions that are installed beside it; those that come out as installed are used from there (a .pth file leads to
-them), the others are installed. So pandas, Arrow and Streamline are there, and the requirements' versions win.
+uv resolves requirements.txt together with Streamline's dependencies and prefers the versions that are installed beside
+Streamline. Packages that resolve to the installed version are used from there, through a .pth file; only the others
+are installed into the environment. So pandas, Arrow and Streamline are importable, and the pins of requirements.txt
+take precedence.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ REQUIREMENTS_FILE = "requirements.txt"
 
 _FORMAT = 1
 _PATH_FILE = "streamline_base.pth"
-_SEEN_FILE = ".streamline-works"
+_CHECKED_FILE = ".streamline-works"
 _INCLUDES = re.compile(r"^(?:-r|--requirement|-c|--constraint)[ =]?\s*(\S+)")
 _OPTIONS = re.compile(
     r"^(?:-i|-f|--(?:index-url|extra-index-url|find-links|no-index|no-binary|only-binary|pre|trusted-host))\b"
@@ -49,12 +50,12 @@ _INSTALLS_PATH = re.compile(r"^(?:-e|--editable)[ =]?\s*(\S+)|^(\.{0,2}/\S*)")
 
 
 class _Resolved(msgspec.Struct, kw_only=True):
-    """What the requirements came to.
+    """The resolution of a requirements file.
 
     Args:
-        key: hash of the requirements and of the packages below them.
-        stamp: of the folders of these packages; where it is the same, so are they.
-        pins: what has to be installed, as uv takes it; empty where all of it is there already.
+        key: a hash of the requirements and of the installed packages.
+        stamp: inodes and times of the folders of installed packages; unchanged if the packages are.
+        pins: the requirements to install; empty if all of them are installed already.
     """
 
     format: int
@@ -64,26 +65,28 @@ class _Resolved(msgspec.Struct, kw_only=True):
 
 
 def isolated_python(project: Project, model: PipelineModel, notify: Callable[[str], None] | None = None) -> str:
-    """The interpreter for the pipeline's isolated blocks; its environment is made or re-made if need be.
+    """Return the interpreter for the pipeline's isolated blocks; create or update its environment if needed.
 
-    Where the requirements are met by what is installed beside Streamline (an empty file, say), that is the running
-    interpreter. Safe to call from several processes at once.
+    If the installed packages satisfy the requirements (an empty file, for example), it is the running interpreter. Safe
+    to call from several processes at once.
 
     Args:
-        notify: is told, in a sentence, what takes long or is odd.
+        notify: called with messages about slow steps and version conflicts.
 
     Raises:
-        ConfigError: there is no requirements.txt, or its environment cannot be made; the message ends with uv's words.
+        ConfigError: requirements.txt is missing, or its environment cannot be created; the message ends with uv's
+            output.
     """
     file = model.path / REQUIREMENTS_FILE
     shown = project.shown(file)
     text = read_text(file, shown=shown) if file.is_file() else None
     if text is None:
-        isolated = next((one for one in model.blocks.values() if one.configuration.get("isolated")), None)
+        isolated = next((block for block in model.blocks.values() if block.configuration.get("isolated")), None)
         raise ConfigError(
-            "the pipeline has isolated blocks, and no requirements.txt for them",
+            "the pipeline has isolated blocks, but no requirements.txt",
             where=model.where(isolated.uuid, "configuration", "isolated") if isolated else model.yaml.shown,
-            hint=f"write {shown}; an empty one will do",
+            hint=f"create {shown}; it may be empty",
+            code="requirements.missing",
         )
     if not any(_lines(text)):
         return sys.executable
@@ -96,57 +99,58 @@ def isolated_python(project: Project, model: PipelineModel, notify: Callable[[st
         resolved, fresh = _resolved(project, file, venvs / f".{name}.resolved", say)
     if not resolved.pins:
         return sys.executable
-    wanted = Requirements(name=name, pip=[f"-r {_pins_file(venvs, name, resolved)}", "--no-deps"])
+    requirements = Requirements(name=name, pip=[f"-r {_pins_file(venvs, name, resolved)}", "--no-deps"])
     try:
-        # A local path that changed comes to the same pins, and has to be installed anew all the same.
+        # A changed local path resolves to the same pins, but must be installed again.
         environment = ensure_environment(
             project,
-            wanted,
-            notify=lambda _: say(f"installing what {shown} asks for"),
-            upgrade=fresh and find_environment(project, wanted) is not None,
+            requirements,
+            notify=lambda _: say(f"installing {shown}"),
+            upgrade=fresh and find_environment(project, requirements) is not None,
         )
     except ConfigError as error:
-        said = error.message.partition("uv says:\n")[2] or error.message
-        raise _refused(shown, said) from None
-    _lead_to_base(environment)
-    _see_that_it_works(project, environment, shown)
+        raise _install_failed(shown, error.message.partition("uv says:\n")[2] or error.message) from None
+    _link_base_packages(environment)
+    _check_imports(project, environment, shown)
     return environment.python
 
 
-def _see_that_it_works(project: Project, environment: Environment, shown: str) -> None:
-    """See once that what hands data to blocks can be imported there: some packages do not say what they cannot bear.
+def _check_imports(project: Project, environment: Environment, shown: str) -> None:
+    """Check once that the packages that pass data to blocks can be imported in the environment.
 
-    pyarrow names no NumPy at all among its requirements, and refuses one that is too old when it is imported.
+    Not every conflict is declared: pyarrow does not require NumPy, but its import fails with an old NumPy.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: a package cannot be imported.
     """
-    seen = Path(environment.path) / _SEEN_FILE
-    if seen.exists():
+    checked = Path(environment.path) / _CHECKED_FILE
+    if checked.exists():
         return
     command = [environment.python, "-c", "import numpy, pandas, pyarrow, pyarrow.parquet"]
     done = subprocess.run(command, cwd=project.root, capture_output=True, check=False)
     if done.returncode != 0:
-        said = _tail(project, done.stderr.decode(errors="replace")).rpartition("\n")[2]
+        reason = _tail(project, done.stderr.decode(errors="replace")).rpartition("\n")[2]
         raise ConfigError(
-            f"its versions do not go with the packages that hand data to blocks: {said}",
+            f"the requirements conflict with the packages that pass data to blocks: {reason}",
             where=shown,
-            hint="ask for other versions; or name those packages (pandas, pyarrow) too, in versions that go with them",
+            hint="require other versions, or add compatible versions of pandas and pyarrow to the file",
+            code="requirements.conflict",
         )
-    seen.touch()
+    checked.touch()
 
 
-def _refused(shown: str, said: str) -> ConfigError:
+def _install_failed(shown: str, output: str) -> ConfigError:
     return ConfigError(
-        f"what it asks for cannot be installed; uv says:\n{said}",
+        f"the requirements cannot be installed; uv says:\n{output}",
         where=shown,
-        hint="correct it; Streamline's own packages need no line",
+        hint="correct the file; Streamline's own packages need not be listed",
+        code="requirements.install_failed",
     )
 
 
 def _pins_file(venvs: Path, name: str, resolved: _Resolved) -> Path:
-    """The pins in a file, not in arguments: an index's URL may hold a password."""
-    text = "".join(f"{one}\n" for one in resolved.pins)
+    """Write the pins to a private file and return its path. An index URL may contain a password, so no arguments."""
+    text = "".join(f"{pin}\n" for pin in resolved.pins)
     path = venvs / f".{name}-{_digest(resolved.pins)[:16]}.txt"
     if not path.exists():
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -164,49 +168,45 @@ def _private(path: str, flags: int) -> int:
 
 
 def _environment_name(pipeline: str) -> str:
-    """The environment's, apart from those of plugins, and a plain file name whatever the pipeline's is."""
+    """Return the environment's name: a valid file name, distinct from the names of plugin environments."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", pipeline)
-    mark = "" if plain == pipeline else f"-{hashlib.sha256(pipeline.encode()).hexdigest()[:8]}"
-    return f"pipeline-{plain}{mark}"
+    suffix = "" if plain == pipeline else f"-{hashlib.sha256(pipeline.encode()).hexdigest()[:8]}"
+    return f"pipeline-{plain}{suffix}"
 
 
 def _resolved(project: Project, file: Path, record: Path, say: Callable[[str], None]) -> tuple[_Resolved, bool]:
-    """What the requirements come to, and whether that had to be found out anew."""
+    """Return the resolution of the requirements, and whether it is new."""
     try:
-        found = msgspec.json.decode(record.read_bytes(), type=_Resolved)
+        cached = msgspec.json.decode(record.read_bytes(), type=_Resolved)
     except (OSError, msgspec.DecodeError):
-        found = None
-    asked = _asked(project, file)
+        cached = None
+    inputs = _digest(_inputs(project, file))
     stamp = _stamp()
     installed: dict[str, str] | None = None
-    if found is not None and found.format == _FORMAT:
-        if found.stamp != stamp:
+    if cached is not None and cached.format == _FORMAT:
+        if cached.stamp == stamp:
+            base = cached.key.partition(":")[2]
+        else:
             installed = _installed()
-        if found.key == _key(asked, installed, found):
+            base = _base_digest(installed)
+        if cached.key == f"{inputs}:{base}":
             if installed is not None:
-                found.stamp = stamp
-                _write(record, found)
-            return found, False
+                cached.stamp = stamp
+                _write(record, cached)
+            return cached, False
     installed = _installed()
-    made = _Resolved(
+    resolved = _Resolved(
         format=_FORMAT,
-        key=_hash(asked, installed),
+        key=f"{inputs}:{_base_digest(installed)}",
         stamp=stamp,
         pins=_resolve(project, file, installed, say),
     )
-    _write(record, made)
-    return made, True
+    _write(record, resolved)
+    return resolved, True
 
 
-def _key(asked: Sequence[object], installed: dict[str, str] | None, found: _Resolved) -> str:
-    if installed is not None:
-        return _hash(asked, installed)
-    base = found.key.partition(":")[2]
-    return f"{_digest(asked)}:{base}"
-
-
-def _hash(asked: Sequence[object], installed: dict[str, str]) -> str:
-    return f"{_digest(asked)}:{_digest([sorted(installed.items()), sys.version])}"
+def _base_digest(installed: dict[str, str]) -> str:
+    return _digest([sorted(installed.items()), sys.version])
 
 
 def _digest(value: object) -> str:
@@ -221,32 +221,32 @@ def _write(path: Path, resolved: _Resolved) -> None:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines that say something, without their comments; a line that goes on in the next is one."""
+    """Yield the lines of a requirements file without comments and empty lines. Continuation lines are joined."""
     for line in re.sub(r"\\\r?\n", " ", text).splitlines():
-        said = re.sub(r"(^|\s)#.*", "", line).strip()
-        if said:
-            yield said
+        requirement = re.sub(r"(^|\s)#.*", "", line).strip()
+        if requirement:
+            yield requirement
 
 
 def _files(project: Project, file: Path) -> Iterator[tuple[Path, list[str]]]:
-    """The requirements, and the files that they include."""
-    waiting, seen = [file], set()
-    while waiting:
-        one = waiting.pop()
-        if one in seen:
+    """Yield the requirements file and the files that it includes, with their lines."""
+    pending, seen = [file], set()
+    while pending:
+        path = pending.pop()
+        if path in seen:
             continue
-        seen.add(one)
-        lines = list(_lines(read_text(one, shown=project.shown(one))))
-        yield one, lines
-        included = (_INCLUDES.match(line) for line in lines)
-        waiting += [one.parent / found[1] for found in included if found and "://" not in found[1]]
+        seen.add(path)
+        lines = list(_lines(read_text(path, shown=project.shown(path))))
+        yield path, lines
+        includes = (_INCLUDES.match(line) for line in lines)
+        pending += [path.parent / include[1] for include in includes if include and "://" not in include[1]]
 
 
-def _asked(project: Project, file: Path) -> list[object]:
-    """What the requirements depend on: their text; local paths by time and size."""
+def _inputs(project: Project, file: Path) -> list[object]:
+    """Return everything that the resolution depends on: the text of the files; times and sizes of local paths."""
     parts: list[object] = []
-    for one, lines in _files(project, file):
-        parts.append([str(one), lines])
+    for path, lines in _files(project, file):
+        parts.append([str(path), lines])
         for line in lines:
             if local := _INSTALLS_PATH.match(line):
                 parts += _stats(project.path((local[1] or local[2]).partition("[")[0]))
@@ -254,23 +254,20 @@ def _asked(project: Project, file: Path) -> list[object]:
 
 
 def _stats(path: Path) -> list[list[int]]:
-    found = []
-    for one in (path, path / "pyproject.toml", path / "setup.py"):
-        try:
-            status = one.stat()
-        except OSError:
-            continue
-        if one.is_file():
-            found.append([status.st_mtime_ns, status.st_size])
-    return found
+    stats = []
+    for file in (path, path / "pyproject.toml", path / "setup.py"):
+        if file.is_file():
+            status = file.stat()
+            stats.append([status.st_mtime_ns, status.st_size])
+    return stats
 
 
 def _base_folders() -> list[str]:
-    """Where the packages beside Streamline are, in the order of the search."""
+    """Return the folders of the packages installed beside Streamline, in search order."""
     folders = site.getsitepackages()
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
-    return [one for one in dict.fromkeys(folders) if Path(one).is_dir()]
+    return [folder for folder in dict.fromkeys(folders) if Path(folder).is_dir()]
 
 
 def _stamp() -> list[list[int]]:
@@ -278,82 +275,82 @@ def _stamp() -> list[list[int]]:
 
 
 def _installed() -> dict[str, str]:
-    """Versions of the packages beside Streamline, by normalized name."""
+    """Return the versions of the packages installed beside Streamline, by normalized name."""
     from importlib.metadata import distributions
 
     versions: dict[str, str] = {}
-    for found in distributions(path=_base_folders()):
-        name = requirement_name(found.metadata["Name"] or "")
+    for distribution in distributions(path=_base_folders()):
+        name = requirement_name(distribution.metadata["Name"] or "")
         if name is not None:
-            versions.setdefault(name, found.version)
+            versions.setdefault(name, distribution.version)
     return versions
 
 
-def _own_needs() -> list[str]:
-    """What Streamline itself needs; nothing where it runs without having been installed."""
+def _own_requirements() -> list[str]:
+    """Return Streamline's own requirements; nothing if it runs without being installed."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
-        return [one for one in requires("streamline") or () if not re.search(r"\bextra\s*==", one)]
+        return [line for line in requires("streamline") or () if not re.search(r"\bextra\s*==", line)]
     except PackageNotFoundError:
         return []
 
 
 def _resolve(project: Project, file: Path, installed: dict[str, str], say: Callable[[str], None]) -> list[str]:
-    """What has to be installed: versions that differ from the installed ones, paths and URLs, and options for uv."""
+    """Return what to install: versions that differ from the installed ones, paths, URLs, and options for uv."""
     shown = project.shown(file)
     say(f"resolving {shown}")
-    code, text = _compile(project, file, installed, _own_needs())
-    together = code == 0
-    if not together:
-        # Its versions win. (Or the index has not all that Streamline needs, which is here already.)
-        complaint = text
+    code, text = _compile(project, file, installed, _own_requirements())
+    compatible = code == 0
+    if not compatible:
+        # The file's versions take precedence. (Or the index lacks a package of Streamline, which is installed already.)
+        conflict = text
         code, text = _compile(project, file, installed, [])
     if code != 0:
-        raise _refused(shown, _tail(project, text))
+        raise _install_failed(shown, _tail(project, text))
     pins = []
     for line in _lines(text):
         name = requirement_name(line)
         if name != "streamline" and installed.get(name or "") != line.partition("==")[2].strip():
             pins.append(line)
-    covered = [one for one in pins if requirement_name(one) in installed]
-    if not together and covered:
+    overriding = [pin for pin in pins if requirement_name(pin) in installed]
+    if not compatible and overriding:
         say(
-            f"{shown} asks for versions that do not go with Streamline's own packages; they are installed as it says: "
-            f"{', '.join(covered)}. uv says:\n{_tail(project, complaint)}"
+            f"{shown} conflicts with Streamline's own requirements; its versions are installed anyway: "
+            f"{', '.join(overriding)}. uv says:\n{_tail(project, conflict)}"
         )
     options = [line for _, lines in _files(project, file) for line in lines if _OPTIONS.match(line)]
     return [*options, *pins] if pins else []
 
 
-def _compile(project: Project, file: Path, installed: dict[str, str], needs: Sequence[str]) -> tuple[int, str]:
-    """uv's exit code, and the resolved requirements, or what it complained of."""
+def _compile(project: Project, file: Path, installed: dict[str, str], own: Sequence[str]) -> tuple[int, str]:
+    """Run `uv pip compile`; return its exit code, and the resolved requirements or its error output."""
     from streamline.project.pipconfig import uv_settings
 
     environ, options = uv_settings(os.environ, project.root)
-    with tempfile.TemporaryDirectory(prefix="streamline-") as name:
-        folder = Path(name)
-        wanted = folder / "wanted.txt"
-        wanted.write_text("".join(f"{one}\n" for one in needs), encoding="utf-8")
-        # Versions in an output file that is there already are the ones that uv prefers.
+    with tempfile.TemporaryDirectory(prefix="streamline-") as temporary:
+        folder = Path(temporary)
+        own_file = folder / "own.txt"
+        own_file.write_text("".join(f"{requirement}\n" for requirement in own), encoding="utf-8")
+        # uv prefers the versions of an existing output file.
         output = folder / "resolved.txt"
-        output.write_text("".join(f"{one}=={version}\n" for one, version in installed.items()), encoding="utf-8")
+        output.write_text("".join(f"{name}=={version}\n" for name, version in installed.items()), encoding="utf-8")
         command = [uv_program(), "pip", "compile", "--quiet", "--python", sys.executable, *options]
-        command += ["--no-annotate", "--no-header", "--output-file", str(output), str(file), str(wanted)]
+        command += ["--no-annotate", "--no-header", "--output-file", str(output), str(file), str(own_file)]
         done = subprocess.run(command, env=environ, cwd=project.root, capture_output=True, check=False)
         if done.returncode != 0:
             return done.returncode, done.stderr.decode(errors="replace")
         return 0, output.read_text(encoding="utf-8")
 
 
-def _tail(project: Project, said: str) -> str:
-    text = re.sub(r"://[^/@\s]+@", "://", said).strip()
+def _tail(project: Project, output: str) -> str:
+    text = re.sub(r"://[^/@\s]+@", "://", output).strip()
     return project.secrets.masker.mask("\n".join(text.splitlines()[-25:]))
 
 
-def _lead_to_base(environment: Environment) -> None:
-    """Make the packages beside Streamline, and Streamline, importable in the environment, behind its own."""
-    # `addsitedir` reads the .pth files there too: an editable Streamline is one.
+def _link_base_packages(environment: Environment) -> None:
+    """Make Streamline and the packages beside it importable in the environment, after the environment's own."""
+    # `addsitedir` also reads the .pth files there, which an editable installation of Streamline needs.
     lines = [f"import site; site.addsitedir({folder!r})" for folder in _base_folders()]
     lines.append(str(Path(__file__).resolve().parents[2]))
     text = "".join(f"{line}\n" for line in lines)

@@ -1,7 +1,7 @@
-"""The kinds of blocks: one entry each. What a kind does is imported when it is used.
+"""The registry of block kinds. The code of a kind is imported when it is used.
 
-Kinds are found by the language of a block, `dbt` by its type. Other packages add kinds by the entry point group
-`streamline.blocks`.
+A block's language selects its kind; `dbt` is selected by the block's type. Other packages register kinds in the entry
+point group `streamline.blocks`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import Block
 
 GROUP = "streamline.blocks"
-"""The entry point group: a name that is the language, and a `Kind`."""
+"""The entry point group: entry points are named by language and refer to a `Kind`."""
 
 Template: TypeAlias = Callable[[Sequence[str]], str]
-"""Makes the text of a new block's file, given the uuids of its upstream blocks."""
+"""Returns the text of a new block's file, given the uuids of its upstream blocks."""
 
 
 class Explanation(msgspec.Struct, kw_only=True):
-    """What `explain` prints of a block.
+    """What `streamline explain` prints about a block.
 
     Args:
-        engine: what runs it, such as `postgres, profile default`.
-        writes: the table that it writes and how; None: it writes none.
+        engine: the system that runs the block, such as `postgres, profile default`.
+        writes: the table that the block writes, and how; None: it writes no table.
     """
 
     engine: str
@@ -37,13 +37,13 @@ class Explanation(msgspec.Struct, kw_only=True):
 
 
 class Connection(msgspec.Struct, kw_only=True):
-    """A database that a block names, for `streamline check`.
+    """A block's database connection, as tested by `streamline check`.
 
     Args:
-        name: its name in the results.
-        key: equal for two blocks that connect to the same database in the same way.
-        test: connects and returns the result in words; raises StreamlineError.
-        error: the configuration is wrong; then there is nothing to test.
+        name: the connection's name in the results.
+        key: equal for blocks that connect to the same database with the same settings; tested once per key.
+        test: connects and returns a description of the result; raises StreamlineError.
+        error: an error in the configuration; then there is no connection to test.
     """
 
     name: str
@@ -56,26 +56,25 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of block. Functions are written `package.module:function`.
 
     Args:
-        name: the language in metadata.yaml; of a kind that goes by the block's type, that type.
-        title: its name in messages.
-        suffixes: endings of its files; new files get the first.
-        types: the block types that can be written in it.
-        run: `(call: BlockCall) -> Any`: run a block in a worker process and return its output. None: such blocks
+        name: the language in metadata.yaml; for a kind that is selected by block type, the type.
+        title: the kind's name in messages.
+        suffixes: file name suffixes; new files get the first.
+        types: the block types that this kind supports.
+        run: `(call: BlockCall) -> Any`: run a block in a worker process and return its output. None: the blocks
             cannot run in batch pipelines.
-        check: `(project, block, renderer) -> Collection[str] | None`: raise ConfigError where the block cannot run;
-            runs no user code. Returns the modules that the block's file imports.
-        checked: what `check` says of a good block.
-        verify: `(project, block) -> None`: more checks by `streamline check`, which may start programs.
+        check: `(project, block, renderer) -> Collection[str] | None`: raise ConfigError if the block cannot run,
+            without running user code. Return the modules that the block's file imports.
+        checked: the result that `streamline check` prints for a valid block.
+        verify: `(project, block) -> None`: more checks for `streamline check`, which may start programs.
         imports: `(block) -> dict[str, int]`: modules that must be installed, with the line of the first import.
         connection: `(project, model, block, renderer) -> Connection | None`: the database that `streamline check`
             connects to.
         jinja: `(block, text) -> str`: the part of the block's text that is a Jinja template.
-        engine: what runs it, as `explain` prints; None: the title.
-        explain: `(project, model, block) -> Explanation`, where that depends on the block.
-        template: `(block_type, pipeline_type) -> Template | None`: what `streamline add` writes.
+        engine: the system that runs the blocks, for `streamline explain`; None: the title.
+        explain: `(project, model, block) -> Explanation`, if `engine` depends on the block.
+        template: `(block_type, pipeline_type) -> Template | None`: the file that `streamline add` writes.
         tests: `(call, output) -> list[TestOutcome]`: run the tests in the block's file.
-        preload: modules that are imported once for all worker processes. They must be safe to have in a process that
-            forks: no threads.
+        preload: modules to import once for all worker processes. They must be fork-safe (start no threads).
     """
 
     name: str
@@ -107,10 +106,10 @@ _loaded: dict[str, Kind] = {}
 
 
 def find_kind(name: str) -> Kind | None:
-    """The kind of this name. The entry points of other packages are read only where it is not built in.
+    """Return the kind of this name. Entry points of other packages are read only if the kind is not built in.
 
     Raises:
-        ConfigError: another package registers it, and it cannot be imported.
+        ConfigError: another package registers the kind, and it cannot be imported.
     """
     if name not in _loaded:
         kind = load_object(_BUILT_IN[name]) if name in _BUILT_IN else load_extension(GROUP, name, Kind)
@@ -121,16 +120,16 @@ def find_kind(name: str) -> Kind | None:
 
 
 def kind_of(block: Block) -> Kind | None:
-    """The kind of a block: by its type where a kind has that name (`dbt`), else by its language."""
+    """Return the kind of a block: by its type if a kind has that name (`dbt`), else by its language."""
     return find_kind(block.type if block.type in _BUILT_IN else block.language)
 
 
-def languages(*others: str) -> dict[str, tuple[str, ...]]:
-    """The suffixes of files by language: of the built-in kinds, and of these kinds of other packages if they exist."""
-    kinds = {name: find_kind(name) for name in (*_BUILT_IN, *others)}
+def languages(*installed: str) -> dict[str, tuple[str, ...]]:
+    """Return file suffixes by language: of the built-in kinds, and of the `installed` kinds that exist."""
+    kinds = {name: find_kind(name) for name in (*_BUILT_IN, *installed)}
     return {name: kind.suffixes for name, kind in kinds.items() if kind is not None and kind.suffixes}
 
 
 def known_languages() -> list[str]:
-    """The languages of all kinds. Reads the metadata of every installed package, and loads nothing of them."""
+    """Return the languages of all kinds. Reads the metadata of installed packages, but imports none of them."""
     return [*languages(), *extensions(GROUP)]

@@ -1,6 +1,6 @@
-"""A pipeline's metadata.yaml as structs.
+"""The model of a pipeline: metadata.yaml as structs.
 
-Mage's files load unmodified: what means nothing here is kept. A run never writes the file.
+Mage's files load unmodified; unknown keys are preserved. A run never writes the file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 PIPELINE_TYPES = ("python", "integration", "streaming", "dbt")
 BATCH_TYPES = ("python", "dbt")
-"""Types whose blocks run one after the other, on stored outputs."""
-TYPE_NAMES = {"standard": "python", "batch": "python", "pyspark": "python"} | {one: one for one in PIPELINE_TYPES}
+"""Pipeline types whose blocks store their outputs and run once their upstream blocks are done."""
+TYPE_NAMES = {"standard": "python", "batch": "python", "pyspark": "python"} | {name: name for name in PIPELINE_TYPES}
 
 FOLDERS = {
     "data_loader": "data_loaders",
@@ -33,17 +33,17 @@ FOLDERS = {
     "callback": "callbacks",
     "conditional": "conditionals",
 }
-"""Where the files of each type of block live."""
+"""Folders of block files, by block type."""
 
 
 class RetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often a failed block is tried again, and after how long.
+    """How often a failed block is retried, and how long to wait before each retry.
 
     Args:
-        retries: tries after the first one.
-        delay: seconds before the first of them.
-        max_delay: what a delay grows to at most, in seconds.
-        exponential_backoff: each delay is twice the one before.
+        retries: the maximum number of retries.
+        delay: seconds before the first retry.
+        max_delay: the maximum delay in seconds.
+        exponential_backoff: double the delay for each further retry.
     """
 
     retries: int = 0
@@ -52,7 +52,7 @@ class RetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exponential_backoff: bool = True
 
     def delay_before(self, attempt: int) -> float:
-        """Seconds to wait before the try number `attempt` (1 is the first one that is not the original)."""
+        """Return the seconds to wait before retry number `attempt` (the first is 1)."""
         doublings = min(attempt - 1, 60) if self.exponential_backoff else 0
         return min(self.delay * 2.0**doublings, self.max_delay)
 
@@ -61,21 +61,21 @@ class Block(msgspec.Struct, kw_only=True):
     """One block of a pipeline.
 
     Args:
-        uuid: its name, unique in the pipeline.
+        uuid: the block's name, unique in the pipeline.
         type: a key of `FOLDERS`.
         language: a name in `kinds.languages()`.
-        upstream: uuids whose outputs it gets, in the order of its arguments. For a callback or conditional: the
+        upstream: the upstream blocks, in the order of the function's arguments. For a callback or conditional: the
             blocks that it watches or gates.
-        downstream: uuids that get its output.
-        configuration: as written; not rendered.
-        retry_config: its own laid over the pipeline's, key by key; None if neither says anything.
-        timeout: seconds, or None.
-        file: its file, which exists; None if its content stands in metadata.yaml.
-        content: text in place of a file.
-        name: for display.
-        executor_type: as written.
-        extra: keys that mean nothing here, and those that only some kinds of blocks read.
-        path: where it stands in metadata.yaml.
+        downstream: the downstream blocks.
+        configuration: as in the file, templates not rendered.
+        retry_config: the block's settings merged over the pipeline's, key by key; None: neither has any.
+        timeout: seconds; None: no limit.
+        file: the block's file, which exists; None: the code is `content` in metadata.yaml.
+        content: the block's code, if it has no file.
+        name: the name to display.
+        executor_type: as in the file.
+        extra: unknown keys, and keys that only some block kinds read.
+        path: the path of the block's entry in metadata.yaml.
     """
 
     uuid: str
@@ -99,20 +99,19 @@ class PipelineModel(msgspec.Struct, kw_only=True):
 
     Args:
         uuid: the name of its folder.
-        name: for display.
+        name: the name to display.
         type: one of `PIPELINE_TYPES`.
         blocks: by uuid, in the file's order.
-        callbacks: callback blocks; without upstream they belong to the whole pipeline.
+        callbacks: callback blocks; those without upstream blocks watch the whole pipeline.
         conditionals: conditional blocks; `upstream` are the blocks that they gate.
-        variables: as written; not rendered.
-        retry_config: the pipeline's own laid over the project's, key by key.
-        data_integration: as written.
-        options: every other known key that has a meaning for some type of pipeline (`delivery`, `on_error`,
-            `concurrency_config`, …), as written.
-        extra: unknown keys, kept.
+        variables: as in the file, templates not rendered.
+        retry_config: the pipeline's settings merged over the project's, key by key.
+        data_integration: as in the file.
+        options: all known keys with a value (`delivery`, `on_error`, `concurrency_config`, …), as in the file.
+        extra: unknown keys.
         path: the pipeline's folder.
         yaml: metadata.yaml.
-        warnings: what the user should hear once.
+        warnings: warnings to show to the user once.
     """
 
     uuid: str
@@ -134,18 +133,18 @@ class PipelineModel(msgspec.Struct, kw_only=True):
     warnings: list[str]
 
     def order(self) -> list[str]:
-        """The blocks' uuids, each after all of its upstream blocks."""
+        """Return the blocks' uuids, each after all of its upstream blocks."""
         return topological_order(self.upstream())
 
     def upstream(self) -> dict[str, list[str]]:
-        """Each block's upstream blocks."""
+        """Return each block's upstream blocks."""
         return {uuid: block.upstream for uuid, block in self.blocks.items()}
 
     def block(self, uuid: str) -> Block:
-        """The block of that uuid.
+        """Return a block.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: the pipeline has no block of this name.
         """
         if uuid not in self.blocks:
             raise ConfigError(
@@ -157,7 +156,7 @@ class PipelineModel(msgspec.Struct, kw_only=True):
         return self.blocks[uuid]
 
     def where(self, uuid: str, *keys: PathKey) -> str:
-        """`file:line` of a block's entry, or of a key in it."""
+        """Return `file:line` of a block's entry, or of a key in it."""
         for group in (self.blocks, self.callbacks, self.conditionals):
             if uuid in group:
                 return self.yaml.where((*group[uuid].path, *keys))
@@ -165,14 +164,14 @@ class PipelineModel(msgspec.Struct, kw_only=True):
 
 
 def pipeline_folder(project: Project, uuid: str) -> Path:
-    """The folder of the pipeline `uuid`, whether it exists or not.
+    """Return the folder of a pipeline, which need not exist.
 
     Raises:
-        ConfigError: the name would lead elsewhere.
+        ConfigError: the name is not a valid folder name.
     """
-    if not uuid or uuid in (".", "..") or any(sign in uuid for sign in "/\\\0"):
+    if not uuid or uuid in (".", "..") or any(char in uuid for char in "/\\\0"):
         raise ConfigError(
-            f"'{uuid}' cannot be a pipeline's name",
+            f"invalid pipeline name '{uuid}'",
             hint="use letters, digits, '_' and '-'",
             code="pipeline.invalid_name",
         )

@@ -1,4 +1,4 @@
-"""Reads a pipeline's metadata.yaml into its model and checks it."""
+"""Read a pipeline's metadata.yaml into a `PipelineModel` and validate it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 if TYPE_CHECKING:
     from streamline.project.project import Project
 
-# Blocks of Mage's notebook that never run.
+# Block types of Mage's notebook that never run.
 _IDLE_TYPES = words("markdown scratchpad chart extension global_data_product hook group")
 
 _PIPELINE_KEYS = words(
     "blocks name uuid description tags created_at type variables retry_config concurrency_config callbacks "
     "conditionals data_integration dynamic_blocks delivery checkpoint_interval on_error dead_letter startup_timeout "
     "instances "
-    # Mage's own, which mean nothing here or not yet.
+    # Keys of Mage without effect here.
     "widgets extensions executor_type executor_config executor_count notification_config cache_block_output_in_memory "
     "run_pipeline_in_one_process settings spark_config variables_dir remote_variables_dir execution_framework "
     "updated_at state_store_config repo_path"
@@ -62,14 +62,14 @@ _RETRY_VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "max_delay": (_is_number, "a number of seconds, 0 or more"),
     "exponential_backoff": (lambda value: isinstance(value, bool), "true or false"),
 }
-"""The check of each key of `retry_config`, and its words in messages."""
+"""The check of each key of `retry_config`, and a description of valid values."""
 
 
 def load_pipeline(project: Project, uuid: str) -> PipelineModel:
-    """Read and check `pipelines/<uuid>/metadata.yaml`.
+    """Read and validate `pipelines/<uuid>/metadata.yaml`.
 
     Raises:
-        ConfigError: there is no such pipeline, or its file is wrong; the error names file and line.
+        ConfigError: the pipeline does not exist, or its file is invalid; the error names file and line.
     """
     folder = pipeline_folder(project, uuid)
     path = folder / "metadata.yaml"
@@ -78,7 +78,7 @@ def load_pipeline(project: Project, uuid: str) -> PipelineModel:
             f"there is no pipeline '{uuid}'",
             where=project.shown(path),
             hint=suggestion(uuid, project.pipelines(), what="pipelines")
-            + f"; `streamline create {uuid} --type python` makes one (or integration, streaming, dbt)",
+            + f"; to create it: streamline create {uuid} --type python (or integration, streaming, dbt)",
             code="pipeline.unknown",
         )
     return Reader(project, uuid, folder, load_yaml(path, shown=project.shown(path))).read()
@@ -107,12 +107,12 @@ class Reader:
         self.unknown.add_limits(self.yaml)
         retry = self.retry_config(data.get("retry_config"), ("retry_config",), self.project_retry())
         blocks = self.blocks("blocks", retry)
-        # A callback or conditional among the blocks is one of the other two lists.
-        callbacks = self.taken_out(blocks, "callback") | self.blocks("callbacks", None)
-        conditionals = self.taken_out(blocks, "conditional") | self.blocks("conditionals", None)
+        # A callback or conditional may also be listed under `blocks`.
+        callbacks = self.take_out(blocks, "callback") | self.blocks("callbacks", None)
+        conditionals = self.take_out(blocks, "conditional") | self.blocks("conditionals", None)
         self.connect(blocks)
-        self.keep_folders_apart(blocks)
-        self.one_block_of_a_name(blocks, callbacks, conditionals)
+        self.check_output_folders(blocks)
+        self.check_unique_names(blocks, callbacks, conditionals)
         for watcher in (*callbacks.values(), *conditionals.values()):
             for index, name in enumerate(watcher.upstream):
                 self.known_block(blocks, name, (*watcher.path, "upstream_blocks", index))
@@ -139,64 +139,69 @@ class Reader:
         )
         self.check_settings(model)
         if kind in BATCH_TYPES:
-            model.warnings += self.doubts(model)
+            model.warnings += self.find_mistakes(model)
         return model
 
     def check_settings(self, model: PipelineModel) -> None:
-        """Check the settings that are read later: a wrong value is an error at load."""
+        """Check settings that are used later, so that invalid values are reported on load."""
         dynamic_limits(self.project, model)
         block_run_limit(self.project, model)
         for block in model.blocks.values():
             block_settings(model, block)
 
-    def doubts(self, model: PipelineModel) -> list[str]:
-        """Warnings for what is allowed and probably a mistake."""
+    def find_mistakes(self, model: PipelineModel) -> list[str]:
+        """Return warnings about valid settings that are probably mistakes."""
         groups = (model.blocks, model.callbacks, model.conditionals)
-        found = [one for group in groups for block in group.values() for one in misspelt_settings(model, block)]
+        warnings = []
+        for group in groups:
+            for block in group.values():
+                warnings += misspelt_settings(model, block)
         if not model.blocks:
-            found.append(f"{self.yaml.shown}: it lists no blocks, so there is nothing to run")
-        return found
+            warnings.append(f"{self.yaml.shown}: the pipeline has no blocks, so there is nothing to run")
+        return warnings
 
     def project_retry(self) -> RetryConfig | None:
-        """The project's `retry_config`, which holds where a pipeline's says nothing."""
+        """Return the project's `retry_config`: the defaults of all pipelines."""
         file = self.project.yaml
         return self.retry_config(file.mapping().get("retry_config"), ("retry_config",), None, file)
 
-    def one_block_of_a_name(self, *groups: dict[str, Block]) -> None:
+    def check_unique_names(self, *groups: dict[str, Block]) -> None:
         first: dict[str, Block] = {}
         for group in groups:
             for uuid, block in group.items():
                 if uuid in first:
                     raise self.error(
-                        f"'{uuid}' is the name of a {first[uuid].type} as well, at {self.yaml.where(first[uuid].path)}",
+                        f"duplicate block '{uuid}': also a {first[uuid].type}, at {self.yaml.where(first[uuid].path)}",
                         block.path,
-                        "a uuid names one block; rename one of the two, and its file",
+                        "rename one of the two, and its file",
+                        code="graph.duplicate",
                     )
                 first[uuid] = block
 
-    def keep_folders_apart(self, blocks: dict[str, Block]) -> None:
-        """A block's stored output is a folder that is replaced whole, so no other block's may lie inside."""
+    def check_output_folders(self, blocks: dict[str, Block]) -> None:
+        """Check that no block's output folder is inside another's: output folders are replaced as a whole."""
         for uuid, block in blocks.items():
             parts = uuid.split("/")
             for end in range(1, len(parts)):
                 if (outer := "/".join(parts[:end])) in blocks:
                     raise self.error(
-                        f"the outputs of '{uuid}' would lie among those of '{outer}'",
+                        f"the output folder of '{uuid}' would be inside that of '{outer}'",
                         (*block.path, "uuid"),
-                        "rename one of the two",
+                        "rename one of the two blocks",
+                        code="block.invalid_name",
                     )
 
-    def taken_out(self, blocks: dict[str, Block], kind: str) -> dict[str, Block]:
-        found = {uuid: block for uuid, block in blocks.items() if block.type == kind}
-        for uuid, block in found.items():
+    def take_out(self, blocks: dict[str, Block], kind: str) -> dict[str, Block]:
+        taken = {uuid: block for uuid, block in blocks.items() if block.type == kind}
+        for uuid, block in taken.items():
             del blocks[uuid]
             self.only_python(block)
-        return found
+        return taken
 
     def only_python(self, block: Block) -> None:
         if block.language != "python":
             raise self.error(
-                f"a {block.type} is written in python, not in {block.language}",
+                f"a {block.type} must be written in python, not {block.language}",
                 (*block.path, "language"),
                 f"put a function in {FOLDERS[block.type]}/{block.uuid}.py",
                 code="block.wrong_language",
@@ -227,9 +232,10 @@ class Reader:
             if of_type is not None:
                 if block.type != of_type:
                     raise self.error(
-                        f"'{uuid}' is a {block.type}, and stands among the {key}",
+                        f"'{uuid}' is a {block.type}, but is listed under {key}",
                         (*path, "type"),
-                        f"list it under `blocks:`, or say `type: {of_type}`",
+                        f"list it under `blocks:`, or set `type: {of_type}`",
+                        code="block.unknown_type",
                     )
                 self.only_python(block)
             blocks[uuid] = block
@@ -240,7 +246,7 @@ class Reader:
         if uuid is None or uuid == "":
             uuid = entry.get("name")
         if uuid is None or uuid == "":
-            raise self.error("a block has no uuid", path, "add `uuid: NAME`, where NAME is its file without the ending")
+            raise self.error("a block has no uuid", path, "add `uuid: NAME`, the file name without suffix")
         if not isinstance(uuid, str):
             key = "name" if entry.get("uuid") in (None, "") else "uuid"
             raise self.error(f"a block's uuid must be text, not {kind_of(uuid)}", (*path, key), _quoted(uuid))
@@ -248,12 +254,22 @@ class Reader:
         return uuid
 
     def plain_name(self, name: str, path: tuple[PathKey, ...], what: str) -> None:
-        """Refuse a name that is no path of files below a folder: outputs and files are named by it."""
+        """Check that a name is a relative path inside a folder: files and outputs are named by it."""
         parts = name.split("/")
         if ".." in parts or name.startswith("/") or "\\" in name:
-            raise self.error(f"the {what} '{name}' leads out of the project", path, "use a plain name")
+            raise self.error(
+                f"the {what} '{name}' is a path outside of the project",
+                path,
+                "use letters, digits, '_', '-' and '/'",
+                code="block.invalid_name",
+            )
         if any(not part or part.startswith(".") for part in parts) or not name.isprintable():
-            raise self.error(f"the {what} {name!r} cannot name a file", path, "use a plain name")
+            raise self.error(
+                f"the {what} {name!r} is not a valid file name",
+                path,
+                "use letters, digits, '_', '-' and '/'",
+                code="block.invalid_name",
+            )
 
     def block(
         self,
@@ -307,7 +323,7 @@ class Reader:
     def file(
         self, entry: dict[str, Any], uuid: str, kind: str, configuration: dict[str, Any], path: tuple[PathKey, ...]
     ) -> tuple[str, Path | None]:
-        """The block's language and its file."""
+        """Return the block's language and its file."""
         language = entry.get("language")
         given = str(language).lower() if language is not None else None
         suffixes = languages(*([given] if given else []))
@@ -338,96 +354,86 @@ class Reader:
         if kind == "dbt":
             folders.append(self.project.root / "dbt")
         candidates = [
-            (one, folder / f"{stem}{suffix}")
-            for one, endings in suffixes.items()
+            (name, folder / f"{stem}{suffix}")
+            for name, endings in suffixes.items()
             for folder in folders
             for suffix in endings
         ]
-        # Without `language` it is python, or the language of the only file there is.
-        wanted = [(one, file) for one, file in candidates if one == (given or "python")]
-        for one, file in [*wanted, *([] if given else candidates)]:
+        # Without `language` it is python, or the language of the first file that exists.
+        expected = [(name, file) for name, file in candidates if name == (given or "python")]
+        for name, file in [*expected, *([] if given else candidates)]:
             if file.is_file():
-                return one, file
+                return name, file
         if entry.get("content") or isinstance(named, str):
             return given or "python", None
-        expected = wanted[0][1]
-        others = [file for _, file in candidates if file.is_file()]
-        if others:
-            found = self.project.shown(others[0])
-            hint = f"there is {found}: set `language: {next(one for one, file in candidates if file == others[0])}`"
+        existing = next(((name, file) for name, file in candidates if file.is_file()), None)
+        if existing is not None:
+            hint = f"{self.project.shown(existing[1])} exists: set `language: {existing[0]}`"
+        elif (other := self.file_of_other_type(stem, kind)) is not None:
+            hint = f"{self.project.shown(other[0])} exists: use `type: {other[1]}`?"
         else:
-            elsewhere = self.elsewhere(stem, kind)
-            if elsewhere is not None:
-                there, its_type = elsewhere
-                message = f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing"
-                raise self.error(
-                    message,
-                    path,
-                    f"{self.project.shown(there)} exists: use `type: {its_type}`?",
-                    code="block.file_missing",
-                )
-            stems = [one.stem for one in folders[0].glob("*.*")] if folders[0].is_dir() else []
-            hint = f"write it, or {suggestion(str(stem), stems, what='files there')}"
-        message = f"the block '{uuid}' has no file: {self.project.shown(expected)} is missing"
+            stems = [file.stem for file in folders[0].glob("*.*")] if folders[0].is_dir() else []
+            hint = f"create it, or {suggestion(str(stem), stems, what='files there')}"
+        message = f"the block '{uuid}' has no file: {self.project.shown(expected[0][1])} is missing"
         raise self.error(message, path, hint, code="block.file_missing")
 
-    def elsewhere(self, stem: str, kind: str) -> tuple[Path, str] | None:
-        """A file of that name among those of another type, and the type."""
-        for its_type, folder in FOLDERS.items():
-            for suffix in (one for suffixes in languages().values() for one in suffixes):
+    def file_of_other_type(self, stem: str, kind: str) -> tuple[Path, str] | None:
+        """Return a file with this name in the folder of another block type, and that type."""
+        for other, folder in FOLDERS.items():
+            for suffix in (suffix for suffixes in languages().values() for suffix in suffixes):
                 file = self.project.root / folder / f"{stem}{suffix}"
-                if its_type != kind and file.is_file():
-                    return file, its_type
+                if other != kind and file.is_file():
+                    return file, other
         return None
 
     def original(
         self, uuid: str, copy: dict[str, Any], kind: str, path: tuple[PathKey, ...]
     ) -> tuple[str, Path | None] | None:
-        """Language and file of the block of this pipeline that `copy` replicates; None if it is not in this one."""
-        place = next(
+        """Return language and file of the block that `copy` replicates; None if it is not in this pipeline."""
+        original = next(
             (
-                (key, index)
+                (key, index, entry)
                 for key in ("blocks", "callbacks", "conditionals")
-                for index, one in enumerate(self.data.get(key) or [])
-                if isinstance(one, dict) and one is not copy and (one.get("uuid") or one.get("name")) == uuid
+                for index, entry in enumerate(self.data.get(key) or [])
+                if isinstance(entry, dict) and entry is not copy and (entry.get("uuid") or entry.get("name")) == uuid
             ),
             None,
         )
-        if place is None:
+        if original is None:
             return None
-        entry = self.data[place[0]][place[1]]
-        its_type = entry.get("type") or place[0].removesuffix("s")
-        if its_type != kind:
+        key, index, entry = original
+        original_type = entry.get("type") or key.removesuffix("s")
+        if original_type != kind:
             raise self.error(
-                f"it replicates '{uuid}', which is a {its_type}, not a {kind}",
+                f"replicated_block '{uuid}' is a {original_type}, not a {kind}",
                 (*path, "replicated_block"),
-                f"say `type: {its_type}`",
+                f"set `type: {original_type}`",
             )
         if entry.get("replicated_block") is not None:
             raise self.error(
-                f"it replicates '{uuid}', which is itself a replica",
+                f"replicated_block '{uuid}' is itself a replica",
                 (*path, "replicated_block"),
                 f"name the original: {entry['replicated_block']}",
             )
         configuration = entry.get("configuration")
-        return self.file(entry, uuid, kind, configuration if isinstance(configuration, dict) else {}, place)
+        return self.file(entry, uuid, kind, configuration if isinstance(configuration, dict) else {}, (key, index))
 
     def named_file(self, named: str, language: str | None, path: tuple[PathKey, ...]) -> tuple[str, Path]:
         root = self.project.root
-        # Mage names files from the project's parent as well.
+        # Mage also resolves paths relative to the project's parent folder.
         for candidate in (root / named, root.parent / named):
             if candidate.is_file():
-                by_suffix = {suffix: one for one, suffixes in languages().items() for suffix in suffixes}
+                by_suffix = {suffix: name for name, suffixes in languages().items() for suffix in suffixes}
                 return language or by_suffix.get(candidate.suffix, "python"), candidate
         raise self.error(
-            f"the file {named} is missing",
+            f"the file {named} does not exist",
             (*path, "configuration", "file_path"),
-            "give its path from the project's folder",
+            "write the path relative to the project's folder",
             code="block.file_missing",
         )
 
     def connect(self, blocks: dict[str, Block]) -> None:
-        """Make upstream and downstream agree, and check the graph."""
+        """Complete the upstream and downstream lists from each other, and check the graph."""
         upstream_given, downstream_given = {}, {}
         for uuid, block in blocks.items():
             entry = self.data["blocks"][block.path[1]]
@@ -443,7 +449,7 @@ class Reader:
                         f"'{uuid}' has '{name}' in downstream_blocks, but the upstream_blocks of '{name}' are "
                         f"{blocks[name].upstream}",
                         (*block.path, "downstream_blocks", index),
-                        "one of the two lists is enough; if both are given, they must agree",
+                        "correct one of the two lists, or remove it",
                         code="graph.contradiction",
                     )
             for index, name in enumerate(block.upstream):
@@ -452,7 +458,7 @@ class Reader:
                         f"'{uuid}' has '{name}' in upstream_blocks, but the downstream_blocks of '{name}' are "
                         f"{blocks[name].downstream}",
                         (*block.path, "upstream_blocks", index),
-                        "one of the two lists is enough; if both are given, they must agree",
+                        "correct one of the two lists, or remove it",
                         code="graph.contradiction",
                     )
         for uuid, block in blocks.items():
@@ -486,13 +492,13 @@ class Reader:
             return []
         if not isinstance(value, list):
             raise self.error(f"{key} must be a list of uuids, not {kind_of(value)}", (*path, key))
-        for index, one in enumerate(value):
-            if not isinstance(one, str):
-                at = (*path, key, index)
-                raise self.error(f"{key} must be a list of uuids, and holds {kind_of(one)}", at, _quoted(one))
+        for index, name in enumerate(value):
+            if not isinstance(name, str):
+                message = f"{key} must be a list of uuids, but contains {kind_of(name)}"
+                raise self.error(message, (*path, key, index), _quoted(name))
         if len(set(value)) != len(value):
-            twice = next(one for one in value if value.count(one) > 1)
-            raise self.error(f"duplicate '{twice}' in {key}", (*path, key), code="graph.duplicate")
+            duplicate = next(name for name in value if value.count(name) > 1)
+            raise self.error(f"duplicate '{duplicate}' in {key}", (*path, key), code="graph.duplicate")
         return list(value)
 
     def seconds(self, value: object, path: tuple[PathKey, ...]) -> float | None:
@@ -502,25 +508,25 @@ class Reader:
             raise self.error(
                 f"timeout must be a number of seconds above 0, not {kind_of(value)}",
                 path,
-                "without a limit, leave it out",
+                "remove it for no limit",
             )
         return float(value)
 
     def retry_config(
         self, value: object, path: tuple[PathKey, ...], base: RetryConfig | None, file: YamlFile | None = None
     ) -> RetryConfig | None:
-        """`base` with what `value` says laid over it, key by key; None where neither says anything."""
+        """Merge `value` over `base`, key by key; None if both are missing."""
         if value is None:
             return base
         yaml = file or self.yaml
         if not isinstance(value, dict):
             raise yaml.error(f"retry_config must be a mapping, not {kind_of(value)}", path)
-        known = {key: one for key, one in value.items() if key in RetryConfig.__struct_fields__ and one is not None}
+        known = {key: item for key, item in value.items() if key in RetryConfig.__struct_fields__ and item is not None}
         self.unknown.add_all(yaml, path, frozenset(RetryConfig.__struct_fields__), "retry_config.")
-        for key, one in known.items():
-            fits, said = _RETRY_VALUES[key]
-            if not fits(one):
-                raise yaml.error(f"retry_config: {key} must be {said}, not {kind_of(one)}", (*path, key))
+        for key, item in known.items():
+            valid, description = _RETRY_VALUES[key]
+            if not valid(item):
+                raise yaml.error(f"retry_config: {key} must be {description}, not {kind_of(item)}", (*path, key))
         own = msgspec.convert(known, RetryConfig)
         return msgspec.structs.replace(base or RetryConfig(), **{key: getattr(own, key) for key in known})
 
@@ -531,5 +537,5 @@ class Reader:
 
 
 def _quoted(value: object) -> str:
-    words = " (yes, no, on, off, true and false are truth values in YAML)" if isinstance(value, bool) else ""
-    return f"put it in quotes{words}"
+    reason = " (yes, no, on, off, true and false are booleans in YAML)" if isinstance(value, bool) else ""
+    return f"put it in quotes{reason}"

@@ -1,4 +1,4 @@
-"""Unknown keys in metadata.yaml: they are kept, with one warning."""
+"""Warn about unknown keys in metadata.yaml. They are preserved."""
 
 from __future__ import annotations
 
@@ -17,56 +17,58 @@ _MORE_SETTINGS = {
     "sensor": words("interval timeout"),
     "dbt": words("dbt dbt_project_name dbt_profile_target file_path"),
 }
-# Users may have keys of their own: only a key that is nearly one of ours counts as misspelled.
+# Users may add their own keys: only a key that is very similar to a known one counts as misspelled.
 _ALIKE = 0.8
 _ALMOST = 0.85
 
 
 class UnknownKeys:
-    """Collects them while a file is read."""
+    """Collects unknown keys while a file is read."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], None] = {}
+        self._keys: dict[tuple[str, str], None] = {}
 
     def add(self, file: YamlFile, path: tuple[PathKey, ...], known: Iterable[str], section: str = "") -> None:
-        """Note the key that `path` ends in.
+        """Add the key at the end of `path`.
 
         Args:
-            known: keys that could have been meant.
-            section: what it stands in, where its name alone would not say.
+            known: the valid keys, for a suggestion.
+            section: a prefix that tells where the key is.
         """
         key = str(path[-1])
-        near = almost(key, known, _ALIKE)
+        similar = almost(key, known, _ALIKE)
         line = file.where(path).rpartition(":")[2]
-        guess = f"; did you mean '{near}'?" if near else ""
-        self._found[(file.shown, f"{section}{key} (line {line}{guess})")] = None
+        guess = f"; did you mean '{similar}'?" if similar else ""
+        self._keys[(file.shown, f"{section}{key} (line {line}{guess})")] = None
 
     def add_all(self, file: YamlFile, path: tuple[PathKey, ...], known: frozenset[str], section: str = "") -> None:
-        """Note the keys of the mapping at `path` that are not known."""
+        """Add the unknown keys of the mapping at `path`."""
         for key in file.mapping(path):
             if key not in known:
                 self.add(file, (*path, key), known, section)
 
     def add_limits(self, file: YamlFile) -> None:
-        """Note those in the sections that hold limits."""
+        """Add the unknown keys of `dynamic_blocks` and `concurrency_config`."""
         self.add_all(file, ("dynamic_blocks",), DYNAMIC_KEYS, "dynamic_blocks.")
         self.add_all(file, ("concurrency_config",), CONCURRENCY_KEYS, "concurrency_config.")
 
     def warnings(self) -> list[str]:
-        """A sentence per file."""
-        files = dict.fromkeys(file for file, _ in self._found)
-        said = {file: ", ".join(words for one, words in self._found if one == file) for file in files}
-        return [f"{file}: keys that mean nothing here are kept: {words}" for file, words in said.items()]
+        """Return one warning per file."""
+        keys: dict[str, list[str]] = {}
+        for file, key in self._keys:
+            keys.setdefault(file, []).append(key)
+        return [f"{file}: unknown keys are ignored: {', '.join(names)}" for file, names in keys.items()]
 
 
 def misspelt_settings(model: PipelineModel, block: Block) -> list[str]:
-    """Warnings for keys of a block's configuration that are almost ones that are read. They may be its author's own."""
+    """Return warnings for keys of a block's configuration that look misspelled. They may be the author's own keys."""
     known = _SETTINGS | _MORE_SETTINGS.get(block.type, frozenset())
-    found = []
+    warnings = []
     for key in block.configuration:
-        near = almost(str(key), known - set(block.configuration), _ALMOST) if key not in known else None
-        if near is not None:
+        similar = almost(str(key), known - set(block.configuration), _ALMOST) if key not in known else None
+        if similar is not None:
             where = model.where(block.uuid, "configuration", key)
-            said = f"'{key}' in the configuration of '{block.uuid}'"
-            found.append(f"{where}: {said} means nothing; did you mean '{near}'?")
-    return found
+            warnings.append(
+                f"{where}: unknown key '{key}' in the configuration of '{block.uuid}'; did you mean '{similar}'?"
+            )
+    return warnings

@@ -1,4 +1,4 @@
-"""Sets variables in metadata.yaml; everything else in the file stays as it is."""
+"""Set and delete variables in metadata.yaml. Everything else in the file is preserved."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def edit_variable(project: Project, uuid: str, key: str, value: Any = None, *, delete: bool = False) -> None:
     """Set a variable of a pipeline, or delete it; deleting a missing variable does nothing.
 
-    Processes that do so at the same time wait for each other.
+    A lock serializes concurrent edits.
 
     Raises:
-        ConfigError: there is no such pipeline, or YAML cannot hold the value.
+        ConfigError: the pipeline does not exist, or YAML cannot represent the value.
     """
     with locked(load_pipeline(project, uuid).path):
         model = load_pipeline(project, uuid)
@@ -29,7 +29,7 @@ def edit_variable(project: Project, uuid: str, key: str, value: Any = None, *, d
                 return
             text = edit_text(before, lambda document: document["variables"].pop(key))
         else:
-            _check_yaml_holds(key, value, model.yaml.shown)
+            _check_representable(key, value, model.yaml.shown)
             text = edit_text(before, lambda document: put(document, ("variables", key), value))
         replace_file(model.yaml.path, text)
         try:
@@ -39,7 +39,7 @@ def edit_variable(project: Project, uuid: str, key: str, value: Any = None, *, d
             raise
 
 
-def _check_yaml_holds(key: str, value: Any, where: str) -> None:
+def _check_representable(key: str, value: Any, where: str) -> None:
     import yaml
 
     try:

@@ -62,9 +62,9 @@ def test_create_makes_the_folder_of_a_pipeline(empty: Shop) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("p",), "the pipeline 'p' exists"),
+        (("p",), "the pipeline 'p' already exists"),
         (("my shop",), "such as my_shop"),
-        (("../x",), "cannot be a pipeline's name"),
+        (("../x",), "invalid pipeline name"),
         (("x", "--type", "integratoin"), "'integration'"),
     ],
 )
@@ -162,13 +162,13 @@ def test_systems_without_a_connector_are_written_with_a_note(pipe: Shop) -> None
     ("args", "says"),
     [
         (("source", "load", "--plugin", "tap-shp"), "'tap-shop'"),
-        (("source", "load", "--plugin", "tap-shop", "--system", "sqlite"), "exclude each other"),
+        (("source", "load", "--plugin", "tap-shop", "--system", "sqlite"), "mutually exclusive"),
         (("destination", "out"), "target-a, target-b"),
         (("source", "load", "--language", "sql"), "cannot be written in sql"),
         (("source", "load", "--language", "cobol"), "unknown language"),
-        (("transformer", "t", "--stream", "x"), "not for transformer"),
+        (("transformer", "t", "--stream", "x"), "not to transformer"),
         (("sensor", "t", "--language", "r"), "no template for a sensor in r"),
-        (("source", "../x"), "cannot be a block's name"),
+        (("source", "../x"), "invalid block name"),
         (("sourc", "x"), "source"),
         (("source", "x", "-p", "pp"), "no pipeline 'pp'"),
     ],
@@ -220,4 +220,4 @@ def test_callbacks_and_conditionals_have_lists_of_their_own(pipe: Shop) -> None:
 def test_the_pipeline_may_be_left_out_if_there_is_only_one(pipe: Shop) -> None:
     pipe("add", "source", "load")
     pipe("create", "q")
-    assert "--pipeline to one of: p, q" in pipe("add", "source", "other", code=2).stderr
+    assert "--pipeline: one of p, q" in pipe("add", "source", "other", code=2).stderr

@@ -32,7 +32,7 @@ def run(shop: Shop, *arguments: str) -> str:
 
 
 def test_every_kind_of_python_block(shop: Shop) -> None:
-    assert "no block waits for it yet" in shop("add", "sensor", "wait").stderr
+    assert "no block waits for this sensor yet" in shop("add", "sensor", "wait").stderr
     for kind in ("data_loader", "transformer", "custom", "data_exporter"):
         upstream = ("--upstream", "wait") if kind == "data_loader" else ()
         shop("add", kind, f"my_{kind}", *upstream)
@@ -130,11 +130,11 @@ def test_the_first_dbt_block_brings_a_dbt_project(shop: Shop) -> None:
     shop("add", "data_loader", "load")
     made = shop("add", "dbt", "clean").stdout.splitlines()
     assert made == [
-        "Made dbts/clean.yaml",
-        "Made dbt/shop/dbt_project.yml",
-        "Made dbt/shop/profiles.yml",
-        "Made dbt/shop/models/clean.sql",
-        "Made dbt/shop/models/clean.yml",
+        "Created dbts/clean.yaml",
+        "Created dbt/shop/dbt_project.yml",
+        "Created dbt/shop/profiles.yml",
+        "Created dbt/shop/models/clean.sql",
+        "Created dbt/shop/models/clean.yml",
         "Added to p: load → clean",
     ]
     assert entry(shop, "clean")["configuration"] == {"dbt": {"command": "build"}, "dbt_project_name": "shop"}
@@ -156,12 +156,12 @@ def test_dbt_and_targets_write_files_of_their_own(shop: Shop) -> None:
 
 
 def test_a_name_with_a_folder(shop: Shop) -> None:
-    assert "Made data_loaders/sub/load.py" in shop("add", "data_loader", "sub/load").stdout
+    assert "Created data_loaders/sub/load.py" in shop("add", "data_loader", "sub/load").stdout
     shop("add", "transformer", "sub/change")
     assert entry(shop, "sub/change")["upstream_blocks"] == ["sub/load"]
     assert "2 completed" in run(shop)
     for name in ("../x", "/x", "x/", "a//b"):
-        assert "cannot be a block's name" in shop("add", "custom", name, code=2).stderr
+        assert "invalid block name" in shop("add", "custom", name, code=2).stderr
 
 
 def test_a_name_is_suggested_without_accents(shop: Shop) -> None:
@@ -170,11 +170,11 @@ def test_a_name_is_suggested_without_accents(shop: Shop) -> None:
 
 def test_further_dbt_blocks_use_it(shop: Shop) -> None:
     shop("add", "dbt", "all")
-    made = ["Made dbts/more.yaml", "Made dbt/shop/models/more.sql"]
+    made = ["Created dbts/more.yaml", "Created dbt/shop/models/more.sql"]
     assert shop("add", "dbt", "more").stdout.splitlines()[:-1] == made
     assert (shop.root / "dbts/more.yaml").read_text().splitlines()[-1] == "--select more"
     (shop.root / "dbt/shop/models/there.sql").write_text("select 2 as id\n")
-    assert shop("add", "dbt", "there").stdout.splitlines()[:-1] == ["Made dbts/there.yaml"]
+    assert shop("add", "dbt", "there").stdout.splitlines()[:-1] == ["Created dbts/there.yaml"]
     assert (shop.root / "dbt/shop/models/there.sql").read_text() == "select 2 as id\n"
     shop("add", "dbt", "one-model", "--language", "sql")
     assert entry(shop, "one-model")["configuration"] == {"file_path": "dbt/shop/models/one_model.sql"}
@@ -197,14 +197,14 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("conditional", "c"), "say --upstream BLOCK"),
+        (("conditional", "c"), "add --upstream BLOCK"),
         (("source", "s"), "needs a pipeline of type integration"),
         (("destination", "s"), "needs a pipeline of type integration"),
         (("callback", "c", "--language", "sql"), "no template for a callback in sql"),
         (("data_loader", "d", "--language", "yaml"), "use --language python or sql or r"),
-        (("custom", "x y"), "cannot be a block's name"),
+        (("custom", "x y"), "invalid block name"),
         (("dbt", "x", "--language", "python"), "use --language yaml (dbt's arguments) or --language sql"),
-        (("custom", "x", "--dbt-project", "a"), "--dbt-project is for dbt"),
+        (("custom", "x", "--dbt-project", "a"), "--dbt-project applies to dbt"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(shop: Shop, args: tuple[str, ...], says: str) -> None:

@@ -63,7 +63,7 @@ def test_in_a_terminal(shop: Shop) -> None:
     assert shop("graph", "p").stdout == (
         "◆  regions  data_loader (python), dynamic\n"
         "│\n"
-        "◇  fetch    transformer (python), per item of regions, isolated, if if_open, tells say\n"
+        "◇  fetch    transformer (python), per item of regions, isolated, if if_open, notifies say\n"
         "│\n"
         "●  export   data_exporter (python)\n"
         "\n"

@@ -69,7 +69,7 @@ def test_add_knows_every_key(shop: Shop) -> None:
 def test_add_refuses(shop: Shop) -> None:
     shop("plugin", "add", "target-b", "--command", "sh")
     before = settings(shop)
-    assert "is declared" in shop("plugin", "add", "target-b", code=2).stderr
+    assert "is already declared" in shop("plugin", "add", "target-b", code=2).stderr
     assert "is not a valid plugin name" in shop("plugin", "add", "../x", code=2).stderr
     assert "an option of pip" in shop("plugin", "add", "x", "--pip=--index-url=y", code=2).stderr
     assert "NAME=VALUE" in shop("plugin", "add", "x", "--env", "A", code=2).stderr
@@ -106,7 +106,7 @@ def test_a_plugin_is_tried_out(shop: Shop) -> None:
 
 def test_a_program_that_says_nothing_fails_the_test(shop: Shop) -> None:
     shop("plugin", "add", "tap-b", "--command", "true")
-    assert "says nothing" in shop("plugin", "test", "tap-b", code=1).stderr
+    assert "describes a tap" in shop("plugin", "test", "tap-b", code=1).stderr
 
 
 def test_list_shows_what_comes_along(shop: Shop) -> None:

@@ -165,7 +165,7 @@ def test_keys_of_a_configuration_that_are_almost_ours(load: Load) -> None:
         "sensors/b.py",
     )
     first, second = model.warnings
-    assert first.startswith("pipelines/p/metadata.yaml:5: 'dynamc'")
+    assert first.startswith("pipelines/p/metadata.yaml:5: unknown key 'dynamc'")
     assert "did you mean 'dynamic'?" in first
     assert "'Intervall'" in second
     assert "did you mean 'interval'?" in second
@@ -174,7 +174,7 @@ def test_keys_of_a_configuration_that_are_almost_ours(load: Load) -> None:
 @pytest.mark.parametrize("text", ["", "blocks: []\n", "type: python\n"])
 def test_a_pipeline_without_blocks_is_warned_of(load: Load, text: str) -> None:
     (warning,) = load(text).warnings
-    assert "it lists no blocks" in warning
+    assert "the pipeline has no blocks" in warning
 
 
 def test_a_file_among_those_of_another_type(load: Load) -> None:
@@ -251,8 +251,8 @@ def test_other_types(load: Load, kind: str) -> None:
         ),
         ("blocks:\n- {uuid: absent, type: custom}\n", 2, "custom/absent.py is missing"),
         ("blocks:\n- {uuid: a, type: custom, language: sql}\n", 2, "custom/a.sql is missing"),
-        ("blocks:\n- uuid: ../../etc/x\n  type: custom\n", 2, "leads out of the project"),
-        ("blocks:\n- uuid: /etc/x\n  type: custom\n", 2, "leads out of the project"),
+        ("blocks:\n- uuid: ../../etc/x\n  type: custom\n", 2, "is a path outside of the project"),
+        ("blocks:\n- uuid: /etc/x\n  type: custom\n", 2, "is a path outside of the project"),
         ("blocks:\n- {type: custom}\n", 2, "no uuid"),
         ("blocks:\n- {uuid: 5, type: custom}\n", 2, "must be text"),
         ("blocks:\n- {uuid: a}\n", 2, "has no type"),
@@ -276,23 +276,23 @@ def test_other_types(load: Load, kind: str) -> None:
         ("retry_config: {exponential_backoff: 2}\n", 1, "exponential_backoff must be true or false, not the number 2"),
         ("blocks:\n- uuid: no\n  type: custom\n", 2, "uuid must be text, not the boolean false"),
         ("blocks:\n- type: custom\n  name: off\n", 3, "uuid must be text, not the boolean false"),
-        ("blocks:\n- type: custom\n  uuid: a\n  upstream_blocks: [b,\n   no]\n", 5, "and holds the boolean false"),
+        ("blocks:\n- type: custom\n  uuid: a\n  upstream_blocks: [b,\n   no]\n", 5, "but contains the boolean false"),
         ("callbacks:\n- {uuid: a, upstream_blocks: [x]}\n", 2, ""),
         ("variables: [1]\n", 1, "variables must be a mapping"),
         ("blocks:\n\t- a\n", 2, "a tab"),
         ("blocks:\n- uuid: a\n  type: custom\n\tlanguage: python\n", 4, "a tab"),
-        ("blocks:\n- uuid: x/../../y\n  type: custom\n", 2, "leads out of the project"),
-        ("blocks:\n- {uuid: ./a, type: custom}\n", 2, "cannot name a file"),
-        ("blocks:\n- {uuid: a/, type: custom}\n", 2, "cannot name a file"),
-        ("blocks:\n- {uuid: .a, type: custom}\n", 2, "cannot name a file"),
-        ("blocks:\n- {uuid: a, type: custom}\ncallbacks:\n- {uuid: a}\n", 4, "the name of a custom as well"),
-        ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "cannot name a file"),
-        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n", 4, "leads out of the project"),
+        ("blocks:\n- uuid: x/../../y\n  type: custom\n", 2, "is a path outside of the project"),
+        ("blocks:\n- {uuid: ./a, type: custom}\n", 2, "is not a valid file name"),
+        ("blocks:\n- {uuid: a/, type: custom}\n", 2, "is not a valid file name"),
+        ("blocks:\n- {uuid: .a, type: custom}\n", 2, "is not a valid file name"),
+        ("blocks:\n- {uuid: a, type: custom}\ncallbacks:\n- {uuid: a}\n", 4, "duplicate block 'a': also a custom"),
+        ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "is not a valid file name"),
+        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n", 4, "is a path outside of the project"),
         ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: 5\n", 4, "must be a block's uuid"),
         (
             "blocks:\n- {uuid: a, type: custom}\n- uuid: c\n  type: transformer\n  replicated_block: a\n",
             5,
-            "which is a custom",
+            "'a' is a custom, not a transformer",
         ),
         (
             "blocks:\n- {uuid: a, type: custom}\n- {uuid: c, type: custom, replicated_block: a}\n"
@@ -301,14 +301,14 @@ def test_other_types(load: Load, kind: str) -> None:
             "itself a replica",
         ),
         ("blocks:\n- uuid: a\n  type: [custom]\n", 3, "type must be text"),
-        ("callbacks:\n- uuid: a\n  type: custom\n", 3, "stands among the callbacks"),
-        ("conditionals:\n- uuid: a\n  language: sql\n  content: select 1\n", 3, "written in python, not in sql"),
-        ("blocks:\n- {uuid: a, type: custom}\n- {uuid: a/b, type: custom}\n", 3, "among those of 'a'"),
+        ("callbacks:\n- uuid: a\n  type: custom\n", 3, "is listed under callbacks"),
+        ("conditionals:\n- uuid: a\n  language: sql\n  content: select 1\n", 3, "must be written in python, not sql"),
+        ("blocks:\n- {uuid: a, type: custom}\n- {uuid: a/b, type: custom}\n", 3, "inside that of 'a'"),
         ("concurrency_config: {block_run_limit: 0}\n", 1, "a whole number above 0, not the number 0"),
         ("concurrency_config:\n  block_run_limit: two\n", 2, "a whole number above 0, not text"),
         ("dynamic_blocks:\n  max_child_block_runs: true\n", 2, "not the boolean true"),
         ("dynamic_blocks:\n  max_concurrent_child_block_runs: 1.5\n", 2, "not the number 1.5"),
-        ("dynamic_blocks:\n  on_max_child_block_runs_exceeded: stop\n", 2, "cannot be 'stop'"),
+        ("dynamic_blocks:\n  on_max_child_block_runs_exceeded: stop\n", 2, "must be fail or limit, not 'stop'"),
         ("dynamic_blocks: [1]\n", 1, "dynamic_blocks must be a mapping"),
         ("blocks:\n- uuid: a\n  type: custom\n  retry_config: 3\n", 4, "must be a mapping, not the number 3"),
     ],
@@ -352,7 +352,7 @@ def test_a_pipeline_that_is_not_there(tmp_path: Path, load: Load) -> None:
     with pytest.raises(ConfigError, match="no pipeline 'pp'") as caught:
         load_pipeline(project, "pp")
     assert "'p'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="cannot be a pipeline's name"):
+    with pytest.raises(ConfigError, match="invalid pipeline name"):
         load_pipeline(project, "../p")
 
 
