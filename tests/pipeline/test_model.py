@@ -287,7 +287,11 @@ def test_other_types(load: Load, kind: str) -> None:
         ("blocks:\n- {uuid: .a, type: custom}\n", 2, "is not a valid file name"),
         ("blocks:\n- {uuid: a, type: custom}\ncallbacks:\n- {uuid: a}\n", 4, "duplicate block 'a': also a custom"),
         ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "is not a valid file name"),
-        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n", 4, "is a path outside of the project"),
+        (
+            "blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n",
+            4,
+            "is a path outside of the project",
+        ),
         ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: 5\n", 4, "must be a block's uuid"),
         (
             "blocks:\n- {uuid: a, type: custom}\n- uuid: c\n  type: transformer\n  replicated_block: a\n",
