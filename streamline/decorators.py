@@ -1,7 +1,7 @@
-"""What block files put above their functions: each name marks a function (or class) with its kind.
+"""The decorators of block files: each marks a function or class with its kind.
 
-A marked function is still the function: files can import each other and tests can call it. All of these work
-bare (`@transformer`) and called (`@transformer()`); `callback` takes the statuses that it is for.
+The decorated function is returned unchanged, so that files can import it and tests can call it. All decorators work
+with and without parentheses (`@transformer`, `@transformer()`); `callback` takes the statuses to be called for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MARK = "__streamline_block__"
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """What a decorator noted: its name and what it was called with."""
+    """A decorator's name and arguments."""
 
     kind: str
     args: tuple[Any, ...] = ()
@@ -36,10 +36,10 @@ class Decorator(Protocol):
 
 
 def marks_of(value: Any) -> tuple[Mark, ...]:
-    """The marks that a function or class bears, the first applied first."""
-    # A subclass does not inherit its parent's marks.
-    found = vars(value).get(MARK, ()) if hasattr(value, "__dict__") else ()
-    return found if isinstance(found, tuple) else ()
+    """Return the marks of a function or class, in the order in which they were applied."""
+    # `vars`, not `getattr`: a subclass does not inherit its parent's marks.
+    marks = vars(value).get(MARK, ()) if hasattr(value, "__dict__") else ()
+    return marks if isinstance(marks, tuple) else ()
 
 
 def _decorator(kind: str) -> Decorator:
@@ -49,7 +49,7 @@ def _decorator(kind: str) -> Decorator:
         return lambda function: _mark(function, Mark(kind, args, kwargs))
 
     decorate.__name__ = decorate.__qualname__ = kind
-    decorate.__doc__ = f"Marks a function or class as `{kind}`."
+    decorate.__doc__ = f"Mark a function or class as `{kind}`."
     return decorate
 
 
@@ -66,9 +66,9 @@ _marked: ContextVar[list[Any] | None] = ContextVar("marked", default=None)
 
 @contextmanager
 def collecting() -> Iterator[list[Any]]:
-    """Gather what is marked meanwhile, in the order of marking.
+    """Collect the functions and classes that are marked inside the `with` block, in order.
 
-    Two functions of one name leave only the second in a file's namespace: both are gathered.
+    The namespace of a file keeps only the last of two functions with the same name; the list has both.
     """
     marked: list[Any] = []
     token = _marked.set(marked)
@@ -93,7 +93,7 @@ data_integration_selected_streams = _decorator("data_integration_selected_stream
 data_integration_catalog = _decorator("data_integration_catalog")
 streaming_source = _decorator("streaming_source")
 streaming_sink = _decorator("streaming_sink")
-# What older files of Mage use: `on_success` is `callback('success')`.
+# Decorators of older Mage files: `on_success` is `callback('success')`.
 on_success = _decorator("on_success")
 on_failure = _decorator("on_failure")
 preprocesser = _decorator("preprocesser")
@@ -115,20 +115,20 @@ NAMES: dict[str, Decorator] = {
     "streaming_source": streaming_source,
     "streaming_sink": streaming_sink,
 }
-"""Every decorator by name: what is injected into block files."""
+"""All decorators by name. They are injected into block files."""
 
 LEGACY: dict[str, Decorator] = {"on_success": on_success, "on_failure": on_failure, "preprocesser": preprocesser}
-"""Names of Mage's older files; injected too."""
+"""Decorators of older Mage files. They are injected too."""
 
 CALLBACKS = ("callback", "on_success", "on_failure")
 """The decorators of callbacks."""
 
 STATUSES = ("success", "failure", "cancelled")
-"""What a callback can be for; `@callback` alone is for success."""
+"""The statuses that a callback can be called for; the default of `@callback` is success."""
 
 
 def decorator_of(block_type: str) -> str:
-    """The decorator that the function of a block of that type bears."""
+    """Return the name of the decorator for a block type."""
     return "condition" if block_type == "conditional" else block_type
 
 

@@ -1,7 +1,7 @@
-"""Pipelines that start or wait for other pipelines.
+"""Start other pipelines, and check their status.
 
-There is no scheduler yet: a triggered pipeline runs at once, in this process, and a status is looked up among
-the runs that the project's state store has recorded.
+There is no scheduler yet: a triggered pipeline runs immediately in this process, and the status comes from the runs
+recorded in the project's state store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FAILED = ("failed", "cancelled", "killed", "upstream_failed")
 
 
 class PipelineRun(msgspec.Struct, kw_only=True):
-    """A run that `trigger_pipeline` started: its id, and how it ended (`completed` or `failed`)."""
+    """A run started by `trigger_pipeline`: its id and status (`completed` or `failed`)."""
 
     id: str
     pipeline_uuid: str
@@ -43,20 +43,20 @@ def trigger_pipeline(
     *,
     repo_path: Folder | None = None,
 ) -> PipelineRun:
-    """Run another pipeline now, to its end.
+    """Run another pipeline and wait until it ends.
 
     Args:
-        variables: variables of that run.
-        error_on_failure: raise if it fails; else see the returned run's status.
+        variables: runtime variables of the run.
+        error_on_failure: raise an error if the run fails; otherwise check the status of the returned run.
         schedule_name: passed to its blocks as `kwargs['trigger_name']`.
-        verbose: print how it ended.
-        check_status, poll_interval, poll_timeout: accepted as in Mage, without effect: the run is
-            over when this returns.
+        verbose: print the run's status.
+        check_status, poll_interval, poll_timeout: accepted for compatibility with Mage, without effect: the run has
+            ended when this function returns.
 
     Raises:
-        PipelineFailed: it failed, and `error_on_failure` is set.
-        ConfigError: there is no such pipeline, or something is wrong that is seen before anything runs.
-        LeaseHeld: another run of it is in progress; a pipeline cannot trigger itself.
+        PipelineFailed: the run failed, and `error_on_failure` is set.
+        ConfigError: the pipeline does not exist or is invalid.
+        LeaseHeld: another run of the pipeline is in progress; so a pipeline cannot trigger itself.
     """
     from streamline.execution.run import RunOptions
 
@@ -87,20 +87,20 @@ def check_status(
     *,
     repo_path: Folder | None = None,
 ) -> bool:
-    """Return whether the newest run of a pipeline, or one block of it, has completed. For sensors.
+    """Return whether the last run of a pipeline, or a block of it, has completed. For sensors.
 
     Args:
-        execution_date: the newest run that began in the `hours` before it counts; without time zone it is UTC. A date
-            that is itself less than `hours` ago, as a sensor's own `kwargs['execution_date']` is, stands for now: runs
-            that begin while the sensor waits are seen.
+        execution_date: check the last run that started in the `hours` before this date (UTC, unless it has a time
+            zone). A date less than `hours` ago, such as a sensor's own `kwargs['execution_date']`, means now, so that
+            runs that start while the sensor waits count.
         block_uuid: check this block of the run.
 
     Returns:
-        False if nothing ran in that time, or it still runs.
+        False if no run started in that time, or the run is still in progress.
 
     Raises:
-        PipelineFailed: the run, or the block, failed or was cancelled: waiting longer does not help.
-        ConfigError: there is no such pipeline or block.
+        PipelineFailed: the run or the block failed or was cancelled, so waiting longer is useless.
+        ConfigError: the pipeline or the block does not exist.
     """
     from streamline.state import open_store
 
@@ -114,22 +114,22 @@ def check_status(
         end = now
     store = open_store(pipeline.project.state_url, pipeline.project.root)
     try:
-        found = _newest(store, pipeline_uuid, begin, end)
-        if found is None:
+        run = _newest(store, pipeline_uuid, begin, end)
+        if run is None:
             return False
-        status = _status(store, found)
+        status = _status(store, run)
         if block_uuid is not None:
-            blocks = {block.uuid: block.status for block in store.block_runs(found.run_id)}
-            # A killed run has not recorded how its running blocks ended.
+            blocks = {block.uuid: block.status for block in store.block_runs(run.run_id)}
+            # A killed run has no final status of its running blocks.
             status = blocks.get(block_uuid, status if status in _FAILED else "running")
     finally:
         store.close()
     if status in _FAILED:
         what = f"the pipeline '{pipeline_uuid}'"
         raise PipelineFailed(
-            f"{what if block_uuid is None else f'the block {block_uuid!r} of {what}'}: {status} in run {found.run_id}",
+            f"{what if block_uuid is None else f'the block {block_uuid!r} of {what}'}: {status} in run {run.run_id}",
             blocks=[block_uuid] if block_uuid is not None else [],
-            hint=f"`streamline runs show {found.run_id}` shows why",
+            hint=f"streamline runs show {run.run_id}",
         )
     return status == "completed"
 
@@ -147,15 +147,15 @@ def _newest(store: Store, pipeline: str, begin: datetime, end: datetime) -> RunI
 
 
 def _status(store: Store, run: RunInfo) -> str:
-    """Return a run's status; a run recorded as running that does not hold its lease was killed."""
+    """Return a run's status. A run recorded as running that does not hold the lease was killed."""
     if run.status != "running":
         return run.status
     holder = store.lease_holder(run.pipeline)
     if holder is not None and holder.run_id == run.run_id:
         return run.status
-    # It may have ended between the two questions.
-    now = store.run(run.run_id) or run
-    return "killed" if now.status == "running" else now.status
+    # The run may have ended before the lease was checked.
+    current = store.run(run.run_id) or run
+    return "killed" if current.status == "running" else current.status
 
 
 def _aware(moment: datetime) -> datetime:

@@ -1,1 +1,1 @@
-"""The demonstration project: a shop whose database keeps changing, synced into a DuckDB warehouse."""
+"""The demo project: sync the changing SQLite database of a shop to a DuckDB warehouse."""

@@ -1,4 +1,4 @@
-"""Makes the demo's project in a fresh folder."""
+"""Create the demo project in a new folder."""
 
 from __future__ import annotations
 

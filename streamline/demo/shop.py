@@ -1,7 +1,7 @@
-"""The shop: a SQLite database that keeps changing. `python shop.py` lives through another day of it.
+"""The shop: a SQLite database with changing data. `python shop.py` simulates another day.
 
-Customers, orders, order lines and products, made from a seed, so that every demo shows the same numbers.
-Standard library only.
+Generates customers, orders, order lines and products from a fixed seed, so that every demo shows the same numbers.
+Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STYLES = ("small", "large", "oak", "steel", "red")
 
 
 class Shop:
-    """The open database, and what happens in it."""
+    """Changes an open shop database."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -58,10 +58,10 @@ class Shop:
             self._new_order()
 
     def next_day(self) -> dict[str, int]:
-        """Some customers come, some move; orders come, are paid, shipped, changed; a product goes, prices rise.
+        """Add and update customers and orders, delete a product, raise prices.
 
         Returns:
-            how many rows were added, changed or deleted, by table.
+            the number of added, changed and deleted rows, by table.
         """
         before = self._database.total_changes
         changes = {}
@@ -71,8 +71,8 @@ class Shop:
             changes[table] = self._database.total_changes - before
             before = self._database.total_changes
 
-        (gone,) = self._database.execute("select min(id) from products").fetchone()
-        self._database.execute("delete from products where id = ?", (gone,))
+        (discontinued,) = self._database.execute("select min(id) from products").fetchone()
+        self._database.execute("delete from products where id = ?", (discontinued,))
         for (number,) in self._some("select id from products", 5):
             self._database.execute("update products set cents = cents + 200 where id = ?", (number,))
         count("products")
@@ -84,9 +84,9 @@ class Shop:
         lines = self._database.execute("select count(*) from order_lines").fetchone()[0]
         for _ in range(60):
             self._new_order()
-        for status, then in (("paid", "shipped"), ("new", "paid")):
+        for status, next_status in (("paid", "shipped"), ("new", "paid")):
             for (number,) in self._some(f"select id from orders where status = '{status}'", 40):
-                self._change("orders", number, "status", then)
+                self._change("orders", number, "status", next_status)
         added = self._database.execute("select count(*) from order_lines").fetchone()[0] - lines
         count("orders")
         changes["orders"] -= added
@@ -109,8 +109,8 @@ class Shop:
             self._database.execute("insert into order_lines values (?, ?, ?, ?, ?, ?)", values)
 
     def _new(self, table: str, values: Sequence[object]) -> int:
-        marks = ", ".join("?" * len(values))
-        return self._database.execute(f"insert into {table} values (null, {marks})", values).lastrowid or 0
+        placeholders = ", ".join("?" * len(values))
+        return self._database.execute(f"insert into {table} values (null, {placeholders})", values).lastrowid or 0
 
     def _change(self, table: str, number: int, column: str, value: str) -> None:
         statement = f"update {table} set {column} = ?, updated_at = ? where id = ?"
@@ -125,7 +125,7 @@ class Shop:
 
 
 def create(path: Path) -> None:
-    """Make the database with its first day in it."""
+    """Create the database with the data of the first day."""
     with closing(sqlite3.connect(path)) as database:
         database.executescript(TABLES)
         Shop(database).first_day()
@@ -133,7 +133,7 @@ def create(path: Path) -> None:
 
 
 def live(path: Path) -> dict[str, int]:
-    """Live through one more day; how many rows it added, changed or deleted, by table."""
+    """Simulate another day. Return the number of added, changed and deleted rows, by table."""
     with closing(sqlite3.connect(path)) as database:
         return Shop(database).next_day()
 

@@ -1,4 +1,4 @@
-"""What the demo's two databases hold, for showing."""
+"""Query the demo's two databases."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ CUSTOMERS = "select id, name, email, country from customers order by id limit 3"
 
 
 class Result(NamedTuple):
-    """A query's answer."""
+    """The result of a query."""
 
     columns: list[str]
     rows: list[tuple[object, ...]]
 
 
 def shop_counts(database: Path) -> dict[str, int]:
-    """Rows of each table of the shop."""
+    """Return the number of rows of each table of the shop."""
     with closing(sqlite3.connect(database)) as connection:
         return {name: connection.execute(f"select count(*) from {name}").fetchone()[0] for name in TABLES}
 
 
 def warehouse_counts(warehouse: Path) -> dict[str, int]:
-    """Rows of each table of the warehouse."""
+    """Return the number of rows of each table of the warehouse."""
     return {name: int(str(query(warehouse, f"select count(*) from {name}").rows[0][0])) for name in TABLES}
 
 
 def query(warehouse: Path, statement: str) -> Result:
-    """Ask the warehouse something."""
+    """Run a query in the warehouse."""
     import duckdb
 
     with duckdb.connect(str(warehouse), read_only=True) as connection:

@@ -32,13 +32,13 @@ CASES = {
         f"{ONE}callbacks:\n- {{uuid: a}}\n",
         {"callbacks/a.py": "@callback\ndef f(*args): ...\n"},
         "pipelines/p/metadata.yaml:4",
-        "the name of a custom as well",
+        "duplicate block 'a': also a custom",
     ),
     "a way out of the project": (
         "blocks:\n- uuid: ../../etc/passwd\n  type: custom\n",
         {},
         "pipelines/p/metadata.yaml:2",
-        "leads out of the project",
+        "is a path outside of the project",
     ),
     "no decorated function": (
         ONE,

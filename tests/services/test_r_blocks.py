@@ -191,8 +191,8 @@ def test_recursion_for_ever(calls: Calls) -> None:
     assert caught.value.where in ("data_loaders/it.R:2", "data_loaders/it.R:3")
 
 
-def test_what_is_no_r(calls: Calls) -> None:
-    with pytest.raises(ConfigError, match=r"this is no R: .*unexpected '}'") as caught:
+def test_a_syntax_error(calls: Calls) -> None:
+    with pytest.raises(ConfigError, match=r"R syntax error: .*unexpected '}'") as caught:
         run(calls, "data_loader", "load_data <- function() {\n  1 +\n}\n")
     assert caught.value.where == "data_loaders/it.R:3"
 

@@ -1,24 +1,24 @@
-# Runs one block: reads its inputs and variables, loads its file, calls its function, writes what that returns.
-# The one argument is a folder, which holds call.rds: a list of
+# Run a block: read its inputs and variables, load its file, call its function, and write the result.
+# The argument is a folder with call.rds, a list of
 #   file       the block's file
-#   functions  names of functions; the first of them that the file defines is called
-#   inputs     files that hold the inputs
-#   uuids      upstream blocks' names, one for each input
-#   gates      whether an input only says whether to go on
+#   functions  the names of the function; the file must define exactly one of them
+#   inputs     the files of the inputs
+#   uuids      the upstream block of each input
+#   gates      whether an input is only a condition
 #   variables  the list global_vars
-#   lenient    whether a value that cannot be handed on counts as nothing
-# It leaves result.rds, or error.rds: a list of kind (user: the code raised, file: it is not what a block needs, value:
-# it returned what cannot be handed on), message, line and trace.
+#   lenient    whether to return NULL for a value that cannot be stored
+# Writes result.rds, or error.rds: a list of kind (user: the block's code failed; file: the file is not a valid block;
+# value: the returned value cannot be stored), message, line and trace.
 
 streamline_block <- function() {
   rm("streamline_block", envir = globalenv())
   folder <- commandArgs(trailingOnly = TRUE)[[1L]]
   call <- readRDS(file.path(folder, "call.rds"))
   options(keep.source = TRUE, keep.source.pkgs = FALSE, warn = 1L, stringsAsFactors = FALSE, digits.secs = 6L)
-  position <- NULL # the srcref of the statement of the file that is being evaluated
+  position <- NULL # srcref of the top-level statement that is being evaluated
 
   save <- function(value, name) {
-    # Under another name first: a file that is there is whole. And nobody else's to read.
+    # Write and rename, so that an existing file is complete; readable by the owner only.
     mask <- Sys.umask("077")
     on.exit(Sys.umask(mask))
     path <- file.path(folder, name)
@@ -31,30 +31,30 @@ streamline_block <- function() {
     if (nchar(text) > 200L) paste0(substr(text, 1L, 200L), " ...") else text
   }
 
-  place <- function(reference) {
-    # File and line of a srcref, or NULL.
+  location <- function(reference) {
+    # Return file, line and text of a srcref, or NULL.
     if (is.null(reference)) return(NULL)
     file <- attr(reference, "srcfile")
     if (is.null(file) || is.null(file$filename) || !nzchar(file$filename)) return(NULL)
-    # A #line directive moves the places that messages show; they are the 7th and 8th number.
+    # The first number ignores #line directives.
     line <- as.integer(reference)[[1L]]
     text <- tryCatch(trimws(getSrcLines(file, line, line)), error = function(e) "")
     list(file = file$filename, line = line, text = if (length(text)) text[[1L]] else "")
   }
 
-  stopped <- function(kind, message, line = NA_integer_, trace = character()) {
+  fail <- function(kind, message, line = NA_integer_, trace = character()) {
     save(list(kind = kind, message = enc2utf8(message), line = line, trace = enc2utf8(trace)), "error.rds")
     quit(save = "no", status = 1L, runLast = FALSE)
   }
 
-  raised <- function(condition, calls) {
+  fail_with_trace <- function(condition, calls) {
     references <- Filter(Negate(is.null), lapply(calls, attr, "srcref"))
     if (!length(references) && !is.null(position)) references <- list(position)
-    own <- Filter(function(one) identical(attr(one, "srcfile")$filename, call$file), references)
-    deepest <- if (length(own)) place(own[[length(own)]])$line else NA_integer_
+    own <- Filter(function(reference) identical(attr(reference, "srcfile")$filename, call$file), references)
+    deepest <- if (length(own)) location(own[[length(own)]])$line else NA_integer_
     if (length(references) > 30L) references <- c(references[1:5], references[length(references) - 24:0])
-    places <- Filter(Negate(is.null), lapply(references, place))
-    trace <- vapply(places, function(one) sprintf("%s:%d\t%s", one$file, one$line, one$text), "")
+    locations <- Filter(Negate(is.null), lapply(references, location))
+    trace <- vapply(locations, function(at) sprintf("%s:%d\t%s", at$file, at$line, at$text), "")
     where <- conditionCall(condition)
     message <- conditionMessage(condition)
     internal <- c("eval", "withVisible", "doTryCatch", "withCallingHandlers")
@@ -63,22 +63,23 @@ streamline_block <- function() {
     } else {
       message <- paste0("Error: ", message)
     }
-    stopped("user", message, deepest, as.character(trace))
+    fail("user", message, deepest, as.character(trace))
   }
 
   guarded <- function(code) {
     calls <- list()
-    # Inside of the failing call only what is asked there alone: the stack may have no room left for more.
-    tryCatch(withCallingHandlers(code, error = function(e) calls <<- sys.calls()), error = function(e) raised(e, calls))
+    # The handler only records the calls: after infinite recursion the stack has no space for more.
+    tryCatch(withCallingHandlers(code, error = function(e) calls <<- sys.calls()),
+             error = function(e) fail_with_trace(e, calls))
   }
 
-  # What can be handed on: vectors, lists of them, data.frames. Everything else stops with the place inside.
-  refused <- function(x, path) {
+  # Vectors, lists of them and data.frames can be stored. Other values fail with the path of the element.
+  refuse <- function(x, path) {
     stop(structure(
       class = c("streamline_refused", "error", "condition"),
       list(
         message = sprintf(
-          "%s is %s, which cannot be handed on; return a data.frame, a list or a vector",
+          "%s is %s, which cannot be stored; return a data.frame, a list or a vector",
           if (nzchar(path)) sprintf("the returned value's %s", path) else "the returned value",
           if (is.object(x)) sprintf("of class %s", class(x)[[1L]]) else sprintf("of type %s", typeof(x))
         ),
@@ -101,7 +102,7 @@ streamline_block <- function() {
       columns <- lapply(seq_along(x), function(i) {
         inside <- sprintf("%s$%s", path, names[[i]])
         column <- x[[i]]
-        if (length(dim(column)) == 2L) refused(column, inside)
+        if (length(dim(column)) == 2L) refuse(column, inside)
         if (is.list(column) && !inherits(column, "POSIXlt")) {
           lapply(seq_along(column), function(j) clean(column[[j]], sprintf("%s[[%d]]", inside, j)))
         } else {
@@ -113,7 +114,7 @@ streamline_block <- function() {
       return(structure(columns, names = enc2utf8(as.character(names)), class = "data.frame",
                        row.names = .set_row_names(rows)))
     }
-    if (!is.null(dim(x)) && length(dim(x)) != 1L) refused(x, path)
+    if (!is.null(dim(x)) && length(dim(x)) != 1L) refuse(x, path)
     if (is.list(x)) {
       names <- names(x)
       class <- class(x)
@@ -121,19 +122,19 @@ streamline_block <- function() {
       x <- unclass(x)
       result <- lapply(seq_along(x), function(i) {
         inside <- if (is.null(names) || !nzchar(names[[i]])) sprintf("[[%d]]", i) else sprintf("$%s", names[[i]])
-        # Of an object with a class of its own, a fitted model for example, the whole is what cannot be handed on.
+        # Inside an object with a class, such as a fitted model, the message names the object, not the element.
         tryCatch(clean(x[[i]], paste0(path, inside)), streamline_refused = function(e) {
-          if (is.object(whole)) refused(whole, path) else stop(e)
+          if (is.object(whole)) refuse(whole, path) else stop(e)
         })
       })
       if (!is.null(names)) names(result) <- enc2utf8(names)
       return(result)
     }
-    if (!(typeof(x) %in% c("logical", "integer", "double", "character", "raw"))) refused(x, path)
+    if (!(typeof(x) %in% c("logical", "integer", "double", "character", "raw"))) refuse(x, path)
     attributes <- attributes(x)
     class <- intersect(class(x), c(known, "ordered"))
     x <- as.vector(unclass(x))
-    for (one in intersect(kept, names(attributes))) attr(x, one) <- attributes[[one]]
+    for (name in intersect(kept, names(attributes))) attr(x, name) <- attributes[[name]]
     if (is.character(x)) x[] <- enc2utf8(x)
     if (length(intersect(class, known))) class(x) <- class
     x
@@ -147,8 +148,8 @@ streamline_block <- function() {
 
   statements <- tryCatch(parse(call$file, keep.source = TRUE, encoding = "UTF-8"), error = function(e) {
     line <- regmatches(conditionMessage(e), regexec(":([0-9]+):[0-9]+: ", conditionMessage(e)))[[1L]]
-    stopped("file", paste0("this is no R: ", conditionMessage(e)),
-            if (length(line) == 2L) as.integer(line[[2L]]) else NA_integer_)
+    fail("file", paste0("R syntax error: ", conditionMessage(e)),
+         if (length(line) == 2L) as.integer(line[[2L]]) else NA_integer_)
   })
   references <- attr(statements, "srcref")
   guarded(for (i in seq_along(statements)) {
@@ -157,40 +158,42 @@ streamline_block <- function() {
   })
   position <- NULL
 
-  defined <- Filter(function(one) exists(one, envir = globalenv(), mode = "function", inherits = FALSE), call$functions)
+  is_defined <- function(name) exists(name, envir = globalenv(), mode = "function", inherits = FALSE)
+  defined <- Filter(is_defined, call$functions)
   if (!length(defined)) {
-    others <- Filter(function(one) is.function(get(one, globalenv())), ls(globalenv()))
-    stopped("file", sprintf("the file defines no function %s%s", paste0(call$functions, "()", collapse = " or "),
+    others <- Filter(function(name) is.function(get(name, globalenv())), ls(globalenv()))
+    fail("file", sprintf("the file defines no function %s%s", paste0(call$functions, "()", collapse = " or "),
                     if (length(others)) sprintf("; it defines %s", paste(others, collapse = ", ")) else ""))
   }
   if (length(defined) > 1L) {
-    stopped("file", sprintf("the file defines %s: keep one of them", paste0(defined, "()", collapse = " and ")))
+    fail("file", sprintf("the file defines %s: keep one of them", paste0(defined, "()", collapse = " and ")))
   }
   user <- get(defined, globalenv(), mode = "function")
 
-  # One argument for each upstream block, in their order; a parameter that bears a block's name takes that block's.
-  wanted <- names(formals(args(user)))
+  # One argument per upstream block, in their order; a parameter named like a block gets that block's output.
+  parameters <- names(formals(args(user)))
   arguments <- paste0("df_", seq_along(call$inputs))[seq_along(call$inputs)]
   names(arguments) <- as.character(call$uuids)
-  named <- intersect(setdiff(wanted, "..."), names(arguments))
+  named <- intersect(setdiff(parameters, "..."), names(arguments))
   rest <- arguments[!(names(arguments) %in% named)]
-  if (!("..." %in% wanted)) {
-    places <- length(setdiff(wanted, named))
+  if (!("..." %in% parameters)) {
+    positional <- length(setdiff(parameters, named))
     gates <- names(arguments)[as.logical(unlist(call$gates))]
-    if (length(rest) > places) rest <- rest[!(names(rest) %in% gates)]
-    if (length(rest) > places) {
-      stopped("file", sprintf("%s() takes %d argument%s, but the block has %d upstream block%s: %s", defined, length(wanted),
-                      if (length(wanted) == 1L) "" else "s", length(arguments), if (length(arguments) == 1L) "" else "s",
-                      paste(names(arguments), collapse = ", ")))
+    if (length(rest) > positional) rest <- rest[!(names(rest) %in% gates)]
+    if (length(rest) > positional) {
+      fail("file", sprintf("%s() takes %d argument%s, but the block has %d upstream block%s: %s",
+                           defined, length(parameters), if (length(parameters) == 1L) "" else "s",
+                           length(arguments), if (length(arguments) == 1L) "" else "s",
+                           paste(names(arguments), collapse = ", ")))
     }
   }
-  # By name, so that tracebacks show `transform(df_1)` and not all of the data.
+  # Pass names, not values, so that tracebacks show `transform(df_1)` and not the data.
   values <- c(lapply(unname(rest), as.name), lapply(arguments[named], as.name))
   value <- guarded(withVisible(eval(as.call(c(as.name(defined), values)), globalenv()))$value)
 
   cleaned <- tryCatch(clean(value, ""), streamline_refused = function(e) {
     if (isTRUE(call$lenient)) return(NULL)
-    stopped("value", paste0(defined, "(): ", conditionMessage(e)))
+    fail("value", paste0(defined, "(): ", conditionMessage(e)))
   })
   save(cleaned, "result.rds")
 }

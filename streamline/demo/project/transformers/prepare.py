@@ -1,4 +1,4 @@
-"""Called with one batch of one stream at a time, while the records are on their way."""
+"""Transforms a batch of records of a stream before they are written."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from streamline.decorators import transformer
 
 @transformer
 def prepare(rows: pd.DataFrame, *args, stream: str, **kwargs) -> pd.DataFrame:
-    if stream == "customers":  # no address reaches the warehouse
+    if stream == "customers":  # mask email addresses
         rows["email"] = rows["email"].str.replace(r"^.*@", "***@", regex=True)
     if stream == "order_lines":
         rows["total_cents"] = rows["quantity"] * rows["unit_cents"]
