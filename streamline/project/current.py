@@ -1,7 +1,7 @@
-"""The project that code which names none is about: the one whose block runs here, else that of the current folder.
+"""The current project: the project of the block that runs in this process, else that of the current folder.
 
-Block files ask for "the project" (`get_repo_path()`, a secret, a connection profile) from wherever they have changed
-their working directory to, and secrets that they read have to reach the masker of the run.
+The code of a block may change the working directory before it uses the project (`get_repo_path()`, a secret, a
+connection profile), and the secrets that it reads must reach the run's masker.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 REPO_PATH_VARIABLE = "MAGE_REPO_PATH"
-"""Names the project in the environment, as Mage reads it."""
+"""The environment variable with the project's folder, as in Mage."""
 
-_set: list[Project] = []
+_current: list[Project] = []
 
 
 def set_current(project: Project | None) -> None:
-    """Make `project` the one that is meant in this process; None: nobody's any more."""
-    _set[:] = [project] if project is not None else []
+    """Set the current project of this process; None: unset it."""
+    _current[:] = [project] if project is not None else []
 
 
 def current_project() -> Project:
-    """The project that is meant.
+    """Return the current project.
 
     Raises:
-        ConfigError: there is none, or its file is wrong.
+        ConfigError: there is no project, or its file is invalid.
     """
-    if _set:
-        return _set[0]
+    if _current:
+        return _current[0]
     from streamline.project.project import Project
 
     named = os.environ.get(REPO_PATH_VARIABLE)
@@ -39,9 +39,9 @@ def current_project() -> Project:
 
 
 def current_folder() -> Path:
-    """The folder of that project, found without reading its file; the current folder where there is no project."""
-    if _set:
-        return _set[0].root
+    """Return the folder of the current project without reading its file; outside a project, the current folder."""
+    if _current:
+        return _current[0].root
     named = os.environ.get(REPO_PATH_VARIABLE)
     if named:
         return Path(named).absolute()

@@ -22,21 +22,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class PluginEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A plugin's entry, checked. One without `pip`, `command` and `executable` adds settings to a connector
-    that is bundled or installed.
+    """A validated plugin entry. Without `pip`, `command` and `executable`, it adds settings to a bundled or installed
+    connector.
 
     Args:
         name: the plugin's name.
-        pip: requirements of its environment.
-        executable: its program inside that environment; by default the one that the package brings.
-        command: the program and its first arguments, for what needs no environment.
-        overrides: requirements that replace those of the packages.
-        python: the interpreter of the environment: a version (`3.9`) or a path.
-        env: variables set for it.
-        pass_env: globs of the caller's variables that it gets.
-        proof: `echo`: it prints a STATE once the records before are durable; `exit`: only its exit proves anything.
-        max_processes: how many of it may run at once in one pipeline.
-        prestart: its next process may be started before the one before has ended.
+        pip: the requirements of its environment.
+        executable: its program in that environment; by default the package's only program.
+        command: the program and its first arguments, for a plugin without an environment.
+        overrides: requirements that override those of the packages.
+        python: the environment's interpreter: a version (`3.9`) or a path.
+        env: environment variables to set.
+        pass_env: globs of environment variables to pass on.
+        proof: `echo`: the plugin prints a STATE once all earlier records are durable; `exit`: only exit code 0 proves
+            that records are durable.
+        max_processes: the maximum number of its processes in a pipeline.
+        prestart: the next process may start before the previous one has exited.
     """
 
     name: str
@@ -53,16 +54,16 @@ class PluginEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> PluginEntry:
-    """Check the entry of the plugin `name`.
+    """Validate the entry of a plugin.
 
     Args:
-        yaml: the file that it stands in.
+        yaml: the file with the entry.
         name: the plugin's name.
-        entry: its value; any other than a mapping is an error.
-        rendered: templates have been rendered; before that, a template may stand for a value of any kind.
+        entry: the entry's value.
+        rendered: templates are rendered; before that, a value of any type may be a template.
 
     Raises:
-        ConfigError: an unknown key, or a value of the wrong type.
+        ConfigError: the entry has an unknown key or an invalid value.
     """
     path = ("plugins", name)
     if not _NAME.fullmatch(name):
@@ -95,37 +96,37 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
 
 
 def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
-    """Refuse keys that have no effect beside the entry's other keys.
+    """Check that every key has an effect in combination with the others.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: a key has no effect.
     """
     path = ("plugins", name)
-    said = {key for key, value in entry.items() if value is not None and value != []}
-    if {"command", "executable"} <= said:
+    keys = {key for key, value in entry.items() if value is not None and value != []}
+    if {"command", "executable"} <= keys:
         yaml.fail(
             f"the plugin '{name}' has both `command:` and `executable:`",
             (*path, "executable"),
             hint="keep one of them; `command:` may begin with a program of the environment",
             code="plugin.invalid",
         )
-    if "pip" in said:
+    if "pip" in keys:
         return
-    if "overrides" in said:
+    if "overrides" in keys:
         yaml.fail(
             f"the plugin '{name}' has `overrides:`, but no `pip:`",
             (*path, "overrides"),
-            hint="add `pip:`, or remove them",
+            hint="add `pip:`, or remove `overrides:`",
             code="plugin.invalid",
         )
     command = entry.get("command")
     words = command.split() if isinstance(command, str) else command
     first = words[0] if isinstance(words, list) and words else None
-    if "python" in said and first not in ("python", "python3") and not (isinstance(first, str) and "{{" in first):
+    if "python" in keys and first not in ("python", "python3") and not (isinstance(first, str) and "{{" in first):
         yaml.fail(
-            f"the plugin '{name}' has `python:`, but nothing that it runs",
+            f"the plugin '{name}' has `python:`, but no `pip:` and no Python command",
             (*path, "python"),
-            hint="it is the interpreter of a `pip:` environment, or of a command that begins with `python`",
+            hint="`python:` applies to a `pip:` environment, or to a command that begins with `python`",
             code="plugin.invalid",
         )
 
@@ -140,16 +141,16 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, str):
         return [_text(value)]
     if not isinstance(value, list) or not value:
-        found = "an empty list" if value == [] else kind_of(value)
-        raise _WrongValueError(f"must be text or a list of texts, not {found}")
-    return [_text(one) for one in value]
+        actual = "an empty list" if value == [] else kind_of(value)
+        raise _WrongValueError(f"must be text or a list of texts, not {actual}")
+    return [_text(item) for item in value]
 
 
 def _requirements(value: object) -> list[str]:
     requirements = _texts(value)
-    for one in requirements:
-        if one.startswith("-") and not one.startswith(("-e ", "--editable ")):
-            raise _WrongValueError(f"holds an option of pip ({one}); set those in uv's or pip's own configuration")
+    for line in requirements:
+        if line.startswith("-") and not line.startswith(("-e ", "--editable ")):
+            raise _WrongValueError(f"contains an option of pip ({line}); set options in uv's or pip's configuration")
     return requirements
 
 
@@ -164,7 +165,7 @@ def _command(value: object) -> list[str]:
         return words
     if not isinstance(value, list) or not value:
         raise _WrongValueError(f"must be a list: the program, then its arguments; not {kind_of(value)}")
-    return [_text(value[0]), *(_scalar(one) for one in value[1:])]
+    return [_text(value[0]), *(_scalar(argument) for argument in value[1:])]
 
 
 def _scalar(value: object) -> str:
@@ -172,11 +173,11 @@ def _scalar(value: object) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise _WrongValueError(f"must hold texts, not {kind_of(value)}")
+    raise _WrongValueError(f"must contain texts, not {kind_of(value)}")
 
 
 def _python(value: object) -> str:
-    # `python: 3.10` is the number 3.1 to YAML, and nobody means that.
+    # YAML reads `python: 3.10` as the number 3.1.
     if isinstance(value, float | int) and not isinstance(value, bool):
         raise _WrongValueError('must be text: write it in quotes, as in python: "3.10"')
     return _text(value)
@@ -187,8 +188,8 @@ def _environment(value: object) -> dict[str, str]:
         raise _WrongValueError(f"must be a mapping of variables to texts, not {kind_of(value)}")
     for key in value:
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
-            raise _WrongValueError(f"holds {key!r}, which cannot be a variable's name")
-    return {key: "" if one is None else _scalar(one) for key, one in value.items()}
+            raise _WrongValueError(f"contains the invalid variable name {key!r}")
+    return {key: "" if item is None else _scalar(item) for key, item in value.items()}
 
 
 def _proof(value: object) -> Proof:
@@ -203,7 +204,7 @@ def _count(value: object) -> int:
     if isinstance(value, str) and value.isdigit():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _WrongValueError("must be a number from 1")
+        raise _WrongValueError("must be a whole number above 0")
     return value
 
 
@@ -225,5 +226,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "max_processes": _count,
     "prestart": _flag,
 }
-# Keys whose values can only be checked after rendering.
+# Keys whose values may be templates, which are checked after rendering.
 _PENDING = frozenset(("proof", "max_processes", "prestart", "env", "command"))

@@ -1,4 +1,4 @@
-"""Packages outside the plain installation: imported on use, with a hint how to install a missing one."""
+"""Import optional packages; if one is missing, tell how to install it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def need(module: str, extra: str, what: str, *, package: str | None = None) -> A
     """Import a module.
 
     Args:
-        module: its dotted name, such as `snowflake.connector`.
+        module: the module's name, such as `snowflake.connector`.
         extra: Streamline's extra that installs it, such as `s3`; or `pip:` and the packages to install.
-        what: what needs it, for the error.
-        package: the package that holds the module, if it has another name.
+        what: the feature that needs it, for the error.
+        package: the package of the module, if it has another name.
 
     Raises:
-        ConfigError: it is not installed; the hint is the command that installs it.
+        ConfigError: the module cannot be imported; the hint is the command that installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""io_config.yaml: connection profiles, rendered as one text; what it lacks is an error when it is read, not before."""
+"""io_config.yaml: connection profiles. A missing variable or secret is an error only when its key is read."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ IO_CONFIG_FILE = "io_config.yaml"
 
 
 class Profile(Mapping[str, Any]):
-    """One profile's values.
+    """A connection profile.
 
-    Reading a key raises a ConfigError if the profile does not have it, or if its value needs an environment variable
-    that is not set, or a secret of a cloud service (`aws_secret_var`, …) that cannot be had.
+    Reading a key raises a ConfigError if the profile does not have the key, or if its value uses an environment
+    variable that is not set, or a secret of a cloud service (`aws_secret_var`, …) that cannot be read.
 
     Args:
-        file: the whole io_config.yaml, rendered.
-        name: the profile's key in it.
-        late: what was put off while the file was rendered.
-        masker: learns what was put off when it is read.
+        file: io_config.yaml, rendered.
+        name: the profile's name.
+        late: the deferred calls of cloud services.
+        masker: masks the secrets of deferred calls once they are read.
     """
 
     def __init__(self, file: YamlFile, name: str, late: LateValues | None = None, masker: Masker | None = None) -> None:
@@ -57,25 +57,25 @@ class Profile(Mapping[str, Any]):
 
     @property
     def raw(self) -> Mapping[str, Any]:
-        """The profile as it was parsed: what is missing has left marks in it. For looking at keys, not at values."""
+        """The parsed profile, for its keys. Values may contain placeholders of deferred calls."""
         return self._values
 
     def at(self, *path: str) -> Any:
-        """The value at a path of keys that is there; only it is read, not what stands beside it."""
+        """Return the value at an existing path of keys. Other values are not read."""
         value: Any = self._values
         for key in path:
             value = value[key]
         return self._complete(value, (self.name, *path))
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value; `default` if the profile does not have the key."""
+        """Return the value of a key; `default` if the profile does not have the key."""
         return self[key] if key in self._values else default
 
     def _complete(self, value: Any, path: tuple[PathKey, ...]) -> Any:
         if isinstance(value, dict):
-            return {key: self._complete(one, (*path, key)) for key, one in value.items()}
+            return {key: self._complete(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
-            return [self._complete(one, (*path, index)) for index, one in enumerate(value)]
+            return [self._complete(item, (*path, index)) for index, item in enumerate(value)]
         if not isinstance(value, str) or "\ue000" not in value:
             return value
         where = self.file.where(path)
@@ -89,7 +89,7 @@ class Profile(Mapping[str, Any]):
 
 
 def load_profile(path: Path, renderer: Renderer, name: str = "default") -> Profile:
-    """A profile of an io_config.yaml. Its secrets (by the keys' names) are masked from then on.
+    """Load a profile of io_config.yaml. Values with secret-like keys are masked from now on.
 
     Raises:
         ConfigError: the file cannot be read, rendered or parsed, or has no such profile.

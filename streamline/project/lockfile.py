@@ -1,4 +1,4 @@
-"""streamline.lock.yaml: the versions that plugins' environments were resolved to. It belongs under version control."""
+"""streamline.lock.yaml: the locked package versions of plugins' environments. Commit it to version control."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HEAD = "# Versions that plugins were installed with. Written by Streamline; kee
 
 
 class Locked(msgspec.Struct, frozen=True, kw_only=True):
-    """One plugin's part.
+    """The locked versions of a plugin. They apply while `pip`, `overrides` and `python` are unchanged.
 
     Args:
-        pip: the requirements as streamline.yaml has them; the versions hold only as long as these are the same.
-        overrides: likewise.
-        python: likewise.
-        packages: version by package name; what came from a path or a URL is not among them.
+        pip: the requirements in streamline.yaml.
+        overrides: the overrides in streamline.yaml.
+        python: the interpreter in streamline.yaml.
+        packages: versions by package name, without packages from paths and URLs.
     """
 
     pip: list[str] = msgspec.field(default_factory=list)
@@ -33,24 +33,24 @@ class Locked(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str] = msgspec.field(default_factory=dict)
 
     def is_for(self, other: Locked) -> bool:
-        """Whether it was made from the same requirements."""
+        """Return whether both have the same requirements."""
         return (self.pip, self.overrides, self.python) == (other.pip, other.overrides, other.python)
 
 
 def lock_stamp(root: Path) -> list[int]:
-    """What changes when the lock file does: `[mtime in ns, size]`, empty where there is none."""
+    """Return a stamp that changes with the lock file: `[mtime in ns, size]`; empty if there is no lock file."""
     try:
-        found = (root / LOCK_FILE).stat()
+        status = (root / LOCK_FILE).stat()
     except FileNotFoundError:
         return []
-    return [found.st_mtime_ns, found.st_size]
+    return [status.st_mtime_ns, status.st_size]
 
 
 def read_lock(root: Path) -> dict[str, Locked]:
-    """The lock file's plugins by name; empty where there is none.
+    """Read the lock file: locked versions by plugin; empty if there is no lock file.
 
     Raises:
-        ConfigError: it is not what Streamline writes.
+        ConfigError: the lock file is invalid.
     """
     path = root / LOCK_FILE
     if not path.exists():
@@ -71,9 +71,9 @@ def read_lock(root: Path) -> dict[str, Locked]:
 
 
 def write_locked(root: Path, name: str, locked: Locked | None) -> None:
-    """Put one plugin's part into the lock file (None takes it out), by rename; the others' parts stay.
+    """Write a plugin's locked versions to the lock file (None: remove them), atomically by rename.
 
-    Call it under `file_lock`: reading and writing are two steps.
+    The caller must hold a `file_lock`, because other plugins' versions are read and written back.
     """
     plugins = read_lock(root)
     if plugins.get(name) == locked:
@@ -85,10 +85,10 @@ def write_locked(root: Path, name: str, locked: Locked | None) -> None:
     import yaml
 
     parts: dict[str, Any] = {}
-    for one in sorted(plugins):
-        part = msgspec.to_builtins(plugins[one])
-        parts[one] = {key: part[key] for key in ("pip", "overrides", "python") if part[key]}
-        parts[one]["packages"] = dict(sorted(part["packages"].items()))
+    for plugin in sorted(plugins):
+        part = msgspec.to_builtins(plugins[plugin])
+        parts[plugin] = {key: part[key] for key in ("pip", "overrides", "python") if part[key]}
+        parts[plugin]["packages"] = dict(sorted(part["packages"].items()))
     text = yaml.safe_dump({"plugins": parts}, sort_keys=False, allow_unicode=True, width=1000)
     temporary = root / f".{LOCK_FILE}.{os.getpid()}"
     temporary.write_text(_HEAD + text, encoding="utf-8")
@@ -97,9 +97,9 @@ def write_locked(root: Path, name: str, locked: Locked | None) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[bool]:
-    """Hold an exclusive lock on `path` (made if need be); yields whether it had to be waited for.
+    """Hold an exclusive lock on `path`, which is created if needed. Yield whether another process held it before.
 
-    It ends with the process that holds it, and no child inherits it.
+    The lock ends with the process, and child processes do not inherit it.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

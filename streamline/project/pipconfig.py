@@ -1,6 +1,6 @@
-"""What the caller told pip, told to uv: uv reads neither pip's variables nor its files.
+"""Translate pip's configuration for uv, which reads neither pip's environment variables nor its files.
 
-Where uv has settings of its own, they stand, and pip's are not looked at.
+If uv has its own configuration, pip's is ignored.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _KEYS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host
 
 
 def uv_settings(environ: Mapping[str, str], project: Path) -> tuple[dict[str, str], list[str]]:
-    """The environment for uv, and options for `uv pip install`.
+    """Return the environment variables for uv, and options for `uv pip install`.
 
     Args:
-        environ: the caller's environment; uv gets all of it.
-        project: the project's folder; a uv.toml there counts as uv's own settings.
+        environ: the caller's environment, which uv inherits.
+        project: the project's folder; a uv.toml in it counts as uv's own configuration.
     """
     result = dict(environ)
-    # Wanted: plain text that can be shown in an error.
+    # Error messages show uv's output.
     result |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     if any(environ.get(name) for name in _UV_OWN) or any(path.is_file() for path in _uv_files(environ, project)):
         return result, []
@@ -35,8 +35,8 @@ def uv_settings(environ: Mapping[str, str], project: Path) -> tuple[dict[str, st
         result.setdefault("UV_INSECURE_HOST", " ".join(pip["trusted-host"].split()))
     if Path(pip.get("cert", "")).is_file():
         result.setdefault("SSL_CERT_FILE", pip["cert"])
-    # pip passes over folders that are not there; uv fails on them.
-    links = [one for one in pip.get("find-links", "").split() if "://" in one or Path(one).expanduser().exists()]
+    # pip ignores missing folders; uv fails.
+    links = [link for link in pip.get("find-links", "").split() if "://" in link or Path(link).expanduser().exists()]
     if links:
         result.setdefault("UV_FIND_LINKS", ",".join(links))
     return result, ["--no-index"] if pip.get("no-index", "").lower() in ("1", "true", "yes", "on") else []
@@ -48,7 +48,7 @@ def _uv_files(environ: Mapping[str, str], project: Path) -> list[Path]:
 
 
 def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """pip's settings in its own order: system, user, environment, $PIP_CONFIG_FILE, variables; later wins."""
+    """Read pip's settings in its order of precedence: system, user, environment, $PIP_CONFIG_FILE, variables."""
     import configparser
 
     config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")

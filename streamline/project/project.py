@@ -1,4 +1,4 @@
-"""A project: its folder, and what streamline.yaml says."""
+"""A project: its folder and its settings in streamline.yaml."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KNOWN = words(
     "name description plugins state executor variables variables_dir features dynamic_blocks retry_config "
     "concurrency_config"
 )
-# What Mage writes into a project's metadata.yaml; it means nothing here, and no word is lost on it.
+# Keys of Mage's project metadata.yaml, which are ignored without a warning.
 _MAGE_KNOWN = _KNOWN | words(
     "project_type project_uuid remote_variables_dir variables_retention_period help_improve_mage emr_config "
     "spark_config notification_config openai_api_key ai_config ldap_config s3_config queue_config pipelines deny_list "
@@ -37,11 +37,11 @@ _MAGE_KNOWN = _KNOWN | words(
 
 
 class Project:
-    """A project's settings. Strings in them are rendered only when they are read.
+    """A project. Templates in its settings are rendered when they are read.
 
     Args:
         root: the project's folder.
-        yaml: its streamline.yaml, or the metadata.yaml of a Mage project.
+        yaml: streamline.yaml, or the metadata.yaml of a Mage project.
     """
 
     def __init__(self, root: Path, yaml: YamlFile) -> None:
@@ -54,7 +54,7 @@ class Project:
         else:
             unknown = sorted(set(settings) - _MAGE_KNOWN)
             if unknown:
-                self.warnings.append(f"{yaml.shown}: keys that mean nothing here are kept: {', '.join(unknown)}")
+                self.warnings.append(f"{yaml.shown}: unknown keys are ignored: {', '.join(unknown)}")
         for key in ("name", "description", "state", "executor", "variables_dir"):
             value = settings.get(key)
             if value is not None and not isinstance(value, str):
@@ -68,10 +68,10 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """The project that `start` (by default the current folder) lies in.
+        """Return the project that contains the folder `start` (by default the current folder).
 
         Raises:
-            ConfigError: there is none up to the root, or its file is wrong.
+            ConfigError: neither the folder nor a parent is a project, or the project's file is invalid.
         """
         here = (start or Path.cwd()).absolute()
         for folder in (here, *here.parents):
@@ -81,16 +81,16 @@ class Project:
         raise ConfigError(
             "not inside a project: no streamline.yaml in this folder or above",
             where=str(here),
-            hint="cd into a project, name one with --project DIR, or make one with `streamline init DIR`",
+            hint="cd into a project, add --project DIR, or create a project: streamline init DIR",
             code="project.not_found",
         )
 
     @classmethod
     def open(cls, folder: Path) -> Project:
-        """The project whose folder is `folder` itself.
+        """Return the project in `folder`.
 
         Raises:
-            ConfigError: it is no project, or its file is wrong.
+            ConfigError: the folder is not a project, or the project's file is invalid.
         """
         root = folder.absolute()
         path = project_file(root)
@@ -98,40 +98,40 @@ class Project:
             raise ConfigError(
                 "not a project: the folder has no streamline.yaml" if root.is_dir() else "folder not found",
                 where=str(folder),
-                hint=f"`streamline init {folder}` makes one",
+                hint=f"to create a project: streamline init {folder}",
                 code="project.not_found",
             )
         return cls(root, load_yaml(path, shown=path.name))
 
     @property
     def state_url(self) -> str:
-        """Where the state store is, rendered."""
+        """The URL of the state store, rendered."""
         return str(self._setting("state") or DEFAULT_STATE)
 
     @property
     def executor(self) -> str:
-        """What runs the blocks, rendered; `local` unless set."""
+        """The executor of the blocks, rendered; the default is `local`."""
         return str(self._setting("executor") or "local")
 
     @functools.cached_property
     def secrets(self) -> Secrets:
-        """The project's secrets, with the masker that all of this process shares."""
+        """The project's secrets, with the masker that the whole process shares."""
         from streamline.project.secrets import Secrets
 
         return Secrets(self.work_dir)
 
     @functools.cached_property
     def renderer(self) -> Renderer:
-        """Renders the project's own settings: over its variables and secrets, without any block's output."""
+        """The renderer of the project's settings: it knows variables and secrets, but no block outputs."""
         from streamline.project.render import Renderer
 
         return Renderer(self, self.variables, self.secrets)
 
     def plugin(self, name: str) -> PluginEntry:
-        """A declared plugin's entry, rendered.
+        """Return the rendered entry of a declared plugin.
 
         Raises:
-            ConfigError: it is not declared, or does not render.
+            ConfigError: the plugin is not declared, or a template in its entry fails.
         """
         if name not in self.plugins:
             raise ConfigError(
@@ -145,17 +145,17 @@ class Project:
         return read_entry(self.yaml, name, self.renderer.render(raw, self.yaml.where, path), rendered=True)
 
     def pipelines(self) -> list[str]:
-        """The pipelines' names, sorted."""
+        """Return the names of the project's pipelines, sorted."""
         folder = self.root / "pipelines"
         if not folder.is_dir():
             return []
-        return sorted(one.name for one in folder.iterdir() if (one / "metadata.yaml").is_file())
+        return sorted(path.parent.name for path in folder.glob("*/metadata.yaml") if path.is_file())
 
     def ensure_work_dir(self) -> Path:
-        """Make `.streamline/` if it is not there, and see that nobody else can look into it (0700).
+        """Create `.streamline/` if needed, readable by the owner only (mode 0700).
 
         Raises:
-            ConfigError: something else of that name is there.
+            ConfigError: `.streamline` exists and is not a folder.
         """
         try:
             self.work_dir.mkdir(mode=0o700, exist_ok=True)
@@ -171,11 +171,11 @@ class Project:
         return self.work_dir
 
     def path(self, *parts: str) -> Path:
-        """A path of the project's: relative ones start at its folder."""
+        """Return a path; relative paths start at the project's folder."""
         return self.root.joinpath(*(os.path.expanduser(part) for part in parts))  # noqa: PTH111
 
     def shown(self, path: Path) -> str:
-        """How messages name a file: relative to the project where it lies inside."""
+        """Return a path for messages: relative to the project if it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
     def _setting(self, key: str) -> Any:
@@ -190,19 +190,19 @@ class Project:
 
 
 def project_file(folder: Path) -> Path | None:
-    """The file that makes `folder` a project: streamline.yaml, or a Mage project's metadata.yaml."""
+    """Return the project file of `folder`: streamline.yaml, or a Mage project's metadata.yaml; None: not a project."""
     own = folder / PROJECT_FILE
     if own.is_file():
         return own
-    foreign = folder / MAGE_PROJECT_FILE
-    # A pipeline's metadata.yaml has the same name, and is in pipelines/<p>/.
-    if folder.parent.name == "pipelines" or not foreign.is_file():
+    mage = folder / MAGE_PROJECT_FILE
+    # A pipeline's metadata.yaml has the same name, but is in pipelines/<p>/.
+    if folder.parent.name == "pipelines" or not mage.is_file():
         return None
     if (folder / "pipelines").is_dir() or (folder / "io_config.yaml").is_file():
-        return foreign
-    return foreign if _mentions(foreign, ("project_type:", "project_uuid:", "variables_dir:", "features:")) else None
+        return mage
+    return mage if _has_key(mage, ("project_type:", "project_uuid:", "variables_dir:", "features:")) else None
 
 
-def _mentions(path: Path, words: Iterable[str]) -> bool:
+def _has_key(path: Path, keys: Iterable[str]) -> bool:
     text = read_text(path)
-    return any(line.startswith(word) for line in text.splitlines() for word in words)
+    return any(line.startswith(key) for line in text.splitlines() for key in keys)

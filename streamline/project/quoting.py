@@ -1,8 +1,8 @@
-"""Quotes the `{{ … }}` values that YAML cannot read, before it reads them.
+"""Quote unquoted `{{ … }}` values before a text is parsed as YAML.
 
-`port: {{ env_var('PORT') }}` is what people write, and what Mage reads, but to YAML it is a
-mapping inside a mapping. The scanner below knows as much of YAML as it takes to tell a plain value from a
-comment, a quoted string and a block scalar; it changes nothing else, and never the number of lines.
+Mage accepts `port: {{ env_var('PORT') }}`, which YAML parses as a mapping in a mapping. The scanner below knows enough
+YAML to distinguish plain values from comments, quoted strings and block scalars. It changes nothing else, and never the
+number of lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LINE_END = "\r\n"
 
 
 def quote_templates(text: str) -> str:
-    """`text` with every plain value that YAML could not read because of its `{{ … }}` in single quotes."""
+    """Return `text` with single quotes around plain values that YAML cannot parse because of `{{ … }}`."""
     if "{{" not in text:
         return text
     return _Scanner(text).run()
@@ -27,8 +27,8 @@ class _Scanner:
         self.copied = 0  # text up to here is in `out`
         self.at = 0
         self.flow_depth = 0
-        self.parent_column = -1  # of the block collection whose value comes next
-        self.plain_open = False  # a plain value may go on in the next line
+        self.parent_column = -1  # column of the block collection whose value comes next
+        self.plain_open = False  # a plain value may continue on the next line
 
     def run(self) -> str:
         text, length = self.text, len(self.text)
@@ -52,7 +52,7 @@ class _Scanner:
                     self.at += 3
                     continue
                 if self.plain_open and column > self.parent_column:
-                    self._skip_line()  # the value of the line before goes on; braces are plain there
+                    self._skip_line()  # a continuation line, in which braces are plain text
                     continue
                 self.parent_column = min(self.parent_column, column - 1)
             self.plain_open = False
@@ -87,7 +87,7 @@ class _Scanner:
             self._plain()
 
     def _plain(self) -> None:
-        """A plain scalar: up to `: `, ` #`, the end of the line, or, in flow, an indicator."""
+        """Read a plain scalar: up to `: `, ` #`, the end of the line or, in a flow collection, an indicator."""
         text, length, start = self.text, len(self.text), self.at
         templates = hard = False
         while self.at < length:
@@ -118,7 +118,7 @@ class _Scanner:
         return self.text.startswith("{{", self.at) and template_end(self.text, self.at) > 0
 
     def _maybe_key(self, start: int) -> bool:
-        """Whether the scalar that began at `start` and ended here is a block mapping's key."""
+        """Return whether the scalar from `start` to here is a key; remember the column of a block mapping's key."""
         i = self.at
         while i < len(self.text) and self.text[i] in _SPACE:
             i += 1
@@ -156,7 +156,7 @@ class _Scanner:
                 self.at += 1
 
     def _skip_block_scalar(self) -> None:
-        """The header's line, then every line that is blank or deeper than the parent."""
+        """Skip the header line, and all lines that are blank or indented deeper than the parent."""
         self._skip_line()
         text = self.text
         while self.at < len(text):

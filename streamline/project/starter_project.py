@@ -1,4 +1,4 @@
-"""Makes a new project: one that runs at once, with a small example."""
+"""Create a project with example pipelines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIPELINES = {
     "report": "a batch of Python and SQL blocks",
     "models": "a dbt project; installs dbt on first use",
 }
-"""The examples, and what they are."""
+"""The example pipelines, with descriptions."""
 
 _GITIGNORE = """\
 # State, environments, logs and secrets of this machine.
@@ -37,10 +37,10 @@ _FOLDERS = ("data_loaders", "transformers", "data_exporters", "conditionals", "p
 
 
 def make_project(root: Path) -> list[Path]:
-    """Write a new project into `root`; returns its files, relative to it. Other files in the folder stay.
+    """Create a project in `root`. Return its files, relative to `root`. Other files in the folder are kept.
 
     Raises:
-        ConfigError: `root` is a file or a project, or holds a file that would be overwritten.
+        ConfigError: `root` is a file or a project, or contains a file that would be overwritten.
     """
     if root.exists() and not root.is_dir():
         raise ConfigError(
@@ -49,11 +49,11 @@ def make_project(root: Path) -> list[Path]:
             hint="name a folder that is empty or does not exist",
             code="project.not_made",
         )
-    if root.is_dir() and (found := project_file(root.absolute())) is not None:
+    if root.is_dir() and (existing := project_file(root.absolute())) is not None:
         raise ConfigError(
             "is already a project",
-            where=str(found),
-            hint="`streamline create NAME` adds a pipeline to it",
+            where=str(existing),
+            hint="to add a pipeline to it: streamline create NAME",
             code="project.exists",
         )
     sources = {

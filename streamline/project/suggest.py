@@ -1,4 +1,4 @@
-"""Suggestions for names that are not known."""
+"""Suggest known names for unknown ones."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
-    """The known names most like `name`, best first; empty where none is like it."""
+    """Return the known names most similar to `name`, best first; empty if none is similar."""
     import difflib
 
     by_fold: dict[str, str] = {}
-    for one in known:
-        by_fold.setdefault(one.casefold(), one)
+    for candidate in known:
+        by_fold.setdefault(candidate.casefold(), candidate)
     return [by_fold[hit] for hit in difflib.get_close_matches(name.casefold(), by_fold, limit, 0.6)]
 
 
 def suggestion(name: str, known: Iterable[str], *, what: str = "known names") -> str:
-    """A hint for an unknown name: the nearest known ones, else all of them.
+    """Return a hint for an unknown name: similar known names, else all of them.
 
     Args:
-        what: the plural noun that the known names go by.
+        what: the plural noun for the known names.
     """
     names = sorted(set(known))
     near = nearest(name, names)
     if near:
-        return f"did you mean {' or '.join(repr(one) for one in near)}?"
+        return f"did you mean {' or '.join(map(repr, near))}?"
     if not names:
         return f"there are no {what}"
     return f"{what}: {', '.join(names)}"
 
 
 def almost(name: str, known: Iterable[str], likeness: float = 0.8) -> str | None:
-    """The known name that `name` is nearly sure to mean, if it is so like one of them (1: the same).
+    """Return the known name that is at least this similar to `name` (1: equal), else None.
 
-    For names that may well be others' own.
+    For names that may be the user's own.
     """
     import difflib
 
@@ -42,5 +42,5 @@ def almost(name: str, known: Iterable[str], likeness: float = 0.8) -> str | None
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of `text`: a long set of names, kept readable."""
+    """Return the words of `text` as a set."""
     return frozenset(text.split())

@@ -1,11 +1,11 @@
-"""Values that templates insert into a YAML text, kept apart from it until it is parsed.
+"""Keep values that templates insert into a YAML text out of the text until it is parsed.
 
-In a file that is rendered as one text (io_config.yaml, and what holds `{%`) a password with a quote, a backslash or a
-line's end would break the YAML around it, or change what it says. So where a template inserts what `env_var`, `secret`
-and their like have given, and that is not plain text, it leaves a mark, and the parsed data get the value itself.
+In a file that is rendered as a whole (io_config.yaml, and files with `{%`), a password with a quote, a backslash or a
+newline would break or change the YAML around it. So where a template inserts a value of `env_var`, `secret` and similar
+functions that is not plain, it inserts a placeholder, which is replaced by the value in the parsed data.
 
-What a template made of such a value (by a filter such as `tojson`, by a macro) is inserted as it is: it may be YAML on
-purpose.
+Values that a template has changed (by a filter such as `tojson`, or a macro) are inserted into the text: they may be
+YAML on purpose.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any
 
 from streamline.project.yamlfile import PathKey, YamlFile
 
-# Private-use characters: they stand in no configuration, and YAML takes them in any scalar.
+# Private-use characters: not used in configurations, and valid in any YAML scalar.
 _MARK = re.compile("\ue000value:(\\d+)\ue001")
 _PLAIN = re.compile(r"[-+]?\w(?:[\w.+/@=:-]*\w)?|", re.ASCII)
 _LIKE_A_NUMBER = re.compile(r"[-+.]*\d")
 
 
 class InsertedValues:
-    """What the expressions of one text have given."""
+    """The values that the expressions of a text return."""
 
     def __init__(self) -> None:
         self._values: list[str] = []
 
     def watched(self, names: Mapping[str, Any]) -> dict[str, Any]:
-        """The functions for templates, so that the values that they give are known when they are inserted."""
-        return {name: _watched(one) if callable(one) else _known(one) for name, one in names.items()}
+        """Wrap the functions for templates so that `keep` can recognize the values that they return."""
+        return {name: _watched(value) if callable(value) else _known(value) for name, value in names.items()}
 
     def keep(self, value: Any) -> Any:
-        """Jinja's `finalize`: a mark for a value that YAML could read as something else.
+        """Return a placeholder for a value that YAML could change. Used as Jinja's `finalize`.
 
-        Plain words and numbers stay, so that an unquoted port is a number.
+        Plain words and numbers are inserted into the text, so that an unquoted port is a number.
         """
         if not isinstance(value, _Value) or _is_plain(value):
             return value
@@ -44,7 +44,7 @@ class InsertedValues:
         return f"\ue000value:{len(self._values) - 1}\ue001"
 
     def put_back(self, file: YamlFile) -> None:
-        """Replace the marks in a file's data by the values."""
+        """Replace the placeholders in a file's data by the values."""
         if self._values:
             file.data = self._filled(file.data, file, ())
 
@@ -56,7 +56,7 @@ class InsertedValues:
         if not isinstance(data, str) or "\ue000" not in data:
             return data
         text = self._text(data)
-        # A service account's key is JSON; where it stands without quotes, a mapping is meant.
+        # A service account key is JSON: an unquoted placeholder becomes a mapping.
         if text.lstrip()[:1] in ("{", "[") and _MARK.fullmatch(data) and file.is_plain(path):
             try:
                 return json.loads(text)
@@ -65,11 +65,11 @@ class InsertedValues:
         return text
 
     def _text(self, text: str) -> str:
-        return _MARK.sub(lambda found: self._values[int(found[1])], text)
+        return _MARK.sub(lambda match: self._values[int(match[1])], text)
 
 
 class _Value(str):
-    """Text that a function has given, and no template has changed."""
+    """Text that a function returned and no template has changed."""
 
     __slots__ = ()
 
@@ -83,19 +83,19 @@ def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _known(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _known(one) for key, one in value.items()}
+        return {key: _known(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_known(one) for one in value]
+        return [_known(item) for item in value]
     return _Value(value) if type(value) is str else value
 
 
 def _is_plain(text: str) -> bool:
-    """Whether YAML gives it back as it is, inside of quotes and without."""
+    """Return whether YAML reads the text unchanged, with and without quotes."""
     if not _PLAIN.fullmatch(text):
         return False
     if not _LIKE_A_NUMBER.match(text):
         return True
-    for kind in (int, float):  # `1.10` and `0x1F` are numbers to YAML, and other texts afterwards
+    for kind in (int, float):  # YAML reads `1.10` and `0x1F` as numbers, whose text differs
         try:
             if str(kind(text)) == text:
                 return True

@@ -1,4 +1,4 @@
-"""Finding `{{ … }}` in text, the way that Jinja's lexer ends them."""
+"""Find `{{ … }}` in text, with the end that Jinja's lexer would find."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ _CLOSING = {")": "(", "]": "[", "}": "{"}
 
 
 def template_end(text: str, start: int) -> int:
-    """Index just after the `}}` that ends the template which begins at `start`; -1 if it is not ended.
+    """Return the index after the `}}` of the template that begins at `start`; -1 if it has no end.
 
-    As in Jinja, `}}` inside a string or inside brackets that the expression opened itself ends nothing.
+    As in Jinja, `}}` in a string or in brackets of the expression does not end the template.
     """
     i = start + 2
     open_brackets = 0
@@ -31,7 +31,7 @@ def template_end(text: str, start: int) -> int:
 
 
 def single_expression(text: str) -> str | None:
-    """The expression inside `text` if it is exactly one `{{ … }}` with nothing but space around, else None."""
+    """Return the expression if `text` is a single `{{ … }}` with optional whitespace around it, else None."""
     body = text.strip()
     if not body.startswith("{{") or template_end(body, 0) != len(body):
         return None

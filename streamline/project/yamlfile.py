@@ -1,8 +1,8 @@
-"""YAML files that know where each of their values stands.
+"""Read YAML files, with the line of each value for error messages.
 
-Beyond plain YAML: duplicate keys are refused, unquoted `{{ … }}` values are quoted first, and values that only
-look like something else to YAML 1.1 stay text (dates, `12:30` which would be the number 750, `0123` which would
-be 83): what a tap's config says is what the tap gets. Keys are always text, also `on:`, `no:` and `1:`.
+Differences from PyYAML's safe loader: duplicate keys are errors, unquoted `{{ … }}` values are quoted first, and text
+that YAML 1.1 converts by surprise stays text (dates, `12:30`, which would be 750, `0123`, which would be 83), so that a
+tap gets its config as written. Keys are always text, also `on:`, `no:` and `1:`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _loader: Any = None
 
 
 class YamlFile:
-    """A YAML file's data, and the lines that it stands on.
+    """The data of a YAML file, and the line of each value.
 
     Args:
         path: the file.
-        data: dicts, lists and scalars as YAML gives them; None for an empty file.
-        text: what was parsed.
-        rendered: the whole text went through Jinja before it was parsed, so its strings are final.
-        shown: how errors name the file; relative to the project where that is known.
+        data: dicts, lists and scalars; None for an empty file.
+        text: the parsed text.
+        rendered: the text was rendered by Jinja before it was parsed, so its strings contain no templates.
+        shown: the file's name in errors; relative to the project, if known.
     """
 
     def __init__(self, path: Path, data: Any, text: str, *, rendered: bool = False, shown: str = "") -> None:
@@ -43,7 +43,7 @@ class YamlFile:
         self._root: yaml.Node | None = None
 
     def where(self, path: Sequence[PathKey] = ()) -> str:
-        """`file:line` of the value at `path` (keys and indexes from the top), or of what of it exists."""
+        """Return `file:line` of the value at `path` (keys and indexes), or of its last existing parent."""
         import yaml
 
         try:
@@ -62,7 +62,7 @@ class YamlFile:
         return f"{self.shown}:{line + 1}"
 
     def is_plain(self, path: Sequence[PathKey]) -> bool:
-        """Whether the value at `path` is a scalar without quotes."""
+        """Return whether the value at `path` is an unquoted scalar."""
         import yaml
 
         node = self._node()
@@ -83,20 +83,20 @@ class YamlFile:
     def fail(
         self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str | None = None
     ) -> NoReturn:
-        """Raise the `error`."""
+        """Raise the ConfigError that `error` returns."""
         raise self.error(message, path, hint=hint, code=code)
 
     def error(
         self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str | None = None
     ) -> ConfigError:
-        """A ConfigError that names the file and the line of `path`."""
+        """Return a ConfigError with the file and line of `path`."""
         return ConfigError(message, where=self.where(path), hint=hint, code=code)
 
     def mapping(self, path: Sequence[PathKey] = ()) -> dict[str, Any]:
-        """The mapping at `path` (absent or null: an empty one).
+        """Return the mapping at `path`; an empty one if it is missing or null.
 
         Raises:
-            ConfigError: something else stands there.
+            ConfigError: the value is not a mapping.
         """
         value = self.data
         for key in path:
@@ -120,13 +120,13 @@ def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, sh
     """Read a YAML file.
 
     Args:
-        path: the file; names it in errors.
-        text: its text, where it is not to be read from the file.
-        rendered: the text has been through Jinja as a whole.
-        shown: how errors name the file.
+        path: the file.
+        text: its text; None: read the file.
+        rendered: the text was rendered by Jinja.
+        shown: the file's name in errors.
 
     Raises:
-        ConfigError: no such file, not UTF-8, not YAML, a duplicate key, an alias inside itself.
+        ConfigError: the file is missing, not UTF-8 or not YAML, or has a duplicate key or an alias cycle.
     """
     import yaml
 
@@ -152,10 +152,10 @@ def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, sh
 
 
 def read_text(path: Path, *, shown: str | None = None) -> str:
-    """The text of a UTF-8 file (a byte order mark is dropped).
+    """Read a UTF-8 file, without a byte order mark.
 
     Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
+        ConfigError: the file cannot be read, or is not UTF-8.
     """
     where = shown or str(path)
     try:
@@ -171,7 +171,7 @@ def read_text(path: Path, *, shown: str | None = None) -> str:
 
 
 def dotted(path: Sequence[PathKey]) -> str:
-    """`path` as people write it: `plugins.tap-shop.pip[0]`."""
+    """Return `path` for messages: `plugins.tap-shop.pip[0]`."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
@@ -179,7 +179,7 @@ def dotted(path: Sequence[PathKey]) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What YAML calls a value."""
+    """Return a description of a value's type for messages."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -192,7 +192,7 @@ def kind_of(value: object) -> str:
 
 
 def _loader_class() -> Any:
-    """libyaml's safe loader where there is one, without the resolvers that change what was written."""
+    """Return libyaml's safe loader if available, without the resolvers that convert text by surprise."""
     global _loader
     if _loader is None:
         import yaml
@@ -227,7 +227,7 @@ def _loader_class() -> Any:
 
 
 def _check_keys(root: yaml.Node, shown: str) -> None:
-    """Make every key text; refuse duplicates, keys that are no scalars, and aliases inside themselves."""
+    """Convert every key to text; raise errors for duplicate keys, keys that are not scalars, and alias cycles."""
     import yaml
 
     seen: set[int] = set()
@@ -308,8 +308,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, shown: str) -> ConfigE
     around = "".join(lines[max(0, mark.line - 1) : mark.line + 1]) if mark else ""
     problem = (error.problem or "not YAML").strip()
     hint = None
-    for number, one in enumerate(lines, 1):
-        indent = one[: len(one) - len(one.lstrip())]
+    for number, text_line in enumerate(lines, 1):
+        indent = text_line[: len(text_line) - len(text_line.lstrip())]
         if "\t" in indent and mark is not None and number in (mark.line, mark.line + 1):
             return ConfigError(
                 "tab in the indentation: YAML allows only spaces",

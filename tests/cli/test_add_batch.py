@@ -37,8 +37,8 @@ def test_every_kind_of_python_block(shop: Shop) -> None:
         upstream = ("--upstream", "wait") if kind == "data_loader" else ()
         shop("add", kind, f"my_{kind}", *upstream)
     assert "which gates my_custom" in shop("add", "conditional", "if_so", "--upstream", "my_custom").stdout
-    assert "told, for my_custom" in shop("add", "callback", "told", "--upstream", "my_custom").stdout
-    assert "told_all, for the whole pipeline" in shop("add", "callback", "told_all").stdout
+    assert "told, called after my_custom" in shop("add", "callback", "told", "--upstream", "my_custom").stdout
+    assert "told_all, called after the whole pipeline" in shop("add", "callback", "told_all").stdout
     out = run(shop)
     assert "completed: 5 completed" in out
     assert "my_custom succeeded" in out
