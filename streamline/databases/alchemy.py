@@ -72,19 +72,14 @@ class Alchemy(SqlDatabase):
         self.title = engine.dialect.name
         self.longest_name = engine.dialect.max_identifier_length
         self.transactional_ddl = engine.dialect.name in _TRANSACTIONAL
-        self._transaction = False
         try:
             self.connection = engine.connect()
             self._commits_itself = self._can_autocommit(engine)
             self._autocommit(True)
         except (self._sa.exc.SQLAlchemyError, OSError) as error:
-            reason = _reason(error)
-            raise DatabaseError(
-                f"cannot connect to {self.url.render_as_string(hide_password=True)}: {reason}",
-                where=origin,
-                hint="check SQLALCHEMY_URL, and that the server runs",
-                code="database.unreachable",
-            ) from error
+            address = self.url.render_as_string(hide_password=True)
+            hint = "check SQLALCHEMY_URL, and that the server runs"
+            raise self._unreachable(address, _reason(error), hint) from error
 
     def _url(self, text: str, root: Path, name: str | None) -> Any:
         try:
@@ -152,27 +147,13 @@ class Alchemy(SqlDatabase):
             else:
                 self.connection.execution_options(isolation_level=self.connection.default_isolation_level)
 
-    def begin(self) -> None:
-        with self._errors():
-            self.connection.commit()  # SQLAlchemy's own, which every statement begins
-            if self._begins_itself:
-                self.connection.exec_driver_sql("begin immediate")
-            else:
-                self._autocommit(False)
-                self.connection.begin()
-        self._transaction = True
-
-    def commit(self) -> None:
-        if self._transaction:
-            with self._errors():
-                self._end("commit")
-                self._transaction = False
-
-    def rollback(self) -> None:
-        if self._transaction:
-            self._transaction = False
-            with contextlib.suppress(Exception):
-                self._end("rollback")
+    def _begin(self) -> None:
+        self.connection.commit()  # SQLAlchemy's own, which every statement begins
+        if self._begins_itself:
+            self.connection.exec_driver_sql("begin immediate")
+        else:
+            self._autocommit(False)
+            self.connection.begin()
 
     def _end(self, how: str) -> None:
         if self._begins_itself:
@@ -185,15 +166,6 @@ class Alchemy(SqlDatabase):
     def _begins_itself(self) -> bool:
         """Python's SQLite driver would end a transaction before DDL."""
         return self.url.get_backend_name() == "sqlite" and self._commits_itself
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._transaction
-
-    def close(self) -> None:
-        self.rollback()
-        with contextlib.suppress(Exception):
-            self.connection.close()
 
     def exists(self, name: str, schema: str | None = None) -> bool:
         with self._errors(), self._saved():
@@ -314,7 +286,7 @@ class Alchemy(SqlDatabase):
         if self.title == "mssql":
             self.execute(f"exec sp_rename '{self.qualified(old, schema)}', '{new}'")
         else:
-            self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
+            super()._rename(old, new, schema)
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         if not isinstance(error, self._sa.exc.SQLAlchemyError):

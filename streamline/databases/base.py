@@ -30,10 +30,46 @@ class SqlDatabase(Database):
     """What an identifier may have at most, in bytes."""
     exact_names: ClassVar[bool] = False
     """Whether quoted column names that differ only in case are different columns."""
+    connection: Any
+    """The driver's connection."""
+    _transaction: bool = False
 
-    @abstractmethod
+    def begin(self) -> None:
+        with self._errors():
+            self._begin()
+        self._transaction = True
+
+    def commit(self) -> None:
+        if self.in_transaction:
+            with self._errors():
+                self._end("commit")
+            self._transaction = False
+
+    def rollback(self) -> None:
+        with contextlib.suppress(Exception):
+            if self.in_transaction:
+                self._transaction = False
+                self._end("rollback")
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._transaction
+
+    def close(self) -> None:
+        self.rollback()
+        with contextlib.suppress(Exception):
+            self.connection.close()
+
+    def _begin(self) -> None:
+        self.connection.begin()
+
+    def _end(self, how: str) -> None:
+        """Commit or roll back the driver's transaction."""
+        getattr(self.connection, how)()
+
     def _rename(self, old: str, new: str, schema: str | None) -> None:
         """Rename a table."""
+        self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
 
     def _ensure_schema(self, schema: str | None) -> None:
         """Make the schema where there is none. Nothing where databases have no schemas."""
@@ -113,8 +149,11 @@ class SqlDatabase(Database):
 
     def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
         """Make a table of what a SELECT gives. A line that an error names is a line of the SELECT."""
-        kind, table = ("temporary ", self.temporary_name(name)) if temporary else ("", self.qualified(name, schema))
-        self.behind(f"create {kind}table {table} as", select)
+        self.behind(f"create {self._new_table(name, schema, temporary=temporary)} as", select)
+
+    def _new_table(self, name: str, schema: str | None, *, temporary: bool) -> str:
+        """Return `table NAME`, or `temporary table NAME`, for a CREATE statement."""
+        return f"temporary table {self.temporary_name(name)}" if temporary else f"table {self.qualified(name, schema)}"
 
     def behind(self, first_line: str, select: str) -> None:
         """Run a statement whose second part, from a new line on, is the user's."""
@@ -178,6 +217,12 @@ class SqlDatabase(Database):
 
     def _column_key(self, name: str) -> str:
         return name if self.exact_names else name.casefold()
+
+    def _unreachable(self, address: str, reason: str, hint: str) -> DatabaseError:
+        """Return the error of a connection that failed."""
+        return DatabaseError(
+            f"cannot connect to {address}: {reason}", where=self.origin, hint=hint, code="database.unreachable"
+        )
 
     def _check_policy(self, if_exists: str) -> None:
         if if_exists not in WRITE_POLICIES:

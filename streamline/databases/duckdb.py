@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,7 +57,6 @@ class DuckDB(SqlDatabase):
         remote = path.startswith(("md:", "motherduck:"))
         self.path = path if path == MEMORY or remote else str(root / Path(path).expanduser())
         self.connection = self._open({"motherduck_token": token} if token and remote else {})
-        self._open_transaction = False
         if self.default_schema:
             self.execute(f"create schema if not exists {self.quote(self.default_schema)}")
             self.execute(f"set schema = {_literal(self.default_schema)}")
@@ -88,29 +86,6 @@ class DuckDB(SqlDatabase):
                 return int(row[0]) if row else -1
             return -1
 
-    def begin(self) -> None:
-        self.execute("begin transaction")
-        self._open_transaction = True
-
-    def commit(self) -> None:
-        if self._open_transaction:
-            self.execute("commit")
-            self._open_transaction = False
-
-    def rollback(self) -> None:
-        if self._open_transaction:
-            self._open_transaction = False
-            with contextlib.suppress(Exception):
-                self.connection.execute("rollback")
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._open_transaction
-
-    def close(self) -> None:
-        self.rollback()
-        self.connection.close()
-
     def exists(self, name: str, schema: str | None = None) -> bool:
         return bool(self._listed("tables", name, schema))
 
@@ -132,7 +107,7 @@ class DuckDB(SqlDatabase):
         return [row[0] for row in rows]
 
     def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        kind, table = ("temporary ", self.temporary_name(name)) if temporary else ("", self.qualified(name, schema))
+        table = self._new_table(name, schema, temporary=temporary)
         with self._errors():
             self.connection.register("_streamline_columns", _plain(columns.empty_table()))
             try:
@@ -142,7 +117,7 @@ class DuckDB(SqlDatabase):
             # Not `create table … as`: a table that is made so without rows, and gets more than 122,880 of them in the
             # same transaction, has lost them after the commit (DuckDB 1.3 and 2.0).
             listed = ", ".join(f"{self.quote(row[0])} {row[1]}" for row in described)
-            self.connection.execute(f"create or replace {kind}table {table} ({listed})")
+            self.connection.execute(f"create or replace {table} ({listed})")
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         table = self.temporary_name(name) if schema == self.temporary_schema else self.qualified(name, schema)
@@ -242,15 +217,11 @@ class DuckDB(SqlDatabase):
         return len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT
 
     def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
-        kind, table = ("temporary ", self.temporary_name(name)) if temporary else ("", self.qualified(name, schema))
-        self.behind(f"create or replace {kind}table {table} as", select)
+        self.behind(f"create or replace {self._new_table(name, schema, temporary=temporary)} as", select)
 
     def _replace(self, name: str, schema: str | None, fill: Callable[[str], T]) -> T:
         """`create or replace` may read the old table and can be undone: nothing has to stand beside it."""
         return fill(name)
-
-    def _rename(self, old: str, new: str, schema: str | None) -> None:
-        self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
 
     def _ensure_schema(self, schema: str | None) -> None:
         if schema:

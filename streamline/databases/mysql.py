@@ -40,6 +40,11 @@ _TIMESTAMPS = (datetime.datetime(1970, 1, 1, 0, 0, 1), datetime.datetime(2038, 1
 _FAR = {b"streamline.far": b"1"}
 _LINE = re.compile(r" at line (\d+)$")
 _WORD = re.compile(r"(?:Unknown column|Table|FUNCTION|PROCEDURE) '?(?:\w+\.)?(\w+)'? ")
+_CONNECT_HINTS = {
+    1045: "check MYSQL_USER and MYSQL_PASSWORD",
+    1044: "check the user's privileges",
+    1049: "check MYSQL_DATABASE",
+}
 
 
 class MySQL(SqlDatabase):
@@ -66,7 +71,6 @@ class MySQL(SqlDatabase):
         self.name = str(name or schema or setting(config, "MYSQL_DATABASE", origin=origin, required=True))
         host = str(setting(config, "MYSQL_HOST", origin=origin, default="localhost"))
         port = int(setting(config, "MYSQL_PORT", origin=origin, default=3306))
-        self.address = f"{host}:{port}/{self.name}"
         try:
             self.connection = pymysql.connect(
                 host=host,
@@ -80,8 +84,9 @@ class MySQL(SqlDatabase):
                 init_command="set time_zone = '+00:00', sql_mode = concat(@@sql_mode, ',STRICT_TRANS_TABLES')",
             )
         except (pymysql.MySQLError, OSError) as error:
-            raise self._unreachable(error) from error
-        self._transaction = False
+            code, text = _code_and_text(error)
+            hint = _CONNECT_HINTS.get(code, "check MYSQL_HOST and MYSQL_PORT, and that the server runs")
+            raise self._unreachable(f"MySQL at {host}:{port}/{self.name}", text, hint) from error
         self.is_mariadb = "mariadb" in str(self.connection.get_server_info()).lower()
         # https://dev.mysql.com/doc/refman/8.4/en/temporary-table-problems.html; MariaDB can since 10.2.
         self.good_temporary = self.is_mariadb
@@ -109,32 +114,6 @@ class MySQL(SqlDatabase):
                 pass
             return int(cursor.rowcount)
 
-    def begin(self) -> None:
-        with self._errors():
-            self.connection.begin()
-        self._transaction = True
-
-    def commit(self) -> None:
-        if self._transaction:
-            with self._errors():
-                self.connection.commit()
-            self._transaction = False
-
-    def rollback(self) -> None:
-        if self._transaction:
-            self._transaction = False
-            with contextlib.suppress(Exception):
-                self.connection.rollback()
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._transaction
-
-    def close(self) -> None:
-        self.rollback()
-        with contextlib.suppress(Exception):
-            self.connection.close()
-
     def exists(self, name: str, schema: str | None = None) -> bool:
         return bool(self._listed("tables", "table_name", name, schema))
 
@@ -152,10 +131,9 @@ class MySQL(SqlDatabase):
         return "`" + identifier.replace("`", "``") + "`"
 
     def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        kind = "temporary " if temporary else ""
         listed = ", ".join(f"{self.quote(field.name)} {_declaration(field)}" for field in columns)
         options = "" if self._holds_unicode() else " character set utf8mb4"
-        self.execute(f"create {kind}table {self.qualified(name, schema)} ({listed}){options}")
+        self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed}){options}")
 
     def write(self, data: pa.Table | pa.RecordBatchReader, *args: Any, **options: Any) -> int:
         return super().write(_marked(data), *args, **options)
@@ -220,20 +198,6 @@ class MySQL(SqlDatabase):
             cursor.execute("select @@character_set_database")
             row = cursor.fetchone()
         return bool(row) and str(row[0]).startswith("utf8mb4")
-
-    def _unreachable(self, error: Exception) -> DatabaseError:
-        code, text = _code_and_text(error)
-        hint = {
-            1045: "check MYSQL_USER and MYSQL_PASSWORD",
-            1044: "check the user's privileges",
-            1049: "check MYSQL_DATABASE",
-        }.get(code, "check MYSQL_HOST and MYSQL_PORT, and that the server runs")
-        return DatabaseError(
-            f"cannot connect to MySQL at {self.address}: {text}",
-            where=self.origin,
-            hint=hint,
-            code="database.unreachable",
-        )
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         import pymysql

@@ -77,13 +77,14 @@ class Postgres(SqlDatabase):
             "sslmode": setting(config, "POSTGRES_SSLMODE", origin=origin),
         }
         settings = {key: str(value) for key, value in wanted.items() if value is not None}
-        self.address = f"{settings.get('host', 'localhost')}:{settings.get('port', '5432')}/{self.name}"
         try:
             self.connection = psycopg.connect(
                 "", autocommit=True, application_name="streamline", client_encoding="utf8", **settings
             )
         except psycopg.Error as error:
-            raise self._unreachable(error) from error
+            address = f"PostgreSQL at {settings.get('host', 'localhost')}:{settings.get('port', '5432')}/{self.name}"
+            reason = " ".join(str(error).split())
+            raise self._unreachable(address, reason, _connect_hint(reason)) from error
         self.execute("set bytea_output = hex; set datestyle = ISO")
         for kind in _AS_TEXT:
             self._read_as_text(kind)
@@ -116,16 +117,8 @@ class Postgres(SqlDatabase):
         In a transaction, so that the tables stay locked from their description on. COPY looks at the time before it
         got its locks: a table that was replaced while it waited for one would seem to be empty.
         """
-        if self.in_transaction:
+        with self.transaction():
             return self._copied_inside(sql)
-        self.begin()
-        try:
-            table = self._copied_inside(sql)
-        except BaseException:
-            self.rollback()
-            raise
-        self.commit()
-        return table
 
     def _copied_inside(self, sql: str) -> pa.Table | None:
         import pyarrow as pa
@@ -150,26 +143,14 @@ class Postgres(SqlDatabase):
             cursor.execute(sql.encode(), parameters or None)
             return int(cursor.rowcount)
 
-    def begin(self) -> None:
-        self.execute("begin")
-
-    def commit(self) -> None:
-        with self._errors():
-            self.connection.commit()
-
-    def rollback(self) -> None:
-        with contextlib.suppress(Exception):
-            self.connection.rollback()
+    def _begin(self) -> None:
+        self.connection.execute("begin")
 
     @property
     def in_transaction(self) -> bool:
         from psycopg.pq import TransactionStatus
 
         return bool(self.connection.info.transaction_status != TransactionStatus.IDLE)
-
-    def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self.connection.close()
 
     def exists(self, name: str, schema: str | None = None) -> bool:
         with self._errors():
@@ -203,9 +184,8 @@ class Postgres(SqlDatabase):
         return int(row[0]) if row is not None else None
 
     def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        kind, table = ("temporary ", self.temporary_name(name)) if temporary else ("", self.qualified(name, schema))
         listed = ", ".join(f"{self.quote(field.name)} {declared(field.type)}" for field in columns)
-        self.execute(f"create {kind}table {table} ({listed})")
+        self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed})")
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         import pyarrow as pa
@@ -226,9 +206,6 @@ class Postgres(SqlDatabase):
                 copy.write(buffer.getbuffer())
                 count += batch.num_rows
         return count
-
-    def _rename(self, old: str, new: str, schema: str | None) -> None:
-        self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
 
     def _swap(self, new: str, name: str, schema: str | None) -> None:
         """Where views read the old table, it stays, and gets the new rows."""
@@ -276,20 +253,6 @@ class Postgres(SqlDatabase):
         if info is not None:
             self.connection.adapters.register_loader(info.oid, TextLoader)
 
-    def _unreachable(self, error: Exception) -> DatabaseError:
-        text = " ".join(str(error).split())
-        hint = "check POSTGRES_HOST and POSTGRES_PORT, and that the server runs"
-        if "password" in text or "role" in text or "authentication" in text:
-            hint = "check POSTGRES_USER and POSTGRES_PASSWORD"
-        elif "database" in text and "does not exist" in text:
-            hint = "check POSTGRES_DBNAME"
-        return DatabaseError(
-            f"cannot connect to PostgreSQL at {self.address}: {text}",
-            where=self.origin,
-            hint=hint,
-            code="database.unreachable",
-        )
-
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         import psycopg
 
@@ -305,6 +268,14 @@ class Postgres(SqlDatabase):
         position = diagnostics.statement_position
         line = line_of_offset(sql, int(position) - 1) if position and sql else None
         return DatabaseError(message, hint=diagnostics.message_hint, line=line)
+
+
+def _connect_hint(reason: str) -> str:
+    if "password" in reason or "role" in reason or "authentication" in reason:
+        return "check POSTGRES_USER and POSTGRES_PASSWORD"
+    if "database" in reason and "does not exist" in reason:
+        return "check POSTGRES_DBNAME"
+    return "check POSTGRES_HOST and POSTGRES_PORT, and that the server runs"
 
 
 def declared(kind: pa.DataType) -> str:

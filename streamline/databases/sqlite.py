@@ -6,7 +6,6 @@ and a SELECT that hands such a column through gives it back: dates, times, boole
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -64,7 +63,7 @@ class SQLite(SqlDatabase):
         path = name or str(setting(config, "SQLITE_DATABASE", origin=origin, required=True))
         self.path = path if path == ":memory:" else str(root / Path(path).expanduser())
         with self._errors():
-            self.connection = sqlite3.connect(
+            self.connection: sqlite3.Connection = sqlite3.connect(
                 self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
 
@@ -87,25 +86,13 @@ class SQLite(SqlDatabase):
                 cursor.fetchall()
             return cursor.rowcount
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         # At once the lock to write: a transaction that reads first cannot always get it later.
-        self.execute("begin immediate")
-
-    def commit(self) -> None:
-        with self._errors():
-            self.connection.commit()
-
-    def rollback(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self.connection.rollback()
+        self.connection.execute("begin immediate")
 
     @property
     def in_transaction(self) -> bool:
         return self.connection.in_transaction
-
-    def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self.connection.close()
 
     def exists(self, name: str, schema: str | None = None) -> bool:
         return bool(self.columns(name, schema))
@@ -122,9 +109,8 @@ class SQLite(SqlDatabase):
         return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
 
     def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        table = self.temporary_name(name) if temporary else self.qualified(name, schema)
         listed = ", ".join(f"{self.quote(field.name)} {_declaration(field)}" for field in columns)
-        self.execute(f"create table {table} ({listed})")
+        self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed})")
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         columns = self.matched(data.schema.names, name, schema)
@@ -162,7 +148,7 @@ class SQLite(SqlDatabase):
         before = self.connection.execute("pragma legacy_alter_table").fetchone()[0]
         self.execute("pragma legacy_alter_table = on")
         try:
-            self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
+            super()._rename(old, new, schema)
         finally:
             self.execute(f"pragma legacy_alter_table = {before}")
 

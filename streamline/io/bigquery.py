@@ -36,6 +36,8 @@ class BigQuery(Warehouse):
     """
 
     title = "BigQuery"
+    client_module = ("google.api_core.exceptions", "bigquery", "google-api-core")
+    client_error = "GoogleAPIError"
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> BigQuery:
@@ -148,11 +150,6 @@ class BigQuery(Warehouse):
             settings.setdefault("project", settings["credentials"].project_id)
         return bigquery.Client(**settings)
 
-    @property
-    def _client_errors(self) -> tuple[type[Exception], ...]:
-        api = need("google.api_core.exceptions", "bigquery", "BigQuery", package="google-api-core")
-        return (api.GoogleAPIError,)
-
     def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
         frame: pd.DataFrame = self.client.query(query, **options).to_dataframe()
         return frame
@@ -171,17 +168,15 @@ class BigQuery(Warehouse):
         return database or parts[0], parts[1], parts[2]
 
     def _ensure_dataset(self, dataset: str) -> None:
-        api = need("google.api_core.exceptions", "bigquery", "BigQuery", package="google-api-core")
         try:
             self.client.get_dataset(dataset)
-        except api.NotFound:
+        except self._client_errors.NotFound:
             self.client.create_dataset(dataset, exists_ok=True)
 
     def _exists(self, table: str) -> bool:
-        api = need("google.api_core.exceptions", "bigquery", "BigQuery", package="google-api-core")
         try:
             self.client.get_table(table)
-        except api.NotFound:
+        except self._client_errors.NotFound:
             return False
         return True
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from streamline.io.base import some
 from streamline.io.config_keys import ConfigKey
 from streamline.io.formats import FileFormat
-from streamline.io.object_store import ObjectStore
+from streamline.io.object_store import BucketStore
 from streamline.project.extras import need
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 __all__ = ["FileFormat", "GoogleCloudStorage"]
 
 
-class GoogleCloudStorage(ObjectStore):
+class GoogleCloudStorage(BucketStore):
     """Loads and exports DataFrames as objects in buckets. Untested against the service.
 
     Args:
@@ -38,27 +38,6 @@ class GoogleCloudStorage(ObjectStore):
             kwargs: further arguments of the constructor; they win.
         """
         return cls(**{**google_settings(config), **kwargs})
-
-    def load(
-        self,
-        bucket_name: str,
-        object_key: str,
-        format: FileFormat | str | None = None,
-        limit: int | None = None,
-        **kwargs: Any,
-    ) -> pd.DataFrame:
-        """The rows of an object; arguments and errors as of `S3.load`."""
-        return self._load(bucket_name, object_key, format, limit, kwargs)
-
-    def export(
-        self, data: Any, bucket_name: str, object_key: str, format: FileFormat | str | None = None, **kwargs: Any
-    ) -> None:
-        """Write an object; arguments as of `S3.export`."""
-        self._export(data, bucket_name, object_key, format, kwargs)
-
-    def exists(self, bucket_name: str, prefix: str) -> bool:
-        """Whether there is an object whose key is `prefix`, or begins with it."""
-        return self._exists(bucket_name, prefix)
 
     def _connect(self) -> Any:
         gcsfs = need("gcsfs", "gcs", "GoogleCloudStorage")

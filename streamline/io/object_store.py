@@ -86,6 +86,52 @@ class ObjectStore(BaseIO):
             return False
 
 
+class BucketStore(ObjectStore):
+    """A store whose objects are named by bucket and key."""
+
+    def load(
+        self,
+        bucket_name: str,
+        object_key: str,
+        format: FileFormat | str | None = None,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> pd.DataFrame:
+        """The rows of an object.
+
+        Args:
+            bucket_name: its bucket.
+            object_key: its key.
+            format: `csv`, `json`, `jsonl`, `parquet`, `excel`, `xml`, `hdf5`; by default what the key's
+                extension means.
+            limit: no more rows than these.
+            kwargs: arguments of pandas' reader.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            FormatError: the format is not known, or its package is not installed.
+        """
+        return self._load(bucket_name, object_key, format, limit, kwargs)
+
+    def export(
+        self, data: Any, bucket_name: str, object_key: str, format: FileFormat | str | None = None, **kwargs: Any
+    ) -> None:
+        """Write an object, whole or not at all.
+
+        Args:
+            data: a DataFrame as `FileIO.export` takes it, or the path of a file to upload as it is.
+            bucket_name: the bucket; it has to be there.
+            object_key: the key.
+            format: as for `load`.
+            kwargs: arguments of pandas' writer.
+        """
+        self._export(data, bucket_name, object_key, format, kwargs)
+
+    def exists(self, bucket_name: str, prefix: str) -> bool:
+        """Whether there is an object whose key is `prefix`, or begins with it."""
+        return self._exists(bucket_name, prefix)
+
+
 def _path(bucket: str, key: str) -> str:
     if not bucket:
         raise ConfigError("no bucket is named", hint="the bucket (container) comes first, then the object's key")

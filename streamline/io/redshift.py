@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from streamline.databases.arrow import batches_of, is_bytes, json_text
-from streamline.databases.database import DatabaseError, TableExists
+from streamline.databases.database import TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, some
 from streamline.io.config_keys import ConfigKey
 from streamline.io.frames import as_arrow
 from streamline.io.sql import clean_query
-from streamline.io.warehouse import Warehouse
+from streamline.io.warehouse import Warehouse, quoted
 from streamline.project.extras import need
 from streamline.project.suggest import words
 
@@ -42,6 +42,8 @@ class Redshift(Warehouse):
     """
 
     title = "Redshift"
+    client_module = ("redshift_connector", "redshift", "redshift-connector")
+    client_error = "Error"
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], database: str | None = None, **kwargs: Any) -> Redshift:
@@ -103,14 +105,6 @@ class Redshift(Warehouse):
         named = {"cluster_identifier": cluster_identifier, "db_user": db_user, "profile": profile, "iam": True}
         return cls(database=database, **{**named, **kwargs})
 
-    def default_database(self) -> str | None:
-        """The connection's database."""
-        return self.settings.get("database")
-
-    def default_schema(self) -> str | None:
-        """Where tables without a schema are made; None: the first schema of the search path."""
-        return self.settings.get("schema")
-
     def table_exists(self, schema_name: str | None, table_name: str) -> bool:
         """Whether there is such a table or view."""
         with self._errors():
@@ -118,7 +112,7 @@ class Redshift(Warehouse):
 
     def sample(self, schema: str | None, table: str, size: int = 10_000_000, **kwargs: Any) -> pd.DataFrame:
         """Some rows of a table, in no order."""
-        return self.load(f"SELECT * FROM {_path(schema, table)}", limit=size, **kwargs)
+        return self.load(f"SELECT * FROM {quoted(schema, table)}", limit=size, **kwargs)
 
     def export(
         self,
@@ -163,7 +157,7 @@ class Redshift(Warehouse):
         policy = check_policy(if_exists)
         place, _, name = table_name.rpartition(".")
         place = schema_name or schema or place or self.default_schema() or ""
-        table = _path(place, name)
+        table = quoted(place, name)
         data = None if query_string is not None else as_arrow(df, index=index)
         types = dict(overwrite_types or {})
         with self._errors():
@@ -172,7 +166,7 @@ class Redshift(Warehouse):
                 if there and policy == "fail":
                     raise TableExists(f"the table {place}.{name} exists, and if_exists is 'fail'".replace(" .", " "))
                 if create_schema and place:
-                    self._run(f"CREATE SCHEMA IF NOT EXISTS {_quote(place)}", {})
+                    self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(place)}", {})
                 if there and policy == "replace":
                     same = data is not None and {one.lower() for one in data.column_names} == set(there)
                     if drop_table_on_replace or types or not same:
@@ -206,14 +200,7 @@ class Redshift(Warehouse):
         settings = {key: self.settings[key] for key in _SETTINGS if self.settings.get(key) is not None}
         if "port" in settings:
             settings["port"] = int(settings["port"])
-        try:
-            return connector.connect(**settings)
-        except connector.Error as error:
-            raise DatabaseError(f"cannot connect to Redshift: {error}", code="database.unreachable") from error
-
-    @property
-    def _client_errors(self) -> tuple[type[Exception], ...]:
-        return (need("redshift_connector", "redshift", "Redshift").Error,)
+        return connector.connect(**settings)
 
     def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
         with self.conn.cursor() as cursor:
@@ -234,7 +221,7 @@ class Redshift(Warehouse):
             return [str(row[0]).lower() for row in cursor.fetchall()]
 
     def _insert(self, data: pa.Table, table: str) -> None:
-        columns = ", ".join(_quote(name) for name in data.column_names)
+        columns = ", ".join(quoted(name) for name in data.column_names)
         one_row = f"({', '.join(['%s'] * data.num_columns)})"
         with self.conn.cursor() as cursor:
             for batch in batches_of(data, max(1, _MOST_PARAMETERS // max(1, data.num_columns))):
@@ -255,7 +242,7 @@ def _execute(cursor: Any, query: str, options: Mapping[str, Any]) -> Any:
 
 
 def _declarations(columns: pa.Schema, types: Mapping[str, str]) -> str:
-    return ", ".join(f"{_quote(field.name)} {types.get(field.name) or declared(field.type)}" for field in columns)
+    return ", ".join(f"{quoted(field.name)} {types.get(field.name) or declared(field.type)}" for field in columns)
 
 
 def declared(kind: pa.DataType) -> str:
@@ -290,11 +277,3 @@ def _value(value: Any) -> Any:
     if isinstance(value, datetime.timedelta):
         return value // datetime.timedelta(microseconds=1)
     return value
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _path(schema: str | None, table: str) -> str:
-    return f"{_quote(schema)}.{_quote(table)}" if schema else _quote(table)

@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING, Any
 from streamline.io.base import some
 from streamline.io.config_keys import ConfigKey
 from streamline.io.formats import FileFormat
-from streamline.io.object_store import ObjectStore
+from streamline.io.object_store import BucketStore
 from streamline.project.extras import need
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 __all__ = ["S3", "FileFormat"]
 
+_PROFILE = {
+    "aws_access_key_id": ConfigKey.AWS_ACCESS_KEY_ID,
+    "aws_secret_access_key": ConfigKey.AWS_SECRET_ACCESS_KEY,
+    "aws_session_token": ConfigKey.AWS_SESSION_TOKEN,
+    "region_name": ConfigKey.AWS_REGION,
+    "endpoint_url": ConfigKey.AWS_ENDPOINT,
+}
 
-class S3(ObjectStore):
+
+class S3(BucketStore):
     """Loads and exports DataFrames as objects in buckets.
 
     Args:
@@ -37,16 +45,7 @@ class S3(ObjectStore):
             config: a profile.
             kwargs: further arguments of the constructor; they win.
         """
-        settings = some(
-            {
-                "aws_access_key_id": config.get(ConfigKey.AWS_ACCESS_KEY_ID),
-                "aws_secret_access_key": config.get(ConfigKey.AWS_SECRET_ACCESS_KEY),
-                "aws_session_token": config.get(ConfigKey.AWS_SESSION_TOKEN),
-                "region_name": config.get(ConfigKey.AWS_REGION),
-                "endpoint_url": config.get(ConfigKey.AWS_ENDPOINT),
-            }
-        )
-        return cls(**{**settings, **kwargs})
+        return cls(**{**some({name: config.get(key) for name, key in _PROFILE.items()}), **kwargs})
 
     @property
     def client(self) -> Any:
@@ -58,48 +57,6 @@ class S3(ObjectStore):
             return need("boto3", "pip:boto3", "S3.client").client("s3", **settings)
         session = need("botocore.session", "s3", "S3.client").get_session()
         return session.create_client("s3", **settings)
-
-    def load(
-        self,
-        bucket_name: str,
-        object_key: str,
-        format: FileFormat | str | None = None,
-        limit: int | None = None,
-        **kwargs: Any,
-    ) -> pd.DataFrame:
-        """The rows of an object.
-
-        Args:
-            bucket_name: its bucket.
-            object_key: its key.
-            format: `csv`, `json`, `jsonl`, `parquet`, `excel`, `xml`, `hdf5`; by default what the key's
-                extension means.
-            limit: no more rows than these.
-            kwargs: arguments of pandas' reader.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-            FormatError: the format is not known, or its package is not installed.
-        """
-        return self._load(bucket_name, object_key, format, limit, kwargs)
-
-    def export(
-        self, data: Any, bucket_name: str, object_key: str, format: FileFormat | str | None = None, **kwargs: Any
-    ) -> None:
-        """Write an object, whole or not at all.
-
-        Args:
-            data: a DataFrame as `FileIO.export` takes it, or the path of a file to upload as it is.
-            bucket_name: the bucket; it has to be there.
-            object_key: the key.
-            format: as for `load`.
-            kwargs: arguments of pandas' writer.
-        """
-        self._export(data, bucket_name, object_key, format, kwargs)
-
-    def exists(self, bucket_name: str, prefix: str) -> bool:
-        """Whether there is an object whose key is `prefix`, or begins with it."""
-        return self._exists(bucket_name, prefix)
 
     def _connect(self) -> Any:
         s3fs = need("s3fs", "s3", "S3")

@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from streamline.databases.database import DatabaseError, TableExists
+from streamline.databases.database import TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, some
 from streamline.io.config_keys import ConfigKey
 from streamline.io.frames import as_pandas
 from streamline.io.sql import clean_query
-from streamline.io.warehouse import Warehouse, merge_statement, without_repeated_keys
+from streamline.io.warehouse import Warehouse, merge_statement, quoted, without_repeated_keys
 from streamline.project.extras import need
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Snowflake(Warehouse):
     """
 
     title = "Snowflake"
+    client_module = ("snowflake.connector.errors", "snowflake", "snowflake-connector-python")
+    client_error = "Error"
 
     def __init__(self, verbose: bool = True, **settings: Any) -> None:
         super().__init__(verbose, **({"login_timeout": 20, "network_timeout": 300} | settings))
@@ -69,14 +71,6 @@ class Snowflake(Warehouse):
             settings["private_key_file"] = config.get(ConfigKey.SNOWFLAKE_PRIVATE_KEY_PATH)
             settings["private_key_file_pwd"] = config.get(ConfigKey.SNOWFLAKE_PRIVATE_KEY_PASSPHRASE)
         return cls(**{**some(settings), **kwargs})
-
-    def default_database(self) -> str | None:
-        """The connection's database."""
-        return self.settings.get("database")
-
-    def default_schema(self) -> str | None:
-        """The connection's schema."""
-        return self.settings.get("schema")
 
     def export(
         self,
@@ -138,15 +132,7 @@ class Snowflake(Warehouse):
 
     def _connect(self) -> Any:
         connector = need("snowflake.connector", "snowflake", "Snowflake", package="snowflake-connector-python")
-        try:
-            return connector.connect(**self.settings)
-        except connector.errors.Error as error:
-            raise DatabaseError(f"cannot connect to Snowflake: {error}", code="database.unreachable") from error
-
-    @property
-    def _client_errors(self) -> tuple[type[Exception], ...]:
-        errors = need("snowflake.connector.errors", "snowflake", "Snowflake", package="snowflake-connector-python")
-        return (errors.Error,)
+        return connector.connect(**self.settings)
 
     def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
         import pandas as pd
@@ -155,7 +141,7 @@ class Snowflake(Warehouse):
             cursor.execute(query, **_arguments(options))
             try:
                 frame: pd.DataFrame = cursor.fetch_pandas_all()
-            except need("snowflake.connector.errors", "snowflake", "Snowflake").NotSupportedError:
+            except self._client_errors.NotSupportedError:
                 # Only SELECTs have results in Arrow; SHOW and DESCRIBE have rows.
                 frame = pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
         return frame
@@ -167,11 +153,11 @@ class Snowflake(Warehouse):
     def _prepare(self, parts: Sequence[str]) -> bool:
         """Make the schema where there is none; whether the table is there."""
         database, schema, table = parts
-        views = f"{_quote(database)}.information_schema"
+        views = f"{quoted(database)}.information_schema"
         with self.conn.cursor() as cursor:
             schemas = cursor.execute(f"SELECT 1 FROM {views}.schemata WHERE schema_name = %s", (schema,)).fetchall()
             if not schemas:
-                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(database)}.{_quote(schema)}")
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(database)}.{quoted(schema)}")
                 return False
             query = f"SELECT 1 FROM {views}.tables WHERE table_schema = %s AND table_name = %s"
             return bool(cursor.execute(query, (schema, table)).fetchall())
@@ -189,18 +175,18 @@ class Snowflake(Warehouse):
         self._write(frame, staged, auto_create_table=True, table_type="temp", **options)
 
         def column(name: str) -> str:
-            return _quote(str(name) if exact else str(name).upper())
+            return quoted(str(name) if exact else str(name).upper())
 
         columns, keys = [column(name) for name in frame.columns], [column(name) for name in key]
         with self.conn.cursor() as cursor:
-            cursor.execute(merge_statement(_path(parts), _path(staged), columns, keys, method))
-            cursor.execute(f"DROP TABLE IF EXISTS {_path(staged)}")
+            cursor.execute(merge_statement(quoted(*parts), quoted(*staged), columns, keys, method))
+            cursor.execute(f"DROP TABLE IF EXISTS {quoted(*staged)}")
 
     def _write_query(self, select: str, parts: Sequence[str], policy: str) -> None:
         words = {
-            "append": f"INSERT INTO {_path(parts)}",
-            "replace": f"CREATE OR REPLACE TABLE {_path(parts)} AS",
-            "fail": f"CREATE TABLE {_path(parts)} AS",
+            "append": f"INSERT INTO {quoted(*parts)}",
+            "replace": f"CREATE OR REPLACE TABLE {quoted(*parts)} AS",
+            "fail": f"CREATE TABLE {quoted(*parts)} AS",
         }
         with self.conn.cursor() as cursor:
             cursor.execute(f"{words[policy]}\n{select}")
@@ -214,11 +200,3 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
             given["params"] = given.pop("parameters")
         return given
     return {"params": dict(options)}
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _path(parts: Sequence[str]) -> str:
-    return ".".join(map(_quote, parts))

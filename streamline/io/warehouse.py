@@ -15,6 +15,7 @@ from streamline.io.config import conceal
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.sql import clean_query, limited
 from streamline.io.table_export import one_row_per_key
+from streamline.project.extras import need
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,10 @@ class Warehouse(BaseIO):
     """
 
     title: ClassVar[str]
+    client_module: ClassVar[tuple[str, str, str]]
+    """The module that has the client's errors, the extra that brings it, and its package."""
+    client_error: ClassVar[str]
+    """The name of the base class of the client's errors."""
 
     def __init__(self, verbose: bool = True, **settings: Any) -> None:
         super().__init__(verbose)
@@ -49,9 +54,18 @@ class Warehouse(BaseIO):
         """Run one statement."""
 
     @property
-    @abstractmethod
-    def _client_errors(self) -> tuple[type[Exception], ...]:
-        """What the client raises."""
+    def _client_errors(self) -> Any:
+        """Return the module with the client's errors."""
+        module, extra, package = self.client_module
+        return need(module, extra, self.title, package=package)
+
+    def default_database(self) -> str | None:
+        """Return the connection's database."""
+        return self.settings.get("database")
+
+    def default_schema(self) -> str | None:
+        """Return the schema of tables without one; None: the database's own default."""
+        return self.settings.get("schema")
 
     @property
     def conn(self) -> Any:
@@ -67,7 +81,12 @@ class Warehouse(BaseIO):
             DatabaseError: the warehouse cannot be reached, or does not let us in.
         """
         if self._connection is None:
-            self._connection = self._connect()
+            try:
+                self._connection = self._connect()
+            except ConfigError:
+                raise
+            except getattr(self._client_errors, self.client_error) as error:
+                raise DatabaseError(f"cannot connect to {self.title}: {error}", code="database.unreachable") from error
 
     def close(self) -> None:
         """Disconnect; what was not committed is undone."""
@@ -148,7 +167,7 @@ class Warehouse(BaseIO):
         self.open()
         try:
             yield
-        except self._client_errors as error:
+        except getattr(self._client_errors, self.client_error) as error:
             raise DatabaseError(f"{self.title}: {' '.join(str(error).split())}") from None
 
     def __enter__(self) -> Self:
@@ -159,6 +178,11 @@ class Warehouse(BaseIO):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def quoted(*names: str | None) -> str:
+    """Return a name in double quotes, or the path of several; None and empty names are left out."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names if name)
 
 
 def without_repeated_keys(frame: pd.DataFrame, key: Sequence[str], method: str) -> pd.DataFrame:
