@@ -62,22 +62,22 @@ def find_spec(fullname: str) -> ModuleSpec | None:
 
 def names_in(module: str) -> list[str]:
     """What a module of the alias serves, submodules included, sorted."""
-    below = {one.removeprefix(f"{module}.").partition(".")[0] for one in modules() if one.startswith(f"{module}.")}
+    below = {name.removeprefix(f"{module}.").partition(".")[0] for name in modules() if name.startswith(f"{module}.")}
     names = {*SERVED.get(module, {}), *below}
     own = _own_io(module)
     if own is not None:
-        found = import_module(own)
-        names |= {one for one in vars(found) if _is_public(found, one)}
+        module_behind = import_module(own)
+        names |= {name for name in vars(module_behind) if _is_public(module_behind, name)}
     return sorted(names)
 
 
 def modules() -> list[str]:
     """Every module that the alias serves, sorted."""
-    names = {*SERVED, *(one for name in IO if _own_io(one := f"{ROOT}.io.{name}") is not None)}
-    for one in list(names):
-        while "." in one:
-            one = one.rpartition(".")[0]
-            names.add(one)
+    names = {*SERVED, *(full for name in IO if _own_io(full := f"{ROOT}.io.{name}") is not None)}
+    for name in list(names):
+        while "." in name:
+            name = name.rpartition(".")[0]
+            names.add(name)
     return sorted(names)
 
 
@@ -106,7 +106,7 @@ def _home(module: str, name: str) -> tuple[str, str] | None:
 def _is_module(fullname: str) -> bool:
     if _own_io(fullname) is not None:
         return True
-    return any(one == fullname or one.startswith(f"{fullname}.") for one in SERVED)
+    return any(module == fullname or module.startswith(f"{fullname}.") for module in SERVED)
 
 
 def _own_io(fullname: str) -> str | None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ _INDEX = re.compile(r"(.*)\[(\d+)\]")
 
 
 def dig(obj: Any, path: str | Sequence[str]) -> Any:
-    """What lies at a path such as `user.tags[0].name`; None where a mapping lacks a key or is empty."""
+    """Return the value at a path such as `user.tags[0].name`; None where a mapping lacks a key or is empty."""
     for key in path.split(".") if isinstance(path, str) else path:
         match = _INDEX.fullmatch(key.strip())
         name, index = (match[1], int(match[2])) if match else (key.strip(), None)
@@ -32,12 +33,12 @@ def dig(obj: Any, path: str | Sequence[str]) -> Any:
 
 
 def extract(mapping: Mapping[str, Any], keys: Iterable[str], include_blank_values: bool = False) -> dict[str, Any]:
-    """Only these keys, without those that are missing or None unless blank ones are wanted too."""
+    """Return these keys only, without those that are missing or None unless blank ones are wanted too."""
     return {key: mapping.get(key) for key in keys if include_blank_values or mapping.get(key) is not None}
 
 
 def flatten_dict(mapping: Mapping[str, Any], parent_key: str = "", sep: str = ".") -> dict[str, Any]:
-    """Nested mappings as one, the keys joined by `sep`."""
+    """Flatten nested mappings, with keys joined by `sep`."""
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
         name = f"{parent_key}{sep}{key}" if parent_key else key
@@ -46,18 +47,18 @@ def flatten_dict(mapping: Mapping[str, Any], parent_key: str = "", sep: str = ".
 
 
 def get_json_value(text: str | None, path: str | Sequence[str]) -> Any:
-    """What lies at a path inside a JSON text; the text itself where it is no JSON."""
+    """Return the value at a path in a JSON text; the text itself if it is not JSON."""
     if not text:
         return text
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
-    return dig(found, path)
+    return dig(value, path)
 
 
 def group_by(function: Callable[[T], K], items: Iterable[T]) -> dict[K, list[T]]:
-    """The items by what the function says of each, in their order."""
+    """Group the items by the function's result, in their order."""
     groups: dict[K, list[T]] = {}
     for item in items:
         groups.setdefault(function(item), []).append(item)
@@ -65,7 +66,7 @@ def group_by(function: Callable[[T], K], items: Iterable[T]) -> dict[K, list[T]]
 
 
 def ignore_keys(mapping: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """A copy without these keys."""
+    """Return a copy without these keys."""
     left_out = set(keys)
     return {key: value for key, value in mapping.items() if key not in left_out}
 
@@ -76,12 +77,12 @@ def ignore_keys_with_blank_values(mapping: Mapping[str, Any], include_values: Se
 
 
 def index_by(function: Callable[[T], K], items: Iterable[T]) -> dict[K, T]:
-    """The items by what the function says of each; the last one wins."""
+    """Index the items by the function's result; the last one wins."""
     return {function(item): item for item in items}
 
 
 def merge_dict(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Both in one; the second one's values win."""
+    """Merge two mappings; the second one's values win."""
     return {**(first or {}), **(second or {})}
 
 
@@ -89,19 +90,19 @@ def merge_dict(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None
 
 
 def batch(items: Sequence[T], n: int = 1) -> Iterator[Sequence[T]]:
-    """Slices of `n` items; the last may be shorter."""
+    """Yield slices of `n` items; the last may be shorter."""
     for start in range(0, len(items), n):
         yield items[start : start + n]
 
 
 def difference(first: Iterable[T], second: Iterable[T]) -> list[T]:
-    """What is in only one of the two."""
-    one, other = list(first), list(second)
-    return [item for item in one if item not in other] + [item for item in other if item not in one]
+    """Return the items that are in only one of the two."""
+    left, right = list(first), list(second)
+    return [item for item in left if item not in right] + [item for item in right if item not in left]
 
 
 def find(condition: Callable[[T], Any], items: Iterable[T], map: Callable[[T], Any] | None = None) -> Any:
-    """The first item of which the condition holds, through `map` if there is one; None if there is no such item."""
+    """Return the first item that meets the condition, through `map` if given; None if there is none."""
     for item in items:
         if condition(item):
             return item if map is None else map(item)
@@ -109,17 +110,17 @@ def find(condition: Callable[[T], Any], items: Iterable[T], map: Callable[[T], A
 
 
 def find_index(condition: Callable[[T], Any], items: Iterable[T]) -> int:
-    """The place of the first item of which the condition holds; -1 if there is none."""
+    """Return the index of the first item that meets the condition; -1 if there is none."""
     return next((index for index, item in enumerate(items) if condition(item)), -1)
 
 
 def flatten(items: Iterable[Iterable[T]]) -> list[T]:
-    """The items of the items."""
-    return [one for item in items for one in item]
+    """Flatten the items by one level."""
+    return list(chain.from_iterable(items))
 
 
 def unique_by(items: Iterable[T], key: Callable[[T], Any]) -> list[T]:
-    """The items without those whose key came before."""
+    """Drop the items whose key came before."""
     return list({key(item): item for item in reversed(list(items))}.values())[::-1]
 
 

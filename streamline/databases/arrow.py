@@ -137,10 +137,10 @@ def _decimals(values: Sequence[Any]) -> pa.Array:
     if any(value is not None and not decimal.Decimal(value).is_finite() for value in values):
         return pa.array([None if value is None else float(value) for value in values], pa.float64())
     digits = scale = 0
-    for one in values:
-        if one is None:
+    for value in values:
+        if value is None:
             continue
-        _, number, exponent = decimal.Decimal(one).as_tuple()
+        _, number, exponent = decimal.Decimal(value).as_tuple()
         assert isinstance(exponent, int)
         scale = max(scale, -exponent)
         digits = max(digits, len(number) + exponent)
@@ -173,9 +173,9 @@ def json_text(value: Any) -> str:
 
 def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _jsonable(one) for key, one in value.items()}
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(one) for one in value]
+        return [_jsonable(item) for item in value]
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime.date | datetime.time):

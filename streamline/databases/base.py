@@ -75,16 +75,16 @@ class SqlDatabase(Database):
         """Make the schema where there is none. Nothing where databases have no schemas."""
 
     def _alone(self, name: str, schema: str | None) -> contextlib.AbstractContextManager[None]:
-        """Keeps others of us from making or replacing the same table meanwhile, where several can write at once."""
+        """Lock the table's name against other writers of this project, where several can write at once."""
         return contextlib.nullcontext()
 
     @abstractmethod
     def _translated(self, error: Exception, sql: str = "") -> Exception:
-        """The driver's error as a DatabaseError; itself if it is no error of the driver's."""
+        """Translate the driver's error into a DatabaseError; return any other error as it is."""
 
     @contextlib.contextmanager
     def _errors(self, sql: str = "") -> Iterator[None]:
-        """Whatever the driver raises inside comes out as DatabaseError."""
+        """Translate the driver's errors into DatabaseError."""
         try:
             yield
         except StreamlineError:
@@ -148,7 +148,7 @@ class SqlDatabase(Database):
             return self.rows(f"select * from {self.qualified(name, schema)}")
 
     def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
-        """Make a table of what a SELECT gives. A line that an error names is a line of the SELECT."""
+        """Create a table from a SELECT. A line that an error names is a line of the SELECT."""
         self.behind(f"create {self._new_table(name, schema, temporary=temporary)} as", select)
 
     def _new_table(self, name: str, schema: str | None, *, temporary: bool) -> str:
@@ -165,7 +165,7 @@ class SqlDatabase(Database):
             raise
 
     def rows(self, select: str) -> pa.Table:
-        """The rows of a SELECT."""
+        """Return the rows of a SELECT."""
         table = self.query(select)
         if table is None:
             raise DatabaseError(
@@ -180,11 +180,11 @@ class SqlDatabase(Database):
         self.execute(f"drop table if exists {self.qualified(name, schema)}")
 
     def temporary_name(self, name: str) -> str:
-        """The quoted name of a temporary table."""
+        """Return the quoted name of a temporary table."""
         return f"{self.quote(self.temporary_schema)}.{self.quote(name)}" if self.temporary_schema else self.quote(name)
 
     def matched(self, names: Sequence[str], table: str, schema: str | None) -> list[str]:
-        """The table's own spelling of the columns `names`.
+        """Return the table's own spelling of the columns `names`.
 
         Raises:
             DatabaseError: the table does not have one of them.
@@ -202,12 +202,12 @@ class SqlDatabase(Database):
         return [by_key[self._column_key(name)] for name in names]
 
     def shown(self, name: str, schema: str | None = None) -> str:
-        """A table's name in messages."""
+        """Return a table's name for messages."""
         schema = schema or self.default_schema
         return f"{schema}.{name}" if schema else name
 
     def spare_name(self, name: str, suffix: str = "_new") -> str:
-        """A name beside `name`, not too long for the database."""
+        """Return a free name like `name`, within the length that the database allows."""
         spare = f"{name}_{suffix.strip('_')}"
         if len(spare.encode()) <= self.longest_name:
             return spare
@@ -227,7 +227,9 @@ class SqlDatabase(Database):
     def _check_policy(self, if_exists: str) -> None:
         if if_exists not in WRITE_POLICIES:
             raise ConfigError(
-                f"unknown write policy '{if_exists}'", hint=suggestion(if_exists, WRITE_POLICIES, what="write policies")
+                f"unknown write policy '{if_exists}'",
+                hint=suggestion(if_exists, WRITE_POLICIES, what="write policies"),
+                code="export.unknown_write_policy",
             )
 
     def _exists_for(self, if_exists: IfExists, name: str, schema: str | None) -> bool:
@@ -248,7 +250,7 @@ class SqlDatabase(Database):
     _temporary_word: ClassVar[str] = ""
 
     def _put(self, name: str, schema: str | None, fill: Callable[[str], T], *, exists: bool) -> T:
-        """A table where there is none, or in place of the one that is there."""
+        """Create the table, or replace the existing one."""
         if not exists:
             self._ensure_schema(schema)
             if self.transactional_ddl:
@@ -256,7 +258,7 @@ class SqlDatabase(Database):
         return self._replace(name, schema, fill)
 
     def _replace(self, name: str, schema: str | None, fill: Callable[[str], T]) -> T:
-        """A new table beside the old one, then in its place: the old one is locked only for the change of names."""
+        """Fill a new table beside the old one, then swap: the old one is locked only for the rename."""
         new = self.spare_name(name)
         self.drop(new, schema)
         result = self._undone(lambda: fill(new), new, schema)
@@ -268,7 +270,7 @@ class SqlDatabase(Database):
         self._rename(new, name, schema)
 
     def _undone(self, step: Callable[[], T], table: str, schema: str | None) -> T:
-        """Do the step; where a rollback will not remove the table that it made, remove it if it fails."""
+        """Run the step; if it fails and a rollback does not undo DDL, drop the table that it created."""
         try:
             return step()
         except BaseException:
@@ -278,14 +280,14 @@ class SqlDatabase(Database):
             raise
 
     def _append_query(self, select: str, name: str, schema: str | None) -> pa.Table:
-        """Through a temporary table: the SELECT runs once, and may read the table that it adds to."""
+        """Append through a temporary table: the SELECT runs once, and may read the table that it adds to."""
         result = self.spare_name(name, "_rows")
         temporary = self.temporary_name(result)
         self.execute(f"drop {self._temporary_word}table if exists {temporary}")
         self.create_as(select, result, temporary=True)
         try:
             rows = self.rows(f"select * from {temporary}")
-            listed = ", ".join(self.quote(one) for one in self.matched(rows.column_names, name, schema))
+            listed = ", ".join(map(self.quote, self.matched(rows.column_names, name, schema)))
             self.execute(f"insert into {self.qualified(name, schema)} ({listed}) select * from {temporary}")
         finally:
             with contextlib.suppress(Exception):
@@ -297,12 +299,12 @@ _LINE = re.compile(r"\bLINE (\d+):")
 
 
 def line_of_offset(text: str, offset: int) -> int:
-    """The line, from 1, of the character at `offset`."""
+    """Return the line, from 1, of the character at `offset`."""
     return text.count("\n", 0, max(0, offset)) + 1
 
 
 def line_of_word(text: str, match: re.Match[str] | None) -> int | None:
-    """The line of the word that an error names: known where the word stands once in the statement."""
+    """Return the line of the word that an error names, if the word stands once in the statement."""
     if match is None:
         return None
     places = list(re.finditer(rf"(?<!\w){re.escape(match[1])}(?!\w)", text))
@@ -310,7 +312,7 @@ def line_of_word(text: str, match: re.Match[str] | None) -> int | None:
 
 
 def split_message(text: str) -> tuple[str, str | None, int | None]:
-    """An error's first sentence, what it advises, and the line that it names, from a text with `LINE n:` in it."""
+    """Split an error's text with `LINE n:` into its message, its hint and the line."""
     match = _LINE.search(text)
     head = (text[: match.start()] if match else text).strip()
     first, _, rest = head.partition("\n")
@@ -318,15 +320,15 @@ def split_message(text: str) -> tuple[str, str | None, int | None]:
 
 
 def unique_names(names: Sequence[Any]) -> list[str]:
-    """`names`, the later of equal ones numbered: a table cannot have two columns of one name."""
+    """Return `names` with repeated names numbered: a table cannot have two columns of one name."""
     taken: set[str] = {str(name) for name in names}
     seen: set[str] = set()
     result = []
-    for one in map(str, names):
-        name, number = one, 1
+    for original in map(str, names):
+        name, number = original, 1
         if name in seen:
             while name in taken:
-                name = f"{one}_{number}"
+                name = f"{original}_{number}"
                 number += 1
         taken.add(name)
         seen.add(name)

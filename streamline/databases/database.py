@@ -199,7 +199,12 @@ def setting(config: Mapping[str, Any], *keys: str, origin: str, default: Any = N
             if value is not None and value != "":
                 return value
     if required:
-        raise ConfigError(f"the profile has no {keys[0]}", where=origin, hint=f"set {' or '.join(keys)} in it")
+        raise ConfigError(
+            f"the profile has no {keys[0]}",
+            where=origin,
+            hint=f"set {' or '.join(keys)} in it",
+            code="profile.setting_missing",
+        )
     return default
 
 

@@ -102,7 +102,7 @@ class MySQL(SqlDatabase):
             fields = cursor._result.fields  # the flags stand nowhere else
             read = [_reading(field) for field in fields]
             names = [column[0] for column in cursor.description]
-            table = table_of_rows(names, [one[0] for one in read], cursor, [one[1] for one in read])
+            table = table_of_rows(names, [kind for kind, _ in read], cursor, [convert for _, convert in read])
             while cursor.nextset():  # a procedure's later results, which nobody asked for
                 pass
             return table
@@ -170,7 +170,7 @@ class MySQL(SqlDatabase):
             )
         old = self.spare_name(name, "_old")
         self.drop(old, schema)
-        made, now, before = (self.qualified(one, schema) for one in (new, name, old))
+        made, now, before = (self.qualified(table, schema) for table in (new, name, old))
         self.execute(f"rename table {now} to {before}, {made} to {now}")
         self.execute(f"drop table {before}")
 

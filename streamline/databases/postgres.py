@@ -109,7 +109,7 @@ class Postgres(SqlDatabase):
                 return None
             read = [_reading(column) for column in cursor.description]
             names = [column.name for column in cursor.description]
-            return table_of_rows(names, [one[0] for one in read], cursor, [one[1] for one in read])
+            return table_of_rows(names, [kind for kind, _ in read], cursor, [convert for _, convert in read])
 
     def _copied(self, sql: str) -> pa.Table | None:
         """The rows by COPY; None where that is not the way for this statement.
@@ -370,7 +370,7 @@ def _scalar(name: str, column: Any) -> pa.DataType | None:
 
 def _list_of_text(value: list[Any]) -> list[Any]:
     """Elements that Arrow has no type for, as text."""
-    return [one if one is None or isinstance(one, list | decimal.Decimal) else str(one) for one in value]
+    return [item if item is None or isinstance(item, list | decimal.Decimal) else str(item) for item in value]
 
 
 def _written(column: pa.Array, array: bool) -> pa.Array:

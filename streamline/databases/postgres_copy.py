@@ -86,10 +86,10 @@ def copied(connection: psycopg.Connection[Any], statement: str, columns: list[_C
         tables.append(_parsed(buffer, types))
     table = pa.concat_tables(tables) if tables else pa.schema(types).empty_table()
     finished = [
-        one.finish(table.column(index)) if one.finish is not None else table.column(index)
-        for index, one in enumerate(columns)
+        column.finish(table.column(index)) if column.finish is not None else table.column(index)
+        for index, column in enumerate(columns)
     ]
-    return pa.table(finished, names=unique_names([one.name for one in columns]))
+    return pa.table(finished, names=unique_names([column.name for column in columns]))
 
 
 def _parsed(buffer: io.BytesIO, types: dict[str, pa.DataType]) -> pa.Table:

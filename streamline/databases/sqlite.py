@@ -76,8 +76,8 @@ class SQLite(SqlDatabase):
             names = [column[0] for column in cursor.description]
             if declared is None or len(declared) != len(names):
                 return table_of_rows(names, [None] * len(names), cursor)
-            read = [_reading(one) for one in declared]
-            return table_of_rows(names, [one[0] for one in read], cursor, [one[1] for one in read])
+            read = [_reading(declaration) for declaration in declared]
+            return table_of_rows(names, [kind for kind, _ in read], cursor, [convert for _, convert in read])
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:
         with self._errors(sql):

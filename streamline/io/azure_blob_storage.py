@@ -43,7 +43,11 @@ class AzureBlobStorage(ObjectStore):
         """
         account = config.get(ConfigKey.AZURE_STORAGE_ACCOUNT_NAME)
         if not account and "storage_account_name" not in kwargs and "connection_string" not in kwargs:
-            raise ConfigError("the profile has no AZURE_STORAGE_ACCOUNT_NAME", hint="Azure Blob Storage needs it")
+            raise ConfigError(
+                "the profile has no AZURE_STORAGE_ACCOUNT_NAME",
+                hint="Azure Blob Storage needs it",
+                code="profile.setting_missing",
+            )
         settings = {
             "storage_account_name": account,
             "tenant_id": config.get(ConfigKey.AZURE_TENANT_ID),
@@ -106,7 +110,7 @@ class AzureBlobStorage(ObjectStore):
             "tenant_id": rest.pop(ConfigKey.AZURE_TENANT_ID, None),
             "client_id": rest.pop(ConfigKey.AZURE_CLIENT_ID, None),
             "client_secret": rest.pop(ConfigKey.AZURE_CLIENT_SECRET, None),
-            # adlfs takes a missing credential for a wish to go without one.
+            # without `anon`, adlfs connects anonymously where no credential is given.
             "anon": False,
         }
         settings = some(named) | some(rest)

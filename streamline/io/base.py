@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from streamline.databases.database import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.errors import ConfigError
@@ -38,15 +38,76 @@ class BaseIO(ABC):
 
     @abstractmethod
     def load(self, *args: Any, **kwargs: Any) -> Any:
-        """A DataFrame of what is there."""
+        """Load a DataFrame."""
 
     @abstractmethod
     def export(self, *args: Any, **kwargs: Any) -> None:
-        """Write a DataFrame there."""
+        """Write a DataFrame."""
+
+
+class QueryIO(BaseIO):
+    """Loads by queries and runs statements, in a connection that `with` or the first use opens."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect. Nothing happens if the connection is open."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Commit the transaction."""
+
+    @abstractmethod
+    def execute(self, query_string: str, **query_vars: Any) -> Any:
+        """Run one statement."""
+
+    def execute_query_raw(self, query: str, configuration: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
+        """Run one statement, and commit."""
+        result = self.execute(query)
+        self.commit()
+        return result
+
+    def execute_queries(
+        self,
+        queries: Sequence[str],
+        query_variables: Sequence[Mapping[str, Any]] | None = None,
+        commit: bool = False,
+        fetch_query_at_indexes: Sequence[bool] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run several statements, in one transaction where the system has transactions.
+
+        Args:
+            queries: one statement each.
+            query_variables: the parameters of each, as for `execute`.
+            commit: end the transaction after the last.
+            fetch_query_at_indexes: which of them return rows.
+
+        Returns:
+            for each statement a DataFrame where it returns rows, else what `execute` returns.
+        """
+        self._begin()
+        results: list[Any] = []
+        for index, query in enumerate(queries):
+            variables = query_variables[index] if query_variables and index < len(query_variables) else {}
+            fetch = bool(fetch_query_at_indexes and fetch_query_at_indexes[index : index + 1] == [True])
+            results.append(self._fetched(query, variables) if fetch else self.execute(query, **variables))
+        if commit:
+            self.commit()
+        return results
+
+    def _begin(self) -> None:
+        """Start a transaction, if none is open."""
+
+    def _fetched(self, query: str, variables: Mapping[str, Any]) -> Any:
+        return self.load(query, **variables)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
 
 
 def plainly(method: Callable[P, T]) -> Callable[P, T]:
-    """The method, whose DatabaseErrors say what they say without the drivers' own errors behind them."""
+    """Wrap a method so that its DatabaseErrors hide the traceback and the error of the driver."""
 
     @functools.wraps(method)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -59,12 +120,12 @@ def plainly(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def some(settings: Mapping[Any, Any]) -> dict[str, Any]:
-    """The settings that are given, without those that are None."""
+    """Return the settings that are not None."""
     return {str(key): value for key, value in settings.items() if value is not None}
 
 
 def check_policy(if_exists: str | None) -> IfExists:
-    """A write policy, in small letters.
+    """Return a write policy in lower case.
 
     Raises:
         ConfigError: there is none of that name.
@@ -72,4 +133,8 @@ def check_policy(if_exists: str | None) -> IfExists:
     for policy in WRITE_POLICIES:
         if str(getattr(if_exists, "value", if_exists)).lower() == policy:
             return policy
-    raise ConfigError(f"if_exists cannot be {if_exists!r}", hint="it is 'append', 'replace' or 'fail'")
+    raise ConfigError(
+        f"unknown write policy: if_exists={if_exists!r}",
+        hint="if_exists is 'append', 'replace' or 'fail'",
+        code="export.unknown_write_policy",
+    )

@@ -163,7 +163,9 @@ class BigQuery(Warehouse):
             parts.insert(0, database or self.default_database())
         if len(parts) != 3 or not all(parts):
             raise ConfigError(
-                f"table_id cannot be {table_id!r}", hint="it is 'dataset.table', or 'project.dataset.table'"
+                f"invalid table_id {table_id!r}",
+                hint="write 'dataset.table' or 'project.dataset.table'",
+                code="export.invalid_table_id",
             )
         return database or parts[0], parts[1], parts[2]
 

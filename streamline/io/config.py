@@ -69,7 +69,7 @@ class BaseConfigLoader(Mapping[str, Any]):
 
     def contains(self, key: str, **kwargs: Any) -> bool:
         """Whether there is such a setting."""
-        return any(one == key for one in self)
+        return any(name == key for name in self)
 
     @overload
     def get(self, key: str, /) -> Any | None: ...
@@ -246,7 +246,9 @@ class AWSSecretLoader(BaseConfigLoader):
         except self.client.exceptions.ResourceNotFoundException:
             return None
         except (self._errors.ClientError, self._errors.BotoCoreError) as error:
-            raise ConfigError(f"AWS Secrets Manager does not give '{key}': {error}") from error
+            raise ConfigError(
+                f"AWS Secrets Manager does not give '{key}': {error}", code="secret.vault_failed"
+            ) from error
         value: str | bytes = answer["SecretString"] if "SecretString" in answer else answer["SecretBinary"]
         conceal({"secret": value})
         return value
@@ -278,9 +280,9 @@ def _renderer_for(path: Path) -> Renderer:
 def _project_around(folder: Path) -> Project | None:
     from streamline.project.project import Project, project_file
 
-    for one in (folder, *folder.parents):
-        if project_file(one) is not None:
-            return Project.open(one)
+    for parent in (folder, *folder.parents):
+        if project_file(parent) is not None:
+            return Project.open(parent)
     return None
 
 

@@ -39,7 +39,7 @@ class DuckDB(BaseSQL):
         **kwargs: Any,
     ) -> None:
         if kwargs:
-            raise ConfigError(f"DuckDB does not know the setting '{next(iter(kwargs))}'")
+            raise ConfigError(f"unknown setting '{next(iter(kwargs))}' for DuckDB", code="database.unknown_setting")
         settings = {
             ConfigKey.DUCKDB_DATABASE: database,
             ConfigKey.MOTHERDUCK_TOKEN: motherduck_token,

@@ -51,16 +51,16 @@ class FileIO(BaseIO):
             FileNotFoundError: no such file; in `file_directories`, no file at all.
         """
         several = filepaths is not None or file_directories is not None
-        paths = [str(os.fspath(one)) for one in filepaths or ()]
+        paths = [str(os.fspath(path)) for path in filepaths or ()]
         if isinstance(filepath, str | os.PathLike):
             paths.insert(0, str(os.fspath(filepath)))
         elif filepath is not None:
             several = True
-            paths = [*(str(os.fspath(one)) for one in filepath), *paths]
+            paths = [*(str(os.fspath(path)) for path in filepath), *paths]
         for folder in file_directories or ():
             paths += _files_below(Path(folder))
         if not paths:
-            folders = [str(one) for one in file_directories or ()]
+            folders = [str(folder) for folder in file_directories or ()]
             raise FileNotFoundError(f"no files in {', '.join(folders)}" if folders else "no file is named to load")
         if not several:
             return read_frame(paths[0], format_of(paths[0], format), limit=limit, **kwargs)
@@ -110,7 +110,7 @@ class FileIO(BaseIO):
 
 
 def _files_below(folder: Path) -> list[str]:
-    return sorted(str(one) for one in folder.rglob("*") if one.is_file())
+    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
 
 
 def _special(path: str) -> bool:

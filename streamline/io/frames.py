@@ -40,6 +40,7 @@ def as_pandas(data: Any) -> pd.DataFrame:
     raise ConfigError(
         f"a DataFrame is needed, not {kind.__module__}.{kind.__qualname__}".replace("builtins.", ""),
         hint="pass a pandas or Polars DataFrame, an Arrow table, or a list of dicts",
+        code="export.not_a_frame",
     )
 
 
@@ -99,7 +100,7 @@ def _special(column: pa.ChunkedArray) -> Any:
     if pa.types.is_integer(kind) and kind.bit_width == 64 and column.null_count:
         # pandas would make floats of them.
         bounds = pc.min_max(column).as_py().values()
-        if all(one is None or abs(one) <= _EXACT_IN_FLOAT for one in bounds):
+        if all(bound is None or abs(bound) <= _EXACT_IN_FLOAT for bound in bounds):
             return None
         types: Any = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
         return column.to_pandas(types_mapper=types.get)
@@ -151,7 +152,7 @@ def _arrow_column(series: pd.Series[Any]) -> Any:
 
 def _holds_dicts(series: pd.Series[Any]) -> bool:
     """Whether the first value is a dict or a list of dicts: a column of JSON, whose keys may differ by row."""
-    first = next((one for one in series if one is not None and one == one), None)
+    first = next((value for value in series if value is not None and value == value), None)
     return isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], dict))
 
 

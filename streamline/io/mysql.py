@@ -44,7 +44,7 @@ class MySQL(BaseSQL):
         **kwargs: Any,
     ) -> None:
         if kwargs:
-            raise ConfigError(f"MySQL does not know the setting '{next(iter(kwargs))}'")
+            raise ConfigError(f"unknown setting '{next(iter(kwargs))}' for MySQL", code="database.unknown_setting")
         settings = {
             ConfigKey.MYSQL_DATABASE: database,
             ConfigKey.MYSQL_HOST: host,

@@ -134,7 +134,11 @@ class BucketStore(ObjectStore):
 
 def _path(bucket: str, key: str) -> str:
     if not bucket:
-        raise ConfigError("no bucket is named", hint="the bucket (container) comes first, then the object's key")
+        raise ConfigError(
+            "no bucket is named",
+            hint="pass the bucket (container) first, then the object's key",
+            code="object_store.no_bucket",
+        )
     return f"{bucket.rstrip('/')}/{key.lstrip('/')}"
 
 

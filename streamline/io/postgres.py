@@ -52,8 +52,9 @@ class Postgres(BaseSQL):
         unknown = [name for name in kwargs if not name.startswith("ssh_")]
         if unknown:
             raise ConfigError(
-                f"Postgres does not know the setting '{unknown[0]}'",
-                hint="libpq's own variables (PGSSLMODE, PGOPTIONS, …) in the environment count for the connection",
+                f"unknown setting '{unknown[0]}' for Postgres",
+                hint="libpq's own variables (PGSSLMODE, PGOPTIONS, …) in the environment apply to the connection",
+                code="database.unknown_setting",
             )
         settings = {
             ConfigKey.POSTGRES_DBNAME: dbname,

@@ -47,8 +47,10 @@ class Redshift(Warehouse):
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], database: str | None = None, **kwargs: Any) -> Redshift:
-        """By `REDSHIFT_DBNAME` and either `REDSHIFT_CLUSTER_ID`, `_DBUSER` and `_IAM_PROFILE`, or `_HOST`, `_PORT`,
-        `_TEMP_CRED_USER` and `_TEMP_CRED_PASSWORD`; `REDSHIFT_SCHEMA`, `AWS_ACCESS_KEY_ID` and its like where there.
+        """Connect by the profile's keys.
+
+        `REDSHIFT_DBNAME`, and either `REDSHIFT_CLUSTER_ID`, `_DBUSER` and `_IAM_PROFILE`, or `_HOST`, `_PORT`,
+        `_TEMP_CRED_USER` and `_TEMP_CRED_PASSWORD`; optional: `REDSHIFT_SCHEMA`, `AWS_ACCESS_KEY_ID` and its like.
 
         Args:
             config: a profile.
@@ -60,7 +62,9 @@ class Redshift(Warehouse):
         """
         named = database or config.get(ConfigKey.REDSHIFT_DBNAME)
         if not named:
-            raise ConfigError("the profile has no REDSHIFT_DBNAME", hint="Redshift needs it")
+            raise ConfigError(
+                "the profile has no REDSHIFT_DBNAME", hint="Redshift needs it", code="profile.setting_missing"
+            )
         cluster = {
             "cluster_identifier": config.get(ConfigKey.REDSHIFT_CLUSTER_ID),
             "db_user": config.get(ConfigKey.REDSHIFT_DBUSER),
@@ -80,6 +84,7 @@ class Redshift(Warehouse):
                 "the profile does not say how to reach Redshift",
                 hint="set REDSHIFT_HOST, REDSHIFT_TEMP_CRED_USER and REDSHIFT_TEMP_CRED_PASSWORD, "
                 "or REDSHIFT_CLUSTER_ID, REDSHIFT_DBUSER and REDSHIFT_IAM_PROFILE",
+                code="profile.setting_missing",
             )
         settings |= {
             "database": named,
@@ -94,24 +99,24 @@ class Redshift(Warehouse):
     def with_temporary_credentials(
         cls, database: str, host: str, user: str, password: str, port: int = 5439, **kwargs: Any
     ) -> Redshift:
-        """A connection by a user's name and password."""
+        """Connect with a user's name and password."""
         return cls(database=database, host=host, user=user, password=password, port=port, **kwargs)
 
     @classmethod
     def with_iam(
         cls, cluster_identifier: str, database: str, db_user: str, profile: str = "default", **kwargs: Any
     ) -> Redshift:
-        """A connection by a profile of `~/.aws`."""
+        """Connect with a profile of `~/.aws`."""
         named = {"cluster_identifier": cluster_identifier, "db_user": db_user, "profile": profile, "iam": True}
         return cls(database=database, **{**named, **kwargs})
 
     def table_exists(self, schema_name: str | None, table_name: str) -> bool:
-        """Whether there is such a table or view."""
+        """Return whether the table or view exists."""
         with self._errors():
             return bool(self._columns(schema_name, table_name))
 
     def sample(self, schema: str | None, table: str, size: int = 10_000_000, **kwargs: Any) -> pd.DataFrame:
-        """Some rows of a table, in no order."""
+        """Load some rows of a table, in no order."""
         return self.load(f"SELECT * FROM {quoted(schema, table)}", limit=size, **kwargs)
 
     def export(
@@ -153,7 +158,7 @@ class Redshift(Warehouse):
             DatabaseError: Redshift refuses.
         """
         if not table_name:
-            raise ConfigError("export needs table_name", hint="loader.export(df, table_name=…)")
+            raise ConfigError("export needs table_name", hint="loader.export(df, table_name=…)", code="export.no_table")
         policy = check_policy(if_exists)
         place, _, name = table_name.rpartition(".")
         place = schema_name or schema or place or self.default_schema() or ""
@@ -168,7 +173,7 @@ class Redshift(Warehouse):
                 if create_schema and place:
                     self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(place)}", {})
                 if there and policy == "replace":
-                    same = data is not None and {one.lower() for one in data.column_names} == set(there)
+                    same = data is not None and {name.lower() for name in data.column_names} == set(there)
                     if drop_table_on_replace or types or not same:
                         self._run(f"DROP TABLE {table}{' CASCADE' if cascade_on_drop else ''}", {})
                         there = []
@@ -212,7 +217,7 @@ class Redshift(Warehouse):
             return _execute(cursor, query, options).rowcount
 
     def _columns(self, schema: str | None, table: str) -> list[str]:
-        """The table's columns in small letters, as Redshift keeps names; empty if there is no such table."""
+        """Return the table's columns in lower case, as Redshift keeps names; empty if it does not exist."""
         where = "table_name = %s AND table_schema = " + ("%s" if schema else "current_schema()")
         arguments = (table.lower(), schema.lower()) if schema else (table.lower(),)
         query = f"SELECT column_name FROM information_schema.columns WHERE {where} ORDER BY ordinal_position"
@@ -228,7 +233,9 @@ class Redshift(Warehouse):
                 values = zip(*(map(_value, column.to_pylist()) for column in batch.columns), strict=True)
                 # In a statement with parameters, `%` in a name stands for itself if doubled.
                 start = f"INSERT INTO {table} ({columns}) VALUES ".replace("%", "%%")
-                cursor.execute(start + ", ".join([one_row] * batch.num_rows), [one for row in values for one in row])
+                cursor.execute(
+                    start + ", ".join([one_row] * batch.num_rows), [value for row in values for value in row]
+                )
 
 
 def _execute(cursor: Any, query: str, options: Mapping[str, Any]) -> Any:
@@ -246,7 +253,7 @@ def _declarations(columns: pa.Schema, types: Mapping[str, str]) -> str:
 
 
 def declared(kind: pa.DataType) -> str:
-    """The Redshift type whose columns hold values of an Arrow type."""
+    """Return the Redshift type for values of an Arrow type."""
     import pyarrow as pa
 
     if pa.types.is_decimal(kind):
@@ -269,7 +276,7 @@ def declared(kind: pa.DataType) -> str:
 
 
 def _value(value: Any) -> Any:
-    """A value as the client takes it: nested ones as JSON, durations in microseconds."""
+    """Return a value as the client takes it: nested ones as JSON, durations in microseconds."""
     import datetime
 
     if isinstance(value, dict | list):

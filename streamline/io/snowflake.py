@@ -56,7 +56,9 @@ class Snowflake(Warehouse):
         """
         for key in (ConfigKey.SNOWFLAKE_ACCOUNT, ConfigKey.SNOWFLAKE_USER):
             if not config.get(key):
-                raise ConfigError(f"the profile has no {key}", hint="Snowflake needs it")
+                raise ConfigError(
+                    f"the profile has no {key}", hint="Snowflake needs it", code="profile.setting_missing"
+                )
         settings = {
             "account": config.get(ConfigKey.SNOWFLAKE_ACCOUNT),
             "user": config.get(ConfigKey.SNOWFLAKE_USER),
@@ -111,7 +113,9 @@ class Snowflake(Warehouse):
         place = (database or self.default_database(), schema or self.default_schema(), table_name)
         for name, what in zip(place, ("database", "schema", "table_name"), strict=True):
             if not name:
-                raise ConfigError(f"export needs {what}", hint=f"pass {what}=…, or set it in the profile")
+                raise ConfigError(
+                    f"export needs {what}", hint=f"pass {what}=…, or set it in the profile", code="export.no_table"
+                )
         exact = bool(kwargs.get("quote_identifiers", True))
         parts = [str(name) if exact else str(name).upper() for name in place]
         with self._errors():
@@ -195,8 +199,8 @@ class Snowflake(Warehouse):
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the cursor as they are; any others are the values of named parameters."""
     if set(options) <= _OF_EXECUTE:
-        given = dict(options)
-        if "parameters" in given:
-            given["params"] = given.pop("parameters")
-        return given
+        arguments = dict(options)
+        if "parameters" in arguments:
+            arguments["params"] = arguments.pop("parameters")
+        return arguments
     return {"params": dict(options)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from streamline.databases.connect import database
 from streamline.databases.database import Database
 from streamline.errors import ConfigError
-from streamline.io.base import BaseIO, ExportWritePolicy, plainly
+from streamline.io.base import ExportWritePolicy, QueryIO, plainly
 from streamline.io.config import BaseConfigLoader, conceal
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.table_export import Export, export_table
@@ -28,7 +28,7 @@ _CHANGES = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
 _ENDING = re.compile(r"\b(?:limit|offset|fetch|for|into|procedure|lock|option)\b", re.IGNORECASE)
 
 
-class BaseSQL(BaseIO):
+class BaseSQL(QueryIO):
     """A connection to one database, opened by `with`, by `open()`, or by the first use.
 
     What `execute` does belongs to a transaction that `commit` ends, and that `export` ends too. A `with` that is left
@@ -62,7 +62,7 @@ class BaseSQL(BaseIO):
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> Self:
-        """A connection by a profile's keys.
+        """Connect by a profile's keys.
 
         Args:
             config: a `ConfigFileLoader`, or any mapping with the keys of io_config.yaml.
@@ -107,16 +107,12 @@ class BaseSQL(BaseIO):
 
     @plainly
     def commit(self) -> None:
-        """Make what was done so far lasting."""
+        """Commit the transaction."""
         self.database.commit()
 
     def rollback(self) -> None:
-        """Undo what was done since the last commit."""
+        """Roll back to the last commit."""
         self.database.rollback()
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -143,7 +139,7 @@ class BaseSQL(BaseIO):
         parse_dates: list[str] | Mapping[str, Any] | None = None,
         dtype: Any = None,
     ) -> pd.DataFrame:
-        """The rows of a query.
+        """Load the rows of a query.
 
         Args:
             query_string: one statement; a trailing semicolon is dropped.
@@ -168,12 +164,16 @@ class BaseSQL(BaseIO):
         shortened = limited(query, limit) if self.provider != "sqlalchemy" else None
         table = self.database.query(shortened or query, params)
         if table is None:
-            raise ConfigError("the statement gives no rows to load", hint="use execute() for statements without rows")
+            raise ConfigError(
+                "the statement returned no rows to load",
+                hint="use execute() for statements without rows",
+                code="database.no_rows",
+            )
         frame = from_arrow(table if limit is None else table.slice(0, limit), coerce_float=coerce_float)
         return _finished(frame, index_col, parse_dates, dtype)
 
     def sample(self, schema: str | None, table: str, size: int = 10_000_000, **kwargs: Any) -> pd.DataFrame:
-        """Some rows of a table, in no order.
+        """Load some rows of a table, in no order.
 
         Args:
             schema: the table's schema; None: the connection's.
@@ -198,58 +198,25 @@ class BaseSQL(BaseIO):
         Raises:
             DatabaseError: the database refuses it.
         """
-        if not self.database.in_transaction:
-            self.database.begin()
+        self._begin()
         return self.database.execute(clean_query(query_string), _parameters(query_vars))
 
-    def execute_query_raw(self, query: str, **kwargs: Any) -> int:
-        """Run one statement, and commit."""
-        count = self.execute(query)
-        self.commit()
-        return count
-
-    def execute_queries(
-        self,
-        queries: Sequence[str],
-        query_variables: Sequence[Mapping[str, Any]] | None = None,
-        commit: bool = False,
-        fetch_query_at_indexes: Sequence[bool] | None = None,
-        **kwargs: Any,
-    ) -> list[Any]:
-        """Run several statements in one transaction.
-
-        Args:
-            queries: one statement each.
-            query_variables: each one's parameters, as for `execute`.
-            commit: end the transaction after the last.
-            fetch_query_at_indexes: for which of them rows are wanted.
-
-        Returns:
-            for each statement a DataFrame where rows are wanted, else how many rows it changed.
-        """
+    def _begin(self) -> None:
         if not self.database.in_transaction:
             self.database.begin()
-        results: list[Any] = []
-        for index, query in enumerate(queries):
-            variables = query_variables[index] if query_variables and index < len(query_variables) else {}
-            wanted = bool(fetch_query_at_indexes and fetch_query_at_indexes[index : index + 1] == [True])
-            if wanted:
-                results.append(self.load(query, params=_parameters(variables)))
-            else:
-                results.append(self.execute(query, **variables))
-        if commit:
-            self.commit()
-        return results
+
+    def _fetched(self, query: str, variables: Mapping[str, Any]) -> pd.DataFrame:
+        return self.load(query, params=_parameters(variables))
 
     # Tables
 
     def default_schema(self) -> str | None:
-        """Where tables without a schema are made; None: wherever the database's own default is."""
+        """Return the schema of tables without one; None: the database's own default."""
         return self.database.default_schema
 
     @plainly
     def table_exists(self, schema_name: str | None, table_name: str) -> bool:
-        """Whether there is such a table or view."""
+        """Return whether the table or view exists."""
         return self.database.exists(_bare(table_name), _bare(schema_name) if schema_name else None)
 
     @plainly
@@ -305,7 +272,9 @@ class BaseSQL(BaseIO):
             DatabaseError: the database refuses.
         """
         if not table_name:
-            raise ConfigError("export needs table_name", hint="loader.export(df, schema_name, table_name, …)")
+            raise ConfigError(
+                "export needs table_name", hint="loader.export(df, schema_name, table_name, …)", code="export.no_table"
+            )
         options = Export(
             name=_bare(table_name),
             schema=_bare(schema_name) if schema_name else None,
@@ -327,12 +296,12 @@ class BaseSQL(BaseIO):
 
 
 def clean_query(query: str) -> str:
-    """A statement without space around it, and without semicolons at its end."""
+    """Return a statement without surrounding white space and trailing semicolons."""
     return query.strip().rstrip(";").rstrip()
 
 
 def limited(query: str, limit: int | None) -> str | None:
-    """The query that gives the first `limit` rows of a SELECT; None where there is no limit, or it is no SELECT."""
+    """Return the query for the first `limit` rows of a SELECT; None where there is no limit, or it is no SELECT."""
     if limit is None:
         return None
     without_comments = _COMMENTS_BEFORE.sub("", query)
@@ -355,14 +324,14 @@ def _parameters(variables: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[An
 
 
 def _bare(name: str) -> str:
-    """A table's name without the quotes that code for Mage may put around it."""
+    """Return a table's name without the quotes that code for Mage may put around it."""
     if len(name) > 1 and name[0] == name[-1] and name[0] in '"`':
         return name[1:-1]
     return name
 
 
 def _finished(frame: pd.DataFrame, index: Any, dates: Any, dtype: Any) -> pd.DataFrame:
-    """What `pandas.read_sql` does to a frame after reading it."""
+    """Apply the index, dates and types as `pandas.read_sql` does."""
     if dates is not None:
         import pandas as pd
 

@@ -47,9 +47,17 @@ class Export(msgspec.Struct, kw_only=True):
             return None
         method = str(self.on_conflict).upper()
         if method not in ("UPDATE", "IGNORE"):
-            raise ConfigError(f"unique_conflict_method cannot be {self.on_conflict!r}", hint="UPDATE or IGNORE")
+            raise ConfigError(
+                f"unknown unique_conflict_method {self.on_conflict!r}",
+                hint="UPDATE or IGNORE",
+                code="export.unknown_conflict_method",
+            )
         if not self.unique:
-            raise ConfigError("unique_conflict_method needs unique_constraints", hint="name the columns of the key")
+            raise ConfigError(
+                "unique_conflict_method needs unique_constraints",
+                hint="name the columns of the key",
+                code="export.no_unique_constraints",
+            )
         return method
 
 
@@ -95,7 +103,7 @@ def clean_column(name: str, *, case_sensitive: bool = False) -> str:
 
 
 def one_row_per_key(data: pa.Table, key: list[str], *, keep_last: bool) -> pa.Table:
-    """The rows without those whose key comes again: of equal ones the last (or first) stays, in its place.
+    """Drop rows with a repeated key: the last (or first) of them stays, in its place.
 
     A key with a NULL in it equals no other, as in SQL.
     """
@@ -127,7 +135,7 @@ def one_row_per_key(data: pa.Table, key: list[str], *, keep_last: bool) -> pa.Ta
 
 
 def _spelling(names: list[str], options: Export, there: list[str]) -> dict[str, str]:
-    """What each column is called in the table.
+    """Return the name of each column in the table.
 
     Raises:
         ConfigError: two columns get the same name.
@@ -145,7 +153,9 @@ def _spelling(names: list[str], options: Export, there: list[str]) -> dict[str, 
         if new in by_new:
             both = f"'{by_new[new]}' and '{name}'" if by_new[new] != name else f"two of '{name}'"
             raise ConfigError(
-                f"the columns {both} would both be '{new}' in the table", hint="rename one, or auto_clean_name=False"
+                f"the columns {both} would both be '{new}' in the table",
+                hint="rename one, or auto_clean_name=False",
+                code="export.duplicate_column",
             )
         by_new[new] = name
         spelling[name] = new
@@ -153,14 +163,16 @@ def _spelling(names: list[str], options: Export, there: list[str]) -> dict[str, 
 
 
 def _column(name: str, spelling: dict[str, str], what: str) -> str:
-    """The table's name of a column that an argument names, as it was or as it is now."""
+    """Return the table's name of a column that an argument names by its old or its new name."""
     if name in spelling:
         return spelling[name]
-    known = {one.lower(): one for one in spelling.values()}
-    for one in (name, clean_column(name), f"_{clean_column(name)}"):
-        if one.lower() in known:
-            return known[one.lower()]
-    raise ConfigError(f"{what}: there is no column '{name}'", hint=f"columns: {', '.join(spelling)}")
+    known = {new.lower(): new for new in spelling.values()}
+    for candidate in (name, clean_column(name), f"_{clean_column(name)}"):
+        if candidate.lower() in known:
+            return known[candidate.lower()]
+    raise ConfigError(
+        f"{what}: there is no column '{name}'", hint=f"columns: {', '.join(spelling)}", code="export.unknown_column"
+    )
 
 
 def _same(there: list[str], names: list[str]) -> bool:
@@ -168,7 +180,7 @@ def _same(there: list[str], names: list[str]) -> bool:
 
 
 def _as_there(data: pa.Table, there: list[str], options: Export) -> pa.Table:
-    """The data under the table's own spelling of its columns.
+    """Rename the data's columns to the table's own spelling.
 
     Raises:
         DatabaseError: the table lacks one of them.
@@ -187,7 +199,7 @@ def _as_there(data: pa.Table, there: list[str], options: Export) -> pa.Table:
 
 
 def _refill(db: Database, data: pa.Table, options: Export, unique: list[str]) -> None:
-    """New rows in the old table; where they do not fit its types, a new table in its place."""
+    """Replace the table's rows; where they do not fit its types, replace the table."""
     outermost = not db.in_transaction
     try:
         with db.transaction():
@@ -202,7 +214,7 @@ def _refill(db: Database, data: pa.Table, options: Export, unique: list[str]) ->
 def _make(
     db: Database, data: pa.Table, options: Export, unique: list[str], types: dict[str, str], *, replace: bool
 ) -> None:
-    """A new table, in the place of the old one where there is one."""
+    """Create the table, or replace the existing one."""
     if db.provider == "mysql":
         # Without a length, MySQL has no index on text.
         types = {name: "varchar(255)" for name in unique if _is_text(data, name)} | types
@@ -247,16 +259,16 @@ def _shape(db: Database, options: Export, unique: list[str], types: dict[str, st
 
 
 def _remake_in_sqlite(db: Database, table: str, types: dict[str, str]) -> None:
-    """The empty table is made again, with other types."""
+    """Create the empty table again with other types."""
     rows = db.query(f"pragma table_info({table.rpartition('.')[2]})")
     described = rows.to_pylist() if rows is not None else []
-    columns = ", ".join(f"{db.quote(one['name'])} {types.get(one['name'], one['type'])}" for one in described)
+    columns = ", ".join(f"{db.quote(row['name'])} {types.get(row['name'], row['type'])}" for row in described)
     db.execute(f"drop table {table}")
     db.execute(f"create table {table} ({columns})")
 
 
 def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], conflict: str) -> None:
-    """The rows go into a temporary table, and from there in one statement."""
+    """Upsert by one statement from a temporary table."""
     there = db.columns(options.name, options.schema)
     data = _as_there(data, there, options)
     folded = {name.lower(): name for name in there}
@@ -299,7 +311,7 @@ def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], co
 
 
 def _no_constraint(message: str) -> bool:
-    """Whether PostgreSQL, SQLite or DuckDB say that nothing unique is there that the conflict could be about."""
+    """Return whether PostgreSQL, SQLite or DuckDB report that the table has no matching unique index."""
     folded = message.lower()
     return "constraint" in folded and any(
         phrase in folded for phrase in ("no unique or exclusion", "does not match any", "not referenced by a unique")
@@ -329,7 +341,7 @@ def _no_index(options: Export, key: list[str]) -> ConfigError:
 
 
 def index_name(table: str, columns: list[str]) -> str:
-    """A name for the unique index, no longer than databases allow, and another for other columns."""
+    """Return the unique index's name: short enough for every database, different for other columns."""
     import hashlib
 
     name = re.sub(r"\W", "_", "_".join(["unique", table, *columns]))

@@ -6,11 +6,11 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from streamline.databases.database import DatabaseError
 from streamline.errors import ConfigError
-from streamline.io.base import BaseIO
+from streamline.io.base import QueryIO
 from streamline.io.config import conceal
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.sql import clean_query, limited
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Warehouse(BaseIO):
+class Warehouse(QueryIO):
     """A connection to a warehouse by its own client library, opened by `with`, by `open()`, or by the first use.
 
     Args:
@@ -43,11 +43,11 @@ class Warehouse(BaseIO):
 
     @abstractmethod
     def _connect(self) -> Any:
-        """The client's connection."""
+        """Open the client's connection."""
 
     @abstractmethod
     def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
-        """The rows of one statement."""
+        """Return the rows of one statement."""
 
     @abstractmethod
     def _run(self, query: str, options: Mapping[str, Any]) -> Any:
@@ -95,11 +95,11 @@ class Warehouse(BaseIO):
             self._connection = None
 
     def commit(self) -> None:
-        """Make what was done so far lasting."""
+        """Commit the transaction."""
         self.conn.commit()
 
     def rollback(self) -> None:
-        """Undo what was done since the last commit."""
+        """Roll back to the last commit."""
         self.conn.rollback()
 
     def load(
@@ -110,7 +110,7 @@ class Warehouse(BaseIO):
         verbose: bool = True,
         **kwargs: Any,
     ) -> pd.DataFrame:
-        """The rows of a query.
+        """Load the rows of a query.
 
         Args:
             query_string: one statement.
@@ -137,42 +137,14 @@ class Warehouse(BaseIO):
         with self._errors():
             return self._run(clean_query(query_string), query_vars)
 
-    def execute_query_raw(self, query: str, configuration: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
-        """Run one statement, and commit where the warehouse knows transactions."""
-        done = self.execute(query)
-        self.commit()
-        return done
-
-    def execute_queries(
-        self,
-        queries: Sequence[str],
-        query_variables: Sequence[Mapping[str, Any]] | None = None,
-        commit: bool = False,
-        fetch_query_at_indexes: Sequence[bool] | None = None,
-        **kwargs: Any,
-    ) -> list[Any]:
-        """Run several statements; a DataFrame for each where rows are wanted, else what `execute` returns."""
-        results: list[Any] = []
-        for index, query in enumerate(queries):
-            variables = query_variables[index] if query_variables and index < len(query_variables) else {}
-            wanted = bool(fetch_query_at_indexes and fetch_query_at_indexes[index : index + 1] == [True])
-            results.append(self.load(query, **variables) if wanted else self.execute(query, **variables))
-        if commit:
-            self.commit()
-        return results
-
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Whatever the client raises inside comes out as DatabaseError."""
+        """Translate the client's errors into DatabaseError."""
         self.open()
         try:
             yield
         except getattr(self._client_errors, self.client_error) as error:
             raise DatabaseError(f"{self.title}: {' '.join(str(error).split())}") from None
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -186,26 +158,30 @@ def quoted(*names: str | None) -> str:
 
 
 def without_repeated_keys(frame: pd.DataFrame, key: Sequence[str], method: str) -> pd.DataFrame:
-    """The frame with one row for each key: a MERGE refuses more. `UPDATE` keeps the last, `IGNORE` the first.
+    """Keep one row per key, as a MERGE requires. `UPDATE` keeps the last, `IGNORE` the first.
 
     Raises:
         ConfigError: no such method, or no such column.
     """
     if method.upper() not in ("UPDATE", "IGNORE"):
-        raise ConfigError(f"unique_conflict_method cannot be {method!r}", hint="UPDATE or IGNORE")
+        raise ConfigError(
+            f"unknown unique_conflict_method {method!r}",
+            hint="UPDATE or IGNORE",
+            code="export.unknown_conflict_method",
+        )
     for name in key:
         if name not in frame.columns:
-            raise ConfigError(f"unique_constraints: there is no column '{name}'")
+            raise ConfigError(f"unique_constraints: there is no column '{name}'", code="export.unknown_column")
     table = as_arrow(frame)
     kept = one_row_per_key(table, list(key), keep_last=method.upper() == "UPDATE")
     return frame if kept is table else from_arrow(kept, coerce_float=False)
 
 
 def merge_statement(table: str, staged: str, columns: Sequence[str], key: Sequence[str], method: str) -> str:
-    """A MERGE of one table into another. All names are quoted already; a NULL in a key equals nothing.
+    """Return the statement that merges one table into another; a NULL in a key equals nothing.
 
     Args:
-        table: the target.
+        table: the target; like all names here, quoted.
         staged: the table with the new rows.
         columns: all columns that are written.
         key: those that tell rows apart.
@@ -215,7 +191,7 @@ def merge_statement(table: str, staged: str, columns: Sequence[str], key: Sequen
     lines = [f"MERGE INTO {table} AS a", f"USING {staged} AS b", f"ON {same}"]
     changed = [name for name in columns if name not in key]
     if method.upper() == "UPDATE" and changed:
-        lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{one} = b.{one}' for one in changed)}")
+        lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{name} = b.{name}' for name in changed)}")
     values = ", ".join(f"b.{name}" for name in columns)
     lines.append(f"WHEN NOT MATCHED THEN INSERT ({', '.join(columns)}) VALUES ({values})")
     return "\n".join(lines)

@@ -268,7 +268,7 @@ def test_bigquery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "WHEN NOT MATCHED THEN INSERT (`id`, `name`) VALUES (b.`id`, b.`name`)"
     )
     assert asked[4] == f"delete {staged}"
-    with pytest.raises(ConfigError, match="table_id cannot be 'orders'"):
+    with pytest.raises(ConfigError, match="invalid table_id 'orders'"):
         loader.export(FRAME, "orders")
 
 

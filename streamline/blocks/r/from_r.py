@@ -24,7 +24,7 @@ def from_r(value: RVector | None) -> Any:
         return value.values
     if "data.frame" in value.classes:
         return frame(value)
-    elements = [from_r(one) for one in value.values] if value.kind == "list" else scalars(value)
+    elements = [from_r(element) for element in value.values] if value.kind == "list" else scalars(value)
     names = value.words("names")
     if names and all(names) and len(set(names)) == len(names):
         return dict(zip(names, elements, strict=True))
@@ -38,7 +38,7 @@ def frame(value: RVector) -> pd.DataFrame:
     import pandas as pd
 
     names = value.words("names")
-    columns = [_series(one) for one in value.values]
+    columns = [_series(column) for column in value.values]
     rows = len(columns[0]) if columns else _row_count(value)
     result = pd.DataFrame(dict(enumerate(columns)), index=pd.RangeIndex(rows))
     result.columns = pd.Index(names, dtype=None if names else "str")
@@ -90,9 +90,12 @@ def scalars(value: RVector) -> list[Any]:
         # Only the lower half marks it: arithmetic may make the NaN a quiet one.
         bits = value.values.view(np.uint64)
         missing = np.isnan(value.values) & ((bits & 0xFFFFFFFF) == (NA_REAL_BITS & 0xFFFFFFFF))
-        return [None if gone else one for one, gone in zip(value.values.tolist(), missing.tolist(), strict=True)]
-    found: list[Any] = array(value).to_pylist()
-    return found
+        return [
+            None if is_missing else element
+            for element, is_missing in zip(value.values.tolist(), missing.tolist(), strict=True)
+        ]
+    column: list[Any] = array(value).to_pylist()
+    return column
 
 
 def _series(value: RVector | None) -> pd.Series[Any]:
@@ -101,15 +104,15 @@ def _series(value: RVector | None) -> pd.Series[Any]:
     if value is None:
         return pd.Series([], dtype=object)
     if value.kind == "list":
-        return pd.Series([from_r(one) for one in value.values], dtype=object)
-    found = array(value)
-    if found.null_count and value.kind in ("integer", "double", "logical") and not value.classes:
+        return pd.Series([from_r(element) for element in value.values], dtype=object)
+    column = array(value)
+    if column.null_count and value.kind in ("integer", "double", "logical") and not value.classes:
         names = {"integer": "Int64", "logical": "boolean"}
         if value.kind in names:
-            return pd.Series(found.to_pandas(types_mapper=_nullable().get))
-    if "integer64" in value.classes and found.null_count:
-        return pd.Series(found.to_pandas(types_mapper=_nullable().get))
-    result: pd.Series[Any] = found.to_pandas()
+            return pd.Series(column.to_pandas(types_mapper=_nullable().get))
+    if "integer64" in value.classes and column.null_count:
+        return pd.Series(column.to_pandas(types_mapper=_nullable().get))
+    result: pd.Series[Any] = column.to_pandas()
     return result
 
 

@@ -49,8 +49,8 @@ class RVector(msgspec.Struct):
 
     def words(self, attribute: str) -> list[str]:
         """A text attribute's values; empty where there is none."""
-        found = self.attributes.get(attribute)
-        return [one or "" for one in found.values] if found is not None and found.kind == "string" else []
+        vector = self.attributes.get(attribute)
+        return [text or "" for text in vector.values] if vector is not None and vector.kind == "string" else []
 
     @property
     def classes(self) -> list[str]:
@@ -100,8 +100,8 @@ def _write(value: RVector | None, pieces: list[bytes], symbols: dict[str, int]) 
     pieces.append(struct.pack(">i", flags) + _length(len(value.values)))
     match value.kind:
         case "list":
-            for one in value.values:
-                _write(one, pieces, symbols)
+            for element in value.values:
+                _write(element, pieces, symbols)
         case "string":
             pieces.append(_packed(value.values))
         case "raw":
@@ -111,14 +111,14 @@ def _write(value: RVector | None, pieces: list[bytes], symbols: dict[str, int]) 
         case _:
             pieces.append(value.values.astype(">i4").tobytes())
     if value.attributes:
-        for name, one in value.attributes.items():
+        for name, attribute in value.attributes.items():
             pieces.append(struct.pack(">i", _PAIRLIST | _HAS_TAG))
             if name in symbols:
                 pieces.append(struct.pack(">i", (symbols[name] << 8) | 255))
             else:
                 symbols[name] = len(symbols) + 1
                 pieces.append(struct.pack(">i", _SYMBOL) + _text(name))
-            _write(one, pieces, symbols)
+            _write(attribute, pieces, symbols)
         pieces.append(struct.pack(">i", _NULL))
 
 
@@ -202,27 +202,27 @@ class _Reader:
                 continue
             text = bytes(data[at : at + length])
             at += length
-            found = known.get(text)
-            if found is None:
-                found = text.decode("latin-1" if (flags >> 12) & _LATIN1 else "utf-8", "replace")
+            decoded = known.get(text)
+            if decoded is None:
+                decoded = text.decode("latin-1" if (flags >> 12) & _LATIN1 else "utf-8", "replace")
                 if len(known) < 100_000:
-                    known[text] = found
-            result.append(found)
+                    known[text] = decoded
+            result.append(decoded)
         if at > len(data):
             raise NotRdsError("what R wrote ends too early")
         self._at = at
         return result
 
     def _attributes(self) -> dict[str, RVector]:
-        found: dict[str, RVector] = {}
+        attributes: dict[str, RVector] = {}
         while (flags := self._int()) & 255 != _NULL:
             if flags & 255 != _PAIRLIST or not flags & _HAS_TAG:
                 raise NotRdsError("what R wrote has attributes without names")
             name = self._symbol()
             value = self.value()
             if value is not None:
-                found[name] = value
-        return found
+                attributes[name] = value
+        return attributes
 
     def _symbol(self) -> str:
         flags = self._int()

@@ -59,7 +59,7 @@ def vector(column: pa.ChunkedArray | pa.Array, warn: Warn) -> RVector:
 
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # more than one chunk is left where text is longer than 2 GiB
-        array = pa.concat_arrays([one.cast(_large(one.type)) for one in array.chunks])
+        array = pa.concat_arrays([chunk.cast(_large(chunk.type)) for chunk in array.chunks])
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     kind, types = array.type, pa.types
@@ -87,7 +87,7 @@ def vector(column: pa.ChunkedArray | pa.Array, warn: Warn) -> RVector:
         return RVector("double", _seconds(array, kind.unit), attributes)
     if types.is_null(kind):
         return RVector("logical", _integers(pc.cast(array, pa.int32())))
-    return RVector("list", [to_r(one) for one in array.to_pylist()])
+    return RVector("list", [to_r(item) for item in array.to_pylist()])
 
 
 def to_r(value: Any) -> RVector | None:
@@ -102,19 +102,19 @@ def to_r(value: Any) -> RVector | None:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        return RVector("list", [to_r(one) for one in value.values()], {"names": strings(*(str(one) for one in value))})
+        return RVector("list", [to_r(item) for item in value.values()], {"names": strings(*map(str, value))})
     if isinstance(value, bytes | bytearray | memoryview):
         return RVector("raw", bytes(value))
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
-        elements = [_plain(one) for one in value]
-        kinds = {_scalar_kind(one) for one in elements if one is not None}
+        elements = [_plain(item) for item in value]
+        kinds = {_scalar_kind(element) for element in elements if element is not None}
         if len(kinds) == 1 and None not in kinds:
             return _scalars(elements)
         if kinds == {"integer", "double"}:
             return _scalars([None if value is None else float(value) for value in elements])
-        return RVector("list", [to_r(one) for one in elements])
+        return RVector("list", [to_r(element) for element in elements])
     if _scalar_kind(value) is not None:
         return _scalars([value])
     if type(value).__name__ == "DataFrame":

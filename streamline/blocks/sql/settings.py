@@ -84,9 +84,10 @@ def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
     policy = (reader.text("export_write_policy") or "append").casefold()
     if policy not in WRITE_POLICIES:
         raise ConfigError(
-            f"export_write_policy: '{policy}' is no write policy",
+            f"export_write_policy: unknown write policy '{policy}'",
             where=where,
             hint=suggestion(policy, WRITE_POLICIES, what="write policies"),
+            code="export.unknown_write_policy",
         )
     schema, table = reader.text("data_provider_schema"), reader.text("data_provider_table")
     if (

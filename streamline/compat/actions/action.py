@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"%\{(\w+)\}")
 def build_action_variables(
     df: pd.DataFrame, ctypes: Mapping[str, ColumnType] | None = None, columns: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """What actions have to know about a frame's columns.
+    """Describe a frame's columns for an action.
 
     Args:
         ctypes: types of columns that are known; those of the others are inferred from their values.
@@ -43,7 +43,7 @@ def build_transformer_action(
     axis: Axis | str = Axis.COLUMN,
     outputs: Sequence[Mapping[str, Any]] = (),
 ) -> Action:
-    """An action for `BaseAction`.
+    """Build an action for `BaseAction`.
 
     Args:
         df: the frame that it is for, whose columns' types are inferred.
@@ -59,7 +59,7 @@ def build_transformer_action(
         "action_options": dict(options or {}),
         "action_variables": build_action_variables(df),
         "axis": axis,
-        "outputs": [dict(one) for one in outputs],
+        "outputs": [dict(output) for output in outputs],
     }
 
 
@@ -87,7 +87,7 @@ class BaseAction:
         return str(self.action.get("axis", Axis.COLUMN))
 
     def execute(self, df: pd.DataFrame, **kwargs: Any) -> pd.DataFrame:
-        """The frame as the action leaves it; the one given stays as it is. An empty frame is given back.
+        """Apply the action to a copy of the frame. An empty frame is returned as it is.
 
         Args:
             kwargs: `df_to_join`, the other frame of a join.
@@ -145,13 +145,13 @@ def _step(axis: str, action_type: str) -> Step:
         **{(Axis.COLUMN, name): aggregate.aggregation(method) for name, method in aggregate.METHODS.items()},
     }
     if (axis, action_type) not in steps:
-        known = ", ".join(sorted(name for one, name in steps if one == axis)) or "nothing"
+        known = ", ".join(sorted(name for known_axis, name in steps if known_axis == axis)) or "nothing"
         raise ValueError(f"there is no action '{action_type}' on axis '{axis}'; there are: {known}, group, join")
     return steps[axis, action_type]
 
 
 def _filled_in(action: Action) -> Action:
-    """The action with `%{1_1}` replaced by the name of the column that the variable `1_1` stands for."""
+    """Replace `%{1_1}` by the name of the column that the variable `1_1` stands for."""
     names = {key: _uuid(variable) for key, variable in action["action_variables"].items() if variable}
 
     def fill(text: str) -> str:
@@ -163,7 +163,7 @@ def _filled_in(action: Action) -> Action:
     return {
         **action,
         "action_code": fill(action["action_code"] or ""),
-        "action_arguments": [fill(one) if isinstance(one, str) else one for one in action["action_arguments"]],
+        "action_arguments": [fill(name) if isinstance(name, str) else name for name in action["action_arguments"]],
         "action_options": options,
     }
 

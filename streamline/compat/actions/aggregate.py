@@ -26,7 +26,7 @@ METHODS = {
 
 
 def aggregation(method: str) -> Callable[[pd.DataFrame, Action], pd.DataFrame]:
-    """The action that aggregates by this method."""
+    """Return the action that aggregates by this method."""
 
     def aggregate(df: pd.DataFrame, action: Action) -> pd.DataFrame:
         if not action["action_arguments"]:
@@ -38,7 +38,7 @@ def aggregation(method: str) -> Callable[[pd.DataFrame, Action], pd.DataFrame]:
 
 
 def _by_groups(df: pd.DataFrame, action: Action, method: str, groups: list[str]) -> pd.DataFrame:
-    names, outputs = action["action_arguments"], [one["uuid"] for one in action["outputs"]]
+    names, outputs = action["action_arguments"], [output["uuid"] for output in action["outputs"]]
     if len(names) != len(outputs):
         raise ValueError(
             f"{len(names)} columns are aggregated and {len(outputs)} outputs named: one for each is needed"
@@ -63,7 +63,7 @@ def _over_all(df: pd.DataFrame, action: Action, method: str) -> pd.DataFrame:
 
 
 def _chosen(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """The rows that count: inside the time window, if there is one, and passing the filter, if there is one."""
+    """Return the rows in the time window and passing the filter, where these are set."""
     from streamline.compat.actions.filters import matches
 
     options = action["action_options"]

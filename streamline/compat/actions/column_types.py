@@ -47,7 +47,7 @@ INVALID: Mapping[ColumnType, Any] = {
 
 
 def infer_column_types(df: pd.DataFrame, **kwargs: Any) -> dict[str, ColumnType]:
-    """The type of each column.
+    """Infer the type of each column.
 
     Args:
         kwargs: `column_types`, those that are known.
@@ -61,7 +61,7 @@ def infer_column_types(df: pd.DataFrame, **kwargs: Any) -> dict[str, ColumnType]
 
 
 def find_syntax_errors(series: pd.Series[Any], column_type: ColumnType | str) -> pd.Series[bool]:
-    """Which values are not what the column's type says. Missing ones are not wrong, nor are the placeholders that
+    """Find the values that do not fit the column's type. Missing ones are not wrong, nor are the placeholders that
     actions put in ('missing', 'invalid').
     """
     from pandas.api import types
@@ -80,14 +80,14 @@ def find_syntax_errors(series: pd.Series[Any], column_type: ColumnType | str) ->
 
 
 def parse_list(value: Any) -> Any:
-    """A list that was written as text (`[1, 'a']`), as a list; anything else as it is."""
+    """Parse a list written as text (`[1, 'a']`), as a list; anything else as it is."""
     if not isinstance(value, str):
         return value
     text = value.strip(" '\"")
     if not re.fullmatch(_LIST, text):
         return value
     inner = text[1:-1].strip()
-    return [_literal(one) for one in re.split(r"\s*,\s*", inner)] if inner else []
+    return [_literal(item) for item in re.split(r"\s*,\s*", inner)] if inner else []
 
 
 def _infer(column: pd.Series[Any], name: str) -> ColumnType:

@@ -12,27 +12,26 @@ from streamline.compat.actions.names import clean_column_name
 if TYPE_CHECKING:
     import pandas as pd
 
-BLANK = r"^\s*$"
 _CURRENCIES = r"[$€¥₹元£]|Rs|CAD"
 
 
 def clean_column_names(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """The columns under cleaned names."""
+    """Rename the columns to cleaned names."""
     return df.rename(columns={name: clean_column_name(name) for name in action["action_arguments"]})
 
 
 def diff(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """A new column: each row's difference to the row before."""
+    """Add a column with each row's difference to the row before."""
     return _derived(df, action, lambda column: column.diff())
 
 
 def shift_up(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """A new column with the values of the rows below."""
+    """Add a column with the values of the rows below."""
     return _derived(df, action, lambda column: column.shift(-1))
 
 
 def shift_down(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """A new column with the values of the rows `periods` above, by groups if `groupby_columns` says some."""
+    """Add a column with the values of the rows `periods` above, within the groups of `groupby_columns`."""
     options = action["action_options"]
     periods = options.get("periods", 1)
     groups = options.get("groupby_columns")
@@ -42,7 +41,7 @@ def shift_down(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def normalize(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Values from 0 to 1."""
+    """Scale the values to 0 … 1."""
     for name in action["action_arguments"]:
         low, high = df[name].min(), df[name].max()
         df[name] = (df[name] - low) / (high - low)
@@ -50,24 +49,24 @@ def normalize(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def standardize(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Values with mean 0 and (population) standard deviation 1."""
+    """Scale the values to mean 0 and (population) standard deviation 1."""
     for name in action["action_arguments"]:
         df[name] = (df[name] - df[name].mean()) / df[name].std(ddof=0)
     return df
 
 
 def remove(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Without these columns."""
+    """Remove the columns."""
     return df.drop(columns=[name for name in action["action_arguments"] if name in df.columns])
 
 
 def select(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Only these columns, in this order."""
+    """Select the columns, in this order."""
     return df[list(action["action_arguments"])]
 
 
 def fix_syntax_errors(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Text that is not what the column's type says is replaced: by NaN in numbers and dates, else by 'invalid'."""
+    """Replace text that does not fit the column's type: by NaN in numbers and dates, else by 'invalid'."""
     from streamline.compat.actions.column_types import INVALID, find_syntax_errors
 
     for name in text_columns(df, action["action_arguments"]):
@@ -79,7 +78,7 @@ def fix_syntax_errors(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def reformat(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Values in another form: `options['reformat']` is caps_standardization, currency_to_num,
+    """Reformat values: `options['reformat']` is caps_standardization, currency_to_num,
     date_format_conversion, trim, or None, which makes blank text missing.
     """
     import pandas as pd
@@ -114,27 +113,27 @@ def reformat(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def text_columns(df: pd.DataFrame, names: list[str]) -> Iterator[str]:
-    """Those columns whose first value is text."""
+    """Yield the columns whose first value is text."""
     for name in names:
         if isinstance(first_value(df[name]), str):
             yield name
 
 
 def first_value(column: pd.Series[Any]) -> Any:
-    """The first value that is not missing; None if all are."""
+    """Return the first value that is not missing; None if all are."""
     index = column.first_valid_index()
     return None if index is None else column[column.notna()].iloc[0]
 
 
 def without_blanks(df: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Text of nothing but white space is missing."""
+    """Replace text that is only white space by missing values."""
     for name in names:
         df[name] = without_blank(df[name])
     return df
 
 
 def without_blank(column: pd.Series[Any]) -> pd.Series[Any]:
-    """The same for one column."""
+    """Replace white space in one column."""
     import numpy as np
     from pandas.api import types
 

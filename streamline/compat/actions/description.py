@@ -10,7 +10,7 @@ Action: TypeAlias = dict[str, Any]
 
 
 def column_type(action: Action, name: str) -> ColumnType | None:
-    """The type of a column, as the action's variables say."""
+    """Return the type of a column from the action's variables."""
     for variable in action["action_variables"].values():
         feature = (variable or {}).get("feature") or variable or {}
         if feature.get("uuid") == name and feature.get("column_type"):

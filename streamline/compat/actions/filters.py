@@ -34,7 +34,7 @@ class _Token(NamedTuple):
 
 
 def matches(df: pd.DataFrame, code: str) -> pd.Series[bool]:
-    """Which rows a filter lets pass.
+    """Return which rows pass a filter.
 
     Raises:
         ValueError: it is no filter, or names a column that is not there; the message says where.
@@ -114,7 +114,7 @@ class _Parser:
         if token.kind == "sign" or name not in self.df.columns:
             from streamline.project.suggest import suggestion
 
-            hint = suggestion(name, [str(one) for one in self.df.columns], what="the columns")
+            hint = suggestion(name, list(map(str, self.df.columns)), what="the columns")
             raise ValueError(f"filter {self.code!r}: there is no column {name!r}; {hint}")
         column: pd.Series[Any] = self.df[name]
         return column
@@ -175,5 +175,5 @@ def _bare(token: _Token) -> str:
 
 
 def _missing(column: pd.Series[Any]) -> pd.Series[bool]:
-    """No value, or an empty text."""
+    """Return which values are missing or empty text."""
     return (column.isna() | column.eq("").fillna(False)).astype(bool)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def impute(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Missing values and blank text replaced, by `options['strategy']`; without one, by `options['value']`.
+    """Replace missing values and blank text by `options['strategy']`, or by `options['value']`.
 
     The columns have the types afterwards that the action's variables say: a column of whole numbers is int64.
     """
@@ -38,7 +38,7 @@ def impute(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def converted(column: pd.Series[Any], kind: ColumnType | str | None) -> pd.Series[Any]:
-    """The column with the values that its type has; what is missing in whole numbers is 0."""
+    """Convert the column to its type; missing whole numbers become 0."""
     import pandas as pd
 
     if kind == ColumnType.NUMBER:
@@ -56,7 +56,7 @@ Filler = Callable[["pd.DataFrame", str, "ColumnType | None"], "pd.Series[Any]"]
 
 
 def _filler(strategy: str | None, options: dict[str, Any]) -> Filler:
-    """What fills one column."""
+    """Return the function that fills one column."""
     value = options.get("value")
     if strategy == ImputationStrategy.CONSTANT:
         return lambda df, name, kind: filled(df[name], _default(kind) if value is None else _typed(value, kind))

@@ -22,7 +22,7 @@ _CELLS = 4_000_000
 
 
 def remove_outliers(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Without the rows that lie apart, by the columns of numbers among those named. Rows with missing numbers stay.
+    """Remove outliers, judged by the numeric columns among those named. Rows with missing numbers stay.
 
     `options['method']`: `lof` (local outlier factor), `itree` (isolation forest, which needs scikit-learn), `auto`:
     the first for up to five columns, else the second.
@@ -52,7 +52,7 @@ def _outliers(rows: Matrix, method: str) -> Mask:
 
 
 def _estimated_rate(rows: Matrix) -> float:
-    """The share of rows that lie outside of 1.5 interquartile ranges in at least half of their columns."""
+    """Return the share of rows outside 1.5 interquartile ranges in at least half of their columns."""
     import numpy as np
 
     low, high = np.quantile(rows, [0.25, 0.75], axis=0)
@@ -85,7 +85,7 @@ def _local_outliers(rows: Matrix, rate: float) -> Mask:
 
 
 def _nearest(rows: Matrix, neighbours: int) -> tuple[Matrix, Any]:
-    """Distances to each row's nearest others, the nearest first, and which those are."""
+    """Return the distances to each row's nearest neighbours, nearest first, and their indices."""
     import numpy as np
 
     count = len(rows)

@@ -31,25 +31,25 @@ def custom(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def drop_duplicates(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Of rows that are equal, in the columns named if there are some, only `keep`: last, first or none (False)."""
+    """Drop duplicate rows, by the columns named or all; `keep` is last, first or none (False)."""
     keep = action["action_options"].get("keep", "last")
     return df.drop_duplicates(subset=action["action_arguments"] or None, keep=keep)
 
 
 def filter_rows(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Only the rows that pass the filter."""
+    """Keep the rows that pass the filter."""
     from streamline.compat.actions.filters import matches
 
     return df[matches(df, action["action_code"])] if action["action_code"].strip() else df
 
 
 def remove(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Without the rows of these indices."""
-    return df.drop(index=[one for one in action["action_options"]["rows"] if one in df.index])
+    """Remove the rows with these indices."""
+    return df.drop(index=[row for row in action["action_options"]["rows"] if row in df.index])
 
 
 def sort(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Sorted by columns. Rows without a value in the first one, if that is a number, come first in ascending order
+    """Sort by columns. Rows without a value in the first one, if that is a number, come first in ascending order
     and last in descending order.
     """
     import pandas as pd
@@ -71,7 +71,7 @@ def sort(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def join(df: pd.DataFrame, other: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """Both frames, by `options`: left_on, right_on, how (left), drop_columns, rename_columns. The other frame's
+    """Join both frames by `options`: left_on, right_on, how (left), drop_columns, rename_columns. The other frame's
     columns are renamed first where the action's outputs say from what (`source_feature`).
     """
     options = action["action_options"]
@@ -81,7 +81,9 @@ def join(df: pd.DataFrame, other: pd.DataFrame, action: Action) -> pd.DataFrame:
         if df[left].dtype != other[right].dtype:
             df[left], other[right] = _as_text(df[left]), _as_text(other[right])
     renamed = {
-        one["source_feature"]["uuid"]: one["uuid"] for one in action["outputs"] or () if one.get("source_feature")
+        output["source_feature"]["uuid"]: output["uuid"]
+        for output in action["outputs"] or ()
+        if output.get("source_feature")
     }
     merged: pd.DataFrame = df.merge(
         other.rename(columns=renamed),

@@ -16,7 +16,7 @@ EARTH_RADIUS = 6371
 
 
 def add_column(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-    """A new column, `outputs[0]`, of the type that is said there."""
+    """Add the column `outputs[0]`, with its type."""
     from streamline.compat.actions.impute import converted
 
     name = action["action_options"].get("udf")
@@ -97,7 +97,7 @@ def _formatted_date(df: pd.DataFrame, action: Action) -> Any:
 
 
 def _distance_between(df: pd.DataFrame, action: Action) -> Any:
-    """Kilometres between (latitude, longitude) and (latitude, longitude), by the haversine formula."""
+    """Return the kilometres between (latitude, longitude) and (latitude, longitude), by the haversine formula."""
     import numpy as np
 
     lat1, lng1, lat2, lng2 = (np.radians(df[name].astype(float)) for name in action["action_arguments"][:4])
@@ -172,7 +172,7 @@ def _moments(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _moved(column: pd.Series[Any], action: Action, value: Any) -> pd.Series[Any]:
-    """Dates moved by so many units (`options['time_unit']`, days unless said), as text."""
+    """Shift dates by a number of units (`options['time_unit']`, days unless said), as text."""
     import pandas as pd
 
     unit = action["action_options"].get("time_unit", "d")

@@ -30,7 +30,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "did you mean 'postgres'",
         ),
         ("select 1", {"data_provider": "snowflake"}, "'snowflake' is reached through SQLAlchemy", "SQLALCHEMY_URL"),
-        ("select 1", {"export_write_policy": "relpace"}, "'relpace' is no write policy", "did you mean 'replace'"),
+        ("select 1", {"export_write_policy": "relpace"}, "unknown write policy 'relpace'", "did you mean 'replace'"),
         (
             "select 1",
             {"export_write_polcy": "replace"},
