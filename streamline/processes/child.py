@@ -129,12 +129,10 @@ class ReadPipe:
         self._ended = True
         return b""
 
-    def receive_nowait(self, limit: int = READ_BYTES) -> bytes:
+    def receive_nowait(self) -> bytes:
         """Return bytes that are already there; `b""` if there are none, which need not be the end."""
-        if self._fd < 0:
-            return b""
         try:
-            return os.read(self._fd, limit)
+            return os.read(self._fd, READ_BYTES) if self._fd >= 0 else b""
         except OSError:
             return b""
 
@@ -381,8 +379,6 @@ async def run_to_end(
     cwd: Path,
     timeout: float,
     masker: TextMasker,
-    log: Callable[[str], None] | None = None,
-    stdin: bytes = b"",
 ) -> ChildResult:
     """Run a program to its end and collect its output.
 
@@ -392,26 +388,13 @@ async def run_to_end(
         cwd: its working directory.
         timeout: seconds after which it and everything that it forked is killed.
         masker: masks secrets in what it logs.
-        log: called with each masked line of its stderr.
-        stdin: its input.
 
     Raises:
         OSError: the program cannot be started.
     """
-    child = Child.start(Path(argv[0]).name, argv, env=env, cwd=cwd, stdin=bool(stdin))
+    child = Child.start(Path(argv[0]).name, argv, env=env, cwd=cwd)
     tail = Tail()
     out: list[bytes] = []
-
-    def keep(line: str) -> None:
-        tail.add(line)
-        if log is not None:
-            log(line)
-
-    async def feed() -> None:
-        if child.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                await child.stdin.send([stdin])
-            child.stdin.close()
 
     async def collect() -> None:
         while chunk := await child.stdout.receive():
@@ -421,9 +404,8 @@ async def run_to_end(
     try:
         with anyio.move_on_after(timeout) as scope:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(feed)
                 tasks.start_soon(collect)
-                tasks.start_soon(log_lines, child.stderr, keep, masker)
+                tasks.start_soon(log_lines, child.stderr, tail.add, masker)
                 code = await child.wait()
                 # A daemon that it forked may keep the pipes open; its own output is there by now.
                 tasks.cancel_scope.deadline = anyio.current_time() + 1.0

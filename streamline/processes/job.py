@@ -40,7 +40,6 @@ class Failure(msgspec.Struct, kw_only=True):
         hint: what to do about it.
         code: names the failure, see docs/errors.md.
         retry: whether another attempt could succeed.
-        wrong_config: the configuration is wrong, not the run.
     """
 
     message: str
@@ -49,7 +48,6 @@ class Failure(msgspec.Struct, kw_only=True):
     hint: str | None = None
     code: str = "block.failed"
     retry: bool = True
-    wrong_config: bool = False
 
 
 class Outcome(msgspec.Struct, kw_only=True):

@@ -431,7 +431,7 @@ class PoolThread:
             )
         except OSError as error:
             message = f"cannot start the fork server: {error}"
-            self._give_up(Failure(message=message, code="block.worker_not_started", retry=False, wrong_config=True))
+            self._give_up(Failure(message=message, code="block.worker_not_started", retry=False))
             return
         self._server = server
         self._selector.register(server.control, selectors.EVENT_READ, lambda events: self._server_ready(server, events))

@@ -11,11 +11,14 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from streamline.processes.exit_reason import signal_name
+from streamline.processes.line_splitter import LineSplitter
 from streamline.processes.orphans import RUN_ID_VARIABLE
 
 _CHUNK = 1 << 16
@@ -44,15 +47,12 @@ class ProgramExit(msgspec.Struct, frozen=True, kw_only=True):
         """A message, such as `Rscript was killed by SIGKILL (perhaps the system ran out of memory)`."""
         if self.code >= 0:
             return f"{name} exited with code {self.code}"
-        try:
-            number = signal.Signals(-self.code)
-        except ValueError:
-            return f"{name} was killed by signal {-self.code}"
-        guess = {
+        guesses: dict[int, str] = {
             signal.SIGKILL: " (perhaps the system ran out of memory)",
             signal.SIGSEGV: " (segmentation fault)",
-        }.get(number, "")
-        return f"{name} was killed by {number.name}{guess}"
+        }
+        guess = guesses.get(-self.code, "")
+        return f"{name} was killed by {signal_name(-self.code)}{guess}"
 
 
 def run_program(
@@ -83,10 +83,10 @@ def run_program(
         cwd=cwd,
         start_new_session=True,
     )
-    tail: list[str] = []
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
         _pass_on(process, tail)
-        return ProgramExit(code=process.wait(), tail=tail)
+        return ProgramExit(code=process.wait(), tail=list(tail))
     finally:
         # Also after a normal exit: nothing in its process group may outlive the job.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -97,8 +97,9 @@ def run_program(
                 pipe.close()
 
 
-def _pass_on(process: subprocess.Popen[bytes], tail: list[str]) -> None:
+def _pass_on(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
     """Copy the program's output to our own streams, until it has exited and no more output is there."""
+    lines = LineSplitter(lambda line: tail.append(line[:_TAIL_LINE].decode("utf-8", "replace").rstrip("\r")))
     with selectors.DefaultSelector() as selector:
         # The tail is that of the last stream: stderr if there are two.
         pipes = [(process.stdout, sys.stdout), (process.stderr, sys.stderr)]
@@ -106,7 +107,6 @@ def _pass_on(process: subprocess.Popen[bytes], tail: list[str]) -> None:
         for pipe, out in streams:
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ, (out, pipe is streams[-1][0]))
-        rest = b""
         while selector.get_map():
             # A daemon that it forked may keep the pipes open; its own output is there when it has exited.
             ended = process.poll() is not None
@@ -124,12 +124,8 @@ def _pass_on(process: subprocess.Popen[bytes], tail: list[str]) -> None:
                     continue
                 _write(out, chunk)
                 if kept:
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    rest = rest[:_TAIL_LINE]
-                    tail += [_shown(line) for line in lines[-_TAIL_LINES:]]
-                    del tail[:-_TAIL_LINES]
-        if rest:
-            tail.append(_shown(rest))
+                    lines.feed(chunk)
+    lines.end()
 
 
 def _write(out: object, chunk: bytes) -> None:
@@ -142,7 +138,3 @@ def _write(out: object, chunk: bytes) -> None:
             out.write(chunk.decode("utf-8", "replace"))
         if hasattr(out, "flush"):
             out.flush()
-
-
-def _shown(line: bytes) -> str:
-    return line[:_TAIL_LINE].decode("utf-8", "replace").rstrip("\r")

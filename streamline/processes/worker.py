@@ -209,15 +209,8 @@ def failure_of(error: BaseException, root: str) -> Failure:
 
 def failure_of_known(error: StreamlineError) -> Failure:
     """The failure for an error that is meant for a user."""
-    wrong = isinstance(error, ConfigError)
-    return Failure(
-        message=error.message,
-        where=error.where,
-        hint=error.hint,
-        code=error.code,
-        retry=not wrong,
-        wrong_config=wrong,
-    )
+    retry = not isinstance(error, ConfigError)
+    return Failure(message=error.message, where=error.where, hint=error.hint, code=error.code, retry=retry)
 
 
 def _innermost(error: BaseException, root: str) -> tuple[TracebackType | None, str | None]:

@@ -81,7 +81,6 @@ class WorkerPool:
                 hint="use plain values for variables: text, numbers, lists, dicts",
                 code="block.unpicklable_arguments",
                 retry=False,
-                wrong_config=True,
             )
             future.set_result(Outcome(failure=failure))
             return future

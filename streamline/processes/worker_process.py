@@ -97,7 +97,6 @@ class WorkerProcess:
         self.connection.setblocking(False)
         os.set_blocking(self.output, False)
         self._theirs = theirs
-        self._closed = False
 
     @property
     def job(self) -> Job | None:
@@ -234,9 +233,6 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Release what it held here; the process has ended."""
-        if self._closed:
-            return
-        self._closed = True
         self.handed_over()
         self.connection.close()
         os.close(self.output)

@@ -525,7 +525,7 @@ def test_an_interpreter_that_is_not_there(make_bench: MakeBench) -> None:
     found = make_bench(python="/no/such/python").fail("")
     assert found.code == "block.worker_not_started"
     assert "/no/such/python" in found.message
-    assert found.wrong_config
+    assert not found.retry
 
 
 def test_an_interpreter_that_is_no_such_thing(make_bench: MakeBench) -> None:

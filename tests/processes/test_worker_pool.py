@@ -325,7 +325,6 @@ def test_variables_that_cannot_be_handed_over_are_wrong_configuration(bench: Ben
     bench.job("def run(port): pass")
     failure = bench.pool.submit(bench.again(arguments=threading.Lock())).result(0).failure
     assert failure is not None
-    assert failure.wrong_config
     assert failure.code == "block.unpicklable_arguments"
     assert "cannot pickle '_thread.lock'" in failure.message
 

@@ -240,19 +240,12 @@ class _Planner:
                 f"spread, that makes {total} values: give the function as many parameters, or one for each block to "
                 "get several outputs as a list"
             )
-        elif not rest:
-            missing = needed[0]
-            hint = (
-                f"add the block whose output it should get to upstream_blocks of '{self._callee.block}', set a "
-                f"variable named '{missing}', or give '{missing}' a default"
-            )
         else:
-            missing = needed[len(rest)] if len(rest) < len(needed) else needed[-1]
+            missing = needed[min(len(rest), len(needed) - 1)]
+            tuples = f"return a tuple of {len(needed)} from '{self._inputs[rest[0]].uuid}', " if len(rest) == 1 else ""
             hint = (
-                f"add a block to upstream_blocks of '{self._callee.block}', return a tuple of {len(needed)} from "
-                f"'{self._inputs[rest[0]].uuid}', or give '{missing}' a default"
-                if len(rest) == 1
-                else f"add a block to upstream_blocks of '{self._callee.block}', or give '{missing}' a default"
+                f"add a block to upstream_blocks of '{self._callee.block}', {tuples}set a variable named '{missing}', "
+                f"or give '{missing}' a default"
             )
         return ConfigError(message, where=self._callee.where, hint=hint)
 
@@ -284,16 +277,9 @@ class _Planner:
         if not self._inputs:
             return f"{block} has no upstream blocks"
         names = [one.uuid for one in self._inputs]
-        has = f"{block} has {_count(len(names), 'upstream block')} ({', '.join(names)})"
-        if counts is None:
-            return has
-        found = [counts.get(number, 1) for number in range(len(names))]
-        if len(found) == 1:
-            return f"{has}, which returned {_count(found[0], 'output')}"
-        if len(set(found)) == 1:
-            return f"{has}, which returned {_count(found[0], 'output')} each"
-        each = ", ".join(f"{name}: {_count(count, 'output')}" for name, count in zip(names, found, strict=True))
-        return f"{block} has {_count(len(names), 'upstream block')} ({each})"
+        if counts is not None:
+            names = [f"{name}: {_count(counts.get(number, 1), 'output')}" for number, name in enumerate(names)]
+        return f"{block} has {_count(len(names), 'upstream block')} ({', '.join(names)})"
 
 
 def _count(number: int, what: str) -> str:

@@ -33,7 +33,7 @@ class Shape(Enum):
         return "rows" if self is Shape.ROWS else "arrow"
 
 
-def shape_of(block: BlockFile, decorator: str = "transformer") -> Shape:
+def shape_of(block: BlockFile) -> Shape:
     """What the block's function wants, by the annotation of its first parameter; pandas without one.
 
     Raises:
@@ -44,7 +44,7 @@ def shape_of(block: BlockFile, decorator: str = "transformer") -> Shape:
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
-        if not any(decorator_name(each) == decorator for each in node.decorator_list):
+        if not any(decorator_name(each) == "transformer" for each in node.decorator_list):
             continue
         parameters = [*node.args.posonlyargs, *node.args.args]
         if not parameters or parameters[0].annotation is None:

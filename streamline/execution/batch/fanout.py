@@ -9,7 +9,7 @@ get one list, in the order of the items.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -27,14 +27,12 @@ COMPLETED, FAILED, SKIPPED, UPSTREAM_FAILED, CANCELLED = (
 )
 
 
-class Instance(msgspec.Struct, kw_only=True):
-    """One call of a block, and how it ended.
+class CallFacts(msgspec.Struct, kw_only=True):
+    """What is kept of a call of a block.
 
     Args:
         number: its number among the block's calls, from 0.
         key: the items that it got.
-        status: completed, failed, skipped, upstream_failed or cancelled.
-        ref: its output; None unless it completed.
         gate: False: the downstream blocks are skipped.
         items: of a dynamic block: the number of items in its output.
         described: whether its output has metadata for its items.
@@ -42,11 +40,25 @@ class Instance(msgspec.Struct, kw_only=True):
 
     number: int
     key: CallKey = ()
-    status: str = COMPLETED
-    ref: InputRef | None = None
     gate: bool | None = None
     items: int | None = None
     described: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """These by name, to make another kind of record of the call."""
+        return {name: getattr(self, name) for name in CallFacts.__struct_fields__}
+
+
+class Instance(CallFacts, kw_only=True):
+    """One call of a block, and how it ended.
+
+    Args:
+        status: completed, failed, skipped, upstream_failed or cancelled.
+        ref: its output; None unless it completed.
+    """
+
+    status: str = COMPLETED
+    ref: InputRef | None = None
 
     @property
     def passes(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from streamline.errors import StreamlineError
-from streamline.execution.batch.fanout import COMPLETED, CallKey, Instance
+from streamline.execution.batch.fanout import COMPLETED, CallFacts, CallKey
 from streamline.execution.batch.run_variables import RunVariables, boot_id
 
 
@@ -34,16 +34,11 @@ class Continued(msgspec.Struct, tag="continued", kw_only=True):
     given: RunVariables
 
 
-class Called(msgspec.Struct, tag="called", kw_only=True):
+class Called(CallFacts, tag="called", kw_only=True):
     """A call of a block completed; its output is stored."""
 
     block: str
-    number: int
-    key: CallKey = ()
-    gate: bool | None = None
-    items: int | None = None
-    described: bool = False
-    outputs: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
 
 class Ended(msgspec.Struct, tag="ended", kw_only=True):
@@ -165,11 +160,6 @@ def read_journal(path: Path) -> Past | None:
     if past is not None:
         past.follow(msgspec.structs.replace(past.given, boot=boot_id()))
     return past
-
-
-def instance_of(event: Called) -> Instance:
-    """The call as the blocks behind it see it, its output's place excepted."""
-    return Instance(number=event.number, key=event.key, gate=event.gate, items=event.items, described=event.described)
 
 
 def keep_only(folder: Path, names: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamline.execution.batch.fanout import CallKey, Instance
+from streamline.execution.batch.fanout import CallFacts, Instance
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -25,14 +25,9 @@ _JOURNALS = ".runs"
 _CALLS = "calls.json"
 
 
-class StoredCall(msgspec.Struct, kw_only=True):
+class StoredCall(CallFacts, kw_only=True):
     """One of a block's stored outputs, for runs of single blocks. `skipped`: the call has no output."""
 
-    number: int
-    key: CallKey = ()
-    gate: bool | None = None
-    items: int | None = None
-    described: bool = False
     skipped: bool = False
 
 
@@ -117,17 +112,7 @@ class OutputLayout:
         folder = self.block(uuid)
         if not folder.is_dir():
             return
-        calls = [
-            StoredCall(
-                number=instance.number,
-                key=instance.key,
-                gate=instance.gate,
-                items=instance.items,
-                described=instance.described,
-                skipped=instance.ref is None,
-            )
-            for instance in instances
-        ]
+        calls = [StoredCall(skipped=instance.ref is None, **instance.facts()) for instance in instances]
         partial = folder / f".{_CALLS}"
         with open(partial, "wb", opener=_private) as file:
             file.write(msgspec.json.encode(StoredCalls(child=child, calls=calls), enc_hook=str))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from streamline.execution.batch.fanout import SKIPPED, CallPlan, Finished, Instance, calls_of, is_child
-from streamline.execution.batch.journal import Ended, Journal, Past, Undone, instance_of
+from streamline.execution.batch.journal import Ended, Journal, Past, Undone
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BlockPlan
 from streamline.execution.batch.task import InputRef
@@ -59,11 +59,10 @@ class Reuse:
                 continue
             if number not in called:
                 return None
-            instance = instance_of(called[number])
-            instance.ref = self._stored(plan, number, child=ended.child, staged=False)
-            if instance.ref is None:
+            ref = self._stored(plan, number, child=ended.child, staged=False)
+            if ref is None:
                 return None
-            instances.append(instance)
+            instances.append(Instance(ref=ref, **called[number].facts()))
         if not self._needs_the_same(plan, ended, instances):
             return None
         if plan.fans_out(child=ended.child) and any(one.ref is not None and one.items is None for one in instances):
@@ -78,11 +77,7 @@ class Reuse:
         if called is None or called.key != call.key or (plan.fans_out(child=True) and called.items is None):
             return None
         ref = self._stored(plan, number, child=True, staged=True)
-        if ref is None:
-            return None
-        instance = instance_of(called)
-        instance.ref = ref
-        return instance, called.outputs
+        return (Instance(ref=ref, **called.facts()), called.outputs) if ref is not None else None
 
     def forget_what_changed(self, plan: BlockPlan) -> None:
         """Invalidate what a block that has to run must not reuse."""

@@ -270,17 +270,7 @@ class Runner:
 
     def _journal_call(self, plan: BlockPlan, instance: Instance, result: TaskResult) -> None:
         if self._journal is not None and not plan.secret:
-            self._journal.add(
-                Called(
-                    block=plan.block.uuid,
-                    number=instance.number,
-                    key=instance.key,
-                    gate=instance.gate,
-                    items=instance.items,
-                    described=instance.described,
-                    outputs=result.outputs,
-                )
-            )
+            self._journal.add(Called(block=plan.block.uuid, outputs=result.outputs, **instance.facts()))
 
 
 def _finished(plan: BlockPlan, instances: Sequence[Instance], *, child: bool) -> Finished:

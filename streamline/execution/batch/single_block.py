@@ -31,11 +31,7 @@ def stored_upstream(plan: BatchPlan, layout: OutputLayout, uuid: str) -> dict[st
             )
         instances = [
             Instance(
-                number=call.number,
-                key=call.key,
-                gate=call.gate,
-                items=call.items,
-                described=call.described,
+                **call.facts(),
                 status=SKIPPED if call.skipped else COMPLETED,
                 ref=None
                 if call.skipped

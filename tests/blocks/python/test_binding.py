@@ -245,11 +245,12 @@ def test_too_few_inputs() -> None:
 
     message, hint = refusal(transform, Given("load", "one"))
     assert message == (
-        "transform() expects 2 arguments (customers, orders), but the block 'join' has 1 upstream block (load), which "
-        "returned 1 output"
+        "transform() expects 2 arguments (customers, orders), but the block 'join' has 1 upstream block (load: 1 "
+        "output)"
     )
     assert hint == (
-        "add a block to upstream_blocks of 'join', return a tuple of 2 from 'load', or give 'orders' a default"
+        "add a block to upstream_blocks of 'join', return a tuple of 2 from 'load', set a variable named 'orders', or "
+        "give 'orders' a default"
     )
     message, _ = refusal(at_least, Given("load", "one"))
     assert message.startswith("at_least() expects at least 2 arguments (customers, orders), but the block 'join' has 1")
@@ -264,10 +265,9 @@ def test_too_few_inputs_of_several_blocks() -> None:
 
     message, hint = refusal(three, Given("x", 1), Given("y", 2))
     assert message == (
-        "three() expects 3 arguments (a, b, c), but the block 'join' has 2 upstream blocks (x, y), which returned 1 "
-        "output each"
+        "three() expects 3 arguments (a, b, c), but the block 'join' has 2 upstream blocks (x: 1 output, y: 1 output)"
     )
-    assert hint == "add a block to upstream_blocks of 'join', or give 'c' a default"
+    assert hint == "add a block to upstream_blocks of 'join', set a variable named 'c', or give 'c' a default"
 
 
 def test_outputs_that_cannot_be_spread() -> None:
@@ -278,12 +278,10 @@ def test_outputs_that_cannot_be_spread() -> None:
         raise AssertionError
 
     message, hint = refusal(two, Given("load", (1, 2, 3)))
-    assert message == (
-        "two() expects 2 arguments (a, b), but the block 'join' has 1 upstream block (load), which returned 3 outputs"
-    )
+    assert message == ("two() expects 2 arguments (a, b), but the block 'join' has 1 upstream block (load: 3 outputs)")
     assert hint.startswith("spread, that makes 3 values")
     message, hint = refusal(three, Given("x", (1, 2)), Given("y", (3, 4)))
-    assert message.endswith("has 2 upstream blocks (x, y), which returned 2 outputs each")
+    assert message.endswith("has 2 upstream blocks (x: 2 outputs, y: 2 outputs)")
     assert hint.startswith("more than one of x and y could be spread")
 
 
