@@ -268,7 +268,12 @@ class PoolThread:
     def _fork(self) -> None:
         number = self._next_number
         self._next_number += 1
-        worker = WorkerProcess(number, on_line=self._line, on_log=self._log, on_secret=self._secret)
+        worker = WorkerProcess(
+            number,
+            on_line=lambda worker, line: self._call(self._on_line, worker.job, line),
+            on_log=lambda worker, line, level: self._call(self._on_log, worker.job, line, level),
+            on_secret=lambda secret: self._call(self._on_secret, secret),
+        )
         self._workers[number] = worker
         assert self._server is not None
         self._server.ask(wire.FORK, number, 0, worker)
@@ -403,15 +408,6 @@ class PoolThread:
         self._assign()
 
     # Output of workers.
-
-    def _line(self, worker: WorkerProcess, line: bytes) -> None:
-        self._call(self._on_line, worker.job, line)
-
-    def _log(self, worker: WorkerProcess, line: str, level: str) -> None:
-        self._call(self._on_log, worker.job, line, level)
-
-    def _secret(self, secret: str) -> None:
-        self._call(self._on_secret, secret)
 
     def _call(self, listener: Callable[..., None], *args: object) -> None:
         try:

@@ -6,6 +6,7 @@ import threading
 
 from streamline.execution.events import BlockOutput
 from streamline.execution.run import Run
+from streamline.processes.job import Job
 
 LOG_BYTES = 16 * 1024 * 1024
 """Limit of a block's output in the run's log."""
@@ -40,13 +41,13 @@ class BlockLines:
         """Forget a finished task."""
         self._names.pop(task_id, None)
 
-    def log(self, task_id: str | None, block: str | None, line: str, level: str) -> None:
+    def log(self, job: Job | None, line: str, level: str) -> None:
         """Write a line to the log only."""
-        self._log.write(self._shown(task_id, block), self._masker.mask(line), level)
+        self._log.write(self._shown(job), self._masker.mask(line), level)
 
-    def take(self, task_id: str | None, block: str | None, line: bytes) -> None:
-        """Take a worker's line, without its newline; `block` is None between two tasks."""
-        name = block or "streamline"
+    def take(self, job: Job | None, line: bytes) -> None:
+        """Take a worker's line, without its newline; `job` is None between two tasks."""
+        name = job.name if job is not None else "streamline"
         # A progress bar overwrites itself: only its last state counts.
         line = line.rstrip(b"\r").rpartition(b"\r")[2]
         with self._lock:
@@ -55,7 +56,7 @@ class BlockLines:
         if before > LOG_BYTES:
             return
         text = self._masked(line)
-        shown = self._shown(task_id, block)
+        shown = self._shown(job)
         over = after > LOG_BYTES
         self._log.write(shown, f"… (output beyond {LOG_BYTES >> 20} MiB is dropped)" if over else text)
         if before <= SHOWN_BYTES:
@@ -63,8 +64,8 @@ class BlockLines:
             rest = f"… (the rest of the output is in the log: {self._log.path})"
             self._bus.publish(BlockOutput(block=shown, text=rest if over else text))
 
-    def _shown(self, task_id: str | None, block: str | None) -> str:
-        return (self._names.get(task_id) if task_id is not None else None) or block or "streamline"
+    def _shown(self, job: Job | None) -> str:
+        return self._names.get(job.id, job.name) if job is not None else "streamline"
 
     def _masked(self, line: bytes) -> str:
         text = line.decode("utf-8", "replace")

@@ -136,19 +136,8 @@ class Calls:
     async def call_back(self, uuids: Sequence[str], status: str, extra: Mapping[str, Any]) -> None:
         """Call the pipeline's callbacks."""
         for uuid in uuids:
-            result = await self._do(
-                Task(
-                    id=f"{uuid}:pipeline",
-                    kind="callback",
-                    block=uuid,
-                    callback_for=_CALLBACK[status],
-                    extra={**extra, "parent_block_uuid": None},
-                    timeout=self._plan.code(uuid).timeout,
-                    **self._common(),
-                ),
-                isolated=False,
-            )
-            self._callback_ended(uuid, result)
+            task = self._callback(uuid, "pipeline", status, {**extra, "parent_block_uuid": None})
+            await self._call_back(task, isolated=False)
 
     async def test(self, plan: BlockPlan, instance: Instance, *, child: bool) -> TaskResult:
         """Run a block's tests on its stored output."""
@@ -228,7 +217,9 @@ class Calls:
         while True:
             made.attempts += 1
             attempt = msgspec.structs.replace(task, attempt=made.attempts, id=f"{task.id}:{made.attempts}")
-            result = await (self._poll(plan, attempt) if task.kind == "poll" else self._do_in(plan, attempt))
+            result = await (
+                self._poll(plan, attempt) if task.kind == "poll" else self._do(attempt, isolated=plan.isolated)
+            )
             failure = result.failure
             if failure is None or self.interrupted or not failure.retry or made.attempts > retry.retries:
                 return result
@@ -251,7 +242,7 @@ class Calls:
         number = 0
         while True:
             number += 1
-            result = await self._do_in(plan, msgspec.structs.replace(task, id=f"{task.id}:{number}"))
+            result = await self._do(msgspec.structs.replace(task, id=f"{task.id}:{number}"), isolated=plan.isolated)
             if result.failure is not None or result.gate:
                 result.gate = None
                 return result
@@ -268,9 +259,6 @@ class Calls:
             if await self._sleep(wait):
                 result.failure = Failure(message="interrupted while waiting", code="block.interrupted")
                 return result
-
-    async def _do_in(self, plan: BlockPlan, task: Task) -> TaskResult:
-        return await self._do(task, isolated=plan.isolated)
 
     async def _do(self, task: Task, *, isolated: bool) -> TaskResult:
         if self.interrupted and task.kind != "callback":  # the signal came between two steps
@@ -310,27 +298,27 @@ class Calls:
 
     async def _callbacks(self, plan: BlockPlan, task: Task, made: Made) -> None:
         for uuid in plan.callbacks:
-            result = await self._do(
-                Task(
-                    id=f"{uuid}:{task.id}",
-                    kind="callback",
-                    block=uuid,
-                    inputs=task.inputs,
-                    own=made.instance.ref,
-                    child=task.child,
-                    callback_for=_CALLBACK[made.instance.status],
-                    extra={"failure": made.failure, "parent_block_uuid": plan.block.uuid},
-                    timeout=self._plan.code(uuid).timeout,
-                    **self._common(),
-                ),
-                isolated=plan.isolated,
-            )
-            self._callback_ended(uuid, result)
+            extra = {"failure": made.failure, "parent_block_uuid": plan.block.uuid}
+            callback = self._callback(uuid, task.id, made.instance.status, extra)
+            callback = msgspec.structs.replace(callback, inputs=task.inputs, own=made.instance.ref, child=task.child)
+            await self._call_back(callback, isolated=plan.isolated)
 
-    def _callback_ended(self, uuid: str, result: TaskResult) -> None:
-        if result.failure is not None:
-            place = f" ({result.failure.where})" if result.failure.where else ""
-            self._run.warn(uuid, f"the callback failed: {result.failure.message}{place}")
+    def _callback(self, uuid: str, caller: str, status: str, extra: dict[str, Any]) -> Task:
+        return Task(
+            id=f"{uuid}:{caller}",
+            kind="callback",
+            block=uuid,
+            callback_for=_CALLBACK[status],
+            extra=extra,
+            timeout=self._plan.code(uuid).timeout,
+            **self._common(),
+        )
+
+    async def _call_back(self, task: Task, *, isolated: bool) -> None:
+        failure = (await self._do(task, isolated=isolated)).failure
+        if failure is not None:
+            place = f" ({failure.where})" if failure.where else ""
+            self._run.warn(task.block, f"the callback failed: {failure.message}{place}")
 
 
 _CALLBACK = {COMPLETED: "success", FAILED: "failure", CANCELLED: "cancelled"}

@@ -108,14 +108,8 @@ class LocalExecutor:
             self.size,
             preload=[_FUNCTION.partition(":")[0], *preload],
             run_id=self._facts.run.run_id,
-            on_line=self._line,
-            on_log=self._log,
+            on_line=self._lines.take,
+            on_log=self._lines.log,
             on_secret=self._masker.add,
             python=python,
         )
-
-    def _line(self, job: Job | None, line: bytes) -> None:
-        self._lines.take(job.id if job is not None else None, job.name if job is not None else None, line)
-
-    def _log(self, job: Job | None, line: str, level: str) -> None:
-        self._lines.log(job.id if job is not None else None, job.name if job is not None else None, line, level)

@@ -162,13 +162,15 @@ class TransformCaller:
             into.rows = rows
             return
         try:
-            into.table = _to_table(result)
-        except _NoFrame as error:
-            raise self._wrong(str(error) or f"a {_name(result)}") from None
-        except _NoTable as error:
-            into.rows = error.rows
-        if into.table is not None and into.given is not None:
-            into.table = _without_new_nan(into.table, into.given)
+            converted = _to_table(result)
+        except ValueError as error:
+            raise self._wrong(str(error)) from None
+        if converted is None:
+            raise self._wrong(f"a {_name(result)}")
+        if isinstance(converted, list):
+            into.rows = converted
+        else:
+            into.table = converted if into.given is None else _without_new_nan(converted, into.given)
 
     def _wrong(self, what: str) -> UserError:
         path = self._settings.block.path
@@ -225,18 +227,6 @@ def _ipc(table: pa.Table) -> Any:
     return sink.getvalue().to_pybytes()
 
 
-class _NoFrame(Exception):
-    """The value is not a frame; or, with a message, a frame that cannot be used."""
-
-
-class _NoTable(Exception):
-    """A frame with a column of mixed types: its rows instead."""
-
-    def __init__(self, rows: list[JSONObject]) -> None:
-        super().__init__()
-        self.rows = rows
-
-
 def _to_shape(table: pa.Table, shape: Shape) -> Any:
     if shape is Shape.PANDAS:
         import pandas as pd
@@ -251,12 +241,13 @@ def _to_shape(table: pa.Table, shape: Shape) -> Any:
     return table
 
 
-def _to_table(result: Any) -> pa.Table:
-    """Convert a frame of any known kind to an Arrow table.
+def _to_table(result: Any) -> pa.Table | list[JSONObject] | None:
+    """Convert a frame of any known kind to an Arrow table; a pandas frame with a column of mixed types, to its rows.
+
+    None if it is not a frame.
 
     Raises:
-        _NoFrame: it is not a frame.
-        _NoTable: it is a pandas frame with a column of mixed types.
+        ValueError: two of its columns have one name.
     """
     import pyarrow as pa
 
@@ -272,13 +263,13 @@ def _to_table(result: Any) -> pa.Table:
         except (pa.ArrowException, TypeError, ValueError):
             if frame.columns.has_duplicates:
                 duplicate = frame.columns[frame.columns.duplicated()][0]
-                raise _NoFrame(f"a DataFrame with a duplicate column {duplicate}") from None
-            raise _NoTable(_rows_of(frame)) from None
+                raise ValueError(f"a DataFrame with a duplicate column {duplicate}") from None
+            return _rows_of(frame)
     if type(result).__name__ == "LazyFrame" and package == "polars":
         result = result.collect()
     if type(result).__name__ == "DataFrame" and package == "polars":
         return result.to_arrow()
-    raise _NoFrame
+    return None
 
 
 def _rows_of(frame: Any) -> list[JSONObject]:

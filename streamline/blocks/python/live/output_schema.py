@@ -12,10 +12,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -49,16 +49,16 @@ _KINDS: dict[type, str] = {
 }
 
 
-class FunctionInput(Protocol):
-    """The input of a call of the function; needed only when its output has something new."""
+class FunctionInput(msgspec.Struct, frozen=True):
+    """The input of a call of the function; needed only when its output has something new.
 
-    def fields(self) -> Set[str]:
-        """Fields that any of its records have."""
-        ...
+    Args:
+        fields: gives the fields that any of its records have.
+        kinds: gives the kinds of values that the tap sent in these records, by field.
+    """
 
-    def kinds(self) -> Mapping[str, frozenset[str]]:
-        """The kinds of values that the tap sent in these records, by field."""
-        ...
+    fields: Callable[[], Set[str]]
+    kinds: Callable[[], Mapping[str, frozenset[str]]]
 
 
 _Row = dict[str, Any]

@@ -12,11 +12,10 @@ from functools import partial
 from typing import Any
 
 import anyio.to_thread
-import msgspec
 
 from streamline.blocks.python.function import BlockFile, UserError
 from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned
-from streamline.blocks.python.live.output_schema import OutputSchema, kind_of
+from streamline.blocks.python.live.output_schema import FunctionInput, OutputSchema, kind_of
 from streamline.blocks.python.live.workers import PendingCall, ProcessWorkers, ThreadWorker, WorkerFailed, Workers
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.flow.codecs import jsontext
@@ -43,39 +42,6 @@ BATCH_BYTES = 16 << 20
 """The approximate maximum size of a call, whatever `batch_rows` is: memory is bounded by configuration."""
 
 
-class TransformSettings(msgspec.Struct, frozen=True):
-    """The keys of `configuration` that a transformer in a flow reads.
-
-    Args:
-        batch_rows: the maximum number of records per call.
-        workers: the number of processes that run the function in parallel; 0: one thread of this process.
-    """
-
-    batch_rows: int = BATCH_ROWS
-    workers: int = 0
-
-    @classmethod
-    def of(cls, configuration: Mapping[str, Any], block: str) -> TransformSettings:
-        """Read the settings.
-
-        Raises:
-            ConfigError: a setting is not a whole number in its range.
-        """
-        values = {}
-        for name, least in (("batch_rows", 1), ("workers", 0)):
-            value = configuration.get(name)
-            if value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(
-                    f"configuration.{name} is {value!r}; it must be a whole number, at least {least}",
-                    where=f"block {block}",
-                    code="transformer.setting_invalid",
-                )
-            values[name] = value
-        return cls(**values)
-
-
 class TransformStage:
     """Calls a transformer block's function with the records of a flow.
 
@@ -84,7 +50,8 @@ class TransformStage:
 
     Args:
         block: its file.
-        configuration: the block's; `batch_rows` and `workers` are read.
+        configuration: the block's. `batch_rows`: the maximum number of records per call; `workers`: the number of
+            processes that run the function in parallel, 0 for one thread of this process.
         keywords: keyword arguments for the function (pipeline variables, `env`, `run_id`, `context` …); `stream` is
             added. With `workers` they must pickle.
         timeout: seconds that one call may take.
@@ -106,13 +73,13 @@ class TransformStage:
         self.block = block.uuid
         self._warn = warn
         self._only_none: bool | None = None
-        settings = TransformSettings.of(configuration or {}, block.uuid)
-        self._batch_rows = settings.batch_rows
+        workers = _setting(configuration or {}, "workers", 0, 0, block.uuid)
+        self._batch_rows = _setting(configuration or {}, "batch_rows", 1, BATCH_ROWS, block.uuid)
         self._timeout = timeout
-        call_settings = CallSettings(block, settings.batch_rows, dict(keywords or {}))
+        call_settings = CallSettings(block, self._batch_rows, dict(keywords or {}))
         self._make_workers: Callable[[], Workers] = (
-            partial(ProcessWorkers, call_settings, settings.workers, timeout)
-            if settings.workers
+            partial(ProcessWorkers, call_settings, workers, timeout)
+            if workers
             else partial(ThreadWorker, call_settings)
         )
         self._workers: Workers | None = None
@@ -302,6 +269,19 @@ class TransformStage:
         )
 
 
+def _setting(configuration: Mapping[str, Any], name: str, least: int, default: int, block: str) -> int:
+    value = configuration.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(
+            f"configuration.{name} is {value!r}; it must be a whole number, at least {least}",
+            where=f"block {block}",
+            code="transformer.setting_invalid",
+        )
+    return value
+
+
 def _timed_out_thread(timeout: float) -> Failure:
     return Failure(
         message=f"timed out after {timeout:g} s",
@@ -416,7 +396,7 @@ class _Job:
         raw: RawBatch | None = None
         unfit: list[tuple[bytes, str]] = []
         if returned.rows:
-            rows, misfits = output.settle_rows(returned.rows, _Input(self, returned))
+            rows, misfits = output.settle_rows(returned.rows, self._input(returned))
             raw = rows_to_raw(RowBatch(name, rows, returned.version, returned.time_extracted))
             for misfit in misfits:
                 line = rows_to_raw(RowBatch(name, [misfit.row])).slices[0]
@@ -425,7 +405,7 @@ class _Job:
             import pyarrow as pa
 
             given = returned.given if returned.given is not None else pa.schema([])
-            table, misfit_rows, error = output.settle_table(returned.table, given, _Input(self, returned))
+            table, misfit_rows, error = output.settle_table(returned.table, given, self._input(returned))
             raw = arrow_to_raw(ArrowBatch(name, table, returned.version, returned.time_extracted), given)
             if misfit_rows is not None:
                 unfit = [(text, error) for text in _texts(arrow_to_raw(ArrowBatch(name, misfit_rows), given).slices)]
@@ -457,6 +437,15 @@ class _Job:
             else:
                 bad.append(BadRecord(name, text, error, block, output=True))
         return bad
+
+    def _input(self, returned: Returned) -> FunctionInput:
+        def fields() -> Set[str]:
+            if returned.given is not None:
+                return frozenset(returned.given.names)
+            first, count = returned.span
+            return {field for row in self.rows()[first : first + count] for field in row}
+
+        return FunctionInput(fields, self.kinds)
 
     def rows(self) -> list[JSONObject]:
         """The records of the call's request, decoded again because the function may have changed its copy."""
@@ -491,24 +480,3 @@ def _key_of(text: bytes, keys: Sequence[str]) -> str | None:
         return repr([jsontext.loads(bytes(members[key])) for key in keys]) if keys else None
     except (KeyError, ValueError, RecursionError):
         return None
-
-
-class _Input:
-    """The input of one of a job's calls of the function. Implements `output_schema.FunctionInput`."""
-
-    def __init__(self, job: _Job, returned: Returned) -> None:
-        self._job = job
-        self._returned = returned
-
-    def fields(self) -> Set[str]:
-        given = self._returned.given
-        if given is not None:
-            return frozenset(given.names)
-        first, count = self._returned.span
-        return {field for row in self._job.rows()[first : first + count] for field in row}
-
-    def kinds(self) -> Mapping[str, frozenset[str]]:
-        return self._job.kinds()
-
-
-__all__ = ["BATCH_BYTES", "BATCH_ROWS", "TransformSettings", "TransformStage"]

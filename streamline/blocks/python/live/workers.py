@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -65,20 +65,6 @@ class PendingCall:
         return timeout if self.since is None else self.since + timeout - time.monotonic()
 
 
-class Workers(Protocol):
-    """Runs calls, `depth` of them at a time; each call's result is in its future."""
-
-    depth: int
-
-    def submit(self, call: PendingCall) -> None:
-        """Run `call` when a worker is free."""
-        ...
-
-    def close(self) -> None:
-        """End the workers. A process is killed in the middle of a call; a thread ends after it."""
-        ...
-
-
 class ThreadWorker:
     """One thread of its own, so that what the block's module holds (connections, caches) is used by one thread."""
 
@@ -93,9 +79,11 @@ class ThreadWorker:
         self._thread.start()
 
     def submit(self, call: PendingCall) -> None:
+        """Run `call` after those before it."""
         self._calls.put(call)
 
     def close(self) -> None:
+        """End after the calls that were submitted."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -149,6 +137,7 @@ class ProcessWorkers:
         )
 
     def submit(self, call: PendingCall) -> None:
+        """Run `call` when a process is free."""
         request = call.request
         if request is not None:  # views into a larger buffer cannot be pickled
             request = msgspec.structs.replace(request, slices=[bytes(piece) for piece in request.slices])
@@ -164,7 +153,12 @@ class ProcessWorkers:
         self._pool.submit(job).add_done_callback(partial(_settle, call))
 
     def close(self) -> None:
+        """Kill the processes, also in the middle of a call."""
         self._pool.close()
+
+
+Workers: TypeAlias = ThreadWorker | ProcessWorkers
+"""Runs calls, `depth` of them at a time; each call's result is in its future."""
 
 
 def _settle(call: PendingCall, done: Future[Outcome]) -> None:
