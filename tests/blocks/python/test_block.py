@@ -317,7 +317,7 @@ def test_arguments_that_do_not_fit_name_function_and_line(workshop: Workshop) ->
         run(workshop, "\n\n@transformer\ndef join(customers, orders):\n    ...\n", Given("load", 1))
     assert str(caught.value).startswith(
         "transformers/clean.py:3: join() expects 2 arguments (customers, orders), but the block 'clean' has 1 upstream "
-        "block (load), which returned 1 output\n"
+        "block (load: 1 output)\n"
     )
 
 
