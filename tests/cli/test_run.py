@@ -38,7 +38,7 @@ def test_a_file_where_the_project_keeps_its_things(tmp_path: Path) -> None:
     shop = batch(tmp_path, block("custom", "a"))
     (tmp_path / ".streamline").write_text("")
     for command in (("run", "p"), ("test", "p")):
-        assert ".streamline: is no folder" in shop(*command, code=2).stderr
+        assert ".streamline: is not a folder" in shop(*command, code=2).stderr
     for more in (("runs", "list"), ("state", "list", "p")):
         assert ".streamline/state.db: the state store cannot be opened" in shop(*more, code=1).stderr
 
