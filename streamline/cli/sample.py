@@ -35,26 +35,33 @@ def command(
     import anyio
 
     from streamline.blocks.connector.source import open_source, private_folder
+    from streamline.connectors.singer.build import Workspace
     from streamline.connectors.singer.sample import sample
 
     model = load_model(app, pipeline)
     source_block = pick_block(model, "source", block)
 
     async def run() -> tuple[OpenedSource, list[bytes]]:
-        source = await open_source(app.project, model, source_block, store, folder, notify=say, log=tap_log(app))
+        log = tap_log(app)
+        source = await open_source(app.project, model, source_block, store, folder, notify=say, log=log)
+        workspace = Workspace(
+            run_dir=folder,
+            root=app.project.root,
+            masker=app.project.secrets.masker,
+            log=lambda _, line: log(line) if log is not None else None,
+        )
         sampled = await sample(
             source.plugin,
             source.config,
             stream,
+            workspace,
             catalog=source.catalog,
             streams=source.spec.streams,
             capabilities=source.capabilities,
-            run_dir=folder,
-            masker=app.project.secrets.masker,
             records=records,
             timeout=timeout,
-            log=tap_log(app),
             where=source.where,
+            on_config_change=source.keep_config,
         )
         return source, sampled
 

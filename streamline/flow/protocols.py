@@ -76,6 +76,17 @@ class Stage(Protocol):
         ...
 
 
+class ImmediateStage:
+    """The end of a stage that holds no items back and nothing open; such stages inherit from it."""
+
+    async def finish(self) -> Sequence[Item]:
+        """See `Stage.finish`."""
+        return ()
+
+    async def close(self) -> None:
+        """See `Stage.close`."""
+
+
 class FlushableStage(Stage, Protocol):
     """A stage that gathers small batches while more are coming."""
 

@@ -39,6 +39,7 @@ class OpenedSource(msgspec.Struct):
         config: the tap's config, with what it wrote back in earlier runs.
         catalog: None for a tap without discovery.
         where: the block's file, for errors.
+        keep_config: keeps the config that the tap wrote back into its file.
     """
 
     block: Block
@@ -48,6 +49,7 @@ class OpenedSource(msgspec.Struct):
     capabilities: Capabilities
     catalog: Catalog | None
     where: str
+    keep_config: Callable[[dict[str, Any]], None]
 
     @property
     def traits(self) -> TapTraits:
@@ -113,6 +115,11 @@ async def open_source(
         plugin = plugin.for_run(run_id)
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     capabilities = await probe(plugin, store=store, masker=masker)
+
+    def keep_config(written: dict[str, Any]) -> None:
+        # Compared with what the user wrote, not with what was rotated before: only the user's change may win later.
+        keep_written_back(given, written, store, masker, pipeline=model.uuid, block=block.uuid)
+
     discovery = Discovery(
         plugin,
         config,
@@ -122,9 +129,7 @@ async def open_source(
         masker=masker,
         streams=spec.streams,
         log=log,
-        config_changed=lambda written: keep_written_back(
-            given, written, store, masker, pipeline=model.uuid, block=block.uuid
-        ),
+        config_changed=keep_config,
     )
     path = model.path / block.uuid / "catalog.json"
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
@@ -136,7 +141,7 @@ async def open_source(
         raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint, code=error.code) from error
     # Discovery may have rotated a token already.
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
-    return OpenedSource(block, spec, plugin, config, found.capabilities, found.catalog, where)
+    return OpenedSource(block, spec, plugin, config, found.capabilities, found.catalog, where, keep_config)
 
 
 @contextlib.contextmanager

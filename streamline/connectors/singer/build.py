@@ -12,7 +12,7 @@ from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES
 from streamline.connectors.singer.tap import TapCommand, TapProcess
-from streamline.connectors.singer.target import Feed, TargetCommand, TargetProcess
+from streamline.connectors.singer.target import DRAIN_SECONDS, Feed, TargetCommand, TargetProcess
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.flow.protocols import Source
 from streamline.processes.child import TextMasker
@@ -116,13 +116,15 @@ def target_sink(
     config: Mapping[str, Any],
     workspace: Workspace,
     *,
-    feeds: Sequence[Feed],
-    known: frozenset[str],
-    state: Mapping[str, bytes],
-    processes: int,
-    slot_of: Callable[[str], int],
-    on_sent: Callable[[str, int], None],
+    feeds: Sequence[Feed] = (),
+    known: frozenset[str] = frozenset(),
+    state: Mapping[str, bytes] | None = None,
+    processes: int = 1,
+    slot_of: Callable[[str], int] = lambda stream: 0,
+    on_sent: Callable[[str, int], None] = lambda stream, records: None,
+    echoes: bool = True,
     session_interval: float | None = None,
+    drain_seconds: float = DRAIN_SECONDS,
     timeout: float | None = None,
 ) -> TargetPool:
     """Return a target as a sink; see `TargetCommand`, `TargetProcess` and `TargetPool`."""
@@ -133,8 +135,9 @@ def target_sink(
         env=plugin.env,
         cwd=workspace.root,
         config=config,
-        echoes=plugin.proof != "exit",
+        echoes=echoes and plugin.proof != "exit",
         session_interval=session_interval,
+        drain_seconds=drain_seconds,
         timeout=timeout,
         prestart=plugin.prestart,
     )
@@ -146,7 +149,7 @@ def target_sink(
                 msgspec.structs.replace(command, id=name),
                 feeds=feeds,
                 known=known,
-                state=state,
+                state=state or {},
                 run_dir=workspace.run_dir,
                 masker=workspace.masker,
                 log=workspace.log_of(name),

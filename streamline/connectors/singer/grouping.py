@@ -25,11 +25,6 @@ class StreamGroup(msgspec.Struct, frozen=True):
     streams: tuple[SelectedStream, ...]
     parallel: bool
 
-    @property
-    def stream_ids(self) -> tuple[str, ...]:
-        """The ids of its streams."""
-        return tuple(stream.id for stream in self.streams)
-
 
 def group_streams(
     streams: Sequence[SelectedStream], *, shardable: bool = True, parents: Mapping[str, str] | None = None

@@ -26,28 +26,6 @@ def schema_line(schema: Schema) -> bytes:
     return jsontext.encode(message) + b"\n"
 
 
-def record_line(
-    stream: str, record_json: bytes, version: int | None = None, time_extracted: str | None = None
-) -> bytes:
-    """A RECORD message and its newline around the JSON text of a record."""
-    return record_prefix(stream) + record_json + record_suffix(version, time_extracted)
-
-
-def record_prefix(stream: str) -> bytes:
-    """What stands before the record in each line that `record_line` makes for a stream."""
-    return b'{"type":"RECORD","stream":' + jsontext.encode(stream) + b',"record":'
-
-
-def record_suffix(version: int | None = None, time_extracted: str | None = None) -> bytes:
-    """What stands after the record, the newline included."""
-    suffix = b""
-    if version is not None:
-        suffix += b',"version":%d' % version
-    if time_extracted is not None:
-        suffix += b',"time_extracted":' + jsontext.encode(time_extracted)
-    return suffix + b"}\n"
-
-
 def state_line(value: bytes) -> bytes:
     """A STATE message and its newline around the JSON text of its value."""
     return b'{"type":"STATE","value":' + value + b"}\n"

@@ -366,10 +366,7 @@ class TapParser:
     # -- single messages
 
     def _message(self, line: bytes) -> None:
-        try:
-            envelope = _decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            envelope = self._lenient(line)
+        envelope = self._envelope(line)
         kind, stream = envelope.type, envelope.stream
         if kind == "STATE":
             if not bytes(envelope.value):
@@ -448,6 +445,12 @@ class TapParser:
             )
         raise self._invalid(line, f"a BATCH of stream {stream!r} that names no file")
 
+    def _envelope(self, line: bytes) -> _Envelope:
+        try:
+            return _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._lenient(line)
+
     def _lenient(self, line: bytes) -> _Envelope:
         """Read with the standard library what msgspec rejects: `NaN`, lone surrogates, invalid UTF-8 in a record."""
         try:
@@ -491,10 +494,7 @@ class TapParser:
                 self._state_prefix = max(prefix, common[: common.rfind(b":") + 1], key=len)
 
     def _state_value(self, line: bytes) -> bytes:
-        try:
-            envelope = _decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            envelope = self._lenient(line)
+        envelope = self._envelope(line)
         if not bytes(envelope.value) or envelope.type != "STATE":
             raise self._invalid(line, "a STATE without a value")
         return bytes(envelope.value)

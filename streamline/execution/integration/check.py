@@ -6,28 +6,29 @@ destination gets the initial STATE and the end of its input, and has to exit wit
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import anyio
 import anyio.to_thread
 import msgspec
 
-from streamline.blocks.connector.rotated_config import keep_written_back
 from streamline.blocks.connector.source import OpenedSource, open_source
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, Spec, load_spec
 from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.blocks.python.function import BlockFile
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.registry import Role
+from streamline.connectors.singer.build import tap_command, target_sink
 from streamline.connectors.singer.capabilities import Capabilities, probe
 from streamline.connectors.singer.discovery import read_catalog_file
-from streamline.connectors.singer.selection import apply_settings, choose
-from streamline.connectors.singer.tap import TapCommand, TapProcess
-from streamline.connectors.singer.target import TargetCommand, TargetProcess
+from streamline.connectors.singer.sample import catalog_to_look
+from streamline.connectors.singer.selection import choose
+from streamline.connectors.singer.tap import TapProcess
 from streamline.errors import StreamlineError
 from streamline.execution.checklist import Checklist
 from streamline.execution.integration.context import RunContext
+from streamline.execution.integration.endpoints import workspace_of
 from streamline.execution.integration.planner import make_plan
 from streamline.flow.items import Item
 from streamline.flow.tasks import task_group
@@ -79,7 +80,7 @@ class _Check:
 
     async def _prepare(self, block: Block) -> _Prepared | None:
         """Read and render a block and find its plugin; None if that failed, or there is no plugin to connect to."""
-        what = _what(block)
+        what = {"data_loader": "source", "data_exporter": "destination"}.get(block.type, "transformer")
         try:
             if block.language != "yaml":
                 await self._load_transformer(block)
@@ -130,11 +131,10 @@ class _Check:
     async def _connect(self, prepared: _Prepared, limit: anyio.CapacityLimiter) -> None:
         block, plugin = prepared.block, prepared.plugin
         what = _kind(prepared.spec)
-        ways: dict[str, Callable[[_Prepared], Awaitable[str]]] = {"source": self._source}
         async with limit:
             try:
                 with anyio.fail_after(self._timeout):
-                    detail = await ways.get(what, self._receiver)(prepared)
+                    detail = await (self._source(prepared) if what == "source" else self._receiver(prepared))
             except TimeoutError:
                 error = StreamlineError(
                     f"timed out: no answer within {self._timeout:g} s",
@@ -170,29 +170,19 @@ class _Check:
     async def _first_message(self, source: OpenedSource) -> str:
         """Start a tap that has no discovery, and stop it once it has said something."""
         context, plugin, capabilities = self._context, source.plugin, source.capabilities
+        catalog: Mapping[str, object] | None = None
+        if source.catalog is not None:
+            selected = choose(source.catalog, source.spec.streams, tap=source.traits, where=source.where)
+            catalog = catalog_to_look(source.catalog, selected, source.traits)
+        workspace = workspace_of(context)
         tap = TapProcess(
-            TapCommand(
-                id=source.block.uuid,
-                name=plugin.name,
-                argv=plugin.argv,
-                env=plugin.env,
-                cwd=context.project.root,
-                config=source.config,
-                takes_config=capabilities.config,
-                catalog=_catalog_to_look(source),
-                catalog_flags=capabilities.catalog_flags,
+            tap_command(
+                source.block.uuid, plugin, source.config, workspace, capabilities=capabilities, catalog=catalog
             ),
-            run_dir=context.run_dir,
-            masker=context.masker,
-            log=lambda line: context.child_line(source.block.uuid, line),
-            on_config_change=lambda written: keep_written_back(
-                source.spec.config,
-                written,
-                context.store,
-                context.masker,
-                pipeline=self._model.uuid,
-                block=source.block.uuid,
-            ),
+            run_dir=workspace.run_dir,
+            masker=workspace.masker,
+            log=workspace.log_of(source.block.uuid),
+            on_config_change=source.keep_config,
         )
 
         async def stop(items: Sequence[Item]) -> None:
@@ -206,37 +196,16 @@ class _Check:
         """Start a target or a mapper with its config, send it nothing but the initial state, and see it end well."""
         context, block, plugin = self._context, prepared.block, prepared.plugin
         capabilities = await probe(plugin, store=context.store, masker=context.masker)
-        process = TargetProcess(
-            TargetCommand(
-                id=block.uuid,
-                name=plugin.name,
-                argv=plugin.argv,
-                env=plugin.env,
-                cwd=context.project.root,
-                config=_config(prepared.spec),
-                echoes=False,
-                drain_seconds=self._timeout,
-            ),
-            feeds=[],
-            known=frozenset(),
-            state={},
-            run_dir=context.run_dir,
-            masker=context.masker,
-            log=lambda line: context.child_line(block.uuid, line),
+        failures: list[Exception] = []
+        target = target_sink(
+            block.uuid, plugin, prepared.spec.config, workspace_of(context), echoes=False, drain_seconds=self._timeout
         )
         async with task_group() as tasks:
-            tasks.start_soon(process.run, lambda source, number: None, lambda error: None)
-            await process.close()
-        if process.failure is not None:
-            raise process.failure
+            tasks.start_soon(target.run, lambda source, number: None, failures.append)
+            await target.close()
+        if failures:
+            raise failures[0]
         return f"started with its config and exited with 0{_about(capabilities)}"
-
-
-_BY_TYPE: Mapping[str, str] = {"data_loader": "source", "data_exporter": "destination"}
-
-
-def _what(block: Block) -> str:
-    return _BY_TYPE.get(block.type, "transformer")
 
 
 def _kind(spec: Spec) -> str:
@@ -251,23 +220,6 @@ def _named(spec: Spec) -> tuple[str, Role]:
     if isinstance(spec, MapperSpec):
         return spec.mapper, "mapper"
     return spec.destination, "target"
-
-
-def _config(spec: Spec) -> dict[str, object]:
-    return spec.config
-
-
-def _catalog_to_look(source: OpenedSource) -> dict[str, object] | None:
-    """The catalog that the tap would be given; without LOG_BASED, because a look must not touch the log's position."""
-    if source.catalog is None:
-        return None
-    chosen = [
-        msgspec.structs.replace(stream, replication_method="FULL_TABLE")
-        if stream.replication_method == "LOG_BASED"
-        else stream
-        for stream in choose(source.catalog, source.spec.streams, tap=source.traits, where=source.where)
-    ]
-    return apply_settings(source.catalog, chosen, tap=source.traits).data
 
 
 def _about(capabilities: Capabilities) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.build import Workspace, tap_command, tap_source, target_sink
@@ -17,7 +18,7 @@ from streamline.flow.protocols import Source
 
 def build_source(context: RunContext, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource]:
     """Return a group's tap with its mappers, and the part of it that deletes files of BATCHes."""
-    source, workspace = plan.sources[group.source], _workspace(context)
+    source, workspace = plan.sources[group.source], workspace_of(context)
     tap = tap_command(
         group.id,
         source.plugin,
@@ -47,7 +48,7 @@ def build_source(context: RunContext, plan: Plan, group: GroupPlan, routes: Rout
         mappers,
         workspace,
         passed=routes.passed_dialects(group.source),
-        on_config_change=routes.config_keeper(source),
+        on_config_change=lambda written: _keep_config(source, written),
     )
 
 
@@ -67,8 +68,14 @@ def owner_of(group: GroupPlan, source: SourcePlan) -> Callable[[str], bool]:
     return owner([stream.id for stream in group.streams], others, [stream.id for stream in source.catalog or ()])
 
 
-def _workspace(context: RunContext) -> Workspace:
+def workspace_of(context: RunContext) -> Workspace:
+    """Return where the plugins of a run run."""
     return Workspace(run_dir=context.run_dir, root=context.project.root, masker=context.masker, log=context.child_line)
+
+
+def _keep_config(source: SourcePlan, written: dict[str, Any]) -> None:
+    source.keep_config(written)
+    source.config.update(written)  # the next attempt of this run needs it, too
 
 
 def _sink(context: RunContext, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan]) -> TargetPool:
@@ -78,7 +85,7 @@ def _sink(context: RunContext, plan: Plan, sink: SinkPlan, groups: Sequence[Grou
         sink.id,
         sink.plugin,
         sink.config,
-        _workspace(context),
+        workspace_of(context),
         feeds=feeds,
         known=frozenset(
             feed.name_of(stream.id)

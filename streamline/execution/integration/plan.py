@@ -56,6 +56,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         selected: the streams that are read.
         groups: its tap processes.
         max_parallel: how many of them at once.
+        keep_config: keeps the config that its tap wrote back.
         cause_of: streams whose old bookmark is not used in this run, and why.
         overrides: stored bookmark overrides that this run uses.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
@@ -73,6 +74,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     selected: list[SelectedStream]
     groups: list[GroupPlan]
     max_parallel: int
+    keep_config: Callable[[dict[str, Any]], None]
     cause_of: dict[str, Cause] = {}
     overrides: dict[str, list[BookmarkOverride]] = {}
     left_out: list[str] = []

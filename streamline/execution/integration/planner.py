@@ -192,6 +192,7 @@ async def _plan_source(
         selected=selected,
         groups=[_group(block.uuid, group, groups, catalog, positions, source.plugin, traits) for group in groups],
         max_parallel=_max_parallel(spec, source.plugin),
+        keep_config=source.keep_config,
         cause_of=positions.cause_of,
         overrides=positions.overrides,
         left_out=positions.left_out,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
-from streamline.connectors.singer.messages import record_line
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.state import join_state
 from streamline.errors import StreamlineError
@@ -24,7 +23,8 @@ from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.schema_book import saved_schemas
 from streamline.execution.run import RunOptions, end_killed_runs, open_run
-from streamline.flow.items import BadRecord, Item, RawBatch, Schema
+from streamline.flow.codecs.envelope import wrap
+from streamline.flow.items import BadRecord, Item, Schema
 from streamline.flow.protocols import Emit, FlushableStage, Stage
 from streamline.flow.router import Route
 from streamline.flow.runtime import Flow, Runtime
@@ -303,8 +303,7 @@ class _Letters:
         stream = self._entry.stream
         await emit([self._entry.schema])
         for letter in self._letters:
-            line = record_line(stream, letter.record.encode("utf-8", "surrogateescape"))
-            await emit([RawBatch(stream, [line], 1, len(line))])
+            await emit([wrap(stream, [letter.record.encode("utf-8", "surrogateescape")])])
 
     def stop(self, reason: str) -> None:
         """See `Source.stop`. There are few of them; all are sent."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.blocks.connector.rotated_config import keep_written_back
 from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
@@ -77,19 +76,6 @@ class RouteBuilder:
             if any(plan.load_method == "replace" for (block, _), plan in sink.plans.items() if block == source):
                 passed -= {"pipelinewise"}  # that dialect has no field for a version
         return passed
-
-    def config_keeper(self, source: SourcePlan) -> Callable[[dict[str, Any]], None]:
-        """Return a function that keeps what a tap wrote into its config file."""
-        context = self._context
-
-        def keep(written: dict[str, Any]) -> None:
-            # Compare with what the user wrote, not with what was rotated before: only the user's change may win later.
-            keep_written_back(
-                source.spec.config, written, context.store, context.masker, pipeline=context.pipeline, block=source.id
-            )
-            source.config.update(written)  # the next attempt of this run needs it, too
-
-        return keep
 
     # -- paths
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamline.flow.items import Item, Schema
-from streamline.flow.protocols import Stage
+from streamline.flow.protocols import ImmediateStage, Stage
 from streamline.flow.router import Route
 from streamline.state.store import Store
 
@@ -82,7 +82,7 @@ def _as_stored(schema: Schema) -> dict[str, Any]:
     }
 
 
-class _Recorder:
+class _Recorder(ImmediateStage):
     """A stage that passes everything and records SCHEMAs."""
 
     def __init__(self, newest: dict[str, Schema]) -> None:
@@ -92,9 +92,3 @@ class _Recorder:
         if isinstance(item, Schema):
             self._newest[item.stream] = item
         return (item,)
-
-    async def finish(self) -> Sequence[Item]:
-        return ()
-
-    async def close(self) -> None:
-        pass

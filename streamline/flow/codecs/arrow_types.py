@@ -179,15 +179,3 @@ def _property(kind: pa.DataType) -> JSONObject:
     if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
         return {"type": "array", "items": property_of(kind.value_field)}
     return {"type": "string"}  # strings, binary (base64), durations (ISO 8601), null
-
-
-__all__ = [
-    "arrow_field",
-    "arrow_schema",
-    "holds_nan",
-    "is_json",
-    "is_text",
-    "json_field",
-    "json_schema_of",
-    "property_of",
-]

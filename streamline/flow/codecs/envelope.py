@@ -9,22 +9,16 @@ joined again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
-from typing import Final
+from typing import TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from streamline.flow.codecs.jsontext import join_object, split_object
+from streamline.flow.codecs.jsontext import encode, join_object, split_object
 from streamline.flow.items import Buffer, FileBatch, RawBatch
 
-
-class Unset(Enum):
-    """Distinguishes a version that is kept from one that is removed (None)."""
-
-    UNSET = "unset"
-
-
-UNSET: Final = Unset.UNSET
+Version: TypeAlias = int | UnsetType | None
+"""A table version; None: none; `UNSET`: as it is."""
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -34,7 +28,7 @@ class _Envelope(msgspec.Struct, gc=False):
 _envelopes = msgspec.json.Decoder(_Envelope)
 
 
-def rewrite(batch: RawBatch, *, stream: str | None = None, version: int | Unset | None = UNSET) -> RawBatch:
+def rewrite(batch: RawBatch, *, stream: str | None = None, version: Version = UNSET) -> RawBatch:
     """Return the same records in changed envelopes; all other keys of an envelope are kept.
 
     Args:
@@ -60,7 +54,7 @@ def rewrite(batch: RawBatch, *, stream: str | None = None, version: int | Unset 
     return _batch(stream or batch.stream, slices, batch.count, None)
 
 
-def rewrite_files(item: FileBatch, *, stream: str | None = None, version: int | Unset | None = UNSET) -> FileBatch:
+def rewrite_files(item: FileBatch, *, stream: str | None = None, version: Version = UNSET) -> FileBatch:
     """Return a BATCH message with another stream name or table version; all other keys are kept.
 
     Args:
@@ -156,17 +150,17 @@ def record_prefix(stream: str, *, version: int | None = None, time_extracted: st
         members["version"] = version
     if time_extracted is not None:
         members["time_extracted"] = time_extracted
-    return msgspec.json.encode(members)[:-1] + b',"record":'
+    return encode(members)[:-1] + b',"record":'
 
 
 def _batch(stream: str, slices: list[Buffer] | list[bytes], count: int, prefix: bytes | None) -> RawBatch:
     return RawBatch(stream, list(slices), count, sum(map(len, slices)), prefix)
 
 
-def _change(members: dict[str, msgspec.Raw], stream: str | None, version: int | Unset | None) -> dict[str, msgspec.Raw]:
+def _change(members: dict[str, msgspec.Raw], stream: str | None, version: Version) -> dict[str, msgspec.Raw]:
     """The members of an envelope, with a new version before the record."""
     if stream is not None:
-        members["stream"] = msgspec.Raw(msgspec.json.encode(stream))
+        members["stream"] = msgspec.Raw(encode(stream))
     if version is None:
         members.pop("version", None)
     elif version is not UNSET:
@@ -183,7 +177,7 @@ def _change(members: dict[str, msgspec.Raw], stream: str | None, version: int | 
     return members
 
 
-def _change_prefix(old: bytes, stream: str | None, version: int | Unset | None) -> bytes | None:
+def _change_prefix(old: bytes, stream: str | None, version: Version) -> bytes | None:
     """The new prefix for an old one; None if the old one does not contain what changes."""
     members = split_object(old + b"0}")
     if stream is not None and "stream" not in members:

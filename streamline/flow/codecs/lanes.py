@@ -22,6 +22,7 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.flow.codecs import jsontext
+from streamline.flow.codecs.envelope import record_prefix
 from streamline.flow.codecs.schemas import is_decimal, properties, types
 from streamline.flow.items import ArrowBatch, Batch, Buffer, JSONObject, RawBatch, RowBatch
 
@@ -268,20 +269,6 @@ class _Plan:
         self.getters = [attrgetter(name) for name, _ in attributes]
 
 
-def raw_to_rows(
-    batch: RawBatch, schema: Mapping[str, Any] | None = None, refuse: Refuse | None = None
-) -> list[RowBatch]:
-    """`RowReader(schema).read(batch, refuse)`, for a single batch."""
-    return RowReader(schema).read(batch, refuse)
-
-
-def raw_to_arrow(
-    batch: RawBatch, schema: Mapping[str, Any] | None = None, refuse: Refuse | None = None
-) -> list[ArrowBatch]:
-    """`ArrowReader(schema).read(batch, refuse)`, for a single batch."""
-    return ArrowReader(schema).read(batch, refuse)
-
-
 def rows_to_raw(batch: RowBatch) -> RawBatch:
     """Write rows as RECORD lines.
 
@@ -293,7 +280,7 @@ def rows_to_raw(batch: RowBatch) -> RawBatch:
     """
     if not batch.rows:
         return RawBatch(batch.stream, [], 0, 0)
-    head, tail = envelope_of(batch.stream, batch.version, batch.time_extracted)
+    head = record_prefix(batch.stream, version=batch.version, time_extracted=batch.time_extracted)
     slices: list[Buffer] = []
     for start in range(0, len(batch.rows), _ROWS_AT_A_TIME):
         try:
@@ -301,7 +288,7 @@ def rows_to_raw(batch: RowBatch) -> RawBatch:
         except TypeError as error:
             raise StreamlineError(str(error), where=f"stream {batch.stream}", code="record.not_json") from None
         # JSON text has no raw newline in a value, so each newline ends a row.
-        slices.append(b"".join((head, lines[:-1].replace(b"\n", tail + head), tail)))
+        slices.append(b"".join((head, lines[:-1].replace(b"\n", b"}\n" + head), b"}\n")))
     return RawBatch(batch.stream, slices, len(batch.rows), sum(map(len, slices)), head)
 
 
@@ -329,7 +316,7 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
         halves = (table.slice(0, count // 2), table.slice(count // 2))
         return join_raw([arrow_to_raw(msgspec.structs.replace(batch, table=half), like) for half in halves])
     marks = {field.name: field for field in like} if like is not None else {}
-    head, tail = envelope_of(batch.stream, batch.version, batch.time_extracted)
+    head = record_prefix(batch.stream, version=batch.version, time_extracted=batch.time_extracted)
     parts: list[Any] = []
     pending = head + b"{"
     for field, chunked in zip(table.schema, table.columns, strict=True):
@@ -344,21 +331,11 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
             raise StreamlineError(message, where=f"stream {batch.stream}", code="record.not_json") from None
         parts += [pa.scalar(pending + jsontext.dumps(field.name) + b":", pa.string()), pc.fill_null(text, "null")]
         pending = b","
-    parts.append(pa.scalar(b"}" + tail, pa.string()))
+    parts.append(pa.scalar(b"}}\n", pa.string()))
     lines = pc.binary_join_element_wise(*parts, "")
     offsets = memoryview(lines.buffers()[1]).cast("i")
     data = memoryview(lines.buffers()[2])[offsets[lines.offset] : offsets[lines.offset + count]]
     return RawBatch(batch.stream, [data], count, len(data), head)
-
-
-def rows_to_arrow(batch: RowBatch, reader: ArrowReader) -> list[ArrowBatch]:
-    """Tables of rows, as `reader` types them."""
-    return reader.read(rows_to_raw(batch))
-
-
-def arrow_to_rows(batch: ArrowBatch, reader: RowReader, like: pa.Schema | None = None) -> list[RowBatch]:
-    """Rows of a table: the JSON values that its records are written as."""
-    return reader.read(arrow_to_raw(batch, like))
 
 
 def to_raw(batch: Batch) -> RawBatch:
@@ -380,15 +357,6 @@ def join_raw(batches: Sequence[RawBatch]) -> RawBatch:
     prefix = first.prefix if all(batch.prefix == first.prefix for batch in batches) else None
     slices = [piece for batch in batches for piece in batch.slices]
     return RawBatch(first.stream, slices, sum(b.count for b in batches), sum(b.nbytes for b in batches), prefix)
-
-
-def envelope_of(stream: str, version: int | None, time_extracted: str | None) -> tuple[bytes, bytes]:
-    """The text before a record's JSON text in its message, and the text after it, including the newline."""
-    head = b'{"type":"RECORD","stream":' + jsontext.dumps(stream) + b',"record":'
-    tail = b"" if version is None else b',"version":' + jsontext.dumps(version)
-    if time_extracted is not None:
-        tail += b',"time_extracted":' + jsontext.dumps(time_extracted)
-    return head, tail + b"}\n"
 
 
 def lines_of(piece: bytes | memoryview) -> Iterator[bytes]:

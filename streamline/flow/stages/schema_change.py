@@ -28,6 +28,7 @@ from streamline.flow.items import (
     RowBatch,
     Schema,
 )
+from streamline.flow.protocols import ImmediateStage
 from streamline.flow.stages.lenient import without_flags
 
 STAGE = "schema_change"
@@ -79,7 +80,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
     )
 
 
-class SchemaChangeStage:
+class SchemaChangeStage(ImmediateStage):
     """Applies each stream's `schema_change` policy.
 
     evolve forwards the new schema. freeze keeps the known schema: new columns are dropped, and a record with a value
@@ -151,13 +152,6 @@ class SchemaChangeStage:
                 code="stream.batch_not_supported",
             )
         return [item]
-
-    async def finish(self) -> Sequence[Item]:
-        """Return nothing: no item is held back."""
-        return []
-
-    async def close(self) -> None:
-        """Do nothing: there are no resources."""
 
     def _for_sink(self, items: Sequence[Item]) -> Sequence[Item]:
         return [

@@ -15,6 +15,7 @@ from streamline.errors import StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.lanes import record_text, to_raw
 from streamline.flow.items import ArrowBatch, BadRecord, Buffer, Item, JSONObject, RawBatch, RowBatch, Schema
+from streamline.flow.protocols import ImmediateStage
 from streamline.flow.stages.lenient import lenient
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class BadRecordLimit:
             )
 
 
-class ValidateStage:
+class ValidateStage(ImmediateStage):
     """Removes records that do not fit their stream's SCHEMA. Implements `flow.protocols.Stage`.
 
     Formats are not asserted (see `lenient`). A record of a stream without SCHEMA passes.
@@ -128,13 +129,6 @@ class ValidateStage:
             if known is None or known[0] != item.schema:
                 self._validators[item.stream] = (item.schema, _validator(item.stream, item.schema))
         return [item]
-
-    async def finish(self) -> Sequence[Item]:
-        """Return nothing: no item is held back."""
-        return []
-
-    async def close(self) -> None:
-        """Do nothing: there are no resources."""
 
     def _raw(self, batch: RawBatch) -> list[Item]:
         known = self._validators.get(batch.stream)
@@ -271,6 +265,3 @@ def _with_plain_text(value: Any) -> Any:
     if isinstance(value, list):
         return [_with_plain_text(each) for each in value]
     return value
-
-
-__all__ = ["BadRecordLimit", "Counts", "ValidateStage"]

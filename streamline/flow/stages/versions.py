@@ -24,6 +24,7 @@ from streamline.flow.items import (
     RowBatch,
     Schema,
 )
+from streamline.flow.protocols import ImmediateStage
 
 
 def new_version(after: int = 0) -> int:
@@ -35,7 +36,7 @@ def new_version(after: int = 0) -> int:
     return max(time.time_ns() // 1_000_000, after + 1)
 
 
-class VersionStage:
+class VersionStage(ImmediateStage):
     """Holds ACTIVATE_VERSIONs until their stream is complete, and replaces tables for taps without versions.
 
     While a stream's message is held, its bookmark is withheld in every `Position`. If the source fails, held messages
@@ -102,9 +103,6 @@ class VersionStage:
             items.append(msgspec.structs.replace(self._newest, number=self._newest.number + 1))
             self._newest_withheld = False
         return items
-
-    async def close(self) -> None:
-        """Do nothing: there are no resources."""
 
     def _replaces(self, stream: str) -> bool:
         ours = self._replacing.get(stream)

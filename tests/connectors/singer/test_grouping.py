@@ -14,7 +14,7 @@ def stream(name: str, *, method: str = "FULL_TABLE", parallel: bool = False, par
 
 
 def ids(groups) -> list[tuple[str, ...]]:
-    return [group.stream_ids for group in groups]
+    return [tuple(stream.id for stream in group.streams) for group in groups]
 
 
 def test_streams_share_a_process_unless_they_ask_for_their_own() -> None:
@@ -72,7 +72,7 @@ streams = st.lists(
 @given(streams)
 def test_every_stream_is_in_one_group_and_families_are_whole(chosen: list[SelectedStream]) -> None:
     groups = group_streams(chosen)
-    place = {one: number for number, group in enumerate(groups) for one in group.stream_ids}
+    place = {one: number for number, group in enumerate(groups) for one in (stream.id for stream in group.streams)}
     assert sorted(place) == sorted(one.id for one in chosen)
     assert sum(len(group.streams) for group in groups) == len(chosen)
     assert len({group.id for group in groups}) == len(groups)

@@ -26,19 +26,6 @@ def test_a_changed_schema_always_names_its_keys() -> None:
     assert json.loads(messages.schema_line(with_bookmark))["bookmark_properties"] == ["at"]
 
 
-def test_a_record_is_wrapped_and_not_read() -> None:
-    record = b'{"id": 123456789012345678901234567890, "x": NaN}'
-    assert messages.record_line("a", record) == b'{"type":"RECORD","stream":"a","record":' + record + b"}\n"
-    line = messages.record_line("\ud800é", b"{}", version=7, time_extracted="2024-01-01T00:00:00Z")
-    assert json.loads(line) == {
-        "type": "RECORD",
-        "stream": "\ud800é",
-        "record": {},
-        "version": 7,
-        "time_extracted": "2024-01-01T00:00:00Z",
-    }
-
-
 def test_states_and_versions() -> None:
     assert messages.state_line(b'{"bookmarks":{}}') == b'{"type":"STATE","value":{"bookmarks":{}}}\n'
     line = messages.activate_version_line(ActivateVersion("a", 2))

@@ -23,6 +23,18 @@ def raw(*lines: bytes | str, stream: str = "orders") -> RawBatch:
     return RawBatch(stream, list(pieces), len(pieces), sum(map(len, pieces)))
 
 
+def raw_to_rows(
+    batch: RawBatch, schema: JSONObject | None = None, refuse: lanes.Refuse | None = None
+) -> list[RowBatch]:
+    return lanes.RowReader(schema).read(batch, refuse)
+
+
+def raw_to_arrow(
+    batch: RawBatch, schema: JSONObject | None = None, refuse: lanes.Refuse | None = None
+) -> list[ArrowBatch]:
+    return lanes.ArrowReader(schema).read(batch, refuse)
+
+
 def record(text: str, rest: str = "") -> str:
     return f'{{"type":"RECORD","stream":"orders","record":{text}{rest}}}'
 
@@ -67,7 +79,7 @@ def number_equal(one: Any, other: Any) -> bool:
 @given(st.lists(records, min_size=1, max_size=5))
 def test_rows_survive_being_written_and_read_again(rows: list[JSONObject]) -> None:
     lines = lanes.rows_to_raw(RowBatch("orders", rows, version=7, time_extracted="2024-05-01T00:00:00Z"))
-    (again,) = lanes.raw_to_rows(lines)
+    (again,) = raw_to_rows(lines)
     assert number_equal(again.rows, rows)
     assert (again.version, again.time_extracted, lines.count) == (7, "2024-05-01T00:00:00Z", len(rows))
 
@@ -77,8 +89,8 @@ def test_rows_survive_being_written_and_read_again(rows: list[JSONObject]) -> No
 def test_a_table_keeps_every_value_that_no_type_was_declared_for(rows: list[JSONObject]) -> None:
     refused: list[bytes] = []
     lines = lanes.rows_to_raw(RowBatch("orders", rows))
-    tables = lanes.raw_to_arrow(lines, {}, lambda text, _: refused.append(text))
-    again = [row for table in tables for batch in lanes.raw_to_rows(lanes.arrow_to_raw(table)) for row in batch.rows]
+    tables = raw_to_arrow(lines, {}, lambda text, _: refused.append(text))
+    again = [row for table in tables for batch in raw_to_rows(lanes.arrow_to_raw(table)) for row in batch.rows]
     # Columns of a table have one order; the fields' order in a record means nothing.
     assert number_equal(
         [dict(sorted(row.items())) for row in again], [dict(sorted(row.items())) for row in rows if row]
@@ -117,8 +129,8 @@ def test_typed_columns_survive(values: list[tuple[Any, ...]]) -> None:
     for row in rows:
         row["t"] = row["t"] and row["t"].isoformat(timespec="microseconds") + "Z"
     lines = lanes.rows_to_raw(RowBatch("orders", rows))
-    (table,) = lanes.raw_to_arrow(lines, declared)
-    (again,) = lanes.raw_to_rows(lanes.arrow_to_raw(table))
+    (table,) = raw_to_arrow(lines, declared)
+    (again,) = raw_to_rows(lanes.arrow_to_raw(table))
     assert number_equal(
         [{**row, "n": None if row["n"] is None else float(row["n"])} for row in again.rows],
         [dict(row) for row in rows],
@@ -139,7 +151,7 @@ def test_typed_columns_survive(values: list[tuple[Any, ...]]) -> None:
     ],
 )
 def test_what_other_parsers_refuse_or_round_goes_through_rows_unchanged(text: str) -> None:
-    (rows,) = lanes.raw_to_rows(raw(record(text)))
+    (rows,) = raw_to_rows(raw(record(text)))
     assert text_of(lanes.rows_to_raw(rows)).decode() == record(text) + "\n"
 
 
@@ -166,20 +178,20 @@ def test_what_other_parsers_refuse_or_round_goes_through_rows_unchanged(text: st
     ],
 )
 def test_values_that_do_not_fit_their_type_go_through_a_table_unchanged(text: str, prop: JSONObject) -> None:
-    (table,) = lanes.raw_to_arrow(raw(record(text)), schema(a=prop))
-    (again,) = lanes.raw_to_rows(lanes.arrow_to_raw(table))
-    (sent,) = lanes.raw_to_rows(raw(record(text)))
+    (table,) = raw_to_arrow(raw(record(text)), schema(a=prop))
+    (again,) = raw_to_rows(lanes.arrow_to_raw(table))
+    (sent,) = raw_to_rows(raw(record(text)))
     assert str(again.rows) == str(sent.rows)
 
 
 def test_long_fractions_are_decimals_and_short_ones_floats() -> None:
-    (rows,) = lanes.raw_to_rows(raw(record('{"a":19.90,"b":0.12345678901234567890123,"c":[1.5]}')))
+    (rows,) = raw_to_rows(raw(record('{"a":19.90,"b":0.12345678901234567890123,"c":[1.5]}')))
     assert rows.rows == [{"a": 19.9, "b": Decimal("0.12345678901234567890123"), "c": [1.5]}]
     assert type(rows.rows[0]["a"]) is float
 
 
 def test_decimal_properties_are_decimals_with_their_digits() -> None:
-    (rows,) = lanes.raw_to_rows(
+    (rows,) = raw_to_rows(
         raw(record('{"m":19.90,"n":1.5,"o":{"x":2.5}}'), record('{"m":3}')), schema(m=MONEY, n=NUMBER, o={})
     )
     assert repr(rows.rows) == repr([{"m": Decimal("19.90"), "n": 1.5, "o": {"x": 2.5}}, {"m": Decimal(3)}])
@@ -218,18 +230,18 @@ def test_a_value_without_a_json_form_names_stream_and_type() -> None:
 
 def test_batches_are_cut_where_the_version_changes() -> None:
     lines = raw(*(record(f'{{"id":{n}}}', f',"version":{v}') for n, v in ((1, 5), (2, 5), (3, 6), (4, 5))))
-    assert [(b.version, [r["id"] for r in b.rows]) for b in lanes.raw_to_rows(lines)] == [
+    assert [(b.version, [r["id"] for r in b.rows]) for b in raw_to_rows(lines)] == [
         (5, [1, 2]),
         (6, [3]),
         (5, [4]),
     ]
-    tables = lanes.raw_to_arrow(lines, schema(id=INTEGER))
+    tables = raw_to_arrow(lines, schema(id=INTEGER))
     assert [(b.version, b.table.column("id").to_pylist()) for b in tables] == [(5, [1, 2]), (6, [3]), (5, [4])]
 
 
 def test_tables_are_cut_where_the_set_of_fields_changes() -> None:
     lines = raw(*map(record, ('{"id":1,"a":null}', '{"a":"x","id":2}', '{"id":3}', '{"id":4,"a":"y","new":{"b": 1}}')))
-    tables = lanes.raw_to_arrow(lines, schema(id=INTEGER, a=STRING))
+    tables = raw_to_arrow(lines, schema(id=INTEGER, a=STRING))
     assert [t.table.to_pylist() for t in tables] == [
         [{"id": 1, "a": None}, {"id": 2, "a": "x"}],
         [{"id": 3}],
@@ -245,9 +257,9 @@ def test_any_order_of_the_envelopes_keys_and_blank_lines() -> None:
     lines = raw(
         '{"record": {"id": 1}, "time_extracted": "T", "stream": "orders", "x": [1], "type": "RECORD", "version": 2}', ""
     )
-    (rows,) = lanes.raw_to_rows(lines)
+    (rows,) = raw_to_rows(lines)
     assert (rows.rows, rows.version, rows.time_extracted) == ([{"id": 1}], 2, "T")
-    (table,) = lanes.raw_to_arrow(lines, schema(id=INTEGER))
+    (table,) = raw_to_arrow(lines, schema(id=INTEGER))
     assert (table.table.to_pylist(), table.version, table.time_extracted) == ([{"id": 1}], 2, "T")
 
 
@@ -257,8 +269,8 @@ def test_any_order_of_the_envelopes_keys_and_blank_lines() -> None:
 def test_a_line_that_is_no_record_is_refused_alone(line: bytes) -> None:
     lines = raw(record('{"id":1}'), line, record('{"id":2}'))
     with pytest.raises(StreamlineError, match="stream orders"):
-        lanes.raw_to_rows(lines)
-    for read in (lanes.raw_to_rows, lanes.raw_to_arrow):
+        raw_to_rows(lines)
+    for read in (raw_to_rows, raw_to_arrow):
         refused: list[bytes] = []
         batches = read(lines, schema(id=INTEGER), lambda text, _, into=refused: into.append(text))  # type: ignore[misc]
         assert refused == [line]
@@ -269,7 +281,7 @@ def test_slices_of_a_larger_buffer_are_read_in_place() -> None:
     chunk = memoryview((record('{"id":1}') + "\n" + record('{"id":2}') + "\n").encode())
     half = len(chunk) // 2
     batch = RawBatch("orders", [chunk[:half], chunk[half:]], 2, len(chunk))
-    assert [row["id"] for row in lanes.raw_to_rows(batch)[0].rows] == [1, 2]
+    assert [row["id"] for row in raw_to_rows(batch)[0].rows] == [1, 2]
 
 
 def test_tables_of_any_arrow_types_can_be_written() -> None:
@@ -310,7 +322,7 @@ def test_a_table_sliced_or_in_chunks_is_written_whole() -> None:
 
 def test_text_in_a_json_column_that_is_no_json_becomes_a_string() -> None:
     pa = pytest.importorskip("pyarrow")
-    like = lanes.raw_to_arrow(raw(record('{"a":{"b":1}}')), schema(a={"type": "object"}))[0].table.schema
+    like = raw_to_arrow(raw(record('{"a":{"b":1}}')), schema(a={"type": "object"}))[0].table.schema
     table = pa.table({"a": ['{"b": 2}', "unknown", '[1],{"x":1', '{\n"c":3}', None]})
     written = [
         json.loads(line)["record"]["a"]
@@ -360,7 +372,7 @@ def test_the_rows_lane_needs_neither_pandas_nor_pyarrow() -> None:
 
     code = (
         "import sys; from streamline.flow.codecs import lanes; from streamline.flow.items import RawBatch\n"
-        "lanes.rows_to_raw(lanes.raw_to_rows(RawBatch('s', [b'{\"record\":{}}\\n'], 1, 14))[0])\n"
+        "lanes.rows_to_raw(lanes.RowReader().read(RawBatch('s', [b'{\"record\":{}}\\n'], 1, 14))[0])\n"
         "print([name for name in ('pandas', 'pyarrow', 'numpy', 'polars') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,6 +27,7 @@ from streamline.flow.items import (
     RowBatch,
     Schema,
 )
+from streamline.flow.protocols import ImmediateStage
 from streamline.project.suggest import suggestion
 
 IGNORE_CAPABILITY = "conflict-ignore"
@@ -193,7 +194,7 @@ def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -
             )
 
 
-class DestinationStage:
+class DestinationStage(ImmediateStage):
     """Applies one destination's settings to a source's items.
 
     Renaming a stream keeps its records' bytes; dropping columns keeps the bytes of the others.
@@ -207,8 +208,6 @@ class DestinationStage:
         self._plan_of = plan_of
         self._target = target
         self._plans: dict[str, StreamPlan | None] = {}
-        self.source_names: dict[str, str] = {}
-        """The name in the source's messages for each name that the target sees, of the streams seen so far."""
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`.
@@ -231,26 +230,10 @@ class DestinationStage:
             return [ActivateVersion(plan.table, item.version)]
         return [rewrite_files(item, stream=plan.table)]
 
-    async def finish(self) -> Sequence[Item]:
-        """Return nothing: no item is held back."""
-        return []
-
-    async def close(self) -> None:
-        """Do nothing: there are no resources."""
-
-    def needs_records(self, stream: str) -> bool:
-        """Whether columns of this stream are dropped, so that files of records must be expanded first."""
-        plan = self._plan(stream)
-        return plan is not None and plan.drops_columns
-
     def _plan(self, stream: str) -> StreamPlan | None:
-        try:
-            return self._plans[stream]
-        except KeyError:
-            plan = self._plans[stream] = self._plan_of(stream)
-            if plan is not None:
-                self.source_names[plan.table or stream] = stream
-            return plan
+        if stream not in self._plans:
+            self._plans[stream] = self._plan_of(stream)
+        return self._plans[stream]
 
     def _schema(self, item: Schema, plan: StreamPlan) -> Schema:
         keys = item.key_properties if plan.keys is None else plan.keys

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
 from streamline.flow.items import Item, Schema
+from streamline.flow.protocols import ImmediateStage
 
 _UNCHANGED = StreamPlan()
 
 
-class SourceStage:
+class SourceStage(ImmediateStage):
     """Applies keys and schema_override to SCHEMAs, and drops columns that the tap sends although not selected.
 
     Args:
@@ -35,13 +36,6 @@ class SourceStage:
             if selected is not None:
                 item = self._apply(item, selected)
         return await self._inner.process(item)
-
-    async def finish(self) -> Sequence[Item]:
-        """Return nothing: no item is held back."""
-        return []
-
-    async def close(self) -> None:
-        """Do nothing: there are no resources."""
 
     def _apply(self, item: Schema, selected: SelectedStream) -> Schema:
         schema, keys, raw = item.schema, item.key_properties, item.raw
