@@ -43,6 +43,7 @@ class Router:
     """Runs one source to its end.
 
     Args:
+        prompt: flush stages after each read, also where more is waiting.
         observe: called with all that the source gave, before it is processed.
         on_bad: called with records that a stage refused, in order, before any later position is sent.
         on_position: called with a sink's id and each position that it is about to be sent.
@@ -61,6 +62,7 @@ class Router:
         on_bad: Callable[[Sequence[BadRecord]], None],
         on_position: Callable[[str, Position], None] = lambda sink, position: None,
         complete: Callable[[], bool] = lambda: True,
+        prompt: bool = False,
     ) -> None:
         self.newest = 0
         self._source = source
@@ -69,6 +71,7 @@ class Router:
         self._on_bad = on_bad
         self._on_position = on_position
         self._complete = complete
+        self._prompt = prompt
         self._flushable = any(hasattr(stage, "flush") for stage in route.all_stages())
 
     async def run(self) -> None:
@@ -129,7 +132,7 @@ class Router:
             async for items in receive:
                 self._observe(items)
                 await self._deliver(self._route, items, 0)
-                if self._flushable and not receive.statistics().current_buffer_used:
+                if self._flushable and (self._prompt or not receive.statistics().current_buffer_used):
                     await self._flush(self._route)
 
     async def _deliver(self, route: Route, items: Sequence[Item], first_stage: int) -> None:

@@ -27,6 +27,7 @@ class Flow(msgspec.Struct, kw_only=True):
     """A source and the way of its items.
 
     Args:
+        prompt: what the source gives at a time has left all stages before more of it is processed.
         limits: of each, the flow holds one token while it runs.
         before: awaited right before the source is run.
         observe: called with all that the source gave, before it is processed.
@@ -35,6 +36,7 @@ class Flow(msgspec.Struct, kw_only=True):
 
     source: Source
     route: Route
+    prompt: bool = False
     limits: Sequence[anyio.CapacityLimiter] = ()
     before: Callable[[], Awaitable[None]] | None = None
     observe: Callable[[Sequence[Item]], None] = lambda items: None
@@ -165,6 +167,7 @@ class Runtime:
         return Router(
             flow.source,
             flow.route,
+            prompt=flow.prompt,
             observe=flow.observe,
             on_bad=refused,
             on_position=self._checkpoint.sent,

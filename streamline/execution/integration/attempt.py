@@ -19,7 +19,7 @@ from streamline.errors import StreamlineError
 from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
 from streamline.execution.integration.plan import GroupPlan, Plan, SourcePlan
-from streamline.execution.integration.route_builder import RouteBuilder, max_bad_records
+from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.run_store import RunStore, SourceAccount
 from streamline.execution.integration.schema_book import SchemaBook
 from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
@@ -196,7 +196,7 @@ class Attempt:
 
         def most(stream: str) -> int | None:
             sinks = [self._plan.sinks[sink] for sink in self._plan.paths[group.source].all_sinks()]
-            allowed = [max_bad_records(group.source, sink, stream) for sink in sinks]
+            allowed = [sink.setting("max_bad_records", group.source, stream) for sink in sinks]
             return min((number for number in allowed if number is not None), default=None)
 
         limit = self._limits.setdefault(group.source, BadRecordLimit(most))

@@ -9,7 +9,7 @@ from streamline.errors import PipelineFailed
 from streamline.execution.events import BlockOutcome, failure_from
 from streamline.execution.integration.attempt import Outcome
 from streamline.execution.integration.context import RunContext
-from streamline.execution.integration.plan import PathPlan, Plan
+from streamline.execution.integration.plan import Plan
 from streamline.processes.job import Failure
 
 
@@ -97,13 +97,4 @@ def _results(context: RunContext, uuid: str) -> list[dict[str, Any]]:
 
 
 def _blocks_behind(plan: Plan, source: str) -> list[str]:
-    return list(
-        dict.fromkeys([*(mapper.block.uuid for mapper in plan.mappers.get(source, ())), *_in(plan.paths[source])])
-    )
-
-
-def _in(path: PathPlan) -> list[str]:
-    blocks = [transform.block.uuid for transform in path.transforms]
-    for branch in path.branches:
-        blocks += _in(branch)
-    return [*blocks, *path.sinks]
+    return [*plan.mappers_of(source), *plan.paths[source].blocks()]

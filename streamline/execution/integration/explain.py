@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.state import rows_have_bookmarks
 from streamline.execution.integration.delivery import Delivery, Grade, delivery_of, joined, proof_of
 from streamline.execution.integration.explanation import (
@@ -52,7 +51,7 @@ def explain(context: RunContext, plan: Plan) -> FlowExplanation:
             _edge(plan, source, words)
             for source in plan.sources
             for words in destinations
-            if _feeds(plan, source, words)
+            if words.block in plan.paths[source].all_sinks()
         ],
     )
 
@@ -195,7 +194,7 @@ def _batch(context: RunContext, plan: Plan, source: SourcePlan) -> BatchWords:
     if passed:
         return BatchWords(passed, "every target accepts them, and no block must see the records")
     path = plan.paths[source.id]
-    seeing = [each.block.uuid for each in (*plan.mappers.get(source.id, ()), *path.all_transforms())]
+    seeing = [*plan.mappers_of(source.id), *(each.block.uuid for each in path.all_transforms())]
     if seeing:
         return BatchWords([], f"{', '.join(seeing)} must see the records")
     sinks = [plan.sinks[sink] for sink in path.all_sinks()]
@@ -209,7 +208,7 @@ def _batch(context: RunContext, plan: Plan, source: SourcePlan) -> BatchWords:
 
 
 def _destination(context: RunContext, plan: Plan, sink: SinkPlan) -> DestinationWords:
-    endless = any(source.endless for source in plan.sources.values() if sink.id in plan.paths[source.id].all_sinks())
+    endless = any(source.endless for source in plan.feeding(sink.id))
     processes = [sink.id] if sink.processes == 1 else [f"{sink.id}.{number + 1}" for number in range(sink.processes)]
     return DestinationWords(
         block=sink.id,
@@ -234,7 +233,11 @@ _OVERWRITES = (
 def _why_processes(sink: SinkPlan) -> str:
     if sink.processes > 1:
         return "streams set run_in_parallel, and the target allows that many"
-    wanting = [name for source, name in sink.plans if _settings(sink, source, name).get("run_in_parallel")]
+    wanting = [
+        name
+        for source, name in sink.plans
+        if (settings := sink.settings_of(source, name)) is not None and settings.get("run_in_parallel")
+    ]
     if wanting:
         return f"{sink.plugin.name} allows only one (max_processes), although {', '.join(wanting)} sets run_in_parallel"
     return "no stream sets run_in_parallel"
@@ -244,8 +247,7 @@ def _table(
     plan: Plan, sink: SinkPlan, key: tuple[str, str], stream: StreamPlan, processes: Sequence[str]
 ) -> TableWords:
     source, name = key
-    selected = _selected(plan.sources[source], name)
-    settings = _settings(sink, source, name)
+    selected = plan.sources[source].find(name)
     table = stream.table or name
     keys = stream.keys if stream.keys is not None else (selected.key_properties if selected is not None else ())
     return TableWords(
@@ -256,8 +258,8 @@ def _table(
         why=stream.why,
         key=list(keys),
         process=processes[sink.slot_of(table)],
-        on_bad_record=settings.get("on_bad_record", sink.spec.on_bad_record),
-        schema_change=settings.get("schema_change", sink.spec.schema_change),
+        on_bad_record=sink.setting("on_bad_record", source, name),
+        schema_change=sink.setting("schema_change", source, name),
         delivery=delivery_of(
             stream,
             keys,
@@ -268,19 +270,7 @@ def _table(
     )
 
 
-def _settings(sink: SinkPlan, source: str, name: str) -> Resolved:
-    return sink.settings_of(source, name) or Resolved({}, {})
-
-
-def _selected(source: SourcePlan, name: str) -> SelectedStream | None:
-    return next((each for each in source.selected if name in (each.stream, each.id, *each.names)), None)
-
-
 # -- edges
-
-
-def _feeds(plan: Plan, source: str, words: DestinationWords) -> bool:
-    return words.block in plan.paths[source].all_sinks()
 
 
 def _edge(plan: Plan, source: str, words: DestinationWords) -> EdgeWords:
@@ -291,16 +281,5 @@ def _edge(plan: Plan, source: str, words: DestinationWords) -> EdgeWords:
         delivery = Delivery(
             Grade.AT_LEAST_ONCE, "the streams are unknown until the tap sends them; those with a key are upserted"
         )
-    mappers = [each.block.uuid for each in plan.mappers.get(source, ())]
-    return EdgeWords(source, [*mappers, *_through(plan, source, words.block)], words.block, delivery)
-
-
-def _through(plan: Plan, source: str, sink: str) -> list[str]:
-    """Transformer blocks on the way from a source to a destination; of several ways, the first one's."""
-    path = plan.paths[source]
-    found: list[str] = []
-    while True:
-        found += [each.block.uuid for each in path.transforms]
-        if sink in path.sinks:
-            return found
-        path = next(branch for branch in path.branches if sink in branch.all_sinks())
+    through = [*plan.mappers_of(source), *plan.paths[source].transforms_before(words.block)]
+    return EdgeWords(source, through, words.block, delivery)

@@ -87,16 +87,14 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         """The block's uuid."""
         return self.block.uuid
 
-    def key_of(self, stream: str) -> str:
-        """The bookmark key of a stream that bears this name in messages."""
-        return self._keys().get(stream, stream)
+    def find(self, name: str) -> SelectedStream | None:
+        """Return the selected stream that has this id, or this name in messages."""
+        return next((each for each in self.selected if name in (each.id, each.stream, *each.names)), None)
 
-    def _keys(self) -> dict[str, str]:
-        keys: dict[str, str] = {}
-        for stream in self.selected:
-            for name in (stream.id, stream.stream, *stream.names):
-                keys.setdefault(name, stream.id)
-        return keys
+    def key_of(self, name: str) -> str:
+        """The bookmark key of a stream that bears this name in messages."""
+        stream = self.find(name)
+        return stream.id if stream is not None else name
 
 
 class TransformPlan(msgspec.Struct, kw_only=True):
@@ -150,6 +148,12 @@ class SinkPlan(msgspec.Struct, kw_only=True):
         """The block's uuid."""
         return self.block.uuid
 
+    def setting(self, name: str, source: str, stream: str) -> Any:
+        """Return a setting of a stream, or else that of the whole destination."""
+        settings = self.settings_of(source, stream)
+        own = settings.get(name) if settings is not None else None
+        return own if own is not None else getattr(self.spec, name)
+
     @property
     def overwrites(self) -> bool:
         """Its config makes the target drop tables when it starts: it must not be started twice for a stream in a run.
@@ -185,6 +189,19 @@ class PathPlan(msgspec.Struct, kw_only=True):
         """Transformer blocks on this path and its branches."""
         return [*self.transforms, *(each for branch in self.branches for each in branch.all_transforms())]
 
+    def transforms_before(self, sink: str) -> list[str]:
+        """Uuids of the transformer blocks on the way to a destination; of several ways, the first one's."""
+        uuids = [each.block.uuid for each in self.transforms]
+        if sink in self.sinks:
+            return uuids
+        branch = next(branch for branch in self.branches if sink in branch.all_sinks())
+        return [*uuids, *branch.transforms_before(sink)]
+
+    def blocks(self) -> list[str]:
+        """Uuids of the blocks on this path and its branches."""
+        behind = [uuid for branch in self.branches for uuid in branch.blocks()]
+        return list(dict.fromkeys([*(each.block.uuid for each in self.transforms), *behind, *self.sinks]))
+
 
 class Plan(msgspec.Struct, kw_only=True):
     """An integration run. `mappers` and `paths` are by source uuid."""
@@ -195,6 +212,14 @@ class Plan(msgspec.Struct, kw_only=True):
     paths: dict[str, PathPlan]
     sinks: dict[str, SinkPlan]
     variables: dict[str, Any] = {}
+
+    def mappers_of(self, source: str) -> list[str]:
+        """Uuids of the mapper blocks right behind a source."""
+        return [mapper.block.uuid for mapper in self.mappers.get(source, ())]
+
+    def feeding(self, sink: str) -> list[SourcePlan]:
+        """The sources that feed a destination."""
+        return [source for source in self.sources.values() if sink in self.paths[source.id].all_sinks()]
 
     def groups(self) -> list[GroupPlan]:
         """All tap processes."""

@@ -263,11 +263,7 @@ def _check_bookmark_options(
     """
     for text in context.options.bookmarks:
         name = parse_override(text).stream
-        takers = [
-            source
-            for source in sources.values()
-            if source.catalog is None or any(name in (one.id, one.stream, *one.names) for one in source.selected)
-        ]
+        takers = [source for source in sources.values() if source.catalog is None or source.find(name) is not None]
         if not takers:
             known = {one.id for source in sources.values() for one in source.selected}
             raise ConfigError(

@@ -25,8 +25,7 @@ from streamline.execution.integration.schema_book import saved_schemas
 from streamline.execution.run import RunOptions, end_killed_runs, open_run
 from streamline.flow.codecs.envelope import wrap
 from streamline.flow.items import BadRecord, Item, Schema
-from streamline.flow.protocols import Emit, FlushableStage, Stage
-from streamline.flow.router import Route
+from streamline.flow.protocols import Emit
 from streamline.flow.runtime import Flow, Runtime
 from streamline.pipeline.model import PipelineModel
 from streamline.pipeline.reader import load_pipeline
@@ -142,7 +141,7 @@ def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
         ]
         if not sinks:
             raise _UnsendableError(f"destination '{letter.destination}' no longer takes stream '{stream}'")
-        ways = {tuple(_transforms_before(whole, sink)) for sink in sinks}
+        ways = {tuple(whole.transforms_before(sink)) for sink in sinks}
         if len(ways) > 1:
             raise _UnsendableError(
                 f"one of the destinations {', '.join(sinks)} refused it, it is not known which, and they are "
@@ -161,7 +160,7 @@ def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
             # The block returned it; it must not pass the block again.
             path = msgspec.structs.replace(path, transforms=path.transforms[1:])
             before = [*before, letter.stage]
-            place = _front(path)
+            place = path.blocks()[0]
     emptied = [sink for sink in path.all_sinks() if plan.sinks[sink].overwrites]
     if emptied:
         raise _UnsendableError(
@@ -170,21 +169,6 @@ def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
         )
     schema = _schema(store, plan, source, place, stream, fresh=not before)
     return Entry(source=source.id, stream=stream, path=path, schema=schema, fresh=not before, letters=[])
-
-
-def _front(path: PathPlan) -> str:
-    """Return the place at which a path begins."""
-    if path.transforms:
-        return path.transforms[0].block.uuid
-    return path.sinks[0] if path.sinks else _front(path.branches[0])
-
-
-def _transforms_before(path: PathPlan, sink: str) -> list[str]:
-    transforms = [each.block.uuid for each in path.transforms]
-    if sink in path.sinks:
-        return transforms
-    branch = next(branch for branch in path.branches if sink in branch.all_sinks())
-    return [*transforms, *_transforms_before(branch, sink)]
 
 
 def _path_from(path: PathPlan, block: str) -> tuple[PathPlan, list[str]] | None:
@@ -206,7 +190,7 @@ def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: st
     saved = saved_schemas(store, plan.pipeline, source.id, place).get(stream)
     if saved is not None:
         return saved
-    selected = next((each for each in source.selected if stream in (each.stream, each.id, *each.names)), None)
+    selected = source.find(stream)
     keys = selected.key_properties if selected is not None else None
     last = store.last_schemas(plan.pipeline, place).get(stream)
     if last is not None:
@@ -349,12 +333,12 @@ class _Delivery:
         routes.pause_alone = False
         sinks = build_sinks(self._context, self._plan, [group])
         route = routes.route(group, self._plan.paths[group.source], sinks)
-        _make_prompt(route)
         runtime = Runtime(
             [
                 Flow(
                     source=_Letters(group.id, self._entry, self._letters),
                     route=route,
+                    prompt=True,
                     observe=self._observe,
                     refused=self._refuse,
                 )
@@ -382,33 +366,3 @@ class _Delivery:
         if letter.id not in self.refused:
             self._context.progress.refused(self._entry.source, self._entry.stream, 1)
         self.refused[letter.id] = bad[0].error
-
-
-def _make_prompt(route: Route) -> None:
-    """Let no stage of a route hold records back."""
-    route.stages = [_Prompt(stage) if hasattr(stage, "flush") else stage for stage in route.stages]
-    for branch in route.branches:
-        _make_prompt(branch)
-
-
-class _Prompt:
-    """A stage that returns at once what `inner` would gather."""
-
-    def __init__(self, inner: Stage) -> None:
-        self._inner = inner
-
-    async def process(self, item: Item) -> Sequence[Item]:
-        """See `Stage.process`."""
-        items = [*await self._inner.process(item)]
-        flushable: FlushableStage = self._inner  # type: ignore[assignment]
-        if flushable.pending:
-            items += await flushable.flush()
-        return items
-
-    async def finish(self) -> Sequence[Item]:
-        """See `Stage.finish`."""
-        return await self._inner.finish()
-
-    async def close(self) -> None:
-        """See `Stage.close`."""
-        await self._inner.close()

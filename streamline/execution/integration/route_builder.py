@@ -113,9 +113,7 @@ class RouteBuilder:
         return Route(stages, sinks=[pool])
 
     def _policy(self, source: SourcePlan, sink: SinkPlan, stream: str) -> str:
-        settings = sink.settings_of(source.id, stream)
-        own: str | None = settings.get("on_bad_record") if settings is not None else None
-        policy = own or sink.spec.on_bad_record
+        policy: str = sink.setting("on_bad_record", source.id, stream)
         return "quarantine" if policy == "pass" and self._validate else policy
 
     def _looks_at_records(self, source: SourcePlan, sink: SinkPlan) -> bool:
@@ -128,7 +126,7 @@ class RouteBuilder:
         from streamline.flow.stages.validate import BadRecordLimit, ValidateStage
 
         limit = self._limits.setdefault(
-            (source.id, sink.id), BadRecordLimit(lambda stream: max_bad_records(source.id, sink, stream))
+            (source.id, sink.id), BadRecordLimit(lambda stream: sink.setting("max_bad_records", source.id, stream))
         )
         return ByPolicy(
             lambda stream: self._policy(source, sink, stream),
@@ -173,14 +171,9 @@ class RouteBuilder:
         }
 
     def _schema_change(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
-        def policy_of(stream: str) -> str:
-            settings = sink.settings_of(source.id, stream)
-            own: str | None = settings.get("schema_change") if settings is not None else None
-            return own or sink.spec.schema_change
-
         last = self._context.store.last_schemas(self._context.pipeline, sink.id)
         stage = SchemaChangeStage(
-            policy_of,
+            lambda stream: sink.setting("schema_change", source.id, stream),
             last,
             pipeline=self._context.pipeline,
             bookmark_name=source.key_of,
@@ -244,13 +237,6 @@ class ByPolicy:
         """See `Stage.close`."""
         for stage in self._stages.values():
             await stage.close()
-
-
-def max_bad_records(source: str, sink: SinkPlan, stream: str) -> int | None:
-    """Return how many bad records of a stream a destination allows; None if it sets no limit."""
-    settings = sink.settings_of(source, stream)
-    own: int | None = settings.get("max_bad_records") if settings is not None else None
-    return own if own is not None else sink.spec.max_bad_records
 
 
 def _changes(plan: StreamPlan) -> bool:
