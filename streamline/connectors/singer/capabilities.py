@@ -7,7 +7,7 @@ first: a program that looks at no option would start to work, and should be made
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -89,25 +89,12 @@ class Capabilities(msgspec.Struct, frozen=True):
             return {str(one.get("name")): one for one in found if isinstance(one, dict)}
         return {}
 
-    def arguments(self, *, config: str | None, catalog: str | None = None, state: str | None = None) -> list[str]:
-        """Its command line for files that it understands."""
-        found: list[str] = []
-        if config is not None and self.config:
-            found += ["--config", config]
-        if catalog is not None:
-            found += [word for flag in self.catalog_flags for word in (flag, catalog)]
-        if state is not None and self.state:
-            found += ["--state", state]
-        return found
-
 
 async def probe(
     plugin: Plugin,
     *,
     store: Store | None,
     masker: TextMasker,
-    log: Callable[[str], None] | None = None,
-    timeout: float = TIMEOUT,
 ) -> Capabilities:
     """What `plugin` can do; asked once per fingerprint, then taken from the store.
 
@@ -116,7 +103,7 @@ async def probe(
     """
     if store is not None and (cached := cached_capabilities(plugin, store)) is not None:
         return cached
-    answer = await ask(plugin, ["--help"], masker=masker, timeout=timeout, log=log)
+    answer = await ask(plugin, ["--help"], masker=masker, timeout=TIMEOUT)
     text = "\n".join([answer.stdout.decode("utf-8", "replace"), *answer.stderr_tail])
     # Records may hold any word; a timeout is no answer either.
     options = set() if answer.sent_messages or answer.timed_out else set(_OPTION.findall(text))
@@ -132,7 +119,7 @@ async def probe(
         found = Capabilities()
     if found.known or "about" in options:
         # Also where its help does not mention it: whoever parses options refuses one that he does not know.
-        answer = await ask(plugin, ["--about", "--format=json"], masker=masker, timeout=timeout, log=log)
+        answer = await ask(plugin, ["--about", "--format=json"], masker=masker, timeout=TIMEOUT)
         if answer.returncode == 0 and (about := _about(answer.stdout)) is not None:
             names = about.get("capabilities")
             found = msgspec.structs.replace(

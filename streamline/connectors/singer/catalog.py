@@ -237,10 +237,6 @@ class Catalog:
             raise unknown_stream(name, self.streams, where=where)
         return found
 
-    def copy(self) -> Catalog:
-        """A deep copy."""
-        return Catalog(copy.deepcopy(self.data), where=self.where)
-
     def to_json(self) -> bytes:
         """Its JSON text, for the tap."""
         return jsontext.encode(self.data)
@@ -290,8 +286,8 @@ def is_glob(name: str) -> bool:
 
 
 def matches(pattern: str, names: Iterable[str]) -> bool:
-    """Whether a pattern matches one of a stream's names, whole and with regard to case."""
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+    """Whether a name or a pattern is or matches one of a stream's names, whole and with regard to case."""
+    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
 def unknown_stream(name: str, streams: Sequence[CatalogStream], *, where: str | None = None) -> ConfigError:

@@ -149,7 +149,7 @@ class Discovery:
         # Several blocks may ask the same plugin at once, each with its own config.
         path = private_file(self._run_dir, f"discover-{self._plugin.name}-{token_hex(4)}.json", text)
         try:
-            arguments = [*self._capabilities.arguments(config=str(path)), "--discover"]
+            arguments = [*(("--config", str(path)) if self._capabilities.config else ()), "--discover"]
             answer = await ask(self._plugin, arguments, masker=self._masker, timeout=self._timeout, log=self._log)
             self._look_for_changes(path, text)
             return answer

@@ -110,11 +110,6 @@ class EchoAccount:
         """Whether records were sent that no echo has proven."""
         return bool(self._dirty)
 
-    @property
-    def waiting(self) -> bool:
-        """Whether positions wait for proof."""
-        return bool(self._entries)
-
     def sent(self, stream: str) -> None:
         """Note that records of `stream` (a key of the marks, where one is known) were sent."""
         name = stream

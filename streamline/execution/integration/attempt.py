@@ -16,12 +16,12 @@ from streamline.connectors.singer.state import has_bookmarks, owned_parts, state
 from streamline.connectors.singer.tap import TapFailed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import StreamlineError
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
 from streamline.execution.integration.plan import GroupPlan, Plan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.run_store import RunStore, SourceAccount
 from streamline.execution.integration.schema_book import SchemaBook
+from streamline.execution.run import Run
 from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.flow.tasks import task_group
@@ -67,7 +67,7 @@ class Attempt:
 
     def __init__(
         self,
-        context: RunContext,
+        context: Run,
         plan: Plan,
         groups: Sequence[GroupPlan],
         *,

@@ -8,12 +8,12 @@ from typing import Any
 from streamline.errors import PipelineFailed
 from streamline.execution.events import BlockOutcome, failure_from
 from streamline.execution.integration.attempt import Outcome
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import Plan
+from streamline.execution.run import Run
 from streamline.processes.job import Failure
 
 
-def block_outcomes(context: RunContext, plan: Plan, outcomes: Sequence[Outcome]) -> list[BlockOutcome]:
+def block_outcomes(context: Run, plan: Plan, outcomes: Sequence[Outcome]) -> list[BlockOutcome]:
     """Return the status of every block of the plan: sources first, then the blocks downstream of them.
 
     A block has failed if one of its groups failed because of it. A block that was cut short by another's failure is
@@ -57,7 +57,7 @@ def blocks_of(plan: Plan) -> list[str]:
 
 
 def _status(
-    context: RunContext, uuid: str, mine: Iterable[Outcome], behind: Mapping[str, Sequence[str]]
+    context: Run, uuid: str, mine: Iterable[Outcome], behind: Mapping[str, Sequence[str]]
 ) -> tuple[str, Failure | None]:
     mine = list(mine)
     if not mine:
@@ -86,7 +86,7 @@ def at_fault(outcome: Outcome) -> list[str]:
     return [outcome.group.source] if outcome.error is not None else []
 
 
-def _results(context: RunContext, uuid: str) -> list[dict[str, Any]]:
+def _results(context: Run, uuid: str) -> list[dict[str, Any]]:
     """Return the record counts of a source by stream, of a destination by table."""
     summary = context.progress.summary()
     return [

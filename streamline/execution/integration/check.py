@@ -27,9 +27,9 @@ from streamline.connectors.singer.selection import choose
 from streamline.connectors.singer.tap import TapProcess
 from streamline.errors import StreamlineError
 from streamline.execution.checklist import Checklist
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.endpoints import workspace_of
 from streamline.execution.integration.planner import make_plan
+from streamline.execution.run import Run
 from streamline.flow.items import Item
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
@@ -47,13 +47,13 @@ class _Prepared(msgspec.Struct):
     plugin: Plugin
 
 
-async def check_pipeline(context: RunContext, model: PipelineModel, checklist: Checklist) -> None:
+async def check_pipeline(context: Run, model: PipelineModel, checklist: Checklist) -> None:
     """Check every block, then the plan."""
     await _Check(context, model, checklist).run()
 
 
 class _Check:
-    def __init__(self, context: RunContext, model: PipelineModel, checklist: Checklist) -> None:
+    def __init__(self, context: Run, model: PipelineModel, checklist: Checklist) -> None:
         self._context = context
         self._model = model
         self._checklist = checklist

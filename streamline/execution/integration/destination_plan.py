@@ -15,13 +15,11 @@ from streamline.connectors.singer.settings import (
 )
 from streamline.connectors.singer.stages.destination import StreamPlan, check_tables, plan_stream
 from streamline.errors import ConfigError
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import PathPlan, SinkPlan, SourcePlan
 from streamline.pipeline.model import Block
 
 
 def plan_sink(
-    context: RunContext,
     block: Block,
     spec: DestinationSpec,
     plugin: Plugin,

@@ -10,13 +10,13 @@ from streamline.connectors.singer.build import Workspace, tap_command, tap_sourc
 from streamline.connectors.singer.state import owner
 from streamline.connectors.singer.target import Feed
 from streamline.connectors.singer.target_pool import TargetPool
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
+from streamline.execution.run import Run
 from streamline.flow.protocols import Source
 
 
-def build_source(context: RunContext, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource]:
+def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource]:
     """Return a group's tap with its mappers, and the part of it that deletes files of BATCHes."""
     source, workspace = plan.sources[group.source], workspace_of(context)
     tap = tap_command(
@@ -52,7 +52,7 @@ def build_source(context: RunContext, plan: Plan, group: GroupPlan, routes: Rout
     )
 
 
-def build_sinks(context: RunContext, plan: Plan, groups: Sequence[GroupPlan]) -> dict[str, TargetPool]:
+def build_sinks(context: Run, plan: Plan, groups: Sequence[GroupPlan]) -> dict[str, TargetPool]:
     """Return the destinations that these groups feed, by uuid."""
     pools = {}
     for sink in plan.sinks.values():
@@ -68,7 +68,7 @@ def owner_of(group: GroupPlan, source: SourcePlan) -> Callable[[str], bool]:
     return owner([stream.id for stream in group.streams], others, [stream.id for stream in source.catalog or ()])
 
 
-def workspace_of(context: RunContext) -> Workspace:
+def workspace_of(context: Run) -> Workspace:
     """Return where the plugins of a run run."""
     return Workspace(run_dir=context.run_dir, root=context.project.root, masker=context.masker, log=context.child_line)
 
@@ -78,7 +78,7 @@ def _keep_config(source: SourcePlan, written: dict[str, Any]) -> None:
     source.config.update(written)  # the next attempt of this run needs it, too
 
 
-def _sink(context: RunContext, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan]) -> TargetPool:
+def _sink(context: Run, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan]) -> TargetPool:
     several_blocks = len({group.source for group in groups}) > 1
     feeds = [_feed(plan.sources[group.source], group, sink, several_blocks=several_blocks) for group in groups]
     return target_sink(

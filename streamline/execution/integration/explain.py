@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from streamline.connectors.singer.capabilities import Capabilities
     from streamline.connectors.singer.selection import SelectedStream
     from streamline.connectors.singer.stages.destination import StreamPlan
-    from streamline.execution.integration.context import RunContext
     from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
+    from streamline.execution.run import Run
     from streamline.state.store import Bookmark
 
 
-def explain(context: RunContext, plan: Plan) -> FlowExplanation:
+def explain(context: Run, plan: Plan) -> FlowExplanation:
     """Put a plan into words. Nothing is started; bookmarks' values are not masked yet."""
     destinations = [_destination(context, plan, sink) for sink in plan.sinks.values()]
     transformers = {
@@ -59,7 +59,7 @@ def explain(context: RunContext, plan: Plan) -> FlowExplanation:
 # -- plugins
 
 
-def _plugin(context: RunContext, plugin: Plugin, capabilities: Capabilities | None) -> PluginWords:
+def _plugin(context: Run, plugin: Plugin, capabilities: Capabilities | None) -> PluginWords:
     version = capabilities.about.get("version") if capabilities is not None else None
     if plugin.kind == "builtin":
         from streamline.version import __version__
@@ -77,7 +77,7 @@ def _plugin(context: RunContext, plugin: Plugin, capabilities: Capabilities | No
     return PluginWords(plugin.name, str(version) if version else None, runs)
 
 
-def _locked_version(context: RunContext, plugin: Plugin) -> str | None:
+def _locked_version(context: Run, plugin: Plugin) -> str | None:
     """The version of the plugin's own package, the first that its entry requires."""
     import re
 
@@ -96,7 +96,7 @@ def _normal(package: str) -> str:
 # -- sources
 
 
-def _source(context: RunContext, plan: Plan, source: SourcePlan) -> SourceWords:
+def _source(context: Run, plan: Plan, source: SourcePlan) -> SourceWords:
     saved = context.store.bookmarks(plan.pipeline, source.id)
     process_of = {stream.id: group for group in source.groups for stream in group.streams}
     return SourceWords(
@@ -189,7 +189,7 @@ def _ends(source: SourcePlan) -> str:
     return " or ".join(words)
 
 
-def _batch(context: RunContext, plan: Plan, source: SourcePlan) -> BatchWords:
+def _batch(context: Run, plan: Plan, source: SourcePlan) -> BatchWords:
     passed = sorted(RouteBuilder(context, plan, validate=False, version=0).passed_dialects(source.id))
     if passed:
         return BatchWords(passed, "every target accepts them, and no block must see the records")
@@ -207,7 +207,7 @@ def _batch(context: RunContext, plan: Plan, source: SourcePlan) -> BatchWords:
 # -- destinations
 
 
-def _destination(context: RunContext, plan: Plan, sink: SinkPlan) -> DestinationWords:
+def _destination(context: Run, plan: Plan, sink: SinkPlan) -> DestinationWords:
     endless = any(source.endless for source in plan.feeding(sink.id))
     processes = [sink.id] if sink.processes == 1 else [f"{sink.id}.{number + 1}" for number in range(sink.processes)]
     return DestinationWords(

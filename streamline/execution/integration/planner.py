@@ -14,12 +14,12 @@ from streamline.blocks.connector.spec import SourceSpec
 from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, probe
+from streamline.connectors.singer.catalog import matches
 from streamline.connectors.singer.grouping import SHARED, StreamGroup, group_streams
 from streamline.connectors.singer.override import parse_override, parse_overrides
 from streamline.connectors.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.destination_plan import plan_sink
 from streamline.execution.integration.plan import (
     DEFAULT_MAX_PARALLEL,
@@ -30,13 +30,14 @@ from streamline.execution.integration.plan import (
 )
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions, group_rows, source_positions
 from streamline.execution.integration.topology import find_paths, read_blocks
+from streamline.execution.run import Run
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.project.render import Renderer
 from streamline.project.suggest import suggestion
 
 
-async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
+async def make_plan(context: Run, model: PipelineModel) -> Plan:
     """Make the plan of a run and check it.
 
     Raises:
@@ -86,14 +87,14 @@ async def make_plan(context: RunContext, model: PipelineModel) -> Plan:
         },
         paths=paths,
         sinks={
-            uuid: plan_sink(context, block, spec, *targets[uuid], ordered, paths)
+            uuid: plan_sink(block, spec, *targets[uuid], ordered, paths)
             for uuid, (block, spec) in specs.destinations.items()
         },
         variables=variables,
     )
 
 
-async def refresh_positions(context: RunContext, plan: Plan, group: GroupPlan) -> GroupPlan:
+async def refresh_positions(context: Run, plan: Plan, group: GroupPlan) -> GroupPlan:
     """The group as the next attempt starts it: from what is saved by now."""
     source = plan.sources[group.source]
     saved = await anyio.to_thread.run_sync(context.store.bookmarks, plan.pipeline, group.source)
@@ -106,15 +107,13 @@ async def refresh_positions(context: RunContext, plan: Plan, group: GroupPlan) -
     return msgspec.structs.replace(group, rows=rows, state=_start_state(rows, source.plugin))
 
 
-def _renderer(context: RunContext, model: PipelineModel) -> tuple[Renderer, dict[str, Any]]:
+def _renderer(context: Run, model: PipelineModel) -> tuple[Renderer, dict[str, Any]]:
     project = context.project
     variables = {**project.variables, **model.variables, **context.options.variables}
     return Renderer(project, variables, project.secrets, runtime=context.options.variables), variables
 
 
-def _rendered(
-    context: RunContext, renderer: Renderer, variables: dict[str, Any], *, all_of_them: bool
-) -> dict[str, Any]:
+def _rendered(context: Run, renderer: Renderer, variables: dict[str, Any], *, all_of_them: bool) -> dict[str, Any]:
     """Variables as blocks get them. Those of the command line are data, and never rendered."""
     used = variables if all_of_them else variables.keys() & {BOOKMARK_VARIABLE}
     return {
@@ -125,7 +124,7 @@ def _rendered(
     }
 
 
-async def _resolve(context: RunContext, name: str, role: Any, block: Block) -> Plugin:
+async def _resolve(context: Run, name: str, role: Any, block: Block) -> Plugin:
     where = context.project.shown(block.file) if block.file else block.uuid
 
     def resolve_now() -> Plugin:
@@ -139,7 +138,7 @@ async def _resolve(context: RunContext, name: str, role: Any, block: Block) -> P
 
 
 async def _plan_source(
-    context: RunContext,
+    context: Run,
     model: PipelineModel,
     block: Block,
     spec: SourceSpec,
@@ -166,16 +165,7 @@ async def _plan_source(
         names = _filter_for(context, catalog)
         if names is not None:
             selected = choose(catalog, spec.streams, tap=traits, stream_filter=names, where=source.where)
-    positions = source_positions(
-        context,
-        pipeline=model.uuid,
-        block=block.uuid,
-        catalog=catalog,
-        selected=selected,
-        sinks=sinks,
-        traits=traits,
-        variables=variables,
-    )
+    positions = source_positions(context, source, selected, sinks, variables)
     shardable = rows_have_bookmarks(positions.rows)
     if catalog is None:
         groups = [StreamGroup(SHARED, (), parallel=False)]
@@ -214,23 +204,19 @@ def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[
     return [f"{plugin.name} does not support --state, so every run reads all of {', '.join(followed)} again"]
 
 
-def _filter_for(context: RunContext, catalog: Any) -> list[str] | None:
+def _filter_for(context: Run, catalog: Any) -> list[str] | None:
     """The names of `--stream` that this source knows; None if the run is about other sources' streams only."""
     wanted = list(context.options.streams)
     if not wanted:
         return []
-    from streamline.connectors.singer.catalog import is_glob, matches
-
-    known = [
+    return [
         name
         for name in wanted
-        if catalog.find(name) is not None
-        or (is_glob(name) and any(matches(name, (stream.id, stream.stream)) for stream in catalog))
-    ]
-    return known or None
+        if catalog.find(name) is not None or any(matches(name, (stream.id, stream.stream)) for stream in catalog)
+    ] or None
 
 
-def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -> None:
+def _check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
     for source in sources.values():
         if context.options.streams and source.catalog is None:
             raise ConfigError(
@@ -242,10 +228,8 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
     }
-    from streamline.connectors.singer.catalog import is_glob, matches
-
     for name in context.options.streams:
-        if name not in names and not (is_glob(name) and matches(name, names)):
+        if not matches(name, names):
             raise ConfigError(
                 f"--stream {name}: no source has that stream",
                 hint=suggestion(name, names, what="streams"),
@@ -254,7 +238,7 @@ def _check_stream_options(context: RunContext, sources: dict[str, SourcePlan]) -
 
 
 def _check_bookmark_options(
-    context: RunContext, model: PipelineModel, sources: dict[str, SourcePlan], variables: dict[str, Any]
+    context: Run, model: PipelineModel, sources: dict[str, SourcePlan], variables: dict[str, Any]
 ) -> None:
     """Refuse bookmarks that no stream of this run uses.
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
+from streamline.blocks.connector.source import OpenedSource
 from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.override import Override, override_rows, parse_override, parse_overrides
-from streamline.connectors.singer.selection import SelectedStream, TapTraits
+from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.state import without_currently_syncing
 from streamline.errors import ConfigError
-from streamline.execution.integration.context import RunContext
+from streamline.execution.run import Run
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
 from streamline.state.store import Bookmark, BookmarkOverride, Cause
@@ -41,14 +42,10 @@ class Positions(msgspec.Struct):
 
 
 def source_positions(
-    context: RunContext,
-    *,
-    pipeline: str,
-    block: str,
-    catalog: Catalog | None,
+    context: Run,
+    source: OpenedSource,
     selected: Sequence[SelectedStream],
     sinks: Sequence[str],
-    traits: TapTraits,
     variables: dict[str, Any],
 ) -> Positions:
     """Look up and check a source's bookmarks.
@@ -57,7 +54,8 @@ def source_positions(
         ConfigError: the source cannot continue from a bookmark (a new destination, a gap in the log), or an override
             cannot be applied.
     """
-    saved = context.store.bookmarks(pipeline, block)
+    catalog, block = source.catalog, source.block.uuid
+    saved = context.store.bookmarks(context.pipeline, block)
     read = {stream.id: stream for stream in selected}
     positions = Positions({}, {}, {}, [], [])
     refreshed = _refreshed(context, read, saved)
@@ -75,14 +73,14 @@ def source_positions(
             continue
         _check_continues(context, bookmark, sinks, block)
         positions.rows[name] = bookmark.value.encode("utf-8", "surrogateescape")
-    _apply_overrides(context, pipeline, block, catalog, selected, traits, variables, positions)
+    _apply_overrides(context, source, selected, variables, positions)
     in_log = [name for name, stream in read.items() if stream.replication_method == "LOG_BASED"]
     starts = [positions.rows[name] for name in in_log if name in positions.rows]
     positions.passed = [name for name in positions.left_out if _passes(starts, saved[name].value.encode())]
     return positions
 
 
-def _refreshed(context: RunContext, read: Mapping[str, SelectedStream], saved: Mapping[str, Bookmark]) -> set[str]:
+def _refreshed(context: Run, read: Mapping[str, SelectedStream], saved: Mapping[str, Bookmark]) -> set[str]:
     """Return the streams that are read from the start. LOG_BASED streams that only share a log with them are not."""
     if not context.options.full_refresh:
         return set()
@@ -91,8 +89,7 @@ def _refreshed(context: RunContext, read: Mapping[str, SelectedStream], saved: M
         return {*read, *saved}
     refreshed = set()
     for stream in read.values():
-        names = (stream.id, stream.stream, *stream.names)
-        if any(pattern in names or matches(pattern, names) for pattern in patterns):
+        if any(matches(pattern, (stream.id, stream.stream, *stream.names)) for pattern in patterns):
             refreshed.add(stream.id)
     return refreshed
 
@@ -161,7 +158,7 @@ def _method_words(method: str | None, key: str | None) -> str:
     return f"{method} on {key}" if key else str(method)
 
 
-def _check_continues(context: RunContext, bookmark: Bookmark, sinks: Sequence[str], block: str) -> None:
+def _check_continues(context: Run, bookmark: Bookmark, sinks: Sequence[str], block: str) -> None:
     if bookmark.gap:
         raise ConfigError(
             f"stream {bookmark.stream!r} has a gap: a run that left it out moved the log past its bookmark",
@@ -182,46 +179,41 @@ def _check_continues(context: RunContext, bookmark: Bookmark, sinks: Sequence[st
 
 
 def _apply_overrides(
-    context: RunContext,
-    pipeline: str,
-    block: str,
-    catalog: Catalog | None,
+    context: Run,
+    source: OpenedSource,
     selected: Sequence[SelectedStream],
-    traits: TapTraits,
     variables: dict[str, Any],
     positions: Positions,
 ) -> None:
-    for override in _asked(context, catalog, selected):
-        _apply(override, "--bookmark", catalog, traits, positions)
+    for override in _asked(context, source.catalog, selected):
+        _apply(override, "--bookmark", source, positions)
     values = variables.get(BOOKMARK_VARIABLE)
     if not values:
         return
-    overrides = parse_overrides(values).get(block, [])
+    overrides = parse_overrides(values).get(source.block.uuid, [])
     once = BOOKMARK_VARIABLE not in context.options.variables
-    consumed = context.store.consumed_overrides(pipeline, block) if once else set()
+    consumed = context.store.consumed_overrides(context.pipeline, source.block.uuid) if once else set()
     for override in overrides:
         stored = BookmarkOverride(
             override.stream, override.column, jsontext.canonical(jsontext.encode(override.value)).decode()
         )
         if stored in consumed:
             continue
-        for name in _apply(override, BOOKMARK_VARIABLE, catalog, traits, positions):
+        for name in _apply(override, BOOKMARK_VARIABLE, source, positions):
             if once:
                 positions.overrides.setdefault(name, []).append(stored)
 
 
-def _asked(context: RunContext, catalog: Catalog | None, selected: Sequence[SelectedStream]) -> list[Override]:
+def _asked(context: Run, catalog: Catalog | None, selected: Sequence[SelectedStream]) -> list[Override]:
     """Return the `--bookmark` options for streams that this source reads."""
     names = {name for stream in selected for name in (stream.id, stream.stream, *stream.names)}
     overrides = [parse_override(text) for text in context.options.bookmarks]
     return [each for each in overrides if catalog is None or each.stream in names]
 
 
-def _apply(
-    override: Override, where: str, catalog: Catalog | None, traits: TapTraits, positions: Positions
-) -> list[str]:
-    stream = catalog.require(override.stream, where=where) if catalog is not None else None
-    changed = override_rows(override, positions.rows, stream, traits, where=where)
+def _apply(override: Override, where: str, source: OpenedSource, positions: Positions) -> list[str]:
+    stream = source.catalog.require(override.stream, where=where) if source.catalog is not None else None
+    changed = override_rows(override, positions.rows, stream, source.traits, where=where)
     positions.rows.update(changed)
     for name in changed:
         positions.cause_of[name] = "override"

@@ -16,13 +16,12 @@ import msgspec
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.state import join_state
 from streamline.errors import StreamlineError
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.endpoints import build_sinks
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.schema_book import saved_schemas
-from streamline.execution.run import RunOptions, end_killed_runs, open_run
+from streamline.execution.run import Run, RunOptions, end_killed_runs, open_run
 from streamline.flow.codecs.envelope import wrap
 from streamline.flow.items import BadRecord, Item, Schema
 from streamline.flow.protocols import Emit
@@ -95,7 +94,7 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
     return errors
 
 
-async def _resend(context: RunContext, model: PipelineModel, letters: Sequence[DeadLetter]) -> dict[int, str]:
+async def _resend(context: Run, model: PipelineModel, letters: Sequence[DeadLetter]) -> dict[int, str]:
     plan = await make_plan(context, model)
     errors: dict[int, str] = {}
     for entry in entries_of(context.store, plan, letters, errors):
@@ -204,7 +203,7 @@ def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: st
 # -- sending
 
 
-async def _send(context: RunContext, plan: Plan, entry: Entry, errors: dict[int, str]) -> None:
+async def _send(context: Run, plan: Plan, entry: Entry, errors: dict[int, str]) -> None:
     """Send an entry's letters; for those that are not delivered, set an error in `errors`."""
     reduced = _reduced(plan, entry)
     letters = entry.letters
@@ -316,7 +315,7 @@ class _Delivery:
         targets_failed: whether a target has not proven all that it was sent.
     """
 
-    def __init__(self, context: RunContext, plan: Plan, entry: Entry, letters: Sequence[DeadLetter]) -> None:
+    def __init__(self, context: Run, plan: Plan, entry: Entry, letters: Sequence[DeadLetter]) -> None:
         self._context = context
         self._plan = plan
         self._entry = entry

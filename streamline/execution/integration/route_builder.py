@@ -12,8 +12,8 @@ import msgspec
 from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
-from streamline.execution.integration.context import RunContext
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
+from streamline.execution.run import Run
 from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
@@ -36,7 +36,7 @@ class RouteBuilder:
         attempt: its number, from 1.
     """
 
-    def __init__(self, context: RunContext, plan: Plan, *, validate: bool, version: int, attempt: int = 1) -> None:
+    def __init__(self, context: Run, plan: Plan, *, validate: bool, version: int, attempt: int = 1) -> None:
         self._context = context
         self._plan = plan
         self._validate = validate

@@ -16,10 +16,10 @@ Types follow from the schema alone. A column with values that do not fit gets, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from streamline.flow.codecs.schemas import decimal_scale, is_decimal, properties, string_format, types, variants
+from streamline.flow.codecs.schemas import decimal_scale, is_decimal, string_format, types, variants
 from streamline.flow.items import JSONObject
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ TEXT_MARK = {b"streamline.text": b"1"}
 NAN_MARK = {b"streamline.nan": b"1"}
 _INT64_MAX = 2**63 - 1
 _UINT64_MAX = 2**64 - 1
-
-
-def arrow_schema(json_schema: Mapping[str, Any] | None) -> pa.Schema:
-    """The Arrow schema of a stream's JSON Schema, its top-level properties in order."""
-    import pyarrow as pa
-
-    return pa.schema([arrow_field(name, prop) for name, prop in properties(json_schema).items()])
 
 
 def arrow_field(name: str, prop: Mapping[str, Any] | None) -> pa.Field:
@@ -127,16 +120,6 @@ def _list_type(prop: Mapping[str, Any]) -> pa.DataType | None:
         return None
     kind = simple.get(next(iter(allowed)))
     return None if kind is None else pa.list_(kind)
-
-
-def json_schema_of(schema: pa.Schema | Iterable[pa.Field]) -> JSONObject:
-    """The JSON Schema of records of an Arrow schema; properties are nullable where their fields are.
-
-    >>> import pyarrow as pa
-    >>> json_schema_of(pa.schema([pa.field("at", pa.date32())]))
-    {'type': 'object', 'properties': {'at': {'type': ['null', 'string'], 'format': 'date'}}}
-    """
-    return {"type": "object", "properties": {field.name: property_of(field) for field in schema}}
 
 
 def property_of(field: pa.Field) -> JSONObject:

@@ -26,7 +26,7 @@ def store(tmp_path: Path):
 
 def ask(plugin: Plugin, store: Store | None = None) -> Capabilities:
     async def run() -> Capabilities:
-        return await probe(plugin, store=store, masker=Masker(), timeout=30)
+        return await probe(plugin, store=store, masker=Masker())
 
     return anyio.run(run)
 
@@ -44,14 +44,15 @@ def test_the_help_of_a_tap_tells_its_options(tmp_path: Path) -> None:
 
 def test_a_tap_that_reads_properties_only_gets_its_catalog_there(tmp_path: Path) -> None:
     found = ask(fakes.tap(tmp_path, fakes.PROPERTIES_ONLY))
+    assert found.config
     assert found.catalog_flags == ("--properties",)
-    assert found.arguments(config="c", catalog="k") == ["--config", "c", "--properties", "k"]
 
 
 def test_a_tap_that_lists_both_options_gets_its_catalog_in_both(tmp_path: Path) -> None:
     """pipelinewise-tap-s3-csv lists `--catalog` in its help, reads `--properties` alone, and else moves nothing."""
     found = ask(fakes.tap(tmp_path, fakes.ECHO_CATALOG))
-    assert found.arguments(config="c", catalog="k") == ["--config", "c", "--catalog", "k", "--properties", "k"]
+    assert found.config
+    assert found.catalog_flags == ("--catalog", "--properties")
 
 
 def test_a_tap_of_the_sdk_describes_itself(tmp_path: Path) -> None:

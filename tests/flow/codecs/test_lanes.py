@@ -333,7 +333,7 @@ def test_text_in_a_json_column_that_is_no_json_becomes_a_string() -> None:
 
 def test_types_of_a_json_schema_and_back() -> None:
     pa = pytest.importorskip("pyarrow")
-    from streamline.flow.codecs.arrow_types import arrow_schema, is_json, json_schema_of
+    from streamline.flow.codecs.arrow_types import arrow_field, is_json, property_of
 
     declared = schema(
         id={"type": "integer"},
@@ -349,21 +349,20 @@ def test_types_of_a_json_schema_and_back() -> None:
         mixed={"type": ["string", "integer"]},
         free={},
     )
-    found = arrow_schema(declared)
+    found = [arrow_field(name, prop) for name, prop in declared["properties"].items()]
     assert [str(field.type) for field in found] == [
         "int64", "uint64", "decimal128(38, 2)", "decimal256(76, 38)", "double", "bool", "timestamp[us, tz=UTC]",
         "date32[day]", "list<item: string>", "string", "string", "string",
     ]  # fmt: skip
     assert [field.name for field in found if is_json(field)] == ["doc", "mixed", "free"]
-    back = json_schema_of(
-        pa.schema([*found, pa.field("s", pa.struct([("x", pa.int8())])), pa.field("t", pa.time32("s"))])
-    )
-    assert back["properties"]["price"] == {"type": ["null", "number"], "multipleOf": 0.01}
-    assert back["properties"]["at"] == {"type": ["null", "string"], "format": "date-time"}
-    assert back["properties"]["tags"] == {"type": ["null", "array"], "items": {"type": ["null", "string"]}}
-    assert back["properties"]["s"] == {"type": ["null", "object"], "properties": {"x": {"type": ["null", "integer"]}}}
-    assert back["properties"]["t"] == {"type": ["null", "string"], "format": "time"}
-    assert back["properties"]["doc"] == {}
+    fields = [*found, pa.field("s", pa.struct([("x", pa.int8())])), pa.field("t", pa.time32("s"))]
+    back = {field.name: property_of(field) for field in fields}
+    assert back["price"] == {"type": ["null", "number"], "multipleOf": 0.01}
+    assert back["at"] == {"type": ["null", "string"], "format": "date-time"}
+    assert back["tags"] == {"type": ["null", "array"], "items": {"type": ["null", "string"]}}
+    assert back["s"] == {"type": ["null", "object"], "properties": {"x": {"type": ["null", "integer"]}}}
+    assert back["t"] == {"type": ["null", "string"], "format": "time"}
+    assert back["doc"] == {}
 
 
 def test_the_rows_lane_needs_neither_pandas_nor_pyarrow() -> None:
