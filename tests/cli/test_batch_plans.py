@@ -158,7 +158,7 @@ class TestExplain:
             "here": ("duckdb, embedded", None),
             "too": ("duckdb, embedded", None),
             "file": ("duckdb, profile default", "totals (replace)"),
-            "raw": ("sqlite, profile default", "what its statements write"),
+            "raw": ("sqlite, profile default", "determined by its statements"),
             "named": ("sqlite, profile default", "main.p_named (append)"),
         }
         assert not (tmp_path / "w.duckdb").exists()
@@ -333,8 +333,8 @@ class TestCheck:
             files={"io_config.yaml": profiles},
         )
         out = shop("check", "p", code=1).stdout
-        assert "POSTGRES_HOTS means nothing: did you mean POSTGRES_HOST?" in out
-        assert "it answers; SQLITE_DATABSE means nothing: did you mean SQLITE_DATABASE?" in out
+        assert "unknown key POSTGRES_HOTS: did you mean POSTGRES_HOST?" in out
+        assert "connected; unknown key SQLITE_DATABSE: did you mean SQLITE_DATABASE?" in out
         assert "MY_OWN" not in out
 
     def test_the_password_of_a_url_is_not_shown(self, tmp_path: Path) -> None:

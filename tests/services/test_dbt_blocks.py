@@ -215,7 +215,7 @@ def test_an_output_that_is_no_table(calls: Calls) -> None:
     model(calls, "m.sql", "select * from {{ source('streamline', 'up') }}")
     with pytest.raises(StreamlineError, match=r"model m failed: IO Error: .*the output of block up") as caught:
         run(calls, "", Given("up", 42))
-    assert "the output of up is no source: the output of up is no table, but int" in str(caught.value.hint)
+    assert "the output of up cannot be a source: the output of up is no table, but int" in str(caught.value.hint)
 
 
 def test_sources_that_are_upstream_of_other_blocks(calls: Calls) -> None:

@@ -1,4 +1,4 @@
-"""The arguments of a dbt block: text as on a command line, a YAML list or a YAML mapping; templates inside each."""
+"""Read the arguments of a dbt block: command line text, a YAML list or a YAML mapping, with templates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ COMMANDS = (
     *("build", "run", "test", "seed", "snapshot", "compile", "parse", "list", "ls", "show", "source", "docs", "deps"),
     *("run-operation", "clone", "retry", "debug"),
 )
-"""What a dbt block may do."""
+"""The commands that a dbt block can run."""
 
 _FORBIDDEN = {
-    "--project-dir": "the project is named by `dbt_project_name` in the block's configuration",
+    "--project-dir": "set `dbt_project_name` in the block's configuration",
     "--target-path": "dbt's artifacts are kept under .streamline/dbt/",
     "--log-path": "dbt's logs are kept under .streamline/dbt/",
 }
@@ -34,15 +34,15 @@ _MARK = re.compile("\ue010(\\d+)\ue011")
 
 
 class Arguments(msgspec.Struct, kw_only=True):
-    """What a block says to dbt.
+    """The arguments for dbt.
 
     Args:
-        command: the command and its own words, such as `docs generate`; empty: not said here.
+        command: the command and its subcommand, such as `docs generate`; empty: not given.
         rest: the other arguments, in order.
-        vars: what `--vars` says.
-        target: what `--target` says.
-        profile: what `--profile` says.
-        profiles_dir: what `--profiles-dir` says.
+        vars: the value of `--vars`.
+        target: the value of `--target`.
+        profile: the value of `--profile`.
+        profiles_dir: the value of `--profiles-dir`.
     """
 
     command: list[str] = msgspec.field(default_factory=list)
@@ -62,16 +62,16 @@ def jinja(block: Block, text: str) -> str:
 
 
 def read_arguments(text: str, where: str, renderer: Renderer | None) -> Arguments:
-    """Read the content of a block's file.
+    """Read the arguments in a block's file.
 
     Args:
-        text: what stands in it.
-        where: how errors name it.
-        renderer: renders its templates, each argument on its own, so that no value can become a second argument;
-            None: templates stay as they are.
+        text: the file's text.
+        where: the file's name in errors.
+        renderer: renders the templates, each argument on its own, so that no value can add an argument; None: do not
+            render.
 
     Raises:
-        ConfigError: it is none of the forms, a quote is not closed, an option is Streamline's own to set.
+        ConfigError: the arguments cannot be parsed, or contain an option that Streamline sets.
     """
     from streamline.blocks.sql.lambdas import quote_lambdas
 
@@ -80,11 +80,11 @@ def read_arguments(text: str, where: str, renderer: Renderer | None) -> Argument
         text, renderer = renderer.render_text(text, where=where), None
 
     templates = _Templates(renderer, where)
-    return _arranged(_raw_arguments(text, where, templates), where, templates)
+    return _parsed(_raw_arguments(text, where, templates), where, templates)
 
 
 class _Templates:
-    """Takes templates out of a text, so that the rules of a shell or of YAML cannot split them; renders them later."""
+    """Replaces templates by placeholders, so that splitting and parsing cannot break them, and renders them later."""
 
     def __init__(self, renderer: Renderer | None, where: str) -> None:
         self._renderer = renderer
@@ -92,7 +92,7 @@ class _Templates:
         self._templates: list[str] = []
 
     def hide(self, text: str) -> str:
-        """The text with a mark in place of each template."""
+        """Return the text with placeholders instead of templates."""
         from streamline.project.templates import template_end
 
         pieces, at = [], 0
@@ -103,7 +103,7 @@ class _Templates:
         return "".join([*pieces, text[at:]])
 
     def shown(self, value: Any) -> Any:
-        """The value with the templates in it again."""
+        """Return the value with templates instead of placeholders."""
         if isinstance(value, str):
             return _MARK.sub(lambda match: self._templates[int(match[1])], value)
         if isinstance(value, dict):
@@ -111,34 +111,40 @@ class _Templates:
         return [self.shown(each) for each in value] if isinstance(value, list) else value
 
     def render(self, value: Any) -> Any:
-        """The value with its templates rendered, each on its own; without a renderer, as they are."""
+        """Return the value with its templates rendered separately; without a renderer, not rendered."""
         value = self.shown(value)
         return value if self._renderer is None else self._renderer.render(value, where=self._where)
 
 
 def command_words(value: object, where: str) -> list[str]:
-    """The words of a `command:` in a block's configuration.
+    """Return the words of a `command:` in a block's configuration.
 
     Raises:
-        ConfigError: dbt has no such command.
+        ConfigError: the command is unknown or cannot be used in a block.
     """
     if not isinstance(value, str) or not value.split():
-        raise ConfigError("the command must be text, such as build", where=where)
+        raise ConfigError("dbt's command must be text, such as build", where=where, code="dbt.command_invalid")
     words = value.split()
     if words[0] == "dbt" and len(words) > 1:
         words = words[1:]
     if words[0] not in COMMANDS:
         raise ConfigError(
-            f"a dbt block has no command '{words[0]}'",
+            f"unknown dbt command '{words[0]}'",
             where=where,
             hint=suggestion(words[0], COMMANDS, what="commands"),
+            code="dbt.command_invalid",
         )
     if words == ["docs"]:
         words = ["docs", "generate"]
     if words == ["source"]:
         words = ["source", "freshness"]
     if words[:2] == ["docs", "serve"]:
-        raise ConfigError("`dbt docs serve` never ends", where=where, hint="use `docs generate`")
+        raise ConfigError(
+            "a block cannot run `dbt docs serve`: it never ends",
+            where=where,
+            hint="use `docs generate`",
+            code="dbt.command_invalid",
+        )
     return words
 
 
@@ -165,15 +171,21 @@ def _raw_arguments(text: str, where: str, templates: _Templates) -> list[Any]:
         f"dbt's arguments must be text, a list or a mapping, not {kind_of(value)}",
         where=where,
         hint="for example `--select my_model+`",
+        code="dbt.arguments_invalid",
     )
 
 
 def _words(text: str, where: str, templates: _Templates) -> list[str]:
-    """Split as a shell does; a template is one piece, whatever spaces and quotes it holds."""
+    """Split a text as a shell does. A template is never split, whatever spaces and quotes it contains."""
     try:
         return shlex.split(templates.hide(text.replace("\\\n", " ")))
     except ValueError as error:
-        raise ConfigError(f"dbt's arguments cannot be read: {error}", where=where, hint="close the quote") from None
+        raise ConfigError(
+            f"dbt's arguments cannot be parsed: {error}",
+            where=where,
+            hint="check the quotes",
+            code="dbt.arguments_invalid",
+        ) from None
 
 
 def _from_list(values: Sequence[Any], where: str, templates: _Templates) -> Iterator[Any]:
@@ -189,48 +201,53 @@ def _from_list(values: Sequence[Any], where: str, templates: _Templates) -> Iter
 
 
 def _from_mapping(value: Mapping[str, Any]) -> Iterator[Any]:
-    for key, one in value.items():
+    for key, item in value.items():
         if key == "command":
-            if isinstance(one, str):
-                yield from one.split()
+            if isinstance(item, str):
+                yield from item.split()
             continue
         option = key if key.startswith("-") else f"--{key.replace('_', '-')}"
-        if one is None or one is False:
+        if item is None or item is False:
             continue
         yield option
-        if isinstance(one, list):
-            yield from one
-        elif one is not True:
-            yield one
+        if isinstance(item, list):
+            yield from item
+        elif item is not True:
+            yield item
 
 
-def _arranged(raw: Sequence[Any], where: str, templates: _Templates) -> Arguments:
-    found = Arguments()
+def _parsed(raw: Sequence[Any], where: str, templates: _Templates) -> Arguments:
+    arguments = Arguments()
     queue = list(raw)
     if queue and queue[0] == "dbt":
         del queue[0]
     if queue and isinstance(queue[0], str) and queue[0] in COMMANDS:
-        found.command = [queue.pop(0)]
-        if found.command[0] in ("docs", "source") and queue and not _is_option(queue[0]):
-            found.command.append(templates.shown(str(queue.pop(0))))
-        found.command = command_words(" ".join(found.command), where)
+        arguments.command = [queue.pop(0)]
+        if arguments.command[0] in ("docs", "source") and queue and not _is_option(queue[0]):
+            arguments.command.append(templates.shown(str(queue.pop(0))))
+        arguments.command = command_words(" ".join(arguments.command), where)
     while queue:
         word = queue.pop(0)
         option, equals, value = word.partition("=") if _is_option(word) else (word, "", "")
         if isinstance(option, str) and option in _FORBIDDEN:
-            raise ConfigError(f"{option} cannot be set here", where=where, hint=_FORBIDDEN[option])
+            raise ConfigError(
+                f"a dbt block cannot set {option}",
+                where=where,
+                hint=_FORBIDDEN[option],
+                code="dbt.arguments_invalid",
+            )
         if not isinstance(option, str) or option not in _TAKEN:
-            found.rest += _rendered(word, templates)
+            arguments.rest += _rendered(word, templates)
             continue
         if not equals:
             if not queue:
-                raise ConfigError(f"{option} needs a value", where=where)
+                raise ConfigError(f"{option} needs a value", where=where, code="dbt.arguments_invalid")
             value = queue.pop(0)
         if option == "--vars":
-            found.vars.update(_variables(value, where, templates))
+            arguments.vars.update(_variables(value, where, templates))
         else:
-            setattr(found, _TAKEN[option], str(templates.render(value)))
-    return found
+            setattr(arguments, _TAKEN[option], str(templates.render(value)))
+    return arguments
 
 
 def _is_option(word: object) -> bool:
@@ -240,8 +257,8 @@ def _is_option(word: object) -> bool:
 def _rendered(word: Any, templates: _Templates) -> list[str]:
     value = templates.render(word)
     if isinstance(value, list):
-        return [_text(one) for one in value]
-    # A template alone that comes to nothing is an option left out.
+        return [_text(item) for item in value]
+    # A template that renders to nothing omits the option.
     return [] if value is None or (value == "" and value != word) else [_text(value)]
 
 
@@ -250,7 +267,7 @@ def _text(value: Any) -> str:
 
 
 def _variables(value: Any, where: str, templates: _Templates) -> dict[str, Any]:
-    """What `--vars` says. Its YAML is read before its templates are rendered: no value can break it."""
+    """Return the value of `--vars`. Parsed as YAML before templates are rendered: no value can break it."""
     if isinstance(value, str):
         import yaml
 
@@ -258,11 +275,17 @@ def _variables(value: Any, where: str, templates: _Templates) -> dict[str, Any]:
             value = yaml.safe_load(templates.hide(value))
         except yaml.YAMLError as error:
             raise ConfigError(
-                f"--vars is not YAML: {templates.shown(str(error))}",
+                f"--vars is not valid YAML: {templates.shown(str(error))}",
                 where=where,
                 hint="for example --vars '{start: 2026-03-04}'",
+                code="dbt.arguments_invalid",
             ) from None
     value = templates.render(value)
     if not isinstance(value, dict):
-        raise ConfigError("--vars must be a mapping", where=where, hint="for example --vars '{start: 2026-03-04}'")
+        raise ConfigError(
+            "--vars must be a mapping",
+            where=where,
+            hint="for example --vars '{start: 2026-03-04}'",
+            code="dbt.arguments_invalid",
+        )
     return {str(key): each for key, each in value.items()}

@@ -1,7 +1,7 @@
-"""dbt blocks: real dbt, in an environment of its own, on a private view of a dbt project.
+"""dbt blocks: run dbt in its own environment, on a private overlay of a dbt project.
 
-The block's results are dbt's nodes with status and time. Outputs of upstream blocks are sources for the models, and
-what the models hold goes downstream as DataFrames.
+The block's results are dbt's nodes with status and time. Outputs of upstream blocks are sources for the models; the
+rows of the models are passed downstream as DataFrames.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _CHILD = Path(__file__).with_name("child.py")
 
 
 def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> None:
-    """See that the block can run: its dbt project, command, arguments, profile and target. Starts nothing.
+    """Check a block's dbt project, command, arguments, profile and target. Starts no process.
 
     Raises:
-        ConfigError: something is missing or wrong.
+        ConfigError: a setting is missing or invalid.
     """
     from streamline.blocks.dbt.profiles import load_profile
     from streamline.blocks.dbt.settings import read_settings
@@ -44,17 +44,17 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     where = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
     settings = read_settings(project, block, where, None)
     named = (settings.target, settings.arguments.profile, settings.arguments.profiles_dir)
-    if not any(one is not None and "{{" in one for one in named):
+    if not any(name is not None and "{{" in name for name in named):
         variables = renderer.variables if renderer is not None else project.variables
         load_profile(project, settings, where, variables, complete=False)
 
 
 def run(call: BlockCall) -> Any:
-    """Run a dbt block. Gives a DataFrame for one model, a dict of them by name for several.
+    """Run a dbt block. Return a DataFrame for one model, a dict of DataFrames by name for several.
 
     Raises:
-        ConfigError: something is missing or wrong.
-        StreamlineError: dbt failed; the message names the models and tests that did.
+        ConfigError: a setting is missing or invalid.
+        StreamlineError: dbt failed; the message names the failed models and tests.
     """
     from streamline.blocks.dbt.environment import dbt_environment
     from streamline.blocks.dbt.overlay import make_overlay
@@ -65,13 +65,13 @@ def run(call: BlockCall) -> Any:
 
     settings = read_settings(call.project, call.block, call.where, _renderer(call))
     profile = load_profile(call.project, settings, call.where, call.variables)
-    # Printed, not logged: it is slow, and whoever looks on should see why nothing else happens.
+    # Printed, not logged: the installation is slow, so the user should see it.
     environment = dbt_environment(call.project, profile.type, partial(print, flush=True))
     file = settle_duckdb(call.project, settings.folder, profile, call.scratch) if profile.type == "duckdb" else None
     call.project.ensure_work_dir()
     home = call.project.work_dir / "dbt" / _folder_name(call.pipeline) / _folder_name(call.block.uuid)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Children of a dynamic block have one folder among them.
+    # The children of a dynamic block share a folder.
     with file_lock(home / ".lock"):
         overlay = make_overlay(call.project, settings.folder, home, profile=profile.name)
         with alone(call.project, file):
@@ -133,7 +133,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
         overlay.installed()
     if report is None:
         tail = "".join(f"\n  {line}" for line in ended.tail[-10:])
-        raise StreamlineError(f"{ended.describe('dbt')}{tail}", where=call.where)
+        raise StreamlineError(f"{ended.describe('dbt')}{tail}", where=call.where, code="dbt.failed")
     if not report["success"]:
         raise _failure(call, settings, overlay, results, report, left_out, main=len(invocations) - 1)
     if settings.command[0] == "docs":
@@ -142,7 +142,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
 
 
 def _wanted(call: BlockCall, settings: Settings) -> list[str] | bool:
-    """Which models go downstream: those that ran, where any block but a dbt block waits for them."""
+    """Return the models to pass downstream; True: all that ran, if a downstream block is not a dbt block."""
     if settings.command[0] not in _WITH_MODELS:
         return False
     if settings.output is not None:
@@ -200,16 +200,16 @@ def _failure(
     if report["stage"] == main and failed(results):
         text = failure_text(results)
         where = place_of(results, overlay.target, lambda path: call.project.shown(settings.folder / path))
-        hint = f"the SQL that dbt ran stands in {call.project.shown(overlay.target)}/compiled"
+        hint = f"the SQL that dbt ran is in {call.project.shown(overlay.target)}/compiled"
     else:
         what = {main: " ".join(settings.command), "export": "reading the models"}.get(report["stage"], "preparing")
-        text, where = f"dbt, {what}: {report['error'] or 'failed; its log says more'}", None
+        text, where = f"dbt, {what}: {report['error'] or 'failed; see its log'}", None
     for uuid, reason in left_out.items():
         if uuid in text:
-            hint = f"the output of {uuid} is no source: {reason}"
+            hint = f"the output of {uuid} cannot be a source: {reason}"
     masker = call.project.secrets.masker
     text = text.replace(str(overlay.folder), call.project.shown(settings.folder))
-    return StreamlineError(masker.mask(text), where=where or call.where, hint=hint)
+    return StreamlineError(masker.mask(text), where=where or call.where, hint=hint, code="dbt.failed")
 
 
 def _results(call: BlockCall, overlay: Overlay) -> list[dict[str, Any]]:
@@ -218,21 +218,21 @@ def _results(call: BlockCall, overlay: Overlay) -> list[dict[str, Any]]:
 
     results = read_results(overlay.target, SEED_PREFIX)
     masker = call.project.secrets.masker
-    for one in results:
-        if one["message"] is not None:
-            one["message"] = masker.mask(str(one["message"]))
-        call.results.append({key: value for key, value in one.items() if key != "unique_id"})
+    for node in results:
+        if node["message"] is not None:
+            node["message"] = masker.mask(str(node["message"]))
+        call.results.append({key: value for key, value in node.items() if key != "unique_id"})
     return results
 
 
 def _warn(call: BlockCall, report: dict[str, Any] | None) -> None:
-    said = list(dict.fromkeys(report["warnings"])) if report is not None else []
+    warnings = list(dict.fromkeys(report["warnings"])) if report is not None else []
     masker = call.project.secrets.masker
-    for one in said[:_SHOWN_WARNINGS]:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", one).strip()
+    for warning in warnings[:_SHOWN_WARNINGS]:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", warning).strip()
         call.warn(f"{call.where}: dbt: {masker.mask(text)}")
-    if len(said) > _SHOWN_WARNINGS:
-        call.warn(f"{call.where}: dbt: {len(said) - _SHOWN_WARNINGS} more warnings, in the run's log")
+    if len(warnings) > _SHOWN_WARNINGS:
+        call.warn(f"{call.where}: dbt: {len(warnings) - _SHOWN_WARNINGS} more warnings in the run's log")
 
 
 def _report(path: Path) -> dict[str, Any] | None:
@@ -244,9 +244,9 @@ def _report(path: Path) -> dict[str, Any] | None:
 
 
 def _variables(call: BlockCall, settings: Settings, asked: Collection[str]) -> dict[str, Any]:
-    """What dbt's `var()` gives: the variables, and of the run's own values (`execution_date`, …) what models ask for.
+    """Return dbt's variables: the run's variables, and those run values (`execution_date`, …) that models use.
 
-    The latter change with every run, and dbt parses the whole project anew when a variable has changed.
+    Run values change with every run, and dbt parses the whole project again after a change.
     """
     values = {name: call.kwargs[name] for name in sorted(asked) if name in call.kwargs} | call.variables
     plain = {name: found for name, value in values.items() if (found := _plain(value)) is not NotImplemented}
@@ -254,7 +254,7 @@ def _variables(call: BlockCall, settings: Settings, asked: Collection[str]) -> d
 
 
 def _plain(value: Any) -> Any:
-    """A variable as JSON has it; NotImplemented for what dbt has no use for."""
+    """Return a variable as JSON data; NotImplemented if it cannot be represented."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dt.datetime | dt.date | dt.time):
@@ -267,7 +267,7 @@ def _plain(value: Any) -> Any:
 
 
 def _environment(overlay: Overlay, profiles: Path) -> dict[str, str]:
-    """The caller's environment, without what would send dbt's Python to other packages."""
+    """Return the caller's environment, without variables that change where Python imports packages from."""
     left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
     env = {name: value for name, value in os.environ.items() if name not in left_out}
     return env | {
@@ -284,12 +284,12 @@ def _environment(overlay: Overlay, profiles: Path) -> dict[str, str]:
 
 
 def _renderer(call: BlockCall) -> Renderer:
-    """Renders the arguments: over variables, secrets, upstream outputs and what else blocks are told."""
+    """Return a renderer for the arguments, with variables, secrets, upstream outputs and the run's values."""
     from streamline.blocks.call import block_output
     from streamline.project.render import Renderer
 
     names = {name: found for name, value in call.kwargs.items() if (found := _plain(value)) is not NotImplemented}
-    # The variables have been rendered already.
+    # The variables are rendered already.
     outputs = block_output(call.inputs, call.block.uuid)
     return Renderer(call.project, {}, call.project.secrets, outputs, names=names, runtime=call.variables)
 

@@ -1,7 +1,7 @@
-"""profiles.yml: the target that a dbt block uses, with its templates rendered.
+"""profiles.yml: render the target that a dbt block uses.
 
-dbt gets a private copy that holds this target alone, so that other targets' secrets need not be set, and
-`secret()` and `variables()` work beside dbt's own `env_var()` and `var()`.
+dbt gets a private copy with only this target, so that secrets of other targets need not be set, and `secret()` and
+`variables()` work in addition to dbt's `env_var()` and `var()`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _TYPE = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Profile(msgspec.Struct, kw_only=True):
-    """The target that is used.
+    """The profile and target of a block.
 
     Args:
-        name: the profile.
-        target: the target.
+        name: the profile's name.
+        target: the target's name.
         type: the adapter, such as `duckdb`.
         output: the target's keys, rendered.
         file: profiles.yml.
@@ -46,7 +46,7 @@ class Profile(msgspec.Struct, kw_only=True):
     file: Path
 
     def text(self) -> str:
-        """A profiles.yml with nothing else in it."""
+        """Return the text of a profiles.yml with only this target."""
         import yaml
 
         outputs = {self.target: _literal(self.output)}
@@ -60,13 +60,13 @@ def load_profile(
 
     Args:
         project: the project.
-        settings: the block's.
-        where: how errors name the block.
-        variables: what `var()` and `variables()` give.
-        complete: whether everything must render; else only what tells the adapter.
+        settings: the block's settings.
+        where: the block's name in errors.
+        variables: the values of `var()` and `variables()`.
+        complete: render all keys; otherwise only the adapter's type.
 
     Raises:
-        ConfigError: no profiles.yml, no such profile or target, a template that cannot be rendered.
+        ConfigError: profiles.yml, the profile or the target does not exist, or a template cannot be rendered.
     """
     render = _renderer(project, variables).render
     project_file = settings.folder / PROJECT_FILE
@@ -74,14 +74,19 @@ def load_profile(
     written = load_yaml(project_file, shown=shown)
     name = settings.arguments.profile or written.mapping().get("profile")
     if not isinstance(name, str):
-        raise ConfigError(f"{PROJECT_FILE} names no profile", where=shown, hint="add `profile: NAME`")
+        raise ConfigError(
+            f"{PROJECT_FILE} has no profile", where=shown, hint="add `profile: NAME`", code="dbt.profile_not_found"
+        )
     name = str(render(name, shown))
     path = _find(project, settings, where)
     file = load_yaml(path, shown=project.shown(path))
-    profiles = {key: one for key, one in file.mapping().items() if key != "config"}
+    profiles = {key: value for key, value in file.mapping().items() if key != "config"}
     if name not in profiles:
-        hint = suggestion(name, profiles, what="profiles")
-        file.fail(f"there is no profile '{name}', which {shown} names", hint=hint)
+        file.fail(
+            f"there is no profile '{name}', which {shown} uses",
+            hint=suggestion(name, profiles, what="profiles"),
+            code="dbt.profile_not_found",
+        )
     outputs = file.mapping((name, "outputs"))
     target = settings.target or str(render(file.mapping((name,)).get("target") or "default", file.where((name,))))
     if target not in outputs:
@@ -89,12 +94,18 @@ def load_profile(
             f"the profile '{name}' has no target '{target}'",
             (name, "outputs"),
             hint=suggestion(target, outputs, what="targets"),
+            code="dbt.target_not_found",
         )
     at = (name, "outputs", target)
     raw = file.mapping(at)
     kind = str(render(raw.get("type"), file.where(at)))
     if not _TYPE.fullmatch(kind):
-        file.fail(f"the target '{target}' has no type", at, hint="add `type: duckdb`, for example")
+        file.fail(
+            f"the target '{target}' has no type",
+            at,
+            hint="add the adapter's name, such as `type: duckdb`",
+            code="dbt.target_not_found",
+        )
     output = {}
     if complete:
         output = {key: _rendered(value, key, render, file.where((*at, key))) for key, value in raw.items()}
@@ -112,42 +123,47 @@ def _find(project: Project, settings: Settings, where: str) -> Path:
     for folder in folders:
         if (folder / PROFILES_FILE).is_file():
             return folder / PROFILES_FILE
-    looked = ", ".join(project.shown(one) for one in folders)
+    searched = ", ".join(map(project.shown, folders))
     raise ConfigError(
-        f"there is no {PROFILES_FILE}",
+        f"there is no {PROFILES_FILE} in {searched}",
         where=where,
-        hint=f"looked in {looked}; write {project.shown(settings.folder / PROFILES_FILE)}",
+        hint=f"create {project.shown(settings.folder / PROFILES_FILE)}",
+        code="dbt.profile_not_found",
     )
 
 
 def _rendered(value: Any, key: str, render: Callable[[Any, str], Any], where: str) -> Any:
     if isinstance(value, dict):
-        return {name: _rendered(one, name, render, where) for name, one in value.items()}
+        return {name: _rendered(item, name, render, where) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rendered(one, key, render, where) for one in value]
+        return [_rendered(item, key, render, where) for item in value]
     result = render(value, where)
-    # dbt wants these to be numbers, and what comes from the environment is text.
+    # dbt requires numbers, but environment variables are text.
     return int(result) if key in _WHOLE_NUMBERS and isinstance(result, str) and result.isdecimal() else result
 
 
 def _literal(value: Any) -> Any:
-    """A rendered value so that dbt, which renders once more, leaves it as it is."""
+    """Escape a rendered value, because dbt renders it again."""
     if isinstance(value, dict):
-        return {key: _literal(one) for key, one in value.items()}
+        return {key: _literal(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_literal(one) for one in value]
+        return [_literal(item) for item in value]
     if isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#")):
         return "{{ " + repr(value) + " }}"
     return value
 
 
 def _renderer(project: Project, variables: Mapping[str, Any]) -> Renderer:
-    """dbt's own names and filters, and Streamline's."""
+    """Return a renderer with dbt's and Streamline's functions and filters."""
 
     def variable(name: str, default: Any = None) -> Any:
         value = variables.get(name, default)
         if value is None:
-            raise ConfigError(f"there is no variable '{name}'", hint=suggestion(name, variables, what="variables"))
+            raise ConfigError(
+                f"variable '{name}' not found",
+                hint=suggestion(name, variables, what="variables"),
+                code="variable.not_found",
+            )
         return value
 
     return Renderer(

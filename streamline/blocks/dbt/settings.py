@@ -1,4 +1,4 @@
-"""What a dbt block says: which dbt project, which command, which profile's target."""
+"""The settings of a dbt block: dbt project, command, arguments, target."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Settings(msgspec.Struct, kw_only=True):
 
     Args:
         folder: the dbt project's folder.
-        command: dbt's command and its own words.
-        arguments: what the block says beside it.
-        target: the target of the profile; None: the profile's own.
-        output: names of the models that go downstream; True: all that ran; False: none; None: as is needed.
+        command: dbt's command and subcommand.
+        arguments: the other arguments.
+        target: the target of the profile; None: the profile's default.
+        output: the models to pass downstream; True: all that ran; False: none; None: those that are needed.
     """
 
     folder: Path
@@ -39,16 +39,16 @@ class Settings(msgspec.Struct, kw_only=True):
 
 
 def read_settings(project: Project, block: Block, where: str, renderer: Renderer | None) -> Settings:
-    """Read them.
+    """Read a block's settings.
 
     Args:
         project: the project.
-        block: the block; its configuration is rendered.
-        where: how errors name the block.
-        renderer: renders templates in the arguments; None leaves them.
+        block: the block, with its configuration rendered.
+        where: the block's name in errors.
+        renderer: renders templates in the arguments; None: do not render.
 
     Raises:
-        ConfigError: no dbt project, no such command, arguments that cannot be read.
+        ConfigError: the dbt project does not exist, or the command or an argument is invalid.
     """
     options = block.configuration.get("dbt") or {}
     if not isinstance(options, dict):
@@ -56,6 +56,7 @@ def read_settings(project: Project, block: Block, where: str, renderer: Renderer
             f"configuration.dbt must be a mapping, not {kind_of(options)}",
             where=where,
             hint="for example `dbt: {command: build}`",
+            code="dbt.command_invalid",
         )
     folder = dbt_folder(project, block, where)
     if block.language == "sql":
@@ -68,7 +69,8 @@ def read_settings(project: Project, block: Block, where: str, renderer: Renderer
         raise ConfigError(
             f"a dbt block cannot be written in {block.language}",
             where=where,
-            hint="say `language: yaml` (dbt's arguments) or `language: sql` (one model)",
+            hint="set `language: yaml` (dbt's arguments) or `language: sql` (one model)",
+            code="block.wrong_language",
         )
     command = command_words(options["command"], where) if options.get("command") else arguments.command
     target = arguments.target or block.configuration.get("dbt_profile_target")
@@ -82,10 +84,10 @@ def read_settings(project: Project, block: Block, where: str, renderer: Renderer
 
 
 def dbt_folder(project: Project, block: Block, where: str) -> Path:
-    """The folder of the dbt project that a block is about.
+    """Return the folder of a block's dbt project.
 
     Raises:
-        ConfigError: there is none, or several could be meant.
+        ConfigError: there is no dbt project, or there are several.
     """
     name = block.configuration.get("dbt_project_name")
     if name:
@@ -98,9 +100,10 @@ def dbt_folder(project: Project, block: Block, where: str) -> Path:
                 break
     if block.language == "sql":
         raise ConfigError(
-            f"the model lies in no dbt project: there is no {PROJECT_FILE} in its folder or above",
+            f"the model is not in a dbt project: there is no {PROJECT_FILE} in its folder or above",
             where=where,
-            hint="say `file_path:` with a model of a project under dbt/",
+            hint="set `file_path:` to a model of a project under dbt/",
+            code="dbt.project_not_found",
         )
     known = dbt_projects(project)
     if len(known) == 1:
@@ -109,36 +112,46 @@ def dbt_folder(project: Project, block: Block, where: str) -> Path:
         raise ConfigError(
             f"there is no dbt project: no {PROJECT_FILE} under dbt/",
             where=where,
-            hint="put one into dbt/NAME, or say `dbt_project_name:` with a path",
+            hint="create one in dbt/NAME, or set `dbt_project_name:` to its path",
+            code="dbt.project_not_found",
         )
-    names = ", ".join(str(one.relative_to(project.root)) for one in known)
+    names = ", ".join(str(folder.relative_to(project.root)) for folder in known)
     raise ConfigError(
-        "several dbt projects could be meant", where=where, hint=f"say `dbt_project_name:` with one of: {names}"
+        "there are several dbt projects",
+        where=where,
+        hint=f"set `dbt_project_name:` to one of {names}",
+        code="dbt.project_ambiguous",
     )
 
 
 def dbt_projects(project: Project) -> list[Path]:
-    """The folders of the dbt projects under dbt/."""
-    found = [*project.root.glob(f"dbt/{PROJECT_FILE}"), *project.root.glob(f"dbt/*/{PROJECT_FILE}")]
-    return sorted(one.parent for one in found)
+    """Return the folders of the dbt projects under dbt/."""
+    files = [*project.root.glob(f"dbt/{PROJECT_FILE}"), *project.root.glob(f"dbt/*/{PROJECT_FILE}")]
+    return sorted(file.parent for file in files)
 
 
 def _named(project: Project, name: str, where: str) -> Path:
     for candidate in (project.path("dbt", name), project.path(name), project.root.parent / name):
         if (candidate / PROJECT_FILE).is_file():
             return candidate
-    known = [str(one.relative_to(project.root)) for one in dbt_projects(project)]
+    known = [str(folder.relative_to(project.root)) for folder in dbt_projects(project)]
     raise ConfigError(
-        f"there is no dbt project '{name}': neither dbt/{name} nor {name} holds a {PROJECT_FILE}",
+        f"there is no dbt project '{name}': neither dbt/{name} nor {name} has a {PROJECT_FILE}",
         where=where,
         hint=suggestion(name, known, what="dbt projects"),
+        code="dbt.project_not_found",
     )
 
 
 def _selector(block: Block, folder: Path, options: dict[str, Any], where: str) -> str:
     if block.file is None:
-        raise ConfigError("the block names no model", where=where, hint="say `file_path:` in its configuration")
-    # Its path says which model is meant also where a package has one of the same name, or it has versions.
+        raise ConfigError(
+            "the block has no model",
+            where=where,
+            hint="set `file_path:` in its configuration",
+            code="block.file_missing",
+        )
+    # A path is unique even if a package has a model of the same name, or the model has versions.
     path = block.file.relative_to(folder).as_posix()
     return f"{options.get('prefix') or ''}path:{path}{options.get('suffix') or ''}"
 
@@ -147,6 +160,10 @@ def _output(value: object, where: str) -> list[str] | bool | None:
     if value is None or isinstance(value, bool):
         return value
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
-        raise ConfigError("configuration.dbt.output must be true, false or a list of models", where=where)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            "configuration.dbt.output must be true, false or a list of models",
+            where=where,
+            code="dbt.arguments_invalid",
+        )
     return names

@@ -1,4 +1,4 @@
-"""The files that new dbt blocks begin with, and a small dbt project for the first of them."""
+"""Templates for new dbt blocks, and a small dbt project for the first one."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ _ARGUMENTS = """\
 
 
 def dbt_block(project: Project, name: str, language: str, existing: Sequence[Path], chosen: str | None) -> NewBlock:
-    """A dbt block: dbt's arguments (`yaml`), or one model (`sql`).
+    """Return a new dbt block: dbt's arguments (`yaml`), or one model (`sql`).
 
     Args:
-        existing: folders of the dbt projects that are there.
-        chosen: which of them, by its path or its folder's name; needed where there are several.
+        existing: the folders of the existing dbt projects.
+        chosen: the dbt project to use, by path or folder name; required if there are several.
 
     Raises:
-        ConfigError: no such language, no such dbt project, or several that could be meant.
+        ConfigError: the language or the dbt project is unknown, or there are several dbt projects.
     """
     if language not in ("yaml", "sql"):
         raise ConfigError(
             f"a dbt block cannot be written in {language}",
             hint="use --language yaml (dbt's arguments) or --language sql (one model)",
+            code="block.wrong_language",
         )
     others: dict[str, str] = {}
     if existing or chosen:
@@ -78,7 +79,7 @@ def dbt_block(project: Project, name: str, language: str, existing: Sequence[Pat
             file=file,
             others=others,
         )
-    # A model of the block's own: those that are there may need other blocks' outputs, or be meant for others.
+    # A new model, because existing ones may depend on the outputs of other blocks.
     if not any((project.root / folder).rglob(f"{model}.sql")):
         others[f"{models}/{model}.sql"] = ""
     if f"{folder}/dbt_project.yml" in others:
@@ -100,7 +101,7 @@ def _model(upstream: Sequence[str]) -> str:
 
 
 def _models_folder(project: Project, folder: str) -> str:
-    """Where a dbt project has its models, relative to it."""
+    """Return the models folder of a dbt project, relative to it."""
     from streamline.project.yamlfile import load_yaml
 
     path = project.root / folder / "dbt_project.yml"
@@ -109,16 +110,22 @@ def _models_folder(project: Project, folder: str) -> str:
 
 
 def _one_of(project: Project, existing: Sequence[Path], chosen: str | None) -> Path:
-    names = {project.shown(one): one for one in existing}
+    names = {project.shown(folder): folder for folder in existing}
     if chosen is None and len(existing) == 1:
         return existing[0]
     for shown, folder in names.items():
         if chosen in (shown, shown.removeprefix("dbt/")):
             return folder
     if chosen is None:
-        raise ConfigError("there are several dbt projects", hint=f"say --dbt-project with one of: {', '.join(names)}")
+        raise ConfigError(
+            "there are several dbt projects",
+            hint=f"add --dbt-project: one of {', '.join(names)}",
+            code="dbt.project_ambiguous",
+        )
     from streamline.project.suggest import suggestion
 
     raise ConfigError(
-        f"there is no dbt project '{chosen}'", hint=suggestion(chosen, names, what="dbt projects under dbt/")
+        f"there is no dbt project '{chosen}'",
+        hint=suggestion(chosen, names, what="dbt projects under dbt/"),
+        code="dbt.project_not_found",
     )

@@ -1,4 +1,4 @@
-"""The warehouse that dbt writes to, as Streamline itself reaches it."""
+"""Connect to the warehouse that dbt writes to."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _POSTGRES = {
 
 
 def open_postgres(profile: Profile) -> Database:
-    """A connection to the PostgreSQL of a profile.
+    """Connect to the PostgreSQL database of a profile.
 
     Raises:
         ConfigError: a key is missing.
-        DatabaseError: it cannot be reached.
+        DatabaseError: the database cannot be reached.
     """
     from streamline.databases.connect import database
 
@@ -49,10 +49,10 @@ def open_postgres(profile: Profile) -> Database:
 
 
 def settle_duckdb(project: Project, folder: Path, profile: Profile, scratch: Path) -> Path | None:
-    """Make the path of a DuckDB profile absolute, and give the database file; None where it is no file of ours.
+    """Make the path of a DuckDB profile absolute. Return the database file; None: it is not a local file.
 
-    A relative path starts at the dbt project where there is such a file, else at the project. Without a path dbt-duckdb
-    works in memory; here in a file that goes with the run, so that what the models hold can be read.
+    A relative path starts at the dbt project if the file exists there, else at the project. Without a path, dbt-duckdb
+    would use memory; a temporary file is used instead, so that the models can be read.
     """
     path = str(profile.output.get("path") or ":memory:")
     if path == ":memory:":
@@ -66,7 +66,8 @@ def settle_duckdb(project: Project, folder: Path, profile: Profile, scratch: Pat
             raise ConfigError(
                 f"the folder of the DuckDB file {path} does not exist: {project.shown(file.parent)}",
                 where=project.shown(profile.file),
-                hint="make it, or change `path:`",
+                hint="create it, or change `path:`",
+                code="file.not_found",
             )
     profile.output["path"] = str(file)
     return file
@@ -74,7 +75,7 @@ def settle_duckdb(project: Project, folder: Path, profile: Profile, scratch: Pat
 
 @contextlib.contextmanager
 def alone(project: Project, file: Path | None) -> Iterator[None]:
-    """Hold a DuckDB file for ourselves: only one process can write it, and dbt fails where another has it open."""
+    """Lock a DuckDB file: only one process can write it, and dbt fails if another process has it open."""
     import hashlib
 
     from streamline.project.lockfile import file_lock
@@ -88,7 +89,7 @@ def alone(project: Project, file: Path | None) -> Iterator[None]:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Rows that came through dbt: its types are numbers, text, booleans, dates and times."""
+    """Read rows that dbt exported: numbers, text, booleans, dates and times."""
     import pandas as pd
 
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -105,8 +106,8 @@ def _column(values: Any, kind: str) -> pd.Series[Any]:
     convert = _CONVERSIONS.get(kind, str)
     converted = [None if value is None else convert(value) for value in values]
     if kind in ("Number", "Integer"):
-        there = [value for value in converted if value is not None]
-        if all(value == value.to_integral_value() and abs(value) < 2**63 for value in there):
+        numbers = [value for value in converted if value is not None]
+        if all(value == value.to_integral_value() and abs(value) < 2**63 for value in numbers):
             return pd.Series([None if value is None else int(value) for value in converted], dtype="Int64")
         return pd.Series([None if value is None else float(value) for value in converted], dtype="float64")
     if kind == "Boolean":

@@ -1,4 +1,4 @@
-"""SQL blocks: in an embedded DuckDB over the upstream outputs, or in a database of the user's."""
+"""SQL blocks: run in an embedded DuckDB over the upstream outputs, or in the user's database."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from streamline.blocks.call import BlockCall
 
 
 def run(call: BlockCall) -> Any:
-    """Run an SQL block. Its output is the rows of the last SELECT, or None.
+    """Run an SQL block. Return the rows of the last SELECT, or None.
 
     Raises:
-        ConfigError: its configuration, its profile or a template in it is wrong.
-        DatabaseError: the database refuses a statement; it names the file and the line.
+        ConfigError: the configuration, the profile or a template is invalid.
+        DatabaseError: a statement failed; the error names file and line.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What is known of an SQL block before it runs: errors for `check`, its database and table for `explain`."""
+"""Check SQL blocks before they run, and describe their database and table for `explain`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 _ALIKE = 0.85
-"""How similar to a known key an unknown one of a profile must be to count as misspelled: it may be the user's own."""
+"""An unknown key of a profile that is this similar to a known one counts as misspelled. Users may add their own keys."""
 
 
 def check(project: Project, block: Block, renderer: Renderer) -> None:
@@ -34,7 +34,7 @@ def check(project: Project, block: Block, renderer: Renderer) -> None:
     where = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
     text = template.source(block, where)
     if not split(text, "duckdb") and "{%" not in text:
-        raise ConfigError("there is no SQL in it", where=where, hint="write a SELECT")
+        raise ConfigError("the block has no SQL", where=where, hint="write a SELECT", code="sql.empty")
     template.check_frames(text, block.upstream, where)
     if any(mark in text for mark in ("{{", "{%", "{#")):
         parse_template(text, lambda line: f"{where}:{line}")
@@ -52,9 +52,9 @@ def check(project: Project, block: Block, renderer: Renderer) -> None:
 
 
 def _needs_run(value: Any, *names: str) -> bool:
-    """Whether a template in it reads one of these names, which only a run has."""
+    """Return whether a template in a value uses one of these names, which are known only in a run."""
     if isinstance(value, Mapping | list):
-        return any(_needs_run(one, *names) for one in (value.values() if isinstance(value, Mapping) else value))
+        return any(_needs_run(item, *names) for item in (value.values() if isinstance(value, Mapping) else value))
     return isinstance(value, str) and "{{" in value and any(name in value for name in names)
 
 
@@ -75,7 +75,7 @@ def _check_profile(profiles: Profiles, block: Block, settings: Settings, where: 
         )
     for key in config:
         if key.startswith(settings.entry.prefix):
-            config[key]  # fails now if an environment variable in it is not set
+            config[key]  # fails if an environment variable in it is not set
 
 
 def _check_driver(settings: Settings, where: str) -> None:
@@ -90,25 +90,25 @@ def _check_driver(settings: Settings, where: str) -> None:
 
 
 def explain(project: Project, model: PipelineModel, block: Block) -> Explanation:
-    """The block's database and table. Connects to nothing."""
+    """Return the block's database and table, without connecting to the database."""
     settings = _settings(project, model, block)
     if settings is None:
         return Explanation(engine="duckdb, embedded")
     engine = f"{settings.provider}, profile {settings.profile}"
     if settings.raw:
-        return Explanation(engine=engine, writes="what its statements write")
+        return Explanation(engine=engine, writes="determined by its statements")
     table = settings.table or f"{model.uuid}_{block.uuid}"
     name = f"{settings.schema}.{table}" if settings.schema else table
     return Explanation(engine=engine, writes=f"{name} ({settings.policy})")
 
 
 def _settings(project: Project, model: PipelineModel, block: Block) -> Settings | None:
-    """The block's settings; None where the embedded DuckDB runs it."""
+    """Return the block's settings; None: the embedded DuckDB runs it."""
     if not block.configuration.get("data_provider"):
         return None
     variables = {**project.variables, **model.variables}
     renderer = Renderer(project, variables, project.secrets, names={"execution_date": "{execution_date}"})
-    # A value that only a run knows is shown as written.
+    # Values that are known only in a run are not rendered.
     configuration = {
         key: value if "block_output" in str(value) else renderer.render(value, model.where(block.uuid))
         for key, value in block.configuration.items()
@@ -120,7 +120,7 @@ def _settings(project: Project, model: PipelineModel, block: Block) -> Settings 
 
 
 def connection(project: Project, model: PipelineModel, block: Block, renderer: Renderer) -> Connection | None:
-    """The database that the block names; None for the embedded DuckDB."""
+    """Return the block's database connection; None for the embedded DuckDB."""
     provider = block.configuration.get("data_provider")
     if not provider:
         return None
@@ -133,7 +133,7 @@ def connection(project: Project, model: PipelineModel, block: Block, renderer: R
         }
         settings = read_settings(configuration, where)
         profiles = Profiles(project, renderer)
-        # Two profiles may connect to one database as different users.
+        # Different profiles may connect to the same database as different users.
         key = (settings.profile, *profiles.place(settings, where))
         if profiles.in_memory(settings, where):
             return None
@@ -161,17 +161,17 @@ def _test(project: Project, profiles: Profiles, settings: Settings, where: str, 
     except StreamlineError as error:
         error.hint = "; ".join(filter(None, (misspelled, error.hint))) or None
         raise
-    return "; ".join(filter(None, ("it answers", misspelled)))
+    return "; ".join(filter(None, ("connected", misspelled)))
 
 
 def _misspelled(profile: Mapping[str, Any]) -> str:
-    """The keys of a profile that are nearly keys that are read."""
+    """Return a message about keys of a profile that look misspelled."""
     from streamline.io.config_keys import ConfigKey
 
     known = {str(key).casefold(): str(key) for key in ConfigKey}
     near = {key: almost(key, known, _ALIKE) for key in profile if key.casefold() not in known}
     return "; ".join(
-        f"{key} means nothing: did you mean {known[match]}?" for key, match in near.items() if match is not None
+        f"unknown key {key}: did you mean {known[match]}?" for key, match in near.items() if match is not None
     )
 
 

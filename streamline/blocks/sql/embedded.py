@@ -1,4 +1,4 @@
-"""SQL without a database: DuckDB in memory, over the outputs of the upstream blocks, into a Parquet file."""
+"""Run SQL in an embedded DuckDB over the outputs of upstream blocks, and write the result to a Parquet file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def run(call: BlockCall, settings: Settings, text: str) -> Any:
-    """Run the block's statements; the rows of the last one that gives any are its output: a file, or a table."""
+    """Run the block's statements. Return the rows of the last one that returns any: a file, or a table."""
     from streamline.databases.duckdb import DuckDB
 
     with DuckDB({"DUCKDB_DATABASE": MEMORY}, origin=call.where, root=call.project.root) as database:
-        # What does not fit into memory goes where it is deleted with the run, not into the project's folder.
+        # DuckDB spills to the run's temporary folder, not to the project's folder.
         database.execute("set temp_directory = ?", [str(call.scratch / "spilled")])
         views = Views(call, database)
         sent = template.render(call, text, views.referred)
@@ -38,7 +38,7 @@ def run(call: BlockCall, settings: Settings, text: str) -> Any:
 def _run(
     call: BlockCall, settings: Settings, database: DuckDB, statements: Sequence[Statement], text: str, sent: str
 ) -> Any:
-    last = max((index for index, one in enumerate(statements) if one.may_give_rows), default=-1)
+    last = max((index for index, statement in enumerate(statements) if statement.may_give_rows), default=-1)
     output = None
     for index, statement in enumerate(statements):
         with template.located(call, text, sent, statement):
@@ -56,21 +56,21 @@ def _limited(select: str, limit: int | None) -> str:
 
 
 def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:
-    """Straight to the file: the rows never become Python's."""
+    """Copy the rows to a file without converting them to Python objects."""
     from streamline.outputs.values import ParquetFile
 
     described = database.described(select)
     if any(kind == "INTERVAL" for _, kind in described):
-        return _rows(database, select, None)  # Parquet's own intervals are read by nobody
+        return _rows(database, select, None)  # no reader supports Parquet's intervals
     path = call.scratch / "output.parquet"
     target = str(path).replace("'", "''")
     written: list[int] = []
 
     def copy(wide: str) -> None:
         plain = database.plain_select(select, described, wide=wide)
-        found = database.connection.execute(f"copy (\n{plain}\n) to '{target}' (format parquet)").fetchone()
-        assert found is not None  # COPY says how many rows it wrote
-        written.append(int(found[0]))
+        row = database.connection.execute(f"copy (\n{plain}\n) to '{target}' (format parquet)").fetchone()
+        assert row is not None  # COPY returns the number of rows
+        written.append(int(row[0]))
 
     database.widening(described, copy)
     names = unique_names([name for name, _ in described])

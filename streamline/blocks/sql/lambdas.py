@@ -1,6 +1,6 @@
-"""The bare lambda in `{{ block_output('uuid', parse=lambda data, vars: …) }}`, which Jinja cannot parse.
+"""Quote the bare lambda in `{{ block_output('uuid', parse=lambda data, vars: …) }}`, which Jinja cannot parse.
 
-It becomes the string that `parse=` takes everywhere; the number of lines stays the same.
+It becomes the string that `parse=` accepts. The number of lines stays the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BARE = re.compile(r"(?<![\w.])parse\s*=\s*(?=lambda\b)")
 
 
 def quote_lambdas(text: str) -> str:
-    """`text` with every bare `parse=lambda …` inside `{{ … }}` or `{% … %}` in quotes."""
+    """Return `text` with quotes around every bare `parse=lambda …` in `{{ … }}` or `{% … %}`."""
     if "lambda" not in text:
         return text
     out: list[str] = []
@@ -39,10 +39,10 @@ def parse_template(text: str, where: Callable[[int], str]) -> nodes.Template:
     """Parse a text with templates.
 
     Args:
-        where: names a line of it in errors.
+        where: returns the location of a line for errors.
 
     Raises:
-        ConfigError: the syntax is wrong.
+        ConfigError: the template has a syntax error.
     """
     from jinja2 import Environment
     from jinja2.exceptions import TemplateSyntaxError
@@ -51,7 +51,7 @@ def parse_template(text: str, where: Callable[[int], str]) -> nodes.Template:
         return Environment().parse(quote_lambdas(text))
     except TemplateSyntaxError as error:
         raise ConfigError(
-            f"the template cannot be read: {error.message}",
+            f"template syntax error: {error.message}",
             where=where(error.lineno),
             hint="check the quotes and brackets inside {{ … }}",
             code="template.syntax",
@@ -59,8 +59,8 @@ def parse_template(text: str, where: Callable[[int], str]) -> nodes.Template:
 
 
 def _next_template(text: str, at: int) -> int:
-    found = [place for mark in ("{{", "{%") if (place := text.find(mark, at)) >= 0]
-    return min(found, default=-1)
+    starts = [start for mark in ("{{", "{%") if (start := text.find(mark, at)) >= 0]
+    return min(starts, default=-1)
 
 
 def _block_end(text: str, start: int) -> int:

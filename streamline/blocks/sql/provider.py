@@ -1,4 +1,4 @@
-"""SQL in a database of the user's: upstream data is put there, and the last SELECT is written into a table."""
+"""Run SQL in the user's database: upload upstream data, run the statements, write the last SELECT to a table."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class _Run:
         return rows
 
     def _written(self, database: SqlDatabase, statements: Sequence[Statement]) -> pa.Table | None:
-        """All in one transaction, the last SELECT into the table."""
-        last = max((index for index, one in enumerate(statements) if one.is_select), default=-1)
+        """Run all statements in a transaction and write the last SELECT to the table."""
+        last = max((index for index, statement in enumerate(statements) if statement.is_select), default=-1)
         if last < 0:
             return self._raw(database, statements)
         rows = None
@@ -69,21 +69,21 @@ class _Run:
         return rows
 
     def _raw(self, database: SqlDatabase, statements: Sequence[Statement]) -> pa.Table | None:
-        """As they are: in one transaction, unless one of them is not to be in one, or the user makes their own."""
-        alone = any(one.stands_alone for one in statements) or (
+        """Run the statements unchanged, in a transaction unless they contain statements that cannot be in one."""
+        alone = any(statement.stands_alone for statement in statements) or (
             len(statements) == 1 and statements[0].words[:1] in (("CALL",), ("EXEC",), ("EXECUTE",))
         )
-        reads = all(one.is_select for one in statements)
+        reads = all(statement.is_select for statement in statements)
         rows = None
         with contextlib.nullcontext() if alone or reads else database.transaction():
             for statement in statements:
                 with template.located(self.call, self.text, self.sent, statement):
                     if not statement.may_give_rows:
                         database.execute(statement.text)
-                    elif (found := database.query(statement.text)) is not None:
-                        rows = found
+                    elif (result := database.query(statement.text)) is not None:
+                        rows = result
         if alone and database.in_transaction:
-            self.call.warn(f"{self.call.where}: a transaction was begun and never committed; what it did is undone")
+            self.call.warn(f"{self.call.where}: a transaction was never committed and is rolled back")
         return self._limited(rows)
 
     def _limited(self, rows: pa.Table | None) -> pa.Table | None:

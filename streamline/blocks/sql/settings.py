@@ -1,4 +1,4 @@
-"""What an SQL block's configuration says, and which database that means."""
+"""Read an SQL block's configuration, and find its database."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ KEYS = words(
     "export_write_policy use_raw_sql limit limit_in_pipeline_run disable_query_preprocessing "
     "unique_upstream_table_name upstream_block_configuration"
 )
-"""Keys of `configuration` that are SQL blocks' own. `limit` bounds what an editor shows, and means nothing in a run."""
+"""The keys of `configuration` for SQL blocks. `limit` limits the preview in Mage's editor, not runs."""
 
 _DEFAULT_PROFILE = "default"
 _WORDS = {"true": True, "false": False, "yes": True, "no": False, "": False}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """An SQL block's configuration, checked.
+    """The validated configuration of an SQL block.
 
     Args:
-        provider: as written; None: the embedded DuckDB.
-        profile: of io_config.yaml.
-        database: another database than the profile's.
-        schema: another schema than the profile's.
-        table: the table that is written; None: named after pipeline and block.
-        policy: what becomes of a table that is there.
-        raw: statements run as they are, and nothing is written beyond that.
-        limit: rows that the output has at most.
-        unique_upstream: tables of upstream data get names of this run's own.
-        upstream_tables: names of such tables, by upstream block.
+        provider: the data provider; None: the embedded DuckDB.
+        profile: the profile in io_config.yaml.
+        database: overrides the profile's database.
+        schema: overrides the profile's schema.
+        table: the table to write; None: named after pipeline and block.
+        policy: what to do if the table exists.
+        raw: run the statements unchanged, without writing the last SELECT to a table.
+        limit: the maximum number of rows of the output.
+        unique_upstream: add the run's id to the names of tables with upstream data.
+        upstream_tables: names of tables with upstream data, by upstream block.
     """
 
     provider: str | None
@@ -70,10 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
-    """The settings in a rendered configuration.
+    """Read a block's rendered configuration.
 
     Raises:
-        ConfigError: a value cannot be, or a key is almost one of ours.
+        ConfigError: a value is invalid, or a key is misspelled.
     """
     reader = _Reader(configuration, where)
     for key in configuration:
@@ -114,7 +114,7 @@ def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
 
 
 def default_table(pipeline: str, uuid: str, database: SqlDatabase) -> str:
-    """The table of a block that names none: `<pipeline>_<block>`, shortened where the database needs it."""
+    """Return the default table of a block: `<pipeline>_<block>`, shortened to the database's limit."""
     name = f"{pipeline}_{uuid}"
     return name if len(name.encode()) <= database.longest_name else database.spare_name(name, "")
 
@@ -128,7 +128,7 @@ class _Reader:
         import difflib
 
         if key not in KEYS and (near := difflib.get_close_matches(key.casefold(), KEYS, 1, 0.9)):
-            self._fail(f"there is no key '{key}'", f"did you mean '{near[0]}'?")
+            self._fail(f"unknown key '{key}'", f"did you mean '{near[0]}'?")
 
     def text(self, key: str) -> str | None:
         value = self.configuration.get(key)
@@ -143,7 +143,7 @@ class _Reader:
         if isinstance(value, str):
             value = _WORDS.get(value.strip().casefold(), value)
         if value is not None and not isinstance(value, bool):
-            self._fail(f"{key} must be true or false", f"it is {value!r}")
+            self._fail(f"{key} must be true or false", f"the value is {value!r}")
         return bool(value)
 
     def count(self, key: str) -> int | None:
@@ -153,25 +153,25 @@ class _Reader:
         if isinstance(value, str) and value.strip().isdigit():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self._fail(f"{key} must be a number of rows", f"it is {value!r}")
+            self._fail(f"{key} must be a number of rows", f"the value is {value!r}")
         return int(value)
 
     def upstream_tables(self) -> dict[str, str]:
         """`{uuid: {table_name: …}}`, or a list of `{uuid, table_name}`."""
         value = self.configuration.get("upstream_block_configuration") or {}
         if isinstance(value, list):
-            value = {one.get("uuid"): one for one in value if isinstance(one, dict)}
+            value = {item.get("uuid"): item for item in value if isinstance(item, dict)}
         if not isinstance(value, dict):
-            self._fail("upstream_block_configuration must name upstream blocks", "write <uuid>: {table_name: …}")
-        named = {uuid: one.get("table_name") for uuid, one in value.items() if isinstance(one, dict)}
+            self._fail("upstream_block_configuration must be a mapping", "write <uuid>: {table_name: …}")
+        named = {uuid: item.get("table_name") for uuid, item in value.items() if isinstance(item, dict)}
         return {str(uuid): str(name) for uuid, name in named.items() if name}
 
     def _fail(self, message: str, hint: str) -> None:
-        raise ConfigError(message, where=self.where, hint=hint)
+        raise ConfigError(message, where=self.where, hint=hint, code="sql.setting_invalid")
 
 
 class _Flat(Mapping[str, Any]):
-    """A profile by its flat keys, whether it is written so or in the older nested form (`PostgreSQL: {host: …}`)."""
+    """A profile by its flat keys, also if it has the older nested form (`PostgreSQL: {host: …}`)."""
 
     def __init__(self, profile: Profile) -> None:
         from streamline.io.config_keys import nested_settings
@@ -195,7 +195,7 @@ class _Flat(Mapping[str, Any]):
 
 
 class Profiles:
-    """io_config.yaml, its profiles read once each."""
+    """The profiles of io_config.yaml, each loaded once."""
 
     def __init__(self, project: Project, renderer: Renderer) -> None:
         self.project = project
@@ -203,10 +203,10 @@ class Profiles:
         self._read: dict[str, Mapping[str, Any]] = {}
 
     def get(self, settings: Settings, where: str) -> Mapping[str, Any]:
-        """The profile that a block names; nothing in it where there is no io_config.yaml, and none was named.
+        """Return a block's profile; an empty one if the block needs none and there is no io_config.yaml.
 
         Raises:
-            ConfigError: no such file or profile, or it cannot be rendered.
+            ConfigError: io_config.yaml or the profile does not exist, or cannot be rendered.
         """
         if settings.profile not in self._read:
             self._read[settings.profile] = self._load(settings, where)
@@ -222,25 +222,28 @@ class Profiles:
             if settings.kind == "duckdb" and not settings.profile_given:
                 return {}
             raise ConfigError(
-                f"there is no {IO_CONFIG_FILE}, which says how to reach {settings.provider}",
+                f"there is no {IO_CONFIG_FILE} with the connection settings of {settings.provider}",
                 where=where,
-                hint=f"make one in the project's folder, with the profile '{settings.profile}'",
+                hint=f"create it in the project's folder, with the profile '{settings.profile}'",
+                code="profile.not_found",
             )
         try:
             return _Flat(load_profile(path, self.renderer, settings.profile))
         except ConfigError as error:
-            raise ConfigError(f"{error.message} (for {where})", where=error.where, hint=error.hint) from error
+            raise ConfigError(
+                f"{error.message} (for {where})", where=error.where, hint=error.hint, code=error.code
+            ) from error
 
     def origin(self, settings: Settings) -> str:
-        """How errors name the profile."""
+        """Return the profile's name in errors."""
         return f"{IO_CONFIG_FILE}, profile '{settings.profile}'"
 
     def open(self, settings: Settings, where: str) -> Database:
-        """The connection that the settings mean.
+        """Connect to a block's database.
 
         Raises:
-            ConfigError: a key is missing, or the driver.
-            DatabaseError: it cannot be reached.
+            ConfigError: a key of the profile or the driver is missing.
+            DatabaseError: the database cannot be reached.
         """
         from streamline.databases.connect import database
 
@@ -255,7 +258,7 @@ class Profiles:
         )
 
     def place(self, settings: Settings, where: str) -> tuple[Any, ...]:
-        """What is equal for two blocks that use the same database."""
+        """Return a key that is equal for blocks that use the same database."""
         config = self.get(settings, where)
         entry = settings.entry
         assert settings.provider is not None
@@ -265,13 +268,13 @@ class Profiles:
         return (entry.name, url, *(str(value) if value is not None else None for value in values))
 
     def schema(self, settings: Settings, where: str) -> str | None:
-        """The profile's schema."""
+        """Return the profile's schema."""
         config = self.get(settings, where)
         key = settings.entry.schema_key
         return config.get(key) if key is not None else None
 
     def in_memory(self, settings: Settings, where: str) -> bool:
-        """Whether the block's database is the embedded DuckDB."""
+        """Return whether the block runs in the embedded DuckDB."""
         if settings.provider is None:
             return True
         if settings.kind != "duckdb" or settings.database:

@@ -1,7 +1,7 @@
-"""Upstream data in a database: `{{ df_1 }}` is a table there.
+"""Make upstream data available in a database: `{{ df_1 }}` is a table there.
 
-An upstream SQL block whose own table is in the same database is read there. Everything else is written first: into a
-temporary table or, where the block's configuration names it, into a lasting one. In DuckDB a view will do.
+The output of an upstream SQL block in the same database is its table. Other outputs are written first: to a temporary
+table or, if the block's configuration names one, to a permanent table. DuckDB uses views.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ class Staging:
             self._views = Views(call, database, f"{call.pipeline}_")  # type: ignore[arg-type]
 
     def referred(self, index: int) -> str:
-        """The quoted name of an upstream's table, which will be there."""
+        """Return the quoted name of an upstream block's table, and mark it as used."""
         if index not in self._names:
             self._names[index] = self._name(index)
         return self._names[index]
 
     def make(self, statements: Sequence[Statement]) -> None:
-        """Put the data there."""
+        """Write the upstream data that the statements use."""
         for index, (name, lasting) in self._to_write.items():
-            one = self.call.inputs[index]
+            given = self.call.inputs[index]
             try:
-                table = one.table()
+                table = given.table()
             except ConfigError as error:
                 raise ConfigError(
-                    f"the output of '{one.uuid}' cannot be a table: {error.message}",
+                    f"the output of '{given.uuid}' cannot be a table: {error.message}",
                     where=self.call.where,
                     hint=error.hint,
+                    code=error.code,
                 ) from error
             try:
                 if lasting:
@@ -65,7 +66,7 @@ class Staging:
                     self.database.write(table, name, self._schema, "replace")
             except StreamlineError as error:
                 raise type(error)(
-                    f"the output of '{one.uuid}' cannot be written to {self.database.title}: {error.message}",
+                    f"the output of '{given.uuid}' cannot be written to {self.database.title}: {error.message}",
                     where=self.call.where,
                     hint=error.hint,
                 ) from error
@@ -73,14 +74,14 @@ class Staging:
             self._views.make(statements, own_tables_first=True)
 
     def remove(self) -> None:
-        """Drop what was only for this run."""
+        """Drop the temporary tables."""
         for name in self._to_drop:
             with contextlib.suppress(StreamlineError):
                 self.database.drop(name, self._schema)
         self._to_drop.clear()
 
     def explaining(self) -> contextlib.AbstractContextManager[None]:
-        """Says of a missing table why it is not there."""
+        """Explain errors about missing tables."""
         return self._views.explaining() if self._views is not None else contextlib.nullcontext()
 
     @property
@@ -88,19 +89,19 @@ class Staging:
         return self.settings.schema if self.database.provider != "mysql" else None
 
     def _name(self, index: int) -> str:
-        one = self.call.inputs[index]
-        own = self._own_table(one.uuid)
+        uuid = self.call.inputs[index].uuid
+        own = self._own_table(uuid)
         if own is not None:
             return own
-        named = self.settings.upstream_tables.get(one.uuid)
+        named = self.settings.upstream_tables.get(uuid)
         if named is None and self._views is not None:
             return self._views.referred(index)
-        name = named or f"{self.call.pipeline}_{one.uuid}"
+        name = named or f"{self.call.pipeline}_{uuid}"
         if self.settings.unique_upstream:
             name = f"{name}_{self.call.run_id}"
         child = self.call.kwargs.get("dynamic_block_index")
         if named is None and not self.database.good_temporary:
-            # A lasting table in the user's database, for the length of this run: no other must bear its name.
+            # A permanent table, dropped after the run: its name must be unique.
             name = f"_streamline_{name}_{self.call.block.uuid}" + (f"_{child}" if child is not None else "")
         if len(name.encode()) > self.database.longest_name:
             name = self.database.spare_name(name, "")
@@ -110,7 +111,7 @@ class Staging:
         return self.database.qualified(name, self._schema)
 
     def _own_table(self, uuid: str) -> str | None:
-        """The table that an upstream SQL block has left in this very database."""
+        """Return the table that an upstream SQL block has written to the same database, if any."""
         from streamline.blocks.sql.template import renderer
         from streamline.pipeline.reader import load_pipeline
 

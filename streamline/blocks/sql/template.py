@@ -1,7 +1,7 @@
-"""A block's SQL as it is sent: its templates rendered, and the lines of its file found again.
+"""Render the templates of a block's SQL, and map lines of the rendered text to lines of the file.
 
-Templates see what all configuration sees, the run's variables under their own names, and `df_1` … `df_n`: the tables
-of the upstream blocks.
+Templates can use the functions of all configuration, the run's variables by name, and `df_1` … `df_n`: the tables of
+the upstream blocks.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _FRAME = re.compile(r"\{\{-?\+?\s*df_(\d+)\s*-?\+?\}\}")
 
 
 def jinja(block: Block, text: str) -> str:
-    """The part of the block's text that is a template: all of it."""
+    """Return the part of the block's text that is a template: all of it."""
     return text
 
 
 class ExecutionDate(datetime):
-    """A run's date: text as `2026-03-04`, and a datetime for whoever calls its methods."""
+    """A run's date: a datetime whose text is `2026-03-04`."""
 
     def __str__(self) -> str:
         return self.strftime("%Y-%m-%d")
 
 
 class Table:
-    """A name in templates that stands for an upstream's table. Which ones are used is known when they are rendered."""
+    """The table of an upstream block in templates. Rendering it marks the table as used."""
 
     def __init__(self, index: int, table_of: TableOf) -> None:
         self._index = index
@@ -55,7 +55,7 @@ class Table:
 
 
 def source(block: Any, shown: str) -> str:
-    """The block's SQL as it is written.
+    """Return the block's SQL, not rendered.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -64,57 +64,58 @@ def source(block: Any, shown: str) -> str:
 
 
 def renderer(call: BlockCall) -> Renderer:
-    """What renders a block's own text in a run."""
-    # The run's variables have been rendered; once more, and a value from outside could read secrets.
+    """Return the renderer for a block's SQL."""
+    # The run's variables are not rendered again: a template in a value from outside could read secrets.
     outputs = block_output(call.inputs, call.block.uuid)
     return Renderer(call.project, call.project.variables, block_output=outputs, runtime=call.variables)
 
 
 def names(call: BlockCall, table_of: TableOf) -> dict[str, Any]:
-    """What templates in SQL know beyond the functions."""
-    tables = {one.uuid: Table(index, table_of) for index, one in enumerate(call.inputs)}
+    """Return the names that SQL templates can use in addition to the functions."""
+    tables = {given.uuid: Table(index, table_of) for index, given in enumerate(call.inputs)}
     frames = {f"df_{index + 1}": Table(index, table_of) for index in range(len(call.inputs))}
-    found: dict[str, Any] = {**tables, **call.kwargs, **call.variables, **frames}
+    values: dict[str, Any] = {**tables, **call.kwargs, **call.variables, **frames}
     date = call.kwargs.get("execution_date")
     if isinstance(date, datetime):
-        found["execution_date"] = ExecutionDate(*date.timetuple()[:6], date.microsecond, date.tzinfo, fold=date.fold)
-    return found
+        values["execution_date"] = ExecutionDate(*date.timetuple()[:6], date.microsecond, date.tzinfo, fold=date.fold)
+    return values
 
 
 def render(call: BlockCall, text: str, table_of: TableOf) -> str:
-    """The text as it is sent.
+    """Render a block's SQL.
 
     Args:
-        table_of: gives the quoted name of the table of the upstream block at an index, and learns that it is used.
+        table_of: returns the quoted table name of the upstream block at an index, and marks the table as used.
 
     Raises:
-        ConfigError: a template is wrong; it names file and line.
+        ConfigError: a template fails; the error names file and line.
     """
     return renderer(call).render_text(quote_lambdas(text), where=call.where, names=names(call, table_of))
 
 
 def check_frames(text: str, upstream: list[str], where: str) -> None:
-    """See that every `{{ df_n }}` has an upstream block.
+    """Check that every `{{ df_n }}` has an upstream block.
 
     Raises:
-        ConfigError: one has none.
+        ConfigError: an upstream block is missing.
     """
-    for found in _FRAME.finditer(text):
-        if not 1 <= int(found[1]) <= len(upstream):
-            line = text.count("\n", 0, found.start()) + 1
+    for frame in _FRAME.finditer(text):
+        if not 1 <= int(frame[1]) <= len(upstream):
+            line = text.count("\n", 0, frame.start()) + 1
             count = f"{len(upstream)} upstream block{'' if len(upstream) == 1 else 's'}"
             listed = ", ".join(f"df_{index + 1} is {uuid}" for index, uuid in enumerate(upstream))
             raise ConfigError(
-                f"there is no df_{found[1]}: the block has {count}",
+                f"df_{frame[1]} does not exist: the block has {count}",
                 where=f"{where}:{line}",
-                hint=listed or "add one under upstream_blocks",
+                hint=listed or "add a block to upstream_blocks",
+                code="block.not_upstream",
             )
 
 
 def _line_in_file(written: str, sent: str, line: int) -> int:
-    """The line of the text as it is written that a line of the text as it was sent came from.
+    """Return the line of the file from which a line of the rendered text came.
 
-    Templates may give more lines or fewer than they take; lines that stayed as they are show where one is.
+    Templates may render to more or fewer lines; unchanged lines tell the position.
     """
     if written == sent:
         return line
@@ -129,9 +130,7 @@ def _line_in_file(written: str, sent: str, line: int) -> int:
 
 @contextlib.contextmanager
 def located(call: BlockCall, written: str, sent: str, statement: Statement) -> Iterator[None]:
-    """A DatabaseError of the body gets the block's file, and the line: the one that the database names, else the
-    statement's first.
-    """
+    """Add the block's file and line to a DatabaseError: the line that the database reports, else the statement's."""
     try:
         yield
     except DatabaseError as error:

@@ -1,4 +1,4 @@
-"""The files that new SQL blocks start with. Each runs unchanged."""
+"""Templates for new SQL blocks. Each runs unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from streamline.pipeline.kinds import Template
 
 
 def template(block_type: str, pipeline_type: str) -> Template | None:
-    """The template of an SQL block; None where there is none for its type."""
+    """Return the template of an SQL block; None: its type has none."""
     return _select if block_type in ("data_loader", "transformer", "data_exporter") else None
 
 

@@ -110,12 +110,12 @@ def test_a_command_and_what_streamline_takes_out() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("--select 'a", "dbt's arguments cannot be read: No closing quotation"),
-        ("--project-dir x", "--project-dir cannot be set here"),
+        ("--select 'a", "dbt's arguments cannot be parsed: No closing quotation"),
+        ("--project-dir x", "a dbt block cannot set --project-dir"),
         ("--select a --target", "--target needs a value"),
-        ("--vars '{a: ['", "--vars is not YAML"),
+        ("--vars '{a: ['", "--vars is not valid YAML"),
         ("--vars 3", "--vars must be a mapping"),
-        ("docs serve", "`dbt docs serve` never ends"),
+        ("docs serve", "cannot run `dbt docs serve`"),
         ("--select {{ variables('no') }}", "variable 'no' not found"),
     ],
 )
@@ -129,7 +129,7 @@ def test_arguments_that_cannot_be_read(text: str, said: str) -> None:
 def test_commands() -> None:
     assert command_words("dbt run", "x") == ["run"]
     assert command_words("docs", "x") == ["docs", "generate"]
-    with pytest.raises(ConfigError, match="a dbt block has no command 'biuld'") as caught:
+    with pytest.raises(ConfigError, match="unknown dbt command 'biuld'") as caught:
         command_words("biuld", "x")
     assert "build" in str(caught.value.hint)
 
@@ -167,7 +167,7 @@ def test_an_sql_block_is_one_model(calls: Calls) -> None:
     ("given", "said"),
     [
         ({"dbt_project_name": "dmeo"}, "there is no dbt project 'dmeo'"),
-        ({"dbt": {"command": "fly"}}, "a dbt block has no command 'fly'"),
+        ({"dbt": {"command": "fly"}}, "unknown dbt command 'fly'"),
         ({"dbt": "build"}, "configuration.dbt must be a mapping"),
         ({"dbt_profile_target": "stage"}, "the profile 'demo' has no target 'stage'"),
         ({"dbt": {"output": 3}}, "configuration.dbt.output must be true, false or a list of models"),
@@ -183,11 +183,11 @@ def test_files_that_are_missing(calls: Calls) -> None:
     (calls.root / "dbt/demo/profiles.yml").unlink()
     with pytest.raises(ConfigError, match=r"there is no profiles.yml") as caught:
         settings(calls, "yaml", "dbts/it.yaml", "--select a")
-    assert "write dbt/demo/profiles.yml" in str(caught.value.hint)
+    assert "create dbt/demo/profiles.yml" in str(caught.value.hint)
     calls.write("dbt/other/dbt_project.yml", PROJECT)
-    with pytest.raises(ConfigError, match="several dbt projects could be meant"):
+    with pytest.raises(ConfigError, match="there are several dbt projects"):
         settings(calls, "yaml", "dbts/it.yaml", "--select a")
-    with pytest.raises(ConfigError, match="the model lies in no dbt project"):
+    with pytest.raises(ConfigError, match="the model is not in a dbt project"):
         settings(calls, "sql", "dbts/it.sql", "select 1")
 
 

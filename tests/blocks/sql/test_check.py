@@ -34,7 +34,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         (
             "select 1",
             {"export_write_polcy": "replace"},
-            "there is no key 'export_write_polcy'",
+            "unknown key 'export_write_polcy'",
             "'export_write_policy'",
         ),
         (
@@ -52,9 +52,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         ("select 1", {"data_provider": "postgres"}, "NOT_SET_ANYWHERE is not set", "set NOT_SET_ANYWHERE"),
         ("select 1", {"use_raw_sql": "maybe"}, "use_raw_sql must be true or false", "'maybe'"),
         ("select 1", {"limit_in_pipeline_run": "many"}, "must be a number of rows", "'many'"),
-        ("select * from {{ df_2 }}", {}, "there is no df_2: the block has 1 upstream block", "df_1 is up"),
-        ("select {{ x", {}, "the template cannot be read", "quotes and brackets"),
-        (" -- nothing\n;", {}, "there is no SQL in it", "write a SELECT"),
+        ("select * from {{ df_2 }}", {}, "df_2 does not exist: the block has 1 upstream block", "df_1 is up"),
+        ("select {{ x", {}, "template syntax error", "quotes and brackets"),
+        (" -- nothing\n;", {}, "the block has no SQL", "write a SELECT"),
     ],
 )
 def test_what_cannot_be(shop: SqlProject, text: str, configuration: dict[str, Any], message: str, hint: str) -> None:

@@ -132,5 +132,5 @@ def test_a_file_that_another_process_writes_is_waited_for(shop: SqlProject, monk
 
 def test_without_io_config_duckdb_is_the_embedded_one(shop: SqlProject) -> None:
     assert shop.rows("x", "select 1 as a", data_provider="duckdb") == [{"a": 1}]
-    with pytest.raises(ConfigError, match=r"there is no io_config.yaml, which says how to reach sqlite"):
+    with pytest.raises(ConfigError, match=r"there is no io_config.yaml with the connection settings of sqlite"):
         shop.rows("x", "select 1 as a", data_provider="sqlite")

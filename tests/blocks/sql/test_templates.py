@@ -113,7 +113,7 @@ def test_an_unknown_name_says_what_templates_know(shop: SqlProject) -> None:
         ("env_var('NOT_SET')", "NOT_SET is not set"),
         ("variables('none')", "variable 'none' not found"),
         ("block_output('up', parse=lambda d: d['n'])", "KeyError in the template: 'n'"),
-        ("1 +", "the template cannot be read"),
+        ("1 +", "template syntax error"),
     ],
 )
 def test_errors_in_templates_name_the_line(shop: SqlProject, expression: str, said: str) -> None:
