@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 _ALIKE = 0.85
-"""An unknown key of a profile that is this similar to a known one counts as misspelled. Users may add their own keys."""
+"""An unknown key of a profile that is this similar to a known one counts as misspelled. It may be the user's own."""
 
 
 def check(project: Project, block: Block, renderer: Renderer) -> None:
