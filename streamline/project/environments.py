@@ -1,8 +1,9 @@
-"""Plugins' virtual environments: uv creates them on first use and again when their requirements change.
+"""Plugins' virtual environments: created with uv on first use, and again when their requirements change.
 
-`.streamline/venvs/NAME` is a symbolic link to the environment in use. A new one is built beside it under a name of its
-own (console scripts contain its path, so it is never moved), and the link is replaced at the end: readers see the old
-or the new one, complete. A record inside says what it was made from, so that checking it costs a few stat calls.
+`.streamline/venvs/NAME` is a symbolic link to the current environment. A new environment is built in another folder
+(and never moved, because console scripts contain its path); then the link is replaced, so that readers see the old or
+the new environment, complete. A record in the environment tells what it was built from, so a check takes a few stat
+calls.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _FORMAT = 1
 _RECORD = "streamline-environment.json"
 _BUILDS = ".builds"
 _finding_uv = threading.Lock()
-# The first that is installed tells how the plugin speaks Singer (the pipelinewise fork answers to singer-python too).
+# The first installed one determines the plugin's command line (the pipelinewise fork also provides singer-python).
 _LIBRARIES = ("singer-sdk", "pipelinewise-singer-python", "singer-python")
 
 
@@ -41,10 +42,10 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         name: the plugin's name.
-        pip: requirements, rendered.
-        overrides: requirements that beat what packages ask for.
-        python: an interpreter's version or path; None for the one that runs Streamline.
-        declared: the same as streamline.yaml has it, for the lock file; None where nothing is locked.
+        pip: the requirements, rendered.
+        overrides: requirements that override those of packages.
+        python: the interpreter's version or path; None: the interpreter of Streamline.
+        declared: the unrendered entry in streamline.yaml, for the lock file; None: do not lock.
     """
 
     name: str
@@ -58,15 +59,15 @@ class Environment(msgspec.Struct, kw_only=True):
     """An existing environment.
 
     Args:
-        format: of this record.
-        key: hash of what it was made from.
+        format: the format of this record.
+        key: a hash of what it was built from.
         path: its folder.
-        scripts: programs that its packages bring, by package.
+        scripts: the programs of its packages, by package.
         main: the package of the first requirement.
-        library: the Singer library inside, if one is.
-        packages: version by package name.
-        fingerprint: changes whenever a package in it does.
-        lock: stamp of the lock file that it agrees with.
+        library: the installed Singer library, if any.
+        packages: versions by package name.
+        fingerprint: changes whenever an installed package changes.
+        lock: the stamp of the lock file that it agrees with.
     """
 
     format: int
@@ -81,80 +82,80 @@ class Environment(msgspec.Struct, kw_only=True):
 
     @property
     def python(self) -> str:
-        """Its interpreter."""
+        """The path of its interpreter."""
         return os.path.join(self.path, "bin", "python")  # noqa: PTH118
 
     def program(self, name: str) -> str:
-        """Path of a program in it, whether it exists or not."""
+        """Return the path of a program in it, which need not exist."""
         return os.path.join(self.path, "bin", name)  # noqa: PTH118
 
 
 def find_environment(project: Project, wanted: Requirements) -> Environment | None:
-    """The plugin's environment if it exists and is up to date, else None. Cheap; starts no process."""
+    """Return the plugin's environment if it exists and is up to date, else None. Fast; starts no process."""
     record = project.work_dir / "venvs" / wanted.name / _RECORD
     try:
-        found = msgspec.json.decode(record.read_bytes(), type=Environment)
+        environment = msgspec.json.decode(record.read_bytes(), type=Environment)
     except (OSError, msgspec.DecodeError):
         return None
-    if found.format != _FORMAT or found.key != _key(project, wanted):
+    if environment.format != _FORMAT or environment.key != _key(project, wanted):
         return None
     try:
-        # A project that was moved has environments whose programs name the old place.
-        at_home = os.path.samefile(found.path, record.parent) and os.path.exists(found.python)  # noqa: PTH110, PTH121
+        # After a project was moved, the programs of its environments contain the old path.
+        if not os.path.samefile(environment.path, record.parent) or not os.path.exists(environment.python):  # noqa: PTH110, PTH121
+            return None
     except OSError:
         return None
-    return found if at_home and _agrees_with_lock(project, wanted, found, record) else None
+    return environment if _agrees_with_lock(project, wanted, environment, record) else None
 
 
 def ensure_environment(
     project: Project, wanted: Requirements, *, notify: Notify | None = None, upgrade: bool = False
 ) -> Environment:
-    """The plugin's environment, created if needed. Safe to call from several processes at once.
+    """Return the plugin's environment, created if needed. Safe to call from several processes at once.
 
     Args:
         project: the project.
-        wanted: its requirements.
-        notify: called with a sentence before each slow step.
-        upgrade: create it again without the locked versions.
+        wanted: the requirements.
+        notify: called with a message before each slow step.
+        upgrade: create it again, without the locked versions.
 
     Raises:
         ConfigError: uv failed; the message ends with its output.
     """
-    found = None if upgrade else find_environment(project, wanted)
-    if found is not None:
-        return found
+    environment = None if upgrade else find_environment(project, wanted)
+    if environment is not None:
+        return environment
     project.ensure_work_dir()
     venvs = project.work_dir / "venvs"
     venvs.mkdir(mode=0o700, exist_ok=True)
     with file_lock(venvs / f".{wanted.name}.lock") as waited:
-        found = find_environment(project, wanted) if waited or not upgrade else None
-        if found is not None:
-            return found
+        environment = find_environment(project, wanted) if waited or not upgrade else None
+        if environment is not None:
+            return environment
         if notify is not None:
-            notify(f"installing {wanted.name} ({', '.join(_shown(one) for one in wanted.pip)})")
+            notify(f"installing {wanted.name} ({', '.join(map(_shown, wanted.pip))})")
         return _build(project, wanted, venvs, upgrade=upgrade)
 
 
 def uv_program() -> str:
-    """Path of uv.
+    """Return the path of uv.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: uv is not installed.
     """
     try:
         import uv
 
-        # Plugins are installed side by side, and sysconfig, which this asks, gives half-made answers while another
-        # thread makes it read its settings for the first time (Python 3.11).
+        # Threads install plugins at once, and sysconfig, which uv uses, is not thread-safe on first use (Python 3.11).
         with _finding_uv:
             return uv.find_uv_bin()
     except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-        if found is None:
+        program = shutil.which("uv")
+        if program is None:
             raise ConfigError(
-                "uv is not installed, and plugins need it", hint="pip install uv", code="package.missing"
+                "uv is not installed, but plugins need it", hint="pip install uv", code="package.missing"
             ) from None
-        return found
+        return program
 
 
 def _build(project: Project, wanted: Requirements, venvs: Path, *, upgrade: bool) -> Environment:
@@ -164,7 +165,7 @@ def _build(project: Project, wanted: Requirements, venvs: Path, *, upgrade: bool
     before = link.resolve() if link.is_symlink() else None
     builds = venvs / _BUILDS
     builds.mkdir(mode=0o700, exist_ok=True)
-    # Leftovers of builds that were killed; the lock says that nobody builds now.
+    # Remove the folders of killed builds; the lock guarantees that no build is in progress.
     _sweep(venvs, wanted.name, keep=[before] if before is not None else [])
     folder = builds / f"{wanted.name}-{secrets.token_hex(4)}"
     try:
@@ -181,7 +182,7 @@ def _build(project: Project, wanted: Requirements, venvs: Path, *, upgrade: bool
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    # What a run that is going on may still load from stays until the next time.
+    # The previous environment is removed by the next build: active runs may still import from it.
     return environment
 
 
@@ -196,7 +197,7 @@ def _install(project: Project, wanted: Requirements, folder: Path, *, upgrade: b
     _uv(project, wanted, [uv, "venv", "--quiet", "--python", python, str(folder)], environ)
     command = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *options]
     if upgrade:
-        command.append("--refresh")  # else a path that changed is taken from uv's cache
+        command.append("--refresh")  # otherwise uv uses its cache for a changed path
     locked = None if upgrade or wanted.declared is None else read_lock(project.root).get(wanted.name)
     pinned = locked is not None and wanted.declared is not None and locked.is_for(wanted.declared)
     if locked is not None and pinned:
@@ -204,31 +205,31 @@ def _install(project: Project, wanted: Requirements, folder: Path, *, upgrade: b
         command += ["--constraint", str(_lines(folder / "constraints.txt", lines))]
     if wanted.overrides:
         command += ["--override", str(_lines(folder / "overrides.txt", wanted.overrides))]
-    for one in wanted.pip:
-        command += one.split(maxsplit=1) if one.startswith("-") else [one]
+    for requirement in wanted.pip:
+        command += requirement.split(maxsplit=1) if requirement.startswith("-") else [requirement]
     _uv(project, wanted, command, environ, pinned=pinned)
     return _describe(project, wanted, folder)
 
 
 def _describe(project: Project, wanted: Requirements, folder: Path) -> Environment:
-    """What was installed, read from the packages' own metadata."""
+    """Return the record of an environment, from the metadata of its packages."""
     from importlib.metadata import distributions
 
     packages: dict[str, str] = {}
     scripts: dict[str, list[str]] = {}
     direct: list[str] = []
-    for found in distributions(path=[str(one) for one in (folder / "lib").glob("python*/site-packages")]):
-        name = _normal(found.metadata["Name"])
-        packages[name] = found.version
-        names = [point.name for point in found.entry_points if point.group == "console_scripts"]
+    for distribution in distributions(path=[str(path) for path in (folder / "lib").glob("python*/site-packages")]):
+        name = _normal(distribution.metadata["Name"])
+        packages[name] = distribution.version
+        names = [point.name for point in distribution.entry_points if point.group == "console_scripts"]
         if names:
             scripts[name] = sorted(names)
-        if found.read_text("direct_url.json") is not None:
+        if distribution.read_text("direct_url.json") is not None:
             direct.append(name)
     main = _main_package(wanted.pip[0], packages, direct)
     key = _key(project, wanted)
     content = msgspec.json.encode([key, sorted(packages.items()), _FORMAT])
-    # Marked as not from an index, so that the lock file does not pin what a path or a URL decides.
+    # Packages from paths and URLs are marked, so that the lock file does not pin them.
     packages.update({name: f"{packages[name]} (direct)" for name in direct})
     return Environment(
         format=_FORMAT,
@@ -236,7 +237,7 @@ def _describe(project: Project, wanted: Requirements, folder: Path) -> Environme
         path=str(folder),
         scripts=scripts,
         main=main,
-        library=next((one for one in _LIBRARIES if one in packages), None),
+        library=next((library for library in _LIBRARIES if library in packages), None),
         packages=dict(sorted(packages.items())),
         fingerprint=hashlib.sha256(content).hexdigest(),
         lock=[],
@@ -244,7 +245,7 @@ def _describe(project: Project, wanted: Requirements, folder: Path) -> Environme
 
 
 def requirement_name(requirement: str) -> str | None:
-    """The package that a requirement names, normalized; None for a bare path or URL."""
+    """Return the normalized package name of a requirement; None for a bare path or URL."""
     match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*(?=\s*(\[|[<>=!~;@(]|$))", requirement)
     return None if match is None else _normal(match[0])
 
@@ -262,14 +263,14 @@ def _uv(
     done = subprocess.run(command, env=environ, cwd=project.root, capture_output=True, check=False)
     if done.returncode == 0:
         return
-    said = re.sub(r"://[^/@\s]+@", "://", done.stderr.decode(errors="replace")).strip()
-    said = project.secrets.masker.mask("\n".join(said.splitlines()[-25:]))
+    output = _shown(done.stderr.decode(errors="replace")).strip()
+    output = project.secrets.masker.mask("\n".join(output.splitlines()[-25:]))
     if pinned:
-        hint = f"if the locked versions are the reason: `streamline plugin install {wanted.name} --upgrade`"
+        hint = f"if the locked versions are the cause: streamline plugin install {wanted.name} --upgrade"
     else:
         hint = f"check `pip:`, `overrides:` and `python:` of {wanted.name}"
     raise ConfigError(
-        f"the environment of {wanted.name} cannot be made; uv says:\n{said}",
+        f"the environment of {wanted.name} cannot be created; uv says:\n{output}",
         where=f"plugin {wanted.name}",
         hint=hint,
         code="plugin.install_failed",
@@ -277,34 +278,31 @@ def _uv(
 
 
 def _key(project: Project, wanted: Requirements) -> str:
-    """Hash of what the environment is made from; a local wheel counts by its time and size as well."""
+    """Return a hash of what the environment is built from, with times and sizes of local paths."""
     parts: list[object] = [_FORMAT, wanted.pip, wanted.overrides, wanted.python]
     if wanted.python is None:
         parts.append(f"{sys.implementation.cache_tag} {sys.base_prefix}")
-    for one in wanted.pip:
-        if "/" in one and "://" not in one:
-            path = project.path(one.removeprefix("-e ").removeprefix("--editable ").split("[")[0].strip())
+    for requirement in wanted.pip:
+        if "/" in requirement and "://" not in requirement:
+            path = project.path(requirement.removeprefix("-e ").removeprefix("--editable ").split("[")[0].strip())
             for candidate in (path, path / "pyproject.toml", path / "setup.py"):
-                try:
-                    found = candidate.stat()
-                except OSError:
-                    continue
                 if candidate.is_file():
-                    parts.append([found.st_mtime_ns, found.st_size])
+                    status = candidate.stat()
+                    parts.append([status.st_mtime_ns, status.st_size])
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
-def _agrees_with_lock(project: Project, wanted: Requirements, found: Environment, record: Path) -> bool:
-    """Whether the lock file names the versions that are installed; where it names none, it does from now on."""
-    if wanted.declared is None or (found.lock and found.lock == lock_stamp(project.root)):
+def _agrees_with_lock(project: Project, wanted: Requirements, environment: Environment, record: Path) -> bool:
+    """Return whether the installed versions match the lock file. Lock them if it has none."""
+    if wanted.declared is None or (environment.lock and environment.lock == lock_stamp(project.root)):
         return True
     locked = read_lock(project.root).get(wanted.name)
     if locked is None or not locked.is_for(wanted.declared):
-        _lock(project, wanted.name, wanted.declared, found)
-    elif locked.packages != _lockable(found):
+        _lock(project, wanted.name, wanted.declared, environment)
+    elif locked.packages != _lockable(environment):
         return False
-    found.lock = lock_stamp(project.root)
-    _write_record(record, found)
+    environment.lock = lock_stamp(project.root)
+    _write_record(record, environment)
     return True
 
 
