@@ -1,7 +1,7 @@
-"""Jinja in configuration: each string on its own, in a sandbox, after YAML has been parsed.
+"""Render Jinja templates in configuration: each string separately, in a sandbox, after YAML is parsed.
 
-So a secret cannot break the syntax around it, and a string that is one expression keeps that expression's type.
-Only what is read is rendered.
+So a secret cannot break the syntax around it, and a string that is a single expression gets the expression's type.
+Values are rendered when they are read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BlockOutput = Callable[[str], Any]
 _UNSET: Any = object()
 _MARKS = ("{{", "{%", "{#")
 _DEFERRED = re.compile("\ue000unset:(.*?)\ue001")
-# Most templates are one call with literals. Those need no Jinja, which takes longer to import than all else here.
+# Most templates are a single call with literals, which needs no Jinja: its import is slow.
 _LITERAL = r"""'[^'\\]*'|"[^"\\]*"|-?\d{1,18}|[Tt]rue|[Ff]alse|[Nn]one"""
 _PLAIN_CALL = re.compile(rf"(env_var|variables|secret)\(\s*({_LITERAL})\s*(?:,\s*({_LITERAL})\s*)?\)")
 
@@ -50,14 +50,14 @@ class Renderer:
     """Renders strings over `env_var`, `variables`, `secret` and `block_output`.
 
     Args:
-        project: names files in errors.
-        variables: what `variables('x')` gives; values that are templates themselves are rendered when used.
-        secrets: what `secret('x')` gives.
-        block_output: gives a block's output by its uuid; None where there are no outputs yet.
-        names: more names for the expressions, such as `execution_date`.
-        runtime: variables given for this run: they beat `variables`, and are never rendered themselves (they may
-            come from outside, and a template in them could read secrets).
-        filters: more filters for the expressions.
+        project: resolves file names in errors.
+        variables: the values of `variables('x')`; values that are templates are rendered when used.
+        secrets: the values of `secret('x')`.
+        block_output: returns a block's output by its uuid; None: there are no outputs yet.
+        names: more names for expressions, such as `execution_date`.
+        runtime: runtime variables: they override `variables`, and are never rendered (they may come from outside, and
+            a template in them could read secrets).
+        filters: more filters for expressions.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class Renderer:
         self._defer_unset = False
 
     def load(self, path: Path, *, whole: bool | None = None) -> YamlFile:
-        """Read a YAML file: as it is, or rendered as one text first if it holds `{%`.
+        """Read a YAML file. If it contains `{%`, its text is rendered first.
 
         Args:
             path: the file.
-            whole: render the text as a whole, or never; by default only if it holds `{%`.
+            whole: render the text as a whole; None: only if it contains `{%`.
 
         Raises:
-            ConfigError: it cannot be read, rendered or parsed.
+            ConfigError: the file cannot be read, rendered or parsed.
         """
         shown = self.project.shown(path) if self.project is not None else str(path)
         text = read_text(path, shown=shown)
@@ -105,7 +105,7 @@ class Renderer:
         return file
 
     def part(self, file: YamlFile, *path: PathKey, default: Any = None) -> Any:
-        """The value at `path` of a file, rendered; `default` if it is not there."""
+        """Return the rendered value at `path` of a file; `default` if it is missing."""
         value = file.data
         for key in path:
             in_mapping = isinstance(value, dict) and key in value
@@ -115,22 +115,23 @@ class Renderer:
         return value if file.rendered else self.render(value, where=file.where, path=path)
 
     def render(self, value: Any, where: Where = None, path: Sequence[PathKey] = ()) -> Any:
-        """`value` with every string in it rendered, mapping keys included. What holds no template is unchanged.
+        """Return `value` with every string in it rendered, including mapping keys.
 
         Args:
-            value: what YAML gave: dicts, lists, scalars.
-            where: tells `file:line` for a path, or is it; for errors.
-            path: where `value` stands in its file; for errors.
+            value: dicts, lists and scalars of a YAML file.
+            where: `file:line`, or a function that returns it for a path; for errors.
+            path: the path of `value` in its file; for errors.
 
         Raises:
-            ConfigError: an unset variable, an unknown name, wrong syntax; it names file, line and key.
+            ConfigError: a template uses an unset variable or an unknown name, or has a syntax error; the error names
+                file, line and key.
         """
         if isinstance(value, str):
             return self._string(value, where, path) if _is_template(value) else value
         if isinstance(value, dict):
-            return {self._key(key, where, path): self.render(one, where, (*path, key)) for key, one in value.items()}
+            return {self._key(key, where, path): self.render(item, where, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.render(one, where, (*path, index)) for index, one in enumerate(value)]
+            return [self.render(item, where, (*path, index)) for index, item in enumerate(value)]
         return value
 
     def render_text(
@@ -142,17 +143,17 @@ class Renderer:
         names: Mapping[str, Any] | None = None,
         inserted: InsertedValues | None = None,
     ) -> str:
-        """A whole file's text rendered (io_config.yaml, SQL, files with `{%`).
+        """Render a whole file's text (io_config.yaml, SQL, files with `{%`).
 
         Args:
             text: the file's text.
-            where: names it in errors.
-            defer_unset: an unset `env_var` leaves a mark instead of failing; `check_deferred` turns it into the error.
-            names: more names for this text's expressions; they beat the renderer's own.
-            inserted: keeps the values that are inserted apart from the text.
+            where: the file's name in errors.
+            defer_unset: an unset `env_var` leaves a placeholder, for which `check_deferred` raises the error.
+            names: more names for the expressions; they override the renderer's.
+            inserted: keeps inserted values out of the text.
 
         Raises:
-            ConfigError: as `render`, with the template's own line where it is known.
+            ConfigError: as `render`, with the line in the template if it is known.
         """
         if not _is_template(text):
             return text
@@ -197,7 +198,7 @@ class Renderer:
     def _expression(self, expression: str) -> Any:
         result = self._jinja().compile_expression(expression, undefined_to_none=False)(self._context())
         if type(result).__name__.endswith("Undefined"):
-            str(result)  # raises its own error, which names what is undefined
+            str(result)  # raises an error that names what is undefined
         return result
 
     def _plain_call(self, call: re.Match[str]) -> Any:
@@ -217,7 +218,7 @@ class Renderer:
         }
 
     def _env_var(self, name: str, default: Any = _UNSET) -> Any:
-        _see_that_it_is_text("env_var", name)
+        _check_name("env_var", name)
         value = os.environ.get(name)
         if value is not None:
             return value
@@ -232,7 +233,7 @@ class Renderer:
         )
 
     def _variable(self, name: str, default: Any = _UNSET) -> Any:
-        _see_that_it_is_text("variables", name)
+        _check_name("variables", name)
         if name not in self.variables:
             if default is not _UNSET:
                 return default
@@ -256,18 +257,18 @@ class Renderer:
             self._rendering.pop()
 
     def _secret(self, name: str, default: Any = _UNSET) -> Any:
-        _see_that_it_is_text("secret", name)
+        _check_name("secret", name)
         if self.secrets is None:
             raise ConfigError(
                 f"secret '{name}' not found: secrets exist only inside a project", code="secret.not_found"
             )
         if default is not _UNSET:
-            found = self.secrets.find(name)
-            return default if found is None else found
+            secret = self.secrets.find(name)
+            return default if secret is None else secret
         return self.secrets.get(name)
 
     def _output(self, uuid: str, parse: str | Callable[..., Any] | None = None) -> Any:
-        _see_that_it_is_text("block_output", uuid)
+        _check_name("block_output", uuid)
         if self._block_output is None:
             raise ConfigError(
                 f"block_output('{uuid}') cannot be used here: no block ran before",
@@ -290,7 +291,7 @@ class Renderer:
         return self._environment
 
     def _explain(self, error: Exception, text: str, where: Where, path: Sequence[PathKey]) -> StreamlineError:
-        """The error as the user should see it: file, line, key, and what to do. Values are not shown."""
+        """Return the error to show: with file, line, key and hint, and without values."""
         place = _place(where, path)
         key = f"{dotted(path)}: " if path else ""
         if isinstance(error, StreamlineError):
@@ -304,28 +305,31 @@ class Renderer:
         if isinstance(error, TemplateSyntaxError):
             if not path and place is not None:
                 place = f"{place}:{error.lineno}"
-            said = f"the template cannot be read: {error.message}"
+            message = f"template syntax error: {error.message}"
             hint = "check the quotes and brackets inside {{ … }}"
         elif isinstance(error, UndefinedError):
-            said = str(error.message)
-            hint = "templates know env_var('X'), variables('x'), secret('x') and block_output('uuid')"
+            message = str(error.message)
+            hint = "templates can use env_var('X'), variables('x'), secret('x') and block_output('uuid')"
         elif isinstance(error, SecurityError):
-            said, hint = f"not allowed in a template: {error}", _shown_template(text)
+            message, hint = f"not allowed in a template: {error}", _shown_template(text)
         else:
-            said, hint = f"{type(error).__name__} in the template: {error}", _shown_template(text)
+            message, hint = f"{type(error).__name__} in the template: {error}", _shown_template(text)
         if self.secrets is not None:
-            said = self.secrets.masker.mask(said)
-        return ConfigError(f"{key}{said}", where=place, hint=hint, code="template.failed")
+            message = self.secrets.masker.mask(message)
+        message = f"{key}{message}"
+        if isinstance(error, TemplateSyntaxError):
+            return ConfigError(message, where=place, hint=hint, code="template.syntax")
+        return ConfigError(message, where=place, hint=hint, code="template.failed")
 
 
 def check_deferred(value: Any, where: str | None = None) -> Any:
-    """Raise the error for an unset `env_var` that was put off while the file was rendered; else give `value` back.
+    """Return `value`, or raise the error for an unset `env_var` that was deferred while the file was rendered.
 
     Raises:
-        ConfigError: `value` holds the mark of an unset variable.
+        ConfigError: `value` contains the placeholder of an unset variable.
     """
-    if isinstance(value, str) and (found := _DEFERRED.search(value)):
-        name = found[1]
+    if isinstance(value, str) and (unset := _DEFERRED.search(value)):
+        name = unset[1]
         raise ConfigError(
             f"the environment variable {name} is not set",
             where=where,
@@ -335,11 +339,11 @@ def check_deferred(value: Any, where: str | None = None) -> Any:
     return value
 
 
-def _see_that_it_is_text(function: str, name: object) -> None:
-    """Refuse a name without quotes, which Jinja takes for a variable.
+def _check_name(function: str, name: object) -> None:
+    """Check that a name is text: without quotes, Jinja reads it as a variable.
 
     Raises:
-        ConfigError: `name` is no text.
+        ConfigError: the name is not text.
     """
     if isinstance(name, str):
         return
@@ -369,15 +373,15 @@ def _place(where: Where, path: Sequence[PathKey]) -> str | None:
 
 
 def _line_in_template(error: Exception) -> int | None:
-    """The line of a text that was rendered as a whole where the error was raised: Jinja's frames are of its lines."""
-    if hasattr(error, "lineno"):  # a syntax error, which says so itself
+    """Return the line in the template where an error was raised, from Jinja's frames in the traceback."""
+    if hasattr(error, "lineno"):  # a syntax error has its own line
         return None
-    found, trace = None, error.__traceback__
+    line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<template>":
-            found = trace.tb_lineno
+            line = trace.tb_lineno
         trace = trace.tb_next
-    return found
+    return line
 
 
 def _shown_template(text: str) -> str:
@@ -392,10 +396,10 @@ def _json_value(text: str, key: str) -> Any:
 
 
 def _parse_function(parse: str | Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
-    """`parse=` as a function, and whether it takes the variables as its second argument.
+    """Return the function of `parse=`, and whether it takes the variables as its second argument.
 
     Raises:
-        ConfigError: it is not the text of a lambda with one or two arguments.
+        ConfigError: `parse=` is not the text of a lambda with one or two arguments.
     """
     hint = "parse= takes the text of a function, such as parse='lambda data: data[\"host\"]'"
     if not isinstance(parse, str):
@@ -411,6 +415,6 @@ def _parse_function(parse: str | Callable[..., Any]) -> tuple[Callable[..., Any]
             hint=hint,
             code="template.invalid_parse",
         )
-    # The project's own code, like any block file; the sandbox is for what Jinja evaluates.
+    # This is the project's own code, like block files; the sandbox is for expressions that Jinja evaluates.
     function: Callable[..., Any] = eval(compile(tree, "<parse>", "eval"), {})
     return function, len(body.args.posonlyargs + body.args.args) == 2

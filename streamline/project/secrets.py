@@ -1,4 +1,4 @@
-"""Secrets: where they come from, and how they are kept out of what people read."""
+"""Find secrets, and mask them in output."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SECRET_WORDS = words(
     "password passwords passwd pwd passphrase token tokens secret secrets key keys credential credentials apikey "
     "authorization"
 )
-# Written together with other words (`clientsecret`, `authtoken`); `key` is too short to look for inside words.
+# Also matched inside words (`clientsecret`, `authtoken`); `key` is too short for that.
 _SECRET_PARTS = ("password", "passwd", "passphrase", "secret", "token", "credential", "apikey")
-# `replication_key: updated_at` is no secret, and masking `updated_at` would ruin every log.
+# `replication_key: updated_at` is not a secret, and masking `updated_at` would make logs unreadable.
 _NO_SECRET_BESIDE_KEY = words(
     "replication bookmark primary foreign unique partition cluster clustering sort dist distribution natural surrogate "
     "merge join group order property properties column columns field fields name names"
@@ -33,22 +33,22 @@ _SHORT = 6
 
 
 class SecretResolver(Protocol):
-    """A place that secrets come from."""
+    """A source of secrets."""
 
     def get(self, name: str) -> str | None:
-        """The secret's value; None if this place does not have it."""
+        """Return the secret's value; None if this source does not have it."""
         ...
 
     def names(self) -> Iterable[str]:
-        """Names that this place has, for suggestions; may be empty."""
+        """Return the names of its secrets, for suggestions; may be empty."""
         ...
 
 
 class Masker:
-    """Replaces known secrets in text. Cheap while it knows none.
+    """Replaces known secrets in text.
 
     Attributes:
-        on_add: called with each secret that is new, so that another process can mask it as well.
+        on_add: called with each new secret, so that another process can mask it too.
     """
 
     def __init__(self) -> None:
@@ -57,9 +57,9 @@ class Masker:
         self._text: re.Pattern[str] | None = None
 
     def add(self, value: object) -> None:
-        """Mask this value from now on, also as it looks inside JSON and URLs, and line by line.
+        """Mask this value from now on, also as it is escaped in JSON and URLs, and its single lines.
 
-        Values under three characters are not masked: it would ruin the text and hide nothing.
+        Values under three characters are not masked: the text would be unreadable.
         """
         if isinstance(value, bool) or not isinstance(value, str | int | float | bytes):
             return
@@ -73,7 +73,7 @@ class Masker:
             forms |= {quote(text), quote(text, safe="")}
         lines = text.splitlines()
         if len(lines) > 1:
-            # A line such as `-----BEGIN …` says nothing; the body of a key is what must not be seen.
+            # Mask the body of a key, but not lines such as `-----BEGIN …`.
             forms |= {line.strip() for line in lines if len(line.strip()) >= 8 and not line.startswith("-----")}
         new = {form for form in forms if len(form) >= _SHORTEST} - self._values
         if new:
@@ -83,7 +83,7 @@ class Masker:
                 self.on_add(text)
 
     def add_config(self, config: object) -> None:
-        """Mask the values in `config` whose keys are named like secrets, and passwords inside URLs, at any depth."""
+        """Mask the values of secret-like keys in `config`, and passwords in URLs, at any depth."""
         if isinstance(config, Mapping):
             for key, value in config.items():
                 if is_secret_name(str(key)):
@@ -97,7 +97,7 @@ class Masker:
             self._add_url_passwords(config)
 
     def mask(self, text: str) -> str:
-        """`text` with every known secret replaced."""
+        """Return `text` with every known secret replaced."""
         if not self._values:
             return text
         if self._text is None:
@@ -105,20 +105,20 @@ class Masker:
         return self._text.sub(MASK, text)
 
     def _alternatives(self) -> list[str]:
-        # Longest first, so that a secret inside another leaves no rest. A short one counts as a whole word only.
+        # Longest first, because a secret may contain another. Short secrets are matched as whole words only.
         ordered = sorted(self._values, key=len, reverse=True)
         return [
-            rf"(?<![A-Za-z0-9]){re.escape(one)}(?![A-Za-z0-9])" if len(one) < _SHORT else re.escape(one)
-            for one in ordered
+            rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])" if len(value) < _SHORT else re.escape(value)
+            for value in ordered
         ]
 
     def _add_leaves(self, value: object) -> None:
         if isinstance(value, Mapping):
-            for one in value.values():
-                self._add_leaves(one)
+            for item in value.values():
+                self._add_leaves(item)
         elif isinstance(value, list | tuple):
-            for one in value:
-                self._add_leaves(one)
+            for item in value:
+                self._add_leaves(item)
         elif value is not None and not isinstance(value, bool):
             self.add(value)
             if isinstance(value, str):
@@ -133,7 +133,7 @@ class Masker:
             self.add(unquote(match[1]))
 
     def _add_json_leaves(self, text: str) -> None:
-        """Credentials are often a JSON document in one string; taps print its parts."""
+        """Mask the values inside a JSON text: credentials are often JSON, and taps print parts of it."""
         if not text.lstrip().startswith("{"):
             return
         import json
@@ -145,7 +145,7 @@ class Masker:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a config key is named like a password, token, secret, key or credential."""
+    """Return whether a key is named like a password, token, secret, key or credential."""
     parts = [word.casefold() for word in _WORD.findall(name)]
     hits = [word for word in parts if word in _SECRET_WORDS]
     if not hits:
@@ -157,7 +157,7 @@ def is_secret_name(name: str) -> bool:
 
 
 class EnvironmentSecrets:
-    """`secret('shop')` is `STREAMLINE_SECRET_SHOP`."""
+    """Secrets in environment variables: `secret('shop')` is `STREAMLINE_SECRET_SHOP`."""
 
     prefix = "STREAMLINE_SECRET_"
 
@@ -169,7 +169,7 @@ class EnvironmentSecrets:
 
     @classmethod
     def variable(cls, name: str) -> str:
-        """The environment variable that holds the secret `name`."""
+        """Return the environment variable of a secret."""
         return cls.prefix + re.sub(r"\W", "_", name).upper()
 
 
@@ -208,7 +208,7 @@ class FileSecrets:
                 hint=f"chmod 600 {path}",
                 code="secret.file_not_private",
             )
-        # A secret is text as it stands; `{{` inside it is no template.
+        # Secrets are not rendered: `{{` in a secret is text.
         file = load_yaml(path, rendered=True)
         values = {}
         for key, value in file.mapping().items():
@@ -224,12 +224,12 @@ class FileSecrets:
 
 
 class Secrets:
-    """The project's secrets, by name. Secrets that were read are masked from then on.
+    """The project's secrets, by name. Every secret that is read is masked from then on.
 
     Args:
-        work_dir: the project's `.streamline` folder, which holds the secrets file.
-        masker: learns every secret that is read.
-        resolvers: where to look, in order; by default the environment, then the secrets file.
+        work_dir: the project's `.streamline` folder, which contains the secrets file.
+        masker: masks every secret that is read.
+        resolvers: the sources of secrets, in order; by default the environment, then the secrets file.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class Secrets:
         )
 
     def find(self, name: str) -> str | None:
-        """The secret, or None where no resolver has it."""
+        """Return a secret; None if no source has it."""
         for resolver in self.resolvers:
             value = resolver.get(name)
             if value is not None:
@@ -254,18 +254,18 @@ class Secrets:
         return None
 
     def get(self, name: str) -> str:
-        """The secret.
+        """Return a secret.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: no source has it.
         """
         value = self.find(name)
         if value is None:
             near = nearest(name, [known for resolver in self.resolvers for known in resolver.names()])
-            meant = f"did you mean '{near[0]}'? Else set" if near else "set"
+            prefix = f"did you mean '{near[0]}'? Otherwise set" if near else "set"
             raise ConfigError(
                 f"secret '{name}' not found",
-                hint=f"{meant} {EnvironmentSecrets.variable(name)} in the environment, or `{name}:` in {self.file} "
+                hint=f"{prefix} {EnvironmentSecrets.variable(name)} in the environment, or `{name}:` in {self.file} "
                 "(mode 0600)",
                 code="secret.not_found",
             )
@@ -273,6 +273,6 @@ class Secrets:
 
 
 def _scalar_text(text: str, key: str, value: Any) -> str:
-    """A number as it was written (`1_000`, `1.50`), which a password may look like."""
+    """Return a number as written in the file (`1_000`, `1.50`): it may be a password."""
     match = re.search(rf"(?m)^\s*[\"']?{re.escape(key)}[\"']?\s*:\s*([^\s#,}}]+)", text)
     return match[1] if match else str(value)

@@ -1,6 +1,6 @@
-"""`aws_secret_var`, `azure_secret_var` and their like in io_config.yaml: asked when the key is read, not before.
+"""`aws_secret_var`, `azure_secret_var` and similar functions in io_config.yaml: called when the key is read.
 
-So a profile full of such calls costs nothing, and breaks nothing, where only its other keys are used.
+So a profile may contain such calls without cost or errors, if only its other keys are used.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from streamline.errors import ConfigError
 from streamline.project.extras import need
 from streamline.project.render import check_deferred
 
-# Private-use characters: they stand in no configuration, and YAML takes them in any scalar.
+# Private-use characters: not used in configurations, and valid in any YAML scalar.
 _MARK = re.compile("\ue000late:(\\d+)\ue001")
 
 
 class LateValues:
-    """Calls that were put off while a file was rendered; each left a mark in the text."""
+    """Calls that were deferred while a file was rendered; each left a placeholder in the text."""
 
     def __init__(self) -> None:
         self._calls: list[Callable[[], str]] = []
 
     def names(self) -> dict[str, Any]:
-        """The functions for templates: each gives a mark, that `complete` replaces by the value."""
+        """Return the functions for templates: each returns a placeholder, which `complete` replaces by the value."""
         vaults: dict[str, Callable[..., str]] = {
             "aws_secret_var": aws_secret,
             "azure_secret_var": azure_secret,
@@ -33,29 +33,29 @@ class LateValues:
             "doppler_secret_var": _refuse("doppler_secret_var", "Doppler"),
             "vault_secret_var": _refuse("vault_secret_var", "HashiCorp Vault"),
         }
-        return {name: self._put_off(function) for name, function in vaults.items()} | {"json_value": self._json_value}
+        return {name: self._deferred(function) for name, function in vaults.items()} | {"json_value": self._json_value}
 
     def complete(self, text: str, where: str | None = None) -> tuple[str, list[str]]:
-        """`text` with every mark replaced, and the values that replaced them.
+        """Return `text` with every placeholder replaced, and the secrets that were read.
 
         Raises:
-            ConfigError: a secret cannot be read; the error names the place in the file.
+            ConfigError: a secret cannot be read; the error names file and line.
         """
-        found: list[str] = []
+        secrets: list[str] = []
 
         def value(match: re.Match[str]) -> str:
             try:
-                got = self._calls[int(match[1])]()
+                secret = self._calls[int(match[1])]()
             except ConfigError as error:
                 raise ConfigError(
                     error.message, where=error.where or where, hint=error.hint, code=error.code
                 ) from error
-            found.append(got)
-            return got
+            secrets.append(secret)
+            return secret
 
-        return _MARK.sub(value, text), found
+        return _MARK.sub(value, text), secrets
 
-    def _put_off(self, function: Callable[..., str]) -> Callable[..., str]:
+    def _deferred(self, function: Callable[..., str]) -> Callable[..., str]:
         def call(*args: Any, **kwargs: Any) -> str:
             return self._later(lambda: function(*args, **kwargs))
 
@@ -72,15 +72,15 @@ class LateValues:
 
 
 def aws_secret(secret_id: str, cached: bool = True, **client: Any) -> str:
-    """A secret of AWS Secrets Manager, by the environment's credentials and region.
+    """Read a secret from AWS Secrets Manager, with the environment's credentials and region.
 
     Args:
-        secret_id: its name or ARN.
-        cached: accepted; a value is read once for each time its key is read.
-        client: arguments of the client, such as `region_name` and `endpoint_url`.
+        secret_id: the secret's name or ARN.
+        cached: accepted without effect; the secret is read whenever its key is read.
+        client: arguments for the client, such as `region_name` and `endpoint_url`.
 
     Raises:
-        ConfigError: no client library, no credentials, no such secret.
+        ConfigError: the client library is not installed, or the secret cannot be read.
     """
     errors = need("botocore.exceptions", "s3", "aws_secret_var", package="boto3")
     session = need("botocore.session", "s3", "aws_secret_var", package="boto3").get_session()
@@ -96,10 +96,10 @@ def aws_secret(secret_id: str, cached: bool = True, **client: Any) -> str:
 
 
 def azure_secret(name: str) -> str:
-    """A secret of the Azure Key Vault that AZURE_KEY_VAULT_URL names. Untested against Azure.
+    """Read a secret from the Azure Key Vault at AZURE_KEY_VAULT_URL. Untested against Azure.
 
     Raises:
-        ConfigError: no client library, AZURE_KEY_VAULT_URL is not set, or the vault refuses.
+        ConfigError: the client library is not installed, AZURE_KEY_VAULT_URL is not set, or the secret cannot be read.
     """
     url = os.environ.get("AZURE_KEY_VAULT_URL")
     if not url:
@@ -122,15 +122,15 @@ def azure_secret(name: str) -> str:
 
 
 def gcp_secret(secret_id: str, project: str | None = None, version: str = "latest") -> str:
-    """A secret of Google's Secret Manager. Untested against Google.
+    """Read a secret from Google Secret Manager. Untested against Google.
 
     Args:
-        secret_id: its name, or the whole `projects/P/secrets/S` with or without `/versions/V`.
-        project: the project's id; else GOOGLE_CLOUD_PROJECT, else GCP_PROJECT_ID.
-        version: which one.
+        secret_id: the secret's name, or `projects/P/secrets/S` with or without `/versions/V`.
+        project: the project's id; default: GOOGLE_CLOUD_PROJECT or GCP_PROJECT_ID.
+        version: the secret's version.
 
     Raises:
-        ConfigError: no client library, no project named, or the service refuses.
+        ConfigError: the client library is not installed, no project is set, or the secret cannot be read.
     """
     name = secret_id
     if not name.startswith("projects/"):
@@ -138,7 +138,7 @@ def gcp_secret(secret_id: str, project: str | None = None, version: str = "lates
         if not project:
             raise ConfigError(
                 "gcp_secret_var needs a project",
-                hint="set GOOGLE_CLOUD_PROJECT, or name projects/P/secrets/S",
+                hint="set GOOGLE_CLOUD_PROJECT, or use projects/P/secrets/S",
                 code="secret.vault_not_configured",
             )
         name = f"projects/{project}/secrets/{secret_id}"
@@ -159,7 +159,7 @@ def _refuse(function: str, service: str) -> Callable[..., str]:
     def call(*args: Any, **kwargs: Any) -> str:
         raise ConfigError(
             f"{function}: {service} is not supported",
-            hint="put the secret into the environment and use env_var('X'), or use secret('x')",
+            hint="set an environment variable and use env_var('X'), or use secret('x')",
             code="secret.vault_unknown",
         )
 
@@ -173,6 +173,6 @@ def _json_part(text: str, key: str) -> Any:
         return json.loads(text)[key]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"json_value: no '{key}' in what should be a JSON object ({type(error).__name__})",
+            f"json_value: no key '{key}' in a JSON object ({type(error).__name__})",
             code="template.json_key_not_found",
         ) from None

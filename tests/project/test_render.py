@@ -87,7 +87,7 @@ def test_run_time_variables_are_values_and_no_templates(renderer: Renderer) -> N
         ("{{ secret(nope) }}", "secret(nope): the name has no quotes", "put quotes around nope"),
         ("{{ block_output(creds) }}", "block_output(creds): the name has no quotes", "put quotes around creds"),
         ("{{ env_var(5) }}", "env_var() takes a name in quotes, not int", ""),
-        ("{{ a b }}", "cannot be read", "quotes and brackets"),
+        ("{{ a b }}", "template syntax error", "quotes and brackets"),
         ("{{ 1 / 0 }}", "ZeroDivisionError", "1 / 0"),
         ("{{ ''.__class__.__mro__ }}", "unsafe", ""),
         ("x {{ variables('tags').append(1) }}", "not allowed", ""),

@@ -26,7 +26,7 @@ def refused(project: BatchProject, *patterns: str, options: tuple[str, ...] = ()
         ("{{ env_var('NOPE_X') }}", "the environment variable NOPE_X is not set"),
         ("{{ secret('nope') }}", "nope"),
         ("{{ variables('nope') }}", "variable 'nope' not found"),
-        ("a {{ env_var('NOPE_X' }} b", "the template cannot be read"),
+        ("a {{ env_var('NOPE_X' }} b", "template syntax error"),
         ("{{ block_output('load', parse='lambda d: d') ~ env_var('NOPE_X') }}", "NOPE_X is not set"),
         ({"deep": ["{{ env_var('NOPE_X') }}"]}, "NOPE_X is not set"),
     ],
