@@ -186,7 +186,7 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
     for name in ("a", "b"):
         (shop.root / "dbt" / name).mkdir(parents=True)
         (shop.root / "dbt" / name / "dbt_project.yml").write_text(f"name: {name}\nprofile: {name}\n")
-    assert "--dbt-project with one of: dbt/a, dbt/b" in shop("add", "dbt", "x", code=2).stderr
+    assert "--dbt-project: one of dbt/a, dbt/b" in shop("add", "dbt", "x", code=2).stderr
     assert "did you mean 'dbt/a'" in shop("add", "dbt", "x", "--dbt-project", "dbt/aa", code=2).stderr
     (shop.root / "dbt/b/dbt_project.yml").write_text("name: b\nprofile: b\nmodel-paths: [sql]\n")
     shop("add", "dbt", "x", "--dbt-project", "b")
