@@ -83,28 +83,27 @@ class Checkpoint:
             with anyio.CancelScope(shield=True):
                 for source in dict.fromkeys([*self._waiting, *self._refused]):
                     position, refused = self._waiting.pop(source, None), self._refused.pop(source, [])
+                    parts = self._parts(position) if position is not None else {}
                     try:
-                        await self._save(source, position, refused)
+                        moved = await anyio.to_thread.run_sync(self._store.save, source, parts, refused)
                     except BaseException:
                         # What could not be saved is saved with the next; no later position overtakes it.
                         self._refused[source] = refused + self._refused.get(source, [])
                         if position is not None:
                             self._waiting.setdefault(source, position)
                         raise
+                    if position is not None:
+                        await self._tell(position, moved)
 
     async def release(self, source: str, keys: Collection[str], number: int) -> None:
         """Let nothing more of these keys be saved from the source's positions up to a number."""
         async with self._saving:
             self._released.setdefault(source, {}).update(dict.fromkeys(keys, number))
 
-    async def _save(self, source: str, position: Position | None, refused: Sequence[BadRecord]) -> None:
-        parts = self._parts(position) if position is not None else {}
-        moved = await anyio.to_thread.run_sync(self._store.save, source, parts, refused)
-        if position is None:
-            return
+    async def _tell(self, position: Position, moved: Mapping[str, bytes]) -> None:
         if moved:
-            await self._sources[source].confirm(moved)
-        self._saved[source] = position.number
+            await self._sources[position.source].confirm(moved)
+        self._saved[position.source] = position.number
         if self._on_saved is not None:
             await self._on_saved(position)
 

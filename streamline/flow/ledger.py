@@ -21,19 +21,32 @@ MAX_POSITION_BYTES = 16 << 20
 
 
 class Unproven:
-    """The positions of one source that one sink was sent and has not proven, oldest first."""
+    """The positions of one source that one sink was sent and has not proven, oldest first.
+
+    Where they are too many, every second one is dropped, and from then on fewer are kept. The oldest stays, because it
+    is proven next, and the newest, because it is proven last.
+    """
 
     def __init__(self, max_positions: int = MAX_POSITIONS, max_bytes: int = MAX_POSITION_BYTES) -> None:
         self._max = max_positions
         self._max_bytes = max_bytes
         self._positions: deque[Position] = deque()
         self._bytes = 0
+        self._stride = 1
+        """How many positions in a row one that is kept stands for."""
+        self._counted = 0
+        """How many the newest one stands for so far."""
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def add(self, position: Position) -> None:
         """Add the newest position."""
+        if self._counted < self._stride and len(self._positions) > 1:
+            self._bytes -= self._positions.pop().nbytes
+        else:
+            self._counted = 0
+        self._counted += 1
         self._positions.append(position)
         self._bytes += position.nbytes
         if len(self._positions) > self._max or self._bytes > self._max_bytes:
@@ -45,14 +58,18 @@ class Unproven:
         while self._positions and self._positions[0].number <= number:
             newest = self._positions.popleft()
             self._bytes -= newest.nbytes
+        if 2 * len(self._positions) <= self._max and 2 * self._bytes <= self._max_bytes:
+            self._stride = 1
         return newest
 
     def _thin(self) -> None:
-        """Drop every second position, never the newest."""
         newest = self._positions[-1]
-        kept = [position for index, position in enumerate(self._positions) if index % 2 or position is newest]
+        kept = [position for index, position in enumerate(self._positions) if not index % 2 or position is newest]
+        if len(kept) == len(self._positions):
+            return  # the oldest and the newest, which are large
         self._positions = deque(kept)
         self._bytes = sum(position.nbytes for position in kept)
+        self._stride *= 2
 
 
 class Ledger:

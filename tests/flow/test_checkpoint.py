@@ -209,3 +209,19 @@ async def test_a_save_that_fails_is_made_good_without_a_later_position() -> None
         await saving.flush()
     await saving.flush()
     assert store.saves == [("load", {"a": b"1"}, [])]
+
+
+async def test_a_source_that_cannot_be_told_does_not_get_its_refused_records_saved_twice() -> None:
+    class Deaf(Told):
+        async def confirm(self, parts: Mapping[str, bytes]) -> None:
+            raise OSError("the disk is full")
+
+    store, source = Kept(), Deaf("s")
+    saving = Checkpoint(store, Ledger({"s": frozenset(("one",))}), {"s": source})
+    saving.refuse("s", bad(1))
+    saving.sent("one", Position("s", 1, {"a": b"1"}))
+    saving.proven("one", "s", 1)
+    with pytest.raises(OSError, match="the disk is full"):
+        await saving.flush()
+    await saving.flush()
+    assert store.saves == [("s", {"a": b"1"}, [record.record for record in bad(1)])]

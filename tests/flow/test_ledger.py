@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +66,19 @@ def test_large_positions_are_fewer() -> None:
         unproven.add(at(number, size=300))
         assert len(unproven) <= 4
     assert unproven.take(99) == at(99, size=300)
+
+
+@pytest.mark.parametrize(("size", "lag"), [(9 << 20, 1), (500 << 10, 200), (100 << 10, 1000)])
+def test_a_sink_that_lags_behind_still_gets_positions_saved(size: int, lag: int) -> None:
+    value = b"x" * size
+    ledger = Ledger({"s": frozenset(("one",))})
+    saved = []
+    for number in range(1, 20 * lag + 1):
+        ledger.sent("one", Position("s", number, {"a": value}))
+        if number > lag and (position := ledger.proven("one", "s", number - lag)):
+            saved.append(position.number)
+    assert len(saved) >= 9
+    assert max(after - before for before, after in itertools.pairwise([0, *saved])) <= 3 * lag
 
 
 def test_a_position_that_was_thinned_out_is_covered_by_an_earlier_one() -> None:
