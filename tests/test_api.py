@@ -107,7 +107,7 @@ def test_types(project: BatchProject, given: Any, type_: str) -> None:
 
 def test_what_cannot_be_created_or_got(project: BatchProject, tmp_path: Path) -> None:
     Pipeline.create("once")
-    with pytest.raises(ConfigError, match="'once' exists"):
+    with pytest.raises(ConfigError, match="'once' already exists"):
         Pipeline.create("once")
     with pytest.raises(ConfigError, match="unknown pipeline type 'steaming'"):
         Pipeline.create("typed", pipeline_type="steaming")

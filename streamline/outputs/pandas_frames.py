@@ -159,11 +159,12 @@ def _metadata(
     """What pandas needs to know of the file."""
     import pyarrow as pa
 
-    written = [number for number, column in enumerate(columns.values()) if column is not None]
-    empty = frame.iloc[:0, written]
-    empty.columns = [label for label, column in columns.items() if column is not None]
+    # What is pickled beside the file is not described: pandas cannot parse the names of all dtypes.
+    exact = [(number, label) for number, (label, column) in enumerate(columns.items()) if column and column.exact]
+    empty = frame.iloc[:0, [number for number, _ in exact]]
+    empty.columns = [label for _, label in exact]
     empty.attrs = {}
-    with_index = len(levels) == frame.index.nlevels
+    with_index = len(levels) == frame.index.nlevels and all(level.exact for level in levels.values())
     metadata: dict[bytes, bytes] = pa.Schema.from_pandas(empty, preserve_index=with_index).metadata
     return metadata
 

@@ -34,13 +34,24 @@ def edit_text(text: str, change: Callable[[Any], None]) -> str:
             `new_node`.
 
     Raises:
-        ConfigError: `text` is not YAML that this project reads.
+        ConfigError: `text` is not YAML that this project reads, or that can be edited.
     """
     newline = "\r\n" if "\r\n" in text else "\n"
     text = text.replace("\r\n", "\n")
     _data(text)  # errors that name the line
+    from ruamel.yaml.error import YAMLError
+
     yaml = _round_trip(text)
-    document = yaml.load(quote_templates(text))
+    try:
+        document = yaml.load(quote_templates(text))
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(
+            f"this YAML can be read, but not edited by a command: {getattr(error, 'problem', None) or error}"
+            + (f" (line {mark.line + 1})" if mark else ""),
+            hint="edit the file by hand",
+            code="setting.not_editable",
+        ) from error
     if document is None:
         # Comments at most, which belong to no node.
         document = _block_mapping()

@@ -164,6 +164,21 @@ def test_what_an_earlier_version_stored_is_moved_into_the_files(shop: Shop) -> N
     assert shop("explain", "p").stderr == "", "once"
 
 
+def test_what_cannot_be_moved_stops_the_pipeline_until_somebody_has_moved_it(shop: Shop) -> None:
+    shop("streams", "list", "p")
+    file = shop.project.root / "data_loaders/load.yaml"
+    file.write_text(file.read_text() + "# {% if true %}\n# {% endif %}\n")
+    with sqlite3.connect(shop.project.root / ".streamline/state.db") as db:
+        sql = "INSERT INTO unmoved_stream_settings (pipeline, block, stream, key, value) VALUES ('p', ?, ?, ?, ?)"
+        db.execute(sql, ("load", "users", "selected", "false"))
+    db.close()
+    kept = shop.project.root / ".streamline/unmoved-settings/p.load.yaml"
+    for command in ("explain", "run", "run"):
+        assert "then delete .streamline/unmoved-settings/p.load.yaml" in shop(command, "p", code=2).stderr
+    kept.unlink()
+    shop("run", "p")
+
+
 def test_a_setting_tells_the_block_that_is_meant(shop: Shop) -> None:
     shop("streams", "set", "p", "orders", "replication_method=full-table")
     assert shop.stream("orders", "--block", "load")["settings"]["replication_method"]["value"] == "FULL_TABLE"

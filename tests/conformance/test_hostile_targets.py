@@ -239,7 +239,7 @@ def test_what_was_said_before_a_failure_counts(make_project: MakeProject) -> Non
 
 
 def test_death_by_a_signal_is_named(make_project: MakeProject) -> None:
-    project = piped(make_project, "keyed", {"die_after": 1700, "die_code": -9})
+    project = piped(make_project, "keyed", {"die_after": 700, "die_code": -9})
 
     project.run().expect(1, "target-keyed", "SIGKILL|signal 9|killed")
 

@@ -306,3 +306,25 @@ class Labelled(pd.DataFrame):
 
 def test_subclasses_stay_subclasses(shelf: Shelf) -> None:
     assert type(shelf.write(Labelled({"a": [1]})).value()) is Labelled
+
+
+@pytest.mark.parametrize(
+    ("type_", "values"),
+    [
+        (pa.list_(pa.int64()), [[1], None, []]),
+        (pa.struct([("x", pa.int64())]), [{"x": 1}, None, {"x": None}]),
+        (pa.map_(pa.string(), pa.int64()), [[("a", 1)], None, []]),
+        (pa.dictionary(pa.int32(), pa.string()), ["a", None, "b"]),
+        (pa.binary(2), [b"ab", None, b"cd"]),
+    ],
+    ids=["list", "struct", "map", "dictionary", "binary"],
+)
+def test_columns_of_arrows_own_dtypes_come_back(shelf: Shelf, type_: pa.DataType, values: list[Any]) -> None:
+    series = pd.Series(pd.arrays.ArrowExtensionArray(pa.array(values, type_)), name="odd")
+    frame = pd.DataFrame({"plain": [1, 2, 3], "odd": series})
+
+    back = shelf.write(frame).value()
+
+    assert back.dtypes.to_dict() == frame.dtypes.to_dict()
+    assert pa.array(back["odd"]).to_pylist() == pa.array(frame["odd"]).to_pylist()
+    assert list(back["plain"]) == [1, 2, 3]

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamline.errors import ConfigError
 from streamline.project import yamledit
 from streamline.project.yamledit import edit_file, edit_text, to_yaml
 from streamline.project.yamlfile import load_yaml
@@ -134,3 +135,8 @@ def test_the_result_always_says_what_it_should(data: dict[str, Any], flow: bool 
     data[key] = data[key] if isinstance(data.get(key), list) else []
     text = yaml.safe_dump(data, default_flow_style=flow, sort_keys=False)
     assert yaml.safe_load(append(text, (key,), value)) == {**data, key: [*data[key], value]}
+
+
+def test_what_can_be_read_but_not_edited_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"cannot start any token \(line 2\)"):
+        put("source: tap-x\nconfig: {a: 1}\t# note\n", ("source",), "tap-y")

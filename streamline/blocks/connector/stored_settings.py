@@ -23,25 +23,31 @@ _SIDES: dict[str, Side] = {"data_loader": "source", "data_exporter": "destinatio
 def move_stored_settings(project: Project, model: PipelineModel, store: Store) -> None:
     """Write the stored stream settings of a pipeline into its blocks' files, once, and say so on stderr.
 
+    Settings that cannot be written go to a file of their own. As long as it is there, the pipeline does not run: the
+    next run would read other streams than the last one.
+
     Raises:
-        ConfigError: a block's file can't be edited, so that its settings would no longer count. They are kept in a
-            file, and this is said once.
+        ConfigError: settings of a block could not be written into its file, now or earlier.
     """
-    failed: list[ConfigError] = []
     for uuid, settings in store.stored_stream_settings(model.uuid).items():
         try:
             file = project.shown(_move(project, model, uuid, settings))
             print(f"Moved the stream settings of block '{uuid}' from the state store to {file}", file=sys.stderr)
         except ConfigError as error:
-            kept = project.shown(_keep(project, f"{model.uuid}.{uuid}", settings))
+            kept = project.shown(_keep(project, model.uuid, uuid, settings))
             text = f"the stream settings of block '{uuid}' in the state store could not be moved to its file"
             print(f"warning: {text}: {error.message}; they are kept in {kept}", file=sys.stderr)
-            if error.code != "block.not_found":
-                hint = f"add the settings in {kept} to `streams:` by hand, then run the command again"
-                failed.append(ConfigError(text, where=error.where, hint=hint, code="setting.not_moved"))
         store.drop_stored_stream_settings(model.uuid, uuid)
-    if failed:
-        raise failed[0]
+    for uuid in model.blocks:
+        file = _kept_file(project, model.uuid, uuid)
+        if file.exists():
+            shown = project.shown(file)
+            raise ConfigError(
+                f"the stream settings of block '{uuid}' in the state store could not be moved to its file",
+                where=model.where(uuid),
+                hint=f"add the settings in {shown} to the block's `streams:`, then delete {shown}",
+                code="setting.not_moved",
+            )
 
 
 def _move(project: Project, model: PipelineModel, uuid: str, settings: Mapping[str, dict[str, Any]]) -> Path:
@@ -63,10 +69,14 @@ def _move(project: Project, model: PipelineModel, uuid: str, settings: Mapping[s
     return file
 
 
-def _keep(project: Project, name: str, settings: Mapping[str, dict[str, Any]]) -> Path:
-    folder = project.ensure_work_dir() / "unmoved-settings"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    file = folder / f"{name.replace('/', '.')}.yaml"
+def _kept_file(project: Project, pipeline: str, uuid: str) -> Path:
+    return project.work_dir / "unmoved-settings" / f"{pipeline}.{uuid.replace('/', '.')}.yaml"
+
+
+def _keep(project: Project, pipeline: str, uuid: str, settings: Mapping[str, dict[str, Any]]) -> Path:
+    project.ensure_work_dir()
+    file = _kept_file(project, pipeline, uuid)
+    file.parent.mkdir(mode=0o700, exist_ok=True)
     file.touch(mode=0o600)
     file.write_text(to_yaml({"streams": dict(settings)}), encoding="utf-8")
     return file

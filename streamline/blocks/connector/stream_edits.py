@@ -76,7 +76,7 @@ def edit_streams(text: str, side: Side, change: Callable[[Entries], None], *, sh
     _keep_selection(before, after, side)
     _drop_needless(before, after, side)
     changed = edit_text(text, lambda document: _write(document, before, after))
-    if _entries(changed, shown) != after:
+    if _entries(changed, shown) != after or _others(changed, shown) != _others(text, shown):
         raise ConfigError(
             "`streams` can't be changed: it uses YAML anchors or aliases",
             where=load_yaml(Path(shown), text=text, shown=shown).where(("streams",)),
@@ -84,6 +84,12 @@ def edit_streams(text: str, side: Side, change: Callable[[Entries], None], *, sh
             code="setting.not_editable",
         )
     return changed
+
+
+def _others(text: str, shown: str) -> Any:
+    """Return what the file says beside `streams`, which an alias could change, too."""
+    data = load_yaml(Path(shown), text=text, shown=shown).data
+    return {key: value for key, value in data.items() if key != "streams"} if isinstance(data, dict) else data
 
 
 def set_settings(entries: Entries, name: str, values: Mapping[str, Any], unset: Sequence[str] = ()) -> None:

@@ -128,8 +128,11 @@ async def _publish_progress(run: Run) -> None:
 
 def _failure(run: Run, error: Exception) -> Failure:
     failure = failure_from(error)
-    if run.options.debug or not isinstance(error, StreamlineError):
-        failure.trace = "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error))
+    if run.options.debug:
+        failure.trace = trace
+    elif not isinstance(error, StreamlineError):
+        run.note("streamline", trace, "ERROR")
     return masked(failure, run.masker)
 
 
