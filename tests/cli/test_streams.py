@@ -173,10 +173,10 @@ def test_what_cannot_be_moved_stops_the_pipeline_until_somebody_has_moved_it(sho
         db.execute(sql, ("load", "users", "selected", "false"))
     db.close()
     kept = shop.project.root / ".streamline/unmoved-settings/p.load.yaml"
-    for command in ("explain", "run", "run"):
+    for command in ("explain", "check", "explain"):
         assert "then delete .streamline/unmoved-settings/p.load.yaml" in shop(command, "p", code=2).stderr
     kept.unlink()
-    shop("run", "p")
+    shop("explain", "p")
 
 
 def test_a_setting_tells_the_block_that_is_meant(shop: Shop) -> None:
