@@ -39,9 +39,9 @@ def move_stored_settings(project: Project, model: PipelineModel, store: Store) -
             print(f"warning: {text}: {error.message}; they are kept in {kept}", file=sys.stderr)
         store.drop_stored_stream_settings(model.uuid, uuid)
     for uuid in model.blocks:
-        file = _kept_file(project, model.uuid, uuid)
-        if file.exists():
-            shown = project.shown(file)
+        unmoved = _kept_file(project, model.uuid, uuid)
+        if unmoved.exists():
+            shown = project.shown(unmoved)
             raise ConfigError(
                 f"the stream settings of block '{uuid}' in the state store could not be moved to its file",
                 where=model.where(uuid),
