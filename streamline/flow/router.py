@@ -13,6 +13,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from streamline.flow.items import BadRecord, Item, Position
+from streamline.flow.merge import Merge
 from streamline.flow.protocols import FlushableStage, Sink, Source, Stage
 from streamline.flow.tasks import task_group
 
@@ -32,11 +33,15 @@ class Route:
 
     def all_stages(self) -> list[Stage]:
         """Stages of this route and of its branches."""
-        return [*self.stages, *(stage for branch in self.branches for stage in branch.all_stages())]
+        return [stage for route in self.all_routes() for stage in route.stages]
 
     def all_sinks(self) -> list[Sink]:
-        """Sinks of this route and of its branches."""
-        return [*self.sinks, *(sink for branch in self.branches for sink in branch.all_sinks())]
+        """Sinks of this route and of its branches, each once."""
+        return list({sink.id: sink for route in self.all_routes() for sink in route.sinks}.values())
+
+    def all_routes(self) -> list[Route]:
+        """This route and its branches."""
+        return [self, *(route for branch in self.branches for route in branch.all_routes())]
 
 
 class Router:
@@ -73,6 +78,12 @@ class Router:
         self._complete = complete
         self._prompt = prompt
         self._flushable = any(hasattr(stage, "flush") for stage in route.all_stages())
+        self._paths: dict[str, list[Route]] = {}
+        for each in route.all_routes():
+            for sink in each.sinks:
+                self._paths.setdefault(sink.id, []).append(each)
+        self._merges = {sink: Merge(len(routes)) for sink, routes in self._paths.items() if len(routes) > 1}
+        self._closed = False
 
     async def run(self) -> None:
         """Move everything. If the source fails, what it gave before is still delivered.
@@ -83,22 +94,29 @@ class Router:
         failure: list[Exception] = []
         try:
             await self._pump(failure)
-            if failure or not self._complete():
-                await self._flush(self._route)
-            else:
+            complete = not failure and self._complete()
+            if complete:
                 await self._finish(self._route)
+            else:
+                await self._flush(self._route)
             for sink in self._route.all_sinks():
+                if complete and sink.id in self._merges:
+                    await self._send(sink, self._merges[sink.id].finish())
                 await sink.source_ended(self._source.id)
             if failure:
                 raise failure[0]
         finally:
-            # Close all of them; an error here must not hide an earlier one.
-            errors = await self._close_stages()
+            # An error here must not hide an earlier one.
+            errors = await self.close()
         if errors:
             raise errors[0]
 
-    async def _close_stages(self) -> list[Exception]:
-        errors = []
+    async def close(self) -> list[Exception]:
+        """Close all stages, once; `run` does so at its end. Return the errors that they raised."""
+        errors: list[Exception] = []
+        if self._closed:
+            return errors
+        self._closed = True
         with anyio.CancelScope(shield=True):
             for stage in self._route.all_stages():
                 try:
@@ -152,12 +170,17 @@ class Router:
         if not items:
             return
         for sink in route.sinks:
-            for item in items:
-                if isinstance(item, Position):
-                    self._on_position(sink.id, item)
-            await sink.send(self._source.id, items)
+            merge = self._merges.get(sink.id)
+            await self._send(sink, items if merge is None else merge.take(self._paths[sink.id].index(route), items))
         for branch in route.branches:
             await self._deliver(branch, items, 0)
+
+    async def _send(self, sink: Sink, items: Sequence[Item]) -> None:
+        for item in items:
+            if isinstance(item, Position):
+                self._on_position(sink.id, item)
+        if items:
+            await sink.send(self._source.id, items)
 
     async def _flush(self, route: Route) -> None:
         for number, stage in enumerate(route.stages):

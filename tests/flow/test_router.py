@@ -47,9 +47,8 @@ class Given:
 class Kept:
     """A sink that keeps what it is sent: values of rows, and numbers of positions as text."""
 
-    id = "export"
-
-    def __init__(self) -> None:
+    def __init__(self, id: str = "export") -> None:
+        self.id = id
         self.seen: list[object] = []
         self.ended = 0
 
@@ -171,7 +170,7 @@ async def test_stages_change_drop_and_multiply() -> None:
 
 
 async def test_branches_each_get_everything() -> None:
-    all_of_it, halved, deep = Kept(), Kept(), Kept()
+    all_of_it, halved, deep = Kept("all"), Kept("halved"), Kept("deep")
     half = Each(lambda n: n // 2 if isinstance(n, int) else n)
     route = Route(
         [Each(lambda n: n)],
@@ -182,6 +181,17 @@ async def test_branches_each_get_everything() -> None:
     assert halved.seen == [1, 2, "at 1"]
     assert deep.seen == [[1], [2], "at 1"]
     assert [sink.ended for sink in (all_of_it, halved, deep)] == [1, 1, 1]
+
+
+async def test_two_paths_into_one_sink_share_its_positions() -> None:
+    sink = Kept()
+    negated = Each(lambda n: -n if isinstance(n, int) else n)
+    route = Route(branches=[Route([Gather()], [sink]), Route([negated], branches=[Route(sinks=[sink])])])
+    await moved(Given([rows(1), at(1)], [rows(2)], [at(2), rows(3)]), route)
+    assert [item for item in sink.seen if isinstance(item, str)] == ["at 1", "at 2", "the end"]
+    assert {1, -1} == set(sink.seen[: sink.seen.index("at 1")])
+    assert {1, -1, 2, -2} == {item for item in sink.seen[: sink.seen.index("at 2")] if isinstance(item, int)}
+    assert sink.ended == 1
 
 
 async def test_refused_records_are_told_before_the_next_position_is_sent() -> None:

@@ -245,3 +245,43 @@ async def test_cancelled_it_saves_what_was_proven() -> None:
             await until(lambda: 24 in sink.rows)
             tasks.cancel_scope.cancel()
     assert store.saved == {"load": {STREAM: b"20"}}
+
+
+# -- two paths into one sink
+
+
+class Add:
+    """A stage that adds to every id, and fails at one of them."""
+
+    def __init__(self, amount: int, fail_at: int | None = None) -> None:
+        self.amount, self.fail_at, self.closed = amount, fail_at, 0
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        if not isinstance(item, RowBatch):
+            return [item]
+        if item.rows[0]["id"] == self.fail_at:
+            raise StreamlineError("the stage failed")
+        return [RowBatch(STREAM, [{"id": row["id"] + self.amount} for row in item.rows])]
+
+    async def finish(self) -> Sequence[Item]:
+        return []
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+async def test_a_position_is_saved_when_all_paths_into_the_sink_have_sent_their_records() -> None:
+    store, sink = Memory(), Table()
+    route = Route(branches=[Route([Add(0)], [sink]), Route([Add(1000, fail_at=20)], [sink])])
+    (outcome,) = await run([Flow(source=Numbers(50), route=route)], store)
+    assert str(outcome.error) == "the stage failed"
+    assert {20, 1019} <= set(sink.rows)
+    assert 1020 not in sink.rows
+    assert store.saved == {"load": {STREAM: b"10"}}
+
+    store, sink = Memory(), Table()
+    route = Route(branches=[Route([Add(0)], [sink]), Route([Add(1000)], [sink])])
+    (outcome,) = await run([Flow(source=Numbers(55), route=route)], store)
+    assert outcome.error is None
+    assert sorted(sink.rows) == [*range(1, 56), *range(1001, 1056)]
+    assert store.saved == {"load": {STREAM: b"55"}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.conformance.integration.common import INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
-from tests.support.project import tap, target
+from tests.support.project import tap, target, transformer
 
 
 def test_several_sources_into_one_destination(make_project: MakeProject) -> None:
@@ -102,3 +102,34 @@ def test_a_target_whose_echoes_are_not_to_be_trusted_is_proven_by_its_exit_alone
 
     assert project.ids() == upto(500)
     assert project.position() == 500
+
+
+PATH = """
+from streamline.decorators import transformer
+
+@transformer
+def change(messages: list[dict], *args, **kwargs):
+    return [{'id': m['id'] + %d, '%s': m['id']} for m in messages]
+"""
+
+
+def test_two_paths_into_one_destination_are_both_proven(make_project: MakeProject) -> None:
+    source = tap("counts", {"rows": 40}, streams={"numbers": INCREMENTAL})
+    one = transformer(PATH % (0, "one"), uuid="one", entry={"upstream_blocks": ["load"]})
+    two = transformer(PATH % (1000, "two"), uuid="two", entry={"upstream_blocks": ["load"]})
+    both = {"upstream_blocks": ["one", "two"]}
+    project = make_project(source, one, two, target("keyed", {"flush": 40, "die_after": 60}, entry=both))
+
+    project.run().expect(1)
+
+    assert project.state() == {}, "the records of the second path are missing"
+    project.pipeline("p", source, one, two, target("keyed", {"flush": 10, "log": "log.jsonl"}, entry=both))
+    project.run().expect(0)
+    assert project.ids() == [*upto(40), *range(1001, 1041)]
+    assert project.position() == 40
+    columns: set[str] = set()
+    for message in project.messages():
+        if message["type"] == "SCHEMA":
+            columns = set(message["schema"]["properties"])
+        if message["type"] == "RECORD":
+            assert set(message["record"]) == columns, "a record is read by the SCHEMA before it"
