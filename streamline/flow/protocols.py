@@ -87,6 +87,18 @@ class ImmediateStage:
         """See `Stage.close`."""
 
 
+class StartableStage(Stage, Protocol):
+    """A stage that has to be made ready."""
+
+    async def start(self) -> None:
+        """Get ready, before any flow of the run moves anything.
+
+        Raises:
+            StreamlineError: it cannot; no flow is run.
+        """
+        ...
+
+
 class FlushableStage(Stage, Protocol):
     """A stage that gathers small batches while more are coming."""
 

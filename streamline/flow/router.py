@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.merge import Merge
-from streamline.flow.protocols import FlushableStage, Sink, Source, Stage
+from streamline.flow.protocols import FlushableStage, Sink, Source, Stage, StartableStage
 from streamline.flow.tasks import task_group
 
 AHEAD = 3
@@ -110,6 +110,16 @@ class Router:
             errors = await self.close()
         if errors:
             raise errors[0]
+
+    async def start(self) -> None:
+        """Get the stages ready.
+
+        Raises:
+            StreamlineError: one of them cannot be used.
+        """
+        for stage in self._route.all_stages():
+            if hasattr(stage, "start"):
+                await cast(StartableStage, stage).start()
 
     async def close(self) -> list[Exception]:
         """Close all stages, once; `run` does so at its end. Return the errors that they raised."""

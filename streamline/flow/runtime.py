@@ -109,8 +109,14 @@ class Runtime:
         self._stopping = False
 
     async def run(self) -> list[FlowOutcome]:
-        """Run everything to its end; failures are in the outcomes, one for each flow."""
+        """Run everything to its end; failures are in the outcomes, one for each flow.
+
+        Raises:
+            StreamlineError: a stage could not be started; nothing was run.
+        """
         try:
+            for running in self._running.values():
+                await running.router.start()
             async with task_group() as background:
                 for sink in self._sinks.values():
                     background.start_soon(self._run_sink, sink)
@@ -125,6 +131,8 @@ class Runtime:
                 background.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
+                for running in self._running.values():
+                    await running.router.close()
                 await self._checkpoint.flush()
         for running in self._running.values():
             self._judge(running)
@@ -146,14 +154,18 @@ class Runtime:
     async def release(self, source: str, keys: Collection[str], *, within: float) -> None:
         """Give up keys of a source: save what is proven of them within some seconds; after that nothing is saved.
 
+        A flow that has failed is not waited for: what it gave last may never be proven.
+
         Keys that come back are saved from the first position on that the source gives after this.
         """
         running = self._running[source]
         await running.flow.source.release(keys)
         newest = running.router.newest
         with anyio.move_on_after(within):
-            while running.outcome.ended is None and self._checkpoint.saved(source) < newest:
+            outcome = running.outcome
+            while outcome.error is None and outcome.ended is None and self._checkpoint.saved(source) < newest:
                 await anyio.sleep(0.01)
+        await self._checkpoint.flush()
         await self._checkpoint.release(source, keys, newest)
 
     # -- flows

@@ -285,3 +285,49 @@ async def test_a_position_is_saved_when_all_paths_into_the_sink_have_sent_their_
     assert outcome.error is None
     assert sorted(sink.rows) == [*range(1, 56), *range(1001, 1056)]
     assert store.saved == {"load": {STREAM: b"55"}}
+
+
+# -- stages of flows that do not run to their end
+
+
+async def test_stages_of_a_flow_that_never_runs_are_closed() -> None:
+    first, second = Add(0), Add(0)
+    limit = anyio.CapacityLimiter(1)
+    flows = [
+        Flow(source=Marked(50, 5, "wait", id="one"), route=Route([first], [Table("one")]), limits=[limit]),
+        Flow(source=Numbers(5, id="two"), route=Route([second], [Table("two")]), limits=[limit]),
+    ]
+    runtime = Runtime(flows, store=Memory())
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    assert (first.closed, second.closed) == (1, 1)
+
+
+async def test_a_stage_that_cannot_be_started_stops_all_flows_and_the_others_are_closed() -> None:
+    class Broken(Add):
+        async def start(self) -> None:
+            raise StreamlineError("it cannot be started")
+
+    started, broken, sink = Add(0), Broken(0), Table()
+    flows = [Flow(source=Numbers(5, id=str(n)), route=Route([s], [sink])) for n, s in enumerate((started, broken))]
+    with pytest.raises(StreamlineError, match="cannot be started"):
+        await run(flows, Memory())
+    assert (started.closed, broken.closed) == (1, 1)
+    assert sink.rows == []
+
+
+async def test_a_flow_that_failed_is_not_waited_for_when_its_keys_are_released() -> None:
+    store, sink = Memory(), Table()
+    # The other flow keeps the sink open.
+    failing = Flow(source=Numbers(50), route=Route([Add(0, fail_at=25)], [sink]))
+    runtime = Runtime([failing, flow(Marked(ENDLESS, 28, "wait", id="other"), sink)], store=store)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await until(lambda: bool(runtime._running["load"].outcome.error))
+            await runtime.release("load", [STREAM], within=10 * PATIENCE)
+            assert store.saved["load"] == {STREAM: b"20"}
+            tasks.cancel_scope.cancel()

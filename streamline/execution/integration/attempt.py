@@ -98,8 +98,6 @@ class Attempt:
             on_saved=self._saved,
             on_failed=lambda id, error: self._context.note(id, f"failed: {error}", "ERROR"),
         )
-        for start in self._routes.starting:
-            await start()
         try:
             async with task_group() as background:
                 background.start_soon(self._pass_on_interrupt, runtime)

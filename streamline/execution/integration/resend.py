@@ -345,8 +345,6 @@ class _Delivery:
             store=_NoPositions(),
             on_failed=lambda id, error: self._context.note(id, f"failed: {error}", "ERROR"),
         )
-        for start in routes.starting:
-            await start()
         (outcome,) = await runtime.run()
         self.targets_failed = bool(runtime.failures)
         return outcome.error

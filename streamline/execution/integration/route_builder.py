@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,6 @@ class RouteBuilder:
         self._attempt = attempt
         self._limits: dict[tuple[str, str], BadRecordLimit] = {}
         self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
-        self.starting: list[Callable[[], Awaitable[None]]] = []
-        """Awaited before anything moves; errors in a block's file are raised there."""
         self.pause_alone = True
         """Whether a stream that is paused is left out while the others of its group go on."""
         self.paused: dict[str, SchemaPaused] = {}
@@ -137,15 +135,13 @@ class RouteBuilder:
     def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:
         from streamline.blocks.python.live.transform import TransformStage
 
-        stage = TransformStage(
+        return TransformStage(
             transform.file,
             configuration=transform.block.configuration,
             keywords=self._keywords(transform.block),
             timeout=transform.block.timeout,
             warn=lambda message: self._context.warn(transform.block.uuid, message),
         )
-        self.starting.append(stage.start)
-        return stage
 
     def _keywords(self, block: Block) -> dict[str, Any]:
         """Return the keyword arguments of a block's function: variables, then facts about the run."""
