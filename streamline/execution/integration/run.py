@@ -38,7 +38,7 @@ from streamline.execution.run import (
 )
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.stages.versions import new_version
-from streamline.flow.tasks import task_group
+from streamline.flow.tasks import keep_shields, task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.processes.job import Failure
 from streamline.project.project import Project
@@ -62,7 +62,7 @@ async def run_integration(
         with run.record() as record:
             try:
                 with run.signals(lambda: None, stop):
-                    result = await _planned(run, model)
+                    result = await keep_shields(_planned(run, model))
             finally:
                 record.summary = run.progress.summary()
             record.status = result.status
