@@ -17,8 +17,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         payload: its argument; anything that can be pickled.
         source_root: the folder of the user's code. Failures name lines of files in it.
         timeout: seconds; None: no limit.
-        keep_state: the worker keeps its state (environment, threads, context variables) for the next job. By default
-            it is restored, and a worker with something that cannot be restored is replaced.
+        keep_state: the worker keeps its state (environment, threads, context variables) for the next job; if it ends
+            between two jobs, the pool's other jobs fail. By default the state is restored, and a worker with something
+            that cannot be restored is replaced.
     """
 
     id: str

@@ -378,8 +378,20 @@ class PoolThread:
                 seconds=time.monotonic() - worker.since,
             )
             self._resolve(submission, outcome)
+        elif worker.keeps_state and not self._closing:
+            self._give_up(self._state_lost(worker, status, failure))
         worker.submission = None
         worker.close()
+
+    def _state_lost(self, worker: WorkerProcess, status: int | None, failure: Failure | None) -> Failure:
+        if failure is None and status is not None:
+            failure = exit_failure(status, worker.ending, None, self._memory)
+        reason = failure.message if failure is not None else "the process ended"
+        return Failure(
+            message=f"a worker process ended between two calls, and what it held is lost: {reason}",
+            hint=failure.hint if failure is not None else None,
+            code="block.worker_state_lost",
+        )
 
     def _reason(self, worker: WorkerProcess, job: Job, status: int | None, failure: Failure | None) -> Failure:
         trace = worker.trace(job.source_root)

@@ -66,6 +66,8 @@ class WorkerProcess:
         self.deadline: float | None = None
         """`time.monotonic()` when its stack is requested, then when it is killed."""
         self.dump_requested = False
+        self.keeps_state = False
+        """Whether a job left state in it for the jobs after it."""
         self.since = 0.0
         self._on_log = on_log
         self._on_secret = on_secret
@@ -121,6 +123,7 @@ class WorkerProcess:
         self.outcome = None
         self.since = time.monotonic()
         job, payload = submission.job, submission.payload
+        self.keeps_state = self.keeps_state or job.keep_state
         self.deadline = None if job.timeout is None else self.since + job.timeout
         submission.payload = b""
         header = wire.pack_job(job.function, job.source_root, job.keep_state)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from streamline.blocks.python.live.transform import TransformStage
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.flow.items import ActivateVersion, BadRecord, Item, JSONObject, Position, RawBatch, Schema
 from tests.processes.pools import alive
+from tests.support.processes import wait_until
 
 INTEGER = {"type": ["null", "integer"]}
 NUMBER = {"type": ["null", "number"]}
@@ -601,6 +604,29 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
     rows = rows_of(out)
     assert [(row["id"], row["seen"]) for row in rows] == [(1, "yes"), (2, "yes"), (3, "yes")]
     assert not alive(rows[0]["pid"])
+
+
+def test_a_worker_process_that_is_killed_between_two_calls_fails_the_block(kitchen: Kitchen) -> None:
+    def killed(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "its parent has seen its end")
+
+    async def cook() -> None:
+        stage = TransformStage(
+            kitchen.block(code("return [{'id': os.getpid()}]", head="import os")), configuration={"workers": 1}
+        )
+        try:
+            await stage.process(schema(id=INTEGER))
+            for _ in range(2):
+                await stage.process(records({"id": 0}))
+                killed(rows_of(await stage.flush())[0]["id"])
+        finally:
+            await stage.close()
+
+    with pytest.raises(PipelineFailed) as caught:
+        anyio.run(cook)
+    # A call that was sent to it before the pool saw its end fails with the signal.
+    assert caught.value.code in ("block.worker_state_lost", "block.killed")
 
 
 def test_keyword_arguments_that_cannot_be_sent_to_a_worker_process_are_refused(kitchen: Kitchen) -> None:
