@@ -78,7 +78,7 @@ def _sync(folder: Path) -> None:
     """
     click.echo(f"$ streamline run {PIPELINE}")
     sys.stdout.flush()
-    process = subprocess.run([sys.executable, "-m", "streamline", "run", PIPELINE], cwd=folder, check=False)
+    process = subprocess.run([sys.executable, "-P", "-m", "streamline", "run", PIPELINE], cwd=folder, check=False)
     if process.returncode:
         raise PipelineFailed(
             f"the demo's pipeline failed with exit code {process.returncode}",

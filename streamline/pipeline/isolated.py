@@ -126,7 +126,7 @@ def _check_imports(project: Project, environment: Environment, shown: str) -> No
     checked = Path(environment.path) / _CHECKED_FILE
     if checked.exists():
         return
-    command = [environment.python, "-c", "import numpy, pandas, pyarrow, pyarrow.parquet"]
+    command = [environment.python, "-P", "-c", "import numpy, pandas, pyarrow, pyarrow.parquet"]
     done = subprocess.run(command, cwd=project.root, capture_output=True, check=False)
     if done.returncode != 0:
         reason = _tail(project, done.stderr.decode(errors="replace")).rpartition("\n")[2]

@@ -62,7 +62,8 @@ class ForkServerProcess:
         }
         try:
             self._process = subprocess.Popen(
-                [python or sys.executable or "python3", "-c", BOOT, json.dumps(settings)],
+                # -P: the working folder is no place for imports.
+                [python or sys.executable or "python3", "-P", "-c", BOOT, json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=written,

@@ -425,8 +425,8 @@ class _Subprocess:
 
     def Popen(self, argv: list[str], **keys: Any) -> _ForkServer | subprocess.Popen[bytes]:
         """Start a fork server; a real process if it wants another interpreter."""
-        if argv[:2] == [sys.executable, "-c"]:
-            settings = json.loads(argv[3])
+        if argv[:3] == [sys.executable, "-P", "-c"]:
+            settings = json.loads(argv[4])
             request = {"argv": argv, "env": dict(keys["env"]), "settings": settings, "cwd": os.getcwd()}  # noqa: PTH109
             pid = self._fork(json.dumps(request).encode(), [keys["stdout"], settings["control"]])
             if pid is not None:

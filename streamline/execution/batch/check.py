@@ -29,8 +29,9 @@ _FIND = """\
 import importlib, importlib.util, sys
 import streamline
 count = int(sys.argv[1])
-sys.path[:0] = sys.argv[2:2 + count]
+installed = list(sys.path)
 for name in sys.argv[2 + count:]:
+    sys.path[:] = installed
     if ":" in name:
         module, _, wanted = name.partition(":")
         try:
@@ -40,6 +41,7 @@ for name in sys.argv[2 + count:]:
         except (ImportError, AttributeError) as error:
             print(name, str(error).replace("\\n", " "), sep="\\t")
         continue
+    sys.path += sys.argv[2:2 + count]
     try:
         found = importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
@@ -205,9 +207,9 @@ def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
     """Those that are not there, and why if that is known."""
     if not names:
         return {}
-    # As in a run: the project's folder and the one that it lies in come first.
+    # As in a run: the project's folder and the one that it lies in come last. They are searched, but no file is run.
     paths = [str(root), str(root.parent)]
-    command = [python, "-c", _FIND, str(len(paths)), *paths, *names]
+    command = [python, "-P", "-c", _FIND, str(len(paths)), *paths, *names]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     # An interpreter that cannot even do this is found out about in other ways.
     if done.returncode != 0:

@@ -71,9 +71,9 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
         port.log(text, "WARNING")
 
     os.chdir(project.root)
-    # `from utils.x import y` and, as in Mage projects, `from my_project.utils.x import y`.
-    sys.path.insert(0, str(project.root))
-    sys.path.append(str(project.root.parent))
+    # `from utils.x import y` and, as in Mage projects, `from my_project.utils.x import y`. At the end: a project's
+    # `json.py` or folder `transformers` does not hide an installed package from other packages.
+    sys.path += [str(project.root), str(project.root.parent)]
     # Secrets and connection profiles that a block reads without naming a project are this project's.
     set_current(project)
     use_renderer(renderer)
