@@ -8,6 +8,6 @@ import sys
 if not sys.flags.safe_path and not os.path.samefile(sys.path[0] or ".", os.path.dirname(os.path.dirname(__file__))):  # noqa: PTH120, PTH121
     del sys.path[0]
 
-from streamline.cli.main import main  # noqa: E402
+from streamline.cli.main import main
 
 main()

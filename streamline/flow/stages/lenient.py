@@ -6,11 +6,15 @@ several drafts, and with keywords that their draft does not have. What cannot be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from streamline.errors import StreamlineError
 from streamline.flow.codecs.schemas import ALL_TYPES, DECIMAL_FORMATS, string_format, types
 from streamline.flow.items import JSONObject
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 DECIMAL_PATTERN = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
 
@@ -90,6 +94,36 @@ def without_flags(schema: Any) -> Any:
         if isinstance(kept.get(exclusive), bool) and kept.pop(exclusive) and inclusive in kept:
             kept[exclusive] = kept.pop(inclusive)
     return kept
+
+
+def validator(stream: str, schemas: Sequence[Any], **options: Any) -> jsonschema_rs.Draft7Validator:
+    """Return a validator for the first of these schemas of a stream that is valid.
+
+    Args:
+        stream: the stream's name, for the error.
+        schemas: the schema, and what is tried in its place.
+        options: arguments of the validator.
+
+    Raises:
+        StreamlineError: none of them is valid, or one refers to another document. No document is fetched.
+    """
+    import jsonschema_rs
+
+    for schema in schemas:
+        try:
+            return jsonschema_rs.Draft7Validator(schema, retriever=_refuse, **options)
+        except (ValueError, jsonschema_rs.ValidationError) as error:
+            reason = getattr(error, "message", str(error))
+    raise StreamlineError(
+        f"its SCHEMA cannot be used to validate records: {reason}",
+        where=f"stream {stream}",
+        hint="correct it with schema_override, or set `on_bad_record: pass` in the destination block",
+        code="stream.schema_invalid",
+    )
+
+
+def _refuse(address: str) -> NoReturn:
+    raise ValueError("a $ref to another document is not followed")
 
 
 def _types(declared: Any) -> str | list[str]:

@@ -29,7 +29,7 @@ from streamline.flow.items import (
     Schema,
 )
 from streamline.flow.protocols import ImmediateStage
-from streamline.flow.stages.lenient import without_flags
+from streamline.flow.stages.lenient import validator, without_flags
 
 STAGE = "schema_change"
 _ANNOTATIONS = frozenset(
@@ -226,7 +226,7 @@ class _Frozen:
         self._stream = stream
         self._new = frozenset(changes.new)
         self._retyped = changes.retyped
-        self._validator = _validator(known, changes.retyped) if changes.retyped else None
+        self._validator = _validator(stream, known, changes.retyped) if changes.retyped else None
 
     def apply(self, batch: Batch) -> list[Item]:
         bad: list[BadRecord] = []
@@ -283,9 +283,7 @@ class _Frozen:
         return f"column {column!r} was retyped ({self._retyped.get(str(column))}): {error.message}"
 
 
-def _validator(known: JSONObject, columns: Iterable[str]) -> Any:
-    import jsonschema_rs
-
+def _validator(stream: str, known: JSONObject, columns: Iterable[str]) -> Any:
     # Taps write dates as Python does; strict RFC 3339 would reject values that the target accepts.
     formats = {
         "date-time": _reads(datetime.fromisoformat),
@@ -294,7 +292,7 @@ def _validator(known: JSONObject, columns: Iterable[str]) -> Any:
     }
     rest: JSONObject = {key: known[key] for key in ("definitions", "$defs") if key in known}
     schema = without_flags({**rest, "properties": {name: properties(known)[name] for name in columns}})
-    return jsonschema_rs.Draft7Validator(schema, validate_formats=True, formats=formats)
+    return validator(stream, [schema], validate_formats=True, formats=formats)
 
 
 def _reads(parse: Callable[[str], object]) -> Callable[[str], bool]:

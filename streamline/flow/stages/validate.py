@@ -16,7 +16,7 @@ from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.lanes import record_text, to_raw
 from streamline.flow.items import ArrowBatch, BadRecord, Buffer, Item, JSONObject, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import ImmediateStage
-from streamline.flow.stages.lenient import lenient
+from streamline.flow.stages.lenient import lenient, validator
 
 if TYPE_CHECKING:
     import jsonschema_rs
@@ -166,21 +166,8 @@ class ValidateStage(ImmediateStage):
 
 
 def _validator(stream: str, schema: JSONObject) -> jsonschema_rs.Draft7Validator:
-    import jsonschema_rs
-
-    try:
-        return jsonschema_rs.Draft7Validator(lenient(schema), validate_formats=False)
-    except (ValueError, jsonschema_rs.ValidationError):
-        try:  # a regular expression of another dialect
-            return jsonschema_rs.Draft7Validator(lenient(schema, patterns=False), validate_formats=False)
-        except (ValueError, jsonschema_rs.ValidationError) as error:
-            reason = getattr(error, "message", str(error))
-            raise StreamlineError(
-                f"its SCHEMA cannot be used to validate records: {reason}",
-                where=f"stream {stream}",
-                hint="correct it with schema_override, or set `on_bad_record: pass` in the destination block",
-                code="stream.schema_invalid",
-            ) from None
+    # The second one is for a regular expression of another dialect.
+    return validator(stream, [lenient(schema), lenient(schema, patterns=False)], validate_formats=False)
 
 
 def _good_parts(

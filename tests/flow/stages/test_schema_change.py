@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -182,3 +183,11 @@ def test_what_counts_as_retyped() -> None:
     }
     either = {"anyOf": [{"type": ["string"], "format": "date-time"}, {"type": ["null", "string"]}]}
     assert how({"type": "integer"}, either) == {"x": "integer not null → string date-time not null or string"}
+
+
+def test_a_retyped_column_that_refers_to_another_document_is_an_error_of_its_stream(tmp_path: Path) -> None:
+    (tmp_path / "text.json").write_text('{"type": "string"}')
+    old = {"properties": {"id": {"type": "integer"}, "total": {"$ref": f"file://{tmp_path}/text.json"}}}
+    with pytest.raises(StreamlineError) as failure:
+        run(stage("freeze", last={"a": old}), [RETYPED])
+    assert failure.value.code == "stream.schema_invalid"

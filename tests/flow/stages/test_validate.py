@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -209,6 +211,19 @@ def test_schemas_as_taps_write_them(prop: Any, good: list[Any], bad: list[Any]) 
 def test_a_schema_that_is_none_is_an_error_of_its_stream() -> None:
     with pytest.raises(StreamlineError, match="stream orders: its SCHEMA cannot be used"):
         validate({"properties": {"a": {"$ref": "#/definitions/nothing"}}})
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_no_other_document_is_fetched(scheme: str, tmp_path: Path) -> None:
+    (tmp_path / "text.json").write_text('{"type": "string"}')
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/" if scheme == "http" else f"file://{tmp_path}/text.json"
+        with pytest.raises(StreamlineError) as failure:
+            validate({"properties": {"a": {"items": {"$ref": f"{address}#"}}}})
+        assert failure.value.code == "stream.schema_invalid"
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_lenient_keeps_what_forbids() -> None:
