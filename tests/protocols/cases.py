@@ -152,11 +152,15 @@ class Target(SinkCase):
         return self._process(sources, id)
 
     def _process(self, sources: Sequence[str], id: str) -> TargetProcess:
-        return target(self.folder, Account(), feeds=sources, known=[STREAM], id=id)
+        return target(self.folder, Account(), feeds=sources, known=self._known(sources), id=id)
+
+    def _known(self, sources: Sequence[str]) -> list[str]:
+        return [f"{source}:{STREAM}" for source in sources] if len(sources) > 1 else [STREAM]
 
     def durable(self) -> list[int]:
         file = self.folder / "got.jsonl"
-        lines = file.read_bytes().splitlines() if file.exists() else []
+        # It may be read in the middle of a write.
+        lines = file.read_bytes().rpartition(b"\n")[0].splitlines() if file.exists() else []
         messages = [msgspec.json.decode(line) for line in lines]
         return [message["record"]["id"] for message in messages if message["type"] == "RECORD"]
 
@@ -173,7 +177,7 @@ class Silent(Target):
     name = "TargetProcess, silent"
 
     def _process(self, sources: Sequence[str], id: str) -> TargetProcess:
-        return target(self.folder, Account(), echo=False, feeds=sources, known=[STREAM], id=id)
+        return target(self.folder, Account(), echo=False, feeds=sources, known=self._known(sources), id=id)
 
 
 class Pool(Target):

@@ -89,12 +89,7 @@ async def test_records_come_in_any_lane(sink_case: SinkCase) -> None:
     assert sink_case.durable() == [1, 2, 3]
 
 
-async def test_each_source_is_proven_for_itself_and_what_is_sent_at_once_stays_together(
-    sink_case: SinkCase, request: pytest.FixtureRequest
-) -> None:
-    if sink_case.name == "TargetPool":
-        reason = "known fault: two sources with one bookmark key in several target processes are proven too early"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+async def test_each_source_is_proven_for_itself_and_what_is_sent_at_once_stays_together(sink_case: SinkCase) -> None:
     sink = sink_case.make(["a", "b"])
 
     async def feed(source: str, first: int) -> None:

@@ -208,6 +208,12 @@ class Account:
         return max((number for name, number in self.proven if name == source), default=0)
 
 
+def _feed(source: str, *, several: bool) -> Feed:
+    """As the engine names them: bookmarks of two blocks do not meet in the merged state, whatever their streams' names."""
+    name_of: Callable[[str], str] = (lambda key: f"{source}:{key}") if several else str
+    return Feed(source=source, key_of=str, owns=lambda key: True, name_of=name_of)
+
+
 def target(
     folder: Path,
     account: Account,
@@ -224,9 +230,7 @@ def target(
     command = TargetCommand(argv=python(code or f"ECHO = {echo}\n{TARGET}"), **values)
     return TargetProcess(
         command,
-        feeds=[
-            feed if isinstance(feed, Feed) else Feed(source=feed, key_of=str, owns=lambda key: True) for feed in feeds
-        ],
+        feeds=[feed if isinstance(feed, Feed) else _feed(feed, several=len(feeds) > 1) for feed in feeds],
         known=frozenset(known),
         state=state or {},
         run_dir=folder,
