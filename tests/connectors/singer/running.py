@@ -209,7 +209,7 @@ class Account:
 
 
 def _feed(source: str, *, several: bool) -> Feed:
-    """As the engine names them: bookmarks of two blocks do not meet in the merged state, whatever their streams' names."""
+    """As the engine names them: bookmarks of two blocks do not meet in the merged state."""
     name_of: Callable[[str], str] = (lambda key: f"{source}:{key}") if several else str
     return Feed(source=source, key_of=str, owns=lambda key: True, name_of=name_of)
 
