@@ -18,8 +18,7 @@ from streamline.project.current import current_folder, current_project
 if TYPE_CHECKING:
     from streamline.execution.events import Subscriber
     from streamline.execution.run import RunOptions, RunResult
-    from streamline.pipeline.model import Block as BlockModel
-    from streamline.pipeline.model import PipelineModel
+    from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
 
 Folder = str | PathLike[str]
@@ -167,11 +166,11 @@ class Pipeline:
         return str(self.model.yaml.path)
 
     @cached_property
-    def blocks_by_uuid(self) -> dict[str, Block]:
+    def blocks_by_uuid(self) -> dict[str, PipelineBlock]:
         """Its blocks in the order of the file, without callbacks and conditionals."""
-        return {uuid: Block(self, block) for uuid, block in self.model.blocks.items()}
+        return {uuid: PipelineBlock(self, block) for uuid, block in self.model.blocks.items()}
 
-    def get_block(self, block_uuid: str, *args: Any, **kwargs: Any) -> Block | None:
+    def get_block(self, block_uuid: str, *args: Any, **kwargs: Any) -> PipelineBlock | None:
         """Return a block; None if there is none of that name."""
         return self.blocks_by_uuid.get(block_uuid)
 
@@ -338,10 +337,10 @@ class Pipeline:
         return result
 
 
-class Block:
+class PipelineBlock:
     """A block of a pipeline."""
 
-    def __init__(self, pipeline: Pipeline, model: BlockModel) -> None:
+    def __init__(self, pipeline: Pipeline, model: Block) -> None:
         self.pipeline = pipeline
         self.model = model
         self.uuid = model.uuid
@@ -353,12 +352,12 @@ class Block:
         self.downstream_block_uuids = list(model.downstream)
 
     @property
-    def upstream_blocks(self) -> list[Block]:
+    def upstream_blocks(self) -> list[PipelineBlock]:
         """The blocks whose outputs it gets, in the order of its arguments."""
         return [self.pipeline.blocks_by_uuid[uuid] for uuid in self.upstream_block_uuids]
 
     @property
-    def downstream_blocks(self) -> list[Block]:
+    def downstream_blocks(self) -> list[PipelineBlock]:
         """The blocks that get its output."""
         return [self.pipeline.blocks_by_uuid[uuid] for uuid in self.downstream_block_uuids]
 

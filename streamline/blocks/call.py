@@ -25,7 +25,7 @@ GATES = ("sensor", "conditional")
 """Types of blocks whose output says only whether to go on."""
 
 
-class Stored(Protocol):
+class StoredOutput(Protocol):
     """An output, read on use. Every call reads anew: nothing is shared."""
 
     def value(self) -> Any:
@@ -41,7 +41,7 @@ class Stored(Protocol):
         ...
 
 
-class Source(Stored, Protocol):
+class UpstreamOutput(StoredOutput, Protocol):
     """An output that fills a parameter of a block's function."""
 
     @property
@@ -55,7 +55,7 @@ class Source(Stored, Protocol):
         ...
 
 
-class Input(Source, Protocol):
+class Input(UpstreamOutput, Protocol):
     """The output of one upstream block."""
 
     def table(self) -> pa.Table:

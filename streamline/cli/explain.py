@@ -12,7 +12,7 @@ from streamline.cli.output import cell, count, json_option, moment, print_json, 
 
 if TYPE_CHECKING:
     from streamline.execution.batch.explain import BatchExplanation, BlockWords
-    from streamline.execution.engine import Explanation
+    from streamline.execution.engine import PlanExplanation
     from streamline.execution.integration.explanation import (
         DestinationWords,
         FlowExplanation,
@@ -47,7 +47,7 @@ def command(app: App, pipeline: str, as_json: bool) -> int:
     return 0
 
 
-def show_plan(app: App, explanation: Explanation, *, as_json: bool) -> None:
+def show_plan(app: App, explanation: PlanExplanation, *, as_json: bool) -> None:
     """Print a plan."""
     if as_json:
         import msgspec

@@ -67,7 +67,7 @@ class Display:
         self._width = 10
         self._flow = False
         self._now = Now(live=not quiet and is_terminal())
-        self._counts = Counts()
+        self._counts = CountsDisplay()
         self._show: dict[type, Callable[[Any], None]] = {
             RunPlanned: self._planned,
             BlockStarted: lambda event: self._now.begin(event.block, event.calls),
@@ -143,7 +143,7 @@ class Display:
             say(text, err=err)
 
 
-class Counts:
+class CountsDisplay:
     """Shows records read and written: a live table in a terminal, else a line now and then."""
 
     def __init__(self) -> None:

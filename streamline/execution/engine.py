@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 
-class Explanation(Protocol):
+class PlanExplanation(Protocol):
     """A plan in words: a msgspec struct."""
 
     view: ClassVar[str]
@@ -47,7 +47,7 @@ class Engine(Protocol):
 
     def explain(
         self, project: Project, model: PipelineModel, options: RunOptions, *, dry_run: bool = False
-    ) -> Explanation:
+    ) -> PlanExplanation:
         """Make the plan of a run with these options. Nothing runs and nothing moves.
 
         Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.outputs.errors import OutputError
-from streamline.outputs.manifest import Stored
+from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import ROW_GROUP, damaged, plain_types, slices, write_parquet
 from streamline.outputs.storage import Place
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write(place: Place, name: str, value: Any) -> Stored | None:
+def write(place: Place, name: str, value: Any) -> StoredValue | None:
     """Store a Table, a RecordBatch, or what a RecordBatchReader gives; None for anything else of Arrow's."""
     import pyarrow as pa
 
@@ -28,12 +28,14 @@ def write(place: Place, name: str, value: Any) -> Stored | None:
     return None
 
 
-def _write(place: Place, name: str, codec: str, schema: pa.Schema, batches: Any, rows: int | None) -> Stored | None:
+def _write(
+    place: Place, name: str, codec: str, schema: pa.Schema, batches: Any, rows: int | None
+) -> StoredValue | None:
     if not schema.names and rows:
         return None  # rows without columns: neither format counts them
     writer = _parquet if survives_parquet(schema) else _ipc
     file, written = writer(place, name, schema, batches)
-    return Stored(
+    return StoredValue(
         file=file,
         codec=codec,
         rows=written,
@@ -106,7 +108,7 @@ def _reordered(kind: pa.DataType) -> bool:
     return any(_reordered(kind.field(number).type) for number in range(kind.num_fields))
 
 
-def read_table(place: Place, stored: Stored) -> pa.Table:
+def read_table(place: Place, stored: StoredValue) -> pa.Table:
     """The table of a Parquet or Arrow file as it is in the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -122,7 +124,7 @@ def read_table(place: Place, stored: Stored) -> pa.Table:
         raise damaged(place, stored.file, error) from error
 
 
-def read(place: Place, stored: Stored) -> Any:
+def read(place: Place, stored: StoredValue) -> Any:
     """What `write` stored."""
     table = read_table(place, stored)
     if stored.codec == "arrow":
@@ -133,7 +135,7 @@ def read(place: Place, stored: Stored) -> Any:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def take(place: Place, name: str, path: Path) -> Stored:
+def take(place: Place, name: str, path: Path) -> StoredValue:
     """Make a finished Parquet file an output."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -145,7 +147,7 @@ def take(place: Place, name: str, path: Path) -> Stored:
         raise OutputError(f"{path} is not a Parquet file: {error}", code="output.not_parquet") from error
     file = f"{name}.parquet"
     place.take(file, path)
-    return Stored(
+    return StoredValue(
         file=file,
         codec="pandas",
         rows=metadata.num_rows,

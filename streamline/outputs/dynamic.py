@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streamline.errors import ConfigError
-from streamline.outputs.manifest import Stored
+from streamline.outputs.manifest import StoredValue
 from streamline.outputs.output import Output
 from streamline.outputs.values import kind_of
 
@@ -70,7 +70,7 @@ def items_of(value: Any) -> Items:
     return _of(value)
 
 
-def _lazy(output: Output, stored: Stored) -> Items | None:
+def _lazy(output: Output, stored: StoredValue) -> Items | None:
     """The items of a table, or of a list of tables: how many there are is known without reading any."""
     if stored.codec == "list":
         return _parts(output, stored.parts)
@@ -86,7 +86,7 @@ def _lazy(output: Output, stored: Stored) -> Items | None:
     return Items(stored.rows, get, [])
 
 
-def _parts(output: Output, stored: list[Stored]) -> Items:
+def _parts(output: Output, stored: list[StoredValue]) -> Items:
     return Items(len(stored), lambda index: output.read(stored[index]), [])
 
 

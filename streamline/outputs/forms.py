@@ -10,7 +10,7 @@ from io import IOBase
 from typing import Any
 
 from streamline.outputs.errors import OutputError
-from streamline.outputs.manifest import Form, Manifest, Stored
+from streamline.outputs.manifest import Form, Manifest, StoredValue
 from streamline.outputs.storage import Place
 from streamline.outputs.values import write_value
 
@@ -24,7 +24,7 @@ def write_values(place: Place, value: Any, run_id: str) -> Manifest:
         OutputError: a value that cannot be stored, or a disk that is full or failing.
         Exception: whatever an iterator raises, unchanged.
     """
-    outputs: list[Stored] = []
+    outputs: list[StoredValue] = []
     form: Form = "single"
     if value is None:
         form = "none"
@@ -45,7 +45,7 @@ def write_values(place: Place, value: Any, run_id: str) -> Manifest:
     return Manifest(run_id=run_id, form=form, outputs=outputs, written_at=written_at)
 
 
-def _write(place: Place, number: int, value: Any) -> Stored:
+def _write(place: Place, number: int, value: Any) -> StoredValue:
     with disk_errors():
         return write_value(place, f"output_{number}", value)
 

@@ -14,7 +14,7 @@ VERSION = 2
 Form: TypeAlias = Literal["none", "single", "tuple", "chunks"]
 
 
-class Stored(msgspec.Struct, kw_only=True, omit_defaults=True):
+class StoredValue(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One value in files.
 
     Args:
@@ -35,7 +35,7 @@ class Stored(msgspec.Struct, kw_only=True, omit_defaults=True):
     rows: int | None = None
     columns: list[str] | None = None
     types: list[str] | None = None
-    parts: list[Stored] = []
+    parts: list[StoredValue] = []
     keys: list[str] | None = None
     value: msgspec.Raw = msgspec.Raw()
 
@@ -54,7 +54,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     version: int = VERSION
     run_id: str
     form: Form
-    outputs: list[Stored]
+    outputs: list[StoredValue]
     written_at: str
 
 

@@ -11,8 +11,8 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.outputs.errors import OutputError
 from streamline.outputs.forms import write_values
-from streamline.outputs.manifest import Manifest, Stored, read_manifest
-from streamline.outputs.storage import Folder, Key, Memory, Place
+from streamline.outputs.manifest import Manifest, StoredValue, read_manifest
+from streamline.outputs.storage import FolderStorage, Key, MemoryStorage, Place
 from streamline.outputs.values import read_value
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Output:
         """
         if self._manifest is not None:
             return self._manifest
-        assert isinstance(self._place, Folder)
+        assert isinstance(self._place, FolderStorage)
         manifest = read_manifest(self._place.folder)
         if manifest is None:
             raise OutputError(
@@ -105,7 +105,7 @@ class Output:
         first = (leaves[0].columns, leaves[0].types)
         return files if all((leaf.columns, leaf.types) == first for leaf in leaves) else None  # type: ignore[return-value]
 
-    def read(self, stored: Stored) -> Any:
+    def read(self, stored: StoredValue) -> Any:
         """One of the values in the manifest."""
         return read_value(self._place, stored)
 
@@ -129,7 +129,7 @@ class Output:
             )
         return concatenated([self._one_table(stored) for stored in manifest.outputs])
 
-    def _one_table(self, stored: Stored) -> pa.Table:
+    def _one_table(self, stored: StoredValue) -> pa.Table:
         from streamline.outputs.tables import concatenated, to_table
 
         if stored.codec == "list":
@@ -140,7 +140,7 @@ class Output:
             return read_table(self._place, stored).replace_schema_metadata(None)
         return to_table(read_value(self._place, stored))
 
-    def _files(self, stored: Stored) -> list[Path | None]:
+    def _files(self, stored: StoredValue) -> list[Path | None]:
         if stored.codec == "list":
             return [path for part in stored.parts for path in self._files(part)]
         if stored.types is None:
@@ -151,7 +151,7 @@ class Output:
         """Read from one folder only, even while another takes its place."""
         if self._manifest is not None:
             return read(self._manifest)
-        assert isinstance(self._place, Folder)
+        assert isinstance(self._place, FolderStorage)
         for _ in range(_ATTEMPTS):
             before = _identity(self._place.folder)
             try:
@@ -191,7 +191,7 @@ def open_output(folder: Path, secrets_key: Key | None = None) -> Output:
         secrets_key: gives the project's key, called only for pickled values; left out, it is looked for in the
             `.streamline` folder above.
     """
-    return Output(Folder(Path(folder), secrets_key or (lambda: _key_above(Path(folder)))))
+    return Output(FolderStorage(Path(folder), secrets_key or (lambda: _key_above(Path(folder)))))
 
 
 def _key_above(folder: Path) -> bytes:
@@ -223,7 +223,7 @@ def pack(value: Any) -> bytes:
     Raises:
         OutputError: a value that cannot be stored.
     """
-    place = Memory()
+    place = MemoryStorage()
     manifest = write_values(place, value, "")
     return _packer.encode(_Packed(manifest, place.files()))
 
@@ -231,4 +231,4 @@ def pack(value: Any) -> bytes:
 def unpack(data: bytes) -> Output:
     """What `pack` packed. Only for bytes that came from this project's own processes: they may hold pickles."""
     packed = _unpacker.decode(data)
-    return Output(Memory(packed.files), packed.manifest)
+    return Output(MemoryStorage(packed.files), packed.manifest)

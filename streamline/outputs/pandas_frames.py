@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.outputs import pickled
-from streamline.outputs.manifest import Stored
+from streamline.outputs.manifest import StoredValue
 from streamline.outputs.pandas_columns import REFUSALS, ArrowColumn, arrow_column, column_names
 from streamline.outputs.parquet import damaged, plain_types, slices, write_parquet
 from streamline.outputs.storage import Place
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SMALL = 1 << 24
 
 
-def write(place: Place, name: str, value: Any) -> Stored | None:
+def write(place: Place, name: str, value: Any) -> StoredValue | None:
     """Store a DataFrame or Series; None for what only pickle holds (subclasses, an Index, frames of odd columns)."""
     import pandas as pd
 
@@ -118,7 +118,7 @@ def _write(
     beside: Mapping[str, Any],
     *,
     complete: bool,
-) -> Stored | None:
+) -> StoredValue | None:
     """Write the files; None where no column has an Arrow type, or a value does not fit into its column's."""
     import pyarrow as pa
 
@@ -129,11 +129,11 @@ def _write(
     }
     if not any(columns.values()):
         return None
-    parts: list[Stored] = []
+    parts: list[StoredValue] = []
     if odd or beside:
         objects = f"{name}.objects.pkl"
         pickled.write(place, objects, {**beside, "odd": odd})
-        parts.append(Stored(file=objects, codec="pickle"))
+        parts.append(StoredValue(file=objects, codec="pickle"))
     written = {label: column for label, column in columns.items() if column is not None} | levels
     file = f"{name}.parquet"
     try:
@@ -143,7 +143,7 @@ def _write(
         write_parquet(place, file, schema, _tables(schema, list(written.values()), len(frame)))
     except REFUSALS:
         return None
-    return Stored(
+    return StoredValue(
         file=file,
         codec=codec,
         rows=len(frame),
@@ -177,7 +177,7 @@ def _tables(schema: pa.Schema, columns: Sequence[ArrowColumn], rows: int) -> Ite
         yield pa.Table.from_arrays([column.part(start, stop) for column in columns], schema=schema)
 
 
-def read(place: Place, stored: Stored) -> Any:
+def read(place: Place, stored: StoredValue) -> Any:
     """What `write` stored.
 
     Raises:
@@ -209,7 +209,7 @@ def read(place: Place, stored: Stored) -> Any:
     return value.set_flags(allows_duplicate_labels=False) if "unique" in beside else value
 
 
-def _put_together(table: pa.Table, odd: dict[str, Any], stored: Stored) -> Any:
+def _put_together(table: pa.Table, odd: dict[str, Any], stored: StoredValue) -> Any:
     import pandas as pd
 
     texts = _text_objects(table)

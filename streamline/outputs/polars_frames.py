@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from streamline.outputs.manifest import Stored
+from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import damaged
 from streamline.outputs.storage import Place
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def write(place: Place, name: str, value: Any) -> Stored | None:
+def write(place: Place, name: str, value: Any) -> StoredValue | None:
     """Store a frame or Series as Parquet, where its types come back from it, else as Arrow's IPC; None for what
     neither holds (columns of Python objects, rows without columns).
     """
@@ -27,7 +27,7 @@ def write(place: Place, name: str, value: Any) -> Stored | None:
     return None
 
 
-def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> Stored | None:
+def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> StoredValue | None:
     import polars as pl
 
     if frame.width == 0 or any(_holds_objects(kind) for kind in frame.dtypes):
@@ -43,7 +43,7 @@ def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> Stored |
         place.remove(file)
         file = f"{name}.arrow"
         frame.write_ipc(place.target(file))
-    return Stored(
+    return StoredValue(
         file=file,
         codec=codec,
         rows=frame.height,
@@ -52,7 +52,7 @@ def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> Stored |
     )
 
 
-def _write_lazy(place: Place, name: str, query: pl.LazyFrame) -> Stored | None:
+def _write_lazy(place: Place, name: str, query: pl.LazyFrame) -> StoredValue | None:
     """Have Polars write the rows as it finds them: they need not be in memory together. None where a column's type
     might not come back.
     """
@@ -65,7 +65,7 @@ def _write_lazy(place: Place, name: str, query: pl.LazyFrame) -> Stored | None:
     query.sink_parquet(place.target(file), compression="snappy")
     rows = pl.scan_parquet(place.source(file), hive_partitioning=False).select(pl.len()).collect().item()
     types = [str(kind) for kind in schema.dtypes()]
-    return Stored(file=file, codec="polars", rows=rows, columns=schema.names(), types=types)
+    return StoredValue(file=file, codec="polars", rows=rows, columns=schema.names(), types=types)
 
 
 def _is_odd(kind: pl.DataType) -> bool:
@@ -92,7 +92,7 @@ def _holds_objects(kind: pl.DataType) -> bool:
     return any(_holds_objects(field.dtype) for field in getattr(kind, "fields", ()))
 
 
-def read(place: Place, stored: Stored) -> Any:
+def read(place: Place, stored: StoredValue) -> Any:
     """What `write` stored."""
     import polars as pl
 

@@ -75,7 +75,7 @@ class Place(Protocol):
         ...
 
 
-class Folder:
+class FolderStorage:
     """Files in a folder, for nobody else to see (0600).
 
     Args:
@@ -164,7 +164,7 @@ class Folder:
         return os.open(f"{self.folder}/{name}", NEW_FILE, 0o600)
 
 
-class Memory:
+class MemoryStorage:
     """Files in memory. They are not signed: whoever can change them can change the process."""
 
     key = None

@@ -1,4 +1,4 @@
-"""Stored outputs: written whole, read back as they went. What other rooms use stands here."""
+"""Write stored outputs, and read them back as they were written. Other rooms import from here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from streamline.outputs.errors import OutputError
 from streamline.outputs.folders import clear_leftovers, new_sibling, publish, remove, sync_tree, write_file
 from streamline.outputs.forms import disk_errors, write_values
 from streamline.outputs.key import project_key
-from streamline.outputs.manifest import Manifest, Stored, read_manifest
+from streamline.outputs.manifest import Manifest, StoredValue, read_manifest
 from streamline.outputs.output import Output, open_output, pack, unpack
-from streamline.outputs.storage import Folder
+from streamline.outputs.storage import FolderStorage
 from streamline.outputs.values import ParquetFile
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Output",
     "OutputError",
     "ParquetFile",
-    "Stored",
+    "StoredValue",
     "clear_leftovers",
     "open_output",
     "pack",
@@ -52,7 +52,7 @@ def write_output(
         Exception: whatever an iterator raises, unchanged. Nothing is left behind then.
     """
     temporary = new_sibling(folder)
-    place = Folder(temporary, secrets_key, durable=durable)
+    place = FolderStorage(temporary, secrets_key, durable=durable)
     try:
         manifest = write_values(place, value, run_id)
         with disk_errors(every=True):

@@ -10,7 +10,7 @@ import msgspec
 
 from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
-from streamline.outputs.manifest import Stored
+from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import damaged
 from streamline.outputs.storage import Place
 
@@ -33,7 +33,7 @@ class ParquetFile:
         self.columns = columns
 
 
-def write_value(place: Place, name: str, value: Any) -> Stored:
+def write_value(place: Place, name: str, value: Any) -> StoredValue:
     """Store one value in files whose names begin with `name`.
 
     Raises:
@@ -43,10 +43,10 @@ def write_value(place: Place, name: str, value: Any) -> Stored:
     if data is not None:
         rows = len(value) if type(value) is list else None
         if place.inline(len(data)) and jsonvalue.is_standard(data):
-            return Stored(codec="json", rows=rows, value=msgspec.Raw(data))
+            return StoredValue(codec="json", rows=rows, value=msgspec.Raw(data))
         file = f"{name}.json"
         place.put(file, data)
-        return Stored(file=file, codec="json", rows=rows)
+        return StoredValue(file=file, codec="json", rows=rows)
     stored = _write_table(place, name, value) or _write_tables(place, name, value)
     if stored is not None:
         return stored
@@ -55,10 +55,10 @@ def write_value(place: Place, name: str, value: Any) -> Stored:
         pickled.write(place, file, value)
     except pickled.Unpicklable as error:
         raise _unserialisable(name, value, error) from None
-    return Stored(file=file, codec="pickle")
+    return StoredValue(file=file, codec="pickle")
 
 
-def read_value(place: Place, stored: Stored) -> Any:
+def read_value(place: Place, stored: StoredValue) -> Any:
     """What `write_value` stored.
 
     Raises:
@@ -96,7 +96,7 @@ def read_value(place: Place, stored: Stored) -> Any:
     )
 
 
-def _write_table(place: Place, name: str, value: Any) -> Stored | None:
+def _write_table(place: Place, name: str, value: Any) -> StoredValue | None:
     """Store a table of any library; None where it is none, or is one that only pickle holds."""
     kind = type(value)
     library = kind.__module__.partition(".")[0]
@@ -117,14 +117,14 @@ def _write_table(place: Place, name: str, value: Any) -> Stored | None:
     return None
 
 
-def _take(place: Place, name: str, value: ParquetFile) -> Stored:
+def _take(place: Place, name: str, value: ParquetFile) -> StoredValue:
     if value.rows is None or value.columns is None:
         from streamline.outputs import arrow_tables
 
         return arrow_tables.take(place, name, value.path)
     file = f"{name}.parquet"
     place.take(file, value.path)
-    return Stored(
+    return StoredValue(
         file=file,
         codec="pandas",
         rows=value.rows,
@@ -150,7 +150,7 @@ def is_table(value: Any) -> bool:
     return kind is ParquetFile or (kind.__module__.partition(".")[0], kind.__name__) in _TABLES
 
 
-def _write_tables(place: Place, name: str, value: Any) -> Stored | None:
+def _write_tables(place: Place, name: str, value: Any) -> StoredValue | None:
     """Store a list or dict of nothing but tables, each in files of its own."""
     keys: list[str] | None = None
     elements: list[Any]
@@ -163,7 +163,7 @@ def _write_tables(place: Place, name: str, value: Any) -> Stored | None:
     if not elements or not all(map(is_table, elements)):
         return None
     parts = [write_value(place, f"{name}_{number}", element) for number, element in enumerate(elements)]
-    return Stored(codec="list" if keys is None else "dict", rows=len(parts), parts=parts, keys=keys)
+    return StoredValue(codec="list" if keys is None else "dict", rows=len(parts), parts=parts, keys=keys)
 
 
 def kind_of(value: Any) -> str:

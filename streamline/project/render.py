@@ -35,7 +35,7 @@ _LITERAL = r"""'[^'\\]*'|"[^"\\]*"|-?\d{1,18}|[Tt]rue|[Ff]alse|[Nn]one"""
 _PLAIN_CALL = re.compile(rf"(env_var|variables|secret)\(\s*({_LITERAL})\s*(?:,\s*({_LITERAL})\s*)?\)")
 
 
-class Folder(Protocol):
+class ProjectFolder(Protocol):
     """The part of a `Project` that rendering uses."""
 
     root: Path
@@ -62,7 +62,7 @@ class Renderer:
 
     def __init__(
         self,
-        project: Folder | None,
+        project: ProjectFolder | None,
         variables: Mapping[str, Any] | None = None,
         secrets: Secrets | None = None,
         block_output: BlockOutput | None = None,

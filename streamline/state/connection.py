@@ -16,7 +16,7 @@ from streamline.state.migrations import APPLICATION_ID, MIGRATIONS
 BUSY_SECONDS = 30.0
 
 
-class Connection:
+class SQLiteConnection:
     """A connection for one process; calls of several threads take turns.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from streamline.errors import LeaseHeld, StreamlineError
-from streamline.state.connection import Connection
+from streamline.state.connection import SQLiteConnection
 from streamline.state.lease import FileLease, lock_path, try_lock, unlock
 from streamline.state.sqlite_positions import PositionTables, matching, now, read_stage, storable
 from streamline.state.store import BlockRun, DeadLetter, LeaseInfo, PluginSecret, RunInfo
@@ -38,7 +38,7 @@ class SQLiteStore(PositionTables):
     """
 
     def __init__(self, path: Path) -> None:
-        self._connection = Connection(path)
+        self._connection = SQLiteConnection(path)
         self._locks = path.parent / "locks"
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from streamline.state.store import Bookmark, BookmarkOverride, BookmarkSave, Cau
 if TYPE_CHECKING:
     import sqlite3
 
-    from streamline.state.connection import Connection
+    from streamline.state.connection import SQLiteConnection
 
 # Of a stream's history these newest rows are kept, and of older ones the last of each run, up to a limit: a run that
 # goes on for months saves every second.
@@ -43,7 +43,7 @@ def storable(text: str) -> str:
 class PositionTables:
     """Implements the methods of `Store` that concern positions."""
 
-    _connection: Connection
+    _connection: SQLiteConnection
 
     def bookmarks(self, pipeline: str, block: str) -> dict[str, Bookmark]:
         with self._connection.read() as db:

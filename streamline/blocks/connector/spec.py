@@ -132,7 +132,7 @@ def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> S
                 else f"write `{role}: NAME`, NAME being a plugin or system"
             )
         file.fail(expected, (present[0],) if present else (), hint=hint, code="block.wrong_kind")
-    reader = _Reader(file, renderer)
+    reader = _SpecReader(file, renderer)
     if role == "source":
         return _source(reader)
     return _destination(reader) if role == "destination" else _mapper(reader)
@@ -193,7 +193,7 @@ def _must_be(kind: type[Kind], block: Block, renderer: Renderer) -> Kind:
     )
 
 
-class _Reader:
+class _SpecReader:
     """Takes keys out of a block's file, each rendered when it is taken."""
 
     def __init__(self, file: YamlFile, renderer: Renderer) -> None:
@@ -227,7 +227,7 @@ class _Reader:
         return self.file.where()
 
 
-def _source(reader: _Reader) -> SourceSpec:
+def _source(reader: _SpecReader) -> SourceSpec:
     reader.file.refuse_unknown(_keys(SourceSpec, "batch_config"))
     config = reader.config()
     batch_config = reader.take("batch_config", _mapping, None)
@@ -245,7 +245,7 @@ def _source(reader: _Reader) -> SourceSpec:
     )
 
 
-def _destination(reader: _Reader) -> DestinationSpec:
+def _destination(reader: _SpecReader) -> DestinationSpec:
     reader.file.refuse_unknown(_keys(DestinationSpec))
     return DestinationSpec(
         destination=reader.take("destination", _name, ""),
@@ -259,7 +259,7 @@ def _destination(reader: _Reader) -> DestinationSpec:
     )
 
 
-def _mapper(reader: _Reader) -> MapperSpec:
+def _mapper(reader: _SpecReader) -> MapperSpec:
     reader.file.refuse_unknown(_keys(MapperSpec))
     return MapperSpec(mapper=reader.take("mapper", _name, ""), config=reader.config(), where=reader.where)
 

@@ -21,8 +21,8 @@ from streamline.errors import ConfigError, StreamlineError
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall
     from streamline.blocks.dbt.overlay import Overlay
-    from streamline.blocks.dbt.profiles import Profile
-    from streamline.blocks.dbt.settings import Settings
+    from streamline.blocks.dbt.profiles import DbtProfile
+    from streamline.blocks.dbt.settings import DbtSettings
     from streamline.pipeline.model import Block
     from streamline.project.project import Project
     from streamline.project.render import Renderer
@@ -78,7 +78,7 @@ def run(call: BlockCall) -> Any:
             return _run(call, settings, profile, overlay, home, environment.python)
 
 
-def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay, home: Path, python: str) -> Any:
+def _run(call: BlockCall, settings: DbtSettings, profile: DbtProfile, overlay: Overlay, home: Path, python: str) -> Any:
     from streamline.blocks.dbt.overlay import mentions, write_private
     from streamline.blocks.dbt.sources import give_sources
     from streamline.databases import duckdb_lock
@@ -141,7 +141,7 @@ def _run(call: BlockCall, settings: Settings, profile: Profile, overlay: Overlay
     return _output(profile, report["exported"])
 
 
-def _wanted(call: BlockCall, settings: Settings) -> list[str] | bool:
+def _wanted(call: BlockCall, settings: DbtSettings) -> list[str] | bool:
     """Return the models to pass downstream; True: all that ran, if a downstream block is not a dbt block."""
     if settings.command[0] not in _WITH_MODELS:
         return False
@@ -158,7 +158,7 @@ def _wanted(call: BlockCall, settings: Settings) -> list[str] | bool:
     return any(name not in blocks or blocks[name].type != "dbt" for name in call.block.downstream)
 
 
-def _output(profile: Profile, exported: list[dict[str, Any]]) -> Any:
+def _output(profile: DbtProfile, exported: list[dict[str, Any]]) -> Any:
     from streamline.blocks.dbt.warehouse import open_postgres, read_rows
 
     frames: dict[str, Any] = {}
@@ -186,7 +186,7 @@ def _output(profile: Profile, exported: list[dict[str, Any]]) -> Any:
 
 def _failure(
     call: BlockCall,
-    settings: Settings,
+    settings: DbtSettings,
     overlay: Overlay,
     results: list[dict[str, Any]],
     report: dict[str, Any],
@@ -243,7 +243,7 @@ def _report(path: Path) -> dict[str, Any] | None:
     return report
 
 
-def _variables(call: BlockCall, settings: Settings, asked: Collection[str]) -> dict[str, Any]:
+def _variables(call: BlockCall, settings: DbtSettings, asked: Collection[str]) -> dict[str, Any]:
     """Return dbt's variables: the run's variables, and those run values (`execution_date`, …) that models use.
 
     Run values change with every run, and dbt parses the whole project again after a change.

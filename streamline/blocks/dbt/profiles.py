@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.blocks.dbt.settings import PROJECT_FILE, Settings
+from streamline.blocks.dbt.settings import PROJECT_FILE, DbtSettings
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
 from streamline.project.suggest import suggestion
@@ -28,7 +28,7 @@ _WHOLE_NUMBERS = ("port", "threads", "retries", "connect_timeout", "keepalives_i
 _TYPE = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Profile(msgspec.Struct, kw_only=True):
+class DbtProfile(msgspec.Struct, kw_only=True):
     """The profile and target of a block.
 
     Args:
@@ -54,8 +54,8 @@ class Profile(msgspec.Struct, kw_only=True):
 
 
 def load_profile(
-    project: Project, settings: Settings, where: str, variables: Mapping[str, Any], *, complete: bool = True
-) -> Profile:
+    project: Project, settings: DbtSettings, where: str, variables: Mapping[str, Any], *, complete: bool = True
+) -> DbtProfile:
     """Find and render the target that a block uses.
 
     Args:
@@ -110,10 +110,10 @@ def load_profile(
     if complete:
         output = {key: _rendered(value, key, render, file.where((*at, key))) for key, value in raw.items()}
     project.secrets.masker.add_config(output)
-    return Profile(name=name, target=target, type=kind, output=output, file=path)
+    return DbtProfile(name=name, target=target, type=kind, output=output, file=path)
 
 
-def _find(project: Project, settings: Settings, where: str) -> Path:
+def _find(project: Project, settings: DbtSettings, where: str) -> Path:
     given = settings.arguments.profiles_dir or os.environ.get("DBT_PROFILES_DIR")
     folders = (
         [settings.folder / given, project.path(given)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROJECT_FILE = "dbt_project.yml"
 
 
-class Settings(msgspec.Struct, kw_only=True):
+class DbtSettings(msgspec.Struct, kw_only=True):
     """A dbt block's settings.
 
     Args:
@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, kw_only=True):
     output: list[str] | bool | None
 
 
-def read_settings(project: Project, block: Block, where: str, renderer: Renderer | None) -> Settings:
+def read_settings(project: Project, block: Block, where: str, renderer: Renderer | None) -> DbtSettings:
     """Read a block's settings.
 
     Args:
@@ -74,7 +74,7 @@ def read_settings(project: Project, block: Block, where: str, renderer: Renderer
         )
     command = command_words(options["command"], where) if options.get("command") else arguments.command
     target = arguments.target or block.configuration.get("dbt_profile_target")
-    return Settings(
+    return DbtSettings(
         folder=folder,
         command=command or [default],
         arguments=arguments,

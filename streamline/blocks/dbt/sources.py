@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.blocks.call import BlockCall, Input
-    from streamline.blocks.dbt.profiles import Profile
+    from streamline.blocks.dbt.profiles import DbtProfile
     from streamline.databases.database import Database
 
 SOURCE = "streamline"
@@ -31,7 +31,7 @@ _LONGEST_NAME = 63
 
 
 def give_sources(
-    call: BlockCall, profile: Profile, overlay: Overlay, home: Path, folder: Path, wanted: Collection[str]
+    call: BlockCall, profile: DbtProfile, overlay: Overlay, home: Path, folder: Path, wanted: Collection[str]
 ) -> tuple[list[str], dict[str, str]]:
     """Make every upstream output that is a table a source, and describe it in the overlay.
 
@@ -52,7 +52,7 @@ def give_sources(
     seeds: list[str] = []
     left_out: dict[str, str] = {}
     tables: dict[str, dict[str, Any]] = {}
-    memory = Memory(call.project.work_dir / "dbt" / "sources.json", f"{folder} {profile.type} {profile.target}")
+    memory = SourceRecord(call.project.work_dir / "dbt" / "sources.json", f"{folder} {profile.type} {profile.target}")
     for one in call.inputs:
         if one.type in (*GATES, "dbt"):
             continue  # models of an upstream dbt block are in the warehouse, for ref()
@@ -69,7 +69,7 @@ def give_sources(
     return seeds, left_out
 
 
-class Memory:
+class SourceRecord:
     """Where the sources of a dbt project were last, by block and pipeline.
 
     Args:
@@ -112,7 +112,7 @@ class Memory:
 
 
 def _source(
-    call: BlockCall, one: Input, profile: Profile, overlay: Overlay, home: Path, seeds: list[str]
+    call: BlockCall, one: Input, profile: DbtProfile, overlay: Overlay, home: Path, seeds: list[str]
 ) -> dict[str, Any]:
     """What sources.yml says of an upstream output, which is where that says from now on."""
     if profile.type == "duckdb":
@@ -128,7 +128,7 @@ def _source(
     return {"identifier": seed}
 
 
-def _nowhere(call: BlockCall, uuid: str, profile: Profile) -> dict[str, Any]:
+def _nowhere(call: BlockCall, uuid: str, profile: DbtProfile) -> dict[str, Any]:
     """A source that is described and not there: only models that read it fail, and their error says why."""
     reason = f"the output of block {uuid}, which is not upstream of {call.block.uuid} and has never been"
     return _external([Path(reason)]) if profile.type == "duckdb" else {"identifier": _table_name(call.pipeline, uuid)}
@@ -160,7 +160,7 @@ def _file_source(call: BlockCall, one: Input, home: Path) -> dict[str, Any]:
     return _external(files)
 
 
-def _describe(overlay: Overlay, tables: Sequence[dict[str, Any]], profile: Profile) -> None:
+def _describe(overlay: Overlay, tables: Sequence[dict[str, Any]], profile: DbtProfile) -> None:
     import yaml
 
     source: dict[str, Any] = {"name": SOURCE, "tables": list(tables)}
@@ -170,7 +170,7 @@ def _describe(overlay: Overlay, tables: Sequence[dict[str, Any]], profile: Profi
     path.write_text(yaml.safe_dump({"version": 2, "sources": [source]}, sort_keys=False, allow_unicode=True))
 
 
-def _load(profile: Profile, rows: pa.Table, name: str) -> None:
+def _load(profile: DbtProfile, rows: pa.Table, name: str) -> None:
     """Put the rows into a table of the target's schema, in one transaction.
 
     Views of the last run may read the table: it is emptied and filled where its columns are the same, and replaced

@@ -15,7 +15,7 @@ from streamline.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from streamline.blocks.dbt.profiles import Profile
+    from streamline.blocks.dbt.profiles import DbtProfile
     from streamline.databases.database import Database
     from streamline.project.project import Project
 
@@ -30,7 +30,7 @@ _POSTGRES = {
 }
 
 
-def open_postgres(profile: Profile) -> Database:
+def open_postgres(profile: DbtProfile) -> Database:
     """Connect to the PostgreSQL database of a profile.
 
     Raises:
@@ -48,7 +48,7 @@ def open_postgres(profile: Profile) -> Database:
     return database("postgres", config, origin=f"{profile.file.name}, target '{profile.target}'")
 
 
-def settle_duckdb(project: Project, folder: Path, profile: Profile, scratch: Path) -> Path | None:
+def settle_duckdb(project: Project, folder: Path, profile: DbtProfile, scratch: Path) -> Path | None:
     """Make the path of a DuckDB profile absolute. Return the database file; None: it is not a local file.
 
     A relative path starts at the dbt project if the file exists there, else at the project. Without a path, dbt-duckdb

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from streamline.blocks.call import GATES, Source
+from streamline.blocks.call import GATES, UpstreamOutput
 from streamline.errors import ConfigError
 
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -49,7 +49,7 @@ class Slot(msgspec.Struct, frozen=True):
 
 def bind(
     signature: inspect.Signature,
-    inputs: Sequence[Source],
+    inputs: Sequence[UpstreamOutput],
     offered: Mapping[str, Any],
     callee: Callee,
     *,
@@ -90,7 +90,7 @@ class _Planner:
     def __init__(
         self,
         signature: inspect.Signature,
-        inputs: Sequence[Source],
+        inputs: Sequence[UpstreamOutput],
         offered: Mapping[str, Any],
         callee: Callee,
         spare: bool,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from streamline.blocks.call import BlockCall, Source
+from streamline.blocks.call import BlockCall, UpstreamOutput
 from streamline.blocks.python import user_modules
 from streamline.blocks.python.binding import Callee, bind
 from streamline.blocks.python.file import BlockFile, PythonFile, UserError, name_of
@@ -95,7 +95,7 @@ def forget() -> None:
         sys.modules.pop(_loaded.pop()[1].module, None)
 
 
-def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
+def load(call: BlockCall, inputs: Sequence[UpstreamOutput] | None = None) -> PythonFile:
     """Run the block's file as a module, once for a call: tests see what the block left in its globals.
 
     Where the code reads `df_1`, `df_2`, … or the names of upstream blocks without defining them, these are there, as
@@ -117,7 +117,7 @@ def load(call: BlockCall, inputs: Sequence[Source] | None = None) -> PythonFile:
     def values(read: Callable[[Collection[str]], set[str]]) -> Mapping[str, Any]:
         import builtins
 
-        by_name: dict[str, Source] = {f"df_{number}": one for number, one in enumerate(given, 1)}
+        by_name: dict[str, UpstreamOutput] = {f"df_{number}": one for number, one in enumerate(given, 1)}
         by_name.update((one.uuid, one) for one in given)
         known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}
         return {name: by_name[name].value() for name in read(known)} if known else {}
@@ -132,7 +132,7 @@ def invoke(
     call: BlockCall,
     file: PythonFile,
     function: Callable[..., Any],
-    inputs: Sequence[Source],
+    inputs: Sequence[UpstreamOutput],
     *,
     kwargs: Mapping[str, Any] | None = None,
     spare: bool = False,

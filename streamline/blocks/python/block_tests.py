@@ -6,13 +6,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamline.blocks.call import BlockCall, Source, Stored, TestOutcome
+from streamline.blocks.call import BlockCall, StoredOutput, TestOutcome, UpstreamOutput
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.errors import StreamlineError
 
 
-def run_tests(call: BlockCall, output: Stored) -> list[TestOutcome]:
+def run_tests(call: BlockCall, output: StoredOutput) -> list[TestOutcome]:
     """Run every test, whatever comes of those before it, in the order of the file.
 
     A test gets the block's outputs as positional arguments: of a returned tuple its elements, of anything else what a
@@ -31,7 +31,7 @@ def run_tests(call: BlockCall, output: Stored) -> list[TestOutcome]:
     return [_run(call, file, function, output) for function in file.marked("test")]
 
 
-def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output: Stored) -> TestOutcome:
+def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output: StoredOutput) -> TestOutcome:
     name = name_of(function)
     count = output.count()
     given = f"the block '{call.block.uuid}' returned {count} output{'' if count == 1 else 's'}"
@@ -45,7 +45,7 @@ def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output
     return TestOutcome(name=name)
 
 
-def _outputs(output: Stored) -> Sequence[Source]:
+def _outputs(output: StoredOutput) -> Sequence[UpstreamOutput]:
     @functools.cache
     def values() -> list[Any]:
         return output.values() if output.count() > 1 else [output.value()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from streamline.blocks.call import BlockCall, Stored
+from streamline.blocks.call import BlockCall, StoredOutput
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.decorators import CALLBACKS, marks_of
@@ -31,7 +31,7 @@ class BlockError(Exception):
         self.trace = trace
 
 
-def call_back(call: BlockCall, status: str, error: Failure | None, own: Stored | None) -> None:
+def call_back(call: BlockCall, status: str, error: Failure | None, own: StoredOutput | None) -> None:
     """Call the functions of the block's file that are for this status. What goes wrong in them is a warning.
 
     The first positional argument is the output of the block that the callback belongs to, or None; functions with
@@ -105,7 +105,7 @@ class _Parent:
 
     type = "data_loader"
 
-    def __init__(self, uuid: str, own: Stored | None) -> None:
+    def __init__(self, uuid: str, own: StoredOutput | None) -> None:
         self.uuid = uuid
         self._own = own
 

@@ -85,7 +85,7 @@ def decode(data: bytes | memoryview) -> RVector | None:
         NotRdsError: it is nothing of the kind, ends too early, or holds more than vectors and lists.
     """
     try:
-        return _Reader(memoryview(data)).value()
+        return _RDSReader(memoryview(data)).value()
     except (struct.error, IndexError, ValueError) as error:
         raise NotRdsError(f"what R wrote cannot be read: {error}") from error
 
@@ -147,7 +147,7 @@ def _text(value: str) -> bytes:
     return struct.pack(">ii", _CHARS | (level << 12), len(data)) + data
 
 
-class _Reader:
+class _RDSReader:
     """Reads one value after the other. Symbols that come again are written as references to the first."""
 
     def __init__(self, data: memoryview) -> None:

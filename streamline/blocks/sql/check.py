@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.sql import template
 from streamline.blocks.sql.lambdas import parse_template
-from streamline.blocks.sql.settings import KEYS, Profiles, Settings, read_settings
+from streamline.blocks.sql.settings import KEYS, Profiles, SQLSettings, read_settings
 from streamline.blocks.sql.statements import split
 from streamline.errors import ConfigError, StreamlineError
 from streamline.pipeline.kinds import Connection, Explanation
@@ -58,7 +58,7 @@ def _needs_run(value: Any, *names: str) -> bool:
     return isinstance(value, str) and "{{" in value and any(name in value for name in names)
 
 
-def _check_profile(profiles: Profiles, block: Block, settings: Settings, where: str) -> None:
+def _check_profile(profiles: Profiles, block: Block, settings: SQLSettings, where: str) -> None:
     config = profiles.get(settings, where)
     kind = settings.kind
     if kind == "sqlalchemy" and settings.provider is not None and "://" in settings.provider:
@@ -78,7 +78,7 @@ def _check_profile(profiles: Profiles, block: Block, settings: Settings, where: 
             config[key]  # fails if an environment variable in it is not set
 
 
-def _check_driver(settings: Settings, where: str) -> None:
+def _check_driver(settings: SQLSettings, where: str) -> None:
     entry = settings.entry
     if entry.driver is not None and importlib.util.find_spec(entry.driver) is None:
         raise ConfigError(
@@ -102,7 +102,7 @@ def explain(project: Project, model: PipelineModel, block: Block) -> Explanation
     return Explanation(engine=engine, writes=f"{name} ({settings.policy})")
 
 
-def _settings(project: Project, model: PipelineModel, block: Block) -> Settings | None:
+def _settings(project: Project, model: PipelineModel, block: Block) -> SQLSettings | None:
     """Return the block's settings; None: the embedded DuckDB runs it."""
     if not block.configuration.get("data_provider"):
         return None
@@ -148,7 +148,7 @@ def connection(project: Project, model: PipelineModel, block: Block, renderer: R
     )
 
 
-def _test(project: Project, profiles: Profiles, settings: Settings, where: str, database_name: Any) -> str:
+def _test(project: Project, profiles: Profiles, settings: SQLSettings, where: str, database_name: Any) -> str:
     misspelled = _misspelled(profiles.get(settings, where))
     file = str(database_name) if settings.entry.is_file else None
     if file is not None and "://" not in file and ":" not in file and not project.path(file).exists():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import template
-from streamline.blocks.sql.settings import Settings
+from streamline.blocks.sql.settings import SQLSettings
 from streamline.blocks.sql.statements import Statement, split
 from streamline.blocks.sql.views import Views
 from streamline.databases.base import unique_names
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamline.databases.duckdb import DuckDB
 
 
-def run(call: BlockCall, settings: Settings, text: str) -> Any:
+def run(call: BlockCall, settings: SQLSettings, text: str) -> Any:
     """Run the block's statements. Return the rows of the last one that returns any: a file, or a table."""
     from streamline.databases.duckdb import DuckDB
 
@@ -36,7 +36,7 @@ def run(call: BlockCall, settings: Settings, text: str) -> Any:
 
 
 def _run(
-    call: BlockCall, settings: Settings, database: DuckDB, statements: Sequence[Statement], text: str, sent: str
+    call: BlockCall, settings: SQLSettings, database: DuckDB, statements: Sequence[Statement], text: str, sent: str
 ) -> Any:
     last = max((index for index, statement in enumerate(statements) if statement.may_give_rows), default=-1)
     output = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql import template
-from streamline.blocks.sql.settings import Profiles, Settings, default_table
+from streamline.blocks.sql.settings import Profiles, SQLSettings, default_table
 from streamline.blocks.sql.staging import Staging
 from streamline.blocks.sql.statements import Statement, split
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from streamline.databases.base import SqlDatabase
 
 
-def run(call: BlockCall, settings: Settings, text: str, profiles: Profiles) -> pa.Table | None:
+def run(call: BlockCall, settings: SQLSettings, text: str, profiles: Profiles) -> pa.Table | None:
     """Run the block's statements in its database."""
     return _Run(call, settings, text, profiles).run()
 
 
 class _Run:
-    def __init__(self, call: BlockCall, settings: Settings, text: str, profiles: Profiles) -> None:
+    def __init__(self, call: BlockCall, settings: SQLSettings, text: str, profiles: Profiles) -> None:
         self.call = call
         self.settings = settings
         self.text = text

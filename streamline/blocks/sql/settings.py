@@ -30,7 +30,7 @@ _DEFAULT_PROFILE = "default"
 _WORDS = {"true": True, "false": False, "yes": True, "no": False, "": False}
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class SQLSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The validated configuration of an SQL block.
 
     Args:
@@ -69,13 +69,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return find_provider(self.provider) if self.provider else PROVIDERS["duckdb"]
 
 
-def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
+def read_settings(configuration: Mapping[str, Any], where: str) -> SQLSettings:
     """Read a block's rendered configuration.
 
     Raises:
         ConfigError: a value is invalid, or a key is misspelled.
     """
-    reader = _Reader(configuration, where)
+    reader = _SettingsReader(configuration, where)
     for key in configuration:
         reader.refuse_misspelt(str(key))
     provider = reader.text("data_provider")
@@ -98,7 +98,7 @@ def read_settings(configuration: Mapping[str, Any], where: str) -> Settings:
         and table[-1] != "."
     ):
         schema, table = table.split(".")
-    return Settings(
+    return SQLSettings(
         provider=provider,
         profile=reader.text("data_provider_profile") or _DEFAULT_PROFILE,
         profile_given=bool(reader.text("data_provider_profile")),
@@ -119,7 +119,7 @@ def default_table(pipeline: str, uuid: str, database: SqlDatabase) -> str:
     return name if len(name.encode()) <= database.longest_name else database.spare_name(name, "")
 
 
-class _Reader:
+class _SettingsReader:
     def __init__(self, configuration: Mapping[str, Any], where: str) -> None:
         self.configuration = configuration
         self.where = where
@@ -202,7 +202,7 @@ class Profiles:
         self.renderer = renderer
         self._read: dict[str, Mapping[str, Any]] = {}
 
-    def get(self, settings: Settings, where: str) -> Mapping[str, Any]:
+    def get(self, settings: SQLSettings, where: str) -> Mapping[str, Any]:
         """Return a block's profile; an empty one if the block needs none and there is no io_config.yaml.
 
         Raises:
@@ -212,7 +212,7 @@ class Profiles:
             self._read[settings.profile] = self._load(settings, where)
         return self._read[settings.profile]
 
-    def _load(self, settings: Settings, where: str) -> Mapping[str, Any]:
+    def _load(self, settings: SQLSettings, where: str) -> Mapping[str, Any]:
         from streamline.project.ioconfig import load_profile
 
         path = self.project.root / IO_CONFIG_FILE
@@ -234,11 +234,11 @@ class Profiles:
                 f"{error.message} (for {where})", where=error.where, hint=error.hint, code=error.code
             ) from error
 
-    def origin(self, settings: Settings) -> str:
+    def origin(self, settings: SQLSettings) -> str:
         """Return the profile's name in errors."""
         return f"{IO_CONFIG_FILE}, profile '{settings.profile}'"
 
-    def open(self, settings: Settings, where: str) -> Database:
+    def open(self, settings: SQLSettings, where: str) -> Database:
         """Connect to a block's database.
 
         Raises:
@@ -257,7 +257,7 @@ class Profiles:
             schema=settings.schema,
         )
 
-    def place(self, settings: Settings, where: str) -> tuple[Any, ...]:
+    def place(self, settings: SQLSettings, where: str) -> tuple[Any, ...]:
         """Return a key that is equal for blocks that use the same database."""
         config = self.get(settings, where)
         entry = settings.entry
@@ -267,13 +267,13 @@ class Profiles:
         values = [*(config.get(key) or None for key in entry.server_keys), name]
         return (entry.name, url, *(str(value) if value is not None else None for value in values))
 
-    def schema(self, settings: Settings, where: str) -> str | None:
+    def schema(self, settings: SQLSettings, where: str) -> str | None:
         """Return the profile's schema."""
         config = self.get(settings, where)
         key = settings.entry.schema_key
         return config.get(key) if key is not None else None
 
-    def in_memory(self, settings: Settings, where: str) -> bool:
+    def in_memory(self, settings: SQLSettings, where: str) -> bool:
         """Return whether the block runs in the embedded DuckDB."""
         if settings.provider is None:
             return True

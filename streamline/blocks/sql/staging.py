@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall
-from streamline.blocks.sql.settings import Profiles, Settings, default_table, read_settings
+from streamline.blocks.sql.settings import Profiles, SQLSettings, default_table, read_settings
 from streamline.blocks.sql.statements import Statement
 from streamline.errors import ConfigError, StreamlineError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Staging:
     """The tables of upstream data that a block's SQL refers to."""
 
-    def __init__(self, call: BlockCall, settings: Settings, profiles: Profiles, database: SqlDatabase) -> None:
+    def __init__(self, call: BlockCall, settings: SQLSettings, profiles: Profiles, database: SqlDatabase) -> None:
         self.call = call
         self.settings = settings
         self.profiles = profiles

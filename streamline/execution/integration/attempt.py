@@ -36,7 +36,7 @@ INTERRUPT_SECONDS = float(os.environ.get("STREAMLINE_INTERRUPT_SECONDS") or 20.0
 """How long targets may take to end when the run was interrupted, from the signal on."""
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class GroupOutcome(msgspec.Struct, kw_only=True):
     """How a group ended.
 
     Args:
@@ -84,7 +84,7 @@ class Attempt:
         self._limits: dict[str, BadRecordLimit] = {}
         self._book = SchemaBook(context.store, plan.pipeline)
 
-    async def run(self) -> list[Outcome]:
+    async def run(self) -> list[GroupOutcome]:
         """Run everything to its end; failures are in the outcomes."""
         runtime = Runtime(
             self._flows(),
@@ -231,13 +231,13 @@ class Attempt:
 
     # -- outcomes
 
-    async def _judge(self, outcome: FlowOutcome, runtime: Runtime) -> Outcome:
+    async def _judge(self, outcome: FlowOutcome, runtime: Runtime) -> GroupOutcome:
         """A group that ended well has still failed if a stream of it paused."""
         group = self._groups[outcome.source]
         if not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
             await self._files[group.id].delete_all()
         error = outcome.error or self._routes.paused.get(group.id)
-        return Outcome(
+        return GroupOutcome(
             group=group,
             error=error,
             started=outcome.began is not None,

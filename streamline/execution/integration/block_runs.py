@@ -7,13 +7,13 @@ from typing import Any
 
 from streamline.errors import PipelineFailed
 from streamline.execution.events import BlockOutcome, failure_from
-from streamline.execution.integration.attempt import Outcome
+from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.plan import Plan
 from streamline.execution.run import Run
 from streamline.processes.job import Failure
 
 
-def block_outcomes(context: Run, plan: Plan, outcomes: Sequence[Outcome]) -> list[BlockOutcome]:
+def block_outcomes(context: Run, plan: Plan, outcomes: Sequence[GroupOutcome]) -> list[BlockOutcome]:
     """Return the status of every block of the plan: sources first, then the blocks downstream of them.
 
     A block has failed if one of its groups failed because of it. A block that was cut short by another's failure is
@@ -57,7 +57,7 @@ def blocks_of(plan: Plan) -> list[str]:
 
 
 def _status(
-    context: Run, uuid: str, mine: Iterable[Outcome], behind: Mapping[str, Sequence[str]]
+    context: Run, uuid: str, mine: Iterable[GroupOutcome], behind: Mapping[str, Sequence[str]]
 ) -> tuple[str, Failure | None]:
     mine = list(mine)
     if not mine:
@@ -77,7 +77,7 @@ def _status(
     return "cancelled", None
 
 
-def at_fault(outcome: Outcome) -> list[str]:
+def at_fault(outcome: GroupOutcome) -> list[str]:
     """Return the uuids of the blocks that made a group fail."""
     if outcome.fault is not None:
         return [outcome.fault]

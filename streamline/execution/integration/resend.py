@@ -40,7 +40,7 @@ MAX_ROUNDS = 10
 """How often the flow is started again after a letter on which a block failed; the letters after that stay."""
 
 
-class Entry(msgspec.Struct, kw_only=True):
+class LetterGroup(msgspec.Struct, kw_only=True):
     """Letters of one stream of one source that enter the flow at the same place.
 
     Args:
@@ -105,9 +105,9 @@ async def _resend(context: Run, model: PipelineModel, letters: Sequence[DeadLett
 # -- where letters enter
 
 
-def entries_of(store: Store, plan: Plan, letters: Sequence[DeadLetter], errors: dict[int, str]) -> list[Entry]:
+def entries_of(store: Store, plan: Plan, letters: Sequence[DeadLetter], errors: dict[int, str]) -> list[LetterGroup]:
     """Group letters by where they enter; for those that cannot be sent, set an error in `errors`."""
-    entries: dict[tuple[str, str, str | None, bool, str], Entry | _UnsendableError] = {}
+    entries: dict[tuple[str, str, str | None, bool, str], LetterGroup | _UnsendableError] = {}
     for letter in letters:
         key = (letter.block, letter.stage, letter.destination, letter.output, letter.stream)
         if key not in entries:
@@ -116,14 +116,14 @@ def entries_of(store: Store, plan: Plan, letters: Sequence[DeadLetter], errors: 
             except _UnsendableError as error:
                 entries[key] = error
         entry = entries[key]
-        if isinstance(entry, Entry):
+        if isinstance(entry, LetterGroup):
             entry.letters.append(letter)
         else:
             errors[letter.id] = str(entry)
-    return [entry for entry in entries.values() if isinstance(entry, Entry)]
+    return [entry for entry in entries.values() if isinstance(entry, LetterGroup)]
 
 
-def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
+def _entry(store: Store, plan: Plan, letter: DeadLetter) -> LetterGroup:
     source = plan.sources.get(letter.block)
     if source is None:
         raise _UnsendableError(f"'{letter.block}' is no longer a source of this pipeline")
@@ -167,7 +167,7 @@ def _entry(store: Store, plan: Plan, letter: DeadLetter) -> Entry:
             "nothing but this record; read the stream again"
         )
     schema = _schema(store, plan, source, place, stream, fresh=not before)
-    return Entry(source=source.id, stream=stream, path=path, schema=schema, fresh=not before, letters=[])
+    return LetterGroup(source=source.id, stream=stream, path=path, schema=schema, fresh=not before, letters=[])
 
 
 def _path_from(path: PathPlan, block: str) -> tuple[PathPlan, list[str]] | None:
@@ -203,7 +203,7 @@ def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: st
 # -- sending
 
 
-async def _send(context: Run, plan: Plan, entry: Entry, errors: dict[int, str]) -> None:
+async def _send(context: Run, plan: Plan, entry: LetterGroup, errors: dict[int, str]) -> None:
     """Send an entry's letters; for those that are not delivered, set an error in `errors`."""
     reduced = _reduced(plan, entry)
     letters = entry.letters
@@ -230,7 +230,7 @@ def _words(error: Exception) -> str:
     return error.message if isinstance(error, StreamlineError) else f"{type(error).__name__}: {error}"
 
 
-def _reduced(plan: Plan, entry: Entry) -> Plan:
+def _reduced(plan: Plan, entry: LetterGroup) -> Plan:
     """Return the plan of a run of these letters alone."""
     source = plan.sources[entry.source]
     rows = {stream: text for group in source.groups for stream, text in group.rows.items()}
@@ -276,7 +276,7 @@ class _Letters:
 
     stopped: str | None = None
 
-    def __init__(self, id: str, entry: Entry, letters: Sequence[DeadLetter]) -> None:
+    def __init__(self, id: str, entry: LetterGroup, letters: Sequence[DeadLetter]) -> None:
         self.id = id
         self._entry = entry
         self._letters = letters
@@ -315,7 +315,7 @@ class _Delivery:
         targets_failed: whether a target has not proven all that it was sent.
     """
 
-    def __init__(self, context: Run, plan: Plan, entry: Entry, letters: Sequence[DeadLetter]) -> None:
+    def __init__(self, context: Run, plan: Plan, entry: LetterGroup, letters: Sequence[DeadLetter]) -> None:
         self._context = context
         self._plan = plan
         self._entry = entry

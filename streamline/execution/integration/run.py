@@ -19,7 +19,7 @@ from streamline.execution.events import (
     failure_from,
     masked,
 )
-from streamline.execution.integration.attempt import Attempt, Outcome
+from streamline.execution.integration.attempt import Attempt, GroupOutcome
 from streamline.execution.integration.block_runs import block_outcomes, blocks_of
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
@@ -79,7 +79,7 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
             run.note(source.id, note, "WARNING")
     async with task_group() as tasks:
         tasks.start_soon(_publish_progress, run)
-        every: list[Outcome] = []
+        every: list[GroupOutcome] = []
         outcomes = await _attempts(run, plan, every)
         tasks.cancel_scope.cancel()
     blocks = block_outcomes(run, plan, every)
@@ -158,13 +158,13 @@ async def _plan(run: Run, model: PipelineModel) -> Plan:
     return plan
 
 
-async def _attempts(run: Run, plan: Plan, every: list[Outcome]) -> list[Outcome]:
+async def _attempts(run: Run, plan: Plan, every: list[GroupOutcome]) -> list[GroupOutcome]:
     """Make attempts until every group is done or may not be retried.
 
     Args:
         every: is given the outcomes of all attempts; those of each group's last one are returned.
     """
-    finished: dict[str, Outcome] = {}
+    finished: dict[str, GroupOutcome] = {}
     waiting: list[GroupPlan] = plan.groups()
     tried = dict.fromkeys((group.id for group in waiting), 0)
     validated: set[str] = set()
@@ -207,7 +207,7 @@ async def _attempts(run: Run, plan: Plan, every: list[Outcome]) -> list[Outcome]
     return list(finished.values())
 
 
-def _may_help(plan: Plan, outcome: Outcome) -> bool:
+def _may_help(plan: Plan, outcome: GroupOutcome) -> bool:
     """Return whether another attempt could succeed and does no harm."""
     if outcome.started and any(plan.sinks[sink].overwrites for sink in plan.paths[outcome.group.source].all_sinks()):
         return False
@@ -226,6 +226,6 @@ def _retry_config(plan: Plan, group: GroupPlan) -> RetryConfig:
     return max(configs, key=lambda config: config.retries, default=RetryConfig())
 
 
-def _validation_may_help(plan: Plan, outcome: Outcome) -> bool:
+def _validation_may_help(plan: Plan, outcome: GroupOutcome) -> bool:
     sinks = plan.paths[outcome.group.source].all_sinks()
     return outcome.sink_failed and any(plan.sinks[sink].spec.on_bad_record == "pass" for sink in sinks)
