@@ -61,6 +61,23 @@ class PipelineFailed(StreamlineError):
         self.blocks = blocks or []
 
 
+class StreamFailed(PipelineFailed):
+    """One stream cannot go on; the others of its source can."""
+
+    def __init__(
+        self,
+        stream: str,
+        message: str,
+        *,
+        blocks: list[str] | None = None,
+        where: str | None = None,
+        hint: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, blocks=blocks, where=where, hint=hint, code=code)
+        self.stream = stream
+
+
 class LeaseHeld(StreamlineError):
     """Another run of this pipeline is going on."""
 

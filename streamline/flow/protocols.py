@@ -64,6 +64,11 @@ class Stage(Protocol):
         """Return what `item` becomes, in order. Items that the stage has no use for pass unchanged.
 
         A stage that holds items back returns them no later than at the next `Position`.
+
+        Raises:
+            StreamFailed: a stream cannot go on; the router stops it, and calls again for the others.
+            PipelineFailed: no stream can go on.
+            Exception: as `StreamFailed`, for the stream of `item`.
         """
         ...
 

@@ -6,15 +6,18 @@ a time. One task does all the processing, which keeps the order within each stre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import cast
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from streamline.errors import StreamFailed
 from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.merge import Merge
 from streamline.flow.protocols import FlushableStage, Sink, Source, Stage, StartableStage
+from streamline.flow.stops import StoppedStreams, StopPolicy
 from streamline.flow.tasks import task_group
 
 AHEAD = 3
@@ -50,8 +53,10 @@ class Router:
     Args:
         prompt: flush stages after each read, also where more is waiting.
         observe: called with all that the source gave, before it is processed.
-        on_bad: called with records that a stage refused, in order, before any later position is sent.
+        on_bad: called with records of one stream that a stage refused, in order, before any later position is sent.
+            What it raises stops the stream.
         on_position: called with a sink's id and each position that it is about to be sent.
+        stops: how a stream that fails is stopped alone; None: the flow ends with its error.
         complete: called when the source has ended well; whether it was its own end, and not our asking.
 
     Attributes:
@@ -67,6 +72,7 @@ class Router:
         on_bad: Callable[[Sequence[BadRecord]], None],
         on_position: Callable[[str, Position], None] = lambda sink, position: None,
         complete: Callable[[], bool] = lambda: True,
+        stops: StopPolicy | None = None,
         prompt: bool = False,
     ) -> None:
         self.newest = 0
@@ -78,12 +84,22 @@ class Router:
         self._complete = complete
         self._prompt = prompt
         self._flushable = any(hasattr(stage, "flush") for stage in route.all_stages())
+        self._stopped: dict[Route, StoppedStreams] = {}
+        self._branch(route, StoppedStreams(stops))
         self._paths: dict[str, list[Route]] = {}
         for each in route.all_routes():
             for sink in each.sinks:
                 self._paths.setdefault(sink.id, []).append(each)
         self._merges = {sink: Merge(len(routes)) for sink, routes in self._paths.items() if len(routes) > 1}
+        if sum(map(len, self._paths.values())) == 1:
+            for stopped in self._stopped.values():
+                stopped.rewinds = True
         self._closed = False
+
+    def _branch(self, route: Route, stopped: StoppedStreams) -> None:
+        self._stopped[route] = stopped
+        for branch in route.branches:
+            self._branch(branch, stopped.branch())
 
     async def run(self) -> None:
         """Move everything. If the source fails, what it gave before is still delivered.
@@ -164,24 +180,31 @@ class Router:
                     await self._flush(self._route)
 
     async def _deliver(self, route: Route, items: Sequence[Item], first_stage: int) -> None:
+        stopped = self._stopped[route]
         for number in range(first_stage, len(route.stages)):
-            stage = route.stages[number]
+            out: list[Item] = []
+            for item in items:
+                if stopped.drops(item):
+                    continue
+                try:
+                    out += await route.stages[number].process(item)
+                except Exception as error:
+                    # The items before the one that it failed on are whole: deliver them.
+                    await self._deliver(route, self._without_bad(route, out), number + 1)
+                    out = []
+                    stopped.add(item, error)
+            items = self._without_bad(route, out)
             if not items:
                 return
-            out: list[Item] = []
-            try:
-                for item in items:
-                    out += await stage.process(item)
-            except Exception:
-                # The items before the one that it failed on are whole: deliver them.
-                await self._deliver(route, self._without_bad(out), number + 1)
-                raise
-            items = self._without_bad(out)
+        items = [item for item in items if not stopped.drops(item)]
         if not items:
             return
+        held = [stopped.position(item) if isinstance(item, Position) else item for item in items] if route.sinks else []
         for sink in route.sinks:
-            merge = self._merges.get(sink.id)
-            await self._send(sink, items if merge is None else merge.take(self._paths[sink.id].index(route), items))
+            sent = held
+            if sink.id in self._merges:
+                sent = self._merges[sink.id].take(self._paths[sink.id].index(route), held)
+            await self._send(sink, sent)
         for branch in route.branches:
             await self._deliver(branch, items, 0)
 
@@ -197,19 +220,35 @@ class Router:
             if hasattr(stage, "flush"):
                 flushable = cast(FlushableStage, stage)
                 if flushable.pending:
-                    await self._deliver(route, self._without_bad(await flushable.flush()), number + 1)
+                    await self._deliver_rest(route, number, flushable.flush)
         for branch in route.branches:
             await self._flush(branch)
 
     async def _finish(self, route: Route) -> None:
         for number, stage in enumerate(route.stages):
-            await self._deliver(route, self._without_bad(await stage.finish()), number + 1)
+            await self._deliver_rest(route, number, stage.finish)
         for branch in route.branches:
             await self._finish(branch)
 
-    def _without_bad(self, items: Sequence[Item]) -> Sequence[Item]:
+    async def _deliver_rest(self, route: Route, number: int, rest: Callable[[], Awaitable[Sequence[Item]]]) -> None:
+        """Deliver what a stage still holds; it is asked again after the failure of a stream."""
+        while True:
+            try:
+                items = await rest()
+            except StreamFailed as error:
+                self._stopped[route].add(None, error)
+            else:
+                await self._deliver(route, self._without_bad(route, items), number + 1)
+                return
+
+    def _without_bad(self, route: Route, items: Sequence[Item]) -> Sequence[Item]:
         bad = [item for item in items if isinstance(item, BadRecord)]
         if not bad:
             return items
-        self._on_bad(bad)
+        for _, records in groupby(bad, key=lambda each: each.stream):
+            refused = list(records)
+            try:
+                self._on_bad(refused)
+            except Exception as error:
+                self._stopped[route].add(refused[0], error)
         return [item for item in items if not isinstance(item, BadRecord)]

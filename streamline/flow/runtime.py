@@ -20,6 +20,7 @@ from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import PositionStore, Sink, Source
 from streamline.flow.router import Route, Router
+from streamline.flow.stops import StopPolicy
 from streamline.flow.tasks import task_group
 
 
@@ -31,7 +32,9 @@ class Flow(msgspec.Struct, kw_only=True):
         limits: of each, the flow holds one token while it runs.
         before: awaited right before the source is run.
         observe: called with all that the source gave, before it is processed.
-        refused: called with the records that a stage refused, before they are passed to the checkpoint.
+        refused: called with records of one stream that a stage refused, after they were passed to the checkpoint. What
+            it raises stops the stream.
+        stops: how a stream that fails is stopped alone; None: the flow ends with its error.
     """
 
     source: Source
@@ -41,6 +44,7 @@ class Flow(msgspec.Struct, kw_only=True):
     before: Callable[[], Awaitable[None]] | None = None
     observe: Callable[[Sequence[Item]], None] = lambda items: None
     refused: Callable[[Sequence[BadRecord]], None] = lambda records: None
+    stops: StopPolicy | None = None
 
     @property
     def id(self) -> str:
@@ -184,6 +188,7 @@ class Runtime:
             on_bad=refused,
             on_position=self._checkpoint.sent,
             complete=lambda: flow.source.stopped is None,
+            stops=flow.stops,
         )
 
     async def _run_flow(self, running: _Running, background: TaskGroup) -> None:

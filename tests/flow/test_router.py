@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import anyio
 import pytest
 
-from streamline.errors import StreamlineError
+from streamline.errors import PipelineFailed, StreamFailed, StreamlineError
 from streamline.flow.items import BadRecord, Item, Position, RowBatch
 from streamline.flow.protocols import Emit
 from streamline.flow.router import AHEAD, Route, Router
+from streamline.flow.stops import StopPolicy
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +88,7 @@ class Each:
             if isinstance(changed, BadRecord):
                 out.append(changed)
             elif changed is not None:
-                out.append(rows(changed))
+                out.append(RowBatch(item.stream, [{"id": changed}]))
         return out
 
     async def finish(self) -> Sequence[Item]:
@@ -341,3 +342,161 @@ async def test_cancelled_it_closes_its_stages() -> None:
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     assert stage.closed == 1
+
+
+# -- streams that fail alone
+
+
+def of(stream: str, *values: object) -> RowBatch:
+    return RowBatch(stream, [{"id": value} for value in values])
+
+
+class Seen(Kept):
+    """A sink that also keeps what of each position may be saved."""
+
+    def __init__(self, id: str = "export") -> None:
+        super().__init__(id)
+        self.parts: list[dict[str, bytes]] = []
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        await super().send(source, items)
+        for item in items:
+            if isinstance(item, Position):
+                self.parts.append({key: value for key, value in item.parts.items() if key not in item.withheld})
+
+
+class Told(Each):
+    """A stage that also tells of the last value when the source has ended."""
+
+    async def finish(self) -> Sequence[Item]:
+        return [of("users", "users end"), of("orders", "orders end")]
+
+
+def both(number: int) -> Position:
+    return Position("load", number, {"users": b"%d" % number, "orders": b"%d" % number})
+
+
+async def stopping(route: Route, *parts: Sequence[Item], separable: bool = True) -> tuple[list[str], Exception | None]:
+    """Run it; the streams that were stopped, and what it raised."""
+    stopped: list[str] = []
+    policy = StopPolicy(
+        lambda stream, position: [stream] if separable else None, lambda stream, error: stopped.append(stream)
+    )
+    router = Router(Given(*parts), route, observe=lambda items: None, on_bad=lambda bad: None, stops=policy)
+    with anyio.fail_after(20):
+        try:
+            await router.run()
+        except Exception as error:
+            return stopped, error
+    return stopped, None
+
+
+async def test_a_stream_that_fails_is_stopped_alone() -> None:
+    sink = Seen()
+    stopped, error = await stopping(
+        Route([Told(lambda n: n)], branches=[Route([Told(lambda n: n)], [sink])]),
+        [of("users", 1), of("orders", 11), both(1)],
+        [of("users", 2), both(2), of("users", ABORT), of("orders", 12), of("users", 3), both(3)],
+        [of("users", ABORT), of("orders", 13), both(4)],
+    )
+    assert error is None
+    assert stopped == ["users"]
+    assert sink.seen == [1, 11, "at 1", 2, "at 2", 12, "at 3", 13, "at 4", "orders end", "orders end"]
+    assert [(parts["users"], parts["orders"]) for parts in sink.parts] == [
+        (b"1", b"1"),
+        (b"2", b"2"),
+        (b"2", b"3"),
+        (b"2", b"4"),
+    ]
+
+
+async def test_a_stream_that_fails_on_one_path_goes_on_on_the_others_and_keeps_its_position() -> None:
+    whole, part = Seen("whole"), Seen("part")
+    branches = [Route([Each(lambda n: n + 1 if isinstance(n, int) else n)], [whole]), Route([Each(fail_at(2))], [part])]
+    stopped, error = await stopping(
+        Route(branches=branches), [of("users", 1), both(1), of("users", 2), both(2), of("users", 3), both(3)]
+    )
+    assert (stopped, error) == (["users"], None)
+    assert whole.seen == [2, "at 1", 3, "at 2", 4, "at 3"]
+    assert part.seen == [1, "at 1", "at 2", "at 3"]
+    assert [parts.get("users") for parts in part.parts] == [b"1", None, None]
+    assert [parts.get("orders") for parts in part.parts] == [b"1", b"2", b"3"]
+
+
+def fail_at(number: int) -> Callable[[object], object]:
+    def change(value: object) -> object:
+        if value == number:
+            raise StreamlineError("the stage failed")
+        return value
+
+    return change
+
+
+async def test_a_stream_whose_part_of_a_position_is_not_known_stops_the_others_at_the_next_one() -> None:
+    sink = Seen()
+    stopped, error = await stopping(
+        Route([Each(lambda n: n)], [sink]),
+        [of("users", ABORT), of("orders", 1), both(1), of("orders", 2)],
+        separable=False,
+    )
+    assert stopped == ["users"]
+    assert str(error) == "the stage failed"
+    assert "at 1" not in sink.seen
+
+
+async def test_the_failure_of_a_stream_that_was_held_back_is_not_the_next_streams() -> None:
+    class Late(Gather):
+        """It fails on a stream when it is asked for what it holds."""
+
+        def __init__(self, *, prompt: bool) -> None:
+            super().__init__()
+            self.prompt = prompt
+
+        @property
+        def pending(self) -> bool:
+            return self.prompt and bool(self.held)
+
+        async def flush(self) -> Sequence[Item]:
+            if ABORT in self.held:
+                self.held.remove(ABORT)
+                raise StreamFailed("users", "the stage failed")
+            held, self.held = self.held, []
+            return [of("orders", *held)] if held else []
+
+        async def finish(self) -> Sequence[Item]:
+            return await self.flush()
+
+    for prompt in (True, False):
+        sink = Seen()
+        stopped, error = await stopping(Route([Late(prompt=prompt)], [sink]), [of("users", ABORT), of("orders", 1)])
+        assert (stopped, error) == (["users"], None)
+        assert sink.seen == [1]
+
+
+async def test_what_ends_all_streams_is_no_failure_of_one() -> None:
+    class Broken(Each):
+        async def process(self, item: Item) -> Sequence[Item]:
+            raise PipelineFailed("the worker is gone")
+
+    stopped, error = await stopping(Route([Broken(lambda n: n)], [Seen()]), [of("users", 1), of("orders", 1)])
+    assert (stopped, str(error)) == ([], "the worker is gone")
+
+
+async def test_a_stream_with_too_many_refused_records_is_stopped_alone() -> None:
+    def too_many(bad: Sequence[BadRecord]) -> None:
+        raise StreamlineError("too many")
+
+    sink = Seen()
+    stopped: list[str] = []
+    router = Router(
+        Given([of("orders", 1), rows(2, 3), both(1)], [rows(4), of("orders", 2), both(2)]),
+        Route([Each(lambda n: refuse(n) if n != 1 else n)], [sink]),
+        observe=lambda items: None,
+        on_bad=too_many,
+        stops=StopPolicy(lambda stream, position: [stream], lambda stream, error: stopped.append(stream)),
+    )
+    await router.run()
+    assert stopped == ["users"]
+    assert sink.seen == [1, "at 1", 2, "at 2"]
+    assert [parts["orders"] for parts in sink.parts] == [b"1", b"2"]
+    assert all("users" not in parts for parts in sink.parts)

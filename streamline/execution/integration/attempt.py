@@ -15,7 +15,7 @@ from streamline.connectors.singer.parser import TapOutputError
 from streamline.connectors.singer.state import has_bookmarks, owned_parts, state_of
 from streamline.connectors.singer.tap import TapFailed
 from streamline.connectors.singer.target_pool import TargetPool
-from streamline.errors import StreamlineError
+from streamline.errors import PipelineFailed, StreamlineError
 from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
 from streamline.execution.integration.plan import GroupPlan, Plan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
@@ -24,6 +24,7 @@ from streamline.execution.integration.schema_book import SchemaBook
 from streamline.execution.run import Run
 from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
+from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.tasks import task_group
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class Attempt:
             before=lambda: self._mark_passed(group),
             observe=self._observer(group),
             refused=lambda bad: self._refuse(group, bad),
+            stops=self._routes.stops(group),
         )
 
     def _source(self, group: GroupPlan) -> SourcePlan:
@@ -232,11 +234,11 @@ class Attempt:
     # -- outcomes
 
     async def _judge(self, outcome: FlowOutcome, runtime: Runtime) -> GroupOutcome:
-        """A group that ended well has still failed if a stream of it paused."""
+        """A group that ended well has still failed if a stream of it was stopped."""
         group = self._groups[outcome.source]
         if not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
             await self._files[group.id].delete_all()
-        error = outcome.error or self._routes.paused.get(group.id)
+        error = outcome.error or _error_of(self._routes.stopped.get(group.id, []))
         return GroupOutcome(
             group=group,
             error=error,
@@ -251,3 +253,17 @@ class Attempt:
         where = error.where if isinstance(error, TapFailed | TapOutputError) else None
         mappers = self._plan.mappers.get(group.source, ())
         return next((mapper.block.uuid for mapper in mappers if mapper.plugin.name == where), None)
+
+
+def _error_of(stopped: Sequence[Exception]) -> Exception | None:
+    """The error of a group of which streams were stopped."""
+    if len(stopped) < 2:
+        return stopped[0] if stopped else None
+    if all(isinstance(error, SchemaPaused) for error in stopped):
+        return stopped[0]
+    return PipelineFailed(
+        f"{len(stopped)} streams were stopped",
+        blocks=[block for error in stopped if isinstance(error, PipelineFailed) for block in error.blocks],
+        hint="\n".join(map(str, stopped)),
+        code="stream.several_stopped",
+    )

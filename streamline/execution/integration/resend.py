@@ -329,7 +329,6 @@ class _Delivery:
         """Send the letters; return the error that ended the flow, if any."""
         (group,) = self._plan.groups()
         routes = RouteBuilder(self._context, self._plan, validate=True, version=0)
-        routes.pause_alone = False
         sinks = build_sinks(self._context, self._plan, [group])
         route = routes.route(group, self._plan.paths[group.source], sinks)
         runtime = Runtime(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from streamline.execution.run import Run
 from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
-from streamline.flow.stages.schema_change import SchemaChangeStage, SchemaPaused
+from streamline.flow.stages.schema_change import SchemaChangeStage
 from streamline.flow.stages.versions import VersionStage
+from streamline.flow.stops import StopPolicy
 from streamline.pipeline.model import Block
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ class RouteBuilder:
         self._attempt = attempt
         self._limits: dict[tuple[str, str], BadRecordLimit] = {}
         self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
-        self.pause_alone = True
-        """Whether a stream that is paused is left out while the others of its group go on."""
-        self.paused: dict[str, SchemaPaused] = {}
-        """Error by group of which a stream was paused."""
+        self.stopped: dict[str, list[Exception]] = {}
+        """Errors by group of which streams were stopped while others went on."""
 
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         """Return the route of one group."""
@@ -85,8 +84,7 @@ class RouteBuilder:
 
     def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
         source = self._plan.sources[group.source]
-        changes = self._schema_change(group, source, sink)
-        stages: list[Stage] = [changes]
+        stages: list[Stage] = [self._schema_change(source, sink)]
         if validation := self._validation(source, sink):
             stages.append(validation)
 
@@ -100,7 +98,6 @@ class RouteBuilder:
                 endless=source.endless,
                 replace=replaces if sink.replaces else None,
                 version=self._version,
-                incomplete=changes.paused,
             )
         )
         # An operator's settings in the store may leave out streams that the block's file does not mention.
@@ -166,33 +163,40 @@ class RouteBuilder:
             "retry": {"attempts": self._attempt},
         }
 
-    def _schema_change(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
+    def _schema_change(self, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
         last = self._context.store.last_schemas(self._context.pipeline, sink.id)
         stage = SchemaChangeStage(
             lambda stream: sink.setting("schema_change", source.id, stream),
             last,
             pipeline=self._context.pipeline,
-            bookmark_name=source.key_of,
-            on_pause=self._on_pause(group),
             sink=sink.id,
-            separable=lambda position: has_bookmarks(state_of(position.parts)),
-            rewinds=len(self._plan.paths[source.id].all_sinks()) == 1,
         )
         self._schemas.append((sink.id, last, stage))
         return stage
 
-    def _on_pause(self, group: GroupPlan) -> Callable[[SchemaPaused], None] | None:
+    def stops(self, group: GroupPlan) -> StopPolicy | None:
+        """Return how a stream of a group is stopped alone."""
         # Streams of one log share their position: none of them can be held back alone.
         in_log = any(stream.replication_method == "LOG_BASED" for stream in group.streams)
-        if not self.pause_alone or in_log or not group.streams:
+        if in_log or not group.streams:
             return None
+        source = self._plan.sources[group.source]
 
-        def paused(pause: SchemaPaused) -> None:
-            if group.id not in self.paused:
-                self.paused[group.id] = pause
-            self._context.note(group.id, f"paused: {pause}", "ERROR")
+        def keys_of(stream: str, position: Position) -> Collection[str] | None:
+            if not has_bookmarks(state_of(position.parts)):
+                return None
+            selected, key = source.find(stream), source.key_of(stream)
+            if key in position.parts:
+                return [key]
+            # One without a bookmark of its own may share that of another stream.
+            complete = selected is not None and selected.replication_method == "FULL_TABLE"
+            return [] if complete else list(position.parts)
 
-        return paused
+        def stopped(stream: str, error: Exception) -> None:
+            self.stopped.setdefault(group.id, []).append(error)
+            self._context.note(group.id, f"stream {stream!r} is stopped: {error}", "ERROR")
+
+        return StopPolicy(keys_of, stopped)
 
     def save_schemas(self) -> None:
         """Save the SCHEMAs that each destination was sent."""

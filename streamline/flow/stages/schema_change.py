@@ -16,7 +16,6 @@ from streamline.flow.codecs.envelope import map_records
 from streamline.flow.codecs.jsontext import join_object, split_object
 from streamline.flow.codecs.schemas import properties
 from streamline.flow.items import (
-    REST,
     ArrowBatch,
     BadRecord,
     Batch,
@@ -84,20 +83,14 @@ class SchemaChangeStage(ImmediateStage):
     """Applies each stream's `schema_change` policy.
 
     evolve forwards the new schema. freeze keeps the known schema: new columns are dropped, and a record with a value
-    that does not fit the old type of its column becomes a `BadRecord`. pause drops all items of the stream from the
-    change on and withholds its bookmark; other streams continue.
+    that does not fit the old type of its column becomes a `BadRecord`. pause raises `SchemaPaused`, which stops the
+    stream before the change.
 
     Args:
         policy_of: `evolve`, `freeze` or `pause` for a stream (named as in the messages).
         last: the schemas of the last run, by stream; for a stream that is not in it, the first SCHEMA is the known one.
         pipeline: its name, for messages.
-        bookmark_name: a stream's name in the tap's bookmarks for its name in the messages.
         sink: uuid of the destination block behind this stage.
-        rewinds: the last bookmark of a paused stream replaces its later ones. Where other destinations get the same
-            positions, the bookmark is withheld instead: one position must not have two values.
-        on_pause: called once for each paused stream; the caller decides what the run does. Without it, or where the
-            source's positions have no part per stream, `SchemaPaused` is raised instead.
-        separable: whether a position has a part per stream.
     """
 
     def __init__(
@@ -106,21 +99,10 @@ class SchemaChangeStage(ImmediateStage):
         last: Mapping[str, JSONObject],
         *,
         pipeline: str = "PIPELINE",
-        bookmark_name: Callable[[str], str] = str,
-        on_pause: Callable[[SchemaPaused], None] | None = None,
         sink: str | None = None,
-        rewinds: bool = True,
-        separable: Callable[[Position], bool] = lambda position: position.parts.keys() != {REST},
     ) -> None:
         self._policy_of = policy_of
-        self._bookmark_name = bookmark_name
-        self._on_pause = on_pause
         self._sink = sink
-        self._rewinds = rewinds
-        self._separable = separable
-        self._paused: dict[str, SchemaPaused] = {}
-        self._left_at: dict[str, bytes] = {}
-        self._newest: Position | None = None
         self._pipeline = pipeline
         self._known = dict(last)
         self._frozen: dict[str, _Frozen] = {}
@@ -131,16 +113,13 @@ class SchemaChangeStage(ImmediateStage):
         """See `Stage.process`.
 
         Raises:
-            SchemaPaused: the schema of a stream with `pause` changed, and the stream cannot be paused alone.
+            SchemaPaused: the schema of a stream with `pause` changed.
             StreamlineError: a column that `freeze` would drop is a key, or a file of records would need changes.
         """
         if isinstance(item, Position):
-            return [self._position(item)]
-        if item.stream in self._paused:
-            return []
+            return [item]
         if isinstance(item, Schema):
-            schema = self._schema(item)
-            return [] if schema is None else [schema]
+            return [self._schema(item)]
         if isinstance(item, RawBatch | RowBatch | ArrowBatch):
             frozen = self._frozen.get(item.stream)
             return [item] if frozen is None else self._for_sink(frozen.apply(item))
@@ -158,33 +137,7 @@ class SchemaChangeStage(ImmediateStage):
             msgspec.structs.replace(item, sink=self._sink) if isinstance(item, BadRecord) else item for item in items
         ]
 
-    def paused(self, stream: str) -> bool:
-        """Whether a stream is paused."""
-        return stream in self._paused
-
-    def _position(self, item: Position) -> Position:
-        """The position, with the parts of paused streams as they were before the change."""
-        if not self._paused:
-            self._newest = item
-            return item
-        if not self._separable(item):
-            raise next(iter(self._paused.values()))
-        keys = [self._bookmark_name(stream) for stream in self._paused]
-        before = {key: self._left_at[key] for key in keys if key in self._left_at}
-        return msgspec.structs.replace(
-            item, parts={**item.parts, **before}, withheld=item.withheld.union(key for key in keys if key not in before)
-        )
-
-    def _pause(self, pause: SchemaPaused) -> None:
-        if self._on_pause is None:
-            raise pause
-        self._paused[pause.stream] = pause
-        name = self._bookmark_name(pause.stream)
-        if self._rewinds and self._newest is not None and name in self._newest.parts:
-            self._left_at[name] = self._newest.parts[name]
-        self._on_pause(pause)
-
-    def _schema(self, item: Schema) -> Schema | None:
+    def _schema(self, item: Schema) -> Schema:
         known = self._known.get(item.stream)
         policy = self._policy_of(item.stream)
         changes = Changes() if known is None or policy == "evolve" else compare(known, item.schema)
@@ -195,14 +148,12 @@ class SchemaChangeStage(ImmediateStage):
             self._known[item.stream] = self.newest[item.stream] = schema
             return item
         if policy == "pause":
-            pause = SchemaPaused(
+            raise SchemaPaused(
                 item.stream,
                 f"paused because its schema changed ({changes})",
                 hint=f"to accept the change: streamline streams set {self._pipeline} {item.stream} "
                 "schema_change=evolve",
             )
-            self._pause(pause)
-            return None
         self.newest[item.stream] = known
         lost = [key for key in item.key_properties or () if key in changes.new]
         if lost:

@@ -48,7 +48,6 @@ class VersionStage(ImmediateStage):
         replace: whether this run replaces the table of a stream (named as in the messages). Where the tap sends
             no versions of its own, its records get `version`, which is activated at the end.
         version: the version of this attempt, see `new_version`.
-        incomplete: whether records of a stream did not reach the target, so that none of its rows may be deleted.
     """
 
     def __init__(
@@ -58,13 +57,11 @@ class VersionStage(ImmediateStage):
         endless: bool = False,
         replace: Callable[[str], bool] | None = None,
         version: int = 0,
-        incomplete: Callable[[str], bool] = lambda stream: False,
     ) -> None:
         self._bookmark_name = bookmark_name
         self._endless = endless
         self._replace = replace if replace is not None and not endless else lambda _: False
         self._version = version
-        self._incomplete = incomplete
         self._held: dict[str, ActivateVersion] = {}
         self._replacing: dict[str, bool] = {}  # each stream seen so far: does it get our version?
         self._moved: dict[str, int | None] = {}  # stream -> the version that the tap gave its newest records
@@ -90,12 +87,11 @@ class VersionStage(ImmediateStage):
         own = [ActivateVersion(stream, self._version) for stream, ours in self._replacing.items() if ours]
         # Some mappers forward the versions of records and drop the message that activates them.
         lost = [(stream, self._moved[stream]) for stream in self._unannounced]
-        activations = [
+        items: list[Item] = [
             *self._held.values(),
             *own,
             *(ActivateVersion(stream, version) for stream, version in lost if version is not None),
         ]
-        items: list[Item] = [item for item in activations if not self._incomplete(item.stream)]
         self._unannounced.clear()
         self._held.clear()
         self._replacing.clear()
