@@ -219,7 +219,7 @@ class Router:
         for number, stage in enumerate(route.stages):
             if hasattr(stage, "flush"):
                 flushable = cast(FlushableStage, stage)
-                if flushable.pending:
+                while flushable.pending:
                     await self._deliver_rest(route, number, flushable.flush)
         for branch in route.branches:
             await self._flush(branch)

@@ -77,7 +77,7 @@ class RouteBuilder:
     # -- paths
 
     def _path(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
-        stages = [self._transform(group, transform) for transform in path.transforms]
+        stages = [self._transform(group, path, transform) for transform in path.transforms]
         branches = [self._sink_route(group, self._plan.sinks[sink], pools[sink]) for sink in path.sinks]
         branches += [self._path(group, branch, pools) for branch in path.branches]
         return Route(stages, branches=branches)
@@ -129,8 +129,13 @@ class RouteBuilder:
             sink=sink.id,
         )
 
-    def _transform(self, group: GroupPlan, transform: TransformPlan) -> Stage:
+    def _transform(self, group: GroupPlan, path: PathPlan, transform: TransformPlan) -> Stage:
         from streamline.blocks.python.live.transform import TransformStage
+
+        sinks = [self._plan.sinks[sink] for sink in path.all_sinks()]
+
+        def quarantines(stream: str) -> bool:
+            return all(sink.setting("on_bad_record", group.source, stream) == "quarantine" for sink in sinks)
 
         return TransformStage(
             transform.file,
@@ -138,6 +143,7 @@ class RouteBuilder:
             keywords=self._keywords(transform.block),
             timeout=transform.block.timeout,
             warn=lambda message: self._context.warn(transform.block.uuid, message),
+            set_aside=quarantines,
         )
 
     def _keywords(self, block: Block) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.conformance.integration.common import INCREMENTAL, upto
+from tests.conformance.integration.common import INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
 from tests.support.project import mapper, tap, target, transformer
 
@@ -215,3 +215,45 @@ def test_a_transformer_that_forgets_its_return_is_told_so(make_project: MakeProj
         tap("counts", {"rows": 10}, streams={"numbers": INCREMENTAL}), transformer(code), target("keyed")
     )
     project.run().expect(0, "returned None for every batch", "return")
+
+
+RAISES = """
+from streamline.decorators import transformer
+
+@transformer
+def change(messages: list[dict], *args, **kwargs):
+    for message in messages:
+        if kwargs['stream'] == 'bad' and message['id'] in %s:
+            raise ValueError('no such rate')
+    return messages
+"""
+
+
+def test_a_stream_that_a_transformer_raises_on_stops_no_other(make_project: MakeProject) -> None:
+    source = rows_tap({"a": 20, "bad": 20, "c": 20})
+    project = make_project(source, transformer(RAISES % [7]), target("keyed"))
+
+    completed = project.run()
+    assert (completed.code, "stream bad: ValueError: no such rate" in completed.err) == (1, True), completed
+
+    assert (project.ids("a"), project.ids("c")) == (upto(20), upto(20))
+    assert (project.position("a"), project.position("c")) == (20, 20)
+    assert project.ids("bad") == []
+    assert project.position("bad") is None
+    project.pipeline("p", source, transformer(RAISES % []), target("keyed"))
+    project.run().expect(0)
+    assert project.ids("bad") == upto(20)
+
+
+def test_a_record_that_a_transformer_raises_on_becomes_a_dead_letter(make_project: MakeProject) -> None:
+    destination = target("keyed", on_bad_record="quarantine")
+    project = make_project(rows_tap({"bad": 40}), transformer(RAISES % [7, 8, 40]), destination)
+
+    project.run().expect(0)
+
+    assert project.ids("bad") == [number for number in upto(39) if number not in (7, 8)]
+    assert project.position("bad") == 40
+    assert len(project.dead_letters()) == 3
+    project.pipeline("p", rows_tap({"bad": 40}), transformer(RAISES % []), destination)
+    project.command("dead-letters", "retry", "p").expect(0)
+    assert project.ids("bad") == upto(40)

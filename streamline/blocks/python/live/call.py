@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
 from streamline.errors import StreamlineError
-from streamline.flow.codecs.lanes import ArrowReader, RowReader
+from streamline.flow.codecs.lanes import ArrowReader, RowReader, lines_of
 from streamline.flow.items import Buffer, JSONObject, RawBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.processes.worker import Port
+
+
+MAX_RAISED = 1_000
+"""Records of one request that the function may raise on; with more, the stream is stopped."""
+
+MAX_RAISED_FIRST = 100
+"""The same, where it has taken none of them yet."""
 
 
 class CallSettings(msgspec.Struct, frozen=True):
@@ -43,6 +51,7 @@ class CallRequest(msgspec.Struct):
         schema_number: counts the stream's schemas; a new number is a new schema.
         slices: RECORD lines.
         count: number of records.
+        set_aside: find the records that the function raises on, and refuse them.
     """
 
     stream: str
@@ -50,6 +59,7 @@ class CallRequest(msgspec.Struct):
     schema_number: int
     slices: list[Buffer]
     count: int
+    set_aside: bool = False
 
 
 class Returned(msgspec.Struct):
@@ -62,7 +72,7 @@ class Returned(msgspec.Struct):
         table: records, if it returned a frame or a table.
         given: schema of the table that the function got; its fields define how columns are written back.
         span: the request's records in the list that the function got: the first, and how many.
-        refused: lines that could not be decoded, and why.
+        refused: lines that could not be decoded, or that the function raised on, and why.
     """
 
     version: int | None = None
@@ -96,15 +106,28 @@ class TransformCaller:
             request: the records.
             on_call: called before each call.
 
+        Where it raises and `set_aside` is requested, it is called again with halves of the records, down to single
+        ones.
+
         Raises:
             UserError: the function raised, or returned something other than records.
         """
+        try:
+            return self._run(request, 0, on_call)
+        except UserError as error:
+            if not request.set_aside:
+                raise
+            lines = [line + b"\n" for piece in request.slices for line in lines_of(piece)]
+            return _Bisection(partial(self._run, on_call=on_call), request).results(lines, error)
+
+    def _run(self, request: CallRequest, first: int, on_call: Callable[[], None] | None) -> list[Returned]:
+        """Call the function with records of which the first has this number."""
         offered = {"logger": self._logger, **self._settings.keywords, "stream": request.stream}
         keywords = self._function.keywords(offered, positionals=1)
         raw = RawBatch(request.stream, request.slices, request.count, sum(map(len, request.slices)))
         refused: list[tuple[bytes, str]] = []
         results: list[Returned] = []
-        for argument, returned in self._arguments(request, raw, refused):
+        for argument, returned in self._arguments(request, raw, refused, first):
             if on_call is not None:
                 on_call()
             result = self._function.call(argument, keywords=keywords)
@@ -115,7 +138,7 @@ class TransformCaller:
         return results
 
     def _arguments(
-        self, request: CallRequest, raw: RawBatch, refused: list[tuple[bytes, str]]
+        self, request: CallRequest, raw: RawBatch, refused: list[tuple[bytes, str]], first: int
     ) -> Iterator[tuple[Any, Returned]]:
         number, reader = self._readers.get(request.stream, (None, None))
         if number != request.schema_number:
@@ -127,7 +150,6 @@ class TransformCaller:
             refused.append((text, error))
 
         if isinstance(reader, RowReader):
-            first = 0
             for batch in reader.read(raw, refuse):
                 for start in range(0, len(batch.rows), size):
                     part = batch.rows[start : start + size] if len(batch.rows) > size else batch.rows
@@ -181,6 +203,50 @@ class TransformCaller:
             "",
             where,
         )
+
+
+class _Bisection:
+    """Finds the records of a request that the function raises on.
+
+    Args:
+        run: calls the function with a request; its second argument is the number of the first record.
+    """
+
+    def __init__(self, run: Callable[[CallRequest, int], list[Returned]], request: CallRequest) -> None:
+        self._run = run
+        self._request = request
+        self._next = 0
+        self._raised = 0
+        self._passed = False
+
+    def results(self, lines: Sequence[bytes], error: UserError) -> list[Returned]:
+        """Return the results of the records that it takes, and refuse the others.
+
+        Args:
+            lines: a part of the request that it raised `error` on.
+
+        Raises:
+            UserError: it raised on too many records, or on all of many.
+        """
+        if len(lines) < 2:
+            self._raised += 1
+            if self._raised > MAX_RAISED or (self._raised >= MAX_RAISED_FIRST and not self._passed):
+                raise error
+            self._next += 1
+            return [Returned(refused=[(line, f"{error.summary} ({error.where})") for line in lines])]
+        results: list[Returned] = []
+        half = len(lines) // 2
+        for part in (lines[:half], lines[half:]):
+            request = msgspec.structs.replace(self._request, slices=list(part), count=len(part))
+            try:
+                returned = self._run(request, self._next)
+            except UserError as failure:
+                results += self.results(part, failure)
+            else:
+                results += returned
+                self._passed = True
+                self._next += len(part) - sum(len(each.refused) for each in returned)
+        return results
 
 
 _caller: TransformCaller | None = None

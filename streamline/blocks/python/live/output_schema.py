@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from streamline.errors import PipelineFailed
+from streamline.errors import StreamFailed
 from streamline.flow.codecs.schemas import ALL_TYPES, properties, string_format, types
 from streamline.flow.items import JSONObject, Schema
 
@@ -116,7 +116,7 @@ class OutputSchema:
             the rows that fit, and those that do not. Datetimes without an offset are UTC now.
 
         Raises:
-            PipelineFailed: a row lacks a key column.
+            StreamFailed: a row lacks a key column.
         """
         if not rows:
             return rows, []
@@ -155,7 +155,7 @@ class OutputSchema:
             the records that fit; those that do not, or None; and why they do not.
 
         Raises:
-            PipelineFailed: the table lacks a key column.
+            StreamFailed: the table lacks a key column.
         """
         if table.num_rows == 0:
             return table, None, ""
@@ -312,7 +312,8 @@ class OutputSchema:
         lost = lost and lost & given.fields()
         if lost:
             named = ", ".join(sorted(lost))
-            raise PipelineFailed(
+            raise StreamFailed(
+                self.source.stream,
                 f"the records that the block returned for stream {self.source.stream} lack the key column {named}",
                 blocks=[self._block],
                 where=f"block {self._block}",

@@ -17,7 +17,7 @@ from streamline.blocks.python.function import BlockFile, UserError
 from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned
 from streamline.blocks.python.live.output_schema import FunctionInput, OutputSchema, kind_of
 from streamline.blocks.python.live.workers import PendingCall, ProcessWorkers, ThreadWorker, WorkerFailed, Workers
-from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.errors import ConfigError, PipelineFailed, StreamFailed, StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.codecs.lanes import RowReader, arrow_to_raw, join_raw, lines_of, record_text, rows_to_raw, to_raw
@@ -56,6 +56,7 @@ class TransformStage:
             added. With `workers` they must pickle.
         timeout: seconds that one call may take.
         warn: called with a message when the function seems to have a mistake.
+        set_aside: whether records of a stream that the function raises on are refused. If not, the stream fails.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -69,8 +70,10 @@ class TransformStage:
         keywords: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         warn: Callable[[str], None] = lambda message: None,
+        set_aside: Callable[[str], bool] = lambda stream: False,
     ) -> None:
         self.block = block.uuid
+        self._set_aside = set_aside
         self._warn = warn
         self._only_none: bool | None = None
         workers = _setting(configuration or {}, "workers", 0, 0, block.uuid)
@@ -89,6 +92,13 @@ class TransformStage:
         self._position: Position | None = None
         self._queue: deque[_Job | _Passing] = deque()
         self._running = 0
+        self._failure: Exception | None = None
+        """Raised by the next call, after the items before it."""
+        self._rest: list[Item] = []
+        self._taken: set[str] = set()
+        """Streams of which the function took a record."""
+        self._raised: dict[str, tuple[int, str]] = {}
+        """By stream, how many records it raised on, and the last error."""
 
     async def start(self) -> None:
         """Load the block's file now, so that an error in it is found before any record is read.
@@ -104,14 +114,15 @@ class TransformStage:
     @property
     def pending(self) -> bool:
         """Whether items are held back, or a call is running."""
-        return bool(self._collected or self._queue or self._position is not None)
+        return bool(self._collected or self._queue or self._position is not None or self._failure is not None)
 
     async def process(self, item: Item) -> Sequence[Item]:
         """Collect records, and return the results of earlier calls; see the class.
 
         Raises:
             StreamlineError: records came before their SCHEMA, or contain values that cannot be written as JSON.
-            PipelineFailed: the function raised, took too long, or lost a key column.
+            StreamFailed: the function raised, or returned what cannot be written; the call is done with.
+            PipelineFailed: the function took too long, or its process ended.
         """
         if isinstance(item, (RawBatch, RowBatch, ArrowBatch)):
             if item.count == 0:
@@ -132,7 +143,7 @@ class TransformStage:
         """Return everything that is held back.
 
         Raises:
-            PipelineFailed: see `process`.
+            PipelineFailed: see `process`, also for `StreamFailed`.
         """
         self._seal_all()
         return await self._drain(everything=True)
@@ -143,7 +154,20 @@ class TransformStage:
         Raises:
             PipelineFailed: see `process`.
         """
-        items = list(await self.flush())
+        while self.pending:
+            self._rest += await self.flush()
+        for name in [name for name in self._raised if name not in self._taken]:
+            count, failure = self._raised.pop(name)
+            if count > 1:
+                raise StreamFailed(
+                    name,
+                    f"transformer {self.block} failed with every record of stream {name}: {failure}",
+                    blocks=[self.block],
+                    where=f"block {self.block}",
+                    hint="correct the block; the records are dead letters: streamline dead-letters retry",
+                    code="transformer.failed",
+                )
+        items, self._rest = self._rest, []
         for stream in self._streams.values():
             items += stream.schema_if_due()
         if self._only_none:
@@ -197,7 +221,9 @@ class TransformStage:
         self._collected_all.nbytes -= collected.nbytes
         raw = join_raw(collected.batches)
         of = self._streams[stream]
-        call = PendingCall(CallRequest(stream, of.given.schema, of.number, raw.slices, raw.count))
+        call = PendingCall(
+            CallRequest(stream, of.given.schema, of.number, raw.slices, raw.count, self._set_aside(stream))
+        )
         self._queue.append(_Job(call, of))
         self._submit(call)
 
@@ -219,6 +245,9 @@ class TransformStage:
 
     async def _drain(self, *, everything: bool) -> list[Item]:
         """Return finished results in order; wait while more calls run than there are workers."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         items: list[Item] = []
         while self._queue:
             head = self._queue[0]
@@ -228,14 +257,48 @@ class TransformStage:
                 must_wait = everything or self._running > (self._workers.depth if self._workers else 0)
                 if not head.call.future.done() and not must_wait:
                     break
-                if items and head.call.future.done() and head.call.future.exception() is not None:
-                    break  # the items before it are valid; the next call of this stage raises
-                returned = await self._result(head.call, head.stream.given.stream)
-                nothing = all(each.rows is None and each.table is None for each in returned)
-                self._only_none = nothing and self._only_none is not False
-                items += await anyio.to_thread.run_sync(head.settle, returned, self.block)
+                try:
+                    items += await self._settled(head)
+                except Exception as error:
+                    self._queue.popleft()
+                    if not items:
+                        raise
+                    self._failure = error
+                    break
             self._queue.popleft()
         return items
+
+    async def _settled(self, job: _Job) -> list[Item]:
+        """Wait for a call, and return the items made of its result.
+
+        Raises:
+            StreamFailed: it failed because of its stream.
+            PipelineFailed: see `process`.
+        """
+        name = job.stream.given.stream
+        try:
+            returned = await self._result(job.call, name)
+            self._count(name, returned)
+            return await anyio.to_thread.run_sync(job.settle, returned, self.block)
+        except PipelineFailed:
+            raise
+        except Exception as error:
+            raise StreamFailed(
+                name,
+                f"transformer {self.block} returned records that cannot be used: {error}",
+                blocks=[self.block],
+                where=f"block {self.block}, stream {name}",
+                code="transformer.failed",
+            ) from error
+
+    def _count(self, stream: str, returned: Sequence[Returned]) -> None:
+        nothing = all(each.rows is None and each.table is None for each in returned)
+        refused = [error for each in returned for _, error in each.refused]
+        if refused:
+            self._raised[stream] = (self._raised.get(stream, (0, ""))[0] + len(refused), refused[-1])
+        if not nothing or not refused:
+            self._taken.add(stream)
+            self._only_none = nothing and self._only_none is not False
 
     async def _result(self, call: PendingCall, stream: str | None) -> list[Returned]:
         try:
@@ -250,13 +313,19 @@ class TransformStage:
                     if self._timeout is not None and call.remaining(self._timeout) <= 0:
                         raise self._failed(_timed_out_thread(self._timeout), stream) from None
                 else:
-                    self._running -= 1
                     return result
         except UserError as error:
             failure = Failure(message=error.summary, where=error.where, hint=error.hint, trace=error.trace)
-            raise self._failed(failure, stream) from None
+            failed = self._failed(failure, stream)
+            if stream is None:
+                raise failed from None
+            raise StreamFailed(
+                stream, failed.message, blocks=failed.blocks, where=failed.where, hint=failed.hint, code=failed.code
+            ) from None
         except WorkerFailed as error:
             raise self._failed(error.failure, stream) from None
+        finally:
+            self._running -= 1
 
     def _failed(self, failure: Failure, stream: str | None) -> PipelineFailed:
         trace = f"\n{failure.trace}" if failure.trace else ""
@@ -381,7 +450,8 @@ class _Job:
         except PipelineFailed:
             raise
         except StreamlineError as error:
-            raise PipelineFailed(
+            raise StreamFailed(
+                self.stream.given.stream,
                 f"transformer {block} returned records that cannot be written as JSON: {error.message}",
                 blocks=[block],
                 where=f"block {block}, stream {self.stream.given.stream}",

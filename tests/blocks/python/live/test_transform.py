@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from streamline.blocks.python.function import BlockFile, Shape, shape_of
 from streamline.blocks.python.live.transform import TransformStage
-from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.errors import ConfigError, PipelineFailed, StreamFailed, StreamlineError
 from streamline.flow.items import ActivateVersion, BadRecord, Item, JSONObject, Position, RawBatch, Schema
 from tests.processes.pools import alive
 from tests.support.processes import wait_until
@@ -604,6 +605,82 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
     rows = rows_of(out)
     assert [(row["id"], row["seen"]) for row in rows] == [(1, "yes"), (2, "yes"), (3, "yes")]
     assert not alive(rows[0]["pid"])
+
+
+RAISES = {
+    "dicts": code("return [{'id': 10 // row['id']} for row in rows]"),
+    "pandas": code("assert (df['id'] != 0).all(), 'zero'\nreturn df.assign(id=10 // df['id'])", **PANDAS),
+}
+
+
+@pytest.mark.parametrize("shape", RAISES)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_record_that_the_function_raises_on_is_set_aside_alone(kitchen: Kitchen, shape: str, workers: int) -> None:
+    out = kitchen.run(
+        RAISES[shape],
+        [schema(id=INTEGER), records(*({"id": number} for number in (1, 2, 0, 5, 10, 0)))],
+        configuration={"workers": workers},
+        set_aside=lambda stream: stream == "orders",
+    )
+    assert [row["id"] for row in rows_of(out)] == [10, 5, 2, 1]
+    bad = [item for item in out if isinstance(item, BadRecord)]
+    assert [(each.record, each.stage, each.output) for each in bad] == [(b'{"id": 0}', "mask", False)] * 2
+    assert f"{kitchen.folder / 'mask.py'}:" in bad[0].error
+
+
+@pytest.mark.parametrize("count", [2, 500])
+def test_a_stream_whose_every_record_raises_fails(kitchen: Kitchen, count: int) -> None:
+    items = [schema(id=INTEGER), records(*({"id": 0} for _ in range(count)))]
+    with pytest.raises(StreamFailed) as caught:
+        kitchen.run(RAISES["dicts"], items, set_aside=lambda stream: True)
+    assert (caught.value.stream, caught.value.code) == ("orders", "transformer.failed")
+
+
+def test_the_only_record_of_a_run_may_be_set_aside(kitchen: Kitchen) -> None:
+    out = kitchen.run(
+        RAISES["dicts"], [schema(id=INTEGER), records({"id": 0}), position(1)], set_aside=lambda stream: True
+    )
+    assert kinds(out) == ["BadRecord", "Position", "Schema"]
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_stream_that_fails_leaves_the_results_of_others(kitchen: Kitchen, everything: bool) -> None:
+    async def cook() -> tuple[list[Item], list[str]]:
+        stage = TransformStage(kitchen.block(RAISES["dicts"]))
+        out: list[Item] = []
+        failed: list[str] = []
+        items = [
+            schema("good", id=INTEGER),
+            schema("bad", id=INTEGER),
+            records({"id": 1}, stream="good"),
+            records({"id": 0}, stream="bad"),
+            position(1),
+            records({"id": 2}, stream="good"),
+        ]
+
+        async def call(work: Callable[[], Awaitable[Sequence[Item]]]) -> bool:
+            try:
+                out.extend(await work())
+            except StreamFailed as error:
+                failed.append(error.stream)
+                return False
+            return True
+
+        try:
+            for item in items:
+                await call(partial(stage.process, item))
+                while everything and stage.pending:
+                    await call(stage.flush)
+            while not await call(stage.finish):
+                pass
+        finally:
+            await stage.close()
+        return out, failed
+
+    out, failed = anyio.run(cook)
+    assert failed == ["bad"]
+    assert [row["id"] for row in rows_of(out, "good")] == [10, 5]
+    assert kinds(out).count("Position") == 1
 
 
 def test_a_worker_process_that_is_killed_between_two_calls_fails_the_block(kitchen: Kitchen) -> None:
