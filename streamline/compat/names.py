@@ -47,7 +47,7 @@ SERVED: dict[str, dict[str, str]] = {
     "mage_ai.services.gcp.secret_manager.secret_manager": {"get_secret": f"{_VAULTS}:gcp_secret"},
     # Pipelines and their runs.
     "mage_ai.data_preparation.models.pipeline": _all("streamline.api", "Pipeline PipelineType"),
-    "mage_ai.data_preparation.models.block": _all("streamline.api", "Block"),
+    "mage_ai.data_preparation.models.block": {"Block": "streamline.api:PipelineBlock"},
     "mage_ai.data_preparation.models.constants": {
         "PipelineType": "streamline.api:PipelineType",
         **_all(
