@@ -77,13 +77,19 @@ class ArrowBatch(msgspec.Struct):
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """A SCHEMA message. `raw` is the line as the source wrote it, while nothing has changed it."""
+    """A SCHEMA message.
+
+    Args:
+        raw: the line as the source wrote it, while nothing has changed it.
+        added: columns that the source does not have: a transformer block adds them.
+    """
 
     stream: str
     schema: JSONObject
     key_properties: Sequence[str] | None = None
     bookmark_properties: Sequence[str] | None = None
     raw: bytes | None = None
+    added: frozenset[str] = frozenset()
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -14,10 +14,10 @@ from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.run import Run
-from streamline.flow.items import BadRecord, Item, Position
+from streamline.flow.items import BadRecord, Item, JSONObject, Position
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
-from streamline.flow.stages.schema_change import SchemaChangeStage
+from streamline.flow.stages.schema_change import SchemaChangeStage, added_columns
 from streamline.flow.stages.versions import VersionStage
 from streamline.flow.stops import StopPolicy
 from streamline.pipeline.model import Block
@@ -137,6 +137,11 @@ class RouteBuilder:
         def quarantines(stream: str) -> bool:
             return all(sink.setting("on_bad_record", group.source, stream) == "quarantine" for sink in sinks)
 
+        last = [self._context.store.last_schemas(self._context.pipeline, sink.id) for sink in sinks]
+
+        def earlier(stream: str) -> dict[str, JSONObject]:
+            return {name: prop for schemas in last for name, prop in added_columns(schemas.get(stream, {})).items()}
+
         return TransformStage(
             transform.file,
             configuration=transform.block.configuration,
@@ -144,6 +149,7 @@ class RouteBuilder:
             timeout=transform.block.timeout,
             warn=lambda message: self._context.warn(transform.block.uuid, message),
             set_aside=quarantines,
+            earlier=earlier,
         )
 
     def _keywords(self, block: Block) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from datetime import time as time_of_day
 from typing import Any
@@ -31,6 +31,9 @@ from streamline.flow.protocols import ImmediateStage
 from streamline.flow.stages.lenient import validator, without_flags
 
 STAGE = "schema_change"
+ADDED = "x-streamline-added"
+"""Keyword of a saved schema: the columns that transformer blocks add. Targets never get it."""
+
 _ANNOTATIONS = frozenset(
     {"title", "description", "$comment", "default", "examples", "example", "selected", "inclusion"}
 )
@@ -52,6 +55,14 @@ class Changes(msgspec.Struct, frozen=True):
     new: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     retyped: Mapping[str, str] = {}
+
+    def without(self, columns: Collection[str]) -> Changes:
+        """Return the differences of other columns than these."""
+        return Changes(
+            new=tuple(name for name in self.new if name not in columns),
+            gone=tuple(name for name in self.gone if name not in columns),
+            retyped={name: how for name, how in self.retyped.items() if name not in columns},
+        )
 
     def __bool__(self) -> bool:
         return bool(self.new or self.gone or self.retyped)
@@ -104,7 +115,11 @@ class SchemaChangeStage(ImmediateStage):
         self._policy_of = policy_of
         self._sink = sink
         self._pipeline = pipeline
-        self._known = dict(last)
+        self._known: dict[str, JSONObject] = {}
+        self._added: dict[str, frozenset[str]] = {}
+        for stream, schema in last.items():
+            self._added[stream] = frozenset(added_columns(schema))
+            self._known[stream] = {word: value for word, value in schema.items() if word != ADDED}
         self._frozen: dict[str, _Frozen] = {}
         self.newest: dict[str, JSONObject] = {}
         """The schemas to save for the next run: of each stream, the one that the target received."""
@@ -140,12 +155,14 @@ class SchemaChangeStage(ImmediateStage):
     def _schema(self, item: Schema) -> Schema:
         known = self._known.get(item.stream)
         policy = self._policy_of(item.stream)
-        changes = Changes() if known is None or policy == "evolve" else compare(known, item.schema)
+        # Columns that a block adds are no change: they are in the SCHEMA when they have their first value.
+        added = self._added[item.stream] = self._added.get(item.stream, frozenset()) | item.added
+        changes = Changes() if known is None or policy == "evolve" else compare(known, item.schema).without(added)
         if known is None or policy == "evolve" or not changes:
             self._frozen.pop(item.stream, None)
             # Under freeze and pause the known schema stays: a new description of a column is not a change.
-            schema = item.schema if known is None or policy == "evolve" else known
-            self._known[item.stream] = self.newest[item.stream] = schema
+            schema = item.schema if known is None or policy == "evolve" else _with_columns(known, item, added)
+            self._keep(item.stream, schema)
             return item
         if policy == "pause":
             raise SchemaPaused(
@@ -154,7 +171,8 @@ class SchemaChangeStage(ImmediateStage):
                 hint=f"to accept the change: streamline streams set {self._pipeline} {item.stream} "
                 "schema_change=evolve",
             )
-        self.newest[item.stream] = known
+        known = _with_columns(known, item, added)
+        self._keep(item.stream, known)
         lost = [key for key in item.key_properties or () if key in changes.new]
         if lost:
             raise StreamlineError(
@@ -168,6 +186,23 @@ class SchemaChangeStage(ImmediateStage):
         else:
             self._frozen.pop(item.stream, None)
         return Schema(item.stream, known, item.key_properties, item.bookmark_properties)
+
+    def _keep(self, stream: str, schema: JSONObject) -> None:
+        self._known[stream] = schema
+        added = sorted(self._added[stream] & properties(schema).keys())
+        self.newest[stream] = {**schema, ADDED: added} if added else schema
+
+
+def added_columns(schema: Mapping[str, Any]) -> Mapping[str, JSONObject]:
+    """Return the properties of a saved schema that blocks had added to the source's."""
+    declared = properties(schema)
+    return {name: declared[name] for name in schema.get(ADDED, ()) if name in declared}
+
+
+def _with_columns(known: JSONObject, item: Schema, names: Collection[str]) -> JSONObject:
+    """A known schema with some columns as a SCHEMA has them."""
+    newer = {name: prop for name, prop in properties(item.schema).items() if name in names}
+    return {**known, "properties": {**properties(known), **newer}} if newer else known
 
 
 class _Frozen:

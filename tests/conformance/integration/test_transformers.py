@@ -8,7 +8,7 @@ import pytest
 
 from tests.conformance.integration.common import INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
-from tests.support.project import mapper, tap, target, transformer
+from tests.support.project import Block, mapper, tap, target, transformer
 
 LANES = {
     "dicts": """
@@ -257,3 +257,30 @@ def test_a_record_that_a_transformer_raises_on_becomes_a_dead_letter(make_projec
     project.pipeline("p", rows_tap({"bad": 40}), transformer(RAISES % []), destination)
     project.command("dead-letters", "retry", "p").expect(0)
     assert project.ids("bad") == upto(40)
+
+
+@pytest.mark.parametrize("policy", ["freeze", "pause"])
+def test_a_column_that_a_block_adds_is_no_change_of_the_source(make_project: MakeProject, policy: str) -> None:
+    code = """
+from streamline.decorators import transformer
+
+@transformer
+def change(messages: list[dict], *args, **kwargs):
+    return [{**m, 'note': 'x' if m['id'] in %s else None} for m in messages]
+"""
+    both = {"batch_rows": 10}
+    destination = target("keyed", {"log": "log.jsonl"}, schema_change=policy)
+
+    def blocks(rows: int, noted: list[int]) -> tuple[Block, ...]:
+        source = rows_tap({"numbers": rows}, {"state_every": 10})
+        return source, transformer(code % noted, entry={"configuration": both}), destination
+
+    project = make_project(*blocks(30, [15]))
+    project.run().expect(0)
+    assert [row["id"] for row in project.rows() if row.get("note")] == [15]
+
+    project.pipeline("p", *blocks(40, []))
+    project.run("--full-refresh").expect(0)
+
+    assert project.ids() == upto(40)
+    assert all(row["note"] is None for row in project.rows()), "an upsert clears the value"

@@ -1,7 +1,8 @@
 """The SCHEMA of a transformer block's output, derived from what the block returns.
 
 - The schema is known with the first output that has a record. Columns that the block added are in it with the types
-  of their values. A column that is all null so far has no type yet, and is left out of the records until it has.
+  of their values. A column that is all null so far has the type of earlier runs; without one, it is left out of the
+  records until it has a value.
 - Columns that the input has and the first output has not are dropped.
 - A declared column whose values all have another type in the first output gets that type.
 - After that, types only widen (integer to number, any to nullable, a date to a string). A row with a value that fits
@@ -83,16 +84,23 @@ class OutputSchema:
         source: the SCHEMA that the block's input has.
         block: uuid of the block, for errors.
         before: the stream's output under the SCHEMA before this one; columns that the block added keep their types.
+        earlier: properties of columns that blocks added in earlier runs.
     """
 
-    def __init__(self, source: Schema, block: str, before: OutputSchema | None = None) -> None:
+    def __init__(
+        self,
+        source: Schema,
+        block: str,
+        before: OutputSchema | None = None,
+        earlier: Mapping[str, JSONObject] | None = None,
+    ) -> None:
         self.source = source
         self.sent = False
         self._block = block
         self._declared = properties(source.schema)
         self._props = dict(self._declared)
         self._keys = frozenset(source.key_properties or ())
-        self._own: dict[str, JSONObject] = dict(before._own) if before is not None else {}
+        self._own: dict[str, JSONObject] = dict(before._own if before is not None else earlier or {})
         self._ready = False
         self._fitted: set[str] = set()
         self._known: dict[tuple[Any, ...], frozenset[str] | str] = {}
@@ -107,7 +115,8 @@ class OutputSchema:
         bookmarks = self.source.bookmark_properties
         if bookmarks is not None:
             bookmarks = [name for name in bookmarks if name in self._props]
-        return msgspec.structs.replace(self.source, schema=schema, bookmark_properties=bookmarks, raw=None)
+        added = (self.source.added | (self._props.keys() - self._declared.keys())) & self._props.keys()
+        return msgspec.structs.replace(self.source, schema=schema, bookmark_properties=bookmarks, raw=None, added=added)
 
     def settle_rows(self, rows: list[_Row], given: FunctionInput) -> tuple[list[_Row], list[Misfit]]:
         """Fit the schema to rows that the block returned, and the rows to the schema.
@@ -277,7 +286,7 @@ class OutputSchema:
     def _admit_new(self, name: str, kind: str, given: FunctionInput, prop: JSONObject | None) -> str:
         if name in given.kinds():  # undeclared, but sent by the tap: as it would be without the block
             return ""
-        if kind == "null":
+        if kind == "null" and name not in self._own:
             return _NO_TYPE_YET
         self._change(name, self._fresh(name, kind, prop))
         self._fitted.add(name)
@@ -287,6 +296,8 @@ class OutputSchema:
         """The property of a new or retyped column; the one under the SCHEMA before, or wider, if it had one."""
         earlier = self._own.get(name)
         if earlier is not None:
+            if kind == "null":
+                return _nullable(earlier)
             return earlier if fits(earlier, kind) else _widened(earlier, kind, prop) or earlier
         fresh = prop or property_of_kind(kind)
         if name in self._keys:

@@ -57,6 +57,7 @@ class TransformStage:
         timeout: seconds that one call may take.
         warn: called with a message when the function seems to have a mistake.
         set_aside: whether records of a stream that the function raises on are refused. If not, the stream fails.
+        earlier: properties of columns that blocks added to a stream in earlier runs.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -71,9 +72,11 @@ class TransformStage:
         timeout: float | None = None,
         warn: Callable[[str], None] = lambda message: None,
         set_aside: Callable[[str], bool] = lambda stream: False,
+        earlier: Callable[[str], Mapping[str, JSONObject]] = lambda stream: {},
     ) -> None:
         self.block = block.uuid
         self._set_aside = set_aside
+        self._earlier = earlier
         self._warn = warn
         self._only_none: bool | None = None
         workers = _setting(configuration or {}, "workers", 0, 0, block.uuid)
@@ -209,7 +212,7 @@ class TransformStage:
         self._seal(schema.stream)
         known = self._streams.get(schema.stream)
         if known is None or not known.matches(schema):
-            self._streams[schema.stream] = _Stream(schema, self.block, known)
+            self._streams[schema.stream] = _Stream(schema, self.block, known, self._earlier)
         else:
             self._queue.append(_Passing(None, known))
 
@@ -379,11 +382,18 @@ class _Collected:
 class _Stream:
     """One stream under one SCHEMA."""
 
-    def __init__(self, schema: Schema, block: str, before: _Stream | None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        block: str,
+        before: _Stream | None,
+        earlier: Callable[[str], Mapping[str, JSONObject]],
+    ) -> None:
         self.number: int = 1 if before is None else before.number + 1
         self.given = schema
         self._before = before
         self._block = block
+        self._earlier = earlier
         self._output: OutputSchema | None = None
 
     @property
@@ -391,7 +401,7 @@ class _Stream:
         """The SCHEMA of the block's output. Made on use, when all output under the SCHEMA before is known."""
         if self._output is None:
             before = self._before._output if self._before is not None else None
-            self._output = OutputSchema(self.given, self._block, before)
+            self._output = OutputSchema(self.given, self._block, before, self._earlier(self.given.stream))
             self._before = None
         return self._output
 
