@@ -36,8 +36,7 @@ def edit_text(text: str, change: Callable[[Any], None]) -> str:
     Raises:
         ConfigError: `text` is not YAML that this project reads, or that can be edited.
     """
-    newline = "\r\n" if "\r\n" in text else "\n"
-    text = text.replace("\r\n", "\n")
+    written, text = text, text.replace("\r\n", "\n")
     _data(text)  # errors that name the line
     from ruamel.yaml.error import YAMLError
 
@@ -56,10 +55,10 @@ def edit_text(text: str, change: Callable[[Any], None]) -> str:
         # Comments at most, which belong to no node.
         document = _block_mapping()
         change(document)
-        return (_ended(text) + _dumped(yaml, document)).replace("\n", newline)
+        return _line_endings_of(written, _ended(text) + _dumped(yaml, document))
     before = _dumped(yaml, document)
     change(document)
-    return _merged(text, before, _dumped(yaml, document)).replace("\n", newline)
+    return _line_endings_of(written, _merged(text, before, _dumped(yaml, document)))
 
 
 def put(document: Any, path: Sequence[PathKey], value: Any) -> None:
@@ -157,10 +156,32 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _line_endings_of(written: str, edited: str) -> str:
+    """Return `edited` with the line endings of `written`; a new line ends as most of the lines there do."""
+    if "\r\n" not in written:
+        return edited
+    newline = "\r\n" if 2 * written.count("\r\n") > written.count("\n") else "\n"
+    lines, result = _ended(written, newline).splitlines(keepends=True), edited.splitlines(keepends=True)
+    plain = [line.replace("\r\n", "\n") for line in lines]
+    endings = [line.replace("\n", newline) for line in result]
+    for at, start, size in SequenceMatcher(None, plain, result, autojunk=False).get_matching_blocks():
+        endings[start : start + size] = lines[at : at + size]
+    return "".join(endings)
+
+
 def _round_trip(text: str) -> Any:
     from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import RoundTripConstructor
+
+    class Constructor(RoundTripConstructor):
+        """Makes text of every key, as `load_yaml` does: a change names keys as they are read there."""
+
+        def construct_document(self, node: Any) -> Any:
+            _make_keys_text(node)
+            return super().construct_document(node)
 
     yaml = YAML()
+    yaml.Constructor = Constructor
     yaml.preserve_quotes = True
     yaml.width = 100_000
     yaml.allow_duplicate_keys = True  # refused already, with a better message
@@ -168,6 +189,15 @@ def _round_trip(text: str) -> Any:
     offset = len(sequence[2]) if sequence else 2
     yaml.indent(mapping=len(mapping[2]) if mapping else 2, sequence=offset + 2, offset=offset)
     return yaml
+
+
+def _make_keys_text(node: Any) -> None:
+    for child in node.value if isinstance(node.value, list) else ():
+        if isinstance(child, tuple):  # a key and its value
+            key, child = child
+            if isinstance(key.value, str) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        _make_keys_text(child)
 
 
 def _dumped(yaml: Any, document: Any) -> str:
@@ -228,5 +258,5 @@ def _data(text: str) -> Any:
     return load_yaml(Path("text"), text=text, rendered=False).data
 
 
-def _ended(text: str) -> str:
-    return text if not text or text.endswith("\n") else text + "\n"
+def _ended(text: str, newline: str = "\n") -> str:
+    return text if not text or text.endswith("\n") else text + newline

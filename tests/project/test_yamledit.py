@@ -140,3 +140,17 @@ def test_the_result_always_says_what_it_should(data: dict[str, Any], flow: bool 
 def test_what_can_be_read_but_not_edited_is_refused_with_its_line() -> None:
     with pytest.raises(ConfigError, match=r"cannot start any token \(line 2\)"):
         put("source: tap-x\nconfig: {a: 1}\t# note\n", ("source",), "tap-y")
+
+
+@pytest.mark.parametrize("key", ["1", "007", "1_000", "true", "no", "~", "2024-01-01", "1.50"])
+def test_keys_that_are_no_text_to_yaml(key: str) -> None:
+    text = f"streams:\n  {key}:   # the first\n    columns: [a]\n  other: {{}}\n"
+    changed = put(text, ("streams", key, "selected"), False)
+    assert changed == text.replace("    columns: [a]\n", "    columns: [a]\n    selected: false\n")
+
+
+def test_each_line_keeps_its_ending() -> None:
+    text = "a: 1\r\nb: 2\nc: 3\r\n"
+    assert put(text, ("b",), 5) == "a: 1\r\nb: 5\r\nc: 3\r\n"
+    assert put(text, ("d",), 4) == "a: 1\r\nb: 2\nc: 3\r\nd: 4\r\n"
+    assert put("a: 1\nb: 2\nc: 3\r\n", ("d",), 4) == "a: 1\nb: 2\nc: 3\r\nd: 4\n", "new lines end as most do"

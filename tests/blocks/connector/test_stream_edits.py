@@ -42,6 +42,15 @@ def test_one_key_of_an_entry() -> None:
     assert change(streams, "orders", {"columns": ["id"]}) == streams.replace("['id', \"total\"]", "[id]           ")
 
 
+@pytest.mark.parametrize("name", ["2024", "true"])
+def test_a_stream_whose_name_is_a_number_or_a_boolean_to_yaml(name: str) -> None:
+    streams = f"streams:\n  {name}:\n    columns: [id]\n  orders: {{}}\n"
+    assert change(streams, name, {"run_in_parallel": True}) == streams.replace(
+        "[id]\n", "[id]\n    run_in_parallel: true\n"
+    )
+    assert change(streams, name, {}, ("columns",)) == f"streams:\n  '{name}': {{}}\n  orders: {{}}\n"
+
+
 def test_an_entry_on_one_line() -> None:
     streams = "streams:\n  orders: {columns: [id]}\n  users: false\n  more:\n"
     assert change(streams, "orders", {"selected": False}) == streams.replace("[id]}", "[id], selected: false}")
