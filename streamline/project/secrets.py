@@ -37,11 +37,9 @@ class SecretResolver(Protocol):
 
     def get(self, name: str) -> str | None:
         """Return the secret's value; None if this source does not have it."""
-        ...
 
     def names(self) -> Iterable[str]:
         """Return the names of its secrets, for suggestions; may be empty."""
-        ...
 
 
 class Masker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from streamline.errors import LeaseHeld, StreamlineError
 from streamline.state.connection import SQLiteConnection
 from streamline.state.lease import FileLease, lock_path, try_lock, unlock
-from streamline.state.sqlite_positions import PositionTables, matching, now, read_stage, storable
+from streamline.state.sqlite_positions import PositionTables, matching, now, read_rows, read_stage, storable
 from streamline.state.store import BlockRun, DeadLetter, LeaseInfo, PluginSecret, RunInfo
 
 _RUN_COLUMNS = "run_id, pipeline, status, started, finished, seconds, pid, host, summary, error, code"
@@ -24,6 +26,16 @@ _RUN_COLUMNS = "run_id, pipeline, status, started, finished, seconds, pid, host,
 _UNCLEAR_SECONDS = 0.3
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def _json(value: object) -> str:
+    return _encoder.encode(value).decode()
+
+
+def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, object], *, replace: bool = False) -> None:
+    """Insert a row. Column names come from this package, never from outside."""
+    verb = "INSERT OR REPLACE" if replace else "INSERT"
+    db.execute(f"{verb} INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
 
 class SQLiteStore(PositionTables):
@@ -66,13 +78,10 @@ class SQLiteStore(PositionTables):
                 raise _held(pipeline, holder)
             time.sleep(0.01)
 
-        info = LeaseInfo(pipeline=pipeline, run_id=run_id, pid=os.getpid(), host=_host(), since=now())
+        lease = {"pipeline": pipeline, "run_id": run_id, "pid": os.getpid(), "host": _host(), "since": now()}
         try:
             with self._connection.write(durable=False) as db:
-                db.execute(
-                    "INSERT OR REPLACE INTO leases (pipeline, run_id, pid, host, since) VALUES (?, ?, ?, ?, ?)",
-                    (pipeline, run_id, info.pid, info.host, info.since),
-                )
+                _insert(db, "leases", lease, replace=True)
         except BaseException:
             unlock(descriptor)
             raise
@@ -96,33 +105,21 @@ class SQLiteStore(PositionTables):
 
     def _lease_row(self, pipeline: str) -> LeaseInfo | None:
         with self._connection.read() as db:
-            row = db.execute(
-                "SELECT pipeline, run_id, pid, host, since FROM leases WHERE pipeline = ?", (pipeline,)
-            ).fetchone()
-        if row is None:
-            return None
-        return LeaseInfo(pipeline=row[0], run_id=row[1], pid=row[2], host=row[3], since=row[4])
+            cursor = db.execute("SELECT pipeline, run_id, pid, host, since FROM leases WHERE pipeline = ?", (pipeline,))
+            return next(iter(read_rows(LeaseInfo, cursor)), None)
 
     # --- runs
 
     def begin_run(self, run: RunInfo) -> None:
+        row = {
+            **asdict(run),
+            "started": run.started or now(),
+            "pid": os.getpid() if run.pid is None else run.pid,
+            "host": run.host or _host(),
+            "summary": _json(run.summary),
+        }
         with self._connection.write(durable=False) as db:
-            db.execute(
-                f"INSERT INTO runs ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    run.run_id,
-                    run.pipeline,
-                    run.status,
-                    run.started or now(),
-                    run.finished,
-                    run.seconds,
-                    os.getpid() if run.pid is None else run.pid,
-                    run.host or _host(),
-                    _encoder.encode(run.summary).decode(),
-                    run.error,
-                    run.code,
-                ),
-            )
+            _insert(db, "runs", row)
 
     def continue_run(self, run_id: str) -> None:
         with self._connection.write(durable=False) as db:
@@ -155,7 +152,7 @@ class SQLiteStore(PositionTables):
                     status,
                     finished,
                     seconds,
-                    _encoder.encode(dict(summary)).decode(),
+                    _json(dict(summary)),
                     None if error is None else storable(error),
                     code,
                     run_id,
@@ -174,26 +171,11 @@ class SQLiteStore(PositionTables):
 
     def _runs(self, where: str, values: list[str], limit: int) -> list[RunInfo]:
         with self._connection.read() as db:
-            rows = db.execute(
+            cursor = db.execute(
                 f"SELECT {_RUN_COLUMNS} FROM runs WHERE {where} ORDER BY started DESC, rowid DESC LIMIT ?",
                 (*values, limit),
-            ).fetchall()
-        return [
-            RunInfo(
-                run_id=row[0],
-                pipeline=row[1],
-                status=row[2],
-                started=row[3],
-                finished=row[4],
-                seconds=row[5],
-                pid=row[6],
-                host=row[7],
-                summary=msgspec.json.decode(row[8]),
-                error=row[9],
-                code=row[10],
             )
-            for row in rows
-        ]
+            return read_rows(RunInfo, cursor)
 
     def save_block_run(self, run_id: str, block: BlockRun) -> None:
         with self._connection.write(durable=False) as db:
@@ -208,7 +190,7 @@ class SQLiteStore(PositionTables):
                     block.status,
                     block.seconds,
                     block.attempts,
-                    _encoder.encode(block.results).decode(),
+                    _json(block.results),
                     None if block.error is None else storable(block.error),
                     block.code,
                 ),
@@ -216,23 +198,12 @@ class SQLiteStore(PositionTables):
 
     def block_runs(self, run_id: str) -> list[BlockRun]:
         with self._connection.read() as db:
-            rows = db.execute(
+            cursor = db.execute(
                 "SELECT uuid, status, seconds, attempts, results, error, code FROM block_runs"
                 " WHERE run_id = ? ORDER BY rowid",
                 (run_id,),
-            ).fetchall()
-        return [
-            BlockRun(
-                uuid=row[0],
-                status=row[1],
-                seconds=row[2],
-                attempts=row[3],
-                results=msgspec.json.decode(row[4]),
-                error=row[5],
-                code=row[6],
             )
-            for row in rows
-        ]
+            return read_rows(BlockRun, cursor)
 
     # --- schemas; stream settings of earlier versions
 
@@ -262,7 +233,7 @@ class SQLiteStore(PositionTables):
         with self._connection.write(durable=False) as db:
             db.execute(
                 "INSERT OR REPLACE INTO schemas (pipeline, block, stream, schema, time) VALUES (?, ?, ?, ?, ?)",
-                (pipeline, block, stream, _encoder.encode(dict(schema)).decode(), now()),
+                (pipeline, block, stream, _json(dict(schema)), now()),
             )
 
     # --- dead letters
@@ -280,32 +251,17 @@ class SQLiteStore(PositionTables):
         parameters: list[str | int] = [*values]
         if ids is not None:
             where += " AND id IN (SELECT value FROM json_each(?))"
-            parameters.append(_encoder.encode(list(ids)).decode())
+            parameters.append(_json(list(ids)))
         with self._connection.read() as db:
-            rows = db.execute(
+            cursor = db.execute(
                 "SELECT id, pipeline, block, stream, run_id, record, error, stage, time, times FROM dead_letters"
                 f" WHERE {where} ORDER BY id DESC LIMIT ?",
                 (*parameters, -1 if limit is None else limit),
-            ).fetchall()
-        letters = []
-        for row in reversed(rows):
-            stage, destination, output = read_stage(row[7])
-            letter = DeadLetter(
-                id=row[0],
-                pipeline=row[1],
-                block=row[2],
-                stream=row[3],
-                run_id=row[4],
-                record=row[5],
-                error=row[6],
-                stage=stage,
-                destination=destination,
-                output=output,
-                time=row[8],
-                times=row[9],
             )
-            letters.append(letter)
-        return letters
+            letters = read_rows(DeadLetter, cursor)
+        for letter in letters:
+            letter.stage, letter.destination, letter.output = read_stage(letter.stage)
+        return letters[::-1]
 
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         with self._connection.write() as db:
@@ -313,7 +269,7 @@ class SQLiteStore(PositionTables):
                 return db.execute("DELETE FROM dead_letters WHERE pipeline = ?", (pipeline,)).rowcount
             return db.execute(
                 "DELETE FROM dead_letters WHERE pipeline = ? AND id IN (SELECT value FROM json_each(?))",
-                (pipeline, _encoder.encode(list(ids)).decode()),
+                (pipeline, _json(list(ids))),
             ).rowcount
 
     # --- caches and plugins' secrets

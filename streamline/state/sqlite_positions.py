@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from streamline.errors import ConfigError
 from streamline.state.store import Bookmark, BookmarkOverride, BookmarkSave, Cause, DeadLetter, HistoryEntry
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     import sqlite3
 
     from streamline.state.connection import SQLiteConnection
+
+T = TypeVar("T")
 
 # Of a stream's history these newest rows are kept, and of older ones the last of each run, up to a limit: a run that
 # goes on for months saves every second.
@@ -40,6 +44,25 @@ def storable(text: str) -> str:
     return text
 
 
+# Columns that hold JSON text or 0 and 1.
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "results": msgspec.json.decode,
+    "sinks": msgspec.json.decode,
+    "summary": msgspec.json.decode,
+    "gap": bool,
+}
+
+
+def read_rows(kind: Callable[..., T], cursor: sqlite3.Cursor) -> list[T]:
+    """Return the rows of a SELECT as structs of a type; the columns are named as its fields."""
+    names = [column[0] for column in cursor.description]
+    decoders = [_DECODERS.get(name, lambda value: value) for name in names]
+    return [
+        kind(**{name: decode(value) for name, decode, value in zip(names, decoders, row, strict=True)})
+        for row in cursor
+    ]
+
+
 class PositionTables:
     """Implements the methods of `Store` that concern positions."""
 
@@ -47,28 +70,13 @@ class PositionTables:
 
     def bookmarks(self, pipeline: str, block: str) -> dict[str, Bookmark]:
         with self._connection.read() as db:
-            rows = db.execute(
+            cursor = db.execute(
                 "SELECT pipeline, block, stream, value, run_id, saved_at, epoch, sinks, replication_method,"
                 " replication_key, gap FROM bookmarks"
                 " WHERE pipeline = ? AND block = ? AND value IS NOT NULL ORDER BY stream",
                 (pipeline, block),
-            ).fetchall()
-        return {
-            row[2]: Bookmark(
-                pipeline=row[0],
-                block=row[1],
-                stream=row[2],
-                value=row[3],
-                run_id=row[4],
-                saved_at=row[5],
-                epoch=row[6],
-                sinks=json.loads(row[7]),
-                replication_method=row[8],
-                replication_key=row[9],
-                gap=bool(row[10]),
             )
-            for row in rows
-        }
+            return {bookmark.stream: bookmark for bookmark in read_rows(Bookmark, cursor)}
 
     def bookmark_blocks(self, pipeline: str) -> list[str]:
         with self._connection.read() as db:
@@ -103,11 +111,7 @@ class PositionTables:
                     run_id=run_id,
                     time=time,
                     cause=bookmark.cause,
-                    proof=(
-                        json.dumps(list(bookmark.sinks)),
-                        bookmark.replication_method,
-                        bookmark.replication_key,
-                    ),
+                    proof=_proof(bookmark),
                     gap=bookmark.gap,
                 )
             _add_dead_letters(db, dead_letters, time)
@@ -137,11 +141,13 @@ class PositionTables:
     ) -> list[HistoryEntry]:
         where, values = matching({"pipeline": pipeline, "block": block, "stream": stream})
         with self._connection.read() as db:
-            rows = db.execute(
-                f"SELECT {_HISTORY_COLUMNS} FROM bookmark_history WHERE {where} ORDER BY id DESC LIMIT ?",
-                (*values, limit),
-            ).fetchall()
-        return [_history_entry(row) for row in rows]
+            return read_rows(
+                HistoryEntry,
+                db.execute(
+                    f"SELECT {_HISTORY_COLUMNS} FROM bookmark_history WHERE {where} ORDER BY id DESC LIMIT ?",
+                    (*values, limit),
+                ),
+            )
 
     def rollback(
         self,
@@ -182,7 +188,6 @@ class PositionTables:
             time = now()
             after = {bookmark.stream: storable(bookmark.value) for bookmark in bookmarks}
             for bookmark in bookmarks:
-                proof = (json.dumps(list(bookmark.sinks)), bookmark.replication_method, bookmark.replication_key)
                 _put(
                     db,
                     (pipeline, block, bookmark.stream),
@@ -190,7 +195,7 @@ class PositionTables:
                     run_id=run_id,
                     time=time,
                     cause="import",
-                    proof=proof,
+                    proof=_proof(bookmark),
                     gap=bookmark.gap,
                 )
             changed = {stream for stream, value in after.items() if before.get(stream) != value}
@@ -214,6 +219,10 @@ class PositionTables:
                 (pipeline, block),
             ).fetchall()
         return {BookmarkOverride(*row) for row in rows}
+
+
+def _proof(bookmark: BookmarkSave) -> tuple[str, str | None, str | None]:
+    return json.dumps(list(bookmark.sinks)), bookmark.replication_method, bookmark.replication_key
 
 
 def _put(
@@ -367,42 +376,15 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
     rows = []
     for letter in letters:
         record = storable(letter.record)
-        rows.append(
-            (
-                letter.pipeline,
-                letter.block,
-                letter.stream,
-                stored_stage(letter),
-                hashlib.sha256(record.encode()).digest(),
-                record,
-                storable(letter.error),
-                letter.run_id,
-                letter.time or time,
-            )
-        )
+        digest = hashlib.sha256(record.encode()).digest()
+        place = (letter.pipeline, letter.block, letter.stream, stored_stage(letter))
+        rows.append((*place, digest, record, storable(letter.error), letter.run_id, letter.time or time))
     db.executemany(
         "INSERT INTO dead_letters (pipeline, block, stream, stage, digest, record, error, run_id, time)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (pipeline, block, stream, stage, digest) DO UPDATE SET"
         " error = excluded.error, run_id = excluded.run_id, time = excluded.time, times = times + 1",
         rows,
-    )
-
-
-def _history_entry(row: tuple[Any, ...]) -> HistoryEntry:
-    return HistoryEntry(
-        id=row[0],
-        pipeline=row[1],
-        block=row[2],
-        stream=row[3],
-        value=row[4],
-        run_id=row[5],
-        saved_at=row[6],
-        epoch=row[7],
-        cause=row[8],
-        sinks=json.loads(row[9]),
-        replication_method=row[10],
-        replication_key=row[11],
     )
 
 

@@ -185,7 +185,6 @@ class Lease(Protocol):
 
     def release(self) -> None:
         """Give it back; again is harmless."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -199,7 +198,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the database; again is harmless."""
-        ...
 
     # --- leases and runs
 
@@ -209,19 +207,15 @@ class Store(Protocol):
         Raises:
             LeaseHeld: somebody else is; the message names the run, its process and since when.
         """
-        ...
 
     def lease_holder(self, pipeline: str) -> LeaseInfo | None:
         """Who holds the lease now; None if nobody does."""
-        ...
 
     def begin_run(self, run: RunInfo) -> None:
         """Record a run that begins. `started`, `pid` and `host` are filled in where they are empty."""
-        ...
 
     def continue_run(self, run_id: str) -> None:
         """Record that a run which had ended goes on, in this process."""
-        ...
 
     def finish_run(
         self,
@@ -232,41 +226,32 @@ class Store(Protocol):
         code: str | None = None,
     ) -> None:
         """Record how a run ended."""
-        ...
 
     def runs(self, pipeline: str | None = None, limit: int = 50) -> list[RunInfo]:
         """Runs, the newest first."""
-        ...
 
     def run(self, run_id: str) -> RunInfo | None:
         """One run, or None."""
-        ...
 
     def unfinished_runs(self, pipeline: str) -> list[RunInfo]:
         """Runs that never ended. Whoever holds the lease knows that they were killed, itself excepted."""
-        ...
 
     def save_block_run(self, run_id: str, block: BlockRun) -> None:
         """Record what became of a block; replaces what the run said about it before."""
-        ...
 
     def block_runs(self, run_id: str) -> list[BlockRun]:
         """A run's blocks, in the order in which they were first recorded."""
-        ...
 
     # --- positions
 
     def bookmarks(self, pipeline: str, block: str) -> dict[str, Bookmark]:
         """A source block's bookmarks by stream."""
-        ...
 
     def bookmark_blocks(self, pipeline: str) -> list[str]:
         """The blocks of a pipeline that have bookmarks or have had some."""
-        ...
 
     def epochs(self, pipeline: str, block: str) -> dict[str, int]:
         """Epochs by stream, those included whose bookmark was reset."""
-        ...
 
     def save(
         self,
@@ -280,13 +265,11 @@ class Store(Protocol):
         """Save proven positions and, in the same transaction, the dead letters before them and the overrides that
         have had their effect. Streams that are not named keep their bookmarks.
         """
-        ...
 
     def set_bookmark(
         self, pipeline: str, block: str, stream: str, value: str, *, run_id: str, cause: Cause = "set"
     ) -> None:
         """An operator's value for a stream. Keeps the sinks, replication settings and gap mark that it had."""
-        ...
 
     def reset(self, pipeline: str, block: str, streams: Sequence[str] | None = None, *, run_id: str) -> list[str]:
         """Forget positions (of all streams without `streams`), so that the next run reads everything again.
@@ -294,7 +277,6 @@ class Store(Protocol):
         Returns:
             the streams that had one.
         """
-        ...
 
     def history(
         self, pipeline: str, block: str | None = None, stream: str | None = None, limit: int = 50
@@ -303,7 +285,6 @@ class Store(Protocol):
 
         Kept are a stream's last values and, of older ones, the last of each run.
         """
-        ...
 
     def rollback(
         self,
@@ -329,7 +310,6 @@ class Store(Protocol):
         Raises:
             ConfigError: there is no such entry or run in the history.
         """
-        ...
 
     def import_state(
         self, pipeline: str, block: str, bookmarks: Sequence[BookmarkSave], *, run_id: str, replace: bool = False
@@ -339,33 +319,26 @@ class Store(Protocol):
         Returns:
             the streams whose bookmark changed.
         """
-        ...
 
     def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
         """Mark bookmarks that can no longer be continued from. Streams without a bookmark need no mark."""
-        ...
 
     def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
         """Stored overrides that have had their effect."""
-        ...
 
     # --- schemas; stream settings of earlier versions
 
     def stored_stream_settings(self, pipeline: str) -> dict[str, dict[str, dict[str, Any]]]:
         """Return the stream settings that earlier versions kept here: {block: {stream or glob: {key: value}}}."""
-        ...
 
     def drop_stored_stream_settings(self, pipeline: str, block: str) -> None:
         """Delete them; they are in the block's file now."""
-        ...
 
     def last_schemas(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
         """The schema that each stream was last loaded with."""
-        ...
 
     def save_schema(self, pipeline: str, block: str, stream: str, schema: Mapping[str, Any]) -> None:
         """Remember a stream's schema."""
-        ...
 
     # --- dead letters
 
@@ -379,26 +352,20 @@ class Store(Protocol):
         limit: int | None = None,
     ) -> list[DeadLetter]:
         """Dead letters, the oldest first; with `limit` the newest of them."""
-        ...
 
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         """Delete some, or all of a pipeline; returns how many there were."""
-        ...
 
     # --- caches and plugins' secrets
 
     def cache_get(self, kind: str, key: str) -> str | None:
         """What was put there, or None. Kinds: `discovery`, `capabilities` …"""
-        ...
 
     def cache_put(self, kind: str, key: str, value: str) -> None:
         """Keep something that can be found out again; losing it is harmless."""
-        ...
 
     def plugin_secrets(self, pipeline: str, block: str) -> dict[str, PluginSecret]:
         """What the plugin of a block wrote back into its config, by name of the config's key."""
-        ...
 
     def plugin_secret_put(self, pipeline: str, block: str, secret: PluginSecret) -> None:
         """Keep, or replace, one of them."""
-        ...

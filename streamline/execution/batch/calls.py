@@ -26,11 +26,9 @@ class Executor(Protocol):
 
     async def run(self, task: Task, *, isolated: bool) -> TaskResult:
         """Run a task. A failure is in the result, whatever its cause."""
-        ...
 
     def cancel(self, task_id: str) -> None:
         """Interrupt a task; its result follows soon."""
-        ...
 
 
 class RunFacts(msgspec.Struct, kw_only=True):
