@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.databases.arrow import batches_of, in_python, is_bytes, is_uuid, table_of_rows
-from streamline.databases.base import SqlDatabase, line_of_word, split_message
-from streamline.databases.database import DatabaseError, IfExists, Parameters, setting
+from streamline.databases.base import DatabaseError, IfExists, Parameters, line_of_word, setting, split_message
+from streamline.databases.database import Database
 from streamline.errors import ConfigError
 from streamline.project.extras import need
 
@@ -26,7 +26,7 @@ _AT_LINE = re.compile(r"\bat line (\d+)\b")
 _WORD = re.compile(r"""(?:near "|no such \w+: (?:\w+\.)?|Invalid (?:column|object) name '|Unknown column ')(\w+)""")
 
 
-class Alchemy(SqlDatabase):
+class Alchemy(Database):
     """A connection by SQLAlchemy.
 
     Args:
@@ -39,7 +39,6 @@ class Alchemy(SqlDatabase):
 
     provider = "sqlalchemy"
     title = "the database"
-    paramstyle = "named"
     good_temporary = False
 
     def __init__(

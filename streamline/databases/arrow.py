@@ -8,8 +8,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from streamline.databases.base import unique_names
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -300,3 +298,20 @@ def batches_of(data: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iter
     for piece in pieces:
         for start in range(0, piece.num_rows, size):
             yield piece.slice(start, size)
+
+
+def unique_names(names: Sequence[Any]) -> list[str]:
+    """Return `names` with repeated names numbered: a table cannot have two columns of one name."""
+    taken: set[str] = {str(name) for name in names}
+    seen: set[str] = set()
+    result = []
+    for original in map(str, names):
+        name, number = original, 1
+        if name in seen:
+            while name in taken:
+                name = f"{original}_{number}"
+                number += 1
+        taken.add(name)
+        seen.add(name)
+        result.append(name)
+    return result

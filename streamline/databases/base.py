@@ -1,298 +1,80 @@
-"""How every database writes tables: into a new table first, which then replaces the old one."""
+"""What the databases share: their errors, settings from a profile, and the line of a statement that an error names."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import re
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from streamline.databases.database import WRITE_POLICIES, Database, DatabaseError, IfExists, TableExists
 from streamline.errors import ConfigError, StreamlineError
-from streamline.project.suggest import suggestion
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-T = TypeVar("T")
+IfExists = Literal["append", "replace", "fail"]
+WRITE_POLICIES: tuple[IfExists, ...] = ("append", "replace", "fail")
+Parameters = Mapping[str, Any] | Sequence[Any] | None
 
 
-class SqlDatabase(Database):
-    """`write` and `write_query` in terms of a few statements."""
+class DatabaseError(StreamlineError):
+    """A database refused a statement, or could not be reached.
 
-    temporary_schema: ClassVar[str | None] = None
-    """Where temporary tables live, if they can be named apart from others."""
-    good_temporary: bool = True
-    """Whether a temporary table is as good as any: MySQL cannot join one with itself."""
-    longest_name: int = 63
-    """What an identifier may have at most, in bytes."""
-    exact_names: ClassVar[bool] = False
-    """Whether quoted column names that differ only in case are different columns."""
-    connection: Any
-    """The driver's connection."""
-    _transaction: bool = False
+    Args:
+        line: the line of the statement (from 1) that the database points at, where it does.
+    """
 
-    def begin(self) -> None:
-        with self._errors():
-            self._begin()
-        self._transaction = True
+    code = "database.failed"
 
-    def commit(self) -> None:
-        if self.in_transaction:
-            with self._errors():
-                self._end("commit")
-            self._transaction = False
-
-    def rollback(self) -> None:
-        with contextlib.suppress(Exception):
-            if self.in_transaction:
-                self._transaction = False
-                self._end("rollback")
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._transaction
-
-    def close(self) -> None:
-        self.rollback()
-        with contextlib.suppress(Exception):
-            self.connection.close()
-
-    def _begin(self) -> None:
-        self.connection.begin()
-
-    def _end(self, how: str) -> None:
-        """Commit or roll back the driver's transaction."""
-        getattr(self.connection, how)()
-
-    def _rename(self, old: str, new: str, schema: str | None) -> None:
-        """Rename a table."""
-        self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
-
-    def _ensure_schema(self, schema: str | None) -> None:
-        """Make the schema where there is none. Nothing where databases have no schemas."""
-
-    def _alone(self, name: str, schema: str | None) -> contextlib.AbstractContextManager[None]:
-        """Lock the table's name against other writers of this project, where several can write at once."""
-        return contextlib.nullcontext()
-
-    @abstractmethod
-    def _translated(self, error: Exception, sql: str = "") -> Exception:
-        """Translate the driver's error into a DatabaseError; return any other error as it is."""
-
-    @contextlib.contextmanager
-    def _errors(self, sql: str = "") -> Iterator[None]:
-        """Translate the driver's errors into DatabaseError."""
-        try:
-            yield
-        except StreamlineError:
-            raise
-        except Exception as error:
-            translated = self._translated(error, sql)
-            if translated is error:
-                raise
-            raise translated from error
-
-    def write(
+    def __init__(
         self,
-        data: pa.Table | pa.RecordBatchReader,
-        name: str,
-        schema: str | None = None,
-        if_exists: IfExists = "append",
+        message: str,
         *,
-        temporary: bool = False,
-    ) -> int:
-        if not data.schema.names:
-            raise DatabaseError(
-                "there are no columns to write",
-                hint="give the DataFrame columns; it may have no rows",
-                code="database.no_columns",
-            )
-        if temporary:
-            return self._write_temporary(data, name)
-        self._check_policy(if_exists)
+        where: str | None = None,
+        hint: str | None = None,
+        line: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, hint=hint, code=code)
+        self.line = line
 
-        def fill(table: str) -> int:
-            self.create_table(table, schema, data.schema)
-            return self.insert(data, table, schema)
 
-        with self.transaction():
-            exists = self._exists_for(if_exists, name, schema)
-            if not exists or if_exists == "replace":
-                with self._alone(name, schema):
-                    # Another writer may have made it while we waited, such as a child of the same dynamic block.
-                    exists = self._exists_for(if_exists, name, schema)
-                    if not exists or if_exists == "replace":
-                        return self._put(name, schema, fill, exists=exists)
-            self.matched(data.schema.names, name, schema)
-            return self.insert(data, name, schema)
+class TableExists(DatabaseError):
+    """The table is there already, and must not be."""
 
-    def write_query(
-        self, select: str, name: str, schema: str | None = None, if_exists: IfExists = "append"
-    ) -> pa.Table:
-        self._check_policy(if_exists)
+    code = "database.table_exists"
 
-        def fill(table: str) -> None:
-            self.create_as(select, table, schema)
 
-        with self.transaction():
-            if self._exists_for(if_exists, name, schema) and if_exists == "append":
-                return self._append_query(select, name, schema)
-            with self._alone(name, schema):
-                exists = self._exists_for(if_exists, name, schema)
-                if exists and if_exists == "append":
-                    return self._append_query(select, name, schema)
-                self._put(name, schema, fill, exists=exists)
-            return self.rows(f"select * from {self.qualified(name, schema)}")
+def setting(config: Mapping[str, Any], *keys: str, origin: str, default: Any = None, required: bool = False) -> Any:
+    """The first of `keys` that the profile has and that is not empty.
 
-    def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
-        """Create a table from a SELECT. A line that an error names is a line of the SELECT."""
-        self.behind(f"create {self._new_table(name, schema, temporary=temporary)} as", select)
-
-    def _new_table(self, name: str, schema: str | None, *, temporary: bool) -> str:
-        """Return `table NAME`, or `temporary table NAME`, for a CREATE statement."""
-        return f"temporary table {self.temporary_name(name)}" if temporary else f"table {self.qualified(name, schema)}"
-
-    def behind(self, first_line: str, select: str) -> None:
-        """Run a statement whose second part, from a new line on, is the user's."""
-        try:
-            self.execute(f"{first_line}\n{select}")
-        except DatabaseError as error:
-            if error.line is not None:
-                error.line = max(1, error.line - 1)
-            raise
-
-    def rows(self, select: str) -> pa.Table:
-        """Return the rows of a SELECT."""
-        table = self.query(select)
-        if table is None:
-            raise DatabaseError(
-                "the statement returned no rows",
-                where=self.origin,
-                hint="use a SELECT, or another statement that returns rows",
-                code="database.no_rows",
-            )
-        return table
-
-    def drop(self, name: str, schema: str | None = None) -> None:
-        self.execute(f"drop table if exists {self.qualified(name, schema)}")
-
-    def temporary_name(self, name: str) -> str:
-        """Return the quoted name of a temporary table."""
-        return f"{self.quote(self.temporary_schema)}.{self.quote(name)}" if self.temporary_schema else self.quote(name)
-
-    def matched(self, names: Sequence[str], table: str, schema: str | None) -> list[str]:
-        """Return the table's own spelling of the columns `names`.
-
-        Raises:
-            DatabaseError: the table does not have one of them.
-        """
-        columns = self.columns(table, schema)
-        by_key = {self._column_key(column): column for column in columns}
-        for name in names:
-            if self._column_key(name) not in by_key:
-                raise DatabaseError(
-                    f"the table {self.shown(table, schema)} has no column '{name}'",
-                    hint=f"{suggestion(name, columns, what='its columns')}; "
-                    "to give it other columns, replace it (export_write_policy: replace)",
-                    code="database.column_missing",
-                )
-        return [by_key[self._column_key(name)] for name in names]
-
-    def shown(self, name: str, schema: str | None = None) -> str:
-        """Return a table's name for messages."""
-        schema = schema or self.default_schema
-        return f"{schema}.{name}" if schema else name
-
-    def spare_name(self, name: str, suffix: str = "_new") -> str:
-        """Return a free name like `name`, within the length that the database allows."""
-        spare = f"{name}_{suffix.strip('_')}"
-        if len(spare.encode()) <= self.longest_name:
-            return spare
-        mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-        room = self.longest_name - len(suffix) - len(mark) - 2
-        return f"{name.encode()[:room].decode(errors='ignore')}_{mark}{suffix}"
-
-    def _column_key(self, name: str) -> str:
-        return name if self.exact_names else name.casefold()
-
-    def _unreachable(self, address: str, reason: str, hint: str) -> DatabaseError:
-        """Return the error of a connection that failed."""
-        return DatabaseError(
-            f"cannot connect to {address}: {reason}", where=self.origin, hint=hint, code="database.unreachable"
+    Raises:
+        ConfigError: none is there, and one is required.
+    """
+    for key in keys:
+        if key in config:
+            value = config[key]
+            if value is not None and value != "":
+                return value
+    if required:
+        raise ConfigError(
+            f"the profile has no {keys[0]}",
+            where=origin,
+            hint=f"set {' or '.join(keys)} in it",
+            code="profile.setting_missing",
         )
+    return default
 
-    def _check_policy(self, if_exists: str) -> None:
-        if if_exists not in WRITE_POLICIES:
-            raise ConfigError(
-                f"unknown write policy '{if_exists}'",
-                hint=suggestion(if_exists, WRITE_POLICIES, what="write policies"),
-                code="export.unknown_write_policy",
-            )
 
-    def _exists_for(self, if_exists: IfExists, name: str, schema: str | None) -> bool:
-        exists = self.exists(name, schema)
-        if exists and if_exists == "fail":
-            raise TableExists(
-                f"the table {self.shown(name, schema)} exists, and the write policy is 'fail'",
-                hint="remove it, or use append or replace",
-            )
-        return exists
+def no_tunnel(config: Mapping[str, Any], prefix: str, *, origin: str) -> None:
+    """Check that the profile does not ask for an SSH tunnel, which Mage opens itself.
 
-    def _write_temporary(self, data: pa.Table | pa.RecordBatchReader, name: str) -> int:
-        with self._errors():
-            self.execute(f"drop {self._temporary_word}table if exists {self.temporary_name(name)}")
-        self.create_table(name, None, data.schema, temporary=True)
-        return self.insert(data, name, self.temporary_schema)
-
-    _temporary_word: ClassVar[str] = ""
-
-    def _put(self, name: str, schema: str | None, fill: Callable[[str], T], *, exists: bool) -> T:
-        """Create the table, or replace the existing one."""
-        if not exists:
-            self._ensure_schema(schema)
-            if self.transactional_ddl:
-                return fill(name)  # nobody sees it before the end
-        return self._replace(name, schema, fill)
-
-    def _replace(self, name: str, schema: str | None, fill: Callable[[str], T]) -> T:
-        """Fill a new table beside the old one, then swap: the old one is locked only for the rename."""
-        new = self.spare_name(name)
-        self.drop(new, schema)
-        result = self._undone(lambda: fill(new), new, schema)
-        self._undone(lambda: self._swap(new, name, schema), new, schema)
-        return result
-
-    def _swap(self, new: str, name: str, schema: str | None) -> None:
-        self.drop(name, schema)
-        self._rename(new, name, schema)
-
-    def _undone(self, step: Callable[[], T], table: str, schema: str | None) -> T:
-        """Run the step; if it fails and a rollback does not undo DDL, drop the table that it created."""
-        try:
-            return step()
-        except BaseException:
-            if not self.transactional_ddl:
-                with contextlib.suppress(Exception):
-                    self.drop(table, schema)
-            raise
-
-    def _append_query(self, select: str, name: str, schema: str | None) -> pa.Table:
-        """Append through a temporary table: the SELECT runs once, and may read the table that it adds to."""
-        result = self.spare_name(name, "_rows")
-        temporary = self.temporary_name(result)
-        self.execute(f"drop {self._temporary_word}table if exists {temporary}")
-        self.create_as(select, result, temporary=True)
-        try:
-            rows = self.rows(f"select * from {temporary}")
-            listed = ", ".join(map(self.quote, self.matched(rows.column_names, name, schema)))
-            self.execute(f"insert into {self.qualified(name, schema)} ({listed}) select * from {temporary}")
-        finally:
-            with contextlib.suppress(Exception):
-                self.execute(f"drop {self._temporary_word}table if exists {temporary}")
-        return rows
+    Raises:
+        ConfigError: it does.
+    """
+    method = setting(config, f"{prefix}_CONNECTION_METHOD", origin=origin, default="direct")
+    if method != "direct":
+        raise ConfigError(
+            f"{prefix}_CONNECTION_METHOD: {method} is not supported",
+            where=origin,
+            hint=f"open the tunnel with ssh -L, and set {prefix}_HOST and {prefix}_PORT to its end",
+        )
 
 
 _LINE = re.compile(r"\bLINE (\d+):")
@@ -317,20 +99,3 @@ def split_message(text: str) -> tuple[str, str | None, int | None]:
     head = (text[: match.start()] if match else text).strip()
     first, _, rest = head.partition("\n")
     return first, " ".join(rest.split()) or None, int(match[1]) if match else None
-
-
-def unique_names(names: Sequence[Any]) -> list[str]:
-    """Return `names` with repeated names numbered: a table cannot have two columns of one name."""
-    taken: set[str] = {str(name) for name in names}
-    seen: set[str] = set()
-    result = []
-    for original in map(str, names):
-        name, number = original, 1
-        if name in seen:
-            while name in taken:
-                name = f"{original}_{number}"
-                number += 1
-        taken.add(name)
-        seen.add(name)
-        result.append(name)
-    return result

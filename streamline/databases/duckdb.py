@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from streamline.databases.arrow import json_type, retyped, table_of_rows, uuid_type
-from streamline.databases.base import SqlDatabase, split_message, unique_names
-from streamline.databases.database import DatabaseError, Parameters, setting
+from streamline.databases.arrow import json_type, retyped, table_of_rows, unique_names, uuid_type
+from streamline.databases.base import DatabaseError, Parameters, setting, split_message
+from streamline.databases.database import Database
 from streamline.databases.duckdb_lock import LOCKED, patiently
 from streamline.errors import ConfigError
 
@@ -27,7 +27,7 @@ WIDE = ("BIGINT", "DECIMAL(38,0)", "DOUBLE")
 """What becomes of 128-bit integers: the first that holds all of them."""
 
 
-class DuckDB(SqlDatabase):
+class DuckDB(Database):
     """A connection to a DuckDB file.
 
     Args:
@@ -37,7 +37,6 @@ class DuckDB(SqlDatabase):
 
     provider = "duckdb"
     title = "DuckDB"
-    paramstyle = "dollar"
     temporary_schema = "temp"
     longest_name = 1000
 

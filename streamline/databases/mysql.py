@@ -25,8 +25,8 @@ from streamline.databases.arrow import (
     json_type,
     table_of_rows,
 )
-from streamline.databases.base import SqlDatabase, line_of_word
-from streamline.databases.database import DatabaseError, Parameters, no_tunnel, setting
+from streamline.databases.base import DatabaseError, Parameters, line_of_word, no_tunnel, setting
+from streamline.databases.database import Database
 from streamline.project.extras import need
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _CONNECT_HINTS = {
 }
 
 
-class MySQL(SqlDatabase):
+class MySQL(Database):
     """A connection to MySQL or MariaDB.
 
     Args:
@@ -57,7 +57,6 @@ class MySQL(SqlDatabase):
 
     provider = "mysql"
     title = "MySQL"
-    paramstyle = "pyformat"
     transactional_ddl = False
     longest_name = 64
     _temporary_word = "temporary "

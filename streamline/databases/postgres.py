@@ -24,8 +24,8 @@ from streamline.databases.arrow import (
     table_of_rows,
     uuid_type,
 )
-from streamline.databases.base import SqlDatabase, line_of_offset
-from streamline.databases.database import DatabaseError, Parameters, no_tunnel, setting
+from streamline.databases.base import DatabaseError, Parameters, line_of_offset, no_tunnel, setting
+from streamline.databases.database import Database
 from streamline.databases.postgres_copy import copied, copyable, described
 from streamline.project.extras import need
 from streamline.project.suggest import words
@@ -42,7 +42,7 @@ _AS_TEXT = words(
 _ROWS_AT_A_TIME = 20_000
 
 
-class Postgres(SqlDatabase):
+class Postgres(Database):
     """A connection to PostgreSQL.
 
     Args:
@@ -54,7 +54,6 @@ class Postgres(SqlDatabase):
 
     provider = "postgres"
     title = "PostgreSQL"
-    paramstyle = "pyformat"
     temporary_schema = "pg_temp"
     longest_name = 63
     exact_names = True

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from streamline.databases.arrow import json_type, uuid_type
-from streamline.databases.base import unique_names
+from streamline.databases.arrow import json_type, unique_names, uuid_type
 
 if TYPE_CHECKING:
     import psycopg

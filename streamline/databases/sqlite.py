@@ -24,8 +24,8 @@ from streamline.databases.arrow import (
     table_of_rows,
     uuid_type,
 )
-from streamline.databases.base import SqlDatabase, line_of_word
-from streamline.databases.database import DatabaseError, Parameters, setting
+from streamline.databases.base import DatabaseError, Parameters, line_of_word, setting
+from streamline.databases.database import Database
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,7 @@ _WORD = re.compile(r"""(?:near "|no such \w+: (?:\w+\.)?)(\w+)""")
 _SELECT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(select|with|values)\b", re.IGNORECASE | re.DOTALL)
 
 
-class SQLite(SqlDatabase):
+class SQLite(Database):
     """A connection to an SQLite file.
 
     Args:
@@ -52,7 +52,6 @@ class SQLite(SqlDatabase):
 
     provider = "sqlite"
     title = "SQLite"
-    paramstyle = "named"
     temporary_schema = "temp"
     longest_name = 1000
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ParamSpec, Self, TypeVar
 
-from streamline.databases.database import WRITE_POLICIES, DatabaseError, IfExists
+from streamline.databases.base import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.errors import ConfigError
 from streamline.io.formats import FileFormat
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from streamline.databases.arrow import batches_of, is_bytes, json_text
-from streamline.databases.database import TableExists
+from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, some
 from streamline.io.config_keys import ConfigKey

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from streamline.databases.database import TableExists
+from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, some
 from streamline.io.config_keys import ConfigKey

@@ -146,7 +146,7 @@ class BaseSQL(QueryIO):
             limit: no more rows than these, the first in the query's order. Without it, all rows.
             display_query: accepted and not used.
             verbose: accepted and not used.
-            params: values for the query's parameters, in the driver's own spelling (see `Database.paramstyle`).
+            params: values for the query's parameters, in the driver's own spelling, as for `execute`.
             coerce_float: decimals become floats; False leaves them `decimal.Decimal`.
             index_col: columns that become the index.
             parse_dates: columns that become datetimes: names, or names with a format or arguments of `to_datetime`.

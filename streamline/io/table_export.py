@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamline.databases.database import Database, DatabaseError, IfExists, TableExists
+from streamline.databases.base import DatabaseError, IfExists, TableExists
+from streamline.databases.database import Database
 from streamline.errors import ConfigError
 from streamline.io.base import check_policy
 from streamline.io.reserved_words import RESERVED_WORDS

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from streamline.databases.database import DatabaseError
+from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
 from streamline.io.base import QueryIO
 from streamline.io.config import conceal

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamline.databases.base import DatabaseError
 from streamline.databases.connect import database
-from streamline.databases.database import Database, DatabaseError
+from streamline.databases.database import Database
 
 EVERYTHING = pa.table(
     {

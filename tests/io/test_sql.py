@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from streamline.databases.database import DatabaseError, TableExists
+from streamline.databases.base import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io import ConfigFileLoader, DuckDB, SQLite
 from streamline.io.sql import BaseSQL, limited

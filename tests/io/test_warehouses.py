@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from streamline.databases.database import DatabaseError, TableExists
+from streamline.databases.base import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io import BigQuery, ConfigFileLoader, Redshift, Snowflake
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from streamline.databases.database import DatabaseError, TableExists
+from streamline.databases.base import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io import S3, AWSSecretLoader, ConfigFileLoader, MySQL, Postgres, SQLAlchemy
 from streamline.io.sql import BaseSQL

@@ -10,7 +10,7 @@ from streamline.blocks.sql import template
 from streamline.blocks.sql.settings import SQLSettings
 from streamline.blocks.sql.statements import Statement, split
 from streamline.blocks.sql.views import Views
-from streamline.databases.base import unique_names
+from streamline.databases.arrow import unique_names
 from streamline.databases.database import Database
 from streamline.databases.duckdb import MEMORY
 

@@ -15,7 +15,7 @@ from streamline.blocks.sql.statements import Statement, split
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from streamline.databases.base import SqlDatabase
+    from streamline.databases.database import Database
 
 
 def run(call: BlockCall, settings: SQLSettings, text: str, profiles: Profiles) -> pa.Table | None:
@@ -32,7 +32,7 @@ class _Run:
         self.sent = text
 
     def run(self) -> pa.Table | None:
-        database: SqlDatabase = self.profiles.open(self.settings, self.call.where)  # type: ignore[assignment]
+        database: Database = self.profiles.open(self.settings, self.call.where)
         staging = Staging(self.call, self.settings, self.profiles, database)
         with database:
             self.sent = template.render(self.call, self.text, staging.referred)
@@ -45,7 +45,7 @@ class _Run:
                 staging.remove()
         return rows
 
-    def _written(self, database: SqlDatabase, statements: Sequence[Statement]) -> pa.Table | None:
+    def _written(self, database: Database, statements: Sequence[Statement]) -> pa.Table | None:
         """Run all statements in a transaction and write the last SELECT to the table."""
         last = max((index for index, statement in enumerate(statements) if statement.is_select), default=-1)
         if last < 0:
@@ -60,7 +60,7 @@ class _Run:
                         database.execute(statement.text)
         return self._limited(rows)
 
-    def _write(self, database: SqlDatabase, statement: Statement) -> pa.Table:
+    def _write(self, database: Database, statement: Statement) -> pa.Table:
         name = self.settings.table or default_table(self.call.pipeline, self.call.block.uuid, database)
         schema = self.settings.schema if database.provider != "mysql" else None
         rows = database.write_query(statement.text, name, schema, self.settings.policy)
@@ -68,7 +68,7 @@ class _Run:
         self.call.log(f"{count} written to {database.shown(name, schema)} ({self.settings.policy})")
         return rows
 
-    def _raw(self, database: SqlDatabase, statements: Sequence[Statement]) -> pa.Table | None:
+    def _raw(self, database: Database, statements: Sequence[Statement]) -> pa.Table | None:
         """Run the statements unchanged, in a transaction unless they contain statements that cannot be in one."""
         alone = any(statement.stands_alone for statement in statements) or (
             len(statements) == 1 and statements[0].words[:1] in (("CALL",), ("EXEC",), ("EXECUTE",))

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.databases.database import WRITE_POLICIES, Database, IfExists
+from streamline.databases.base import WRITE_POLICIES, IfExists
+from streamline.databases.database import Database
 from streamline.databases.registry import PROVIDERS, Provider, find_provider
 from streamline.errors import ConfigError
 from streamline.project.ioconfig import IO_CONFIG_FILE
 from streamline.project.suggest import suggestion, words
 
 if TYPE_CHECKING:
-    from streamline.databases.base import SqlDatabase
+    from streamline.databases.database import Database
     from streamline.project.ioconfig import Profile
     from streamline.project.project import Project
     from streamline.project.render import Renderer
@@ -113,7 +114,7 @@ def read_settings(configuration: Mapping[str, Any], where: str) -> SQLSettings:
     )
 
 
-def default_table(pipeline: str, uuid: str, database: SqlDatabase) -> str:
+def default_table(pipeline: str, uuid: str, database: Database) -> str:
     """Return the default table of a block: `<pipeline>_<block>`, shortened to the database's limit."""
     name = f"{pipeline}_{uuid}"
     return name if len(name.encode()) <= database.longest_name else database.spare_name(name, "")

@@ -17,13 +17,13 @@ from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
     from streamline.blocks.sql.views import Views
-    from streamline.databases.base import SqlDatabase
+    from streamline.databases.database import Database
 
 
 class Staging:
     """The tables of upstream data that a block's SQL refers to."""
 
-    def __init__(self, call: BlockCall, settings: SQLSettings, profiles: Profiles, database: SqlDatabase) -> None:
+    def __init__(self, call: BlockCall, settings: SQLSettings, profiles: Profiles, database: Database) -> None:
         self.call = call
         self.settings = settings
         self.profiles = profiles

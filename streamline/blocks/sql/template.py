@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from streamline.blocks.call import BlockCall, block_output
 from streamline.blocks.sql.lambdas import quote_lambdas
 from streamline.blocks.sql.statements import Statement
-from streamline.databases.database import DatabaseError
+from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
 from streamline.project.yamlfile import read_text

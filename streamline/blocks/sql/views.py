@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from streamline.blocks.call import BlockCall, Input
 from streamline.blocks.sql.statements import Statement
-from streamline.databases.database import DatabaseError
+from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from streamline.databases.database import DatabaseError, TableExists
+from streamline.databases.base import DatabaseError, TableExists
 from streamline.errors import StreamlineError
 from tests.blocks.sql.workshop import SqlProject
 

@@ -9,7 +9,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from streamline.databases.database import DatabaseError
+from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
