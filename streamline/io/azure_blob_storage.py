@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from streamline.errors import ConfigError
-from streamline.io.base import some
-from streamline.io.config_keys import ConfigKey
+from streamline.io.base import from_profile, require_key, some
 from streamline.io.formats import FileFormat
 from streamline.io.object_store import ObjectStore
 from streamline.project.extras import need
@@ -16,6 +14,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["AzureBlobStorage", "FileFormat"]
+
+_PROFILE = {
+    "storage_account_name": "AZURE_STORAGE_ACCOUNT_NAME",
+    "tenant_id": "AZURE_TENANT_ID",
+    "client_id": "AZURE_CLIENT_ID",
+    "client_secret": "AZURE_CLIENT_SECRET",
+}
 
 
 class AzureBlobStorage(ObjectStore):
@@ -41,20 +46,9 @@ class AzureBlobStorage(ObjectStore):
         Raises:
             ConfigError: the profile has no `AZURE_STORAGE_ACCOUNT_NAME`.
         """
-        account = config.get(ConfigKey.AZURE_STORAGE_ACCOUNT_NAME)
-        if not account and "storage_account_name" not in kwargs and "connection_string" not in kwargs:
-            raise ConfigError(
-                "the profile has no AZURE_STORAGE_ACCOUNT_NAME",
-                hint="Azure Blob Storage needs it",
-                code="profile.setting_missing",
-            )
-        settings = {
-            "storage_account_name": account,
-            "tenant_id": config.get(ConfigKey.AZURE_TENANT_ID),
-            "client_id": config.get(ConfigKey.AZURE_CLIENT_ID),
-            "client_secret": config.get(ConfigKey.AZURE_CLIENT_SECRET),
-        }
-        return cls(**{**some(settings), **kwargs})
+        if "storage_account_name" not in kwargs and "connection_string" not in kwargs:
+            require_key(config, "AZURE_STORAGE_ACCOUNT_NAME", cls.title)
+        return cls(**{**from_profile(config, _PROFILE), **kwargs})
 
     def load(
         self,
@@ -107,9 +101,9 @@ class AzureBlobStorage(ObjectStore):
         rest = dict(self.settings)
         named = {
             "account_name": rest.pop("storage_account_name", None),
-            "tenant_id": rest.pop(ConfigKey.AZURE_TENANT_ID, None),
-            "client_id": rest.pop(ConfigKey.AZURE_CLIENT_ID, None),
-            "client_secret": rest.pop(ConfigKey.AZURE_CLIENT_SECRET, None),
+            "tenant_id": rest.pop("AZURE_TENANT_ID", None),
+            "client_id": rest.pop("AZURE_CLIENT_ID", None),
+            "client_secret": rest.pop("AZURE_CLIENT_SECRET", None),
             # without `anon`, adlfs connects anonymously where no credential is given.
             "anon": False,
         }

@@ -12,7 +12,7 @@ from streamline.databases.base import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.errors import ConfigError
 from streamline.io.formats import FileFormat
 
-__all__ = ["BaseIO", "ExportWritePolicy", "FileFormat", "check_policy", "plainly", "some"]
+__all__ = ["BaseIO", "ExportWritePolicy", "FileFormat"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,6 +122,21 @@ def plainly(method: Callable[P, T]) -> Callable[P, T]:
 def some(settings: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the settings that are not None."""
     return {str(key): value for key, value in settings.items() if value is not None}
+
+
+def from_profile(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of a client that a profile has: `names` maps a setting's name to its key in the profile."""
+    return some({name: config.get(key) for name, key in names.items()})
+
+
+def require_key(config: Mapping[str, Any], key: str, title: str) -> None:
+    """Check that a profile has a key.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not config.get(key):
+        raise ConfigError(f"the profile has no {key}", hint=f"{title} needs it", code="profile.setting_missing")
 
 
 def check_policy(if_exists: str | None) -> IfExists:

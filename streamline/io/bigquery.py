@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy
-from streamline.io.config_keys import ConfigKey
 from streamline.io.frames import as_pandas
 from streamline.io.google_cloud_storage import google_settings
 from streamline.io.sql import clean_query
@@ -48,7 +47,7 @@ class BigQuery(Warehouse):
             kwargs: further arguments of the constructor; they win.
         """
         settings = google_settings(config)
-        location = config.get(ConfigKey.GOOGLE_LOCATION)
+        location = config.get("GOOGLE_LOCATION")
         if location:
             settings["location"] = location
         return cls(**{**settings, **kwargs})

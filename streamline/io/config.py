@@ -295,7 +295,7 @@ def _flat_names(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             continue
         if not isinstance(branch, Mapping):
             if heading == VerboseConfigKey.AIRTABLE:
-                names[ConfigKey.AIRTABLE_ACCESS_TOKEN] = (heading,)
+                names["AIRTABLE_ACCESS_TOKEN"] = (heading,)
             continue
         names |= {settings[setting]: (heading, setting) for setting in branch if setting in settings}
         redshift = branch.get(VerboseConfigKey.REDSHIFT) if heading == VerboseConfigKey.AWS else None

@@ -6,7 +6,6 @@ from typing import Any
 
 from streamline.errors import ConfigError
 from streamline.io.base import some
-from streamline.io.config_keys import ConfigKey
 from streamline.io.sql import BaseSQL, ExportWritePolicy
 
 __all__ = ["DuckDB", "ExportWritePolicy"]
@@ -41,8 +40,8 @@ class DuckDB(BaseSQL):
         if kwargs:
             raise ConfigError(f"unknown setting '{next(iter(kwargs))}' for DuckDB", code="database.unknown_setting")
         settings = {
-            ConfigKey.DUCKDB_DATABASE: database,
-            ConfigKey.MOTHERDUCK_TOKEN: motherduck_token,
-            ConfigKey.DUCKDB_SCHEMA: schema,
+            "DUCKDB_DATABASE": database,
+            "MOTHERDUCK_TOKEN": motherduck_token,
+            "DUCKDB_SCHEMA": schema,
         }
         super().__init__(config=some(settings), origin="DuckDB(…)", verbose=verbose)

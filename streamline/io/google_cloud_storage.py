@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamline.io.base import some
-from streamline.io.config_keys import ConfigKey
 from streamline.io.formats import FileFormat
 from streamline.io.object_store import BucketStore
 from streamline.project.extras import need
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FileFormat", "GoogleCloudStorage"]
 
@@ -50,8 +46,8 @@ class GoogleCloudStorage(BucketStore):
 
 def google_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A profile's credentials for Google: `credentials_mapping` or `path_to_credentials`, or nothing."""
-    mapping = config.get(ConfigKey.GOOGLE_SERVICE_ACC_KEY)
+    mapping = config.get("GOOGLE_SERVICE_ACC_KEY")
     if mapping:
         return {"credentials_mapping": mapping}
-    path = config.get(ConfigKey.GOOGLE_SERVICE_ACC_KEY_FILEPATH)
+    path = config.get("GOOGLE_SERVICE_ACC_KEY_FILEPATH")
     return {"path_to_credentials": path} if path else {}

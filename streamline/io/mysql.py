@@ -6,7 +6,6 @@ from typing import Any
 
 from streamline.errors import ConfigError
 from streamline.io.base import some
-from streamline.io.config_keys import ConfigKey
 from streamline.io.sql import BaseSQL, ExportWritePolicy
 
 __all__ = ["ExportWritePolicy", "MySQL"]
@@ -46,10 +45,10 @@ class MySQL(BaseSQL):
         if kwargs:
             raise ConfigError(f"unknown setting '{next(iter(kwargs))}' for MySQL", code="database.unknown_setting")
         settings = {
-            ConfigKey.MYSQL_DATABASE: database,
-            ConfigKey.MYSQL_HOST: host,
-            ConfigKey.MYSQL_PASSWORD: password,
-            ConfigKey.MYSQL_PORT: port or 3306,
-            ConfigKey.MYSQL_USER: user,
+            "MYSQL_DATABASE": database,
+            "MYSQL_HOST": host,
+            "MYSQL_PASSWORD": password,
+            "MYSQL_PORT": port or 3306,
+            "MYSQL_USER": user,
         }
         super().__init__(config=some(settings), origin="MySQL(…)", verbose=verbose)

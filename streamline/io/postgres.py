@@ -6,7 +6,6 @@ from typing import Any
 
 from streamline.errors import ConfigError
 from streamline.io.base import some
-from streamline.io.config_keys import ConfigKey
 from streamline.io.sql import BaseSQL, ExportWritePolicy
 
 __all__ = ["ExportWritePolicy", "Postgres"]
@@ -57,13 +56,13 @@ class Postgres(BaseSQL):
                 code="database.unknown_setting",
             )
         settings = {
-            ConfigKey.POSTGRES_DBNAME: dbname,
-            ConfigKey.POSTGRES_USER: user,
-            ConfigKey.POSTGRES_PASSWORD: password,
-            ConfigKey.POSTGRES_HOST: host,
-            ConfigKey.POSTGRES_PORT: port,
-            ConfigKey.POSTGRES_SCHEMA: schema,
-            ConfigKey.POSTGRES_CONNECTION_METHOD: connection_method,
-            ConfigKey.POSTGRES_CONNECT_TIMEOUT: connect_timeout,
+            "POSTGRES_DBNAME": dbname,
+            "POSTGRES_USER": user,
+            "POSTGRES_PASSWORD": password,
+            "POSTGRES_HOST": host,
+            "POSTGRES_PORT": port,
+            "POSTGRES_SCHEMA": schema,
+            "POSTGRES_CONNECTION_METHOD": connection_method,
+            "POSTGRES_CONNECT_TIMEOUT": connect_timeout,
         }
         super().__init__(config=some(settings), origin="Postgres(…)", verbose=verbose)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from streamline.databases.arrow import batches_of, is_bytes, json_text
 from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
-from streamline.io.base import ExportWritePolicy, check_policy, some
-from streamline.io.config_keys import ConfigKey
+from streamline.io.base import ExportWritePolicy, check_policy, from_profile, require_key, some
 from streamline.io.frames import as_arrow
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import Warehouse, quoted
@@ -27,6 +26,19 @@ _SETTINGS = words(
     "access_key_id cluster_identifier database db_user host iam is_serverless password port profile region "
     "secret_access_key serverless_acct_id serverless_work_group session_token ssl sslmode timeout user"
 )
+_PROFILE = {
+    "database": "REDSHIFT_DBNAME",
+    "schema": "REDSHIFT_SCHEMA",
+    "access_key_id": "AWS_ACCESS_KEY_ID",
+    "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "region": "AWS_REGION",
+}
+_CLUSTER = {
+    "cluster_identifier": "REDSHIFT_CLUSTER_ID",
+    "db_user": "REDSHIFT_DBUSER",
+    "profile": "REDSHIFT_IAM_PROFILE",
+}
+_HOST = {"host": "REDSHIFT_HOST", "user": "REDSHIFT_TEMP_CRED_USER", "password": "REDSHIFT_TEMP_CRED_PASSWORD"}
 _MOST_PARAMETERS = 32_767
 """Of one statement, in the protocol that Redshift speaks."""
 
@@ -60,25 +72,14 @@ class Redshift(Warehouse):
         Raises:
             ConfigError: the profile has neither of the two.
         """
-        named = database or config.get(ConfigKey.REDSHIFT_DBNAME)
-        if not named:
-            raise ConfigError(
-                "the profile has no REDSHIFT_DBNAME", hint="Redshift needs it", code="profile.setting_missing"
-            )
-        cluster = {
-            "cluster_identifier": config.get(ConfigKey.REDSHIFT_CLUSTER_ID),
-            "db_user": config.get(ConfigKey.REDSHIFT_DBUSER),
-            "profile": config.get(ConfigKey.REDSHIFT_IAM_PROFILE),
-        }
-        host = {
-            "host": config.get(ConfigKey.REDSHIFT_HOST),
-            "user": config.get(ConfigKey.REDSHIFT_TEMP_CRED_USER),
-            "password": config.get(ConfigKey.REDSHIFT_TEMP_CRED_PASSWORD),
-        }
-        if all(cluster.values()):
-            settings = {**cluster, "iam": True}
-        elif all(host.values()):
-            settings = {**host, "port": config.get(ConfigKey.REDSHIFT_PORT)}
+        if not database:
+            require_key(config, "REDSHIFT_DBNAME", cls.title)
+        settings = from_profile(config, _PROFILE) | some({"database": database or None})
+        cluster, host = from_profile(config, _CLUSTER), from_profile(config, _HOST)
+        if len(cluster) == len(_CLUSTER) and all(cluster.values()):
+            settings |= {**cluster, "iam": True}
+        elif len(host) == len(_HOST) and all(host.values()):
+            settings |= host | from_profile(config, {"port": "REDSHIFT_PORT"})
         else:
             raise ConfigError(
                 "the profile does not say how to reach Redshift",
@@ -86,14 +87,7 @@ class Redshift(Warehouse):
                 "or REDSHIFT_CLUSTER_ID, REDSHIFT_DBUSER and REDSHIFT_IAM_PROFILE",
                 code="profile.setting_missing",
             )
-        settings |= {
-            "database": named,
-            "schema": config.get(ConfigKey.REDSHIFT_SCHEMA),
-            "access_key_id": config.get(ConfigKey.AWS_ACCESS_KEY_ID),
-            "secret_access_key": config.get(ConfigKey.AWS_SECRET_ACCESS_KEY),
-            "region": config.get(ConfigKey.AWS_REGION),
-        }
-        return cls(**{**some(settings), **kwargs})
+        return cls(**{**settings, **kwargs})
 
     @classmethod
     def with_temporary_credentials(

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamline.io.base import some
-from streamline.io.config_keys import ConfigKey
+from streamline.io.base import from_profile, some
 from streamline.io.formats import FileFormat
 from streamline.io.object_store import BucketStore
 from streamline.project.extras import need
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["S3", "FileFormat"]
 
 _PROFILE = {
-    "aws_access_key_id": ConfigKey.AWS_ACCESS_KEY_ID,
-    "aws_secret_access_key": ConfigKey.AWS_SECRET_ACCESS_KEY,
-    "aws_session_token": ConfigKey.AWS_SESSION_TOKEN,
-    "region_name": ConfigKey.AWS_REGION,
-    "endpoint_url": ConfigKey.AWS_ENDPOINT,
+    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "aws_session_token": "AWS_SESSION_TOKEN",
+    "region_name": "AWS_REGION",
+    "endpoint_url": "AWS_ENDPOINT",
 }
 
 
@@ -45,7 +41,7 @@ class S3(BucketStore):
             config: a profile.
             kwargs: further arguments of the constructor; they win.
         """
-        return cls(**{**some({name: config.get(key) for name, key in _PROFILE.items()}), **kwargs})
+        return cls(**{**from_profile(config, _PROFILE), **kwargs})
 
     @property
     def client(self) -> Any:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
-from streamline.io.base import ExportWritePolicy, check_policy, some
-from streamline.io.config_keys import ConfigKey
+from streamline.io.base import ExportWritePolicy, check_policy, from_profile, require_key, some
 from streamline.io.frames import as_pandas
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import Warehouse, merge_statement, quoted, without_repeated_keys
@@ -20,6 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportWritePolicy", "Snowflake"]
 
+_PROFILE = {
+    "account": "SNOWFLAKE_ACCOUNT",
+    "user": "SNOWFLAKE_USER",
+    "password": "SNOWFLAKE_PASSWORD",
+    "warehouse": "SNOWFLAKE_DEFAULT_WH",
+    "database": "SNOWFLAKE_DEFAULT_DB",
+    "schema": "SNOWFLAKE_DEFAULT_SCHEMA",
+    "role": "SNOWFLAKE_ROLE",
+    "network_timeout": "SNOWFLAKE_TIMEOUT",
+}
+_KEY_FILE = {
+    "private_key_file": "SNOWFLAKE_PRIVATE_KEY_PATH",
+    "private_key_file_pwd": "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE",
+}
 _OF_EXECUTE = frozenset({"params", "parameters", "timeout", "num_statements"})
 
 
@@ -54,25 +67,12 @@ class Snowflake(Warehouse):
         Raises:
             ConfigError: the profile has no account or user.
         """
-        for key in (ConfigKey.SNOWFLAKE_ACCOUNT, ConfigKey.SNOWFLAKE_USER):
-            if not config.get(key):
-                raise ConfigError(
-                    f"the profile has no {key}", hint="Snowflake needs it", code="profile.setting_missing"
-                )
-        settings = {
-            "account": config.get(ConfigKey.SNOWFLAKE_ACCOUNT),
-            "user": config.get(ConfigKey.SNOWFLAKE_USER),
-            "password": config.get(ConfigKey.SNOWFLAKE_PASSWORD),
-            "warehouse": config.get(ConfigKey.SNOWFLAKE_DEFAULT_WH),
-            "database": database or config.get(ConfigKey.SNOWFLAKE_DEFAULT_DB),
-            "schema": schema or config.get(ConfigKey.SNOWFLAKE_DEFAULT_SCHEMA),
-            "role": config.get(ConfigKey.SNOWFLAKE_ROLE),
-            "network_timeout": config.get(ConfigKey.SNOWFLAKE_TIMEOUT),
-        }
-        if not settings["password"]:
-            settings["private_key_file"] = config.get(ConfigKey.SNOWFLAKE_PRIVATE_KEY_PATH)
-            settings["private_key_file_pwd"] = config.get(ConfigKey.SNOWFLAKE_PRIVATE_KEY_PASSPHRASE)
-        return cls(**{**some(settings), **kwargs})
+        for key in ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_USER"):
+            require_key(config, key, cls.title)
+        settings = from_profile(config, _PROFILE) | some({"database": database or None, "schema": schema or None})
+        if not settings.get("password"):
+            settings |= from_profile(config, _KEY_FILE)
+        return cls(**{**settings, **kwargs})
 
     def export(
         self,

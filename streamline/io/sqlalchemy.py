@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from streamline.io.config_keys import ConfigKey
 from streamline.io.sql import BaseSQL, ExportWritePolicy
 
 __all__ = ["ExportWritePolicy", "SQLAlchemy"]
@@ -22,4 +21,4 @@ class SQLAlchemy(BaseSQL):
     provider = "sqlalchemy"
 
     def __init__(self, url: str, verbose: bool = True) -> None:
-        super().__init__(config={ConfigKey.SQLALCHEMY_URL: str(url)}, origin="SQLAlchemy(…)", verbose=verbose)
+        super().__init__(config={"SQLALCHEMY_URL": str(url)}, origin="SQLAlchemy(…)", verbose=verbose)

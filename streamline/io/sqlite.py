@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from streamline.io.config_keys import ConfigKey
 from streamline.io.sql import BaseSQL, ExportWritePolicy
 
 __all__ = ["ExportWritePolicy", "SQLite"]
@@ -21,5 +20,5 @@ class SQLite(BaseSQL):
     provider = "sqlite"
 
     def __init__(self, database: str | os.PathLike[str], verbose: bool = True) -> None:
-        settings = {str(ConfigKey.SQLITE_DATABASE): os.fspath(database)}
+        settings = {"SQLITE_DATABASE": os.fspath(database)}
         super().__init__(config=settings, origin="SQLite(…)", verbose=verbose)
