@@ -5,6 +5,7 @@ A tap prints mostly RECORD lines of one stream, all of which begin with the same
 has no raw newline inside a value, so newline + prefix can occur only at the start of a line. So a chunk with as many
 newlines as newline + prefix contains only records of that stream and is not decoded. The same is true for STATE
 lines. Other chunks are parsed line by line, and only lines without a known prefix are decoded, without their record.
+`record_lines` proves that what is not decoded has nothing behind its record that a target could read otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from typing import Any
 
 import msgspec
 
+from streamline.connectors.singer.record_lines import (
+    count_byte,
+    count_flat_records,
+    find_ambiguous,
+    why_ambiguous,
+    without_duplicates,
+)
 from streamline.connectors.singer.state import StateParts
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.jsontext import split_object
@@ -64,18 +72,6 @@ _decoder = msgspec.json.Decoder(_Envelope)
 def _common_prefix(left: bytes, right: bytes) -> bytes:
     size = min(len(left), len(right), _LONGEST_PREFIX)
     return left[: next((at for at in range(size) if left[at] != right[at]), size)]
-
-
-def _newlines(chunk: bytes, start: int, end: int) -> int:
-    """Count the newlines between two offsets of a chunk.
-
-    Before Python 3.12, `bytes.count` of a single byte looks at every byte; removing the byte uses memchr and is about
-    four times as fast.
-    """
-    if end - start < len(chunk) // 2:
-        return chunk.count(b"\n", start, end)
-    whole = len(chunk) - len(chunk.replace(b"\n", b""))
-    return whole - chunk.count(b"\n", 0, start) - chunk.count(b"\n", end)
 
 
 class TapOutputError(StreamlineError):
@@ -146,8 +142,10 @@ class TapParser:
         self._rest_bytes = 0
         self._positions = 0
         self._known: set[str] = set()
-        self._streams: dict[bytes, str] = {}
+        self._streams: dict[bytes, tuple[str, bytes]] = {}
+        """By prefix: the stream, and the beginning of most of its lines, up to the record's brace."""
         self._prefix = b""
+        self._opening = b""
         self._needle = b""
         self._stream = ""
         self._state_prefix = _STATE_PREFIXES[0]
@@ -227,7 +225,8 @@ class TapParser:
 
     def _stream_of_head(self, head: bytes) -> str | None:
         key = head.find(_RECORD_KEY)
-        return self._streams.get(head[: key + len(_RECORD_KEY)]) if key >= 0 else None
+        known = self._streams.get(head[: key + len(_RECORD_KEY)]) if key >= 0 else None
+        return known[0] if known is not None else None
 
     def _take(self) -> list[Item]:
         self._close_segment()
@@ -256,6 +255,20 @@ class TapParser:
             group = groups[stream] = _Group(prefix)
         group.add(part, count, prefix)
 
+    def _add_records(self, part: Buffer, count: int) -> None:
+        """Add lines of the current stream that begin with its prefix and were not decoded.
+
+        Raises:
+            TapOutputError: readers may read one of them differently. The lines before it are added.
+        """
+        ambiguous = find_ambiguous(part, count, self._prefix, self._opening)
+        if ambiguous is not None:
+            at, reason = ambiguous
+            if good := bytes(part[:at]):
+                self._add(self._stream, good, good.count(b"\n"), self._prefix)
+            raise self._invalid(bytes(part[at:]), reason, code="tap.message_ambiguous")
+        self._add(self._stream, part, count, self._prefix)
+
     def _set_state(self, value: bytes) -> None:
         for stream, group in self._after.items():
             earlier = self._before.get(stream)
@@ -274,10 +287,13 @@ class TapParser:
             self._message(chunk[start:stop])
             start = stop
         if self._prefix and start < end and chunk.startswith(self._prefix, start):
-            lines = _newlines(chunk, start, end)
+            if flat := count_flat_records(chunk, start, end, self._opening):
+                self._add(self._stream, memoryview(chunk)[start:end], flat, self._prefix)
+                return
+            lines = count_byte(chunk, b"\n", start, end)
             records = 1 + chunk.count(self._needle, start, end)
             if records == lines:
-                self._add(self._stream, memoryview(chunk)[start:end], lines, self._prefix)
+                self._add_records(memoryview(chunk)[start:end], lines)
                 return
             if self._records_and_states(chunk, start, end, records, lines):
                 return
@@ -312,12 +328,18 @@ class TapParser:
         if not states or records + states != lines:
             return False
         after = chunk.count(self._needle, position - 1, end)
-        self._add(self._stream, parts[0] if len(parts) == 1 else b"".join(parts), records - after, self._prefix)
+        before = parts[0] if len(parts) == 1 else b"".join(parts)
+        if count_flat_records(before, 0, len(before), self._opening) == records - after:
+            self._add(self._stream, before, records - after, self._prefix)
+        else:
+            self._add_records(before, records - after)
         state = chunk[state_at:position]
         self._learn_state_prefix(state)
         self._set_state(self._state_value(state))
-        if after:
+        if after and count_flat_records(chunk, position, end, self._opening) == after:
             self._add(self._stream, memoryview(chunk)[position:end], after, self._prefix)
+        elif after:
+            self._add_records(memoryview(chunk)[position:end], after)
         return True
 
     def _line_by_line(self, chunk: bytes, start: int, end: int) -> None:
@@ -328,7 +350,7 @@ class TapParser:
 
         def close_run(at: int) -> None:
             if run_count:
-                self._add(self._stream, view[run_start:at], run_count, self._prefix)
+                self._add_records(view[run_start:at], run_count)
 
         while position < end:
             stop = chunk.find(b"\n", position, end) + 1
@@ -347,10 +369,9 @@ class TapParser:
         key = chunk.find(_RECORD_KEY, start, min(stop, start + 512))
         if key >= 0:
             prefix = chunk[start : key + len(_RECORD_KEY)]
-            stream = self._streams.get(prefix)
-            if stream is not None:
-                self._use(prefix, stream)
-                self._add(stream, view[start:stop], 1, prefix)
+            if prefix in self._streams:
+                self._use(prefix)
+                self._add_records(view[start:stop], 1)
                 return
         line = chunk[start:stop]
         if line.lstrip()[:1] != b"{":
@@ -360,8 +381,9 @@ class TapParser:
             return
         self._message(line)
 
-    def _use(self, prefix: bytes, stream: str) -> None:
-        self._prefix, self._stream, self._needle = prefix, stream, b"\n" + prefix
+    def _use(self, prefix: bytes) -> None:
+        self._prefix, self._needle = prefix, b"\n" + prefix
+        self._stream, self._opening = self._streams[prefix]
 
     # -- single messages
 
@@ -409,9 +431,12 @@ class TapParser:
 
     def _schema(self, line: bytes, stream: str, envelope: _Envelope) -> Schema:
         try:
-            schema = json.loads(bytes(envelope.schema))
-        except ValueError:
+            schema = json.loads(bytes(envelope.schema), object_pairs_hook=without_duplicates)
+        except json.JSONDecodeError:
             schema = None
+        except ValueError as error:
+            what = f"a SCHEMA of stream {stream!r} with {error}"
+            raise self._invalid(line, what, code="tap.message_ambiguous") from None
         if not isinstance(schema, dict):
             raise self._invalid(line, f"a SCHEMA of stream {stream!r} without a schema")
         bookmarks = envelope.bookmark_properties
@@ -447,9 +472,13 @@ class TapParser:
 
     def _envelope(self, line: bytes) -> _Envelope:
         try:
-            return _decoder.decode(line)
+            envelope = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return self._lenient(line)
+            envelope = self._lenient(line)
+        largest = max(envelope.record, envelope.value, envelope.schema, key=len)
+        if reason := why_ambiguous(line, largest):
+            raise self._invalid(line, reason, code="tap.message_ambiguous")
+        return envelope
 
     def _lenient(self, line: bytes) -> _Envelope:
         """Read with the standard library what msgspec rejects: `NaN`, lone surrogates, invalid UTF-8 in a record."""
@@ -482,8 +511,9 @@ class TapParser:
             return
         # Only a prefix that all records of the stream share is useful.
         if head == {"type": "RECORD", "stream": stream, "record": None}:
-            self._streams[prefix] = stream
-            self._use(prefix, stream)
+            opening = line[: line.find(b"{", len(prefix)) + 1]
+            self._streams[prefix] = (stream, opening)
+            self._use(prefix)
 
     def _learn_state_prefix(self, line: bytes) -> None:
         """Learn the common prefix of STATE lines, up to a colon: the longer it is, the faster the search."""
@@ -499,11 +529,12 @@ class TapParser:
             raise self._invalid(line, "a STATE without a value")
         return bytes(envelope.value)
 
-    def _invalid(self, line: bytes, what: str) -> TapOutputError:
+    def _invalid(self, line: bytes, what: str, *, code: str | None = None) -> TapOutputError:
         # Masked before it is cut: a part of a secret would not be recognized.
         text = self._mask(line[:4096].decode("utf-8", "replace"))[:200].strip()
         return TapOutputError(
             f"it printed {what}: {text}" + (" …" if len(line) > 200 else ""),
             where=self._tap,
             hint="a line of a tap's standard output that begins with '{' must be a Singer message",
+            code=code,
         )

@@ -1,0 +1,160 @@
+"""Proofs that every reader sees the same message in a line: no member stands in it twice, and nothing follows it.
+
+JSON leaves open what a name means that stands in an object twice, and readers take the first value, the last one, or
+compare names without case. A line with a second `type` or `stream` would be one message here and another in a target.
+
+Most lines are never decoded. Those of one stream begin with the same bytes, up to the record's first brace. If the
+chunk has no other closing braces than the last two of each line, a record ends where its line does, and there is no
+room for another member. Otherwise the lengths of the records say where each one ends.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import msgspec
+
+from streamline.flow.items import Buffer
+
+_CLOSING = b"}}\n"
+_LONG_VALUE = 32
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:]', re.DOTALL)
+_VERSION = rb'(?:,\s*"version"\s*:\s*(?:\d+|null)\s*)?'
+_EXTRACTED = rb'(?:,\s*"time_extracted"\s*:\s*(?:"[^"\\]*"|null)\s*)'
+_TAIL = re.compile(rb"\s*(?:%b%b?|%b%b)\}\s*" % (_VERSION, _EXTRACTED, _EXTRACTED, _VERSION))
+"""What may follow a record. It ends in one brace, so that it cannot begin inside of a record that comes later."""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    record: msgspec.Raw
+
+
+_decoder = msgspec.json.Decoder(_Envelope)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def count_byte(chunk: bytes, byte: bytes, start: int, end: int) -> int:
+    """Count a byte between two offsets of a chunk.
+
+    Before Python 3.12, `bytes.count` of a single byte looks at every byte; removing the byte uses memchr and is about
+    four times as fast.
+    """
+    if end - start < len(chunk) // 2:
+        return chunk.count(byte, start, end)
+    whole = len(chunk) - len(chunk.replace(byte, b""))
+    return whole - chunk.count(byte, 0, start) - chunk.count(byte, end)
+
+
+def count_flat_records(chunk: bytes, start: int, end: int, opening: bytes) -> int:
+    """Count the lines, if all are RECORDs without nested objects, braces in text, and members after the record; else 0.
+
+    Args:
+        chunk: output of a tap.
+        start: the beginning of a line in it.
+        end: the end of a line in it.
+        opening: the beginning of a RECORD line of the stream, up to the record's brace.
+    """
+    if not chunk.startswith(opening, start) or not chunk.endswith(_CLOSING, start, end):
+        return 0
+    # Between two of these boundaries are at least two braces. If there are no more, no line of another kind is there.
+    lines = chunk.count(_CLOSING + opening, start, end) + 1
+    return lines if count_byte(chunk, b"}", start, end) == 2 * lines else 0
+
+
+def find_ambiguous(lines: Buffer, count: int, prefix: bytes, opening: bytes) -> tuple[int, str] | None:
+    """Return the offset of the first line that readers may read differently, and why; None: there is none.
+
+    Args:
+        lines: RECORD lines, each of which begins with `prefix`.
+        count: how many they are.
+        prefix: the beginning of the lines, up to the record.
+        opening: the same with the record's brace, as most lines have it.
+    """
+    try:
+        envelopes = _decoder.decode_lines(lines)
+    except _UNREADABLE:
+        envelopes = None
+    if envelopes is not None and len(envelopes) != count:
+        envelopes = None  # several messages in a line
+    if envelopes is not None and opening == prefix + b"{":
+        # A line with anything else than its record, a brace and a newline is longer than that. None is shorter.
+        records = sum([len(envelope.record) for envelope in envelopes])
+        if records + count * (len(prefix) + 2) == len(lines):
+            return None
+    texts = bytes(lines).split(b"\n")
+    if texts and not texts[-1]:
+        texts.pop()
+    known = envelopes if envelopes is not None and len(envelopes) == len(texts) else [None] * len(texts)
+    offset, tail = 0, b"}"
+    for text, envelope in zip(texts, known, strict=True):
+        record = _record(text) if envelope is None else envelope.record
+        rest = None if record is None or not text.startswith(opening) else text[len(opening) - 1 + len(record) :]
+        if rest != tail:
+            if rest is not None and _TAIL.fullmatch(rest):
+                tail = rest
+            elif reason := why_ambiguous(text, record):
+                return offset, reason
+        offset += len(text) + 1
+    return None
+
+
+def _record(line: bytes) -> msgspec.Raw | None:
+    try:
+        return _decoder.decode(line).record
+    except _UNREADABLE:
+        return None
+
+
+def why_ambiguous(line: bytes, value: Buffer | msgspec.Raw | None = None) -> str | None:
+    """Return why readers may read a message differently, as a noun phrase; None: they cannot.
+
+    Args:
+        line: a JSON object. Nothing is said of text that is no JSON: no reader reads it.
+        value: the text of its largest member; it makes the check fast.
+    """
+    # The value's place is certain only if its text stands in the line once.
+    if value is not None and len(value) >= _LONG_VALUE and line.count(text := bytes(value)) == 1:
+        line = line.replace(text, b"0")
+    names: set[str] = set()
+    depth = 0
+    name = b""
+    end = len(line)
+    for match in _TOKEN.finditer(line):
+        token = match[0]
+        if token in (b"{", b"["):
+            depth += 1
+        elif token in (b"}", b"]"):
+            depth -= 1
+            if depth <= 0:
+                end = match.end()
+                break
+        elif depth == 1:
+            if token != b":":
+                name = token
+            elif (folded := _text(name).casefold()) in names:
+                return f"a message with {_text(name)!r} twice"
+            else:
+                names.add(folded)
+    return "more text after a message" if line[end:].strip() else None
+
+
+def _text(token: bytes) -> str:
+    text = token.decode("utf-8", "surrogateescape")
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:
+        return text
+
+
+def without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of the members that a JSON parser has read.
+
+    Raises:
+        ValueError: a name stands in it twice.
+    """
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} twice in one object")
+    return members
