@@ -60,6 +60,7 @@ class Plugin(msgspec.Struct, kw_only=True):
         proof: `echo`, or `exit`: only its exit proves anything.
         max_processes: how many may run at once in a pipeline; None if nobody said.
         prestart: its next process may start before the one before has ended.
+        cheap_discovery: every run asks it for its catalog.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Plugin(msgspec.Struct, kw_only=True):
     proof: Proof = "echo"
     max_processes: int | None = None
     prestart: bool = False
+    cheap_discovery: bool = False
 
     def for_run(self, run_id: str) -> Plugin:
         """The plugin with a run's id in its environment, by which a later run finds orphan processes."""
@@ -234,6 +236,7 @@ def _plugin_of(
         proof=entry.proof if entry is not None else "echo",
         max_processes=(entry.max_processes if entry is not None else None) or connector.max_processes,
         prestart=entry.prestart if entry is not None else False,
+        cheap_discovery=connector.cheap_discovery,
     )
 
 

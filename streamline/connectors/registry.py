@@ -41,6 +41,7 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
         modules: what must be importable for a bundled one to run in the current environment.
         requirements: what an environment of its own must hold otherwise; also the extra of its name in pyproject.toml.
         max_processes: how many of it may write at once in one pipeline.
+        cheap_discovery: of a tap: `--discover` is quick, so that every run asks for the catalog anew.
         config: the config that a new block starts with.
     """
 
@@ -50,6 +51,7 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     max_processes: int | None = None
+    cheap_discovery: bool = False
     config: Mapping[str, Any] = {}
 
     @property

@@ -286,6 +286,10 @@ class SQLiteStore(PositionTables):
                 (kind, key, storable(value), now()),
             )
 
+    def cache_drop(self, kind: str, key: str) -> None:
+        with self._connection.write(durable=False) as db:
+            db.execute("DELETE FROM cache WHERE kind = ? AND key = ?", (kind, key))
+
     def plugin_secrets(self, pipeline: str, block: str) -> dict[str, PluginSecret]:
         with self._connection.read() as db:
             rows = db.execute(

@@ -364,6 +364,10 @@ class Store(Protocol):
     def cache_put(self, kind: str, key: str, value: str) -> None:
         """Keep something that can be found out again; losing it is harmless."""
 
+    def cache_drop(self, kind: str, key: str) -> None:
+        """Forget it; nothing happens where nothing was put."""
+        ...
+
     def plugin_secrets(self, pipeline: str, block: str) -> dict[str, PluginSecret]:
         """What the plugin of a block wrote back into its config, by name of the config's key."""
 

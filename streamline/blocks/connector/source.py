@@ -19,6 +19,7 @@ from streamline.blocks.connector.spec import SourceSpec, load_source
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, probe, tap_traits
 from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.discovery import Discovery, read_catalog_file
 from streamline.connectors.singer.selection import TapTraits
 from streamline.errors import ConfigError
@@ -40,6 +41,8 @@ class OpenedSource(msgspec.Struct):
         catalog: None for a tap without discovery.
         where: the block's file, for errors.
         keep_config: keeps the config that the tap wrote back into its file.
+        changes: how the catalog differs from the one that was kept, in words.
+        watch: compares the SCHEMAs of a run with the catalog.
     """
 
     block: Block
@@ -50,6 +53,8 @@ class OpenedSource(msgspec.Struct):
     catalog: Catalog | None
     where: str
     keep_config: Callable[[dict[str, Any]], None]
+    changes: list[str] = []
+    watch: CatalogWatch | None = None
 
     @property
     def traits(self) -> TapTraits:
@@ -141,7 +146,18 @@ async def open_source(
         raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint, code=error.code) from error
     # Discovery may have rotated a token already.
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
-    return OpenedSource(block, spec, plugin, config, found.capabilities, found.catalog, where, keep_config)
+    return OpenedSource(
+        block=block,
+        spec=spec,
+        plugin=plugin,
+        config=config,
+        capabilities=found.capabilities,
+        catalog=found.catalog,
+        where=where,
+        keep_config=keep_config,
+        changes=found.changes,
+        watch=found.watch,
+    )
 
 
 @contextlib.contextmanager

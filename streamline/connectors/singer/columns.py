@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from streamline.connectors.singer.catalog import Breadcrumb, CatalogStream, is_glob, matches, unknown_name
@@ -58,13 +58,61 @@ def property_marks(
             marks[path] = False
         elif inclusion == "automatic" or (len(path) == 2 and path[1] in kept):
             marks[path] = True
-        elif listed is not None:
+        elif listed is not None and not _is_technical(path):
             marks[path] = _is_listed(name, listed)
         elif name in excluded:
             marks[path] = False
         else:
             marks[path] = _default_mark(stream, path, found, marks.get(parent, True))
     return marks
+
+
+def unread_paths(
+    properties: Mapping[str, Any],
+    marks: Mapping[Breadcrumb, bool],
+    columns: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    kept: Collection[str],
+) -> Iterator[tuple[str, ...]]:
+    """Return the properties of a SCHEMA that are not to be read, as paths of names.
+
+    The catalog's marks decide about what the catalog has, and `columns` about what is new since. Columns that taps add
+    for the target (`_sdc_…`) are never left out unless they are named.
+
+    Args:
+        properties: the SCHEMA's properties.
+        marks: results of `property_marks`.
+        columns: the user's `columns`.
+        kept: top-level columns that always stay.
+    """
+    excluded = columns["exclude"] if isinstance(columns, Mapping) else ()
+    for path, name in _paths(properties):
+        if path[-1] == "items" or (len(path) == 2 and name in kept):
+            continue
+        if _is_technical(path):
+            left_out = name in excluded
+        elif path in marks:
+            left_out = not marks[path]
+        elif columns is None or isinstance(columns, Mapping):
+            left_out = any(matches(pattern, (name,)) for pattern in excluded)
+        else:
+            left_out = not _is_listed(name, {*columns, *(name for glob in columns if matches(glob, (name,)))})
+        if left_out:
+            yield _property_names(path)
+
+
+def _property_names(path: Breadcrumb) -> tuple[str, ...]:
+    """Return the names in a breadcrumb: `properties` and `items` may be names, too, behind a `properties`."""
+    names = []
+    parts = iter(path)
+    for part in parts:
+        if part == "properties":
+            names.append(next(parts))
+    return tuple(names)
+
+
+def _is_technical(path: Breadcrumb) -> bool:
+    """Whether it is a column that taps and targets made with Meltano's SDK or PipelineWise's add."""
+    return len(path) == 2 and path[1].startswith("_sdc_")
 
 
 def _default_mark(stream: CatalogStream, path: Breadcrumb, found: Mapping[str, Any], parent: bool) -> bool:

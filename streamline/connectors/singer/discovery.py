@@ -16,6 +16,7 @@ import msgspec
 from streamline.connectors.singer.ask import Answer, ask
 from streamline.connectors.singer.capabilities import Capabilities, remember
 from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
+from streamline.connectors.singer.catalog_changes import CatalogWatch, catalog_changes
 from streamline.connectors.singer.settings import NO_SETTINGS, StreamSettings
 from streamline.errors import ConfigError
 from streamline.flow.codecs import jsontext
@@ -42,11 +43,15 @@ class Discovered(msgspec.Struct):
         catalog: None for a tap that has no discovery, where no catalog was given either: it sends what it has.
         capabilities: what is known about the tap, now that it was asked.
         cached: the tap was not asked this time.
+        changes: how the catalog differs from the one that was kept, in words.
+        watch: compares the SCHEMAs of a run with the catalog; None where the tap did not discover it.
     """
 
     catalog: Catalog | None
     capabilities: Capabilities
     cached: bool = False
+    changes: list[str] = []
+    watch: CatalogWatch | None = None
 
 
 class Discovery:
@@ -124,8 +129,9 @@ class Discovery:
         if self._capabilities.discover is False:
             return Discovered(None, self._capabilities)
         key = self._key()
-        if self._store is not None and not refresh and (kept := self._store.cache_get(_CACHE, key)) is not None:
-            return Discovered(Catalog.parse(kept.encode(), where=self._plugin.name), self._capabilities, cached=True)
+        kept = self._kept(key)
+        if kept is not None and not refresh and not self._plugin.cheap_discovery:
+            return Discovered(kept, self._capabilities, cached=True, watch=self._watch(key, kept, cached=True))
         answer = await self._ask()
         catalog = find_catalog(answer.stdout, where=self._plugin.name)
         if catalog is None and not self._capabilities.known and (bare := _no_discovery(answer)) is not None:
@@ -135,9 +141,20 @@ class Discovery:
             raise self._failure(answer)
         if self._capabilities.discover is None:
             self._learn(msgspec.structs.replace(self._capabilities, discover=True))
-        if self._store is not None:
+        changes = catalog_changes(kept, catalog) if kept is not None else []
+        if self._store is not None and (kept is None or kept.data != catalog.data):
             self._store.cache_put(_CACHE, key, catalog.to_json().decode())
-        return Discovered(catalog, self._capabilities)
+        return Discovered(catalog, self._capabilities, changes=changes, watch=self._watch(key, catalog, cached=False))
+
+    def _kept(self, key: str) -> Catalog | None:
+        text = self._store.cache_get(_CACHE, key) if self._store is not None else None
+        return Catalog.parse(text.encode(), where=self._plugin.name) if text else None
+
+    def _watch(self, key: str, catalog: Catalog, *, cached: bool) -> CatalogWatch | None:
+        if self._store is None or self._plugin.cheap_discovery:
+            return None
+        store = self._store
+        return CatalogWatch(catalog, store, key, forget=(lambda: store.cache_drop(_CACHE, key)) if cached else None)
 
     def _learn(self, capabilities: Capabilities) -> None:
         self._capabilities = capabilities

@@ -46,6 +46,7 @@ class SelectedStream(msgspec.Struct, kw_only=True):
         run_in_parallel: it asks for a tap process of its own.
         parent: id of the stream that drives it.
         settings: what was set for it, by name.
+        marks: whether each property of the catalog is read, by breadcrumb.
     """
 
     id: str
@@ -62,6 +63,16 @@ class SelectedStream(msgspec.Struct, kw_only=True):
     parent: str | None = None
     settings: Resolved = msgspec.field(default_factory=lambda: Resolved({}, {}))
     marks: dict[Breadcrumb, bool] = {}
+
+    @property
+    def deselected(self) -> frozenset[str]:
+        """The catalog's top-level columns that are not read."""
+        return frozenset(path[1] for path, read in self.marks.items() if len(path) == 2 and not read)
+
+    @property
+    def drops_columns(self) -> bool:
+        """Whether the tap may send columns that are not read."""
+        return self.settings.get("columns") is not None or not all(self.marks.values())
 
 
 class TapTraits(msgspec.Struct, frozen=True):

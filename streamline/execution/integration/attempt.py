@@ -22,7 +22,7 @@ from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.run_store import RunStore, SourceAccount
 from streamline.execution.integration.schema_book import SchemaBook
 from streamline.execution.run import Run
-from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch
+from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.tasks import task_group
@@ -164,12 +164,15 @@ class Attempt:
 
     def _observer(self, group: GroupPlan) -> Callable[[Sequence[Item]], None]:
         progress = self._context.progress
-        shared = len(self._source(group).groups) > 1
+        source = self._source(group)
+        shared = len(source.groups) > 1
 
         def observe(items: Sequence[Item]) -> None:
             for item in items:
                 if isinstance(item, RawBatch | RowBatch | ArrowBatch):
                     progress.read(group.source, item.stream, item.count)
+                elif isinstance(item, Schema):
+                    self._watch_schema(source, item)
                 elif shared and isinstance(item, Position) and not has_bookmarks(state_of(item.parts)):
                     raise StreamlineError(
                         "its STATE has no bookmark for each stream, so several processes cannot share its streams",
@@ -179,6 +182,12 @@ class Attempt:
                     )
 
         return observe
+
+    def _watch_schema(self, source: SourcePlan, item: Schema) -> None:
+        stream = source.find(item.stream)
+        if stream is not None and source.watch is not None:
+            for change in source.watch.look(stream.id, item.schema, deselected=stream.deselected):
+                self._context.warn(source.id, change)
 
     def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
         path = self._plan.paths[group.source]
@@ -239,6 +248,9 @@ class Attempt:
         if not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
             await self._files[group.id].delete_all()
         error = outcome.error or _error_of(self._routes.stopped.get(group.id, []))
+        watch = self._source(group).watch
+        if watch is not None and isinstance(error, TapFailed):
+            watch.forget()  # it may have failed for a table or a column that is gone
         return GroupOutcome(
             group=group,
             error=error,

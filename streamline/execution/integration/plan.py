@@ -15,6 +15,7 @@ from streamline.blocks.python.function import BlockFile
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities
 from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.stages.destination import StreamPlan
@@ -63,6 +64,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         passed: those of them past which the tap moves the log by its start.
         notes: what the user should know (a bookmark that is not used, …).
         endless: it is not expected to end by itself.
+        watch: compares the SCHEMAs of the run with the catalog.
     """
 
     block: Block
@@ -81,6 +83,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     passed: list[str] = []
     notes: list[str] = []
     endless: bool = False
+    watch: CatalogWatch | None = None
 
     @property
     def id(self) -> str:

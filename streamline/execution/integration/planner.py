@@ -187,8 +187,9 @@ async def _plan_source(
         overrides=positions.overrides,
         left_out=positions.left_out,
         passed=positions.passed,
-        notes=[*positions.notes, *_state_notes(source.plugin, source.capabilities, selected)],
+        notes=[*source.changes, *positions.notes, *_state_notes(source.plugin, source.capabilities, selected)],
         endless=spec.max_duration is not None or spec.idle_timeout is not None,
+        watch=source.watch,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,10 +52,12 @@ class RouteBuilder:
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         """Return the route of one group."""
         stages: list[Stage] = []
-        if SourceStage.needed(group.streams):
-            stages.append(
-                SourceStage({name: stream for stream in group.streams for name in (*stream.names, stream.stream)})
-            )
+        streams = {name: stream for stream in group.streams for name in (*stream.names, stream.stream)}
+        source = self._plan.sources[group.source]
+        unselected = {name for stream in source.catalog or () for name in stream.names}.difference(streams)
+        if SourceStage.needed(group.streams, unselected):
+            warn = partial(self._context.warn, source.id)
+            stages.append(SourceStage(streams, unselected, warn=warn))
         route = self._path(group, path, pools)
         route.stages[:0] = stages
         return route

@@ -3,6 +3,7 @@
 - `add`: a column `note`; `retype`: `text` becomes an integer; `drop`: `text` goes; `key`: the key becomes (id, text);
 - `none`: the same SCHEMA once more.
 
+With `when` it changes only once that file exists.
 With `from_start` the new shape is sent from the first row on: the table was altered between two runs.
 
 Who: taps that learn columns on the way (Salesforce, MongoDB, CSV folders), ALTER TABLE during a log-based
@@ -13,6 +14,8 @@ before it.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from _singer import Tap, stream
 
@@ -25,7 +28,7 @@ def main() -> None:
     """Send two shapes of one stream."""
     tap = Tap()
     tap.offer(stream("numbers", {"id": "integer", "text": "string"}, replication_key="id"))
-    change = tap.config["change"]
+    change = tap.config["change"] if Path(tap.config.get("when", ".")).exists() else "none"
     columns: dict[str, Any] = {"id": {"type": ["integer"]}, "text": {"type": ["null", "string"]}}
     key = ["id"]
     tap.schema("numbers") if not tap.config.get("from_start") else None

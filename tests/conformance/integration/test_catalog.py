@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 from tests.conformance.integration.common import COLUMNS, INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
-from tests.support.project import Project, target
+from tests.support.project import Project, tap, target
 
 
 def discoveries(project: Project) -> int:
@@ -107,3 +109,31 @@ def test_globs_and_exact_names_apply_key_by_key(make_project: MakeProject) -> No
 
     methods = {name: top["replication-method"] for name, top in selected(project).items()}
     assert methods == {"public-orders": "FULL_TABLE", "public-users": "INCREMENTAL"}
+
+
+def test_a_column_that_is_added_at_the_source_is_read_and_told(make_project: MakeProject) -> None:
+    settings = {"customers": {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}}
+    source = tap("sqlite", {"path": "shop.db"}, builtin=True, streams=settings)
+    project = make_project(source, target())
+    with closing(sqlite3.connect(project.root / "shop.db")) as db:
+        db.executescript("create table customers (id integer primary key); insert into customers values (1);")
+        project.run().expect(0)
+        db.executescript("alter table customers add phone text; insert into customers values (2, '555');")
+
+    project.run().expect(0, "new column phone")
+
+    assert project.rows("customers")[-1] == {"id": 2, "phone": "555"}
+
+
+def test_a_cached_catalog_is_dropped_when_a_schema_shows_a_new_column(make_project: MakeProject) -> None:
+    config = {"change": "add", "from_start": True, "when": "altered", "spy": "spy"}
+    project = make_project(tap("changes_schema", config, streams={"numbers": INCREMENTAL}), target())
+    project.run().expect(0)
+    project.write("altered", "")
+
+    project.run().expect(0, "new column note")
+
+    assert project.rows()[-1]["note"]
+    assert discoveries(project) == 1
+    project.run().expect(0)
+    assert discoveries(project) == 2

@@ -69,7 +69,10 @@ class StreamPlan(msgspec.Struct, frozen=True):
 
     def keeps(self, column: str) -> bool:
         """Whether a column reaches the target."""
-        return column not in self.exclude and (self.only is None or column in self.only)
+        if column in self.exclude:
+            return False
+        # What taps add for the target, as the mark of a deleted row, is no column of the user's.
+        return self.only is None or column in self.only or column.startswith("_sdc_")
 
 
 def plan_stream(

@@ -1,44 +1,68 @@
-"""Applies a source's stream settings that its tap may ignore: keys, types, columns."""
+"""Applies a source's stream settings that its tap may ignore: streams, keys, types, columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
+from streamline.connectors.singer.columns import unread_paths
 from streamline.connectors.singer.selection import SelectedStream
-from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
-from streamline.flow.items import Item, Schema
+from streamline.connectors.singer.stages.pruning import Unread, prune_batch, prune_schema, unread_tree
+from streamline.flow.items import ArrowBatch, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import ImmediateStage
-
-_UNCHANGED = StreamPlan()
 
 
 class SourceStage(ImmediateStage):
-    """Applies keys and schema_override to SCHEMAs, and drops columns that the tap sends although not selected.
+    """Applies keys and schema_override to SCHEMAs, and drops streams and columns that the tap sends unselected.
+
+    What is dropped is decided at every SCHEMA, for a tap may learn of columns on the way.
 
     Args:
         streams: the selected streams, by their names in messages.
+        unselected: names of the catalog's other streams.
+        warn: called once for each of those that the tap sends.
     """
 
-    def __init__(self, streams: Mapping[str, SelectedStream]) -> None:
+    def __init__(
+        self,
+        streams: Mapping[str, SelectedStream],
+        unselected: Collection[str] = (),
+        *,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:
         self._streams = streams
-        self._plans: dict[str, StreamPlan] = {}
-        self._inner = DestinationStage(lambda stream: self._plans.get(stream, _UNCHANGED))
+        self._unselected = frozenset(unselected).difference(streams)
+        self._warn = warn
+        self._told: set[str] = set()
+        self._unread: dict[str, Unread] = {}
 
     @staticmethod
-    def needed(streams: Sequence[SelectedStream]) -> bool:
+    def needed(streams: Sequence[SelectedStream], unselected: Collection[str] = ()) -> bool:
         """Whether any stream has settings that a tap may ignore."""
-        return any(stream.own_key or stream.schema_override or stream.columns is not None for stream in streams)
+        return bool(unselected) or any(
+            stream.own_key or stream.schema_override or stream.drops_columns for stream in streams
+        )
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
+        if isinstance(item, Position):
+            return [item]
+        if item.stream in self._unselected:
+            self._tell(item.stream)
+            return []
         if isinstance(item, Schema):
             selected = self._streams.get(item.stream)
-            if selected is not None:
-                item = self._apply(item, selected)
-        return await self._inner.process(item)
+            return [self._apply(item, selected) if selected is not None else item]
+        if isinstance(item, RawBatch | RowBatch | ArrowBatch) and (unread := self._unread.get(item.stream)):
+            return [prune_batch(item, unread)]
+        return [item]
+
+    def _tell(self, stream: str) -> None:
+        if stream not in self._told:
+            self._told.add(stream)
+            self._warn(f"the tap sends stream {stream!r}, which its catalog does not select; it is not loaded")
 
     def _apply(self, item: Schema, selected: SelectedStream) -> Schema:
-        schema, keys, raw = item.schema, item.key_properties, item.raw
+        schema, keys, bookmarks, raw = item.schema, item.key_properties, item.bookmark_properties, item.raw
         properties = schema.get("properties") or {}
         if selected.schema_override:
             properties = {**properties, **selected.schema_override.get("properties", {})}
@@ -46,9 +70,13 @@ class SourceStage(ImmediateStage):
             raw = None
         if selected.own_key and list(keys or ()) != selected.key_properties:
             keys, raw = selected.key_properties, None
-        if item.stream not in self._plans:
-            extra = selected.columns is not None and not set(properties) <= set(selected.columns)
-            self._plans[item.stream] = (
-                StreamPlan(only=frozenset([*(selected.columns or ()), *(keys or ())])) if extra else _UNCHANGED
-            )
-        return Schema(item.stream, schema, keys, item.bookmark_properties, raw)
+        unread: Unread = {}
+        if selected.drops_columns:
+            kept = {*(keys or ()), *selected.bookmark_properties}
+            unread = unread_tree(unread_paths(properties, selected.marks, selected.settings.get("columns"), kept))
+        if unread:
+            schema, raw = prune_schema(schema, unread), None
+            if bookmarks is not None:
+                bookmarks = [name for name in bookmarks if name in schema["properties"]]
+        self._unread[item.stream] = unread
+        return Schema(item.stream, schema, keys, bookmarks, raw)
