@@ -20,6 +20,7 @@ from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings
 from .database import connect, query
 from .table import VERSION_COLUMN, Table, versioned
+from .waiting import free_name, is_waiting, mark_waiting, waiting_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +78,7 @@ class DuckDBSink:
             found = self._destinations.get(stream)
             if found is None or found.setting.table != setting.table:
                 self._refuse_shared(stream, setting.table)
+                self._refuse_waiting(stream, setting.table)
                 found = Destination(stream, setting, Table(self._connection(), self._config["schema"], setting.table))
                 self._destinations[stream] = found
             self._connection()
@@ -96,6 +98,13 @@ class DuckDBSink:
                     f"streams {other.stream!r} and {stream!r} have one table, {table!r} (case does not count)",
                     "give one of them another destination_table",
                 )
+
+    def _refuse_waiting(self, stream: str, table: str) -> None:
+        if is_waiting(self._connection(), self._config["schema"], table):
+            raise ConnectorError(
+                f"stream {stream!r}: table {table!r} holds rows of another table's next version",
+                "give the stream another destination_table",
+            )
 
     def write(self, block: Block) -> None:
         """Load a block."""
@@ -125,20 +134,17 @@ class DuckDBSink:
 
     def _start_waiting(self, destination: Destination, version: int | None) -> Table:
         """The table beside; what an earlier run left in it counts only if it is of the same version."""
-        main = destination.table
-        suffix = "__replacing" if version is None else f"__version_{version}"
+        main, schema = destination.table, self._config["schema"]
         connection = self._connection()
-        sql = (
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? "
-            "AND (table_name = ? OR regexp_full_match(substr(table_name, length(?) + 1), '__version_[0-9]+') "
-            "AND starts_with(table_name, ?))"
-        )
-        names = [self._config["schema"], f"{main.name}__replacing", main.name, main.name]
-        for (name,) in query(connection, sql, names):
-            if version is None or name != main.name + suffix:
-                Table(connection, self._config["schema"], name).drop()
-        waiting = Table(connection, self._config["schema"], main.name + suffix)
+        left = waiting_tables(connection, schema, main.name)
+        kept = left.pop(version, None) if version is not None else None
+        for name in left.values():
+            Table(connection, schema, name).drop()
+        base = f"{main.name}__replacing" if version is None else f"{main.name}__version_{version}"
+        waiting = Table(connection, schema, kept or free_name(connection, schema, base))
         waiting.ensure(main.columns)
+        if kept is None:
+            mark_waiting(connection, waiting.sql, main.name, version)
         destination.waiting, destination.waiting_version = waiting, version
         return waiting
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+_OURS = re.compile(r"(?:v\d+-)?\d{13,}-\d+-\d{6,}\.(?:jsonl|csv|parquet)(?:\.gz)?|\..*\.tmp")
+"""The names of files that this target writes. All others are somebody else's, and stay."""
 _UNSAFE = {"/": "%2F", "\0": "%00", "%": "%25"}
 
 
@@ -91,7 +94,7 @@ class StreamFolder:
         """End what a killed process had begun."""
         if self._old.exists():
             if self.visible.exists():
-                shutil.rmtree(self._old)
+                self._remove_old()
             else:
                 self._old.rename(self.visible)
         for folder in (self.visible, *self._hidden("version-")):
@@ -128,7 +131,8 @@ class StreamFolder:
         return Unfinished(folder, name)
 
     def _files(self) -> list[Path]:
-        return [path for path in self.visible.iterdir() if path.is_file() and not path.name.startswith(".")]
+        """The files that this target has written, in the folder that readers see."""
+        return [path for path in self.visible.iterdir() if path.name[0] != "." and _OURS.fullmatch(path.name)]
 
     def holds(self, version: int) -> bool:
         """Whether rows of this version may simply be added: there are some already, or no rows at all."""
@@ -147,7 +151,15 @@ class StreamFolder:
         """Make a hidden folder the visible one."""
         self.visible.rename(self._old)
         folder.rename(self.visible)
+        self._remove_old()
         sync_folder(self._root)
+
+    def _remove_old(self) -> None:
+        """Remove the folder that was replaced; files in it that are not ours move into the visible one."""
+        for path in list(self._old.iterdir()):
+            if not _OURS.fullmatch(path.name):
+                path.rename(self.visible / path.name)
+        sync_folder(self.visible)
         shutil.rmtree(self._old)
 
     def merge(self, folder: Path) -> None:

@@ -475,6 +475,20 @@ def test_rows_without_a_version_are_not_deleted_in_the_run_that_brings_them(tmp_
     assert rows(tmp_path, "t") == [(2, "v6")]
 
 
+def test_tables_that_somebody_else_made_stay(tmp_path: Path) -> None:
+    load(tmp_path, full(1, [1], ()))
+    others = ("t__version_0", "t__version_2", "t__replacing")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        for name in others:
+            connection.execute(f"CREATE TABLE {name} AS SELECT 42 AS id")
+    load(tmp_path, full(2, [2], ()))
+    assert rows(tmp_path, "t") == [(2, "v2")]
+    load(tmp_path, [schema("t", ONE), record("t", {"id": 3})], load_method="replace")
+    assert [row[0] for row in plain(tmp_path, "t")] == [3]
+    assert [plain(tmp_path, name) for name in others] == [[(42,)]] * 3
+    assert {row[0] for row in query(tmp_path, "SHOW TABLES")} == {"t", *others}
+
+
 def test_replace(tmp_path: Path) -> None:
     first = [schema("t", ONE), record("t", {"id": 1}), schema("u", ONE), record("u", {"id": 1})]
     load(tmp_path, first, load_method="replace")

@@ -227,6 +227,19 @@ def test_replace(tmp_path: Path) -> None:
     assert names(tmp_path) == before
 
 
+@pytest.mark.parametrize("again", [full(2, [2]), full(2, []), [schema("t", ONE), record("t", {"id": 2})]])
+def test_files_that_somebody_else_made_stay(tmp_path: Path, again: list[JSONObject]) -> None:
+    load(tmp_path, full(1, [1]))
+    others = ("notes.txt", "more/notes.txt", "v0-mine.jsonl", ".hidden")
+    for name in others:
+        path = tmp_path / "out" / "t" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    load(tmp_path, again, load_method="append" if "version" in str(again) else "replace")
+    assert ids(tmp_path) == [row["record"]["id"] for row in again if row["type"] == "RECORD"]
+    assert set(names(tmp_path)) >= {f"t/{name}" for name in others}
+
+
 # Proof ----------------------------------------------------------------------------------------------------------------
 
 
