@@ -55,6 +55,8 @@ class Setting(NamedTuple):
     default: Any = None
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    exclusive: bool = False
+    """It names a file that only one process at a time can have open."""
 
     def schema(self) -> dict[str, Any]:
         """The setting as JSON Schema, as `--about` prints it."""
@@ -66,6 +68,8 @@ class Setting(NamedTuple):
             schema["enum"] = list(self.choices)
         if self.minimum is not None:
             schema["minimum"] = self.minimum
+        if self.exclusive:
+            schema["x-exclusive"] = True
         return schema
 
     def check(self, value: Any) -> None:

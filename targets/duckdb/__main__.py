@@ -12,7 +12,7 @@ CONNECTOR = Connector(
     capabilities=("about", "activate-version", "conflict-ignore"),
     load_methods=("append", "upsert", "replace"),
     settings=(
-        Setting("path", "string", "the database file; created if it does not exist", required=True),
+        Setting("path", "string", "the database file; created if it does not exist", required=True, exclusive=True),
         Setting("schema", "string", "the database schema for tables", default="main"),
         Setting(
             "load_method",

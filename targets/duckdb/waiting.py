@@ -45,7 +45,10 @@ def is_waiting(connection: DuckDBPyConnection, schema: str, table: str) -> bool:
 def free_name(connection: DuckDBPyConnection, schema: str, base: str) -> str:
     """Return a name that no table or view has: `base`, or that with underscores added."""
     taken = {name.lower() for name, _ in _tables(connection, schema)}
-    sql = "SELECT view_name FROM duckdb_views() WHERE database_name = current_database() AND lower(schema_name) = lower(?)"
+    sql = (
+        "SELECT view_name FROM duckdb_views() "
+        "WHERE database_name = current_database() AND lower(schema_name) = lower(?)"
+    )
     taken |= {name.lower() for (name,) in query(connection, sql, [schema])}
     while base.lower() in taken:
         base += "_"

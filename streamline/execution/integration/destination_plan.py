@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from streamline.blocks.connector.spec import DestinationSpec
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities
@@ -15,7 +18,7 @@ from streamline.connectors.singer.settings import (
 )
 from streamline.connectors.singer.stages.destination import StreamPlan, check_tables, plan_stream
 from streamline.errors import ConfigError
-from streamline.execution.integration.plan import PathPlan, SinkPlan, SourcePlan
+from streamline.execution.integration.plan import PathPlan, SinkPlan, SourcePlan, config_overwrites
 from streamline.pipeline.model import Block
 
 
@@ -51,7 +54,15 @@ def plan_sink(
     def plan_of(source: str, name: str) -> StreamPlan | None:
         key = (source, name)
         if key not in planned:
-            plan = _plan_stream(name, by_name.get(key), sources[source], spec.streams, plugin, capabilities)
+            plan = _plan_stream(
+                name,
+                by_name.get(key),
+                sources[source],
+                spec.streams,
+                plugin,
+                capabilities,
+                overwrites=config_overwrites(spec.config),
+            )
             planned[key] = plan
             if plan is not None:
                 stream_of[source, plan.table or name] = name
@@ -125,6 +136,37 @@ def check_shared_tables(
             )
 
 
+def check_exclusive_files(sinks: Iterable[SinkPlan], folder: Path) -> None:
+    """Refuse two destinations whose targets would wait for each other to close one file.
+
+    A target names such a setting by `x-exclusive` in its `--about`.
+
+    Args:
+        sinks: the destinations.
+        folder: the targets' working folder.
+
+    Raises:
+        ConfigError: two of them have the same file.
+    """
+    taken: dict[Path, str] = {}
+    for sink in sinks:
+        settings = sink.capabilities.about.get("settings")
+        properties = settings.get("properties") if isinstance(settings, dict) else None
+        for name, schema in properties.items() if isinstance(properties, dict) else ():
+            value = sink.config.get(name)
+            if not isinstance(value, str) or not isinstance(schema, dict) or not schema.get("x-exclusive"):
+                continue
+            file = (folder / value).resolve()
+            other = taken.setdefault(file, sink.id)
+            if other != sink.id:
+                raise ConfigError(
+                    f"destinations {other!r} and {sink.id!r} both write to {value}, which only one process can open",
+                    where=sink.block.uuid,
+                    hint="connect all sources to one of them, or give each a file of its own",
+                    code="destination.file_shared",
+                )
+
+
 def _names(name: str, stream: SelectedStream | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((stream.id, stream.stream, *stream.names))) if stream is not None else (name,)
 
@@ -136,6 +178,8 @@ def _plan_stream(
     streams: StreamSettings,
     plugin: Plugin,
     capabilities: Capabilities,
+    *,
+    overwrites: bool,
 ) -> StreamPlan | None:
     resolved = resolve_destination(streams, _names(name, stream))
     if resolved is None:
@@ -152,6 +196,7 @@ def _plan_stream(
         columns=list(entry.properties) if entry is not None else (),
         load_methods=_load_methods(capabilities),
         endless=source.endless,
+        overwrites=overwrites and _load_methods(capabilities) is not None,
     )
 
 

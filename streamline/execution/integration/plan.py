@@ -117,6 +117,11 @@ class MapperPlan(msgspec.Struct, kw_only=True):
     config: dict[str, Any]
 
 
+def config_overwrites(config: Mapping[str, Any]) -> bool:
+    """Whether a target's config makes it replace every table."""
+    return str(config.get("load_method", "")).lower() in ("overwrite", "replace")
+
+
 class SinkPlan(msgspec.Struct, kw_only=True):
     """A destination block.
 
@@ -163,7 +168,7 @@ class SinkPlan(msgspec.Struct, kw_only=True):
 
         The setting is that of Meltano's SDK, whose SQL targets drop the table at the SCHEMA, and of our own targets.
         """
-        return str(self.config.get("load_method", "")).lower() in ("overwrite", "replace")
+        return config_overwrites(self.config)
 
     def session_interval(self, *, endless: bool) -> float | None:
         """Return after how many seconds without proof a session is closed; None if a run is one session.

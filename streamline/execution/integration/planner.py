@@ -20,7 +20,7 @@ from streamline.connectors.singer.override import parse_override, parse_override
 from streamline.connectors.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
-from streamline.execution.integration.destination_plan import plan_sink
+from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sink
 from streamline.execution.integration.plan import (
     DEFAULT_MAX_PARALLEL,
     GroupPlan,
@@ -70,6 +70,11 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
         raise ConfigError("no stream is selected", where=model.yaml.shown, code="stream.none_selected")
     _check_bookmark_options(context, model, sources, variables)
     ordered = {uuid: sources[uuid] for uuid in specs.sources}
+    sinks = {
+        uuid: plan_sink(block, spec, *targets[uuid], ordered, paths)
+        for uuid, (block, spec) in specs.destinations.items()
+    }
+    check_exclusive_files(sinks.values(), context.project.root)
     return Plan(
         pipeline=model.uuid,
         sources=ordered,
@@ -86,10 +91,7 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
             for uuid, names in mappers.items()
         },
         paths=paths,
-        sinks={
-            uuid: plan_sink(block, spec, *targets[uuid], ordered, paths)
-            for uuid, (block, spec) in specs.destinations.items()
-        },
+        sinks=sinks,
         variables=variables,
     )
 

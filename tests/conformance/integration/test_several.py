@@ -133,3 +133,13 @@ def test_two_paths_into_one_destination_are_both_proven(make_project: MakeProjec
             columns = set(message["schema"]["properties"])
         if message["type"] == "RECORD":
             assert set(message["record"]) == columns, "a record is read by the SCHEMA before it"
+
+
+def test_two_destinations_of_one_file_that_one_process_can_open_are_refused(make_project: MakeProject) -> None:
+    project = make_project(
+        tap("counts", {"rows": 1}),
+        target("duckdb", {"path": "w.duckdb"}, uuid="one", builtin=True),
+        target("duckdb", {"path": "./w.duckdb", "schema": "other"}, uuid="two", builtin=True),
+    )
+
+    project.run().expect(2, "'one' and 'two' both write to")

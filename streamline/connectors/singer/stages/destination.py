@@ -36,6 +36,8 @@ IGNORE_CAPABILITY = "conflict-ignore"
 PARTITION_CAPABILITY = "partition-keys"
 """The capability of a target that reads `x-partition-keys` in a SCHEMA's schema."""
 
+_PARTIAL = ("INCREMENTAL", "LOG_BASED")
+"""Replication methods by which a run reads part of the rows."""
 _ENDLESS = "a source with max_duration or idle_timeout is never known to be complete"
 
 
@@ -87,6 +89,7 @@ def plan_stream(
     columns: Collection[str] = (),
     load_methods: Collection[str] | None = None,
     endless: bool = False,
+    overwrites: bool = False,
 ) -> StreamPlan:
     """Plan how `stream` is written to its table in `target`.
 
@@ -101,6 +104,7 @@ def plan_stream(
         columns: the source's columns; empty if they are not known.
         load_methods: those in the target's `--about`; None if it lists none.
         endless: the source is stopped by `max_duration` or `idle_timeout`, so none of its tables is ever complete.
+        overwrites: the target's own config makes it replace every table.
 
     Raises:
         ConfigError: a setting cannot be applied.
@@ -129,6 +133,14 @@ def plan_stream(
     method, why = _load_method(
         stream, settings, target, cannot if not replaces else None, capabilities, replication_method, sent_keys
     )
+    if replication_method in _PARTIAL and (method == "replace" or overwrites):
+        raise ConfigError(
+            f"stream {stream!r} is {replication_method} and cannot replace its table: only the rows that are new or "
+            "changed would remain",
+            where=where,
+            hint="use load_method: upsert or append, or replication_method: FULL_TABLE",
+            code="destination.load_method_unsupported",
+        )
     if load_methods is not None and method not in load_methods:
         if settings.get("load_method") or settings.get("unique_conflict_method"):
             raise ConfigError(
