@@ -23,13 +23,12 @@ MakeProject = Callable[..., Project]
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    pytest.param(("trio", {}), id="trio"),
 ]
 
 
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Every event loop that the engine runs on; tests marked `anyio` run once on each."""
+    """Every event loop that a run uses; tests marked `anyio` run once on each."""
     backend: tuple[str, dict[str, Any]] = request.param
     if backend[1].get("use_uvloop"):
         pytest.importorskip("uvloop")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def _modules() -> dict[str, Path]:
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
+@cache
 def _graph() -> dict[str, frozenset[str]]:
     modules = _modules()
     return {module: frozenset(_imports(module, path, modules)) - {module} for module, path in modules.items()}

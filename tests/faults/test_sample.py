@@ -14,7 +14,7 @@ import pytest
 from tests.faults import resume
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 
-COUNT = 3
+COUNT = 2
 """Faults for each victim in a plain pipeline, and for each other shape of pipeline."""
 
 
