@@ -36,13 +36,13 @@ def main() -> None:
         if not done.stdout.strip():
             print(f"| `{script}.py` | failed | | | | |", flush=True)
             continue
-        for one in json.loads(done.stdout)["results"]:
-            sign = "≤" if one["at_most"] else "≥"
-            aim = "" if one["aim"] is None else f"{one['aim']:,g}"
-            verdict = "reached" if one["passed"] else "missed"
+        for result in json.loads(done.stdout)["results"]:
+            sign = "≤" if result["at_most"] else "≥"
+            aim = "" if result["aim"] is None else f"{result['aim']:,g}"
+            verdict = "reached" if result["passed"] else "missed"
             print(
-                f"| `{script}.py` | {one['name']} | {one['value']:,.2f} {one['unit']} | {sign} {one['bar']:,g} "
-                f"| {aim} | {verdict} |",
+                f"| `{script}.py` | {result['name']} | {result['value']:,.2f} {result['unit']} "
+                f"| {sign} {result['bar']:,g} | {aim} | {verdict} |",
                 flush=True,
             )
     sys.exit(1 if failed else 0)

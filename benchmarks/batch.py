@@ -114,12 +114,12 @@ def below(root: int) -> list[int]:
             with suppress(OSError):
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 children.setdefault(parent, []).append(int(entry.name))
-    found, todo = [], [root]
+    pids, todo = [], [root]
     while todo:
         pid = todo.pop()
-        found.append(pid)
+        pids.append(pid)
         todo += children.get(pid, [])
-    return found
+    return pids
 
 
 def proportional(pid: int) -> int:

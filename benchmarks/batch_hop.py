@@ -35,7 +35,7 @@ def main() -> None:
     """Measure and print."""
     options = Options.parse(__doc__, records=0, rounds=9)
     chains = {"one block": project(options, 1), "chain": project(options, HOPS + 1)}
-    times = interleaved({name: one.run for name, one in chains.items()}, options.rounds, options.say)
+    times = interleaved({name: chain.run for name, chain in chains.items()}, options.rounds, options.say)
     hop = (times["chain"].median - times["one block"].median) / HOPS * 1000
     finish(
         options,

@@ -165,9 +165,9 @@ class Options:
         default = Path(tempfile.gettempdir()) / "streamline-benchmarks"
         parser.add_argument("--work", type=Path, default=default, help="folder for input and projects (%(default)s)")
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
-        found = parser.parse_args()
-        found.work.mkdir(parents=True, exist_ok=True)
-        return cls(found.records, found.rounds, found.work.resolve(), found.json)
+        arguments = parser.parse_args()
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        return cls(arguments.records, arguments.rounds, arguments.work.resolve(), arguments.json)
 
     def input(self, records: int, state_every: int) -> Path:
         """The file of a tap's output with so many records, made where it is not there yet."""
@@ -321,11 +321,11 @@ def interleaved(
     """Run each side in turn, so many rounds, every other round in reverse; a round to warm up is not counted."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(0 if warm_up else 1, rounds + 1):
-        found = {name: sides[name]() for name in list(sides)[:: 1 if number % 2 else -1]}
+        times = {name: sides[name]() for name in list(sides)[:: 1 if number % 2 else -1]}
         if number:
-            for name, seconds in found.items():
+            for name, seconds in times.items():
                 times[name].append(seconds)
-        say(f"round {number}: " + ", ".join(f"{name} {found[name]:.3f} s" for name in sides))
+        say(f"round {number}: " + ", ".join(f"{name} {times[name]:.3f} s" for name in sides))
     return {name: Times(values) for name, values in times.items()}
 
 

@@ -78,10 +78,10 @@ def watch(process: subprocess.Popen[bytes]) -> tuple[list[float], int, int]:
     samples: list[float] = []
     highest, most = 0, 0
     while process.poll() is None:
-        found = [resident(pid) for pid in own_processes(process.pid)]
-        samples.append(sum(now for now, _ in found) / 1e6)
-        highest = max(highest, *(peak for _, peak in found), 0)
-        most = max(most, len(found))
+        processes = [resident(pid) for pid in own_processes(process.pid)]
+        samples.append(sum(now for now, _ in processes) / 1e6)
+        highest = max(highest, *(peak for _, peak in processes), 0)
+        most = max(most, len(processes))
         time.sleep(SAMPLE_SECONDS)
     return samples, highest, most
 

@@ -126,8 +126,8 @@ def _exchange() -> Callable[[Path, Path], bool] | None:
         return None
     renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
 
-    def exchange(one: Path, other: Path) -> bool:
-        done = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    def exchange(first: Path, second: Path) -> bool:
+        done = renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
         return bool(done == 0)
 
     return exchange

@@ -252,8 +252,8 @@ def as_pandas(table: pa.Table) -> Any:
             if pa.types.is_integer(field.type) and table.column(index).null_count
         ]
         if columns:
-            told = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "2.2.0"}
-            table = table.replace_schema_metadata({**described, b"pandas": json.dumps(told).encode()})
+            description = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "2.2.0"}
+            table = table.replace_schema_metadata({**described, b"pandas": json.dumps(description).encode()})
     # Columns in one piece would be Arrow's own memory, which cannot be written to.
     pieces = pa.concat_tables([table, table.slice(0, 0)])
     large = table.nbytes >= _SMALL

@@ -41,7 +41,7 @@ class Given:
                 return pa.Table.from_pandas(value, preserve_index=False)
             except pa.ArrowException as error:
                 raise ConfigError(f"no table: {error}") from None
-        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             return pa.Table.from_pylist(value)
         raise ConfigError(f"the output of {self.uuid} is no table, but {type(value).__name__}")
 

@@ -158,7 +158,7 @@ def script(folder: Path, code: str, *path: Path, flags: tuple[str, ...] = ()) ->
 
 
 def test_any_script_has_the_alias_after_import_streamline(tmp_path: Path) -> None:
-    said = script(
+    output = script(
         tmp_path,
         """
         try:
@@ -170,7 +170,7 @@ def test_any_script_has_the_alias_after_import_streamline(tmp_path: Path) -> Non
         print(get_repo_path())
         """,
     )
-    assert said.split("\n")[:2] == ["not yet", str(tmp_path)]
+    assert output.split("\n")[:2] == ["not yet", str(tmp_path)]
 
 
 def test_a_real_mage_ai_on_the_path_wins(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_real_mage_ai_on_the_path_wins(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("REAL = True\n")
     (package / "io" / "__init__.py").write_text("")
     (package / "io" / "config.py").write_text("class ConfigFileLoader: real = True\n")
-    said = script(
+    output = script(
         tmp_path,
         """
         import streamline, mage_ai
@@ -192,20 +192,20 @@ def test_a_real_mage_ai_on_the_path_wins(tmp_path: Path) -> None:
         """,
         tmp_path / "site",
     )
-    assert said.splitlines() == ["True True", "No module named 'mage_ai.settings'"]
+    assert output.splitlines() == ["True True", "No module named 'mage_ai.settings'"]
 
 
 def test_a_folder_that_happens_to_be_named_mage_ai_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "mage_ai" / "pipelines").mkdir(parents=True)
-    said = script(
+    output = script(
         tmp_path,
         "import streamline\nfrom mage_ai.data_preparation.decorators import test\nprint(test.__name__)",
     )
-    assert said == "test\n"
+    assert output == "test\n"
 
 
 def test_importing_streamline_imports_next_to_nothing(tmp_path: Path) -> None:
-    said = script(
+    output = script(
         tmp_path,
         """
         import sys
@@ -215,7 +215,7 @@ def test_importing_streamline_imports_next_to_nothing(tmp_path: Path) -> None:
         """,
         flags=("-S",),
     )
-    assert said.split() == ["streamline", "streamline.version"]
+    assert output.split() == ["streamline", "streamline.version"]
 
 
 def test_secrets_of_clouds_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def _joined(parts: Any) -> Any:
         return f"({left[0]}) or ({right[0]})", lambda row: left[1](row) or right[1](row)
 
     return st.builds(both, parts, st.sampled_from(["and", "or"]), parts) | st.builds(
-        lambda one: (f"not ({one[0]})", lambda row: not one[1](row)), parts
+        lambda part: (f"not ({part[0]})", lambda row: not part[1](row)), parts
     )
 
 

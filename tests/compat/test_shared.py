@@ -27,14 +27,14 @@ def test_mappings() -> None:
 
 
 def test_lists() -> None:
-    assert [list(one) for one in shared.batch([1, 2, 3], 2)] == [[1, 2], [3]]
+    assert [list(item) for item in shared.batch([1, 2, 3], 2)] == [[1, 2], [3]]
     assert shared.difference([1, 2], [2, 3]) == [1, 3]
-    assert shared.find(lambda one: one > 1, [1, 2, 3]) == 2
-    assert shared.find(lambda one: one > 5, [1]) is None
-    assert shared.find_index(lambda one: one > 1, [1, 2]) == 1
-    assert shared.find_index(lambda one: one > 5, [1, 2]) == -1
+    assert shared.find(lambda item: item > 1, [1, 2, 3]) == 2
+    assert shared.find(lambda item: item > 5, [1]) is None
+    assert shared.find_index(lambda item: item > 1, [1, 2]) == 1
+    assert shared.find_index(lambda item: item > 5, [1, 2]) == -1
     assert shared.flatten([[1], [2, 3]]) == [1, 2, 3]
-    assert shared.unique_by([1, 2, 3, 4], lambda one: one % 2) == [1, 2]
+    assert shared.unique_by([1, 2, 3, 4], lambda item: item % 2) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_names_with_more_allowed() -> None:
     assert shared.clean_name("A-b 1", allow_characters=["-"], case_sensitive=True) == "A-b_1"
     assert shared.clean_name("1st", allow_number=True) == "1st"
     assert shared.camel_to_snake_case("tapStreamID") == "tap_stream_id"
-    assert [shared.is_number(one) for one in ("1.5", "x", None, "1e3")] == [True, False, False, True]
+    assert [shared.is_number(item) for item in ("1.5", "x", None, "1e3")] == [True, False, False, True]
 
 
 def test_environments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,6 @@ def test_a_tap_and_a_target_in_a_shell_pipe(tmp_path: Path) -> None:
     sent = subprocess.run(argv, capture_output=True, cwd=tmp_path, check=True).stdout
     argv = [*PYTHON, str(HOSTILE / "target_keyed.py"), "--config", "target.json"]
 
-    said = subprocess.run(argv, input=sent, capture_output=True, cwd=tmp_path, check=True).stdout
+    output = subprocess.run(argv, input=sent, capture_output=True, cwd=tmp_path, check=True).stdout
 
-    assert json.loads(said.splitlines()[-1])["bookmarks"]["numbers"]["replication_key_value"] == 250
+    assert json.loads(output.splitlines()[-1])["bookmarks"]["numbers"]["replication_key_value"] == 250

@@ -9,60 +9,60 @@ import numpy as np
 import pandas as pd
 
 
-def same(one: Any, other: Any) -> bool:
+def same(left: Any, right: Any) -> bool:
     """Whether two values are the same in type and content, all the way down."""
-    if type(one) is not type(other):
+    if type(left) is not type(right):
         return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, (int, set, frozenset)):
-        return bool(one == other)
-    if isinstance(one, (float, Decimal)):  # NaN is NaN
-        return repr(one) == repr(other)
-    if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))
-    if one is pd.NA or one is pd.NaT:
-        return one is other
-    return bool(one == other) and str(one) == str(other)
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, (int, set, frozenset)):
+        return bool(left == right)
+    if isinstance(left, (float, Decimal)):  # NaN is NaN
+        return repr(left) == repr(right)
+    if isinstance(left, np.ndarray):
+        return left.dtype == right.dtype and bool(np.array_equal(left, right, equal_nan=left.dtype.kind in "fc"))
+    if left is pd.NA or left is pd.NaT:
+        return left is right
+    return bool(left == right) and str(left) == str(right)
 
 
-def assert_same_frame(one: pd.DataFrame, other: pd.DataFrame) -> None:
+def assert_same_frame(left: pd.DataFrame, right: pd.DataFrame) -> None:
     """pandas' own comparison at its strictest, and every object of object columns by its type."""
-    assert type(one) is type(other)
-    assert one.shape == other.shape
-    assert one.attrs == other.attrs
-    for place in range(one.shape[1]):
-        assert_same_column(one.iloc[:, place], other.iloc[:, place])
-    assert_same_index(one.columns, other.columns)
-    assert_same_index(one.index, other.index)
-    assert one.flags == other.flags
+    assert type(left) is type(right)
+    assert left.shape == right.shape
+    assert left.attrs == right.attrs
+    for place in range(left.shape[1]):
+        assert_same_column(left.iloc[:, place], right.iloc[:, place])
+    assert_same_index(left.columns, right.columns)
+    assert_same_index(left.index, right.index)
+    assert left.flags == right.flags
 
 
-def assert_same_series(one: pd.Series, other: pd.Series) -> None:
+def assert_same_series(left: pd.Series, right: pd.Series) -> None:
     """The same for Series."""
-    assert type(one) is type(other)
-    assert same(one.name, other.name)
-    assert one.attrs == other.attrs
-    assert_same_column(one, other)
-    assert_same_index(one.index, other.index)
+    assert type(left) is type(right)
+    assert same(left.name, right.name)
+    assert left.attrs == right.attrs
+    assert_same_column(left, right)
+    assert_same_index(left.index, right.index)
 
 
-def assert_same_column(one: pd.Series, other: pd.Series) -> None:
+def assert_same_column(left: pd.Series, right: pd.Series) -> None:
     """Values and dtype; the index is not looked at."""
-    assert one.dtype == other.dtype
-    if one.dtype == object:  # pandas cannot compare every object
-        assert same(list(one), list(other)), f"{list(one)} != {list(other)}"
+    assert left.dtype == right.dtype
+    if left.dtype == object:  # pandas cannot compare every object
+        assert same(list(left), list(right)), f"{list(left)} != {list(right)}"
     else:
-        pd.testing.assert_extension_array_equal(one.array, other.array, check_exact=True)
+        pd.testing.assert_extension_array_equal(left.array, right.array, check_exact=True)
 
 
-def assert_same_index(one: pd.Index, other: pd.Index, *, frequency: bool = True) -> None:
+def assert_same_index(left: pd.Index, right: pd.Index, *, frequency: bool = True) -> None:
     """Values, type, names and frequency."""
-    assert type(one) is type(other)
-    pd.testing.assert_index_equal(one, other, exact=True, check_exact=True)
-    assert one.dtype == other.dtype
-    assert all(map(same, one.names, other.names))
+    assert type(left) is type(right)
+    pd.testing.assert_index_equal(left, right, exact=True, check_exact=True)
+    assert left.dtype == right.dtype
+    assert all(map(same, left.names, right.names))
     if frequency:
-        assert getattr(one, "freq", None) == getattr(other, "freq", None)
+        assert getattr(left, "freq", None) == getattr(right, "freq", None)

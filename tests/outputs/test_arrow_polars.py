@@ -69,16 +69,16 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.concat_tables([table, table.slice(1)]) if draw(st.booleans()) else table
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(left: Any, right: Any) -> bool:
     # NaN is not equal to itself for Arrow.
-    return bool(one.equals(other)) or repr(one.to_pydict()) == repr(other.to_pydict())
+    return bool(left.equals(right)) or repr(left.to_pydict()) == repr(right.to_pydict())
 
 
-def _assert_same_schema(one: pa.Schema, other: pa.Schema) -> None:
+def _assert_same_schema(left: pa.Schema, right: pa.Schema) -> None:
     # The name of a list's elements is the file format's affair.
-    assert one.equals(other)
-    assert (one.metadata or {}) == (other.metadata or {})
-    assert [field.metadata or {} for field in one] == [field.metadata or {} for field in other]
+    assert left.equals(right)
+    assert (left.metadata or {}) == (right.metadata or {})
+    assert [field.metadata or {} for field in left] == [field.metadata or {} for field in right]
 
 
 @given(tables())

@@ -36,28 +36,28 @@ SHAPES = {
 @pytest.mark.parametrize(("value", "items", "metadata"), SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("stored", [True, False])
 def test_shapes(value: Any, items: list[Any], metadata: list[Any], stored: bool) -> None:
-    found = items_of(unpack(pack(value)) if stored else value)
+    read = items_of(unpack(pack(value)) if stored else value)
 
-    assert len(found) == len(items)
-    assert [found.get(number) for number in range(len(found))] == items
-    assert [found.metadata(number) for number in range(len(found))] == metadata
+    assert len(read) == len(items)
+    assert [read.get(number) for number in range(len(read))] == items
+    assert [read.metadata(number) for number in range(len(read))] == metadata
 
 
 @pytest.mark.parametrize("value", [FRAME, (FRAME, [{"k": 1}]), [FRAME, [{"k": 1}]]], ids=["frame", "tuple", "list"])
 def test_rows_of_a_frame_are_series(value: Any) -> None:
-    found = items_of(unpack(pack(value)))
+    items = items_of(unpack(pack(value)))
 
-    assert len(found) == 2
-    pd.testing.assert_series_equal(found.get(1), FRAME.iloc[1])
+    assert len(items) == 2
+    pd.testing.assert_series_equal(items.get(1), FRAME.iloc[1])
     if value is not FRAME:
-        assert (found.metadata(0), found.metadata(1)) == ({"k": 1}, {})
+        assert (items.metadata(0), items.metadata(1)) == ({"k": 1}, {})
 
 
 @pytest.mark.parametrize("value", [pl.DataFrame(FRAME.to_dict("list")), pa.table(FRAME.to_dict("list"))])
 def test_rows_of_polars_and_arrow_are_dicts(value: Any) -> None:
-    found = items_of(unpack(pack(value)))
+    items = items_of(unpack(pack(value)))
 
-    assert [found.get(number) for number in range(len(found))] == [{"region": "US", "n": 1}, {"region": "EU", "n": 2}]
+    assert [items.get(number) for number in range(len(items))] == [{"region": "US", "n": 1}, {"region": "EU", "n": 2}]
 
 
 def test_chunks_of_a_generator_are_items(shelf: Shelf) -> None:
@@ -65,28 +65,28 @@ def test_chunks_of_a_generator_are_items(shelf: Shelf) -> None:
         yield FRAME
         yield {"a": 1}
 
-    found = items_of(shelf.write(chunks()))
+    items = items_of(shelf.write(chunks()))
 
-    assert len(found) == 2
-    pd.testing.assert_frame_equal(found.get(0), FRAME)
-    assert found.get(1) == {"a": 1}
+    assert len(items) == 2
+    pd.testing.assert_frame_equal(items.get(0), FRAME)
+    assert items.get(1) == {"a": 1}
 
 
 def test_frames_in_a_list_are_items(shelf: Shelf) -> None:
-    found = items_of(shelf.write([FRAME, FRAME.iloc[:1]]))
+    items = items_of(shelf.write([FRAME, FRAME.iloc[:1]]))
 
-    assert [len(found.get(number)) for number in range(2)] == [2, 1]
+    assert [len(items.get(number)) for number in range(2)] == [2, 1]
 
 
 @pytest.mark.parametrize(
     "value", [[{"a": [1]}], pd.DataFrame({"a": [[1], [2]], "b": [1, 2]})], ids=["list", "objects of a frame"]
 )
 def test_every_item_is_new(value: Any) -> None:
-    found = items_of(unpack(pack(value)))
+    items = items_of(unpack(pack(value)))
 
-    found.get(0)["a"].append(9)
+    items.get(0)["a"].append(9)
 
-    assert found.get(0)["a"] == [1]
+    assert items.get(0)["a"] == [1]
 
 
 @pytest.mark.parametrize(

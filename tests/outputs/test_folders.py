@@ -231,15 +231,15 @@ def test_a_full_disk_is_named(shelf: Shelf) -> None:
 
 
 def test_one_key_however_many_ask_at_once(tmp_path: Path) -> None:
-    found: list[bytes] = []
-    threads = [threading.Thread(target=lambda: found.append(project_key(tmp_path / "w"))) for _ in range(20)]
+    keys: list[bytes] = []
+    threads = [threading.Thread(target=lambda: keys.append(project_key(tmp_path / "w"))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len(found) == 20
-    assert len(set(found)) == 1
+    assert len(keys) == 20
+    assert len(set(keys)) == 1
     assert [path.name for path in (tmp_path / "w").iterdir()] == ["pickle.key"]
 
 

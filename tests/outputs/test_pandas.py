@@ -34,9 +34,9 @@ def lists(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
 
 
 def objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[pd.Series]:
-    def column(found: list[Any]) -> pd.Series:
-        array = np.empty(len(found), object)
-        for place, value in enumerate(found):
+    def column(values: list[Any]) -> pd.Series:
+        array = np.empty(len(values), object)
+        for place, value in enumerate(values):
             array[place] = value
         return pd.Series(array, dtype=object)
 
@@ -44,7 +44,7 @@ def objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[pd.Series]:
 
 
 def typed(values: st.SearchStrategy[Any], *dtypes: Any) -> st.SearchStrategy[pd.Series]:
-    return st.builds(lambda found, dtype: pd.Series(found, dtype=dtype), lists(values), st.sampled_from(dtypes))
+    return st.builds(lambda values, dtype: pd.Series(values, dtype=dtype), lists(values), st.sampled_from(dtypes))
 
 
 @st.composite
@@ -63,9 +63,9 @@ def categories(draw: st.DrawFn) -> pd.Series:
 
 @st.composite
 def moments(draw: st.DrawFn) -> pd.Series:
-    found = pd.Series(pd.to_datetime(draw(lists(_moments | st.none()))))
-    found = found.astype(f"datetime64[{draw(st.sampled_from(['s', 'ms', 'us', 'ns']))}]")
-    return found.dt.tz_localize("UTC").dt.tz_convert(draw(_zones)) if draw(st.booleans()) else found
+    values = pd.Series(pd.to_datetime(draw(lists(_moments | st.none()))))
+    values = values.astype(f"datetime64[{draw(st.sampled_from(['s', 'ms', 'us', 'ns']))}]")
+    return values.dt.tz_localize("UTC").dt.tz_convert(draw(_zones)) if draw(st.booleans()) else values
 
 
 _small = st.integers(-100, 100)
@@ -137,7 +137,7 @@ def indexes(draw: st.DrawFn) -> pd.Index:
         return pd.MultiIndex.from_arrays(
             [draw(columns.filter(_hashable)) for _ in range(2)], names=[name, draw(_names)]
         )
-    return pd.Index(draw(columns.filter(_hashable).filter(lambda one: one.dtype != "float16")), name=name)
+    return pd.Index(draw(columns.filter(_hashable).filter(lambda index: index.dtype != "float16")), name=name)
 
 
 def _hashable(column: pd.Series) -> bool:
@@ -151,13 +151,13 @@ def _hashable(column: pd.Series) -> bool:
 
 @st.composite
 def frames(draw: st.DrawFn) -> pd.DataFrame:
-    found = pd.concat([draw(columns) for _ in range(3)], axis=1, keys=range(3))
-    found.index = draw(indexes())
+    values = pd.concat([draw(columns) for _ in range(3)], axis=1, keys=range(3))
+    values.index = draw(indexes())
     names = draw(labels)
-    found.columns = names if isinstance(names, pd.Index) else pd.Index(names, name=draw(_names))
+    values.columns = names if isinstance(names, pd.Index) else pd.Index(names, name=draw(_names))
     if draw(st.booleans()):
-        found.attrs = draw(st.sampled_from([{"a": [1]}, {"b": (1, 2)}, {}]))
-    return found.iloc[: draw(st.sampled_from([ROWS, ROWS, 0, 1]))]
+        values.attrs = draw(st.sampled_from([{"a": [1]}, {"b": (1, 2)}, {}]))
+    return values.iloc[: draw(st.sampled_from([ROWS, ROWS, 0, 1]))]
 
 
 @given(frames())
@@ -204,10 +204,10 @@ def test_the_common_case_is_a_parquet_file_that_duckdb_reads(shelf: Shelf) -> No
 
     assert_same_frame(frame, output.value())
     assert output.parquet() == [shelf.folder / "output_0.parquet"]
-    found = duckdb.sql(
+    rows = duckdb.sql(
         f"select * exclude zoned, epoch(zoned::timestamptz) from '{shelf.folder}/output_0.parquet'"
     ).fetchall()
-    assert found[2] == (
+    assert rows[2] == (
         *(3, 2.5, "c", None, 3, dt.datetime(2024, 1, 3), "y", 1, Decimal("20.00"), dt.date(2024, 1, 3), ["b", "c"]),
         *(
             {"x": 2, "y": None},
@@ -216,7 +216,7 @@ def test_the_common_case_is_a_parquet_file_that_duckdb_reads(shelf: Shelf) -> No
             pd.Timestamp("2024-01-03", tz="Europe/Berlin").timestamp(),
         ),
     )
-    assert found[1] == (2, *[None] * (len(PLAIN) - 1))
+    assert rows[1] == (2, *[None] * (len(PLAIN) - 1))
 
 
 def test_pandas_reads_the_file_by_itself(shelf: Shelf) -> None:

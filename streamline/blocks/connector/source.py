@@ -139,7 +139,7 @@ async def open_source(
     path = model.path / block.uuid / "catalog.json"
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     try:
-        found = await discovery.catalog(own, refresh=refresh)
+        discovered = await discovery.catalog(own, refresh=refresh)
     except ConfigError as error:
         if error.where != plugin.name:
             raise
@@ -151,12 +151,12 @@ async def open_source(
         spec=spec,
         plugin=plugin,
         config=config,
-        capabilities=found.capabilities,
-        catalog=found.catalog,
+        capabilities=discovered.capabilities,
+        catalog=discovered.catalog,
         where=where,
         keep_config=keep_config,
-        changes=found.changes,
-        watch=found.watch,
+        changes=discovered.changes,
+        watch=discovered.watch,
     )
 
 

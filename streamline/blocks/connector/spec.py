@@ -118,7 +118,7 @@ def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> S
     """
     role = _ROLES.get(block.type)
     file = _open(block, renderer, text)
-    present = [one for one in ("source", "destination", "mapper") if one in file.mapping()]
+    present = [key for key in ("source", "destination", "mapper") if key in file.mapping()]
     if role is None or present != [role]:
         expected = f"a {block.type} in YAML needs `{role}:`" if role else f"a {block.type} can't be written in YAML"
         if present:
@@ -177,8 +177,8 @@ def size(value: object) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    count = int(float(found[1]) * _BYTES.get(found[2].upper(), 0)) if found is not None else 0
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    count = int(float(match[1]) * _BYTES.get(match[2].upper(), 0)) if match is not None else 0
     if count < 1:
         raise ValueError(f"{value!r} is not a size: write a number of bytes, or text such as 512MB, 1GiB")
     return count
@@ -301,9 +301,9 @@ def _at_least(least: int) -> Callable[[object], int | None]:
 
 def _one_of(choices: Sequence[str]) -> Callable[[object], str]:
     def check(value: object) -> str:
-        found = value.strip().lower() if isinstance(value, str) else value
-        if found not in choices:
+        choice = value.strip().lower() if isinstance(value, str) else value
+        if choice not in choices:
             raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
-        return str(found)
+        return str(choice)
 
     return check

@@ -259,7 +259,7 @@ def _function(file: Path, side: Side) -> str:
             target = decorator.func if isinstance(decorator, ast.Call) else decorator
             name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
             functions.setdefault(name, getattr(node, "name", ""))
-    found = next((name for name in _FUNCTIONS[side] if name in functions), None)
-    if found is None:
+    decorator = next((name for name in _FUNCTIONS[side] if name in functions), None)
+    if decorator is None:
         return f"that is decorated with @{_FUNCTIONS[side][0]}"
-    return f"{functions[found]}() (@{found})"
+    return f"{functions[decorator]}() (@{decorator})"

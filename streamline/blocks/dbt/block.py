@@ -164,13 +164,13 @@ def _output(profile: DbtProfile, exported: list[dict[str, Any]]) -> Any:
     frames: dict[str, Any] = {}
     if profile.type == "postgres" and exported:
         with open_postgres(profile) as database:
-            for one in exported:
-                table = database.query(f"select * from {one['relation']}")
-                frames[one["name"]] = table.to_pandas() if table is not None else None
-    for one in exported:
-        path = Path(one.get("path", ""))
+            for model in exported:
+                table = database.query(f"select * from {model['relation']}")
+                frames[model["name"]] = table.to_pandas() if table is not None else None
+    for model in exported:
+        path = Path(model.get("path", ""))
         if path.suffix == ".json":
-            frames[one["name"]] = read_rows(path)
+            frames[model["name"]] = read_rows(path)
         elif path.suffix == ".parquet":
             if len(exported) == 1:
                 from streamline.outputs.values import ParquetFile
@@ -178,7 +178,7 @@ def _output(profile: DbtProfile, exported: list[dict[str, Any]]) -> Any:
                 return ParquetFile(path)
             import pandas as pd
 
-            frames[one["name"]] = pd.read_parquet(path)
+            frames[model["name"]] = pd.read_parquet(path)
     if not frames:
         return None
     return next(iter(frames.values())) if len(frames) == 1 else frames
@@ -249,7 +249,7 @@ def _variables(call: BlockCall, settings: DbtSettings, asked: Collection[str]) -
     Run values change with every run, and dbt parses the whole project again after a change.
     """
     values = {name: call.kwargs[name] for name in sorted(asked) if name in call.kwargs} | call.variables
-    plain = {name: found for name, value in values.items() if (found := _plain(value)) is not NotImplemented}
+    plain = {name: data for name, value in values.items() if (data := _plain(value)) is not NotImplemented}
     return plain | {name: _plain(value) for name, value in settings.arguments.vars.items()}
 
 
@@ -260,9 +260,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {str(name): found for name, one in value.items() if (found := _plain(one)) is not NotImplemented}
+        return {str(name): plain for name, item in value.items() if (plain := _plain(item)) is not NotImplemented}
     if isinstance(value, list | tuple):
-        return [found for one in value if (found := _plain(one)) is not NotImplemented]
+        return [plain for item in value if (plain := _plain(item)) is not NotImplemented]
     return NotImplemented
 
 
@@ -288,7 +288,7 @@ def _renderer(call: BlockCall) -> Renderer:
     from streamline.blocks.call import block_output
     from streamline.project.render import Renderer
 
-    names = {name: found for name, value in call.kwargs.items() if (found := _plain(value)) is not NotImplemented}
+    names = {name: plain for name, value in call.kwargs.items() if (plain := _plain(value)) is not NotImplemented}
     # The variables are rendered already.
     outputs = block_output(call.inputs, call.block.uuid)
     return Renderer(call.project, {}, call.project.secrets, outputs, names=names, runtime=call.variables)

@@ -76,12 +76,12 @@ def wait_for_duckdb(file: str) -> None:
 
 def relations_of(result: Any) -> dict[str, str]:
     """The table or view of each node that ran and went well, by the node's id, in order."""
-    found = {}
-    for one in getattr(result, "results", None) or []:
-        node = getattr(one, "node", None)
-        if node is not None and str(one.status) == "success" and getattr(node, "relation_name", None):
-            found[node.unique_id] = node.relation_name
-    return found
+    relations = {}
+    for outcome in getattr(result, "results", None) or []:
+        node = getattr(outcome, "node", None)
+        if node is not None and str(outcome.status) == "success" and getattr(node, "relation_name", None):
+            relations[node.unique_id] = node.relation_name
+    return relations
 
 
 def export(runner: Any, job: Any, errors: list[str], relations: dict[str, str]) -> list[dict[str, Any]]:
@@ -99,25 +99,26 @@ def _export(runner: Any, job: Any, errors: list[str], relations: dict[str, str])
     wanted = job["export"]
     # Seeds that a build loads are what its models are made of; alone they are the outcome.
     kinds = {unique_id.partition(".")[0] for unique_id in relations}
-    kind = next((one for one in KINDS if one in kinds), None)
-    found: list[dict[str, Any]] = []
+    kind = next((candidate for candidate in KINDS if candidate in kinds), None)
+    models: list[dict[str, Any]] = []
     for unique_id, relation in relations.items():
         name = unique_id.split(".", 2)[2]
         if unique_id.startswith(f"{kind}.") and (wanted["names"] is None or name in wanted["names"]):
-            found.append({"name": name, "relation": relation})
+            models.append({"name": name, "relation": relation})
     if wanted["how"] == "names":
-        return found
-    for number, one in enumerate(found):
-        one["path"] = str(Path(wanted["folder"]) / f"model_{number}.{'parquet' if wanted['how'] == 'copy' else 'json'}")
-    if wanted["how"] == "copy" and found:
+        return models
+    for number, model in enumerate(models):
+        suffix = "parquet" if wanted["how"] == "copy" else "json"
+        model["path"] = str(Path(wanted["folder"]) / f"model_{number}.{suffix}")
+    if wanted["how"] == "copy" and models:
         done = runner.invoke(
-            [*QUIET, "run-operation", "streamline__copy", "--args", json.dumps({"relations": found}), *wanted["more"]]
+            [*QUIET, "run-operation", "streamline__copy", "--args", json.dumps({"relations": models}), *wanted["more"]]
         )
         if not done.success:
             raise RuntimeError(str(done.exception or "\n".join(errors)))
     elif wanted["how"] == "rows":
-        for one in found:
-            query = f"select * from {one['relation']}"
+        for model in models:
+            query = f"select * from {model['relation']}"
             done = runner.invoke([*QUIET, "show", "--inline", query, "--limit", "-1", *wanted["more"]])
             if not done.success:
                 raise RuntimeError(str(done.exception or "\n".join(errors)))
@@ -125,8 +126,8 @@ def _export(runner: Any, job: Any, errors: list[str], relations: dict[str, str])
             rows = [[None if cell is None else str(cell) for cell in row] for row in table.rows]
             types = [type(kind).__name__ for kind in table.column_types]
             data = {"names": list(table.column_names), "kinds": types, "rows": rows}
-            Path(one["path"]).write_text(json.dumps(data), encoding="utf-8")
-    return found
+            Path(model["path"]).write_text(json.dumps(data), encoding="utf-8")
+    return models
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environme
 
     choices = _requirements(project, adapter)
     for wanted in choices:
-        found = find_environment(project, wanted)
-        if found is not None:
-            return found
+        environment = find_environment(project, wanted)
+        if environment is not None:
+            return environment
     for wanted in choices[:-1]:
         try:
             return ensure_environment(project, wanted, notify=notify)

@@ -112,7 +112,7 @@ def mentions(source: Path) -> tuple[set[str], set[str]]:
     variables: set[str] = set()
     sources: set[str] = set()
     for path, folders, files in os.walk(source):
-        folders[:] = [one for one in folders if one not in _NOT_SEARCHED and not one.startswith(".")]
+        folders[:] = [folder for folder in folders if folder not in _NOT_SEARCHED and not folder.startswith(".")]
         for name in files:
             if name.endswith((".sql", ".yml", ".yaml", ".py", ".md")):
                 with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ def _changed(project: Project, source: Path, written: dict[str, Any]) -> dict[st
         paths = settings.get(key, [default])
         if not isinstance(paths, list):
             raise ConfigError(f"{key} must be a list", where=project.shown(source / PROJECT_FILE))
-        if any(str(one) in (".", "", "./") for one in paths):
+        if any(str(path) in (".", "", "./") for path in paths):
             raise ConfigError(
                 f"{key} names the project's folder itself",
                 where=project.shown(source / PROJECT_FILE),

@@ -53,13 +53,13 @@ def give_sources(
     left_out: dict[str, str] = {}
     tables: dict[str, dict[str, Any]] = {}
     memory = SourceRecord(call.project.work_dir / "dbt" / "sources.json", f"{folder} {profile.type} {profile.target}")
-    for one in call.inputs:
-        if one.type in (*GATES, "dbt"):
+    for upstream in call.inputs:
+        if upstream.type in (*GATES, "dbt"):
             continue  # models of an upstream dbt block are in the warehouse, for ref()
         try:
-            tables[one.uuid] = _source(call, one, profile, overlay, home, seeds)
+            tables[upstream.uuid] = _source(call, upstream, profile, overlay, home, seeds)
         except ConfigError as error:
-            left_out[one.uuid] = error.message
+            left_out[upstream.uuid] = error.message
     memory.keep(call.pipeline, {name: table for name, table in tables.items() if not _is_secret(call, name)})
     for name in sorted(wanted - tables.keys()):
         known = memory.find(call.pipeline, name) if name not in left_out else None
@@ -105,20 +105,20 @@ class SourceRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
-        return found
+        return record
 
 
 def _source(
-    call: BlockCall, one: Input, profile: DbtProfile, overlay: Overlay, home: Path, seeds: list[str]
+    call: BlockCall, upstream: Input, profile: DbtProfile, overlay: Overlay, home: Path, seeds: list[str]
 ) -> dict[str, Any]:
     """What sources.yml says of an upstream output, which is where that says from now on."""
     if profile.type == "duckdb":
-        return _file_source(call, one, home)
-    rows = one.table()
-    name = _table_name(call.pipeline, one.uuid)
+        return _file_source(call, upstream, home)
+    rows = upstream.table()
+    name = _table_name(call.pipeline, upstream.uuid)
     if profile.type == "postgres":
         _load(profile, rows, name)
         return {"identifier": name}
@@ -143,18 +143,18 @@ def _external(files: Sequence[Path]) -> dict[str, Any]:
     return {"config": {"meta": {"external_location": location}}}
 
 
-def _file_source(call: BlockCall, one: Input, home: Path) -> dict[str, Any]:
+def _file_source(call: BlockCall, upstream: Input, home: Path) -> dict[str, Any]:
     """A source that DuckDB reads from the stored output; a view over it stays good as long as that is there."""
-    files = one.parquet()
+    files = upstream.parquet()
     if files is None:
         import pyarrow.parquet as pq
 
         # Whatever must not be stored is there as long as the run only.
-        folder = call.scratch if _is_secret(call, one.uuid) else home / "sources"
+        folder = call.scratch if _is_secret(call, upstream.uuid) else home / "sources"
         folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / f"{_identifier(one.uuid)}.parquet"
+        path = folder / f"{_identifier(upstream.uuid)}.parquet"
         temporary = path.with_suffix(".part")
-        pq.write_table(one.table().replace_schema_metadata(None), temporary)
+        pq.write_table(upstream.table().replace_schema_metadata(None), temporary)
         temporary.replace(path)
         files = [path]
     return _external(files)
@@ -195,18 +195,18 @@ def _load(profile: DbtProfile, rows: pa.Table, name: str) -> None:
 
 
 def _has_schema(database: Database, schema: str) -> bool:
-    found = database.query("select 1 from information_schema.schemata where schema_name = %(name)s", {"name": schema})
-    return found is not None and found.num_rows > 0
+    rows = database.query("select 1 from information_schema.schemata where schema_name = %(name)s", {"name": schema})
+    return rows is not None and rows.num_rows > 0
 
 
 def _columns(database: Database, name: str, schema: str) -> list[tuple[Any, ...]]:
-    found = database.query(
+    rows = database.query(
         "select column_name::text as name, data_type::text as type, udt_name::text as udt"
         " from information_schema.columns where table_schema = %(schema)s and table_name = %(name)s"
         " order by ordinal_position",
         {"schema": schema, "name": name},
     )
-    return [tuple(row.values()) for row in found.to_pylist()] if found is not None else []
+    return [tuple(row.values()) for row in rows.to_pylist()] if rows is not None else []
 
 
 def _write_seed(rows: pa.Table, path: Path) -> None:

@@ -102,38 +102,38 @@ class _Planner:
         self._callee = callee
         self._spare = spare
         self._reserved = reserved
-        self._by_place = [one for one in self._parameters if one.kind in _BY_PLACE]
-        self._any_number = any(one.kind is Parameter.VAR_POSITIONAL for one in self._parameters)
-        self._any_name = any(one.kind is Parameter.VAR_KEYWORD for one in self._parameters)
+        self._by_place = [parameter for parameter in self._parameters if parameter.kind in _BY_PLACE]
+        self._any_number = any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in self._parameters)
+        self._any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in self._parameters)
 
     def plan(self) -> tuple[list[Slot], dict[str, Slot]]:
         """Positional and keyword arguments, not read yet."""
         filled = self._named()
         taken = {slot.input for slot in filled.values()}  # -1 for a keyword argument
         rest = [number for number in range(len(self._inputs)) if number not in taken]
-        free = [one for one in self._by_place if one.name not in filled]
+        free = [parameter for parameter in self._by_place if parameter.name not in filled]
         rest = self._with_room(rest, free)
         # Parameters beyond the inputs that bear the name of a keyword argument mean that: `def load(df, env)`.
-        for one in reversed(free.copy()):
-            if len(free) > len(rest) and one.name in self._offered:
-                filled[one.name] = Slot(name=one.name)
-                free.remove(one)
+        for parameter in reversed(free.copy()):
+            if len(free) > len(rest) and parameter.name in self._offered:
+                filled[parameter.name] = Slot(name=parameter.name)
+                free.remove(parameter)
         slots = self._spread(rest, free)
-        filled.update((one.name, slot) for one, slot in zip(free, slots, strict=False))
+        filled.update((parameter.name, slot) for parameter, slot in zip(free, slots, strict=False))
         return self._arranged(filled, slots[len(free) :])
 
     def _named(self) -> dict[str, Slot]:
-        numbers = {one.uuid: number for number, one in enumerate(self._inputs)}
-        named = [one for one in self._parameters if one.kind in (*_BY_PLACE, Parameter.KEYWORD_ONLY)]
-        found = {one.name: Slot(numbers[one.name]) for one in named if one.name in numbers}
-        meant = [one.name for one in self._by_place if one.name in self._reserved and one.name in self._offered]
-        return {**found, **{name: Slot(name=name) for name in meant}}
+        numbers = {upstream.uuid: number for number, upstream in enumerate(self._inputs)}
+        named = [parameter for parameter in self._parameters if parameter.kind in (*_BY_PLACE, Parameter.KEYWORD_ONLY)]
+        filled = {parameter.name: Slot(numbers[parameter.name]) for parameter in named if parameter.name in numbers}
+        reserved = [parameter.name for parameter in self._by_place if parameter.name in self._reserved]
+        return {**filled, **{name: Slot(name=name) for name in reserved if name in self._offered}}
 
     def _with_room(self, rest: list[int], free: list[Parameter]) -> list[int]:
         """The inputs that the function is to take; those that only say whether to go on make room for others."""
         if not self._by_place and not self._any_number:
             return []  # it asks for nothing: its upstream blocks only come before it
-        room = sum(one.name not in self._offered for one in free)
+        room = sum(parameter.name not in self._offered for parameter in free)
         if len(rest) > room and not self._any_number:
             others = [number for number in rest if self._inputs[number].type not in GATES]
             # As many as there are other inputs, or parameters that nothing else fills.
@@ -146,7 +146,7 @@ class _Planner:
         Raises:
             ConfigError: it is too little, or too much.
         """
-        least = sum(one.default is Parameter.empty for one in free)
+        least = sum(parameter.default is Parameter.empty for parameter in free)
         most = None if self._any_number else len(free)
         # What was returned comes before answers that only say whether to go on.
         others = [number for number in rest if self._inputs[number].type not in GATES]
@@ -169,42 +169,44 @@ class _Planner:
         """The ways to spread inputs that had several outputs so that the number is right: all of them, else one."""
         counts = {number: self._inputs[number].count() for number in rest}
         several = [number for number in rest if counts[number] > 1]
-        found: list[list[Slot]] = []
+        ways: list[list[Slot]] = []
         for chosen in [several, *([number] for number in several if len(several) > 1)]:
             slots: list[Slot] = []
             for number in rest:
                 each = [Slot(number, output) for output in range(counts[number])]
                 slots.extend(each if number in chosen else [Slot(number)])
             if chosen and least <= len(slots) and (most is None or len(slots) <= most):
-                found.append(slots)
+                ways.append(slots)
                 if chosen is several:
                     break
-        return found
+        return ways
 
     def _arranged(self, filled: Mapping[str, Slot], extra: Sequence[Slot]) -> tuple[list[Slot], dict[str, Slot]]:
         args: list[Slot] = []
         keywords: dict[str, Slot] = {}
         unfilled: list[Slot] = []  # what comes after a parameter that keeps its default goes by name, if it can
-        for one in self._by_place:
-            slot = filled.get(one.name)
+        for parameter in self._by_place:
+            slot = filled.get(parameter.name)
             if slot is None:
-                unfilled.append(Slot(keeps=one.name))
-            elif unfilled and one.kind is Parameter.POSITIONAL_OR_KEYWORD:
-                keywords[one.name] = slot
+                unfilled.append(Slot(keeps=parameter.name))
+            elif unfilled and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD:
+                keywords[parameter.name] = slot
             else:
                 args.extend([*unfilled, slot])
                 unfilled.clear()
         args.extend(extra)
-        for one in self._parameters:
-            if one.kind is Parameter.KEYWORD_ONLY:
-                if one.name in filled:
-                    keywords[one.name] = filled[one.name]
-                elif one.name in self._offered:
-                    keywords[one.name] = Slot(name=one.name)
-                elif one.default is Parameter.empty:
-                    raise self._nothing_for(one.name)
+        for parameter in self._parameters:
+            if parameter.kind is Parameter.KEYWORD_ONLY:
+                if parameter.name in filled:
+                    keywords[parameter.name] = filled[parameter.name]
+                elif parameter.name in self._offered:
+                    keywords[parameter.name] = Slot(name=parameter.name)
+                elif parameter.default is Parameter.empty:
+                    raise self._nothing_for(parameter.name)
         if self._any_name:
-            taken = {one.name for one in self._by_place if one.kind is Parameter.POSITIONAL_OR_KEYWORD}
+            taken = {
+                parameter.name for parameter in self._by_place if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
+            }
             for name in self._offered:
                 if name not in taken and name not in keywords:
                     keywords[name] = Slot(name=name)
@@ -212,8 +214,8 @@ class _Planner:
 
     def _too_few(self, free: Sequence[Parameter], rest: Sequence[int], *, ambiguous: bool) -> ConfigError:
         counts = {number: self._inputs[number].count() for number in rest}
-        wanted = [one.name for one in self._by_place if one.default is Parameter.empty]
-        needed = [one.name for one in free if one.default is Parameter.empty]
+        wanted = [parameter.name for parameter in self._by_place if parameter.default is Parameter.empty]
+        needed = [parameter.name for parameter in free if parameter.default is Parameter.empty]
         open_end = self._any_number or len(wanted) < len(self._by_place)
         expects = (
             f"{self._callee.function}() expects {'at least ' if open_end else ''}{_count(len(wanted), 'argument')}"
@@ -250,7 +252,7 @@ class _Planner:
         return ConfigError(message, where=self._callee.where, hint=hint)
 
     def _too_many(self, rest: Sequence[int], room: int) -> ConfigError:
-        names = [one.name for one in self._by_place]
+        names = [parameter.name for parameter in self._by_place]
         takes = f"{self._callee.function}() takes {_count(len(names), 'argument')}"
         if names:
             takes += f" ({', '.join(names)})"
@@ -276,7 +278,7 @@ class _Planner:
         block = f"the block '{self._callee.block}'"
         if not self._inputs:
             return f"{block} has no upstream blocks"
-        names = [one.uuid for one in self._inputs]
+        names = [upstream.uuid for upstream in self._inputs]
         if counts is not None:
             names = [f"{name}: {_count(counts.get(number, 1), 'output')}" for number, name in enumerate(names)]
         return f"{block} has {_count(len(names), 'upstream block')} ({', '.join(names)})"

@@ -117,8 +117,8 @@ def load(call: BlockCall, inputs: Sequence[UpstreamOutput] | None = None) -> Pyt
     def values(read: Callable[[Collection[str]], set[str]]) -> Mapping[str, Any]:
         import builtins
 
-        by_name: dict[str, UpstreamOutput] = {f"df_{number}": one for number, one in enumerate(given, 1)}
-        by_name.update((one.uuid, one) for one in given)
+        by_name: dict[str, UpstreamOutput] = {f"df_{number}": upstream for number, upstream in enumerate(given, 1)}
+        by_name.update((upstream.uuid, upstream) for upstream in given)
         known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}
         return {name: by_name[name].value() for name in read(known)} if known else {}
 

@@ -61,13 +61,13 @@ def call_back(call: BlockCall, status: str, error: Failure | None, own: StoredOu
 
 def statuses_of(function: Any) -> set[str]:
     """What a marked function is for."""
-    found: set[str] = set()
+    statuses: set[str] = set()
     for mark in marks_of(function):
         if mark.kind in ("on_success", "on_failure"):
-            found.add(mark.kind.removeprefix("on_"))
+            statuses.add(mark.kind.removeprefix("on_"))
         elif mark.kind == "callback":
-            found.update(_names((*mark.args, *mark.kwargs.values())) or ["success"])
-    return found
+            statuses.update(_names((*mark.args, *mark.kwargs.values())) or ["success"])
+    return statuses
 
 
 def _call(
@@ -91,13 +91,13 @@ def _warn(call: BlockCall, function: str | None, problem: UserError | Streamline
 
 
 def _names(values: Any) -> list[str]:
-    found: list[str] = []
+    names: list[str] = []
     for value in values:
         if isinstance(value, str):
-            found.append(str(getattr(value, "value", value)))  # an enum of text, as Mage has
+            names.append(str(getattr(value, "value", value)))  # an enum of text, as Mage has
         elif isinstance(value, (list, tuple, set, frozenset)):
-            found.extend(_names(value))
-    return found
+            names.extend(_names(value))
+    return names
 
 
 class _Parent:

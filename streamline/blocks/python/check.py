@@ -63,13 +63,15 @@ class _Decorated:
 
     def check(self) -> None:
         functions = list(_functions(self._tree.body))
-        found = [(one, sure) for one, sure in functions if self._kinds(one).intersection(self._names)]
+        decorated = [
+            (function, sure) for function, sure in functions if self._kinds(function).intersection(self._names)
+        ]
         if self._decorator == "callback":
-            self._check_statuses([one for one, _ in found])
-        elif sum(sure for _, sure in found) > 1:
-            self._refuse_several([one for one, sure in found if sure])
-        if not found and not self._may_come_otherwise(functions):
-            self._refuse_none([one for one, _ in functions])
+            self._check_statuses([function for function, _ in decorated])
+        elif sum(sure for _, sure in decorated) > 1:
+            self._refuse_several([function for function, sure in decorated if sure])
+        if not decorated and not self._may_come_otherwise(functions):
+            self._refuse_none([function for function, _ in functions])
 
     def _kinds(self, function: _Function) -> set[str]:
         names = {decorator_name(each) for each in function.decorator_list}
@@ -78,7 +80,7 @@ class _Decorated:
     def _may_come_otherwise(self, functions: Sequence[object]) -> bool:
         """Whether the file could get its function in a way that only running it tells."""
         names = {name for name, full in self._meant.items() if full in self._names} | set(self._names)
-        decorators = {id(part) for one in ast.walk(self._tree) for part in _decorator_parts(one)}
+        decorators = {id(part) for node in ast.walk(self._tree) for part in _decorator_parts(node)}
         for node in ast.walk(self._tree):
             if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
                 return True
@@ -90,7 +92,7 @@ class _Decorated:
         return not functions and bool(imported)
 
     def _refuse_several(self, functions: Sequence[_Function]) -> None:
-        lines = " and ".join(f"{one.name} (line {_line(one)})" for one in functions)
+        lines = " and ".join(f"{function.name} (line {_line(function)})" for function in functions)
         raise ConfigError(
             f"more than one function in this file is decorated with @{self._decorator}: {lines}",
             where=f"{self._shown}:{_line(functions[1])}",
@@ -98,17 +100,17 @@ class _Decorated:
         )
 
     def _refuse_none(self, functions: Sequence[_Function]) -> None:
-        for one in functions:
-            for kind in sorted(self._kinds(one)):
+        for function in functions:
+            for kind in sorted(self._kinds(function)):
                 if kind in NAMES and kind not in ("test", self._decorator):
                     raise ConfigError(
-                        f"no function in this file is decorated with @{self._decorator}, but {one.name}() is with "
+                        f"no function in this file is decorated with @{self._decorator}, but {function.name}() is with "
                         f"@{kind}",
-                        where=f"{self._shown}:{_line(one)}",
+                        where=f"{self._shown}:{_line(function)}",
                         hint=f"the block '{self._block.uuid}' is a {self._block.type}: write @{self._decorator} above "
                         "its function, or change its type in metadata.yaml",
                     )
-        plain = [one for one in functions if not self._kinds(one)]
+        plain = [function for function in functions if not self._kinds(function)]
         line = f":{_line(plain[0])}" if len(plain) == 1 else ""
         above = f"{plain[0].name}()" if len(plain) == 1 else "the function that is to run"
         raise ConfigError(
@@ -118,8 +120,8 @@ class _Decorated:
         )
 
     def _check_statuses(self, functions: Sequence[_Function]) -> None:
-        for one in functions:
-            for each in one.decorator_list:
+        for function in functions:
+            for each in function.decorator_list:
                 if not isinstance(each, ast.Call) or decorator_name(each) != "callback":
                     continue
                 for value in each.args:
@@ -160,6 +162,6 @@ def _imported(project: Project, tree: ast.Module) -> set[str]:
     for node in rest:
         if isinstance(node, ast.Try | ast.With):
             rest.extend([*node.body, *getattr(node, "orelse", ())])
-    found = {name for name, _ in imported(ast.Module(rest, []))}
-    own = {name for name in found if (project.root / name).is_dir() or (project.root / f"{name}.py").is_file()}
-    return found - own - {project.root.name}
+    modules = {name for name, _ in imported(ast.Module(rest, []))}
+    own = {name for name in modules if (project.root / name).is_dir() or (project.root / f"{name}.py").is_file()}
+    return modules - own - {project.root.name}

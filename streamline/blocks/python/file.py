@@ -92,11 +92,11 @@ class BlockFile(msgspec.Struct, frozen=True):
             raw.decode("utf-8")
         except UnicodeDecodeError as wrong:
             line, byte = raw.count(b"\n", 0, wrong.start) + 1, raw[wrong.start]
-            said = f"the byte 0x{byte:02x} is no UTF-8"
+            reason = f"the byte 0x{byte:02x} is no UTF-8"
         else:  # it is UTF-8, and says that it is something else
-            line, said = 1, str(error)
+            line, reason = 1, str(error)
         return ConfigError(
-            f"the block's file cannot be read: {said}",
+            f"the block's file cannot be read: {reason}",
             where=f"{self.name}:{line}",
             hint="save it as UTF-8, or say on its first line what it is: # -*- coding: latin-1 -*-",
         )
@@ -166,22 +166,22 @@ class PythonFile:
         Raises:
             ConfigError: there is none, or several.
         """
-        found = self.marked(decorator)
+        functions = self.marked(decorator)
         where = f"{self.block.name} (block {self.block.uuid})"
-        if not found:
+        if not functions:
             raise ConfigError(
                 f"no function in this file is decorated with @{decorator}",
                 where=where,
                 hint=f"write @{decorator} above the function that is to run",
             )
-        if len(found) > 1:
-            lines = " and ".join(f"{name_of(each)} (line {line_of(each) or '?'})" for each in found)
+        if len(functions) > 1:
+            lines = " and ".join(f"{name_of(each)} (line {line_of(each) or '?'})" for each in functions)
             raise ConfigError(
                 f"more than one function in this file is decorated with @{decorator}: {lines}",
                 where=where,
                 hint="leave the decorator on one of them",
             )
-        return found[0]
+        return functions[0]
 
     def where(self, function: Callable[..., Any]) -> str:
         """`file:line` of a function of this file, or of one that it imports."""
@@ -216,14 +216,14 @@ def user_error(error: BaseException, path: str, shown: str | None = None) -> Use
             line = frame.tb_lineno
         frame = frame.tb_next
     # Without a line of its own (a function that was imported): from wherever the error comes.
-    told = traceback.TracebackException(type(error), error, start or error.__traceback__, compact=True)
-    summary = _summary(error, told)
-    if isinstance(error, AssertionError) and not error.args and told.stack:
-        statement = _statement(told.stack[-1])
+    report = traceback.TracebackException(type(error), error, start or error.__traceback__, compact=True)
+    summary = _summary(error, report)
+    if isinstance(error, AssertionError) and not error.args and report.stack:
+        statement = _statement(report.stack[-1])
         summary = f"{summary}: {statement}" if statement else summary
-    _leave_out_ours(told, path)
+    _leave_out_ours(report, path)
     where = f"{shown or path}:{line}" if line else shown or path
-    trace = _cut("".join(told.format()).rstrip(), _LONGEST_TRACE)
+    trace = _cut("".join(report.format()).rstrip(), _LONGEST_TRACE)
     return UserError(_cut(summary, _LONGEST_SUMMARY), trace, where, hint_for(error, path))
 
 
@@ -322,16 +322,16 @@ def _bears(value: Any, decorators: Collection[str]) -> bool:
 
 def _unwrapped(value: Any) -> list[Any]:
     """The function, and what it wraps."""
-    found = [value]
-    while (inner := getattr(found[-1], "__wrapped__", None)) is not None and len(found) < 100:
-        found.append(inner)
-    return found
+    functions = [value]
+    while (inner := getattr(functions[-1], "__wrapped__", None)) is not None and len(functions) < 100:
+        functions.append(inner)
+    return functions
 
 
-def _summary(error: BaseException, told: traceback.TracebackException) -> str:
+def _summary(error: BaseException, report: traceback.TracebackException) -> str:
     if isinstance(error, SyntaxError):
-        return list(told.format_exception_only())[-1].strip()
-    lines = next(iter(told.format_exception_only()), "").strip().splitlines()
+        return list(report.format_exception_only())[-1].strip()
+    lines = next(iter(report.format_exception_only()), "").strip().splitlines()
     # `ParserException: \n  what it is about`: the message may begin on a line of its own.
     if len(lines) > 1 and lines[0].rstrip().endswith(":"):
         return f"{lines[0].rstrip()} {next((line.strip() for line in lines[1:] if line.strip()), '')}".rstrip()
@@ -348,20 +348,24 @@ def _statement(frame: traceback.FrameSummary) -> str:
     return text[text.find("assert ") :] if "assert " in text else f"assert {text}"
 
 
-def _leave_out_ours(told: traceback.TracebackException, path: str) -> None:
+def _leave_out_ours(report: traceback.TracebackException, path: str) -> None:
     """Leave the lines of this package and of the import machinery out, also of what it was caused by."""
     seen: list[traceback.TracebackException] = []
-    rest = [told]
+    rest = [report]
     while rest:
-        one = rest.pop()
-        if any(one is each for each in seen):
+        exception = rest.pop()
+        if any(exception is each for each in seen):
             continue
-        seen.append(one)
+        seen.append(exception)
         kept = [
             frame
-            for frame in one.stack
+            for frame in exception.stack
             if frame.filename == path
             or not (frame.filename.startswith(_OWN + "/") or frame.filename.startswith("<frozen importlib"))
         ]
-        one.stack = traceback.StackSummary.from_list(kept)
-        rest.extend(each for each in (one.__cause__, one.__context__, *(one.exceptions or ())) if each is not None)
+        exception.stack = traceback.StackSummary.from_list(kept)
+        rest.extend(
+            each
+            for each in (exception.__cause__, exception.__context__, *(exception.exceptions or ()))
+            if each is not None
+        )

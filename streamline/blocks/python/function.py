@@ -110,17 +110,17 @@ class PythonFunction:
 
 def imports_of(tree: ast.AST) -> dict[str, str]:
     """What the file's imported names stand for, in full (`pd` → `pandas`)."""
-    found: dict[str, str] = {}
+    imports: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found[alias.asname or alias.name.partition(".")[0]] = (
+                imports[alias.asname or alias.name.partition(".")[0]] = (
                     alias.name if alias.asname else (alias.name.partition(".")[0])
                 )
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                found[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}"
-    return found
+                imports[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}"
+    return imports
 
 
 def decorator_name(node: ast.expr) -> str:

@@ -132,8 +132,8 @@ def _python(text: str, nothing: str, *, tested: bool = False) -> Template:
 
     def make(upstream: Sequence[str]) -> str:
         names = parameters(upstream)
-        given = names[0] if len(names) == 1 else f"{{{', '.join(f'{one!r}: {one}' for one in names)}}}"
-        made = text.format(parameters="".join(f"{one}, " for one in names), given=given if names else nothing)
+        given = names[0] if len(names) == 1 else f"{{{', '.join(f'{name!r}: {name}' for name in names)}}}"
+        made = text.format(parameters="".join(f"{name}, " for name in names), given=given if names else nothing)
         return made.replace("'", '"') + (_TEST if tested else "")
 
     return make
@@ -144,7 +144,7 @@ def parameters(upstream: Sequence[str]) -> list[str]:
 
     A parameter that bears an upstream block's uuid gets that block's output, wherever it stands.
     """
-    if all(one.isidentifier() and not keyword.iskeyword(one) and one not in _TAKEN for one in upstream):
+    if all(name.isidentifier() and not keyword.iskeyword(name) and name not in _TAKEN for name in upstream):
         return list(upstream)
     return [f"df_{number}" for number, _ in enumerate(upstream, 1)] if len(upstream) > 1 else ["data"]
 

@@ -25,7 +25,7 @@ def serve(project: Path) -> None:
     if _project == [project]:
         return
     _project[:] = [project]
-    for name in [one for one in sys.modules if one.startswith(f"{__name__}.")]:
+    for name in [name for name in sys.modules if name.startswith(f"{__name__}.")]:
         del sys.modules[name]
 
 

@@ -71,15 +71,15 @@ def _block_end(text: str, start: int) -> int:
 def _quoted(template: str) -> str:
     out: list[str] = []
     at = 0
-    for found in _BARE.finditer(template):
-        if found.start() < at:
+    for match in _BARE.finditer(template):
+        if match.start() < at:
             continue  # inside of one that was quoted
-        end = _lambda_end(template, found.end())
-        source = template[found.end() : end].rstrip()
+        end = _lambda_end(template, match.end())
+        source = template[match.end() : end].rstrip()
         # In brackets it may go over several lines, as it could where it stood.
         literal = _literal(f"({source})")
-        out += [template[at : found.end()], literal, "\n" * source.count("\n")]
-        at = found.end() + len(source)
+        out += [template[at : match.end()], literal, "\n" * source.count("\n")]
+        at = match.end() + len(source)
     return "".join([*out, template[at:]])
 
 

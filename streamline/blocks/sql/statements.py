@@ -126,15 +126,15 @@ class _Splitter:
                 self.at += len(self.delimiter)
                 yield from self._finish()
                 continue
-            found = _TOKEN.match(text, self.at)
-            assert found is not None
-            kind, token = found.lastgroup or "sign", found[0]
+            match = _TOKEN.match(text, self.at)
+            assert match is not None
+            kind, token = match.lastgroup or "sign", match[0]
             if kind == "space" or self._comment(kind, token):
-                self.at = max(self.at, found.end()) if kind == "space" else self.at
+                self.at = max(self.at, match.end()) if kind == "space" else self.at
                 continue
             if self.start is None:
                 self.start = self.at
-            self._take(kind, token, found.end())
+            self._take(kind, token, match.end())
             self.end = self.at
         yield from self._finish()
 
@@ -251,9 +251,9 @@ class _Splitter:
             self.open.pop()
 
     def _delimiter_command(self) -> bool:
-        found = re.compile(r"[ \t]*delimiter[ \t]+(\S+)[ \t]*(?:\r?\n|$)", re.IGNORECASE).match(self.text, self.at)
-        if found is None:
+        match = re.compile(r"[ \t]*delimiter[ \t]+(\S+)[ \t]*(?:\r?\n|$)", re.IGNORECASE).match(self.text, self.at)
+        if match is None:
             return False
-        self.delimiter = found[1]
-        self.at = found.end()
+        self.delimiter = match[1]
+        self.at = match.end()
         return True

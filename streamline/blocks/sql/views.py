@@ -50,19 +50,19 @@ class Views:
         Raises:
             ConfigError: an output that is referred to is no table.
         """
-        names = frozenset().union(*(one.names for one in statements)) if statements else frozenset()
-        for index, one in enumerate(self.call.inputs):
-            referred = {self.prefix + one.uuid} if index in self._referred else set()
-            for name in sorted({one.uuid, f"df_{index + 1}", *referred}):
+        names = frozenset().union(*(statement.names for statement in statements)) if statements else frozenset()
+        for index, upstream in enumerate(self.call.inputs):
+            referred = {self.prefix + upstream.uuid} if index in self._referred else set()
+            for name in sorted({upstream.uuid, f"df_{index + 1}", *referred}):
                 must = name in referred
                 if not must and (name.casefold() not in names or (own_tables_first and self.database.exists(name))):
                     continue
                 try:
-                    self._view(name, one)
+                    self._view(name, upstream)
                 except ConfigError as error:
                     if must:
                         raise ConfigError(
-                            f"the output of '{one.uuid}' cannot be a table: {error.message}",
+                            f"the output of '{upstream.uuid}' cannot be a table: {error.message}",
                             where=self.call.where,
                             hint=error.hint,
                         ) from error
@@ -80,11 +80,11 @@ class Views:
                     error.hint = reason.hint
             raise
 
-    def _view(self, name: str, one: Input) -> None:
-        files = one.parquet()
+    def _view(self, name: str, upstream: Input) -> None:
+        files = upstream.parquet()
         view = self.database.quote(name)
         if files is None:
-            self.database.register(name, one.table())
+            self.database.register(name, upstream.table())
             return
         listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
         union = ", union_by_name = true" if len(files) > 1 else ""

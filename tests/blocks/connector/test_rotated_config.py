@@ -23,8 +23,8 @@ def kept(tmp_path: Path):
         def read(self, config: dict) -> dict:
             return with_written_back(config, store, masker, **where)
 
-        def write(self, config: dict, found: dict) -> None:
-            keep_written_back(config, found, store, masker, **where)
+        def write(self, config: dict, written: dict) -> None:
+            keep_written_back(config, written, store, masker, **where)
 
         mask = masker.mask
 

@@ -33,7 +33,7 @@ def spec(tmp_path: Path, text: str, kind: str = "data_loader", variables: dict[s
 
 def test_a_source_with_all_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_PORT", "5433")
-    found = spec(
+    loaded = spec(
         tmp_path,
         """
 source: tap-shop
@@ -52,22 +52,22 @@ batch_config: {batch_size: 10}
 """,
         variables={"port": 5432},
     )
-    assert isinstance(found, SourceSpec)
-    assert found.source == "tap-shop"
-    assert found.config == {
+    assert isinstance(loaded, SourceSpec)
+    assert loaded.source == "tap-shop"
+    assert loaded.config == {
         "host": "5433",
         "port": 5432,
         "nested": {"list": [1, 2]},
         "batch_config": {"batch_size": 10},
     }
-    assert (found.max_parallel, found.max_duration, found.idle_timeout) == (3, 5400.0, 90.0)
-    assert [entry.pattern for entry in found.streams.entries] == ["public-orders", "public-*"]
-    assert found.streams.entries[0].where == "data_loaders/b.yaml:5"
-    assert found.where.startswith("data_loaders/b.yaml")
+    assert (loaded.max_parallel, loaded.max_duration, loaded.idle_timeout) == (3, 5400.0, 90.0)
+    assert [entry.pattern for entry in loaded.streams.entries] == ["public-orders", "public-*"]
+    assert loaded.streams.entries[0].where == "data_loaders/b.yaml:5"
+    assert loaded.where.startswith("data_loaders/b.yaml")
 
 
 def test_a_destination_with_all_its_keys(tmp_path: Path) -> None:
-    found = spec(
+    loaded = spec(
         tmp_path,
         """
 destination: duckdb
@@ -82,14 +82,14 @@ session_interval: 500ms
 """,
         "data_exporter",
     )
-    assert isinstance(found, DestinationSpec)
-    assert (found.on_bad_record, found.max_bad_records, found.schema_change, found.session_interval) == (
+    assert isinstance(loaded, DestinationSpec)
+    assert (loaded.on_bad_record, loaded.max_bad_records, loaded.schema_change, loaded.session_interval) == (
         "quarantine",
         0,
         "freeze",
         0.5,
     )
-    orders = resolve_destination(found.streams, ("public-orders", "orders"))
+    orders = resolve_destination(loaded.streams, ("public-orders", "orders"))
     assert orders is not None
     assert orders.values == {
         "destination_table": "orders",
@@ -100,9 +100,9 @@ session_interval: 500ms
 
 
 def test_listed_streams_are_the_ones_exported(tmp_path: Path) -> None:
-    found = spec(tmp_path, "destination: x\nstreams: {orders: {}, users: {selected: false}}", "data_exporter")
-    assert isinstance(found, DestinationSpec)
-    exported = {name: resolve_destination(found.streams, (name,)) is not None for name in ("orders", "users", "c")}
+    loaded = spec(tmp_path, "destination: x\nstreams: {orders: {}, users: {selected: false}}", "data_exporter")
+    assert isinstance(loaded, DestinationSpec)
+    exported = {name: resolve_destination(loaded.streams, (name,)) is not None for name in ("orders", "users", "c")}
     assert exported == {"orders": True, "users": False, "c": False}
     everything = spec(tmp_path, "destination: x", "data_exporter")
     assert isinstance(everything, DestinationSpec)
@@ -110,15 +110,15 @@ def test_listed_streams_are_the_ones_exported(tmp_path: Path) -> None:
 
 
 def test_a_mapper(tmp_path: Path) -> None:
-    found = spec(tmp_path, "mapper: transform-field\nconfig: {transformations: []}", "transformer")
-    assert found == MapperSpec(mapper="transform-field", config={"transformations": []}, where="transformers/b.yaml:1")
+    loaded = spec(tmp_path, "mapper: transform-field\nconfig: {transformations: []}", "transformer")
+    assert loaded == MapperSpec(mapper="transform-field", config={"transformations": []}, where="transformers/b.yaml:1")
 
 
 def test_templates_for_a_whole_file(tmp_path: Path) -> None:
     text = "source: tap-x\nstreams:\n{% for name in ['a', 'b'] %}\n  {{ name }}: {}\n{% endfor %}"
-    found = spec(tmp_path, text)
-    assert isinstance(found, SourceSpec)
-    assert [entry.pattern for entry in found.streams.entries] == ["a", "b"]
+    loaded = spec(tmp_path, text)
+    assert isinstance(loaded, SourceSpec)
+    assert [entry.pattern for entry in loaded.streams.entries] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_wrong_files_are_refused_with_their_place(tmp_path: Path, text: str, wor
 def test_secrets_of_a_config_are_masked(tmp_path: Path) -> None:
     spec(tmp_path, "source: tap-x\nconfig: {password: swordfish-7}")
     project = Project.open(tmp_path)
-    found = load_source(load_pipeline(project, "p").blocks["b"], project.renderer)
-    assert found.config["password"] == "swordfish-7"
+    loaded = load_source(load_pipeline(project, "p").blocks["b"], project.renderer)
+    assert loaded.config["password"] == "swordfish-7"
     assert "swordfish-7" not in project.secrets.masker.mask("login with swordfish-7 failed")
 
 

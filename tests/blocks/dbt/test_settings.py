@@ -74,7 +74,7 @@ def test_forms_of_arguments(text: str, rest: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "result"),
     [
         ("""--vars '{"day": "{{ variables("day") }}"}'""", {"day": 'it\'s "x": {}'}),
         ("--vars '{n: {{ variables(\"n\") }}, day: 2024-01-02}'", {"n": 3, "day": dt.date(2024, 1, 2)}),
@@ -84,12 +84,12 @@ def test_forms_of_arguments(text: str, rest: list[str]) -> None:
         ('--vars \'{d: {{ block_output("up", parse=lambda data, vars: data[0]["day"]) }}}\'', {"d": 3}),
     ],
 )
-def test_vars_keep_their_types_and_no_value_breaks_them(text: str, found: dict[str, Any]) -> None:
+def test_vars_keep_their_types_and_no_value_breaks_them(text: str, result: dict[str, Any]) -> None:
     all_of_them = {"x": "{{ not rendered }}"}
     runtime = Renderer(
         None, {}, runtime={"all": all_of_them, "day": 'it\'s "x": {}', "n": 3}, block_output=lambda _: [{"day": 3}]
     )
-    assert read_arguments(text, "dbts/it.yaml", runtime).vars == found
+    assert read_arguments(text, "dbts/it.yaml", runtime).vars == result
 
 
 @given(
@@ -102,13 +102,13 @@ def test_words_are_split_as_a_shell_splits(words: list[str]) -> None:
 
 
 def test_a_command_and_what_streamline_takes_out() -> None:
-    found = read("dbt docs generate --target prod --profiles-dir=conf -t other --no-compile")
-    assert found.command == ["docs", "generate"]
-    assert (found.target, found.profiles_dir, found.rest) == ("other", "conf", ["--no-compile"])
+    result = read("dbt docs generate --target prod --profiles-dir=conf -t other --no-compile")
+    assert result.command == ["docs", "generate"]
+    assert (result.target, result.profiles_dir, result.rest) == ("other", "conf", ["--no-compile"])
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("--select 'a", "dbt's arguments cannot be parsed: No closing quotation"),
         ("--project-dir x", "a dbt block cannot set --project-dir"),
@@ -119,10 +119,10 @@ def test_a_command_and_what_streamline_takes_out() -> None:
         ("--select {{ variables('no') }}", "variable 'no' not found"),
     ],
 )
-def test_arguments_that_cannot_be_read(text: str, said: str) -> None:
+def test_arguments_that_cannot_be_read(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(text)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.where == "dbts/it.yaml"
 
 
@@ -142,8 +142,8 @@ def settings(calls: Calls, language: str, path: str, text: str = "", **configura
 
 
 def test_a_yaml_block(calls: Calls) -> None:
-    found = settings(calls, "yaml", "dbts/it.yaml", "--select a", dbt={"command": "build"}, dbt_profile_target="prod")
-    assert (found.folder, found.command, found.target) == (calls.root / "dbt/demo", ["build"], "prod")
+    result = settings(calls, "yaml", "dbts/it.yaml", "--select a", dbt={"command": "build"}, dbt_profile_target="prod")
+    assert (result.folder, result.command, result.target) == (calls.root / "dbt/demo", ["build"], "prod")
     assert settings(calls, "yaml", "dbts/it.yaml").command == ["run"]
 
 
@@ -154,17 +154,17 @@ def test_names_of_a_dbt_project(calls: Calls, name: str) -> None:
 
 
 def test_an_sql_block_is_one_model(calls: Calls) -> None:
-    found = settings(calls, "sql", "dbt/demo/models/staging/orders.sql")
-    assert found.command == ["build"]
-    assert found.arguments.rest == ["--select", "path:models/staging/orders.sql"]
-    found = settings(
+    result = settings(calls, "sql", "dbt/demo/models/staging/orders.sql")
+    assert result.command == ["build"]
+    assert result.arguments.rest == ["--select", "path:models/staging/orders.sql"]
+    result = settings(
         calls, "sql", "dbt/demo/models/staging/orders.sql", dbt={"disable_tests": True, "prefix": "+", "suffix": "+1"}
     )
-    assert (found.command, found.arguments.rest) == (["run"], ["--select", "+path:models/staging/orders.sql+1"])
+    assert (result.command, result.arguments.rest) == (["run"], ["--select", "+path:models/staging/orders.sql+1"])
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"dbt_project_name": "dmeo"}, "there is no dbt project 'dmeo'"),
         ({"dbt": {"command": "fly"}}, "unknown dbt command 'fly'"),
@@ -173,10 +173,10 @@ def test_an_sql_block_is_one_model(calls: Calls) -> None:
         ({"dbt": {"output": 3}}, "configuration.dbt.output must be true, false or a list of models"),
     ],
 )
-def test_wrong_settings(calls: Calls, given: dict[str, Any], said: str) -> None:
+def test_wrong_settings(calls: Calls, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(calls, "yaml", "dbts/it.yaml", "--select a", **given)
-    assert caught.value.message.startswith(said)
+    assert caught.value.message.startswith(message)
 
 
 def test_files_that_are_missing(calls: Calls) -> None:
@@ -194,8 +194,8 @@ def test_files_that_are_missing(calls: Calls) -> None:
 def test_the_profile_is_rendered_for_its_target_alone(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PG_PORT", "5433")
     monkeypatch.setenv("STREAMLINE_SECRET_PG", "pa{{ss}}")
-    found = settings(calls, "yaml", "dbts/it.yaml", "x", dbt_profile_target="prod")
-    profile = load_profile(calls.project, found, "x", {"schema": "s"})
+    result = settings(calls, "yaml", "dbts/it.yaml", "x", dbt_profile_target="prod")
+    profile = load_profile(calls.project, result, "x", {"schema": "s"})
     assert profile.type == "postgres"
     assert profile.output["port"] == 5433
     assert (profile.output["host"], profile.output["schema"]) == ("localhost", "s_x")
@@ -206,14 +206,14 @@ def test_the_profile_is_rendered_for_its_target_alone(calls: Calls, monkeypatch:
     monkeypatch.delenv("PG_PORT")
     assert load_profile(calls.project, settings(calls, "yaml", "dbts/b.yaml", "x"), "x", {}).type == "duckdb"
     with pytest.raises(ConfigError, match="the environment variable PG_PORT is not set") as caught:
-        load_profile(calls.project, found, "x", {"schema": "s"})
+        load_profile(calls.project, result, "x", {"schema": "s"})
     assert caught.value.where == "dbt/demo/profiles.yml:9"
 
 
 def test_the_private_view(calls: Calls) -> None:
     calls.write("dbt/demo/target/manifest.json", "{}")
     calls.write("dbt/demo/packages.yml", "packages:\n  - local: ../shared\n")
-    before = sorted(one for one in (calls.root / "dbt").rglob("*"))
+    before = sorted(path for path in (calls.root / "dbt").rglob("*"))
     home = calls.root / ".streamline/dbt/p/it"
     made = make_overlay(calls.project, calls.root / "dbt/demo", home, profile="demo")
     assert made.needs_deps
@@ -228,7 +228,7 @@ def test_the_private_view(calls: Calls) -> None:
     again = make_overlay(calls.project, calls.root / "dbt/demo", home, profile="demo")
     assert not again.needs_deps
     assert (again.folder / "dbt_packages/shared").is_dir()
-    assert sorted(one for one in (calls.root / "dbt").rglob("*")) == before
+    assert sorted(path for path in (calls.root / "dbt").rglob("*")) == before
 
 
 def test_a_wrong_dbt_project_file(calls: Calls) -> None:
@@ -249,7 +249,7 @@ def test_what_models_ask_for(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unique_id", "found"),
+    ("unique_id", "result"),
     [
         ("model.demo.orders", ("model", "orders")),
         ("model.demo.orders.v2", ("model", "orders.v2")),
@@ -258,8 +258,8 @@ def test_what_models_ask_for(calls: Calls) -> None:
         ("source.demo.raw.users", ("source", "raw.users")),
     ],
 )
-def test_names_of_nodes(unique_id: str, found: tuple[str, str]) -> None:
-    assert node_name(unique_id) == found
+def test_names_of_nodes(unique_id: str, result: tuple[str, str]) -> None:
+    assert node_name(unique_id) == result
 
 
 def test_failures_in_words() -> None:

@@ -29,7 +29,7 @@ def refusal(function: Callable[..., Any], *inputs: Given) -> tuple[str, str]:
     with pytest.raises(ConfigError) as caught:
         call(function, *inputs)
     assert caught.value.where == "transformers/join.py:3"
-    assert [one.reads for one in inputs] == [0] * len(inputs)
+    assert [upstream.reads for upstream in inputs] == [0] * len(inputs)
     return caught.value.message, caught.value.hint or ""
 
 
@@ -322,27 +322,27 @@ def signatures(draw: st.DrawFn) -> inspect.Signature:
     names = draw(st.lists(NAMES, unique=True, max_size=5))
     plain = [KINDS[0], KINDS[1], KINDS[3]]
     kinds = sorted(draw(st.lists(st.sampled_from(plain), min_size=len(names), max_size=len(names))))
-    found = []
+    parameters = []
     default_from = draw(st.integers(0, 6))
     for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         default = "default" if number >= default_from else inspect.Parameter.empty
-        found.append(inspect.Parameter(name, kind, default=default))
+        parameters.append(inspect.Parameter(name, kind, default=default))
     if draw(st.booleans()):
-        found.append(inspect.Parameter("args", KINDS[2]))
+        parameters.append(inspect.Parameter("args", KINDS[2]))
     if draw(st.booleans()):
-        found.append(inspect.Parameter("kwargs", KINDS[4]))
-    return inspect.Signature(sorted(found, key=lambda one: one.kind))
+        parameters.append(inspect.Parameter("kwargs", KINDS[4]))
+    return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
 
 @st.composite
 def many_inputs(draw: st.DrawFn) -> list[Given]:
     uuids = draw(st.lists(st.sampled_from(["load", "orders", "x", "y", "limit"]), unique=True, max_size=4))
-    found = []
+    inputs = []
     for uuid in uuids:
         count = draw(st.integers(1, 3))
         output = tuple(f"{uuid}{number}" for number in range(count)) if count > 1 else uuid
-        found.append(Given(uuid, output, draw(st.sampled_from(["data_loader", "sensor"]))))
-    return found
+        inputs.append(Given(uuid, output, draw(st.sampled_from(["data_loader", "sensor"]))))
+    return inputs
 
 
 @settings(max_examples=500, deadline=None)
@@ -359,26 +359,30 @@ def test_what_is_bound_can_always_be_called_and_loses_nothing(
     if refused is not None:
         assert (refused.where, refused.message[:4]) == ("f.py:1", "f() ")
         assert refused.hint
-        assert all(one.reads == 0 for one in inputs)
+        assert all(upstream.reads == 0 for upstream in inputs)
         return
     bound = signature.bind(*args, **keywords)
     bound.apply_defaults()
     values: list[Any] = [value for name, value in bound.arguments.items() if name not in ("args", "kwargs")]
     values += bound.arguments.get("args", ())
     # Each input arrives once, whole or spread, unless it could be left out.
-    asks = any(one.kind in KINDS[:3] for one in signature.parameters.values())
-    for one in inputs:
-        whole = [f"{one.uuid}{number}" for number in range(one.count())] if one.count() > 1 else one.uuid
+    asks = any(parameter.kind in KINDS[:3] for parameter in signature.parameters.values())
+    for upstream in inputs:
+        whole = (
+            [f"{upstream.uuid}{number}" for number in range(upstream.count())]
+            if upstream.count() > 1
+            else upstream.uuid
+        )
         spread = isinstance(whole, list) and all(values.count(each) == 1 for each in whole)
         arrivals = sum(value == whole for value in values) + spread
         assert arrivals <= 1
         if arrivals == 0:
-            assert spare or one.type == "sensor" or not asks
-            assert one.reads == 0
-        named = signature.parameters.get(one.uuid)
+            assert spare or upstream.type == "sensor" or not asks
+            assert upstream.reads == 0
+        named = signature.parameters.get(upstream.uuid)
         if named is not None:
-            assert bound.arguments[one.uuid] == whole
+            assert bound.arguments[upstream.uuid] == whole
     # Keyword arguments reach whoever takes all of them.
-    if any(one.kind is KINDS[4] for one in signature.parameters.values()):
+    if any(parameter.kind is KINDS[4] for parameter in signature.parameters.values()):
         everything = {**bound.arguments.get("kwargs", {}), **{n: v for n, v in bound.arguments.items() if n in OFFERED}}
         assert set(OFFERED) <= set(everything)

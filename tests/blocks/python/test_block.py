@@ -184,7 +184,7 @@ def test_nothing_is_read_for_names_that_mean_something_else(workshop: Workshop) 
     own, filtered, arrived, mark = run(workshop, text, load, orders, builtin, decorator)
     assert (own, filtered, arrived) == ("own", [1], 2)
     assert callable(mark)
-    assert [one.reads for one in (load, orders, builtin, decorator)] == [1, 1, 1, 1]
+    assert [upstream.reads for upstream in (load, orders, builtin, decorator)] == [1, 1, 1, 1]
 
 
 # Gates

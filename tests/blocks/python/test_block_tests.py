@@ -18,9 +18,9 @@ def outcomes(workshop: Workshop, text: str, output: Any, **kwargs: Any) -> list[
 
 
 def passed(workshop: Workshop, text: str, output: Any, **kwargs: Any) -> list[str]:
-    found = outcomes(workshop, text, output, **kwargs)
-    assert [(one.name, one.error) for one in found] == [(one.name, None) for one in found]
-    return [one.name for one in found]
+    results = outcomes(workshop, text, output, **kwargs)
+    assert [(result.name, result.error) for result in results] == [(result.name, None) for result in results]
+    return [result.name for result in results]
 
 
 def test_a_test_gets_the_output_and_all_of_several(workshop: Workshop) -> None:
@@ -67,30 +67,30 @@ def test_every_test_runs_and_every_failure_is_told(workshop: Workshop) -> None:
     async def last(output):
         assert output
     """
-    found = outcomes(workshop, text, [1])
-    assert [(one.name, one.error, one.where) for one in found] == [
+    results = outcomes(workshop, text, [1])
+    assert [(result.name, result.error, result.where) for result in results] == [
         ("defined", None, None),
         ("full", "AssertionError: assert len(output) > 5", "transformers/clean.py:11"),
         ("odd", "TypeError: list indices must be integers or slices, not str", "transformers/clean.py:15"),
         ("leaves", "SystemExit: 1", "transformers/clean.py:19"),
         ("last", None, None),
     ]
-    assert "assert len(output) > 5" in (found[1].trace or "")
-    assert "streamline/blocks" not in (found[1].trace or "")
+    assert "assert len(output) > 5" in (results[1].trace or "")
+    assert "streamline/blocks" not in (results[1].trace or "")
 
 
 def test_two_tests_of_one_name_both_run(workshop: Workshop) -> None:
     text = "@test\ndef check(output): assert output == 1\n@test\ndef check(output): assert output == 2\n"
-    found = outcomes(workshop, text, 2)
-    assert [one.error for one in found] == ["AssertionError: assert output == 1", None]
-    assert found[0].where == "transformers/clean.py:2"
+    results = outcomes(workshop, text, 2)
+    assert [result.error for result in results] == ["AssertionError: assert output == 1", None]
+    assert results[0].where == "transformers/clean.py:2"
 
 
 def test_an_assertion_of_several_lines_is_shown_in_one(workshop: Workshop) -> None:
-    (found,) = outcomes(workshop, "@test\ndef check(output):\n    assert (\n        output\n        == 1\n    )\n", 2)
+    (results,) = outcomes(workshop, "@test\ndef check(output):\n    assert (\n        output\n        == 1\n    )\n", 2)
     # Which lines Python tells depends on its version.
-    assert found.error in ("AssertionError: assert output == 1", "AssertionError: assert ( output == 1 )")
-    assert found.where in ("transformers/clean.py:3", "transformers/clean.py:4")
+    assert results.error in ("AssertionError: assert output == 1", "AssertionError: assert ( output == 1 )")
+    assert results.where in ("transformers/clean.py:3", "transformers/clean.py:4")
 
 
 def test_what_a_test_changes_the_next_does_not_see(workshop: Workshop) -> None:
@@ -99,19 +99,19 @@ def test_what_a_test_changes_the_next_does_not_see(workshop: Workshop) -> None:
 
 
 def test_a_test_that_asks_for_more_than_there_is_has_failed(workshop: Workshop) -> None:
-    (found,) = outcomes(workshop, "@test\ndef both(customers, orders): ...\n", 1)
-    assert found.error == (
+    (results,) = outcomes(workshop, "@test\ndef both(customers, orders): ...\n", 1)
+    assert results.error == (
         "both() expects 2 arguments (customers, orders), but the block 'clean' returned 1 output; "
         "take 'orders' out, give it a default, or set a variable of that name"
     )
-    assert found.where == "transformers/clean.py:1"
+    assert results.where == "transformers/clean.py:1"
 
 
 def test_tests_see_what_the_block_left_in_its_globals(workshop: Workshop) -> None:
     text = "count = 0\n@transformer\ndef clean():\n    global count\n    count += 1\n    return count\n"
     text += "@test\ndef counted(output): assert output == count == 1\n"
     call = workshop.call(workshop.block(text))
-    assert [one.error for one in run_tests(call, Given("clean", run_block(call)))] == [None]
+    assert [result.error for result in run_tests(call, Given("clean", run_block(call)))] == [None]
 
 
 def test_no_tests_and_a_file_that_does_not_load(workshop: Workshop) -> None:

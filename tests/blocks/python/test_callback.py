@@ -30,13 +30,13 @@ def say(*words):
 @pytest.fixture
 def hear(workshop: Workshop) -> Any:
     """Calls a callback file; gives what its functions said."""
-    said = workshop.root / "said"
+    heard = workshop.root / "said"
 
     def hear(text: str, status: str, error: Failure | None = None, own: Given | None = None, **kwargs: Any) -> Any:
-        said.write_text("")
-        call = workshop.call(workshop.block(SAY % str(said) + text, "callback", "tell"), **kwargs)
+        heard.write_text("")
+        call = workshop.call(workshop.block(SAY % str(heard) + text, "callback", "tell"), **kwargs)
         call_back(call, status, error, own)
-        return [json.loads(line) for line in said.read_text().splitlines()]
+        return [json.loads(line) for line in heard.read_text().splitlines()]
 
     return hear
 
@@ -106,8 +106,8 @@ def tell(output, **kwargs):
     error = kwargs['__error']
     say(output, str(error), isinstance(error, Exception), error.where, error.trace)
 """
-    said = hear(text, "failure", FAILED, parent_block_uuid="clean")
-    assert said == [[None, FAILED.message, True, FAILED.where, FAILED.trace]]
+    heard = hear(text, "failure", FAILED, parent_block_uuid="clean")
+    assert heard == [[None, FAILED.message, True, FAILED.where, FAILED.trace]]
     assert hear("@callback\ndef tell(**kwargs): say('__error' in kwargs)\n", "success") == [[False]]
 
 

@@ -132,8 +132,8 @@ def test_the_modules_that_loading_the_file_imports(workshop: Workshop) -> None:
     def f():
         import late
     """
-    found = check_block(workshop.project, workshop.block(text))
-    assert found == {"numpy", "os", "pandas", "polars"}
+    modules = check_block(workshop.project, workshop.block(text))
+    assert modules == {"numpy", "os", "pandas", "polars"}
 
 
 def test_checking_says_nothing_about_strings_with_odd_escapes(

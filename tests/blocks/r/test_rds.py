@@ -45,9 +45,9 @@ def test_values_come_back(value: Any) -> None:
 @given(st.lists(SCALARS | st.none(), min_size=2))
 def test_lists_of_scalars_come_back(values: list[Any]) -> None:
     back = there_and_back(values)
-    kinds = {type(one) for one in values}
+    kinds = {type(value) for value in values}
     if kinds <= {int, float} and len(kinds) == 2:  # a vector has one type
-        assert back == [float(one) for one in values]
+        assert back == [float(value) for value in values]
     else:
         assert back == values
 
@@ -67,7 +67,9 @@ def test_lists_of_scalars_come_back(values: list[Any]) -> None:
 def test_frames_come_back(rows: list[tuple[Any, ...]]) -> None:
     columns = list(zip(*rows, strict=True)) if rows else [()] * 5
     kinds = [pa.int64(), pa.bool_(), pa.string(), pa.float64(), pa.timestamp("us")]
-    table = pa.table({f"c{n}": pa.array(one, kind) for n, (one, kind) in enumerate(zip(columns, kinds, strict=True))})
+    table = pa.table(
+        {f"c{n}": pa.array(column, kind) for n, (column, kind) in enumerate(zip(columns, kinds, strict=True))}
+    )
     back = from_r(decode(b"".join(encode(data_frame(table, pytest.fail)))))
     assert pa.Table.from_pandas(back, preserve_index=False).cast(table.schema).to_pylist() == table.to_pylist()
 
@@ -89,9 +91,9 @@ def test_dtypes_of_a_frame_that_comes_back() -> None:
 
 
 def test_integers_beyond_a_double_are_told_of() -> None:
-    said: list[str] = []
-    data_frame(pa.table({"id": [2**60 + 1]}), said.append)
-    assert said == [
+    warnings: list[str] = []
+    data_frame(pa.table({"id": [2**60 + 1]}), warnings.append)
+    assert warnings == [
         "column 'id': integers beyond 2^53 are rounded: R's widest number is a double; send them as text to keep them"
     ]
     assert there_and_back([2**40, 1]) == [float(2**40), 1.0]

@@ -46,9 +46,9 @@ def look(provider: str, shop: SqlProject) -> Look:
                 return connection.execute(query).fetchall()
         connection = sqlite3.connect(shop.root / "shop.sqlite")
         try:
-            found = connection.execute(query).fetchall()
+            rows = connection.execute(query).fetchall()
             connection.commit()
-            return found
+            return rows
         finally:
             connection.close()
 

@@ -11,7 +11,7 @@ from streamline.blocks.sql.statements import split
 
 
 def texts(text: str, dialect: str = "") -> list[str]:
-    return [one.text for one in split(text, dialect)]
+    return [statement.text for statement in split(text, dialect)]
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def texts(text: str, dialect: str = "") -> list[str]:
     ],
 )
 def test_semicolons_that_end_statements(text: str, expected: list[str] | None) -> None:
-    found = texts(text)
-    assert found == expected if expected is not None else len(found) == 2
+    statements = texts(text)
+    assert statements == expected if expected is not None else len(statements) == 2
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_transactions_are_statements() -> None:
 
 
 def test_lines() -> None:
-    assert [one.line for one in split("-- x\n\nselect 1;\nselect\n2;  select 3")] == [3, 4, 5]
+    assert [statement.line for statement in split("-- x\n\nselect 1;\nselect\n2;  select 3")] == [3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,12 @@ def test_lines() -> None:
     ],
 )
 def test_kinds(text: str, is_select: bool, may_give_rows: bool, alone: bool) -> None:
-    (found,) = split(text)
-    assert (found.is_select, found.may_give_rows, found.stands_alone) == (is_select, may_give_rows, alone)
+    (statement,) = split(text)
+    assert (statement.is_select, statement.may_give_rows, statement.stands_alone) == (
+        is_select,
+        may_give_rows,
+        alone,
+    )
 
 
 PIECES = st.sampled_from(
@@ -123,10 +127,10 @@ def test_statements_joined_are_cut_again(pieces: list[str]) -> None:
 @given(st.text(alphabet="ab';\"-/*$()[]\n #\\`{}eE", max_size=60), st.sampled_from(["", "postgres", "mysql", "sqlite"]))
 def test_nothing_but_space_comments_and_semicolons_is_lost(text: str, dialect: str) -> None:
     at = 0
-    for one in split(text, dialect):
-        at = text.index(one.text, at)
-        assert one.line == text.count("\n", 0, at) + 1
-        at += len(one.text)
+    for statement in split(text, dialect):
+        at = text.index(statement.text, at)
+        assert statement.line == text.count("\n", 0, at) + 1
+        at += len(statement.text)
 
 
 @given(st.text(max_size=80))

@@ -108,7 +108,7 @@ def test_an_unknown_name_says_what_templates_know(shop: SqlProject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    ("expression", "message"),
     [
         ("env_var('NOT_SET')", "NOT_SET is not set"),
         ("variables('none')", "variable 'none' not found"),
@@ -116,10 +116,10 @@ def test_an_unknown_name_says_what_templates_know(shop: SqlProject) -> None:
         ("1 +", "template syntax error"),
     ],
 )
-def test_errors_in_templates_name_the_line(shop: SqlProject, expression: str, said: str) -> None:
+def test_errors_in_templates_name_the_line(shop: SqlProject, expression: str, message: str) -> None:
     shop.output("up", {"a": 1})
     shop.add("x", f"select 1;\n\nselect {{{{ {expression} }}}}", "up")
-    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         shop.run("x")
     assert caught.value.where == "transformers/x.sql:3"
 

@@ -95,8 +95,8 @@ class SqlProject:
             pipeline="p",
             block=block,
             inputs=[
-                open_input(InputRef(block=one, type="data_loader", folder=str(self._folder(one))))
-                for one in block.upstream
+                open_input(InputRef(block=uuid, type="data_loader", folder=str(self._folder(uuid))))
+                for uuid in block.upstream
             ],
             kwargs={"env": "dev", "execution_date": DATE, "ds": "2026-03-04", **variables},
             variables=variables,

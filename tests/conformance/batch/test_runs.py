@@ -166,9 +166,9 @@ def test_every_block_is_told_when_and_what_it_is(project: BatchProject) -> None:
         configuration={"table": "orders"},
     )
     project.run().expect(0)
-    told = project.output("load")
+    output = project.output("load")
     run = project.runs()[0]["run_id"]
-    assert told == {
+    assert output == {
         "ds": True, "hr": True, "aware": True, "pipeline": "p", "block": "load", "run": run,
         "configuration": {"table": "orders"}, "context": {}, "attempts": 1, "start": True,
     }  # fmt: skip
@@ -275,17 +275,17 @@ def test_tests_of_stored_outputs_run_no_block(project: BatchProject) -> None:
     completed = project.command("test", "p")
     assert completed.code == 1, completed
     assert "load: test_output: data_loaders/load.py:8: AssertionError: wrong length" in completed.err
-    found = json.loads(project.command("test", "p", "--json").out)
-    assert found["blocks"][0]["tests"][0]["passed"] is False
+    report = json.loads(project.command("test", "p", "--json").out)
+    assert report["blocks"][0]["tests"][0]["passed"] is False
     assert project.lines() == ["x"]
 
 
 def test_json_of_a_run_is_all_that_stdout_has(project: BatchProject) -> None:
     project.block("load", "@data_loader\ndef load():\n    print('noise')\n    return 1\n", type="data_loader")
     completed = project.run("--json").expect(0, "noise")
-    found = json.loads(completed.out)
-    assert found["status"] == "completed"
-    (block,) = found["blocks"]
+    report = json.loads(completed.out)
+    assert report["status"] == "completed"
+    (block,) = report["blocks"]
     assert (block["uuid"], block["status"], block["attempts"]) == ("load", "completed", 1)
     assert block["results"] == [{"name": "output_0", "kind": "json", "rows": None}]
 

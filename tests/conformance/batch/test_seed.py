@@ -132,7 +132,7 @@ pipeline = Pipeline.create(
 """
     python(project, named(code).replace("/path/to/project", str(project.root)))
     folder = project.root / "pipelines" / "my_pipeline"
-    assert sorted(one.name for one in folder.iterdir()) == ["__init__.py", "metadata.yaml", "requirements.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["__init__.py", "metadata.yaml", "requirements.txt"]
     text = (folder / "metadata.yaml").read_text()
     for part in ("name: my_pipeline", "type: python", "description: My data pipeline", "etl", "production"):
         assert part in text
@@ -447,8 +447,8 @@ def process_partition(data: dict, *args) -> DataFrame:
     project.block("load_data", code, type="data_loader", configuration={"dynamic": True})
     project.block("process_partition", stub + child)
     project.run().expect(0, "3 calls")
-    found = pd.concat(project.children("process_partition"))
-    assert found["region"].tolist() == ["US", "EU", "ASIA"]
+    frame = pd.concat(project.children("process_partition"))
+    assert frame["region"].tolist() == ["US", "EU", "ASIA"]
 
 
 @pytest.mark.parametrize(("rows", "status"), [(1001, "completed"), (1000, "skipped")])

@@ -115,10 +115,10 @@ def test_a_table_that_this_run_names(project: BatchProject) -> None:
 def test_check_tells_all_of_them(project: BatchProject) -> None:
     project.keys = {"variables": {"one": "{{ env_var('NOPE_X') }}", "two": "{{ variables('nope') }}"}}
     project.block("load", LOAD, type="data_loader")
-    found = json.loads(project.command("check", "p", "--json").expect(2).out)["checks"]
-    wrong = [one["detail"] for one in found if one["what"] == "variables"]
+    checks = json.loads(project.command("check", "p", "--json").expect(2).out)["checks"]
+    wrong = [check["detail"] for check in checks if check["what"] == "variables"]
     assert len(wrong) == 2
-    assert all(not one["ok"] for one in found if one["what"] in ("variables", "plan"))
+    assert all(not check["ok"] for check in checks if check["what"] in ("variables", "plan"))
 
 
 def test_what_is_rendered_stays_hidden(project: BatchProject) -> None:

@@ -35,7 +35,10 @@ def test_every_failing_child_is_told(project: BatchProject) -> None:
         assert f"child {number}: " in project.logs()
         assert f"ValueError: bad {number}" in project.logs()
     listed = next(block for block in project.shown()["blocks"] if block["uuid"] == "child")["results"]
-    assert [(one["child"], one["error"]) for one in listed] == [(1, "ValueError: bad 1"), (3, "ValueError: bad 3")]
+    assert [(failure["child"], failure["error"]) for failure in listed] == [
+        (1, "ValueError: bad 1"),
+        (3, "ValueError: bad 3"),
+    ]
 
 
 def test_children_print_under_their_numbers(project: BatchProject) -> None:

@@ -38,7 +38,7 @@ def arguments(role: str) -> dict[str, Any]:
     """
     name = os.path.basename(sys.argv[0]).removesuffix(".py").replace("_", "-")  # noqa: PTH119 (pathlib is slow)
     known = USAGE[role]
-    found: dict[str, Any] = {"name": name}
+    options: dict[str, Any] = {"name": name}
     able: list[str] | None = None
     rest = sys.argv[1:]
     while rest:
@@ -53,16 +53,16 @@ def arguments(role: str) -> dict[str, Any]:
             print(json.dumps(about))
             sys.exit(0)
         elif option == "--discover" and option in known:
-            found["discover"] = True
+            options["discover"] = True
         elif option in known:
-            found[option[2:]] = value or rest.pop(0)
+            options[option[2:]] = value or rest.pop(0)
         else:
             print(f"usage: {name}\n{name}: error: unrecognized arguments: {option}", file=sys.stderr)
             sys.exit(2)
-    if "config" not in found:
+    if "config" not in options:
         print(f"{name}: error: the following arguments are required: --config", file=sys.stderr)
         sys.exit(2)
-    return found
+    return options
 
 
 def read_json(path: str | None) -> Any:
@@ -187,8 +187,8 @@ class Tap:
 
     def bookmark(self, stream_id: str) -> dict[str, Any]:
         """The saved bookmark of a stream, `{}` without one."""
-        found: dict[str, Any] = (self.saved.get("bookmarks") or {}).get(stream_id) or {}
-        return found
+        bookmark: dict[str, Any] = (self.saved.get("bookmarks") or {}).get(stream_id) or {}
+        return bookmark
 
     def message(self, **fields: Any) -> None:
         """Write one message, as singer-python spells it."""

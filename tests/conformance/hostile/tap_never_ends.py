@@ -24,15 +24,15 @@ def main() -> None:
     tap = Tap()
     tap.offer(stream("numbers", {"id": "integer", "text": "string"}, replication_key="id"))
     manner = tap.config.get("manner", "die")
-    told: list[int] = []
+    signals: list[int] = []
     if manner == "ignore":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif manner != "die":
-        signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+        signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
     tap.schema("numbers")
     n = tap.bookmark("numbers").get("replication_key_value", 0)
     quiet_after = tap.config.get("quiet_after", -1)
-    while not told:
+    while not signals:
         if n != quiet_after:
             n += 1
             tap.record("numbers", {"id": n, "text": f"text {n}"})

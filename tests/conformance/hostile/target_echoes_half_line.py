@@ -18,7 +18,7 @@ class EchoesHalfLine(KeyedTarget):
 
     def say(self, text: str) -> None:
         """Print the first half, with no newline."""
-        self.said = text
+        self.echoed = text
         sys.stdout.write(text[: len(text) // 2])
         sys.stdout.flush()
 

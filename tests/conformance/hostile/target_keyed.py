@@ -53,7 +53,7 @@ class KeyedTarget:
         self.seen = 0
         self.unkeyed = 0
         self.state: str | None = None
-        self.said: str | None = None
+        self.echoed: str | None = None
         self.log = open(self.config["log"], "ab", buffering=0) if self.config.get("log") else None  # noqa: SIM115
         self.db = sqlite3.connect(self.config["path"], timeout=30, isolation_level=None)
         self.db.execute("PRAGMA journal_mode=WAL")
@@ -74,17 +74,17 @@ class KeyedTarget:
 
     def on_flushed(self, streams: list[str]) -> None:
         """The pending rows of `streams` have become durable."""
-        if self.state is not None and self.state != self.said and not any(self.rows.values()):
+        if self.state is not None and self.state != self.echoed and not any(self.rows.values()):
             self.say(self.state)
 
     def on_end(self) -> None:
         """Everything is durable and the input has ended."""
-        if self.state is not None and self.state != self.said:
+        if self.state is not None and self.state != self.echoed:
             self.say(self.state)
 
     def say(self, text: str) -> None:
         """Print a state."""
-        self.said = text
+        self.echoed = text
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 

@@ -30,13 +30,13 @@ def test_each_block_of_a_run_that_completed(make_project: MakeProject) -> None:
 
     project.run().expect(0)
 
-    found = blocks(project)
-    assert list(found) == ["load", "change", "export"]
-    assert {block["status"] for block in found.values()} == {"completed"}
-    assert {block["attempts"] for block in found.values()} == {1}
-    assert all(block["seconds"] > 0 for block in found.values())
-    assert found["load"]["results"] == [{"stream": "numbers", "read": 30, "quarantined": 0}]
-    assert found["export"]["results"] == [{"table": "numbers", "written": 30}]
+    runs = blocks(project)
+    assert list(runs) == ["load", "change", "export"]
+    assert {block["status"] for block in runs.values()} == {"completed"}
+    assert {block["attempts"] for block in runs.values()} == {1}
+    assert all(block["seconds"] > 0 for block in runs.values())
+    assert runs["load"]["results"] == [{"stream": "numbers", "read": 30, "quarantined": 0}]
+    assert runs["export"]["results"] == [{"table": "numbers", "written": 30}]
 
 
 def test_a_tap_that_failed_and_was_tried_again(make_project: MakeProject) -> None:

@@ -85,9 +85,9 @@ def test_a_transformer_is_told_which_run_and_attempt_it_is_part_of(make_project:
     project.run(env={"ENV": "staging"}).expect(0)
 
     (run,) = project.runs()
-    told = [row["text"].split() for row in project.rows()]
-    assert [told[0][4], told[-1][4]] == ["1", "2"]
-    for env, ds, hr, date, _, run_id, block in told:
+    seen = [row["text"].split() for row in project.rows()]
+    assert [seen[0][4], seen[-1][4]] == ["1", "2"]
+    for env, ds, hr, date, _, run_id, block in seen:
         assert (env, run_id, block) == ("staging", run["run_id"], "change")
-        assert date == told[0][3], "one run has one date"
+        assert date == seen[0][3], "one run has one date"
         assert date.startswith(f"{ds}T{hr}:")

@@ -115,15 +115,15 @@ def change(messages: list[dict], *args, **kwargs):
 
 def test_two_paths_into_one_destination_are_both_proven(make_project: MakeProject) -> None:
     source = tap("counts", {"rows": 40}, streams={"numbers": INCREMENTAL})
-    one = transformer(PATH % (0, "one"), uuid="one", entry={"upstream_blocks": ["load"]})
-    two = transformer(PATH % (1000, "two"), uuid="two", entry={"upstream_blocks": ["load"]})
+    first = transformer(PATH % (0, "one"), uuid="one", entry={"upstream_blocks": ["load"]})
+    second = transformer(PATH % (1000, "two"), uuid="two", entry={"upstream_blocks": ["load"]})
     both = {"upstream_blocks": ["one", "two"]}
-    project = make_project(source, one, two, target("keyed", {"flush": 40, "die_after": 60}, entry=both))
+    project = make_project(source, first, second, target("keyed", {"flush": 40, "die_after": 60}, entry=both))
 
     project.run().expect(1)
 
     assert project.state() == {}, "the records of the second path are missing"
-    project.pipeline("p", source, one, two, target("keyed", {"flush": 10, "log": "log.jsonl"}, entry=both))
+    project.pipeline("p", source, first, second, target("keyed", {"flush": 10, "log": "log.jsonl"}, entry=both))
     project.run().expect(0)
     assert project.ids() == [*upto(40), *range(1001, 1041)]
     assert project.position() == 40
