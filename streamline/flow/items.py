@@ -97,7 +97,8 @@ class Position(msgspec.Struct, frozen=True):
 
     Args:
         source: id of the source.
-        number: counts the source's positions from 1; orders them without looking inside.
+        number: rises strictly from one position of the source to the next, from 1 on; orders them without looking
+            inside.
         parts: value by key (the bookmark of a stream, the offset of a partition), as the source wrote it. A key that
             is missing keeps the value that was saved before.
         withheld: keys that must not be saved yet, because records of theirs are still held back.

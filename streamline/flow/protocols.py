@@ -37,7 +37,8 @@ class Source(Protocol):
     async def run(self, emit: Emit) -> None:
         """Give `emit` items as they come, several at a time, until there are no more.
 
-        `emit` returns when there is room for more; that bounds memory.
+        `emit` returns when there is room for more; that bounds memory. The numbers of its positions rise strictly,
+        and so do those that stages add.
 
         Raises:
             StreamlineError: the source failed; what it gave before is valid and still counts.

@@ -152,10 +152,7 @@ class Target(SinkCase):
         return self._process(sources, id)
 
     def _process(self, sources: Sequence[str], id: str) -> TargetProcess:
-        return target(self.folder, Account(), feeds=sources, known=self._known(sources), id=id)
-
-    def _known(self, sources: Sequence[str]) -> list[str]:
-        return [f"{source}:{STREAM}" for source in sources] if len(sources) > 1 else [STREAM]
+        return target(self.folder, Account(), feeds=sources, id=id)
 
     def durable(self) -> list[int]:
         file = self.folder / "got.jsonl"
@@ -177,7 +174,7 @@ class Silent(Target):
     name = "TargetProcess, silent"
 
     def _process(self, sources: Sequence[str], id: str) -> TargetProcess:
-        return target(self.folder, Account(), echo=False, feeds=sources, known=self._known(sources), id=id)
+        return target(self.folder, Account(), echo=False, feeds=sources, id=id)
 
 
 class Pool(Target):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
-from streamline.connectors.singer.echo_account import RESERVED, WHOLE
+from streamline.connectors.singer.echo_account import RESERVED, SERIAL, WHOLE
+from streamline.connectors.singer.state import SERIAL_MEMBER
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
 
@@ -16,7 +17,7 @@ def marks_of(value: bytes) -> dict[str, int]:
     """Return the marks of a state, equal for every spelling of it.
 
     `currently_syncing` names a stream, not a position, and is left out. A state without `bookmarks` is one mark, under
-    `WHOLE`; so is one with a stream whose name is reserved.
+    `WHOLE`; so is one with a stream whose name is reserved. The number that `numbered` added is a mark of its own.
 
     Raises:
         JSONTextError: it is no JSON.
@@ -27,6 +28,7 @@ def marks_of(value: bytes) -> dict[str, int]:
         return {WHOLE: _mark(value)}
     rest.pop("currently_syncing", None)
     bookmarks = rest.pop("bookmarks", None)
+    serial = rest.pop(SERIAL_MEMBER, None)
     if bookmarks is None:
         return {WHOLE: _mark(jsontext.join_members(rest))} if rest else {}
     try:
@@ -37,6 +39,8 @@ def marks_of(value: bytes) -> dict[str, int]:
         return {WHOLE: _mark(value)}
     if rest:
         marks[REST] = _mark(jsontext.join_members(rest))
+    if serial is not None:
+        marks[SERIAL] = _mark(serial)
     return marks
 
 

@@ -117,7 +117,6 @@ def target_sink(
     workspace: Workspace,
     *,
     feeds: Sequence[Feed] = (),
-    known: frozenset[str] = frozenset(),
     state: Mapping[str, bytes] | None = None,
     processes: int = 1,
     slot_of: Callable[[str], int] = lambda stream: 0,
@@ -148,7 +147,6 @@ def target_sink(
             TargetProcess(
                 msgspec.structs.replace(command, id=name),
                 feeds=feeds,
-                known=known,
                 state=state or {},
                 run_dir=workspace.run_dir,
                 masker=workspace.masker,

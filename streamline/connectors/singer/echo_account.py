@@ -13,20 +13,25 @@ right for all of them: *a mark that is shown for a key, and was first forwarded 
 before p*. The same mark forwarded once more later proves nothing more, for it can't be told which of the two was
 meant; so an echo of what the sink was started with (p = 0) is never progress.
 
-Which position may be saved. Position at place k is safe for a key if all its records before k are proven, or if its
-mark at k is still the one that was saved last: then saving k moves nothing for that key, and a rerun sends those
+Which position may be saved. Position at place k is safe for a stream if all its records before k are proven, or if
+its mark at k is still the one that was saved last: then saving k moves nothing for that stream, and a rerun sends those
 records again. Where nothing unproven was sent, the next place is thus safe at once (an idle table, a batch that a
-filter emptied).
+filter emptied). A bookmark that the position before withheld, and this one does not, moves though its mark is the same.
 
-A stream whose records bear a name that is no key of the marks (an alias that the catalog does not know) is accounted
-under the key `?`, which stands for all marks that no known stream claims. Marks that are no per-stream map at all
-come as one, under the key `""`; everything is then accounted under that.
+A stream may have no mark of its own (an alias that the catalog does not know, a child that shares its parent's
+bookmark): any mark of its source may stand for its records. Then no position of the source is safe that moves a mark
+before they are proven. A composite may look exactly like the newest state when only the parent was flushed, so these
+records are proven by a *serial* alone: a number beside the bookmarks, new at each place that such records wait for.
+An echo that is the whole state of that place, serial and all, proves everything before it. A child whose catalog
+names its parent waits for the parent's mark and its own.
+
+Marks that are no per-stream map at all come as one, under the key `""`; everything is then accounted under that.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from streamline.flow.items import REST, Position
 
@@ -40,26 +45,38 @@ Marks = Mapping[str, int]
 
 WHOLE = ""
 """Key of a mark that is no per-stream map."""
-_UNCLAIMED = "?"
-RESERVED = frozenset((WHOLE, REST, _UNCLAIMED))
+SERIAL = "#"
+"""Key of the number that tells a place from all others."""
+RESERVED = frozenset((WHOLE, REST, SERIAL))
 """Keys that no stream may have here."""
 
 
 class _Key:
-    """The account of one key: unproven records, and the marks forwarded since the last proof."""
+    """The marks of one key that were forwarded since the last proof."""
 
-    __slots__ = ("changes", "covered", "first", "intervals", "mark")
+    __slots__ = ("changes", "first", "mark")
 
     def __init__(self) -> None:
-        self.intervals: deque[int] = deque()
-        """Number of the last place before each unproven run of records."""
-        self.covered = 0
-        """Records of intervals below this are proven."""
         self.changes: deque[int] = deque()
         """Places after the proven one at which the mark changed."""
         self.mark: int | None = None
         self.first: dict[int, int] = {}
         """Mark → the place where it was first forwarded."""
+
+
+class _Sent:
+    """The records of one stream that were sent."""
+
+    __slots__ = ("covered", "intervals", "keys", "parents", "source")
+
+    def __init__(self, source: str, keys: Sequence[str], parents: Sequence[str]) -> None:
+        self.source = source
+        self.keys = keys
+        self.parents = parents
+        self.intervals: deque[int] = deque()
+        """Number of the last place before each unproven run of records."""
+        self.covered = 0
+        """Records of intervals below this are proven."""
 
     def cover(self, place: int) -> None:
         if place > self.covered:
@@ -72,26 +89,18 @@ class EchoAccount:
     """The account of one target over one session (the life of one target process).
 
     Args:
-        known: keys that are streams of the source (the catalog's `tap_stream_id`s); marks under other keys may
-            belong to streams that go by another name.
         max_places: bound of everything that is kept.
     """
 
-    def __init__(
-        self,
-        known: frozenset[str] = frozenset(),
-        *,
-        max_places: int = MAX_PLACES,
-        max_position_bytes: int = MAX_POSITION_BYTES,
-    ) -> None:
-        self._known = set(known)
+    def __init__(self, *, max_places: int = MAX_PLACES, max_position_bytes: int = MAX_POSITION_BYTES) -> None:
         self._max = max_places
         self._max_bytes = max_position_bytes
         self._keys: dict[str, _Key] = {}
-        self._sent: dict[str, _Key] = {}
-        self._dirty: set[str] = set()
+        self._sent: dict[tuple[str, str], _Sent] = {}
+        self._dirty: dict[tuple[str, str], _Sent] = {}
+        self._moves: dict[str, deque[int]] = {}  # source → places after the proven one at which a mark of it changed
+        self._wholes: dict[int, int] = {}  # marks with a serial → their place
         self._per_stream = True
-        self._sum_changed = False
         self._place = 0
         self._proven = 0
         self._entries: deque[tuple[int, Position]] = deque()
@@ -110,16 +119,25 @@ class EchoAccount:
         """Whether records were sent that no echo has proven."""
         return bool(self._dirty)
 
-    def sent(self, stream: str) -> None:
-        """Note that records of `stream` (a key of the marks, where one is known) were sent."""
-        name = stream
-        if name not in self._dirty:
-            self._dirty.add(name)
-        key = self._sent.get(name)
-        if key is None:
-            key = self._sent[name] = _Key()
-        if not key.intervals or key.intervals[-1] != self._place:
-            key.intervals.append(self._place)
+    @property
+    def serial(self) -> int | None:
+        """The serial that the next place needs; None if marks alone can prove all records before it."""
+        unclear = any(sent.parents or not self._own(sent) for sent in self._dirty.values())
+        return self._place + 1 if unclear else None
+
+    def sent(self, source: str, stream: str, keys: Sequence[str], parents: Sequence[str] = ()) -> None:
+        """Note that records of a source's stream were sent.
+
+        Args:
+            keys: under which its mark may stand; none if that is not known.
+            parents: keys whose marks may stand for its records, too.
+        """
+        sent = self._sent.get((source, stream))
+        if sent is None:
+            sent = self._sent[source, stream] = _Sent(source, keys, parents)
+        self._dirty.setdefault((source, stream), sent)
+        if not sent.intervals or sent.intervals[-1] != self._place:
+            sent.intervals.append(self._place)
 
     def wants_place(self) -> bool:
         """Whether the next position should get a place; False while so many wait that they are thinned out.
@@ -132,15 +150,28 @@ class EchoAccount:
         self._skipped += 1
         return self._skipped >= self._stride
 
-    def place(self, position: Position, marks: Marks) -> dict[str, Position]:
+    def place(self, position: Position, marks: Marks, released: Collection[str] = ()) -> dict[str, Position]:
         """Note that `position` was forwarded to the target, whose marks are then `marks` (of all sources, merged).
+
+        Args:
+            released: keys that the source's position before withheld, and this one does not.
 
         Returns:
             The positions, by source, that are proven at once by that; often none.
         """
         self._skipped = 0
         self._place += 1
-        self._note(marks)
+        moved = self._note(marks)
+        for key in released:
+            state = self._keys.get(key if self._per_stream else WHOLE)
+            if state is not None and (not state.changes or state.changes[-1] != self._place):
+                state.changes.append(self._place)
+        if moved or released:
+            self._moves.setdefault(position.source, deque()).append(self._place)
+        if SERIAL in marks:
+            if len(self._wholes) >= self._max:
+                del self._wholes[next(iter(self._wholes))]
+            self._wholes[_sum(marks)] = self._place
         self._entries.append((self._place, position))
         self._entry_bytes += position.nbytes
         return self._advance()
@@ -151,17 +182,15 @@ class EchoAccount:
         Returns:
             The newest position of each source that is now proven and was not before.
         """
-        self._claim(marks)
         shown = self._accounted(marks)
-        for name in list(self._dirty):
-            effective = self._effective(name)
-            mark = shown.get(effective)
-            state = self._keys.get(effective)
-            if mark is None or state is None:
-                continue
-            first = state.first.get(mark)
-            if first:
-                self._cover(name, first)
+        whole = self._wholes.get(_sum(marks), 0) if SERIAL in marks else 0
+        for name, sent in list(self._dirty.items()):
+            places = [whole]
+            for key in self._own(sent):
+                mark = shown.get(key)
+                if mark is not None:
+                    places.append(self._keys[key].first.get(mark, 0))
+            self._cover(name, max(places))
         return self._advance()
 
     def recognises(self, marks: Marks) -> bool:
@@ -177,91 +206,75 @@ class EchoAccount:
 
     # -- marks
 
-    def _effective(self, stream: str) -> str:
-        if not self._per_stream:
-            return WHOLE
-        return stream if stream in self._keys else _UNCLAIMED
+    def _own(self, sent: _Sent) -> list[str]:
+        """Return the keys under which marks of a stream were forwarded."""
+        keys = sent.keys if self._per_stream else (WHOLE,)
+        return [key for key in keys if key in self._keys]
 
-    def _accounted(self, marks: Marks) -> dict[str, int]:
-        """Return `marks` with a sum of those that no known stream claims; or all of them as one."""
-        if not self._per_stream:
-            return {WHOLE: marks[WHOLE] if WHOLE in marks else hash(tuple(sorted(marks.items())))}
-        result = dict(marks)
-        unclaimed = tuple(sorted((key, mark) for key, mark in marks.items() if key not in self._known and key != REST))
-        if unclaimed:
-            result[_UNCLAIMED] = hash(unclaimed)
-        return result
+    def _accounted(self, marks: Marks) -> Marks:
+        """Return `marks` by stream, without a serial; or all of them as one."""
+        rest = {key: mark for key, mark in marks.items() if key != SERIAL}
+        if self._per_stream:
+            return rest
+        return {WHOLE: rest[WHOLE] if WHOLE in rest else _sum(rest)}
 
-    def _note(self, marks: Marks) -> None:
+    def _note(self, marks: Marks) -> bool:
+        """Keep the marks that are forwarded; return whether one has changed."""
         if WHOLE in marks:
             self._per_stream = False
-        self._claim(marks)
-        for name, mark in self._accounted(marks).items():
-            # If `?` now stands for other keys, the same marks may have been forwarded before under another sum.
-            self._note_one(name, mark, matchable=not (self._sum_changed and name == _UNCLAIMED))
-        self._sum_changed = False
+        changed = [key for key, mark in self._accounted(marks).items() if self._note_one(key, mark)]
+        return bool(changed)
 
-    def _claim(self, marks: Marks) -> None:
-        """Take the keys of `marks` under which records were sent out of the sum `?`: they are streams themselves.
-
-        An echo may show such a key for the first time after its first record; it then proves that stream alone.
-        """
-        claimed = [key for key in marks if key in self._sent and key not in self._known]
-        if claimed:
-            self._known.update(claimed)
-            self._sum_changed = True
-
-    def _note_one(self, name: str, mark: int, *, matchable: bool) -> None:
+    def _note_one(self, name: str, mark: int) -> bool:
         state = self._keys.get(name)
         if state is None:
             state = self._keys[name] = _Key()
         if state.mark == mark:
-            return
+            return False
         state.mark = mark
         state.changes.append(self._place)
         if mark in state.first:
-            return
+            return True
         if len(state.first) >= self._max:
             # Only marks at or before the proven place are forgotten: an echo can't go back to them and mean more.
             oldest = next(iter(state.first))
             if state.first[oldest] > self._proven:
-                return
+                return True
             del state.first[oldest]
-        # A mark that must not be matched is remembered at place 0, where it proves nothing.
-        state.first[mark] = self._place if matchable else 0
+        state.first[mark] = self._place
+        return True
 
     # -- proof
 
-    def _cover(self, name: str, place: int) -> None:
-        key = self._sent[name]
-        key.cover(place)
-        if not key.intervals:
-            self._dirty.discard(name)
+    def _cover(self, name: tuple[str, str], place: int) -> None:
+        sent = self._dirty[name]
+        sent.cover(place)
+        if not sent.intervals:
+            del self._dirty[name]
 
-    def _first_change(self, name: str) -> int | None:
-        state = self._keys.get(name)
-        return state.changes[0] if state is not None and state.changes else None
-
-    def _limit(self, name: str) -> int | None:
-        """Return the last place that is safe to save for stream `name`; None if any is."""
-        unproven = self._sent[name].intervals[0]
-        changes = [change for key in (self._effective(name), REST) if (change := self._first_change(key)) is not None]
-        if not changes:
-            return None
-        return max(unproven, min(changes) - 1)
+    def _limit(self, sent: _Sent) -> int | None:
+        """Return the last place that is safe to save while these records are unproven; None if any is."""
+        own = self._own(sent)
+        parents = sent.parents if self._per_stream else ()
+        if own and all(key in self._keys for key in parents):
+            awaited = [self._keys[key].changes for key in (*own, *parents, REST) if key in self._keys]
+        else:
+            awaited = [self._moves.get(sent.source, deque())]
+        changes = [places[0] for places in awaited if places]
+        return max(sent.intervals[0], min(changes) - 1) if changes else None
 
     def _advance(self) -> dict[str, Position]:
         safe = self._place
-        for name in self._dirty:
-            limit = self._limit(name)
+        for sent in self._dirty.values():
+            limit = self._limit(sent)
             if limit is not None and limit < safe:
                 safe = limit
         if safe <= self._proven:
             return {}
         self._proven = safe
-        for state in self._keys.values():
-            while state.changes and state.changes[0] <= safe:
-                state.changes.popleft()
+        for places in (*(state.changes for state in self._keys.values()), *self._moves.values()):
+            while places and places[0] <= safe:
+                places.popleft()
         newest: dict[str, Position] = {}
         while self._entries and self._entries[0][0] <= safe:
             _, position = self._entries.popleft()
@@ -281,3 +294,7 @@ class EchoAccount:
                 kept.append(entry)
         self._entries = kept
         self._entry_bytes = sum(position.nbytes for _, position in kept)
+
+
+def _sum(marks: Marks) -> int:
+    return hash(tuple(sorted(marks.items())))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from streamline.connectors.singer.catalog import CatalogStream
 from streamline.connectors.singer.selection import SelectedStream
 
 SHARED = "*"
@@ -63,6 +64,29 @@ def group_streams(
     shared = tuple(stream for stream in streams if stream.id not in taken)
     groups = [StreamGroup(family[0].id, tuple(family), parallel=True) for family in alone]
     return [StreamGroup(SHARED, shared, parallel=False), *groups] if shared else groups
+
+
+def owner(
+    streams: Sequence[SelectedStream], others: Iterable[SelectedStream], catalog: Iterable[CatalogStream]
+) -> Callable[[str], bool]:
+    """Return a function that tells whether a bookmark belongs to one tap process.
+
+    Those of its own streams do, under their ids or names, and those of no stream that is known. Without streams (the
+    tap has no catalog) all do.
+
+    Args:
+        others: the streams of the tap's other processes.
+        catalog: all streams that the tap offers.
+    """
+    if not streams:
+        return lambda key: True
+    offered = list(catalog)
+    ids = {stream.id for stream in offered}
+    own = {stream.id for stream in streams}
+    own |= {name for stream in streams for name in (stream.stream, *stream.names) if name not in ids}
+    foreign = ids | {name for stream in others for name in (stream.id, stream.stream, *stream.names)}
+    foreign |= {name for stream in offered for name in stream.names}
+    return lambda key: key in own or key not in foreign
 
 
 class _Families:

@@ -7,7 +7,7 @@ what it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import JSONTextError
@@ -15,6 +15,9 @@ from streamline.flow.items import REST
 
 START = b'{"bookmarks":{}}'
 """What taps and targets start from when nothing is saved. Not `{}`, which some targets echo as a state of their own."""
+
+SERIAL_MEMBER = "streamline_place"
+"""Member of a state that only targets see; see `numbered`."""
 
 # Keys that taps are known to write beside `bookmarks`: a rest of only these is not a flat state.
 _KNOWN_REST = {"currently_syncing", "activate_versions", "versions"}
@@ -133,6 +136,11 @@ def without_currently_syncing(rest: bytes) -> bytes | None:
     return jsontext.join_members(kept) if kept else None
 
 
+def numbered(value: bytes, serial: int) -> bytes:
+    """Return a state with bookmarks as a target is sent it, when its echo must be told from all others."""
+    return jsontext.join_members({**jsontext.members(value), SERIAL_MEMBER: b"%d" % serial})
+
+
 def owned_parts(parts: Mapping[str, bytes], owns: Callable[[str], bool], *, shared: bool) -> dict[str, bytes]:
     """Return the parts of a STATE that one tap process may save.
 
@@ -146,16 +154,3 @@ def owned_parts(parts: Mapping[str, bytes], owns: Callable[[str], bool], *, shar
         if rest is not None:
             owned[REST] = rest
     return owned
-
-
-def owner(streams: Collection[str], others: Collection[str], catalog: Collection[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a bookmark belongs to one tap process.
-
-    Those of its own streams do, and those of no stream that is known. Without streams (the tap has no catalog) all do.
-
-    Args:
-        others: the streams of the tap's other processes.
-        catalog: all streams that the tap offers.
-    """
-    own, foreign = frozenset(streams), frozenset((*others, *catalog))
-    return lambda key: not own or key in own or key not in foreign

@@ -22,9 +22,9 @@ import anyio.to_thread
 import msgspec
 
 from streamline.connectors.singer.bookmark_hashes import marks_of
-from streamline.connectors.singer.echo_account import EchoAccount
+from streamline.connectors.singer.echo_account import WHOLE, EchoAccount
 from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
-from streamline.connectors.singer.state import START, split_state, state_of, without_currently_syncing
+from streamline.connectors.singer.state import START, numbered, split_state, state_of, without_currently_syncing
 from streamline.errors import StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import (
@@ -95,15 +95,17 @@ class Feed(msgspec.Struct, kw_only=True):
     """How one source's streams and bookmarks are named in a target.
 
     Args:
-        key_of: a stream's name in messages → the key of its bookmark.
+        keys_of: a stream's name in messages → the keys that its bookmark may have; none if it cannot be told.
+        parents_of: a stream's name in messages → keys of bookmarks that may cover its records as well.
         owns: whether the source's process owns a bookmark.
         name_of: the key of a bookmark → its name in a state that is merged of several sources.
     """
 
     source: str
-    key_of: Callable[[str], str]
+    keys_of: Callable[[str], Sequence[str]]
     owns: Callable[[str], bool]
     name_of: Callable[[str], str] = str
+    parents_of: Callable[[str], Sequence[str]] = lambda stream: ()
 
 
 class TargetProcess:
@@ -111,7 +113,6 @@ class TargetProcess:
 
     Args:
         feeds: the sources that feed it.
-        known: keys of bookmarks (as in the merged state) that are streams of a catalog.
         state: the proven state, by source, that it starts from.
         on_sent: called with a stream and a number of records that are about to be written.
     """
@@ -121,7 +122,6 @@ class TargetProcess:
         command: TargetCommand,
         *,
         feeds: Sequence[Feed],
-        known: frozenset[str],
         state: Mapping[str, bytes],
         run_dir: Path,
         masker: TextMasker,
@@ -132,7 +132,6 @@ class TargetProcess:
         self.failure: StreamlineError | None = None
         self._command = command
         self._feeds = {feed.source: feed for feed in feeds}
-        self._known = known
         self._run_dir = run_dir
         self._masker = masker
         self._log = log
@@ -145,11 +144,12 @@ class TargetProcess:
         self._closing = False
         self._closed = anyio.Event()
         self._exited = anyio.Event()
-        self._account = EchoAccount(known)
+        self._account = EchoAccount()
         self._schemas: dict[str, Schema] = {}
         self._proven: dict[str, bytes] = dict(state)
         self._newest: dict[str, bytes] = dict(state)
         self._deferred: dict[str, Position] = {}
+        self._withheld: dict[str, frozenset[str]] = {}
         self._proof_time = 0.0
         self._ready = anyio.Event()
         self._limit: float | None = None
@@ -209,7 +209,7 @@ class TargetProcess:
             return
         self._closing = False
         self._child = child
-        self._account = EchoAccount(self._known)
+        self._account = EchoAccount()
         self._proof_time = anyio.current_time()
         try:
             async with task_group() as tasks:
@@ -396,7 +396,7 @@ class TargetProcess:
         buffers: list[Buffer] = []
         for item in items:
             if isinstance(item, RawBatch):
-                self._account.sent(feed.name_of(feed.key_of(item.stream)))
+                self._account_for(feed, item.stream)
                 self._on_sent(item.stream, item.count)
                 buffers += item.slices
             elif isinstance(item, Position):
@@ -410,18 +410,29 @@ class TargetProcess:
                 buffers.append(schema_line(item))
             elif isinstance(item, ActivateVersion):
                 # What it deletes must be proven as much as what was written.
-                self._account.sent(feed.name_of(feed.key_of(item.stream)))
+                self._account_for(feed, item.stream)
                 buffers.append(activate_version_line(item))
             elif isinstance(item, FileBatch):
-                self._account.sent(feed.name_of(feed.key_of(item.stream)))
+                self._account_for(feed, item.stream)
                 buffers.append(item.raw)
         return buffers
 
     def _place(self, feed: Feed, position: Position) -> list[Buffer]:
         self._newest[feed.source] = state_of(position.parts)
         value = self._merged(self._newest)
-        self._proof(self._account.place(position, marks_of(value)))
+        marks = marks_of(value)
+        serial = self._account.serial
+        if serial is not None and WHOLE not in marks:
+            value = numbered(value, serial)
+            marks = marks_of(value)
+        released = self._withheld.get(feed.source, frozenset()) - position.withheld
+        self._withheld[feed.source] = position.withheld
+        self._proof(self._account.place(position, marks, [feed.name_of(key) for key in released]))
         return [state_line(value)]
+
+    def _account_for(self, feed: Feed, stream: str) -> None:
+        keys, parents = feed.keys_of(stream), feed.parents_of(stream)
+        self._account.sent(feed.source, stream, [*map(feed.name_of, keys)], [*map(feed.name_of, parents)])
 
     def _merged(self, states: Mapping[str, bytes]) -> bytes:
         """Merge the states of all sources: each bookmark from the process that owns it.

@@ -7,7 +7,7 @@ from typing import Any
 
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.build import Workspace, tap_command, tap_source, target_sink
-from streamline.connectors.singer.state import owner
+from streamline.connectors.singer.grouping import owner
 from streamline.connectors.singer.target import Feed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
@@ -64,8 +64,8 @@ def build_sinks(context: Run, plan: Plan, groups: Sequence[GroupPlan]) -> dict[s
 
 def owner_of(group: GroupPlan, source: SourcePlan) -> Callable[[str], bool]:
     """Return a function that tells whether a bookmark belongs to the group's tap process."""
-    others = [stream.id for other in source.groups if other.id != group.id for stream in other.streams]
-    return owner([stream.id for stream in group.streams], others, [stream.id for stream in source.catalog or ()])
+    others = [stream for other in source.groups if other.id != group.id for stream in other.streams]
+    return owner(group.streams, others, source.catalog or ())
 
 
 def workspace_of(context: Run) -> Workspace:
@@ -87,11 +87,6 @@ def _sink(context: Run, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan])
         sink.config,
         workspace_of(context),
         feeds=feeds,
-        known=frozenset(
-            feed.name_of(stream.id)
-            for feed, group in zip(feeds, groups, strict=True)
-            for stream in (plan.sources[group.source].catalog or ())
-        ),
         state={group.id: group.state for group in groups},
         processes=sink.processes,
         slot_of=sink.slot_of,
@@ -102,10 +97,23 @@ def _sink(context: Run, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan])
 
 
 def _feed(source: SourcePlan, group: GroupPlan, sink: SinkPlan, *, several_blocks: bool) -> Feed:
+    def keys_of(table: str) -> tuple[str, ...]:
+        # Of records that several streams may have sent, no bookmark can be told.
+        name = sink.stream_of(source.id, table)
+        return source.keys_of(name) if len(source.bearers(name)) < 2 else ()
+
+    own = {key for stream in group.streams for key in source.keys_of(stream.id)}
+
+    def name_of(key: str) -> str:
+        # Processes may have bookmarks of one name; in a target's merged state they must not meet. But those of
+        # streams keep their names where they can: some targets look them up.
+        apart = several_blocks or (len(source.groups) > 1 and (key not in own or len(source.bearers(key)) > 1))
+        return f"{group.id}:{key}" if apart else key
+
     return Feed(
         source=group.id,
-        key_of=lambda table: source.key_of(sink.stream_of(source.id, table)),
+        keys_of=keys_of,
+        parents_of=lambda table: source.parents_of(sink.stream_of(source.id, table)),
         owns=owner_of(group, source),
-        # Two blocks may have streams of one name; in a target's merged state they must not meet.
-        name_of=(lambda key: f"{source.id}:{key}") if several_blocks else str,
+        name_of=name_of,
     )

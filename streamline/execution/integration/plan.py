@@ -94,10 +94,34 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         """Return the selected stream that has this id, or this name in messages."""
         return next((each for each in self.selected if name in (each.id, each.stream, *each.names)), None)
 
-    def key_of(self, name: str) -> str:
-        """The bookmark key of a stream that bears this name in messages."""
-        stream = self.find(name)
-        return stream.id if stream is not None else name
+    def bearers(self, name: str) -> list[SelectedStream]:
+        """Return the selected streams that may be meant by this name in messages; several if names are not unique."""
+        return [each for each in self.selected if name in (each.id, each.stream, *each.names)]
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """Return the keys that the bookmark of a stream may have, which has this name in messages.
+
+        Most taps key bookmarks by `tap_stream_id`, some by the stream's name.
+        """
+        bearers = self.bearers(name)
+        keys = [key for stream in bearers for key in (stream.id, stream.stream, *stream.names)] or [name]
+        return tuple(dict.fromkeys(keys))
+
+    def bookmarks_of(self, name: str) -> tuple[str, ...]:
+        """Return the keys of all bookmarks that may cover the records of this name in messages."""
+        return (*self.keys_of(name), *self.parents_of(name))
+
+    def parents_of(self, name: str) -> tuple[str, ...]:
+        """Return the streams that drive the stream of this name, which may share its parent's bookmark."""
+        parents: list[str] = []
+        waiting = [stream.parent for stream in self.bearers(name)]
+        while waiting:
+            parent = waiting.pop()
+            if parent is not None and parent not in parents:
+                parents.append(parent)
+                above = self.catalog.get(parent) if self.catalog is not None else None
+                waiting.append(above.parent if above is not None else None)
+        return tuple(parents)
 
 
 class TransformPlan(msgspec.Struct, kw_only=True):

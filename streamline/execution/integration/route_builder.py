@@ -97,7 +97,7 @@ class RouteBuilder:
 
         stages.append(
             VersionStage(
-                bookmark_name=source.key_of,
+                bookmarks_of=source.bookmarks_of,
                 endless=source.endless,
                 replace=replaces if sink.replaces else None,
                 version=self._version,
@@ -200,9 +200,9 @@ class RouteBuilder:
         def keys_of(stream: str, position: Position) -> Collection[str] | None:
             if not has_bookmarks(state_of(position.parts)):
                 return None
-            selected, key = source.find(stream), source.key_of(stream)
-            if key in position.parts:
-                return [key]
+            selected, keys = source.find(stream), [key for key in source.bookmarks_of(stream) if key in position.parts]
+            if keys:
+                return keys
             # One without a bookmark of its own may share that of another stream.
             complete = selected is not None and selected.replication_method == "FULL_TABLE"
             return [] if complete else list(position.parts)

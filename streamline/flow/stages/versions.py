@@ -8,7 +8,7 @@ writing new ones. So an ACTIVATE_VERSION before its version's first record is he
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -43,7 +43,7 @@ class VersionStage(ImmediateStage):
     are never sent, because `finish` is not called.
 
     Args:
-        bookmark_name: a stream's name in the tap's bookmarks for its name in the messages.
+        bookmarks_of: a stream's name in the messages → the keys of bookmarks that may cover its records.
         endless: the source never ends; held messages are sent at the next position, and no table is replaced.
         replace: whether this run replaces the table of a stream (named as in the messages). Where the tap sends
             no versions of its own, its records get `version`, which is activated at the end.
@@ -53,12 +53,12 @@ class VersionStage(ImmediateStage):
     def __init__(
         self,
         *,
-        bookmark_name: Callable[[str], str] = str,
+        bookmarks_of: Callable[[str], Collection[str]] = lambda stream: (stream,),
         endless: bool = False,
         replace: Callable[[str], bool] | None = None,
         version: int = 0,
     ) -> None:
-        self._bookmark_name = bookmark_name
+        self._bookmarks_of = bookmarks_of
         self._endless = endless
         self._replace = replace if replace is not None and not endless else lambda _: False
         self._version = version
@@ -147,5 +147,5 @@ class VersionStage(ImmediateStage):
         self._newest_withheld = bool(streams)
         if not streams:
             return [item]
-        withheld = item.withheld.union(map(self._bookmark_name, streams))
+        withheld = item.withheld.union(*map(self._bookmarks_of, streams))
         return [msgspec.structs.replace(item, withheld=withheld)]

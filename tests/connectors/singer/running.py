@@ -211,7 +211,7 @@ class Account:
 def _feed(source: str, *, several: bool) -> Feed:
     """As the engine names them: bookmarks of two blocks do not meet in the merged state."""
     name_of: Callable[[str], str] = (lambda key: f"{source}:{key}") if several else str
-    return Feed(source=source, key_of=str, owns=lambda key: True, name_of=name_of)
+    return Feed(source=source, keys_of=lambda stream: [stream], owns=lambda key: True, name_of=name_of)
 
 
 def target(
@@ -221,7 +221,6 @@ def target(
     *,
     echo: bool = True,
     feeds: Sequence[str | Feed] = ("load",),
-    known: Sequence[str] = ("users",),
     state: Mapping[str, bytes] | None = None,
     **more: Any,
 ) -> TargetProcess:
@@ -231,7 +230,6 @@ def target(
     return TargetProcess(
         command,
         feeds=[feed if isinstance(feed, Feed) else _feed(feed, several=len(feeds) > 1) for feed in feeds],
-        known=frozenset(known),
         state=state or {},
         run_dir=folder,
         masker=Plain(),

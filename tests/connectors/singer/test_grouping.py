@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.connectors.singer.grouping import group_streams
+from streamline.connectors.singer.catalog import CatalogStream
+from streamline.connectors.singer.grouping import group_streams, owner
 from streamline.connectors.singer.selection import SelectedStream
 
 
@@ -80,3 +81,27 @@ def test_every_stream_is_in_one_group_and_families_are_whole(chosen: list[Select
     for one in chosen:
         if one.parent in place:
             assert place[one.id] == place[one.parent]
+
+
+def named(id: str, name: str) -> SelectedStream:
+    return SelectedStream(id=id, stream=name)
+
+
+def test_a_bookmark_belongs_to_the_process_of_the_stream_that_has_its_key_as_id_or_name() -> None:
+    catalog = [CatalogStream({"tap_stream_id": f"id-{name}", "stream": name}) for name in "abc"]
+    owns = owner([named("id-a", "a")], [named("id-b", "b")], catalog)
+    keys = ["id-a", "a", "page_token", "id-b", "b", "id-c", "c"]
+    assert [key for key in keys if owns(key)] == ["id-a", "a", "page_token"]
+
+
+def test_an_id_is_its_streams_though_another_stream_has_that_name() -> None:
+    catalog = [
+        CatalogStream({"tap_stream_id": "a", "stream": "a"}),
+        CatalogStream({"tap_stream_id": "b", "stream": "a"}),
+    ]
+    assert owner([named("a", "a")], [named("b", "a")], catalog)("a")
+    assert not owner([named("b", "a")], [named("a", "a")], catalog)("a")
+
+
+def test_without_a_catalog_every_bookmark_is_the_one_processs() -> None:
+    assert owner([], [], [])("anything")

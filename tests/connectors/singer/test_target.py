@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from streamline.connectors.singer.target import Feed, TargetFailed, TargetProces
 from streamline.flow.items import ActivateVersion, Item, Position, RowBatch
 from tests.connectors.singer.running import (
     PATIENCE,
+    TARGET,
     Account,
     batch,
     bookmark,
@@ -307,8 +309,11 @@ async def test_a_daemon_that_holds_its_input_does_not_hold_who_sends(tmp_path: P
 
 async def test_batches_of_several_sources_are_whole_and_each_source_is_proven_for_itself(tmp_path: Path) -> None:
     account = Account()
-    feeds = [Feed(source=name, key_of=str, owns=lambda key, name=name: key == name) for name in ("a", "b")]  # type: ignore[misc]
-    process = target(tmp_path, account, feeds=feeds, known=("a", "b"))
+    feeds = [
+        Feed(source=name, keys_of=lambda stream: [stream], owns=lambda key, name=name: key == name)
+        for name in ("a", "b")
+    ]  # type: ignore[misc]
+    process = target(tmp_path, account, feeds=feeds)
 
     async def feed(name: str) -> None:
         for number in range(1, 41):
@@ -338,11 +343,11 @@ async def test_a_position_of_any_shape_waits_for_its_proof_in_a_target_of_severa
 ) -> None:
     account = Account()
     feeds = [
-        Feed(source="a", key_of=str, owns=lambda key: True, name_of=lambda key: f"a:{key}"),
-        Feed(source="b", key_of=str, owns=lambda key: True, name_of=lambda key: f"b:{key}"),
+        Feed(source="a", keys_of=lambda stream: [stream], owns=lambda key: True, name_of=lambda key: f"a:{key}"),
+        Feed(source="b", keys_of=lambda stream: [stream], owns=lambda key: True, name_of=lambda key: f"b:{key}"),
     ]
     start = {"a": value % 1, "b": bookmark(1)}
-    process = target(tmp_path, account, echo=False, feeds=feeds, known=("a:users", "b:users"), state=start)
+    process = target(tmp_path, account, echo=False, feeds=feeds, state=start)
     async with running(account.runs(process)):
         await process.send("a", [batch(record(1)), Position("a", 1, StateParts(value % 2))])
         await process.send("b", [batch(record(2)), position(2, source="b")])
@@ -357,10 +362,10 @@ async def test_a_position_of_any_shape_waits_for_its_proof_in_a_target_of_severa
 async def test_positions_of_any_shape_are_proven_by_echoes_in_a_target_of_several_sources(tmp_path: Path) -> None:
     account = Account()
     feeds = [
-        Feed(source="a", key_of=str, owns=lambda key: True, name_of=lambda key: f"a:{key}"),
-        Feed(source="b", key_of=str, owns=lambda key: True, name_of=lambda key: f"b:{key}"),
+        Feed(source="a", keys_of=lambda stream: [stream], owns=lambda key: True, name_of=lambda key: f"a:{key}"),
+        Feed(source="b", keys_of=lambda stream: [stream], owns=lambda key: True, name_of=lambda key: f"b:{key}"),
     ]
-    process = target(tmp_path, account, feeds=feeds, known=("a:users", "b:users"))
+    process = target(tmp_path, account, feeds=feeds)
     async with running(account.runs(process)):
         await process.send("a", [batch(record(1)), Position("a", 1, StateParts(b'{"users": 1}'))])
         await process.send("b", [batch(record(2)), position(2, source="b")])
@@ -369,12 +374,25 @@ async def test_positions_of_any_shape_are_proven_by_echoes_in_a_target_of_severa
         await until(lambda: account.newest("a") == 2)
 
 
+async def test_a_bookmark_withheld_for_a_version_waits_for_its_activation(tmp_path: Path) -> None:
+    account = Account()
+    process = target(tmp_path, account, f"ECHO = True\n{TARGET}sys.exit(1)")
+    held = msgspec.structs.replace(position(1), withheld=frozenset({"users"}))
+    async with running(account.runs(process)):
+        await process.send("load", [schema(), batch(record(1)), held])
+        await until(lambda: account.newest() == 1)
+        await process.send("load", [ActivateVersion("users", 1), msgspec.structs.replace(position(1), number=2)])
+        await process.source_ended("load")
+        await process.close()
+    assert account.proven == [("load", 1)]
+
+
 # -- cancelled senders
 
 
 async def test_a_cancelled_sender_leaves_no_half_line_behind(tmp_path: Path) -> None:
     account = Account()
-    process = target(tmp_path, account, feeds=("load", "other"), known=("users", "other"))
+    process = target(tmp_path, account, feeds=("load", "other"))
     slow = batch(record(1, do="time.sleep(0.5)"), *(record(n, pad=100_000) for n in range(2, 60)))
     async with running(account.runs(process)):
         async with anyio.create_task_group() as tasks:
@@ -391,7 +409,7 @@ async def test_a_cancelled_sender_leaves_no_half_line_behind(tmp_path: Path) -> 
 
 async def test_a_sender_that_was_cancelled_before_its_turn_has_sent_nothing(tmp_path: Path) -> None:
     account = Account()
-    process = target(tmp_path, account, feeds=("load", "other"), known=("users", "other"))
+    process = target(tmp_path, account, feeds=("load", "other"))
     slow = batch(record(1, do="time.sleep(0.5)"), *(record(n, pad=100_000) for n in range(2, 60)))
     async with running(account.runs(process)) as outer:
         outer.start_soon(process.send, "other", [slow])

@@ -20,7 +20,7 @@ SDK_ORDER = [
 
 
 def test_a_version_announced_before_its_records_waits_for_the_end() -> None:
-    assert tell(run(VersionStage(bookmark_name={"a": "public-a"}.__getitem__), SDK_ORDER)) == [
+    assert tell(run(VersionStage(bookmarks_of={"a": ["public-a"]}.__getitem__), SDK_ORDER)) == [
         "SCHEMA a id key id",
         ("a", [ROW], 5),
         "STATE 1 without public-a",
