@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import stat
 import zlib
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
@@ -19,13 +21,18 @@ from urllib.parse import unquote, urlsplit
 
 from anyio import to_thread
 
+from streamline.connectors.singer.parser import MAX_RECORD_BYTES
+from streamline.connectors.singer.record_lines import records_fill_lines
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.envelope import wrap
+from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.items import ArrowBatch, Batch, FileBatch, Item, Position
 from streamline.flow.protocols import Emit, Source
 
 CHUNK_BYTES = 1 << 20
 MAX_ROWS = 10_000
+_NESTED_ROWS = 64
+_MOST_DECODED = 16 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
 Batches: TypeAlias = Generator[Batch, None, None]
@@ -177,7 +184,7 @@ def _jsonl(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     extracted = _time_extracted(item)
     with _open(path) as file:
         number = 0
-        while lines := file.readlines(chunk_bytes):
+        for lines in _whole_lines(file, chunk_bytes):
             texts = []
             for line in lines:
                 number += 1
@@ -187,7 +194,33 @@ def _jsonl(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
                 elif text:
                     raise _error(item, f"line {number:,} of {path} is no JSON object", code="batch.file_unreadable")
             if texts:
-                yield wrap(item.stream, texts, version=item.version, time_extracted=extracted)
+                batch = wrap(item.stream, texts, version=item.version, time_extracted=extracted)
+                if batch.prefix is None or not records_fill_lines(batch.slices[0], batch.count, batch.prefix):
+                    for text in texts:
+                        split_object(text)
+                yield batch
+
+
+def _whole_lines(file: IO[bytes], chunk_bytes: int) -> Generator[list[bytes], None, None]:
+    """Give the lines of a file, about `chunk_bytes` of them at a time.
+
+    Raises:
+        ValueError: a line is longer than the longest record.
+    """
+    rest: list[bytes] = []
+    size = 0
+    while chunk := file.read(chunk_bytes):
+        # At the end of the file, the last newline may be missing.
+        cut = chunk.rfind(b"\n") + 1 if len(chunk) == chunk_bytes else len(chunk)
+        if cut:
+            yield b"".join((*rest, chunk[:cut])).split(b"\n")
+            rest, size = [], 0
+        rest.append(chunk[cut:])
+        size += len(chunk) - cut
+        if size > MAX_RECORD_BYTES:
+            raise ValueError(f"a line is longer than {MAX_RECORD_BYTES:,} bytes")
+    if size:
+        yield b"".join(rest).split(b"\n")
 
 
 def _parquet(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
@@ -195,22 +228,98 @@ def _parquet(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     import pyarrow.parquet as pq
 
     extracted = _time_extracted(item)
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        meta = file.metadata
-        size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        rows = max(1, min(MAX_ROWS, chunk_bytes * meta.num_rows // max(1, size)))
-        for batch in file.iter_batches(batch_size=rows):
-            if batch.num_rows:
-                yield ArrowBatch(item.stream, pa.Table.from_batches([batch]), item.version, extracted)
+    with _open_regular(path) as opened:
+        meta = pq.read_metadata(opened)
+        texts, rows = _dictionaries(meta, chunk_bytes)
+        # A text that many rows have stands in the file once. It is repeated only for as many rows as memory is for.
+        with pq.ParquetFile(opened, metadata=meta, pre_buffer=False, read_dictionary=texts) as file:
+            for batch in file.iter_batches(batch_size=rows):
+                for part in _parts(pa.Table.from_batches([batch]), max(chunk_bytes, _MOST_DECODED)):
+                    yield ArrowBatch(item.stream, _plain(part), item.version, extracted)
+
+
+def _dictionaries(meta: Any, chunk_bytes: int) -> tuple[list[str], int]:
+    """The columns that are read as dictionaries, and the rows to read at once."""
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    rows = max(1, min(MAX_ROWS, chunk_bytes * meta.num_rows // max(1, size)))
+    names: set[str] = set()
+    for group in groups:
+        for number in range(group.num_columns):
+            column = group.column(number)
+            if not any(encoding.endswith("DICTIONARY") for encoding in column.encodings):
+                continue
+            if "." in column.path_in_schema or column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+                rows = min(rows, _NESTED_ROWS)
+            elif column.physical_type == "BYTE_ARRAY":
+                names.add(column.path_in_schema)
+    return sorted(names), rows
+
+
+def _parts(table: Any, limit: int) -> Generator[Any, None, None]:
+    """Parts of a table, each of which has at most `limit` bytes of text, or one row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    size = 0
+    for column in table.columns if table.num_rows > 1 else ():
+        if pa.types.is_dictionary(column.type):
+            for chunk in column.chunks:
+                kind = chunk.dictionary.type
+                if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
+                    lengths = pc.cast(pc.binary_length(chunk.dictionary), pa.int64())
+                    size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    if size <= limit:
+        if table.num_rows:
+            yield table
+        return
+    half = table.num_rows // 2
+    yield from _parts(table.slice(0, half), limit)
+    yield from _parts(table.slice(half), limit)
+
+
+def _plain(table: Any) -> Any:
+    import pyarrow as pa
+
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields, table.schema.metadata))
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a socket or a device: reading from it may never end.
+    """
+    # Opening a pipe for reading would wait for whoever writes to it.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError("it is not a regular file")
+    return os.fdopen(fd, "rb")
 
 
 def _open(path: Path) -> IO[bytes]:
-    file = path.open("rb")
+    file = _open_regular(path)
     # Taps are known to leave the compression out of the message; no JSON begins with gzip's first bytes.
-    if file.peek(2)[:2] != _GZIP_MAGIC:
+    if not isinstance(file, io.BufferedReader) or file.peek(2)[:2] != _GZIP_MAGIC:
         return file
-    file.close()
-    return io.BufferedReader(gzip.GzipFile(path, "rb"), CHUNK_BYTES)  # its own readlines() is slow
+    return io.BufferedReader(_Unzipped(file), CHUNK_BYTES)
+
+
+class _Unzipped(gzip.GzipFile):
+    """Closes the compressed file, too."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(fileobj=file)
+        self._compressed = file
+
+    def close(self) -> None:
+        super().close()
+        self._compressed.close()
 
 
 def _time_extracted(item: FileBatch) -> str | None:

@@ -71,21 +71,13 @@ def find_ambiguous(lines: Buffer, count: int, prefix: bytes, opening: bytes) -> 
         prefix: the beginning of the lines, up to the record.
         opening: the same with the record's brace, as most lines have it.
     """
-    try:
-        envelopes = _decoder.decode_lines(lines)
-    except _UNREADABLE:
-        envelopes = None
-    if envelopes is not None and len(envelopes) != count:
-        envelopes = None  # several messages in a line
-    if envelopes is not None and opening == prefix + b"{":
-        # A line with anything else than its record, a brace and a newline is longer than that. None is shorter.
-        records = sum([len(envelope.record) for envelope in envelopes])
-        if records + count * (len(prefix) + 2) == len(lines):
-            return None
+    envelopes = _decode(lines, count)
+    if envelopes is not None and _nothing_else(lines, envelopes, prefix):
+        return None
     texts = bytes(lines).split(b"\n")
     if texts and not texts[-1]:
         texts.pop()
-    known = envelopes if envelopes is not None and len(envelopes) == len(texts) else [None] * len(texts)
+    known = [None] * len(texts) if envelopes is None else envelopes
     offset, tail = 0, b"}"
     for text, envelope in zip(texts, known, strict=True):
         record = _record(text) if envelope is None else envelope.record
@@ -97,6 +89,32 @@ def find_ambiguous(lines: Buffer, count: int, prefix: bytes, opening: bytes) -> 
                 return offset, reason
         offset += len(text) + 1
     return None
+
+
+def records_fill_lines(lines: Buffer, count: int, prefix: bytes) -> bool:
+    """Return whether each line is proven to be `prefix`, one JSON value and a brace.
+
+    Args:
+        lines: lines, each of which begins with `prefix`.
+        count: how many they are.
+        prefix: the beginning of the lines, up to the record.
+    """
+    envelopes = _decode(lines, count)
+    return envelopes is not None and _nothing_else(lines, envelopes, prefix)
+
+
+def _decode(lines: Buffer, count: int) -> list[_Envelope] | None:
+    try:
+        envelopes = _decoder.decode_lines(lines)
+    except _UNREADABLE:
+        return None
+    return envelopes if len(envelopes) == count else None  # several messages in a line
+
+
+def _nothing_else(lines: Buffer, envelopes: list[_Envelope], prefix: bytes) -> bool:
+    # A line with anything else than its record, a brace and a newline is longer than that. None is shorter.
+    records = sum([len(envelope.record) for envelope in envelopes])
+    return records + len(envelopes) * (len(prefix) + 2) == len(lines)
 
 
 def _record(line: bytes) -> msgspec.Raw | None:

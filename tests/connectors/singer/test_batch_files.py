@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from streamline.connectors.singer import batch_files
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.errors import StreamlineError
 from streamline.flow.items import ArrowBatch, FileBatch, Item, RawBatch
@@ -179,3 +182,49 @@ def test_files_go_when_their_position_is_proven_and_only_from_the_runs_folder(tm
     asyncio.run(source.delete_all())
     assert left() == set()
     assert outside.exists()
+
+
+def refused(tmp_path: Path, item: FileBatch) -> str:
+    with pytest.raises(StreamlineError) as failure:
+        expand(tmp_path, item)
+    assert failure.value.code == "batch.file_unreadable"
+    return failure.value.message
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_only_regular_files_are_opened(tmp_path: Path, form: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        refused(tmp_path, sdk(f"file://{path}", form=form))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_line_without_end_is_not_read_to_its_end(
+    tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_files, "MAX_RECORD_BYTES", 4 << 20)
+    (tmp_path / "bomb").write_bytes((gzip.compress if packed else bytes)(b'{"id":"' + b" " * (32 << 20)))
+    tracemalloc.start()
+    refused(tmp_path, sdk(f"file://{tmp_path}/bomb"))
+    assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "line", ['{"id":1},"version":9,"x":{}', '{"id":1}}{"a":{"b":1}', '{"id":1},"stream":"b","x":{}']
+)
+def test_a_line_is_one_record_and_nothing_else(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"id":0}}\n{line}\n')
+    refused(tmp_path, sdk(f"file://{tmp_path}/a.jsonl"))
+
+
+def test_a_text_that_all_rows_of_a_parquet_file_share_is_not_repeated_for_all_at_once(tmp_path: Path) -> None:
+    text = "x" * (1 << 20)
+    rows = {"id": list(range(100)), "note": pa.DictionaryArray.from_arrays(pa.array([0] * 100), [text])}
+    pq.write_table(pa.table({**rows, "note": rows["note"].cast(pa.string())}), tmp_path / "a.parquet")
+    items = expand(tmp_path, sdk(f"file://{tmp_path}/a.parquet", form="parquet"))
+    tables = [item.table for item in items if isinstance(item, ArrowBatch)]
+    assert max(table.nbytes for table in tables) <= 17 << 20
+    assert [row for table in tables for row in table["id"].to_pylist()] == list(range(100))
+    assert {table.schema.field("note").type for table in tables} == {pa.string()}
+    assert {value for table in tables for value in table["note"].to_pylist()} == {text}
