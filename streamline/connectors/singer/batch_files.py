@@ -10,8 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
-import stat
 import zlib
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
@@ -28,6 +26,7 @@ from streamline.flow.codecs.envelope import wrap
 from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.items import ArrowBatch, Batch, FileBatch, Item, Position
 from streamline.flow.protocols import Emit, Source
+from streamline.processes.regular_file import open_regular
 
 CHUNK_BYTES = 1 << 20
 MAX_ROWS = 10_000
@@ -228,7 +227,7 @@ def _parquet(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     import pyarrow.parquet as pq
 
     extracted = _time_extracted(item)
-    with _open_regular(path) as opened:
+    with open_regular(path) as opened:
         meta = pq.read_metadata(opened)
         texts, rows = _dictionaries(meta, chunk_bytes)
         # A text that many rows have stands in the file once. It is repeated only for as many rows as memory is for.
@@ -288,22 +287,8 @@ def _plain(table: Any) -> Any:
     return table.cast(pa.schema(fields, table.schema.metadata))
 
 
-def _open_regular(path: Path) -> IO[bytes]:
-    """Open a file for reading.
-
-    Raises:
-        OSError: it cannot be opened, or is a pipe, a socket or a device: reading from it may never end.
-    """
-    # Opening a pipe for reading would wait for whoever writes to it.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError("it is not a regular file")
-    return os.fdopen(fd, "rb")
-
-
 def _open(path: Path) -> IO[bytes]:
-    file = _open_regular(path)
+    file = open_regular(path)
     # Taps are known to leave the compression out of the message; no JSON begins with gzip's first bytes.
     if not isinstance(file, io.BufferedReader) or file.peek(2)[:2] != _GZIP_MAGIC:
         return file

@@ -18,9 +18,11 @@ from streamline.connectors.singer.capabilities import Capabilities, remember
 from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
 from streamline.connectors.singer.catalog_changes import CatalogWatch, catalog_changes
 from streamline.connectors.singer.settings import NO_SETTINGS, StreamSettings
+from streamline.connectors.singer.tap import MAX_CONFIG_BYTES
 from streamline.errors import ConfigError
 from streamline.flow.codecs import jsontext
 from streamline.processes.child import TextMasker, private_file
+from streamline.processes.regular_file import read_regular
 
 if TYPE_CHECKING:
     from streamline.connectors.plugins import Plugin
@@ -171,14 +173,15 @@ class Discovery:
             self._look_for_changes(path, text)
             return answer
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the tap may have made a folder of it
+                path.unlink(missing_ok=True)
 
     def _look_for_changes(self, path: Path, before: bytes) -> None:
         """Taps with rotating tokens write the new one into their config file; losing it locks the user out."""
         if self._config_changed is None:
             return
         try:
-            after = path.read_bytes()
+            after = read_regular(path, MAX_CONFIG_BYTES)
             changed = jsontext.decode(after) if after != before else None
         except (OSError, jsontext.JSONTextError):
             return

@@ -28,6 +28,7 @@ from streamline.processes.child import (
     log_text,
     private_file,
 )
+from streamline.processes.regular_file import read_regular
 
 SMALL_READ = 128 << 10
 """After a shorter read, wait a moment for more: taps flush after every message."""
@@ -36,6 +37,9 @@ MUCH = 8 << 20
 """Bytes after which memory is tuned for a tap that brings much."""
 
 GATHER_SECONDS = 0.002
+MAX_CONFIG_BYTES = 16 << 20
+"""A longer config is not taken from a tap that wrote into its config file."""
+
 EXIT_SECONDS = 10.0
 """Seconds until a tap that closed its output, and lives on, is terminated."""
 
@@ -150,7 +154,8 @@ class TapProcess:
         finally:
             self._state_path = None
             for path in private:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the tap may have made a folder of it
+                    path.unlink(missing_ok=True)
 
     async def confirm(self, parts: Mapping[str, bytes]) -> None:
         """See `Source.confirm`. A tap may read its state file again to release its source's log."""
@@ -311,8 +316,8 @@ class TapProcess:
         if self._on_config_change is None:
             return
         try:
-            config = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            config = json.loads(read_regular(path, MAX_CONFIG_BYTES))
+        except (OSError, ValueError, RecursionError):
             return
         if isinstance(config, dict) and config != json.loads(json.dumps(self._command.config)):
             self._on_config_change(config)

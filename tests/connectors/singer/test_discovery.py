@@ -209,3 +209,10 @@ def test_catalog_files(tmp_path: Path) -> None:
 def test_no_catalog_in_nothing() -> None:
     assert find_catalog(b"") is None
     assert find_catalog(b"\xff{") is None
+
+
+def test_a_pipe_in_place_of_the_config_file_is_not_read(tmp_path: Path) -> None:
+    code = fakes.ECHO_CATALOG + "os.unlink(args.config); os.mkfifo(args.config)\n"
+    changed: list[dict[str, Any]] = []
+    discover(fakes.tap(tmp_path, code), config={"token": "old"}, config_changed=changed.append)
+    assert changed == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -138,6 +139,24 @@ async def test_what_it_writes_into_its_config_is_handed_on(tmp_path: Path) -> No
     with pytest.raises(TapFailed):
         await source.run(Taken().emit)
     assert changes == [{"refresh_token": "new"}]
+
+
+@pytest.mark.parametrize(
+    "replace", ["os.mkfifo(path)", "os.symlink(other, path)", "os.symlink('/dev/zero', path)", "os.mkdir(path)"]
+)
+async def test_only_a_regular_file_is_read_as_its_config(tmp_path: Path, replace: str) -> None:
+    (tmp_path / "other.json").write_text('{"password": "of another user"}')
+    code = f"""
+    path, other = sys.argv[sys.argv.index("--config") + 1], {str(tmp_path / "other.json")!r}
+    os.unlink(path)
+    {replace}
+    """
+    changes: list[object] = []
+    source = tap(tmp_path, "import os\n" + textwrap.dedent(code))
+    source._on_config_change = changes.append
+    with anyio.fail_after(20):
+        await source.run(Taken().emit)
+    assert changes == []
 
 
 # -- the live state file
