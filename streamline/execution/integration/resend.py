@@ -26,6 +26,7 @@ from streamline.flow.codecs.envelope import wrap
 from streamline.flow.items import BadRecord, Item, Schema
 from streamline.flow.protocols import Emit
 from streamline.flow.runtime import Flow, Runtime
+from streamline.flow.stages.schema_change import ADDED
 from streamline.pipeline.model import PipelineModel
 from streamline.pipeline.reader import load_pipeline
 from streamline.state.store import DeadLetter, Store
@@ -193,7 +194,7 @@ def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: st
     keys = selected.key_properties if selected is not None else None
     last = store.last_schemas(plan.pipeline, place).get(stream)
     if last is not None:
-        return Schema(stream, last, keys)
+        return Schema(stream, {word: value for word, value in last.items() if word != ADDED}, keys)
     entry = source.catalog.get(selected.id) if source.catalog is not None and selected is not None else None
     if entry is not None and fresh:
         return Schema(stream, entry.schema, keys)

@@ -15,10 +15,11 @@ from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.run import Run
-from streamline.flow.items import BadRecord, Item, JSONObject, Position
+from streamline.flow.items import BadRecord, Item, JSONObject, Position, Schema
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 from streamline.flow.stages.schema_change import SchemaChangeStage, added_columns
+from streamline.flow.stages.schema_check import SchemaCheckStage
 from streamline.flow.stages.versions import VersionStage
 from streamline.flow.stops import StopPolicy
 from streamline.pipeline.model import Block
@@ -87,7 +88,7 @@ class RouteBuilder:
 
     def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
         source = self._plan.sources[group.source]
-        stages: list[Stage] = [self._schema_change(source, sink)]
+        stages: list[Stage] = [SchemaCheckStage(partial(_keys_of, source, sink)), self._schema_change(source, sink)]
         if validation := self._validation(source, sink):
             stages.append(validation)
 
@@ -128,7 +129,10 @@ class RouteBuilder:
         )
         return ByPolicy(
             lambda stream: self._policy(source, sink, stream),
-            {"quarantine": ValidateStage(limit=limit, unicode=self._validate), "fail": ValidateStage(fail=True)},
+            {
+                "quarantine": ValidateStage(limit=limit, keys_of=partial(_keys_of, source, sink)),
+                "fail": ValidateStage(fail=True, keys_of=partial(_keys_of, source, sink)),
+            },
             sink=sink.id,
         )
 
@@ -252,6 +256,12 @@ class ByPolicy:
         """See `Stage.close`."""
         for stage in self._stages.values():
             await stage.close()
+
+
+def _keys_of(source: SourcePlan, sink: SinkPlan, item: Schema) -> Sequence[str]:
+    """The key_properties of a stream that the target sees."""
+    plan = sink.plan_of(source.id, item.stream)
+    return (item.key_properties if plan is None or plan.keys is None else plan.keys) or ()
 
 
 def _changes(plan: StreamPlan) -> bool:

@@ -227,5 +227,9 @@ def _retry_config(plan: Plan, group: GroupPlan) -> RetryConfig:
 
 
 def _validation_may_help(plan: Plan, outcome: GroupOutcome) -> bool:
-    sinks = plan.paths[outcome.group.source].all_sinks()
-    return outcome.sink_failed and any(plan.sinks[sink].spec.on_bad_record == "pass" for sink in sinks)
+    if not outcome.sink_failed:
+        return False
+    source = plan.sources[outcome.group.source]
+    streams = ["", *(stream.stream for stream in source.selected)]
+    sinks = [plan.sinks[sink] for sink in plan.paths[source.id].all_sinks()]
+    return any(sink.setting("on_bad_record", source.id, stream) == "pass" for sink in sinks for stream in streams)

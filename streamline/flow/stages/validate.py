@@ -88,13 +88,14 @@ class BadRecordLimit:
 class ValidateStage(ImmediateStage):
     """Removes records that do not fit their stream's SCHEMA. Implements `flow.protocols.Stage`.
 
-    Formats are not asserted (see `lenient`). A record of a stream without SCHEMA passes.
+    Formats are not asserted (see `lenient`). A lone surrogate, which is not Unicode text, makes a record bad: schemas
+    allow it, but targets fail on it. A record of a stream without SCHEMA passes.
 
     Args:
         max_bad_records: see `BadRecordLimit`.
         fail: raise at the first bad record.
-        unicode: a lone surrogate, which is not Unicode text, makes a record bad. Schemas allow it, but targets fail on
-            it.
+        keys_of: the columns that identify a stream's rows in the target; a record needs a value for each. By default
+            those of its SCHEMA.
         limit: a limit shared with other stages, instead of one by `max_bad_records`.
     """
 
@@ -104,12 +105,12 @@ class ValidateStage(ImmediateStage):
         *,
         fail: bool = False,
         limit: BadRecordLimit | None = None,
-        unicode: bool = False,
+        keys_of: Callable[[Schema], Sequence[str]] = lambda item: item.key_properties or (),
     ) -> None:
         self._limit = limit if limit is not None else BadRecordLimit(max_bad_records)
         self._fail = fail
-        self._unicode = unicode
-        self._validators: dict[str, tuple[JSONObject, jsonschema_rs.Draft7Validator]] = {}
+        self._keys_of = keys_of
+        self._validators: dict[str, tuple[JSONObject, Sequence[str], jsonschema_rs.Draft7Validator]] = {}
 
     @property
     def counts(self) -> Mapping[str, Counts]:
@@ -125,9 +126,9 @@ class ValidateStage(ImmediateStage):
         if isinstance(item, (RawBatch, RowBatch, ArrowBatch)):
             return self._raw(to_raw(item))
         if isinstance(item, Schema):
-            known = self._validators.get(item.stream)
-            if known is None or known[0] != item.schema:
-                self._validators[item.stream] = (item.schema, _validator(item.stream, item.schema))
+            known, keys = self._validators.get(item.stream), list(self._keys_of(item))
+            if known is None or known[:2] != (item.schema, keys):
+                self._validators[item.stream] = (item.schema, keys, _validator(item.stream, item.schema, keys))
         return [item]
 
     def _raw(self, batch: RawBatch) -> list[Item]:
@@ -135,7 +136,7 @@ class ValidateStage(ImmediateStage):
         if known is None:
             self._count(batch.stream, batch.count, [])
             return [batch]
-        validator = known[1]
+        validator = known[2]
         is_valid = validator.is_valid
         good: list[Buffer] = []
         bad: list[BadRecord] = []
@@ -146,7 +147,7 @@ class ValidateStage(ImmediateStage):
                     continue
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 pass  # line by line
-            good += _good_parts(batch.stream, piece, validator, bad, unicode=self._unicode)
+            good += _good_parts(batch.stream, piece, validator, bad)
         self._count(batch.stream, batch.count, bad)
         if not bad:
             return [batch]
@@ -165,13 +166,26 @@ class ValidateStage(ImmediateStage):
         self._limit.add(stream, records, [each.error for each in bad])
 
 
-def _validator(stream: str, schema: JSONObject) -> jsonschema_rs.Draft7Validator:
-    # The second one is for a regular expression of another dialect.
-    return validator(stream, [lenient(schema), lenient(schema, patterns=False)], validate_formats=False)
+def _validator(stream: str, schema: JSONObject, keys: Sequence[str]) -> jsonschema_rs.Draft7Validator:
+    # Without `pattern` where a regular expression is of another dialect.
+    schemas = [_with_keys(lenient(schema), keys), _with_keys(lenient(schema, patterns=False), keys)]
+    return validator(stream, schemas, validate_formats=False)
+
+
+def _with_keys(schema: Any, keys: Sequence[str]) -> Any:
+    """The schema, with a value required for each key, and no column required that it does not declare."""
+    if isinstance(schema, dict) and "properties" in schema and "required" in schema:
+        # One that is not selected may have been left out of `properties` alone.
+        schema = {**schema, "required": [name for name in schema["required"] if name in schema["properties"]]}
+    if not keys:
+        return schema
+    not_null = {key: {"not": {"type": "null"}} for key in keys}
+    asked = {"required": list(dict.fromkeys(keys)), "properties": not_null}
+    return {**schema, "allOf": [*schema.get("allOf", []), asked]} if isinstance(schema, dict) else asked
 
 
 def _good_parts(
-    stream: str, piece: Buffer, validator: jsonschema_rs.Draft7Validator, bad: list[BadRecord], *, unicode: bool
+    stream: str, piece: Buffer, validator: jsonschema_rs.Draft7Validator, bad: list[BadRecord]
 ) -> Iterable[Buffer]:
     """The parts of `piece` between its bad lines, which are appended to `bad`."""
     view = memoryview(piece)
@@ -180,7 +194,7 @@ def _good_parts(
         begin, end = end, end + len(line)
         if not line.strip():
             continue
-        error = _error_in_line(validator, line, unicode=unicode)
+        error = _error_in_line(validator, line)
         if error is None:
             continue
         bad.append(BadRecord(stream, record_text(line.rstrip(b"\n")), error, STAGE))
@@ -197,14 +211,14 @@ def _lines(data: bytes) -> list[bytes]:
     return lines
 
 
-def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes, *, unicode: bool) -> str | None:
+def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes) -> str | None:
     try:
         return _first_error(validator, _decoder.decode(line).record)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return _error_in(validator, record_text(line), unicode=unicode)
+        return _error_in(validator, record_text(line))
 
 
-def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes, *, unicode: bool) -> str | None:
+def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes) -> str | None:
     """The error in a record's JSON text, which is read by the lenient parser."""
     try:
         record = jsontext.loads(text, decimals=True)
@@ -212,10 +226,10 @@ def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes, *, unicode:
         return f"not valid JSON: {error}"
     if not isinstance(record, dict):
         return "the record is not a JSON object"
-    not_json = _not_json(record, unicode=unicode)
-    if not_json is not None:
-        return not_json
     try:
+        not_json = _not_json(record)
+        if not_json is not None:
+            return not_json
         return _first_error(validator, _with_plain_text(record))
     except (ValueError, RecursionError) as error:
         return f"the record cannot be validated: {error}"
@@ -229,15 +243,15 @@ def _first_error(validator: jsonschema_rs.Draft7Validator, record: Any) -> str |
     return None
 
 
-def _not_json(value: Any, place: str = "", *, unicode: bool) -> str | None:
-    """The first NaN or infinity, which Python's parser reads; with `unicode` also the first lone surrogate."""
+def _not_json(value: Any, place: str = "") -> str | None:
+    """The first NaN, infinity or lone surrogate: Python's parser reads them."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return f"{place.lstrip('.')}: {value} is not a JSON number"
-    if unicode and isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
         return f"{place.lstrip('.')}: it contains a lone surrogate, which is not Unicode text"
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        error = _not_json(child, f"{place}.{key}", unicode=unicode)
+        error = _not_json(child, f"{place}.{key}")
         if error is not None:
             return error
     return None

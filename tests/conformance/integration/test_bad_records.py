@@ -66,3 +66,26 @@ def test_more_than_max_bad_records_fail_the_stream(make_project: MakeProject) ->
 
 def test_as_many_as_max_bad_records_pass(make_project: MakeProject) -> None:
     bad_records(make_project, on_bad_record="quarantine", max_bad_records=3).run().expect(0)
+
+
+def test_a_streams_own_pass_is_validated_when_the_target_fails(make_project: MakeProject) -> None:
+    project = bad_records(make_project, on_bad_record="fail", streams={"numbers": {"on_bad_record": "pass"}})
+
+    project.run().expect(0)
+
+    assert project.ids() == GOOD_IDS
+    assert len(project.dead_letters()) == 3
+
+
+def test_a_schema_that_no_target_can_use_stops_its_stream_alone(make_project: MakeProject) -> None:
+    streams = {
+        "a": 20,
+        "odd": {"properties": {"id": "integer"}, "key": ["number"], "replication_key": "id", "rows": 20},
+        "z": 20,
+    }
+    project = make_project(rows_tap(streams), target("keyed"))
+
+    project.run().expect(1, "stream 'odd': its SCHEMA has no column for its key")
+
+    assert (project.ids("a"), project.ids("odd"), project.ids("z")) == (upto(20), [], upto(20))
+    assert (project.position("a"), project.position("odd"), project.position("z")) == (20, None, 20)
