@@ -14,7 +14,7 @@ from tests.support import opened_project, preloaded
 from tests.support.project import Block, Project
 
 # How fast examples are made says only how busy the machine is. Continuous integration tries more of them.
-EXAMPLES = 100 if services_required() else 30
+EXAMPLES = 100 if services_required() else 15
 settings.register_profile("busy", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
@@ -26,9 +26,21 @@ BACKENDS = [
 ]
 
 
-@pytest.fixture(params=BACKENDS)
+EVERY_LOOP = ("tests.processes.test_child", "tests.protocols.test_runtime", "tests.flow.test_tasks")
+"""Modules whose tests run on each event loop everywhere: pipes, children, and the runtime. Of the others only uvloop
+runs, which `streamline run` uses, except in continuous integration."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `anyio` run once on each event loop that is tried."""
+    if "anyio_backend" in metafunc.fixturenames:
+        every = services_required() or metafunc.module.__name__ in EVERY_LOOP
+        metafunc.parametrize("anyio_backend", BACKENDS if every else BACKENDS[1:2], indirect=True)
+
+
+@pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Every event loop that a run uses; tests marked `anyio` run once on each."""
+    """The event loop of the test."""
     backend: tuple[str, dict[str, Any]] = request.param
     if backend[1].get("use_uvloop"):
         pytest.importorskip("uvloop")

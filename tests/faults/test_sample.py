@@ -13,8 +13,9 @@ import pytest
 
 from tests.faults import resume
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
+from tests.services.require import services_required
 
-COUNT = 2
+COUNT = 3 if services_required() else 1
 """Faults for each victim in a plain pipeline, and for each other shape of pipeline."""
 
 

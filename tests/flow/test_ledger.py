@@ -90,7 +90,6 @@ def test_a_position_that_was_thinned_out_is_covered_by_an_earlier_one() -> None:
     assert position.number <= 7
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 3))
 def test_several_sources_and_sinks(seed: int, sources: int, sinks: int) -> None:
     rng = random.Random(seed)

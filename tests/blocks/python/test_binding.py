@@ -345,7 +345,7 @@ def many_inputs(draw: st.DrawFn) -> list[Given]:
     return inputs
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=5 * settings.default.max_examples, deadline=None)
 @given(signature=signatures(), inputs=many_inputs(), spare=st.booleans())
 def test_what_is_bound_can_always_be_called_and_loses_nothing(
     signature: inspect.Signature, inputs: list[Given], spare: bool

@@ -474,7 +474,7 @@ TYPED = schema(
 
 
 @pytest.mark.parametrize("signature", ["rows: list[dict]", "rows: 'pd.DataFrame'"])
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(json_rows, min_size=1, max_size=4))
 def test_what_the_block_leaves_alone_arrives_whatever_the_schema_says(
     kitchen: Kitchen, signature: str, batches: list[list[JSONObject]]
