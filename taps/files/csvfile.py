@@ -9,7 +9,8 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from .sources import Source
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_VALUES = frozenset(("integer", "number", "boolean", "date", "date-time"))
+QUOTED_EMPTY = "\0quoted"
+"""Stands for a cell that is an empty text in quotes until its column is converted."""
+_SCALE, _PADDED = "decimals ", " with zeros at the end"
+"""Parts of the kinds that `infer` notes for numbers with a point; `settle` makes the column's kind of them."""
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
@@ -70,7 +76,7 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
         for name, column in zip(names, zip(*cells, strict=True), strict=True):
             kinds = found[name]
             if "string" not in kinds:
-                kinds.update(_kind(cell) for cell in set(column) - nulls)
+                kinds.update(_kind(cell) for cell in set(column) - nulls - {QUOTED_EMPTY})
                 if kinds and settle(kinds) == {"string"}:
                     # Numbers among texts are texts as well: no further cell changes that.
                     kinds.add("string")
@@ -81,7 +87,18 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
 
 
 def settle(kinds: set[str]) -> set[str]:
-    """The one kind that a column of texts has; days among moments are midnights."""
+    """The one kind that a column of texts has; days among moments are midnights.
+
+    A number does not keep how it was spelt. So numbers that end in zeros are numbers only where all have as many
+    decimals, as prices have; codes such as 1.9 and 1.10 are texts.
+    """
+    scales = {kind for kind in kinds if kind.startswith(_SCALE)}
+    if scales:
+        rest = kinds - scales
+        padded = any(kind.endswith(_PADDED) for kind in scales)
+        if padded and (len({kind.removesuffix(_PADDED) for kind in scales}) > 1 or rest & {"integer", "number"}):
+            return {"string"}
+        kinds = rest | {"number"}
     if kinds == {"date", "date-time"}:
         return {"date-time"}
     joined = join(kinds)
@@ -90,7 +107,12 @@ def settle(kinds: set[str]) -> set[str]:
 
 def _kind(cell: str) -> str:
     if _NUMBER.fullmatch(cell):
-        return "integer" if _INTEGER.fullmatch(cell) else "number"
+        if _INTEGER.fullmatch(cell):
+            return "integer" if cell != "-0" else "string"
+        _, point, decimals = cell.partition(".")
+        if "e" in decimals.lower() or not point:
+            return "number" if repr(float(cell)) == cell else "string"
+        return f"{_SCALE}{len(decimals)}{_PADDED if cell[-1] == '0' else ''}"
     if cell in _BOOLEANS:
         return "boolean"
     if is_date(cell):
@@ -100,6 +122,13 @@ def _kind(cell: str) -> str:
 
 def _convert(cells: Sequence[str], wanted: set[str], nulls: frozenset[str]) -> tuple[Sequence[Any], set[str]]:
     """The cells as JSON values, and the kinds of those values."""
+    quoted = QUOTED_EMPTY in cells
+    if quoted and not wanted & _VALUES:
+        values = ["" if cell == QUOTED_EMPTY else None if cell in nulls else cell for cell in cells]
+        return values, {"string"} if nulls.isdisjoint(cells) else {"string", "null"}
+    if quoted:
+        # An empty text is a text; a number or a date that is empty is none, in quotes or not.
+        nulls = nulls | {QUOTED_EMPTY}
     kinds = {"null"} if not nulls.isdisjoint(cells) else set()
     if "integer" in wanted or "number" in wanted:
         values = [None if cell in nulls else _number(cell) for cell in cells]
@@ -153,8 +182,7 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, list[str]]]:
         try:
             for _ in range(options["skip_rows"]):
                 text.readline()
-            reader = csv.reader(text, delimiter=source.delimiter, quotechar=options["quote_char"], strict=True)
-            yield from _checked(reader, source, path, bad)
+            yield from _checked(_Lines(text, options["skip_rows"]), source, path, bad)
         except UnicodeDecodeError as error:
             line = first_undecodable_line(path, options["encoding"])
             message = f"{path}:{line}: not in {options['encoding']}: {error.reason}"
@@ -166,20 +194,67 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, list[str]]]:
     bad.close()
 
 
-def _checked(reader: Any, source: Source, path: Path, bad: BadLines) -> Iterator[tuple[int, list[str]]]:
-    skipped: int = source.options["skip_rows"]
+class _Lines:
+    """The file's lines, of which those of the row that is being read can be read again.
+
+    Args:
+        number: lines that were read before.
+    """
+
+    def __init__(self, text: Iterable[str], number: int) -> None:
+        self._text = text
+        self._again: deque[str] = deque()
+        self.number = number
+        self.taken: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        again, taken = self._again, self.taken
+        while again:
+            self.number += 1
+            taken.append(again[0])
+            yield again.popleft()
+        for line in self._text:
+            self.number += 1
+            taken.append(line)
+            yield line
+
+    def return_all_but_first(self) -> None:
+        """Give back the row's lines after its first one, to be read again."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        self.number -= len(self.taken) - 1
+        self.taken.clear()
+
+
+def _checked(lines: _Lines, source: Source, path: Path, bad: BadLines) -> Iterator[tuple[int, list[str]]]:
+    quote = source.options["quote_char"]
+
+    def new_reader() -> Any:
+        return csv.reader(lines, delimiter=source.delimiter, quotechar=quote, strict=True)
+
+    reader = new_reader()
+    empty = quote * 2
     names: list[str] | None = None
+    taken = lines.taken
     while True:
-        line = reader.line_num + skipped + 1
+        line = lines.number + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
             bad.report(line, f"broken CSV: {error}")
+            # A quote that is not closed takes in all lines to the next one.
+            lines.return_all_but_first()
+            reader = new_reader()
             continue
         if row is None:
             return
         if not row:
-            continue
+            if names is None or len(names) > 1:
+                taken.clear()
+                continue
+            row = [""]
+        elif names is not None and "" in row and any(empty in text for text in taken):
+            row = _marked(row, "".join(taken), quote, source.delimiter)
+        taken.clear()
         if names is None:
             names = _names(row, source, path, line)
             yield line, names
@@ -189,6 +264,16 @@ def _checked(reader: Any, source: Source, path: Path, bad: BadLines) -> Iterator
             bad.report(line, f"{len(row)} cells, where {len(names)} columns are")
             continue
         yield line, row
+
+
+def _marked(row: list[str], text: str, quote: str, delimiter: str) -> list[str]:
+    """The row, its empty cells marked where quotes stand in the text that it was read from."""
+    q, end = re.escape(quote), re.escape(delimiter)
+    found = re.finditer(rf"(?:{q}((?:[^{q}]|{q}{q})*){q}|[^{end}]*)(?:{end}|$)", text.rstrip("\r\n"))
+    cells = [match[1] for match, _ in zip(found, row, strict=False)]
+    if len(cells) != len(row):
+        return row
+    return [QUOTED_EMPTY if value == "" == inside else value for value, inside in zip(row, cells, strict=True)]
 
 
 def _names(row: list[str], source: Source, path: Path, line: int) -> list[str]:

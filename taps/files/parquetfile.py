@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def _kind(type_: pa.DataType) -> str:
     tests = (
         (types.is_boolean, "boolean"),
         (types.is_integer, "integer"),
+        (types.is_duration, "integer"),
         (types.is_floating, "number"),
         (types.is_decimal, "number"),
         (types.is_date, "date"),
@@ -120,4 +122,26 @@ def _values(column: pa.Array) -> tuple[list[Any], int]:
         return pc.strftime(moments, format="%Y-%m-%dT%H:%M:%SZ").to_pylist(), 0
     if pa.types.is_duration(type_):
         return column.cast(pa.int64()).to_pylist(), 0
+    if pa.types.is_time(type_) and type_.unit == "ns":
+        return column.cast(pa.string()).to_pylist(), 0
+    if pa.types.is_struct(type_) and _is_odd(type_):
+        names = [field.name for field in type_]
+        inside = [_values(part) for part in column.flatten()]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*(values for values, _ in inside), strict=True)]
+        valid = column.is_valid().to_pylist()
+        return [row if is_there else None for row, is_there in zip(rows, valid, strict=True)], sum(n for _, n in inside)
+    if _is_odd(type_) and (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
+        items, lost = _values(column.flatten())
+        rest = iter(items)
+        lengths = pc.list_value_length(column).to_pylist()
+        return [None if length is None else list(islice(rest, length)) for length in lengths], lost
     return column.to_pylist(), 0
+
+
+def _is_odd(type_: pa.DataType) -> bool:
+    """Whether a nested type holds times or durations, for which Python's values are not JSON's."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(type_):
+        return any(_is_odd(type_.field(place).type) for place in range(type_.num_fields))
+    return bool(pa.types.is_timestamp(type_) or pa.types.is_duration(type_) or pa.types.is_time(type_))

@@ -14,6 +14,7 @@ from kit.connector import Arguments, Config, ConfigError, ConnectorError, read_j
 
 from ..common.catalog import Stream, catalog_entry, selected_streams
 from ..common.output import State, StreamOutput
+from ..common.streams import read_each
 from . import csvfile, jsonlfile, kinds, parquetfile
 from .positions import MODIFIED_AT, ColumnPosition, File, FilePosition, stat
 from .reading import Block
@@ -40,13 +41,16 @@ def work(config: Config, args: Arguments) -> None:
         catalog = read_json(path, "--catalog")
     state = State(read_json(args.state, "--state") if args.state else {})
     by_name = {source.stream: source for source in found}
-    for stream in selected_streams(catalog):
+
+    def read(stream: Stream) -> None:
         source = by_name.get(stream.id)
         if source is None:
             raise ConnectorError(
                 f"stream {stream.name!r}: no files found for stream {stream.id!r}", "run --discover again"
             )
         Reader(source, stream, state, config["state_interval"]).read()
+
+    read_each(selected_streams(catalog), read)
 
 
 def _discover(source: Source) -> dict[str, Any]:

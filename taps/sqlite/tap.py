@@ -20,6 +20,7 @@ from ..common.catalog import Stream, selected_streams
 from ..common.incremental import Bookmark, Tracker, Value
 from ..common.moments import like
 from ..common.output import State, StreamOutput
+from ..common.streams import read_each
 from .database import BrokenTexts, connect
 from .discovery import Table, describe, discover
 from .types import Kind, convert
@@ -37,11 +38,14 @@ def work(config: Config, args: Arguments) -> None:
     path = args.catalog or args.properties
     catalog = read_json(path, "--catalog") if path else discover(connection, config["tables"])
     state = State(read_json(args.state, "--state") if args.state else {})
-    for stream in selected_streams(catalog):
+
+    def read(stream: Stream) -> None:
         try:
             Reader(connection, broken, stream, state, config["state_interval"]).read()
         except sqlite3.Error as error:
             raise ConnectorError(f"stream {stream.name!r}: {error}") from error
+
+    read_each(selected_streams(catalog), read)
 
 
 class Reader:

@@ -176,7 +176,7 @@ def _dates(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Ar
         raise TooNarrow(TIMESTAMP) from None
 
 
-_FRACTION = re.compile(r"(\.\d{6})(\d+)")
+_FRACTION = re.compile(r"([.,]\d{6})(\d+)")
 
 
 def _timestamps(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
@@ -193,14 +193,23 @@ def _timestamps(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> 
     return pa.array([None if value is None else _moment(value) for value in values], pa.timestamp("us"))
 
 
-def _moment(text: str) -> datetime:
+def _to_microseconds(text: str) -> str:
+    """The text without zeros after the sixth digit of its seconds; Python would drop other digits without a word.
+
+    Raises:
+        TooNarrow: other digits follow.
+    """
     match = _FRACTION.search(text)
-    if match:
-        if match[2].strip("0"):
-            raise TooNarrow(VARCHAR)
-        text = text[: match.start(2)] + text[match.end(2) :]
+    if match is None:
+        return text
+    if match[2].strip("0"):
+        raise TooNarrow(VARCHAR)
+    return text[: match.start(2)] + text[match.end(2) :]
+
+
+def _moment(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(_to_microseconds(text))
         return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         raise TooNarrow(VARCHAR) from None
@@ -213,7 +222,7 @@ def _times(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Ar
     found: list[time | None] = []
     for value in values:
         try:
-            moment = None if value is None else time.fromisoformat(value)
+            moment = None if value is None else time.fromisoformat(_to_microseconds(value))
         except ValueError:
             raise TooNarrow(VARCHAR) from None
         if moment is not None and moment.tzinfo is not None:

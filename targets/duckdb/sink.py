@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
+DELETED = "_sdc_deleted_at"
+"""The column by which taps that read a log mark a row as deleted."""
+
+
 class Destination:
     """One stream's table, and the table beside it where a new version waits."""
 
@@ -156,8 +160,13 @@ class DuckDBSink:
         setting = destination.setting
         upsert = setting.method == "upsert" or (setting.method == "replace" and bool(setting.keys))
         keys = [destination.columns[key] for key in setting.keys] if upsert else []
-        whole = len(destination.columns)
-        partial = set(map(len, records)) != {whole}
+        whole = {len(destination.columns)}
+        partial = set(map(len, records)) != whole
+        if upsert and partial and DELETED in destination.columns:
+            # A row that comes again without the mark is no longer deleted.
+            for record in records:
+                record.setdefault(DELETED, None)
+            partial = set(map(len, records)) != whole
         if upsert:
             records = _with_keys(records, setting.keys, block, merge=partial and not setting.keep_old)
         arrays: dict[str, pa.Array] = {}
@@ -172,6 +181,8 @@ class DuckDBSink:
                     arrays[masks[column]] = pa.array(has, pa.bool_())
             values = [record.get(name) for record in records] if partial else list(map(itemgetter(name), records))
             arrays[column] = self._array(destination, table, name, values, block)
+        if upsert and DELETED in table.columns and DELETED not in arrays:
+            arrays[DELETED] = pa.nulls(len(records))
         if block.version is not None:
             arrays[VERSION_COLUMN] = pa.array([block.version] * len(records), pa.int64())
         batch = pa.table(arrays)

@@ -109,9 +109,9 @@ def test_types_of_csv_are_inferred(tmp_path: Path) -> None:
         tmp_path,
         "in/t.csv",
         "i,n,b,d,m,s,zip,mixed,none\n"
-        "1,1.50,true,2026-01-31,2026-01-31 10:00:00,x,01234,1,\n"
+        "1,1.12345678901234567891,true,2026-01-31,2026-01-31 10:00:00,x,01234,1,\n"
         "-2,2,FALSE,2026-02-01,2026-01-31,,04711,true,\n"
-        '123456789012345678901234567890,1e3,,,2026-01-31T10:00:00+0200,"a\nb",,,\n',
+        '123456789012345678901234567890,-0.5,,,2026-01-31T10:00:00+0200,"a\nb",,,\n',
     )
     assert types(discover(tmp_path), "t") == {
         "i": "integer",
@@ -126,7 +126,7 @@ def test_types_of_csv_are_inferred(tmp_path: Path) -> None:
     }
     outcome = sync(tmp_path)
     assert b'"i":123456789012345678901234567890,"n":1e3' in outcome.stdout
-    assert b'"n":1.50' in outcome.stdout
+    assert b'"n":1.12345678901234567891' in outcome.stdout
     assert outcome.records()[:2] == [
         {
             "i": 1,
@@ -391,3 +391,73 @@ def test_a_bookmark_that_cannot_be_ordered_is_named_with_its_line(tmp_path: Path
     outcome = attempt(tmp_path, catalog)
     assert outcome.code == 1
     assert "in/t.csv:3: bookmark column 'at' contains 'soon'" in outcome.errors[0]
+
+
+def test_an_open_quote_costs_its_own_line_only(tmp_path: Path) -> None:
+    rows = [f'{n},"x{n}"' if n != 3 else '3,"open' for n in range(1, 6)]
+    write(tmp_path, "in/a.csv", "id,t\n" + "\n".join(rows) + "\n")
+    write(tmp_path, "in/b.csv", 'id,t\n1,"open\n2,x\n3,y\n')
+    outcome = sync(tmp_path, on_bad_line="skip")
+    assert [row["id"] for row in outcome.records("a")] == [1, 2, 4, 5]
+    assert [row["id"] for row in outcome.records("b")] == [2, 3]
+    assert "a.csv:4: " in outcome.warnings
+    assert "b.csv:2: " in outcome.warnings
+
+
+def test_an_empty_text_is_quoted_and_a_null_is_not(tmp_path: Path) -> None:
+    write(tmp_path, "in/a.csv", 'id,t,n,u\n1,"",1,"a,"""",b"\n2,,"",x\n"",y,,\n')
+    write(tmp_path, "in/b.csv", 't\nx\n\n""\n')
+    outcome = sync(tmp_path)
+    assert outcome.records("a") == [
+        {"id": 1, "t": "", "n": 1, "u": 'a,"",b'},
+        {"id": 2, "t": None, "n": None, "u": "x"},
+        {"id": None, "t": "y", "n": None, "u": None},
+    ]
+    assert outcome.records("b") == [{"t": "x"}, {"t": None}, {"t": ""}]
+
+
+def test_codes_that_look_like_numbers_are_texts(tmp_path: Path) -> None:
+    write(tmp_path, "in/a.csv", "code,version,price,zero,n\n1E5,1.9,9.90,-0,1.5\n2E5,1.10,12.00,1,2\n")
+    catalog = discover(tmp_path)
+    assert types(catalog, "a") == {
+        "code": "string", "version": "string", "price": "number", "zero": "string", "n": "number"
+    }  # fmt: skip
+
+
+def test_one_stream_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path, f"in/{name}.csv", "id\n1\n")
+    catalog = discover(tmp_path)
+    (tmp_path / "in" / "a.csv").unlink()
+    write(tmp_path, "in/b.csv", "other\n1\n")
+    outcome = attempt(tmp_path, catalog)
+    assert outcome.code == 1
+    assert outcome.records() == [{"id": 1}]
+    assert "stream 'a'" in outcome.errors[0]
+    assert "b.csv" in outcome.errors[0]
+
+
+def test_nested_times_and_durations_of_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    moment = pa.struct([("at", pa.timestamp("ns")), ("n", pa.int64())])
+    table = pa.table(
+        {
+            "s": pa.array([{"at": 1, "n": 1}, None], moment),
+            "l": pa.array([[{"at": 1500, "n": 2}], None], pa.list_(moment)),
+            "d": pa.array([5, None], pa.duration("us")),
+            "t": pa.array([1, None], pa.time64("ns")),
+        }
+    )
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    assert sync(tmp_path).records("a") == [
+        {
+            "s": {"at": "1970-01-01T00:00:00.000000001Z", "n": 1},
+            "l": [{"at": "1970-01-01T00:00:00.000001500Z", "n": 2}],
+            "d": 5,
+            "t": "00:00:00.000000001",
+        },
+        {"s": None, "l": None, "d": None, "t": None},
+    ]
+    assert types(discover(tmp_path), "a")["d"] == "integer"

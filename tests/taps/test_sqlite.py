@@ -407,3 +407,14 @@ def test_bookmarks_follow_bytes_not_collations(tmp_path: Path) -> None:
     first = sync(tmp_path, catalog)
     assert [row["k"] for row in first.records()] == ["A", "B", "a", "b"]
     assert sync(tmp_path, catalog, first.state).records() == []
+
+
+def test_one_stream_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    path = database(tmp_path, "CREATE TABLE a(id INTEGER)", "CREATE TABLE b(id INTEGER)", "INSERT INTO b VALUES (1)")
+    catalog = discover(tmp_path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE a")
+    outcome = run("tap-sqlite", tmp_path, {"path": "shop.db"}, "--catalog", written(tmp_path, "c.json", catalog))
+    assert outcome.code == 1
+    assert outcome.records() == [{"id": 1}]
+    assert "'a'" in outcome.errors[0]

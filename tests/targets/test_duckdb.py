@@ -579,3 +579,18 @@ def test_many_batches_lose_no_row(tmp_path: Path) -> None:
     assert query(tmp_path, "SELECT count(*), count(DISTINCT id), min(id), max(id) FROM t") == [
         (60_000, 60_000, 0, 59_999)
     ]
+
+
+def test_a_row_that_comes_again_without_its_mark_is_no_longer_deleted(tmp_path: Path) -> None:
+    marked: JSONObject = {"id": "integer", "name": "string", "_sdc_deleted_at": {"type": ["null", "string"]}}
+    deleted = [record("t", {"id": n, "_sdc_deleted_at": "2026-01-01"}) for n in (1, 2, 3)]
+    load(tmp_path, [schema("t", marked, ["id"]), *deleted, record("t", {"id": 3, "name": "c"})])
+    load(tmp_path, [schema("t", marked, ["id"]), record("t", {"id": 1, "name": "a"})])
+    load(tmp_path, [schema("t", ONE, ["id"]), record("t", {"id": 2, "name": "b"})])
+    assert plain(tmp_path, "t") == [(1, "a", None), (2, "b", None), (3, "c", None)]
+
+
+def test_a_time_keeps_its_seventh_digit(tmp_path: Path) -> None:
+    for value in ("10:00:00.1234560", "10:00:00.1234567"):
+        load(tmp_path, [schema("t", {"at": {"type": "string", "format": "time"}}), record("t", {"at": value})])
+    assert plain(tmp_path, "t") == [("10:00:00.123456",), ("10:00:00.1234567",)]
