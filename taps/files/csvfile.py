@@ -124,8 +124,8 @@ def _convert(cells: Sequence[str], wanted: set[str], nulls: frozenset[str]) -> t
     """The cells as JSON values, and the kinds of those values."""
     quoted = QUOTED_EMPTY in cells
     if quoted and not wanted & _VALUES:
-        values = ["" if cell == QUOTED_EMPTY else None if cell in nulls else cell for cell in cells]
-        return values, {"string"} if nulls.isdisjoint(cells) else {"string", "null"}
+        texts = ["" if cell == QUOTED_EMPTY else None if cell in nulls else cell for cell in cells]
+        return texts, {"string"} if nulls.isdisjoint(cells) else {"string", "null"}
     if quoted:
         # An empty text is a text; a number or a date that is empty is none, in quotes or not.
         nulls = nulls | {QUOTED_EMPTY}

@@ -125,12 +125,12 @@ def test_types_of_csv_are_inferred(tmp_path: Path) -> None:
         "none": "string",
     }
     outcome = sync(tmp_path)
-    assert b'"i":123456789012345678901234567890,"n":1e3' in outcome.stdout
+    assert b'"i":123456789012345678901234567890,"n":-0.5' in outcome.stdout
     assert b'"n":1.12345678901234567891' in outcome.stdout
     assert outcome.records()[:2] == [
         {
             "i": 1,
-            "n": 1.5,
+            "n": 1.1234567890123457,
             "b": True,
             "d": "2026-01-31",
             "m": "2026-01-31T10:00:00Z",
