@@ -150,7 +150,7 @@ def _only_pipeline(project: Project) -> str:
         return names[0]
     if not names:
         raise ConfigError(
-            "the project has no pipelines", hint="streamline create NAME --type integration", code="pipeline.unknown"
+            "the project has no pipelines", hint="streamline create NAME --type integration", code="pipeline.not_found"
         )
     raise ConfigError(
         "the project has several pipelines",

@@ -121,7 +121,7 @@ def choose_block(app: App, store: Store, pipeline: str, stream: str | None, bloc
     if block in recorded:
         return block
     if block is None and stream is not None:
-        having = [one for one in recorded if stream in store.bookmarks(pipeline, one)]
+        having = [uuid for uuid in recorded if stream in store.bookmarks(pipeline, uuid)]
         if len(having) == 1:
             return having[0]
     candidates = known_blocks(app, store, pipeline)

@@ -18,17 +18,6 @@ Side = Literal["source", "destination"]
 _TYPES: dict[Side, str] = {"source": "data_loader", "destination": "data_exporter"}
 
 
-def load_model(app: App, pipeline: str) -> PipelineModel:
-    """Return a pipeline.
-
-    Raises:
-        ConfigError: the pipeline does not exist, or its metadata.yaml is invalid.
-    """
-    from streamline.pipeline.reader import load_pipeline
-
-    return load_pipeline(app.project, pipeline)
-
-
 def blocks_of(model: PipelineModel, side: Side) -> list[Block]:
     """Return the pipeline's sources or destinations, in the order of metadata.yaml."""
     return [block for block in model.blocks.values() if block.type == _TYPES[side] and block.language == "yaml"]

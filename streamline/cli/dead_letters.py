@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +11,6 @@ from streamline.cli.output import count, json_option, moment, print_json, print_
 from streamline.errors import ConfigError, PipelineFailed
 
 if TYPE_CHECKING:
-    from streamline.processes.job import Failure
-    from streamline.project.project import Project
     from streamline.state.store import DeadLetter, Store
 
 pipeline_argument = click.argument("pipeline")
@@ -49,8 +46,17 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, limit:
     print_table(
         ["ID", "BLOCK", "STREAM", "STAGE", "DESTINATION", "ERROR", "TIMES", "LAST"],
         [
-            [one.id, one.block, one.stream, one.stage, one.destination or "", one.error, one.times, moment(one.time)]
-            for one in letters
+            [
+                letter.id,
+                letter.block,
+                letter.stream,
+                letter.stage,
+                letter.destination or "",
+                letter.error,
+                letter.times,
+                moment(letter.time),
+            ]
+            for letter in letters
         ],
         empty=f"{pipeline} has no dead letters.",
     )
@@ -111,6 +117,8 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
     The pipeline must not be running. What arrives is no longer a dead letter; what is refused again stays one, and
     makes the exit code 1.
     """
+    from streamline.execution.integration.resend import resend
+
     with change(app, pipeline, "retry") as (store, lease):
         letters = _chosen(store, pipeline, ids, stream, block)
         if not letters:
@@ -127,25 +135,6 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
             hint=f"`streamline dead-letters list {pipeline}` says why.",
             code="dead_letter.refused_again",
         )
-
-
-def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter]) -> dict[int, str]:
-    """Send the records of dead letters through the pipeline again, without moving any position.
-
-    Each record enters after its source, as a RECORD of its stream under the schema that the stream was last loaded
-    with (`store.last_schemas`), passes the transformer blocks and the validation as it would have, and goes to the
-    destination blocks, whose targets' proof is awaited. The caller holds the pipeline's lease.
-
-    Returns:
-        {id: error} of those that were refused again; the others are durable in every destination. A record refused
-        again is not added a second time: the store knows it by its block, stream, stage and text.
-
-    Raises:
-        StreamlineError: none could be sent (a target does not start, a block is gone).
-    """
-    from streamline.execution.integration.resend import resend as send
-
-    return send(project, store, pipeline, run_id, letters)
 
 
 def _chosen(
@@ -175,29 +164,18 @@ def _stage(letter: DeadLetter) -> str:
     return f"{letter.stage} (its output)" if letter.output else letter.stage
 
 
-def _failure(letter: DeadLetter) -> Failure:
-    """Why the record was refused."""
-    from streamline.processes.job import Failure
-
-    return Failure(
-        message=letter.error,
-        code="record.invalid"
-        if letter.stage == "validate"
-        else "record.schema_changed"
-        if letter.stage == "schema_change"
-        else "record.refused",
-    )
+_CODES = {"validate": "record.invalid", "schema_change": "record.schema_changed"}
 
 
 def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "id": letter.id,
         "block": letter.block,
         "stream": letter.stream,
         "stage": letter.stage,
         "destination": letter.destination,
         "error": letter.error,
-        "code": _failure(letter).code,
+        "code": _CODES.get(letter.stage, "record.refused"),
         "time": letter.time,
         "run_id": letter.run_id,
         "times": letter.times,
@@ -205,5 +183,5 @@ def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
     if record:
         from msgspec import Raw
 
-        found["record"] = Raw(letter.record.encode())
-    return found
+        shown["record"] = Raw(letter.record.encode())
+    return shown

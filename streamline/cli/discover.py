@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.blocks import load_model, pick_block, say, sources_of, tap_log
+from streamline.cli.blocks import pick_block, say, sources_of, tap_log
 from streamline.cli.output import count, json_option, print_json, print_table
+from streamline.pipeline.reader import load_pipeline
 
 if TYPE_CHECKING:
     from streamline.blocks.connector.source import OpenedSource
@@ -32,7 +33,7 @@ def command(app: App, pipeline: str, block: str | None, named: str | None, as_js
 
     from streamline.blocks.connector.source import open_source, private_folder
 
-    model = load_model(app, pipeline)
+    model = load_pipeline(app.project, pipeline)
     uuid = block or named
     log = tap_log(app)
     blocks = [pick_block(model, "source", uuid)] if uuid else sources_of(model)

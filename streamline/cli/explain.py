@@ -200,13 +200,13 @@ def _show_tasks(app: App, explanation: BatchExplanation) -> None:
     print_table(
         ["STEP", "BLOCK", "TYPE", "AFTER", "RUNS", "BY", "OUTPUT"],
         [
-            (one.step, one.block, one.type, one.after, _runs(one), one.engine, _output(one, explanation))
-            for one in sorted(explanation.blocks, key=lambda one: one.step)
+            (block.step, block.block, block.type, block.after, _runs(block), block.engine, _output(block, explanation))
+            for block in sorted(explanation.blocks, key=lambda block: block.step)
         ],
     )
-    click.echo("\nBlocks of one step run in parallel; each starts as soon as its upstream blocks are done.")
+    click.echo("\nBlocks of block step run in parallel; each starts as soon as its upstream blocks are done.")
     click.echo(f"Outputs are stored in {cell(explanation.outputs)}/.")
-    special = [(one.block, _special(one, explanation)) for one in explanation.blocks]
+    special = [(block.block, _special(block, explanation)) for block in explanation.blocks]
     if any(lines for _, lines in special):
         click.echo()
     for block, lines in special:
@@ -244,7 +244,7 @@ def _special(block: BlockWords, explanation: BatchExplanation) -> list[str]:
     if block.writes is not None:
         lines.append(f"writes {cell(block.writes)}")
     if block.retries:
-        delays = ", ".join(f"{one:g}" for one in block.retries[:_DELAYS])
+        delays = ", ".join(f"{delay:g}" for delay in block.retries[:_DELAYS])
         if len(block.retries) > _DELAYS:
             delays += f", … {block.retries[-1]:g}"
         times = count(len(block.retries), "time")

@@ -61,10 +61,10 @@ class LazyGroup(click.Group):
         from importlib import import_module
 
         module, _, attribute = lazy.target.partition(":")
-        found = getattr(import_module(module), attribute)
-        assert isinstance(found, click.Command), lazy.target
-        accept_global_options(found)
-        return found
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command), lazy.target
+        accept_global_options(command)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -135,7 +135,7 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
     if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(cell(one) for one in value) or "-"
+        return ", ".join(cell(item) for item in value) or "-"
     text = str(value)
     if text.isprintable():
         return text

@@ -253,14 +253,14 @@ class Now:
     def _draw(self) -> None:
         now = time.monotonic()
         # A block that ends at once needs no line.
-        working = [(uuid, one) for uuid, one in self._blocks.items() if now - one.since >= LIVE_SECONDS]
+        working = [(uuid, work) for uuid, work in self._blocks.items() if now - work.since >= LIVE_SECONDS]
         self._erase()
         if not working or self._over.is_set():
             return
         parts = []
-        for uuid, one in working:
-            done = "" if one.calls is None else f" {one.done:,}/{one.calls:,}"
-            parts.append(f"{uuid}{done} {now - one.since:.0f} s")
+        for uuid, work in working:
+            done = "" if work.calls is None else f" {work.done:,}/{work.calls:,}"
+            parts.append(f"{uuid}{done} {now - work.since:.0f} s")
         text = " · ".join(parts)
         width = shutil.get_terminal_size().columns - 1
         self._write(click.style(text if len(text) <= width else text[: width - 1] + "…", dim=True))
@@ -303,24 +303,24 @@ def _summary(outcome: BlockOutcome) -> str:
     """Summarise a finished block."""
     if outcome.reason is not None:
         return outcome.reason
-    said = []
+    parts = []
     if outcome.calls is not None and outcome.seconds is not None:
-        said.append(count(outcome.calls, "call") + (f", {outcome.failed:,} failed" if outcome.failed else ""))
-    outputs = [one for one in outcome.results if isinstance(one, dict) and "rows" in one]
-    rows = [one["rows"] for one in outputs if isinstance(one["rows"], int)]
+        parts.append(count(outcome.calls, "call") + (f", {outcome.failed:,} failed" if outcome.failed else ""))
+    outputs = [output for output in outcome.results if isinstance(output, dict) and "rows" in output]
+    rows = [output["rows"] for output in outputs if isinstance(output["rows"], int)]
     if outputs and outcome.calls is None:
-        chunks = [one["kind"] for one in outputs if str(one.get("kind")).endswith(("chunk", "chunks"))]
+        chunks = [output["kind"] for output in outputs if str(output.get("kind")).endswith(("chunk", "chunks"))]
         shown = [count(number, "row") for number in rows[:_MANY_OUTPUTS]]
         more = [f"{len(rows) - _MANY_OUTPUTS} more outputs"] if len(rows) > _MANY_OUTPUTS else []
-        said += [", ".join([*chunks, *([" + ".join([*shown, *more])] if shown else [])])]
+        parts += [", ".join([*chunks, *([" + ".join([*shown, *more])] if shown else [])])]
     ran, failed = outcome.tests
     if ran and not failed:
-        said.append(f"{count(ran, 'test')} passed")
+        parts.append(f"{count(ran, 'test')} passed")
     if outcome.attempts > 1:
-        said.append(count(outcome.attempts, "attempt"))
+        parts.append(count(outcome.attempts, "attempt"))
     if outcome.failure is not None:
-        said.append(outcome.failure.message.partition("\n")[0])
-    return ", ".join(filter(None, said))
+        parts.append(outcome.failure.message.partition("\n")[0])
+    return ", ".join(filter(None, parts))
 
 
 def _in(seconds: float) -> str:

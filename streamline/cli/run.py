@@ -150,23 +150,23 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
     """Read variables from JSON objects and `key=value`; later ones win. A value that is JSON keeps its type."""
     import json
 
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for text in texts:
         if text.lstrip().startswith("{"):
             try:
                 given = json.loads(text)
             except ValueError as error:
                 raise ConfigError(f"invalid JSON in --runtime-vars: {error}", hint="use key=value") from None
-            found.update(given)
+            variables.update(given)
             continue
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ConfigError(f"--runtime-vars {text}: expected a JSON object or key=value")
         try:
-            found[key.strip()] = json.loads(value)
+            variables[key.strip()] = json.loads(value)
         except ValueError:
-            found[key.strip()] = value
-    return found
+            variables[key.strip()] = value
+    return variables
 
 
 def show_result(app: App, result: RunResult, *, as_json: bool) -> None:

@@ -68,7 +68,8 @@ def _print_runs(runs: list[RunInfo]) -> None:
     width = shutil.get_terminal_size().columns
     names = ["RUN", "PIPELINE", "STATUS", "STARTED", "SECONDS"]
     rows = [
-        [cell(one) for one in (run.run_id, run.pipeline, run.status, moment(run.started), run.seconds)] for run in runs
+        [cell(value) for value in (run.run_id, run.pipeline, run.status, moment(run.started), run.seconds)]
+        for run in runs
     ]
     for number in range(len(names), 2, -1):  # what has no room is in `runs show`
         head, *lines = aligned([row[:number] for row in (names, *rows)])
@@ -91,22 +92,22 @@ def _print_runs(runs: list[RunInfo]) -> None:
 def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None:
     """Show a run and its blocks; by default the latest."""
     with app.store() as store:
-        found = _seen(store, _find(store, run, pipeline))
-        blocks = _blocks(store, found)
+        info = _seen(store, _find(store, run, pipeline))
+        blocks = _blocks(store, info)
     if as_json:
-        print_json({**_as_json(found), **_rest(found), "blocks": blocks})
+        print_json({**_as_json(info), **_rest(info), "blocks": blocks})
         return
-    click.echo(f"{found.run_id}  {found.pipeline}  {found.status}")
-    took = "" if found.seconds is None else f", took {found.seconds:,.1f} s"
-    click.echo(f"  started {moment(found.started)}{took}")
-    if found.error:
-        click.echo(f"  error: {found.error}")
+    click.echo(f"{info.run_id}  {info.pipeline}  {info.status}")
+    took = "" if info.seconds is None else f", took {info.seconds:,.1f} s"
+    click.echo(f"  started {moment(info.started)}{took}")
+    if info.error:
+        click.echo(f"  error: {info.error}")
     tables: list[list[dict[str, Any]]] = []
-    for key, value in found.summary.items():
-        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+    for key, value in info.summary.items():
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             tables.append(value)
-        elif isinstance(value, dict) and value and all(isinstance(one, dict) for one in value.values()):
-            tables.append([{key: name, **one} for name, one in value.items()])
+        elif isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
+            tables.append([{key: name, **row} for name, row in value.items()])
         elif key != "blocks" and value not in ([], {}):
             click.echo(f"  {key}: {_words(value)}")
     for rows in tables:
@@ -119,7 +120,10 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
         click.echo()
         print_table(
             ["BLOCK", "STATUS", "SECONDS", "ATTEMPTS"],
-            [[one["uuid"], one["status"], _seconds(one.get("seconds")), one.get("attempts", 1)] for one in blocks],
+            [
+                [block["uuid"], block["status"], _seconds(block.get("seconds")), block.get("attempts", 1)]
+                for block in blocks
+            ],
         )
         _print_results(blocks)
 
@@ -132,12 +136,12 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
 def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> None:
     """Print the logs of a run; by default the latest."""
     with app.store() as store:
-        found = _find(store, run, pipeline)
-    folder = app.project.work_dir / "runs" / found.run_id
+        info = _find(store, run, pipeline)
+    folder = app.project.work_dir / "runs" / info.run_id
     files = sorted(folder.glob("*.log"))
     if not files:
         raise ConfigError(
-            f"the run {found.run_id} has left no logs", where=str(folder), hint="they may have been cleaned away"
+            f"the run {info.run_id} has left no logs", where=str(folder), hint="they may have been cleaned away"
         )
     for number, path in enumerate(files):
         if len(files) > 1:
@@ -161,7 +165,7 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
     exact = store.run(run)
     if exact is not None:
         return exact
-    begin = [one for one in store.runs(pipeline, limit=10_000) if one.run_id.startswith(run)]
+    begin = [info for info in store.runs(pipeline, limit=10_000) if info.run_id.startswith(run)]
     if len(begin) == 1:
         return begin[0]
     if begin:
@@ -205,9 +209,9 @@ def _print_results(blocks: list[dict[str, Any]]) -> None:
     """Print the blocks' results: dbt's nodes, records by stream and table, outputs."""
     tables: dict[tuple[str, ...], list[list[Any]]] = {}
     for block in blocks:
-        for one in block.get("results") or []:
-            if isinstance(one, dict):
-                shown = {key: value for key, value in one.items() if key != "unique_id"}
+        for result in block.get("results") or []:
+            if isinstance(result, dict):
+                shown = {key: value for key, value in result.items() if key != "unique_id"}
                 tables.setdefault(tuple(shown), []).append([block["uuid"], *map(_words, shown.values())])
     for names, rows in tables.items():
         click.echo()
@@ -239,9 +243,9 @@ def _rest(run: RunInfo) -> dict[str, Any]:
 def _words(value: Any) -> str:
     """Format a JSON value on one line: `orders 25, users 3`."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(one)}" for key, one in value.items()) or "-"
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
-        return ", ".join(_words(one) for one in value) or "-"
+        return ", ".join(_words(item) for item in value) or "-"
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

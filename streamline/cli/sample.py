@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.blocks import load_model, pick_block, say, tap_log
+from streamline.cli.blocks import pick_block, say, tap_log
 from streamline.cli.output import count, json_option, print_json, print_table
+from streamline.pipeline.reader import load_pipeline
 
 if TYPE_CHECKING:
     from streamline.blocks.connector.source import OpenedSource
@@ -38,7 +39,7 @@ def command(
     from streamline.connectors.singer.build import Workspace
     from streamline.connectors.singer.sample import sample
 
-    model = load_model(app, pipeline)
+    model = load_pipeline(app.project, pipeline)
     source_block = pick_block(model, "source", block)
 
     async def run() -> tuple[OpenedSource, list[bytes]]:

@@ -39,23 +39,23 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, as_jso
     """List the streams' bookmarks."""
     with app.store() as store:
         require_pipeline(app, store, pipeline)
-        found = _bookmarks(store, pipeline, choose_blocks(app, store, pipeline, block), stream)
+        bookmarks = _bookmarks(store, pipeline, choose_blocks(app, store, pipeline, block), stream)
     if as_json:
-        print_json([_as_json(one) for one in found])
+        print_json([_as_json(bookmark) for bookmark in bookmarks])
         return
-    several = len({one.block for one in found}) > 1
+    several = len({bookmark.block for bookmark in bookmarks}) > 1
     print_table(
         [*(["BLOCK"] if several else []), "STREAM", "BOOKMARK", "SAVED", "RUN", "PROVEN BY"],
         [
             [
-                *([one.block] if several else []),
-                one.stream,
-                one.value + (" (gap: can only be read again with --full-refresh)" if one.gap else ""),
-                moment(one.saved_at),
-                one.run_id,
-                one.sinks,
+                *([bookmark.block] if several else []),
+                bookmark.stream,
+                bookmark.value + (" (gap: can only be read again with --full-refresh)" if bookmark.gap else ""),
+                moment(bookmark.saved_at),
+                bookmark.run_id,
+                bookmark.sinks,
             ]
-            for one in found
+            for bookmark in bookmarks
         ],
         empty=f"{pipeline} has no saved positions.",
     )
@@ -154,8 +154,8 @@ def reset(app: App, pipeline: str, stream: str | None, block: str | None) -> Non
             _bookmark(store, pipeline, blocks[0], stream)
         gone = [
             name
-            for one in blocks
-            for name in store.reset(pipeline, one, None if stream is None else [stream], run_id=lease.run_id)
+            for uuid in blocks
+            for name in store.reset(pipeline, uuid, None if stream is None else [stream], run_id=lease.run_id)
         ]
     if not gone:
         click.echo(f"{pipeline} has no saved positions.")
@@ -188,23 +188,26 @@ def history(app: App, pipeline: str, stream: str | None, block: str | None, limi
         from msgspec.structs import asdict
 
         print_json(
-            [{**asdict(one), "value": None if one.value is None else Raw(one.value.encode())} for one in entries]
+            [
+                {**asdict(entry), "value": None if entry.value is None else Raw(entry.value.encode())}
+                for entry in entries
+            ]
         )
         return
-    several = len({one.block for one in entries}) > 1
+    several = len({entry.block for entry in entries}) > 1
     print_table(
         ["ID", *(["BLOCK"] if several else []), "STREAM", "BOOKMARK", "CAUSE", "RUN", "SAVED"],
         [
             [
-                one.id,
-                *([one.block] if several else []),
-                one.stream,
-                one.value,
-                one.cause,
-                one.run_id,
-                moment(one.saved_at),
+                entry.id,
+                *([entry.block] if several else []),
+                entry.stream,
+                entry.value,
+                entry.cause,
+                entry.run_id,
+                moment(entry.saved_at),
             ]
-            for one in entries
+            for entry in entries
         ],
         empty="No changes.",
     )
@@ -233,11 +236,11 @@ def rollback(
         entries = store.history(pipeline, block, stream, sys.maxsize)
         if to is None and before_run is None and entries:
             before_run = entries[0].run_id
-        blocks = list(dict.fromkeys(one.block for one in entries if to == one.id or before_run == one.run_id))
+        blocks = list(dict.fromkeys(entry.block for entry in entries if to == entry.id or before_run == entry.run_id))
         changed: list[tuple[str, Bookmark | None]] = []
-        for one in blocks or [choose_block(app, store, pipeline, stream, block)]:
-            names = store.rollback(pipeline, one, stream, to=to, before_run=before_run, run_id=lease.run_id)
-            after = store.bookmarks(pipeline, one)
+        for uuid in blocks or [choose_block(app, store, pipeline, stream, block)]:
+            names = store.rollback(pipeline, uuid, stream, to=to, before_run=before_run, run_id=lease.run_id)
+            after = store.bookmarks(pipeline, uuid)
             changed += [(name, after.get(name)) for name in names]
     if not changed:
         click.echo("Nothing changed: the bookmarks are what they were then.")
@@ -260,15 +263,15 @@ def export(app: App, pipeline: str, stream: str | None, block: str | None, singe
         require_pipeline(app, store, pipeline)
         if singer:
             block = choose_block(app, store, pipeline, stream, block)
-        found = _bookmarks(store, pipeline, choose_blocks(app, store, pipeline, block), stream)
-    text = _singer_state(found) if singer else dump(pipeline, found)
+        bookmarks = _bookmarks(store, pipeline, choose_blocks(app, store, pipeline, block), stream)
+    text = _singer_state(bookmarks) if singer else dump(pipeline, bookmarks)
     if output is None:
         click.echo(text)
         return
     from pathlib import Path
 
     Path(output).write_text(text + "\n")
-    click.echo(f"Wrote {count(len(found), 'bookmark')} to {output}", err=True)
+    click.echo(f"Wrote {count(len(bookmarks), 'bookmark')} to {output}", err=True)
 
 
 @command.command("import")
@@ -320,12 +323,12 @@ def _for_blocks(
 
 def _bookmarks(store: Store, pipeline: str, blocks: list[str], stream: str | None) -> list[Bookmark]:
     """Return the bookmarks of some blocks, of one stream or of all."""
-    found = [bookmark for block in blocks for bookmark in store.bookmarks(pipeline, block).values()]
+    bookmarks = [bookmark for block in blocks for bookmark in store.bookmarks(pipeline, block).values()]
     if stream is None:
-        return found
-    chosen = [one for one in found if one.stream == stream]
+        return bookmarks
+    chosen = [bookmark for bookmark in bookmarks if bookmark.stream == stream]
     if not chosen:
-        raise _no_bookmark(pipeline, stream, [one.stream for one in found])
+        raise _no_bookmark(pipeline, stream, [bookmark.stream for bookmark in bookmarks])
     return chosen
 
 
@@ -350,7 +353,7 @@ def _no_bookmark(pipeline: str, stream: str, known: list[str] | dict[str, Bookma
 def _singer_state(bookmarks: list[Bookmark]) -> str:
     from streamline.connectors.singer.state import join_state
 
-    return join_state({one.stream: one.value.encode() for one in bookmarks}).decode()
+    return join_state({bookmark.stream: bookmark.value.encode() for bookmark in bookmarks}).decode()
 
 
 def _as_json(bookmark: Bookmark) -> dict[str, object]:

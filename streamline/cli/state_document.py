@@ -32,16 +32,16 @@ class _Proof(msgspec.Struct, kw_only=True):
 def dump(pipeline: str, bookmarks: Sequence[Bookmark]) -> str:
     """The document of some bookmarks, a line for each."""
     blocks: dict[str, list[bytes]] = {}
-    for one in bookmarks:
+    for bookmark in bookmarks:
         proof = _Proof(
-            sinks=one.sinks,
-            replication_method=one.replication_method,
-            replication_key=one.replication_key,
-            gap=one.gap,
+            sinks=bookmark.sinks,
+            replication_method=bookmark.replication_method,
+            replication_key=bookmark.replication_key,
+            gap=bookmark.gap,
         )
-        members = {"value": one.value.encode(), **jsontext.members(msgspec.json.encode(proof))}
-        line = jsontext.encode(one.stream) + b": " + jsontext.join_members(members)
-        blocks.setdefault(one.block, []).append(line)
+        members = {"value": bookmark.value.encode(), **jsontext.members(msgspec.json.encode(proof))}
+        line = jsontext.encode(bookmark.stream) + b": " + jsontext.join_members(members)
+        blocks.setdefault(bookmark.block, []).append(line)
     parts = [
         jsontext.encode(block) + b": {\n    " + b",\n    ".join(lines) + b"\n  }" for block, lines in blocks.items()
     ]

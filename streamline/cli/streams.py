@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.blocks import Side, blocks_of, load_model, pick_block, side_of, sources_of
+from streamline.cli.blocks import Side, blocks_of, pick_block, side_of, sources_of
 from streamline.cli.output import json_option, print_json, print_table
 from streamline.cli.stream_change import StreamChange, block_renderer, feeding_sources, move_stored, open_sources
 from streamline.errors import ConfigError
+from streamline.pipeline.reader import load_pipeline
 
 if TYPE_CHECKING:
     from streamline.blocks.connector.source import OpenedSource
@@ -45,7 +46,7 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, as_jso
 
     STREAM is a name or a glob. Settings of destinations are listed under the streams that reach them.
     """
-    model = load_model(app, pipeline)
+    model = load_pipeline(app.project, pipeline)
     with app.store() as store:
         move_stored(app, model, store)
         rows = _listed(app, model, store, stream, block)
@@ -86,7 +87,7 @@ def set_(app: App, pipeline: str, stream: str, settings: tuple[str, ...], block:
     from streamline.blocks.connector.stream_edits import set_settings
     from streamline.connectors.singer.settings import check_setting
 
-    model = load_model(app, pipeline)
+    model = load_pipeline(app.project, pipeline)
     pairs = [_pair(text) for text in settings]
     side, target = _block_to_set(model, block, [key for key, _ in pairs])
     values = {key: check_setting(side, key, _value(key, text), where=f"{key}={text}") for key, text in pairs if text}
@@ -116,7 +117,7 @@ def select(
     from streamline.blocks.connector.stream_edits import select_streams
     from streamline.connectors.singer.settings import DEFAULT
 
-    model = load_model(app, pipeline)
+    model = load_pipeline(app.project, pipeline)
     with app.store() as store:
         change = StreamChange(app, model, store, "source", _yaml_block(model, "source", block))
         change.write(

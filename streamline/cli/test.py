@@ -35,26 +35,26 @@ def command(app: App, pipeline: str, block: str | None, runtime_vars: tuple[str,
     model = app.load_pipeline(pipeline)
     options = RunOptions(variables=read_variables(runtime_vars), block=block, tests=True, debug=app.debug)
     display = Display(app, quiet=as_json)
-    found = engine_of(model).test(app.project, model, options, Bus([display]))
-    tests = [test for one in found for test in one.tests]
+    results = engine_of(model).test(app.project, model, options, Bus([display]))
+    tests = [test for tested in results for test in tested.tests]
     failed = [test for test in tests if test.error is not None]
-    passed = all(one.passed for one in found)
+    passed = all(tested.passed for tested in results)
     if as_json:
-        print_json({"pipeline": model.uuid, "passed": passed, "blocks": [_as_json(app, one) for one in found]})
+        print_json({"pipeline": model.uuid, "passed": passed, "blocks": [_as_json(app, tested) for tested in results]})
         return 0 if passed else 1
-    for one in found:
-        if not one.stored:
-            say(f"{one.uuid}: no stored output")
-        elif not one.tests and one.failure is None:
-            say(f"{one.uuid}: no tests")
-        for test in one.tests:
-            say(f"{one.uuid}: {test.name} {'passed' if test.error is None else 'failed'}")
-    for one in found:
-        for test in one.tests:
+    for tested in results:
+        if not tested.stored:
+            say(f"{tested.uuid}: no stored output")
+        elif not tested.tests and tested.failure is None:
+            say(f"{tested.uuid}: no tests")
+        for test in tested.tests:
+            say(f"{tested.uuid}: {test.name} {'passed' if test.error is None else 'failed'}")
+    for tested in results:
+        for test in tested.tests:
             if (failure := _failure(test)) is not None:
-                say(app.mask(error_text(app, f"{one.uuid}: {test.name}", failure)), err=True)
-        if one.failure is not None:
-            say(app.mask(error_text(app, one.uuid, one.failure)), err=True)
+                say(app.mask(error_text(app, f"{tested.uuid}: {test.name}", failure)), err=True)
+        if tested.failure is not None:
+            say(app.mask(error_text(app, tested.uuid, tested.failure)), err=True)
     say(f"{count(len(tests) - len(failed), 'test')} passed, {len(failed)} failed")
     return 0 if passed else 1
 
@@ -67,19 +67,19 @@ def _failure(test: TestOutcome) -> Failure | None:
     return Failure(message=test.error, where=test.where, code="block.test_failed")
 
 
-def _as_json(app: App, one: BlockTests) -> dict[str, Any]:
+def _as_json(app: App, block: BlockTests) -> dict[str, Any]:
     tests = []
-    for test in one.tests:
+    for test in block.tests:
         failure = _failure(test)
         error = {} if failure is None else {"code": failure.code}
         tests.append(
             {"name": test.name, "passed": failure is None, "error": test.error and app.mask(test.error), **error}
         )
-    failure = one.failure
+    failure = block.failure
     return {
-        "uuid": one.uuid,
-        "stored": one.stored,
-        "passed": one.passed,
+        "uuid": block.uuid,
+        "stored": block.stored,
+        "passed": block.passed,
         "tests": tests,
         "error": app.mask(failure.message) if failure is not None else None,
         **({"code": failure.code} if failure is not None else {}),

@@ -45,7 +45,7 @@ from streamline.project.project import Project
 from streamline.project.secrets import Masker
 from streamline.state.store import BlockRun, Lease, RunInfo, Store
 from streamline.telemetry.progress import Progress
-from streamline.telemetry.runlog import RunLog, level_of
+from streamline.telemetry.runlog import LOG_FILE, RunLog, level_of
 
 T = TypeVar("T")
 
@@ -373,7 +373,7 @@ def end_killed_runs(store: Store, project: Project, pipeline: str) -> None:
         return
     end_processes([run.run_id for run in killed])
     for run in killed:
-        remove_private_files(project.work_dir / "runs", run.run_id)
+        remove_private_files(project.work_dir / "runs" / run.run_id, LOG_FILE)
         store.finish_run(
             run.run_id, KILLED, run.summary, "it was killed; the next run ended its processes", code="run.killed"
         )
@@ -402,7 +402,7 @@ def open_run(
         run_dir = runs / run_id
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         runs.chmod(0o700)
-    log = RunLog(run_dir / "run.log")
+    log = RunLog(run_dir / LOG_FILE)
     run = Run(
         project=project,
         pipeline=pipeline,
@@ -424,7 +424,7 @@ def open_run(
     finally:
         # A daemon in a session of its own still has the run's id in its environment.
         end_processes([run_id])
-        remove_private_files(runs, run_id)
+        remove_private_files(runs / run_id, LOG_FILE)
         log.close()
 
 

@@ -133,14 +133,13 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
             hint=f"use letters, digits, '_' and '-'{folders}",
             code="block.invalid_name",
         )
-    for group in (model.blocks, model.callbacks, model.conditionals):
-        if new.uuid in group:
-            raise ConfigError(
-                f"the block '{new.uuid}' already exists",
-                where=model.where(new.uuid),
-                hint="choose another name",
-                code="block.exists",
-            )
+    if model.find(new.uuid) is not None:
+        raise ConfigError(
+            f"the block '{new.uuid}' already exists",
+            where=model.where(new.uuid),
+            hint="choose another name",
+            code="block.exists",
+        )
     if new.type == "conditional" and not new.upstream:
         raise ConfigError(
             f"the conditional '{new.uuid}' needs a block to gate",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 
 Upstream = Mapping[str, Sequence[str]]
 
@@ -12,34 +14,12 @@ def find_cycle(upstream: Upstream) -> list[str] | None:
 
     The cycle starts with its block that comes first in `upstream`.
     """
-    position = {node: index for index, node in enumerate(upstream)}
-    done: set[str] = set()
-    for start in upstream:
-        if start in done:
-            continue
-        # Depth first without recursion: a pipeline may be a chain of thousands of blocks.
-        trail: list[str] = []
-        on_trail: set[str] = set()
-        stack: list[tuple[str, int]] = [(start, 0)]
-        while stack:
-            node, index = stack.pop()
-            if index == 0:
-                if node in done:
-                    continue
-                if node in on_trail:
-                    cycle = trail[: trail.index(node) - 1 if trail.index(node) else None : -1]
-                    first = min(range(len(cycle)), key=lambda index: position[cycle[index]])
-                    return [*cycle[first:], *cycle[: first + 1]]
-                trail.append(node)
-                on_trail.add(node)
-            parents = upstream.get(node, ())
-            if index < len(parents):
-                stack.append((node, index + 1))
-                stack.append((parents[index], 0))
-            else:
-                done.add(node)
-                on_trail.discard(node)
-                trail.pop()
+    try:
+        TopologicalSorter(upstream).prepare()
+    except CycleError as error:
+        cycle: list[str] = error.args[1][1:]
+        first = cycle.index(next(node for node in upstream if node in cycle))
+        return [*cycle[first:], *cycle[: first + 1]]
     return None
 
 
@@ -49,25 +29,17 @@ def topological_order(upstream: Upstream) -> list[str]:
     Raises:
         ValueError: there is a cycle.
     """
-    pending = {node: len(set(parents)) for node, parents in upstream.items()}
-    children = downstream_of(upstream)
-    order: list[str] = []
-    ready = [node for node, count in pending.items() if count == 0]
     position = {node: index for index, node in enumerate(upstream)}
-    import heapq
-
-    heap = [position[node] for node in ready]
-    names = list(upstream)
-    heapq.heapify(heap)
-    while heap:
-        node = names[heapq.heappop(heap)]
+    sorter = TopologicalSorter(upstream)
+    sorter.prepare()
+    ready: list[tuple[int, str]] = []
+    order: list[str] = []
+    while sorter.is_active():
+        for node in sorter.get_ready():
+            heappush(ready, (position[node], node))
+        _, node = heappop(ready)
         order.append(node)
-        for child in children[node]:
-            pending[child] -= 1
-            if pending[child] == 0:
-                heapq.heappush(heap, position[child])
-    if len(order) != len(pending):
-        raise ValueError("the graph has a cycle")
+        sorter.done(node)
     return order
 
 

@@ -24,6 +24,7 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.project.environments import (
     Environment,
+    InstallFailed,
     Requirements,
     ensure_environment,
     find_environment,
@@ -108,8 +109,8 @@ def isolated_python(project: Project, model: PipelineModel, notify: Callable[[st
             notify=lambda _: say(f"installing {shown}"),
             upgrade=fresh and find_environment(project, requirements) is not None,
         )
-    except ConfigError as error:
-        raise _install_failed(shown, error.message.partition("uv says:\n")[2] or error.message) from None
+    except InstallFailed as error:
+        raise _install_failed(shown, error.output) from None
     _link_base_packages(environment)
     _check_imports(project, environment, shown)
     return environment.python
@@ -361,6 +362,3 @@ def _link_base_packages(environment: Environment) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
-
-
-__all__ = ["REQUIREMENTS_FILE", "isolated_python"]

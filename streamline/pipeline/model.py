@@ -140,6 +140,10 @@ class PipelineModel(msgspec.Struct, kw_only=True):
         """Return each block's upstream blocks."""
         return {uuid: block.upstream for uuid, block in self.blocks.items()}
 
+    def find(self, uuid: str) -> Block | None:
+        """Return a block, callback or conditional; None if there is none of this name."""
+        return self.blocks.get(uuid) or self.callbacks.get(uuid) or self.conditionals.get(uuid)
+
     def block(self, uuid: str) -> Block:
         """Return a block.
 
@@ -157,10 +161,8 @@ class PipelineModel(msgspec.Struct, kw_only=True):
 
     def where(self, uuid: str, *keys: PathKey) -> str:
         """Return `file:line` of a block's entry, or of a key in it."""
-        for group in (self.blocks, self.callbacks, self.conditionals):
-            if uuid in group:
-                return self.yaml.where((*group[uuid].path, *keys))
-        return self.yaml.shown
+        block = self.find(uuid)
+        return self.yaml.where((*block.path, *keys)) if block is not None else self.yaml.shown
 
 
 def pipeline_folder(project: Project, uuid: str) -> Path:

@@ -75,11 +75,11 @@ def load_pipeline(project: Project, uuid: str) -> PipelineModel:
     path = folder / "metadata.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"there is no pipeline '{uuid}'",
+            f"pipeline '{uuid}' not found",
             where=project.shown(path),
             hint=suggestion(uuid, project.pipelines(), what="pipelines")
             + f"; to create it: streamline create {uuid} --type python (or integration, streaming, dbt)",
-            code="pipeline.unknown",
+            code="pipeline.not_found",
         )
     return Reader(project, uuid, folder, load_yaml(path, shown=project.shown(path))).read()
 

@@ -67,12 +67,11 @@ def _scan(run_ids: Collection[str], variable: str) -> Iterator[int]:
                 yield pid
 
 
-def remove_private_files(runs_dir: Path, run_id: str) -> None:
-    """Delete what a killed run left in its folder, except its log."""
-    folder = runs_dir / run_id
+def remove_private_files(folder: Path, keep: str) -> None:
+    """Delete what a killed run left in its folder, except the file named `keep`."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if path.name == "run.log":
+            if path.name == keep:
                 continue
             with contextlib.suppress(OSError):  # a file that cannot be deleted does not keep the others
                 if path.is_dir() and not path.is_symlink():

@@ -55,6 +55,18 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     declared: Locked | None = None
 
 
+class InstallFailed(ConfigError):
+    """uv failed. `output` is what it printed, masked."""
+
+    code = "plugin.install_failed"
+
+    def __init__(self, name: str, output: str, hint: str) -> None:
+        super().__init__(
+            f"the environment of {name} cannot be created; uv says:\n{output}", where=f"plugin {name}", hint=hint
+        )
+        self.output = output
+
+
 class Environment(msgspec.Struct, kw_only=True):
     """An existing environment.
 
@@ -120,7 +132,7 @@ def ensure_environment(
         upgrade: create it again, without the locked versions.
 
     Raises:
-        ConfigError: uv failed; the message ends with its output.
+        InstallFailed: uv failed; the message ends with its output.
     """
     environment = None if upgrade else find_environment(project, wanted)
     if environment is not None:
@@ -269,12 +281,7 @@ def _uv(
         hint = f"if the locked versions are the cause: streamline plugin install {wanted.name} --upgrade"
     else:
         hint = f"check `pip:`, `overrides:` and `python:` of {wanted.name}"
-    raise ConfigError(
-        f"the environment of {wanted.name} cannot be created; uv says:\n{output}",
-        where=f"plugin {wanted.name}",
-        hint=hint,
-        code="plugin.install_failed",
-    )
+    raise InstallFailed(wanted.name, output, hint)
 
 
 def _key(project: Project, wanted: Requirements) -> str:

@@ -8,6 +8,9 @@ import threading
 import time
 from pathlib import Path
 
+LOG_FILE = "run.log"
+"""The log's name in the run's folder."""
+
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 _LEVEL = re.compile(

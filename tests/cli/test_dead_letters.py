@@ -88,7 +88,7 @@ def test_retry_keeps_what_is_refused_again(refused: Shop, monkeypatch: pytest.Mo
         sent.extend(letters)
         return {letter.id: "still bad" for letter in letters if letter.stream == "users"}
 
-    monkeypatch.setattr("streamline.cli.dead_letters.resend", resend)
+    monkeypatch.setattr("streamline.execution.integration.resend.resend", resend)
     last = ids(refused)[-1]
     result = refused("dead-letters", "retry", "shop", code=1)
     assert "Sent again: 2 records; refused again: 1" in result.stdout
@@ -96,7 +96,7 @@ def test_retry_keeps_what_is_refused_again(refused: Shop, monkeypatch: pytest.Mo
     assert ids(refused) == [last]
     assert sent[0].record == ODD
 
-    monkeypatch.setattr("streamline.cli.dead_letters.resend", lambda *args: {})
+    monkeypatch.setattr("streamline.execution.integration.resend.resend", lambda *args: {})
     refused("dead-letters", "retry", "shop", str(last))
     assert ids(refused) == []
     assert "no dead letters" in refused("dead-letters", "retry", "shop").stdout

@@ -89,9 +89,9 @@ def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:
     (folder / "run.log").write_text("log")
     (folder / "link").symlink_to(outside)
 
-    remove_private_files(tmp_path, f"{RUN}1")
-    remove_private_files(tmp_path, f"{RUN}1")
-    remove_private_files(tmp_path, f"{RUN}2")
+    remove_private_files(tmp_path / f"{RUN}1", "run.log")
+    remove_private_files(tmp_path / f"{RUN}1", "run.log")
+    remove_private_files(tmp_path / f"{RUN}2", "run.log")
 
     assert [path.name for path in folder.iterdir()] == ["run.log"]
     assert (outside / "file").exists()
@@ -112,5 +112,5 @@ def test_one_file_that_cannot_be_removed_keeps_none_of_the_others(
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    remove_private_files(tmp_path, f"{RUN}1")
+    remove_private_files(tmp_path / f"{RUN}1", "run.log")
     assert [path.name for path in folder.iterdir()] == ["b"]

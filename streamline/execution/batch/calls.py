@@ -167,7 +167,7 @@ class Calls:
                 block=uuid,
                 inputs=call.inputs,
                 child=number if child else None,
-                timeout=self._plan.code(uuid).timeout,
+                timeout=self._timeout(uuid),
                 **self._common(),
             )
             result = await self._do(task, isolated=plan.isolated)
@@ -196,6 +196,10 @@ class Calls:
             timeout=plan.block.timeout,
             **self._common(),
         )
+
+    def _timeout(self, uuid: str) -> float | None:
+        block = self._plan.model.find(uuid)
+        return block.timeout if block is not None else None
 
     def _common(self) -> dict[str, Any]:
         facts = self._facts
@@ -308,7 +312,7 @@ class Calls:
             block=uuid,
             callback_for=_CALLBACK[status],
             extra=extra,
-            timeout=self._plan.code(uuid).timeout,
+            timeout=self._timeout(uuid),
             **self._common(),
         )
 

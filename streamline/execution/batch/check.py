@@ -72,7 +72,7 @@ class _Check:
         self._failed = checklist.failed
         self._blocks = [model.blocks[uuid] for uuid in model.order()]
         self._blocks += [*model.conditionals.values(), *model.callbacks.values()]
-        self._isolated = {uuid for uuid, one in model.blocks.items() if block_settings(model, one).isolated}
+        self._isolated = {uuid for uuid, block in model.blocks.items() if block_settings(model, block).isolated}
         self._own_python: str | None = None
         self._absent: dict[str, dict[str, str]] = {}
 
@@ -104,13 +104,13 @@ class _Check:
 
         shown = self._project.shown(self._model.path / REQUIREMENTS_FILE)
         try:
-            found = isolated_python(self._project, self._model, self._checklist.notify)
+            python = isolated_python(self._project, self._model, self._checklist.notify)
         except StreamlineError as error:
             self._failed("environment", None, error)
             return None
-        where = "Streamline's own environment has everything" if found == sys.executable else "installed"
+        where = "Streamline's own environment has everything" if python == sys.executable else "installed"
         self._good("environment", None, f"{shown}: {where}")
-        return found
+        return python
 
     def _block(self, block: Block, renderer: Renderer) -> None:
         """A block's code, as far as that goes without running it; its configuration's templates; its imports."""
@@ -149,8 +149,7 @@ class _Check:
         if python is None:
             return []
         if python not in self._absent:
-            users = [one for one in self._blocks if self._python_of(one) == python]
-            names = {name for one in users for name in _imports(one)}
+            names = {name for other in self._blocks if self._python_of(other) == python for name in _imports(other)}
             self._absent[python] = _not_found(python, self._project.root, sorted(names))
         absent = self._absent[python]
         return [(name, line, absent[name]) for name, line in _imports(block).items() if name in absent]

@@ -81,10 +81,10 @@ class LocalExecutor:
 
     def _located(self, task: Task, failure: Failure | None) -> Failure | None:
         """The failure with the block's file as its place, where no line is known."""
-        file = self._plan.code(task.block).file
-        if failure is None or failure.where is not None or file is None:
+        block = self._plan.model.find(task.block)
+        if failure is None or failure.where is not None or block is None or block.file is None:
             return failure
-        return msgspec.structs.replace(failure, where=str(file))
+        return msgspec.structs.replace(failure, where=str(block.file))
 
     def cancel(self, task_id: str) -> None:
         """Interrupt a task: KeyboardInterrupt first, SIGKILL for its process after `CANCEL_SECONDS`."""

@@ -19,11 +19,11 @@ LISTED_FAILURES = 100
 
 def outcome_of(plan: BlockPlan, made: Sequence[Made], upstream: Sequence[Finished], *, child: bool) -> BlockOutcome:
     """Return the outcome of a block from its calls."""
-    status = status_of([one.instance.status for one in made])
-    began = [one.began for one in made if one.began is not None]
-    ended = [one.ended for one in made if one.ended is not None]
-    failed = [one for one in made if one.instance.status == FAILED]
-    tests = [test for one in made if one.result is not None for test in one.result.tests]
+    status = status_of([call.instance.status for call in made])
+    began = [call.began for call in made if call.began is not None]
+    ended = [call.ended for call in made if call.ended is not None]
+    failed = [call for call in made if call.instance.status == FAILED]
+    tests = [test for call in made if call.result is not None for test in call.result.tests]
     reason = _reason(status, made, upstream)
     results = _results(made, child=child)
     if reason is not None:
@@ -32,7 +32,7 @@ def outcome_of(plan: BlockPlan, made: Sequence[Made], upstream: Sequence[Finishe
         uuid=plan.block.uuid,
         status=status,
         seconds=round(max(ended) - min(began), 3) if began and ended else None,
-        attempts=max((one.attempts for one in made), default=0),
+        attempts=max((call.attempts for call in made), default=0),
         results=results,
         failure=_failure(failed, child=child),
         calls=len(made) if child else None,
@@ -62,11 +62,13 @@ def unforeseen(error: Exception) -> Failure:
 
 def _results(made: Sequence[Made], *, child: bool) -> list[Any]:
     """Return the results for `runs show`: the block's own, else its outputs; of a fan-out the failed calls."""
-    said = [one for each in made if each.result is not None for one in each.result.results]
+    reported = [item for call in made if call.result is not None for item in call.result.results]
     if child:
-        failed = [one for one in made if one.failure is not None][:LISTED_FAILURES]
-        return said + [_failed_call(one.instance.number, one.failure) for one in failed if one.failure is not None]
-    return said or [one for each in made if each.result is not None for one in each.result.outputs]
+        failed = [call for call in made if call.failure is not None][:LISTED_FAILURES]
+        return reported + [
+            _failed_call(call.instance.number, call.failure) for call in failed if call.failure is not None
+        ]
+    return reported or [item for call in made if call.result is not None for item in call.result.outputs]
 
 
 def _failed_call(number: int, failure: Failure) -> Mapping[str, Any]:
@@ -77,7 +79,7 @@ def _failure(failed: Sequence[Made], *, child: bool) -> Failure | None:
     first = failed[0].failure if failed else None
     if first is None or not child:
         return first
-    numbers = [one.instance.number for one in failed]
+    numbers = [call.instance.number for call in failed]
     message = f"child {numbers[0]}: {first.message}"
     if len(numbers) > 1:
         others = ", ".join(map(str, numbers[1:11])) + (", …" if len(numbers) > 11 else "")
@@ -88,16 +90,16 @@ def _failure(failed: Sequence[Made], *, child: bool) -> Failure | None:
 def _reason(status: str, made: Sequence[Made], upstream: Sequence[Finished]) -> str | None:
     """Return why a block was not called."""
     if status == SKIPPED:
-        refused = next((one.refused for one in made if one.refused is not None), None)
+        refused = next((call.refused for call in made if call.refused is not None), None)
         if refused is not None:
             return f"'{refused}' returned false"
         for parent in upstream:
-            if any(one.status == COMPLETED and one.gate is False for one in parent.instances):
+            if any(instance.status == COMPLETED and instance.gate is False for instance in parent.instances):
                 return f"'{parent.uuid}' returned false"
-            if parent.instances and all(one.status == SKIPPED for one in parent.instances):
+            if parent.instances and all(instance.status == SKIPPED for instance in parent.instances):
                 return f"'{parent.uuid}' was skipped"
     if status == UPSTREAM_FAILED:
         for parent in upstream:
-            if any(one.status in (FAILED, UPSTREAM_FAILED) for one in parent.instances):
+            if any(instance.status in (FAILED, UPSTREAM_FAILED) for instance in parent.instances):
                 return f"'{parent.uuid}' failed"
     return None

@@ -64,6 +64,10 @@ class OutputLayout:
         """The folder of a block's output, or of its children's outputs."""
         return self.root / uuid
 
+    def call(self, uuid: str, number: int, *, child: bool) -> Path:
+        """The folder of the output of one of a block's calls."""
+        return self.block(uuid) / str(number) if child else self.block(uuid)
+
     def staged(self, uuid: str) -> Path:
         """The staging folder for the children of a block."""
         return self.root / _STAGING / self.run_id / uuid

@@ -75,13 +75,6 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     concurrency: int | None
     modules: dict[str, frozenset[str]]
 
-    def code(self, uuid: str) -> Block:
-        """A block, callback or conditional by its uuid."""
-        for group in (self.model.blocks, self.model.callbacks, self.model.conditionals):
-            if uuid in group:
-                return group[uuid]
-        raise KeyError(uuid)
-
 
 def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None) -> BatchPlan:
     """Check a batch pipeline and plan its run, without running user code.

@@ -1,4 +1,4 @@
-"""Decides what a resumed run can reuse of what it did before."""
+"""Decides what a run can use of stored outputs: a resumed run its own, a run of one block those of earlier runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamline.execution.batch.fanout import SKIPPED, CallPlan, Finished, Instance, calls_of, is_child
+from streamline.errors import ConfigError
+from streamline.execution.batch.fanout import COMPLETED, SKIPPED, CallPlan, Finished, Instance, calls_of, is_child
 from streamline.execution.batch.journal import Ended, Journal, Past, Undone
 from streamline.execution.batch.output_layout import OutputLayout
-from streamline.execution.batch.plan import BlockPlan
+from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import InputRef
 from streamline.execution.events import BlockOutcome
 
@@ -65,7 +66,9 @@ class Reuse:
             instances.append(Instance(ref=ref, **called[number].facts()))
         if not self._needs_the_same(plan, ended, instances):
             return None
-        if plan.fans_out(child=ended.child) and any(one.ref is not None and one.items is None for one in instances):
+        if plan.fans_out(child=ended.child) and any(
+            instance.ref is not None and instance.items is None for instance in instances
+        ):
             return None  # it was not dynamic then
         return ended, instances
 
@@ -100,7 +103,7 @@ class Reuse:
         calls = calls_of(upstream)
         if ended.child:
             calls = calls[: self._max_children]
-        return [call.key for call in calls] == [one.key for one in instances]
+        return [call.key for call in calls] == [instance.key for instance in instances]
 
     def _stored(self, plan: BlockPlan, number: int, *, child: bool, staged: bool) -> InputRef | None:
         """Return the output that this run stored; None if it is missing or incomplete."""
@@ -120,7 +123,65 @@ def stamp_of(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return f"{found.st_mtime_ns} {found.st_size}"
+    return f"{status.st_mtime_ns} {status.st_size}"
+
+
+def stored_upstream(plan: BatchPlan, layout: OutputLayout, uuid: str) -> dict[str, Finished]:
+    """Return the upstream blocks as earlier runs left them.
+
+    Raises:
+        ConfigError: one of them has no stored output.
+    """
+    finished = {}
+    for name in plan.blocks[uuid].block.upstream:
+        block = plan.blocks[name]
+        secret = block.secret
+        stored = None if secret else layout.remembered(name)
+        if stored is None:
+            raise ConfigError(
+                f"the block '{name}', which '{uuid}' needs, has no stored output",
+                where=plan.model.where(uuid),
+                hint=f"its output is secret and never stored: run the whole pipeline `{plan.model.uuid}`"
+                if secret
+                else f"run it first: streamline run {plan.model.uuid} --block-uuid {name}",
+                code="block.no_stored_output",
+            )
+        instances = [
+            Instance(
+                **call.facts(),
+                status=SKIPPED if call.skipped else COMPLETED,
+                ref=None
+                if call.skipped
+                else InputRef(
+                    block=name,
+                    type=block.block.type,
+                    folder=str(layout.call(name, call.number, child=stored.child)),
+                    child=stored.child,
+                ),
+            )
+            for call in stored.calls
+        ]
+        reduce = block.reduce and stored.child
+        if (
+            block.dynamic
+            and not reduce
+            and any(instance.ref is not None and instance.items is None for instance in instances)
+        ):
+            raise ConfigError(
+                f"the block '{name}', which '{uuid}' needs, was not dynamic when its output was stored",
+                where=plan.model.where(name),
+                hint=f"run it again: streamline run {plan.model.uuid} --block-uuid {name}",
+                code="block.no_stored_output",
+            )
+        finished[name] = Finished(
+            uuid=name,
+            type=block.block.type,
+            dynamic=block.dynamic and not reduce,
+            reduce=reduce,
+            child=stored.child,
+            instances=instances,
+        )
+    return finished

@@ -12,15 +12,14 @@ import msgspec
 
 from streamline.execution.batch.block_log import BlockLines
 from streamline.execution.batch.calls import RunFacts
-from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.executor import LocalExecutor
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, Finished
 from streamline.execution.batch.journal import Begun, Continued, Journal, Past, keep_only, read_journal
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, make_plan
-from streamline.execution.batch.run_variables import RunVariables, note
+from streamline.execution.batch.resume import stored_upstream
+from streamline.execution.batch.run_variables import RunVariables, execution_date, note
 from streamline.execution.batch.runner import Runner
-from streamline.execution.batch.single_block import stored_upstream
 from streamline.execution.batch.templates import check_templates
 from streamline.execution.events import BlockOutcome, BlockOutput, Bus, RunPlanned
 from streamline.execution.run import (
@@ -54,7 +53,7 @@ async def run_batch(
     plan = make_plan(project, model, {**options.trigger_variables, **options.variables})
     if options.block is not None:
         model.block(options.block)
-    if any(one.isolated for uuid, one in plan.blocks.items() if options.block in (None, uuid)):
+    if any(block.isolated for uuid, block in plan.blocks.items() if options.block in (None, uuid)):
         from streamline.pipeline.isolated import isolated_python
 
         # Installed before anything runs: a failure is wrong configuration.
@@ -119,7 +118,7 @@ class _BatchRun:
 
     def _newest(self) -> RunInfo | None:
         runs = self.store.runs(self.plan.model.uuid, limit=200)
-        return next((one for one in runs if "block" not in one.summary), None)
+        return next((run for run in runs if "block" not in run.summary), None)
 
     async def go(self, stop: Stop | None) -> RunResult:
         """Open the run, run it and record it."""
@@ -214,8 +213,8 @@ class _BatchRun:
                     blocks = await runner.run()
                 status = self._status(blocks)
                 if self.plan.callbacks and alone is None:
-                    failed = [one.uuid for one in blocks if one.status == FAILED]
-                    first = next((one.failure for one in blocks if one.failure is not None), None)
+                    failed = [outcome.uuid for outcome in blocks if outcome.status == FAILED]
+                    first = next((outcome.failure for outcome in blocks if outcome.failure is not None), None)
                     extra = {"failed_blocks": failed, "failure": first, "pipeline_status": status}
                     await runner.call_back(self.plan.callbacks, status, extra)
         finally:
@@ -234,9 +233,9 @@ class _BatchRun:
         )
 
     def _status(self, blocks: list[BlockOutcome]) -> str:
-        if self.run.interrupted is not None and any(one.status == CANCELLED for one in blocks):
+        if self.run.interrupted is not None and any(outcome.status == CANCELLED for outcome in blocks):
             return CANCELLED
-        return FAILED if any(one.status in (FAILED, CANCELLED) for one in blocks) else COMPLETED
+        return FAILED if any(outcome.status in (FAILED, CANCELLED) for outcome in blocks) else COMPLETED
 
     def _open_journal(self, layout: OutputLayout, facts: RunFacts, given: RunVariables) -> Journal:
         journal = Journal(layout.journal)

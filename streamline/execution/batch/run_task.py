@@ -20,8 +20,8 @@ import msgspec
 from streamline.blocks.call import BlockCall, Input, block_output
 from streamline.blocks.python.function import UserError
 from streamline.errors import ConfigError, StreamlineError
-from streamline.execution.batch.dates import execution_date
 from streamline.execution.batch.inputs import item_metadata, open_input, open_ref
+from streamline.execution.batch.run_variables import execution_date
 from streamline.execution.batch.task import Failure, Task, TaskResult
 from streamline.io.config import use_renderer
 from streamline.pipeline.model import Block, PipelineModel
@@ -57,12 +57,22 @@ def run_task(task: Task, port: Port) -> Outcome:
 def _run_task(task: Task, port: Port, result: TaskResult) -> None:
     project, model = _pipeline(task.project, task.pipeline, task.run_id)
     project.secrets.masker.on_add = port.secret
-    block = _block(model, task.block)
+    block = model.find(task.block)
+    if block is None:
+        raise ConfigError(
+            f"the pipeline '{model.uuid}' no longer has a block '{task.block}'",
+            where=model.yaml.shown,
+            hint="the file was changed during the run; run the pipeline again",
+            code="block.unknown",
+        )
     inputs = [open_input(ref) for ref in task.inputs]
     date = _date(task, project)
     renderer = _renderer(project, task, inputs, date)
     variables = _variables(task, renderer)
-    where = functools.partial(_place, model, task.block)
+
+    def where(path: Sequence[str | int]) -> str:
+        return model.where(task.block, "configuration", *path)
+
     block = msgspec.structs.replace(block, configuration=renderer.render(block.configuration, where))
     project.secrets.masker.add_config(block.configuration)
 
@@ -230,22 +240,6 @@ def _pipeline(root: str, uuid: str, run_id: str) -> tuple[Project, PipelineModel
     # Read once per run and worker: changes in the files apply to the next run.
     project = Project.open(Path(root))
     return project, load_pipeline(project, uuid)
-
-
-def _block(model: PipelineModel, uuid: str) -> Block:
-    for group in (model.blocks, model.callbacks, model.conditionals):
-        if uuid in group:
-            return group[uuid]
-    raise ConfigError(
-        f"the pipeline '{model.uuid}' no longer has a block '{uuid}'",
-        where=model.yaml.shown,
-        hint="the file was changed during the run; run the pipeline again",
-        code="block.unknown",
-    )
-
-
-def _place(model: PipelineModel, uuid: str, path: Sequence[str | int]) -> str:
-    return model.where(uuid, "configuration", *path)
 
 
 def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datetime) -> Renderer:

@@ -123,10 +123,10 @@ class Runner:
 
     async def _reused(self, plan: BlockPlan) -> tuple[BlockOutcome, Finished] | None:
         """Return the block as this run left it before it was resumed; None if it has to run."""
-        found = self._reuse.block(plan) if self._reuse is not None else None
-        if found is None:
+        reused = self._reuse.block(plan) if self._reuse is not None else None
+        if reused is None:
             return None
-        uuid, (ended, instances) = plan.block.uuid, found
+        uuid, (ended, instances) = plan.block.uuid, reused
         if ended.stamp is not None and ended.stamp != stamp_of(plan.block.file):
             self._run.warn(
                 uuid, "its file has changed since it ran; its output is kept (run without --resume to run it again)"
@@ -206,7 +206,7 @@ class Runner:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(at_once, len(calls))):
                     tasks.create_task(work())
-        return [one for one in made if one is not None]
+        return [call for call in made if call is not None]
 
     async def _call(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Made:
         instance = Instance(number=number, key=call.key)
@@ -230,14 +230,14 @@ class Runner:
 
     def _close(self, plan: BlockPlan, made: Sequence[Made], *, child: bool) -> tuple[BlockOutcome, Finished]:
         uuid = plan.block.uuid
-        instances = [one.instance for one in made]
+        instances = [call.instance for call in made]
         outcome = outcome_of(plan, made, self._upstream(plan), child=child)
         status = outcome.status
         if child and status in (COMPLETED, SKIPPED) and not plan.secret:
             self._layout.publish(uuid)
             for number, instance in enumerate(instances):
                 if instance.ref is not None:
-                    folder = str(self._layout.block(uuid) / str(number))
+                    folder = str(self._layout.call(uuid, number, child=True))
                     instance.ref = msgspec.structs.replace(instance.ref, folder=folder)
         if plan.secret:
             self._layout.remove(uuid)  # what was stored before it was secret
@@ -259,7 +259,7 @@ class Runner:
                 calls=len(instances),
                 upstream=plan.block.upstream,
                 status=outcome.status,
-                skipped=[(one.number, one.key) for one in instances if one.status == SKIPPED],
+                skipped=[(instance.number, instance.key) for instance in instances if instance.status == SKIPPED],
                 seconds=outcome.seconds,
                 attempts=outcome.attempts,
                 results=outcome.results,

@@ -46,7 +46,7 @@ class BlockTests(msgspec.Struct, kw_only=True):
     @property
     def passed(self) -> bool:
         """Return whether nothing failed; a block without tests passes."""
-        return self.failure is None and all(one.error is None for one in self.tests)
+        return self.failure is None and all(test.error is None for test in self.tests)
 
 
 def run_stored_tests(project: Project, model: PipelineModel, options: RunOptions, bus: Bus) -> list[BlockTests]:
@@ -98,7 +98,7 @@ async def _block(plan: BlockPlan, layout: OutputLayout, calls: Calls) -> BlockTe
     for call in stored.calls:
         if call.skipped:
             continue
-        folder = layout.block(uuid) / str(call.number) if stored.child else layout.block(uuid)
+        folder = layout.call(uuid, call.number, child=stored.child)
         ref = InputRef(block=uuid, type=plan.block.type, folder=str(folder))
         result = await calls.test(plan, Instance(number=call.number, ref=ref), child=stored.child)
         for test in result.tests:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError, StreamlineError
-from streamline.execution.batch.dates import execution_date
+from streamline.execution.batch.run_variables import execution_date
 from streamline.extensions import load_object
 from streamline.pipeline.kinds import kind_of
 from streamline.project.render import Renderer

@@ -201,7 +201,7 @@ def _max_parallel(spec: SourceSpec, plugin: Plugin) -> int:
 
 
 def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[SelectedStream]) -> list[str]:
-    followed = [one.id for one in selected if one.replication_method in ("INCREMENTAL", "LOG_BASED")]
+    followed = [stream.id for stream in selected if stream.replication_method in ("INCREMENTAL", "LOG_BASED")]
     if capabilities.state or not followed:
         return []
     return [f"{plugin.name} does not support --state, so every run reads all of {', '.join(followed)} again"]
@@ -252,7 +252,7 @@ def _check_bookmark_options(
         name = parse_override(text).stream
         takers = [source for source in sources.values() if source.catalog is None or source.find(name) is not None]
         if not takers:
-            known = {one.id for source in sources.values() for one in source.selected}
+            known = {stream.id for source in sources.values() for stream in source.selected}
             raise ConfigError(
                 f"--bookmark {text}: this run reads no stream {name!r}",
                 hint=suggestion(name, known, what="streams"),

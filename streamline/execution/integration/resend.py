@@ -64,9 +64,11 @@ class _UnsendableError(Exception):
 
 
 def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter]) -> dict[int, str]:
-    """Send dead letters again, as a run with the given id; see `streamline.cli.dead_letters.resend`.
+    """Send dead letters again, as a run with the given id, without moving any position.
 
-    Letters that are refused again get the new error.
+    Each record enters after its source, or where it was refused, under the schema that its stream was last loaded with,
+    and passes the blocks and the validation from there. A letter that is refused again gets the new error; it is not
+    added a second time. The caller holds the pipeline's lease.
 
     Returns:
         The error of each letter that was not delivered, by id.
