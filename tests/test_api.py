@@ -111,7 +111,7 @@ def test_what_cannot_be_created_or_got(project: BatchProject, tmp_path: Path) ->
         Pipeline.create("once")
     with pytest.raises(ConfigError, match="unknown pipeline type 'steaming'"):
         Pipeline.create("typed", pipeline_type="steaming")
-    with pytest.raises(ConfigError, match=r"no pipeline 'one'(?s:.*)did you mean 'once'"):
+    with pytest.raises(ConfigError, match=r"'one' not found(?s:.*)did you mean 'once'"):
         Pipeline.get("one")
     assert Pipeline.get("one", check_if_exists=True) is None
     assert not Pipeline.exists("one")

@@ -62,7 +62,7 @@ def test_a_triggered_failure_is_told_or_raised(project: BatchProject, capfd: pyt
     with pytest.raises(PipelineFailed) as caught:
         trigger_pipeline("p", {"fail": True}, error_on_failure=True)
     assert caught.value.blocks == ["load"]
-    with pytest.raises(ConfigError, match="no pipeline 'q'"):
+    with pytest.raises(ConfigError, match="'q' not found"):
         trigger_pipeline("q")
 
 
@@ -140,7 +140,7 @@ def test_many_runs(project: BatchProject) -> None:
 
 
 def test_names_are_checked(project: BatchProject) -> None:
-    with pytest.raises(ConfigError, match="no pipeline 'q'"):
+    with pytest.raises(ConfigError, match="'q' not found"):
         check_status("q")
     with pytest.raises(ConfigError, match=r"no block 'laod'(?s:.*)did you mean 'load'"):
         check_status("p", block_uuid="laod")

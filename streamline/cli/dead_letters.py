@@ -11,6 +11,7 @@ from streamline.cli.output import count, json_option, moment, print_json, print_
 from streamline.errors import ConfigError, PipelineFailed
 
 if TYPE_CHECKING:
+    from streamline.processes.job import Failure
     from streamline.state.store import DeadLetter, Store
 
 pipeline_argument = click.argument("pipeline")
@@ -164,7 +165,18 @@ def _stage(letter: DeadLetter) -> str:
     return f"{letter.stage} (its output)" if letter.output else letter.stage
 
 
-_CODES = {"validate": "record.invalid", "schema_change": "record.schema_changed"}
+def _failure(letter: DeadLetter) -> Failure:
+    """Return why the record was refused."""
+    from streamline.processes.job import Failure
+
+    return Failure(
+        message=letter.error,
+        code="record.invalid"
+        if letter.stage == "validate"
+        else "record.schema_changed"
+        if letter.stage == "schema_change"
+        else "record.refused",
+    )
 
 
 def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
@@ -175,7 +187,7 @@ def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
         "stage": letter.stage,
         "destination": letter.destination,
         "error": letter.error,
-        "code": _CODES.get(letter.stage, "record.refused"),
+        "code": _failure(letter).code,
         "time": letter.time,
         "run_id": letter.run_id,
         "times": letter.times,

@@ -170,7 +170,7 @@ def test_systems_without_a_connector_are_written_with_a_note(pipe: Shop) -> None
         (("sensor", "t", "--language", "r"), "no template for a sensor in r"),
         (("source", "../x"), "invalid block name"),
         (("sourc", "x"), "source"),
-        (("source", "x", "-p", "pp"), "no pipeline 'pp'"),
+        (("source", "x", "-p", "pp"), "'pp' not found"),
     ],
 )
 def test_add_refuses_and_writes_nothing(pipe: Shop, args: tuple[str, ...], says: str) -> None:

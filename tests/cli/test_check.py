@@ -165,4 +165,4 @@ def test_a_target_that_does_not_read_its_input(make_project: MakeProject) -> Non
 
 
 def test_no_such_pipeline(make_project: MakeProject, tmp_path: Path) -> None:
-    make_project(rows(), target()).command("check", "q").expect(2, "there is no pipeline 'q'")
+    make_project(rows(), target()).command("check", "q").expect(2, "'q' not found")

@@ -197,5 +197,5 @@ def test_what_cannot_run_is_an_error_before_anything_moves(make_project: MakePro
     project = make_project(rows("numbers"), target(streams={"numbers": {"load_method": "replace"}}))
 
     project.command("explain", "p").expect(2, "cannot replace a table", "activate-version")
-    project.command("explain", "q").expect(2, "there is no pipeline 'q'")
+    project.command("explain", "q").expect(2, "'q' not found")
     project.command("run", "p", "--dry-run").expect(2, "cannot replace a table")

@@ -353,7 +353,7 @@ def test_files_elsewhere_and_shared_ones(load: Load, tmp_path: Path) -> None:
 def test_a_pipeline_that_is_not_there(tmp_path: Path, load: Load) -> None:
     load("blocks: []\n")
     project = Project.open(tmp_path)
-    with pytest.raises(ConfigError, match="no pipeline 'pp'") as caught:
+    with pytest.raises(ConfigError, match="'pp' not found") as caught:
         load_pipeline(project, "pp")
     assert "'p'" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="invalid pipeline name"):
