@@ -65,6 +65,9 @@ class _Envelope(msgspec.Struct):
     batch_size: int | None = None
 
 
+_NO_POSITION = (b"{}", b"null")
+"""STATEs of taps that have no position yet, or none any more."""
+
 _RAW_FIELDS = ("record", "value", "schema")
 _decoder = msgspec.json.Decoder(_Envelope)
 
@@ -114,7 +117,7 @@ class TapParser:
     """Parses chunks of a tap's output into items.
 
     Records between two STATEs are grouped by stream: the order is kept within a stream, but not between streams. Of
-    several STATEs in one chunk only the last is returned, in its place.
+    several STATEs in one chunk only the last is returned, in its place. Empty ones (`{}`, `null`) are no positions.
 
     Args:
         source: the source id of the positions.
@@ -327,15 +330,18 @@ class TapParser:
             newline = find(needle, position - 1, end)
         if not states or records + states != lines:
             return False
+        state = chunk[state_at:position]
+        value = self._state_value(state)
+        if value in _NO_POSITION:
+            return False  # an earlier one may hold a position
         after = chunk.count(self._needle, position - 1, end)
         before = parts[0] if len(parts) == 1 else b"".join(parts)
         if count_flat_records(before, 0, len(before), self._opening) == records - after:
             self._add(self._stream, before, records - after, self._prefix)
         else:
             self._add_records(before, records - after)
-        state = chunk[state_at:position]
         self._learn_state_prefix(state)
-        self._set_state(self._state_value(state))
+        self._set_state(value)
         if after and count_flat_records(chunk, position, end, self._opening) == after:
             self._add(self._stream, memoryview(chunk)[position:end], after, self._prefix)
         elif after:
@@ -394,7 +400,8 @@ class TapParser:
             if not bytes(envelope.value):
                 raise self._invalid(line, "a STATE without a value")
             self._learn_state_prefix(line)
-            self._set_state(bytes(envelope.value))
+            if bytes(envelope.value) not in _NO_POSITION:
+                self._set_state(bytes(envelope.value))
             return
         if stream is None:
             known = ("RECORD", "SCHEMA", "ACTIVATE_VERSION", "BATCH")

@@ -122,6 +122,15 @@ def rows_have_bookmarks(rows: Mapping[str, bytes]) -> bool:
     return has_bookmarks(join_state(rows))
 
 
+def currently_syncing(rest: bytes) -> str | None:
+    """Return the stream that the part `*` names as `currently_syncing`."""
+    try:
+        name = jsontext.decode(jsontext.members(rest)["currently_syncing"])
+    except (JSONTextError, KeyError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def without_currently_syncing(rest: bytes) -> bytes | None:
     """Return the part `*` without `currently_syncing`; None if nothing else is in it.
 

@@ -13,9 +13,8 @@ import anyio
 import msgspec
 
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
-from streamline.connectors.singer.state import join_state, split_state, state_of
+from streamline.connectors.singer.state import join_state, split_state
 from streamline.errors import StreamlineError
-from streamline.flow.items import Item, Position
 from streamline.flow.protocols import Emit
 from streamline.flow.tasks import task_group
 from streamline.processes.child import (
@@ -45,8 +44,6 @@ EXIT_SECONDS = 10.0
 
 LINGER_SECONDS = 2.0
 """Seconds without output after the tap's exit until the pipe is closed (children that it forked may hold it open)."""
-
-_EMPTY = (b"{}", b"null")
 
 
 class TapFailed(StreamlineError):
@@ -217,7 +214,7 @@ class TapProcess:
                     while child.stderr.open:
                         await anyio.sleep(0.005)
             except TapOutputError as error:
-                await emit(_useful(error.items))
+                await emit(error.items)
                 if not child.stdout.open:
                     code = await child.end(term_after=EXIT_SECONDS, kill_after=TERM_SECONDS)
                     hint = (error.hint or "").rstrip(".")
@@ -251,7 +248,7 @@ class TapProcess:
             if len(chunk) < SMALL_READ:
                 await anyio.sleep(GATHER_SECONDS)
                 chunk += child.stdout.receive_nowait()
-            if items := _useful(parser.feed(chunk)):
+            if items := parser.feed(chunk):
                 self._spoke = True
                 await emit(items)
         if not self._spoke and self._noise:
@@ -262,10 +259,10 @@ class TapProcess:
             # We ended it in the middle of a line. The record is read again: its position was not saved.
             with contextlib.suppress(TapOutputError):
                 items = parser.finish()
-                if items := _useful(items):
+                if items:
                     await emit(items)
             return
-        if items := _useful(items):
+        if items:
             await emit(items)
 
     async def _end_when_asked(self, child: Child) -> None:
@@ -321,13 +318,6 @@ class TapProcess:
             return
         if isinstance(config, dict) and config != json.loads(json.dumps(self._command.config)):
             self._on_config_change(config)
-
-
-def _useful(items: Sequence[Item]) -> Sequence[Item]:
-    """Drop empty STATEs: taps that have no position yet print `{}`, which is none."""
-    if any(isinstance(item, Position) and state_of(item.parts) in _EMPTY for item in items):
-        return [item for item in items if not (isinstance(item, Position) and state_of(item.parts) in _EMPTY)]
-    return items
 
 
 def _exit_words(code: int) -> str:

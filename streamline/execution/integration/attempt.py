@@ -16,6 +16,7 @@ from streamline.connectors.singer.state import has_bookmarks, owned_parts, state
 from streamline.connectors.singer.tap import TapFailed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import PipelineFailed, StreamlineError
+from streamline.execution.integration.destination_plan import proving_sinks
 from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
 from streamline.execution.integration.plan import GroupPlan, Plan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
@@ -222,7 +223,7 @@ class Attempt:
         return SourceAccount(
             block=group.source,
             owned=lambda parts: owned_parts(parts, owns, shared=shared),
-            sinks=self._plan.paths[group.source].all_sinks(),
+            sinks_of=lambda key: self._proving(source, key),
             replication={
                 stream.id: (stream.replication_method, ",".join(stream.bookmark_properties) or None)
                 for stream in source.selected
@@ -232,6 +233,12 @@ class Attempt:
             overrides=source.overrides,
             left_out=source.left_out if any(each.replication_method == "LOG_BASED" for each in group.streams) else [],
         )
+
+    def _proving(self, source: SourcePlan, key: str) -> list[str]:
+        sinks = {sink: self._plan.sinks[sink].spec for sink in self._plan.paths[source.id].all_sinks()}
+        # Mappers give streams other names.
+        stream = source.find(key) if not self._plan.mappers.get(source.id) else None
+        return proving_sinks(stream, source.selected, sinks)
 
     async def _saved(self, position: Position) -> None:
         group = self._groups[position.source]

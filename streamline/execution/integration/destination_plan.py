@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from streamline.blocks.connector.spec import DestinationSpec
@@ -95,6 +95,32 @@ def plan_sink(
             if takes
         ),
     )
+
+
+def proving_sinks(
+    stream: SelectedStream | None, selected: Sequence[SelectedStream], sinks: Mapping[str, DestinationSpec]
+) -> list[str]:
+    """Return the destinations that prove a stream's bookmark: those that export the stream.
+
+    Where none does, those that export one of its children, which it drives.
+
+    Args:
+        stream: None for a bookmark of no known stream, which all of them prove.
+        selected: the streams that the source reads.
+        sinks: the destinations that the source feeds.
+    """
+    if stream is None:
+        return list(sinks)
+
+    def exporting(each: SelectedStream) -> list[str]:
+        names = _names(each.id, each)
+        return [uuid for uuid, spec in sinks.items() if resolve_destination(spec.streams, names) is not None]
+
+    if own := exporting(stream):
+        return own
+    children = [each for each in selected if each.parent == stream.id]
+    behind = {uuid for child in children for uuid in proving_sinks(child, selected, sinks)}
+    return [uuid for uuid in sinks if uuid in behind]
 
 
 def check_shared_tables(

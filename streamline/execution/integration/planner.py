@@ -20,7 +20,7 @@ from streamline.connectors.singer.override import parse_override, parse_override
 from streamline.connectors.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
-from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sink
+from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sink, proving_sinks
 from streamline.execution.integration.plan import (
     DEFAULT_MAX_PARALLEL,
     GroupPlan,
@@ -28,7 +28,13 @@ from streamline.execution.integration.plan import (
     Plan,
     SourcePlan,
 )
-from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions, group_rows, source_positions
+from streamline.execution.integration.positions import (
+    BOOKMARK_VARIABLE,
+    Positions,
+    Proving,
+    group_rows,
+    source_positions,
+)
 from streamline.execution.integration.topology import find_paths, read_blocks
 from streamline.execution.run import Run
 from streamline.flow.tasks import task_group
@@ -53,7 +59,13 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
 
     async def plan_source(uuid: str) -> None:
         block, spec = specs.sources[uuid]
-        sources[uuid] = await _plan_source(context, model, block, spec, paths[uuid].all_sinks(), variables)
+        feeds = {sink: specs.destinations[sink][1] for sink in paths[uuid].all_sinks()}
+
+        def proving(stream: SelectedStream | None, selected: Sequence[SelectedStream]) -> list[str]:
+            # Mappers give streams other names.
+            return proving_sinks(None if mappers.get(uuid) else stream, selected, feeds)
+
+        sources[uuid] = await _plan_source(context, model, block, spec, proving, variables)
 
     async def probe_target(uuid: str) -> None:
         block, spec = specs.destinations[uuid]
@@ -144,7 +156,7 @@ async def _plan_source(
     model: PipelineModel,
     block: Block,
     spec: SourceSpec,
-    sinks: Sequence[str],
+    proving: Proving,
     variables: dict[str, Any],
 ) -> SourcePlan:
     source = await open_source(
@@ -167,7 +179,7 @@ async def _plan_source(
         names = _filter_for(context, catalog)
         if names is not None:
             selected = choose(catalog, spec.streams, tap=traits, stream_filter=names, where=source.where)
-    positions = source_positions(context, source, selected, sinks, variables)
+    positions = source_positions(context, source, selected, proving, variables)
     shardable = rows_have_bookmarks(positions.rows)
     if catalog is None:
         groups = [StreamGroup(SHARED, (), parallel=False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from streamline.blocks.connector.source import OpenedSource
 from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.override import Override, override_rows, parse_override, parse_overrides
 from streamline.connectors.singer.selection import SelectedStream
-from streamline.connectors.singer.state import without_currently_syncing
+from streamline.connectors.singer.state import currently_syncing, without_currently_syncing
 from streamline.errors import ConfigError
 from streamline.execution.run import Run
 from streamline.flow.codecs import jsontext
@@ -19,6 +19,8 @@ from streamline.flow.items import REST
 from streamline.state.store import Bookmark, BookmarkOverride, Cause
 
 BOOKMARK_VARIABLE = "__bookmark_values__"
+
+Proving = Callable[[SelectedStream | None, Sequence[SelectedStream]], list[str]]
 
 
 class Positions(msgspec.Struct):
@@ -45,10 +47,13 @@ def source_positions(
     context: Run,
     source: OpenedSource,
     selected: Sequence[SelectedStream],
-    sinks: Sequence[str],
+    proving: Proving,
     variables: dict[str, Any],
 ) -> Positions:
     """Look up and check a source's bookmarks.
+
+    Args:
+        proving: a bookmark's stream, and all that are read → the destinations that prove it.
 
     Raises:
         ConfigError: the source cannot continue from a bookmark (a new destination, a gap in the log), or an override
@@ -71,7 +76,10 @@ def source_positions(
             continue
         if chosen is not None and not _same_replication(bookmark, chosen, positions, block):
             continue
-        _check_continues(context, bookmark, sinks, block)
+        named = chosen or next((stream for stream in selected if name in (stream.stream, *stream.names)), None)
+        if _new_sinks(context, bookmark, proving(named, selected), block):
+            # Though it does not move: from now on these destinations have what comes after it.
+            positions.cause_of.setdefault(name, "run")
         positions.rows[name] = bookmark.value.encode("utf-8", "surrogateescape")
     _apply_overrides(context, source, selected, variables, positions)
     in_log = [name for name, stream in read.items() if stream.replication_method == "LOG_BASED"]
@@ -91,6 +99,8 @@ def _refreshed(context: Run, read: Mapping[str, SelectedStream], saved: Mapping[
     for stream in read.values():
         if any(matches(pattern, (stream.id, stream.stream, *stream.names)) for pattern in patterns):
             refreshed.add(stream.id)
+            # Some taps key bookmarks by the stream's name.
+            refreshed |= {name for name in (stream.stream, *stream.names) if name in saved and name not in read}
     return refreshed
 
 
@@ -134,7 +144,10 @@ def group_rows(
     own = {stream.id for stream in streams}
     result = {name: text for name, text in rows.items() if name in own or (name != REST and catalog.get(name) is None)}
     if REST in rows:
-        rest = without_currently_syncing(rows[REST]) if shared else rows[REST]
+        names = {name for stream in streams for name in (stream.id, stream.stream, *stream.names)}
+        syncing = currently_syncing(rows[REST])
+        left_out = syncing is not None and syncing not in names
+        rest = without_currently_syncing(rows[REST]) if shared or left_out else rows[REST]
         if rest is not None:
             result[REST] = rest
     return result
@@ -158,7 +171,12 @@ def _method_words(method: str | None, key: str | None) -> str:
     return f"{method} on {key}" if key else str(method)
 
 
-def _check_continues(context: Run, bookmark: Bookmark, sinks: Sequence[str], block: str) -> None:
+def _new_sinks(context: Run, bookmark: Bookmark, sinks: Sequence[str], block: str) -> list[str]:
+    """Return the destinations that continue from a bookmark that they have not proven, because a gap is accepted.
+
+    Raises:
+        ConfigError: the source cannot continue from the bookmark.
+    """
     if bookmark.gap:
         raise ConfigError(
             f"stream {bookmark.stream!r} has a gap: a run that left it out moved the log past its bookmark",
@@ -176,6 +194,7 @@ def _check_continues(context: Run, bookmark: Bookmark, sinks: Sequence[str], blo
             hint="read everything again with --full-refresh, or continue from here with --accept-gap",
             code="bookmark.destination_new",
         )
+    return new if bookmark.sinks else []
 
 
 def _apply_overrides(

@@ -16,7 +16,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
     Args:
         block: uuid of the source block.
         owned: the parts of a position that are this process's.
-        sinks: uuids of the destination blocks that it feeds.
+        sinks_of: a bookmark's key → uuids of the destination blocks that prove it; it needs one.
         replication: stream → (method, key) that it is read with.
         rows: the bookmarks that stand in the store, as the tap knows them.
         cause_of: stream → why its next bookmark replaces the old one.
@@ -26,7 +26,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
 
     block: str
     owned: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
-    sinks: Sequence[str]
+    sinks_of: Callable[[str], Sequence[str]]
     replication: Mapping[str, tuple[str | None, str | None]]
     rows: dict[str, bytes]
     cause_of: dict[str, Cause] = {}
@@ -66,7 +66,7 @@ class RunStore:
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
         account = self._accounts[source]
-        owned = account.owned(parts)
+        owned = {stream: text for stream, text in account.owned(parts).items() if account.sinks_of(stream)}
         moved = {stream: text for stream, text in owned.items() if account.rows.get(stream) != text}
         # An override or a full refresh is done with when the stream's first position is saved, moved or not.
         begun = [stream for stream in owned if stream in account.cause_of or stream in account.overrides]
@@ -97,7 +97,7 @@ class RunStore:
         return BookmarkSave(
             stream=stream,
             value=text.decode("utf-8", "surrogateescape"),
-            sinks=account.sinks,
+            sinks=account.sinks_of(stream),
             replication_method=method,
             replication_key=key,
             cause=account.cause_of.get(stream, "run"),

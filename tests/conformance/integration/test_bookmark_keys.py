@@ -15,7 +15,7 @@ DIES = {"die_after": 2, "flush": 1000}
 
 def says(catalog: list[dict[str, Any]], messages: list[list[Any]], **keys: Any) -> Block:
     """A tap that prints these messages."""
-    return tap("messages", {"catalog": catalog, "messages": messages}, **keys)
+    return tap("messages", {"catalog": catalog, "messages": messages, "spy": "spy"}, **keys)
 
 
 def bookmarks(**values: int) -> dict[str, Any]:
@@ -86,3 +86,52 @@ def test_bookmarks_under_stream_names_belong_to_the_process_that_reads_the_strea
 
     assert project.ids("a") == [1, 2, 3]
     assert project.state() == {"a": 3, "b": 0}
+
+
+def test_a_stream_that_no_destination_exports_has_no_bookmark(make_project: MakeProject) -> None:
+    catalog = [{"id": "a"}, {"id": "b"}]
+    messages = [["S", "a"], ["R", "a", 1], ["S", "b"], ["R", "b", 2], ["ST", bookmarks(a=1, b=2)]]
+    project = make_project(says(catalog, messages), target("keyed", streams={"a": {}}))
+    project.run().expect(0)
+    assert project.state() == {"a": 1}
+
+    project.pipeline("p", says(catalog, messages), target("keyed"))
+    project.run().expect(0)
+
+    assert (project.state(), project.ids("b")) == ({"a": 1, "b": 2}, [2])
+
+
+def test_a_destination_that_exports_a_stream_later_has_none_of_what_came_before(make_project: MakeProject) -> None:
+    catalog = [{"id": "a"}, {"id": "b"}]
+    messages = [["S", "a"], ["R", "a", 1], ["S", "b"], ["R", "b", 2], ["ST", bookmarks(a=1, b=2)]]
+    all_of_it = target("keyed", {"path": "all.db"}, uuid="all")
+    project = make_project(says(catalog, messages), target("keyed", streams={"a": {}}), all_of_it)
+    project.run().expect(0)
+    project.run().expect(0)  # it is no new destination of a stream that it still does not export
+
+    project.pipeline("p", says(catalog, messages), target("keyed"), all_of_it)
+
+    project.run("--json").expect(2, "bookmark.destination_new")
+    project.run("--accept-gap").expect(0)
+    project.run().expect(0)
+
+
+def test_a_full_refresh_forgets_a_bookmark_under_the_streams_name(make_project: MakeProject) -> None:
+    catalog = [{"id": "id-a", "stream": "a"}]
+    project = make_project(says(catalog, [["S", "a"], ["ST", bookmarks(a=1)]]), target("keyed"))
+    project.run().expect(0)
+
+    project.run("--full-refresh", "--stream", "a").expect(0)
+
+    assert project.spied()[-1]["state"] == {"bookmarks": {}}
+
+
+def test_a_run_is_not_told_to_continue_with_a_stream_that_it_leaves_out(make_project: MakeProject) -> None:
+    catalog = [{"id": "a"}, {"id": "b"}]
+    messages = [["S", "a"], ["ST", {**bookmarks(a=1), "currently_syncing": "a"}]]
+    project = make_project(says(catalog, messages), target("keyed"))
+    project.run().expect(0)
+
+    project.run("--stream", "b").expect(0)
+
+    assert project.spied()[-1]["state"] == {"bookmarks": {}}

@@ -199,3 +199,16 @@ def test_a_long_line_in_many_chunks_passes() -> None:
     assert (
         b"".join(bytes(part) for item in items if isinstance(item, RawBatch) for part in item.slices).count(line) == 1
     )
+
+
+@pytest.mark.parametrize("empty", [{}, None])
+@pytest.mark.parametrize("records", [0, 3])
+def test_an_empty_state_does_not_replace_the_position_before_it(empty: object, records: int) -> None:
+    rows = [record("a", number) for number in range(records)]
+    lines = [schema("a"), *rows, state({"bookmarks": {"a": 1}}), *rows, state(empty), b""]
+
+    items, _ = parse(b"\n".join(lines), [])
+
+    assert [state_of(item.parts) for item in items if isinstance(item, Position)] == [
+        json.dumps({"bookmarks": {"a": 1}}, separators=(",", ":")).encode()
+    ]

@@ -49,7 +49,7 @@ def account(**more: Any) -> SourceAccount:
     values: dict[str, Any] = {
         "block": "load",
         "owned": dict,
-        "sinks": ["export"],
+        "sinks_of": lambda key: ["export"],
         "replication": {},
         "rows": {},
         **more,
