@@ -117,6 +117,24 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
     return json_field(field.name), _json_text(texts)
 
 
+def misfits_of(field: pa.Field, texts: Sequence[bytes], *, most: int) -> list[int]:
+    """The numbers of the values that make a column JSON text; empty if they are more than `most`."""
+    found: list[int] = []
+
+    def search(first: int, end: int) -> None:
+        if len(found) > most or not is_json(column_from_json(field, texts[first:end])[0]):
+            return
+        if end - first == 1:
+            found.append(first)
+            return
+        middle = (first + end) // 2
+        search(first, middle)
+        search(middle, end)
+
+    search(0, len(texts))
+    return found if len(found) <= most else []
+
+
 def rounds_integers(field: pa.Field, values: Sequence[Any]) -> bool:
     """Whether a column of floats has numbers so large that they may have been rounded."""
     import pyarrow.types as pt

@@ -4,7 +4,7 @@ raw ⇄ rows and raw ⇄ arrow are converted directly; rows ⇄ arrow go through
 fastest way. A reader is made once per schema of a stream and used for its batches.
 
 - A batch is cut where the records' `version` changes, for arrow also where their set of fields changes
-  (absent is not null).
+  (absent is not null), and around the few records with values that do not fit the schema.
 - Numbers are exact: see `jsontext`. Types of arrow columns come from the schema: see `arrow_types`.
 - `time_extracted` of a batch is its first record's, the earliest.
 - What msgspec refuses is read once more by the standard library's parser.
@@ -227,11 +227,31 @@ class ArrowReader:
         ):
             run = list(group)
             if names:
-                tables.append(self._table_of_texts(batch.stream, version, run))
+                tables += self._tables_of_texts(batch.stream, version, run)
             else:
                 for _ in run:
                     _refused(batch.stream, b"{}", "a record without fields cannot be a row of a table", refuse)
         return tables
+
+    def misfits(self, table: pa.Table) -> list[str]:
+        """Return the columns of a table that are JSON text because of values that do not fit the schema."""
+        from streamline.flow.codecs.arrow_types import is_json
+
+        return [field.name for field in table.schema if is_json(field) and not is_json(self.field(field.name))]
+
+    def _tables_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> list[ArrowBatch]:
+        """One table; where few values do not fit the schema, their records are in tables of their own."""
+        from streamline.flow.codecs.arrow_columns import misfits_of
+
+        whole = self._table_of_texts(stream, version, run)
+        numbers: set[int] = set()
+        for name in self.misfits(whole.table):
+            texts = [bytes(each.record[name]) for each in run]
+            numbers.update(misfits_of(self.field(name), texts, most=len(run) // 10 + 1))
+        if not numbers or len(numbers) == len(run):
+            return [whole]
+        groups = groupby(range(len(run)), lambda number: number in numbers)
+        return [self._table_of_texts(stream, version, [run[number] for number in group]) for _, group in groups]
 
     def _table_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> ArrowBatch:
         import pyarrow as pa

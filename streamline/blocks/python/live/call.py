@@ -12,8 +12,8 @@ import msgspec
 
 from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
 from streamline.errors import StreamlineError
-from streamline.flow.codecs.lanes import ArrowReader, RowReader, lines_of
-from streamline.flow.items import Buffer, JSONObject, RawBatch
+from streamline.flow.codecs.lanes import ArrowReader, RowReader, arrow_to_raw, lines_of
+from streamline.flow.items import ArrowBatch, Buffer, JSONObject, RawBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,8 +130,14 @@ class TransformCaller:
         for argument, returned in self._arguments(request, raw, refused, first):
             if on_call is not None:
                 on_call()
-            result = self._function.call(argument, keywords=keywords)
-            self._take(result, returned)
+            try:
+                self._take(self._function.call(argument, keywords=keywords), returned)
+            except UserError as error:
+                unfit = self._unfit(request.stream, returned)
+                if unfit is None:
+                    raise
+                refused += [(line, f"{error.summary} ({error.where})") for line in unfit]
+                continue
             results.append(returned)
         if refused:
             results.append(Returned(refused=refused))
@@ -161,8 +167,17 @@ class TransformCaller:
             for read in reader.read(raw, refuse):
                 for start in range(0, read.table.num_rows, size):
                     table = read.table.slice(start, size)
-                    returned = Returned(read.version, read.time_extracted, given=table.schema)
+                    # The input, until the function has returned.
+                    returned = Returned(read.version, read.time_extracted, table=table, given=table.schema)
                     yield _to_shape(table, self._shape), returned
+
+    def _unfit(self, stream: str, returned: Returned) -> list[bytes] | None:
+        """The lines of a table of records that do not fit their SCHEMA; None if it is another one."""
+        reader = self._readers[stream][1]
+        if returned.table is None or not isinstance(reader, ArrowReader) or not reader.misfits(returned.table):
+            return None
+        raw = arrow_to_raw(ArrowBatch(stream, returned.table, returned.version, returned.time_extracted))
+        return [line for piece in raw.slices for line in lines_of(piece)]
 
     def _take(self, result: Any, into: Returned) -> None:
         """Set `rows` or `table` from what the function returned.
@@ -170,6 +185,14 @@ class TransformCaller:
         Raises:
             UserError: it returned something other than records.
         """
+        given, into.table = into.table, None
+        try:
+            self._take_records(result, into)
+        except UserError:
+            into.table = given
+            raise
+
+    def _take_records(self, result: Any, into: Returned) -> None:
         if result is None:
             return
         if isinstance(result, dict):

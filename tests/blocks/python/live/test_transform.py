@@ -636,6 +636,20 @@ def test_a_stream_whose_every_record_raises_fails(kitchen: Kitchen, count: int) 
     assert (caught.value.stream, caught.value.code) == ("orders", "transformer.failed")
 
 
+def test_a_value_that_breaks_its_schema_harms_no_other_record(kitchen: Kitchen) -> None:
+    rows = [{"id": number, "status": 7 if number == 4 else "active"} for number in range(10)]
+    out = kitchen.run(
+        code("return df[df['status'] == 'active']", **PANDAS), [schema(id=INTEGER, status=STRING), records(*rows)]
+    )
+    assert [row["id"] for row in rows_of(out)] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+    rows = [{"id": number, "qty": "n/a" if number == 4 else number} for number in range(10)]
+    out = kitchen.run(code("return df[df['qty'] > 3]", **PANDAS), [schema(id=INTEGER, qty=INTEGER), records(*rows)])
+    assert [row["id"] for row in rows_of(out)] == [5, 6, 7, 8, 9]
+    (bad,) = [item for item in out if isinstance(item, BadRecord)]
+    assert json.loads(bad.record) == {"id": 4, "qty": "n/a"}
+
+
 def test_the_only_record_of_a_run_may_be_set_aside(kitchen: Kitchen) -> None:
     out = kitchen.run(
         RAISES["dicts"], [schema(id=INTEGER), records({"id": 0}), position(1)], set_aside=lambda stream: True
