@@ -116,7 +116,26 @@ class BlockCall(msgspec.Struct, kw_only=True):
     @property
     def where(self) -> str:
         """How messages name the block: its file, else its uuid."""
-        return self.project.shown(self.block.file) if self.block.file is not None else f"block {self.block.uuid}"
+        return shown_block(self.project, self.block)
+
+
+def shown_block(project: Project, block: Block) -> str:
+    """Return the name of a block in messages: its file, else its uuid."""
+    return project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+
+
+def block_text(block: Block, shown: str | None = None) -> str:
+    """Return the text of a block: its file, else its `content` in metadata.yaml.
+
+    Args:
+        shown: the file's name in errors.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    from streamline.project.yamlfile import read_text
+
+    return read_text(block.file, shown=shown) if block.file is not None else block.content or ""
 
 
 def block_output(inputs: Sequence[Input], block: str) -> Callable[[str], Any]:

@@ -81,7 +81,7 @@ SERVED: dict[str, dict[str, str]] = {
     ),
     "mage_ai.data_cleaner.transformer_actions.utils": {
         **_all(_ACTIONS + ".action", "build_action_variables build_transformer_action"),
-        **_all(_ACTIONS + ".names", "clean_column_name"),
+        **_all(_ACTIONS + ".columns", "clean_column_name"),
     },
     # Helpers that block files borrow.
     "mage_ai.shared.array": _all(_SHARED, "batch difference find find_index flatten unique_by"),

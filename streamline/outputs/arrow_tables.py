@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import ROW_GROUP, damaged, plain_types, slices, write_parquet
-from streamline.outputs.storage import Place
+from streamline.outputs.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write(place: Place, name: str, value: Any) -> StoredValue | None:
+def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a Table, a RecordBatch, or what a RecordBatchReader gives; None for anything else of Arrow's."""
     import pyarrow as pa
 
     if isinstance(value, pa.Table):
-        return _write(place, name, "arrow", value.schema, value.to_batches(), value.num_rows)
+        return _write(storage, name, "arrow", value.schema, value.to_batches(), value.num_rows)
     if isinstance(value, pa.RecordBatch):
-        return _write(place, name, "arrow_batch", value.schema, [value], value.num_rows)
+        return _write(storage, name, "arrow_batch", value.schema, [value], value.num_rows)
     if isinstance(value, pa.RecordBatchReader):
-        return _write(place, name, "arrow", value.schema, value, None)
+        return _write(storage, name, "arrow", value.schema, value, None)
     return None
 
 
 def _write(
-    place: Place, name: str, codec: str, schema: pa.Schema, batches: Any, rows: int | None
+    storage: Storage, name: str, codec: str, schema: pa.Schema, batches: Any, rows: int | None
 ) -> StoredValue | None:
     if not schema.names and rows:
         return None  # rows without columns: neither format counts them
     writer = _parquet if survives_parquet(schema) else _ipc
-    file, written = writer(place, name, schema, batches)
+    file, written = writer(storage, name, schema, batches)
     return StoredValue(
         file=file,
         codec=codec,
@@ -44,9 +44,9 @@ def _write(
     )
 
 
-def _parquet(place: Place, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
+def _parquet(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
     file = f"{name}.parquet"
-    return file, write_parquet(place, file, schema, _grouped(batches, schema))
+    return file, write_parquet(storage, file, schema, _grouped(batches, schema))
 
 
 def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -66,13 +66,13 @@ def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
         yield pa.Table.from_batches(waiting, schema)
 
 
-def _ipc(place: Place, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
+def _ipc(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
     import pyarrow as pa
 
     file = f"{name}.arrow"
     rows = 0
     options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
-    with place.create(file) as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
+    with storage.create(file) as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
         for batch in batches:
             writer.write_batch(batch)
             rows += batch.num_rows
@@ -108,25 +108,25 @@ def _reordered(kind: pa.DataType) -> bool:
     return any(_reordered(kind.field(number).type) for number in range(kind.num_fields))
 
 
-def read_table(place: Place, stored: StoredValue) -> pa.Table:
+def read_table(storage: Storage, stored: StoredValue) -> pa.Table:
     """The table of a Parquet or Arrow file as it is in the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         if stored.file.endswith(".arrow"):
-            source = place.source(stored.file)
+            source = storage.source(stored.file)
             with pa.memory_map(source) if isinstance(source, str) else pa.BufferReader(source.getvalue()) as file:
                 return pa.ipc.open_file(file).read_all()
-        with pq.ParquetFile(place.source(stored.file)) as file:
+        with pq.ParquetFile(storage.source(stored.file)) as file:
             return file.read()
     except pa.ArrowException as error:
-        raise damaged(place, stored.file, error) from error
+        raise damaged(storage, stored.file, error) from error
 
 
-def read(place: Place, stored: StoredValue) -> Any:
+def read(storage: Storage, stored: StoredValue) -> Any:
     """What `write` stored."""
-    table = read_table(place, stored)
+    table = read_table(storage, stored)
     if stored.codec == "arrow":
         return table
     import pyarrow as pa
@@ -135,7 +135,7 @@ def read(place: Place, stored: StoredValue) -> Any:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def take(place: Place, name: str, path: Path) -> StoredValue:
+def take(storage: Storage, name: str, path: Path) -> StoredValue:
     """Make a finished Parquet file an output."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -146,7 +146,7 @@ def take(place: Place, name: str, path: Path) -> StoredValue:
     except (pa.ArrowException, OSError) as error:
         raise OutputError(f"{path} is not a Parquet file: {error}", code="output.not_parquet") from error
     file = f"{name}.parquet"
-    place.take(file, path)
+    storage.take(file, path)
     return StoredValue(
         file=file,
         codec="pandas",

@@ -11,13 +11,13 @@ from typing import Any
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Form, Manifest, StoredValue
-from streamline.outputs.storage import Place
+from streamline.outputs.storage import Storage
 from streamline.outputs.values import write_value
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
-def write_values(place: Place, value: Any, run_id: str) -> Manifest:
+def write_values(storage: Storage, value: Any, run_id: str) -> Manifest:
     """Write what a block returned; the manifest that is to stand beside it, which is not written.
 
     Raises:
@@ -31,23 +31,23 @@ def write_values(place: Place, value: Any, run_id: str) -> Manifest:
     elif _is_tuple(value):
         form = "tuple"
         for number, element in enumerate(value):
-            outputs.append(_write(place, number, element))
+            outputs.append(_write(storage, number, element))
     elif _is_iterator(value):
         form = "chunks"
         # The user's code runs between the chunks: what it raises is its own, and nothing may hold the last chunk while
         # it makes the next (`enumerate` would).
         for chunk in value:
-            outputs.append(_write(place, len(outputs), chunk))
+            outputs.append(_write(storage, len(outputs), chunk))
             del chunk
     else:
-        outputs.append(_write(place, 0, value))
+        outputs.append(_write(storage, 0, value))
     written_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     return Manifest(run_id=run_id, form=form, outputs=outputs, written_at=written_at)
 
 
-def _write(place: Place, number: int, value: Any) -> StoredValue:
+def _write(storage: Storage, number: int, value: Any) -> StoredValue:
     with disk_errors():
-        return write_value(place, f"output_{number}", value)
+        return write_value(storage, f"output_{number}", value)
 
 
 @contextmanager

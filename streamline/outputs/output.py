@@ -12,7 +12,7 @@ from streamline.errors import ConfigError
 from streamline.outputs.errors import OutputError
 from streamline.outputs.forms import write_values
 from streamline.outputs.manifest import Manifest, StoredValue, read_manifest
-from streamline.outputs.storage import FolderStorage, Key, MemoryStorage, Place
+from streamline.outputs.storage import FolderStorage, Key, MemoryStorage, Storage
 from streamline.outputs.values import read_value
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ class Output:
     """What a block returned.
 
     Args:
-        place: where its files are.
+        storage: where its files are.
         manifest: what is there; None: as the folder says each time.
     """
 
-    def __init__(self, place: Place, manifest: Manifest | None = None) -> None:
-        self._place = place
+    def __init__(self, storage: Storage, manifest: Manifest | None = None) -> None:
+        self._storage = storage
         self._manifest = manifest
 
     @property
@@ -45,12 +45,12 @@ class Output:
         """
         if self._manifest is not None:
             return self._manifest
-        assert isinstance(self._place, FolderStorage)
-        manifest = read_manifest(self._place.folder)
+        assert isinstance(self._storage, FolderStorage)
+        manifest = read_manifest(self._storage.folder)
         if manifest is None:
             raise OutputError(
                 "no output is stored here",
-                where=str(self._place.folder),
+                where=str(self._storage.folder),
                 hint="run the block first",
                 code="output.missing",
             )
@@ -82,7 +82,7 @@ class Output:
         if manifest.form == "none":
             yield None
         for stored in manifest.outputs:
-            yield read_value(self._place, stored)
+            yield read_value(self._storage, stored)
 
     def table(self) -> pa.Table:
         """The output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.
@@ -107,14 +107,14 @@ class Output:
 
     def read(self, stored: StoredValue) -> Any:
         """One of the values in the manifest."""
-        return read_value(self._place, stored)
+        return read_value(self._storage, stored)
 
     def _value(self, manifest: Manifest) -> Any:
         if manifest.form == "none":
             return None
         if manifest.form == "single":
-            return read_value(self._place, manifest.outputs[0])
-        return [read_value(self._place, stored) for stored in manifest.outputs]
+            return read_value(self._storage, manifest.outputs[0])
+        return [read_value(self._storage, stored) for stored in manifest.outputs]
 
     def _table(self, manifest: Manifest) -> pa.Table:
         from streamline.outputs.tables import concatenated
@@ -137,39 +137,39 @@ class Output:
         if stored.types is not None or stored.codec.startswith("arrow"):
             from streamline.outputs.arrow_tables import read_table
 
-            return read_table(self._place, stored).replace_schema_metadata(None)
-        return to_table(read_value(self._place, stored))
+            return read_table(self._storage, stored).replace_schema_metadata(None)
+        return to_table(read_value(self._storage, stored))
 
     def _files(self, stored: StoredValue) -> list[Path | None]:
         if stored.codec == "list":
             return [path for part in stored.parts for path in self._files(part)]
         if stored.types is None:
             return [None]
-        return [self._place.path(stored.file)]
+        return [self._storage.path(stored.file)]
 
     def _whole(self, read: Callable[[Manifest], _T]) -> _T:
         """Read from one folder only, even while another takes its place."""
         if self._manifest is not None:
             return read(self._manifest)
-        assert isinstance(self._place, FolderStorage)
+        assert isinstance(self._storage, FolderStorage)
         for _ in range(_ATTEMPTS):
-            before = _identity(self._place.folder)
+            before = _identity(self._storage.folder)
             try:
                 result = read(self.manifest)
             except (OSError, OutputError, ConfigError) as error:
-                if _identity(self._place.folder) != before:
+                if _identity(self._storage.folder) != before:
                     continue
                 if isinstance(error, OSError):
                     what = f"the stored output cannot be read: {error.strerror or error}"
                     raise OutputError(
-                        what, where=str(error.filename or self._place.folder), code="output.damaged"
+                        what, where=str(error.filename or self._storage.folder), code="output.damaged"
                     ) from error
                 raise
-            if _identity(self._place.folder) == before:
+            if _identity(self._storage.folder) == before:
                 return result
         raise OutputError(
             f"the output was replaced {_ATTEMPTS} times while it was read",
-            where=str(self._place.folder),
+            where=str(self._storage.folder),
             hint="find out what keeps writing it, then run again",
             code="output.busy",
         )
@@ -223,9 +223,9 @@ def pack(value: Any) -> bytes:
     Raises:
         OutputError: a value that cannot be stored.
     """
-    place = MemoryStorage()
-    manifest = write_values(place, value, "")
-    return _packer.encode(_Packed(manifest, place.files()))
+    storage = MemoryStorage()
+    manifest = write_values(storage, value, "")
+    return _packer.encode(_Packed(manifest, storage.files()))
 
 
 def unpack(data: bytes) -> Output:

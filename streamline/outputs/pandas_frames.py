@@ -14,7 +14,7 @@ from streamline.outputs import pickled
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.pandas_columns import REFUSALS, ArrowColumn, arrow_column, column_names
 from streamline.outputs.parquet import damaged, plain_types, slices, write_parquet
-from streamline.outputs.storage import Place
+from streamline.outputs.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SMALL = 1 << 24
 
 
-def write(place: Place, name: str, value: Any) -> StoredValue | None:
+def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a DataFrame or Series; None for what only pickle holds (subclasses, an Index, frames of odd columns)."""
     import pandas as pd
 
@@ -41,18 +41,18 @@ def write(place: Place, name: str, value: Any) -> StoredValue | None:
     levels, complete = _levels(frame.index, names)
     beside = _beside(value, names)
     try:
-        stored = _write(place, name, codec, frame, columns, levels, beside, complete=complete)
+        stored = _write(storage, name, codec, frame, columns, levels, beside, complete=complete)
         if stored is None:
             # A value that its column's type does not hold, such as text that is no UTF-8.
             columns = {label: _if_fits(column, len(frame)) for label, column in columns.items()}
             fitting = {label: level for label, level in levels.items() if _if_fits(level, len(frame))}
             complete = complete and len(fitting) == len(levels)
-            stored = _write(place, name, codec, frame, columns, fitting, beside, complete=complete)
+            stored = _write(storage, name, codec, frame, columns, fitting, beside, complete=complete)
     except pickled.Unpicklable:
         stored = None  # pickling the whole frame says where in it
     if stored is None:
-        place.remove(f"{name}.parquet")
-        place.remove(f"{name}.objects.pkl")
+        storage.remove(f"{name}.parquet")
+        storage.remove(f"{name}.objects.pkl")
     return stored
 
 
@@ -109,7 +109,7 @@ def _if_fits(column: ArrowColumn | None, rows: int) -> ArrowColumn | None:
 
 
 def _write(
-    place: Place,
+    storage: Storage,
     name: str,
     codec: str,
     frame: Any,
@@ -132,7 +132,7 @@ def _write(
     parts: list[StoredValue] = []
     if odd or beside:
         objects = f"{name}.objects.pkl"
-        pickled.write(place, objects, {**beside, "odd": odd})
+        pickled.write(storage, objects, {**beside, "odd": odd})
         parts.append(StoredValue(file=objects, codec="pickle"))
     written = {label: column for label, column in columns.items() if column is not None} | levels
     file = f"{name}.parquet"
@@ -140,7 +140,7 @@ def _write(
         schema = pa.schema(
             [(label, column.type) for label, column in written.items()], metadata=_metadata(frame, columns, levels)
         )
-        write_parquet(place, file, schema, _tables(schema, list(written.values()), len(frame)))
+        write_parquet(storage, file, schema, _tables(schema, list(written.values()), len(frame)))
     except REFUSALS:
         return None
     return StoredValue(
@@ -177,7 +177,7 @@ def _tables(schema: pa.Schema, columns: Sequence[ArrowColumn], rows: int) -> Ite
         yield pa.Table.from_arrays([column.part(start, stop) for column in columns], schema=schema)
 
 
-def read(place: Place, stored: StoredValue) -> Any:
+def read(storage: Storage, stored: StoredValue) -> Any:
     """What `write` stored.
 
     Raises:
@@ -188,15 +188,15 @@ def read(place: Place, stored: StoredValue) -> Any:
 
     beside: dict[str, Any] = {}
     if stored.parts:
-        beside = pickled.read(place, stored.parts[0].file, f"what belongs to {stored.file}")
+        beside = pickled.read(storage, stored.parts[0].file, f"what belongs to {stored.file}")
     odd = beside.get("odd", {})
     exact = [name for name in stored.columns or [] if name not in odd]
     try:
-        with pq.ParquetFile(place.source(stored.file)) as file:
+        with pq.ParquetFile(storage.source(stored.file)) as file:
             # By its path: "a" would be "a.b", too.
             frame = _put_together(file.read(exact).select(exact), odd, stored)
     except pa.ArrowException as error:
-        raise damaged(place, stored.file, error) from error
+        raise damaged(storage, stored.file, error) from error
     value: Any = frame
     if stored.codec == "pandas_series":
         value = frame.iloc[:, 0]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from streamline.outputs.errors import OutputError
-from streamline.outputs.storage import Place
+from streamline.outputs.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,16 +17,16 @@ ROW_GROUP = 1 << 18
 _COMPRESSION = "snappy"  # every reader of Parquet knows it
 
 
-def write_parquet(place: Place, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+def write_parquet(storage: Storage, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Write tables one after the other into a new file; how many rows they had."""
     import pyarrow.parquet as pq
 
     rows = 0
     with (
         pq.ParquetWriter(
-            place.target(name), schema, compression=_COMPRESSION, use_dictionary=_worth_a_dictionary(schema)
+            storage.target(name), schema, compression=_COMPRESSION, use_dictionary=_worth_a_dictionary(schema)
         ) as writer,
-        place.early(name) as early,
+        storage.early(name) as early,
     ):
         for table in tables:
             writer.write_table(table, row_group_size=ROW_GROUP)
@@ -58,9 +58,9 @@ def slices(rows: int) -> Iterable[tuple[int, int]]:
     return ((start, min(start + ROW_GROUP, rows)) for start in range(0, rows, ROW_GROUP))
 
 
-def damaged(place: Place, file: str, error: Exception) -> OutputError:
+def damaged(storage: Storage, file: str, error: Exception) -> OutputError:
     """The error for a file of an output that its library cannot read."""
-    path = place.path(file)
+    path = storage.path(file)
     return OutputError(
         f"{file} cannot be read: {error}",
         where=None if path is None else str(path),

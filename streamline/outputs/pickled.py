@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from streamline.outputs.errors import OutputError
-from streamline.outputs.storage import Place
+from streamline.outputs.storage import Storage
 
 if TYPE_CHECKING:
     import hmac
@@ -25,7 +25,7 @@ class Unpicklable(Exception):
         self.reason = reason
 
 
-def write(place: Place, name: str, value: Any) -> None:
+def write(storage: Storage, name: str, value: Any) -> None:
     """Pickle `value` into a new file.
 
     Raises:
@@ -34,8 +34,8 @@ def write(place: Place, name: str, value: Any) -> None:
     """
     import pickle
 
-    with place.create(name) as file:
-        signed = _Signed(file, place)
+    with storage.create(name) as file:
+        signed = _Signed(file, storage)
         try:
             pickle.dump(value, signed, protocol=5)
         except OSError:
@@ -47,7 +47,7 @@ def write(place: Place, name: str, value: Any) -> None:
         signed.finish()
 
 
-def read(place: Place, name: str, what: str) -> Any:
+def read(storage: Storage, name: str, what: str) -> Any:
     """What `write` wrote.
 
     Args:
@@ -58,10 +58,10 @@ def read(place: Place, name: str, what: str) -> Any:
     """
     import pickle
 
-    path = place.path(name)
+    path = storage.path(name)
     shown = str(path) if path is not None else None
-    with place.view(name) as view:
-        body = view if place.key is None else _verified(view, place.key, shown)
+    with storage.view(name) as view:
+        body = view if storage.key is None else _verified(view, storage.key, shown)
         try:
             return pickle.loads(body)
         except (ImportError, AttributeError) as error:
@@ -99,14 +99,14 @@ def _verified(view: memoryview, key: Callable[[], bytes], shown: str | None) -> 
 class _Signed:
     """A file that signs what goes through it."""
 
-    def __init__(self, file: IO[bytes], place: Place) -> None:
+    def __init__(self, file: IO[bytes], storage: Storage) -> None:
         self._file = file
         self._mac: hmac.HMAC | None = None
         self.failed = False
-        if place.key is not None:
+        if storage.key is not None:
             import hmac
 
-            self._mac = hmac.new(place.key(), digestmod="sha256")
+            self._mac = hmac.new(storage.key(), digestmod="sha256")
 
     def write(self, data: Any) -> int:
         if self._mac is not None:

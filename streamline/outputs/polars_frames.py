@@ -6,28 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import damaged
-from streamline.outputs.storage import Place
+from streamline.outputs.storage import Storage
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def write(place: Place, name: str, value: Any) -> StoredValue | None:
+def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a frame or Series as Parquet, where its types come back from it, else as Arrow's IPC; None for what
     neither holds (columns of Python objects, rows without columns).
     """
     import polars as pl
 
     if isinstance(value, pl.LazyFrame):
-        return _write_lazy(place, name, value) or _write(place, name, "polars", value.collect())
+        return _write_lazy(storage, name, value) or _write(storage, name, "polars", value.collect())
     if isinstance(value, pl.DataFrame):
-        return _write(place, name, "polars", value)
+        return _write(storage, name, "polars", value)
     if isinstance(value, pl.Series):
-        return _write(place, name, "polars_series", value.to_frame())
+        return _write(storage, name, "polars_series", value.to_frame())
     return None
 
 
-def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> StoredValue | None:
+def _write(storage: Storage, name: str, codec: str, frame: pl.DataFrame) -> StoredValue | None:
     import polars as pl
 
     if frame.width == 0 or any(_holds_objects(kind) for kind in frame.dtypes):
@@ -35,14 +35,14 @@ def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> StoredVa
     file = f"{name}.parquet"
     parquet = True
     try:
-        frame.write_parquet(place.target(file), compression="snappy")
-        parquet = pl.read_parquet_schema(place.source(file)) == frame.schema
+        frame.write_parquet(storage.target(file), compression="snappy")
+        parquet = pl.read_parquet_schema(storage.source(file)) == frame.schema
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         parquet = False
     if not parquet:
-        place.remove(file)
+        storage.remove(file)
         file = f"{name}.arrow"
-        frame.write_ipc(place.target(file))
+        frame.write_ipc(storage.target(file))
     return StoredValue(
         file=file,
         codec=codec,
@@ -52,18 +52,18 @@ def _write(place: Place, name: str, codec: str, frame: pl.DataFrame) -> StoredVa
     )
 
 
-def _write_lazy(place: Place, name: str, query: pl.LazyFrame) -> StoredValue | None:
+def _write_lazy(storage: Storage, name: str, query: pl.LazyFrame) -> StoredValue | None:
     """Have Polars write the rows as it finds them: they need not be in memory together. None where a column's type
     might not come back.
     """
     import polars as pl
 
     schema = query.collect_schema()
-    if place.path(name) is None or not schema or not all(_is_simple(kind) for kind in schema.dtypes()):
+    if storage.path(name) is None or not schema or not all(_is_simple(kind) for kind in schema.dtypes()):
         return None
     file = f"{name}.parquet"
-    query.sink_parquet(place.target(file), compression="snappy")
-    rows = pl.scan_parquet(place.source(file), hive_partitioning=False).select(pl.len()).collect().item()
+    query.sink_parquet(storage.target(file), compression="snappy")
+    rows = pl.scan_parquet(storage.source(file), hive_partitioning=False).select(pl.len()).collect().item()
     types = [str(kind) for kind in schema.dtypes()]
     return StoredValue(file=file, codec="polars", rows=rows, columns=schema.names(), types=types)
 
@@ -92,14 +92,14 @@ def _holds_objects(kind: pl.DataType) -> bool:
     return any(_holds_objects(field.dtype) for field in getattr(kind, "fields", ()))
 
 
-def read(place: Place, stored: StoredValue) -> Any:
+def read(storage: Storage, stored: StoredValue) -> Any:
     """What `write` stored."""
     import polars as pl
 
-    source = place.source(stored.file)
+    source = storage.source(stored.file)
     ipc = stored.file.endswith(".arrow")
     try:
         frame = pl.read_ipc(source) if ipc else pl.read_parquet(source, hive_partitioning=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise damaged(place, stored.file, error) from error
+        raise damaged(storage, stored.file, error) from error
     return frame.to_series() if stored.codec == "polars_series" else frame

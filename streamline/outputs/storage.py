@@ -1,4 +1,4 @@
-"""Where the files of one output are: a folder, or memory (outputs that must never reach a disk)."""
+"""Storage for the files of one output: a folder, or memory (outputs that must never reach a disk)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TypeAlias
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.folders import NEW_FILE, EarlyWrites, make_folder, write_file
@@ -19,69 +19,16 @@ _LARGEST_INLINE = 1 << 13
 _MOST_INLINE = 1 << 20
 
 Key = Callable[[], bytes]
-"""Gives the key that pickles are signed with, when one is needed."""
-
-
-class Place(Protocol):
-    """A flat set of named files."""
-
-    @property
-    def key(self) -> Key | None:
-        """What pickles are signed with; None: they are not signed."""
-        ...
-
-    def inline(self, size: int) -> bool:
-        """Whether a value of so many bytes goes into the manifest instead of a file."""
-        ...
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a whole file."""
-        ...
-
-    def create(self, name: str) -> IO[bytes]:
-        """A new file to write to."""
-        ...
-
-    def target(self, name: str) -> Any:
-        """What Parquet writers take: the path of a new, empty file, or a file object."""
-        ...
-
-    def early(self, name: str) -> AbstractContextManager[Callable[[], None]]:
-        """To be called now and then while a long file is being written (`EarlyWrites`)."""
-        ...
-
-    def take(self, name: str, path: Path) -> None:
-        """Make the file at `path` one of these; it is gone from where it was."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """All of a file."""
-        ...
-
-    def view(self, name: str) -> AbstractContextManager[memoryview]:
-        """All of a file, without a copy of it in memory."""
-        ...
-
-    def source(self, name: str) -> Any:
-        """What Parquet readers take: a path, or a file object."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Delete a file, if it is there."""
-        ...
-
-    def path(self, name: str) -> Path | None:
-        """The path of a file; None where it is in memory."""
-        ...
+"""Returns the key that pickles are signed with."""
 
 
 class FolderStorage:
-    """Files in a folder, for nobody else to see (0600).
+    """Files in a folder, readable by their owner only (0600).
 
     Args:
-        folder: the folder; it is made when its first file is.
-        key: gives the project's key.
-        durable: its files are to be flushed to the disk when they are all there.
+        folder: the folder; created with its first file.
+        key: returns the project's key for signing pickles; None: pickles are not signed.
+        durable: the files are flushed to the disk when all of them are written.
     """
 
     def __init__(self, folder: Path, key: Key | None, *, durable: bool = False) -> None:
@@ -92,20 +39,22 @@ class FolderStorage:
         self._room = _MOST_INLINE
 
     def inline(self, size: int) -> bool:
+        """Return whether a value of so many bytes is stored in the manifest instead of a file."""
         if size > _LARGEST_INLINE or size > self._room:
             return False
         self._room -= size
         return True
 
     def put(self, name: str, data: bytes) -> None:
+        """Write a whole file."""
         self.make()
         write_file(self.path(name), data)
 
     def make(self) -> None:
-        """Make the folder, if that has not been done.
+        """Create the folder once.
 
         Raises:
-            OutputError: it cannot be made.
+            OutputError: the folder cannot be created.
         """
         if self.made:
             return
@@ -119,16 +68,20 @@ class FolderStorage:
         self.made = True
 
     def create(self, name: str) -> IO[bytes]:
+        """Create a file and open it for writing."""
         return open(self._new(name), "wb")
 
     def target(self, name: str) -> str:
+        """Create a file for a Parquet writer; return its path (in memory: a file object)."""
         os.close(self._new(name))
         return f"{self.folder}/{name}"
 
     def early(self, name: str) -> AbstractContextManager[Callable[[], None]]:
+        """Return a function that starts flushing a file while it is written (`EarlyWrites`)."""
         return EarlyWrites(f"{self.folder}/{name}") if self.durable else _never()
 
     def take(self, name: str, path: Path) -> None:
+        """Move the file at `path` here."""
         self.make()
         goal = self.path(name)
         try:
@@ -138,11 +91,13 @@ class FolderStorage:
         goal.chmod(0o600)
 
     def read(self, name: str) -> bytes:
+        """Read a whole file."""
         with open(f"{self.folder}/{name}", "rb") as file:
             return file.read()
 
     @contextmanager
     def view(self, name: str) -> Iterator[memoryview]:
+        """Map a whole file into memory without a copy."""
         with open(f"{self.folder}/{name}", "rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 yield memoryview(b"")
@@ -151,12 +106,15 @@ class FolderStorage:
                 yield view
 
     def source(self, name: str) -> str:
+        """Return what Parquet readers take: the path (in memory: a file object)."""
         return f"{self.folder}/{name}"
 
     def remove(self, name: str) -> None:
+        """Delete a file if it exists."""
         self.path(name).unlink(missing_ok=True)
 
     def path(self, name: str) -> Path:
+        """Return the path of a file (in memory: None)."""
         return self.folder / name
 
     def _new(self, name: str) -> int:
@@ -165,9 +123,9 @@ class FolderStorage:
 
 
 class MemoryStorage:
-    """Files in memory. They are not signed: whoever can change them can change the process."""
+    """Files in memory; see `FolderStorage`. Pickles are not signed: whoever can change them can change the process."""
 
-    key = None
+    key: Key | None = None
 
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
         self._written: dict[str, BytesIO] = {}
@@ -215,8 +173,11 @@ class MemoryStorage:
         return None
 
     def files(self) -> dict[str, bytes]:
-        """Everything that was written."""
+        """Return the content of all files by name."""
         return {**self._files, **{name: file.getvalue() for name, file in self._written.items()}}
+
+
+Storage: TypeAlias = FolderStorage | MemoryStorage
 
 
 def _never() -> AbstractContextManager[Callable[[], None]]:
@@ -225,4 +186,4 @@ def _never() -> AbstractContextManager[Callable[[], None]]:
 
 class _Kept(BytesIO):
     def close(self) -> None:
-        """Writers close what they wrote to; the content is still to be had."""
+        """Do nothing: Parquet writers close their file, and its content is read later."""

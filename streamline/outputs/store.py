@@ -52,13 +52,13 @@ def write_output(
         Exception: whatever an iterator raises, unchanged. Nothing is left behind then.
     """
     temporary = new_sibling(folder)
-    place = FolderStorage(temporary, secrets_key, durable=durable)
+    storage = FolderStorage(temporary, secrets_key, durable=durable)
     try:
-        manifest = write_values(place, value, run_id)
+        manifest = write_values(storage, value, run_id)
         with disk_errors(every=True):
             data = manifests.encode(manifest)
-            if place.made or durable:
-                place.put(manifests.NAME, data)
+            if storage.made or durable:
+                storage.put(manifests.NAME, data)
             else:
                 # Of a thousand children each small output is one file: nothing costs a file system more than names.
                 write_file(temporary, data)

@@ -12,7 +12,7 @@ from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import damaged
-from streamline.outputs.storage import Place
+from streamline.outputs.storage import Storage
 
 
 class ParquetFile:
@@ -33,7 +33,7 @@ class ParquetFile:
         self.columns = columns
 
 
-def write_value(place: Place, name: str, value: Any) -> StoredValue:
+def write_value(storage: Storage, name: str, value: Any) -> StoredValue:
     """Store one value in files whose names begin with `name`.
 
     Raises:
@@ -42,23 +42,23 @@ def write_value(place: Place, name: str, value: Any) -> StoredValue:
     data = jsonvalue.dumps(value)
     if data is not None:
         rows = len(value) if type(value) is list else None
-        if place.inline(len(data)) and jsonvalue.is_standard(data):
+        if storage.inline(len(data)) and jsonvalue.is_standard(data):
             return StoredValue(codec="json", rows=rows, value=msgspec.Raw(data))
         file = f"{name}.json"
-        place.put(file, data)
+        storage.put(file, data)
         return StoredValue(file=file, codec="json", rows=rows)
-    stored = _write_table(place, name, value) or _write_tables(place, name, value)
+    stored = _write_table(storage, name, value) or _write_tables(storage, name, value)
     if stored is not None:
         return stored
     file = f"{name}.pkl"
     try:
-        pickled.write(place, file, value)
+        pickled.write(storage, file, value)
     except pickled.Unpicklable as error:
         raise _unserialisable(name, value, error) from None
     return StoredValue(file=file, codec="pickle")
 
 
-def read_value(place: Place, stored: StoredValue) -> Any:
+def read_value(storage: Storage, stored: StoredValue) -> Any:
     """What `write_value` stored.
 
     Raises:
@@ -67,27 +67,27 @@ def read_value(place: Place, stored: StoredValue) -> Any:
     codec = stored.codec
     if codec == "json":
         try:
-            return jsonvalue.loads(place.read(stored.file) if stored.file else stored.value)
+            return jsonvalue.loads(storage.read(stored.file) if stored.file else stored.value)
         except ValueError as error:
-            raise damaged(place, stored.file, error) from error
+            raise damaged(storage, stored.file, error) from error
     if codec == "pickle":
-        return pickled.read(place, stored.file, stored.file)
+        return pickled.read(storage, stored.file, stored.file)
     if codec == "list":
-        return [read_value(place, part) for part in stored.parts]
+        return [read_value(storage, part) for part in stored.parts]
     if codec == "dict":
-        return dict(zip(stored.keys or [], [read_value(place, part) for part in stored.parts], strict=True))
+        return dict(zip(stored.keys or [], [read_value(storage, part) for part in stored.parts], strict=True))
     if codec.startswith("pandas"):
         from streamline.outputs import pandas_frames
 
-        return pandas_frames.read(place, stored)
+        return pandas_frames.read(storage, stored)
     if codec.startswith("polars"):
         from streamline.outputs import polars_frames
 
-        return polars_frames.read(place, stored)
+        return polars_frames.read(storage, stored)
     if codec.startswith("arrow"):
         from streamline.outputs import arrow_tables
 
-        return arrow_tables.read(place, stored)
+        return arrow_tables.read(storage, stored)
     raise OutputError(
         f"the output is stored in an unknown form '{codec}'",
         where=stored.file,
@@ -96,34 +96,34 @@ def read_value(place: Place, stored: StoredValue) -> Any:
     )
 
 
-def _write_table(place: Place, name: str, value: Any) -> StoredValue | None:
+def _write_table(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a table of any library; None where it is none, or is one that only pickle holds."""
     kind = type(value)
     library = kind.__module__.partition(".")[0]
     if library == "pandas":
         from streamline.outputs import pandas_frames
 
-        return pandas_frames.write(place, name, value)
+        return pandas_frames.write(storage, name, value)
     if library == "polars":
         from streamline.outputs import polars_frames
 
-        return polars_frames.write(place, name, value)
+        return polars_frames.write(storage, name, value)
     if library == "pyarrow":
         from streamline.outputs import arrow_tables
 
-        return arrow_tables.write(place, name, value)
+        return arrow_tables.write(storage, name, value)
     if kind is ParquetFile:
-        return _take(place, name, value)
+        return _take(storage, name, value)
     return None
 
 
-def _take(place: Place, name: str, value: ParquetFile) -> StoredValue:
+def _take(storage: Storage, name: str, value: ParquetFile) -> StoredValue:
     if value.rows is None or value.columns is None:
         from streamline.outputs import arrow_tables
 
-        return arrow_tables.take(place, name, value.path)
+        return arrow_tables.take(storage, name, value.path)
     file = f"{name}.parquet"
-    place.take(file, value.path)
+    storage.take(file, value.path)
     return StoredValue(
         file=file,
         codec="pandas",
@@ -150,7 +150,7 @@ def is_table(value: Any) -> bool:
     return kind is ParquetFile or (kind.__module__.partition(".")[0], kind.__name__) in _TABLES
 
 
-def _write_tables(place: Place, name: str, value: Any) -> StoredValue | None:
+def _write_tables(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a list or dict of nothing but tables, each in files of its own."""
     keys: list[str] | None = None
     elements: list[Any]
@@ -162,7 +162,7 @@ def _write_tables(place: Place, name: str, value: Any) -> StoredValue | None:
         return None
     if not elements or not all(map(is_table, elements)):
         return None
-    parts = [write_value(place, f"{name}_{number}", element) for number, element in enumerate(elements)]
+    parts = [write_value(storage, f"{name}_{number}", element) for number, element in enumerate(elements)]
     return StoredValue(codec="list" if keys is None else "dict", rows=len(parts), parts=parts, keys=keys)
 
 

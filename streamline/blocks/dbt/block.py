@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamline.blocks.call import shown_block
 from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     from streamline.blocks.dbt.profiles import load_profile
     from streamline.blocks.dbt.settings import read_settings
 
-    where = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+    where = shown_block(project, block)
     settings = read_settings(project, block, where, None)
     named = (settings.target, settings.arguments.profile, settings.arguments.profiles_dir)
     if not any(name is not None and "{{" in name for name in named):
@@ -79,9 +80,11 @@ def run(call: BlockCall) -> Any:
 
 
 def _run(call: BlockCall, settings: DbtSettings, profile: DbtProfile, overlay: Overlay, home: Path, python: str) -> Any:
-    from streamline.blocks.dbt.overlay import mentions, write_private
+    from streamline.blocks.dbt.overlay import mentions
+    from streamline.blocks.dbt.results import read_json
     from streamline.blocks.dbt.sources import give_sources
     from streamline.databases import duckdb_lock
+    from streamline.outputs.folders import write_file
     from streamline.processes.programs import run_program
 
     names, sources = mentions(settings.folder)
@@ -113,8 +116,8 @@ def _run(call: BlockCall, settings: DbtSettings, profile: DbtProfile, overlay: O
     }
     profiles = call.scratch / "profiles"
     profiles.mkdir(mode=0o700)
-    write_private(profiles / "profiles.yml", profile.text())
-    write_private(call.scratch / "job.json", json.dumps(job))
+    write_file(profiles / "profiles.yml", profile.text().encode())
+    write_file(call.scratch / "job.json", json.dumps(job).encode())
     if settings.command[0] != "retry":  # which reads them
         for name in ("run_results.json", "sources.json"):
             with contextlib.suppress(FileNotFoundError):
@@ -126,12 +129,12 @@ def _run(call: BlockCall, settings: DbtSettings, profile: DbtProfile, overlay: O
         env=_environment(overlay, profiles),
         keep_stdout=True,
     )
-    report = _report(report_file)
+    report = read_json(report_file)
     results = _results(call, overlay)
     _warn(call, report)
-    if overlay.needs_deps and report is not None and report["stage"] != 0:
+    if overlay.needs_deps and report and report["stage"] != 0:
         overlay.installed()
-    if report is None:
+    if not report:
         tail = "".join(f"\n  {line}" for line in ended.tail[-10:])
         raise StreamlineError(f"{ended.describe('dbt')}{tail}", where=call.where, code="dbt.failed")
     if not report["success"]:
@@ -225,22 +228,14 @@ def _results(call: BlockCall, overlay: Overlay) -> list[dict[str, Any]]:
     return results
 
 
-def _warn(call: BlockCall, report: dict[str, Any] | None) -> None:
-    warnings = list(dict.fromkeys(report["warnings"])) if report is not None else []
+def _warn(call: BlockCall, report: dict[str, Any]) -> None:
+    warnings = list(dict.fromkeys(report.get("warnings", ())))
     masker = call.project.secrets.masker
     for warning in warnings[:_SHOWN_WARNINGS]:
         text = re.sub(r"\x1b\[[0-9;]*m", "", warning).strip()
         call.warn(f"{call.where}: dbt: {masker.mask(text)}")
     if len(warnings) > _SHOWN_WARNINGS:
         call.warn(f"{call.where}: dbt: {len(warnings) - _SHOWN_WARNINGS} more warnings in the run's log")
-
-
-def _report(path: Path) -> dict[str, Any] | None:
-    try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return report
 
 
 def _variables(call: BlockCall, settings: DbtSettings, asked: Collection[str]) -> dict[str, Any]:

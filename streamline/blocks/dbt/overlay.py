@@ -18,6 +18,7 @@ import msgspec
 
 from streamline.blocks.dbt.settings import PROJECT_FILE
 from streamline.errors import ConfigError
+from streamline.outputs.folders import write_file
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -60,7 +61,7 @@ class Overlay(msgspec.Struct, kw_only=True):
 
     def installed(self) -> None:
         """Note that the packages are there now."""
-        write_private(self.folder / _STAMP, _stamp(self.folder))
+        write_file(self.folder / _STAMP, _stamp(self.folder).encode())
 
 
 def make_overlay(project: Project, source: Path, home: Path, *, profile: str) -> Overlay:
@@ -96,7 +97,7 @@ def make_overlay(project: Project, source: Path, home: Path, *, profile: str) ->
     for name in (SOURCES, SEEDS, MACROS):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(mode=0o700)
-    write_private(folder / MACROS / "streamline.sql", _COPY)
+    write_file(folder / MACROS / "streamline.sql", _COPY.encode())
     wants = _copy_package_files(project, source, folder)
     return Overlay(
         folder=folder,
@@ -197,10 +198,4 @@ def _write_yaml(path: Path, data: dict[str, Any]) -> None:
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     # dbt parses anew whatever is newer than what it has parsed.
     if _read(path) != text:
-        write_private(path, text)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+        write_file(path, text.encode())

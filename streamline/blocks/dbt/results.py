@@ -12,6 +12,15 @@ _FAILED = ("error", "fail", "runtime error", "partial success")
 _HASH = re.compile(r"\.[0-9a-f]{8,}$")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if the file does not exist or is not valid JSON."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return document
+
+
 def read_results(target: Path, own: str) -> list[dict[str, Any]]:
     """Return the nodes that ran, in dbt's order: `{name, resource_type, status, seconds, message}`.
 
@@ -21,11 +30,7 @@ def read_results(target: Path, own: str) -> list[dict[str, Any]]:
     """
     nodes = []
     for file in ("run_results.json", "sources.json"):
-        try:
-            document = json.loads((target / file).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            continue
-        for result in document.get("results") or []:
+        for result in read_json(target / file).get("results") or []:
             kind, name = node_name(str(result.get("unique_id")))
             if name.startswith(own):
                 continue
@@ -70,10 +75,7 @@ def place_of(results: list[dict[str, Any]], target: Path, shown: Callable[[str],
     failures = failed(results)
     if not failures:
         return None
-    try:
-        nodes = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+    nodes = read_json(target / "manifest.json")
     for group in ("nodes", "sources", "unit_tests"):
         node = (nodes.get(group) or {}).get(failures[0]["unique_id"])
         if node is not None and node.get("original_file_path"):

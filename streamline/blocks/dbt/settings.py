@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamline.blocks.call import block_text
 from streamline.blocks.dbt.arguments import Arguments, command_words, read_arguments
 from streamline.errors import ConfigError
 from streamline.project.suggest import suggestion
-from streamline.project.yamlfile import kind_of, read_text
+from streamline.project.yamlfile import kind_of
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
@@ -63,7 +64,7 @@ def read_settings(project: Project, block: Block, where: str, renderer: Renderer
         arguments = Arguments(rest=["--select", _selector(block, folder, options, where)])
         default = "run" if options.get("disable_tests") else "build"
     elif block.language == "yaml":
-        text = read_text(block.file, shown=where) if block.file is not None else block.content or ""
+        text = block_text(block, where)
         arguments, default = read_arguments(text, where, renderer), "run"
     else:
         raise ConfigError(

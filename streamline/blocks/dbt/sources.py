@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import GATES
 from streamline.blocks.dbt.overlay import SEEDS, SOURCES, Overlay
+from streamline.blocks.dbt.results import read_json
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class SourceRecord:
         if not tables:
             return
         with file_lock(self._path.with_suffix(".lock")):
-            everything = self._read()
+            everything = read_json(self._path)
             of_project = everything.setdefault(self._key, {})
             for name, table in tables.items():
                 entries = of_project.setdefault(name, {})
@@ -100,15 +101,8 @@ class SourceRecord:
 
     def find(self, pipeline: str, name: str) -> dict[str, Any] | None:
         """The pipeline's own, else the newest of another's."""
-        entries: dict[str, dict[str, Any]] = self._read().get(self._key, {}).get(name, {})
+        entries: dict[str, dict[str, Any]] = read_json(self._path).get(self._key, {}).get(name, {})
         return entries.get(pipeline) or next(reversed(entries.values()), None)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            record: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return record
 
 
 def _source(

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from streamline.blocks.call import shown_block
 from streamline.blocks.python.file import BlockFile, parsed
 from streamline.blocks.python.function import decorator_name, imports_of
 from streamline.blocks.python.imports import imported
@@ -34,7 +35,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
         ConfigError: the file cannot be read or is no Python; no function bears the decorator of the block's type, or
             more than one does. `where` is `file:line`.
     """
-    shown = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+    shown = shown_block(project, block)
     path = str(block.file) if block.file is not None else f"<block {block.uuid}>"
     source = None if block.file is not None else block.content or ""
     file = BlockFile(block.uuid, path, source, shown)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from streamline.project.yamlfile import read_text
+from streamline.blocks.call import block_text
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
@@ -37,7 +37,7 @@ def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 def required_modules(block: Block) -> dict[str, int]:
     """The modules that must be installed for a block's file, with the line of the first import."""
-    source = read_text(block.file) if block.file is not None else block.content or ""
+    source = block_text(block)
     lines: dict[str, int] = {}
     try:
         tree = ast.parse(source)

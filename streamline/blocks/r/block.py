@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.blocks.call import GATES
+from streamline.blocks.call import GATES, block_text, shown_block
 from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
         ConfigError: no block of its type is written in R, R is not installed, its file is no UTF-8 text, or the
             name of its function stands nowhere in it.
     """
-    where = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+    where = shown_block(project, block)
     names = FUNCTIONS.get(block.type)
     if names is None:
         raise ConfigError(
@@ -50,7 +50,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
             hint=f"R blocks are: {', '.join(FUNCTIONS)}",
             code="block.wrong_language",
         )
-    text = _text(block, where)
+    text = block_text(block, where)
     code = re.sub(r"#.*", "", text)
     # Any mention counts: a function may come by assign() or source(), and R itself says more when it runs.
     if not any(re.search(rf"(?<![\w.]){name}(?![\w.])", code) for name in names) and "source" not in code:
@@ -78,7 +78,7 @@ def run(call: BlockCall) -> Any:
     file = call.block.file
     if file is None:
         file = call.scratch / f"{re.sub(r'[^A-Za-z0-9_-]', '_', call.block.uuid)}.R"
-        _private(file, [_text(call.block, call.where).encode()])
+        _private(file, [block_text(call.block, call.where).encode()])
     _write_call(call, file)
     env = {name: value for name, value in os.environ.items() if not name.startswith("R_TESTS")} | {"TZ": "UTC"}
     if not any(env.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")):
@@ -202,12 +202,6 @@ def _failure(call: BlockCall, file: Path, error: RVector) -> Exception:
         shown = call.where if path == str(file) else call.project.shown(Path(path))
         lines.append(f"  {shown}:{number}: {text}")
     return UserError(message.splitlines()[0], "\n".join([*lines, message]), where)
-
-
-def _text(block: Block, where: str) -> str:
-    from streamline.project.yamlfile import read_text
-
-    return read_text(block.file, shown=where) if block.file is not None else block.content or ""
 
 
 def _read(path: Path) -> RVector | None:

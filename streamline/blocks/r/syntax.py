@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamline.blocks.call import shown_block
 from streamline.blocks.r.block import rscript
 from streamline.errors import ConfigError
 
@@ -26,7 +27,7 @@ def verify(project: Project, block: Block) -> None:
     Raises:
         ConfigError: R reports a syntax error.
     """
-    shown = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
+    shown = shown_block(project, block)
     with tempfile.TemporaryDirectory() as folder:
         file = block.file
         if file is None:

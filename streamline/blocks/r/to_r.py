@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -31,25 +31,26 @@ def data_frame(table: pa.Table, warn: Warn) -> RVector:
     Raises:
         NotForRError: a text holds NUL.
     """
-    import numpy as np
-
-    columns = []
+    columns: list[RVector | None] = []
     for name, column in zip(table.column_names, table.columns, strict=True):
 
         def warn_of(text: str, name: str = name) -> None:
             warn(f"column '{name}': {text}")
 
         columns.append(vector(column, warn_of))
-    return RVector(
-        "list",
-        columns,
-        {
-            "names": strings(*map(str, table.column_names)),
-            "class": strings("data.frame"),
-            # R's short form of the row names 1, 2, …, n.
-            "row.names": RVector("integer", np.array([NA_INTEGER, -table.num_rows], np.int32)),
-        },
-    )
+    return _frame(list(map(str, table.column_names)), columns, table.num_rows)
+
+
+def _frame(names: Sequence[str], columns: list[RVector | None], rows: int) -> RVector:
+    import numpy as np
+
+    attributes = {
+        "names": strings(*names),
+        "class": strings("data.frame"),
+        # R's short form of the row names 1, 2, …, n.
+        "row.names": RVector("integer", np.array([NA_INTEGER, -rows], np.int32)),
+    }
+    return RVector("list", columns, attributes)
 
 
 def vector(column: pa.ChunkedArray | pa.Array, warn: Warn) -> RVector:
@@ -128,15 +129,8 @@ def to_r(value: Any) -> RVector | None:
 
 def _mixed_frame(frame: Any) -> RVector:
     """A DataFrame with columns that Arrow has no type for, such as numbers beside text: those become lists."""
-    import numpy as np
-
     columns = {str(name): to_r(list(frame[name])) for name in frame.columns}
-    attributes = {
-        "names": strings(*columns),
-        "class": strings("data.frame"),
-        "row.names": RVector("integer", np.array([NA_INTEGER, -len(frame)], np.int32)),
-    }
-    return RVector("list", list(columns.values()), attributes)
+    return _frame(list(columns), list(columns.values()), len(frame))
 
 
 def _plain(value: Any) -> Any:

@@ -1,10 +1,14 @@
-"""SQL blocks: run in an embedded DuckDB over the upstream outputs, or in the user's database."""
+"""Run SQL blocks in an embedded DuckDB over the upstream outputs, or in the user's database."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from streamline.blocks.call import BlockCall
+from streamline.blocks.call import BlockCall, block_text
+
+if TYPE_CHECKING:
+    from streamline.pipeline.kinds import Template
 
 
 def run(call: BlockCall) -> Any:
@@ -20,7 +24,7 @@ def run(call: BlockCall) -> Any:
     from streamline.blocks.sql.settings import Profiles, read_settings
 
     settings = read_settings(call.block.configuration, call.where)
-    text = template.source(call.block, call.where)
+    text = block_text(call.block, call.where)
     profiles = Profiles(call.project, template.renderer(call))
     if profiles.in_memory(settings, call.where):
         from streamline.blocks.sql import embedded
@@ -41,3 +45,15 @@ def run(call: BlockCall) -> Any:
     path = call.scratch / "output.parquet"
     pq.write_table(rows, path)
     return ParquetFile(path)
+
+
+def template(block_type: str, pipeline_type: str) -> Template | None:
+    """Return the template for new SQL blocks, which runs unchanged; None: the type has none."""
+    return _select if block_type in ("data_loader", "transformer", "data_exporter") else None
+
+
+def _select(upstream: Sequence[str]) -> str:
+    if not upstream:
+        return "select 1 as id\n"
+    frames = ", ".join(f"df_{number} is {uuid}" for number, uuid in enumerate(upstream, 1))
+    return f"{f'-- {frames}' if len(upstream) > 1 else ''}\nselect *\nfrom {{{{ df_1 }}}}\n".lstrip()

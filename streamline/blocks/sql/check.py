@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from streamline.blocks.call import block_text, shown_block
 from streamline.blocks.sql import template
 from streamline.blocks.sql.lambdas import parse_template
 from streamline.blocks.sql.settings import KEYS, Profiles, SQLSettings, read_settings
@@ -31,8 +32,8 @@ def check(project: Project, block: Block, renderer: Renderer) -> None:
     Raises:
         ConfigError: one of them is wrong.
     """
-    where = project.shown(block.file) if block.file is not None else f"block {block.uuid}"
-    text = template.source(block, where)
+    where = shown_block(project, block)
+    text = block_text(block, where)
     if not split(text, "duckdb") and "{%" not in text:
         raise ConfigError("the block has no SQL", where=where, hint="write a SELECT", code="sql.empty")
     template.check_frames(text, block.upstream, where)

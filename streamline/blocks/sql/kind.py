@@ -12,6 +12,6 @@ KIND = Kind(
     connection="streamline.blocks.sql.check:connection",
     jinja="streamline.blocks.sql.template:jinja",
     explain="streamline.blocks.sql.check:explain",
-    template="streamline.blocks.sql.templates:template",
+    template="streamline.blocks.sql.block:template",
     preload=("streamline.blocks.sql.block", "streamline.blocks.sql.embedded", "duckdb"),
 )

@@ -19,7 +19,6 @@ from streamline.blocks.sql.statements import Statement
 from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
-from streamline.project.yamlfile import read_text
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
@@ -52,15 +51,6 @@ class Table:
 
     def __html__(self) -> str:
         return str(self)
-
-
-def source(block: Any, shown: str) -> str:
-    """Return the block's SQL, not rendered.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    return block.content if block.content is not None else read_text(block.file, shown=shown)
 
 
 def renderer(call: BlockCall) -> Renderer:

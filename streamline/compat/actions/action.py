@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from streamline.compat.actions.constants import ActionType, Axis, ColumnType
-from streamline.compat.actions.description import Action
+from streamline.compat.actions.constants import Action, ActionType, Axis, ColumnType
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from streamline.compat.actions.constants import ActionType
-from streamline.compat.actions.description import Action
+from streamline.compat.actions.constants import Action, ActionType
 
 if TYPE_CHECKING:
     import pandas as pd

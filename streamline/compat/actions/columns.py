@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
-from streamline.compat.actions.description import Action, column_type
-from streamline.compat.actions.names import clean_column_name
+from streamline.compat.actions.constants import Action, column_type
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CURRENCIES = r"[$€¥₹元£]|Rs|CAD"
+_AROUND = " '\"_-"
+_BETWEEN = re.compile(r"[\s.-]")
+_NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_]")
+_CAPITALISED = re.compile(r"[A-Z][a-z]*")
+_CAMEL = re.compile(r"([a-z]*)((?:[A-Z][a-z]*)*)")
 
 
 def clean_column_names(df: pd.DataFrame, action: Action) -> pd.DataFrame:
@@ -165,3 +170,23 @@ def _derived(df: pd.DataFrame, action: Action, function: Any) -> pd.DataFrame:
         return df
     df[action["outputs"][0]["uuid"]] = function(df[action["action_arguments"][0]])
     return df
+
+
+def clean_column_name(name: str) -> str:
+    """`PascalCase`, `camelCase` and `bad case` in snake case, without signs; a number and a keyword of Python are
+    marked as what they are (`number_42`, `class_`).
+    """
+    name = _keyword_marked(name).strip(_AROUND)
+    name = _NOT_ALLOWED.sub("", _BETWEEN.sub("_", name))
+    if not name or name.isdigit():
+        name = f"number_{name}"
+    name = _keyword_marked(name)
+    match = _CAMEL.fullmatch(name)
+    if match and not name.isupper():
+        # Only names of letters; in others it is not known where words begin.
+        name = "_".join(filter(None, [match[1], *_CAPITALISED.findall(match[2])]))
+    return name.lower()
+
+
+def _keyword_marked(name: str) -> str:
+    return f"{name}_" if iskeyword(name) else name

@@ -1,8 +1,12 @@
-"""The words that actions are written in."""
+"""The names that actions use, and the type of an action."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any, TypeAlias
+
+Action: TypeAlias = dict[str, Any]
+"""An action as a dict, from its JSON or from `build_transformer_action`."""
 
 
 class ColumnType(StrEnum):
@@ -107,3 +111,12 @@ class ImputationStrategy(StrEnum):
     RANDOM = "random"
     ROW_RM = "remove_rows"
     SEQ = "sequential"
+
+
+def column_type(action: Action, name: str) -> ColumnType | None:
+    """Return the type of a column from the action's variables."""
+    for variable in action["action_variables"].values():
+        feature = (variable or {}).get("feature") or variable or {}
+        if feature.get("uuid") == name and feature.get("column_type"):
+            return ColumnType(feature["column_type"])
+    return None

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.compat.actions.column_types import parse_list
 from streamline.compat.actions.columns import without_blank, without_blanks
-from streamline.compat.actions.constants import NUMBER_TYPES, ColumnType, ImputationStrategy
-from streamline.compat.actions.description import Action, column_type
+from streamline.compat.actions.constants import NUMBER_TYPES, Action, ColumnType, ImputationStrategy, column_type
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,12 +59,9 @@ def _filler(strategy: str | None, options: dict[str, Any]) -> Filler:
     value = options.get("value")
     if strategy == ImputationStrategy.CONSTANT:
         return lambda df, name, kind: filled(df[name], _default(kind) if value is None else _typed(value, kind))
-    if strategy == ImputationStrategy.AVERAGE:
-        return lambda df, name, kind: filled(df[name], df[name].astype(float).mean())
-    if strategy == ImputationStrategy.MEDIAN:
-        return lambda df, name, kind: filled(df[name], df[name].astype(float).median())
-    if strategy == ImputationStrategy.MODE:
-        return lambda df, name, kind: filled(df[name], _mode(df[name]))
+    if strategy in _AGGREGATES:
+        aggregate = _AGGREGATES[strategy]
+        return lambda df, name, kind: filled(df[name], aggregate(df[name]))
     if strategy == ImputationStrategy.COLUMN:
         if value is None:
             raise ValueError("impute by column needs options['value'], the other column")
@@ -127,6 +123,13 @@ def _mode(column: pd.Series[Any]) -> Any:
     except TypeError:  # lists cannot be counted, their texts can
         texts = present.map(repr)
         return present[texts == texts.mode().iloc[0]].iloc[0]
+
+
+_AGGREGATES: dict[str, Callable[[pd.Series[Any]], Any]] = {
+    ImputationStrategy.AVERAGE: lambda column: column.astype(float).mean(),
+    ImputationStrategy.MEDIAN: lambda column: column.astype(float).median(),
+    ImputationStrategy.MODE: _mode,
+}
 
 
 def _sampled(column: pd.Series[Any]) -> pd.Series[Any]:

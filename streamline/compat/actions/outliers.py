@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from streamline.compat.actions.constants import NUMBER_TYPES
-from streamline.compat.actions.description import Action, column_type
+from streamline.compat.actions.constants import NUMBER_TYPES, Action, column_type
 
 if TYPE_CHECKING:
     import numpy as np
