@@ -35,6 +35,13 @@ def command(app: App, older_than: str) -> None:
     except ValueError as error:
         raise ConfigError(f"--older-than: {error}", code="duration.invalid") from None
     runs = app.project.work_dir / "runs"
+    if runs.is_symlink():
+        raise ConfigError(
+            "is a symbolic link; nothing is deleted through it",
+            where=str(runs),
+            hint="delete the files of old runs where they are",
+            code="project.work_folder_invalid",
+        )
     with app.store() as store:
         running = {
             holder.run_id for name in app.project.pipelines() if (holder := store.lease_holder(name)) is not None

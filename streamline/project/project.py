@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PROJECT_FILE = "streamline.yaml"
 MAGE_PROJECT_FILE = "metadata.yaml"
 WORK_DIR = ".streamline"
+FOREIGN_VARIABLE = "STREAMLINE_ALLOW_FOREIGN_PROJECT"
+"""Set to 1: use a project in a parent folder that belongs to another user."""
+
 DEFAULT_STATE = "sqlite:///.streamline/state.db"
 
 _KNOWN = words(
@@ -71,12 +74,15 @@ class Project:
         """Return the project that contains the folder `start` (by default the current folder).
 
         Raises:
-            ConfigError: neither the folder nor a parent is a project, or the project's file is invalid.
+            ConfigError: neither the folder nor a parent is a project, the project's file is invalid, or it is in a
+                parent and belongs to another user.
         """
         here = (start or Path.cwd()).absolute()
         for folder in (here, *here.parents):
             path = project_file(folder)
             if path is not None:
+                if folder != here:
+                    _refuse_foreign(path, here)
                 return cls(folder, load_yaml(path, shown=path.name))
         raise ConfigError(
             "not inside a project: no streamline.yaml in this folder or above",
@@ -201,6 +207,25 @@ def project_file(folder: Path) -> Path | None:
     if (folder / "pipelines").is_dir() or (folder / "io_config.yaml").is_file():
         return mage
     return mage if _has_key(mage, ("project_type:", "project_uuid:", "variables_dir:", "features:")) else None
+
+
+def _refuse_foreign(path: Path, start: Path) -> None:
+    """Refuse a project that another user made in a folder above, where everybody may write: it can start programs."""
+    owner = owner_of(path)
+    if owner in (os.geteuid(), 0, owner_of(start)) or os.environ.get(FOREIGN_VARIABLE) == "1":
+        return
+    raise ConfigError(
+        "the project in this parent folder belongs to another user",
+        where=str(path),
+        hint=f"cd into a project of your own; or, if you trust its owner, set {FOREIGN_VARIABLE}=1 or name it with "
+        "--project",
+        code="project.foreign_owner",
+    )
+
+
+def owner_of(path: Path) -> int:
+    """Return the user id of a file's owner."""
+    return path.stat().st_uid
 
 
 def _has_key(path: Path, keys: Iterable[str]) -> bool:

@@ -16,6 +16,11 @@ from streamline.state.migrations import APPLICATION_ID, MIGRATIONS
 BUSY_SECONDS = 30.0
 
 
+_HEADER_BYTES = 100
+_APPLICATION = slice(68, 72)
+"""Where a SQLite file has its application id."""
+
+
 class SQLiteConnection:
     """A connection for one process; calls of several threads take turns.
 
@@ -146,16 +151,19 @@ class SQLiteConnection:
 def make_private(path: Path) -> None:
     """Create `path` as an empty file, mode 0600, in a folder of mode 0700; tighten what exists.
 
-    A folder that existed before keeps its mode, unless it is a project's `.streamline`: it may not be ours.
+    A folder that existed before keeps its mode, unless it is a project's `.streamline`: it may not be ours. So does a
+    file that is no state store; it is refused when it is opened.
     """
     folder = path.parent
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.name == ".streamline" and folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
+        header = file.read(_HEADER_BYTES)
+        ours = not header or header[_APPLICATION] == APPLICATION_ID.to_bytes(4, "big")
+        if ours and os.fstat(file.fileno()).st_mode & 0o077:
+            os.fchmod(file.fileno(), 0o600)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from tests.conformance.integration.common import INCREMENTAL, rows_tap
 from tests.conftest import MakeProject
@@ -45,3 +46,12 @@ def test_clean_leaves_alone_what_runs(make_project: MakeProject) -> None:
     running.finish().expect(0)
     project.command("clean", "--older-than", "0").expect(0, "1 run")
     assert folders(project) == []
+
+
+def test_clean_deletes_nothing_through_a_link(make_project: MakeProject, tmp_path: Path) -> None:
+    project = make_project(rows_tap({"numbers": 5}), target())
+    (tmp_path / "photos" / "old").mkdir(parents=True)
+    (project.root / ".streamline").mkdir()
+    (project.root / ".streamline" / "runs").symlink_to(tmp_path / "photos")
+    project.command("clean", "--older-than", "0").expect(2, "symbolic link")
+    assert (tmp_path / "photos" / "old").is_dir()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from streamline.errors import ConfigError
+from streamline.project import project as project_module
 from streamline.project.project import Project
 from tests.support.opened_project import MakeProject
 
@@ -137,3 +139,20 @@ def test_the_work_folder_is_private(new_project: MakeProject) -> None:
     project = new_project()
     (project.root / ".streamline").mkdir(mode=0o755)
     assert project.ensure_work_dir().stat().st_mode & 0o777 == 0o700
+
+
+def test_another_users_project_in_a_parent_folder_is_refused(
+    new_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_project("name: shop\n").root
+    inside = root / "mine"
+    inside.mkdir()
+    users = {root / "streamline.yaml": os.geteuid() + 1}
+    monkeypatch.setattr(project_module, "owner_of", lambda path: users.get(path, os.geteuid()))
+    with pytest.raises(ConfigError) as failure:
+        Project.find(inside)
+    assert failure.value.code == "project.foreign_owner"
+    assert Project.find(root).root == root
+    assert Project.open(root).root == root
+    monkeypatch.setenv("STREAMLINE_ALLOW_FOREIGN_PROJECT", "1")
+    assert Project.find(inside).root == root

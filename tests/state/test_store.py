@@ -85,16 +85,20 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
 def test_another_programs_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "shop.db") as db:
         db.execute("CREATE TABLE orders (id)")
+    (tmp_path / "shop.db").chmod(0o644)
     with pytest.raises(ConfigError, match="another program"):
         open_store("sqlite:///shop.db", tmp_path)
+    assert (tmp_path / "shop.db").stat().st_mode & 0o777 == 0o644
     with sqlite3.connect(tmp_path / "shop.db") as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("remember the milk\n" * 100)
+    (tmp_path / "notes.txt").chmod(0o644)
     with pytest.raises(StreamlineError, match=r"notes\.txt.*not a database"):
         open_store("sqlite:///notes.txt", tmp_path)
+    assert (tmp_path / "notes.txt").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
