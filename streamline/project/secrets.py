@@ -27,7 +27,10 @@ _NO_SECRET_BESIDE_KEY = words(
     "merge join group order property properties column columns field fields name names"
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_URL_PASSWORD = re.compile(r"://[^/@:\s]*:([^@/\s]+)@")
+_URL_PASSWORD = re.compile(r"://[^/@:\s]*:([^?#\s]+@)")
+_ASSIGNED = re.compile(r"([A-Za-z_][\w.-]*)\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|([^\s;&#'\"]+))")
+_ASSIGNED_PARTS = (*_SECRET_PARTS, "pwd")
+_ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _SHORTEST = 3
 _SHORT = 6
 
@@ -55,7 +58,7 @@ class Masker:
         self._text: re.Pattern[str] | None = None
 
     def add(self, value: object) -> None:
-        """Mask this value from now on, also as it is escaped in JSON and URLs, and its single lines.
+        """Mask this value from now on, also in base64, as it is escaped in JSON and URLs, and its single lines.
 
         Values under three characters are not masked: the text would be unreadable.
         """
@@ -65,14 +68,21 @@ class Masker:
         forms = {text, text.strip()}
         if not text.isalnum():
             import json
-            from urllib.parse import quote
+            from urllib.parse import quote, quote_plus
 
             forms |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
-            forms |= {quote(text), quote(text, safe="")}
+            escaped = {quote(text), quote(text, safe=""), quote_plus(text)}
+            forms |= escaped | {_ESCAPE.sub(lambda match: match[0].lower(), form) for form in escaped}
+            forms |= {form.replace("/", "\\/") for form in forms}
+        if len(text) >= _SHORT:
+            from base64 import b64encode, urlsafe_b64encode
+
+            data = text.encode("utf-8", "surrogatepass")
+            forms |= {encode(data).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
         lines = text.splitlines()
         if len(lines) > 1:
             # Mask the body of a key, but not lines such as `-----BEGIN …`.
-            forms |= {line.strip() for line in lines if len(line.strip()) >= 8 and not line.startswith("-----")}
+            forms |= {line.strip() for line in lines if len(line.strip()) >= _SHORT and not line.startswith("-----")}
         new = {form for form in forms if len(form) >= _SHORTEST} - self._values
         if new:
             self._values = self._values | new
@@ -91,7 +101,7 @@ class Masker:
         elif isinstance(config, list | tuple):
             for value in config:
                 self.add_config(value)
-        elif isinstance(config, str) and "://" in config:
+        elif isinstance(config, str):
             self._add_url_passwords(config)
 
     def mask(self, text: str) -> str:
@@ -124,11 +134,19 @@ class Masker:
                 self._add_json_leaves(value)
 
     def _add_url_passwords(self, text: str) -> None:
-        for match in _URL_PASSWORD.finditer(text):
-            from urllib.parse import unquote
+        """Mask passwords in URLs and in `password=…` of query strings and connection strings."""
+        from urllib.parse import unquote
 
-            self.add(match[1])
-            self.add(unquote(match[1]))
+        found: list[str] = []
+        for match in _URL_PASSWORD.finditer(text) if "://" in text else ():
+            # A password may contain an @ itself, so each of them may be its end.
+            found += [match[1][:at] for at, letter in enumerate(match[1]) if letter == "@"]
+        for match in _ASSIGNED.finditer(text) if "=" in text else ():
+            if any(part in match[1].casefold() for part in _ASSIGNED_PARTS):
+                found.append(match[2] or match[3] or match[4] or "")
+        for value in found:
+            self.add(value)
+            self.add(unquote(value))
 
     def _add_json_leaves(self, text: str) -> None:
         """Mask the values inside a JSON text: credentials are often JSON, and taps print parts of it."""
@@ -207,7 +225,18 @@ class FileSecrets:
                 code="secret.file_not_private",
             )
         # Secrets are not rendered: `{{` in a secret is text.
-        file = load_yaml(path, rendered=True)
+        try:
+            file = load_yaml(path, rendered=True)
+        except ConfigError as error:
+            if error.code != "yaml.invalid":
+                raise
+            # The parser's message may quote a secret.
+            raise ConfigError(
+                "the secrets file is not valid YAML",
+                where=error.where,
+                hint="put each secret in quotes, or write it as a block scalar (|)",
+                code="yaml.invalid",
+            ) from None
         values = {}
         for key, value in file.mapping().items():
             if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -241,6 +270,10 @@ class Secrets:
         self.resolvers: list[SecretResolver] = (
             list(resolvers) if resolvers is not None else [EnvironmentSecrets(), FileSecrets(work_dir)]
         )
+
+        for variable, value in os.environ.items():
+            if variable.startswith(EnvironmentSecrets.prefix):
+                self.masker.add(value)
 
     def find(self, name: str) -> str | None:
         """Return a secret; None if no source has it."""

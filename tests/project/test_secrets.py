@@ -188,3 +188,45 @@ def test_a_secret_is_never_left(secret: str, around: str) -> None:
     masker.add(secret)
     text = f"{around}{secret}{around}"
     assert secret not in masker.mask(text)
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("s3cr/t+x y", "s3cr%2ft%2bx%20y s3cr%2Ft%2Bx+y s3cr\\/t+x y czNjci90K3ggeQ=="),
+        ("hunter2", "aHVudGVyMg=="),
+        ("first-line\nsecond\nthird-line", "second"),
+    ],
+)
+def test_a_secret_is_masked_as_programs_encode_it(secret: str, text: str) -> None:
+    masker = Masker()
+    masker.add(secret)
+    assert set(masker.mask(text).replace(MASK, "").strip()) <= {"=", " "}
+
+
+@pytest.mark.parametrize(
+    ("value", "password"),
+    [
+        ("postgresql://u:p@ss/w0rd@host/db", "p@ss/w0rd"),
+        ("postgresql://host/db?user=u&password=hunter22&x=1", "hunter22"),
+        ("host=db user=u password=hunter22 dbname=d", "hunter22"),
+        ("Server=db;Pwd='hunter 22';Database=d", "hunter 22"),
+    ],
+)
+def test_passwords_in_connection_strings_are_masked(value: str, password: str) -> None:
+    assert password not in masked_by({"url": value}, f"cannot connect with {password}: {value}")
+
+
+def test_secrets_in_the_environment_are_masked_before_a_template_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLINE_SECRET_SHOP", "hunter22")
+    assert Secrets(tmp_path).masker.mask("it is hunter22") == f"it is {MASK}"
+
+
+def test_an_error_in_the_secrets_file_quotes_none(tmp_path: Path) -> None:
+    secrets_file(tmp_path, "a: !hunter22\n")
+    with pytest.raises(ConfigError) as caught:
+        Secrets(tmp_path).get("a")
+    assert caught.value.code == "yaml.invalid"
+    assert "hunter22" not in f"{caught.value} {caught.value.hint}"
