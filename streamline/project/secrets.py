@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from streamline.errors import ConfigError
 from streamline.project.suggest import nearest, words
@@ -33,16 +33,6 @@ _ASSIGNED_PARTS = (*_SECRET_PARTS, "pwd")
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _SHORTEST = 3
 _SHORT = 6
-
-
-class SecretResolver(Protocol):
-    """A source of secrets."""
-
-    def get(self, name: str) -> str | None:
-        """Return the secret's value; None if this source does not have it."""
-
-    def names(self) -> Iterable[str]:
-        """Return the names of its secrets, for suggestions; may be empty."""
 
 
 class Masker:
@@ -251,25 +241,17 @@ class FileSecrets:
 
 
 class Secrets:
-    """The project's secrets, by name. Every secret that is read is masked from then on.
+    """The project's secrets, of the environment or else the secrets file. A secret that is read is masked from then on.
 
     Args:
         work_dir: the project's `.streamline` folder, which contains the secrets file.
         masker: masks every secret that is read.
-        resolvers: the sources of secrets, in order; by default the environment, then the secrets file.
     """
 
-    def __init__(
-        self,
-        work_dir: Path,
-        masker: Masker | None = None,
-        resolvers: Sequence[SecretResolver] | None = None,
-    ) -> None:
+    def __init__(self, work_dir: Path, masker: Masker | None = None) -> None:
         self.masker = masker if masker is not None else Masker()
         self.file = work_dir / SECRETS_FILES[0]
-        self.resolvers: list[SecretResolver] = (
-            list(resolvers) if resolvers is not None else [EnvironmentSecrets(), FileSecrets(work_dir)]
-        )
+        self._sources = (EnvironmentSecrets(), FileSecrets(work_dir))
 
         for variable, value in os.environ.items():
             if variable.startswith(EnvironmentSecrets.prefix):
@@ -277,8 +259,8 @@ class Secrets:
 
     def find(self, name: str) -> str | None:
         """Return a secret; None if no source has it."""
-        for resolver in self.resolvers:
-            value = resolver.get(name)
+        for source in self._sources:
+            value = source.get(name)
             if value is not None:
                 self.masker.add(value)
                 return value
@@ -292,7 +274,7 @@ class Secrets:
         """
         value = self.find(name)
         if value is None:
-            near = nearest(name, [known for resolver in self.resolvers for known in resolver.names()])
+            near = nearest(name, [known for source in self._sources for known in source.names()])
             prefix = f"did you mean '{near[0]}'? Otherwise set" if near else "set"
             raise ConfigError(
                 f"secret '{name}' not found",

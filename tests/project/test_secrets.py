@@ -52,19 +52,6 @@ def test_a_secret_must_be_text(tmp_path: Path) -> None:
         Secrets(tmp_path).get("a")
 
 
-def test_other_resolvers_can_be_plugged_in(tmp_path: Path) -> None:
-    class Vault:
-        def get(self, name: str) -> str | None:
-            return {"a": "vaulted"}.get(name)
-
-        def names(self) -> list[str]:
-            return ["a"]
-
-    secrets = Secrets(tmp_path, resolvers=[Vault()])
-    assert secrets.get("a") == "vaulted"
-    assert secrets.masker.mask("it was vaulted") == f"it was {MASK}"
-
-
 @pytest.mark.parametrize(
     "name",
     [
