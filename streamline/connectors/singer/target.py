@@ -146,6 +146,9 @@ class TargetProcess:
         self._exited = anyio.Event()
         self._account = EchoAccount()
         self._schemas: dict[str, Schema] = {}
+        """The SCHEMA of each stream by which the target reads its records now."""
+        self._schemas_of: dict[tuple[str, str], Schema] = {}
+        """The newest SCHEMA of each source's stream."""
         self._proven: dict[str, bytes] = dict(state)
         self._newest: dict[str, bytes] = dict(state)
         self._deferred: dict[str, Position] = {}
@@ -351,7 +354,7 @@ class TargetProcess:
             TargetFailed: it has failed, now or before.
         """
         feed = self._feeds[source]
-        ready = [await _as_raw(item, self._schemas) for item in items]
+        ready = [await _as_raw(item) for item in items]
         async with self._turn():
             await self._write(self._lines(feed, ready))
 
@@ -397,6 +400,7 @@ class TargetProcess:
         for item in items:
             if isinstance(item, RawBatch):
                 self._account_for(feed, item.stream)
+                buffers += self._schema_again(feed.source, item.stream)
                 self._on_sent(item.stream, item.count)
                 buffers += item.slices
             elif isinstance(item, Position):
@@ -406,7 +410,7 @@ class TargetProcess:
                 else:
                     self._deferred[feed.source] = item
             elif isinstance(item, Schema):
-                self._schemas[item.stream] = item
+                self._schemas[item.stream] = self._schemas_of[feed.source, item.stream] = item
                 buffers.append(schema_line(item))
             elif isinstance(item, ActivateVersion):
                 # What it deletes must be proven as much as what was written.
@@ -414,6 +418,7 @@ class TargetProcess:
                 buffers.append(activate_version_line(item))
             elif isinstance(item, FileBatch):
                 self._account_for(feed, item.stream)
+                buffers += self._schema_again(feed.source, item.stream)
                 buffers.append(item.raw)
         return buffers
 
@@ -429,6 +434,14 @@ class TargetProcess:
         self._withheld[feed.source] = position.withheld
         self._proof(self._account.place(position, marks, [feed.name_of(key) for key in released]))
         return [state_line(value)]
+
+    def _schema_again(self, source: str, stream: str) -> list[Buffer]:
+        """Return a source's SCHEMA, where another source has sent the stream a different one since."""
+        own, current = self._schemas_of.get((source, stream)), self._schemas.get(stream)
+        if own is None or current is None or own is current or _same(own, current):
+            return []
+        self._schemas[stream] = own
+        return [schema_line(own)]
 
     def _account_for(self, feed: Feed, stream: str) -> None:
         keys, parents = feed.keys_of(stream), feed.parents_of(stream)
@@ -528,6 +541,10 @@ class TargetProcess:
                 self._on_proof(source, position.number)
 
 
+def _same(one: Schema, other: Schema) -> bool:
+    return (one.schema, one.key_properties) == (other.schema, other.key_properties)
+
+
 def _unwrapped(text: bytes) -> bytes:
     """Return the state of an echoed line; some old targets print the whole message."""
     members = jsontext.members(text)
@@ -536,7 +553,7 @@ def _unwrapped(text: bytes) -> bytes:
     return text
 
 
-async def _as_raw(item: Item, schemas: Mapping[str, Schema]) -> Item:
+async def _as_raw(item: Item) -> Item:
     if isinstance(item, RowBatch | ArrowBatch):
         from streamline.flow.codecs.lanes import to_raw
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streamline.connectors.singer import target as target_module
 from streamline.connectors.singer.state import StateParts
 from streamline.connectors.singer.target import Feed, TargetFailed, TargetProcess
-from streamline.flow.items import ActivateVersion, Item, Position, RowBatch
+from streamline.flow.items import ActivateVersion, Item, Position, RowBatch, Schema
 from tests.connectors.singer.running import (
     PATIENCE,
     TARGET,
@@ -385,6 +385,24 @@ async def test_a_bookmark_withheld_for_a_version_waits_for_its_activation(tmp_pa
         await process.source_ended("load")
         await process.close()
     assert account.proven == [("load", 1)]
+
+
+async def test_records_are_read_by_the_schema_of_the_source_that_sent_them(tmp_path: Path) -> None:
+    account = Account()
+    process = target(tmp_path, account, feeds=("a", "b"))
+    other = Schema("users", {"type": "object", "properties": {"id": {"type": "string"}}}, ["id"])
+    async with running(account.runs(process)):
+        await process.send("a", [schema()])
+        await process.send("b", [other])
+        await process.send("a", [batch(record(1))])
+        await process.send("a", [batch(record(2))])
+        await process.send("b", [batch(record(3))])
+        await process.close()
+    seen = [
+        m["schema"]["properties"]["id"]["type"] if m["type"] == "SCHEMA" else m["record"]["id"]
+        for m in got(tmp_path)[1:]
+    ]
+    assert seen == ["integer", "string", "integer", 1, 2, "string", 3]
 
 
 # -- cancelled senders
