@@ -61,6 +61,7 @@ class Plugin(msgspec.Struct, kw_only=True):
         max_processes: how many may run at once in a pipeline; None if nobody said.
         prestart: its next process may start before the one before has ended.
         cheap_discovery: every run asks it for its catalog.
+        place: the setting of a target that names the file or folder which it writes.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Plugin(msgspec.Struct, kw_only=True):
     max_processes: int | None = None
     prestart: bool = False
     cheap_discovery: bool = False
+    place: str | None = None
 
     def for_run(self, run_id: str) -> Plugin:
         """The plugin with a run's id in its environment, by which a later run finds orphan processes."""
@@ -237,6 +239,7 @@ def _plugin_of(
         max_processes=(entry.max_processes if entry is not None else None) or connector.max_processes,
         prestart=entry.prestart if entry is not None else False,
         cheap_discovery=connector.cheap_discovery,
+        place=connector.place,
     )
 
 

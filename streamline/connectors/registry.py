@@ -42,6 +42,7 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
         requirements: what an environment of its own must hold otherwise; also the extra of its name in pyproject.toml.
         max_processes: how many of it may write at once in one pipeline.
         cheap_discovery: of a tap: `--discover` is quick, so that every run asks for the catalog anew.
+        place: of a target: the setting that names the file or folder which it writes; without it, it is empty.
         config: the config that a new block starts with.
     """
 
@@ -52,6 +53,7 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
     requirements: tuple[str, ...] = ()
     max_processes: int | None = None
     cheap_discovery: bool = False
+    place: str | None = None
     config: Mapping[str, Any] = {}
 
     @property

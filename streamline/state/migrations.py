@@ -81,4 +81,11 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE runs ADD COLUMN code TEXT;
     ALTER TABLE block_runs ADD COLUMN code TEXT;
     """,
+    """
+    CREATE TABLE bookmark_destinations (
+        pipeline TEXT NOT NULL, block TEXT NOT NULL, stream TEXT NOT NULL,
+        destinations TEXT NOT NULL,       -- {sink: identity}, of what has the records before the bookmark
+        PRIMARY KEY (pipeline, block, stream)
+    );
+    """,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -114,6 +114,7 @@ class PositionTables:
                     proof=_proof(bookmark),
                     gap=bookmark.gap,
                 )
+                _put_destinations(db, (pipeline, block, bookmark.stream), bookmark.destinations)
             _add_dead_letters(db, dead_letters, time)
             db.executemany(
                 "INSERT OR IGNORE INTO consumed_overrides VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -199,6 +200,10 @@ class PositionTables:
                     gap=bookmark.gap,
                 )
             changed = {stream for stream, value in after.items() if before.get(stream) != value}
+            db.executemany(
+                f"DELETE FROM bookmark_destinations WHERE {_KEY}",
+                [(pipeline, block, bookmark.stream) for bookmark in bookmarks],
+            )
             if replace:
                 others = [stream for stream, value in before.items() if value is not None and stream not in after]
                 _take_away(db, pipeline, block, others, run_id, "import")
@@ -212,6 +217,18 @@ class PositionTables:
                 [(pipeline, block, stream) for stream in streams],
             )
 
+    def destinations(self, pipeline: str, block: str) -> dict[str, dict[str, str]]:
+        with self._connection.read() as db:
+            rows = db.execute(
+                "SELECT stream, destinations FROM bookmark_destinations WHERE pipeline = ? AND block = ?",
+                (pipeline, block),
+            ).fetchall()
+        return {stream: json.loads(destinations) for stream, destinations in rows}
+
+    def save_destinations(self, pipeline: str, block: str, stream: str, destinations: Mapping[str, str]) -> None:
+        with self._connection.write() as db:
+            _put_destinations(db, (pipeline, block, stream), destinations)
+
     def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
         with self._connection.read() as db:
             rows = db.execute(
@@ -223,6 +240,13 @@ class PositionTables:
 
 def _proof(bookmark: BookmarkSave) -> tuple[str, str | None, str | None]:
     return json.dumps(list(bookmark.sinks)), bookmark.replication_method, bookmark.replication_key
+
+
+def _put_destinations(db: sqlite3.Connection, key: tuple[str, str, str], destinations: Mapping[str, str]) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO bookmark_destinations (pipeline, block, stream, destinations) VALUES (?, ?, ?, ?)",
+        (*key, json.dumps(dict(destinations))),
+    )
 
 
 def _put(

@@ -54,6 +54,7 @@ class BookmarkSave(msgspec.Struct, kw_only=True):
     Args:
         cause: `full-refresh` or `override` raise the epoch, once as long as a run goes on naming them.
         gap: for imports; a position that a run has proven has none.
+        destinations: the identity of each destination that proved it, by uuid.
     """
 
     stream: str
@@ -63,6 +64,7 @@ class BookmarkSave(msgspec.Struct, kw_only=True):
     replication_key: str | None = None
     cause: Cause = "run"
     gap: bool = False
+    destinations: Mapping[str, str] = {}
 
 
 class HistoryEntry(msgspec.Struct, kw_only=True):
@@ -325,6 +327,14 @@ class Store(Protocol):
 
     def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
         """Stored overrides that have had their effect."""
+
+    def destinations(self, pipeline: str, block: str) -> dict[str, dict[str, str]]:
+        """Return the identities of the destinations that have the records before each bookmark: {stream: {sink: …}}."""
+        ...
+
+    def save_destinations(self, pipeline: str, block: str, stream: str, destinations: Mapping[str, str]) -> None:
+        """Replace what is known about the destinations of a stream."""
+        ...
 
     # --- schemas; stream settings of earlier versions
 

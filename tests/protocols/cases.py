@@ -190,7 +190,14 @@ SINKS = [SinkCase, Target, Silent, Pool]
 
 def sqlite_store(folder: Path) -> PositionStore:
     """The state store, for a source `load` of block `load` in pipeline `p`."""
-    account = SourceAccount(block="load", owned=dict, sinks_of=lambda key: ["export"], replication={}, rows={})
+    account = SourceAccount(
+        block="load",
+        owned=dict,
+        sinks_of=lambda key: ["export"],
+        destinations=lambda stream: {},
+        replication={},
+        rows={},
+    )
     store = SQLiteStore(folder / "state.db")
     return RunStore(store, pipeline="p", run_id="r", accounts={"load": account})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,6 +17,7 @@ from streamline.connectors.singer.state import has_bookmarks, owned_parts, state
 from streamline.connectors.singer.tap import TapFailed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import PipelineFailed, StreamlineError
+from streamline.execution.integration.destination_identity import destinations_of
 from streamline.execution.integration.destination_plan import proving_sinks
 from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
 from streamline.execution.integration.plan import GroupPlan, Plan, SourcePlan
@@ -224,6 +226,7 @@ class Attempt:
             block=group.source,
             owned=lambda parts: owned_parts(parts, owns, shared=shared),
             sinks_of=lambda key: self._proving(source, key),
+            destinations=partial(destinations_of, self._plan, source),
             replication={
                 stream.id: (stream.replication_method, ",".join(stream.bookmark_properties) or None)
                 for stream in source.selected

@@ -20,6 +20,7 @@ from streamline.connectors.singer.override import parse_override, parse_override
 from streamline.connectors.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
+from streamline.execution.integration.destination_identity import check_destinations
 from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sink, proving_sinks
 from streamline.execution.integration.plan import (
     DEFAULT_MAX_PARALLEL,
@@ -87,7 +88,7 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
         for uuid, (block, spec) in specs.destinations.items()
     }
     check_exclusive_files(sinks.values(), context.project.root)
-    return Plan(
+    plan = Plan(
         pipeline=model.uuid,
         sources=ordered,
         mappers={
@@ -106,6 +107,8 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
         sinks=sinks,
         variables=variables,
     )
+    await anyio.to_thread.run_sync(check_destinations, context, plan)
+    return plan
 
 
 async def refresh_positions(context: Run, plan: Plan, group: GroupPlan) -> GroupPlan:

@@ -8,6 +8,7 @@ import traceback
 from contextlib import closing
 
 import anyio
+import anyio.to_thread
 
 from streamline.errors import ConfigError, LeaseHeld, StreamlineError
 from streamline.execution.events import (
@@ -21,6 +22,7 @@ from streamline.execution.events import (
 )
 from streamline.execution.integration.attempt import Attempt, GroupOutcome
 from streamline.execution.integration.block_runs import block_outcomes, blocks_of
+from streamline.execution.integration.destination_identity import keep_destinations
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
 from streamline.execution.run import (
@@ -77,6 +79,7 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
     for source in plan.sources.values():
         for note in source.notes:
             run.note(source.id, note, "WARNING")
+    await anyio.to_thread.run_sync(keep_destinations, run, plan)
     async with task_group() as tasks:
         tasks.start_soon(_publish_progress, run)
         every: list[GroupOutcome] = []

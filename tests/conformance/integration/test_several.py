@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from tests.conformance.integration.common import INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
 from tests.support.project import tap, target, transformer
@@ -143,3 +145,35 @@ def test_two_destinations_of_one_file_that_one_process_can_open_are_refused(make
     )
 
     project.run().expect(2, "'one' and 'two' both write to")
+
+
+def test_a_destination_that_moved_stops_the_run_until_the_gap_is_accepted(make_project: MakeProject) -> None:
+    source = tap("counts", {"rows": 100}, streams={"numbers": INCREMENTAL})
+    project = make_project(source, target("keyed", {"path": "first.db", "flush": 50}))
+    project.run().expect(0)
+    project.pipeline("p", source, target("keyed", {"path": "./first.db", "flush": 10}))
+    project.run().expect(0)
+
+    project.pipeline("p", source, target("keyed", {"path": "second.db"}))
+    project.run().expect(2, "--full-refresh", "--accept-gap")
+    renamed = {"numbers": {"destination_table": "other"}}
+    project.pipeline("p", source, target("keyed", {"path": "first.db"}, streams=renamed))
+    project.run().expect(2)
+
+    # The stream has nothing new: that the gap was accepted is kept all the same.
+    project.run("--accept-gap").expect(0)
+    project.run().expect(0)
+    project.run("--full-refresh").expect(0)
+    assert project.ids("other", path="first.db") == upto(100)
+
+
+def test_a_destination_whose_file_was_deleted_stops_the_run(make_project: MakeProject) -> None:
+    source = tap("counts", {"rows": 10}, streams={"numbers": INCREMENTAL})
+    project = make_project(source, target("files", {"path": "out", "format": "jsonl"}, builtin=True))
+    project.run().expect(0)
+    shutil.rmtree(project.root / "out")
+
+    project.run().expect(2, "out does not exist")
+
+    project.run("--full-refresh").expect(0)
+    assert list((project.root / "out").rglob("*.jsonl"))

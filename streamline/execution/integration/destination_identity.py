@@ -1,0 +1,136 @@
+"""Stops a run whose destination is not the one that proved the bookmarks: it moved, or it is gone.
+
+The identity of a destination is its plugin, what its config says about where it writes, and the stream's table. The
+block's name alone is none: with another `path` the rest of a stream would be loaded into an empty table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from streamline.errors import ConfigError
+from streamline.execution.integration.plan import Plan, SinkPlan, SourcePlan
+from streamline.execution.run import Run
+from streamline.flow.items import REST
+
+_WHERE = frozenset(
+    (
+        *("host", "hostname", "server", "address", "port", "socket", "url", "uri", "dsn", "endpoint", "account"),
+        *("path", "filepath", "dir", "directory", "folder", "file", "filename", "location", "root", "container"),
+        *("database", "dbname", "db", "schema", "dataset", "project", "bucket", "prefix", "catalog", "table"),
+        *("keyspace", "index", "topic"),
+    )
+)
+"""Last words of the settings that say where a target writes."""
+
+_ELSEWHERE = frozenset(
+    (
+        *("ssl", "tls", "key", "cert", "ca", "credentials", "private", "token", "proxy"),
+        *("temp", "tmp", "staging", "log", "batch", "state"),
+    )
+)
+"""Words of settings that are about other places."""
+
+_HINT = "read everything again with --full-refresh, or continue from here with --accept-gap"
+
+_WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+")
+
+
+def destinations_of(plan: Plan, source: SourcePlan, stream: str) -> dict[str, str]:
+    """Return the identity of each destination that a stream reaches, by uuid. `stream` is a bookmark's key."""
+    selected = source.find(stream)
+    name = selected.stream if selected is not None else stream
+    identities = {}
+    for uuid in plan.paths[source.id].all_sinks():
+        sink = plan.sinks[uuid]
+        table = sink.plan_of(source.id, name) if stream != REST else None
+        if table is not None or stream == REST:
+            identities[uuid] = _identity(sink, (table.table or name) if table is not None else None)
+    return identities
+
+
+def check_destinations(context: Run, plan: Plan) -> None:
+    """Check that the destinations are those that proved the bookmarks which the run starts from.
+
+    Raises:
+        ConfigError: one has moved, or what it wrote is gone.
+    """
+    if context.options.accept_gap:
+        return
+    for source, stream, identities in _started(plan):
+        known = context.store.destinations(plan.pipeline, source.id).get(stream)
+        if known is None:
+            continue
+        for uuid, identity in identities.items():
+            _check(context, plan.sinks[uuid], identity, known, stream, where=source.id)
+
+
+def _check(context: Run, sink: SinkPlan, identity: str, known: Mapping[str, str], stream: str, *, where: str) -> None:
+    if sink.id not in known:
+        return  # whether it is a new one is known from the bookmark
+    if known[sink.id] != identity:
+        raise ConfigError(
+            f"destination {sink.id!r} has moved: its plugin, place or table is not the one that has the records before "
+            f"the bookmark of stream {stream!r}",
+            where=where,
+            hint=_HINT,
+            code="bookmark.destination_moved",
+        )
+    place = sink.config.get(sink.plugin.place) if sink.plugin.place else None
+    if isinstance(place, str) and not context.project.path(os.path.expanduser(place)).exists():  # noqa: PTH111
+        raise ConfigError(
+            f"destination {sink.id!r} is empty: {place} does not exist, so the records before the bookmark of stream "
+            f"{stream!r} are gone",
+            where=where,
+            hint=_HINT,
+            code="bookmark.destination_empty",
+        )
+
+
+def keep_destinations(context: Run, plan: Plan) -> None:
+    """Record the destinations that are not known yet for bookmarks, and with `--accept-gap` those that are new."""
+    for source, stream, identities in _started(plan):
+        if context.store.destinations(plan.pipeline, source.id).get(stream) != identities:
+            context.store.save_destinations(plan.pipeline, source.id, stream, identities)
+
+
+def _started(plan: Plan) -> Iterator[tuple[SourcePlan, str, dict[str, str]]]:
+    """Return each bookmark that the run starts from, with its destinations. An operator's override vouches for all."""
+    for group in plan.groups():
+        source = plan.sources[group.source]
+        for stream in group.rows:
+            if source.cause_of.get(stream, "run") == "run":
+                yield source, stream, destinations_of(plan, source, stream)
+
+
+def _identity(sink: SinkPlan, table: str | None) -> str:
+    """Return the hash of what tells one destination from another: nothing of the config is stored."""
+    parts = [sink.plugin.name, sorted(_places(sink.config)), table]
+    return blake2b(msgspec.json.encode(parts), digest_size=12).hexdigest()
+
+
+def _places(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in config.items():
+        words = [word.lower() for word in _WORD.findall(name)]
+        while len(words) > 1 and words[-1] in ("name", "id"):
+            words.pop()
+        if words and words[-1] in _WHERE and _ELSEWHERE.isdisjoint(words) and isinstance(value, str | int):
+            yield name, _normal(str(value))
+
+
+def _normal(value: str) -> str:
+    """A place without what may change while it stays the same: a password in a URL, a path's spelling."""
+    if "://" in value:
+        try:
+            url = urlsplit(value)
+        except ValueError:
+            return value
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    return os.path.normpath(value) if "/" in value else value
