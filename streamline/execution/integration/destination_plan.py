@@ -130,7 +130,7 @@ def check_shared_tables(
     *,
     where: str,
 ) -> None:
-    """Refuse tables in which the records of two sources would undo each other.
+    """Refuse tables in which the records of two sources would undo each other; note those in which they may.
 
     Raises:
         ConfigError: one of them replaces the table, or they have different keys.
@@ -148,7 +148,7 @@ def check_shared_tables(
                 f"streams {words} would both be written to table {plan.table or name!r}, and each replaces it: "
                 "the one would delete the other's rows",
                 where=plan.where or where,
-                hint=f"{hint} With load_method: upsert or append they may share it.",
+                hint=f"{hint} With load_method: append they may share it, with upsert if no key occurs in both.",
             )
         keys = [
             list(plans[one].keys or (by_name[one].key_properties if one in by_name else ())) for one in (other, key)
@@ -159,6 +159,11 @@ def check_shared_tables(
                 f"{keys[0]} and {keys[1]}",
                 where=plan.where or where,
                 hint=f"{hint} Or set the same unique_constraints for both.",
+            )
+        if plan.load_method == plans[other].load_method == "upsert":
+            sources[source].notes.append(
+                f"streams {words} are both merged into table {plan.table or name!r}: rows with the same "
+                f"{', '.join(keys[0])} overwrite each other. If both have such rows, {hint}"
             )
 
 

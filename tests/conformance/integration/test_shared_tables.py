@@ -37,7 +37,9 @@ def test_sources_that_upsert_into_one_table_share_it(make_project: MakeProject) 
     blocks = [source("north", 1, 2, method="INCREMENTAL"), source("south", 3, method="INCREMENTAL")]
     project = make_project(*blocks, target())
 
-    project.run().expect(0)
+    project.command("explain", "p").expect(0, "overwrite each other")
+    project.command("check", "p").expect(0, "overwrite each other")
+    project.run().expect(0, "overwrite each other")
 
     assert project.ids("users") == upto(3)
 
