@@ -105,8 +105,9 @@ async def probe(
         return cached
     answer = await ask(plugin, ["--help"], masker=masker, timeout=TIMEOUT)
     text = "\n".join([answer.stdout.decode("utf-8", "replace"), *answer.stderr_tail])
-    # Records may hold any word; a timeout is no answer either.
-    options = set() if answer.sent_messages or answer.timed_out else set(_OPTION.findall(text))
+    # Records may hold any word; a timeout or a failure, which argparse tells with the options it wants, is no answer.
+    failed = not answer.sent_messages and answer.returncode != 0
+    options = set() if answer.sent_messages or answer.timed_out or failed else set(_OPTION.findall(text))
     if options & {"config", "catalog", "properties", "state", "discover"}:
         found = Capabilities(
             known=True,
@@ -125,7 +126,9 @@ async def probe(
             found = msgspec.structs.replace(
                 found, about=about, names=frozenset(map(str, names)) if isinstance(names, list) else frozenset()
             )
-    if store is not None and not answer.timed_out:
+        # Exit code 2 is that of a program that does not know the option; others may be mended.
+        failed = answer.returncode not in (0, 2)
+    if store is not None and not answer.timed_out and not failed:
         remember(plugin, found, store)
     return found
 

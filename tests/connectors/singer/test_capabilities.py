@@ -90,3 +90,10 @@ def test_a_program_without_our_options_is_not_known(tmp_path: Path) -> None:
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="/no/such/tap can't be started"):
         ask(fakes.program(tmp_path, ["/no/such/tap"]))
+
+
+@pytest.mark.parametrize("question", ["--help", "--about"])
+def test_a_failure_is_asked_again(tmp_path: Path, store: Store, question: str) -> None:
+    broken = f'import sys\nif "{question}" in sys.argv: sys.exit("usage: --config --about: no module named x")\n'
+    assert not ask(fakes.tap(tmp_path, broken + fakes.SDK_LIKE), store).names
+    assert "batch" in ask(fakes.tap(tmp_path, fakes.SDK_LIKE), store).names
