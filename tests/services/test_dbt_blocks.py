@@ -293,11 +293,11 @@ def test_rows_of_other_warehouses_come_through_dbt(calls: Calls, monkeypatch: py
         "select s.id, s.note, s.ok, date '2024-02-29' as day, timestamp '2024-01-01 10:00:00.5' as at, 1.25 as x"
         " from {{ source('streamline', 'up') }} s order by id",
     )
-    from streamline.blocks.dbt.profiles import Profile
+    from streamline.blocks.dbt.profiles import DbtProfile
 
     load = dbt_profiles_load()
 
-    def as_other(*args: Any, **kwargs: Any) -> Profile:
+    def as_other(*args: Any, **kwargs: Any) -> DbtProfile:
         profile = load(*args, **kwargs)
         text = profile.text
         if kwargs.get("complete", True):

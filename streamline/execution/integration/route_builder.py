@@ -56,7 +56,8 @@ class RouteBuilder:
         streams = {name: stream for stream in group.streams for name in (*stream.names, stream.stream)}
         source = self._plan.sources[group.source]
         unselected = {name for stream in source.catalog or () for name in stream.names}.difference(streams)
-        if SourceStage.needed(group.streams, unselected):
+        # Dead letters from behind a transformer come without streams: they have passed these stages.
+        if group.streams and SourceStage.needed(group.streams, unselected):
             warn = partial(self._context.warn, source.id)
             stages.append(SourceStage(streams, unselected, warn=warn))
         route = self._path(group, path, pools)
