@@ -11,9 +11,10 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
-from tests.faults import resume
+from tests.faults import resume, streams
 from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, faults, lives, suffer
 from tests.support import preloaded
 
@@ -21,16 +22,18 @@ from tests.support import preloaded
 def main() -> int:
     """Run the matrix; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Kill processes at random moments.")
-    parser.add_argument("name", choices=(*NAMES, resume.NAME))
+    parser.add_argument("name", choices=(*NAMES, resume.NAME, streams.NAME))
     parser.add_argument("--count", type=int, default=20, help="number of faults (20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (1)")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"records of a run ({ROWS})")
     parser.add_argument("--shape", choices=SHAPES, default="plain", help="of the pipeline (plain)")
-    parser.add_argument("--only", type=int, help="replay only the fault with this number")
+    parser.add_argument("--only", "--case", type=int, help="replay only the fault with this number")
     parser.add_argument("--lives", help="seconds that streamline,tap,target live, as printed; measured by default")
     args = parser.parse_args()
-    preloaded.real = True
     base = Path(tempfile.mkdtemp(prefix="faults-"))
+    if args.name == streams.NAME:
+        return random_streams(base, args.count, args.seed, args.only)
+    preloaded.real = True
     if args.name == resume.NAME:
         return kill_and_resume(base, args.count, args.seed, args.only)
     if args.lives:
@@ -94,6 +97,29 @@ def kill_and_resume(base: Path, count: int, seed: int, only: int | None) -> int:
     else:
         shutil.rmtree(base)
     return 1 if wrong else 0
+
+
+def random_streams(base: Path, count: int, seed: int, only: int | None) -> int:
+    """The cases of `streams`; those that were right are counted by what became of them."""
+    print(f"{streams.NAME}, seed {seed}; --seed {seed} --case K replays one", flush=True)
+    outcomes: Counter[str] = Counter()
+    for number in range(1, count + 1) if only is None else [only]:
+        made = streams.case(number, seed)
+        root = base / str(number)
+        try:
+            outcomes[streams.suffer(root, made)] += 1
+        except FaultError as error:
+            outcomes["WRONG"] += 1
+            print(f"{made} WRONG: {error}", flush=True)
+        else:
+            shutil.rmtree(root)
+    for outcome, cases in outcomes.most_common():
+        print(f"{cases:6,} {outcome}")
+    if outcomes["WRONG"]:
+        print(f"their projects are kept in {base}")
+    else:
+        shutil.rmtree(base)
+    return 1 if outcomes["WRONG"] else 0
 
 
 sys.exit(main())

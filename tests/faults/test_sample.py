@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import resume
+from tests.faults import resume, streams
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 from tests.services.require import services_required
 
@@ -50,3 +50,12 @@ def test_a_killed_batch_run_resumes_with_the_same_outputs(tmp_path: Path) -> Non
     whole, expected = resume.length(tmp_path / "measure")
     for moment in resume.moments(COUNT, seed):
         print(resume.suffer(tmp_path / str(moment.number), moment, whole, expected))
+
+
+@pytest.mark.faults
+def test_random_streams_arrive_as_they_were_sent(tmp_path: Path) -> None:
+    seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or 1)
+    print(f"python -m tests.faults {streams.NAME} --count 5 --seed {seed}")
+    for number in range(1, 6):
+        made = streams.case(number, seed)
+        print(made, streams.suffer(tmp_path / str(number), made))
