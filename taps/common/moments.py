@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 _DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
 _MOMENT = re.compile(
     r"(\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]))"
     r"(?:[ Tt]((?:[01]\d|2[0-3]):[0-5]\d)(:[0-5]\d(?:\.\d+)?)? ?([Zz]|[+-]\d\d(?::?\d\d)?)?)?"
 )
+
+_FRACTION = re.compile(r"\.(\d+)")
 
 
 def is_date(text: str) -> bool:
@@ -71,6 +74,24 @@ def date_times(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
         else:
             values.append(text)
     return values, fit
+
+
+def moment_key(value: Any) -> Any:
+    """Return a text that sorts as the timestamp does, whatever its spelling; any other value as it is.
+
+    >>> moment_key("2026-01-31 10:00"), moment_key("2026-01-31T12:00:00.5+02:00")
+    ('2026-01-31T10:00:00.000000000', '2026-01-31T10:00:00.500000000')
+    """
+    found = date_time(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    fraction = _FRACTION.search(found)
+    whole = found if fraction is None else found[: fraction.start()] + found[fraction.end() :]
+    try:
+        utc = datetime.fromisoformat(whole).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return value
+    return f"{utc.isoformat()[:19]}.{fraction[1] if fraction else '':0<9}"
 
 
 def like(moment: str, sample: str) -> str:

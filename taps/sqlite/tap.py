@@ -23,6 +23,7 @@ from ..common.output import State, StreamOutput
 from ..common.streams import read_each
 from .database import BrokenTexts, connect
 from .discovery import Table, describe, discover
+from .ordering import KeyColumn
 from .types import Kind, convert
 
 BLOCK_ROWS = 1000
@@ -69,6 +70,7 @@ class Reader:
         self._interval = interval
         self._table = _table(connection, stream)
         self._kinds: list[Kind] = []
+        self._keys: list[KeyColumn] = []
         kinds = {column.name: column.kind for column in self._table.columns}
         for column in stream.columns:
             self._kinds.append(_agreed(kinds[column], stream.schema["properties"][column]))
@@ -119,18 +121,37 @@ class Reader:
         bookmark = Bookmark(columns, self._state.bookmark(stream.id))
         if bookmark.by_hand:
             bookmark.start = (self._stored_form(columns[0], bookmark.start[0]),)
+        starts = [*bookmark.start, *[None] * len(columns)]
+        keys = [
+            KeyColumn(self._connection, stream.id, column, self._kinds[stream.columns.index(column)], start)
+            for column, start in zip(columns, starts, strict=False)
+        ]
+        self._keys = keys
+        if not all(key.takes(value) for key, value in zip(keys, bookmark.start, strict=False)):
+            out.warn(f"its bookmark {bookmark.start!r} does not compare with its replication key; all rows are read")
+            bookmark.start = ()
+            bookmark.sent.clear()
         tracker = Tracker(bookmark)
         with_null = " OR ".join(f"{quoted(column)} IS NULL" for column in columns)
+        fits = " AND ".join(key.fits for key in keys)
         if not bookmark.start:
             for rows in self._blocks(f"{self._select} WHERE {with_null}"):
                 out.write_records(self._records(out, rows))
+        others = " OR ".join(key.apart for key in keys)
+        apart = 0
+        for rows in self._blocks(f"{self._select} WHERE NOT ({with_null}) AND ({others})"):
+            out.write_records(self._records(out, rows))
+            apart += len(rows)
+        if apart:
+            names = ", ".join(columns)
+            out.warn(f"{apart} rows have a value of another type than the others in {names}; every run reads them")
         # Texts compare byte by byte here and in Python, whatever collation the column was given.
-        binary = [f"{quoted(column)} COLLATE BINARY" for column in columns]
-        query = f"{self._select} WHERE NOT ({with_null})"
+        order = [key.order for key in keys]
+        query = f"{self._select} WHERE {fits}"
         if bookmark.start:
-            names = ", ".join(binary[: len(bookmark.start)])
-            query += f" AND ({names}) >= ({', '.join('?' * len(bookmark.start))})"
-        query += f" ORDER BY {', '.join(binary)}"
+            count = len(bookmark.start)
+            query += f" AND ({', '.join(order[:count])}) >= ({', '.join(key.value for key in keys[:count])})"
+        query += f" ORDER BY {', '.join(order)}"
         for rows in self._blocks(query, bookmark.start):
             self._incremental_block(out, tracker, rows)
         if bookmark.start:
@@ -142,22 +163,33 @@ class Reader:
         value_of = self._value_getter()
         records = self._records(out, rows)
         last = value_of(rows[-1])
-        same = len(rows)
-        while same and value_of(rows[same - 1]) == last:
-            same -= 1
         if any(isinstance(part, bytes) or part in (math.inf, -math.inf) for part in last):
             raise ConnectorError(
                 f"stream {self._stream.name!r}: the replication key is {last!r}, which cannot be a bookmark"
             )
+        same = len(rows)
+        while same and self._compared(value_of(rows[same - 1])) == self._compared(last):
+            same -= 1
         at_start = 0
         if tracker.start and len(tracker.start) == len(last):
-            while at_start < len(rows) and value_of(rows[at_start]) == tracker.start:
+            start = self._compared(tracker.start)
+            while at_start < len(rows) and self._compared(value_of(rows[at_start])) == start:
                 at_start += 1
         sent = [record for record in records[:at_start] if tracker.is_new(record)] + records[at_start:]
         due = out.write_records(sent)
-        tracker.at(last, records[same:])
+        if any(isinstance(part, str) and "\ufffd" in part for part in last):
+            # Bytes that are no UTF-8 cannot stand in a bookmark: the next run begins before them.
+            tracker.at(tuple(part.partition("\ufffd")[0] if isinstance(part, str) else part for part in last), [])
+        else:
+            tracker.at(last, records[same:])
         if due and tracker.is_short:
             out.write_state(tracker.bookmark())
+
+    def _compared(self, value: Value) -> Value:
+        """The value of a replication key as it compares."""
+        if not any(key.is_mixed for key in self._keys):
+            return value
+        return tuple(key.key(part) for key, part in zip(self._keys, value, strict=True))
 
     def _value_getter(self) -> Any:
         places = [self._stream.columns.index(column) for column in self._stream.replication_keys]

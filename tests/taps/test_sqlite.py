@@ -418,3 +418,37 @@ def test_one_stream_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert outcome.code == 1
     assert outcome.records() == [{"id": 1}]
     assert "'a'" in outcome.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("declared", "first", "later"),
+    [
+        ("DATETIME", ["2026-01-02 08:00:00", "2026-01-02T09:00:00"], "2026-01-02 11:00:00"),
+        ("DATETIME", ["2026-01-02T09:00:00", "2026-01-02T09:00:00Z"], "2026-01-02T10:30:00+01:00"),
+        ("DATETIME", ["2026-01-02T09:00:00Z"], "2026-01-02T09:00:00.5Z"),
+        ("INTEGER", [1, 2, "text"], 3),
+        ("TEXT", [b"a", b"b\xe9"], b"b\xea"),
+    ],
+)
+def test_a_later_value_of_another_spelling_is_read(tmp_path: Path, declared: str, first: list[Any], later: Any) -> None:
+    def add(number: int, value: Any) -> None:
+        value = value.decode("latin-1") if isinstance(value, bytes) else value
+        with closing(sqlite3.connect(path)) as connection:
+            text = "CAST(CAST(? AS BLOB) AS TEXT)" if declared == "TEXT" else "?"
+            given = value.encode("latin-1") if declared == "TEXT" else value
+            connection.execute(f"INSERT INTO t VALUES (?, {text})", (number, given))
+            connection.commit()
+
+    path = database(tmp_path, f"CREATE TABLE t(id INTEGER, at {declared})")
+    for number, value in enumerate(first):
+        add(number, value)
+    catalog = choose(discover(tmp_path), t=["at"])
+    outcome = sync(tmp_path, catalog)
+    assert sorted(row["id"] for row in outcome.records()) == list(range(len(first)))
+    add(9, later)
+    again = sync(tmp_path, catalog, outcome.state)
+    assert 9 in [row["id"] for row in again.records()]
+    assert 0 not in [row["id"] for row in again.records()]
+    last = sync(tmp_path, catalog, again.state)
+    if declared == "DATETIME":
+        assert last.records() == []
