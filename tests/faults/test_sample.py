@@ -1,6 +1,6 @@
 """A sample of the kill matrices; the whole is `python -m tests.faults NAME --count N --seed S`.
 
-The seed is random and printed; STREAMLINE_FAULTS_SEED sets it.
+Seeds are printed; STREAMLINE_FAULTS_SEED sets them. Those of kills are random.
 """
 
 from __future__ import annotations

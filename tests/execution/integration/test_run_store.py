@@ -50,6 +50,7 @@ def account(**more: Any) -> SourceAccount:
         "block": "load",
         "owned": dict,
         "sinks_of": lambda key: ["export"],
+        "destinations": lambda key: {},
         "replication": {},
         "rows": {},
         **more,
