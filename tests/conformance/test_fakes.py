@@ -12,7 +12,7 @@ import pytest
 from tests.support.project import HOSTILE, PYTHON
 
 FAKES = sorted(HOSTILE.glob("*_*.py"))
-WELL_BEHAVED = {"tap_rows", "tap_counts", "target_keyed", "mapper_tag", "_singer"}
+WELL_BEHAVED = {"tap_rows", "tap_counts", "target_keyed", "mapper_tag", "_singer", "tap_plays"}
 
 
 @pytest.mark.parametrize("file", FAKES, ids=lambda file: file.stem)
