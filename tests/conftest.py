@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,19 @@ EXAMPLES = 100 if services_required() else 15
 settings.register_profile("busy", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of every later garbage collection: it lives to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 MakeProject = Callable[..., Project]
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
 ]
-
 
 EVERY_LOOP = ("tests.processes.test_child", "tests.protocols.test_runtime", "tests.flow.test_tasks")
 """Modules whose tests run on each event loop everywhere: pipes, children, and the runtime. Of the others only uvloop

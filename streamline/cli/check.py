@@ -27,7 +27,7 @@ COLOURS = {True: "green", False: "red"}
 @click.option(
     "--runtime-vars",
     multiple=True,
-    metavar="JSON|KEY=VALUE",
+    metavar="JSON|@FILE|KEY=VALUE",
     help="Variables that a run of a batch pipeline will be given; may be given several times.",
 )
 @json_option

@@ -54,7 +54,7 @@ _option = functools.partial(click.option, cls=_OfType)
 @click.option(
     "--runtime-vars",
     multiple=True,
-    metavar="JSON|KEY=VALUE",
+    metavar="JSON|@FILE|KEY=VALUE",
     help="Variables for this run; may be given several times.",
 )
 @click.option("--dry-run", is_flag=True, help="Plan and check everything, move nothing.")
@@ -147,11 +147,17 @@ def _pipeline(app: App, names: tuple[str, ...]) -> str:
 
 
 def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Read variables from JSON objects and `key=value`; later ones win. A value that is JSON keeps its type."""
+    """Read variables from JSON objects, `@FILE` (a JSON object in a file) and `key=value`; later ones win.
+
+    A value that is JSON keeps its type.
+    """
     import json
 
     variables: dict[str, Any] = {}
     for text in texts:
+        if text.startswith("@"):
+            variables.update(_variables_in(Path(text[1:])))
+            continue
         if text.lstrip().startswith("{"):
             try:
                 given = json.loads(text)
@@ -161,7 +167,7 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
             continue
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--runtime-vars {text}: expected a JSON object or key=value")
+            raise ConfigError(f"--runtime-vars {text}: expected a JSON object, @FILE or key=value")
         try:
             variables[key.strip()] = json.loads(value)
         except ValueError:
@@ -225,3 +231,20 @@ def _as_json(app: App, result: RunResult) -> dict[str, Any]:
         "errors": {name: failure_json(failure, app.mask) for name, failure in result.errors.items()},
         "warnings": result.warnings,
     }
+
+
+def _variables_in(file: Path) -> dict[str, Any]:
+    """Read a JSON object from a file: what stands in a command line, other users of the machine can see."""
+    import json
+
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"--runtime-vars @{file}: {error.strerror or error}", code="variable.file_unreadable"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"--runtime-vars @{file}: invalid JSON: {error}", code="variable.file_unreadable") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"--runtime-vars @{file}: expected a JSON object", code="variable.file_unreadable")
+    return content

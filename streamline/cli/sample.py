@@ -89,4 +89,5 @@ def _decoded(record: bytes) -> dict[str, Any]:
 def _shown(value: object) -> object:
     from streamline.flow.codecs import jsontext
 
-    return jsontext.encode(value).decode() if isinstance(value, dict | list) else value
+    # A number is shown with all its digits.
+    return value if value is None or isinstance(value, bool | str) else jsontext.encode(value).decode()

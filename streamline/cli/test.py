@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command("test")
 @click.argument("pipeline")
 @click.option("--block-uuid", "block", metavar="U", help="Only this block's tests.")
-@click.option("--runtime-vars", multiple=True, metavar="JSON|KEY=VALUE", help="Variables; may be given several times.")
+@click.option(
+    "--runtime-vars", multiple=True, metavar="JSON|@FILE|KEY=VALUE", help="Variables; may be given several times."
+)
 @json_option
 @pass_app
 def command(app: App, pipeline: str, block: str | None, runtime_vars: tuple[str, ...], as_json: bool) -> int:

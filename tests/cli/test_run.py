@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from streamline.cli.main import main
+from streamline.cli.run import read_variables
+from streamline.errors import ConfigError
 from tests.cli.test_batch_plans import batch, block
 
 
@@ -32,6 +35,21 @@ def test_a_dry_run_looks_at_templates_as_a_run_does(tmp_path: Path) -> None:
     shop = batch(tmp_path, block("custom", "a"), variables={"x": "{{ env_var('NOPE_X') }}"})
     assert "pipelines/p/metadata.yaml:1: variables.x: " in shop("run", "p", "--dry-run", code=2).stderr
     shop("run", "p", "--dry-run", "--runtime-vars", "x=1")
+
+
+def test_variables_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "vars.json"
+    file.write_text('{"token": "hush", "day": 3}')
+    assert read_variables((f"@{file}", "day=4")) == {"token": "hush", "day": 4}
+    for content in ("{", "[1]"):
+        file.write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            read_variables((f"@{file}",))
+        assert caught.value.code == "variable.file_unreadable"
+        assert caught.value.exit_code == 2
+    file.unlink()
+    with pytest.raises(ConfigError, match="No such file"):
+        read_variables((f"@{file}",))
 
 
 def test_a_file_where_the_project_keeps_its_things(tmp_path: Path) -> None:

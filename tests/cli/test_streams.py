@@ -241,6 +241,12 @@ def test_sample_shows_the_first_records(shop: Shop) -> None:
     assert "'orders'" in shop("sample", "p", "order", code=2).output
 
 
+def test_sample_shows_numbers_with_all_their_digits(make_project: MakeProject) -> None:
+    prices = {"properties": {"id": "integer", "price": "number"}, "rows": [{"id": 1, "price": 0.04}]}
+    shop = Shop(make_project(tap("rows", {"streams": {"prices": prices}}), target()))
+    assert shop("sample", "p", "prices").stdout.split()[-2:] == ["1", "0.04"]
+
+
 def test_sample_stops_a_tap_that_never_ends(make_project: MakeProject) -> None:
     shop = Shop(make_project(tap("never_ends", {}), target()))
     (stream,) = shop.json("discover", "p")["streams"]

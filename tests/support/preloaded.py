@@ -311,7 +311,7 @@ def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        for number in (signal.SIGCHLD, signal.SIGTERM):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):  # under nohup, SIGHUP is ignored
             signal.signal(number, signal.SIG_DFL)
         for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
