@@ -321,11 +321,11 @@ def interleaved(
     """Run each side in turn, so many rounds, every other round in reverse; a round to warm up is not counted."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(0 if warm_up else 1, rounds + 1):
-        times = {name: sides[name]() for name in list(sides)[:: 1 if number % 2 else -1]}
+        seconds = {name: sides[name]() for name in list(sides)[:: 1 if number % 2 else -1]}
         if number:
-            for name, seconds in times.items():
-                times[name].append(seconds)
-        say(f"round {number}: " + ", ".join(f"{name} {times[name]:.3f} s" for name in sides))
+            for name in sides:
+                times[name].append(seconds[name])
+        say(f"round {number}: " + ", ".join(f"{name} {seconds[name]:.3f} s" for name in sides))
     return {name: Times(values) for name, values in times.items()}
 
 
