@@ -7,16 +7,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from streamline.databases.arrow import batches_of, in_python, is_bytes, is_uuid, table_of_rows
 from streamline.databases.base import DatabaseError, IfExists, Parameters, line_of_word, setting, split_message
 from streamline.databases.database import Database
 from streamline.errors import ConfigError
 from streamline.project.extras import need
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # The drivers that come along or as extras; SQLAlchemy would look for others.
 _DRIVERS = {"postgresql": "psycopg", "postgres": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
@@ -234,8 +233,6 @@ class Alchemy(Database):
         )
 
     def _type(self, kind: pa.DataType) -> Any:
-        import pyarrow as pa
-
         sa = self._sa
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
@@ -266,8 +263,6 @@ class Alchemy(Database):
         return self.title in ("postgresql", "oracle")
 
     def _sent(self, column: pa.Array) -> list[Any]:
-        import pyarrow as pa
-
         if pa.types.is_duration(column.type) and not self._has_intervals:
             return list(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).to_pylist())
         values = in_python(column)

@@ -6,10 +6,9 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
 Converter = Callable[[Any], Any]
 
@@ -20,15 +19,11 @@ CHUNK = 50_000
 
 def json_type() -> pa.DataType:
     """Arrow's type for JSON text; plain text where this pyarrow has none."""
-    import pyarrow as pa
-
     return pa.json_() if hasattr(pa, "json_") else pa.string()
 
 
 def uuid_type() -> pa.DataType:
     """Arrow's type for UUIDs; text where this pyarrow has none."""
-    import pyarrow as pa
-
     return pa.uuid() if hasattr(pa, "uuid") else pa.string()
 
 
@@ -44,8 +39,6 @@ def is_uuid(kind: pa.DataType) -> bool:
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether it is any of Arrow's types for text."""
-    import pyarrow as pa
-
     return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
@@ -55,8 +48,6 @@ def is_text(kind: pa.DataType) -> bool:
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether it is any of Arrow's types for bytes."""
-    import pyarrow as pa
-
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
@@ -67,8 +58,6 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether it is any of Arrow's types for lists."""
-    import pyarrow as pa
-
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
@@ -78,8 +67,6 @@ def column_of(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
     Args:
         kind: its type; None, or one that a value does not fit: what all of the values fit, text at last.
     """
-    import pyarrow as pa
-
     if kind is not None:
         try:
             if is_uuid(kind):
@@ -99,8 +86,6 @@ def _uuid_bytes(value: Any) -> bytes:
 
 
 def _inferred(values: Sequence[Any]) -> pa.Array:
-    import pyarrow as pa
-
     kinds = {type(value) for value in values if value is not None}
     try:
         if kinds == {decimal.Decimal} or kinds == {decimal.Decimal, int}:
@@ -121,8 +106,6 @@ def _inferred(values: Sequence[Any]) -> pa.Array:
 
 
 def _integers(values: Sequence[Any]) -> pa.Array:
-    import pyarrow as pa
-
     if all(value is None or 0 <= value < 2**64 for value in values):
         return pa.array(values, pa.uint64())
     return _decimals([None if value is None else decimal.Decimal(value) for value in values])
@@ -130,8 +113,6 @@ def _integers(values: Sequence[Any]) -> pa.Array:
 
 def _decimals(values: Sequence[Any]) -> pa.Array:
     """As narrow as the values allow; floats where one is NaN or infinite, which Arrow's decimals cannot be."""
-    import pyarrow as pa
-
     if any(value is not None and not decimal.Decimal(value).is_finite() for value in values):
         return pa.array([None if value is None else float(value) for value in values], pa.float64())
     digits = scale = 0
@@ -185,8 +166,6 @@ def _jsonable(value: Any) -> Any:
 
 def in_microseconds(column: pa.Array) -> pa.Array:
     """A column without a dictionary; times and durations in microseconds, moments with a zone in UTC."""
-    import pyarrow as pa
-
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
@@ -199,8 +178,6 @@ def in_microseconds(column: pa.Array) -> pa.Array:
 
 def in_python(column: pa.Array) -> list[Any]:
     """The values of a column as most drivers take them: UUIDs as text, nested values as JSON."""
-    import pyarrow as pa
-
     column = in_microseconds(column)
     values: list[Any] = column.to_pylist()
     if is_uuid(column.type):
@@ -224,8 +201,6 @@ def table_of_rows(
         converters: what makes the values of the kind wanted out of the driver's; a ValueError or TypeError from it
             leaves them as they are.
     """
-    import pyarrow as pa
-
     converters = converters or [None] * len(names)
     columns: list[list[pa.Array]] = [[] for _ in names]
     for some in _chunks(rows, chunk):
@@ -259,8 +234,6 @@ def _chunks(rows: Iterable[Sequence[Any]], size: int) -> Iterator[list[Sequence[
 
 
 def _joined(parts: list[pa.Array], wanted: pa.DataType | None) -> pa.ChunkedArray:
-    import pyarrow as pa
-
     kinds = {part.type for part in parts if not pa.types.is_null(part.type)}
     if not kinds:
         return pa.chunked_array(parts, wanted if wanted is not None and parts[0].type == wanted else pa.null())
@@ -274,8 +247,6 @@ def retyped(
     data: pa.Table | pa.RecordBatchReader, change: Callable[[pa.DataType], pa.DataType]
 ) -> pa.Table | pa.RecordBatchReader:
     """The data with each column's type changed; itself where none changes."""
-    import pyarrow as pa
-
     schema = pa.schema([field.with_type(change(field.type)) for field in data.schema])
     if schema.types == data.schema.types:
         return data
@@ -292,8 +263,6 @@ def retyped(
 
 def batches_of(data: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iterator[pa.RecordBatch]:
     """The data in pieces of at most `size` rows."""
-    import pyarrow as pa
-
     pieces = data.to_batches(max_chunksize=size) if isinstance(data, pa.Table) else data
     for piece in pieces:
         for start in range(0, piece.num_rows, size):

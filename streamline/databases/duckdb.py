@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
 
 from streamline.databases.arrow import json_type, retyped, table_of_rows, unique_names, uuid_type
 from streamline.databases.base import DatabaseError, Parameters, setting, split_message
 from streamline.databases.database import Database
 from streamline.databases.duckdb_lock import LOCKED, patiently
 from streamline.errors import ConfigError
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -61,8 +60,6 @@ class DuckDB(Database):
             self.execute(f"set schema = {_literal(self.default_schema)}")
 
     def _open(self, options: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-        import duckdb
-
         with self._errors():
             return patiently(lambda: duckdb.connect(self.path, config=options), self.path)
 
@@ -198,8 +195,6 @@ class DuckDB(Database):
         Raises:
             DatabaseError: it fails for another reason.
         """
-        import duckdb
-
         for wide in WIDE if any(_WIDE.search(kind) for _, kind in described) else WIDE[-1:]:
             with self._errors():
                 try:
@@ -210,8 +205,6 @@ class DuckDB(Database):
         raise AssertionError("unreachable")
 
     def _is_select(self, sql: str) -> bool:
-        import duckdb
-
         statements = self.connection.extract_statements(sql)
         return len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT
 
@@ -227,8 +220,6 @@ class DuckDB(Database):
             self.execute(f"create schema if not exists {self.quote(schema)}")
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
-        import duckdb
-
         if not isinstance(error, duckdb.Error):
             return error
         text = str(error)
@@ -260,8 +251,6 @@ def _cast(column: str, kind: str, wide: str, *, arrow: bool) -> str | None:
 
 
 def _typed(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
-    import pyarrow as pa
-
     if kind == "INTERVAL":
         return column.cast(pa.duration("us"))
     if kind == "UUID":
@@ -279,7 +268,6 @@ def _arrow(relation: Any) -> pa.Table:
 
 def _plain(data: pa.Table | pa.RecordBatchReader) -> pa.Table | pa.RecordBatchReader:
     """The data without the Arrow types that DuckDB does not take."""
-    import pyarrow as pa
 
     def taken(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_float16(kind):

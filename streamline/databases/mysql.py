@@ -13,7 +13,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamline.databases.arrow import (
     Converter,
@@ -28,9 +31,6 @@ from streamline.databases.arrow import (
 from streamline.databases.base import DatabaseError, Parameters, line_of_word, no_tunnel, setting
 from streamline.databases.database import Database
 from streamline.project.extras import need
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _BINARY = 63
 """The number of the character set `binary`, which tells bytes from text."""
@@ -219,9 +219,6 @@ def _code_and_text(error: Exception) -> tuple[int, str]:
 
 def _marked(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
     """The data as one table; moments that no TIMESTAMP can hold are marked, to become a DATETIME in UTC."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     table = data if isinstance(data, pa.Table) else data.read_all()
     for index, field in enumerate(table.schema):
         if not pa.types.is_timestamp(field.type) or not field.type.tz:
@@ -235,8 +232,6 @@ def _marked(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
 
 
 def _declaration(field: pa.Field) -> str:
-    import pyarrow as pa
-
     kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -267,7 +262,6 @@ def _declaration(field: pa.Field) -> str:
 
 def _reading(field: Any) -> tuple[pa.DataType | None, Converter | None]:
     """The Arrow type of a result's column, by the protocol's type code, flags and lengths."""
-    import pyarrow as pa
     from pymysql.constants import FIELD_TYPE as T
 
     code, unsigned = field.type_code, bool(field.flags & _UNSIGNED)
@@ -313,8 +307,6 @@ def _utc(value: Any) -> Any:
 
 def _written(column: pa.Array) -> list[Any]:
     """A column's values as PyMySQL takes them."""
-    import pyarrow as pa
-
     values = in_python(column)
     if pa.types.is_floating(column.type):
         # MySQL has neither NaN nor infinities; its own arithmetic gives NULL where others give these.

@@ -8,7 +8,11 @@ import decimal
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 
 from streamline.databases.arrow import (
     Converter,
@@ -29,9 +33,6 @@ from streamline.databases.database import Database
 from streamline.databases.postgres_copy import copied, copyable, described
 from streamline.project.extras import need
 from streamline.project.suggest import words
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _AS_TEXT = words(
     "inet cidr macaddr macaddr8 int4range int8range numrange tsrange tstzrange daterange json jsonb timetz hstore bit "
@@ -120,8 +121,6 @@ class Postgres(Database):
             return self._copied_inside(sql)
 
     def _copied_inside(self, sql: str) -> pa.Table | None:
-        import pyarrow as pa
-
         with self._errors(sql):
             columns = described(self.connection, sql)
         if not columns:
@@ -187,9 +186,6 @@ class Postgres(Database):
         self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed})")
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
-        import pyarrow as pa
-        from pyarrow import csv
-
         columns = self.matched(data.schema.names, name, schema)
         types = self._column_types(name, schema)
         arrays = [types[column].endswith("[]") for column in columns]
@@ -279,8 +275,6 @@ def _connect_hint(reason: str) -> str:
 
 def declared(kind: pa.DataType) -> str:
     """The PostgreSQL type whose columns hold values of an Arrow type."""
-    import pyarrow as pa
-
     if pa.types.is_dictionary(kind):
         return declared(kind.value_type)
     if pa.types.is_decimal(kind):
@@ -314,7 +308,6 @@ def declared(kind: pa.DataType) -> str:
 
 def _reading(column: Any) -> tuple[pa.DataType | None, Converter | None]:
     """The Arrow type of a result's column; None: what its values are."""
-    import pyarrow as pa
     from psycopg import postgres
 
     info = postgres.types.get(column.type_code)
@@ -346,8 +339,6 @@ _SCALARS = {
 
 
 def _scalar(name: str, column: Any) -> pa.DataType | None:
-    import pyarrow as pa
-
     if name in _SCALARS:
         kind: pa.DataType = getattr(pa, _SCALARS[name])()
         return kind
@@ -378,9 +369,6 @@ def _written(column: pa.Array, array: bool) -> pa.Array:
     Args:
         array: the table's column is an array.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     column = in_microseconds(column)
     kind = column.type
     if is_bytes(kind):

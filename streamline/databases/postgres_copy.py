@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
+from pyarrow import csv
+
 from streamline.databases.arrow import json_type, unique_names, uuid_type
 
 if TYPE_CHECKING:
     import psycopg
-    import pyarrow as pa
 
 _CHUNK = 16 << 20
 """Bytes of CSV that are held at a time."""
@@ -69,8 +71,6 @@ def copied(connection: psycopg.Connection[Any], statement: str, columns: list[_C
         pyarrow.ArrowInvalid: a value that Arrow cannot hold, such as the date `infinity`.
         psycopg.Error: the database refuses.
     """
-    import pyarrow as pa
-
     names = [str(index) for index in range(len(columns))]
     types = {name: column.read_as for name, column in zip(names, columns, strict=True)}
     tables = []
@@ -92,9 +92,6 @@ def copied(connection: psycopg.Connection[Any], statement: str, columns: list[_C
 
 
 def _parsed(buffer: io.BytesIO, types: dict[str, pa.DataType]) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
     # NULL is nothing, and empty text is "". A line with nothing in it is a row of one NULL.
     return csv.read_csv(
         pa.py_buffer(buffer.getbuffer()),
@@ -113,7 +110,6 @@ def _parsed(buffer: io.BytesIO, types: dict[str, pa.DataType]) -> pa.Table:
 
 
 def _reading(oid: int, modifier: int) -> tuple[pa.DataType, Callable[[pa.ChunkedArray], pa.ChunkedArray] | None] | None:
-    import pyarrow as pa
     from psycopg import postgres
 
     info = postgres.types.get(oid)
@@ -151,8 +147,6 @@ def _as_json(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _as_uuid(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    import pyarrow as pa
-
     if pa.types.is_string(uuid_type()):
         return column
     values = [None if value is None else bytes.fromhex(value.replace("-", "")) for value in column.to_pylist()]
@@ -160,7 +154,5 @@ def _as_uuid(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    import pyarrow as pa
-
     values = [None if value is None else bytes.fromhex(value[2:]) for value in column.to_pylist()]
     return pa.chunked_array([pa.array(values, pa.binary())])

@@ -6,11 +6,16 @@ and a SELECT that hands such a column through gives it back: dates, times, boole
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import re
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamline.databases.arrow import (
     Converter,
@@ -26,9 +31,6 @@ from streamline.databases.arrow import (
 )
 from streamline.databases.base import DatabaseError, Parameters, line_of_word, setting
 from streamline.databases.database import Database
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 LOCK_SECONDS = 600.0
 """How long to wait for another process that writes: a block beside this one may be putting millions of rows there."""
@@ -165,9 +167,6 @@ class SQLite(Database):
 
 def _narrowed(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
     """The data as one table; columns with more digits than SQLite's numbers keep are marked, to be kept as text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     table = data if isinstance(data, pa.Table) else data.read_all()
     for index, field in enumerate(table.schema):
         column = table.column(index)
@@ -185,8 +184,6 @@ def _narrowed(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
 
 def _declaration(field: pa.Field) -> str:
     """What a column is declared as, so that its affinity keeps the values, and `_reading` knows them again."""
-    import pyarrow as pa
-
     kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -215,11 +212,6 @@ def _declaration(field: pa.Field) -> str:
 
 def _reading(declared: str) -> tuple[pa.DataType | None, Converter | None]:
     """The Arrow type of a column that was declared so, and what makes its values."""
-    import datetime
-    import decimal
-
-    import pyarrow as pa
-
     match = _DECIMAL.fullmatch(declared)
     if match is not None and 1 <= int(match[1]) <= 38 and 0 <= int(match[2]) <= int(match[1]):
         return pa.decimal128(int(match[1]), int(match[2])), lambda value: decimal.Decimal(_number(value))
@@ -257,8 +249,6 @@ def _number(value: Any) -> str:
 
 
 def _moment(value: Any, *, aware: bool) -> Any:
-    import datetime
-
     moment = datetime.datetime.fromisoformat(value)
     if (moment.tzinfo is not None) != aware:
         raise ValueError(f"a time zone, or none, where the other was declared: {value!r}")
@@ -267,8 +257,6 @@ def _moment(value: Any, *, aware: bool) -> Any:
 
 def _written(column: pa.Array) -> list[Any]:
     """A column's values as SQLite takes them."""
-    import pyarrow as pa
-
     column = in_microseconds(column)
     kind = column.type
     if pa.types.is_timestamp(kind):

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
 
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import ROW_GROUP, damaged, plain_types, slices, write_parquet
 from streamline.outputs.storage import Storage
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a Table, a RecordBatch, or what a RecordBatchReader gives; None for anything else of Arrow's."""
-    import pyarrow as pa
-
     if isinstance(value, pa.Table):
         return _write(storage, name, "arrow", value.schema, value.to_batches(), value.num_rows)
     if isinstance(value, pa.RecordBatch):
@@ -51,8 +50,6 @@ def _parquet(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tu
 
 def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
     """Small batches joined to row groups, large ones cut."""
-    import pyarrow as pa
-
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -67,8 +64,6 @@ def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
 
 
 def _ipc(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
-    import pyarrow as pa
-
     file = f"{name}.arrow"
     rows = 0
     options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
@@ -81,9 +76,6 @@ def _ipc(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tuple[
 
 def survives_parquet(schema: pa.Schema) -> bool:
     """Whether a table with this schema comes back from Parquet with the same types, and with equal values."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not schema.names or len(set(schema.names)) != len(schema.names):
         return False
     if any(_reordered(field.type) for field in schema):
@@ -99,8 +91,6 @@ def survives_parquet(schema: pa.Schema) -> bool:
 
 def _reordered(kind: pa.DataType) -> bool:
     """Whether values of the type hold dictionaries, which Parquet writes anew."""
-    import pyarrow.types as pt
-
     if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
         return True
     if pt.is_struct(kind) and len({kind.field(n).name for n in range(kind.num_fields)}) != kind.num_fields:
@@ -110,9 +100,6 @@ def _reordered(kind: pa.DataType) -> bool:
 
 def read_table(storage: Storage, stored: StoredValue) -> pa.Table:
     """The table of a Parquet or Arrow file as it is in the file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         if stored.file.endswith(".arrow"):
             source = storage.source(stored.file)
@@ -129,17 +116,12 @@ def read(storage: Storage, stored: StoredValue) -> Any:
     table = read_table(storage, stored)
     if stored.codec == "arrow":
         return table
-    import pyarrow as pa
-
     batches = table.combine_chunks().to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def take(storage: Storage, name: str, path: Path) -> StoredValue:
     """Make a finished Parquet file an output."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         metadata = pq.read_metadata(path)
         schema = metadata.schema.to_arrow_schema()

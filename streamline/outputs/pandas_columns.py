@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from streamline.outputs import jsonvalue
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # What Arrow raises for values that it does not take. (ArrowInvalid is a ValueError; UnicodeEncodeError, too.)
 REFUSALS = (ValueError, TypeError, ArithmeticError, NotImplementedError, KeyError)
@@ -37,10 +38,6 @@ class ArrowColumn(NamedTuple):
 
 def arrow_column(series: Any) -> ArrowColumn | None:
     """A Series, without its index, as Arrow; None if no Arrow type holds its values."""
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
-
     dtype = series.dtype
     try:
         if isinstance(dtype, np.dtype) and dtype.kind == "O":
@@ -73,10 +70,6 @@ def _is_restored(dtype: Any) -> bool:
 
 
 def _survives(dtype: Any) -> bool:
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     file = BytesIO()
     try:
         pq.write_table(pa.Table.from_pandas(pd.DataFrame({"x": pd.Series([], dtype=dtype)})), file)
@@ -93,7 +86,6 @@ def _whole(values: Any) -> ArrowColumn:
 
 def _category(values: Any) -> ArrowColumn:
     """Not exact: Parquet files do not keep categories without rows, nor their order."""
-    import pyarrow as pa
 
     def part(start: int, stop: int) -> pa.Array:
         array = pa.array(values[start:stop])
@@ -109,9 +101,6 @@ def _category(values: Any) -> ArrowColumn:
 
 def _objects(values: Any) -> ArrowColumn:
     """Text, bytes, dates: exact, if the only null is None. Other objects as the best that Arrow makes of them."""
-    import pandas as pd
-    import pyarrow as pa
-
     kinds = set(map(type, values))
     simple = {str: pa.string(), bytes: pa.binary(), dt.date: pa.date32()}
     present = kinds - {type(None)}
@@ -129,8 +118,6 @@ def _objects(values: Any) -> ArrowColumn:
 
 def _nested(rows: list[Any]) -> pa.Array:
     """Arrow's lists and structs where every key is in every dict and no number changes its type, else JSON text."""
-    import pyarrow as pa
-
     try:
         array = pa.array(rows)
         if _same(array, rows):

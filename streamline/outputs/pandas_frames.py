@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from streamline.outputs import pickled
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.pandas_columns import REFUSALS, ArrowColumn, arrow_column, column_names
 from streamline.outputs.parquet import damaged, plain_types, slices, write_parquet
 from streamline.outputs.storage import Storage
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Below it a frame is put together in one piece per dtype, which pandas computes with faster; above it that copy
 # would cost more than it brings.
@@ -26,8 +27,6 @@ _SMALL = 1 << 24
 
 def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a DataFrame or Series; None for what only pickle holds (subclasses, an Index, frames of odd columns)."""
-    import pandas as pd
-
     if type(value) is pd.Series:
         frame, codec = value.to_frame(0), "pandas_series"
         labels: list[Any] = ["value" if value.name is None else value.name]
@@ -58,8 +57,6 @@ def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
 
 def _beside(value: Any, names: list[str]) -> dict[str, Any]:
     """What pandas would not know from a Parquet file's columns alone."""
-    import pandas as pd
-
     beside: dict[str, Any] = {}
     if isinstance(value, pd.DataFrame):
         if not _is_same(value.columns, pd.Index(names)):
@@ -85,8 +82,6 @@ def _levels(index: Any, names: Sequence[str]) -> tuple[dict[str, ArrowColumn], b
     Returns:
         The levels, and whether there are no others.
     """
-    import pandas as pd
-
     levels: dict[str, ArrowColumn] = {}
     named = [(number, name) for number, name in enumerate(index.names) if name is not None]
     for number, name in named:
@@ -120,8 +115,6 @@ def _write(
     complete: bool,
 ) -> StoredValue | None:
     """Write the files; None where no column has an Arrow type, or a value does not fit into its column's."""
-    import pyarrow as pa
-
     odd = {
         label: frame.iloc[:, number].array
         for number, (label, column) in enumerate(columns.items())
@@ -157,8 +150,6 @@ def _metadata(
     frame: Any, columns: Mapping[str, ArrowColumn | None], levels: dict[str, ArrowColumn]
 ) -> dict[bytes, bytes]:
     """What pandas needs to know of the file."""
-    import pyarrow as pa
-
     # What is pickled beside the file is not described: pandas cannot parse the names of all dtypes.
     exact = [(number, label) for number, (label, column) in enumerate(columns.items()) if column and column.exact]
     empty = frame.iloc[:0, [number for number, _ in exact]]
@@ -171,8 +162,6 @@ def _metadata(
 
 def _tables(schema: pa.Schema, columns: Sequence[ArrowColumn], rows: int) -> Iterator[pa.Table]:
     """The row groups, each made when it is written."""
-    import pyarrow as pa
-
     for start, stop in slices(rows):
         yield pa.Table.from_arrays([column.part(start, stop) for column in columns], schema=schema)
 
@@ -183,9 +172,6 @@ def read(storage: Storage, stored: StoredValue) -> Any:
     Raises:
         OutputError: the file is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     beside: dict[str, Any] = {}
     if stored.parts:
         beside = pickled.read(storage, stored.parts[0].file, f"what belongs to {stored.file}")
@@ -210,8 +196,6 @@ def read(storage: Storage, stored: StoredValue) -> Any:
 
 
 def _put_together(table: pa.Table, odd: dict[str, Any], stored: StoredValue) -> Any:
-    import pandas as pd
-
     texts = _text_objects(table)
     if not odd and not texts:
         return as_pandas(table)
@@ -236,8 +220,6 @@ def as_pandas(table: pa.Table) -> Any:
     """The table as pandas would read it, except that integers beside NULLs stay integers (`Int64`): as floats, large
     ones would be rounded. Who wrote it from pandas has said in its metadata what it was.
     """
-    import pyarrow as pa
-
     described = table.schema.metadata or {}
     if b"pandas" not in described:
         columns = [

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import polars as pl
 
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import damaged
 from streamline.outputs.storage import Storage
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
     """Store a frame or Series as Parquet, where its types come back from it, else as Arrow's IPC; None for what
     neither holds (columns of Python objects, rows without columns).
     """
-    import polars as pl
-
     if isinstance(value, pl.LazyFrame):
         return _write_lazy(storage, name, value) or _write(storage, name, "polars", value.collect())
     if isinstance(value, pl.DataFrame):
@@ -28,8 +25,6 @@ def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
 
 
 def _write(storage: Storage, name: str, codec: str, frame: pl.DataFrame) -> StoredValue | None:
-    import polars as pl
-
     if frame.width == 0 or any(_holds_objects(kind) for kind in frame.dtypes):
         return None
     file = f"{name}.parquet"
@@ -56,8 +51,6 @@ def _write_lazy(storage: Storage, name: str, query: pl.LazyFrame) -> StoredValue
     """Have Polars write the rows as it finds them: they need not be in memory together. None where a column's type
     might not come back.
     """
-    import polars as pl
-
     schema = query.collect_schema()
     if storage.path(name) is None or not schema or not all(_is_simple(kind) for kind in schema.dtypes()):
         return None
@@ -74,16 +67,12 @@ def _is_odd(kind: pl.DataType) -> bool:
 
 
 def _is_simple(kind: pl.DataType) -> bool:
-    import polars as pl
-
     if _is_odd(kind):
         return False
     return kind.is_integer() or kind.is_float() or kind in (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Binary)
 
 
 def _holds_objects(kind: pl.DataType) -> bool:
-    import polars as pl
-
     if kind == pl.Object:
         return True
     inner = getattr(kind, "inner", None)
@@ -94,8 +83,6 @@ def _holds_objects(kind: pl.DataType) -> bool:
 
 def read(storage: Storage, stored: StoredValue) -> Any:
     """What `write` stored."""
-    import polars as pl
-
     source = storage.source(stored.file)
     ipc = stored.file.endswith(".arrow")
     try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from streamline.errors import ConfigError
 from streamline.outputs.values import kind_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def to_table(value: Any) -> pa.Table:
@@ -23,8 +22,6 @@ def to_table(value: Any) -> pa.Table:
     Raises:
         ConfigError: it is nothing of the kind.
     """
-    import pyarrow as pa
-
     library = type(value).__module__.partition(".")[0]
     try:
         if isinstance(value, pa.Table):
@@ -60,8 +57,6 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     Raises:
         ConfigError: the types of a column have nothing in common.
     """
-    import pyarrow as pa
-
     filled = [table for table in tables if table.num_columns]
     if not filled:
         return pa.table({})
@@ -76,8 +71,6 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _from_list(value: list[Any]) -> pa.Table | None:
-    import pyarrow as pa
-
     if not value:
         return pa.table({})
     if all(isinstance(row, dict) for row in value):
@@ -91,8 +84,6 @@ def _from_list(value: list[Any]) -> pa.Table | None:
 
 
 def _array(name: str, values: Iterable[Any]) -> pa.Array:
-    import pyarrow as pa
-
     try:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -105,7 +96,6 @@ def _array(name: str, values: Iterable[Any]) -> pa.Array:
 
 def _from_pandas(value: Any) -> pa.Table | None:
     import pandas as pd
-    import pyarrow as pa
 
     if isinstance(value, pd.Series):
         value = value.to_frame("value" if value.name is None else value.name)
@@ -126,8 +116,6 @@ def _from_pandas(value: Any) -> pa.Table | None:
 
 
 def _from_series(name: str, series: Any) -> pa.Array:
-    import pyarrow as pa
-
     from streamline.outputs.pandas_columns import arrow_column
 
     column = arrow_column(series)

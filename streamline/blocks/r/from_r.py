@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from streamline.blocks.r.rds import NA_INTEGER, RVector
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
 
 _UNITS = {"secs": 1, "mins": 60, "hours": 3600, "days": 86400, "weeks": 604800}
 _NO_INTEGER64 = -(2**63)
@@ -35,8 +35,6 @@ def from_r(value: RVector | None) -> Any:
 
 def frame(value: RVector) -> pd.DataFrame:
     """A data.frame as a DataFrame: integers and logicals with NA as `Int64` and `boolean`, Dates as `datetime.date`."""
-    import pandas as pd
-
     names = value.words("names")
     columns = [_series(column) for column in value.values]
     rows = len(columns[0]) if columns else _row_count(value)
@@ -47,9 +45,6 @@ def frame(value: RVector) -> pd.DataFrame:
 
 def array(value: RVector) -> pa.Array:
     """A vector as Arrow has it."""
-    import numpy as np
-    import pyarrow as pa
-
     classes, values = value.classes, value.values
     if value.kind == "string":
         return pa.array(values, pa.string())
@@ -80,8 +75,6 @@ def array(value: RVector) -> pa.Array:
 
 def scalars(value: RVector) -> list[Any]:
     """A vector's elements; NA is None."""
-    import numpy as np
-
     if value.kind == "string":
         return list(value.values)
     if value.kind == "double" and not value.classes:
@@ -99,8 +92,6 @@ def scalars(value: RVector) -> list[Any]:
 
 
 def _series(value: RVector | None) -> pd.Series[Any]:
-    import pandas as pd
-
     if value is None:
         return pd.Series([], dtype=object)
     if value.kind == "list":
@@ -117,9 +108,6 @@ def _series(value: RVector | None) -> pd.Series[Any]:
 
 
 def _nullable() -> dict[pa.DataType, Any]:
-    import pandas as pd
-    import pyarrow as pa
-
     return {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -134,17 +122,12 @@ def _row_count(value: RVector) -> int:
 
 
 def _microseconds(values: Any, missing: Any, kind: pa.DataType) -> pa.Array:
-    import numpy as np
-    import pyarrow as pa
-
     whole = np.round(_filled(values, missing) * 1e6).astype(np.int64)
     return pa.array(whole, mask=missing).cast(kind)
 
 
 def _filled(values: Any, missing: Any) -> Any:
     """The values with 0 where one is missing: the array has a mask."""
-    import numpy as np
-
     return np.where(missing, 0, values)
 
 

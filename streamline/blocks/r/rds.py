@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 Kind = Literal["logical", "integer", "double", "string", "list", "raw"]
 
@@ -184,8 +182,6 @@ class _RDSReader:
         return self._numbers(">f8" if kind == "double" else ">i4", count)
 
     def _numbers(self, kind: str, count: int) -> np.ndarray[Any, Any]:
-        import numpy as np
-
         wide = np.dtype(kind)
         return np.frombuffer(self._take(count * wide.itemsize), wide).astype(wide.newbyteorder("="))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamline.blocks.r.rds import NA_INTEGER, NA_REAL_BITS, RVector, strings
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
 
 Warn = Callable[[str], None]
 EXACT = 2**53
@@ -42,8 +42,6 @@ def data_frame(table: pa.Table, warn: Warn) -> RVector:
 
 
 def _frame(names: Sequence[str], columns: list[RVector | None], rows: int) -> RVector:
-    import numpy as np
-
     attributes = {
         "names": strings(*names),
         "class": strings("data.frame"),
@@ -55,9 +53,6 @@ def _frame(names: Sequence[str], columns: list[RVector | None], rows: int) -> RV
 
 def vector(column: pa.ChunkedArray | pa.Array, warn: Warn) -> RVector:
     """A column as a vector."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # more than one chunk is left where text is longer than 2 GiB
         array = pa.concat_arrays([chunk.cast(_large(chunk.type)) for chunk in array.chunks])
@@ -97,8 +92,6 @@ def to_r(value: Any) -> RVector | None:
     Raises:
         NotForRError: it has no equivalent in R.
     """
-    import numpy as np
-
     value = _plain(value)
     if value is None:
         return None
@@ -121,8 +114,6 @@ def to_r(value: Any) -> RVector | None:
     if type(value).__name__ == "DataFrame":
         return _mixed_frame(value)
     if hasattr(value, "__array__") or hasattr(value, "__arrow_c_array__") or hasattr(value, "to_frame"):
-        import pyarrow as pa
-
         return vector(pa.array(value), lambda _: None)
     raise NotForRError(f"a value of type {type(value).__name__} cannot be passed to R")
 
@@ -163,8 +154,6 @@ def _scalar_kind(value: Any) -> str | None:
 
 def _scalars(values: list[Any]) -> RVector:
     """Scalars of one kind as a vector."""
-    import pyarrow as pa
-
     if any(isinstance(value, str) for value in values):
         return RVector("string", values)
     if any(isinstance(value, int) and abs(value) >= 2**63 for value in values):
@@ -173,9 +162,6 @@ def _scalars(values: list[Any]) -> RVector:
 
 
 def _whole(array: pa.Array, warn: Warn) -> RVector:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if array.type.bit_width >= 32:
         ends = pc.min_max(array)
         low, high = ends["min"].as_py(), ends["max"].as_py()
@@ -187,17 +173,12 @@ def _whole(array: pa.Array, warn: Warn) -> RVector:
 
 
 def _integers(array: pa.Array) -> np.ndarray[Any, Any]:
-    import numpy as np
-
     if array.null_count:
         array = array.fill_null(NA_INTEGER)
     return np.asarray(array.to_numpy(zero_copy_only=False), np.int32)
 
 
 def _doubles(array: pa.Array, divisor: int = 1) -> np.ndarray[Any, Any]:
-    import numpy as np
-    import pyarrow as pa
-
     missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
     plain = array.fill_null(0) if missing is not None else array
     values = np.asarray(plain.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
@@ -208,38 +189,28 @@ def _doubles(array: pa.Array, divisor: int = 1) -> np.ndarray[Any, Any]:
 
 def _seconds(array: pa.Array, unit: str) -> np.ndarray[Any, Any]:
     """Times or durations as seconds. Divided by whole powers of ten, so that they round back to what they were."""
-    import pyarrow as pa
-
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     return _doubles(array.cast(pa.int64()), per_second)
 
 
 def _with_missing(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    import numpy as np
-
     values = values.copy()
     values.view(np.uint64)[missing] = NA_REAL_BITS
     return values
 
 
 def _factor(array: Any) -> RVector:
-    import pyarrow as pa
-
     codes = _integers(pa.compute.add(array.indices.cast(pa.int32()), 1))
     classes = strings("ordered", "factor") if array.type.ordered else strings("factor")
     return RVector("integer", codes, {"levels": RVector("string", array.dictionary.to_pylist()), "class": classes})
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     view = getattr(pa.types, "is_string_view", lambda _: False)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or view(kind))
 
 
 def _large(kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
     return pa.large_string() if _is_text(kind) else pa.large_binary() if pa.types.is_binary(kind) else kind
 
 
