@@ -42,7 +42,14 @@ def marks_of(value: Any) -> tuple[Mark, ...]:
     return marks if isinstance(marks, tuple) else ()
 
 
-def _decorator(kind: str) -> Decorator:
+NAMES: dict[str, Decorator] = {}
+"""All decorators by name. They are injected into block files."""
+
+LEGACY: dict[str, Decorator] = {}
+"""Decorators of older Mage files: `on_success` is `callback('success')`. They are injected too."""
+
+
+def _decorator(kind: str, names: dict[str, Decorator] = NAMES) -> Decorator:
     def decorate(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and callable(args[0]):
             return _mark(args[0], Mark(kind))
@@ -50,6 +57,7 @@ def _decorator(kind: str) -> Decorator:
 
     decorate.__name__ = decorate.__qualname__ = kind
     decorate.__doc__ = f"Mark a function or class as `{kind}`."
+    names[kind] = decorate
     return decorate
 
 
@@ -93,32 +101,10 @@ data_integration_selected_streams = _decorator("data_integration_selected_stream
 data_integration_catalog = _decorator("data_integration_catalog")
 streaming_source = _decorator("streaming_source")
 streaming_sink = _decorator("streaming_sink")
-# Decorators of older Mage files: `on_success` is `callback('success')`.
-on_success = _decorator("on_success")
-on_failure = _decorator("on_failure")
-preprocesser = _decorator("preprocesser")
 
-NAMES: dict[str, Decorator] = {
-    "data_loader": data_loader,
-    "transformer": transformer,
-    "data_exporter": data_exporter,
-    "sensor": sensor,
-    "custom": custom,
-    "test": test,
-    "callback": callback,
-    "condition": condition,
-    "data_integration_source": data_integration_source,
-    "data_integration_destination": data_integration_destination,
-    "data_integration_config": data_integration_config,
-    "data_integration_selected_streams": data_integration_selected_streams,
-    "data_integration_catalog": data_integration_catalog,
-    "streaming_source": streaming_source,
-    "streaming_sink": streaming_sink,
-}
-"""All decorators by name. They are injected into block files."""
-
-LEGACY: dict[str, Decorator] = {"on_success": on_success, "on_failure": on_failure, "preprocesser": preprocesser}
-"""Decorators of older Mage files. They are injected too."""
+on_success = _decorator("on_success", LEGACY)
+on_failure = _decorator("on_failure", LEGACY)
+preprocesser = _decorator("preprocesser", LEGACY)
 
 CALLBACKS = ("callback", "on_success", "on_failure")
 """The decorators of callbacks."""

@@ -48,33 +48,16 @@ class PipelineFailed(StreamlineError):
 
     code = "pipeline.failed"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        blocks: list[str] | None = None,
-        where: str | None = None,
-        hint: str | None = None,
-        code: str | None = None,
-    ) -> None:
-        super().__init__(message, where=where, hint=hint, code=code)
+    def __init__(self, message: str, *, blocks: list[str] | None = None, **rest: str | None) -> None:
+        super().__init__(message, **rest)
         self.blocks = blocks or []
 
 
 class StreamFailed(PipelineFailed):
     """One stream cannot go on; the others of its source can."""
 
-    def __init__(
-        self,
-        stream: str,
-        message: str,
-        *,
-        blocks: list[str] | None = None,
-        where: str | None = None,
-        hint: str | None = None,
-        code: str | None = None,
-    ) -> None:
-        super().__init__(message, blocks=blocks, where=where, hint=hint, code=code)
+    def __init__(self, stream: str, message: str, *, blocks: list[str] | None = None, **rest: str | None) -> None:
+        super().__init__(message, blocks=blocks, **rest)
         self.stream = stream
 
 

@@ -102,7 +102,8 @@ def check_status(
         PipelineFailed: the run or the block failed or was cancelled, so waiting longer is useless.
         ConfigError: the pipeline or the block does not exist.
     """
-    from streamline.state import open_store
+    from streamline.state import project_store
+    from streamline.state.store import current_run
 
     pipeline = Pipeline(pipeline_uuid, repo_path)
     if block_uuid is not None:
@@ -112,18 +113,15 @@ def check_status(
     begin = end - timedelta(hours=hours)
     if now - timedelta(hours=hours) < end < now:
         end = now
-    store = open_store(pipeline.project.state_url, pipeline.project.root)
-    try:
+    with project_store(pipeline.project) as store:
         run = _newest(store, pipeline_uuid, begin, end)
         if run is None:
             return False
-        status = _status(store, run)
+        status = current_run(store, run).status
         if block_uuid is not None:
             blocks = {block.uuid: block.status for block in store.block_runs(run.run_id)}
             # A killed run has no final status of its running blocks.
             status = blocks.get(block_uuid, status if status in _FAILED else "running")
-    finally:
-        store.close()
     if status in _FAILED:
         what = f"the pipeline '{pipeline_uuid}'"
         raise PipelineFailed(
@@ -144,18 +142,6 @@ def _newest(store: Store, pipeline: str, begin: datetime, end: datetime) -> RunI
         if len(runs) < limit or _aware(datetime.fromisoformat(runs[-1].started)) < begin:
             return None
         limit *= 10
-
-
-def _status(store: Store, run: RunInfo) -> str:
-    """Return a run's status. A run recorded as running that does not hold the lease was killed."""
-    if run.status != "running":
-        return run.status
-    holder = store.lease_holder(run.pipeline)
-    if holder is not None and holder.run_id == run.run_id:
-        return run.status
-    # The run may have ended before the lease was checked.
-    current = store.run(run.run_id) or run
-    return "killed" if current.status == "running" else current.status
 
 
 def _aware(moment: datetime) -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -64,16 +64,11 @@ class App:
             say(f"Warning: {warning}", err=True)
         return model
 
-    @contextmanager
-    def store(self) -> Iterator[Store]:
+    def store(self) -> AbstractContextManager[Store]:
         """Open the project's state store."""
-        from streamline.state import open_store
+        from streamline.state import project_store
 
-        store = open_store(self.project.state_url, self.project.root)
-        try:
-            yield store
-        finally:
-            store.close()
+        return project_store(self.project)
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

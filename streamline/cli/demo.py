@@ -99,14 +99,10 @@ def _show_moved(folder: Path, counts: Mapping[str, int]) -> None:
 def _moved(folder: Path) -> dict[str, int]:
     """Return the number of records that the last run read, by stream."""
     from streamline.project.project import Project
-    from streamline.state import open_store
+    from streamline.state import project_store
 
-    project = Project.open(folder)
-    store = open_store(project.state_url, project.root)
-    try:
+    with project_store(Project.open(folder)) as store:
         (run,) = store.runs(PIPELINE, limit=1)
-    finally:
-        store.close()
     return {stream["stream"]: stream["read"] for stream in run.summary.get("streams", [])}
 
 

@@ -21,6 +21,7 @@ from streamline.cli.output import (
     print_table,
 )
 from streamline.errors import ConfigError
+from streamline.state.store import current_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
     with app.store() as store:
         if pipeline is not None:
             require_pipeline(app, store, pipeline)
-        runs = [_seen(store, run) for run in store.runs(pipeline, limit)]
+        runs = [current_run(store, run) for run in store.runs(pipeline, limit)]
     if as_json:
         print_json([_as_json(run) for run in runs])
         return
@@ -92,7 +93,7 @@ def _print_runs(runs: list[RunInfo]) -> None:
 def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None:
     """Show a run and its blocks; by default the latest."""
     with app.store() as store:
-        info = _seen(store, _find(store, run, pipeline))
+        info = current_run(store, _find(store, run, pipeline))
         blocks = _blocks(store, info)
     if as_json:
         print_json({**_as_json(info), **_rest(info), "blocks": blocks})
@@ -174,20 +175,6 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
             hint=f"one is {begin[0].run_id}, another {begin[1].run_id}",
         )
     raise ConfigError(f"there is no run '{run}'", hint="`streamline runs list` lists them.")
-
-
-def _seen(store: Store, run: RunInfo) -> RunInfo:
-    """Return the run, with status killed if it is recorded as running but does not hold its pipeline's lease."""
-    if run.status != "running":
-        return run
-    holder = store.lease_holder(run.pipeline)
-    if holder is not None and holder.run_id == run.run_id:
-        return run
-    # It may have ended between the two questions.
-    now = store.run(run.run_id) or run
-    if now.status == "running":
-        now.status = "killed"
-    return now
 
 
 def _blocks(store: Store, run: RunInfo) -> list[dict[str, Any]]:

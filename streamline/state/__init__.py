@@ -5,15 +5,30 @@ Importing this package is cheap; the database modules load when a store is opene
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamline.state.store import Store
 
-__all__ = ["open_store"]
+__all__ = ["open_store", "project_store"]
+
+
+class HasStore(Protocol):
+    """A project."""
+
+    root: Path
+
+    @property
+    def state_url(self) -> str: ...
+
+
+def project_store(project: HasStore) -> closing[Store]:
+    """Open the store of a project, which is closed at the end of the `with` block. Raises errors as `open_store`."""
+    return closing(open_store(project.state_url, project.root))
 
 
 def open_store(url: str, root: Path) -> Store:

@@ -383,3 +383,17 @@ class Store(Protocol):
 
     def plugin_secret_put(self, pipeline: str, block: str, secret: PluginSecret) -> None:
         """Keep, or replace, one of them."""
+
+
+def current_run(store: Store, run: RunInfo) -> RunInfo:
+    """Return a run with its status now: `killed` if it is recorded as running but does not hold the lease."""
+    if run.status != "running":
+        return run
+    holder = store.lease_holder(run.pipeline)
+    if holder is not None and holder.run_id == run.run_id:
+        return run
+    # It may have ended before the lease was checked.
+    now = store.run(run.run_id) or run
+    if now.status == "running":
+        now.status = "killed"
+    return now

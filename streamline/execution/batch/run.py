@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from streamline.execution.run import (
     new_run_id,
     open_run,
 )
-from streamline.state import open_store
+from streamline.state import project_store
 from streamline.state.store import RunInfo, Store
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ async def run_batch(
 
         await asyncio.to_thread(isolated_python, project, model, notify)
     project.ensure_work_dir()
-    with closing(open_store(project.state_url, project.root)) as store:
+    with project_store(project) as store:
         while True:
             run = _BatchRun(project, plan, options, bus, store)
             if options.resume:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from streamline.execution.batch.plan import BatchPlan, BlockPlan, make_plan
 from streamline.execution.batch.task import Failure, InputRef
 from streamline.execution.events import Bus
 from streamline.execution.run import Run, RunOptions, hold_lease, new_run_id, open_run, run_to_end
-from streamline.state import open_store
+from streamline.state import project_store
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import PipelineModel
@@ -63,7 +62,7 @@ def run_stored_tests(project: Project, model: PipelineModel, options: RunOptions
     runs = project.ensure_work_dir() / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
     with (
-        closing(open_store(project.state_url, project.root)) as store,
+        project_store(project) as store,
         hold_lease(store, project, model.uuid, run_id),
         tempfile.TemporaryDirectory(prefix="test-", dir=runs, ignore_cleanup_errors=True) as folder,
         open_run(project, store, model.uuid, run_id, options, bus=bus, run_dir=Path(folder)) as run,

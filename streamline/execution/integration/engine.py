@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -70,10 +70,10 @@ def _open_planning(project: Project, model: PipelineModel, options: RunOptions, 
     """Open what planning needs of a run, in a temporary folder. No lease is held: nothing moves."""
     from streamline.blocks.connector.source import private_folder
     from streamline.execution.run import open_run
-    from streamline.state import open_store
+    from streamline.state import project_store
 
     with (
-        closing(open_store(project.state_url, project.root)) as store,
+        project_store(project) as store,
         private_folder(project, purpose) as folder,
         open_run(project, store, model.uuid, folder.name, options, run_dir=folder) as run,
     ):

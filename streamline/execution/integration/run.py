@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 import traceback
-from contextlib import closing
 
 import anyio
 import anyio.to_thread
@@ -44,7 +43,7 @@ from streamline.flow.tasks import keep_shields, task_group
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.processes.job import Failure
 from streamline.project.project import Project
-from streamline.state import open_store
+from streamline.state import project_store
 
 PROGRESS_SECONDS = 0.25
 """How often counts are published."""
@@ -57,7 +56,7 @@ async def run_integration(
     project.ensure_work_dir()
     run_id = new_run_id()
     with (
-        closing(open_store(project.state_url, project.root)) as store,
+        project_store(project) as store,
         hold_lease(store, project, model.uuid, run_id),
         open_run(project, store, model.uuid, run_id, options, bus=bus) as run,
     ):
