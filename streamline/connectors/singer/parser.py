@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from streamline.connectors.singer.record_lines import (
+    FlatRecords,
     count_byte,
-    count_flat_records,
     find_ambiguous,
     why_ambiguous,
     without_duplicates,
 )
-from streamline.connectors.singer.state import StateParts
+from streamline.connectors.singer.segment import Segment
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.items import (
@@ -31,8 +31,6 @@ from streamline.flow.items import (
     Buffer,
     FileBatch,
     Item,
-    Position,
-    RawBatch,
     Schema,
 )
 
@@ -48,7 +46,7 @@ _STATE_PREFIXES = (b'{"type":"STATE",', b'{"type": "STATE",')
 _ABSENT = msgspec.Raw()
 
 
-class _Envelope(msgspec.Struct):
+class _Message(msgspec.Struct):
     type: str
     stream: str | None = None
     record: msgspec.Raw = _ABSENT
@@ -69,7 +67,7 @@ _NO_POSITION = (b"{}", b"null")
 """STATEs of taps that have no position yet, or none any more."""
 
 _RAW_FIELDS = ("record", "value", "schema")
-_decoder = msgspec.json.Decoder(_Envelope)
+_decoder = msgspec.json.Decoder(_Message)
 
 
 def _common_prefix(left: bytes, right: bytes) -> bytes:
@@ -87,37 +85,11 @@ class TapOutputError(StreamlineError):
         self.items: list[Item] = []
 
 
-class _Group:
-    """Lines of one stream that belong together."""
-
-    __slots__ = ("count", "nbytes", "prefix", "slices")
-
-    def __init__(self, prefix: bytes | None) -> None:
-        self.slices: list[Buffer] = []
-        self.count = 0
-        self.nbytes = 0
-        self.prefix = prefix
-
-    def add(self, part: Buffer, count: int, prefix: bytes | None) -> None:
-        self.slices.append(part)
-        self.count += count
-        self.nbytes += len(part)
-        if prefix is not self.prefix and prefix != self.prefix:
-            self.prefix = None
-
-    def join(self, other: _Group) -> None:
-        self.slices += other.slices
-        self.count += other.count
-        self.nbytes += other.nbytes
-        if other.prefix != self.prefix:
-            self.prefix = None
-
-
 class TapParser:
     """Parses chunks of a tap's output into items.
 
-    Records between two STATEs are grouped by stream: the order is kept within a stream, but not between streams. Of
-    several STATEs in one chunk only the last is returned, in its place. Empty ones (`{}`, `null`) are no positions.
+    Records between two STATEs are grouped by stream (`Segment`). Of several STATEs in one chunk only the last is
+    returned, in its place. Empty ones (`{}`, `null`) are no positions.
 
     Args:
         source: the source id of the positions.
@@ -136,14 +108,12 @@ class TapParser:
         mask: Callable[[str], str] = str,
         max_record_bytes: int = MAX_RECORD_BYTES,
     ) -> None:
-        self._source = source
         self._tap = tap
         self._log = log
         self._mask = mask
         self._max = max_record_bytes
         self._rest: list[bytes] = []
         self._rest_bytes = 0
-        self._positions = 0
         self._known: set[str] = set()
         self._streams: dict[bytes, tuple[str, bytes]] = {}
         """By prefix: the stream, and the beginning of most of its lines, up to the record's brace."""
@@ -153,10 +123,7 @@ class TapParser:
         self._stream = ""
         self._state_prefix = _STATE_PREFIXES[0]
         self._last_state = b""
-        self._items: list[Item] = []
-        self._before: dict[str, _Group] = {}
-        self._state: bytes | None = None
-        self._after: dict[str, _Group] = {}
+        self._segment = Segment(source)
 
     def feed(self, chunk: bytes) -> list[Item]:
         """Return the items that `chunk` completes.
@@ -180,11 +147,11 @@ class TapParser:
             if start < cut:
                 self._region(chunk, start, cut)
         except TapOutputError as error:
-            error.items = self._take()
+            error.items = self._segment.take()
             raise
         if cut < len(chunk):
             self._keep(chunk[cut:])
-        return self._take()
+        return self._segment.take()
 
     def finish(self) -> list[Item]:
         """Return the remaining items at the end of the tap's output.
@@ -208,7 +175,7 @@ class TapParser:
                     code="tap.output_truncated",
                 ) from None
         self._region(line + b"\n", 0, len(line) + 1)
-        return self._take()
+        return self._segment.take()
 
     def _keep(self, part: bytes) -> None:
         self._rest.append(part)
@@ -223,40 +190,13 @@ class TapParser:
                 hint="leave out the column (streams: … columns), or raise max_record_bytes in the source block",
                 code="tap.line_too_long",
             )
-            error.items = self._take()
+            error.items = self._segment.take()
             raise error
 
     def _stream_of_head(self, head: bytes) -> str | None:
         key = head.find(_RECORD_KEY)
         known = self._streams.get(head[: key + len(_RECORD_KEY)]) if key >= 0 else None
         return known[0] if known is not None else None
-
-    def _take(self) -> list[Item]:
-        self._close_segment()
-        items, self._items = self._items, []
-        return items
-
-    # -- segments: records before the newest STATE, that STATE, records after it
-
-    def _close_segment(self) -> None:
-        self._emit_groups(self._before)
-        if self._state is not None:
-            self._positions += 1
-            self._items.append(Position(self._source, self._positions, StateParts(self._state)))
-            self._state = None
-        self._emit_groups(self._after)
-
-    def _emit_groups(self, groups: dict[str, _Group]) -> None:
-        for stream, group in groups.items():
-            self._items.append(RawBatch(stream, group.slices, group.count, group.nbytes, group.prefix))
-        groups.clear()
-
-    def _add(self, stream: str, part: Buffer, count: int, prefix: bytes | None) -> None:
-        groups = self._before if self._state is None else self._after
-        group = groups.get(stream)
-        if group is None:
-            group = groups[stream] = _Group(prefix)
-        group.add(part, count, prefix)
 
     def _add_records(self, part: Buffer, count: int) -> None:
         """Add lines of the current stream that begin with its prefix and were not decoded.
@@ -268,19 +208,13 @@ class TapParser:
         if ambiguous is not None:
             at, reason = ambiguous
             if good := bytes(part[:at]):
-                self._add(self._stream, good, good.count(b"\n"), self._prefix)
+                self._add_lines(good, good.count(b"\n"))
             raise self._invalid(bytes(part[at:]), reason, code="tap.message_ambiguous")
-        self._add(self._stream, part, count, self._prefix)
+        self._add_lines(part, count)
 
-    def _set_state(self, value: bytes) -> None:
-        for stream, group in self._after.items():
-            earlier = self._before.get(stream)
-            if earlier is None:
-                self._before[stream] = group
-            else:
-                earlier.join(group)
-        self._after.clear()
-        self._state = value
+    def _add_lines(self, part: Buffer, count: int) -> None:
+        """Add lines of the current stream of which it is proven that all readers read the same."""
+        self._segment.add(self._stream, part, count, self._prefix)
 
     # -- whole lines: chunk[start:end] begins at the start of a line and ends after a newline
 
@@ -290,62 +224,69 @@ class TapParser:
             self._message(chunk[start:stop])
             start = stop
         if self._prefix and start < end and chunk.startswith(self._prefix, start):
-            if flat := count_flat_records(chunk, start, end, self._opening):
-                self._add(self._stream, memoryview(chunk)[start:end], flat, self._prefix)
+            flat = FlatRecords(chunk, start, end, self._opening)
+            if count := flat.count():
+                self._add_lines(memoryview(chunk)[start:end], count)
                 return
-            lines = count_byte(chunk, b"\n", start, end)
-            records = 1 + chunk.count(self._needle, start, end)
-            if records == lines:
-                self._add_records(memoryview(chunk)[start:end], lines)
-                return
-            if self._records_and_states(chunk, start, end, records, lines):
-                return
+            states = self._find_states(chunk, start, end)
+            flat_records = flat.count(states)
+            records = flat_records or 1 + chunk.count(self._needle, start, end)
+            if flat_records or records + len(states) == count_byte(chunk, b"\n", start, end):
+                add = self._add_lines if flat_records else self._add_records
+                if not states:
+                    add(memoryview(chunk)[start:end], records)
+                    return
+                if self._add_records_and_state(chunk, start, end, states, records, add):
+                    return
         self._line_by_line(chunk, start, end)
 
-    def _records_and_states(self, chunk: bytes, start: int, end: int, records: int, lines: int) -> bool:
-        """Parse a region that begins with a record of the current stream, if it contains only these and STATEs.
-
-        Only the last STATE is decoded; the others are cut out.
-
-        Args:
-            records: the number of lines that are records of the current stream.
-            lines: the number of all lines.
-
-        Returns:
-            False if there are other lines in it; then nothing is parsed.
-        """
+    def _find_states(self, chunk: bytes, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the beginning and end of each STATE line after the first line."""
         needle = b"\n" + self._state_prefix
         find = chunk.find
-        parts: list[bytes] = []
-        states = 0
-        position = state_at = start
+        states: list[tuple[int, int]] = []
         newline = find(needle, start, end)
         while newline >= 0:
-            states += 1
-            state_at = newline + 1
-            if state_at > position:
-                parts.append(chunk[position:state_at])
-            position = find(b"\n", state_at, end) + 1
+            stop = find(b"\n", newline + 1, end) + 1
+            states.append((newline + 1, stop))
             # The newline that ends a STATE may be the one before the next.
-            newline = find(needle, position - 1, end)
-        if not states or records + states != lines:
-            return False
+            newline = find(needle, stop - 1, end)
+        return states
+
+    def _add_records_and_state(
+        self,
+        chunk: bytes,
+        start: int,
+        end: int,
+        states: list[tuple[int, int]],
+        records: int,
+        add: Callable[[Buffer, int], None],
+    ) -> bool:
+        """Add a region that holds only records of the current stream and STATEs, the first line a record.
+
+        Only the last STATE is decoded; the others are left out.
+
+        Args:
+            states: the beginning and end of each STATE line.
+            records: the number of records.
+            add: adds a number of records.
+
+        Returns:
+            False if the last STATE has no position, so that an earlier one counts; then nothing is added.
+        """
+        state_at, position = states[-1]
         state = chunk[state_at:position]
         value = self._state_value(state)
         if value in _NO_POSITION:
-            return False  # an earlier one may hold a position
+            return False
         after = chunk.count(self._needle, position - 1, end)
-        before = parts[0] if len(parts) == 1 else b"".join(parts)
-        if count_flat_records(before, 0, len(before), self._opening) == records - after:
-            self._add(self._stream, before, records - after, self._prefix)
-        else:
-            self._add_records(before, records - after)
+        ends = (start, *(stop for _, stop in states))
+        parts = [chunk[begin:stop] for begin, (stop, _) in zip(ends, states, strict=False) if begin < stop]
+        add(parts[0] if len(parts) == 1 else b"".join(parts), records - after)
         self._learn_state_prefix(state)
-        self._set_state(value)
-        if after and count_flat_records(chunk, position, end, self._opening) == after:
-            self._add(self._stream, memoryview(chunk)[position:end], after, self._prefix)
-        elif after:
-            self._add_records(memoryview(chunk)[position:end], after)
+        self._segment.set_state(value)
+        if after:
+            add(memoryview(chunk)[position:end], after)
         return True
 
     def _line_by_line(self, chunk: bytes, start: int, end: int) -> None:
@@ -401,7 +342,7 @@ class TapParser:
                 raise self._invalid(line, "a STATE without a value")
             self._learn_state_prefix(line)
             if bytes(envelope.value) not in _NO_POSITION:
-                self._set_state(bytes(envelope.value))
+                self._segment.set_state(bytes(envelope.value))
             return
         if stream is None:
             known = ("RECORD", "SCHEMA", "ACTIVATE_VERSION", "BATCH")
@@ -411,19 +352,19 @@ class TapParser:
         if kind == "RECORD":
             self._record(line, stream, envelope)
             return
-        self._close_segment()
+        close_with = self._segment.close_with
         if kind == "SCHEMA":
-            self._items.append(self._schema(line, stream, envelope))
+            close_with(self._schema(line, stream, envelope))
         elif kind == "ACTIVATE_VERSION":
             if not isinstance(envelope.version, int):
                 raise self._invalid(line, "an ACTIVATE_VERSION without a version number")
-            self._items.append(ActivateVersion(stream, envelope.version, line))
+            close_with(ActivateVersion(stream, envelope.version, line))
         elif kind == "BATCH":
-            self._items.append(self._batch(line, stream, envelope))
+            close_with(self._batch(line, stream, envelope))
         else:
             raise self._invalid(line, f"a message of unknown type {kind!r}")
 
-    def _record(self, line: bytes, stream: str, envelope: _Envelope) -> None:
+    def _record(self, line: bytes, stream: str, envelope: _Message) -> None:
         if bytes(envelope.record)[:1] != b"{":
             raise self._invalid(line, f"a RECORD of stream {stream!r} without a record")
         if stream not in self._known:
@@ -434,9 +375,9 @@ class TapParser:
                 code="stream.schema_missing",
             )
         self._learn_prefix(line, stream)
-        self._add(stream, line, 1, self._prefix if line.startswith(self._prefix) else None)
+        self._segment.add(stream, line, 1, self._prefix if line.startswith(self._prefix) else None)
 
-    def _schema(self, line: bytes, stream: str, envelope: _Envelope) -> Schema:
+    def _schema(self, line: bytes, stream: str, envelope: _Message) -> Schema:
         try:
             schema = json.loads(bytes(envelope.schema), object_pairs_hook=without_duplicates)
         except json.JSONDecodeError:
@@ -452,7 +393,7 @@ class TapParser:
         self._known.add(stream)
         return Schema(stream, schema, envelope.key_properties, bookmarks, line)
 
-    def _batch(self, line: bytes, stream: str, envelope: _Envelope) -> FileBatch:
+    def _batch(self, line: bytes, stream: str, envelope: _Message) -> FileBatch:
         if envelope.manifest is not None:
             encoding = envelope.encoding or {}
             return FileBatch(
@@ -477,7 +418,7 @@ class TapParser:
             )
         raise self._invalid(line, f"a BATCH of stream {stream!r} that names no file")
 
-    def _envelope(self, line: bytes) -> _Envelope:
+    def _envelope(self, line: bytes) -> _Message:
         try:
             envelope = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -487,21 +428,21 @@ class TapParser:
             raise self._invalid(line, reason, code="tap.message_ambiguous")
         return envelope
 
-    def _lenient(self, line: bytes) -> _Envelope:
+    def _lenient(self, line: bytes) -> _Message:
         """Read with the standard library what msgspec rejects: `NaN`, lone surrogates, invalid UTF-8 in a record."""
         try:
             members = split_object(line)
             plain = {
                 key: json.loads(bytes(text).decode("utf-8", "surrogateescape"))
                 for key, text in members.items()
-                if key in _Envelope.__struct_fields__ and key not in _RAW_FIELDS
+                if key in _Message.__struct_fields__ and key not in _RAW_FIELDS
             }
         except (ValueError, RecursionError) as error:
             raise self._invalid(line, f"a line that is not valid JSON ({error})") from None
         if not isinstance(plain.get("type"), str):
             raise self._invalid(line, "a JSON object without a message type")
         try:
-            envelope = msgspec.convert(plain, _Envelope)
+            envelope = msgspec.convert(plain, _Message)
         except msgspec.ValidationError as error:
             raise self._invalid(line, f"a {plain['type']} with invalid members ({error})") from None
         # Their bytes are kept unchanged, including long numbers.

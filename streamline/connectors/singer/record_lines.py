@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -26,11 +27,11 @@ _TAIL = re.compile(rb"\s*(?:%b%b?|%b%b)\}\s*" % (_VERSION, _EXTRACTED, _EXTRACTE
 """What may follow a record. It ends in one brace, so that it cannot begin inside of a record that comes later."""
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class _RecordMember(msgspec.Struct, gc=False):
     record: msgspec.Raw
 
 
-_decoder = msgspec.json.Decoder(_Envelope)
+_decoder = msgspec.json.Decoder(_RecordMember)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -46,8 +47,8 @@ def count_byte(chunk: bytes, byte: bytes, start: int, end: int) -> int:
     return whole - chunk.count(byte, 0, start) - chunk.count(byte, end)
 
 
-def count_flat_records(chunk: bytes, start: int, end: int, opening: bytes) -> int:
-    """Count the lines, if all are RECORDs without nested objects, braces in text, and members after the record; else 0.
+class FlatRecords:
+    """Proof that the lines of a chunk are RECORDs without nested objects, braces in text, and members after the record.
 
     Args:
         chunk: output of a tap.
@@ -55,11 +56,33 @@ def count_flat_records(chunk: bytes, start: int, end: int, opening: bytes) -> in
         end: the end of a line in it.
         opening: the beginning of a RECORD line of the stream, up to the record's brace.
     """
-    if not chunk.startswith(opening, start) or not chunk.endswith(_CLOSING, start, end):
-        return 0
-    # Between two of these boundaries are at least two braces. If there are no more, no line of another kind is there.
-    lines = chunk.count(_CLOSING + opening, start, end) + 1
-    return lines if count_byte(chunk, b"}", start, end) == 2 * lines else 0
+
+    def __init__(self, chunk: bytes, start: int, end: int, opening: bytes) -> None:
+        self._chunk, self._start, self._end, self._opening = chunk, start, end, opening
+        self._boundaries = chunk.count(_CLOSING + opening, start, end)
+        self._braces = count_byte(chunk, b"}", start, end)
+
+    def count(self, others: Sequence[tuple[int, int]] = ()) -> int:
+        """Return the number of RECORDs; 0: it is not proven that all lines are such.
+
+        Args:
+            others: the beginning and end of the lines that need not be.
+        """
+        chunk = self._chunk
+        runs = 0
+        boundaries, braces = self._boundaries, self._braces
+        position = self._start
+        for start, end in (*others, (self._end, self._end)):
+            if start > position:
+                if not chunk.startswith(self._opening, position) or not chunk.endswith(_CLOSING, position, start):
+                    return 0
+                runs += 1
+            braces -= chunk.count(b"}", start, end)
+            boundaries -= chunk.endswith(_CLOSING, start, end) and chunk.startswith(self._opening, end)
+            position = end
+        # Between two of these boundaries are at least two braces. No more: then no line of another kind is there.
+        lines = boundaries + runs
+        return lines if braces == 2 * lines else 0
 
 
 def find_ambiguous(lines: Buffer, count: int, prefix: bytes, opening: bytes) -> tuple[int, str] | None:
@@ -103,7 +126,7 @@ def records_fill_lines(lines: Buffer, count: int, prefix: bytes) -> bool:
     return envelopes is not None and _nothing_else(lines, envelopes, prefix)
 
 
-def _decode(lines: Buffer, count: int) -> list[_Envelope] | None:
+def _decode(lines: Buffer, count: int) -> list[_RecordMember] | None:
     try:
         envelopes = _decoder.decode_lines(lines)
     except _UNREADABLE:
@@ -111,7 +134,7 @@ def _decode(lines: Buffer, count: int) -> list[_Envelope] | None:
     return envelopes if len(envelopes) == count else None  # several messages in a line
 
 
-def _nothing_else(lines: Buffer, envelopes: list[_Envelope], prefix: bytes) -> bool:
+def _nothing_else(lines: Buffer, envelopes: list[_RecordMember], prefix: bytes) -> bool:
     # A line with anything else than its record, a brace and a newline is longer than that. None is shorter.
     records = sum([len(envelope.record) for envelope in envelopes])
     return records + len(envelopes) * (len(prefix) + 2) == len(lines)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.connectors.singer.parser import TapOutputError, TapParser
-from streamline.connectors.singer.record_lines import why_ambiguous
+from streamline.connectors.singer.record_lines import FlatRecords, why_ambiguous
 from streamline.flow.items import RawBatch
 
 SCHEMA = b'{"type":"SCHEMA","stream":"orders","schema":{"properties":{}},"key_properties":["id"]}\n'
@@ -94,3 +95,18 @@ def test_what_a_writer_of_json_writes_is_never_ambiguous(values: dict[str, objec
     if len({key.casefold() for key in values}) == len(values):
         for ascii_only in (True, False):
             assert why_ambiguous(json.dumps(values, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")) is None
+
+
+@given(
+    st.lists(
+        st.sampled_from([FLAT, RECORDS[1], RECORDS[2], RECORDS[3], STATE, b"a log line\n", b"}}\n", b"\n"]), max_size=8
+    )
+)
+def test_flat_records_are_proven_only_if_all_other_lines_are_named(lines: list[bytes]) -> None:
+    opening = b'{"type":"RECORD","stream":"orders","record":{'
+    ends = list(accumulate(len(line) for line in lines))
+    named = [(end - len(line), end) for line, end in zip(lines, ends, strict=True) if line == STATE]
+    flat = FlatRecords(b"".join(lines), 0, sum(map(len, lines)), opening)
+    others = set(lines) - {FLAT, STATE}
+    assert flat.count(named) == (0 if others else lines.count(FLAT))
+    assert flat.count() == (0 if named or others else len(lines))
