@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import cell, count, json_option, moment, print_json, print_table
+from streamline.cli.output import cell, count, json_option, moment, print_json, print_table, print_text
 
 if TYPE_CHECKING:
     from streamline.execution.batch.explain import BatchExplanation, BlockWords
@@ -70,7 +70,7 @@ def _masked(app: App, value: Any) -> Any:
 
 def _show_flow(app: App, explanation: FlowExplanation) -> None:
     def say(text: str) -> None:
-        click.echo(app.mask(text))
+        print_text(app.mask(text))
 
     sources, destinations = len(explanation.sources), len(explanation.destinations)
     say(f"{explanation.pipeline}: {count(sources, 'source')}, {count(destinations, 'destination')}")
@@ -93,7 +93,7 @@ def _show_flow(app: App, explanation: FlowExplanation) -> None:
 
 def _show_source(app: App, source: SourceWords) -> None:
     def say(text: str) -> None:
-        click.echo(app.mask(f"  {text}"))
+        print_text(app.mask(f"  {text}"))
 
     click.echo(f"\nSource {source.block}: {_plugin(app, source.plugin)}")
     if source.start is not None:
@@ -134,7 +134,7 @@ def _show_source(app: App, source: SourceWords) -> None:
 
 def _show_destination(app: App, destination: DestinationWords) -> None:
     def say(text: str) -> None:
-        click.echo(app.mask(f"  {text}"))
+        print_text(app.mask(f"  {text}"))
 
     click.echo(f"\nDestination {destination.block}: {_plugin(app, destination.plugin)}")
     if destination.tables:
@@ -211,7 +211,7 @@ def _show_tasks(app: App, explanation: BatchExplanation) -> None:
         click.echo()
     for block, lines in special:
         if lines:
-            click.echo(f"{block}: {'; '.join(lines)}")
+            print_text(f"{block}: {'; '.join(lines)}")
     if explanation.callbacks:
         click.echo(f"\nCalled when the pipeline ends: {', '.join(explanation.callbacks)}")
 

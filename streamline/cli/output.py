@@ -1,10 +1,12 @@
-"""Prints for commands: tables in a terminal, plain lines in a pipe, JSON for programs."""
+"""Print for commands: tables, plain lines, JSON for programs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -14,9 +16,6 @@ if TYPE_CHECKING:
     from streamline.processes.job import Failure
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_SHORT = 24
-"""Columns of a table up to this width are not wrapped, if there is room."""
 
 
 def json_option(function: Function) -> Function:
@@ -77,9 +76,10 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:
-    """Print a table.
+    """Print a table with columns aligned by spaces.
 
-    A terminal gets a table cut to its width; a pipe gets lines with columns aligned by spaces, nothing cut.
+    In a terminal that is too narrow, the widest columns move to lines of their own below their row. A pipe gets one
+    line for each row. Nothing is cut.
 
     Args:
         rows: cells are shown by `cell`.
@@ -90,11 +90,41 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         if empty:
             click.echo(empty, err=True)
         return
-    if is_terminal():
-        _print_rich(columns, cells)
+    if not is_terminal():
+        click.echo("\n".join(aligned([columns, *cells])))
         return
-    for line in aligned([list(columns), *cells]):
-        click.echo(line)
+    head, *lines = fitted(columns, cells)
+    click.echo("\n".join([click.style(head, bold=True) if has_colour(sys.stdout) else head, *lines]))
+
+
+def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format a table for a terminal of this width. Empty columns are left out, words are not broken."""
+    widths = [max(map(columns_of, column)) for column in zip(columns, *rows, strict=True)]
+    beside = [at for at in range(len(columns)) if not at or any(row[at] not in ("", "-") for row in rows)]
+    while len(beside) > 1 and sum(widths[at] + 2 for at in beside) - 2 > shutil.get_terminal_size().columns:
+        beside.remove(max(beside[1:], key=widths.__getitem__))
+    head, *lines = aligned([[row[at] for at in beside] for row in (columns, *rows)])
+    result = [head]
+    for row, line in zip(rows, lines, strict=True):
+        result.append(line)
+        below = [f"{name.lower()}: {row[at]}" for at, name in enumerate(columns) if at not in beside]
+        text = " · ".join(part for part in below if not part.endswith((": -", ": ")))
+        result += _wrapped(text, "    ", "    ")
+    return result
+
+
+def print_text(text: str) -> None:
+    """Print text; in a terminal its lines are wrapped between words, and the rest indented."""
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        click.echo("\n".join(_wrapped(line, indent)) if is_terminal() and line else line)
+
+
+def _wrapped(line: str, indent: str, first: str = "") -> list[str]:
+    width = shutil.get_terminal_size().columns
+    return textwrap.wrap(
+        line, width, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -143,36 +173,17 @@ def cell(value: object) -> str:
 
 
 def moment(time: str | None) -> str | None:
-    """Format a stored time to the second, in the local time zone."""
+    """Format a stored time to the second, in UTC as in logs and run ids: `2026-01-02 03:04:05Z`."""
     if not time:
         return None
-    from datetime import datetime
+    from datetime import UTC, datetime
 
-    return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
     """Format a number with its noun: `1 record`, `2,000 records`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False, no_color=not has_colour(sys.stdout))
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    # What is short stays on one line, what is long gives way; but a column that may not wrap is cut where even the
-    # short ones do not fit.
-    needed = sum(width if width <= _SHORT else _SHORT for width in widths) + 3 * len(widths)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name, width in zip(columns, widths, strict=True):
-        table.add_column(name, overflow="fold", no_wrap=width <= _SHORT and needed <= console.width)
-    for row in cells:
-        table.add_row(*(Text(text) for text in row))
-    console.print(table)
 
 
 def failure_json(failure: Failure, mask: Callable[[str], str]) -> dict[str, Any]:

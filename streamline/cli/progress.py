@@ -1,4 +1,4 @@
-"""Shows a run in the terminal from its events: permanent lines, and what is running now."""
+"""Show a run in the terminal from its events: permanent lines, and what is running now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamline.cli.output import count, has_colour, is_terminal, say
+from streamline.cli.output import aligned, count, cut, has_colour, is_terminal, say
 from streamline.execution.events import (
     AttemptFailed,
     BlockFinished,
@@ -29,9 +29,6 @@ from streamline.execution.events import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.live import Live
-
     from streamline.cli.app import App
     from streamline.processes.job import Failure
 
@@ -46,7 +43,7 @@ LINE_SECONDS = 10.0
 """Seconds between two lines of counts if stdout is no terminal."""
 
 LIVE_SECONDS = 0.5
-"""Seconds between two updates of the line of running blocks."""
+"""Seconds between two updates of the line of running blocks, and after which a block is in it."""
 
 _MANY_OUTPUTS = 8
 _MANY_LINES = 40
@@ -66,8 +63,12 @@ class Display:
         self._quiet = quiet
         self._width = 10
         self._flow = False
-        self._now = Now(live=not quiet and is_terminal())
-        self._counts = CountsDisplay()
+        self._screen = Screen(live=not quiet and is_terminal())
+        self._now = Now(self._screen)
+        self._counts = Counts(self._screen)
+        self._asked: set[str] = set()
+        self.planned: dict[str, int] = {}
+        """The number of streams that each source reads, where it is known."""
         self._show: dict[type, Callable[[Any], None]] = {
             RunPlanned: self._planned,
             BlockStarted: lambda event: self._now.begin(event.block, event.calls),
@@ -88,11 +89,13 @@ class Display:
     def close(self) -> None:
         """Remove the live parts of the display."""
         self._now.close()
-        self._counts.close()
+        with self._screen.aside():
+            pass
 
     def _planned(self, event: RunPlanned) -> None:
         self._width = max((len(uuid) for uuid in event.blocks), default=10)
         self._flow = bool(event.sources)
+        self.planned = {source.block: source.streams for source in event.sources if source.streams is not None}
         if self._quiet:
             return
         self._say(f"{event.pipeline}: run {event.run_id}{' resumed' if event.resumed else ''}")
@@ -114,8 +117,9 @@ class Display:
         self._say(self._app.mask(f"{name:<{self._width}}   {message}{again}"), err=True)
 
     def _waiting(self, event: SensorWaiting) -> None:
-        if not self._quiet:
-            self._say(f"{event.block:<{self._width}}   condition not met; checking again {_in(event.seconds)}")
+        if not self._quiet and event.block not in self._asked:  # once is enough
+            self._asked.add(event.block)
+            self._say(f"{event.block:<{self._width}}   condition not met; checking every {event.seconds:g} s")
 
     def _interrupted(self, event: RunInterrupted) -> None:
         if not self._flow:
@@ -139,15 +143,54 @@ class Display:
                 )
 
     def _say(self, text: str, *, err: bool = False) -> None:
-        with self._now.aside():
+        with self._screen.aside():
             say(text, err=err)
 
 
-class CountsDisplay:
-    """Shows records read and written: a live table in a terminal, else a line now and then."""
+class Screen:
+    """The last lines of a terminal: what runs now, drawn again several times a second.
 
-    def __init__(self) -> None:
-        self._live: Live | None = None
+    Args:
+        live: whether stdout is a terminal; else nothing is drawn.
+    """
+
+    def __init__(self, *, live: bool) -> None:
+        self.live = live
+        self.lock = threading.RLock()
+        self._height = 0
+
+    def draw(self, lines: list[str]) -> None:
+        """Replace the lines. What does not fit is cut."""
+        size = shutil.get_terminal_size()
+        shown = [click.style(cut(line, size.columns - 1), dim=True) for line in lines[: size.lines - 1]]
+        with self.lock:
+            self._write(self._erasing() + "\n".join(shown))
+            self._height = len(shown)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Erase the lines while permanent ones are printed."""
+        with self.lock:
+            self._write(self._erasing())
+            self._height = 0
+            yield
+
+    def _erasing(self) -> str:
+        up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
+        return f"\r{up}\x1b[J" if self._height else ""
+
+    def _write(self, text: str) -> None:
+        if self.live and text:
+            with suppress(OSError, ValueError):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+
+
+class Counts:
+    """Records read and written: drawn in a terminal, else a line now and then."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
         self._before = 0
         self._then = time.monotonic()
         self._rate = 0.0
@@ -155,124 +198,81 @@ class CountsDisplay:
     def show(self, event: ProgressMade) -> None:
         """Show new counts."""
         elapsed = time.monotonic() - self._then
-        if elapsed >= (1.0 if is_terminal() else LINE_SECONDS):
+        if elapsed >= (1.0 if self._screen.live else LINE_SECONDS):
             self._rate = (event.records - self._before) / elapsed
             self._before, self._then = event.records, time.monotonic()
-            if not is_terminal():
-                ago = event.saved_ago
-                proof = f"last position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
-                say(f"{count(event.records, 'record')} read, {self._rate:,.0f} a second, {proof}")
-        if is_terminal():
-            if self._live is None:
-                from rich.console import Console
-                from rich.live import Live
+            if not self._screen.live:
+                say(self._total(event))
+        if self._screen.live:
+            self._screen.draw(self._table(event))
 
-                # Not rich's own refreshing thread: this is called often enough.
-                self._live = Live(console=Console(), auto_refresh=False, transient=True)
-                self._live.start()
-            self._live.update(_table(event, self._rate), refresh=True)
+    def _total(self, event: ProgressMade) -> str:
+        ago = event.saved_ago
+        proof = f"last position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
+        return f"{count(event.records, 'record')} read, {self._rate:,.0f} a second, {event.seconds:.0f} s, {proof}"
 
-    def close(self) -> None:
-        """Remove the table."""
-        if self._live is not None:
-            self._live.stop()
-
-
-def _table(event: ProgressMade, rate: float) -> Group:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in ("block", "stream", "read", "written"):
-        table.add_column(name, justify="right" if name in ("read", "written") else "left")
-    written = {counts["table"]: counts["written"] for counts in event.tables}
-    for counts in event.streams[:20]:
-        done = written.get(counts["stream"])
-        table.add_row(counts["block"], counts["stream"], f"{counts['read']:,}", f"{done:,}" if done is not None else "")
-    ago = event.saved_ago
-    proof = f"last proof {ago:.0f} s ago" if ago is not None else "no proof yet"
-    # Not the table's caption: that is wrapped to the table's width, which follows the names in it.
-    totals = f"{event.records:,} records, {rate:,.0f}/s, {event.seconds:.0f} s, {proof}"
-    return Group(table, Text(totals, style="dim", no_wrap=True))
+    def _table(self, event: ProgressMade) -> list[str]:
+        """Return the busiest streams and the total, as many lines as the terminal has."""
+        written = {counts["table"]: counts["written"] for counts in event.tables}
+        busiest = sorted(event.streams, key=lambda counts: (-counts["quarantined"], -counts["read"]))
+        room = max(1, shutil.get_terminal_size().lines - 4)
+        rows = [
+            [counts["block"], counts["stream"], f"{counts['read']:,}", f"{written.get(counts['stream'], 0):,}"]
+            for counts in busiest[:room]
+        ]
+        more = sum(counts["read"] for counts in busiest[room:])
+        rest = [f"and {count(len(busiest) - room, 'more stream')}: {count(more, 'record')} read"] if more else []
+        table = aligned([["BLOCK", "STREAM", "READ", "WRITTEN"], *rows]) if rows else []
+        return [*table, *rest, self._total(event)]
 
 
 class Now:
-    """Shows the running blocks on the last line of a terminal: seconds, and finished calls of a fan-out.
+    """The running blocks on one line: seconds, and finished calls of a fan-out."""
 
-    Args:
-        live: whether stdout is a terminal; else nothing is shown.
-    """
-
-    def __init__(self, *, live: bool) -> None:
-        self._live = live
-        self._lock = threading.RLock()
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
         self._blocks: dict[str, _Working] = {}
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self, uuid: str, calls: int | None) -> None:
         """Add a block; `calls` is their number if it is a dynamic block's child."""
-        with self._lock:
+        with self._screen.lock:
             self._blocks[uuid] = _Working(time.monotonic(), calls)
-            if self._live and self._thread is None:
+            if self._screen.live and self._thread is None:
                 self._thread = threading.Thread(target=self._tick, name="running blocks", daemon=True)
                 self._thread.start()
 
     def count(self, uuid: str) -> None:
         """Count a finished call."""
-        with self._lock:
+        with self._screen.lock:
             if uuid in self._blocks:
                 self._blocks[uuid].done += 1
 
     def end(self, uuid: str) -> None:
         """Remove a block."""
-        with self._lock:
+        with self._screen.lock:
             self._blocks.pop(uuid, None)
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Erase the line while a permanent line is printed."""
-        with self._lock:
-            self._erase()
-            yield
-
     def close(self) -> None:
-        """Erase the line for good."""
-        self._over.set()
-        with self._lock:
-            self._blocks.clear()
-            self._erase()
+        """Draw nothing from now on."""
+        with self._screen.lock:
+            self._over.set()
 
     def _tick(self) -> None:
         while not self._over.wait(LIVE_SECONDS):
-            with self._lock:
-                self._draw()
+            with self._screen.lock:
+                if not self._over.is_set():
+                    self._screen.draw(self._line())
 
-    def _draw(self) -> None:
+    def _line(self) -> list[str]:
         now = time.monotonic()
-        # A block that ends at once needs no line.
-        working = [(uuid, work) for uuid, work in self._blocks.items() if now - work.since >= LIVE_SECONDS]
-        self._erase()
-        if not working or self._over.is_set():
-            return
         parts = []
-        for uuid, work in working:
-            done = "" if work.calls is None else f" {work.done:,}/{work.calls:,}"
-            parts.append(f"{uuid}{done} {now - work.since:.0f} s")
-        text = " · ".join(parts)
-        width = shutil.get_terminal_size().columns - 1
-        self._write(click.style(text if len(text) <= width else text[: width - 1] + "…", dim=True))
-
-    def _erase(self) -> None:
-        if self._live and self._thread is not None:
-            self._write("\r\x1b[2K")
-
-    def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        for uuid, work in self._blocks.items():
+            if now - work.since >= LIVE_SECONDS:  # a block that ends at once needs no line
+                done = "" if work.calls is None else f" {work.done:,}/{work.calls:,}"
+                parts.append(f"{uuid}{done} {now - work.since:.0f} s")
+        return [" · ".join(parts)] if parts else []
 
 
 @dataclass

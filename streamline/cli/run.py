@@ -17,7 +17,7 @@ from streamline.errors import ConfigError
 from streamline.execution.engine import ENGINES, engine_of, refuse_options, run_pipeline, types_taking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from streamline.execution.run import RunResult
 
@@ -118,7 +118,7 @@ def command(
         contextlib.closing(Display(app, quiet=as_json)) as display,
     ):
         result = run_pipeline(app.project, model, options, display)
-    show_result(app, result, as_json=as_json)
+    show_result(app, result, as_json=as_json, planned=display.planned)
     if result.signal is not None and result.status == "cancelled":
         return 128 + result.signal
     return 0 if result.status == "completed" else 1
@@ -175,8 +175,12 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
     return variables
 
 
-def show_result(app: App, result: RunResult, *, as_json: bool) -> None:
-    """Show how a run ended: counts, warnings, errors, and a last line."""
+def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[str, int]) -> None:
+    """Show how a run ended: counts, warnings, errors, and a last line.
+
+    Args:
+        planned: the number of streams that each source reads.
+    """
     from streamline.cli.progress import error_text
 
     if result.nothing_to_resume:
@@ -187,9 +191,14 @@ def show_result(app: App, result: RunResult, *, as_json: bool) -> None:
         return
     summary = result.summary
     if not as_json:
-        for stream in summary.get("streams", ()):
+        streams = summary.get("streams", ())
+        for stream in streams:
             bad = f", {count(stream['quarantined'], 'record')} quarantined" if stream["quarantined"] else ""
             say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}")
+        for block, number in planned.items():
+            idle = number - sum(stream["block"] == block for stream in streams)
+            if idle > 0:
+                say(f"{block}  {count(idle, 'stream')}: nothing new")
         for table in summary.get("tables", ()):
             say(f"{table['block']}  {table['table']}: {count(table['written'], 'record')} written")
     for warning in result.warnings:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamline.cli.app import App, pass_app, require_pipeline
-from streamline.cli.output import (
-    aligned,
-    cell,
-    columns_of,
-    count,
-    cut,
-    has_colour,
-    is_terminal,
-    json_option,
-    moment,
-    print_json,
-    print_table,
-)
+from streamline.cli.output import count, cut, is_terminal, json_option, moment, print_json, print_table, print_text
 from streamline.errors import ConfigError
 from streamline.state.store import current_run
 
@@ -51,38 +40,16 @@ def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
     if as_json:
         print_json([_as_json(run) for run in runs])
         return
-    if is_terminal() and runs:
-        _print_runs(runs)
-        return
     print_table(
         ["RUN", "PIPELINE", "STATUS", "STARTED", "SECONDS", "ERROR"],
-        [[run.run_id, run.pipeline, run.status, moment(run.started), run.seconds, run.error or ""] for run in runs],
+        [[run.run_id, run.pipeline, run.status, moment(run.started), run.seconds, _short(run.error)] for run in runs],
         empty="Nothing has run yet.",
     )
 
 
-def _print_runs(runs: list[RunInfo]) -> None:
-    """Print runs in a terminal: nothing is wrapped, and errors are cut, on the line below their run."""
-    import shutil
-    import sys
-
-    width = shutil.get_terminal_size().columns
-    names = ["RUN", "PIPELINE", "STATUS", "STARTED", "SECONDS"]
-    rows = [
-        [cell(value) for value in (run.run_id, run.pipeline, run.status, moment(run.started), run.seconds)]
-        for run in runs
-    ]
-    for number in range(len(names), 2, -1):  # what has no room is in `runs show`
-        head, *lines = aligned([row[:number] for row in (names, *rows)])
-        if max(map(columns_of, (head, *lines))) <= width:
-            break
-    colour = has_colour(sys.stdout)
-    click.echo(click.style(head, bold=True) if colour else head)
-    for run, line in zip(runs, lines, strict=True):
-        click.echo(line)
-        if run.error:
-            error = cut(f"  {cell(run.error)}", width)
-            click.echo(click.style(error, fg="red") if colour else error)
+def _short(error: str | None) -> str:
+    """Return the beginning of an error in a terminal: `runs show` prints all of it."""
+    return cut(error or "", shutil.get_terminal_size().columns - 12) if is_terminal() else error or ""
 
 
 @command.command("show")
@@ -102,21 +69,10 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
     took = "" if info.seconds is None else f", took {info.seconds:,.1f} s"
     click.echo(f"  started {moment(info.started)}{took}")
     if info.error:
-        click.echo(f"  error: {info.error}")
-    tables: list[list[dict[str, Any]]] = []
+        print_text(f"  error: {info.error}")
     for key, value in info.summary.items():
-        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-            tables.append(value)
-        elif isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
-            tables.append([{key: name, **row} for name, row in value.items()])
-        elif key != "blocks" and value not in ([], {}):
+        if key != "blocks" and not isinstance(value, list | dict):
             click.echo(f"  {key}: {_words(value)}")
-    for rows in tables:
-        click.echo()
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        print_table(
-            [name.upper() for name in columns], [[_words(row.get(column)) for column in columns] for row in rows]
-        )
     if blocks:
         click.echo()
         print_table(
@@ -126,7 +82,7 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
                 for block in blocks
             ],
         )
-        _print_results(blocks)
+    _print_results(info, blocks)
 
 
 @command.command("logs")
@@ -192,17 +148,21 @@ def _seconds(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds:,.2f}"
 
 
-def _print_results(blocks: list[dict[str, Any]]) -> None:
-    """Print the blocks' results: dbt's nodes, records by stream and table, outputs."""
-    tables: dict[tuple[str, ...], list[list[Any]]] = {}
-    for block in blocks:
-        for result in block.get("results") or []:
-            if isinstance(result, dict):
-                shown = {key: value for key, value in result.items() if key != "unique_id"}
-                tables.setdefault(tuple(shown), []).append([block["uuid"], *map(_words, shown.values())])
+def _print_results(run: RunInfo, blocks: list[dict[str, Any]]) -> None:
+    """Print the blocks' results (dbt's nodes, records by stream and table, outputs), a table for each kind."""
+    results = [
+        {"block": block["uuid"], **{key: value for key, value in result.items() if key != "unique_id"}}
+        for block in blocks
+        for result in block.get("results") or []
+        if isinstance(result, dict)
+    ]
+    # Blocks that a failure ended have none; the run counted all the same.
+    tables: dict[tuple[str, ...], list[list[str]]] = {}
+    for result in results or [*run.summary.get("streams", ()), *run.summary.get("tables", ())]:
+        tables.setdefault(tuple(result), []).append([_words(value) for value in result.values()])
     for names, rows in tables.items():
         click.echo()
-        print_table(["BLOCK", *(name.upper() for name in names)], rows)
+        print_table([name.upper() for name in names], rows)
 
 
 def _as_json(run: RunInfo) -> dict[str, Any]:

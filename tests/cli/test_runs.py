@@ -13,8 +13,12 @@ def ran(shop: Shop) -> Shop:
     """Two runs that ended, of two pipelines."""
     store = shop.store()
     store.begin_run(RunInfo(run_id="20260101-a", pipeline="shop", started="2026-01-01T00:00:00.000Z"))
-    store.save_block_run("20260101-a", BlockRun(uuid="load", status="completed", seconds=1.5, results=[{"x": 1}]))
-    store.finish_run("20260101-a", "completed", {"streams": {"orders": {"records": 25}}, "records": 25})
+    store.save_block_run(
+        "20260101-a", BlockRun(uuid="load", status="completed", seconds=1.5, results=[{"stream": "orders", "read": 25}])
+    )
+    store.finish_run(
+        "20260101-a", "completed", {"streams": [{"block": "load", "stream": "orders", "read": 25}], "records": 25}
+    )
     store.begin_run(RunInfo(run_id="20260102-b", pipeline="other", started="2026-01-02T00:00:00.000Z"))
     store.finish_run("20260102-b", "failed", {}, "the tap failed")
     store.close()
@@ -33,26 +37,25 @@ def test_list_is_in_the_promised_shape(ran: Shop) -> None:
     assert "pipeline 'shp' not found" in ran("runs", "list", "shp", code=2).stderr
 
 
-@pytest.mark.parametrize("width", [50, 80, 120])
-def test_on_a_terminal_nothing_is_wrapped(ran: Shop, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_in_a_terminal_errors_are_cut_and_stand_below_their_run(ran: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ran.store()
-    run = RunInfo(run_id="20261121T181352-87a16e", pipeline="a_longer_name", started="2026-01-03T00:00:00.000Z")
+    run = RunInfo(run_id="20261121T181352-87a16e", pipeline="a_longer_name")
     store.begin_run(run)
     store.finish_run(run.run_id, "failed", {}, "first: it failed; " * 20)
     store.close()
-    monkeypatch.setattr("streamline.cli.runs.is_terminal", lambda: True)
-    monkeypatch.setenv("COLUMNS", str(width))
+    for module in ("runs", "output"):
+        monkeypatch.setattr(f"streamline.cli.{module}.is_terminal", lambda *stream: True)
+    monkeypatch.setenv("COLUMNS", "80")
 
     lines = ran("runs", "list").stdout.splitlines()
 
-    assert max(map(len, lines)) <= width
+    assert max(map(len, lines)) <= 80
     assert lines[1].startswith("20261121T181352-87a16e  a_longer_name  failed")
-    assert lines[2].startswith("  first: it failed; ")
+    assert lines[2].startswith("    error: first: it failed; ")
     assert lines[2].endswith("…")
     assert lines[3].startswith("20260102-b ")
-    assert lines[4] == "  the tap failed"
+    assert lines[4].endswith("error: the tap failed")
     assert len(lines) == 6
-    assert ("STARTED" in lines[0]) is (width >= 80)
 
 
 def test_list_of_nothing(shop: Shop) -> None:
@@ -71,7 +74,7 @@ def test_show_adds_blocks_and_takes_the_latest(ran: Shop) -> None:
         "status": "completed",
         "seconds": 1.5,
         "attempts": 1,
-        "results": [{"x": 1}],
+        "results": [{"stream": "orders", "read": 25}],
     }
     assert ran.json("runs", "show")["run_id"] == "20260102-b"
     assert ran.json("runs", "show", "--pipeline", "shop")["run_id"] == "20260101-a"

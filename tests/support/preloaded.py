@@ -46,7 +46,7 @@ LIBRARIES = (
         "pandas",
         "pyarrow.compute",
     ),
-    *("pyarrow.csv", "pyarrow.json", "pyarrow.parquet", "rich.console", "rich.table", "singer", "sqlite3", "uvloop"),
+    *("pyarrow.csv", "pyarrow.json", "pyarrow.parquet", "singer", "sqlite3", "uvloop"),
     *("yaml",),
 )
 START_VARIABLES = {"LANG": "C.UTF-8", "STREAMLINE_TERM_SECONDS": "0.5", "STREAMLINE_INTERRUPT_SECONDS": "1"}
