@@ -45,11 +45,11 @@ def test_in_a_terminal_errors_are_cut_and_stand_below_their_run(ran: Shop, monke
     store.close()
     for module in ("runs", "output"):
         monkeypatch.setattr(f"streamline.cli.{module}.is_terminal", lambda *stream: True)
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "100")
 
     lines = ran("runs", "list").stdout.splitlines()
 
-    assert max(map(len, lines)) <= 80
+    assert max(map(len, lines)) <= 100
     assert lines[1].startswith("20261121T181352-87a16e  a_longer_name  failed")
     assert lines[2].startswith("    error: first: it failed; ")
     assert lines[2].endswith("…")
