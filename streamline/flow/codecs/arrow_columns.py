@@ -1,26 +1,39 @@
 """Arrow columns from the JSON values of one property, and the JSON text of Arrow columns.
 
-A column has the type of its schema if its values fit. Otherwise it gets, for this batch, the closest type that
-represents them exactly: decimals for integers beyond 64 bits, timestamps without a zone or with nanoseconds, strings
-for dates in other formats, and JSON text for everything else.
+A column has the type of its schema if its values fit. Otherwise it gets the closest type that represents them: decimals
+for integers beyond 64 bits or more digits, timestamps without a zone or with nanoseconds; where there is none of the
+same kind, strings for dates in other formats, and JSON text for everything else. Values of the other kind are
+`misfits_of` a column, and never in one table with those that fit.
+
+A number that the column's type does not keep as it was sent (a float has 15 to 17 digits) has its text in the field's
+metadata, and gets it back when the column is written, unless the block changed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.flow.codecs import jsontext
-from streamline.flow.codecs.arrow_types import NAN_MARK, is_json, is_text, json_field
+from streamline.flow.codecs.arrow_types import is_json, is_text, json_field, spellings, with_nan, with_spellings
+from streamline.flow.items import Buffer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
-_LARGEST_EXACT = 2.0**53
+_MANY_DIGITS = 16
+"""A float keeps all numbers with fewer digits."""
+_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_POINT, _POINT_TO_NINE = ord("."), 12
+_FOUR = 0x01010101
+# What Arrow reads; only the calendar can still be wrong.
+_DAY = r"^\d{4}-\d\d-\d\d$"
+_MOMENT = r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)$"
 _INFINITE = float("inf")
 # What must be escaped in a JSON string: besides the first two, control characters.
 _ESCAPES = ((b"\\", "\\", "\\\\"), (b'"', '"', '\\"'), (b"\n", "\n", "\\n"), (b"\r", "\r", "\\r"), (b"\t", "\t", "\\t"))
@@ -49,6 +62,7 @@ def value_type(field: pa.Field) -> Any:
 def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
     """A column of values that msgspec decoded as `value_type(field)`; None if only JSON text represents them."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.types as pt
 
     if is_json(field):
@@ -88,7 +102,11 @@ def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] 
             array = source.cast(kind) if from_text else pa.array(source, kind)
         except (pa.ArrowException, OverflowError, ValueError):
             continue
-        return field.with_type(kind), array
+        built = field.with_type(kind)
+        if pt.is_decimal(kind) and is_text(field):
+            respelled = source.filter(pc.not_equal(array.cast(pa.string()), source))
+            built = with_spellings(built, respelled.unique().to_pylist()) if len(respelled) else built
+        return built, array
     return None
 
 
@@ -101,73 +119,145 @@ def _holds_bare_days(texts: pa.Array) -> bool:
 
 def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field, pa.Array]:
     """A column from the JSON text of each value; JSON text itself if no other type represents them."""
-    if not is_json(field):
-        joined = b"[" + b",".join(texts) + b"]"
-        try:
-            values: list[Any] | None = msgspec.json.decode(joined, type=list[value_type(field)])  # type: ignore[misc]
-        except (msgspec.MsgspecError, ValueError):
-            values = _coerced(field, joined)
-            if values is not None and any(value != value for value in values):
-                field = field.with_metadata(NAN_MARK)
-        if values is not None and rounds_integers(field, values) and (exact := _exact_numbers(joined)) is not None:
-            return _decimals(field, exact) or (json_field(field.name), _json_text(texts))
-        built = None if values is None else column(field, values)
-        if built is not None:
-            return built
-    return json_field(field.name), _json_text(texts)
+    if is_json(field):
+        return field, _json_text(texts)
+    joined = b"[" + b",".join(texts) + b"]"
+    try:
+        values: list[Any] | None = msgspec.json.decode(joined, type=list[value_type(field)])  # type: ignore[misc]
+    except (msgspec.MsgspecError, ValueError):
+        values = _coerced(field, joined)
+        if values is not None and any(value != value for value in values):
+            field = with_nan(field)
+    long = values is not None and holds_floats(field) and has_long_numbers(joined)
+    built = None if values is None or (long and is_list(field) and _rounds(joined)) else column(field, values)
+    if built is None:
+        return json_field(field.name), _json_text(texts)
+    if long and not is_list(field):
+        rounded = [text.decode() for text, value in zip(texts, values or (), strict=True) if _is_rounded(text, value)]
+        built = (with_spellings(built[0], dict.fromkeys(rounded)), built[1]) if rounded else built
+    return built
 
 
-def misfits_of(field: pa.Field, texts: Sequence[bytes], *, most: int) -> list[int]:
-    """The numbers of the values that make a column JSON text; empty if they are more than `most`."""
-    found: list[int] = []
-
-    def search(first: int, end: int) -> None:
-        if len(found) > most or not is_json(column_from_json(field, texts[first:end])[0]):
-            return
-        if end - first == 1:
-            found.append(first)
-            return
-        middle = (first + end) // 2
-        search(first, middle)
-        search(middle, end)
-
-    search(0, len(texts))
-    return found if len(found) <= most else []
-
-
-def rounds_integers(field: pa.Field, values: Sequence[Any]) -> bool:
-    """Whether a column of floats has numbers so large that they may have been rounded."""
-    import pyarrow.types as pt
-
-    if not pt.is_floating(field.type):
-        return False
-    return any(value is not None and abs(value) >= _LARGEST_EXACT and value != _INFINITE for value in values)
-
-
-def _exact_numbers(joined: bytes) -> list[Any] | None:
-    """The numbers, if some are integers that a float would change; None if floats represent all of them."""
-    values: list[Any] = jsontext.loads(joined, decimals=True)
-    if not any(isinstance(value, int) and float(value) != value for value in values):
-        return None
-    return values
-
-
-def _decimals(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
-    """Numbers as decimals, digit for digit; None if no decimal type represents them as they were written."""
+def clashes_of(built: pa.Field, array: pa.Array, texts: Sequence[str | None]) -> dict[int, str]:
+    """Numbers, by place, that were sent in another way than others before them that their type takes for the same."""
     import pyarrow as pa
 
-    if any(isinstance(value, float) for value in values):  # NaN, infinity
-        return None
-    if any(isinstance(value, Decimal) and abs(value) >= _LARGEST_EXACT for value in values):
-        return None  # 1e300 would be written with 300 digits
-    numbers = [None if value is None else Decimal(value) for value in values]
-    scale = max((-int(number.as_tuple().exponent) for number in numbers if number is not None), default=0)
-    for kind, most in ((pa.decimal128, 38), (pa.decimal256, 76)):
+    clashes: dict[int, str] = {}
+    if not spellings(built):
+        return clashes
+    read: Callable[[str], Any] = str if is_text(built) else Decimal
+    first: dict[str, Any] = {}
+    for place, (stored, text) in enumerate(zip(array.cast(pa.string()).to_pylist(), texts, strict=True)):
+        if stored is not None and text is not None:
+            sent = read(text)
+            if first.setdefault(stored, sent) != sent:
+                clashes[place] = str(sent)
+    return clashes
+
+
+def holds_floats(field: pa.Field) -> bool:
+    """Whether the column's values are floats, or lists of them."""
+    import pyarrow.types as pt
+
+    return bool(pt.is_floating(field.type) or (is_list(field) and pt.is_floating(field.type.value_type)))
+
+
+def is_list(field: pa.Field) -> bool:
+    """Whether the column's values are lists."""
+    import pyarrow.types as pt
+
+    return bool(pt.is_list(field.type))
+
+
+def has_long_numbers(text: Buffer) -> bool:
+    """Whether a JSON text may have a number with so many digits that a float changes it."""
+    import numpy as np
+
+    signs = np.frombuffer(text, np.uint8, len(text) // 4 * 4)
+    digits = (signs - np.uint8(_POINT) < _POINT_TO_NINE).view(np.uint32) == _FOUR
+    # Sixteen digits and a point have three whole words in them.
+    if not (digits[:-2] & digits[1:-1] & digits[2:]).any() and len(text) > 2 * _MANY_DIGITS:
+        return False
+    return b"0" * _MANY_DIGITS in bytes(text).translate(_TO_ZERO, b".")
+
+
+def _rounds(joined: bytes) -> bool:
+    """Whether floats change a number of this JSON array."""
+    return _has_decimal(jsontext.loads(joined))
+
+
+def _has_decimal(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_has_decimal, value))
+    return isinstance(value, Decimal) or (isinstance(value, int) and float(value) != value)
+
+
+def _is_rounded(text: bytes, value: float | None) -> bool:
+    if value is None or len(text) < _MANY_DIGITS or value != value or abs(value) == _INFINITE:
+        return False
+    return Decimal(repr(value)) != Decimal(text.decode())
+
+
+def same_kind(built: pa.Field, declared: pa.Field) -> bool:
+    """Whether a column's type is the declared one, or a wider one of the same kind."""
+    import pyarrow.types as pt
+
+    if built.type == declared.type:
+        return is_json(built) == is_json(declared)
+    if pt.is_decimal(built.type):
+        return True
+    return bool(pt.is_timestamp(built.type))  # without a zone: no other value has one
+
+
+def is_mixed(built: pa.Field, array: pa.Array, declared: pa.Field) -> bool:
+    """Whether a column has values that fit its declared type beside those that gave it one of another kind."""
+    import pyarrow.compute as pc
+
+    if same_kind(built, declared):
+        return False
+    spelling = _spelling_of(declared)
+    if spelling is None or is_json(built):
+        return True
+    return bool(pc.any(pc.match_substring_regex(array, spelling)).as_py())
+
+
+def _spelling_of(field: pa.Field) -> str | None:
+    import pyarrow.types as pt
+
+    if pt.is_timestamp(field.type):
+        return _MOMENT
+    return _DAY if pt.is_date(field.type) else None
+
+
+def misfits_of(field: pa.Field, texts: Sequence[bytes]) -> set[int]:
+    """The places of the values that the column's type does not hold."""
+    decoder = msgspec.json.Decoder(value_type(field))
+    spelling = re.compile(_spelling_of(field) or "")
+    misfits: set[int] = set()
+    places: list[int] = []
+    for place, text in enumerate(texts):
         try:
-            return field.with_type(kind(most, max(scale, 0))), pa.array(numbers, kind(most, max(scale, 0)))
-        except (pa.ArrowException, ValueError):
-            continue
-    return None
+            value = decoder.decode(text)
+        except (msgspec.MsgspecError, ValueError):
+            fits = _coerced(field, b"[" + text + b"]") is not None
+        else:
+            fits = not isinstance(value, str) or spelling.search(value) is not None
+        if fits:
+            places.append(place)
+        else:
+            misfits.add(place)
+
+    def search(part: Sequence[int]) -> None:
+        if not part or same_kind(column_from_json(field, [texts[place] for place in part])[0], field):
+            return
+        if len(part) == 1:
+            misfits.update(part)
+            return
+        search(part[: len(part) // 2])
+        search(part[len(part) // 2 :])
+
+    search(places)
+    return misfits
 
 
 def _coerced(field: pa.Field, joined: bytes) -> list[Any] | None:
@@ -221,16 +311,29 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
         if pc.all(pc.is_finite(array)).as_py() is False:
             for arrow_word, json_word in (("nan", "NaN"), ("inf", "Infinity"), ("-inf", "-Infinity")):
                 text = pc.if_else(pc.equal(text, arrow_word), json_word, text)
-        return text
+        return _as_spelled(field, kind, text)
     if pt.is_integer(kind) or pt.is_boolean(kind):
         return array.cast(pa.string())
     if pt.is_decimal(kind):
-        return _quoted(array.cast(pa.string())) if is_text(field) else array.cast(pa.string())
+        text = array.cast(pa.string())
+        return _quoted(_as_spelled(field, kind, text)) if is_text(field) else text
     if pt.is_timestamp(kind):
         return _timestamps(field, array)
     if pt.is_date(kind):
         return _quoted(array.cast(pa.date32()).cast(pa.string()))
     return _encoded(array.to_pylist())
+
+
+def _as_spelled(field: pa.Field, kind: pa.DataType, text: pa.Array) -> pa.Array:
+    """The numbers as they were sent, where their type says less than their text did."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if kind != field.type or not (sent := spellings(field)):
+        return text
+    texts = pa.array(sent, pa.string())
+    place = pc.index_in(text, value_set=texts.cast(kind).cast(pa.string()))
+    return pc.if_else(pc.is_valid(place), texts.take(place), text)
 
 
 def _timestamps(field: pa.Field, array: pa.Array) -> pa.Array:

@@ -10,13 +10,14 @@
 | array of strings, integers, numbers or booleans | list |
 | object, other arrays, several types, no type | string of JSON text, marked (see `is_json`) |
 
-Types follow from the schema alone. A column with values that do not fit gets, in that batch, a wider type (see
-`arrow_columns`).
+Types follow from the schema alone. Records with values that do not fit are in tables of their own, in which their
+columns have another type (see `arrow_columns`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from streamline.flow.codecs.schemas import decimal_scale, is_decimal, string_format, types, variants
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 JSON_MARK = {b"streamline.json": b"1"}
 TEXT_MARK = {b"streamline.text": b"1"}
-NAN_MARK = {b"streamline.nan": b"1"}
+_NAN_MARK = {b"streamline.nan": b"1"}
+_SPELLINGS = b"streamline.spellings"
 _INT64_MAX = 2**63 - 1
 _UINT64_MAX = 2**64 - 1
 
@@ -64,6 +66,22 @@ def is_text(field: pa.Field) -> bool:
 def holds_nan(field: pa.Field) -> bool:
     """Whether the source sent NaN in this column of the batch."""
     return bool(field.metadata and b"streamline.nan" in field.metadata)
+
+
+def with_nan(field: pa.Field) -> pa.Field:
+    """The field of a column in which the source sent NaN."""
+    return field.with_metadata({**(field.metadata or {}), **_NAN_MARK})
+
+
+def spellings(field: pa.Field) -> list[str]:
+    """The texts of numbers in this column that its type does not keep as they were sent."""
+    texts = (field.metadata or {}).get(_SPELLINGS)
+    return json.loads(texts) if texts else []
+
+
+def with_spellings(field: pa.Field, texts: Iterable[str]) -> pa.Field:
+    """The field of a column with such numbers."""
+    return field.with_metadata({**(field.metadata or {}), _SPELLINGS: json.dumps(list(texts))})
 
 
 def _arrow_type(prop: Mapping[str, Any]) -> pa.DataType | None:

@@ -4,7 +4,8 @@ raw ⇄ rows and raw ⇄ arrow are converted directly; rows ⇄ arrow go through
 fastest way. A reader is made once per schema of a stream and used for its batches.
 
 - A batch is cut where the records' `version` changes, for arrow also where their set of fields changes
-  (absent is not null), and around the few records with values that do not fit the schema.
+  (absent is not null), and around records with values that do not fit the schema, however many they are: the types of
+  the other records never change.
 - Numbers are exact: see `jsontext`. Types of arrow columns come from the schema: see `arrow_types`.
 - `time_extracted` of a batch is its first record's, the earliest.
 - What msgspec refuses is read once more by the standard library's parser.
@@ -12,7 +13,7 @@ fastest way. A reader is made once per schema of a stream and used for its batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
@@ -180,23 +181,29 @@ class ArrowReader:
             self._last = self._plan(names)
             if self._last is None:
                 return None
+        from streamline.flow.codecs.arrow_columns import clashes_of, column, column_from_json, is_mixed
+        from streamline.flow.codecs.arrow_types import spellings
+
+        plan = self._last
+        long = plan.holds_long_numbers(batch.slices)
         envelopes: list[Any] = []
         try:
+            decoder = plan.decoder(keep_numbers=long)
             for piece in batch.slices:
-                envelopes += self._last.decoder.decode_lines(piece)
+                envelopes += decoder.decode_lines(piece)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         if not envelopes:
             return []
-        from streamline.flow.codecs.arrow_columns import column, rounds_integers
-
         records = [envelope.record for envelope in envelopes]
         fields, arrays = [], []
-        for field, value_of in zip(self._last.fields, self._last.getters, strict=True):
+        for field, value_of, is_float in zip(plan.fields, plan.getters, plan.floats, strict=True):
             # One list per column: one tuple per record would keep the garbage collector busy.
-            values = list(map(value_of, records))
-            built = None if rounds_integers(field, values) else column(field, values)
-            if built is None:
+            values: list[Any] = list(map(value_of, records))
+            built = column_from_json(field, list(map(bytes, values))) if long and is_float else column(field, values)
+            if built is None or is_mixed(*built, field):
+                return None
+            if spellings(built[0]) and clashes_of(*built, _numbers(map(bytes, values)) if is_float else values):
                 return None
             fields.append(built[0])
             arrays.append(built[1])
@@ -234,24 +241,33 @@ class ArrowReader:
         return tables
 
     def misfits(self, table: pa.Table) -> list[str]:
-        """Return the columns of a table that are JSON text because of values that do not fit the schema."""
-        from streamline.flow.codecs.arrow_types import is_json
+        """Return the columns of a table that have another kind of type, because their values do not fit the schema."""
+        from streamline.flow.codecs.arrow_columns import same_kind
 
-        return [field.name for field in table.schema if is_json(field) and not is_json(self.field(field.name))]
+        return [field.name for field in table.schema if not same_kind(field, self.field(field.name))]
 
     def _tables_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> list[ArrowBatch]:
-        """One table; where few values do not fit the schema, their records are in tables of their own."""
-        from streamline.flow.codecs.arrow_columns import misfits_of
+        """One table; records with values that do not fit the schema are in tables of their own."""
+        from streamline.flow.codecs.arrow_columns import clashes_of, is_mixed, misfits_of
+        from streamline.flow.codecs.arrow_types import spellings
 
         whole = self._table_of_texts(stream, version, run)
-        numbers: set[int] = set()
-        for name in self.misfits(whole.table):
-            texts = [bytes(each.record[name]) for each in run]
-            numbers.update(misfits_of(self.field(name), texts, most=len(run) // 10 + 1))
-        if not numbers or len(numbers) == len(run):
+        apart: dict[int, set[str]] = {}
+        for built, chunked in zip(whole.table.schema, whole.table.columns, strict=True):
+            field = self.field(built.name)
+            texts = [bytes(each.record[built.name]) for each in run]
+            if is_mixed(built, chunked.chunk(0), field):
+                misfits = misfits_of(field, texts)
+                if len(misfits) < len(run) - texts.count(b"null"):
+                    for place in misfits:
+                        apart.setdefault(place, set()).add(built.name)
+            clashes = clashes_of(built, chunked.chunk(0), _numbers(texts)) if spellings(built) else {}
+            for place, text in clashes.items():
+                apart.setdefault(place, set()).add(f"{built.name}={text}")
+        if not apart:
             return [whole]
-        groups = groupby(range(len(run)), lambda number: number in numbers)
-        return [self._table_of_texts(stream, version, [run[number] for number in group]) for _, group in groups]
+        groups = groupby(range(len(run)), lambda place: apart.get(place))
+        return [self._table_of_texts(stream, version, [run[place] for place in group]) for _, group in groups]
 
     def _table_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> ArrowBatch:
         import pyarrow as pa
@@ -269,24 +285,43 @@ class _Plan:
     """How to decode records with one set of fields: a struct of exactly these, and their columns."""
 
     def __init__(self, fields: list[pa.Field]) -> None:
-        from streamline.flow.codecs.arrow_columns import value_type
+        from streamline.flow.codecs.arrow_columns import holds_floats
 
         self.fields = fields
-        attributes = [(f"f{number}", value_type(field)) for number, field in enumerate(fields)]
-        record = msgspec.defstruct(
-            "Record",
-            attributes,
-            rename={f"f{number}": field.name for number, field in enumerate(fields)},
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        envelope = msgspec.defstruct(
-            "Envelope",
-            [("record", record), ("version", int | None, None), ("time_extracted", str | None, None)],
-            gc=False,
-        )
-        self.decoder = msgspec.json.Decoder(envelope)
-        self.getters = [attrgetter(name) for name, _ in attributes]
+        self.floats = [holds_floats(field) for field in fields]
+        self.getters = [attrgetter(f"f{number}") for number in range(len(fields))]
+        self._decoders: dict[bool, msgspec.json.Decoder[Any]] = {}
+
+    def holds_long_numbers(self, slices: Sequence[Buffer]) -> bool:
+        """Whether floats may change numbers of these records."""
+        from streamline.flow.codecs.arrow_columns import has_long_numbers
+
+        return any(self.floats) and any(map(has_long_numbers, slices))
+
+    def decoder(self, *, keep_numbers: bool) -> msgspec.json.Decoder[Any]:
+        """A decoder of RECORD lines; with `keep_numbers` it leaves floats as their texts."""
+        decoder = self._decoders.get(keep_numbers)
+        if decoder is None:
+            from streamline.flow.codecs.arrow_columns import value_type
+
+            types_of = [
+                msgspec.Raw if keep_numbers and is_float else value_type(field)
+                for field, is_float in zip(self.fields, self.floats, strict=True)
+            ]
+            record = msgspec.defstruct(
+                "Record",
+                [(f"f{number}", type_) for number, type_ in enumerate(types_of)],
+                rename={f"f{number}": field.name for number, field in enumerate(self.fields)},
+                forbid_unknown_fields=True,
+                gc=False,
+            )
+            envelope = msgspec.defstruct(
+                "Envelope",
+                [("record", record), ("version", int | None, None), ("time_extracted", str | None, None)],
+                gc=False,
+            )
+            decoder = self._decoders[keep_numbers] = msgspec.json.Decoder(envelope)
+        return decoder
 
 
 def rows_to_raw(batch: RowBatch) -> RawBatch:
@@ -393,6 +428,11 @@ def record_text(line: bytes) -> bytes:
             return jsontext.dumps(jsontext.loads(line)["record"])
         except (ValueError, TypeError, KeyError, RecursionError):
             return line
+
+
+def _numbers(texts: Iterable[bytes]) -> list[str | None]:
+    """The texts of numbers, without the quotes of those that are strings."""
+    return [None if text == b"null" else text.decode(errors="replace").strip('"') for text in texts]
 
 
 def _runs(envelopes: Sequence[Any]) -> Iterator[tuple[int | None, Sequence[Any]]]:

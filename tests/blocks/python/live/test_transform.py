@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,16 @@ def kitchen(tmp_path: Path) -> Kitchen:
     return Kitchen(tmp_path)
 
 
+def lines(batch: RawBatch) -> list[bytes]:
+    return b"".join(map(bytes, batch.slices)).splitlines()
+
+
 def rows_of(items: Iterable[Item], stream: str = "orders") -> list[JSONObject]:
     return [
         json.loads(line)["record"]
         for item in items
         if isinstance(item, RawBatch) and item.stream == stream
-        for piece in item.slices
-        for line in bytes(piece).splitlines()
+        for line in lines(item)
     ]
 
 
@@ -648,6 +652,45 @@ def test_a_value_that_breaks_its_schema_harms_no_other_record(kitchen: Kitchen) 
     assert [row["id"] for row in rows_of(out)] == [5, 6, 7, 8, 9]
     (bad,) = [item for item in out if isinstance(item, BadRecord)]
     assert json.loads(bad.record) == {"id": 4, "qty": "n/a"}
+
+
+@pytest.mark.parametrize("share", [3, 2])
+def test_any_number_of_misfits_leaves_the_types_of_the_other_records(kitchen: Kitchen, share: int) -> None:
+    rows: list[JSONObject] = [
+        {"id": number, "status": 7, "at": "soon"}
+        if number % share
+        else {"id": number, "status": "active", "at": "2024-05-01T00:00:00Z"}
+        for number in range(12)
+    ]
+    moment = {"type": "string", "format": "date-time"}
+    given = [schema(id=INTEGER, status=STRING, at=moment), records(*rows)]
+    out = kitchen.run(code("return df[(df['status'] == 'active') & (df['at'].dt.year == 2024)]", **PANDAS), given)
+    assert [row["id"] for row in rows_of(out)] == list(range(0, 12, share))
+    out = kitchen.run(code("return df", **PANDAS), given)
+    assert [(row["id"], row["status"], row["at"][:10]) for row in rows_of(out)] == [
+        (row["id"], row["status"], row["at"][:10]) for row in rows
+    ]
+
+
+NUMBERS = [
+    (NUMBER, ["12345678901234567.25", "1.5", "0.1000000000000000000001", "9007199254740993", "3.3333333333333333"]),
+    (NUMBER, ["12345678901234567.25", "12345678901234567.5", "12345678901234568", "1.0"]),
+    ({"type": ["null", "array"], "items": NUMBER}, ["[1.5]", "[12345678901234567.25]", "[2, null]"]),
+    ({"type": "string", "format": "singer.decimal", "scale": 2}, ['"1.5"', '"1.50"', '"2"', '"1.5"', '"3.00"']),
+]
+
+
+@pytest.mark.parametrize(("prop", "texts"), NUMBERS)
+@pytest.mark.parametrize("body", ["return df[df['id'] != 0]", "return df.assign(id=df['id'] + 1)"])
+def test_numbers_that_a_frame_leaves_alone_keep_their_digits(
+    kitchen: Kitchen, prop: JSONObject, texts: list[str], body: str
+) -> None:
+    rows = [f'{{"id":{number},"n":{text}}}' for number, text in enumerate(texts)]
+    out = kitchen.run(code(body, **PANDAS), [schema(id=INTEGER, n=prop), records(*rows)])
+    exact = partial(json.loads, parse_float=Decimal, parse_int=Decimal)
+    arrived = [exact(line)["record"]["n"] for item in out if isinstance(item, RawBatch) for line in lines(item)]
+    assert arrived == [exact(text) for text in texts][-len(arrived) :]
+    assert len(arrived) >= len(texts) - 1
 
 
 def test_the_only_record_of_a_run_may_be_set_aside(kitchen: Kitchen) -> None:
