@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 INTERVAL = 60.0
 """Default number of seconds between two checks of a sensor."""
 
+SWITCHES = ("dynamic", "reduce_output", "isolated", "secret_output")
+"""Keys whose value is true or false."""
+
 # The keys of Mage's DYNAMIC_BLOCKS_VERSION=2. `modes` sets how children receive items while the parent still runs;
 # the items are the same, so it has no effect here.
 _DYNAMIC_KEYS = words("parent reduce_output reduce_output_upstream modes")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.errors import ConfigError
-from streamline.pipeline.block_settings import block_settings
-from streamline.pipeline.graph import downstream_of, find_cycle
+from streamline.pipeline.block_settings import SWITCHES, block_settings
 from streamline.pipeline.kinds import known_languages, languages
 from streamline.pipeline.limits import block_run_limit, dynamic_limits
+from streamline.pipeline.links import IDLE_TYPES, Links, quoted
 from streamline.pipeline.model import (
     BATCH_TYPES,
     FOLDERS,
@@ -29,9 +29,6 @@ from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
-
-# Block types of Mage's notebook that never run.
-_IDLE_TYPES = words("markdown scratchpad chart extension global_data_product hook group")
 
 _PIPELINE_KEYS = words(
     "blocks name uuid description tags created_at type variables retry_config concurrency_config callbacks "
@@ -81,7 +78,8 @@ def load_pipeline(project: Project, uuid: str) -> PipelineModel:
             + f"; to create it: streamline create {uuid} --type python (or integration, streaming, dbt)",
             code="pipeline.not_found",
         )
-    return Reader(project, uuid, folder, load_yaml(path, shown=project.shown(path))).read()
+    yaml = load_yaml(path, shown=project.shown(path), allow_duplicates=project.mage)
+    return Reader(project, uuid, folder, yaml).read()
 
 
 class Reader:
@@ -92,6 +90,8 @@ class Reader:
         self.yaml = yaml
         self.data = yaml.mapping()
         self.unknown = UnknownKeys()
+        self.links = Links(yaml, mage=project.mage)
+        self.warnings = list(yaml.duplicates)
 
     def read(self) -> PipelineModel:
         data = self.data
@@ -110,13 +110,15 @@ class Reader:
         # A callback or conditional may also be listed under `blocks`.
         callbacks = self.take_out(blocks, "callback") | self.blocks("callbacks", None)
         conditionals = self.take_out(blocks, "conditional") | self.blocks("conditionals", None)
-        self.connect(blocks)
+        self.links.connect(blocks)
         self.check_output_folders(blocks)
         self.check_unique_names(blocks, callbacks, conditionals)
-        for watcher in (*callbacks.values(), *conditionals.values()):
-            for index, name in enumerate(watcher.upstream):
-                self.known_block(blocks, name, (*watcher.path, "upstream_blocks", index))
-            watcher.downstream = []
+        for watchers in (callbacks, conditionals):
+            for uuid, watcher in list(watchers.items()):
+                upstream = self.links.known(blocks, watcher.upstream, watcher.path)
+                if watcher.upstream and not upstream:
+                    del watchers[uuid]  # without upstream_blocks it would watch the whole pipeline
+                watcher.upstream, watcher.downstream = upstream, []
         tags = data.get("tags") or []
         model = PipelineModel(
             uuid=self.uuid,
@@ -135,7 +137,7 @@ class Reader:
             extra={key: value for key, value in data.items() if key not in _PIPELINE_KEYS},
             path=self.folder,
             yaml=self.yaml,
-            warnings=self.unknown.warnings(),
+            warnings=[*self.warnings, *self.links.warnings(), *self.unknown.warnings()],
         )
         self.check_settings(model)
         if kind in BATCH_TYPES:
@@ -156,6 +158,11 @@ class Reader:
         for group in groups:
             for block in group.values():
                 warnings += misspelt_settings(model, block)
+        warnings += [
+            f"{self.yaml.where(block.path)}: the conditional '{uuid}' gates no block: it has no upstream_blocks"
+            for uuid, block in model.conditionals.items()
+            if not block.upstream
+        ]
         if not model.blocks:
             warnings.append(f"{self.yaml.shown}: the pipeline has no blocks, so there is nothing to run")
         return warnings
@@ -249,7 +256,7 @@ class Reader:
             raise self.error("a block has no uuid", path, "add `uuid: NAME`, the file name without suffix")
         if not isinstance(uuid, str):
             key = "name" if entry.get("uuid") in (None, "") else "uuid"
-            raise self.error(f"a block's uuid must be text, not {kind_of(uuid)}", (*path, key), _quoted(uuid))
+            raise self.error(f"a block's uuid must be text, not {kind_of(uuid)}", (*path, key), quoted(uuid))
         self.plain_name(uuid, (*path, "uuid"), "uuid")
         return uuid
 
@@ -284,7 +291,7 @@ class Reader:
             raise self.error(
                 f"type must be text, not {kind_of(kind)}", (*path, "type"), f"one of: {', '.join(FOLDERS)}"
             )
-        if kind in _IDLE_TYPES:
+        if kind in IDLE_TYPES:
             return None
         if kind is None:
             raise self.error(
@@ -301,14 +308,16 @@ class Reader:
         configuration = entry.get("configuration") or {}
         if not isinstance(configuration, dict):
             raise self.error(f"configuration must be a mapping, not {kind_of(configuration)}", (*path, "configuration"))
+        if self.project.mage:
+            configuration = self.true_or_false(configuration, (*path, "configuration"))
         content = entry.get("content")
         language, file = self.file(entry, uuid, kind, configuration, path)
         return Block(
             uuid=uuid,
             type=kind,
             language=language,
-            upstream=self.names(entry, "upstream_blocks", path),
-            downstream=self.names(entry, "downstream_blocks", path),
+            upstream=self.links.names(entry, "upstream_blocks", path),
+            downstream=self.links.names(entry, "downstream_blocks", path),
             configuration=configuration,
             retry_config=self.retry_config(entry.get("retry_config"), (*path, "retry_config"), retry),
             timeout=self.seconds(entry.get("timeout"), (*path, "timeout")),
@@ -319,6 +328,15 @@ class Reader:
             extra={key: value for key, value in entry.items() if key not in _READ_KEYS},
             path=path,
         )
+
+    def true_or_false(self, configuration: dict[str, Any], path: tuple[PathKey, ...]) -> dict[str, Any]:
+        """Return a block's configuration with its switches as booleans: Mage also takes them as text."""
+        written = {key: str(configuration.get(key)).lower() for key in SWITCHES if configuration.get(key) is not None}
+        read = {key: text == "true" for key, text in written.items() if text in ("true", "false")}
+        for key in read:
+            if not isinstance(configuration[key], bool):
+                self.warnings.append(f"{self.yaml.where((*path, key))}: {key} is text; it is read as {written[key]}")
+        return configuration | read
 
     def file(
         self, entry: dict[str, Any], uuid: str, kind: str, configuration: dict[str, Any], path: tuple[PathKey, ...]
@@ -432,75 +450,6 @@ class Reader:
             code="block.file_missing",
         )
 
-    def connect(self, blocks: dict[str, Block]) -> None:
-        """Complete the upstream and downstream lists from each other, and check the graph."""
-        upstream_given, downstream_given = {}, {}
-        for uuid, block in blocks.items():
-            entry = self.data["blocks"][block.path[1]]
-            upstream_given[uuid] = entry.get("upstream_blocks") is not None
-            downstream_given[uuid] = entry.get("downstream_blocks") is not None
-            for key, names in (("upstream_blocks", block.upstream), ("downstream_blocks", block.downstream)):
-                for index, name in enumerate(names):
-                    self.known_block(blocks, name, (*block.path, key, index))
-        for uuid, block in blocks.items():
-            for index, name in enumerate(block.downstream):
-                if upstream_given[name] and uuid not in blocks[name].upstream:
-                    raise self.error(
-                        f"'{uuid}' has '{name}' in downstream_blocks, but the upstream_blocks of '{name}' are "
-                        f"{blocks[name].upstream}",
-                        (*block.path, "downstream_blocks", index),
-                        "correct one of the two lists, or remove it",
-                        code="graph.contradiction",
-                    )
-            for index, name in enumerate(block.upstream):
-                if downstream_given[name] and uuid not in blocks[name].downstream:
-                    raise self.error(
-                        f"'{uuid}' has '{name}' in upstream_blocks, but the downstream_blocks of '{name}' are "
-                        f"{blocks[name].downstream}",
-                        (*block.path, "upstream_blocks", index),
-                        "correct one of the two lists, or remove it",
-                        code="graph.contradiction",
-                    )
-        for uuid, block in blocks.items():
-            for name in block.downstream:
-                if uuid not in blocks[name].upstream:
-                    blocks[name].upstream.append(uuid)
-        upstream = {uuid: block.upstream for uuid, block in blocks.items()}
-        cycle = find_cycle(upstream)
-        if cycle is not None:
-            raise self.error(
-                f"dependency cycle: {' → '.join(cycle)}",
-                blocks[cycle[0]].path,
-                "remove one of these upstream_blocks",
-                code="graph.cycle",
-            )
-        for uuid, children in downstream_of(upstream).items():
-            blocks[uuid].downstream = children
-
-    def known_block(self, blocks: dict[str, Block], name: str, path: tuple[PathKey, ...]) -> None:
-        if name not in blocks:
-            raise self.error(
-                f"there is no block '{name}' in this pipeline",
-                path,
-                suggestion(name, blocks, what="blocks"),
-                code="graph.unknown_block",
-            )
-
-    def names(self, entry: dict[str, Any], key: str, path: tuple[PathKey, ...]) -> list[str]:
-        value = entry.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise self.error(f"{key} must be a list of uuids, not {kind_of(value)}", (*path, key))
-        for index, name in enumerate(value):
-            if not isinstance(name, str):
-                message = f"{key} must be a list of uuids, but contains {kind_of(name)}"
-                raise self.error(message, (*path, key, index), _quoted(name))
-        if len(set(value)) != len(value):
-            duplicate = next(name for name in value if value.count(name) > 1)
-            raise self.error(f"duplicate '{duplicate}' in {key}", (*path, key), code="graph.duplicate")
-        return list(value)
-
     def seconds(self, value: object, path: tuple[PathKey, ...]) -> float | None:
         if value is None:
             return None
@@ -534,8 +483,3 @@ class Reader:
         self, message: str, path: Sequence[PathKey], hint: str | None = None, code: str | None = None
     ) -> ConfigError:
         return self.yaml.error(message, path, hint=hint, code=code)
-
-
-def _quoted(value: object) -> str:
-    reason = " (yes, no, on, off, true and false are booleans in YAML)" if isinstance(value, bool) else ""
-    return f"put it in quotes{reason}"

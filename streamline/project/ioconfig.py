@@ -99,7 +99,8 @@ def load_profile(path: Path, renderer: Renderer, name: str = "default") -> Profi
     text = renderer.render_text(
         read_text(path, shown=shown), where=shown, defer_unset=True, names=late.names(), inserted=inserted
     )
-    file = load_yaml(path, text=text, rendered=True, shown=shown)
+    mage = renderer.project is not None and renderer.project.mage
+    file = load_yaml(path, text=text, rendered=True, shown=shown, allow_duplicates=mage)
     inserted.put_back(file)
     profiles = [key for key, value in file.mapping().items() if isinstance(value, dict)]
     if name not in profiles:

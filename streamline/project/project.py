@@ -27,7 +27,7 @@ DEFAULT_STATE = "sqlite:///.streamline/state.db"
 
 _KNOWN = words(
     "name description plugins state executor variables variables_dir features dynamic_blocks retry_config "
-    "concurrency_config"
+    "concurrency_config compat"
 )
 # Keys of Mage's project metadata.yaml, which are ignored without a warning.
 _MAGE_KNOWN = _KNOWN | words(
@@ -45,12 +45,16 @@ class Project:
     Args:
         root: the project's folder.
         yaml: streamline.yaml, or the metadata.yaml of a Mage project.
+
+    Attributes:
+        mage: where Mage reads a pipeline differently, read it as Mage does: the settings are in Mage's metadata.yaml,
+            or have `compat: mage`.
     """
 
     def __init__(self, root: Path, yaml: YamlFile) -> None:
         self.root = root
         self.yaml = yaml
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(yaml.duplicates)
         settings = yaml.mapping()
         if yaml.path.name == PROJECT_FILE:
             yaml.refuse_unknown(_KNOWN)
@@ -58,6 +62,9 @@ class Project:
             unknown = sorted(set(settings) - _MAGE_KNOWN)
             if unknown:
                 self.warnings.append(f"{yaml.shown}: unknown keys are ignored: {', '.join(unknown)}")
+        if settings.get("compat") not in (None, "mage"):
+            yaml.fail("compat must be mage", ("compat",), hint="remove it, or write mage", code="setting.invalid")
+        self.mage = yaml.path.name != PROJECT_FILE or settings.get("compat") == "mage"
         for key in ("name", "description", "state", "executor", "variables_dir"):
             value = settings.get(key)
             if value is not None and not isinstance(value, str):
@@ -83,7 +90,7 @@ class Project:
             if path is not None:
                 if folder != here:
                     _refuse_foreign(path, here)
-                return cls(folder, load_yaml(path, shown=path.name))
+                return cls._at(path)
         raise ConfigError(
             "not inside a project: no streamline.yaml in this folder or above",
             where=str(here),
@@ -107,7 +114,11 @@ class Project:
                 hint=f"to create a project: streamline init {folder}",
                 code="project.not_found",
             )
-        return cls(root, load_yaml(path, shown=path.name))
+        return cls._at(path)
+
+    @classmethod
+    def _at(cls, path: Path) -> Project:
+        return cls(path.parent, load_yaml(path, shown=path.name, allow_duplicates=path.name == MAGE_PROJECT_FILE))
 
     @property
     def state_url(self) -> str:

@@ -39,6 +39,7 @@ class ProjectFolder(Protocol):
     """The part of a `Project` that rendering uses."""
 
     root: Path
+    mage: bool
 
     @property
     def secrets(self) -> Secrets: ...
@@ -93,14 +94,15 @@ class Renderer:
             ConfigError: the file cannot be read, rendered or parsed.
         """
         shown = self.project.shown(path) if self.project is not None else str(path)
+        mage = self.project is not None and self.project.mage
         text = read_text(path, shown=shown)
         if whole is None:
             whole = "{%" in text
         if not whole:
-            return load_yaml(path, text=text, shown=shown)
+            return load_yaml(path, text=text, shown=shown, allow_duplicates=mage)
         inserted = InsertedValues()
         rendered = self.render_text(text, where=shown, inserted=inserted)
-        file = load_yaml(path, text=rendered, rendered=True, shown=shown)
+        file = load_yaml(path, text=rendered, rendered=True, shown=shown, allow_duplicates=mage)
         inserted.put_back(file)
         return file
 

@@ -32,10 +32,21 @@ class YamlFile:
         text: the parsed text.
         rendered: the text was rendered by Jinja before it was parsed, so its strings contain no templates.
         shown: the file's name in errors; relative to the project, if known.
+        duplicates: warnings about duplicate keys, if these are allowed.
     """
 
-    def __init__(self, path: Path, data: Any, text: str, *, rendered: bool = False, shown: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        data: Any,
+        text: str,
+        *,
+        rendered: bool = False,
+        shown: str = "",
+        duplicates: Sequence[str] = (),
+    ) -> None:
         self.path = path
+        self.duplicates = list(duplicates)
         self.data = data
         self.text = text
         self.rendered = rendered
@@ -116,7 +127,14 @@ class YamlFile:
                 self.fail(f"unknown key '{key}'{at}", (*path, key), hint=suggestion(key, known), code="setting.unknown")
 
 
-def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, shown: str | None = None) -> YamlFile:
+def load_yaml(
+    path: Path,
+    *,
+    text: str | None = None,
+    rendered: bool = False,
+    shown: str | None = None,
+    allow_duplicates: bool = False,
+) -> YamlFile:
     """Read a YAML file.
 
     Args:
@@ -124,6 +142,7 @@ def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, sh
         text: its text; None: read the file.
         rendered: the text was rendered by Jinja.
         shown: the file's name in errors.
+        allow_duplicates: use the last of duplicate keys, as PyYAML does, and warn.
 
     Raises:
         ConfigError: the file is missing, not UTF-8 or not YAML, or has a duplicate key or an alias cycle.
@@ -135,10 +154,11 @@ def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, sh
         text = read_text(path, shown=shown)
     source = text if rendered else quote_templates(text)
     loader = _loader_class()(source)
+    duplicates: list[str] | None = [] if allow_duplicates else None
     try:
         root = loader.get_single_node()
         if root is not None:
-            _check_keys(root, shown)
+            _check_keys(root, shown, duplicates)
         data = loader.construct_document(root) if root is not None else None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, source, shown) from None
@@ -148,7 +168,7 @@ def load_yaml(path: Path, *, text: str | None = None, rendered: bool = False, sh
         raise ConfigError(f"invalid YAML: {error}", where=shown, code="yaml.invalid") from None
     finally:
         loader.dispose()
-    return YamlFile(path, data, source, rendered=rendered, shown=shown)
+    return YamlFile(path, data, source, rendered=rendered, shown=shown, duplicates=duplicates or ())
 
 
 def read_text(path: Path, *, shown: str | None = None) -> str:
@@ -226,8 +246,12 @@ def _loader_class() -> Any:
     return _loader
 
 
-def _check_keys(root: yaml.Node, shown: str) -> None:
-    """Convert every key to text; raise errors for duplicate keys, keys that are not scalars, and alias cycles."""
+def _check_keys(root: yaml.Node, shown: str, duplicates: list[str] | None) -> None:
+    """Convert every key to text; raise errors for duplicate keys, keys that are not scalars, and alias cycles.
+
+    Args:
+        duplicates: collects warnings about duplicate keys; None: they are errors.
+    """
     import yaml
 
     seen: set[int] = set()
@@ -260,12 +284,11 @@ def _check_keys(root: yaml.Node, shown: str) -> None:
                     key_node.tag = "tag:yaml.org,2002:str"
                     key = key_node.value
                     if key in lines:
-                        raise ConfigError(
-                            f"duplicate key '{key_node.value}', first used on line {lines[key] + 1}",
-                            where=_at(shown, key_node.start_mark),
-                            hint="keep one of them",
-                            code="yaml.duplicate_key",
-                        )
+                        message = f"duplicate key '{key}', first used on line {lines[key] + 1}"
+                        where = _at(shown, key_node.start_mark)
+                        if duplicates is None:
+                            raise ConfigError(message, where=where, hint="keep one of them", code="yaml.duplicate_key")
+                        duplicates.append(f"{where}: {message}; the last one is used")
                     lines[key] = key_node.start_mark.line
                 walk(value_node)
         elif isinstance(node, yaml.SequenceNode):

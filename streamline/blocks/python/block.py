@@ -28,7 +28,7 @@ def run(call: BlockCall) -> Any:
     if call.block.type == "sensor":
         return poll(call)
     file = load(call)
-    function = file.only(decorator_of(call.block.type))
+    function = _only(call, file)
     for before in file.marked("preprocesser"):
         invoke(call, file, before, call.inputs, spare=True)
     result = invoke(call, file, function, call.inputs)
@@ -48,7 +48,7 @@ def poll(call: BlockCall) -> bool:
         StreamlineError: what it returned is neither true nor false.
     """
     file = load(call)
-    function = file.only("sensor")
+    function = _only(call, file)
     result = invoke(call, file, function, call.inputs, spare=True)
     return truth(result, call, file, function, "a sensor")
 
@@ -63,7 +63,7 @@ def evaluate(call: BlockCall) -> bool:
     """
     try:
         file = load(call)
-        function = file.only("condition")
+        function = _only(call, file)
         return truth(invoke(call, file, function, call.inputs, spare=True), call, file, function, "a condition")
     except UserError as error:
         where, reason = error.where, error.summary
@@ -75,6 +75,10 @@ def evaluate(call: BlockCall) -> bool:
         where, reason = error.where or call.where, error.message
     call.warn(f"{where}: the condition '{call.block.uuid}' counts as false: {reason}")
     return False
+
+
+def _only(call: BlockCall, file: PythonFile) -> Callable[..., Any]:
+    return file.only(decorator_of(call.block.type), call.warn if call.project.mage else None)
 
 
 def block_file(call: BlockCall) -> BlockFile:

@@ -43,7 +43,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are shown when the block runs
         tree, _ = parsed(file, text)
-    _Decorated(block, shown, tree).check()
+    _Decorated(block, shown, tree, first_wins=project.mage).check()
     return _imported(project, tree)
 
 
@@ -54,7 +54,8 @@ def explain(project: Project, model: PipelineModel, block: Block) -> Explanation
 
 
 class _Decorated:
-    def __init__(self, block: Block, shown: str, tree: ast.Module) -> None:
+    def __init__(self, block: Block, shown: str, tree: ast.Module, *, first_wins: bool) -> None:
+        self._first_wins = first_wins
         self._block = block
         self._shown = shown
         self._tree = tree
@@ -69,7 +70,7 @@ class _Decorated:
         ]
         if self._decorator == "callback":
             self._check_statuses([function for function, _ in decorated])
-        elif sum(sure for _, sure in decorated) > 1:
+        elif not self._first_wins and sum(sure for _, sure in decorated) > 1:
             self._refuse_several([function for function, sure in decorated if sure])
         if not decorated and not self._may_come_otherwise(functions):
             self._refuse_none([function for function, _ in functions])

@@ -160,8 +160,11 @@ class PythonFile:
         # Imported ones that this file did not name are none of its own in any case.
         return sorted(own, key=place) or [each for each in others if any(each is value for value in values)]
 
-    def only(self, decorator: str) -> Callable[..., Any]:
+    def only(self, decorator: str, warn: Callable[[str], None] | None = None) -> Callable[..., Any]:
         """The one function that bears the decorator.
+
+        Args:
+            warn: if given, the first of several is taken, with a warning.
 
         Raises:
             ConfigError: there is none, or several.
@@ -176,8 +179,12 @@ class PythonFile:
             )
         if len(functions) > 1:
             lines = " and ".join(f"{name_of(each)} (line {line_of(each) or '?'})" for each in functions)
+            message = f"more than one function in this file is decorated with @{decorator}: {lines}"
+            if warn is not None:
+                warn(f"{where}: {message}; the first runs")
+                return functions[0]
             raise ConfigError(
-                f"more than one function in this file is decorated with @{decorator}: {lines}",
+                message,
                 where=where,
                 hint="leave the decorator on one of them",
             )

@@ -1,0 +1,166 @@
+"""Projects that are Mage's: their pipelines are read as Mage reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from streamline.errors import ConfigError
+from streamline.pipeline.block_settings import block_settings
+from streamline.pipeline.model import PipelineModel
+from streamline.pipeline.reader import load_pipeline
+from streamline.project.project import Project
+from tests.support.batch import BatchProject
+
+Load = Callable[..., PipelineModel]
+MAGE = {"metadata.yaml": "project_type: standalone\n"}
+OURS = {"streamline.yaml": "name: shop\n"}
+OURS_AS_MAGE = {"streamline.yaml": "name: shop\ncompat: mage\n"}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads the pipeline `p` of the given metadata; files of its blocks are made."""
+
+    def make(metadata: str, settings: dict[str, str] = MAGE, **more: str) -> PipelineModel:
+        files = {f"data_loaders/{name}.py": "" for name in "ab"} | {f"transformers/{name}.py": "" for name in "tu"}
+        files |= {"conditionals/only_if.py": "", "callbacks/tell.py": "", "pipelines/p/metadata.yaml": metadata}
+        for name, text in (files | settings | more).items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return load_pipeline(Project.open(tmp_path), "p")
+
+    return make
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[BatchProject]:
+    """A project with Mage's settings file."""
+    made = BatchProject(tmp_path / "shop")
+    (made.root / "streamline.yaml").unlink()
+    made.write("metadata.yaml", "project_type: standalone\n")
+    yield made
+    made.close()
+
+
+UNTIDY = {
+    "upstream beside an empty downstream": (
+        "blocks:\n- {uuid: a, type: data_loader, upstream_blocks: [], downstream_blocks: []}\n"
+        "- {uuid: t, type: transformer, upstream_blocks: [a]}\n",
+        "graph.contradiction",
+        ["a"],
+    ),
+    "downstream beside an empty upstream": (
+        "blocks:\n- {uuid: a, type: data_loader, downstream_blocks: [t]}\n"
+        "- {uuid: t, type: transformer, upstream_blocks: []}\n",
+        "graph.contradiction",
+        [],
+    ),
+    "an upstream twice": (
+        "blocks:\n- {uuid: a, type: data_loader}\n- {uuid: t, type: transformer, upstream_blocks: [a, a]}\n",
+        "graph.duplicate",
+        ["a"],
+    ),
+    "an upstream that was deleted": (
+        "blocks:\n- {uuid: a, type: data_loader}\n- {uuid: t, type: transformer, upstream_blocks: [gone, a]}\n",
+        "graph.unknown_block",
+        ["a"],
+    ),
+    "a key twice": (
+        "blocks:\n- {uuid: a, type: data_loader}\n- {uuid: t, type: transformer, upstream_blocks: [], "
+        "upstream_blocks: [a]}\n",
+        "yaml.duplicate_key",
+        ["a"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("metadata", "code", "upstream"), UNTIDY.values(), ids=UNTIDY)
+def test_an_untidy_graph_is_a_warning(load: Load, metadata: str, code: str, upstream: list[str]) -> None:
+    model = load(metadata)
+    assert model.blocks["t"].upstream == upstream
+    (warning,) = model.warnings
+    assert warning.startswith("pipelines/p/metadata.yaml:")
+    with pytest.raises(ConfigError) as refused:
+        load(metadata, OURS)
+    assert refused.value.code == code
+
+
+def test_our_own_project_may_ask_for_mages_reading(load: Load) -> None:
+    metadata, _, upstream = UNTIDY["an upstream twice"]
+    assert load(metadata, OURS_AS_MAGE).blocks["t"].upstream == upstream
+    with pytest.raises(ConfigError) as refused:
+        load(metadata, {"streamline.yaml": "compat: airflow\n"})
+    assert refused.value.code == "setting.invalid"
+
+
+def test_duplicate_keys_of_the_projects_settings(load: Load) -> None:
+    load("blocks: [{uuid: a, type: data_loader}]", {"metadata.yaml": "variables_dir: x\nvariables_dir: y\n"})
+
+
+def test_switches_as_text(load: Load) -> None:
+    model = load(
+        "blocks:\n- {uuid: a, type: data_loader, configuration: {dynamic: 'True', reduce_output: 'false'}}\n"
+        "- {uuid: t, type: transformer, upstream_blocks: [a]}\n"
+    )
+    settings = block_settings(model, model.blocks["a"])
+    assert (settings.dynamic, settings.reduce_output) == (True, False)
+    assert len(model.warnings) == 2
+
+
+def test_a_conditional_and_a_callback_of_no_block(load: Load) -> None:
+    model = load(
+        "blocks: [{uuid: a, type: data_loader}]\n"
+        "conditionals: [{uuid: only_if, type: conditional, upstream_blocks: []}]\n"
+        "callbacks: [{uuid: tell, type: callback, upstream_blocks: [gone]}]\n"
+    )
+    assert (list(model.conditionals), list(model.callbacks)) == (["only_if"], [])
+    assert len(model.warnings) == 2
+
+
+NOTEBOOK = """\
+blocks:
+- {uuid: a, type: data_loader, upstream_blocks: [pad], downstream_blocks: [t, hist, note]}
+- {uuid: t, type: transformer, upstream_blocks: [a, note]}
+- {uuid: note, type: markdown, upstream_blocks: [a], downstream_blocks: [t]}
+- {uuid: pad, type: scratchpad, downstream_blocks: [a]}
+- {uuid: ask, type: ai}
+widgets:
+- {uuid: hist, upstream_blocks: [a]}
+callbacks:
+- {uuid: tell, type: callback, upstream_blocks: [note, a]}
+"""
+
+
+@pytest.mark.parametrize("settings", [MAGE, OURS], ids=["mage", "ours"])
+def test_blocks_of_the_notebook_are_left_out_of_the_graph(load: Load, settings: dict[str, str]) -> None:
+    model = load(NOTEBOOK, settings)
+    assert model.upstream() == {"a": [], "t": ["a"]}
+    assert model.callbacks["tell"].upstream == ["a"]
+    (warning,) = model.warnings
+    assert all(name in warning for name in ("pad (scratchpad)", "hist (chart)", "note (markdown)"))
+
+
+@pytest.mark.parametrize("listed", ["upstream", "downstream"])
+def test_the_input_from_a_global_data_product(load: Load, listed: str) -> None:
+    upstream = ", upstream_blocks: [sales]" if listed == "upstream" else ""
+    downstream = ", downstream_blocks: [t]" if listed == "downstream" else ""
+    metadata = (
+        f"blocks:\n- {{uuid: sales, type: global_data_product{downstream}}}\n"
+        f"- {{uuid: t, type: transformer{upstream}}}\n"
+    )
+    with pytest.raises(ConfigError) as refused:
+        load(metadata)
+    assert (refused.value.code, refused.value.where) == ("block.global_data_product", "pipelines/p/metadata.yaml:3")
+
+
+def test_the_first_of_several_functions_runs(project: BatchProject) -> None:
+    two = "@{0}\ndef first(*args, **kwargs): return True\n\n@{0}\ndef second(*args, **kwargs): return False\n"
+    project.block("load", two.format("data_loader"), type="data_loader")
+    project.block("wait", two.format("sensor"), type="sensor", upstream=["load"])
+    project.block("only_if", two.format("condition"), type="conditional", upstream=["load"])
+    project.command("run", "p").expect(0, "the first runs")
+    assert project.output("load") is True
