@@ -54,7 +54,9 @@ class Links:
                 raise self._yaml.error(message, (*path, key, index), hint=quoted(name))
         if len(set(value)) != len(value):
             duplicate = next(name for name in value if value.count(name) > 1)
-            self._contradiction(f"duplicate '{duplicate}' in {key}", (*path, key), "remove it", "graph.duplicate")
+            self._contradiction(
+                f"duplicate '{duplicate}' in {key}", (*path, key), hint="remove it", code="graph.duplicate"
+            )
         return list(dict.fromkeys(value))
 
     def known(
@@ -75,8 +77,8 @@ class Links:
                 self._contradiction(
                     f"there is no block '{name}' in this pipeline",
                     (*path, key, index),
-                    suggestion(name, blocks, what="blocks"),
-                    "graph.unknown_block",
+                    hint=suggestion(name, blocks, what="blocks"),
+                    code="graph.unknown_block",
                 )
         return kept
 
@@ -102,8 +104,8 @@ class Links:
                         f"'{uuid}' has '{name}' in downstream_blocks, but the upstream_blocks of '{name}' are "
                         f"{blocks[name].upstream}",
                         (*block.path, "downstream_blocks"),
-                        "correct one of the two lists, or remove it",
-                        "graph.contradiction",
+                        hint="correct one of the two lists, or remove it",
+                        code="graph.contradiction",
                     )
             for name in block.upstream:
                 if downstream_given[name] and uuid not in blocks[name].downstream:
@@ -111,8 +113,8 @@ class Links:
                         f"'{uuid}' has '{name}' in upstream_blocks, but the downstream_blocks of '{name}' are "
                         f"{blocks[name].downstream}",
                         (*block.path, "upstream_blocks"),
-                        "correct one of the two lists, or remove it",
-                        "graph.contradiction",
+                        hint="correct one of the two lists, or remove it",
+                        code="graph.contradiction",
                     )
         for uuid, block in blocks.items():
             for name in block.downstream:
@@ -145,7 +147,7 @@ class Links:
                         code="block.global_data_product",
                     )
 
-    def _contradiction(self, message: str, path: Sequence[PathKey], hint: str, code: str) -> None:
+    def _contradiction(self, message: str, path: Sequence[PathKey], *, hint: str, code: str) -> None:
         if not self._mage:
             raise self._yaml.error(message, path, hint=hint, code=code)
         self._warnings[f"{self._yaml.where(path)}: {message}"] = None
