@@ -122,7 +122,7 @@ class Pipeline:
 
     @classmethod
     def get_all_pipelines(cls, repo_path: Folder | None = None, **kwargs: Any) -> list[str]:
-        """The names of the project's pipelines, sorted."""
+        """Return the names of the project's pipelines, sorted."""
         return _project(repo_path).pipelines()
 
     @property
@@ -430,10 +430,9 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
     folder = layout.block(block_uuid)
     key = partial(project_key, pipeline.project.work_dir)
     if stored.child:
-        called = [one for one in stored.calls if not one.skipped]
-        return [open_output(folder / str(one.number), key).value() for one in called]
-    found: list[Any] = open_output(folder, key).values()
-    return found
+        return [open_output(folder / str(call.number), key).value() for call in stored.calls if not call.skipped]
+    outputs: list[Any] = open_output(folder, key).values()
+    return outputs
 
 
 def _options(global_vars: Mapping[str, Any] | None, **options: Any) -> RunOptions:

@@ -16,14 +16,14 @@ Expected = TypeVar("Expected")
 
 @functools.cache
 def extensions(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name. Reads the metadata of every installed package: call it only when needed."""
+    """Return the entry points of a group by name. Reads the metadata of every installed package: call it seldom."""
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=group)}
 
 
 def load_extension(group: str, name: str, expected: type[Expected]) -> Expected | None:
-    """The object that an installed package registers under this name; None where none does.
+    """Return the object that an installed package registers under this name; None where none does.
 
     Raises:
         ConfigError: it cannot be imported, or is of another type.

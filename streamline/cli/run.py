@@ -82,7 +82,7 @@ def command(
     block: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
-    **given: Any,
+    **choices: Any,
 ) -> int:
     """Run a pipeline until it is done.
 
@@ -95,7 +95,7 @@ def command(
     if len(block) > 1:
         raise click.UsageError(f"--block-uuid: give one, not {len(block)}: {', '.join(block)}")
     options = RunOptions(
-        variables=read_variables(runtime_vars), block=block[0] if block else None, debug=app.debug, **given
+        variables=read_variables(runtime_vars), block=block[0] if block else None, debug=app.debug, **choices
     )
     model = app.load_pipeline(pipeline)
     refuse_options(model, options)
@@ -160,10 +160,10 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
             continue
         if text.lstrip().startswith("{"):
             try:
-                given = json.loads(text)
+                decoded = json.loads(text)
             except ValueError as error:
                 raise ConfigError(f"invalid JSON in --runtime-vars: {error}", hint="use key=value") from None
-            variables.update(given)
+            variables.update(decoded)
             continue
         key, equals, value = text.partition("=")
         if not equals or not key:

@@ -30,7 +30,7 @@ class _Proof(msgspec.Struct, kw_only=True):
 
 
 def dump(pipeline: str, bookmarks: Sequence[Bookmark]) -> str:
-    """The document of some bookmarks, a line for each."""
+    """Return the document of some bookmarks, a line for each."""
     blocks: dict[str, list[bytes]] = {}
     for bookmark in bookmarks:
         proof = _Proof(
@@ -50,7 +50,7 @@ def dump(pipeline: str, bookmarks: Sequence[Bookmark]) -> str:
 
 
 def load(text: str, *, where: str) -> dict[str | None, list[BookmarkSave]]:
-    """The bookmarks of a document, by block; those of a Singer state have no block's name.
+    """Return the bookmarks of a document, by block; those of a Singer state have no block's name.
 
     Raises:
         ConfigError: it is neither, or has a newer format.
@@ -96,7 +96,7 @@ def _from_document(stream: str, entry: bytes) -> BookmarkSave:
 
 
 def _from_singer(text: bytes, members: dict[str, bytes]) -> list[BookmarkSave]:
-    """The rows of a Singer state, which may be wrapped in a STATE message or by Meltano's `state get`."""
+    """Return the rows of a Singer state, which may be wrapped in a STATE message or by Meltano's `state get`."""
     if jsontext.decode(members.get("type", b"null")) == "STATE" and "value" in members:
         text = members["value"]
     elif "singer_state" in members:

@@ -117,7 +117,7 @@ class StreamChange:
         return spec.streams
 
     def _selected(self, text: str, *, strict: bool = True) -> list[str] | None:
-        """The ids of the streams that are selected; None where the settings are wrong and need not be right."""
+        """Return the ids of the streams that are selected; None where the settings are wrong and need not be right."""
         from streamline.connectors.singer.selection import selected_streams
         from streamline.connectors.singer.settings import resolve_destination
 
@@ -172,7 +172,7 @@ def open_sources(app: App, model: PipelineModel, store: Store, blocks: Sequence[
 
 
 def feeding_sources(model: PipelineModel, destination: Block) -> list[Block]:
-    """The sources whose records reach a destination."""
+    """Return the sources whose records reach a destination."""
     above = {destination.uuid}
     for uuid in reversed(model.order()):
         if uuid in above:

@@ -128,7 +128,7 @@ def select(
 
 
 def _yaml_block(model: PipelineModel, side: Side, uuid: str | None) -> Block:
-    """The block that `--block` names, which may be one in Python, or the only one of its kind."""
+    """Return the block that `--block` names, which may be one in Python, or the only one of its kind."""
     kind = "data_loader" if side == "source" else "data_exporter"
     blocks = [block for block in model.blocks.values() if block.type == kind and uuid in (None, block.uuid)]
     if len(blocks) == 1 and blocks[0].language == "python":
@@ -137,15 +137,15 @@ def _yaml_block(model: PipelineModel, side: Side, uuid: str | None) -> Block:
 
 
 def _block_to_set(model: PipelineModel, block: str | None, keys: Sequence[str]) -> tuple[Side, Block]:
-    """The block to change: `--block`, or the only one on the side that has these settings."""
+    """Return the block to change: `--block`, or the only one on the side that has these settings."""
     from streamline.connectors.singer.settings import setting_names
     from streamline.project.suggest import suggestion
 
     sides: list[Side] = ["source", "destination"]
     if block is not None:
         types = {"data_loader": sides[0], "data_exporter": sides[1]}
-        found = model.blocks.get(block)
-        side = types.get(found.type) if found is not None and found.language == "python" else None
+        named = model.blocks.get(block)
+        side = types.get(named.type) if named is not None and named.language == "python" else None
         side = side or side_of(model, block)
         return side, _yaml_block(model, side, block)
     known = {side: setting_names(side) for side in sides}
@@ -161,7 +161,7 @@ def _block_to_set(model: PipelineModel, block: str | None, keys: Sequence[str]) 
             "these settings belong to different blocks", hint="set them one by one", code="block.ambiguous"
         )
     if len(possible) > 1:
-        uuids = [found.uuid for side in possible for found in blocks_of(model, side)]
+        uuids = [each.uuid for side in possible for each in blocks_of(model, side)]
         raise ConfigError(
             f"source and destination both have {', '.join(keys)}",
             where=model.uuid,

@@ -100,7 +100,7 @@ FLAGS = {
 
 
 def types_taking(option: str) -> list[str]:
-    """The types of pipelines that take an option, sorted."""
+    """Return the types of pipelines that take an option, sorted."""
     return sorted(type_ for type_, entry in ENGINES.items() if option in entry.options)
 
 
@@ -116,7 +116,7 @@ def engine_of(model: PipelineModel) -> Engine:
 
 
 def takes(model: PipelineModel, option: str) -> bool:
-    """Whether runs of a pipeline take an option (a field of RunOptions)."""
+    """Return whether runs of a pipeline take an option (a field of RunOptions)."""
     return option in _entry(model).options
 
 

@@ -220,7 +220,7 @@ def _set_style(node: Any, children: Any) -> None:
 
 
 def _merged(text: str, before: str, after: str) -> str:
-    """`text` with the lines replaced that differ between `before`, another layout of it, and `after`."""
+    """Return `text` with the lines replaced that differ between `before`, another layout of it, and `after`."""
     lines, old, new = (part.splitlines(keepends=True) for part in (_ended(text), before, after))
     position: dict[int, int] = {}
     for _, first, last, start, end in SequenceMatcher(None, old, lines, autojunk=False).get_opcodes():

@@ -65,10 +65,10 @@ class YamlFile:
             return f"{self.shown}:1"
         line = node.start_mark.line
         for key in path:
-            found = _child(node, key)
-            if found is None:
+            child = _child(node, key)
+            if child is None:
                 break
-            mark, node = found
+            mark, node = child
             line = mark.line
         return f"{self.shown}:{line + 1}"
 
@@ -78,10 +78,10 @@ class YamlFile:
 
         node = self._node()
         for key in path:
-            found = _child(node, key) if node is not None else None
-            if found is None:
+            child = _child(node, key) if node is not None else None
+            if child is None:
                 return False
-            node = found[1]
+            node = child[1]
         return isinstance(node, yaml.ScalarNode) and not node.style
 
     def _node(self) -> yaml.Node | None:
@@ -310,9 +310,8 @@ def _child(node: yaml.Node, key: PathKey) -> tuple[yaml.Mark, yaml.Node] | None:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 parts = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 for part in parts:
-                    found = _child(part, key)
-                    if found is not None:
-                        return found
+                    if (inherited := _child(part, key)) is not None:
+                        return inherited
     elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and 0 <= key < len(node.value):
         child = node.value[key]
         return child.start_mark, child

@@ -99,7 +99,7 @@ class _Check:
             self._good("variables", None, "their templates can be rendered")
 
     def _environment(self) -> str | None:
-        """The interpreter of the pipeline's isolated blocks; None if it cannot be made."""
+        """Return the interpreter of the pipeline's isolated blocks; None if it cannot be made."""
         from streamline.pipeline.isolated import REQUIREMENTS_FILE, isolated_python
 
         shown = self._project.shown(self._model.path / REQUIREMENTS_FILE)
@@ -113,7 +113,7 @@ class _Check:
         return python
 
     def _block(self, block: Block, renderer: Renderer) -> None:
-        """A block's code, as far as that goes without running it; its configuration's templates; its imports."""
+        """Check a block's code without running it, its configuration's templates, and its imports."""
         python = self._python_of(block)
         kind = kind_of(block)
         try:
@@ -203,7 +203,7 @@ class _Check:
 
 
 def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
-    """Those that are not there, and why if that is known."""
+    """Return the modules that are not installed, and why if that is known."""
     if not names:
         return {}
     # As in a run: the project's folder and the one that it lies in come last. They are searched, but no file is run.
@@ -217,7 +217,7 @@ def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _imports(block: Block) -> dict[str, int]:
-    """The modules that must be installed for a block, with the line of the first import."""
+    """Return the modules that must be installed for a block, with the line of the first import."""
     kind = kind_of(block)
     modules: dict[str, int] = load_object(kind.imports)(block) if kind is not None and kind.imports else {}
     return modules

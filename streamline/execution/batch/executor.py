@@ -80,7 +80,7 @@ class LocalExecutor:
             self._lines.forget(task.id)
 
     def _located(self, task: Task, failure: Failure | None) -> Failure | None:
-        """The failure with the block's file as its place, where no line is known."""
+        """Return the failure with the block's file as its place, where no line is known."""
         block = self._plan.model.find(task.block)
         if failure is None or failure.where is not None or block is None or block.file is None:
             return failure

@@ -83,7 +83,7 @@ class BatchExplanation(msgspec.Struct, kw_only=True):
 
 
 def explain_batch(project: Project, plan: BatchPlan) -> BatchExplanation:
-    """The plan in words. Nothing is connected to."""
+    """Return the plan in words. Nothing is connected to."""
     layout = OutputLayout(project, plan.model.uuid, "")
     axes = item_axes(plan.model)
     step: dict[str, int] = {}

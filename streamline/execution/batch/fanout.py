@@ -123,7 +123,7 @@ def calls_of(upstream: Sequence[Finished]) -> list[CallPlan]:
 
 
 def is_child(upstream: Iterable[Finished]) -> bool:
-    """Whether a block downstream of these runs once per item."""
+    """Return whether a block downstream of these runs once per item."""
     return any(not parent.reduce and (parent.dynamic or parent.child) for parent in upstream)
 
 
@@ -161,7 +161,7 @@ def _combined(parent: Finished) -> _Slot:
 
 
 def _without_calls(upstream: Sequence[Finished]) -> list[CallPlan]:
-    """One call with a verdict if an upstream block was skipped or failed; else none.
+    """Return one call with a verdict if an upstream block was skipped or failed; else none.
 
     Otherwise a dynamic parent without items would hide the failure from blocks downstream.
     """

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def open_input(ref: InputRef) -> Input:
-    """The input that `ref` names; nothing is read yet."""
+    """Return the input that `ref` names; nothing is read yet."""
     return CombinedInput(ref) if ref.parts is not None else StoredInput(ref)
 
 
 def item_metadata(ref: InputRef) -> dict[str, Any]:
-    """The metadata in a dynamic block's output for the item that `ref` names."""
+    """Return the metadata in a dynamic block's output for the item that `ref` names."""
     return copy.deepcopy(_items(ref).metadata(ref.item)) if ref.item is not None else {}
 
 
@@ -101,7 +101,7 @@ class CombinedInput:
 
 
 def open_ref(ref: InputRef) -> Output:
-    """The stored output that `ref` names.
+    """Return the stored output that `ref` names.
 
     Raises:
         StreamlineError: another run has overwritten it.

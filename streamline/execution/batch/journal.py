@@ -126,7 +126,7 @@ class Past(msgspec.Struct, kw_only=True):
     ended: dict[str, Ended] = {}
 
     def follow(self, given: RunVariables) -> None:
-        """A further part of the run begins, given this."""
+        """Begin a further part of the run with these variables."""
         if given.boot != self.given.boot:
             # Children reach the disk for sure when all of them are done; a crash of the machine may have torn others.
             self.calls = {block: calls for block, calls in self.calls.items() if block in self.ended}
@@ -134,7 +134,7 @@ class Past(msgspec.Struct, kw_only=True):
 
 
 def read_journal(path: Path) -> Past | None:
-    """What is in a journal; None where there is none, or its beginning is missing."""
+    """Return the content of a journal; None if there is none, or its beginning is missing."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError:

@@ -61,15 +61,15 @@ class OutputLayout:
         return self.journals / f"{run_id}.jsonl"
 
     def block(self, uuid: str) -> Path:
-        """The folder of a block's output, or of its children's outputs."""
+        """Return the folder of a block's output, or of its children's outputs."""
         return self.root / uuid
 
     def call(self, uuid: str, number: int, *, child: bool) -> Path:
-        """The folder of the output of one of a block's calls."""
+        """Return the folder of the output of one of a block's calls."""
         return self.block(uuid) / str(number) if child else self.block(uuid)
 
     def staged(self, uuid: str) -> Path:
-        """The staging folder for the children of a block."""
+        """Return the staging folder for the children of a block."""
         return self.root / _STAGING / self.run_id / uuid
 
     def prepare(self) -> None:
@@ -123,14 +123,14 @@ class OutputLayout:
         partial.rename(folder / _CALLS)
 
     def remembered(self, uuid: str) -> StoredCalls | None:
-        """What `remember` saved; None if the block has never completed."""
+        """Return what `remember` saved; None if the block has never completed."""
         try:
             return msgspec.json.decode((self.block(uuid) / _CALLS).read_bytes(), type=StoredCalls)
         except (OSError, msgspec.DecodeError):
             return None
 
     def stored(self, uuid: str) -> StoredCalls | None:
-        """The stored outputs that can be tested, including that of a block that failed only its tests."""
+        """Return the stored outputs that can be tested, including that of a block that failed only its tests."""
         from streamline.outputs.store import read_manifest
 
         stored = self.remembered(uuid)

@@ -50,7 +50,7 @@ class BlockPlan(msgspec.Struct, kw_only=True):
     patience: float | None = None
 
     def fans_out(self, *, child: bool) -> bool:
-        """Whether the downstream blocks run once per item; not if they get the children's outputs as one list.
+        """Return whether the downstream blocks run once per item; not if they get the children's outputs as one list.
 
         Args:
             child: whether the block itself runs once per item.
@@ -107,7 +107,7 @@ def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] |
 
 
 def worth_loading(plan: BatchPlan, uuids: Iterable[str]) -> list[str]:
-    """The modules to import before the first of these blocks runs."""
+    """Return the modules to import before the first of these blocks runs."""
     blocks = [plan.blocks[uuid].block for uuid in uuids]
     imported = frozenset[str]().union(*(plan.modules[block.uuid] for block in blocks))
     modules = [*_ALWAYS, *preload(blocks), *(_FRAMES if imported & _USE_FRAMES else ())]

@@ -107,7 +107,7 @@ class _BatchRun:
         return None
 
     def is_outdated(self) -> bool:
-        """Whether another process resumed the run, or began one, before this one got the lease."""
+        """Return whether another process resumed the run, or began one, before this one got the lease."""
         now, then = self._newest(), self.newest
         if now is None or then is None:
             return now is not then

@@ -153,7 +153,7 @@ def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Outpu
 
 
 def _summary(manifest: Manifest) -> list[dict[str, Any]]:
-    """A summary of each output; a generator's chunks are one."""
+    """Summarise each output; a generator's chunks are one."""
     if manifest.form == "chunks":
         rows = [chunk.rows for chunk in manifest.outputs]
         total = sum(count or 0 for count in rows) if None not in rows else None
@@ -255,7 +255,7 @@ def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datet
 
 
 def _variables(task: Task, renderer: Renderer) -> dict[str, Any]:
-    """The variables with their templates rendered, except those that were given from outside."""
+    """Return the variables with their templates rendered, except those that were given from outside."""
     final = set(task.runtime)
     return {
         name: value if name in final else renderer.render(value, f"variable {name}")
@@ -264,7 +264,7 @@ def _variables(task: Task, renderer: Renderer) -> dict[str, Any]:
 
 
 def _date(task: Task, project: Project) -> datetime:
-    """`execution_date`; a variable of that name overrides it (for a backfill)."""
+    """Return `execution_date`; a variable of that name overrides it (for a backfill)."""
     variable = task.variables.get("execution_date")
     if isinstance(variable, str) and "execution_date" not in task.runtime:
         renderer = Renderer(project, {**project.variables, **task.variables}, project.secrets)
@@ -273,7 +273,7 @@ def _date(task: Task, project: Project) -> datetime:
 
 
 def _times(task: Task, date: datetime) -> dict[str, Any]:
-    """The keyword arguments that follow from `execution_date`."""
+    """Return the keyword arguments that follow from `execution_date`."""
     seconds = task.variables.get("interval_seconds")
     has_interval = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     step = timedelta(seconds=seconds) if has_interval and seconds is not None else None

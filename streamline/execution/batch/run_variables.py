@@ -100,7 +100,7 @@ def _check_pickle(name: str, value: Any) -> None:
 
 
 def execution_date(variable: Any, default: datetime) -> datetime:
-    """The date that blocks get.
+    """Return the date that blocks get.
 
     Args:
         variable: the variable `execution_date`, rendered; None if there is none.

@@ -67,11 +67,11 @@ class Templates:
         )
 
     def in_variables(self) -> bool:
-        """Whether a variable that is not overridden contains a template."""
+        """Return whether a variable that is not overridden contains a template."""
         return any(_has_template(value) for name, value in self._model.variables.items() if name not in self._given)
 
     def variable_errors(self) -> Iterator[ConfigError]:
-        """The errors in the pipeline's variables, one by one."""
+        """Return the errors in the pipeline's variables, one by one."""
         for name, value in self._model.variables.items():
             if name in self._given:
                 continue

@@ -51,7 +51,7 @@ def block_outcomes(context: Run, plan: Plan, outcomes: Sequence[GroupOutcome]) -
 
 
 def blocks_of(plan: Plan) -> list[str]:
-    """The uuids of the plan's blocks: sources first, then what is behind them."""
+    """Return the uuids of the plan's blocks: sources first, then what is behind them."""
     behind = [uuid for source in plan.sources for uuid in _blocks_behind(plan, source)]
     return list(dict.fromkeys([*plan.sources, *behind]))
 

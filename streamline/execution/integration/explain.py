@@ -78,7 +78,7 @@ def _plugin(context: Run, plugin: Plugin, capabilities: Capabilities | None) -> 
 
 
 def _locked_version(context: Run, plugin: Plugin) -> str | None:
-    """The version of the plugin's own package, the first that its entry requires."""
+    """Return the version of the plugin's own package, the first that its entry requires."""
     import re
 
     locked = read_lock(context.project.root).get(plugin.name)
@@ -147,7 +147,7 @@ def _start(stream: str, source: SourcePlan, group: GroupPlan, saved: dict[str, B
 
 
 def _start_of_all(source: SourcePlan, saved: dict[str, Bookmark]) -> Start:
-    """The start of a tap whose streams are not known: that of its whole state."""
+    """Return the start of a tap whose streams are not known: that of its whole state."""
     if not source.groups or not source.groups[0].rows:
         return Start("start", "full refresh" if saved and source.cause_of else "no position is saved")
     kind = "override" if "override" in source.cause_of.values() else "store"
@@ -155,7 +155,7 @@ def _start_of_all(source: SourcePlan, saved: dict[str, Bookmark]) -> Start:
 
 
 def _why_together(source: SourcePlan, group: GroupPlan) -> str:
-    """Why these streams share a process, or this one has its own."""
+    """Say why these streams share a process, or this one has its own."""
     if not group.streams:
         return "the tap has no catalog"
     wanting = [stream.id for stream in source.selected if stream.run_in_parallel]

@@ -142,7 +142,7 @@ class MapperPlan(msgspec.Struct, kw_only=True):
 
 
 def config_overwrites(config: Mapping[str, Any]) -> bool:
-    """Whether a target's config makes it replace every table."""
+    """Return whether a target's config makes it replace every table."""
     return str(config.get("load_method", "")).lower() in ("overwrite", "replace")
 
 
@@ -250,9 +250,9 @@ class Plan(msgspec.Struct, kw_only=True):
         return [mapper.block.uuid for mapper in self.mappers.get(source, ())]
 
     def feeding(self, sink: str) -> list[SourcePlan]:
-        """The sources that feed a destination."""
+        """Return the sources that feed a destination."""
         return [source for source in self.sources.values() if sink in self.paths[source.id].all_sinks()]
 
     def groups(self) -> list[GroupPlan]:
-        """All tap processes."""
+        """Return all tap processes."""
         return [group for source in self.sources.values() for group in source.groups]
