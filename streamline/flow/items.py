@@ -25,6 +25,9 @@ JSONObject: TypeAlias = dict[str, Any]
 REST = "*"
 """Key of the part of a position that belongs to no single stream or partition."""
 
+FORGOTTEN = b""
+"""Value of a part that its source no longer has: the saved one is deleted."""
+
 
 class RawBatch(msgspec.Struct, gc=False):
     """RECORD lines of one stream, as read.
@@ -99,8 +102,8 @@ class Position(msgspec.Struct, frozen=True):
         source: id of the source.
         number: rises strictly from one position of the source to the next, from 1 on; orders them without looking
             inside.
-        parts: value by key (the bookmark of a stream, the offset of a partition), as the source wrote it. A key that
-            is missing keeps the value that was saved before.
+        parts: value by key (the bookmark of a stream, the offset of a partition), as the source wrote it, or
+            `FORGOTTEN`. A key that is missing keeps the value that was saved before.
         withheld: keys that must not be saved yet, because records of theirs are still held back.
     """
 

@@ -100,6 +100,7 @@ class PositionTables:
         bookmarks: Sequence[BookmarkSave],
         dead_letters: Sequence[DeadLetter] = (),
         consumed_overrides: Sequence[BookmarkOverride] = (),
+        dropped: Sequence[str] = (),
     ) -> None:
         with self._connection.write() as db:
             time = now()
@@ -115,6 +116,7 @@ class PositionTables:
                     gap=bookmark.gap,
                 )
                 _put_destinations(db, (pipeline, block, bookmark.stream), bookmark.destinations)
+            _take_away(db, pipeline, block, dropped, run_id, "run")
             _add_dead_letters(db, dead_letters, time)
             db.executemany(
                 "INSERT OR IGNORE INTO consumed_overrides VALUES (?, ?, ?, ?, ?, ?, ?)",

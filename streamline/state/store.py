@@ -263,9 +263,10 @@ class Store(Protocol):
         bookmarks: Sequence[BookmarkSave],
         dead_letters: Sequence[DeadLetter] = (),
         consumed_overrides: Sequence[BookmarkOverride] = (),
+        dropped: Sequence[str] = (),
     ) -> None:
         """Save proven positions and, in the same transaction, the dead letters before them and the overrides that
-        have had their effect. Streams that are not named keep their bookmarks.
+        have had their effect; delete the bookmarks that are `dropped`. Streams that are not named keep theirs.
         """
 
     def set_bookmark(

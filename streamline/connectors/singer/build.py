@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.connectors.singer.batch_files import FileSource
+from streamline.connectors.singer.dropped_keys import DroppedKeys, DroppedKeysSource
 from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES
 from streamline.connectors.singer.tap import TapCommand, TapProcess
@@ -84,6 +85,7 @@ def tap_source(
     mappers: Sequence[TapCommand],
     workspace: Workspace,
     *,
+    keys: DroppedKeys,
     passed: Collection[str],
     on_config_change: Callable[[dict[str, Any]], None],
 ) -> tuple[Source, FileSource]:
@@ -91,6 +93,7 @@ def tap_source(
 
     Args:
         mappers: in their order.
+        keys: compares the tap's STATEs.
         passed: dialects of BATCH that go on as files.
         on_config_change: called with the config that the tap wrote back.
     """
@@ -107,7 +110,7 @@ def tap_source(
         source = MapperProcess(
             mapper, source, run_dir=workspace.run_dir, masker=workspace.masker, log=workspace.log_of(mapper.id)
         )
-    return source, files
+    return DroppedKeysSource(source, keys), files
 
 
 def target_sink(

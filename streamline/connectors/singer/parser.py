@@ -24,6 +24,7 @@ from streamline.connectors.singer.record_lines import (
     without_duplicates,
 )
 from streamline.connectors.singer.segment import Segment
+from streamline.connectors.singer.state import repeats_keys
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.items import (
@@ -89,7 +90,7 @@ class TapParser:
     """Parses chunks of a tap's output into items.
 
     Records between two STATEs are grouped by stream (`Segment`). Of several STATEs in one chunk only the last is
-    returned, in its place. Empty ones (`{}`, `null`) are no positions.
+    returned, in its place, unless it lacks a bookmark of the one before. Empty ones (`{}`, `null`) are no positions.
 
     Args:
         source: the source id of the positions.
@@ -272,12 +273,13 @@ class TapParser:
             add: adds a number of records.
 
         Returns:
-            False if the last STATE has no position, so that an earlier one counts; then nothing is added.
+            False if an earlier STATE may count: the last one has no position, or may lack a bookmark that one before
+            it has. Then nothing is added.
         """
         state_at, position = states[-1]
         state = chunk[state_at:position]
         value = self._state_value(state)
-        if value in _NO_POSITION:
+        if value in _NO_POSITION or (len(states) > 1 and not repeats_keys(self._state_prefix)):
             return False
         after = chunk.count(self._needle, position - 1, end)
         ends = (start, *(stop for _, stop in states))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamline.connectors.singer.state import StateParts
+from streamline.connectors.singer.state import StateParts, drops_keys
 from streamline.flow.items import Buffer, Item, Position, RawBatch
 
 
@@ -35,7 +35,8 @@ class _Group:
 class Segment:
     """Collects records before the newest STATE, that STATE, and the records after it.
 
-    The order is kept within a stream, but not between streams. A newer STATE replaces the one before.
+    The order is kept within a stream, but not between streams. A newer STATE replaces the one before,
+    unless it lacks a bookmark of that one.
 
     Args:
         source: the source id of the positions.
@@ -66,6 +67,8 @@ class Segment:
 
     def set_state(self, value: bytes) -> None:
         """Make a STATE the newest one: it covers all records so far."""
+        if self._state is not None and drops_keys(self._state, value):
+            self._close()
         for stream, group in self._after.items():
             earlier = self._before.get(stream)
             if earlier is None:

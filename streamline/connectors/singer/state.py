@@ -7,11 +7,11 @@ what it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import JSONTextError
-from streamline.flow.items import REST
+from streamline.flow.items import FORGOTTEN, REST
 
 START = b'{"bookmarks":{}}'
 """What taps and targets start from when nothing is saved. Not `{}`, which some targets echo as a state of their own."""
@@ -26,14 +26,16 @@ _KNOWN_REST = {"currently_syncing", "activate_versions", "versions"}
 class StateParts(Mapping[str, bytes]):
     """The parts of a STATE, split when one of them is first read: most STATEs are only forwarded.
 
-    Attributes:
+    Args:
         text: the STATE's value as the tap wrote it.
+        forgotten: more keys, which the tap no longer has.
     """
 
-    __slots__ = ("_parts", "text")
+    __slots__ = ("_forgotten", "_parts", "text")
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, forgotten: Collection[str] = ()) -> None:
         self.text = text
+        self._forgotten = forgotten and frozenset(forgotten)
         self._parts: dict[str, bytes] | None = None
 
     @property
@@ -55,7 +57,7 @@ class StateParts(Mapping[str, bytes]):
 
     def _split(self) -> dict[str, bytes]:
         if self._parts is None:
-            self._parts = split_state(self.text)
+            self._parts = {**split_state(self.text), **dict.fromkeys(self._forgotten, FORGOTTEN)}
         return self._parts
 
 
@@ -91,12 +93,14 @@ def split_state(value: bytes) -> dict[str, bytes]:
 def join_state(rows: Mapping[str, bytes]) -> bytes:
     """Return the state of these parts; the inverse of `split_state`. Without parts it is `{"bookmarks":{}}`.
 
+    Parts that are `FORGOTTEN` are left out.
+
     Raises:
         JSONTextError: a row's text is no JSON.
     """
-    bookmarks = {stream: text for stream, text in rows.items() if stream != REST}
+    bookmarks = {stream: text for stream, text in rows.items() if stream != REST and text != FORGOTTEN}
     rest: dict[str, bytes] = {}
-    if REST in rows:
+    if rows.get(REST):
         try:
             rest = jsontext.members(rows[REST])
         except jsontext.NotAnObjectError:
@@ -106,6 +110,20 @@ def join_state(rows: Mapping[str, bytes]) -> bytes:
             return rows[REST]
     rest.pop("bookmarks", None)
     return jsontext.join_members({"bookmarks": jsontext.join_members(bookmarks), **rest})
+
+
+def drops_keys(before: bytes, after: bytes) -> bool:
+    """Whether a state has a bookmark that the one after it has not."""
+    try:
+        return not split_state(before).keys() <= split_state(after).keys()
+    except JSONTextError:
+        return True
+
+
+def repeats_keys(prefix: bytes) -> bool:
+    """Whether STATE lines that begin with `prefix` have a bookmark in common: none drops what it alone had shown."""
+    head, found, bookmarks = prefix.partition(b'"bookmarks"')
+    return bookmarks.count(b":") > 1 if found else head.count(b":") > 2
 
 
 def has_bookmarks(value: bytes) -> bool:
@@ -158,7 +176,7 @@ def owned_parts(parts: Mapping[str, bytes], owns: Callable[[str], bool], *, shar
         shared: other processes read streams of the same tap.
     """
     owned = {key: text for key, text in parts.items() if key == REST or owns(key)}
-    if shared and REST in owned:
+    if shared and owned.get(REST):
         rest = without_currently_syncing(owned.pop(REST))
         if rest is not None:
             owned[REST] = rest

@@ -232,6 +232,7 @@ class Attempt:
                 for stream in source.selected
             },
             rows=dict(group.rows),
+            forgotten=source.forgotten,
             cause_of=source.cause_of,
             overrides=source.overrides,
             left_out=source.left_out if any(each.replication_method == "LOG_BASED" for each in group.streams) else [],

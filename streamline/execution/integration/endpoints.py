@@ -7,12 +7,14 @@ from typing import Any
 
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.build import Workspace, tap_command, tap_source, target_sink
+from streamline.connectors.singer.dropped_keys import DroppedKeys
 from streamline.connectors.singer.grouping import owner
 from streamline.connectors.singer.target import Feed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.run import Run
+from streamline.flow.items import REST
 from streamline.flow.protocols import Source
 
 
@@ -47,6 +49,7 @@ def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilde
         tap,
         mappers,
         workspace,
+        keys=_dropped_keys(source, group),
         passed=routes.passed_dialects(group.source),
         on_config_change=lambda written: _keep_config(source, written),
     )
@@ -66,6 +69,20 @@ def owner_of(group: GroupPlan, source: SourcePlan) -> Callable[[str], bool]:
     """Return a function that tells whether a bookmark belongs to the group's tap process."""
     others = [stream for other in source.groups if other.id != group.id for stream in other.streams]
     return owner(group.streams, others, source.catalog or ())
+
+
+def _dropped_keys(source: SourcePlan, group: GroupPlan) -> DroppedKeys:
+    owns = owner_of(group, source)
+    given = {*group.rows, *(key for key, cause in source.cause_of.items() if cause == "full-refresh" and owns(key))}
+    names = {name for stream in source.catalog or () for name in (stream.id, *stream.names)}
+
+    def is_stream(key: str) -> bool:
+        return source.catalog is None or key in names
+
+    if len(source.groups) > 1:
+        # What is no stream's is given to all of its processes; only one that has shown it can have dropped it.
+        given = {key for key in given if is_stream(key) and key != REST}
+    return DroppedKeys(given, is_stream)
 
 
 def workspace_of(context: Run) -> Workspace:

@@ -119,7 +119,7 @@ async def refresh_positions(context: Run, plan: Plan, group: GroupPlan) -> Group
     begun = {stream for stream, bookmark in saved.items() if bookmark.run_id == context.run_id}
     kept = {stream: text for stream, text in rows.items() if stream in begun or stream in group.rows}
     # What an override put in its place stands until the run has saved a position of its own.
-    kept.update({stream: text for stream, text in group.rows.items() if stream not in begun})
+    kept.update({stream: text for stream, text in group.rows.items() if stream not in {*begun, *source.forgotten}})
     rows = group_rows(kept, group.streams, source.catalog, shared=len(source.groups) > 1)
     return msgspec.structs.replace(group, rows=rows, state=_start_state(rows, source.plugin))
 

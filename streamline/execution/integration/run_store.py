@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from streamline.flow.items import REST, BadRecord
+from streamline.flow.items import FORGOTTEN, REST, BadRecord
 from streamline.state.store import BookmarkOverride, BookmarkSave, Cause, DeadLetter, Store
 
 
@@ -20,6 +20,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
         destinations: stream → the identity of each destination that it reaches.
         replication: stream → (method, key) that it is read with.
         rows: the bookmarks that stand in the store, as the tap knows them.
+        forgotten: is given the keys of those that the tap dropped.
         cause_of: stream → why its next bookmark replaces the old one.
         overrides: stream → stored overrides that its next bookmark consumes.
         left_out: streams of the same log that are not read; once a position is saved they have a gap.
@@ -31,6 +32,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
     destinations: Callable[[str], Mapping[str, str]]
     replication: Mapping[str, tuple[str | None, str | None]]
     rows: dict[str, bytes]
+    forgotten: set[str]
     cause_of: dict[str, Cause] = {}
     overrides: dict[str, list[BookmarkOverride]] = {}
     left_out: list[str] = []
@@ -68,7 +70,10 @@ class RunStore:
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
         account = self._accounts[source]
-        owned = {stream: text for stream, text in account.owned(parts).items() if account.sinks_of(stream)}
+        own = account.owned(parts)
+        owned = {stream: text for stream, text in own.items() if text != FORGOTTEN and account.sinks_of(stream)}
+        saved = account.rows.keys() | account.cause_of.keys()
+        dropped = [stream for stream, text in own.items() if text == FORGOTTEN and stream in saved]
         moved = {stream: text for stream, text in owned.items() if account.rows.get(stream) != text}
         # An override or a full refresh is done with when the stream's first position is saved, moved or not.
         begun = [stream for stream in owned if stream in account.cause_of or stream in account.overrides]
@@ -79,7 +84,7 @@ class RunStore:
             account.left_out = []
         if refused:
             self._before_refused()
-        if streams or refused:
+        if streams or refused or dropped:
             self._store.save(
                 self._pipeline,
                 account.block,
@@ -87,11 +92,16 @@ class RunStore:
                 [self._bookmark(account, stream, owned[stream]) for stream in streams],
                 [self._letter(account, bad) for bad in refused],
                 [override for stream in streams for override in account.overrides.get(stream, ())],
+                dropped,
             )
         account.rows.update(moved)
+        account.forgotten.difference_update(owned)
+        account.forgotten.update(dropped)
+        for stream in dropped:
+            account.rows.pop(stream, None)
         for stream in begun:
             account.overrides.pop(stream, None)
-        return moved
+        return {**moved, **dict.fromkeys(dropped, FORGOTTEN)}
 
     @staticmethod
     def _bookmark(account: SourceAccount, stream: str, text: bytes) -> BookmarkSave:

@@ -13,9 +13,9 @@ DIES = {"die_after": 2, "flush": 1000}
 """The target reads two of three records, and none of them is durable."""
 
 
-def says(catalog: list[dict[str, Any]], messages: list[list[Any]], **keys: Any) -> Block:
-    """A tap that prints these messages."""
-    return tap("messages", {"catalog": catalog, "messages": messages, "spy": "spy"}, **keys)
+def says(catalog: list[dict[str, Any]], messages: list[list[Any]], *, code: int = 0, **keys: Any) -> Block:
+    """A tap that prints these messages, and exits with `code`."""
+    return tap("messages", {"catalog": catalog, "messages": messages, "spy": "spy", "code": code}, **keys)
 
 
 def bookmarks(**values: int) -> dict[str, Any]:

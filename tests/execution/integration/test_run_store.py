@@ -31,6 +31,7 @@ class Kept:
         bookmarks: Sequence[BookmarkSave],
         dead_letters: Sequence[DeadLetter] = (),
         consumed_overrides: Sequence[BookmarkOverride] = (),
+        dropped: Sequence[str] = (),
     ) -> None:
         if self.fail:
             self.fail -= 1
@@ -53,6 +54,7 @@ def account(**more: Any) -> SourceAccount:
         "destinations": lambda key: {},
         "replication": {},
         "rows": {},
+        "forgotten": set(),
         **more,
     }
     return SourceAccount(**values)
