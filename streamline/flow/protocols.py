@@ -170,7 +170,8 @@ class PositionStore(Protocol):
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         """Save parts of a source's position and the records refused before it, in one transaction.
 
-        It blocks, and is called in a worker thread, one call at a time. Keys that are not named keep their values.
+        It blocks, and is called in a worker thread, one call at a time. Keys that are not named keep their values;
+        those that are `FORGOTTEN` lose them.
 
         Args:
             parts: may be empty, and may hold what was saved before.

@@ -10,7 +10,7 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.lanes import to_raw
-from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch, Schema
+from streamline.flow.items import FORGOTTEN, ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import Emit, Failed, Proven
 
 STREAM = "numbers"
@@ -142,8 +142,8 @@ class Memory:
 
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         saved = self.saved.setdefault(source, {})
-        moved = {key: value for key, value in parts.items() if saved.get(key) != value}
-        saved.update(parts)
+        moved = {key: value for key, value in parts.items() if saved.get(key, FORGOTTEN) != value}
+        self.saved[source] = {key: value for key, value in {**saved, **parts}.items() if value != FORGOTTEN}
         self.refused += refused
         return moved
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamline.flow.items import BadRecord
+from streamline.flow.items import FORGOTTEN, BadRecord
 from streamline.flow.protocols import PositionStore
 
 
@@ -10,6 +10,13 @@ def test_what_changed_is_returned_and_a_key_that_is_missing_deletes_nothing(posi
     assert position_store.save("load", {"a": b"1", "b": b"1"}, []) == {"a": b"1", "b": b"1"}
     assert position_store.save("load", {"b": b"2"}, []) == {"b": b"2"}
     assert position_store.save("load", {"a": b"1", "b": b"3"}, []) == {"b": b"3"}
+
+
+def test_a_key_that_is_forgotten_loses_its_value_once(position_store: PositionStore) -> None:
+    position_store.save("load", {"a": b"1", "b": b"1"}, [])
+    assert position_store.save("load", {"a": b"2", "b": FORGOTTEN}, []) == {"a": b"2", "b": FORGOTTEN}
+    assert position_store.save("load", {"a": b"2", "b": FORGOTTEN, "c": FORGOTTEN}, []) == {}
+    assert position_store.save("load", {"b": b"1"}, []) == {"b": b"1"}
 
 
 def test_refused_records_may_come_without_a_position(position_store: PositionStore) -> None:

@@ -32,7 +32,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
     destinations: Callable[[str], Mapping[str, str]]
     replication: Mapping[str, tuple[str | None, str | None]]
     rows: dict[str, bytes]
-    forgotten: set[str]
+    forgotten: set[str] = set()
     cause_of: dict[str, Cause] = {}
     overrides: dict[str, list[BookmarkOverride]] = {}
     left_out: list[str] = []

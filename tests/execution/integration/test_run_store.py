@@ -54,7 +54,6 @@ def account(**more: Any) -> SourceAccount:
         "destinations": lambda key: {},
         "replication": {},
         "rows": {},
-        "forgotten": set(),
         **more,
     }
     return SourceAccount(**values)
