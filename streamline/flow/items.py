@@ -120,11 +120,12 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class ActivateVersion(msgspec.Struct, frozen=True):
-    """An ACTIVATE_VERSION message: rows of the stream with a lower version are stale."""
+    """An ACTIVATE_VERSION message: rows of the stream with a lower version are stale, or stay with `keep_old`."""
 
     stream: str
     version: int
     raw: bytes | None = None
+    keep_old: bool = False
 
 
 class FileBatch(msgspec.Struct, frozen=True):

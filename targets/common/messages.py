@@ -39,10 +39,11 @@ class StateMessage(msgspec.Struct, tag="STATE", tag_field="type"):
 
 
 class ActivateMessage(msgspec.Struct, tag="ACTIVATE_VERSION", tag_field="type"):
-    """Rows of other versions are stale from here on."""
+    """Rows of lower versions are stale from here on; with `keep_old`, which is Streamline's, they stay."""
 
     stream: str
     version: int
+    keep_old: bool = False
 
 
 class RawRecordMessage(RecordMessage, tag="RECORD", tag_field="type", gc=False):

@@ -50,8 +50,12 @@ class Sink(Protocol):
     def write(self, block: Block) -> None:
         """Take records; they need not be durable yet, and nobody may see half of them."""
 
-    def activate(self, stream: str, version: int) -> None:
-        """Make the rows of this version the only ones, together with what `flush` makes durable next."""
+    def activate(self, stream: str, version: int, *, keep_old: bool) -> None:
+        """Show the rows of this version, together with what `flush` makes durable next.
+
+        Args:
+            keep_old: beside those of lower versions, which are deleted otherwise.
+        """
 
     def flush(self) -> bool:
         """Make everything so far durable; False if something is held back until `finish`."""
@@ -60,7 +64,7 @@ class Sink(Protocol):
         """Import what will be needed: called while nothing has come yet, so that nobody waits for it later."""
 
     def finish(self) -> None:
-        """The input has ended well: makes everything durable and visible."""
+        """The input has ended: make everything durable. Only what no version holds back becomes visible."""
 
 
 class Runner:
@@ -155,7 +159,7 @@ class Runner:
                 raise ConnectorError(f"stream {message.stream!r}: ACTIVATE_VERSION before its SCHEMA")
             self._hand_over(message.stream)
             self._dirty()
-            self._sink.activate(message.stream, message.version)
+            self._sink.activate(message.stream, message.version, keep_old=message.keep_old)
 
     def _take_record(self, message: RecordMessage) -> None:
         block = self._blocks.get(message.stream)

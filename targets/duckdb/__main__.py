@@ -9,7 +9,7 @@ from kit.connector import Arguments, Config, Connector, Setting, run
 CONNECTOR = Connector(
     name="target-duckdb",
     description="Loads streams into tables of a DuckDB database.",
-    capabilities=("about", "activate-version", "conflict-ignore"),
+    capabilities=("about", "activate-version", "held-versions", "conflict-ignore"),
     load_methods=("append", "upsert", "replace"),
     settings=(
         Setting("path", "string", "the database file; created if it does not exist", required=True, exclusive=True),

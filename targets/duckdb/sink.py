@@ -2,8 +2,9 @@
 
 A stream whose rows carry a version that its table does not have yet is a new whole: its rows wait in a table beside,
 `<table>__version_<n>`, which is committed with every flush like all others, and ACTIVATE_VERSION puts them in place of
-the old ones in one transaction. Who reads meanwhile sees the old table, never a mixture. The same is done with
-`load_method: replace`, whose rows take their place when the input ends; no STATE is echoed before that.
+the old ones in one transaction. Who reads meanwhile sees the old table, never a mixture. Without that message the rows
+go on waiting: a target sees the same end of its input from a tap that has failed. With `load_method: replace` rows
+without a version wait, too, and take their place when the input ends; no STATE is echoed before that.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class Destination:
         self.waiting_version: int | None = None
         self.active: int | None = None
         self.saw_unversioned = False
+        self.is_versioned = False
+        """Whether its rows are replaced by versions, not at the end of the input."""
         self.dropped: set[str] = set()
 
     @property
     def replaces(self) -> bool:
-        """Whether rows without versions wait for the end of the input."""
-        return self.setting.method == "replace"
+        """Whether its rows wait for the end of the input."""
+        return self.setting.method == "replace" and not self.is_versioned
 
 
 class DuckDBSink:
@@ -92,8 +95,6 @@ class DuckDBSink:
             found.table.ensure(found.types)
             if found.waiting is not None:
                 found.waiting.ensure(found.types)
-            elif found.replaces:
-                self._start_waiting(found, None)
 
     def _refuse_shared(self, stream: str, table: str) -> None:
         for other in self._destinations.values():
@@ -123,18 +124,23 @@ class DuckDBSink:
         table = destination.table
         if version is None:
             destination.saw_unversioned = True
-            if destination.replaces and destination.waiting is not None:
-                return destination.waiting
-            return table
+            if not destination.replaces:
+                return table
+            return destination.waiting or self._start_waiting(destination, None)
+        destination.is_versioned = True
         table.ensure(versioned({}))
         if destination.active == version:
             return table
         if destination.waiting is not None and destination.waiting_version == version:
             return destination.waiting
-        if table.is_empty() or table.has_version(version):
+        if self._left(destination, version) is None and (table.is_empty() or table.has_version(version)):
             destination.active = version
             return table
         return self._start_waiting(destination, version)
+
+    def _left(self, destination: Destination, version: int) -> str | None:
+        """The name of the table where an earlier run left rows of this version."""
+        return waiting_tables(self._connection(), self._config["schema"], destination.table.name).get(version)
 
     def _start_waiting(self, destination: Destination, version: int | None) -> Table:
         """The table beside; what an earlier run left in it counts only if it is of the same version."""
@@ -142,8 +148,10 @@ class DuckDBSink:
         connection = self._connection()
         left = waiting_tables(connection, schema, main.name)
         kept = left.pop(version, None) if version is not None else None
-        for name in left.values():
+        for old, name in left.items():
             Table(connection, schema, name).drop()
+            if old is not None:
+                log("INFO", f"table {main.name!r}: the rows of version {old}, which was never activated, are dropped")
         base = f"{main.name}__replacing" if version is None else f"{main.name}__version_{version}"
         waiting = Table(connection, schema, kept or free_name(connection, schema, base))
         waiting.ensure(main.columns)
@@ -218,14 +226,18 @@ class DuckDBSink:
                 destination.dropped.update(new)
                 log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not loaded: {', '.join(new)}")
 
-    def activate(self, stream: str, version: int) -> None:
-        """Delete the rows of earlier versions, and puts those that wait in their place."""
+    def activate(self, stream: str, version: int, *, keep_old: bool) -> None:
+        """Delete the rows of earlier versions, and put those that wait in their place."""
         destination = self._destinations[stream]
+        if destination.replaces and destination.saw_unversioned:
+            return
+        destination.is_versioned = True
         with _named(stream):
             self._connection()
-            if destination.replaces and destination.waiting_version is None:
-                return
-            destination.table.delete_stale(version, unversioned=not destination.saw_unversioned)
+            if not keep_old:
+                destination.table.delete_stale(version, unversioned=not destination.saw_unversioned)
+            if destination.waiting_version != version and self._left(destination, version) is not None:
+                self._start_waiting(destination, version)
             if destination.waiting is not None and destination.waiting_version == version:
                 self._put_in_place(destination)
             destination.active = version
@@ -254,22 +266,20 @@ class DuckDBSink:
         return not any(destination.replaces for destination in self._destinations.values())
 
     def finish(self) -> None:
-        """Replace what is to be replaced, shows rows whose version nobody activated, and commits."""
+        """Replace what is to be replaced without versions, and commit."""
         for destination in self._destinations.values():
-            if destination.waiting is None:
-                continue
-            with _named(destination.stream):
-                self._connection()
-                if destination.waiting_version is None:
+            if destination.replaces:
+                with _named(destination.stream):
+                    self._connection()
                     destination.table.delete_all()
-                else:
-                    version = destination.waiting_version
-                    text = (
-                        f"stream {destination.stream!r}: version {version} was never activated; no old rows are deleted"
-                    )
-                    log("WARNING", text)
-                    destination.active = version
-                self._put_in_place(destination)
+                    self._put_in_place(destination)
+            elif destination.waiting is not None:
+                version, table = destination.waiting_version, destination.waiting.name
+                log(
+                    "WARNING",
+                    f"stream {destination.stream!r}: the rows of version {version} wait in table {table!r}, because no "
+                    "ACTIVATE_VERSION came; a run that goes on with this version shows them, another one drops them",
+                )
         self._commit()
 
     def _commit(self) -> None:

@@ -9,7 +9,7 @@ from kit.connector import Arguments, Config, ConfigError, Connector, Setting, ru
 CONNECTOR = Connector(
     name="target-files",
     description="Writes each stream into a folder of JSONL, CSV or Parquet files; files once visible never change.",
-    capabilities=("about", "activate-version"),
+    capabilities=("about", "activate-version", "held-versions"),
     load_methods=("append", "replace"),
     settings=(
         Setting("path", "string", "the folder that holds the streams' folders; it is made if needed", required=True),

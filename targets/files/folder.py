@@ -1,6 +1,6 @@
 """A stream's folder: files appear in it whole and durable, and a new version takes the place of the old one at once.
 
-<path>/<stream>/                           what readers see
+<path>/<stream>/                           what readers see, and the names of its versions (`.version-7`)
 <path>/.<stream>.version-7/                files of version 7, until it is activated
 <path>/.<stream>.replacing-<pid>/          files of `load_method: replace`, until the input ends
 <path>/.<stream>.old/                      what was replaced, for a moment
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-_OURS = re.compile(r"(?:v\d+-)?\d{13,}-\d+-\d{6,}\.(?:jsonl|csv|parquet)(?:\.gz)?|\..*\.tmp")
+_OURS = re.compile(r"(?:v\d+-)?\d{13,}-\d+-\d{6,}\.(?:jsonl|csv|parquet)(?:\.gz)?|\.version-\d+|\..*\.tmp")
 """The names of files that this target writes. All others are somebody else's, and stay."""
 _UNSAFE = {"/": "%2F", "\0": "%00", "%": "%25"}
 
@@ -87,7 +87,6 @@ class StreamFolder:
         self._count = 0
         root.mkdir(parents=True, exist_ok=True)
         self._recover()
-        self.visible.mkdir(exist_ok=True)
         sync_folder(root)
 
     def _recover(self) -> None:
@@ -97,9 +96,13 @@ class StreamFolder:
                 self._remove_old()
             else:
                 self._old.rename(self.visible)
+        self.visible.mkdir(exist_ok=True)
         for folder in (self.visible, *self._hidden("version-")):
-            if folder.exists():
-                _remove_abandoned(folder)
+            _remove_abandoned(folder)
+        for folder in self._hidden("version-"):
+            # Its files were becoming visible one by one.
+            if self.shows(int(folder.name.rpartition("-")[2])):
+                self.merge(folder)
         for folder in self._hidden("replacing-"):
             # It counts only for the process that made it.
             if not _is_alive(folder.name.rpartition("-")[2]):
@@ -123,6 +126,11 @@ class StreamFolder:
         sync_folder(self._root)
         return found
 
+    def waiting(self, version: int) -> Path | None:
+        """The folder where rows of this version wait, if there is one."""
+        found = self._root / f".{self.name}.version-{version}"
+        return found if found.exists() else None
+
     def new_file(self, folder: Path, version: int | None, ending: str) -> Unfinished:
         """A file in one of the folders; names rise with time."""
         self._count += 1
@@ -134,10 +142,14 @@ class StreamFolder:
         """The files that this target has written, in the folder that readers see."""
         return [path for path in self.visible.iterdir() if path.name[0] != "." and _OURS.fullmatch(path.name)]
 
-    def holds(self, version: int) -> bool:
-        """Whether rows of this version may simply be added: there are some already, or no rows at all."""
-        files = self._files()
-        return not files or any(path.name.startswith(f"v{version}-") for path in files)
+    def shows(self, version: int) -> bool:
+        """Whether this version was activated, and what is added is visible at once."""
+        return (self.visible / _mark(version)).exists() or any(_version(path.name) == version for path in self._files())
+
+    def show(self, version: int) -> None:
+        """Mark a version as activated: it may have no files yet."""
+        (self.visible / _mark(version)).touch()
+        sync_folder(self.visible)
 
     def delete_stale(self, version: int, *, unversioned: bool) -> None:
         """Delete files of earlier versions, and those without one if `unversioned` says so."""
@@ -145,10 +157,15 @@ class StreamFolder:
             found = _version(path.name)
             if unversioned if found is None else found < version:
                 path.unlink()
+        for path in self.visible.glob(_mark("*")):
+            path.unlink()
         sync_folder(self.visible)
 
-    def put_in_place(self, folder: Path) -> None:
-        """Make a hidden folder the visible one."""
+    def put_in_place(self, folder: Path, version: int | None) -> None:
+        """Make a hidden folder, which holds this version, the visible one."""
+        if version is not None:
+            (folder / _mark(version)).touch()
+        sync_folder(folder)
         self.visible.rename(self._old)
         folder.rename(self.visible)
         self._remove_old()
@@ -168,6 +185,11 @@ class StreamFolder:
             path.rename(self.visible / path.name)
         sync_folder(self.visible)
         folder.rmdir()
+
+
+def _mark(version: int | str) -> str:
+    """The name of the file that says that a version was activated."""
+    return f".version-{version}"
 
 
 def _version(name: str) -> int | None:

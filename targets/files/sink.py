@@ -26,8 +26,9 @@ class Destination:
         self.types: dict[str, ColumnType] = {}
         self.into = folder.visible
         self.version: int | None = None
-        self.active: int | None = None
         self.saw_unversioned = False
+        self.is_versioned = False
+        """Whether its files are replaced by versions, not at the end of the input."""
         self.dropped: set[str] = set()
         self.file: Unfinished | None = None
         self.writer: Writer | None = None
@@ -37,8 +38,8 @@ class Destination:
 
     @property
     def replaces(self) -> bool:
-        """Whether rows without versions wait for the end of the input."""
-        return self.setting.method == "replace"
+        """Whether its files wait for the end of the input."""
+        return self.setting.method == "replace" and not self.is_versioned
 
     def end_file(self) -> None:
         """What follows goes into another file."""
@@ -91,8 +92,6 @@ class FilesSink:
         if types != destination.types:
             destination.end_file()
             destination.types = types
-        if destination.replaces and destination.into == destination.folder.visible:
-            destination.into = destination.folder.hidden(None)
 
     def _open(self, stream: str, setting: StreamSetting) -> Destination:
         try:
@@ -147,22 +146,25 @@ class FilesSink:
 
     def _turn_to(self, destination: Destination, version: int | None) -> None:
         """Choose the folder for rows of this version."""
+        folder = destination.folder
         if version is None:
             destination.saw_unversioned = True
             if destination.version is not None:
                 destination.end_file()
                 destination.version = None
-                destination.into = destination.folder.visible
+                destination.into = folder.visible
+            if destination.replaces and destination.into == folder.visible:
+                destination.into = folder.hidden(None)
             return
         if destination.version == version:
             return
         destination.end_file()
         destination.version = version
-        if destination.active == version or destination.folder.holds(version):
-            destination.active = version
-            destination.into = destination.folder.visible
+        destination.is_versioned = True
+        if folder.shows(version):
+            destination.into = folder.visible
         else:
-            destination.into = destination.folder.hidden(version)
+            destination.into = folder.hidden(version)
 
     def _writer(self, destination: Destination, version: int | None) -> Writer:
         if destination.writer is None:
@@ -185,19 +187,25 @@ class FilesSink:
             destination.dropped.update(new)
             log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not written: {', '.join(new)}")
 
-    def activate(self, stream: str, version: int) -> None:
-        """Remove files of earlier versions, and shows those that wait."""
+    def activate(self, stream: str, version: int, *, keep_old: bool) -> None:
+        """Remove files of earlier versions, and show those that wait."""
         destination = self._destinations[stream]
-        if destination.replaces and destination.version is None:
+        if destination.replaces and destination.saw_unversioned:
             return
+        destination.is_versioned = True
         destination.publish()
         folder = destination.folder
-        if destination.version == version and destination.into != folder.visible:
-            folder.put_in_place(destination.into)
-            destination.into = folder.visible
+        waiting = folder.waiting(version)
+        if waiting is not None and not keep_old:
+            folder.put_in_place(waiting, version)
         else:
-            folder.delete_stale(version, unversioned=not destination.saw_unversioned)
-        destination.active = version
+            if not keep_old:
+                folder.delete_stale(version, unversioned=not destination.saw_unversioned)
+            folder.show(version)
+            if waiting is not None:
+                folder.merge(waiting)
+        if destination.version == version:
+            destination.into = folder.visible
 
     def prepare(self) -> None:
         """See `runner.Sink.prepare`."""
@@ -214,19 +222,20 @@ class FilesSink:
         return not any(destination.replaces for destination in self._destinations.values())
 
     def finish(self) -> None:
-        """Publishes, replaces what is to be replaced, and shows rows whose version nobody activated."""
+        """Publish, and replace what is to be replaced without versions."""
         self.flush()
         for destination in self._destinations.values():
             into, folder = destination.into, destination.folder
-            if into == folder.visible:
-                continue
-            if destination.version is None:
-                folder.put_in_place(into)
-            else:
-                text = f"stream {destination.stream!r}: version {destination.version} was never activated"
-                log("WARNING", f"{text}; no old files are deleted")
-                folder.merge(into)
-            destination.into = folder.visible
+            if destination.replaces:
+                folder.put_in_place(folder.hidden(None), None)
+                destination.into = folder.visible
+            elif into != folder.visible:
+                log(
+                    "WARNING",
+                    f"stream {destination.stream!r}: the files of version {destination.version} wait in {into.name}, "
+                    "because no ACTIVATE_VERSION came; a run that goes on with this version shows them, another one "
+                    "drops them",
+                )
 
     def close(self) -> None:
         """Remove what is unfinished."""

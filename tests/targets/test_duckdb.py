@@ -453,13 +453,34 @@ def test_readers_see_the_old_table_until_the_new_one_is_whole(tmp_path: Path) ->
     assert rows(tmp_path, "t") == [(n, "v2") for n in range(3, 10)]
 
 
-def test_rows_of_a_version_that_nobody_activates_are_shown_at_the_end(tmp_path: Path) -> None:
-    load(tmp_path, full(1, [1]))
-    outcome = load(tmp_path, full(2, [2], active=False))
-    assert rows(tmp_path, "t") == [(1, "v1"), (2, "v2")]
-    assert "version 2 was never activated" in outcome.warnings
-    load(tmp_path, full(2, [3]))
+@pytest.mark.parametrize("key", [("id",), ()])
+def test_rows_of_a_version_wait_until_it_is_activated(tmp_path: Path, key: tuple[str, ...]) -> None:
+    """A tap that failed looks like one that has ended: at the end of the input nothing is replaced."""
+    load(tmp_path, full(1, [1, 2, 3], key))
+    outcome = load(tmp_path, full(2, [2, 3], key, active=False))
+    assert outcome.lines == [2], "they are durable"
+    assert "rows of version 2 wait in table 't__version_2'" in outcome.warnings
+    assert rows(tmp_path, "t") == [(1, "v1"), (2, "v1"), (3, "v1")]
+    load(tmp_path, [schema("t", ONE, key), activate("t", 2)])
     assert rows(tmp_path, "t") == [(2, "v2"), (3, "v2")]
+    load(tmp_path, full(3, [7], key, active=False))
+    load(tmp_path, full(4, [8], key))
+    assert rows(tmp_path, "t") == [(8, "v4")], "a failed run's rows are dropped"
+
+
+def test_a_version_can_be_shown_beside_the_old_one(tmp_path: Path) -> None:
+    load(tmp_path, full(1, [1, 2]))
+    load(tmp_path, [*full(2, [2, 3], active=False), {**activate("t", 2), "keep_old": True}])
+    assert rows(tmp_path, "t") == [(1, "v1"), (2, "v2"), (3, "v2")]
+
+
+def test_replace_of_a_stream_with_versions(tmp_path: Path) -> None:
+    for version, ids in enumerate(([1, 2], [2, 3], []), 1):
+        load(tmp_path, full(version, ids), load_method="replace")
+        assert rows(tmp_path, "t") == [(n, f"v{version}") for n in ids]
+    load(tmp_path, full(4, [1]))
+    load(tmp_path, full(5, [2], active=False), load_method="replace")
+    assert rows(tmp_path, "t") == [(1, "v4")]
 
 
 def test_a_version_that_is_activated_first(tmp_path: Path) -> None:

@@ -198,7 +198,9 @@ def test_activating_a_version_replaces_the_folder(tmp_path: Path) -> None:
     load(tmp_path, full(2, [3]))
     assert ids(tmp_path) == [3]
     load(tmp_path, full(3, []))
-    assert names(tmp_path) == ["t"]
+    assert ids(tmp_path) == []
+    load(tmp_path, full(3, [4], active=False))
+    assert ids(tmp_path) == [4], "a version that was activated goes on, with or without rows before"
 
 
 def test_files_without_versions_give_way_to_versions(tmp_path: Path) -> None:
@@ -209,11 +211,40 @@ def test_files_without_versions_give_way_to_versions(tmp_path: Path) -> None:
     assert ids(tmp_path) == [4]
 
 
-def test_a_version_that_nobody_activates_is_shown_at_the_end(tmp_path: Path) -> None:
+def test_files_of_a_version_wait_until_it_is_activated(tmp_path: Path) -> None:
+    """A tap that failed looks like one that has ended: at the end of the input nothing becomes visible."""
+    load(tmp_path, full(1, [1], active=False))
+    assert ids(tmp_path) == []
+    load(tmp_path, full(2, [2]))
+    outcome = load(tmp_path, full(3, [3], active=False))
+    assert outcome.lines == [3], "they are durable"
+    assert "files of version 3 wait in .t.version-3" in outcome.warnings
+    assert ids(tmp_path) == [2]
+    load(tmp_path, [schema("t", ONE), activate("t", 3)])
+    assert ids(tmp_path) == [3]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["t"]
+
+
+def test_a_version_can_be_shown_beside_the_old_one(tmp_path: Path) -> None:
     load(tmp_path, full(1, [1]))
-    outcome = load(tmp_path, full(2, [2], active=False))
-    assert "version 2 was never activated" in outcome.warnings
+    load(tmp_path, [*full(2, [2], active=False), {**activate("t", 2), "keep_old": True}])
     assert ids(tmp_path) == [1, 2]
+
+
+def test_a_merge_cut_short_is_taken_up_again(tmp_path: Path) -> None:
+    load(tmp_path, full(2, [1, 2], active=False))
+    (tmp_path / "out" / "t" / ".version-2").touch()
+    load(tmp_path, [schema("t", ONE)])
+    assert ids(tmp_path) == [1, 2]
+
+
+def test_replace_of_a_stream_with_versions(tmp_path: Path) -> None:
+    for version, numbers in enumerate(([1, 2], [2, 3], []), 1):
+        load(tmp_path, full(version, numbers), load_method="replace")
+        assert ids(tmp_path) == numbers
+    load(tmp_path, full(4, [1]))
+    load(tmp_path, full(5, [2], active=False), load_method="replace")
+    assert ids(tmp_path) == [1]
 
 
 def test_replace(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def activate_version_line(item: ActivateVersion) -> bytes:
     """An ACTIVATE_VERSION message and its newline: as the source wrote it where nothing has changed it."""
     if item.raw is not None:
         return _terminated(item.raw)
-    return b'{"type":"ACTIVATE_VERSION","stream":' + jsontext.encode(item.stream) + b',"version":%d}\n' % item.version
+    keep_old = b',"keep_old":true' if item.keep_old else b""
+    stream = jsontext.encode(item.stream)
+    return b'{"type":"ACTIVATE_VERSION","stream":%b,"version":%d%b}\n' % (stream, item.version, keep_old)
 
 
 def _terminated(line: bytes) -> bytes:

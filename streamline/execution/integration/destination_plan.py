@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from streamline.blocks.connector.spec import DestinationSpec
 from streamline.connectors.plugins import Plugin
@@ -18,7 +19,7 @@ from streamline.connectors.singer.settings import (
 )
 from streamline.connectors.singer.stages.destination import StreamPlan, check_tables, plan_stream
 from streamline.errors import ConfigError
-from streamline.execution.integration.plan import PathPlan, SinkPlan, SourcePlan, config_overwrites
+from streamline.execution.integration.plan import PathPlan, SinkPlan, SourcePlan
 from streamline.pipeline.model import Block
 
 
@@ -48,6 +49,8 @@ def plan_sink(
         for name in (*stream.names, stream.stream, stream.id)
     }
 
+    config, replaced = _without_replace(spec.config, capabilities)
+
     def settings_of(source: str, name: str) -> Resolved | None:
         return resolve_destination(spec.streams, _names(name, by_name.get((source, name))))
 
@@ -61,7 +64,7 @@ def plan_sink(
                 spec.streams,
                 plugin,
                 capabilities,
-                overwrites=config_overwrites(spec.config),
+                replaced,
             )
             planned[key] = plan
             if plan is not None:
@@ -80,7 +83,7 @@ def plan_sink(
         block=block,
         spec=spec,
         plugin=plugin,
-        config=spec.config,
+        config=config,
         capabilities=capabilities,
         processes=processes,
         slot_of=lambda table: slots.get(table, 0),
@@ -209,8 +212,7 @@ def _plan_stream(
     streams: StreamSettings,
     plugin: Plugin,
     capabilities: Capabilities,
-    *,
-    overwrites: bool,
+    replaced: Callable[[str], bool],
 ) -> StreamPlan | None:
     resolved = resolve_destination(streams, _names(name, stream))
     if resolved is None:
@@ -227,8 +229,34 @@ def _plan_stream(
         columns=list(entry.properties) if entry is not None else (),
         load_methods=_load_methods(capabilities),
         endless=source.endless,
-        overwrites=overwrites and _load_methods(capabilities) is not None,
+        default_method="replace" if replaced(resolved.get("destination_table") or name) else None,
     )
+
+
+def _without_replace(
+    config: dict[str, Any], capabilities: Capabilities
+) -> tuple[dict[str, Any], Callable[[str], bool]]:
+    """Return the config of one of our own targets without `load_method: replace`, and which tables that was for.
+
+    On its own such a target replaces a table when its input ends. It cannot tell whether the tap has failed; versions
+    that are activated after a good end can.
+    """
+    if not capabilities.activate_version or "replace" not in (_load_methods(capabilities) or ()):
+        return config, lambda table: False
+    streams = config.get("streams")
+    methods = {
+        table: settings.get("load_method")
+        for table, settings in (streams.items() if isinstance(streams, dict) else ())
+        if isinstance(settings, dict)
+    }
+    default = config.get("load_method")
+    rest = {name: value for name, value in config.items() if (name, value) != ("load_method", "replace")}
+    if "replace" in methods.values():
+        rest["streams"] = {
+            table: {**settings, "load_method": None} if methods.get(table) == "replace" else settings
+            for table, settings in config["streams"].items()
+        }
+    return rest, lambda table: (methods.get(table) or default) == "replace"
 
 
 def _load_methods(capabilities: Capabilities) -> list[str] | None:

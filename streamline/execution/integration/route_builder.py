@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan
+from streamline.connectors.singer.stages.destination import HELD_VERSIONS_CAPABILITY, DestinationStage, StreamPlan
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
@@ -103,6 +103,7 @@ class RouteBuilder:
                 endless=source.endless,
                 replace=replaces if sink.replaces else None,
                 version=self._version,
+                holds_rows=HELD_VERSIONS_CAPABILITY in sink.capabilities.names,
             )
         )
         # An operator's settings in the store may leave out streams that the block's file does not mention.

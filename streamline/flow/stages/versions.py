@@ -3,6 +3,9 @@
 A target that gets ACTIVATE_VERSION deletes the rows of all lower versions. Classic taps send it after a stream's last
 record. Others (Singer SDK) send it right after the SCHEMA: a run that fails later would have deleted rows without
 writing new ones. So an ACTIVATE_VERSION before its version's first record is held until the tap has succeeded.
+
+Some targets show the rows of a new version only once it is activated: they cannot tell the end of a failed tap from a
+good one. What the tap itself never activates is activated for them when it has succeeded, without deleting old rows.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import msgspec
 
 from streamline.flow.codecs.envelope import rewrite, rewrite_files, version_of
 from streamline.flow.items import (
+    REST,
     ActivateVersion,
     ArrowBatch,
     Batch,
@@ -48,6 +52,7 @@ class VersionStage(ImmediateStage):
         replace: whether this run replaces the table of a stream (named as in the messages). Where the tap sends
             no versions of its own, its records get `version`, which is activated at the end.
         version: the version of this attempt, see `new_version`.
+        holds_rows: the target shows rows of a new version once it is activated, and reads `keep_old`.
     """
 
     def __init__(
@@ -57,15 +62,17 @@ class VersionStage(ImmediateStage):
         endless: bool = False,
         replace: Callable[[str], bool] | None = None,
         version: int = 0,
+        holds_rows: bool = False,
     ) -> None:
         self._bookmarks_of = bookmarks_of
         self._endless = endless
         self._replace = replace if replace is not None and not endless else lambda _: False
         self._version = version
+        self._holds_rows = holds_rows
         self._held: dict[str, ActivateVersion] = {}
         self._replacing: dict[str, bool] = {}  # each stream seen so far: does it get our version?
         self._moved: dict[str, int | None] = {}  # stream -> the version that the tap gave its newest records
-        self._unannounced: set[str] = set()  # replaced streams with versions of the tap's that it never activated
+        self._activated: dict[str, int] = {}  # stream -> the newest version that the tap activated
         self._newest: Position | None = None
         self._newest_withheld = False
 
@@ -85,20 +92,34 @@ class VersionStage(ImmediateStage):
         """Return the held messages, then the newest position again, with nothing withheld."""
         # A stream with a SCHEMA and no record is an empty table: the target's table is emptied, too.
         own = [ActivateVersion(stream, self._version) for stream, ours in self._replacing.items() if ours]
-        # Some mappers forward the versions of records and drop the message that activates them.
-        lost = [(stream, self._moved[stream]) for stream in self._unannounced]
-        items: list[Item] = [
-            *self._held.values(),
-            *own,
-            *(ActivateVersion(stream, version) for stream, version in lost if version is not None),
-        ]
-        self._unannounced.clear()
+        items: list[Item] = [*self._held.values(), *own, *map(self._activation, self._unactivated())]
         self._held.clear()
         self._replacing.clear()
         if self._newest is not None and self._newest_withheld:
             items.append(msgspec.structs.replace(self._newest, number=self._newest.number + 1))
             self._newest_withheld = False
         return items
+
+    def _unactivated(self) -> list[tuple[str, int]]:
+        """Streams with versions that the tap has not activated: some mappers drop the message that does it."""
+        return [
+            (stream, version)
+            for stream, version in self._moved.items()
+            if version is not None
+            and not self._replacing.get(stream)
+            and version > self._activated.get(stream, version - 1)
+            and (self._holds_rows or self._replace(stream))
+        ]
+
+    def _activation(self, unactivated: tuple[str, int]) -> ActivateVersion:
+        stream, version = unactivated
+        self._activated[stream] = version
+        return ActivateVersion(stream, version, keep_old=not self._replace(stream))
+
+    def _resumes(self, stream: str, version: int, position: Position) -> bool:
+        """Whether the tap will go on with this version: then its bookmark holds it."""
+        text = str(version).encode()
+        return any(text in position.parts.get(key, b"") for key in (*self._bookmarks_of(stream), REST))
 
     def _replaces(self, stream: str) -> bool:
         ours = self._replacing.get(stream)
@@ -115,7 +136,6 @@ class VersionStage(ImmediateStage):
             return batch
         if version is not None and first:
             self._replacing[stream] = False
-            self._unannounced.add(stream)
             return batch
         if isinstance(batch, RawBatch):
             return rewrite(batch, version=self._version)
@@ -125,11 +145,11 @@ class VersionStage(ImmediateStage):
 
     def _activate(self, item: ActivateVersion) -> Sequence[Item]:
         stream = item.stream
-        self._unannounced.discard(stream)
         if self._replaces(stream):
             if stream in self._moved:
                 return []  # its records have our version, which is activated at the end
             self._replacing[stream] = False
+        self._activated[stream] = item.version
         moved = self._moved.get(stream, item.version - 1)
         if moved is not None and moved < item.version:
             self._held[stream] = item
@@ -139,11 +159,14 @@ class VersionStage(ImmediateStage):
 
     def _position(self, item: Position) -> Sequence[Item]:
         self._newest = item
+        # Rows that the target holds back may be lost with their version, unless the tap goes on with it.
+        unproven = [each for each in self._unactivated() if self._holds_rows and not self._resumes(*each, item)]
         if self._endless:
-            held = list(self._held.values())
+            held = [*self._held.values(), *map(self._activation, unproven)]
             self._held.clear()
             return [*held, item]
         streams = [*self._held, *(stream for stream, ours in self._replacing.items() if ours)]
+        streams += [stream for stream, _ in unproven]
         self._newest_withheld = bool(streams)
         if not streams:
             return [item]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from streamline.flow.items import ActivateVersion, FileBatch, RowBatch
@@ -161,3 +162,20 @@ def test_every_attempt_has_a_higher_version() -> None:
     first = new_version()
     assert new_version(first) > first
     assert new_version(first + 10**9) == first + 10**9 + 1
+
+
+def test_for_a_target_that_holds_rows_what_a_tap_never_activates_is_shown_after_its_good_end() -> None:
+    items = [raw("a", ROW, version=5), position(1)]
+    out = run(VersionStage(holds_rows=True), items)
+    assert tell(out) == [("a", [ROW], 5), "STATE 1 without a", "ACTIVATE a 5", "STATE 2"]
+    assert isinstance(out[2], ActivateVersion)
+    assert out[2].keep_old
+    assert "ACTIVATE a 5" not in tell(run(VersionStage(holds_rows=True), items, finish=False))
+
+
+def test_a_bookmark_with_the_version_is_not_withheld_while_the_target_holds_the_rows() -> None:
+    resumed = msgspec.structs.replace(position(1), parts={"a": b'{"version": 5, "last_pk": 1}'})
+    told = tell(run(VersionStage(holds_rows=True), [raw("a", ROW, version=5), resumed]))
+    assert told == [("a", [ROW], 5), "STATE 1", "ACTIVATE a 5"]
+    endless = run(VersionStage(holds_rows=True, endless=True), [raw("a", ROW, version=5), resumed, position(2)])
+    assert tell(endless) == [("a", [ROW], 5), "STATE 1", "ACTIVATE a 5", "STATE 2"]

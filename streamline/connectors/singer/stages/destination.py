@@ -33,6 +33,9 @@ from streamline.project.suggest import suggestion
 IGNORE_CAPABILITY = "conflict-ignore"
 """The capability of a target that reads `x-unique-conflict-method: IGNORE` in a SCHEMA's schema."""
 
+HELD_VERSIONS_CAPABILITY = "held-versions"
+"""The capability of a target that shows the rows of a new version only once it is activated, and reads `keep_old`."""
+
 PARTITION_CAPABILITY = "partition-keys"
 """The capability of a target that reads `x-partition-keys` in a SCHEMA's schema."""
 
@@ -89,7 +92,7 @@ def plan_stream(
     columns: Collection[str] = (),
     load_methods: Collection[str] | None = None,
     endless: bool = False,
-    overwrites: bool = False,
+    default_method: str | None = None,
 ) -> StreamPlan:
     """Plan how `stream` is written to its table in `target`.
 
@@ -104,13 +107,13 @@ def plan_stream(
         columns: the source's columns; empty if they are not known.
         load_methods: those in the target's `--about`; None if it lists none.
         endless: the source is stopped by `max_duration` or `idle_timeout`, so none of its tables is ever complete.
-        overwrites: the target's own config makes it replace every table.
+        default_method: the load method that the target's own config asks for, where the settings say none.
 
     Raises:
         ConfigError: a setting cannot be applied.
     """
     where = settings.where("columns", "unique_constraints", "load_method")
-    if endless and settings.get("load_method") == "replace":
+    if endless and (settings.get("load_method") or default_method) == "replace":
         raise ConfigError(
             f"stream {stream!r} cannot replace its table: {_ENDLESS}",
             where=settings.where("load_method"),
@@ -131,9 +134,16 @@ def plan_stream(
             )
     sent_keys = list(key_properties if keys is None else keys)
     method, why = _load_method(
-        stream, settings, target, cannot if not replaces else None, capabilities, replication_method, sent_keys
+        stream,
+        settings,
+        target,
+        cannot if not replaces else None,
+        capabilities,
+        replication_method,
+        sent_keys,
+        default_method,
     )
-    if replication_method in _PARTIAL and (method == "replace" or overwrites):
+    if replication_method in _PARTIAL and method == "replace":
         raise ConfigError(
             f"stream {stream!r} is {replication_method} and cannot replace its table: only the rows that are new or "
             "changed would remain",
@@ -242,7 +252,7 @@ class DestinationStage(ImmediateStage):
         if isinstance(item, BadRecord) or plan.table is None:
             return [item]
         if isinstance(item, ActivateVersion):
-            return [ActivateVersion(plan.table, item.version)]
+            return [msgspec.structs.replace(item, stream=plan.table, raw=None)]
         return [rewrite_files(item, stream=plan.table)]
 
     def _plan(self, stream: str) -> StreamPlan | None:
@@ -340,11 +350,13 @@ def _load_method(
     capabilities: Collection[str],
     replication_method: str | None,
     keys: Sequence[str],
+    default_method: str | None,
 ) -> tuple[str, str]:
     """The load method (append, upsert or replace), and the reason for it.
 
     Args:
         cannot_replace: why the table cannot be replaced; None if it can.
+        default_method: the one that the target's config asks for.
 
     Raises:
         ConfigError: the settings contradict each other, or the target does not support them.
@@ -378,6 +390,8 @@ def _load_method(
         why = f"load_method: {method}"
     elif conflict is not None:
         method, why = "upsert", f"unique_conflict_method: {conflict}"
+    elif default_method is not None and cannot_replace is None:
+        return default_method, f"load_method: {default_method} in the target's config"
     elif replication_method == "FULL_TABLE" and cannot_replace is None:
         return "replace", f"FULL_TABLE, and {target} has the capability activate-version"
     elif keys:

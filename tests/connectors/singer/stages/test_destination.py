@@ -169,7 +169,11 @@ def test_how_a_stream_is_loaded_and_why(settings: dict[str, Any], known: dict[st
         ({"load_method": "replace"}, {}, "target-x cannot replace a table"),
         ({"load_method": "replace"}, {"replaces": True, "replication_method": "INCREMENTAL"}, "is INCREMENTAL"),
         ({"load_method": "replace"}, {"replaces": True, "replication_method": "LOG_BASED"}, "is LOG_BASED"),
-        ({"columns": ["id"]}, {"overwrites": True, "replication_method": "INCREMENTAL"}, "cannot replace its table"),
+        (
+            {"columns": ["id"]},
+            {"default_method": "replace", "replaces": True, "replication_method": "INCREMENTAL"},
+            "cannot replace its table",
+        ),
         ({"load_method": "upsert"}, {}, "upsert needs a key"),
         ({"unique_conflict_method": "UPDATE"}, {}, "upsert needs a key"),
         (
