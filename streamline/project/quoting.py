@@ -11,6 +11,8 @@ from streamline.project.templates import template_end
 
 _SPACE = " \t"
 _LINE_END = "\r\n"
+_LONGEST_BROKEN = 1000
+"""Characters within which a template ends, where one before it had no end: looking to the end each time is slow."""
 
 
 def quote_templates(text: str) -> str:
@@ -29,6 +31,7 @@ class _Scanner:
         self.flow_depth = 0
         self.parent_column = -1  # column of the block collection whose value comes next
         self.plain_open = False  # a plain value may continue on the next line
+        self.broken = False  # a template had no end
 
     def run(self) -> str:
         text, length = self.text, len(self.text)
@@ -75,7 +78,7 @@ class _Scanner:
             self._maybe_key(start)
         elif char in "|>" and self.flow_depth == 0:
             self._skip_block_scalar()
-        elif char in "[{" and not self._template_here():
+        elif char in "[{" and self._template_end() < 0:
             self.flow_depth += 1
             self.at += 1
         elif char in "]}" and self.flow_depth:
@@ -92,8 +95,7 @@ class _Scanner:
         templates = hard = False
         while self.at < length:
             char = text[self.at]
-            if self._template_here():
-                end = template_end(text, self.at)
+            if (end := self._template_end()) > 0:
                 inside = text[self.at : end]
                 templates = True
                 hard = hard or ": " in inside or " #" in inside or "\n" in inside
@@ -114,8 +116,13 @@ class _Scanner:
         elif not is_key:
             self.plain_open = self.flow_depth == 0
 
-    def _template_here(self) -> bool:
-        return self.text.startswith("{{", self.at) and template_end(self.text, self.at) > 0
+    def _template_end(self) -> int:
+        """Return the end of the template that begins here; -1 if none does."""
+        if not self.text.startswith("{{", self.at):
+            return -1
+        end = template_end(self.text, self.at, self.at + _LONGEST_BROKEN if self.broken else None)
+        self.broken = self.broken or end < 0
+        return end
 
     def _maybe_key(self, start: int) -> bool:
         """Return whether the scalar from `start` to here is a key; remember the column of a block mapping's key."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 _CLOSING = {")": "(", "]": "[", "}": "{"}
 
 
-def template_end(text: str, start: int) -> int:
-    """Return the index after the `}}` of the template that begins at `start`; -1 if it has no end.
+def template_end(text: str, start: int, stop: int | None = None) -> int:
+    """Return the index after the `}}` of the template that begins at `start`; -1 if it has no end before `stop`.
 
     As in Jinja, `}}` in a string or in brackets of the expression does not end the template.
     """
     i = start + 2
     open_brackets = 0
-    length = len(text)
+    length = len(text) if stop is None else min(stop, len(text))
+    if text.find("}}", i, length) < 0:
+        return -1
     while i < length:
         char = text[i]
         if char in "'\"":

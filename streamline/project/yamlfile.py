@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import yaml
 
 PathKey = str | int
+_MAX_DEPTH = 200
+_MAX_VALUES = 200_000
+"""Values of a file whose aliases (`*x`) repeat most of them; what reads the file copies each."""
+
 _loader: Any = None
 
 
@@ -145,7 +149,8 @@ def load_yaml(
         allow_duplicates: use the last of duplicate keys, as PyYAML does, and warn.
 
     Raises:
-        ConfigError: the file is missing, not UTF-8 or not YAML, or has a duplicate key or an alias cycle.
+        ConfigError: the file is missing, not UTF-8 or not YAML, or has a duplicate key, an alias cycle, or
+            aliases that repeat each other's content without measure.
     """
     import yaml
 
@@ -247,29 +252,37 @@ def _loader_class() -> Any:
 
 
 def _check_keys(root: yaml.Node, shown: str, duplicates: list[str] | None) -> None:
-    """Convert every key to text; raise errors for duplicate keys, keys that are not scalars, and alias cycles.
+    """Convert every key to text; raise errors for duplicate keys, keys that are not scalars, and endless aliases.
 
     Args:
         duplicates: collects warnings about duplicate keys; None: they are errors.
     """
     import yaml
 
-    seen: set[int] = set()
+    sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
-    def walk(node: yaml.Node) -> None:
+    def walk(node: yaml.Node) -> int:
+        """Return the number of values in a node, with each alias replaced by what it repeats."""
         if isinstance(node, yaml.ScalarNode):
-            return
+            return 1
+        if len(open_nodes) == _MAX_DEPTH:
+            raise ConfigError(
+                f"nested more than {_MAX_DEPTH} levels deep",
+                where=_at(shown, node.start_mark),
+                hint="check the brackets and the indentation around this line",
+                code="yaml.invalid",
+            )
         if id(node) in open_nodes:
             raise ConfigError(
                 "an alias (*) refers to the anchor (&) that contains it",
                 where=_at(shown, node.start_mark),
                 code="yaml.alias_cycle",
             )
-        if id(node) in seen:
-            return
-        seen.add(id(node))
+        if id(node) in sizes:
+            return sizes[id(node)]
         open_nodes.add(id(node))
+        size = 1
         if isinstance(node, yaml.MappingNode):
             lines: dict[str, int] = {}
             for key_node, value_node in node.value:
@@ -290,13 +303,21 @@ def _check_keys(root: yaml.Node, shown: str, duplicates: list[str] | None) -> No
                             raise ConfigError(message, where=where, hint="keep one of them", code="yaml.duplicate_key")
                         duplicates.append(f"{where}: {message}; the last one is used")
                     lines[key] = key_node.start_mark.line
-                walk(value_node)
+                size += 1 + walk(value_node)
         elif isinstance(node, yaml.SequenceNode):
-            for child in node.value:
-                walk(child)
+            size += sum(map(walk, node.value))
         open_nodes.discard(id(node))
+        sizes[id(node)] = size
+        return size
 
-    walk(root)
+    values = walk(root)
+    if values > _MAX_VALUES and values > 10 * (root.end_mark.index - root.start_mark.index):
+        raise ConfigError(
+            f"its aliases (*) repeat each other's content: more than {_MAX_VALUES:,} values",
+            where=_at(shown, root.start_mark),
+            hint="write the values where they are used",
+            code="yaml.too_many_aliases",
+        )
 
 
 def _child(node: yaml.Node, key: PathKey) -> tuple[yaml.Mark, yaml.Node] | None:

@@ -159,3 +159,13 @@ def test_one_expression(text: str, expression: str | None) -> None:
 def test_unended_templates_end_nowhere() -> None:
     assert template_end("{{ a }", 0) == -1
     assert template_end("{{ 'a }}", 0) == -1
+
+
+@pytest.mark.parametrize("line", ["k: {{ a", "- {{ (a", "k: {{ 'a"])
+def test_many_templates_without_an_end_are_left_as_they_are(line: str) -> None:
+    text = f"{line}\n" * 8000 + "z: }}\n"
+    assert len(quote_templates(text).splitlines()) == 8001
+
+
+def test_after_a_template_without_an_end_others_are_still_quoted() -> None:
+    assert "b: '{{ variables(''x'') }}'\n" in quote_templates("a: {{ don't\nb: {{ variables('x') }}\n")

@@ -112,3 +112,19 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\n")
     assert load_yaml(path).data == {"a": 1}
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_copied() -> None:
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
+    assert refused("\n".join(["a0: &a0 [x]", *levels])).code == "yaml.too_many_aliases"
+    merged = [f"b{n}: &b{n}\n  <<: [{', '.join([f'*b{n - 1}'] * 10)}]" for n in range(1, 30)]
+    assert refused("\n".join(["b0: &b0 {x: 1}", *merged])).code == "yaml.too_many_aliases"
+
+
+def test_aliases_may_repeat_what_is_small() -> None:
+    text = "a: &a {x: 1, y: [1, 2, 3]}\nb:\n" + "- *a\n" * 5000
+    assert read(text).data["b"][4999] == {"x": 1, "y": [1, 2, 3]}
+
+
+def test_deep_nesting_is_refused() -> None:
+    assert refused("a: " + "[" * 500 + "]" * 500).code == "yaml.invalid"

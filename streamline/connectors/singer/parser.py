@@ -24,9 +24,9 @@ from streamline.connectors.singer.record_lines import (
     without_duplicates,
 )
 from streamline.connectors.singer.segment import Segment
-from streamline.connectors.singer.state import repeats_keys
+from streamline.connectors.singer.state import join_state, repeats_keys, split_state
 from streamline.errors import StreamlineError
-from streamline.flow.codecs.jsontext import split_object
+from streamline.flow.codecs.jsontext import is_deeper, split_object
 from streamline.flow.items import (
     ActivateVersion,
     Buffer,
@@ -37,6 +37,9 @@ from streamline.flow.items import (
 
 MAX_RECORD_BYTES = 256 << 20
 """A longer line fails the tap, with its stream named; shorter ones pass, whatever the chunk size."""
+
+MAX_DEPTH = 200
+"""Levels of a SCHEMA or STATE: programs read what is nested more deeply differently, or not at all."""
 
 _LONGEST_PREFIX = 256
 _RECORD_KEY = b'"record":'
@@ -125,6 +128,7 @@ class TapParser:
         self._state_prefix = _STATE_PREFIXES[0]
         self._last_state = b""
         self._segment = Segment(source)
+        self._too_deep: set[str] = set()
 
     def feed(self, chunk: bytes) -> list[Item]:
         """Return the items that `chunk` completes.
@@ -278,8 +282,8 @@ class TapParser:
         """
         state_at, position = states[-1]
         state = chunk[state_at:position]
-        value = self._state_value(state)
-        if value in _NO_POSITION or (len(states) > 1 and not repeats_keys(self._state_prefix)):
+        value = self._position(state, self._envelope(state))
+        if value is None or (len(states) > 1 and not repeats_keys(self._state_prefix)):
             return False
         after = chunk.count(self._needle, position - 1, end)
         ends = (start, *(stop for _, stop in states))
@@ -340,11 +344,10 @@ class TapParser:
         envelope = self._envelope(line)
         kind, stream = envelope.type, envelope.stream
         if kind == "STATE":
-            if not bytes(envelope.value):
-                raise self._invalid(line, "a STATE without a value")
+            value = self._position(line, envelope)
             self._learn_state_prefix(line)
-            if bytes(envelope.value) not in _NO_POSITION:
-                self._segment.set_state(bytes(envelope.value))
+            if value is not None:
+                self._segment.set_state(value)
             return
         if stream is None:
             known = ("RECORD", "SCHEMA", "ACTIVATE_VERSION", "BATCH")
@@ -380,8 +383,10 @@ class TapParser:
         self._segment.add(stream, line, 1, self._prefix if line.startswith(self._prefix) else None)
 
     def _schema(self, line: bytes, stream: str, envelope: _Message) -> Schema:
+        text = bytes(envelope.schema)
         try:
-            schema = json.loads(bytes(envelope.schema), object_pairs_hook=without_duplicates)
+            # One that is nested too deeply has no columns here, so that its stream alone is stopped (SchemaCheckStage).
+            schema = {} if is_deeper(text, MAX_DEPTH) else json.loads(text, object_pairs_hook=without_duplicates)
         except json.JSONDecodeError:
             schema = None
         except ValueError as error:
@@ -423,7 +428,7 @@ class TapParser:
     def _envelope(self, line: bytes) -> _Message:
         try:
             envelope = _decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             envelope = self._lenient(line)
         largest = max(envelope.record, envelope.value, envelope.schema, key=len)
         if reason := why_ambiguous(line, largest):
@@ -473,11 +478,22 @@ class TapParser:
                 self._last_state = line
                 self._state_prefix = max(prefix, common[: common.rfind(b":") + 1], key=len)
 
-    def _state_value(self, line: bytes) -> bytes:
-        envelope = self._envelope(line)
-        if not bytes(envelope.value) or envelope.type != "STATE":
+    def _position(self, line: bytes, envelope: _Message) -> bytes | None:
+        """Return the value of a STATE, without bookmarks that are nested too deeply; None if it is no position."""
+        value = bytes(envelope.value)
+        if not value or envelope.type != "STATE":
             raise self._invalid(line, "a STATE without a value")
-        return bytes(envelope.value)
+        if is_deeper(value, MAX_DEPTH):
+            parts = split_state(value)
+            deep = {key for key, text in parts.items() if is_deeper(text, MAX_DEPTH)}
+            for key in sorted(deep - self._too_deep):
+                self._log(
+                    f"WARNING the bookmark of {key!r} is nested more than {MAX_DEPTH} levels deep: it is not saved"
+                )
+            self._too_deep |= deep
+            value = join_state({key: text for key, text in parts.items() if key not in deep})
+            return value if len(deep) < len(parts) else None
+        return None if value in _NO_POSITION else value
 
     def _invalid(self, line: bytes, what: str, *, code: str | None = None) -> TapOutputError:
         # Masked before it is cut: a part of a secret would not be recognized.

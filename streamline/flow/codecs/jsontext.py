@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from json.encoder import encode_basestring_ascii
@@ -46,6 +46,7 @@ _scanner = json.JSONDecoder(
     parse_int=lambda _: None, parse_float=lambda _: None, parse_constant=lambda _: None, strict=False
 )
 _BLANK = " \t\r\n"
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
 
 
 class JSONTextError(ValueError):
@@ -335,11 +336,31 @@ def join_members(values: Mapping[str, bytes]) -> bytes:
     return join_object({name: msgspec.Raw(text) for name, text in values.items()})
 
 
+def is_deeper(text: bytes, levels: int) -> bool:
+    """Return whether a JSON text is nested more than so many levels deep."""
+    if text.count(b"{") + text.count(b"[") <= levels:
+        return False
+    return any(depth > levels for depth, _ in _depths(text.decode("latin-1"), 0))
+
+
+def _depths(chars: str, at: int) -> Iterator[tuple[int, int]]:
+    """Iterate over the brackets from `at` on: how many are open behind each, and where it ends."""
+    depth = 0
+    for match in _BRACKETS.finditer(chars, at):
+        if match[0][0] != '"':
+            depth += 1 if match[0] in "{[" else -1
+            yield depth, match.end()
+
+
 def _end(chars: str, at: int) -> int:
     try:
         return _scanner.raw_decode(chars, at)[1]
-    except RecursionError as error:
-        raise ValueError("JSON nested too deeply") from error
+    except RecursionError:
+        # Too deep for the parser: its last bracket is the end.
+        for depth, end in _depths(chars, at):
+            if depth == 0:
+                return end
+        raise ValueError("a bracket is not closed") from None
 
 
 def _skip(chars: str, at: int) -> int:

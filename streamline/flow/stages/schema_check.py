@@ -23,7 +23,8 @@ class SchemaCheckStage(ImmediateStage):
         """See `Stage.process`.
 
         Raises:
-            StreamlineError: the SCHEMA has no columns, one without a name, or lacks a key.
+            StreamlineError: the SCHEMA has no columns (or was nested too deeply to read them), one without a name, or
+                lacks a key.
         """
         if isinstance(item, Schema):
             reason = self._reason(item)
@@ -39,7 +40,7 @@ class SchemaCheckStage(ImmediateStage):
     def _reason(self, item: Schema) -> str | None:
         properties = item.schema.get("properties")
         if not isinstance(properties, Mapping):
-            return "has no `properties`"
+            return "has no `properties`" if item.schema else "is empty, or nested too deeply to be read"
         if "" in properties:
             return "has a column without a name"
         missing = [key for key in self._keys_of(item) if key not in properties]

@@ -222,7 +222,9 @@ def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes) -> str | No
     """The error in a record's JSON text, which is read by the lenient parser."""
     try:
         record = jsontext.loads(text, decimals=True)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return "the record is nested too deeply"
+    except ValueError as error:
         return f"not valid JSON: {error}"
     if not isinstance(record, dict):
         return "the record is not a JSON object"

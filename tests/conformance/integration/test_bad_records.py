@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.conformance.integration.common import rows_tap, upto
 from tests.conftest import MakeProject
-from tests.support.project import Project, target
+from tests.support.project import Project, tap, target
 
 BAD_ROWS = [{"id": n, "text": f"text {n}" if n % 100 else n} for n in upto(350)]
 """350 rows; in three of them `text` is a number, which its schema does not allow."""
@@ -89,3 +91,19 @@ def test_a_schema_that_no_target_can_use_stops_its_stream_alone(make_project: Ma
 
     assert (project.ids("a"), project.ids("odd"), project.ids("z")) == (upto(20), [], upto(20))
     assert (project.position("a"), project.position("odd"), project.position("z")) == (20, None, 20)
+
+
+@pytest.mark.parametrize("where", ["record", "schema", "state"])
+def test_what_is_nested_too_deeply_harms_its_stream_alone(make_project: MakeProject, where: str) -> None:
+    project = make_project(tap("nests", {"where": where}), target("keyed"))
+
+    completed = project.run()
+
+    assert completed.code == (1 if where == "schema" else 0)
+    assert (project.ids("a"), project.ids("z")) == (upto(3), upto(3))
+    assert (project.position("a"), project.position("z")) == (3, 3)
+    assert project.ids("deep") == {"record": [1, 3], "schema": [], "state": upto(3)}[where]
+    assert project.position("deep") == (3 if where == "record" else None)
+    letters = project.dead_letters()
+    assert len(letters) == (where == "record")
+    assert "nested" in completed.text + json.dumps(letters)
