@@ -151,8 +151,8 @@ class Database(ABC):
         """Rename a table."""
         self.execute(f"alter table {self.qualified(old, schema)} rename to {self.quote(new)}")
 
-    def _ensure_schema(self, schema: str | None) -> None:
-        """Create the schema where there is none; databases without schemas do nothing."""
+    def ensure_schema(self, schema: str | None) -> None:
+        """Create the schema if it does not exist; databases without schemas do nothing. Call it in a transaction."""
         return
 
     def _alone(self, name: str, schema: str | None) -> contextlib.AbstractContextManager[None]:
@@ -352,7 +352,7 @@ class Database(ABC):
     def _put(self, name: str, schema: str | None, fill: Callable[[str], T], *, exists: bool) -> T:
         """Create the table, or replace the existing one."""
         if not exists:
-            self._ensure_schema(schema)
+            self.ensure_schema(schema)
             if self.transactional_ddl:
                 return fill(name)  # nobody sees it before the end
         return self._replace(name, schema, fill)

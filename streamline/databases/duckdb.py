@@ -215,7 +215,7 @@ class DuckDB(Database):
         """`create or replace` may read the old table and can be undone: nothing has to stand beside it."""
         return fill(name)
 
-    def _ensure_schema(self, schema: str | None) -> None:
+    def ensure_schema(self, schema: str | None) -> None:
         if schema:
             self.execute(f"create schema if not exists {self.quote(schema)}")
 

@@ -223,23 +223,29 @@ class Postgres(Database):
             self.drop(new, schema)
         self.execute("release savepoint streamline_swap")
 
-    def _ensure_schema(self, schema: str | None) -> None:
+    def ensure_schema(self, schema: str | None) -> None:
         schema = schema or self.default_schema
-        if not schema:
-            return
+        if schema and not self._has_schema(schema):
+            # Of two CREATE SCHEMA IF NOT EXISTS at the same time, one fails.
+            self._lock(self.quote(schema))
+            if not self._has_schema(schema):
+                self.execute(f"create schema {self.quote(schema)}")
+
+    def _has_schema(self, schema: str) -> bool:
+        # Not to_regnamespace: it may answer from a cache that is as old as the transaction.
         with self._errors():
-            row = self.connection.execute("select to_regnamespace(%s) is null", [self.quote(schema)]).fetchone()
-        if row and row[0]:
-            self.execute(f"create schema if not exists {self.quote(schema)}")
+            query = "select 1 from pg_catalog.pg_namespace where nspname = %s"
+            return self.connection.execute(query, [schema]).fetchone() is not None
 
     @contextlib.contextmanager
     def _alone(self, name: str, schema: str | None) -> Iterator[None]:
-        with self._errors():
-            # It is given back when the transaction ends.
-            self.connection.execute(
-                "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"streamline {self.qualified(name, schema)}"]
-            )
+        self._lock(self.qualified(name, schema))
         yield
+
+    def _lock(self, name: str) -> None:
+        """Lock a name until the transaction ends."""
+        with self._errors():
+            self.connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"streamline {name}"])
 
     def _read_as_text(self, kind: str) -> None:
         from psycopg.types.string import TextLoader

@@ -164,3 +164,17 @@ def test_the_first_of_several_functions_runs(project: BatchProject) -> None:
     project.block("only_if", two.format("condition"), type="conditional", upstream=["load"])
     project.command("run", "p").expect(0, "the first runs")
     assert project.output("load") is True
+
+
+def test_an_installed_package_named_as_a_folder_of_the_project(project: BatchProject) -> None:
+    project.write("transformers/__init__.py", "")
+    site = project.root.parent / "site"
+    (site / "transformers").mkdir(parents=True)
+    (site / "transformers" / "__init__.py").write_text("def pipeline(task): return f'model for {task}'\n")
+    project.block(
+        "load",
+        "from transformers import pipeline\n\n@data_loader\ndef load(*args, **kwargs): return pipeline('text')\n",
+        type="data_loader",
+    )
+    project.command("run", "p", env={"PYTHONPATH": str(site)}).expect(0)
+    assert project.output("load") == "model for text"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -470,3 +471,19 @@ def test_errors_of_postgres_name_the_line(shop: SqlProject, postgres: PostgresSe
             with pytest.raises(DatabaseError, match=r"PostgreSQL: (column|invalid)") as caught:
                 shop.run("x")
             assert caught.value.where == "transformers/x.sql:2"
+
+
+def test_writers_that_all_need_the_same_new_schema(postgres_server: PostgresServer, postgres_database: str) -> None:
+    profile = postgres_profile(postgres_server, postgres_database)
+    connections = [database("postgres", profile, origin="io_config.yaml", root=Path()) for _ in range(4)]
+    together = Barrier(len(connections))
+
+    def write(number: int, schema: str) -> None:
+        together.wait(30)
+        connections[number].write(pa.table({"id": [number]}), f"table_{number}", schema)
+
+    with ThreadPoolExecutor(len(connections)) as pool:
+        for round_ in range(10):
+            list(pool.map(write, range(len(connections)), [f"schema_{round_}"] * len(connections)))
+    for connection in connections:
+        connection.close()

@@ -174,8 +174,7 @@ def _load(profile: DbtProfile, rows: pa.Table, name: str) -> None:
 
     schema = str(profile.output.get("schema") or "public")
     with open_postgres(profile) as database, database.transaction():
-        if not _has_schema(database, schema):
-            database.execute(f"create schema if not exists {database.quote(schema)}")
+        database.ensure_schema(schema)
         fresh = f"{name[:50]}__new"
         database.drop(fresh, schema)
         database.create_table(fresh, schema, rows.schema)
@@ -186,11 +185,6 @@ def _load(profile: DbtProfile, rows: pa.Table, name: str) -> None:
             database.execute(f"drop table if exists {database.qualified(name, schema)} cascade")
             database.execute(f"alter table {database.qualified(fresh, schema)} rename to {database.quote(name)}")
         database.insert(rows, name, schema)
-
-
-def _has_schema(database: Database, schema: str) -> bool:
-    rows = database.query("select 1 from information_schema.schemata where schema_name = %(name)s", {"name": schema})
-    return rows is not None and rows.num_rows > 0
 
 
 def _columns(database: Database, name: str, schema: str) -> list[tuple[Any, ...]]:
