@@ -95,7 +95,6 @@ def test_a_name_becomes_a_folder_s(project: BatchProject, name: str, uuid: str) 
     ("given", "type_"),
     [
         (PipelineType.INTEGRATION, "integration"),
-        (PipelineType.STREAMING, "streaming"),
         (PipelineType.DBT, "dbt"),
         (PipelineType.PYSPARK, "python"),
         ("standard", "python"),
@@ -366,7 +365,7 @@ def test_an_integration_pipeline(tmp_path: Path) -> None:
 
 def test_a_streaming_pipeline_is_refused(project: BatchProject) -> None:
     with pytest.raises(ConfigError, match="does not run streaming"):
-        Pipeline.create("stream", pipeline_type=PipelineType.STREAMING).execute_sync()
+        Pipeline.create("stream", pipeline_type=PipelineType.STREAMING)
 
 
 def test_variables_in_the_file(pipeline: Pipeline, project: BatchProject) -> None:

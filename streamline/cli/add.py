@@ -112,7 +112,7 @@ def command(
                 hint=f"streamline create NAME --type integration; or `streamline add {block_type} {name}` here",
             )
         used, connector = _connector(project, role, system, plugin)
-        text = connector_block(side, used, connector, language, streams, with_streams=template == "streams")
+        text = connector_block(side, used, connector, streams, with_streams=template == "streams")
         new = NewBlock(uuid=name, type=block_type, language=language, text=text)
     elif kind == "dbt":
         new = _dbt_block(project, pipeline, pipeline_type, name, language, dbt_project)
@@ -124,6 +124,12 @@ def command(
     click.echo(f"Added to {pipeline}: {_position(new.type, added.upstream, name, added.downstream)}")
     if connector is not None:
         _warn_if_unavailable(project, *_SIDES[kind][2:], used)
+    if kind in ("source", "data_loader") and pipeline_type == "integration" and not added.downstream:
+        click.echo(
+            f"Note: no block gets the records of {name} yet; add {name} to the upstream_blocks of a block, or add a "
+            "destination",
+            err=True,
+        )
     if kind == "sensor" and not added.downstream:
         click.echo(f"Note: no block waits for this sensor yet; add blocks with --upstream {name}", err=True)
 

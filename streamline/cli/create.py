@@ -15,7 +15,7 @@ from streamline.cli.app import App, pass_app
     metavar="TYPE",
     default="python",
     show_default=True,
-    help="python (also: standard, batch), integration, streaming or dbt.",
+    help="python (also: standard, batch), integration or dbt.",
 )
 @click.option("--description", metavar="TEXT", help="The pipeline's description.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Add a tag; may be given several times.")

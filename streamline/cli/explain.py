@@ -89,6 +89,8 @@ def _show_flow(app: App, explanation: FlowExplanation) -> None:
     for edge in explanation.edges:
         way = " -> ".join([edge.source, *edge.through, edge.destination])
         say(f"  {way}: {edge.delivery.grade}; {edge.delivery.why}")
+    if explanation.callbacks:
+        say(f"\nCalled when the pipeline ends: {', '.join(explanation.callbacks)}")
 
 
 def _show_source(app: App, source: SourceWords) -> None:

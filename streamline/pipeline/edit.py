@@ -22,6 +22,7 @@ from streamline.pipeline.model import (
     TYPE_NAMES,
     Block,
     PipelineModel,
+    check_fits,
     pipeline_folder,
 )
 from streamline.pipeline.reader import load_pipeline
@@ -93,6 +94,12 @@ def create_pipeline(
             hint=suggestion(pipeline_type, PIPELINE_TYPES, what="types"),
             code="pipeline.type_unknown",
         )
+    if pipeline_type == "streaming":
+        raise ConfigError(
+            "this version does not run streaming pipelines",
+            hint="an integration pipeline moves the records of sources that have no end, too",
+            code="pipeline.type_unknown",
+        )
     folder = pipeline_folder(project, uuid)
     if (folder / "metadata.yaml").exists():
         raise ConfigError(
@@ -140,6 +147,7 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
             hint="choose another name",
             code="block.exists",
         )
+    check_fits(model.type, new.type, new.language, where=model.yaml.shown)
     if new.type == "conditional" and not new.upstream:
         raise ConfigError(
             f"the conditional '{new.uuid}' needs a block to gate",
@@ -218,6 +226,9 @@ def _default_position(model: PipelineModel, new: NewBlock, downstream: list[str]
     """Choose the upstream and downstream blocks: loaders first, exporters last, transformers before exporters."""
     blocks = model.blocks
     if new.type in ("data_loader", "sensor"):
+        if model.type == "integration" and not downstream:
+            # What waits for records gets those of the new source.
+            downstream = [uuid for uuid, block in blocks.items() if block.type != "data_loader" and not block.upstream]
         return [], downstream
     open_ends = [uuid for uuid, block in blocks.items() if not block.downstream and block.type != "data_exporter"]
     if open_ends or downstream:

@@ -36,6 +36,34 @@ FOLDERS = {
 """Folders of block files, by block type."""
 
 
+_FLOW_BLOCKS = {
+    "data_loader": ("yaml",),
+    "data_exporter": ("yaml",),
+    "transformer": ("yaml", "python"),
+    "conditional": ("python",),
+    "callback": ("python",),
+}
+"""The block types of integration pipelines, and their languages."""
+
+
+def check_fits(pipeline_type: str, block_type: str, language: str, *, where: str) -> None:
+    """Check that pipelines of a type run blocks of this type and language.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if pipeline_type in BATCH_TYPES or language in _FLOW_BLOCKS.get(block_type, ()):
+        return
+    raise ConfigError(
+        f"an integration pipeline does not run a {block_type} in {language}",
+        where=where,
+        hint="it runs sources and destinations (data_loader and data_exporter in YAML), transformers in Python, "
+        "mappers (transformers in YAML), callbacks, and conditionals of sources; other blocks need a pipeline of type "
+        "python",
+        code="block.wrong_pipeline",
+    )
+
+
 class RetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often a failed block is retried, and how long to wait before each retry.
 

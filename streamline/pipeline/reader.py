@@ -75,7 +75,7 @@ def load_pipeline(project: Project, uuid: str) -> PipelineModel:
             f"pipeline '{uuid}' not found",
             where=project.shown(path),
             hint=suggestion(uuid, project.pipelines(), what="pipelines")
-            + f"; to create it: streamline create {uuid} --type python (or integration, streaming, dbt)",
+            + f"; to create it: streamline create {uuid} --type python (or integration, dbt)",
             code="pipeline.not_found",
         )
     yaml = load_yaml(path, shown=project.shown(path), allow_duplicates=project.mage)

@@ -100,7 +100,7 @@ def test_blocks_go_where_they_are_told(pipe: Shop) -> None:
     assert edges(pipe)["out"] == ["a", "b"]
     pipe("add", "transformer", "fix", "--upstream", "a", "--downstream", "out")
     assert edges(pipe) == {"a": [], "b": [], "out": ["fix", "b"], "fix": ["a"]}
-    assert "no block 'x'" in pipe("add", "custom", "c", "--upstream", "x", code=2).stderr
+    assert "no block 'x'" in pipe("add", "transformer", "c", "--upstream", "x", code=2).stderr
 
 
 def test_where_it_could_go_to_several_places_it_asks(pipe: Shop) -> None:
@@ -164,7 +164,10 @@ def test_systems_without_a_connector_are_written_with_a_note(pipe: Shop) -> None
         (("source", "load", "--plugin", "tap-shp"), "'tap-shop'"),
         (("source", "load", "--plugin", "tap-shop", "--system", "sqlite"), "mutually exclusive"),
         (("destination", "out"), "target-a, target-b"),
-        (("source", "load", "--language", "sql"), "cannot be written in sql"),
+        (("source", "load", "--language", "sql"), "does not run a data_loader in sql"),
+        (("source", "load", "--language", "python"), "does not run a data_loader in python"),
+        (("sensor", "wait"), "does not run a sensor in python"),
+        (("custom", "c"), "does not run a custom"),
         (("source", "load", "--language", "cobol"), "unknown language"),
         (("transformer", "t", "--stream", "x"), "not to transformer"),
         (("sensor", "t", "--language", "r"), "no template for a sensor in r"),
@@ -190,8 +193,13 @@ def test_nothing_is_overwritten(pipe: Shop) -> None:
     assert (pipe.root / "data_loaders/load.yaml").read_text() == "mine"
 
 
-@pytest.mark.parametrize("pipeline_type", ["python", "integration", "streaming"])
-@pytest.mark.parametrize("kind", ["data_loader", "transformer", "data_exporter", "sensor", "custom"])
+@pytest.mark.parametrize(
+    ("kind", "pipeline_type"),
+    [
+        *((kind, "python") for kind in ("data_loader", "transformer", "data_exporter", "sensor", "custom")),
+        ("transformer", "integration"),
+    ],
+)
 def test_python_blocks_compile(empty: Shop, kind: str, pipeline_type: str) -> None:
     empty("create", "p", "--type", pipeline_type)
     empty("add", kind, "x")
@@ -201,10 +209,23 @@ def test_python_blocks_compile(empty: Shop, kind: str, pipeline_type: str) -> No
     assert any(getattr(one, "id", "") == kind for function in functions for one in function.decorator_list)
 
 
-@pytest.mark.parametrize(("kind", "language"), [("data_loader", "sql"), ("transformer", "r"), ("source", "python")])
-def test_other_languages(pipe: Shop, kind: str, language: str) -> None:
-    pipe("add", kind, "x", "--language", language)
-    assert model(pipe).blocks["x"].language == language
+@pytest.mark.parametrize(("kind", "language"), [("data_loader", "sql"), ("transformer", "r")])
+def test_other_languages(empty: Shop, kind: str, language: str) -> None:
+    empty("create", "p")
+    empty("add", kind, "x", "--language", language)
+    assert model(empty).blocks["x"].language == language
+
+
+def test_a_source_is_connected_to_what_waits_for_records(pipe: Shop) -> None:
+    pipe("add", "destination", "out", "--plugin", "target-a")
+    assert "a → out" in pipe("add", "source", "a").stdout
+    assert edges(pipe) == {"out": ["a"], "a": []}
+    assert "no block gets the records of b yet" in pipe("add", "source", "b").stderr
+
+
+def test_a_pipeline_that_cannot_run_is_not_created(empty: Shop) -> None:
+    assert "does not run streaming" in empty("create", "s", "--type", "streaming", code=2).stderr
+    assert not (empty.root / "pipelines/s").exists()
 
 
 def test_callbacks_and_conditionals_have_lists_of_their_own(pipe: Shop) -> None:

@@ -148,7 +148,7 @@ def test_dbt_and_targets_write_files_of_their_own(shop: Shop) -> None:
     from streamline.project.starter_project import TEMPLATE
 
     shop("add", "dbt", "clean")
-    target = yaml.safe_load(connector_block("destination", "duckdb", "target-duckdb", "yaml", [], with_streams=False))[
+    target = yaml.safe_load(connector_block("destination", "duckdb", "target-duckdb", [], with_streams=False))[
         "config"
     ]["path"]
     for file in (shop.root / "dbt/shop/profiles.yml", TEMPLATE / "dbt/shop/profiles.yml"):

@@ -104,7 +104,7 @@ class Calls:
     async def make(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Made:
         """Make one call of a block, with its conditions, retries and callbacks."""
         instance = Instance(number=number, key=call.key)
-        refused = await self._refused_by(plan, call, number, child=child)
+        refused = await self.refused_by(plan, call, number, child=child)
         if refused is not None:
             instance.status = CANCELLED if self.interrupted else SKIPPED
             return Made(instance, refused=refused)
@@ -131,11 +131,16 @@ class Calls:
         await self._callbacks(plan, self._task(plan, CallPlan(key=()), 0, child=False), made)
         return made
 
-    async def call_back(self, uuids: Sequence[str], status: str, extra: Mapping[str, Any]) -> None:
-        """Call the pipeline's callbacks."""
+    async def call_back(
+        self, uuids: Sequence[str], status: str, extra: Mapping[str, Any], caller: str = "pipeline"
+    ) -> None:
+        """Call callbacks.
+
+        Args:
+            caller: what ended, unique in the run.
+        """
         for uuid in uuids:
-            task = self._callback(uuid, "pipeline", status, {**extra, "parent_block_uuid": None})
-            await self._call_back(task, isolated=False)
+            await self._call_back(self._callback(uuid, caller, status, dict(extra)), isolated=False)
 
     async def test(self, plan: BlockPlan, instance: Instance, *, child: bool) -> TaskResult:
         """Run a block's tests on its stored output."""
@@ -157,7 +162,7 @@ class Calls:
         text = "\n".join(filter(None, (f"child {number}: {place}{failure.message}", failure.hint, failure.trace)))
         self._run.note(plan.block.uuid, text, "ERROR")
 
-    async def _refused_by(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> str | None:
+    async def refused_by(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> str | None:
         """Evaluate all conditions of the block; return the first that is false."""
         refused = None
         for uuid in plan.conditions:

@@ -214,7 +214,12 @@ class _BatchRun:
                 if self.plan.callbacks and alone is None:
                     failed = [outcome.uuid for outcome in blocks if outcome.status == FAILED]
                     first = next((outcome.failure for outcome in blocks if outcome.failure is not None), None)
-                    extra = {"failed_blocks": failed, "failure": first, "pipeline_status": status}
+                    extra = {
+                        "failed_blocks": failed,
+                        "failure": first,
+                        "pipeline_status": status,
+                        "parent_block_uuid": None,
+                    }
                     await runner.call_back(self.plan.callbacks, status, extra)
         finally:
             if journal is not None:

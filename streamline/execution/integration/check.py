@@ -29,6 +29,7 @@ from streamline.errors import StreamlineError
 from streamline.execution.checklist import Checklist
 from streamline.execution.integration.endpoints import workspace_of
 from streamline.execution.integration.planner import make_plan
+from streamline.execution.integration.topology import check_hook
 from streamline.execution.run import Run
 from streamline.flow.items import Item
 from streamline.flow.tasks import task_group
@@ -58,11 +59,15 @@ class _Check:
         self._model = model
         self._checklist = checklist
         self._timeout = checklist.timeout
+        variables = {**context.project.variables, **model.variables}
+        self._renderer = Renderer(context.project, variables, context.project.secrets)
         self._done = checklist.results
 
     async def run(self) -> None:
         move_stored_settings(self._context.project, self._model, self._context.store)
         prepared = [found for uuid in self._model.order() if (found := await self._prepare(self._model.blocks[uuid]))]
+        for hook in (*self._model.conditionals.values(), *self._model.callbacks.values()):
+            self._check_hook(hook)
         limit = anyio.CapacityLimiter(AT_ONCE)
         async with task_group() as tasks:
             for each in prepared:
@@ -85,9 +90,7 @@ class _Check:
             if block.language != "yaml":
                 await self._load_transformer(block)
                 return None
-            variables = {**self._context.project.variables, **self._model.variables}
-            renderer = Renderer(self._context.project, variables, self._context.project.secrets)
-            spec = load_spec(block, renderer)
+            spec = load_spec(block, self._renderer)
             what = _kind(spec)
             if isinstance(spec, SourceSpec):
                 path = self._model.path / block.uuid / "catalog.json"
@@ -97,6 +100,14 @@ class _Check:
         except StreamlineError as error:
             self._checklist.failed(what, block.uuid, error)
             return None
+
+    def _check_hook(self, hook: Block) -> None:
+        try:
+            check_hook(self._context.project, self._model, hook, self._renderer)
+        except StreamlineError as error:
+            self._checklist.failed(hook.type, hook.uuid, error)
+        else:
+            self._checklist.passed(hook.type, hook.uuid, "its file can be loaded")
 
     def _resolve(self, name: str, role: Role) -> Plugin:
         notify = partial(self._context.note, "streamline")

@@ -41,7 +41,7 @@ class IntegrationEngine:
         from streamline.execution.integration.planner import make_plan
 
         with _open_planning(project, model, options, "explain") as run:
-            return explain(run, anyio.run(make_plan, run, model))
+            return explain(run, model, anyio.run(make_plan, run, model))
 
     def check(self, project: Project, model: PipelineModel, options: RunOptions, checklist: Checklist) -> None:
         """See `Engine.check`."""

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from streamline.connectors.singer.stages.destination import StreamPlan
     from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
     from streamline.execution.run import Run
+    from streamline.pipeline.model import PipelineModel
     from streamline.state.store import Bookmark
 
 
-def explain(context: Run, plan: Plan) -> FlowExplanation:
+def explain(context: Run, model: PipelineModel, plan: Plan) -> FlowExplanation:
     """Put a plan into words. Nothing is started; bookmarks' values are not masked yet."""
     destinations = [_destination(context, plan, sink) for sink in plan.sinks.values()]
     transformers = {
@@ -44,7 +45,7 @@ def explain(context: Run, plan: Plan) -> FlowExplanation:
     }
     return FlowExplanation(
         pipeline=plan.pipeline,
-        sources=[_source(context, plan, source) for source in plan.sources.values()],
+        sources=[_source(context, model, plan, source) for source in plan.sources.values()],
         transformers=list(transformers.values()),
         destinations=destinations,
         edges=[
@@ -53,6 +54,7 @@ def explain(context: Run, plan: Plan) -> FlowExplanation:
             for words in destinations
             if words.block in plan.paths[source].all_sinks()
         ],
+        callbacks=[callback.uuid for callback in model.callbacks.values() if not callback.upstream],
     )
 
 
@@ -96,7 +98,7 @@ def _normal(package: str) -> str:
 # -- sources
 
 
-def _source(context: Run, plan: Plan, source: SourcePlan) -> SourceWords:
+def _source(context: Run, model: PipelineModel, plan: Plan, source: SourcePlan) -> SourceWords:
     saved = context.store.bookmarks(plan.pipeline, source.id)
     process_of = {stream.id: group for group in source.groups for stream in group.streams}
     return SourceWords(
@@ -113,8 +115,13 @@ def _source(context: Run, plan: Plan, source: SourcePlan) -> SourceWords:
         start=_start_of_all(source, saved) if source.catalog is None else None,
         ends=_ends(source),
         left_out=list(source.left_out),
-        notes=list(source.notes),
+        notes=[*_conditions(model, source.id), *source.notes],
     )
+
+
+def _conditions(model: PipelineModel, source: str) -> list[str]:
+    gates = [gate.uuid for gate in model.conditionals.values() if source in gate.upstream]
+    return [f"runs only if {' and '.join(gates)} {'returns' if len(gates) == 1 else 'return'} true"] if gates else []
 
 
 def _stream(stream: SelectedStream, source: SourcePlan, group: GroupPlan, saved: dict[str, Bookmark]) -> StreamWords:

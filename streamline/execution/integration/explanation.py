@@ -148,3 +148,4 @@ class FlowExplanation(msgspec.Struct):
     transformers: list[TransformerWords]
     destinations: list[DestinationWords]
     edges: list[EdgeWords]
+    callbacks: list[str] = []

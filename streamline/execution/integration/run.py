@@ -12,6 +12,7 @@ import anyio.to_thread
 from streamline.errors import ConfigError, LeaseHeld, StreamlineError
 from streamline.execution.events import (
     AttemptFailed,
+    BlockOutcome,
     Bus,
     PlannedSource,
     ProgressMade,
@@ -19,11 +20,13 @@ from streamline.execution.events import (
     failure_from,
     masked,
 )
+from streamline.execution.hooks import Hooks
 from streamline.execution.integration.attempt import Attempt, GroupOutcome
 from streamline.execution.integration.block_runs import block_outcomes, blocks_of
 from streamline.execution.integration.destination_identity import keep_destinations
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
+from streamline.execution.integration.topology import without
 from streamline.execution.run import (
     CANCELLED,
     COMPLETED,
@@ -63,13 +66,39 @@ async def run_integration(
         with run.record() as record:
             try:
                 with run.signals(lambda: None, stop):
-                    result = await keep_shields(_planned(run, model))
+                    result = await keep_shields(_gated(run, model))
             finally:
                 record.summary = run.progress.summary()
             record.status = result.status
             record.fail(result.errors)
         result.warnings = list(run.warnings)
         return result
+
+
+async def _gated(run: Run, model: PipelineModel) -> RunResult:
+    """Run the sources that no conditional refuses, and call the callbacks, also of a run that cannot be planned."""
+    hooks = Hooks(run, model)
+    try:
+        gated = await hooks.gated()
+        skipped = [
+            BlockOutcome(uuid=uuid, status="skipped", reason=f"{gate} returned false") for uuid, gate in gated.items()
+        ]
+        remaining = without(model, gated) if gated else model
+        if gated and not any(block.type == "data_loader" for block in remaining.blocks.values()):
+            result = RunResult(
+                run_id=run.run_id, status=COMPLETED, summary=run.progress.summary(), log=str(run.log.path)
+            )
+        else:
+            result = await _planned(run, remaining)
+        for outcome in skipped:
+            run.finish_block(outcome)
+        result.blocks += skipped
+    except Exception as error:
+        status = CANCELLED if isinstance(error, Interrupted) or run.interrupted is not None else FAILED
+        await hooks.ended(status, [], masked(failure_from(error), run.masker))
+        raise
+    await hooks.ended(result.status, result.blocks)
+    return result
 
 
 async def _planned(run: Run, model: PipelineModel) -> RunResult:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
+from msgspec.structs import replace
 
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, load_spec
+from streamline.blocks.registry import check_block
 from streamline.errors import ConfigError
 from streamline.execution.integration.plan import PathPlan, TransformPlan
-from streamline.pipeline.model import Block, PipelineModel
+from streamline.pipeline.graph import reachable
+from streamline.pipeline.model import Block, PipelineModel, check_fits
+from streamline.project.project import Project
 from streamline.project.render import Renderer
 
 
@@ -20,7 +26,7 @@ class Specs(msgspec.Struct):
     transforms: dict[str, TransformPlan] = {}
 
 
-def read_blocks(model: PipelineModel, renderer: Renderer) -> Specs:
+def read_blocks(project: Project, model: PipelineModel, renderer: Renderer) -> Specs:
     """Read every block's file.
 
     Raises:
@@ -28,11 +34,13 @@ def read_blocks(model: PipelineModel, renderer: Renderer) -> Specs:
     """
     from streamline.blocks.python.function import BlockFile, shape_of
 
-    _refuse_conditionals(model)
+    for hook in (*model.conditionals.values(), *model.callbacks.values()):
+        check_hook(project, model, hook, renderer)
     specs = Specs({}, {}, {}, {})
     for uuid in model.order():
         block = model.blocks[uuid]
-        if block.language == "yaml" and block.type in ("data_loader", "data_exporter", "transformer"):
+        check_fits(model.type, block.type, block.language, where=model.where(uuid))
+        if block.language == "yaml":
             match load_spec(block, renderer):
                 case SourceSpec() as source:
                     specs.sources[uuid] = (block, source)
@@ -40,32 +48,48 @@ def read_blocks(model: PipelineModel, renderer: Renderer) -> Specs:
                     specs.destinations[uuid] = (block, destination)
                 case MapperSpec() as mapper:
                     specs.mappers[uuid] = (block, mapper)
-        elif block.type == "transformer" and block.language == "python":
+        else:
             file = BlockFile(uuid, str(block.file or model.yaml.path), block.content)
             specs.transforms[uuid] = TransformPlan(block=block, file=file, lane=shape_of(file).lane)
-        else:
-            raise ConfigError(
-                f"a {block.type} in {block.language} can't stand in an integration pipeline",
-                where=model.where(uuid),
-                hint="it takes sources and destinations (data_loader and data_exporter in YAML), transformers in "
-                "Python, and mappers (transformers in YAML)",
-            )
     return specs
 
 
-def _refuse_conditionals(model: PipelineModel) -> None:
-    """Refuse what would be ignored and must not be.
+def check_hook(project: Project, model: PipelineModel, hook: Block, renderer: Renderer) -> None:
+    """Check a conditional or callback without running it.
 
     Raises:
-        ConfigError: blocks are gated, or watched.
+        ConfigError: its file is wrong, or it gates a block that is no source.
     """
-    for what, blocks in (("conditional", model.conditionals), ("callback", model.callbacks)):
-        for uuid in blocks:
-            raise ConfigError(
-                f"the {what} '{uuid}' can't be kept: this version runs the live pipe of an integration pipeline only",
-                where=model.where(uuid),
-                hint=f"take it out of `{what}s:`",
+    if hook.type == "conditional":
+        for index, uuid in enumerate(hook.upstream):
+            if model.blocks[uuid].type != "data_loader":
+                raise ConfigError(
+                    f"the conditional '{hook.uuid}' gates '{uuid}', but in an integration pipeline it gates a source",
+                    where=model.where(hook.uuid, "upstream_blocks", index),
+                    hint="name sources under its upstream_blocks: a destination that is left out would miss records",
+                    code="block.wrong_pipeline",
+                )
+    check_block(project, model, hook, renderer)
+
+
+def without(model: PipelineModel, sources: Collection[str]) -> PipelineModel:
+    """Return a pipeline without some sources and the blocks that only they feed."""
+    kept = [uuid for uuid, block in model.blocks.items() if block.type == "data_loader" and uuid not in sources]
+    downstream = {uuid: block.downstream for uuid, block in model.blocks.items()}
+    gone = {*sources, *reachable(sources, downstream)} - reachable(kept, downstream)
+    return replace(
+        model,
+        blocks={
+            uuid: replace(
+                block,
+                upstream=[above for above in block.upstream if above not in gone],
+                downstream=[below for below in block.downstream if below not in gone],
             )
+            for uuid, block in model.blocks.items()
+            if uuid not in gone
+        },
+        conditionals={},
+    )
 
 
 def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan], dict[str, list[str]]]:
