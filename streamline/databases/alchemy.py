@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from streamline.databases.arrow import batches_of, in_python, is_bytes, is_uuid, table_of_rows
+from streamline.databases.arrow import batches_of, first_fit, in_python, is_bytes, is_uuid, table_of_rows
 from streamline.databases.base import DatabaseError, IfExists, Parameters, line_of_word, setting, split_message
 from streamline.databases.database import Database
 from streamline.errors import ConfigError
@@ -31,7 +31,6 @@ class Alchemy(Database):
     Args:
         config: `SQLALCHEMY_URL`.
         root: where a relative path in the URL of a file starts.
-        url: a URL in place of the profile's.
         name: another database than the URL's.
         schema: another schema than the connection's.
     """
@@ -72,7 +71,10 @@ class Alchemy(Database):
         self.transactional_ddl = engine.dialect.name in _TRANSACTIONAL
         try:
             self.connection = engine.connect()
-            self._commits_itself = self._can_autocommit(engine)
+            try:
+                self._commits_itself = "AUTOCOMMIT" in engine.dialect.get_isolation_level_values(None)
+            except NotImplementedError:
+                self._commits_itself = False
             self._autocommit(True)
         except (self._sa.exc.SQLAlchemyError, OSError) as error:
             address = self.url.render_as_string(hide_password=True)
@@ -91,8 +93,7 @@ class Alchemy(Database):
         if url.drivername in _DRIVERS:
             system = "postgresql" if url.drivername == "postgres" else url.drivername
             url = url.set(drivername=f"{system}+{_DRIVERS[url.drivername]}")
-        if name:
-            url = url.set(database=name)
+        url = url.set(database=name) if name else url
         in_file = url.get_backend_name() in _IN_FILES
         if in_file and url.database and url.database != ":memory:" and not url.database.startswith("file:"):
             url = url.set(database=str(root / Path(url.database).expanduser()))
@@ -103,8 +104,7 @@ class Alchemy(Database):
             result = self._run(sql, parameters)
             if not result.returns_rows:
                 return None
-            names = list(result.keys())
-            return table_of_rows(names, [None] * len(names), result)
+            return table_of_rows(list(result.keys()), result)
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:
         with self._errors(sql), self._saved():
@@ -130,13 +130,6 @@ class Alchemy(Database):
             raise
         if ours:
             self.connection.commit()
-
-    def _can_autocommit(self, engine: Any) -> bool:
-        try:
-            levels = engine.dialect.get_isolation_level_values(None)
-        except NotImplementedError:
-            return False
-        return "AUTOCOMMIT" in levels
 
     def _autocommit(self, on: bool) -> None:
         if self._commits_itself:
@@ -242,7 +235,7 @@ class Alchemy(Database):
             return self._precise(sa.DateTime(timezone=bool(kind.tz)), "DATETIME")
         if pa.types.is_uint64(kind):
             return sa.Numeric(20, 0)
-        for made, fits in (
+        choices = (
             (sa.Boolean(), pa.types.is_boolean),
             (sa.BigInteger(), lambda kind: pa.types.is_int64(kind) or pa.types.is_uint32(kind)),
             (sa.Integer(), pa.types.is_integer),
@@ -252,10 +245,8 @@ class Alchemy(Database):
             (sa.Interval() if self._has_intervals else sa.BigInteger(), pa.types.is_duration),
             (sa.String(36), is_uuid),
             (sa.LargeBinary(), is_bytes),
-        ):
-            if fits(kind):
-                return made
-        return sa.Text()
+        )
+        return first_fit(kind, choices, sa.Text())
 
     @property
     def _has_intervals(self) -> bool:

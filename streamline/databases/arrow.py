@@ -6,11 +6,13 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-Converter = Callable[[Any], Any]
+T = TypeVar("T")
+Reading = tuple[pa.DataType | None, Callable[[Any], Any] | None]
+"""How a column is read: its type (None: what its values are), and what makes values of that type of the driver's."""
 
 INT64 = range(-(2**63), 2**63)
 CHUNK = 50_000
@@ -59,6 +61,11 @@ def is_bytes(kind: pa.DataType) -> bool:
 def is_list(kind: pa.DataType) -> bool:
     """Whether it is any of Arrow's types for lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def first_fit(kind: pa.DataType, choices: Iterable[tuple[T, Callable[[pa.DataType], bool]]], default: T) -> T:
+    """Return the first choice whose test accepts the type."""
+    return next((choice for choice, fits in choices if fits(kind)), default)
 
 
 def column_of(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
@@ -188,32 +195,27 @@ def in_python(column: pa.Array) -> list[Any]:
 
 
 def table_of_rows(
-    names: Sequence[Any],
-    kinds: Sequence[pa.DataType | None],
-    rows: Iterable[Sequence[Any]],
-    converters: Sequence[Converter | None] | None = None,
-    chunk: int = CHUNK,
+    names: Sequence[Any], rows: Iterable[Sequence[Any]], readings: Sequence[Reading] | None = None
 ) -> pa.Table:
-    """Rows as a table, converted a chunk at a time, so that the Python values of few are alive at once.
+    """Convert rows to a table, a chunk at a time, so that the Python values of few are alive at once.
 
     Args:
-        kinds: the columns' types; None: what the values are. Where chunks differ, what holds all of them.
-        converters: what makes the values of the kind wanted out of the driver's; a ValueError or TypeError from it
-            leaves them as they are.
+        readings: how each column is read. Where chunks differ, a column gets the type that holds all of them; a
+            ValueError or TypeError of a converter leaves the values as they are.
     """
-    converters = converters or [None] * len(names)
+    readings = readings or [(None, None)] * len(names)
     columns: list[list[pa.Array]] = [[] for _ in names]
-    for some in _chunks(rows, chunk):
-        for column, values, kind, converter in zip(columns, zip(*some, strict=True), kinds, converters, strict=True):
-            column.append(_converted(values, kind, converter))
+    for some in _chunks(rows, CHUNK):
+        for column, values, reading in zip(columns, zip(*some, strict=True), readings, strict=True):
+            column.append(_converted(values, *reading))
     arrays = [
         _joined(parts, kind) if parts else pa.chunked_array([], kind or pa.null())
-        for parts, kind in zip(columns, kinds, strict=True)
+        for parts, (kind, _) in zip(columns, readings, strict=True)
     ]
     return pa.table(arrays, names=unique_names(names))
 
 
-def _converted(values: Sequence[Any], kind: pa.DataType | None, converter: Converter | None) -> pa.Array:
+def _converted(values: Sequence[Any], kind: pa.DataType | None, converter: Callable[[Any], Any] | None) -> pa.Array:
     if converter is None:
         return column_of(values, kind)
     try:

@@ -76,10 +76,6 @@ class Database(ABC):
         """Return a table's columns, in its order; empty if there is no such table."""
 
     @abstractmethod
-    def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        """Create an empty table whose columns can hold these types. A temporary one ends with the connection."""
-
-    @abstractmethod
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         """Append rows to an existing table, by the columns' names; return how many."""
 
@@ -238,6 +234,19 @@ class Database(ABC):
                     return self._append_query(select, name, schema)
                 self._put(name, schema, fill, exists=exists)
             return self.rows(f"select * from {self.qualified(name, schema)}")
+
+    def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
+        """Create an empty table whose columns can hold these types. A temporary one ends with the connection."""
+        listed = ", ".join(f"{self.quote(field.name)} {self._declaration(field)}" for field in columns)
+        self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed}){self._table_options()}")
+
+    def _declaration(self, field: pa.Field) -> str:
+        """Return the type that a column is declared with."""
+        raise NotImplementedError
+
+    def _table_options(self) -> str:
+        """Return what follows the columns of CREATE TABLE."""
+        return ""
 
     def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
         """Create a table from a SELECT. A line that an error names is a line of the SELECT."""

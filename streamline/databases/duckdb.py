@@ -54,25 +54,23 @@ class DuckDB(Database):
         token = setting(config, "MOTHERDUCK_TOKEN", origin=origin)
         remote = path.startswith(("md:", "motherduck:"))
         self.path = path if path == MEMORY or remote else str(root / Path(path).expanduser())
-        self.connection = self._open({"motherduck_token": token} if token and remote else {})
+        options = {"motherduck_token": token} if token and remote else {}
+        with self._errors():
+            self.connection = patiently(lambda: duckdb.connect(self.path, config=options), self.path)
         if self.default_schema:
             self.execute(f"create schema if not exists {self.quote(self.default_schema)}")
             self.execute(f"set schema = {_literal(self.default_schema)}")
 
-    def _open(self, options: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-        with self._errors():
-            return patiently(lambda: duckdb.connect(self.path, config=options), self.path)
-
     def query(self, sql: str, parameters: Parameters = None) -> pa.Table | None:
         with self._errors(sql):
             if self._is_select(sql):
-                return self._select(sql, parameters)
+                return _arrow(self.connection.sql(sql, params=parameters)) if parameters else self._select(sql)
             result = self.connection.execute(sql, parameters)
             described = result.description or []
             names = [column[0] for column in described]
             if names in ([], ["Count"], ["Success"]):
                 return None
-            return table_of_rows(names, [None] * len(names), result.fetchall())
+            return table_of_rows(names, result.fetchall())
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:
         with self._errors(sql):
@@ -168,12 +166,7 @@ class DuckDB(Database):
         with self._errors():
             self.connection.register(name, _plain(data))
 
-    def _select(self, sql: str, parameters: Parameters) -> pa.Table:
-        if parameters:
-            return _arrow(self.connection.sql(sql, params=parameters))
-        return self._fetched(sql)
-
-    def _fetched(self, sql: str) -> pa.Table:
+    def _select(self, sql: str) -> pa.Table:
         try:
             described = self.described(sql)
         except DatabaseError:

@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamline.databases.arrow import (
-    Converter,
+    Reading,
     batches_of,
+    first_fit,
     in_python,
     is_bytes,
     is_json,
@@ -99,9 +100,8 @@ class MySQL(Database):
             if cursor.description is None:
                 return None
             fields = cursor._result.fields  # the flags stand nowhere else
-            read = [_reading(field) for field in fields]
             names = [column[0] for column in cursor.description]
-            table = table_of_rows(names, [kind for kind, _ in read], cursor, [convert for _, convert in read])
+            table = table_of_rows(names, cursor, [_reading(field) for field in fields])
             while cursor.nextset():  # a procedure's later results, which nobody asked for
                 pass
             return table
@@ -129,10 +129,27 @@ class MySQL(Database):
     def quote(self, identifier: str) -> str:
         return "`" + identifier.replace("`", "``") + "`"
 
-    def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        listed = ", ".join(f"{self.quote(field.name)} {_declaration(field)}" for field in columns)
-        options = "" if self._holds_unicode() else " character set utf8mb4"
-        self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed}){options}")
+    def _table_options(self) -> str:
+        with self._errors(), self.connection.cursor() as cursor:
+            cursor.execute("select @@character_set_database")
+            row = cursor.fetchone()
+        return "" if row and str(row[0]).startswith("utf8mb4") else " character set utf8mb4"
+
+    def _declaration(self, field: pa.Field) -> str:
+        kind = field.type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_decimal(kind):
+            # Beyond this, MySQL's decimals do not go; text keeps the digits.
+            fits = kind.precision <= 65 and 0 <= kind.scale <= 30
+            return f"decimal({kind.precision},{kind.scale})" if fits else "varchar(80)"
+        if pa.types.is_timestamp(kind):
+            far = not kind.tz or bool(field.metadata and b"streamline.far" in field.metadata)
+            return "datetime(6) null" if far else "timestamp(6) null default null"
+        if pa.types.is_integer(kind):
+            name = {8: "tinyint", 16: "smallint", 32: "int", 64: "bigint"}[kind.bit_width]
+            return f"{name} unsigned" if pa.types.is_unsigned_integer(kind) else name
+        return first_fit(kind, _TYPES, "longtext")
 
     def write(self, data: pa.Table | pa.RecordBatchReader, *args: Any, **options: Any) -> int:
         return super().write(_marked(data), *args, **options)
@@ -141,10 +158,8 @@ class MySQL(Database):
         columns = data.schema.names
         if self.exists(name, schema):  # temporary tables are not listed anywhere
             columns = self.matched(columns, name, schema)
-        listed, marks = (
-            ", ".join(self.quote(name).replace("%", "%%") for name in columns),
-            ", ".join(["%s"] * len(columns)),
-        )
+        listed = ", ".join(self.quote(name).replace("%", "%%") for name in columns)
+        marks = ", ".join(["%s"] * len(columns))
         table = self.qualified(name, schema).replace("%", "%%")
         sql = f"insert into {table} ({listed}) values ({marks})"
         count = 0
@@ -162,7 +177,7 @@ class MySQL(Database):
         if not self.exists(name, schema):
             self._rename(new, name, schema)
             return
-        if self._is_view(name, schema):
+        if self._listed("views", "table_name", name, schema):
             raise DatabaseError(
                 f"{self.shown(name, schema)} is a view, and cannot be replaced by a table",
                 hint="drop the view, or give the table another name",
@@ -172,12 +187,6 @@ class MySQL(Database):
         made, now, before = (self.qualified(table, schema) for table in (new, name, old))
         self.execute(f"rename table {now} to {before}, {made} to {now}")
         self.execute(f"drop table {before}")
-
-    def _is_view(self, name: str, schema: str | None) -> bool:
-        sql = "select 1 from information_schema.views where table_schema = %s and table_name = %s"
-        with self._errors(), self.connection.cursor() as cursor:
-            cursor.execute(sql, (schema or self.name, name))
-            return cursor.fetchone() is not None
 
     def _rename(self, old: str, new: str, schema: str | None) -> None:
         self.execute(f"rename table {self.qualified(old, schema)} to {self.qualified(new, schema)}")
@@ -191,12 +200,6 @@ class MySQL(Database):
         finally:
             with contextlib.suppress(DatabaseError):
                 self.execute("select release_lock(%s)", [f"streamline {mark}"])
-
-    def _holds_unicode(self) -> bool:
-        with self._errors(), self.connection.cursor() as cursor:
-            cursor.execute("select @@character_set_database")
-            row = cursor.fetchone()
-        return bool(row) and str(row[0]).startswith("utf8mb4")
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         import pymysql
@@ -231,36 +234,19 @@ def _marked(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
     return table
 
 
-def _declaration(field: pa.Field) -> str:
-    kind = field.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_decimal(kind):
-        # Beyond this, MySQL's decimals do not go; text keeps the digits.
-        fits = kind.precision <= 65 and 0 <= kind.scale <= 30
-        return f"decimal({kind.precision},{kind.scale})" if fits else "varchar(80)"
-    if pa.types.is_timestamp(kind):
-        far = not kind.tz or bool(field.metadata and b"streamline.far" in field.metadata)
-        return "datetime(6) null" if far else "timestamp(6) null default null"
-    if pa.types.is_integer(kind):
-        name = {8: "tinyint", 16: "smallint", 32: "int", 64: "bigint"}[kind.bit_width]
-        return f"{name} unsigned" if pa.types.is_unsigned_integer(kind) else name
-    for name, fits_kind in (
-        ("boolean", pa.types.is_boolean),
-        ("double", pa.types.is_float64),
-        ("float", pa.types.is_floating),
-        ("date", pa.types.is_date),
-        ("time(6)", lambda kind: pa.types.is_time(kind) or pa.types.is_duration(kind)),
-        ("char(36)", is_uuid),
-        ("json", lambda kind: is_json(kind) or pa.types.is_nested(kind)),
-        ("longblob", is_bytes),
-    ):
-        if fits_kind(kind):
-            return name
-    return "longtext"
+_TYPES: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
+    ("boolean", pa.types.is_boolean),
+    ("double", pa.types.is_float64),
+    ("float", pa.types.is_floating),
+    ("date", pa.types.is_date),
+    ("time(6)", lambda kind: pa.types.is_time(kind) or pa.types.is_duration(kind)),
+    ("char(36)", is_uuid),
+    ("json", lambda kind: is_json(kind) or pa.types.is_nested(kind)),
+    ("longblob", is_bytes),
+)
 
 
-def _reading(field: Any) -> tuple[pa.DataType | None, Converter | None]:
+def _reading(field: Any) -> Reading:
     """The Arrow type of a result's column, by the protocol's type code, flags and lengths."""
     from pymysql.constants import FIELD_TYPE as T
 
@@ -278,7 +264,7 @@ def _reading(field: Any) -> tuple[pa.DataType | None, Converter | None]:
         return None, None
     if code in (T.VARCHAR, T.VAR_STRING, T.STRING, T.BLOB, T.TINY_BLOB, T.MEDIUM_BLOB, T.LONG_BLOB):
         return (pa.binary(), None) if field.charsetnr == _BINARY else (pa.string(), None)
-    known: dict[int, tuple[pa.DataType | None, Converter | None]] = {
+    known: dict[int, Reading] = {
         T.YEAR: (pa.int16(), None),
         T.FLOAT: (pa.float32(), None),
         T.DOUBLE: (pa.float64(), None),

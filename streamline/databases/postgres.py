@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import decimal
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from streamline.databases.arrow import (
-    Converter,
+    Reading,
     batches_of,
+    first_fit,
     in_microseconds,
     in_python,
     is_bytes,
@@ -30,7 +31,7 @@ from streamline.databases.arrow import (
 )
 from streamline.databases.base import DatabaseError, Parameters, line_of_offset, no_tunnel, setting
 from streamline.databases.database import Database
-from streamline.databases.postgres_copy import copied, copyable, described
+from streamline.databases.postgres_copy import TYPES, copied, copyable, described
 from streamline.project.extras import need
 from streamline.project.suggest import words
 
@@ -107,9 +108,8 @@ class Postgres(Database):
             cursor.execute(sql.encode(), parameters or None)
             if cursor.description is None:
                 return None
-            read = [_reading(column) for column in cursor.description]
             names = [column.name for column in cursor.description]
-            return table_of_rows(names, [kind for kind, _ in read], cursor, [convert for _, convert in read])
+            return table_of_rows(names, cursor, [_reading(column) for column in cursor.description])
 
     def _copied(self, sql: str) -> pa.Table | None:
         """The rows by COPY; None where that is not the way for this statement.
@@ -181,9 +181,8 @@ class Postgres(Database):
         ).fetchone()
         return int(row[0]) if row is not None else None
 
-    def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        listed = ", ".join(f"{self.quote(field.name)} {declared(field.type)}" for field in columns)
-        self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed})")
+    def _declaration(self, field: pa.Field) -> str:
+        return _declared(field.type)
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         columns = self.matched(data.schema.names, name, schema)
@@ -279,10 +278,28 @@ def _connect_hint(reason: str) -> str:
     return "check POSTGRES_HOST and POSTGRES_PORT, and that the server runs"
 
 
-def declared(kind: pa.DataType) -> str:
+_TYPES: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
+    ("boolean", pa.types.is_boolean),
+    ("numeric(20,0)", pa.types.is_uint64),
+    ("bigint", lambda kind: pa.types.is_int64(kind) or pa.types.is_uint32(kind)),
+    ("integer", lambda kind: pa.types.is_int32(kind) or pa.types.is_uint16(kind)),
+    ("smallint", pa.types.is_integer),
+    ("double precision", pa.types.is_float64),
+    ("real", pa.types.is_floating),
+    ("date", pa.types.is_date),
+    ("time", pa.types.is_time),
+    ("interval", pa.types.is_duration),
+    ("uuid", is_uuid),
+    ("json", is_json),
+    ("jsonb", pa.types.is_nested),
+    ("bytea", is_bytes),
+)
+
+
+def _declared(kind: pa.DataType) -> str:
     """The PostgreSQL type whose columns hold values of an Arrow type."""
     if pa.types.is_dictionary(kind):
-        return declared(kind.value_type)
+        return _declared(kind.value_type)
     if pa.types.is_decimal(kind):
         return f"numeric({kind.precision},{kind.scale})"
     if pa.types.is_timestamp(kind):
@@ -290,30 +307,11 @@ def declared(kind: pa.DataType) -> str:
     if is_list(kind):
         # PostgreSQL's arrays are rectangular; lists of lists are not.
         nested = pa.types.is_nested(kind.value_type)
-        return "jsonb" if nested else f"{declared(kind.value_type)}[]"
-    for name, fits in (
-        ("boolean", pa.types.is_boolean),
-        ("numeric(20,0)", pa.types.is_uint64),
-        ("bigint", lambda kind: pa.types.is_int64(kind) or pa.types.is_uint32(kind)),
-        ("integer", lambda kind: pa.types.is_int32(kind) or pa.types.is_uint16(kind)),
-        ("smallint", pa.types.is_integer),
-        ("double precision", pa.types.is_float64),
-        ("real", pa.types.is_floating),
-        ("date", pa.types.is_date),
-        ("time", pa.types.is_time),
-        ("interval", pa.types.is_duration),
-        ("uuid", is_uuid),
-        ("json", is_json),
-        ("jsonb", pa.types.is_nested),
-        ("bytea", is_bytes),
-    ):
-        if fits(kind):
-            return name
-    return "text"
+        return "jsonb" if nested else f"{_declared(kind.value_type)}[]"
+    return first_fit(kind, _TYPES, "text")
 
 
-def _reading(column: Any) -> tuple[pa.DataType | None, Converter | None]:
-    """The Arrow type of a result's column; None: what its values are."""
+def _reading(column: Any) -> Reading:
     from psycopg import postgres
 
     info = postgres.types.get(column.type_code)
@@ -327,27 +325,9 @@ def _reading(column: Any) -> tuple[pa.DataType | None, Converter | None]:
     return kind, str if name in _AS_TEXT else None
 
 
-_SCALARS = {
-    "bool": "bool_",
-    "int2": "int16",
-    "int4": "int32",
-    "int8": "int64",
-    "oid": "int64",
-    "float4": "float32",
-    "float8": "float64",
-    "text": "string",
-    "varchar": "string",
-    "bpchar": "string",
-    "name": "string",
-    "bytea": "binary",
-    "date": "date32",
-}
-
-
 def _scalar(name: str, column: Any) -> pa.DataType | None:
-    if name in _SCALARS:
-        kind: pa.DataType = getattr(pa, _SCALARS[name])()
-        return kind
+    if name in TYPES:
+        return TYPES[name]
     if name == "numeric":
         precision, scale = column.precision, column.scale
         if precision and scale is not None and 0 <= scale <= precision <= 38:
@@ -356,9 +336,9 @@ def _scalar(name: str, column: Any) -> pa.DataType | None:
     if name in ("json", "jsonb"):
         return json_type()
     return {
+        "oid": pa.int64(),
+        "bytea": pa.binary(),
         "time": pa.time64("us"),
-        "timestamp": pa.timestamp("us"),
-        "timestamptz": pa.timestamp("us", "UTC"),
         "interval": pa.duration("us"),
         "uuid": uuid_type(),
     }.get(name, pa.string() if name in _AS_TEXT else None)

@@ -24,6 +24,20 @@ _CHUNK = 16 << 20
 _SELECT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(select|values|table)\b", re.IGNORECASE | re.DOTALL)
 _INTO = re.compile(r"\b(into|for)\b", re.IGNORECASE)
 
+TYPES: dict[str, pa.DataType] = {
+    "bool": pa.bool_(),
+    "int2": pa.int16(),
+    "int4": pa.int32(),
+    "int8": pa.int64(),
+    "float4": pa.float32(),
+    "float8": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name"), pa.string()),
+}
+"""The Arrow types of PostgreSQL's, where CSV shows the values as Arrow reads them."""
+
 
 class _Column(NamedTuple):
     name: str
@@ -121,25 +135,10 @@ def _reading(oid: int, modifier: int) -> tuple[pa.DataType, Callable[[pa.Chunked
             return None
         # NaN is no decimal of Arrow's: then it is read the other way.
         return pa.decimal128(precision, scale), None
-    return {
-        "bool": (pa.bool_(), None),
-        "int2": (pa.int16(), None),
-        "int4": (pa.int32(), None),
-        "int8": (pa.int64(), None),
-        "float4": (pa.float32(), None),
-        "float8": (pa.float64(), None),
-        "text": (pa.string(), None),
-        "varchar": (pa.string(), None),
-        "bpchar": (pa.string(), None),
-        "name": (pa.string(), None),
-        "date": (pa.date32(), None),
-        "timestamp": (pa.timestamp("us"), None),
-        "timestamptz": (pa.timestamp("us", "UTC"), None),
-        "json": (pa.string(), _as_json),
-        "jsonb": (pa.string(), _as_json),
-        "uuid": (pa.string(), _as_uuid),
-        "bytea": (pa.string(), _as_bytes),
-    }.get(info.name)
+    if info.name in TYPES:
+        return TYPES[info.name], None
+    finish = {"json": _as_json, "jsonb": _as_json, "uuid": _as_uuid, "bytea": _as_bytes}.get(info.name)
+    return (pa.string(), finish) if finish is not None else None
 
 
 def _as_json(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -10,7 +10,7 @@ import datetime
 import decimal
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamline.databases.arrow import (
-    Converter,
+    Reading,
     batches_of,
+    first_fit,
     in_microseconds,
     in_python,
     is_bytes,
@@ -76,9 +77,8 @@ class SQLite(Database):
                 return None
             names = [column[0] for column in cursor.description]
             if declared is None or len(declared) != len(names):
-                return table_of_rows(names, [None] * len(names), cursor)
-            read = [_reading(declaration) for declaration in declared]
-            return table_of_rows(names, [kind for kind, _ in read], cursor, [convert for _, convert in read])
+                return table_of_rows(names, cursor)
+            return table_of_rows(names, cursor, [_reading(declaration) for declaration in declared])
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:
         with self._errors(sql):
@@ -109,9 +109,17 @@ class SQLite(Database):
     def qualified(self, name: str, schema: str | None = None) -> str:
         return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
 
-    def create_table(self, name: str, schema: str | None, columns: pa.Schema, *, temporary: bool = False) -> None:
-        listed = ", ".join(f"{self.quote(field.name)} {_declaration(field)}" for field in columns)
-        self.execute(f"create {self._new_table(name, schema, temporary=temporary)} ({listed})")
+    def _declaration(self, field: pa.Field) -> str:
+        """What a column is declared as, so that its affinity keeps the values, and `_reading` knows them again."""
+        kind = field.type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_decimal(kind):
+            exact = "TEXT_" if field.metadata and b"streamline.exact" in field.metadata else ""
+            return f"{exact}DECIMAL({kind.precision},{kind.scale})"
+        if pa.types.is_timestamp(kind):
+            return "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
+        return first_fit(kind, _TYPES, "TEXT")
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         columns = self.matched(data.schema.names, name, schema)
@@ -182,40 +190,26 @@ def _narrowed(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
     return table
 
 
-def _declaration(field: pa.Field) -> str:
-    """What a column is declared as, so that its affinity keeps the values, and `_reading` knows them again."""
-    kind = field.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_decimal(kind):
-        exact = "TEXT_" if field.metadata and b"streamline.exact" in field.metadata else ""
-        return f"{exact}DECIMAL({kind.precision},{kind.scale})"
-    if pa.types.is_uint64(kind):
-        return "UNSIGNED BIGINT"
-    if pa.types.is_timestamp(kind):
-        return "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
-    for declaration, fits in (
-        ("BOOLEAN", pa.types.is_boolean),
-        ("INTEGER", pa.types.is_integer),
-        ("REAL", pa.types.is_floating),
-        ("DATE", pa.types.is_date),
-        ("TIME", pa.types.is_time),
-        ("INTERVAL_US", pa.types.is_duration),
-        ("UUID_TEXT", is_uuid),
-        ("JSON_TEXT", lambda kind: is_json(kind) or pa.types.is_nested(kind)),
-        ("BLOB", is_bytes),
-    ):
-        if fits(kind):
-            return declaration
-    return "TEXT"
+_TYPES: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
+    ("UNSIGNED BIGINT", pa.types.is_uint64),
+    ("BOOLEAN", pa.types.is_boolean),
+    ("INTEGER", pa.types.is_integer),
+    ("REAL", pa.types.is_floating),
+    ("DATE", pa.types.is_date),
+    ("TIME", pa.types.is_time),
+    ("INTERVAL_US", pa.types.is_duration),
+    ("UUID_TEXT", is_uuid),
+    ("JSON_TEXT", lambda kind: is_json(kind) or pa.types.is_nested(kind)),
+    ("BLOB", is_bytes),
+)
 
 
-def _reading(declared: str) -> tuple[pa.DataType | None, Converter | None]:
+def _reading(declared: str) -> Reading:
     """The Arrow type of a column that was declared so, and what makes its values."""
     match = _DECIMAL.fullmatch(declared)
     if match is not None and 1 <= int(match[1]) <= 38 and 0 <= int(match[2]) <= int(match[1]):
         return pa.decimal128(int(match[1]), int(match[2])), lambda value: decimal.Decimal(_number(value))
-    known: dict[str, tuple[pa.DataType | None, Converter | None]] = {
+    known: dict[str, Reading] = {
         "BOOLEAN": (pa.bool_(), _boolean),
         "BOOL": (pa.bool_(), _boolean),
         "UNSIGNED BIGINT": (pa.uint64(), None),
