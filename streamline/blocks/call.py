@@ -14,6 +14,7 @@ import msgspec
 
 from streamline.errors import ConfigError
 from streamline.project.suggest import suggestion
+from streamline.project.yamlfile import read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,8 +134,6 @@ def block_text(block: Block, shown: str | None = None) -> str:
     Raises:
         ConfigError: the file cannot be read.
     """
-    from streamline.project.yamlfile import read_text
-
     return read_text(block.file, shown=shown) if block.file is not None else block.content or ""
 
 

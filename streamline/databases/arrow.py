@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -152,8 +153,6 @@ def as_text(value: Any) -> str:
 
 def json_text(value: Any) -> str:
     """A nested Arrow value as JSON: decimals as numbers, times in ISO 8601, bytes as text."""
-    import json
-
     return json.dumps(_jsonable(value), ensure_ascii=False)
 
 

@@ -162,7 +162,7 @@ class DuckDB(Database):
             ConfigError: it has no columns.
         """
         if not data.num_columns:
-            raise ConfigError("it has no columns")
+            raise ConfigError("it has no columns", code="database.no_columns")
         with self._errors():
             self.connection.register(name, _plain(data))
 

@@ -11,6 +11,7 @@ import msgspec
 from streamline.errors import ConfigError
 from streamline.outputs.errors import OutputError
 from streamline.outputs.forms import write_values
+from streamline.outputs.key import project_key
 from streamline.outputs.manifest import Manifest, StoredValue, read_manifest
 from streamline.outputs.storage import FolderStorage, Key, MemoryStorage, Storage
 from streamline.outputs.values import read_value
@@ -195,8 +196,6 @@ def open_output(folder: Path, secrets_key: Key | None = None) -> Output:
 
 
 def _key_above(folder: Path) -> bytes:
-    from streamline.outputs.key import project_key
-
     for parent in folder.absolute().parents:
         if parent.name == ".streamline":
             return project_key(parent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+import pickle
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,8 +34,6 @@ def write(storage: Storage, name: str, value: Any) -> None:
         Unpicklable: some part of it has no pickle.
         OSError: the file cannot be written.
     """
-    import pickle
-
     with storage.create(name) as file:
         signed = _Signed(file, storage)
         try:
@@ -56,8 +56,6 @@ def read(storage: Storage, name: str, what: str) -> Any:
     Raises:
         OutputError: the project did not write it, or it needs a class or module that is not there.
     """
-    import pickle
-
     path = storage.path(name)
     shown = str(path) if path is not None else None
     with storage.view(name) as view:
@@ -80,8 +78,6 @@ def read(storage: Storage, name: str, what: str) -> Any:
 
 
 def _verified(view: memoryview, key: Callable[[], bytes], shown: str | None) -> memoryview:
-    import hmac
-
     body, mark = view[:-_MARK_LENGTH], bytes(view[-_MARK_LENGTH:])
     mac = hmac.new(key(), digestmod="sha256")
     mac.update(body)
@@ -104,8 +100,6 @@ class _Signed:
         self._mac: hmac.HMAC | None = None
         self.failed = False
         if storage.key is not None:
-            import hmac
-
             self._mac = hmac.new(storage.key(), digestmod="sha256")
 
     def write(self, data: Any) -> int:
@@ -138,8 +132,6 @@ def _explained(value: Any) -> Unpicklable:
 
 
 def _refusal(value: Any) -> str | None:
-    import pickle
-
     try:
         pickle.dump(value, _Nowhere(), protocol=5)
     except RecursionError:

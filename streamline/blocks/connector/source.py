@@ -143,7 +143,8 @@ async def open_source(
     except ConfigError as error:
         if error.where != plugin.name:
             raise
-        raise ConfigError(f"{plugin.name}: {error.message}", where=where, hint=error.hint, code=error.code) from error
+        error.message, error.where = f"{plugin.name}: {error.message}", where
+        raise
     # Discovery may have rotated a token already.
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     return OpenedSource(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -270,7 +271,6 @@ def _open(block: Block, renderer: Renderer, text: str | None) -> YamlFile:
         return load_yaml(block.file, text=text, shown=shown)
     if block.file is not None:
         return renderer.load(block.file)
-    from pathlib import Path
 
     shown = f"content of block {block.uuid}"
     return load_yaml(Path(shown), text=block.content or "", shown=shown)

@@ -5,6 +5,7 @@ A change says nothing about the streams that it does not name: they stay selecte
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -247,8 +248,6 @@ def _write_entry(streams: Any, name: str, before: dict[str, Any], settings: dict
 
 def _function(file: Path, side: Side) -> str:
     """The function of a Python block that its streams' settings come from."""
-    import ast
-
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):

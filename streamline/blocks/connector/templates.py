@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamline.connectors.registry import example_config
+from streamline.project.yamledit import to_yaml
 
 _SOURCE_STREAM = """\
   {stream}:  # a stream's name or id, or a pattern such as public-*
@@ -34,8 +35,6 @@ def connector_block(role: str, name: str, connector: str, streams: Sequence[str]
         with_streams: name one as an example where there are none.
     """
     config = dict(example_config(connector))
-    from streamline.project.yamledit import to_yaml
-
     text = to_yaml({role: name}) + ("config:\n" if config else "config: {}  # what the connector needs\n")
     for key, value in config.items():
         is_template = isinstance(value, str) and "{{" in value
@@ -53,6 +52,4 @@ def connector_block(role: str, name: str, connector: str, streams: Sequence[str]
 
 def _word(text: str) -> str:
     """`text` as a YAML value."""
-    from streamline.project.yamledit import to_yaml
-
     return to_yaml({"x": text})[3:].rstrip("\n")

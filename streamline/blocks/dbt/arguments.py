@@ -6,12 +6,17 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import yaml
 
+from streamline.blocks.sql.lambdas import quote_lambdas
 from streamline.errors import ConfigError
 from streamline.project.suggest import suggestion
+from streamline.project.templates import template_end
+from streamline.project.yamlfile import kind_of, load_yaml
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
@@ -73,8 +78,6 @@ def read_arguments(text: str, where: str, renderer: Renderer | None) -> Argument
     Raises:
         ConfigError: the arguments cannot be parsed, or contain an option that Streamline sets.
     """
-    from streamline.blocks.sql.lambdas import quote_lambdas
-
     text = quote_lambdas(text)
     if renderer is not None and "{%" in text:
         text, renderer = renderer.render_text(text, where=where), None
@@ -93,8 +96,6 @@ class _Templates:
 
     def hide(self, text: str) -> str:
         """Return the text with placeholders instead of templates."""
-        from streamline.project.templates import template_end
-
         pieces, at = [], 0
         while (start := text.find("{{", at)) >= 0 and (end := template_end(text, start)) > 0:
             pieces += [text[at:start], f"\ue010{len(self._templates)}\ue011"]
@@ -156,9 +157,6 @@ def _raw_arguments(text: str, where: str, templates: _Templates) -> list[Any]:
     looks_like_yaml = re.match(r"- |-$|\[|---\s|[A-Za-z_][\w-]*\s*:(\s|$)|\"|'|[|>]", plain, re.MULTILINE)
     if looks_like_yaml is None:
         return _words(plain, where, templates)
-    from pathlib import Path
-
-    from streamline.project.yamlfile import kind_of, load_yaml
 
     value = load_yaml(Path(where), text=text, shown=where).data
     if isinstance(value, str):
@@ -269,8 +267,6 @@ def _text(value: Any) -> str:
 def _variables(value: Any, where: str, templates: _Templates) -> dict[str, Any]:
     """Return the value of `--vars`. Parsed as YAML before templates are rendered: no value can break it."""
     if isinstance(value, str):
-        import yaml
-
         try:
             value = yaml.safe_load(templates.hide(value))
         except yaml.YAMLError as error:

@@ -16,8 +16,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.blocks.call import shown_block
+from streamline.blocks.call import block_output, shown_block
+from streamline.blocks.dbt.environment import dbt_environment
+from streamline.blocks.dbt.overlay import make_overlay, mentions
+from streamline.blocks.dbt.profiles import load_profile
+from streamline.blocks.dbt.results import failed, failure_text, place_of, read_json, read_results
+from streamline.blocks.dbt.settings import read_settings
+from streamline.blocks.dbt.sources import SEED_PREFIX, give_sources
+from streamline.blocks.dbt.warehouse import alone, open_postgres, read_rows, settle_duckdb
+from streamline.databases import duckdb_lock
 from streamline.errors import ConfigError, StreamlineError
+from streamline.outputs.folders import write_file
+from streamline.outputs.values import ParquetFile
+from streamline.pipeline.reader import load_pipeline
+from streamline.processes.programs import run_program
+from streamline.project.lockfile import file_lock
+from streamline.project.render import Renderer
 
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall
@@ -26,7 +40,6 @@ if TYPE_CHECKING:
     from streamline.blocks.dbt.settings import DbtSettings
     from streamline.pipeline.model import Block
     from streamline.project.project import Project
-    from streamline.project.render import Renderer
 
 _WITH_MODELS = ("build", "run", "seed", "snapshot", "retry")
 _SHOWN_WARNINGS = 10
@@ -39,9 +52,6 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     Raises:
         ConfigError: a setting is missing or invalid.
     """
-    from streamline.blocks.dbt.profiles import load_profile
-    from streamline.blocks.dbt.settings import read_settings
-
     where = shown_block(project, block)
     settings = read_settings(project, block, where, None)
     named = (settings.target, settings.arguments.profile, settings.arguments.profiles_dir)
@@ -57,13 +67,6 @@ def run(call: BlockCall) -> Any:
         ConfigError: a setting is missing or invalid.
         StreamlineError: dbt failed; the message names the failed models and tests.
     """
-    from streamline.blocks.dbt.environment import dbt_environment
-    from streamline.blocks.dbt.overlay import make_overlay
-    from streamline.blocks.dbt.profiles import load_profile
-    from streamline.blocks.dbt.settings import read_settings
-    from streamline.blocks.dbt.warehouse import alone, settle_duckdb
-    from streamline.project.lockfile import file_lock
-
     settings = read_settings(call.project, call.block, call.where, _renderer(call))
     profile = load_profile(call.project, settings, call.where, call.variables)
     # Printed, not logged: the installation is slow, so the user should see it.
@@ -80,13 +83,6 @@ def run(call: BlockCall) -> Any:
 
 
 def _run(call: BlockCall, settings: DbtSettings, profile: DbtProfile, overlay: Overlay, home: Path, python: str) -> Any:
-    from streamline.blocks.dbt.overlay import mentions
-    from streamline.blocks.dbt.results import read_json
-    from streamline.blocks.dbt.sources import give_sources
-    from streamline.databases import duckdb_lock
-    from streamline.outputs.folders import write_file
-    from streamline.processes.programs import run_program
-
     names, sources = mentions(settings.folder)
     seeds, left_out = give_sources(call, profile, overlay, home, settings.folder, sources)
     variables = json.dumps(_variables(call, settings, names))
@@ -152,7 +148,6 @@ def _wanted(call: BlockCall, settings: DbtSettings) -> list[str] | bool:
         return settings.output
     if not call.block.downstream:
         return False
-    from streamline.pipeline.reader import load_pipeline
 
     try:
         blocks = load_pipeline(call.project, call.pipeline).blocks
@@ -162,8 +157,6 @@ def _wanted(call: BlockCall, settings: DbtSettings) -> list[str] | bool:
 
 
 def _output(profile: DbtProfile, exported: list[dict[str, Any]]) -> Any:
-    from streamline.blocks.dbt.warehouse import open_postgres, read_rows
-
     frames: dict[str, Any] = {}
     if profile.type == "postgres" and exported:
         with open_postgres(profile) as database:
@@ -176,8 +169,6 @@ def _output(profile: DbtProfile, exported: list[dict[str, Any]]) -> Any:
             frames[model["name"]] = read_rows(path)
         elif path.suffix == ".parquet":
             if len(exported) == 1:
-                from streamline.outputs.values import ParquetFile
-
                 return ParquetFile(path)
             import pandas as pd
 
@@ -197,8 +188,6 @@ def _failure(
     *,
     main: int,
 ) -> StreamlineError:
-    from streamline.blocks.dbt.results import failed, failure_text, place_of
-
     hint = None
     if report["stage"] == main and failed(results):
         text = failure_text(results)
@@ -216,9 +205,6 @@ def _failure(
 
 
 def _results(call: BlockCall, overlay: Overlay) -> list[dict[str, Any]]:
-    from streamline.blocks.dbt.results import read_results
-    from streamline.blocks.dbt.sources import SEED_PREFIX
-
     results = read_results(overlay.target, SEED_PREFIX)
     masker = call.project.secrets.masker
     for node in results:
@@ -280,9 +266,6 @@ def _environment(overlay: Overlay, profiles: Path) -> dict[str, str]:
 
 def _renderer(call: BlockCall) -> Renderer:
     """Return a renderer for the arguments, with variables, secrets, upstream outputs and the run's values."""
-    from streamline.blocks.call import block_output
-    from streamline.project.render import Renderer
-
     names = {name: plain for name, value in call.kwargs.items() if (plain := _plain(value)) is not NotImplemented}
     # The variables are rendered already.
     outputs = block_output(call.inputs, call.block.uuid)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from streamline.connectors.plugins import requirements_of
 from streamline.errors import ConfigError
+from streamline.project.environments import Requirements, ensure_environment, find_environment
 from streamline.project.suggest import almost, words
 
 if TYPE_CHECKING:
-    from streamline.project.environments import Environment, Notify, Requirements
+    from streamline.project.environments import Environment, Notify
     from streamline.project.project import Project
 
 CORE = "dbt-core>=1.8,<1.12"
@@ -28,8 +30,6 @@ def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environme
     Raises:
         ConfigError: it cannot be made.
     """
-    from streamline.project.environments import ensure_environment, find_environment
-
     choices = _requirements(project, adapter)
     for wanted in choices:
         environment = find_environment(project, wanted)
@@ -54,9 +54,6 @@ def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environme
 
 
 def _requirements(project: Project, adapter: str) -> list[Requirements]:
-    from streamline.connectors.plugins import requirements_of
-    from streamline.project.environments import Requirements
-
     name = f"dbt-{adapter}"
     if name in project.plugins:
         return [requirements_of(project, project.plugin(name))]

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import yaml
 
 from streamline.blocks.dbt.settings import PROJECT_FILE
 from streamline.errors import ConfigError
 from streamline.outputs.folders import write_file
+from streamline.project.yamlfile import load_yaml, read_text
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -176,10 +178,6 @@ def _read(path: Path) -> str:
 
 def _read_yaml(project: Project, path: Path) -> dict[str, Any]:
     """A file of dbt's, read as dbt reads it."""
-    import yaml
-
-    from streamline.project.yamlfile import load_yaml, read_text
-
     shown = project.shown(path)
     text = read_text(path, shown=shown)
     try:
@@ -193,8 +191,6 @@ def _read_yaml(project: Project, path: Path) -> dict[str, Any]:
 
 
 def _write_yaml(path: Path, data: dict[str, Any]) -> None:
-    import yaml
-
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     # dbt parses anew whatever is newer than what it has parsed.
     if _read(path) != text:

@@ -6,6 +6,7 @@ dbt gets a private copy with only this target, so that secrets of other targets 
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import yaml
 
 from streamline.blocks.dbt.settings import PROJECT_FILE, DbtSettings
 from streamline.errors import ConfigError
@@ -47,8 +49,6 @@ class DbtProfile(msgspec.Struct, kw_only=True):
 
     def text(self) -> str:
         """Return the text of a profiles.yml with only this target."""
-        import yaml
-
         outputs = {self.target: _literal(self.output)}
         return yaml.safe_dump({self.name: {"target": self.target, "outputs": outputs}}, allow_unicode=True)
 
@@ -185,8 +185,6 @@ def _as_number(value: Any) -> int | float:
 
 
 def _as_native(value: Any) -> Any:
-    import ast
-
     try:
         return ast.literal_eval(str(value))
     except (ValueError, SyntaxError):

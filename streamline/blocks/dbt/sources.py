@@ -14,10 +14,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from streamline.blocks.call import GATES
 from streamline.blocks.dbt.overlay import SEEDS, SOURCES, Overlay
 from streamline.blocks.dbt.results import read_json
+from streamline.blocks.dbt.warehouse import open_postgres
 from streamline.errors import ConfigError
+from streamline.pipeline.reader import load_pipeline
+from streamline.project.lockfile import file_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,8 +89,6 @@ class SourceRecord:
 
     def keep(self, pipeline: str, tables: Mapping[str, dict[str, Any]]) -> None:
         """Remember these; the pipeline's others stay."""
-        from streamline.project.lockfile import file_lock
-
         if not tables:
             return
         with file_lock(self._path.with_suffix(".lock")):
@@ -155,8 +158,6 @@ def _file_source(call: BlockCall, upstream: Input, home: Path) -> dict[str, Any]
 
 
 def _describe(overlay: Overlay, tables: Sequence[dict[str, Any]], profile: DbtProfile) -> None:
-    import yaml
-
     source: dict[str, Any] = {"name": SOURCE, "tables": list(tables)}
     if profile.type != "duckdb":
         source |= {"schema": "{{ target.schema }}"}
@@ -170,8 +171,6 @@ def _load(profile: DbtProfile, rows: pa.Table, name: str) -> None:
     Views of the last run may read the table: it is emptied and filled where its columns are the same, and replaced
     together with those views where not.
     """
-    from streamline.blocks.dbt.warehouse import open_postgres
-
     schema = str(profile.output.get("schema") or "public")
     with open_postgres(profile) as database, database.transaction():
         database.ensure_schema(schema)
@@ -207,8 +206,6 @@ def _write_seed(rows: pa.Table, path: Path) -> None:
 
 
 def _is_secret(call: BlockCall, uuid: str) -> bool:
-    from streamline.pipeline.reader import load_pipeline
-
     try:
         block = load_pipeline(call.project, call.pipeline).blocks.get(uuid)
     except ConfigError:

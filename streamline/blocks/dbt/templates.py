@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from streamline.errors import ConfigError
 from streamline.pipeline.edit import NewBlock
+from streamline.project.suggest import suggestion
+from streamline.project.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -102,8 +104,6 @@ def _model(upstream: Sequence[str]) -> str:
 
 def _models_folder(project: Project, folder: str) -> str:
     """Return the models folder of a dbt project, relative to it."""
-    from streamline.project.yamlfile import load_yaml
-
     path = project.root / folder / "dbt_project.yml"
     paths = load_yaml(path, shown=project.shown(path)).mapping().get("model-paths")
     return str(paths[0]) if isinstance(paths, list) and paths else "models"
@@ -122,7 +122,6 @@ def _one_of(project: Project, existing: Sequence[Path], chosen: str | None) -> P
             hint=f"add --dbt-project: one of {', '.join(names)}",
             code="dbt.project_ambiguous",
         )
-    from streamline.project.suggest import suggestion
 
     raise ConfigError(
         f"there is no dbt project '{chosen}'",

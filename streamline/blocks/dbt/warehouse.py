@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamline.databases.connect import database
 from streamline.errors import ConfigError
+from streamline.project.lockfile import file_lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +40,6 @@ def open_postgres(profile: DbtProfile) -> Database:
         ConfigError: a key is missing.
         DatabaseError: the database cannot be reached.
     """
-    from streamline.databases.connect import database
-
     config = {
         key: profile.output[name]
         for key, names in _POSTGRES.items()
@@ -76,10 +77,6 @@ def settle_duckdb(project: Project, folder: Path, profile: DbtProfile, scratch: 
 @contextlib.contextmanager
 def alone(project: Project, file: Path | None) -> Iterator[None]:
     """Lock a DuckDB file: only one process can write it, and dbt fails if another process has it open."""
-    import hashlib
-
-    from streamline.project.lockfile import file_lock
-
     if file is None:
         yield
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
@@ -119,8 +120,6 @@ def load(call: BlockCall, inputs: Sequence[UpstreamOutput] | None = None) -> Pyt
     given = call.inputs if inputs is None else inputs
 
     def values(read: Callable[[Collection[str]], set[str]]) -> Mapping[str, Any]:
-        import builtins
-
         by_name: dict[str, UpstreamOutput] = {f"df_{number}": upstream for number, upstream in enumerate(given, 1)}
         by_name.update((upstream.uuid, upstream) for upstream in given)
         known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}

@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+from streamline.blocks.python.file import BlockFile, compiled, injected
+
 __path__: list[str] = []  # what makes it a package; its modules are found by the finder below
 
 _project: list[Path] = []
@@ -42,8 +44,6 @@ class _BlockLoader(Loader):
         self._file = file
 
     def exec_module(self, module: ModuleType) -> None:
-        from streamline.blocks.python.file import BlockFile, compiled, injected
-
         file = BlockFile(self._file.stem, str(self._file))
         vars(module).update(injected(file))
         exec(compiled(file), vars(module))

@@ -6,62 +6,27 @@ runs with `TZ=UTC`: a time without a zone is the same clock time here and there.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.blocks.call import GATES, block_text, shown_block
+from streamline.blocks.call import GATES, block_text
+from streamline.blocks.python.file import UserError
+from streamline.blocks.r.check import FUNCTIONS, rscript
+from streamline.blocks.r.from_r import from_r
+from streamline.blocks.r.rds import RVector, decode, encode, strings
+from streamline.blocks.r.to_r import NotForRError, data_frame, to_r
 from streamline.errors import ConfigError, StreamlineError
+from streamline.processes.programs import run_program
 
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall, Input
     from streamline.blocks.r.rds import RVector
-    from streamline.pipeline.model import Block
-    from streamline.project.project import Project
-    from streamline.project.render import Renderer
-
-FUNCTIONS = {
-    "data_loader": ("load_data",),
-    "transformer": ("transform",),
-    "data_exporter": ("export_data",),
-    "custom": ("custom", "transform_custom", "load_data", "transform", "export_data"),
-}
-"""What the function of each type of block is called; a file of a custom block defines one of several."""
 
 _WRAPPER = Path(__file__).with_name("block.R")
-
-
-def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> None:
-    """See that the block can run, as far as can be told without R reading its file.
-
-    Raises:
-        ConfigError: no block of its type is written in R, R is not installed, its file is no UTF-8 text, or the
-            name of its function stands nowhere in it.
-    """
-    where = shown_block(project, block)
-    names = FUNCTIONS.get(block.type)
-    if names is None:
-        raise ConfigError(
-            f"a {block.type} cannot be written in R",
-            where=where,
-            hint=f"R blocks are: {', '.join(FUNCTIONS)}",
-            code="block.wrong_language",
-        )
-    text = block_text(block, where)
-    code = re.sub(r"#.*", "", text)
-    # Any mention counts: a function may come by assign() or source(), and R itself says more when it runs.
-    if not any(re.search(rf"(?<![\w.]){name}(?![\w.])", code) for name in names) and "source" not in code:
-        shown = " or ".join(f"{name}()" for name in names)
-        raise ConfigError(
-            f"the file defines no function {shown}",
-            where=where,
-            hint=f"write `{names[0]} <- function({'' if block.type == 'data_loader' else 'df_1, '}...) {{ … }}`",
-            code="r.function_missing",
-        )
-    rscript(where)
 
 
 def run(call: BlockCall) -> Any:
@@ -72,8 +37,6 @@ def run(call: BlockCall) -> Any:
         UserError: the R code failed; it names the block's line.
         StreamlineError: R ended without a result.
     """
-    from streamline.processes.programs import run_program
-
     program = rscript(call.where)
     file = call.block.file
     if file is None:
@@ -98,33 +61,11 @@ def run(call: BlockCall) -> Any:
             hint="see the run's log for what it printed",
             code="r.no_result",
         )
-    from streamline.blocks.r.from_r import from_r
-
     return from_r(_read(result))
-
-
-def rscript(where: str) -> str:
-    """Path of Rscript.
-
-    Raises:
-        ConfigError: it is not on PATH.
-    """
-    program = shutil.which("Rscript")
-    if program is None:
-        raise ConfigError(
-            "R is not installed: there is no Rscript on PATH",
-            where=where,
-            hint="install R: `apt install r-base-core` (Debian), `brew install r` (macOS), or see cran.r-project.org",
-            code="r.not_installed",
-        )
-    return os.path.abspath(program)  # noqa: PTH100
 
 
 def _write_call(call: BlockCall, file: Path) -> None:
     """Leave in the scratch folder what the wrapper reads."""
-    from streamline.blocks.r.rds import RVector, encode, strings
-    from streamline.blocks.r.to_r import NotForRError, to_r
-
     paths = []
     for number, given in enumerate(call.inputs, 1):
         path = call.scratch / f"input_{number}.rds"
@@ -157,8 +98,6 @@ def _write_call(call: BlockCall, file: Path) -> None:
 
 
 def _input(given: Input, call: BlockCall) -> RVector | None:
-    from streamline.blocks.r.to_r import data_frame, to_r
-
     if given.type in GATES:
         return to_r(given.value())
     try:
@@ -170,8 +109,6 @@ def _input(given: Input, call: BlockCall) -> RVector | None:
 
 def _as_text(value: Any) -> Any:
     """Times inside variables as ISO 8601 text: a list of variables is no place for R's classes."""
-    import datetime as dt
-
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, Mapping):
@@ -181,9 +118,6 @@ def _as_text(value: Any) -> Any:
 
 def _failure(call: BlockCall, file: Path, error: RVector) -> Exception:
     """The failure that the wrapper reported, as the error that the runner shows."""
-    from streamline.blocks.python.function import UserError
-    from streamline.blocks.r.from_r import from_r
-
     failure: dict[str, Any] = from_r(error)
     message, line = str(failure["message"]), failure["line"]
     trace = (
@@ -205,8 +139,6 @@ def _failure(call: BlockCall, file: Path, error: RVector) -> Exception:
 
 
 def _read(path: Path) -> RVector | None:
-    from streamline.blocks.r.rds import decode
-
     try:
         return decode(path.read_bytes())
     except FileNotFoundError:

@@ -8,9 +8,9 @@ KIND = Kind(
     engine="Rscript",
     suffixes=(".r", ".R"),
     run="streamline.blocks.r.block:run",
-    check="streamline.blocks.r.block:check_block",
+    check="streamline.blocks.r.check:check_block",
     checked="is R, and mentions its function",
-    verify="streamline.blocks.r.syntax:verify",
+    verify="streamline.blocks.r.check:verify",
     template="streamline.blocks.r.templates:template",
     preload=("numpy", "pandas", "pyarrow.parquet"),
 )

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall, block_text
+from streamline.blocks.sql.settings import Profiles, read_settings
+from streamline.blocks.sql.template import renderer
+from streamline.outputs.values import ParquetFile
 
 if TYPE_CHECKING:
     from streamline.pipeline.kinds import Template
@@ -20,12 +23,9 @@ def run(call: BlockCall) -> Any:
     """
     import pyarrow as pa
 
-    from streamline.blocks.sql import template
-    from streamline.blocks.sql.settings import Profiles, read_settings
-
     settings = read_settings(call.block.configuration, call.where)
     text = block_text(call.block, call.where)
-    profiles = Profiles(call.project, template.renderer(call))
+    profiles = Profiles(call.project, renderer(call))
     if profiles.in_memory(settings, call.where):
         from streamline.blocks.sql import embedded
 
@@ -39,8 +39,6 @@ def run(call: BlockCall) -> Any:
     if not rows.num_columns:
         return None
     import pyarrow.parquet as pq
-
-    from streamline.outputs.values import ParquetFile
 
     path = call.scratch / "output.parquet"
     pq.write_table(rows, path)

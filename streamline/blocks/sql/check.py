@@ -14,6 +14,7 @@ from streamline.blocks.sql.lambdas import parse_template
 from streamline.blocks.sql.settings import KEYS, Profiles, SQLSettings, read_settings
 from streamline.blocks.sql.statements import split
 from streamline.errors import ConfigError, StreamlineError
+from streamline.io.config_keys import ConfigKey
 from streamline.pipeline.kinds import Connection, Explanation
 from streamline.project.render import Renderer
 from streamline.project.suggest import almost
@@ -167,8 +168,6 @@ def _test(project: Project, profiles: Profiles, settings: SQLSettings, where: st
 
 def _misspelled(profile: Mapping[str, Any]) -> str:
     """Return a message about keys of a profile that look misspelled."""
-    from streamline.io.config_keys import ConfigKey
-
     known = {str(key).casefold(): str(key) for key in ConfigKey}
     near = {key: almost(key, known, _ALIKE) for key in profile if key.casefold() not in known}
     return "; ".join(

@@ -12,18 +12,15 @@ from streamline.blocks.sql.statements import Statement, split
 from streamline.blocks.sql.views import Views
 from streamline.databases.arrow import unique_names
 from streamline.databases.database import Database
-from streamline.databases.duckdb import MEMORY
+from streamline.databases.duckdb import MEMORY, DuckDB
+from streamline.outputs.values import ParquetFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from streamline.databases.duckdb import DuckDB
-
 
 def run(call: BlockCall, settings: SQLSettings, text: str) -> Any:
     """Run the block's statements. Return the rows of the last one that returns any: a file, or a table."""
-    from streamline.databases.duckdb import DuckDB
-
     with DuckDB({"DUCKDB_DATABASE": MEMORY}, origin=call.where, root=call.project.root) as database:
         # DuckDB spills to the run's temporary folder, not to the project's folder.
         database.execute("set temp_directory = ?", [str(call.scratch / "spilled")])
@@ -57,8 +54,6 @@ def _limited(select: str, limit: int | None) -> str:
 
 def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:
     """Copy the rows to a file without converting them to Python objects."""
-    from streamline.outputs.values import ParquetFile
-
     described = database.described(select)
     if any(kind == "INTERVAL" for _, kind in described):
         return _rows(database, select, None)  # no reader supports Parquet's intervals

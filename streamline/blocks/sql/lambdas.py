@@ -5,6 +5,7 @@ It becomes the string that `parse=` accepts. The number of lines stays the same.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from streamline.project.templates import template_end
 if TYPE_CHECKING:
     from jinja2 import nodes
 
+_OPENING = re.compile(r"\{\{|\{%")
 _BARE = re.compile(r"(?<![\w.])parse\s*=\s*(?=lambda\b)")
 
 
@@ -24,15 +26,14 @@ def quote_lambdas(text: str) -> str:
         return text
     out: list[str] = []
     at = 0
-    while True:
-        start = _next_template(text, at)
-        if start < 0:
-            return "".join([*out, text[at:]])
-        end = template_end(text, start) if text.startswith("{{", start) else _block_end(text, start)
-        if end < 0:
-            return "".join([*out, text[at:]])
+    while opening := _OPENING.search(text, at):
+        start = opening.start()
+        end = template_end(text, start) if opening[0] == "{{" else text.find("%}", start) + 2
+        if end < start + 2:
+            break
         out += [text[at:start], _quoted(text[start:end])]
         at = end
+    return "".join([*out, text[at:]])
 
 
 def parse_template(text: str, where: Callable[[int], str]) -> nodes.Template:
@@ -58,63 +59,27 @@ def parse_template(text: str, where: Callable[[int], str]) -> nodes.Template:
         ) from None
 
 
-def _next_template(text: str, at: int) -> int:
-    starts = [start for mark in ("{{", "{%") if (start := text.find(mark, at)) >= 0]
-    return min(starts, default=-1)
-
-
-def _block_end(text: str, start: int) -> int:
-    end = text.find("%}", start)
-    return end + 2 if end >= 0 else -1
-
-
 def _quoted(template: str) -> str:
     out: list[str] = []
     at = 0
     for match in _BARE.finditer(template):
-        if match.start() < at:
-            continue  # inside of one that was quoted
-        end = _lambda_end(template, match.end())
-        source = template[match.end() : end].rstrip()
-        # In brackets it may go over several lines, as it could where it stood.
-        literal = _literal(f"({source})")
-        out += [template[at : match.end()], literal, "\n" * source.count("\n")]
+        source = _lambda_at(template, match.end())
+        if match.start() < at or source is None:
+            continue  # inside one that was quoted, or a syntax error, which Jinja reports
+        # In brackets it may go over several lines, as it could where it stood. Backslashes are escapes in Jinja, too.
+        escaped = source.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
+        out += [template[at : match.end()], f"'({escaped})'", "\n" * source.count("\n")]
         at = match.end() + len(source)
     return "".join([*out, template[at:]])
 
 
-def _lambda_end(text: str, at: int) -> int:
-    """Where the lambda ends that begins at `at`: at a comma after its colon, or at a bracket that it did not open."""
-    depth = 0
-    in_body = False
-    while at < len(text):
-        char = text[at]
-        if char in "'\"":
-            at = _after_string(text, at)
+def _lambda_at(text: str, start: int) -> str | None:
+    """Return the lambda at `start`: up to the first comma or closing bracket that completes it."""
+    for end in re.compile(r"[,)\]}]").finditer(text, start):
+        source = text[start : end.start()].rstrip()
+        try:
+            ast.parse(f"({source})", mode="eval")
+        except (SyntaxError, ValueError):
             continue
-        if char in "([{":
-            depth += 1
-        elif char in ")]}":
-            if depth == 0:
-                return at
-            depth -= 1
-        elif char == ":" and depth == 0:
-            in_body = True
-        elif char == "," and depth == 0 and in_body:
-            return at
-        at += 1
-    return at
-
-
-def _after_string(text: str, at: int) -> int:
-    quote = text[at : at + 3] if text[at : at + 3] in ("'''", '"""') else text[at]
-    at += len(quote)
-    while at < len(text) and not text.startswith(quote, at):
-        at += 2 if text[at] == "\\" else 1
-    return at + len(quote)
-
-
-def _literal(source: str) -> str:
-    """A string as Jinja writes it: backslashes are its escapes, too."""
-    escaped = source.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
-    return f"'{escaped}'"
+        return source
+    return None

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.databases.base import WRITE_POLICIES, IfExists
+from streamline.databases.connect import database
 from streamline.databases.database import Database
 from streamline.databases.registry import PROVIDERS, Provider, find_provider
 from streamline.errors import ConfigError
-from streamline.project.ioconfig import IO_CONFIG_FILE
-from streamline.project.suggest import suggestion, words
+from streamline.io.config_keys import nested_settings
+from streamline.project.ioconfig import IO_CONFIG_FILE, load_profile
+from streamline.project.suggest import almost, suggestion, words
 
 if TYPE_CHECKING:
     from streamline.databases.database import Database
@@ -126,10 +128,8 @@ class _SettingsReader:
         self.where = where
 
     def refuse_misspelt(self, key: str) -> None:
-        import difflib
-
-        if key not in KEYS and (near := difflib.get_close_matches(key.casefold(), KEYS, 1, 0.9)):
-            self._fail(f"unknown key '{key}'", f"did you mean '{near[0]}'?")
+        if key not in KEYS and (near := almost(key, KEYS, 0.9)):
+            self._fail(f"unknown key '{key}'", f"did you mean '{near}'?")
 
     def text(self, key: str) -> str | None:
         value = self.configuration.get(key)
@@ -175,8 +175,6 @@ class _Flat(Mapping[str, Any]):
     """A profile by its flat keys, also if it has the older nested form (`PostgreSQL: {host: …}`)."""
 
     def __init__(self, profile: Profile) -> None:
-        from streamline.io.config_keys import nested_settings
-
         self._profile = profile
         self._paths: dict[str, tuple[str, ...]] = {}
         for heading, branch in profile.raw.items():
@@ -214,8 +212,6 @@ class Profiles:
         return self._read[settings.profile]
 
     def _load(self, settings: SQLSettings, where: str) -> Mapping[str, Any]:
-        from streamline.project.ioconfig import load_profile
-
         path = self.project.root / IO_CONFIG_FILE
         if not path.is_file():
             if settings.provider is not None and "://" in settings.provider:
@@ -231,9 +227,8 @@ class Profiles:
         try:
             return _Flat(load_profile(path, self.renderer, settings.profile))
         except ConfigError as error:
-            raise ConfigError(
-                f"{error.message} (for {where})", where=error.where, hint=error.hint, code=error.code
-            ) from error
+            error.message += f" (for {where})"
+            raise
 
     def origin(self, settings: SQLSettings) -> str:
         """Return the profile's name in errors."""
@@ -246,8 +241,6 @@ class Profiles:
             ConfigError: a key of the profile or the driver is missing.
             DatabaseError: the database cannot be reached.
         """
-        from streamline.databases.connect import database
-
         assert settings.provider is not None
         return database(
             settings.provider,

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from streamline.blocks.call import BlockCall
 from streamline.blocks.sql.settings import Profiles, SQLSettings, default_table, read_settings
 from streamline.blocks.sql.statements import Statement
+from streamline.blocks.sql.template import renderer
+from streamline.blocks.sql.views import Views
 from streamline.errors import ConfigError, StreamlineError
+from streamline.pipeline.reader import load_pipeline
 
 if TYPE_CHECKING:
-    from streamline.blocks.sql.views import Views
     from streamline.databases.database import Database
 
 
@@ -33,8 +35,6 @@ class Staging:
         self._to_drop: list[str] = []
         self._views: Views | None = None
         if database.provider == "duckdb":
-            from streamline.blocks.sql.views import Views
-
             self._views = Views(call, database, f"{call.pipeline}_")  # type: ignore[arg-type]
 
     def referred(self, index: int) -> str:
@@ -50,12 +50,9 @@ class Staging:
             try:
                 table = given.table()
             except ConfigError as error:
-                raise ConfigError(
-                    f"the output of '{given.uuid}' cannot be a table: {error.message}",
-                    where=self.call.where,
-                    hint=error.hint,
-                    code=error.code,
-                ) from error
+                error.message = f"the output of '{given.uuid}' cannot be a table: {error.message}"
+                error.where = self.call.where
+                raise
             try:
                 if lasting:
                     self.database.write(table, name, self._schema, "replace")
@@ -65,11 +62,10 @@ class Staging:
                     self._to_drop.append(name)
                     self.database.write(table, name, self._schema, "replace")
             except StreamlineError as error:
-                raise type(error)(
-                    f"the output of '{given.uuid}' cannot be written to {self.database.title}: {error.message}",
-                    where=self.call.where,
-                    hint=error.hint,
-                ) from error
+                title = self.database.title
+                error.message = f"the output of '{given.uuid}' cannot be written to {title}: {error.message}"
+                error.where = self.call.where
+                raise
         if self._views is not None:
             self._views.make(statements, own_tables_first=True)
 
@@ -112,9 +108,6 @@ class Staging:
 
     def _own_table(self, uuid: str) -> str | None:
         """Return the table that an upstream SQL block has written to the same database, if any."""
-        from streamline.blocks.sql.template import renderer
-        from streamline.pipeline.reader import load_pipeline
-
         block = load_pipeline(self.call.project, self.call.pipeline).blocks.get(uuid)
         if block is None or block.language != "sql" or block.type == "dbt":
             return None

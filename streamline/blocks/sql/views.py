@@ -61,11 +61,9 @@ class Views:
                     self._view(name, upstream)
                 except ConfigError as error:
                     if must:
-                        raise ConfigError(
-                            f"the output of '{upstream.uuid}' cannot be a table: {error.message}",
-                            where=self.call.where,
-                            hint=error.hint,
-                        ) from error
+                        error.message = f"the output of '{upstream.uuid}' cannot be a table: {error.message}"
+                        error.where = self.call.where
+                        raise
                     self._failed[name.casefold()] = error
 
     @contextlib.contextmanager

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from streamline.execution.batch.fanout import CallFacts, Instance
+from streamline.outputs.folders import publish, remove, sync_tree
+from streamline.outputs.store import clear_leftovers, read_manifest
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -74,8 +76,6 @@ class OutputLayout:
 
     def prepare(self) -> None:
         """Make the folder, and delete the leftovers of killed writers and of fan-outs that cannot be resumed."""
-        from streamline.outputs.store import clear_leftovers
-
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         clear_leftovers(self.root)
         staging = self.root / _STAGING
@@ -89,8 +89,6 @@ class OutputLayout:
 
     def keep_staged(self, uuid: str, numbers: Container[int]) -> None:
         """Delete what an earlier part of the run has staged of a fan-out, except these children."""
-        from streamline.outputs.folders import remove
-
         staged = self.staged(uuid)
         for path in list(staged.iterdir()) if staged.is_dir() else ():
             if not path.name.isdecimal() or int(path.name) not in numbers:
@@ -103,8 +101,6 @@ class OutputLayout:
 
     def publish(self, uuid: str) -> None:
         """Replace the block's last output with a finished fan-out, whose files are synced to disk first."""
-        from streamline.outputs.folders import publish, sync_tree
-
         staged, final = self.staged(uuid), self.block(uuid)
         staged.mkdir(mode=0o700, parents=True, exist_ok=True)  # there may have been no items
         sync_tree(staged)
@@ -131,8 +127,6 @@ class OutputLayout:
 
     def stored(self, uuid: str) -> StoredCalls | None:
         """Return the stored outputs that can be tested, including that of a block that failed only its tests."""
-        from streamline.outputs.store import read_manifest
-
         stored = self.remembered(uuid)
         if stored is None and read_manifest(self.block(uuid)) is not None:
             stored = StoredCalls(child=False, calls=[StoredCall(number=0)])

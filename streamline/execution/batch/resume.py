@@ -13,6 +13,7 @@ from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import InputRef
 from streamline.execution.events import BlockOutcome
+from streamline.outputs.store import read_manifest
 
 
 class Reuse:
@@ -107,8 +108,6 @@ class Reuse:
 
     def _stored(self, plan: BlockPlan, number: int, *, child: bool, staged: bool) -> InputRef | None:
         """Return the output that this run stored; None if it is missing or incomplete."""
-        from streamline.outputs.store import read_manifest
-
         uuid = plan.block.uuid
         folder = self._layout.staged(uuid) if staged else self._layout.block(uuid)
         folder = folder / str(number) if child else folder

@@ -31,6 +31,7 @@ from streamline.execution.run import (
     new_run_id,
     open_run,
 )
+from streamline.outputs.store import project_key
 from streamline.state import project_store
 from streamline.state.store import RunInfo, Store
 
@@ -162,8 +163,6 @@ class _BatchRun:
         return note(options.variables, options.trigger_variables, tests=options.tests, key=self._key)
 
     def _key(self) -> bytes:
-        from streamline.outputs.store import project_key
-
         return project_key(self.project.work_dir)
 
     def _facts(self, run: Run) -> RunFacts:

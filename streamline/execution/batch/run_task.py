@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.call import BlockCall, Input, block_output
-from streamline.blocks.python.function import UserError
+from streamline.blocks.python.block import evaluate, forget, poll
+from streamline.blocks.python.callback import call_back
+from streamline.blocks.python.function import UserError, user_error
+from streamline.blocks.registry import run_block, run_block_tests
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.inputs import item_metadata, open_input, open_ref
 from streamline.execution.batch.run_variables import execution_date
 from streamline.execution.batch.task import Failure, Task, TaskResult
 from streamline.io.config import use_renderer
+from streamline.outputs.dynamic import items_of
+from streamline.outputs.store import open_output, pack, project_key, unpack, write_output
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.pipeline.reader import load_pipeline
 from streamline.processes.job import Outcome
@@ -107,8 +112,6 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
         _KINDS[task.kind](task, call, result)
         result.gate = call.gate if result.gate is None else result.gate
     finally:
-        from streamline.blocks.python.block import forget
-
         forget()  # frees what the block's module holds: the next task may be far away
         set_current(None)
         use_renderer(None)
@@ -117,8 +120,6 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
 
 
 def _run(task: Task, call: BlockCall, result: TaskResult) -> None:
-    from streamline.blocks.registry import run_block
-
     value = run_block(call)
     output = _store(task, call, value, result)
     if task.dynamic:
@@ -128,8 +129,6 @@ def _run(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 
 def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Output:
-    from streamline.outputs.store import open_output, pack, project_key, unpack, write_output
-
     key = functools.partial(project_key, call.project.work_dir)
     if task.output is None:
         result.inline = pack(value)
@@ -138,12 +137,10 @@ def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Outpu
     try:
         manifest = write_output(Path(task.output), value, run_id=task.run_id, secrets_key=key, durable=task.durable)
     except StreamlineError as error:
-        raise StreamlineError(
-            error.message, where=error.where or call.where, hint=error.hint, code=error.code
-        ) from error
+        error.where = error.where or call.where
+        raise
     except Exception as error:
         # A generator's own code runs while it is stored.
-        from streamline.blocks.python.function import user_error
 
         if path is None:
             raise
@@ -165,8 +162,6 @@ def _summary(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:
-    from streamline.outputs.dynamic import items_of
-
     try:
         items = items_of(output)
     except StreamlineError as error:
@@ -178,8 +173,6 @@ def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:
 
 
 def _test(call: BlockCall, output: Output, result: TaskResult) -> None:
-    from streamline.blocks.registry import run_block_tests
-
     result.tests = run_block_tests(call, output)
     failed = [test for test in result.tests if test.error is not None]
     if failed:
@@ -200,8 +193,6 @@ def _tests(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 
 def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
-    from streamline.blocks.python.block import poll
-
     result.gate = bool(task.extra.get("skip")) or poll(call)
     if not result.gate:
         return
@@ -211,14 +202,10 @@ def _poll(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 
 def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:
-    from streamline.blocks.python.block import evaluate
-
     result.gate = evaluate(call)
 
 
 def _callback(task: Task, call: BlockCall, result: TaskResult) -> None:
-    from streamline.blocks.python.callback import call_back
-
     extra = dict(task.extra)
     failure = extra.pop("failure", None)
     call.kwargs.update(extra)

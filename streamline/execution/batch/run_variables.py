@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+import pickle
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ import msgspec
 from streamline.errors import ConfigError, StreamlineError
 from streamline.outputs import jsonvalue
 from streamline.outputs.storage import Key
+from streamline.outputs.store import pack, unpack
 
 _SIGNATURE_LENGTH = 32
 
@@ -40,9 +43,6 @@ class RunVariables(msgspec.Struct, kw_only=True):
         if not self.packed:
             runtime, trigger = jsonvalue.loads(self.plain)
             return runtime, trigger
-        import hmac
-
-        from streamline.outputs.store import unpack
 
         signature, data = self.packed[:_SIGNATURE_LENGTH], self.packed[_SIGNATURE_LENGTH:]
         if not hmac.compare_digest(hmac.digest(key(), data, "sha256"), signature):
@@ -68,9 +68,6 @@ def note(variables: Mapping[str, Any], trigger_variables: Mapping[str, Any], *, 
     data = jsonvalue.dumps(both)
     if data is not None and jsonvalue.is_standard(data):
         return RunVariables(plain=msgspec.Raw(data), tests=tests, boot=boot_id())
-    import hmac
-
-    from streamline.outputs.store import pack
 
     for name, value in (*both[0].items(), *both[1].items()):
         _check_pickle(name, value)
@@ -87,8 +84,6 @@ def boot_id() -> str:
 
 
 def _check_pickle(name: str, value: Any) -> None:
-    import pickle
-
     try:
         pickle.dumps(value, 5)
     except Exception as error:

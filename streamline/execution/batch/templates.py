@@ -115,8 +115,8 @@ class Templates:
         try:
             execution_date(rendered, datetime.now(UTC))
         except ConfigError as error:
-            where = self._model.yaml.where(("variables", "execution_date"))
-            raise ConfigError(error.message, where=where, hint=error.hint, code=error.code) from None
+            error.where = self._model.yaml.where(("variables", "execution_date"))
+            raise
 
     def _check_text(self, block: Block) -> None:
         kind = kind_of(block)

@@ -101,6 +101,7 @@ def test_an_output_that_is_no_table_says_what_it_is(shop: SqlProject) -> None:
     with pytest.raises(ConfigError, match="the output of 'model' cannot be a table") as caught:
         shop.run("n")
     assert caught.value.where == "transformers/n.sql"
+    assert caught.value.code == "output.not_a_table"
 
 
 def test_a_column_may_bear_the_name_of_an_upstream_that_is_no_table(shop: SqlProject) -> None:
@@ -233,5 +234,6 @@ def test_nothing_is_left_in_the_project(shop: SqlProject) -> None:
 def test_a_frame_without_columns_is_no_table(shop: SqlProject, provider: dict[str, str]) -> None:
     shop.profiles(default={"DUCKDB_DATABASE": "w.duckdb"})
     shop.output("up", pd.DataFrame())
-    with pytest.raises(ConfigError, match="the output of 'up' cannot be a table: it has no columns"):
+    with pytest.raises(ConfigError, match="the output of 'up' cannot be a table: it has no columns") as caught:
         shop.rows("x", "select * from {{ df_1 }}", "up", **provider)
+    assert caught.value.code == "database.no_columns"
