@@ -30,15 +30,15 @@ class StoredOutput(Protocol):
     """An output, read on use. Every call reads anew: nothing is shared."""
 
     def value(self) -> Any:
-        """The output as one value: what the block returned; several outputs, or a generator's chunks, as a list."""
+        """Read what the block returned; several outputs, or a generator's chunks, as a list."""
         ...
 
     def values(self) -> list[Any]:
-        """The outputs one by one: of a returned tuple its elements, of anything else itself (chunks are one list)."""
+        """Read the elements of a returned tuple, or a list with the one value (chunks are one list)."""
         ...
 
     def count(self) -> int:
-        """The number of elements of `values`, known without reading them. More than one only for a returned tuple."""
+        """Return the number of elements of `values`, without reading them. More than one only for a returned tuple."""
         ...
 
 
@@ -60,15 +60,15 @@ class Input(UpstreamOutput, Protocol):
     """The output of one upstream block."""
 
     def table(self) -> pa.Table:
-        """The output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.
+        """Read the output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.
 
         Raises:
-            ConfigError: it is nothing of the kind; the message says what it is.
+            ConfigError: it is not a table; the message says what it is.
         """
         ...
 
     def parquet(self) -> list[Path] | None:
-        """The Parquet files that hold the whole output, if it is a table that needs no conversion; else None."""
+        """Return the Parquet files with the whole output, if it is a table that needs no conversion; else None."""
         ...
 
 
@@ -92,7 +92,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
         kwargs: what decorated functions get as keyword arguments: variables, `env`, `execution_date`, `logger`, ….
         variables: the pipeline's, trigger's and runtime variables alone, the later ones winning.
         scratch: an empty private folder that is deleted after the run.
-        run_id: the run's id, which child processes bear in `STREAMLINE_RUN_ID`.
+        run_id: the run's id, which child processes have in `STREAMLINE_RUN_ID`.
         attempt: 1 is the first.
         log: writes a line to the run's log.
         warn: the same for a warning, which is shown at the end of the run.
@@ -116,7 +116,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
 
     @property
     def where(self) -> str:
-        """How messages name the block: its file, else its uuid."""
+        """Return the name of the block in messages: its file, else its uuid."""
         return shown_block(self.project, self.block)
 
 

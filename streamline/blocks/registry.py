@@ -54,7 +54,7 @@ def check_block(project: Project, model: PipelineModel, block: Block, renderer: 
 
 
 def explain_block(project: Project, model: PipelineModel, block: Block) -> Explanation:
-    """What runs the block and which table it writes."""
+    """Return what runs the block and which table it writes."""
     kind = kind_of(block)
     if kind is None:
         return Explanation(engine=block.language)
@@ -71,13 +71,13 @@ def run_block_tests(call: BlockCall, output: Output) -> list[TestOutcome]:
 
 
 def preload(blocks: Iterable[Block]) -> list[str]:
-    """The modules that the kinds of these blocks need, each once."""
+    """Return the modules that the kinds of these blocks need, each once."""
     kinds: dict[str, Kind] = {kind.name: kind for block in blocks if (kind := kind_of(block)) is not None}
     return [module for kind in kinds.values() for module in kind.preload]
 
 
 def block_template(block_type: str, language: str, pipeline_type: str) -> Template:
-    """The file that a new block starts with.
+    """Return the template for a new block.
 
     Raises:
         ConfigError: there is no template of this type in this language.

@@ -59,12 +59,14 @@ class Alchemy(Database):
                 f"SQLAlchemy has no dialect '{self.url.drivername}'",
                 where=origin,
                 hint="install the package that has it",
+                code="package.missing",
             ) from error
         except ImportError as error:
             raise ConfigError(
                 f"'{self.url.drivername}' needs the package {error.name}",
                 where=origin,
                 hint=f"pip install {error.name}",
+                code="package.missing",
             ) from error
         self.title = engine.dialect.name
         self.longest_name = engine.dialect.max_identifier_length
@@ -86,9 +88,10 @@ class Alchemy(Database):
             url = self._sa.make_url(text)
         except self._sa.exc.ArgumentError as error:
             raise ConfigError(
-                "SQLALCHEMY_URL is no URL",
+                "SQLALCHEMY_URL is not a URL",
                 where=self.origin,
                 hint="write dialect+driver://user:password@host:port/database",
+                code="profile.setting_invalid",
             ) from error
         if url.drivername in _DRIVERS:
             system = "postgresql" if url.drivername == "postgres" else url.drivername

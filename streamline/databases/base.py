@@ -74,6 +74,7 @@ def no_tunnel(config: Mapping[str, Any], prefix: str, *, origin: str) -> None:
             f"{prefix}_CONNECTION_METHOD: {method} is not supported",
             where=origin,
             hint=f"open the tunnel with ssh -L, and set {prefix}_HOST and {prefix}_PORT to its end",
+            code="profile.setting_invalid",
         )
 
 

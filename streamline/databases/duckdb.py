@@ -222,6 +222,7 @@ class DuckDB(Database):
                 f"another process{' ' + holder[0] if holder else ''} has {self.path} open for writing",
                 where=self.origin,
                 hint="close it, or wait for it",
+                code="database.locked",
             )
         message, hint, line = split_message(text)
         return DatabaseError(f"DuckDB: {message}", hint=hint, line=line)

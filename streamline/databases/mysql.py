@@ -181,6 +181,7 @@ class MySQL(Database):
             raise DatabaseError(
                 f"{self.shown(name, schema)} is a view, and cannot be replaced by a table",
                 hint="drop the view, or give the table another name",
+                code="database.table_exists",
             )
         old = self.spare_name(name, "_old")
         self.drop(old, schema)

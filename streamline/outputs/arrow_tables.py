@@ -49,7 +49,7 @@ def _parquet(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tu
 
 
 def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Small batches joined to row groups, large ones cut."""
+    """Join small batches to row groups, and cut large ones."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -75,7 +75,7 @@ def _ipc(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tuple[
 
 
 def survives_parquet(schema: pa.Schema) -> bool:
-    """Whether a table with this schema comes back from Parquet with the same types, and with equal values."""
+    """Return whether a table with this schema comes back from Parquet with the same types, and with equal values."""
     if not schema.names or len(set(schema.names)) != len(schema.names):
         return False
     if any(_reordered(field.type) for field in schema):
@@ -90,7 +90,7 @@ def survives_parquet(schema: pa.Schema) -> bool:
 
 
 def _reordered(kind: pa.DataType) -> bool:
-    """Whether values of the type hold dictionaries, which Parquet writes anew."""
+    """Return whether values of the type hold dictionaries, which Parquet writes anew."""
     if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
         return True
     if pt.is_struct(kind) and len({kind.field(n).name for n in range(kind.num_fields)}) != kind.num_fields:
@@ -99,7 +99,7 @@ def _reordered(kind: pa.DataType) -> bool:
 
 
 def read_table(storage: Storage, stored: StoredValue) -> pa.Table:
-    """The table of a Parquet or Arrow file as it is in the file."""
+    """Read the table of a Parquet or Arrow file, unconverted."""
     try:
         if stored.file.endswith(".arrow"):
             source = storage.source(stored.file)
@@ -112,7 +112,7 @@ def read_table(storage: Storage, stored: StoredValue) -> pa.Table:
 
 
 def read(storage: Storage, stored: StoredValue) -> Any:
-    """What `write` stored."""
+    """Read what `write` stored."""
     table = read_table(storage, stored)
     if stored.codec == "arrow":
         return table

@@ -30,7 +30,7 @@ class Items:
         return self._count
 
     def get(self, index: int) -> Any:
-        """The item number `index`, from 0.
+        """Return the item number `index`, from 0.
 
         Raises:
             IndexError: there are not so many.
@@ -40,12 +40,12 @@ class Items:
         return self._get(index)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """What the output says about an item; empty where it says nothing."""
+        """Return the metadata of an item; empty if it has none."""
         return self._metadata[index] if index < len(self._metadata) else {}
 
 
 def items_of(value: Any) -> Items:
-    """The items of what a dynamic block returned.
+    """Return the items of what a dynamic block returned.
 
     Args:
         value: an `Output`, or the value: a flat list; `[[items…], [metadata…]]` (an outer list of at most two lists,
@@ -71,7 +71,7 @@ def items_of(value: Any) -> Items:
 
 
 def _lazy(output: Output, stored: StoredValue) -> Items | None:
-    """The items of a table, or of a list of tables: how many there are is known without reading any."""
+    """Return the items of a table or of a list of tables, counted without reading them; None for anything else."""
     if stored.codec == "list":
         return _parts(output, stored.parts)
     if stored.codec not in ("pandas", "polars", "arrow", "arrow_batch") or stored.rows is None:

@@ -29,7 +29,7 @@ _numbers = itertools.count()
 
 
 def new_sibling(folder: Path) -> Path:
-    """A path beside `folder`, at which to write what will take its place. Nothing is there yet."""
+    """Return a path beside `folder` for its replacement. Nothing exists there yet."""
     return folder.parent / f"{_MARK}{folder.name}-{os.getpid()}-{next(_numbers)}"
 
 
@@ -97,7 +97,7 @@ def publish(written: Path, folder: Path, *, durable: bool) -> None:
 
 
 def _swap(written: Path, folder: Path) -> Path | None:
-    """Rename; where the old content is now, if there was any."""
+    """Rename, and return where the old content is now, if there was any."""
     try:
         written.rename(folder)
     except OSError as error:
@@ -165,7 +165,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def sync_tree(folder: Path) -> None:
-    """See that everything in `folder`, and its name, would survive a power cut. For many small outputs at once.
+    """Flush everything in `folder`, and its name, to the disk. For many small outputs at once.
 
     Raises:
         OSError: the disk says that something could not be written.
@@ -179,7 +179,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file, then the folder that holds it."""
+    """Yield every file, then the folder that holds it."""
     if not folder.is_dir():
         yield folder
         return
@@ -212,7 +212,7 @@ def _sync_file_system(folder: Path) -> bool:
 
 
 class EarlyWrites:
-    """Has the disk begin with what has been written so far, so that the flush at the end finds little to do.
+    """Starts writing to disk what has been written so far, so that the flush at the end has little to do.
 
     Args:
         path: a file that is being written.
@@ -223,7 +223,7 @@ class EarlyWrites:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if self._begin is not None else -1
 
     def __call__(self) -> None:
-        """Begin. Whatever goes wrong shows when the file is flushed."""
+        """Start. Errors show when the file is flushed."""
         if self._begin is not None:
             self._begin(self._descriptor)
 

@@ -24,7 +24,7 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def dumps(value: Any) -> bytes | None:
-    """The JSON of `value`; None where it would not come back as it is (a tuple, a key that is no string, ...)."""
+    """Return `value` as JSON; None if JSON does not restore it exactly (a tuple, a key that is not a string, …)."""
     kinds: set[type] = set()
     if not _plain(value, kinds, 0):
         return None
@@ -42,12 +42,12 @@ def dumps(value: Any) -> bytes | None:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` consists of None, booleans, numbers, strings, lists and dicts with string keys alone."""
+    """Return whether `value` consists of None, booleans, numbers, strings, lists and dicts with string keys alone."""
     return _plain(value, set(), 0)
 
 
 def is_standard(data: bytes) -> bool:
-    """Whether what `dumps` gave is JSON by the standard, too: no NaN, no lone surrogates."""
+    """Return whether what `dumps` returned is standard JSON: no NaN, no lone surrogates."""
     try:
         _skip(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -56,10 +56,10 @@ def is_standard(data: bytes) -> bool:
 
 
 def loads(data: bytes | memoryview | msgspec.Raw) -> Any:
-    """What `dumps` wrote.
+    """Read what `dumps` wrote.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     try:
         return _decode(data)
@@ -76,7 +76,7 @@ def _dumps_slowly(value: Any) -> bytes:
 
 
 def _plain(value: Any, kinds: set[type], depth: int) -> bool:
-    """Whether exact types alone say that JSON holds `value`; adds the types that were met to `kinds`."""
+    """Return whether JSON restores values of these exact types; add the types to `kinds`."""
     kind = type(value)
     if kind is list:
         inner: Iterable[Any] = value

@@ -12,7 +12,7 @@ _LENGTH = 32
 
 
 def project_key(work_dir: Path) -> bytes:
-    """The key of the project, made when it is first asked for.
+    """Return the key of the project, created on first use.
 
     Args:
         work_dir: the project's `.streamline` folder.

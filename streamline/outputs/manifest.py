@@ -63,19 +63,19 @@ _decoder = msgspec.json.Decoder(Manifest)
 
 
 def decode(data: bytes) -> Manifest:
-    """The manifest that `data` is.
+    """Parse a manifest.
 
     Raises:
-        msgspec.DecodeError: it is none, or of another version.
+        msgspec.DecodeError: it is not a manifest, or of another version.
     """
     manifest = _decoder.decode(data)
     if manifest.version != VERSION:
-        raise msgspec.ValidationError(f"version {manifest.version} of a manifest is not known here")
+        raise msgspec.ValidationError(f"unknown manifest version {manifest.version}")
     return manifest
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None where nothing is stored, or no whole manifest is there.
+    """Read the manifest of a folder; None if there is no complete manifest.
 
     An output that its manifest holds whole can be the manifest alone, a file in the folder's place.
     """

@@ -39,10 +39,10 @@ class Output:
 
     @property
     def manifest(self) -> Manifest:
-        """What is stored.
+        """Return the manifest.
 
         Raises:
-            OutputError: nothing is.
+            OutputError: nothing is stored.
         """
         if self._manifest is not None:
             return self._manifest
@@ -58,7 +58,7 @@ class Output:
         return manifest
 
     def value(self) -> Any:
-        """What the block returned; several outputs, or a generator's chunks, as a list.
+        """Read what the block returned; several outputs, or a generator's chunks, as a list.
 
         Raises:
             OutputError: it cannot be read.
@@ -66,19 +66,17 @@ class Output:
         return self._whole(self._value)
 
     def values(self) -> list[Any]:
-        """The elements of a returned tuple; of anything else itself (a generator's chunks are one list)."""
+        """Read the elements of a returned tuple, or a list with the one value (a generator's chunks are one list)."""
         value = self._whole(lambda manifest: (manifest.form, self._value(manifest)))
         return value[1] if value[0] == "tuple" else [value[1]]
 
     def count(self) -> int:
-        """How many `values` gives."""
+        """Return the number of elements of `values`, without reading them."""
         manifest = self.manifest
         return len(manifest.outputs) if manifest.form == "tuple" else 1
 
     def chunks(self) -> Iterator[Any]:
-        """A generator's chunks or a tuple's elements one after the other, of anything else itself; for values that
-        are to be taken one by one because they are large together.
-        """
+        """Yield a generator's chunks or a tuple's elements one by one, or the one value."""
         manifest = self.manifest
         if manifest.form == "none":
             yield None
@@ -86,16 +84,16 @@ class Output:
             yield read_value(self._storage, stored)
 
     def table(self) -> pa.Table:
-        """The output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.
+        """Read the output as one Arrow table: a DataFrame, a list of dicts, a dict of lists, a Series, chunks of these.
 
         Raises:
-            ConfigError: it is nothing of the kind.
+            ConfigError: it is not a table.
             OutputError: it cannot be read.
         """
         return self._whole(self._table)
 
     def parquet(self) -> list[Path] | None:
-        """The Parquet files that hold the whole output, if it is a table that needs no conversion; else None."""
+        """Return the Parquet files with the whole output, if it is a table that needs no conversion; else None."""
         manifest = self.manifest
         if manifest.form == "tuple" and len(manifest.outputs) != 1:
             return None
@@ -107,7 +105,7 @@ class Output:
         return files if all((leaf.columns, leaf.types) == first for leaf in leaves) else None  # type: ignore[return-value]
 
     def read(self, stored: StoredValue) -> Any:
-        """One of the values in the manifest."""
+        """Read one of the values in the manifest."""
         return read_value(self._storage, stored)
 
     def _value(self, manifest: Manifest) -> Any:
@@ -185,7 +183,7 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
 
 
 def open_output(folder: Path, secrets_key: Key | None = None) -> Output:
-    """The output that is stored in `folder`. Nothing is read before it is asked for.
+    """Open the output stored in `folder`. It is read on use.
 
     Args:
         folder: from `write_output`.
@@ -217,7 +215,7 @@ _unpacker = msgspec.msgpack.Decoder(_Packed)
 
 
 def pack(value: Any) -> bytes:
-    """What a block returned, as bytes that no disk needs to see.
+    """Pack what a block returned into bytes, without writing to disk.
 
     Raises:
         OutputError: a value that cannot be stored.
@@ -228,6 +226,6 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: bytes) -> Output:
-    """What `pack` packed. Only for bytes that came from this project's own processes: they may hold pickles."""
+    """Unpack what `pack` packed. Only for bytes that came from this project's own processes: they may hold pickles."""
     packed = _unpacker.decode(data)
     return Output(MemoryStorage(packed.files), packed.manifest)

@@ -37,7 +37,7 @@ class ArrowColumn(NamedTuple):
 
 
 def arrow_column(series: Any) -> ArrowColumn | None:
-    """A Series, without its index, as Arrow; None if no Arrow type holds its values."""
+    """Return a Series, without its index, as Arrow; None if no Arrow type holds its values."""
     dtype = series.dtype
     try:
         if isinstance(dtype, np.dtype) and dtype.kind == "O":
@@ -61,7 +61,7 @@ _restored: dict[tuple[str, type, str], bool] = {}
 
 
 def _is_restored(dtype: Any) -> bool:
-    """Whether a column of this dtype has the same dtype when pandas reads it from a Parquet file."""
+    """Return whether a column of this dtype has the same dtype when pandas reads it from a Parquet file."""
     zone = getattr(dtype, "tz", None)
     key = repr(dtype), type(zone), repr(zone)
     if key not in _restored:
@@ -85,7 +85,7 @@ def _whole(values: Any) -> ArrowColumn:
 
 
 def _category(values: Any) -> ArrowColumn:
-    """Not exact: Parquet files do not keep categories without rows, nor their order."""
+    """Convert categories. Not exact: Parquet keeps neither categories without rows nor their order."""
 
     def part(start: int, stop: int) -> pa.Array:
         array = pa.array(values[start:stop])
@@ -100,7 +100,7 @@ def _category(values: Any) -> ArrowColumn:
 
 
 def _objects(values: Any) -> ArrowColumn:
-    """Text, bytes, dates: exact, if the only null is None. Other objects as the best that Arrow makes of them."""
+    """Convert objects. Text, bytes and dates are exact if the only null is None; others get the nearest Arrow type."""
     kinds = set(map(type, values))
     simple = {str: pa.string(), bytes: pa.binary(), dt.date: pa.date32()}
     present = kinds - {type(None)}
@@ -117,7 +117,7 @@ def _objects(values: Any) -> ArrowColumn:
 
 
 def _nested(rows: list[Any]) -> pa.Array:
-    """Arrow's lists and structs where every key is in every dict and no number changes its type, else JSON text."""
+    """Convert to lists and structs if every dict has every key and no number changes its type, else to JSON text."""
     try:
         array = pa.array(rows)
         if _same(array, rows):
@@ -140,7 +140,7 @@ def _same(array: pa.Array, rows: list[Any]) -> bool:
 
 
 def column_names(labels: Sequence[Any]) -> list[str]:
-    """What the columns are called in a file: their labels, where these are text and unique."""
+    """Return the names of the columns in a file: their labels, if these are text and unique."""
     names: list[str] = []
     taken: set[str] = set()
     for place, label in enumerate(labels):
@@ -155,7 +155,7 @@ def column_names(labels: Sequence[Any]) -> list[str]:
 
 
 def is_text(label: Any) -> bool:
-    """Whether a label shows as text that is not empty and can be written as UTF-8."""
+    """Return whether a label shows as text that is not empty and can be written as UTF-8."""
     try:
         return bool(str(label).encode())
     except UnicodeEncodeError:

@@ -56,7 +56,7 @@ def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
 
 
 def _beside(value: Any, names: list[str]) -> dict[str, Any]:
-    """What pandas would not know from a Parquet file's columns alone."""
+    """Return what a Parquet file's columns alone do not tell pandas."""
     beside: dict[str, Any] = {}
     if isinstance(value, pd.DataFrame):
         if not _is_same(value.columns, pd.Index(names)):
@@ -77,7 +77,7 @@ def _is_same(index: Any, other: Any) -> bool:
 
 
 def _levels(index: Any, names: Sequence[str]) -> tuple[dict[str, ArrowColumn], bool]:
-    """The named levels of an index, for other readers: a frame that was grouped by a column has it in the index.
+    """Return the named levels of an index, for other readers: grouping by a column moves it into the index.
 
     Returns:
         The levels, and whether there are no others.
@@ -149,7 +149,7 @@ def _write(
 def _metadata(
     frame: Any, columns: Mapping[str, ArrowColumn | None], levels: dict[str, ArrowColumn]
 ) -> dict[bytes, bytes]:
-    """What pandas needs to know of the file."""
+    """Return the metadata that pandas reads."""
     # What is pickled beside the file is not described: pandas cannot parse the names of all dtypes.
     exact = [(number, label) for number, (label, column) in enumerate(columns.items()) if column and column.exact]
     empty = frame.iloc[:0, [number for number, _ in exact]]
@@ -161,13 +161,13 @@ def _metadata(
 
 
 def _tables(schema: pa.Schema, columns: Sequence[ArrowColumn], rows: int) -> Iterator[pa.Table]:
-    """The row groups, each made when it is written."""
+    """Yield the row groups, each made when it is written."""
     for start, stop in slices(rows):
         yield pa.Table.from_arrays([column.part(start, stop) for column in columns], schema=schema)
 
 
 def read(storage: Storage, stored: StoredValue) -> Any:
-    """What `write` stored.
+    """Read what `write` stored.
 
     Raises:
         OutputError: the file is damaged.
@@ -210,15 +210,15 @@ def _put_together(table: pa.Table, odd: dict[str, Any], stored: StoredValue) -> 
 
 
 def _text_objects(table: pa.Table) -> list[str]:
-    """The columns of Python's str: from version 3 on, pandas makes columns of another dtype of them."""
+    """Return the columns of Python's str, which pandas 3 would read as another dtype."""
     described = (table.schema.pandas_metadata or {}).get("columns", [])
     objects = {column["field_name"] for column in described if column["numpy_type"] == "object"}
     return [field.name for field in table.schema if field.name in objects and str(field.type) == "string"]
 
 
 def as_pandas(table: pa.Table) -> Any:
-    """The table as pandas would read it, except that integers beside NULLs stay integers (`Int64`): as floats, large
-    ones would be rounded. Who wrote it from pandas has said in its metadata what it was.
+    """Convert a table as pandas reads it, except that integers beside NULLs stay integers (`Int64`): as floats, large
+    ones would be rounded. The metadata of a table written from pandas wins.
     """
     described = table.schema.metadata or {}
     if b"pandas" not in described:

@@ -48,7 +48,7 @@ def write(storage: Storage, name: str, value: Any) -> None:
 
 
 def read(storage: Storage, name: str, what: str) -> Any:
-    """What `write` wrote.
+    """Read what `write` wrote.
 
     Args:
         what: how errors name the value.
@@ -147,7 +147,7 @@ class _Nowhere:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a value consists of, each with how its place is written."""
+    """Yield the parts of a value, each with the text of its path."""
     if isinstance(value, dict):
         yield from ((f"[{key!r}]", part) for key, part in list(value.items()))
     elif isinstance(value, (list, tuple)):

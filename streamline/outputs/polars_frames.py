@@ -62,7 +62,7 @@ def _write_lazy(storage: Storage, name: str, query: pl.LazyFrame) -> StoredValue
 
 
 def _is_odd(kind: pl.DataType) -> bool:
-    """Whether other readers of the file would see something else."""
+    """Return whether other readers of the file would see something else."""
     return any(word in str(kind) for word in ("Duration", "Int128", "Float16", "Null"))
 
 
@@ -82,7 +82,7 @@ def _holds_objects(kind: pl.DataType) -> bool:
 
 
 def read(storage: Storage, stored: StoredValue) -> Any:
-    """What `write` stored."""
+    """Read what `write` stored."""
     source = storage.source(stored.file)
     ipc = stored.file.endswith(".arrow")
     try:

@@ -13,14 +13,14 @@ from streamline.outputs.values import kind_of
 
 
 def to_table(value: Any) -> pa.Table:
-    """`value` as one Arrow table.
+    """Convert `value` to one Arrow table.
 
     Args:
         value: a pandas or Polars frame or Series, an Arrow table, a list of dicts, a dict of lists, or a list of
             tables. A frame's named index levels become columns; an index without a name is left out.
 
     Raises:
-        ConfigError: it is nothing of the kind.
+        ConfigError: it is not a table.
     """
     library = type(value).__module__.partition(".")[0]
     try:
@@ -52,7 +52,7 @@ def to_table(value: Any) -> pa.Table:
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables one under the other; types widen where they differ, columns that one lacks are null there.
+    """Concatenate tables. Types widen where they differ; columns that a table lacks are null there.
 
     Raises:
         ConfigError: the types of a column have nothing in common.

@@ -59,7 +59,7 @@ def write_value(storage: Storage, name: str, value: Any) -> StoredValue:
 
 
 def read_value(storage: Storage, stored: StoredValue) -> Any:
-    """What `write_value` stored.
+    """Read what `write_value` stored.
 
     Raises:
         OutputError: it cannot be read.
@@ -145,7 +145,7 @@ _TABLES = {
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value is a table (or a column) of one of the libraries whose tables are stored as Parquet."""
+    """Return whether a value is a table (or a column) of one of the libraries whose tables are stored as Parquet."""
     kind = type(value)
     return kind is ParquetFile or (kind.__module__.partition(".")[0], kind.__name__) in _TABLES
 
@@ -167,7 +167,7 @@ def _write_tables(storage: Storage, name: str, value: Any) -> StoredValue | None
 
 
 def kind_of(value: Any) -> str:
-    """How messages name a value's type: `a dict`, `a sklearn.linear_model.LinearRegression`."""
+    """Return the name of a value's type for messages: `a dict`, `a sklearn.LinearRegression`."""
     kind = type(value)
     module = kind.__module__.partition(".")[0] if kind.__module__ != "builtins" else ""
     shown = f"{module}.{kind.__qualname__}" if module else kind.__qualname__

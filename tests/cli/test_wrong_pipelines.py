@@ -59,12 +59,12 @@ CASES = {
         "f (line 1) and g (line 5)",
     ),
     "a tab in YAML": ("blocks:\n- uuid: a\n\ttype: custom\n", {}, "pipelines/p/metadata.yaml:3", "tab in the indent"),
-    "no Python": (ONE, {"custom/a.py": "x = 1\ny = (\n"}, "custom/a.py:2", "no Python"),
-    "a condition that is no Python": (
+    "a syntax error": (ONE, {"custom/a.py": "x = 1\ny = (\n"}, "custom/a.py:2", "syntax error"),
+    "a condition with a syntax error": (
         f"{ONE}conditionals:\n- {{uuid: c, upstream_blocks: [a]}}\n",
         {"conditionals/c.py": "def\n"},
         "conditionals/c.py:1",
-        "no Python",
+        "syntax error",
     ),
     "a condition without its decorator": (
         f"{ONE}conditionals:\n- {{uuid: c, upstream_blocks: [a]}}\n",

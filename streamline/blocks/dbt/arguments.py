@@ -59,8 +59,7 @@ class Arguments(msgspec.Struct, kw_only=True):
 
 
 def jinja(block: Block, text: str) -> str:
-    """The part of the block's text that is a template of ours: dbt's arguments without their comments. A model's
-    templates are dbt's own."""
+    """Return the part of the text with our templates: dbt's arguments without comments. Models have dbt's own."""
     if block.language != "yaml":
         return ""
     return "\n".join("" if line.lstrip().startswith("#") else line for line in text.splitlines())

@@ -58,7 +58,7 @@ def main(path: str) -> int:
 
 
 def wait_for_duckdb(file: str) -> None:
-    """Have `duckdb.connect` wait while another block has the file open; dbt-duckdb would fail at once."""
+    """Make `duckdb.connect` wait while another block has the file open; dbt-duckdb would fail at once."""
     import duckdb
 
     spec = importlib.util.spec_from_file_location("streamline_waiting", file)
@@ -75,7 +75,7 @@ def wait_for_duckdb(file: str) -> None:
 
 
 def relations_of(result: Any) -> dict[str, str]:
-    """The table or view of each node that ran and went well, by the node's id, in order."""
+    """Return the table or view of each node that succeeded, by the node's id, in order."""
     relations = {}
     for outcome in getattr(result, "results", None) or []:
         node = getattr(outcome, "node", None)
@@ -85,7 +85,7 @@ def relations_of(result: Any) -> dict[str, str]:
 
 
 def export(runner: Any, job: Any, errors: list[str], relations: dict[str, str]) -> list[dict[str, Any]]:
-    """Write what the models hold now into files."""
+    """Write the rows of the models into files."""
     # What is invoked here writes its own results over those of the run.
     kept = Path(job["target"]) / "run_results.json"
     text = kept.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ _ADAPTERS = words(
 
 
 def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environment:
-    """The environment for an adapter, made if need be (which takes a minute).
+    """Return the environment for an adapter, created if needed (which takes a minute).
 
     An entry `dbt-<type>` under `plugins:` in streamline.yaml says what it holds instead: other versions, packages for
     Python models.
@@ -50,6 +50,7 @@ def dbt_environment(project: Project, adapter: str, notify: Notify) -> Environme
             where=error.where,
             hint=f"{guess}dbt's packages come from the package index; `plugins: {{dbt-{adapter}: {{pip: […]}}}}` in "
             f"{project.yaml.shown} says others than {', '.join(choices[-1].pip)}",
+            code=error.code,
         ) from None
 
 

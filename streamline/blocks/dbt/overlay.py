@@ -62,12 +62,12 @@ class Overlay(msgspec.Struct, kw_only=True):
     needs_deps: bool
 
     def installed(self) -> None:
-        """Note that the packages are there now."""
+        """Record that the packages are installed."""
         write_file(self.folder / _STAMP, _stamp(self.folder).encode())
 
 
 def make_overlay(project: Project, source: Path, home: Path, *, profile: str) -> Overlay:
-    """Make it, or bring it up to date.
+    """Create the view, or update it.
 
     Args:
         project: the project, for names in errors.
@@ -133,13 +133,11 @@ def _changed(project: Project, source: Path, written: dict[str, Any]) -> dict[st
         ("macro-paths", "macros", MACROS),
     ):
         paths = settings.get(key, [default])
-        if not isinstance(paths, list):
-            raise ConfigError(f"{key} must be a list", where=project.shown(source / PROJECT_FILE))
-        if any(str(path) in (".", "", "./") for path in paths):
+        if not isinstance(paths, list) or any(str(path) in (".", "", "./") for path in paths):
             raise ConfigError(
-                f"{key} names the project's folder itself",
+                f"{key} must be a list of folders inside the project",
                 where=project.shown(source / PROJECT_FILE),
-                hint="name the folders in it",
+                code="dbt.project_invalid",
             )
         settings[key] = [*paths, own]
     return settings
@@ -177,7 +175,7 @@ def _read(path: Path) -> str:
 
 
 def _read_yaml(project: Project, path: Path) -> dict[str, Any]:
-    """A file of dbt's, read as dbt reads it."""
+    """Read a YAML file as dbt does."""
     shown = project.shown(path)
     text = read_text(path, shown=shown)
     try:
@@ -186,7 +184,7 @@ def _read_yaml(project: Project, path: Path) -> dict[str, Any]:
         load_yaml(path, text=text, shown=shown)  # says what is wrong, and where
         raise
     if not isinstance(data, dict):
-        raise ConfigError("must be a mapping", where=shown)
+        raise ConfigError("must be a mapping", where=shown, code="dbt.project_invalid")
     return data
 
 

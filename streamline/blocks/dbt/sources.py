@@ -88,7 +88,7 @@ class SourceRecord:
         self._key = key
 
     def keep(self, pipeline: str, tables: Mapping[str, dict[str, Any]]) -> None:
-        """Remember these; the pipeline's others stay."""
+        """Save these entries; the pipeline's others stay."""
         if not tables:
             return
         with file_lock(self._path.with_suffix(".lock")):
@@ -103,7 +103,7 @@ class SourceRecord:
             temporary.replace(self._path)
 
     def find(self, pipeline: str, name: str) -> dict[str, Any] | None:
-        """The pipeline's own, else the newest of another's."""
+        """Return the pipeline's own entry, else the newest of another pipeline."""
         entries: dict[str, dict[str, Any]] = read_json(self._path).get(self._key, {}).get(name, {})
         return entries.get(pipeline) or next(reversed(entries.values()), None)
 
@@ -111,7 +111,7 @@ class SourceRecord:
 def _source(
     call: BlockCall, upstream: Input, profile: DbtProfile, overlay: Overlay, home: Path, seeds: list[str]
 ) -> dict[str, Any]:
-    """What sources.yml says of an upstream output, which is where that says from now on."""
+    """Load an upstream output where dbt finds it, and return its entry for sources.yml."""
     if profile.type == "duckdb":
         return _file_source(call, upstream, home)
     rows = upstream.table()
@@ -126,7 +126,7 @@ def _source(
 
 
 def _nowhere(call: BlockCall, uuid: str, profile: DbtProfile) -> dict[str, Any]:
-    """A source that is described and not there: only models that read it fail, and their error says why."""
+    """Return an entry for a source that does not exist: only models that read it fail, and their error says why."""
     reason = f"the output of block {uuid}, which is not upstream of {call.block.uuid} and has never been"
     return _external([Path(reason)]) if profile.type == "duckdb" else {"identifier": _table_name(call.pipeline, uuid)}
 
@@ -141,7 +141,7 @@ def _external(files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _file_source(call: BlockCall, upstream: Input, home: Path) -> dict[str, Any]:
-    """A source that DuckDB reads from the stored output; a view over it stays good as long as that is there."""
+    """Return an entry that DuckDB reads from the stored output."""
     files = upstream.parquet()
     if files is None:
         import pyarrow.parquet as pq
@@ -218,7 +218,7 @@ def _table_name(pipeline: str, uuid: str) -> str:
 
 
 def _identifier(text: str) -> str:
-    """A name that every database takes, and another for every text."""
+    """Return a name that every database allows, a different one for each text."""
     plain = re.sub(r"\W", "_", text, flags=re.ASCII).lower()
     limit = _LONGEST_NAME - len(SEED_PREFIX)
     if plain == text and len(plain) <= limit:

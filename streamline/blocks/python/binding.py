@@ -1,9 +1,9 @@
 """Which arguments a block's function is called with.
 
-One positional argument per input, in their order. A parameter that bears an input's name takes that input, wherever
-it stands. Where a function asks for more positional arguments than there are inputs, outputs that were returned as a
-tuple are spread; what a sensor answered is left out where others need its place. Nothing is read before it is clear
-that the call can be made, and only what it takes.
+One positional argument per input, in their order. A parameter with an input's name takes that input, at any position.
+If a function has more positional parameters than there are inputs, outputs that were returned as a tuple are spread
+over them; a sensor's result is left out if others need its place. Nothing is read before the call is known to be
+possible, and only what it takes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Callee(msgspec.Struct, frozen=True, kw_only=True):
         function: its name.
         where: `file:line`.
         block: the block's uuid.
-        given: what there is for it to get, in words, where that is not the outputs of the block's upstream blocks.
+        given: what it can get, in words, if not the outputs of the block's upstream blocks.
     """
 
     function: str
@@ -56,18 +56,18 @@ def bind(
     spare: bool = False,
     reserved: Collection[str] = (),
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments for a call.
+    """Return the arguments for a call.
 
     Args:
         signature: the function's.
         inputs: the outputs of the upstream blocks, in their order.
         offered: what it gets by keyword, if it has parameters of these names or `**kwargs`.
         callee: for messages.
-        spare: inputs for which there is no parameter are left out without a word.
+        spare: inputs without a parameter are left out instead of being an error.
         reserved: parameters of these names never take an input.
 
     Raises:
-        ConfigError: the function asks for what is not there, or does not take what is.
+        ConfigError: the parameters do not fit the inputs and keyword arguments.
     """
     args, keywords = _Planner(signature, inputs, offered, callee, spare, reserved).plan()
     spread: dict[int, list[Any]] = {}
@@ -107,13 +107,13 @@ class _Planner:
         self._any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in self._parameters)
 
     def plan(self) -> tuple[list[Slot], dict[str, Slot]]:
-        """Positional and keyword arguments, not read yet."""
+        """Return what fills the positional and keyword arguments; nothing is read yet."""
         filled = self._named()
         taken = {slot.input for slot in filled.values()}  # -1 for a keyword argument
         rest = [number for number in range(len(self._inputs)) if number not in taken]
         free = [parameter for parameter in self._by_place if parameter.name not in filled]
         rest = self._with_room(rest, free)
-        # Parameters beyond the inputs that bear the name of a keyword argument mean that: `def load(df, env)`.
+        # Parameters beyond the inputs with the name of a keyword argument mean that: `def load(df, env)`.
         for parameter in reversed(free.copy()):
             if len(free) > len(rest) and parameter.name in self._offered:
                 filled[parameter.name] = Slot(name=parameter.name)
@@ -130,7 +130,7 @@ class _Planner:
         return {**filled, **{name: Slot(name=name) for name in reserved if name in self._offered}}
 
     def _with_room(self, rest: list[int], free: list[Parameter]) -> list[int]:
-        """The inputs that the function is to take; those that only say whether to go on make room for others."""
+        """Return the inputs that the function takes. Those that only say whether to go on make room for others."""
         if not self._by_place and not self._any_number:
             return []  # it asks for nothing: its upstream blocks only come before it
         room = sum(parameter.name not in self._offered for parameter in free)
@@ -141,7 +141,7 @@ class _Planner:
         return rest
 
     def _spread(self, rest: list[int], free: list[Parameter]) -> list[Slot]:
-        """What comes by position, in order.
+        """Return what fills the free positional parameters, in order.
 
         Raises:
             ConfigError: it is too little, or too much.
@@ -166,7 +166,7 @@ class _Planner:
         return [Slot(number) for number in rest]
 
     def _fitting(self, rest: Sequence[int], least: int, most: int | None) -> list[list[Slot]]:
-        """The ways to spread inputs that had several outputs so that the number is right: all of them, else one."""
+        """Return the ways to spread inputs with several outputs so that the number fits: all such inputs, else one."""
         counts = {number: self._inputs[number].count() for number in rest}
         several = [number for number in rest if counts[number] > 1]
         ways: list[list[Slot]] = []
@@ -214,65 +214,53 @@ class _Planner:
 
     def _too_few(self, free: Sequence[Parameter], rest: Sequence[int], *, ambiguous: bool) -> ConfigError:
         counts = {number: self._inputs[number].count() for number in rest}
-        wanted = [parameter.name for parameter in self._by_place if parameter.default is Parameter.empty]
-        needed = [parameter.name for parameter in free if parameter.default is Parameter.empty]
-        open_end = self._any_number or len(wanted) < len(self._by_place)
-        expects = (
-            f"{self._callee.function}() expects {'at least ' if open_end else ''}{_count(len(wanted), 'argument')}"
-        )
-        if len(wanted) > 1:
-            expects += f" ({', '.join(wanted)})"
-        if self._callee.given is not None:
-            missing = needed[min(len(rest), len(needed) - 1)]
-            return ConfigError(
-                f"{expects}, but {self._callee.given}",
-                where=self._callee.where,
-                hint=f"take '{missing}' out, give it a default, or set a variable of that name",
-            )
-        message = f"{expects}, but {self._upstream(counts)}"
         several = [self._inputs[number].uuid for number in rest if counts[number] > 1]
-        if ambiguous:
+        expected = [parameter.name for parameter in self._by_place if parameter.default is Parameter.empty]
+        needed = [parameter.name for parameter in free if parameter.default is Parameter.empty]
+        missing = needed[min(len(rest), len(needed) - 1)]
+        if self._callee.given is not None:
+            hint = f"take '{missing}' out, give it a default, or set a variable of that name"
+        elif ambiguous:
             hint = (
                 f"more than one of {' and '.join(several)} could be spread over its parameters; name the parameters of "
                 "the others like their blocks"
             )
         elif several:
-            total = sum(counts.values())
             hint = (
-                f"spread, that makes {total} values: give the function as many parameters, or one for each block to "
-                "get several outputs as a list"
+                f"spread, that makes {sum(counts.values())} values: give the function as many parameters, or one for "
+                "each block to get several outputs as a list"
             )
         else:
-            missing = needed[min(len(rest), len(needed) - 1)]
             tuples = f"return a tuple of {len(needed)} from '{self._inputs[rest[0]].uuid}', " if len(rest) == 1 else ""
             hint = (
                 f"add a block to upstream_blocks of '{self._callee.block}', {tuples}set a variable named '{missing}', "
                 f"or give '{missing}' a default"
             )
-        return ConfigError(message, where=self._callee.where, hint=hint)
+        least = "at least " if self._any_number or len(expected) < len(self._by_place) else ""
+        listed = f" ({', '.join(expected)})" if len(expected) > 1 else ""
+        given = self._callee.given or self._upstream(counts)
+        return self._mismatch(f"expects {least}{_count(len(expected), 'argument')}{listed}, but {given}", hint)
 
     def _too_many(self, rest: Sequence[int], room: int) -> ConfigError:
         names = [parameter.name for parameter in self._by_place]
-        takes = f"{self._callee.function}() takes {_count(len(names), 'argument')}"
-        if names:
-            takes += f" ({', '.join(names)})"
+        listed = f" ({', '.join(names)})" if names else ""
         over = self._inputs[rest[room]].uuid
-        name = over if over.isidentifier() else "another_input"
-        return ConfigError(
-            f"{takes}, but {self._upstream()}",
-            where=self._callee.where,
-            hint=f"add a parameter for '{over}' (such as `{name}`) or `*args`, or take it out of upstream_blocks of "
-            f"'{self._callee.block}'",
+        hint = (
+            f"add a parameter for '{over}' (such as `{over if over.isidentifier() else 'another_input'}`) or `*args`, "
+            f"or take it out of upstream_blocks of '{self._callee.block}'"
         )
+        return self._mismatch(f"takes {_count(len(names), 'argument')}{listed}, but {self._upstream()}", hint)
 
     def _nothing_for(self, name: str) -> ConfigError:
-        return ConfigError(
-            f"{self._callee.function}() needs the keyword argument '{name}', but no variable and no upstream block "
-            f"of '{self._callee.block}' has that name",
-            where=self._callee.where,
-            hint=f"set '{name}' under variables: in metadata.yaml or with --runtime-vars {name}=…, or give it a "
-            "default",
+        return self._mismatch(
+            f"needs the keyword argument '{name}', but no variable and no upstream block of '{self._callee.block}' "
+            "has that name",
+            f"set '{name}' under variables: in metadata.yaml or with --runtime-vars {name}=…, or give it a default",
         )
+
+    def _mismatch(self, text: str, hint: str) -> ConfigError:
+        message = f"{self._callee.function}() {text}"
+        return ConfigError(message, where=self._callee.where, hint=hint, code="block.parameters_mismatch")
 
     def _upstream(self, counts: Mapping[int, int] | None = None) -> str:
         block = f"the block '{self._callee.block}'"

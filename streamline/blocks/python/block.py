@@ -34,12 +34,12 @@ def run(call: BlockCall) -> Any:
         invoke(call, file, before, call.inputs, spare=True)
     result = invoke(call, file, function, call.inputs)
     if call.block.type == "transformer" and _answers(function):
-        call.gate = truth(result, call, file, function, "annotated `-> bool`, so that it decides whether to go on")
+        call.gate = truth(result, call, file, function, "annotated `-> bool`, which decides whether to go on")
     return result
 
 
 def poll(call: BlockCall) -> bool:
-    """Ask a sensor once: whether to go on. The runner waits between calls.
+    """Check a sensor once. The runner waits between calls.
 
     Inputs and keyword arguments are passed as far as the function takes them.
 
@@ -55,9 +55,9 @@ def poll(call: BlockCall) -> bool:
 
 
 def evaluate(call: BlockCall) -> bool:
-    """Ask a conditional block whether the block that it gates runs. It gets that block's inputs, if it takes them.
+    """Evaluate a conditional block, which gets the inputs of the block that it gates.
 
-    An exception in it counts as no; the warning tells of it.
+    An exception in it counts as false, with a warning.
 
     Raises:
         ConfigError: there is not one function decorated with `@condition`, or it asks for what is not there.
@@ -83,7 +83,7 @@ def _only(call: BlockCall, file: PythonFile) -> Callable[..., Any]:
 
 
 def block_file(call: BlockCall) -> BlockFile:
-    """Where the call's block has its code."""
+    """Return where the code of the call's block is."""
     block = call.block
     if block.file is None:
         return BlockFile(block.uuid, f"<block {block.uuid}>", block.content or "", call.where)
@@ -95,7 +95,7 @@ _loaded: list[tuple[BlockCall, PythonFile]] = []
 
 
 def forget() -> None:
-    """Let go of the file that was loaded last, and of its globals. Other calls do so, too."""
+    """Unload the file that was loaded last, with its globals. Loading another file does so, too."""
     if _loaded:
         sys.modules.pop(_loaded.pop()[1].module, None)
 
@@ -173,13 +173,13 @@ def invoke(
 
 
 def truth(result: Any, call: BlockCall, file: PythonFile, function: Callable[..., Any], why: str) -> bool:
-    """A result as yes or no.
+    """Return a result as a boolean.
 
     Raises:
         StreamlineError: it is neither, such as a DataFrame.
     """
     if result is None:
-        call.log(f"{file.where(function)}: {name_of(function)}() returned None, which counts as no")
+        call.log(f"{file.where(function)}: {name_of(function)}() returned None, which counts as false")
     try:
         return bool(result)
     except Exception as error:
@@ -188,11 +188,12 @@ def truth(result: Any, call: BlockCall, file: PythonFile, function: Callable[...
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})",
             where=file.where(function),
             hint="return True or False, such as `len(df) > 0`",
+            code="block.not_boolean",
         ) from None
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """The function's parameters; of one that Python knows nothing about, anything."""
+    """Return the signature of a function; `*args, **kwargs` if Python does not know it."""
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Callbacks: functions that hear how the block that they belong to, or the whole pipeline, has ended."""
+"""Callbacks: functions that are told how the block that they belong to, or the whole pipeline, has ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BlockError(Exception):
 
 
 def call_back(call: BlockCall, status: str, error: Failure | None, own: StoredOutput | None) -> None:
-    """Call the functions of the block's file that are for this status. What goes wrong in them is a warning.
+    """Call the functions of the block's file for this status. Their failures are warnings.
 
     The first positional argument is the output of the block that the callback belongs to, or None; functions with
     `**kwargs` also get `parent_block_uuid`, after a failure `__error` (a `BlockError`), and `__input`: that output by
@@ -60,7 +60,7 @@ def call_back(call: BlockCall, status: str, error: Failure | None, own: StoredOu
 
 
 def statuses_of(function: Any) -> set[str]:
-    """What a marked function is for."""
+    """Return the statuses that a marked function is called for."""
     statuses: set[str] = set()
     for mark in marks_of(function):
         if mark.kind in ("on_success", "on_failure"):

@@ -26,14 +26,14 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> set[str]:
-    """See that the block's file is Python and has the one function that is to run.
+    """Check that the block's file is Python and has exactly one function to run.
 
     Returns:
         The modules that it imports when it is loaded: first parts of their names, without the project's own.
 
     Raises:
-        ConfigError: the file cannot be read or is no Python; no function bears the decorator of the block's type, or
-            more than one does. `where` is `file:line`.
+        ConfigError: the file cannot be read or is not Python; no function has the decorator of the block's type, or
+            several have it. `where` is `file:line`.
     """
     shown = shown_block(project, block)
     path = str(block.file) if block.file is not None else f"<block {block.uuid}>"
@@ -43,17 +43,17 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are shown when the block runs
         tree, _ = parsed(file, text)
-    _Decorated(block, shown, tree, first_wins=project.mage).check()
+    _DecoratedFunctions(block, shown, tree, first_wins=project.mage).check()
     return _imported(project, tree)
 
 
 def explain(project: Project, model: PipelineModel, block: Block) -> Explanation:
-    """The environment that the block runs in."""
+    """Return the environment that the block runs in."""
     isolated = block_settings(model, block).isolated
     return Explanation(engine="Python, in the environment of requirements.txt" if isolated else "Python")
 
 
-class _Decorated:
+class _DecoratedFunctions:
     def __init__(self, block: Block, shown: str, tree: ast.Module, *, first_wins: bool) -> None:
         self._first_wins = first_wins
         self._block = block
@@ -80,7 +80,7 @@ class _Decorated:
         return {self._meant.get(name, name) for name in names}
 
     def _may_come_otherwise(self, functions: Sequence[object]) -> bool:
-        """Whether the file could get its function in a way that only running it tells."""
+        """Return whether the file could get its function in a way that only running it tells."""
         names = {name for name, full in self._meant.items() if full in self._names} | set(self._names)
         decorators = {id(part) for node in ast.walk(self._tree) for part in _decorator_parts(node)}
         for node in ast.walk(self._tree):
@@ -98,7 +98,8 @@ class _Decorated:
         raise ConfigError(
             f"more than one function in this file is decorated with @{self._decorator}: {lines}",
             where=f"{self._shown}:{_line(functions[1])}",
-            hint="leave the decorator on one of them; the others can be called by it",
+            hint="leave the decorator on one of them; it can call the others",
+            code="block.function_ambiguous",
         )
 
     def _refuse_none(self, functions: Sequence[_Function]) -> None:
@@ -111,14 +112,16 @@ class _Decorated:
                         where=f"{self._shown}:{_line(function)}",
                         hint=f"the block '{self._block.uuid}' is a {self._block.type}: write @{self._decorator} above "
                         "its function, or change its type in metadata.yaml",
+                        code="block.function_missing",
                     )
         plain = [function for function in functions if not self._kinds(function)]
         line = f":{_line(plain[0])}" if len(plain) == 1 else ""
-        above = f"{plain[0].name}()" if len(plain) == 1 else "the function that is to run"
+        above = f"{plain[0].name}()" if len(plain) == 1 else "the function to run"
         raise ConfigError(
             f"no function in this file is decorated with @{self._decorator}",
             where=f"{self._shown}{line}",
             hint=f"write @{self._decorator} above {above}",
+            code="block.function_missing",
         )
 
     def _check_statuses(self, functions: Sequence[_Function]) -> None:
@@ -129,14 +132,15 @@ class _Decorated:
                 for value in each.args:
                     if isinstance(value, ast.Constant) and value.value not in STATUSES:
                         raise ConfigError(
-                            f"@callback is for {', '.join(STATUSES)}; there is no {value.value!r}",
+                            f"@callback: unknown status {value.value!r}",
                             where=f"{self._shown}:{value.lineno}",
-                            hint=suggestion(str(value.value), STATUSES),
+                            hint=suggestion(str(value.value), STATUSES, what="statuses"),
+                            code="block.unknown_status",
                         )
 
 
 def _functions(body: Sequence[ast.stmt], sure: bool = True) -> Iterator[tuple[_Function, bool]]:
-    """The functions that loading the file defines, and whether it surely does: those in `if` or `try` may not be."""
+    """Yield the functions that loading the file defines, and whether it always does: those in `if` or `try` may not."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node, sure

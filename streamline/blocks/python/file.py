@@ -66,11 +66,11 @@ class BlockFile(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """Return its name for messages."""
         return self.shown or self.path
 
     def text(self) -> str:
-        """The code.
+        """Read the code.
 
         Raises:
             ConfigError: the file cannot be read.
@@ -85,32 +85,35 @@ class BlockFile(msgspec.Struct, frozen=True):
         except (UnicodeDecodeError, SyntaxError, LookupError) as error:
             raise self._not_decoded(raw, error) from None
         except OSError as error:
-            raise ConfigError(f"the block's file cannot be read: {error}", where=self.name) from None
+            raise ConfigError(
+                f"the block's file cannot be read: {error}", where=self.name, code="file.not_readable"
+            ) from None
 
     def _not_decoded(self, raw: bytes, error: Exception) -> ConfigError:
         try:
             raw.decode("utf-8")
         except UnicodeDecodeError as wrong:
             line, byte = raw.count(b"\n", 0, wrong.start) + 1, raw[wrong.start]
-            reason = f"the byte 0x{byte:02x} is no UTF-8"
-        else:  # it is UTF-8, and says that it is something else
+            reason = f"the byte 0x{byte:02x} is not UTF-8"
+        else:  # it is UTF-8, and names another encoding
             line, reason = 1, str(error)
         return ConfigError(
             f"the block's file cannot be read: {reason}",
             where=f"{self.name}:{line}",
-            hint="save it as UTF-8, or say on its first line what it is: # -*- coding: latin-1 -*-",
+            hint="save it as UTF-8, or name its encoding on the first line: # -*- coding: latin-1 -*-",
+            code="file.wrong_encoding",
         )
 
 
 class PythonFile:
-    """The module that a block's file makes, with the functions in it that bear a decorator.
+    """The module that a block's file makes, with its decorated functions.
 
     Args:
         block: the file.
         values: gives values for names that the code reads and does not define; asked once, before the code runs.
 
     Raises:
-        ConfigError: the file cannot be read, or is no Python.
+        ConfigError: the file cannot be read, or has a syntax error.
         UserError: the file raised while it was loaded.
     """
 
@@ -140,15 +143,15 @@ class PythonFile:
         self._marked = marked
 
     def marked(self, *decorators: str) -> list[Callable[..., Any]]:
-        """The functions that bear one of the decorators, in the file's order. What other files define is left out,
-        unless there is nothing else."""
+        """Return the functions with one of the decorators, in the file's order; imported ones only if it has no own."""
         wanted = set(decorators)
         own: list[Any] = []
         others: list[Any] = []
-        values = [value for value in self.namespace.values() if _bears(value, wanted)]
+        values = [value for value in self.namespace.values() if _is_marked(value, wanted)]
         # A wrapper around a marked function stands for it; one whose name was given away stands for itself.
         wrapped = {id(inner) for value in values for inner in _unwrapped(value)}
-        for value in [*values, *(each for each in self._marked if _bears(each, wanted) and id(each) not in wrapped)]:
+        alone = [each for each in self._marked if _is_marked(each, wanted) and id(each) not in wrapped]
+        for value in [*values, *alone]:
             if not any(value is each for each in (*own, *others)):
                 ours = getattr(value, "__module__", None) == self.namespace["__name__"]
                 (own if ours else others).append(value)
@@ -161,7 +164,7 @@ class PythonFile:
         return sorted(own, key=place) or [each for each in others if any(each is value for value in values)]
 
     def only(self, decorator: str, warn: Callable[[str], None] | None = None) -> Callable[..., Any]:
-        """The one function that bears the decorator.
+        """Return the one function with the decorator.
 
         Args:
             warn: if given, the first of several is taken, with a warning.
@@ -175,7 +178,8 @@ class PythonFile:
             raise ConfigError(
                 f"no function in this file is decorated with @{decorator}",
                 where=where,
-                hint=f"write @{decorator} above the function that is to run",
+                hint=f"write @{decorator} above the function to run",
+                code="block.function_missing",
             )
         if len(functions) > 1:
             lines = " and ".join(f"{name_of(each)} (line {line_of(each) or '?'})" for each in functions)
@@ -187,11 +191,12 @@ class PythonFile:
                 message,
                 where=where,
                 hint="leave the decorator on one of them",
+                code="block.function_ambiguous",
             )
         return functions[0]
 
     def where(self, function: Callable[..., Any]) -> str:
-        """`file:line` of a function of this file, or of one that it imports."""
+        """Return `file:line` of a function of this file, or of one that it imports."""
         line = line_of(function)
         code = getattr(inspect.unwrap(function), "__code__", None)
         if code is not None and code.co_filename != self.block.path:
@@ -199,12 +204,12 @@ class PythonFile:
         return f"{self.block.name}:{line}" if line else self.block.name
 
     def error(self, error: BaseException) -> UserError:
-        """What the user gets to see of an exception in this file's code."""
+        """Return an exception in this file's code as the user sees it."""
         return user_error(error, self.block.path, self.block.name)
 
 
 def user_error(error: BaseException, path: str, shown: str | None = None) -> UserError:
-    """What the user gets to see of an exception in the code of `path`: from its own first line on.
+    """Return an exception in the code of `path` as the user sees it: the traceback starts at its own first line.
 
     Args:
         error: the exception; a `UserError` is handed back as it is.
@@ -242,12 +247,12 @@ def _cut(text: str, longest: int) -> str:
 
 
 def name_of(function: Any) -> str:
-    """A function's name, as messages give it."""
+    """Return a function's name for messages."""
     return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
 def line_of(function: Any) -> int | None:
-    """The line of its `def`, or of its first decorator."""
+    """Return the line of a function's `def`, or of its first decorator."""
     plain = inspect.unwrap(function) if callable(function) else function
     if not isinstance(plain, FunctionType):
         return None
@@ -255,10 +260,10 @@ def line_of(function: Any) -> int | None:
 
 
 def parsed(block: BlockFile, text: str) -> tuple[ast.Module, CodeType]:
-    """The file's syntax tree and its code.
+    """Parse and compile the file.
 
     Raises:
-        ConfigError: it is no Python.
+        ConfigError: it has a syntax error.
     """
     try:
         tree = ast.parse(text, block.path)
@@ -267,29 +272,33 @@ def parsed(block: BlockFile, text: str) -> tuple[ast.Module, CodeType]:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         shown = f"\n    {error.text.rstrip()}" if isinstance(error, SyntaxError) and error.text else ""
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-        raise ConfigError(f"this is no Python: {reason}{shown}", where=f"{block.name}{line}") from None
+        raise ConfigError(
+            f"Python syntax error: {reason}{shown}", where=f"{block.name}{line}", code="block.syntax"
+        ) from None
 
 
 _codes: dict[str, tuple[object, CodeType]] = {}
 
 
 def injected(block: BlockFile) -> dict[str, Any]:
-    """What a block's file finds in its namespace: the decorators, and where it is."""
+    """Return the names that a block's file finds in its namespace: the decorators and `__file__`."""
     return {**LEGACY, **NAMES, "__file__": block.path}
 
 
 def compiled(block: BlockFile) -> CodeType:
-    """The file's code; compiled once as long as the file stays the same.
+    """Return the file's code, compiled once as long as the file stays the same.
 
     Raises:
-        ConfigError: it cannot be read, or is no Python.
+        ConfigError: it cannot be read, or has a syntax error.
     """
     stamp: object
     if block.source is None:
         try:
             status = Path(block.path).stat()
         except OSError as error:
-            raise ConfigError(f"the block's file cannot be read: {error}", where=f"block {block.uuid}") from None
+            raise ConfigError(
+                f"the block's file cannot be read: {error}", where=f"block {block.uuid}", code="file.not_readable"
+            ) from None
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
     else:
         stamp = block.source
@@ -305,7 +314,7 @@ def compiled(block: BlockFile) -> CodeType:
 
 
 def _names_read(code: CodeType, wanted: Collection[str]) -> set[str]:
-    """Which of the wanted names the code reads as globals, without defining them itself."""
+    """Return which of the names the code reads as globals without defining them."""
     every = [code]
     for each in every:
         every.extend(inner for inner in each.co_consts if isinstance(inner, CodeType))
@@ -323,12 +332,12 @@ def _names_read(code: CodeType, wanted: Collection[str]) -> set[str]:
     return (candidates & read) - stored
 
 
-def _bears(value: Any, decorators: Collection[str]) -> bool:
+def _is_marked(value: Any, decorators: Collection[str]) -> bool:
     return any(mark.kind in decorators for mark in marks_of(value))
 
 
 def _unwrapped(value: Any) -> list[Any]:
-    """The function, and what it wraps."""
+    """Return the function, and what it wraps."""
     functions = [value]
     while (inner := getattr(functions[-1], "__wrapped__", None)) is not None and len(functions) < 100:
         functions.append(inner)
@@ -346,7 +355,7 @@ def _summary(error: BaseException, report: traceback.TracebackException) -> str:
 
 
 def _statement(frame: traceback.FrameSummary) -> str:
-    """The statement that an `assert` without a message is, in one line."""
+    """Return the statement of an `assert` without a message, in one line."""
     first = frame.lineno or 0
     last = min(frame.end_lineno or first, first + 20)
     lines = (linecache.getline(frame.filename, number).strip() for number in range(first, last + 1))
@@ -356,7 +365,7 @@ def _statement(frame: traceback.FrameSummary) -> str:
 
 
 def _leave_out_ours(report: traceback.TracebackException, path: str) -> None:
-    """Leave the lines of this package and of the import machinery out, also of what it was caused by."""
+    """Remove the lines of this package and of the import machinery, also from the exception's causes."""
     seen: list[traceback.TracebackException] = []
     rest = [report]
     while rest:

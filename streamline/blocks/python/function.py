@@ -29,12 +29,12 @@ class Shape(Enum):
 
     @property
     def lane(self) -> str:
-        """`rows` or `arrow`: the lane that it is fed from."""
+        """Return the lane that it is fed from: `rows` or `arrow`."""
         return "rows" if self is Shape.ROWS else "arrow"
 
 
 def shape_of(block: BlockFile) -> Shape:
-    """What the block's function wants, by the annotation of its first parameter; pandas without one.
+    """Return what the block's function takes, by the annotation of its first parameter; pandas without one.
 
     Raises:
         ConfigError: the file cannot be read, is no Python, or the annotation is of no kind that blocks get.
@@ -58,13 +58,14 @@ def shape_of(block: BlockFile) -> Shape:
                 f"a transformer cannot be given {ast.unparse(annotation)}",
                 where=f"{block.name}:{parameters[0].lineno}",
                 hint="annotate its first parameter as DataFrame (pandas or Polars), list[dict] or pyarrow.Table",
+                code="block.unknown_annotation",
             )
         return shape
     return Shape.PANDAS
 
 
 class PythonFunction:
-    """The one function of a block file that bears a decorator.
+    """The one function of a block file with a decorator.
 
     Args:
         block: the file.
@@ -109,7 +110,7 @@ class PythonFunction:
 
 
 def imports_of(tree: ast.AST) -> dict[str, str]:
-    """What the file's imported names stand for, in full (`pd` → `pandas`)."""
+    """Return the full names of what the file imports, by its names for them (`pd` → `pandas`)."""
     imports: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -124,7 +125,7 @@ def imports_of(tree: ast.AST) -> dict[str, str]:
 
 
 def decorator_name(node: ast.expr) -> str:
-    """The last part of a decorator's name, with or without parentheses (`@module.transformer()`)."""
+    """Return the last part of a decorator's name, with or without parentheses (`@module.transformer()`)."""
     if isinstance(node, ast.Call):
         node = node.func
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 def hint_for(error: BaseException, path: str) -> str | None:
-    """A hint where the error is of a kind that has one.
+    """Return a hint for an error; None if there is none for its kind.
 
     Args:
         error: what was raised.
@@ -34,7 +34,7 @@ def _missing_module(name: str) -> str | None:
 
 
 def _missing_variable(error: KeyError, name: str, path: str) -> str | None:
-    """Advice for `kwargs['x']` where there is no variable x."""
+    """Return a hint for `kwargs['x']` if there is no variable x."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -50,7 +50,7 @@ def _missing_variable(error: KeyError, name: str, path: str) -> str | None:
 
 
 def _keywords(frame: FrameType) -> str | None:
-    """The name of the function's `**kwargs`."""
+    """Return the name of the function's `**kwargs`."""
     code = frame.f_code
     if not code.co_flags & inspect.CO_VARKEYWORDS:
         return None

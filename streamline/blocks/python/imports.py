@@ -16,7 +16,7 @@ ALIAS = "mage_ai"
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """The modules that a file imports whenever it is loaded, with their lines: not those in `if`, `try`, functions."""
+    """Yield the modules that a file always imports, with their lines: not those in `if`, `try` and functions."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
@@ -25,7 +25,7 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """What a file imports of the modules that stand in for Mage's: `module:name`, and their lines."""
+    """Yield what a file imports of Mage's modules: `module:name`, and the line."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from ((f"{alias.name}:", node.lineno) for alias in node.names if alias.name.startswith(f"{ALIAS}."))
@@ -36,7 +36,7 @@ def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def required_modules(block: Block) -> dict[str, int]:
-    """The modules that must be installed for a block's file, with the line of the first import."""
+    """Return the modules that must be installed for a block's file, with the line of the first import."""
     source = block_text(block)
     lines: dict[str, int] = {}
     try:

@@ -116,7 +116,7 @@ def evaluate_condition(*args, **kwargs) -> bool:
 
 
 def template(block_type: str, pipeline_type: str) -> Template | None:
-    """The template of a Python block; None where there is none for its type."""
+    """Return the template of a Python block; None if there is none for its type."""
     if block_type == "transformer" and pipeline_type in ("integration", "streaming"):
         text = _TRANSFORMER_IN_PIPE if pipeline_type == "integration" else _TRANSFORMER_OF_MESSAGES
         return lambda _: text
@@ -124,11 +124,7 @@ def template(block_type: str, pipeline_type: str) -> Template | None:
 
 
 def _python(text: str, nothing: str, *, tested: bool = False) -> Template:
-    """Python code over the outputs of the upstream blocks, which come as parameters by their names.
-
-    Args:
-        nothing: what it hands on where it is given nothing.
-    """
+    """Return a template whose function has the upstream outputs as parameters; without any it returns `nothing`."""
 
     def make(upstream: Sequence[str]) -> str:
         names = parameters(upstream)
@@ -140,10 +136,7 @@ def _python(text: str, nothing: str, *, tested: bool = False) -> Template:
 
 
 def parameters(upstream: Sequence[str]) -> list[str]:
-    """Names for the outputs of these blocks: their uuids where all of them can be names, else `df_1`, ….
-
-    A parameter that bears an upstream block's uuid gets that block's output, wherever it stands.
-    """
+    """Return names for the outputs of these blocks: their uuids if all can be names, else `df_1`, …."""
     if all(name.isidentifier() and not keyword.iskeyword(name) and name not in _TAKEN for name in upstream):
         return list(upstream)
     return [f"df_{number}" for number, _ in enumerate(upstream, 1)] if len(upstream) > 1 else ["data"]

@@ -32,7 +32,7 @@ def serve(project: Path) -> None:
 
 
 def module_name(project: Path, file: Path) -> str | None:
-    """The name of the module that a block's file is; None if it lies outside of the project."""
+    """Return the name of a block file's module; None if the file is outside the project."""
     if not file.is_relative_to(project):
         return None
     parts = file.relative_to(project).with_suffix("").parts

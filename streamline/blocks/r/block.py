@@ -30,7 +30,7 @@ _WRAPPER = Path(__file__).with_name("block.R")
 
 
 def run(call: BlockCall) -> Any:
-    """Run an R block and give what its function returned: a DataFrame for a data.frame, else plain values.
+    """Run an R block. Return what its function returned: a DataFrame for a data.frame, else plain values.
 
     Raises:
         ConfigError: R is not installed, or the file is not what a block needs.
@@ -65,7 +65,7 @@ def run(call: BlockCall) -> Any:
 
 
 def _write_call(call: BlockCall, file: Path) -> None:
-    """Leave in the scratch folder what the wrapper reads."""
+    """Write the files that the wrapper reads to the scratch folder."""
     paths = []
     for number, given in enumerate(call.inputs, 1):
         path = call.scratch / f"input_{number}.rds"
@@ -108,7 +108,7 @@ def _input(given: Input, call: BlockCall) -> RVector | None:
 
 
 def _as_text(value: Any) -> Any:
-    """Times inside variables as ISO 8601 text: a list of variables is no place for R's classes."""
+    """Return a value with its dates and times as ISO 8601 text: R's classes do not belong in a list of variables."""
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, Mapping):
@@ -117,7 +117,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _failure(call: BlockCall, file: Path, error: RVector) -> Exception:
-    """The failure that the wrapper reported, as the error that the runner shows."""
+    """Return the failure that the wrapper reported as an error for the user."""
     failure: dict[str, Any] = from_r(error)
     message, line = str(failure["message"]), failure["line"]
     trace = (

@@ -33,7 +33,7 @@ _PARSE = (
 
 
 def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> None:
-    """See that the block can run, as far as can be told without R reading its file.
+    """Check that the block can run, without R reading its file.
 
     Raises:
         ConfigError: no block of its type is written in R, R is not installed, its file is no UTF-8 text, or the
@@ -88,7 +88,7 @@ def verify(project: Project, block: Block) -> None:
 
 
 def rscript(where: str) -> str:
-    """Path of Rscript.
+    """Return the path of Rscript.
 
     Raises:
         ConfigError: it is not on PATH.

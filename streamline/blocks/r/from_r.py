@@ -15,8 +15,8 @@ _NO_INTEGER64 = -(2**63)
 
 
 def from_r(value: RVector | None) -> Any:
-    """A data.frame as a DataFrame; a named list as a dict, another list as a list; a vector as a list, a dict where
-    all its elements are named, or a scalar where it has one element.
+    """Convert a value of R: a data.frame to a DataFrame, a named list to a dict, another list to a list, a vector to a
+    list (a dict if all its elements are named, a scalar if it has one element).
     """
     if value is None:
         return None
@@ -34,7 +34,7 @@ def from_r(value: RVector | None) -> Any:
 
 
 def frame(value: RVector) -> pd.DataFrame:
-    """A data.frame as a DataFrame: integers and logicals with NA as `Int64` and `boolean`, Dates as `datetime.date`."""
+    """Convert a data.frame: integers and logicals with NA to `Int64` and `boolean`, Dates to `datetime.date`."""
     names = value.words("names")
     columns = [_series(column) for column in value.values]
     rows = len(columns[0]) if columns else _row_count(value)
@@ -44,7 +44,7 @@ def frame(value: RVector) -> pd.DataFrame:
 
 
 def array(value: RVector) -> pa.Array:
-    """A vector as Arrow has it."""
+    """Convert a vector to Arrow."""
     classes, values = value.classes, value.values
     if value.kind == "string":
         return pa.array(values, pa.string())
@@ -74,7 +74,7 @@ def array(value: RVector) -> pa.Array:
 
 
 def scalars(value: RVector) -> list[Any]:
-    """A vector's elements; NA is None."""
+    """Return a vector's elements; NA is None."""
     if value.kind == "string":
         return list(value.values)
     if value.kind == "double" and not value.classes:
@@ -112,7 +112,7 @@ def _nullable() -> dict[pa.DataType, Any]:
 
 
 def _row_count(value: RVector) -> int:
-    """How many rows a data.frame without columns has."""
+    """Return the number of rows of a data.frame without columns."""
     names = value.attributes.get("row.names")
     if names is None:
         return 0
@@ -127,10 +127,10 @@ def _microseconds(values: Any, missing: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _filled(values: Any, missing: Any) -> Any:
-    """The values with 0 where one is missing: the array has a mask."""
+    """Return the values with 0 for missing ones: the array has a mask."""
     return np.where(missing, 0, values)
 
 
 def _zone(name: str) -> str | None:
-    """R's name of a zone as Arrow knows it. A time without one is R's local time, here a time without a zone."""
+    """Return Arrow's name of a zone. R's local time has none: here a time without a zone."""
     return {"": None, "GMT": "UTC"}.get(name, name)

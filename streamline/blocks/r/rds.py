@@ -46,13 +46,13 @@ class RVector(msgspec.Struct):
     attributes: dict[str, RVector] = {}
 
     def words(self, attribute: str) -> list[str]:
-        """A text attribute's values; empty where there is none."""
+        """Return a text attribute's values; empty if there is none."""
         vector = self.attributes.get(attribute)
         return [text or "" for text in vector.values] if vector is not None and vector.kind == "string" else []
 
     @property
     def classes(self) -> list[str]:
-        """Its S3 classes."""
+        """Return its S3 classes."""
         return self.words("class")
 
 
@@ -61,12 +61,12 @@ class NotRdsError(ValueError):
 
 
 def strings(*values: str | None) -> RVector:
-    """A character vector."""
+    """Return a character vector."""
     return RVector("string", list(values))
 
 
 def encode(value: RVector | None) -> list[bytes]:
-    """What `readRDS` reads, in pieces to be written one after the other.
+    """Return the bytes that `readRDS` reads, in pieces.
 
     Raises:
         ValueError: a text holds the character NUL, which R's texts cannot.
@@ -77,10 +77,10 @@ def encode(value: RVector | None) -> list[bytes]:
 
 
 def decode(data: bytes | memoryview) -> RVector | None:
-    """What `saveRDS(version = 2, compress = FALSE)` wrote.
+    """Read what `saveRDS(version = 2, compress = FALSE)` wrote.
 
     Raises:
-        NotRdsError: it is nothing of the kind, ends too early, or holds more than vectors and lists.
+        NotRdsError: it has another format, ends too early, or holds more than vectors and lists.
     """
     try:
         return _RDSReader(memoryview(data)).value()

@@ -14,7 +14,7 @@ _TEXTS = {
 
 
 def template(block_type: str, pipeline_type: str) -> Template | None:
-    """The template of an R block; None where there is none for its type."""
+    """Return the template of an R block; None if there is none for its type."""
     text = _TEXTS.get(block_type)
     if text is None:
         return None

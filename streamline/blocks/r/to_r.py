@@ -23,7 +23,7 @@ class NotForRError(ValueError):
 
 
 def data_frame(table: pa.Table, warn: Warn) -> RVector:
-    """A table as a data.frame.
+    """Convert a table to a data.frame.
 
     Integers become `integer` where 32 bits hold them, else `double`; dictionaries of text become factors, times
     without a zone POSIXct without one, nested values lists.
@@ -52,7 +52,7 @@ def _frame(names: Sequence[str], columns: list[RVector | None], rows: int) -> RV
 
 
 def vector(column: pa.ChunkedArray | pa.Array, warn: Warn) -> RVector:
-    """A column as a vector."""
+    """Convert a column to a vector."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # more than one chunk is left where text is longer than 2 GiB
         array = pa.concat_arrays([chunk.cast(_large(chunk.type)) for chunk in array.chunks])
@@ -87,7 +87,7 @@ def vector(column: pa.ChunkedArray | pa.Array, warn: Warn) -> RVector:
 
 
 def to_r(value: Any) -> RVector | None:
-    """Any value of Python: a dict as a named list, a list of equal scalars as a vector.
+    """Convert any Python value: a dict to a named list, a list of scalars of one type to a vector.
 
     Raises:
         NotForRError: it has no equivalent in R.
@@ -119,13 +119,13 @@ def to_r(value: Any) -> RVector | None:
 
 
 def _mixed_frame(frame: Any) -> RVector:
-    """A DataFrame with columns that Arrow has no type for, such as numbers beside text: those become lists."""
+    """Convert a DataFrame with columns that have no Arrow type, such as numbers beside text, to one of lists."""
     columns = {str(name): to_r(list(frame[name])) for name in frame.columns}
     return _frame(list(columns), list(columns.values()), len(frame))
 
 
 def _plain(value: Any) -> Any:
-    """numpy's and pandas' scalars, and enumerations, as Python's own."""
+    """Convert scalars of NumPy and pandas to Python's own."""
     if value is None or isinstance(value, bool | int | float | str | list | dict):
         return value
     if type(value).__name__ in ("NAType", "NaTType"):
@@ -153,7 +153,7 @@ def _scalar_kind(value: Any) -> str | None:
 
 
 def _scalars(values: list[Any]) -> RVector:
-    """Scalars of one kind as a vector."""
+    """Convert scalars of one kind to a vector."""
     if any(isinstance(value, str) for value in values):
         return RVector("string", values)
     if any(isinstance(value, int) and abs(value) >= 2**63 for value in values):
@@ -188,7 +188,7 @@ def _doubles(array: pa.Array, divisor: int = 1) -> np.ndarray[Any, Any]:
 
 
 def _seconds(array: pa.Array, unit: str) -> np.ndarray[Any, Any]:
-    """Times or durations as seconds. Divided by whole powers of ten, so that they round back to what they were."""
+    """Convert times or durations to seconds. Divided by whole powers of ten, so that they round back exactly."""
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     return _doubles(array.cast(pa.int64()), per_second)
 
@@ -219,5 +219,5 @@ def _distinct(dictionary: pa.Array) -> bool:
 
 
 def _zone(name: str) -> str:
-    """A zone's name as R knows it; an offset such as +02:00 has none, and its times are shown as UTC."""
+    """Return R's name of a zone; an offset such as +02:00 has none, and its times are shown as UTC."""
     return "UTC" if name[:1] in "+-" else name

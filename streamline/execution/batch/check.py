@@ -136,7 +136,10 @@ class _Check:
                 "block isolated"
             )
             absent = ConfigError(
-                why or f"imports '{name}', which is not installed", where=where, hint=None if why else hint
+                why or f"imports '{name}', which is not installed",
+                where=where,
+                hint=None if why else hint,
+                code="package.missing",
             )
             self._failed(block.type, block.uuid, absent)
             return

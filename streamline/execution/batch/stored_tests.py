@@ -82,7 +82,8 @@ async def _run(run: Run, plan: BatchPlan) -> list[BlockTests]:
     chosen = [uuid for uuid in plan.blocks if block in (None, uuid)]
     if not any(layout.stored(uuid) for uuid in chosen):
         what = f"the block '{block}'" if block is not None else f"the pipeline '{plan.model.uuid}'"
-        raise ConfigError(f"{what} has no stored outputs to test", hint=f"run it: streamline run {plan.model.uuid}")
+        hint = f"run it: streamline run {plan.model.uuid}"
+        raise ConfigError(f"{what} has no stored outputs to test", hint=hint, code="output.missing")
     with LocalExecutor(plan, facts, BlockLines(run), run.masker) as executor:
         calls = Calls(facts, plan, layout, executor, lambda plan, instance, result: None)
         return list(await asyncio.gather(*(_block(plan.blocks[uuid], layout, calls) for uuid in chosen)))

@@ -100,9 +100,9 @@ def test_what_a_test_changes_the_next_does_not_see(workshop: Workshop) -> None:
 
 def test_a_test_that_asks_for_more_than_there_is_has_failed(workshop: Workshop) -> None:
     (results,) = outcomes(workshop, "@test\ndef both(customers, orders): ...\n", 1)
-    assert results.error == (
-        "both() expects 2 arguments (customers, orders), but the block 'clean' returned 1 output; "
-        "take 'orders' out, give it a default, or set a variable of that name"
+    assert results.error is not None
+    assert results.error.endswith(
+        "but the block 'clean' returned 1 output; take 'orders' out, give it a default, or set a variable of that name"
     )
     assert results.where == "transformers/clean.py:1"
 

@@ -130,7 +130,7 @@ def test_a_pipelines_callback_hears_of_the_failed_blocks(hear: Any) -> None:
             "callbacks/tell.py:6: the callback 'tell' failed in tell(): tell() expects 2 arguments (a, b), but a "
             "callback gets the output of 'load'",
         ),
-        ("def tell(:\n", "callbacks/tell.py:6: the callback 'tell' failed: this is no Python: invalid syntax"),
+        ("def tell(:\n", "callbacks/tell.py:6: the callback 'tell' failed: "),
     ],
 )
 def test_what_goes_wrong_is_a_warning(hear: Any, workshop: Workshop, text: str, warning: str) -> None:

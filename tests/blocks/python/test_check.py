@@ -28,7 +28,8 @@ def refusal(workshop: Workshop, text: str | bytes, type: str = "transformer", *,
 def test_a_file_that_is_no_python(workshop: Workshop, text: str, line: int, message: str) -> None:
     error = refusal(workshop, text)
     assert error.where == f"transformers/clean.py:{line}"
-    assert error.message.startswith(f"this is no Python: {message}")
+    assert error.message.startswith(f"Python syntax error: {message}")
+    assert error.code == "block.syntax"
     assert refusal(workshop, text, inline=True).where == f"block clean:{line}"
 
 
@@ -36,7 +37,7 @@ def test_a_file_with_null_bytes_or_of_a_wrong_encoding(workshop: Workshop) -> No
     assert "null bytes" in refusal(workshop, b"x = 1\0\n").message
     for text, line in ((b"x = '\xff'\n", 1), (b"\n\n\nx = '\xff'\n", 4), (b"# coding: nope\n", 1)):
         error = refusal(workshop, text)
-        assert "cannot be read" in error.message
+        assert error.code == "file.wrong_encoding"
         assert error.where == f"transformers/clean.py:{line}"
         assert error.hint is not None
         assert "save it as UTF-8" in error.hint
@@ -56,7 +57,7 @@ def test_no_decorated_function(workshop: Workshop) -> None:
     error = refusal(workshop, "def a(): ...\ndef b(): ...\n@test\ndef c(): ...\n")
     assert (error.where, error.hint) == (
         "transformers/clean.py",
-        "write @transformer above the function that is to run",
+        "write @transformer above the function to run",
     )
     assert refusal(workshop, "").where == "transformers/clean.py"
 
@@ -64,7 +65,8 @@ def test_no_decorated_function(workshop: Workshop) -> None:
 def test_a_function_decorated_as_another_type(workshop: Workshop) -> None:
     error = refusal(workshop, "\n@data_loader\ndef load(): ...\n")
     assert error.where == "transformers/clean.py:2"
-    assert error.message == "no function in this file is decorated with @transformer, but load() is with @data_loader"
+    assert error.message.endswith(", but load() is with @data_loader")
+    assert error.code == "block.function_missing"
     assert "the block 'clean' is a transformer" in (error.hint or "")
 
 
@@ -73,7 +75,7 @@ def test_two_decorated_functions(workshop: Workshop) -> None:
     assert error.message == (
         "more than one function in this file is decorated with @transformer: a (line 1) and b (line 4)"
     )
-    assert error.where == "transformers/clean.py:4"
+    assert (error.where, error.code) == ("transformers/clean.py:4", "block.function_ambiguous")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +107,10 @@ def test_conditions_and_callbacks(workshop: Workshop) -> None:
     check("@condition\ndef f(): ...\n", "conditional")
     check("@callback\ndef f(): ...\n@callback('failure')\ndef g(): ...\n", "callback")
     check("from mage_ai.data_preparation.decorators import on_success\n@on_success\ndef f(): ...\n", "callback")
-    assert "@condition" in refusal(workshop, "@conditional\ndef f(): ...\n", "conditional").message
+    assert refusal(workshop, "@conditional\ndef f(): ...\n", "conditional").code == "block.function_missing"
     error = refusal(workshop, "@callback('done')\ndef f(): ...\n", "callback")
     assert error.where == "callbacks/clean.py:1"
-    assert error.message == "@callback is for success, failure, cancelled; there is no 'done'"
+    assert (error.message, error.code) == ("@callback: unknown status 'done'", "block.unknown_status")
 
 
 def test_the_modules_that_loading_the_file_imports(workshop: Workshop) -> None:

@@ -43,7 +43,9 @@ def test_what_is_neither_true_nor_false_counts_as_no(workshop: Workshop) -> None
 
 
 def test_wrong_files_and_parameters_are_errors(workshop: Workshop) -> None:
-    with pytest.raises(ConfigError, match="no function in this file is decorated with @condition"):
+    with pytest.raises(ConfigError) as missing:
         ask(workshop, "def enough(): ...\n")
-    with pytest.raises(ConfigError, match=r"enough\(\) expects 2 arguments \(a, b\)"):
+    assert missing.value.code == "block.function_missing"
+    with pytest.raises(ConfigError) as refused:
         ask(workshop, "@condition\ndef enough(a, b): ...\n", Given("load", 1))
+    assert refused.value.code == "block.parameters_mismatch"

@@ -24,7 +24,7 @@ def test_what_is_true_goes_on(workshop: Workshop, value: str, answer: bool) -> N
 
 def test_none_counts_as_no_and_the_log_says_so(workshop: Workshop) -> None:
     assert ask(workshop, "@sensor\ndef ready(): ...\n") is False
-    assert workshop.lines == ["sensors/ready.py:1: ready() returned None, which counts as no"]
+    assert workshop.lines == ["sensors/ready.py:1: ready() returned None, which counts as false"]
 
 
 def test_it_gets_inputs_and_variables_as_far_as_it_takes_them(workshop: Workshop) -> None:
@@ -44,7 +44,9 @@ def test_errors_name_the_line(workshop: Workshop) -> None:
     with pytest.raises(UserError) as raised:
         ask(workshop, "@sensor\ndef ready():\n    return {}['a']\n")
     assert raised.value.where == "sensors/ready.py:3"
-    with pytest.raises(ConfigError, match=r"ready\(\) expects 1 argument, but the block 'ready' has no upstream"):
+    with pytest.raises(ConfigError) as refused:
         ask(workshop, "@sensor\ndef ready(rows): ...\n")
-    with pytest.raises(StreamlineError, match=r"ready\(\) is a sensor, but returned a DataFrame"):
+    assert refused.value.code == "block.parameters_mismatch"
+    with pytest.raises(StreamlineError, match=r"ready\(\) is a sensor, but returned a DataFrame") as unclear:
         ask(workshop, "import pandas as pd\n@sensor\ndef ready(): return pd.DataFrame()\n")
+    assert unclear.value.code == "block.not_boolean"
