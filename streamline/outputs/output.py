@@ -10,11 +10,10 @@ import msgspec
 
 from streamline.errors import ConfigError
 from streamline.outputs.errors import OutputError
-from streamline.outputs.forms import write_values
 from streamline.outputs.key import project_key
 from streamline.outputs.manifest import Manifest, StoredValue, read_manifest
 from streamline.outputs.storage import FolderStorage, Key, MemoryStorage, Storage
-from streamline.outputs.values import read_value
+from streamline.outputs.values import read_value, write_values
 
 if TYPE_CHECKING:
     import pyarrow as pa

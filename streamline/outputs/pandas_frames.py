@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamline.outputs import pickled
+from streamline.outputs.errors import damaged
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.pandas_columns import REFUSALS, ArrowColumn, arrow_column, column_names
-from streamline.outputs.parquet import damaged, plain_types, slices, write_parquet
+from streamline.outputs.parquet import plain_types, slices, write_parquet
 from streamline.outputs.storage import Storage
 
 # Below it a frame is put together in one piece per dtype, which pandas computes with faster; above it that copy
@@ -26,7 +27,7 @@ _SMALL = 1 << 24
 
 
 def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
-    """Store a DataFrame or Series; None for what only pickle holds (subclasses, an Index, frames of odd columns)."""
+    """Store a DataFrame or Series; None for what only pickle restores: subclasses, an Index, odd values."""
     if type(value) is pd.Series:
         frame, codec = value.to_frame(0), "pandas_series"
         labels: list[Any] = ["value" if value.name is None else value.name]
@@ -37,22 +38,39 @@ def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
         return None
     names = column_names(labels)
     columns = {label: arrow_column(frame.iloc[:, number]) for number, label in enumerate(names)}
+    if not any(columns.values()):
+        return None
     levels, complete = _levels(frame.index, names)
     beside = _beside(value, names)
+    odd = {
+        label: frame.iloc[:, number].array
+        for number, (label, column) in enumerate(columns.items())
+        if column is None or not column.exact
+    }
+    if odd:
+        beside["odd"] = odd
+    written = {label: column for label, column in columns.items() if column is not None} | levels
+    file, objects = f"{name}.parquet", f"{name}.objects.pkl"
     try:
-        stored = _write(storage, name, codec, frame, columns, levels, beside, complete=complete)
-        if stored is None:
-            # A value that its column's type does not hold, such as text that is no UTF-8.
-            columns = {label: _if_fits(column, len(frame)) for label, column in columns.items()}
-            fitting = {label: level for label, level in levels.items() if _if_fits(level, len(frame))}
-            complete = complete and len(fitting) == len(levels)
-            stored = _write(storage, name, codec, frame, columns, fitting, beside, complete=complete)
-    except pickled.Unpicklable:
-        stored = None  # pickling the whole frame says where in it
-    if stored is None:
-        storage.remove(f"{name}.parquet")
-        storage.remove(f"{name}.objects.pkl")
-    return stored
+        if beside:
+            pickled.write(storage, objects, beside)
+        fields = [(label, column.type) for label, column in written.items()]
+        schema = pa.schema(fields, metadata=_metadata(frame, columns, levels))
+        write_parquet(storage, file, schema, _tables(schema, list(written.values()), len(frame)))
+    except (pickled.Unpicklable, *REFUSALS):
+        # A value that does not fit its column's type (text that is not UTF-8), or that cannot be pickled: pickling the
+        # whole frame restores it, or reports where it is.
+        storage.remove(file)
+        storage.remove(objects)
+        return None
+    return StoredValue(
+        file=file,
+        codec=codec,
+        rows=len(frame),
+        columns=names,
+        types=plain_types(schema) if complete and all(columns.values()) else None,
+        parts=[StoredValue(file=objects, codec="pickle")] if beside else [],
+    )
 
 
 def _beside(value: Any, names: list[str]) -> dict[str, Any]:
@@ -91,59 +109,6 @@ def _levels(index: Any, names: Sequence[str]) -> tuple[dict[str, ArrowColumn], b
             if column is not None:
                 levels[name] = column
     return levels, len(levels) == len(named)
-
-
-def _if_fits(column: ArrowColumn | None, rows: int) -> ArrowColumn | None:
-    if column is not None:
-        try:
-            for start, stop in slices(rows):
-                column.part(start, stop)
-        except REFUSALS:
-            return None
-    return column
-
-
-def _write(
-    storage: Storage,
-    name: str,
-    codec: str,
-    frame: Any,
-    columns: Mapping[str, ArrowColumn | None],
-    levels: dict[str, ArrowColumn],
-    beside: Mapping[str, Any],
-    *,
-    complete: bool,
-) -> StoredValue | None:
-    """Write the files; None where no column has an Arrow type, or a value does not fit into its column's."""
-    odd = {
-        label: frame.iloc[:, number].array
-        for number, (label, column) in enumerate(columns.items())
-        if column is None or not column.exact
-    }
-    if not any(columns.values()):
-        return None
-    parts: list[StoredValue] = []
-    if odd or beside:
-        objects = f"{name}.objects.pkl"
-        pickled.write(storage, objects, {**beside, "odd": odd})
-        parts.append(StoredValue(file=objects, codec="pickle"))
-    written = {label: column for label, column in columns.items() if column is not None} | levels
-    file = f"{name}.parquet"
-    try:
-        schema = pa.schema(
-            [(label, column.type) for label, column in written.items()], metadata=_metadata(frame, columns, levels)
-        )
-        write_parquet(storage, file, schema, _tables(schema, list(written.values()), len(frame)))
-    except REFUSALS:
-        return None
-    return StoredValue(
-        file=file,
-        codec=codec,
-        rows=len(frame),
-        columns=list(columns),
-        types=plain_types(schema) if complete and all(columns.values()) else None,
-        parts=parts,
-    )
 
 
 def _metadata(

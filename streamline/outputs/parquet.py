@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from streamline.outputs.errors import OutputError
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
 from streamline.outputs.storage import Storage
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ _COMPRESSION = "snappy"  # every reader of Parquet knows it
 
 def write_parquet(storage: Storage, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Write tables one after the other into a new file; how many rows they had."""
-    import pyarrow.parquet as pq
-
     rows = 0
     with (
         pq.ParquetWriter(
@@ -37,8 +37,6 @@ def write_parquet(storage: Storage, name: str, schema: pa.Schema, tables: Iterab
 
 def _worth_a_dictionary(schema: pa.Schema) -> list[str] | bool:
     """Text repeats itself; numbers seldom do, and for them the attempt costs a third of the time."""
-    import pyarrow.types as pt
-
     return [
         field.name
         for field in schema
@@ -56,14 +54,3 @@ def plain_types(schema: pa.Schema) -> list[str] | None:
 def slices(rows: int) -> Iterable[tuple[int, int]]:
     """Where row groups begin and end."""
     return ((start, min(start + ROW_GROUP, rows)) for start in range(0, rows, ROW_GROUP))
-
-
-def damaged(storage: Storage, file: str, error: Exception) -> OutputError:
-    """The error for a file of an output that its library cannot read."""
-    path = storage.path(file)
-    return OutputError(
-        f"{file} cannot be read: {error}",
-        where=None if path is None else str(path),
-        hint="run the block again that stored it",
-        code="output.damaged",
-    )

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from streamline.outputs.errors import damaged
 from streamline.outputs.manifest import StoredValue
-from streamline.outputs.parquet import damaged
 from streamline.outputs.storage import Storage
 
 

@@ -9,12 +9,11 @@ from typing import Any
 from streamline.outputs import manifest as manifests
 from streamline.outputs.errors import OutputError
 from streamline.outputs.folders import clear_leftovers, new_sibling, publish, remove, sync_tree, write_file
-from streamline.outputs.forms import disk_errors, write_values
 from streamline.outputs.key import project_key
 from streamline.outputs.manifest import Manifest, StoredValue, read_manifest
 from streamline.outputs.output import Output, open_output, pack, unpack
 from streamline.outputs.storage import FolderStorage
-from streamline.outputs.values import ParquetFile
+from streamline.outputs.values import ParquetFile, disk_errors, write_values
 
 __all__ = [
     "Manifest",

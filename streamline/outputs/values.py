@@ -1,17 +1,20 @@
-"""Choose the form that a value is stored in, and read it back."""
+"""Write what a block returned (nothing, a value, a tuple's values, an iterator's chunks) in forms that restore it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import IOBase
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from streamline.outputs import jsonvalue, pickled
-from streamline.outputs.errors import OutputError
-from streamline.outputs.manifest import StoredValue
-from streamline.outputs.parquet import damaged
+from streamline.outputs.errors import OutputError, damaged
+from streamline.outputs.manifest import Form, Manifest, StoredValue
 from streamline.outputs.storage import Storage
 
 
@@ -31,6 +34,69 @@ class ParquetFile:
         self.path = Path(path)
         self.rows = rows
         self.columns = columns
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+
+
+def write_values(storage: Storage, value: Any, run_id: str) -> Manifest:
+    """Write what a block returned. Return the manifest, which is not written.
+
+    Raises:
+        OutputError: a value that cannot be stored, or a disk that is full or failing.
+        Exception: whatever an iterator raises, unchanged.
+    """
+    outputs: list[StoredValue] = []
+    form: Form = "single"
+    if value is None:
+        form = "none"
+    elif _is_tuple(value):
+        form = "tuple"
+        for number, element in enumerate(value):
+            outputs.append(_write_numbered(storage, number, element))
+    elif _is_iterator(value):
+        form = "chunks"
+        # The user's code runs between the chunks: what it raises is its own, and nothing may hold the last chunk while
+        # it makes the next (`enumerate` would).
+        for chunk in value:
+            outputs.append(_write_numbered(storage, len(outputs), chunk))
+            del chunk
+    else:
+        outputs.append(_write_numbered(storage, 0, value))
+    written_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    return Manifest(run_id=run_id, form=form, outputs=outputs, written_at=written_at)
+
+
+def _write_numbered(storage: Storage, number: int, value: Any) -> StoredValue:
+    with disk_errors():
+        return write_value(storage, f"output_{number}", value)
+
+
+@contextmanager
+def disk_errors(*, every: bool = False) -> Iterator[None]:
+    """Translate errors of the disk; with `every`, all errors of the operating system."""
+    try:
+        yield
+    except OSError as error:
+        if every or error.errno in _DISK:
+            raise OutputError(
+                f"the output cannot be stored: {error.strerror or error}",
+                where=error.filename and str(error.filename),
+                code="output.not_written",
+            ) from error
+        raise
+
+
+def _is_tuple(value: Any) -> bool:
+    # Named tuples, too; but a time.struct_time is one value.
+    return type(value) is tuple or (isinstance(value, tuple) and hasattr(type(value), "_fields"))
+
+
+def _is_iterator(value: Any) -> bool:
+    if not hasattr(type(value), "__next__") or not hasattr(type(value), "__iter__"):
+        return False
+    # An open file is no data; a RecordBatchReader is one table.
+    return not isinstance(value, IOBase) and type(value).__module__.partition(".")[0] != "pyarrow"
 
 
 def write_value(storage: Storage, name: str, value: Any) -> StoredValue:
@@ -55,7 +121,8 @@ def write_value(storage: Storage, name: str, value: Any) -> StoredValue:
         pickled.write(storage, file, value)
     except pickled.Unpicklable as error:
         raise _unserialisable(name, value, error) from None
-    return StoredValue(file=file, codec="pickle")
+    rows = len(value) if is_table(value) and hasattr(type(value), "__len__") else None
+    return StoredValue(file=file, codec="pickle", rows=rows)
 
 
 def read_value(storage: Storage, stored: StoredValue) -> Any:
