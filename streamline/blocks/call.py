@@ -128,9 +128,6 @@ def shown_block(project: Project, block: Block) -> str:
 def block_text(block: Block, shown: str | None = None) -> str:
     """Return the text of a block: its file, else its `content` in metadata.yaml.
 
-    Args:
-        shown: the file's name in errors.
-
     Raises:
         ConfigError: the file cannot be read.
     """

@@ -139,7 +139,6 @@ class DuckDB(Database):
         """The same rows, in types that Parquet keeps; `select` itself where nothing needs a change.
 
         Args:
-            described: its columns.
             wide: what becomes of 128-bit integers, such as every `sum` of integers gives.
             arrow: for Arrow rather than Parquet: intervals as microseconds, UUIDs as bytes.
         """

@@ -30,7 +30,6 @@ def patiently(connect: Callable[[], T], name: str) -> T:
     """What `connect` gives, as soon as no other process has the file open.
 
     Args:
-        connect: opens the file.
         name: the file's, for the log.
 
     Raises:

@@ -83,7 +83,6 @@ def publish(written: Path, folder: Path, *, durable: bool) -> None:
 
     Args:
         written: a folder, or a single file: a path from `new_sibling`.
-        folder: its place.
         durable: the files are on the disk before the swap, and the swap before this returns.
     """
     if durable:
@@ -212,11 +211,7 @@ def _sync_file_system(folder: Path) -> bool:
 
 
 class EarlyWrites:
-    """Starts writing to disk what has been written so far, so that the flush at the end has little to do.
-
-    Args:
-        path: a file that is being written.
-    """
+    """Starts writing to disk what has been written so far, so that the flush at the end has little to do."""
 
     def __init__(self, path: Path | str) -> None:
         self._begin = _sync_file_range()

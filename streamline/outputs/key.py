@@ -14,9 +14,6 @@ _LENGTH = 32
 def project_key(work_dir: Path) -> bytes:
     """Return the key of the project, created on first use.
 
-    Args:
-        work_dir: the project's `.streamline` folder.
-
     Raises:
         OutputError: the file is there and is no key, or others could write it.
     """

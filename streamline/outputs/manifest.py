@@ -45,7 +45,6 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     Args:
         version: of this format.
-        run_id: the run that wrote it.
         form: `none` (None was returned), `single`, `tuple`, or `chunks` (of a generator).
         outputs: the value, or each of the tuple or generator.
         written_at: when, ISO 8601, UTC.

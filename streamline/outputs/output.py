@@ -28,7 +28,6 @@ class Output:
     """What a block returned.
 
     Args:
-        storage: where its files are.
         manifest: what is there; None: as the folder says each time.
     """
 
@@ -185,7 +184,6 @@ def open_output(folder: Path, secrets_key: Key | None = None) -> Output:
     """Open the output stored in `folder`. It is read on use.
 
     Args:
-        folder: from `write_output`.
         secrets_key: gives the project's key, called only for pickled values; left out, it is looked for in the
             `.streamline` folder above.
     """

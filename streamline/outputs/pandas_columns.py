@@ -26,7 +26,6 @@ class ArrowColumn(NamedTuple):
     """A pandas column as Arrow.
 
     Args:
-        type: the Arrow type.
         part: the rows from `start` to `stop`; raises one of `REFUSALS` where a value does not fit.
         exact: pandas reads exactly the same column from a Parquet file.
     """

@@ -41,7 +41,6 @@ def write_output(
         folder: where; made if it is not there, with its parents.
         value: None, a tuple (stored one by one), a generator or other iterator (consumed; each chunk is stored
             before the next is asked for), a `ParquetFile`, or any other value.
-        run_id: the run.
         secrets_key: gives the project's key; called only if something has to be pickled.
         durable: when this returns, the output would survive a power cut. Without it (see `sync_tree`), a small output
             without tables is a single file in the place of the folder.

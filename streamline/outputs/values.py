@@ -22,7 +22,6 @@ class ParquetFile:
     """An output that is a Parquet file already. It is moved to its place, and read back as a pandas DataFrame.
 
     Args:
-        path: the file.
         rows: how many there are, where whoever wrote the file knows.
         columns: name and type of each column, likewise; the types' names are the writer's. With both, nobody has to
             load a library to look into the file.

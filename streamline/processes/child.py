@@ -243,7 +243,6 @@ class Child:
             name: its name in logs and errors.
             argv: program and arguments. No secrets: any user can read them.
             env: its complete environment.
-            cwd: its working directory.
             stdin: whether it gets input; without, its input is empty.
 
         Raises:
@@ -385,7 +384,6 @@ async def run_to_end(
     Args:
         argv: program and arguments, no secrets.
         env: its complete environment.
-        cwd: its working directory.
         timeout: seconds after which it and everything that it forked is killed.
         masker: masks secrets in what it logs.
 

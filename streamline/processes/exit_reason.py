@@ -69,7 +69,6 @@ def exit_failure(status: int, ending: Ending, trace: Trace | None, memory: OutOf
     """The failure of a job whose process ended.
 
     Args:
-        status: the process's wait status.
         ending: what the process noted about its end.
         trace: the stack that it left, if it crashed.
         memory: tells whether it was killed for lack of memory.

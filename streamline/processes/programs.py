@@ -62,7 +62,6 @@ def run_program(
 
     Args:
         argv: its absolute path and its arguments. No secrets: any user can read them.
-        cwd: where it runs.
         run_id: set in its environment, so that a later run finds it if this one is killed.
         env: its environment.
         keep_stdout: whether the tail includes its standard output.

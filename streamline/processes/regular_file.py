@@ -12,7 +12,6 @@ def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
     """Open a file for reading.
 
     Args:
-        path: the file.
         follow: follow a symbolic link.
 
     Raises:

@@ -64,7 +64,6 @@ def edit_streams(text: str, side: Side, change: Callable[[Entries], None], *, sh
 
     Args:
         change: changes the entries in place.
-        shown: how errors name the file.
 
     Raises:
         ConfigError: the file is not YAML, or `streams:` is written in a way that can't be edited.

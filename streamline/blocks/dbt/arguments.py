@@ -45,9 +45,6 @@ class Arguments(msgspec.Struct, kw_only=True):
         command: the command and its subcommand, such as `docs generate`; empty: not given.
         rest: the other arguments, in order.
         vars: the value of `--vars`.
-        target: the value of `--target`.
-        profile: the value of `--profile`.
-        profiles_dir: the value of `--profiles-dir`.
     """
 
     command: list[str] = msgspec.field(default_factory=list)
@@ -69,8 +66,6 @@ def read_arguments(text: str, where: str, renderer: Renderer | None) -> Argument
     """Read the arguments in a block's file.
 
     Args:
-        text: the file's text.
-        where: the file's name in errors.
         renderer: renders the templates, each argument on its own, so that no value can add an argument; None: do not
             render.
 

@@ -50,7 +50,6 @@ class Overlay(msgspec.Struct, kw_only=True):
     Args:
         folder: where dbt runs the project from.
         target: where dbt puts its artifacts, and keeps what it has parsed.
-        logs: where it logs.
         name: the project's name for dbt.
         needs_deps: whether `dbt deps` has to run.
     """
@@ -70,10 +69,7 @@ def make_overlay(project: Project, source: Path, home: Path, *, profile: str) ->
     """Create the view, or update it.
 
     Args:
-        project: the project, for names in errors.
-        source: the dbt project's folder.
         home: a folder for this block alone; what dbt keeps from run to run lies there too.
-        profile: the profile that dbt uses.
 
     Raises:
         ConfigError: dbt_project.yml is not what it should be.

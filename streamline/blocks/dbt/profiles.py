@@ -34,8 +34,6 @@ class DbtProfile(msgspec.Struct, kw_only=True):
     """The profile and target of a block.
 
     Args:
-        name: the profile's name.
-        target: the target's name.
         type: the adapter, such as `duckdb`.
         output: the target's keys, rendered.
         file: profiles.yml.
@@ -59,9 +57,6 @@ def load_profile(
     """Find and render the target that a block uses.
 
     Args:
-        project: the project.
-        settings: the block's settings.
-        where: the block's name in errors.
         variables: the values of `var()` and `variables()`.
         complete: render all keys; otherwise only the adapter's type.
 

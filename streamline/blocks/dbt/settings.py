@@ -25,9 +25,7 @@ class DbtSettings(msgspec.Struct, kw_only=True):
     """A dbt block's settings.
 
     Args:
-        folder: the dbt project's folder.
         command: dbt's command and subcommand.
-        arguments: the other arguments.
         target: the target of the profile; None: the profile's default.
         output: the models to pass downstream; True: all that ran; False: none; None: those that are needed.
     """
@@ -43,9 +41,7 @@ def read_settings(project: Project, block: Block, where: str, renderer: Renderer
     """Read a block's settings.
 
     Args:
-        project: the project.
         block: the block, with its configuration rendered.
-        where: the block's name in errors.
         renderer: renders templates in the arguments; None: do not render.
 
     Raises:

@@ -45,11 +45,8 @@ def give_sources(
     models do not run. One that is not upstream here is as another dbt block was given it last.
 
     Args:
-        call: the block's call.
-        profile: where the tables go.
         overlay: gets sources.yml.
         home: the block's folder under .streamline/dbt/.
-        folder: the dbt project's.
         wanted: names of sources that the project's models ask for.
 
     Returns:
@@ -76,12 +73,7 @@ def give_sources(
 
 
 class SourceRecord:
-    """Where the sources of a dbt project were last, by block and pipeline.
-
-    Args:
-        path: the file.
-        key: the dbt project and its target.
-    """
+    """Where the sources of a dbt project were last, by block and pipeline."""
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path

@@ -45,7 +45,6 @@ def dbt_block(project: Project, name: str, language: str, existing: Sequence[Pat
     """Return a new dbt block: dbt's arguments (`yaml`), or one model (`sql`).
 
     Args:
-        existing: the folders of the existing dbt projects.
         chosen: the dbt project to use, by path or folder name; required if there are several.
 
     Raises:

@@ -25,9 +25,7 @@ class Callee(msgspec.Struct, frozen=True, kw_only=True):
     """What messages say about the function.
 
     Args:
-        function: its name.
         where: `file:line`.
-        block: the block's uuid.
         given: what it can get, in words, if not the outputs of the block's upstream blocks.
     """
 
@@ -59,10 +57,7 @@ def bind(
     """Return the arguments for a call.
 
     Args:
-        signature: the function's.
-        inputs: the outputs of the upstream blocks, in their order.
         offered: what it gets by keyword, if it has parameters of these names or `**kwargs`.
-        callee: for messages.
         spare: inputs without a parameter are left out instead of being an error.
         reserved: parameters of these names never take an input.
 

@@ -107,7 +107,6 @@ def load(call: BlockCall, inputs: Sequence[UpstreamOutput] | None = None) -> Pyt
     in Mage.
 
     Args:
-        call: the call.
         inputs: what these names stand for; by default the call's inputs.
 
     Raises:
@@ -145,9 +144,6 @@ def invoke(
     """Call one of the file's functions with what it asks for.
 
     Args:
-        call: the call.
-        file: the function's file.
-        function: what to call.
         inputs: its positional arguments, as far as it takes them.
         kwargs: its keyword arguments, as far as it takes them; by default the call's.
         spare, given, reserved: see `binding`.

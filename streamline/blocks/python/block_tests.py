@@ -19,10 +19,6 @@ def run_tests(call: BlockCall, output: StoredOutput) -> list[TestOutcome]:
     downstream block would get. It gets no more of them than it has parameters for. Each reads them anew, so that what
     one changes the next does not see.
 
-    Args:
-        call: the block.
-        output: what it has stored.
-
     Raises:
         ConfigError: the file is no Python.
         UserError: it raised while it was loaded.

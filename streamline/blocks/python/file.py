@@ -51,7 +51,6 @@ class BlockFile(msgspec.Struct, frozen=True):
     """Where a block's code stands.
 
     Args:
-        uuid: the block.
         path: its file, absolute; also the name of the code in tracebacks.
         source: its text where it stands elsewhere (in metadata.yaml); None: in the file.
         shown: how messages name it; None: by its path.
@@ -109,7 +108,6 @@ class PythonFile:
     """The module that a block's file makes, with its decorated functions.
 
     Args:
-        block: the file.
         values: gives values for names that the code reads and does not define; asked once, before the code runs.
 
     Raises:
@@ -213,7 +211,6 @@ def user_error(error: BaseException, path: str, shown: str | None = None) -> Use
 
     Args:
         error: the exception; a `UserError` is handed back as it is.
-        path: the name that the code was compiled under.
         shown: how messages name it, if otherwise.
     """
     if isinstance(error, UserError):

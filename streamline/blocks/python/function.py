@@ -68,7 +68,6 @@ class PythonFunction:
     """The one function of a block file with a decorator.
 
     Args:
-        block: the file.
         decorator: the decorator's name: the kind of block.
 
     Raises:

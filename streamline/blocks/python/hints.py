@@ -13,7 +13,6 @@ def hint_for(error: BaseException, path: str) -> str | None:
     """Return a hint for an error; None if there is none for its kind.
 
     Args:
-        error: what was raised.
         path: the block's file: the name that its code was compiled under.
     """
     if isinstance(error, ModuleNotFoundError) and error.name:

@@ -19,11 +19,7 @@ SHOWN_BYTES = 1024 * 1024
 
 
 class BlockLines:
-    """Takes the lines of all blocks, from any thread.
-
-    Args:
-        run: whose log and events get the lines.
-    """
+    """Takes the lines of all blocks, from any thread."""
 
     def __init__(self, run: Run) -> None:
         self._log = run.log

@@ -66,10 +66,6 @@ class Calls:
     """Makes calls.
 
     Args:
-        facts: the run's constants.
-        plan: the blocks.
-        layout: the folders of the outputs.
-        executor: runs tasks.
         completed: called with each successful call, before its callbacks.
     """
 

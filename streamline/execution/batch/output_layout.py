@@ -41,13 +41,7 @@ class StoredCalls(msgspec.Struct, kw_only=True):
 
 
 class OutputLayout:
-    """The folders of one run of a pipeline.
-
-    Args:
-        project: the project.
-        pipeline: its uuid.
-        run_id: the run.
-    """
+    """The folders of one run of a pipeline."""
 
     def __init__(self, project: Project, pipeline: str, run_id: str) -> None:
         self.root = project.work_dir / "data" / pipeline

@@ -22,7 +22,6 @@ class Reuse:
     Args:
         past: what the run's journal records.
         journal: records what is invalidated.
-        layout: the folders of the outputs.
         run_id: the run, whose outputs alone count.
         max_children: how many calls of a dynamic block's child are made at most.
         finished, outcomes: the blocks that have ended in this part of the run.

@@ -35,10 +35,6 @@ class Runner:
     """One run of a plan.
 
     Args:
-        facts: the run's constants.
-        plan: the blocks.
-        layout: the folders of the outputs.
-        executor: runs tasks.
         journal: records what completed; None for runs that cannot be resumed.
         past: what this run did before it was resumed.
     """

@@ -233,8 +233,9 @@ def test_the_private_view(calls: Calls) -> None:
 
 def test_a_wrong_dbt_project_file(calls: Calls) -> None:
     calls.write("dbt/demo/dbt_project.yml", "name: demo\nprofile: demo\nmodel-paths: ['.']\n")
-    with pytest.raises(ConfigError, match="model-paths names the project's folder itself"):
+    with pytest.raises(ConfigError, match="model-paths must be a list of folders inside the project") as refused:
         make_overlay(calls.project, calls.root / "dbt/demo", calls.root / "home", profile="demo")
+    assert refused.value.code == "dbt.project_invalid"
     calls.write("dbt/demo/dbt_project.yml", "name: demo\nprofile: [\n")
     with pytest.raises(ConfigError, match="invalid YAML") as caught:
         settings(calls, "yaml", "dbts/it.yaml", "--select a")
