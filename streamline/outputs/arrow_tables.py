@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from streamline.outputs.errors import OutputError, damaged
+from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import ROW_GROUP, plain_types, slices, write_parquet
-from streamline.outputs.storage import Storage
+from streamline.outputs.storage import Storage, damaged
 
 
 def write(storage: Storage, name: str, value: Any) -> StoredValue | None:

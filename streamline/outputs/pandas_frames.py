@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamline.outputs import pickled
-from streamline.outputs.errors import damaged
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.pandas_columns import REFUSALS, ArrowColumn, arrow_column, column_names
 from streamline.outputs.parquet import plain_types, slices, write_parquet
-from streamline.outputs.storage import Storage
+from streamline.outputs.storage import Storage, damaged
 
 # Below it a frame is put together in one piece per dtype, which pandas computes with faster; above it that copy
 # would cost more than it brings.

@@ -6,9 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from streamline.outputs.errors import damaged
 from streamline.outputs.manifest import StoredValue
-from streamline.outputs.storage import Storage
+from streamline.outputs.storage import Storage, damaged
 
 
 def write(storage: Storage, name: str, value: Any) -> StoredValue | None:

@@ -180,6 +180,17 @@ class MemoryStorage:
 Storage: TypeAlias = FolderStorage | MemoryStorage
 
 
+def damaged(storage: Storage, file: str, error: Exception) -> OutputError:
+    """Return the error for a file of an output that its library cannot read."""
+    path = storage.path(file)
+    return OutputError(
+        f"{file} cannot be read: {error}",
+        where=None if path is None else str(path),
+        hint="run the block again that stored it",
+        code="output.damaged",
+    )
+
+
 def _never() -> AbstractContextManager[Callable[[], None]]:
     return nullcontext(lambda: None)
 

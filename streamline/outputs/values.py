@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from streamline.outputs import jsonvalue, pickled
-from streamline.outputs.errors import OutputError, damaged
+from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Form, Manifest, StoredValue
-from streamline.outputs.storage import Storage
+from streamline.outputs.storage import Storage, damaged
 
 
 class ParquetFile:
