@@ -85,6 +85,7 @@ class Schema(msgspec.Struct, frozen=True):
     Args:
         raw: the line as the source wrote it, while nothing has changed it.
         added: columns that the source does not have: a transformer block adds them.
+        assumed: a transformer block has returned no record, so its output may have other columns.
     """
 
     stream: str
@@ -93,6 +94,7 @@ class Schema(msgspec.Struct, frozen=True):
     bookmark_properties: Sequence[str] | None = None
     raw: bytes | None = None
     added: frozenset[str] = frozenset()
+    assumed: bool = False
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -1,112 +1,26 @@
-"""Random taps, pipelines and deaths, compared with a model that knows nothing of the engine.
-
-What lies before a saved position is in every destination or in the dead letters, as it was sent, and nothing else is.
-After the rerun, everything is. A pipeline that is refused before anything was sent counts as right.
-"""
+"""Runs the random cases of `streams_cases.py` and compares what they leave with the model in `streams_model.py`."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import random
+import os
+import shutil
 import sqlite3
-from dataclasses import dataclass
+import subprocess
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from tests.faults.matrix import FaultError
-from tests.support.project import Block, Project, tap, target, transformer
+from tests.faults.streams_cases import CHANGES, LANES, NAME, Case, Destination, Stream, case
+from tests.faults.streams_model import Found, check, raises, text_of
+from tests.support.project import Block, Completed, Project, tap, target, transformer
 
-NAME = "streams"
-NAMES = ("orders", "Orders", "orders_1", "public-orders", "id", "orders_clean")
-TARGETS = ("keyed", "silent_until_end", "says_nothing", "echoes_composites", "echoes_older_state")
-ANNOTATIONS = {"none": None, "rows": "list[dict]", "frame": "pd.DataFrame"}
-Record = dict[str, Any]
+__all__ = ["NAME", "attempt", "case", "suffer"]
 
-
-@dataclass(frozen=True)
-class Source:
-    """A source block: what its tap sends, all of it, by the stream's id: (number, record, broken)."""
-
-    uuid: str
-    config: dict[str, Any]
-    sent: dict[str, list[tuple[int, Record, bool]]]
-    parallel: bool
-
-
-@dataclass(frozen=True)
-class Case:
-    """One pipeline with its deaths."""
-
-    number: int
-    sources: list[Source]
-    destinations: list[tuple[str, str, dict[str, Any]]]
-    lane: str
-    policy: str
-
-    def __str__(self) -> str:
-        shapes = ", ".join(f"{len(source.sent)} {source.config['shape']}" for source in self.sources)
-        kinds = ", ".join(kind for _, kind, _ in self.destinations)
-        return f"#{self.number} [{shapes}] -> {self.lane} -> [{kinds}], {self.policy}"
-
-
-def case(number: int, seed: int) -> Case:
-    """Return the case of this number: the same for the same seed."""
-    dice = random.Random(f"{NAME} {seed} {number}")
-    policy = dice.choice(("pass", "quarantine", "fail"))
-    names = dice.sample(NAMES, len(NAMES))
-    sources = []
-    for index in range(dice.choice((1, 1, 2))):
-        mine = [names.pop() for _ in range(dice.randint(1, 3))]
-        sources.append(_source(dice, f"load_{index}", mine))
-    destinations = []
-    for index in range(dice.choice((1, 1, 2))):
-        config: dict[str, Any] = {"path": f"out_{index}.db", "flush": dice.choice((1, 3, 100))}
-        if dice.random() < 0.5:
-            config |= {"die_after": dice.randint(0, 20), "die_once": f"died_{index}"}
-        destinations.append((f"export_{index}", dice.choice(TARGETS), config))
-    return Case(number, sources, destinations, dice.choice(list(ANNOTATIONS)), policy)
-
-
-def _source(dice: random.Random, uuid: str, names: list[str]) -> Source:
-    properties: dict[str, Any] = {
-        "id": {"type": "integer"},
-        "n": {"type": "integer"},
-        "who": {"type": "string"},
-        "qty": {"type": ["null", "integer"]},
-    }
-    streams, script = [], []
-    sent: dict[str, list[tuple[int, Record, bool]]] = {}
-    for name in names:
-        id = name if dice.random() < 0.6 else f"{uuid}-{name}"
-        key = ["id"] if dice.random() < 0.8 else []
-        streams.append({"id": id, "name": name, "key": key, "properties": properties})
-        script.append(["schema", id, properties])
-        sent[id] = []
-    for _ in range(dice.randint(0, 30)):
-        stream = dice.choice(streams)
-        id = stream["id"]
-        event = dice.random()
-        if event < 0.25:
-            script.append(["state"])
-        elif event < 0.32:
-            script.append(["schema", id, {**properties, "note": {"type": ["null", "string"]}}])
-        else:
-            number = len(sent[id]) + 1
-            record: Record = {"id": number, "n": number, "who": f"{uuid}/{id}", "qty": dice.choice((number, None))}
-            broken = dice.random() < 0.08
-            if broken and stream["key"] and dice.random() < 0.3:
-                del record["id"]
-            elif broken:
-                record["qty"] = "many"
-            sent[id].append((number, record, broken))
-            script.append(["record", id, number, record])
-    script.append(["state"])
-    shape = dice.choice(("bookmarks", "flat", "own"))
-    config: dict[str, Any] = {"streams": streams, "script": script, "shape": shape}
-    if dice.random() < 0.5:
-        config["dies"] = {"after": dice.randrange(len(script)), "once": f"died_{uuid}"}
-    return Source(uuid, config, sent, dice.random() < 0.3)
+STOPS = {"record.invalid", "stream.schema_paused", "stream.several_stopped", "transformer.failed"}
+"""Codes of runs that end with 1 because streams were stopped."""
 
 
 def make(root: Path, made: Case) -> Project:
@@ -114,16 +28,49 @@ def make(root: Path, made: Case) -> Project:
     project = Project(root)
     blocks: list[Block] = []
     for source in made.sources:
-        setting = {"run_in_parallel": True} if source.parallel else {}
-        streams = {id: {"replication_method": "INCREMENTAL", **setting} for id in source.sent}
+        streams = {stream.id: _settings(stream) for stream in source.streams if stream.selected}
         blocks.append(tap("plays", source.config, uuid=source.uuid, streams=streams, max_parallel=3))
-    if annotation := ANNOTATIONS[made.lane]:
-        code = "import pandas as pd\nfrom streamline.decorators import transformer\n\n\n@transformer\n"
-        blocks.append(transformer(f"{code}def change(rows: {annotation}, *args, **kwargs):\n    return rows\n"))
-    for uuid, kind, config in made.destinations:
-        blocks.append(target(kind, config, uuid=uuid, on_bad_record=made.policy))
+    sources = [source.uuid for source in made.sources]
+    if annotation := LANES[made.lane]:
+        body = CHANGES[made.change][made.lane == "frame"]
+        head = "import pandas as pd\nfrom streamline.decorators import transformer\n\n\n@transformer\n"
+        code = f"{head}def change(rows: {annotation}, *args, **kwargs):\n{body}\n"
+        behind = [to for to in made.destinations if not to.direct]
+        fed = [uuid for uuid in sources if any(uuid in to.sources for to in behind)]
+        # One for each set of sources, so that no record reaches a destination that its source does not feed.
+        for uuid, group in {to.transformer: to.sources for to in behind}.items():
+            upstream = {"upstream_blocks": [each for each in fed if each in group]}
+            blocks.append(transformer(code, uuid=uuid, entry=upstream))
+    for to in made.destinations:
+        upstream = {"upstream_blocks": to.sources}
+        if made.lane != "none" and not to.direct:
+            upstream = {"upstream_blocks": [to.transformer]}
+        blocks.append(_target(to, upstream))
     project.pipeline("p", *blocks)
     return project
+
+
+def _settings(stream: Stream) -> dict[str, Any]:
+    settings: dict[str, Any] = {"run_in_parallel": True} if stream.parallel else {}
+    if stream.mark or stream.table:
+        settings["replication_method"] = "INCREMENTAL" if stream.mark else "FULL_TABLE"
+    return settings
+
+
+def _target(to: Destination, entry: dict[str, Any]) -> Block:
+    able = ["activate-version"] if to.replaces else []
+    streams: dict[str, Any] = {name: {"destination_table": table} for name, table in to.tables.items()}
+    if to.exports is not None:
+        streams = {name: streams.get(name, {}) for name in to.exports}
+    elif streams:
+        streams["*"] = {}
+    if to.processes > 1:
+        streams = {name: {**settings, "run_in_parallel": True} for name, settings in (streams or {"*": {}}).items()}
+    keys: dict[str, Any] = {"on_bad_record": to.policy, "schema_change": to.schema_change}
+    plugin = {"args": [f"--able={','.join(able)}"], "max_processes": to.processes}
+    if streams:
+        keys["streams"] = streams
+    return target(to.kind, to.config, uuid=to.uuid, plugin=plugin, entry=entry, **keys)
 
 
 def suffer(root: Path, made: Case) -> str:
@@ -133,19 +80,38 @@ def suffer(root: Path, made: Case) -> str:
         FaultError: something was wrong; the message says what.
     """
     project = make(root, made)
-    deaths = sum("dies" in s.config for s in made.sources) + sum("die_after" in c for _, _, c in made.destinations)
-    broken = any(bad for source in made.sources for records in source.sent.values() for _, _, bad in records)
+    earlier: dict[tuple[str, str], int] = {}
+    every = {(source.uuid, stream.id) for source, stream in made.pairs()}
+    stopped = _stopped(made)
+    tries = made.deaths + 2
     try:
-        for _ in range(deaths + 2):
-            completed = project.run()
-            if completed.code == 2:
-                return f"refused: {completed.last_line[:100]}"
-            compare(project, made, whole=completed.code == 0)
-            if completed.code == 0:
+        for number in range(tries):
+            kill = made.kills[number] if number < len(made.kills) else None
+            completed = _killed(project, *kill) if kill else project.run()
+            if completed.code == 2 and _refusable(made):
+                return f"refused: {_code(project)}"
+            if not kill and completed.code not in (0, 1):
+                raise FaultError(f"exit code {completed.code}\n{completed}")
+            ended = completed.code == 0
+            last = number == tries - 1
+            whole = every if ended else every - stopped if last else set()
+            exact = ended and not number and not any(sent.broken for _, s in made.pairs() for sent in s.records)
+            found = _found(project, made)
+            try:
+                check(made, found, whole=whole, exact=exact and not made.deaths)
+            except FaultError as error:
+                raise FaultError(f"after run {number + 1} (exit {completed.code}): {error}\n{completed}") from None
+            back = {key: value for key, value in earlier.items() if found.saved.get(key, 0) < value}
+            if back:
+                raise FaultError(f"positions went back: {back} → {dict(found.saved)}\n{completed}")
+            earlier = dict(found.saved)
+            if ended and not stopped:
                 return "all right"
-        if not broken or made.policy == "quarantine":
-            raise FaultError(f"the last run ends with {completed.code}, though nothing dies any more\n{completed}")
-        return f"stopped at a broken record ({made.policy})"
+            if ended:
+                return "all right, though a stream could have been stopped"
+        if not stopped or _code(project) not in STOPS:
+            raise FaultError(f"the last run ends with {completed.code}, {_code(project)}\n{completed}")
+        return f"streams stopped: {_code(project)}"
     except FaultError:
         raise
     except AssertionError as error:
@@ -154,46 +120,93 @@ def suffer(root: Path, made: Case) -> str:
         project.close()
 
 
-def compare(project: Project, made: Case, *, whole: bool) -> None:
-    """The model."""
-    saved, letters = _stored(project)
-    every = {_text(record) for source in made.sources for records in source.sent.values() for _, record, _ in records}
-    for uuid, _, config in made.destinations:
-        held = _held(project.root / config["path"])
-        if foreign := held - every:
-            raise FaultError(f"{uuid} holds what no tap sent: {sorted(foreign)[:3]}")
-        for source in made.sources:
-            for id, records in source.sent.items():
-                position = len(records) if whole else saved.get((source.uuid, id), 0)
-                before = {_text(record) for number, record, _ in records if number <= position}
-                if missing := before - held - letters:
-                    what = "the run completed" if whole else f"{position} is saved"
-                    raise FaultError(f"{source.uuid} {id}: {what}, {uuid} lacks {sorted(missing)[:3]}")
-    sent = [item for source in made.sources for records in source.sent.values() for item in records]
-    healthy = {_text(record) for _, record, bad in sent if not bad}
-    if wrong := letters & healthy:
-        raise FaultError(f"dead letters of good records: {sorted(wrong)[:3]}")
+def attempt(base: Path, seed: int, number: int) -> tuple[str, str | None]:
+    """Return the outcome of a case, and what was wrong with it; its project is kept then."""
+    root = base / str(number)
+    try:
+        outcome = suffer(root, case(number, seed))
+    except FaultError as error:
+        return "WRONG", str(error)
+    shutil.rmtree(root)
+    return outcome, None
 
 
-def _text(record: Record) -> str:
-    return json.dumps(record, sort_keys=True)
+def _killed(project: Project, signal: int, delay: float) -> Completed:
+    running = project.start("run", "p")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running.process.wait(delay)
+    if running.process.poll() is None:
+        os.kill(running.process.pid, signal)
+    return running.finish()
 
 
-def _held(path: Path) -> set[str]:
-    if not path.exists():
-        return set()
-    with contextlib.closing(sqlite3.connect(path, timeout=30)) as db:
-        return {_text(json.loads(line)["record"]) for (line,) in db.execute("SELECT line FROM rows")}
+def _stopped(made: Case) -> set[tuple[str, str]]:
+    """Return the streams that a policy stops, or that may lack records because another one was stopped."""
+    stopped = set()
+    for source in made.sources:
+        names = set()
+        for to in made.destinations:
+            quarantines = all(each.policy == "quarantine" for each in made.destinations)
+            for stream in source.streams if source.uuid in to.sources else ():
+                bad = to.policy == "fail" and any(sent.broken for sent in stream.records)
+                raising = not to.direct and not quarantines and any(raises(made, sent) for sent in stream.records)
+                if stream.selected and (bad or raising or (to.schema_change == "pause" and stream.changes)):
+                    names.add(stream.sends)
+        for stream in source.streams:
+            if stream.sends in names or (names and source.shape == "flat"):
+                stopped.add((source.uuid, stream.id))
+    return stopped
 
 
-def _stored(project: Project) -> tuple[dict[tuple[str, str], int], set[str]]:
-    """Return the saved position of each block and stream, and the records in the dead letters."""
+def _refusable(made: Case) -> bool:
+    """Whether streams meet in one table, or may by their names, which may be refused before anything is read."""
+    for to in made.destinations:
+        exported = [stream for source, stream in made.pairs() if to.exported(source, stream)]
+        names = [name for stream in exported for name in {to.table(stream), to.tables.get(stream.name, stream.name)}]
+        if len(set(names)) < len(names):
+            return True
+    return False
+
+
+def _stored(project: Project, query: str) -> list[tuple[Any, ...]]:
+    """Ask the project's state database, which a run that was killed early has not made."""
+    for file in (project.root / ".streamline").glob("*.db"):
+        with contextlib.closing(sqlite3.connect(file, timeout=30)) as db:
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead_letters'").fetchone():
+                return db.execute(query).fetchall()
+    return []
+
+
+def _code(project: Project) -> str:
+    rows = _stored(project, "SELECT code FROM runs ORDER BY started DESC, run_id DESC LIMIT 1")
+    return str(rows[0][0]) if rows else "before the run"
+
+
+def _found(project: Project, made: Case) -> Found:
+    """Return what there is: the positions first, for what a killed run left may still write rows."""
     saved: dict[tuple[str, str], int] = {}
-    (file,) = (project.root / ".streamline").glob("*.db")
-    with contextlib.closing(sqlite3.connect(file, timeout=30)) as db:
-        for block, stream, value in db.execute("SELECT block, stream, value FROM bookmarks WHERE value IS NOT NULL"):
-            found = json.loads(value)
-            for id, mark in found.items() if stream == "*" else [(stream, found)]:
-                saved[block, id] = mark if isinstance(mark, int) else mark.get("n", 0)
-        letters = {_text(json.loads(text)) for (text,) in db.execute("SELECT record FROM dead_letters")}
-    return saved, letters
+    letters: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for block, stream, value in _stored(project, "SELECT block, stream, value FROM bookmarks WHERE value IS NOT NULL"):
+        mark = json.loads(value)
+        for key, each in mark.items() if stream == "*" else [(stream, mark)]:
+            saved[block, key] = each if isinstance(each, int) else each.get("n", 0)
+    for block, stage, text in _stored(project, "SELECT block, stage, record FROM dead_letters"):
+        at, _, to = stage.rstrip(">").partition("@")
+        letters[block, to or at].append(text_of(json.loads(text)))
+    held = {to.uuid: _held(project.root / to.config["path"]) for to in made.destinations}
+    reads = {
+        (source.uuid, stream.id): len(list(project.root.glob(f"read_{source.uuid}_{stream.id}.*")))
+        for source, stream in made.pairs()
+        if stream.table
+    }
+    return Found(saved, letters, held, reads)
+
+
+def _held(path: Path) -> Counter[tuple[str, str]]:
+    if not path.exists():
+        return Counter()
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'rows'").fetchone():
+            return Counter()
+        messages = [json.loads(line) for (line,) in db.execute("SELECT line FROM rows")]
+    return Counter((message["stream"], text_of(message["record"])) for message in messages)

@@ -97,7 +97,7 @@ class Attempt:
                 pipeline=self._plan.pipeline,
                 run_id=self._context.run_id,
                 accounts={group.id: self._account(group) for group in self._groups.values()},
-                before_refused=self._book.save,
+                before_save=self._save_schemas,
             ),
             on_saved=self._saved,
             on_failed=lambda id, error: self._context.note(id, f"failed: {error}", "ERROR"),

@@ -46,7 +46,7 @@ class RouteBuilder:
         self._version = version
         self._attempt = attempt
         self._limits: dict[tuple[str, str], BadRecordLimit] = {}
-        self._schemas: list[tuple[str, Mapping[str, Any], SchemaChangeStage]] = []
+        self._schemas: list[tuple[str, dict[str, Any], SchemaChangeStage]] = []
         self.stopped: dict[str, list[Exception]] = {}
         """Errors by group of which streams were stopped while others went on."""
 
@@ -220,11 +220,12 @@ class RouteBuilder:
         return StopPolicy(keys_of, stopped)
 
     def save_schemas(self) -> None:
-        """Save the SCHEMAs that each destination was sent."""
+        """Save the SCHEMAs that each destination was sent, unless they are saved. Blocks."""
         for sink, last, stage in self._schemas:
-            for stream, schema in stage.newest.items():
+            for stream, schema in list(stage.newest.items()):
                 if last.get(stream) != schema:
                     self._context.store.save_schema(self._context.pipeline, sink, stream, schema)
+                    last[stream] = schema
 
 
 class ByPolicy:

@@ -49,7 +49,7 @@ class RunStore:
 
     Args:
         accounts: by source id.
-        before_refused: called before refused records are saved.
+        before_save: called before positions and refused records are saved.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class RunStore:
         pipeline: str,
         run_id: str,
         accounts: Mapping[str, SourceAccount],
-        before_refused: Callable[[], None] = lambda: None,
+        before_save: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._run_id = run_id
         self._accounts = dict(accounts)
-        self._before_refused = before_refused
+        self._before_save = before_save
 
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
@@ -82,9 +82,8 @@ class RunStore:
             # Before the position: a run that is killed between the two must not leave a gap that nobody knows of.
             self._store.mark_gap(self._pipeline, account.block, account.left_out)
             account.left_out = []
-        if refused:
-            self._before_refused()
         if streams or refused or dropped:
+            self._before_save()
             self._store.save(
                 self._pipeline,
                 account.block,

@@ -91,7 +91,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
 
 
 class SchemaChangeStage(ImmediateStage):
-    """Applies each stream's `schema_change` policy.
+    """Applies each stream's `schema_change` policy. An assumed SCHEMA is no change: the known one takes its place.
 
     evolve forwards the new schema. freeze keeps the known schema: new columns are dropped, and a record with a value
     that does not fit the old type of its column becomes a `BadRecord`. pause raises `SchemaPaused`, which stops the
@@ -154,6 +154,10 @@ class SchemaChangeStage(ImmediateStage):
 
     def _schema(self, item: Schema) -> Schema:
         known = self._known.get(item.stream)
+        if item.assumed:
+            if known is not None and properties(known).keys() >= {*(item.key_properties or ())}:
+                return Schema(item.stream, known, item.key_properties, item.bookmark_properties)
+            return item
         policy = self._policy_of(item.stream)
         # Columns that a block adds are no change: they are in the SCHEMA when they have their first value.
         added = self._added[item.stream] = self._added.get(item.stream, frozenset()) | item.added

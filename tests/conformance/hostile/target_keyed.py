@@ -62,7 +62,9 @@ class KeyedTarget:
             "CREATE TABLE IF NOT EXISTS rows "
             "(stream TEXT, key TEXT, version INTEGER, line TEXT, PRIMARY KEY (stream, key)) WITHOUT ROWID"
         )
-        (self.unkeyed,) = self.db.execute("SELECT count(*) FROM rows").fetchone()
+        (self.unkeyed,) = self.db.execute(
+            "SELECT coalesce(max(CAST(substr(key, 2) AS INTEGER)), 0) FROM rows WHERE key LIKE '#%'"
+        ).fetchone()
 
     # What goes wrong elsewhere, goes wrong in one of these.
 

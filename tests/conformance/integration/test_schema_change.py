@@ -8,7 +8,32 @@ import pytest
 
 from tests.conformance.integration.common import INCREMENTAL, upto
 from tests.conftest import MakeProject
-from tests.support.project import Project, tap, target
+from tests.support.processes import wait_until
+from tests.support.project import Block, Project, tap, target, transformer
+
+ORDERS = {"id": {"type": "integer"}, "n": {"type": "integer"}, "note": {"type": "string"}}
+DROPS_NOTE = """
+from streamline.decorators import transformer
+
+
+@transformer
+def drop(rows: list[dict], *args, **kwargs):
+    return [{"id": row["id"], "n": row["n"]} for row in rows]
+"""
+
+
+def plays(script: list[Any]) -> Block:
+    """A tap that plays a script of the stream `orders`."""
+    orders = {
+        "id": "orders",
+        "name": "orders",
+        "sends": "orders",
+        "key": ["id"],
+        "mark": "orders",
+        "properties": ORDERS,
+    }
+    streams = {"orders": {"replication_method": "INCREMENTAL"}}
+    return tap("plays", {"streams": [orders], "script": script, "shape": "bookmarks"}, streams=streams)
 
 
 def schema_change(make_project: MakeProject, change: str, policy: str, **config: Any) -> Project:
@@ -69,3 +94,42 @@ def test_a_change_between_two_runs_is_a_change_too(make_project: MakeProject, po
     new = [row for row in project.rows() if row["id"] > 20]
     assert len(new) == (0 if policy == "pause" else 20)
     assert any("note" in row for row in new) == (policy == "evolve")
+
+
+def test_a_run_without_records_is_no_change_where_a_block_drops_a_column(make_project: MakeProject) -> None:
+    script: list[Any] = [
+        ["schema", "orders", ORDERS],
+        ["record", "orders", 1, {"id": 1, "n": 1, "note": "a"}],
+        ["state"],
+    ]
+    project = make_project(
+        plays(script), transformer(DROPS_NOTE), target("keyed", {"log": "log.jsonl"}, schema_change="pause")
+    )
+    project.run().expect(0)
+    script += [["record", "orders", 2, {"id": 2, "n": 2, "note": "b"}], ["state"]]
+
+    project.run().expect(0)  # nothing new
+    project.pipeline("p", plays(script), transformer(DROPS_NOTE), target(schema_change="pause"))
+    project.run().expect(0)
+
+    assert project.rows("orders") == [{"id": 1, "n": 1}, {"id": 2, "n": 2}]
+    schemas = [m["schema"]["properties"].keys() for m in project.messages() if m["type"] == "SCHEMA"]
+    assert schemas
+    assert all(columns == {"id", "n"} for columns in schemas)
+
+
+def test_a_change_after_a_killed_run_is_a_change(make_project: MakeProject) -> None:
+    config = {"rows": 100, "wait_at": 50, "wait_for": "never", "state_every": 10}
+    project = make_project(
+        tap("counts", config, streams={"numbers": INCREMENTAL}), target(config={"flush": 1}, schema_change="pause")
+    )
+    running = project.start("run", "p")
+    wait_until(lambda: bool(project.position()), "a position is saved")
+    running.kill()
+    project.pipeline(
+        "p",
+        tap("changes_schema", {"change": "add", "from_start": True}, streams={"numbers": INCREMENTAL}),
+        target(schema_change="pause"),
+    )
+
+    project.run().expect(1, "paused because its schema changed")

@@ -55,10 +55,12 @@ class FunctionInput(msgspec.Struct, frozen=True):
 
     Args:
         fields: gives the fields that any of its records have.
+        complete: gives the fields that all of its records have.
         kinds: gives the kinds of values that the tap sent in these records, by field.
     """
 
     fields: Callable[[], Set[str]]
+    complete: Callable[[], Set[str]]
     kinds: Callable[[], Mapping[str, frozenset[str]]]
 
 
@@ -106,9 +108,10 @@ class OutputSchema:
         self._known: dict[tuple[Any, ...], frozenset[str] | str] = {}
 
     def message(self) -> Schema:
-        """The SCHEMA as it is now."""
+        """Return the SCHEMA as it is now."""
         if self._props == self._declared:
-            return self.source
+            unchanged = self._ready is not self.source.assumed
+            return self.source if unchanged else msgspec.structs.replace(self.source, assumed=not self._ready)
         schema = {**self.source.schema, "properties": dict(self._props)}
         if isinstance(schema.get("required"), list):
             schema["required"] = [name for name in schema["required"] if name in self._props]
@@ -116,7 +119,14 @@ class OutputSchema:
         if bookmarks is not None:
             bookmarks = [name for name in bookmarks if name in self._props]
         added = (self.source.added | (self._props.keys() - self._declared.keys())) & self._props.keys()
-        return msgspec.structs.replace(self.source, schema=schema, bookmark_properties=bookmarks, raw=None, added=added)
+        return msgspec.structs.replace(
+            self.source,
+            schema=schema,
+            bookmark_properties=bookmarks,
+            raw=None,
+            added=added,
+            assumed=not self._ready,
+        )
 
     def settle_rows(self, rows: list[_Row], given: FunctionInput) -> tuple[list[_Row], list[Misfit]]:
         """Fit the schema to rows that the block returned, and the rows to the schema.
@@ -314,13 +324,14 @@ class OutputSchema:
         if self._ready:
             return
         self._ready = True
+        self.sent = False  # if it was, it was assumed
         dropped = (given.fields() & self._props.keys()) - set(names)
         for name in dropped:
             del self._props[name]
 
     def _check_keys(self, names: Iterable[str], given: FunctionInput) -> None:
         lost = self._keys - set(names)
-        lost = lost and lost & given.fields()
+        lost = lost and lost & given.complete()
         if lost:
             named = ", ".join(sorted(lost))
             raise StreamFailed(

@@ -7,8 +7,8 @@ meanwhile only the newest is sent, after all records before it. The order within
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial, reduce
 from typing import Any
 
 import anyio.to_thread
@@ -519,13 +519,17 @@ class _Job:
         return bad
 
     def _input(self, returned: Returned) -> FunctionInput:
-        def fields() -> Set[str]:
+        def fields() -> Iterator[Set[str]]:
             if returned.given is not None:
-                return frozenset(returned.given.names)
+                return iter([frozenset(returned.given.names)])
             first, count = returned.span
-            return {field for row in self.rows()[first : first + count] for field in row}
+            return (row.keys() for row in self.rows()[first : first + count])
 
-        return FunctionInput(fields, self.kinds)
+        return FunctionInput(
+            lambda: frozenset[str]().union(*fields()),
+            lambda: reduce(lambda common, more: common & more, fields(), next(fields(), frozenset())),
+            self.kinds,
+        )
 
     def rows(self) -> list[JSONObject]:
         """The records of the call's request, decoded again because the function may have changed its copy."""
