@@ -43,6 +43,10 @@ class ConfigError(StreamlineError):
     code = "config.invalid"
 
 
+class WrongOption(ConfigError):
+    """An option of the command is wrong: there is no run to record."""
+
+
 class PipelineFailed(StreamlineError):
     """A pipeline, or a part of it, failed. `blocks` names the blocks that did."""
 

@@ -133,8 +133,10 @@ def report(error: BaseException, app: App) -> int:
 
             print_json({"error": failure_json(failure_from(error), app.mask)})
         return error.exit_code
-    if isinstance(error, OSError) and error.errno in _MACHINE and error.filename is not None:
-        _say_error(f"{app.mask(str(error.filename))}: {error.strerror}\n  {_MACHINE[error.errno]}")
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        # Files are opened by name: what has none is the output.
+        place = app.mask(str(error.filename)) if error.filename is not None else "the output cannot be written"
+        _say_error(f"{place}: {error.strerror}\n  {_MACHINE[error.errno]}")
         return 1
     _say_error(
         f"unexpected {type(error).__name__}: {app.mask(str(error))}\n"

@@ -103,10 +103,14 @@ def add(
         read_entry(load_yaml(path, text=text, shown=shown), name, entry, rendered=False)  # validate before writing
         return text
 
-    edit_file(path, declare, shown=shown)
+    before, after = edit_file(path, declare, shown=shown)
+    try:
+        if install and "pip" in entry:
+            _install(Project.open(project.root), name, upgrade=False)
+    except ConfigError:
+        edit_file(path, lambda text: before if text == after else text, shown=shown)
+        raise
     click.echo(f"Declared {name} in {project.yaml.shown}")
-    if install and "pip" in entry:
-        _install(Project.open(project.root), name, upgrade=False)
 
 
 @command.command("install")

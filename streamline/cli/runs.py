@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from streamline.state.store import RunInfo, Store
 
-run_argument = click.argument("run", required=False)
+run_argument = click.argument("run", required=False, metavar="[RUN|PIPELINE]")
 pipeline_option = click.option("--pipeline", "-p", metavar="PIPELINE", help="Only runs of this pipeline.")
 
 
@@ -107,11 +107,16 @@ def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> N
 
 
 def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
-    """Find a run by its id or a prefix of it; without one, the latest.
+    """Find a run by its id or a prefix of it, or the latest of a pipeline of that name; without one, the latest.
 
     Raises:
         ConfigError: there is none, or the prefix is ambiguous.
     """
+    exact = store.run(run) if run is not None else None
+    if exact is not None:
+        return exact
+    if run is not None and pipeline is None and store.runs(run, limit=1):
+        run, pipeline = None, run
     if run is None:
         latest = store.runs(pipeline, limit=1)
         if not latest:
@@ -119,9 +124,6 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
                 "nothing has run yet", where=pipeline, hint=f"run it: streamline run {pipeline or 'PIPELINE'}"
             )
         return latest[0]
-    exact = store.run(run)
-    if exact is not None:
-        return exact
     begin = [info for info in store.runs(pipeline, limit=10_000) if info.run_id.startswith(run)]
     if len(begin) == 1:
         return begin[0]

@@ -107,7 +107,7 @@ def set_(app: App, pipeline: str, stream: str, value: str, block: str | None) ->
 
         # A stream without a bookmark may be one that was never read: only the tap knows.
         for near in nearest(stream, saved, limit=1):
-            undo = f"`streamline state reset {pipeline} {stream}`"
+            undo = f"`streamline state reset {pipeline} {stream} --block {block}`"
             click.echo(f"Note: did you mean '{near}', which has a bookmark? {undo} undoes this", err=True)
 
 
@@ -161,7 +161,8 @@ def reset(app: App, pipeline: str, stream: str | None, block: str | None) -> Non
         click.echo(f"{pipeline} has no saved positions.")
         return
     click.echo(f"Reset {count(len(gone), 'bookmark')}: {', '.join(gone)}")
-    click.echo(f"`streamline state rollback {pipeline}` restores them.")
+    only = f" --block {block}" if block else ""
+    click.echo(f"`streamline state rollback {pipeline}{only}` restores them.")
 
 
 @command.command("history")

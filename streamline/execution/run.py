@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from streamline.errors import StreamlineError
+from streamline.errors import ConfigError, StreamlineError, WrongOption
 from streamline.execution.events import (
     BlockFinished,
     BlockOutcome,
@@ -230,13 +230,14 @@ class Run(msgspec.Struct, kw_only=True):
         """Record in the store that the run begins and, after the block, how it ended.
 
         The block sets the record's status. An error that leaves the block makes it `failed`, an interruption
-        `cancelled`; its message is logged and recorded. A failure to save the end of a run that did not raise is a
-        warning: what the run did counts for more.
+        `cancelled`; its message is logged and recorded. After a WrongOption nothing is recorded. A failure to save the
+        end of a run that did not raise is a warning: what the run did counts for more.
 
         Raises:
             Interrupted: a signal was the cause of the error.
         """
         record = Record(summary=summary or {})
+        refused = False
         if resumed:
             self.store.continue_run(self.run_id)
         else:
@@ -248,6 +249,7 @@ class Run(msgspec.Struct, kw_only=True):
         except BaseException as failure:
             record.status, record.error = FAILED, str(failure) or type(failure).__name__
             record.code = getattr(failure, "code", None)
+            refused = isinstance(failure, WrongOption)
             self.note("streamline", record.error, "ERROR")
             if isinstance(failure, Interrupted | asyncio.CancelledError):
                 record.status = CANCELLED
@@ -259,7 +261,10 @@ class Run(msgspec.Struct, kw_only=True):
         finally:
             error = self.masker.mask(record.error) if record.error is not None else None
             try:
-                self.store.finish_run(self.run_id, record.status, record.summary, error, record.code)
+                if refused:
+                    self.store.drop_run(self.run_id)
+                else:
+                    self.store.finish_run(self.run_id, record.status, record.summary, error, record.code)
                 record.saved = True
             except StreamlineError as failure:
                 if raised:
@@ -322,6 +327,15 @@ class Run(msgspec.Struct, kw_only=True):
                 stop.connect(None)
             for number in added:
                 loop.remove_signal_handler(number)
+
+
+@contextmanager
+def checking_options() -> Iterator[None]:
+    """Raise a ConfigError as a WrongOption."""
+    try:
+        yield
+    except ConfigError as error:
+        raise WrongOption(error.message, where=error.where, hint=error.hint, code=error.code) from error
 
 
 class Stop:

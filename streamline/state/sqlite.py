@@ -121,6 +121,10 @@ class SQLiteStore(PositionTables):
         with self._connection.write(durable=False) as db:
             _insert(db, "runs", row)
 
+    def drop_run(self, run_id: str) -> None:
+        with self._connection.write(durable=False) as db:
+            db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+
     def continue_run(self, run_id: str) -> None:
         with self._connection.write(durable=False) as db:
             db.execute(

@@ -229,6 +229,10 @@ class Store(Protocol):
     ) -> None:
         """Record how a run ended."""
 
+    def drop_run(self, run_id: str) -> None:
+        """Forget a run that did not happen: an option was wrong."""
+        ...
+
     def runs(self, pipeline: str | None = None, limit: int = 50) -> list[RunInfo]:
         """Runs, the newest first."""
 

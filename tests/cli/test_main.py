@@ -159,6 +159,13 @@ def test_a_folder_that_cannot_be_written_is_no_bug(invoke: Callable[..., Result]
     assert "bug" not in result.stderr
 
 
+def test_output_that_cannot_be_written_is_no_bug(invoke: Callable[..., Result]) -> None:
+    result = invoke(raising(OSError(errno.ENOSPC, "No space left on device")))
+    assert result.exit_code == 1
+    assert "output cannot be written: No space left" in result.stderr
+    assert "bug" not in result.stderr
+
+
 def test_debug_shows_the_traceback(invoke: Callable[..., Result]) -> None:
     assert "Traceback" in invoke(raising(KeyError("x")), "--debug").stderr
     result = invoke(raising(ConfigError("it is wrong")), "--debug")

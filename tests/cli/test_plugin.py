@@ -76,6 +76,12 @@ def test_add_refuses(shop: Shop) -> None:
     assert settings(shop) == before
 
 
+def test_what_cannot_be_installed_is_not_declared(shop: Shop) -> None:
+    before = settings(shop)
+    assert "not-to-be-had" in shop("plugin", "add", "tap-x", "--pip", "not-to-be-had", code=2).stderr
+    assert settings(shop) == before
+
+
 def test_install_all_and_upgrade(shop: Shop) -> None:
     shop("plugin", "add", "tap-a", "--pip", "tap-a", "--no-install")
     shop("plugin", "add", "target-b", "--command", "sh")

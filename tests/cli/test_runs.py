@@ -78,6 +78,7 @@ def test_show_adds_blocks_and_takes_the_latest(ran: Shop) -> None:
     }
     assert ran.json("runs", "show")["run_id"] == "20260102-b"
     assert ran.json("runs", "show", "--pipeline", "shop")["run_id"] == "20260101-a"
+    assert ran.json("runs", "show", "shop")["run_id"] == "20260101-a"
     text = ran("runs", "show", "20260101").stdout
     assert "completed" in text
     assert "orders" in text

@@ -84,6 +84,14 @@ def test_a_run_that_never_ended_can_be_found(opens: Open) -> None:
     again.close()
 
 
+def test_a_run_that_did_not_happen_is_forgotten(opens: Open) -> None:
+    store = opens()
+    store.begin_run(RunInfo(run_id="r1", pipeline="p"))
+    store.drop_run("r1")
+    assert store.runs("p") == []
+    store.close()
+
+
 def test_one_at_a_time_holds_a_pipelines_lease(opens: Open) -> None:
     store, other = opens(), opens()
     with store.acquire_lease("p", "r1"):

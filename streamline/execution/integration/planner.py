@@ -37,11 +37,11 @@ from streamline.execution.integration.positions import (
     source_positions,
 )
 from streamline.execution.integration.topology import find_paths, read_blocks
-from streamline.execution.run import Run
+from streamline.execution.run import Run, checking_options
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.project.render import Renderer
-from streamline.project.suggest import suggestion
+from streamline.project.suggest import nearest, suggestion
 
 
 async def make_plan(context: Run, model: PipelineModel) -> Plan:
@@ -78,7 +78,8 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
             tasks.start_soon(plan_source, uuid)
         for uuid in specs.destinations:
             tasks.start_soon(probe_target, uuid)
-    _check_stream_options(context, sources)
+    with checking_options():
+        _check_stream_options(context, sources)
     if not any(source.groups for source in sources.values()):
         raise ConfigError("no stream is selected", where=model.yaml.shown, code="stream.none_selected")
     _check_bookmark_options(context, model, sources, variables)
@@ -246,11 +247,12 @@ def _check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
     names = {
         name for source in sources.values() for stream in source.catalog or () for name in (*stream.names, stream.id)
     }
+    shown = {stream.stream for source in sources.values() for stream in source.catalog or ()}
     for name in context.options.streams:
         if not matches(name, names):
             raise ConfigError(
                 f"--stream {name}: no source has that stream",
-                hint=suggestion(name, names, what="streams"),
+                hint=suggestion(name, nearest(name, names) or shown, what="streams"),
                 code="stream.unknown",
             )
 
@@ -263,6 +265,20 @@ def _check_bookmark_options(
     Raises:
         ConfigError: a stream that is not read, a tap that takes no state, a block that is no source.
     """
+    with checking_options():
+        _check_bookmark_names(context, sources)
+    if values := variables.get(BOOKMARK_VARIABLE):
+        for block in parse_overrides(values):
+            if block not in sources:
+                raise ConfigError(
+                    f"{BOOKMARK_VARIABLE}: the pipeline has no source {block!r}",
+                    where=model.yaml.shown if BOOKMARK_VARIABLE in model.variables else "variables",
+                    hint=suggestion(block, sources, what="sources"),
+                    code="source.unknown",
+                )
+
+
+def _check_bookmark_names(context: Run, sources: dict[str, SourcePlan]) -> None:
     for text in context.options.bookmarks:
         name = parse_override(text).stream
         takers = [source for source in sources.values() if source.catalog is None or source.find(name) is not None]
@@ -279,15 +295,6 @@ def _check_bookmark_options(
                     f"--bookmark {text}: {source.plugin.name} does not support --state",
                     code="tap.no_state",
                     where=source.id,
-                )
-    if values := variables.get(BOOKMARK_VARIABLE):
-        for block in parse_overrides(values):
-            if block not in sources:
-                raise ConfigError(
-                    f"{BOOKMARK_VARIABLE}: the pipeline has no source {block!r}",
-                    where=model.yaml.shown if BOOKMARK_VARIABLE in model.variables else "variables",
-                    hint=suggestion(block, sources, what="sources"),
-                    code="source.unknown",
                 )
 
 

@@ -13,7 +13,7 @@ from streamline.connectors.singer.override import Override, override_rows, parse
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.state import currently_syncing, without_currently_syncing
 from streamline.errors import ConfigError
-from streamline.execution.run import Run
+from streamline.execution.run import Run, checking_options
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
 from streamline.state.store import Bookmark, BookmarkOverride, Cause
@@ -204,8 +204,9 @@ def _apply_overrides(
     variables: dict[str, Any],
     positions: Positions,
 ) -> None:
-    for override in _asked(context, source.catalog, selected):
-        _apply(override, "--bookmark", source, positions)
+    with checking_options():
+        for override in _asked(context, source.catalog, selected):
+            _apply(override, "--bookmark", source, positions)
     values = variables.get(BOOKMARK_VARIABLE)
     if not values:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -46,3 +47,19 @@ def test_several_bookmark_properties_need_a_tap_that_knows_them(make_project: Ma
     project.run().expect(2, "tap-rows", "multiple-bookmarks|several bookmark")
 
     assert project.rows() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [
+        (["--stream", "nosuch"], "stream.unknown"),
+        (["--bookmark", "x=1"], "bookmark.invalid_option"),
+        (["--bookmark", "nosuch.id=1"], "stream.unknown"),
+        (["--bookmark", "numbers.nosuch=1"], "column.unknown"),
+    ],
+)
+def test_a_wrong_option_is_no_failed_run(make_project: MakeProject, option: list[str], code: str) -> None:
+    project = make_project(tap("counts", {"rows": 10}, streams={"numbers": INCREMENTAL}), target())
+    done = project.run(*option, "--json").expect(2)
+    assert json.loads(done.out)["error"]["code"] == code
+    assert project.runs() == []
