@@ -11,7 +11,7 @@ from streamline.blocks.connector.source import OpenedSource
 from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.override import Override, override_rows, parse_override, parse_overrides
 from streamline.connectors.singer.selection import SelectedStream
-from streamline.connectors.singer.state import currently_syncing, without_currently_syncing
+from streamline.connectors.singer.state import currently_syncing, rows_have_bookmarks, without_currently_syncing
 from streamline.errors import ConfigError
 from streamline.execution.run import Run, checking_options
 from streamline.flow.codecs import jsontext
@@ -81,6 +81,10 @@ def source_positions(
             # Though it does not move: from now on these destinations have what comes after it.
             positions.cause_of.setdefault(name, "run")
         positions.rows[name] = bookmark.value.encode("utf-8", "surrogateescape")
+    if refreshed and catalog is not None:
+        _refresh_in_state(
+            positions.rows, [stream for name, stream in read.items() if name in refreshed], catalog, block
+        )
     _apply_overrides(context, source, selected, variables, positions)
     in_log = [name for name, stream in read.items() if stream.replication_method == "LOG_BASED"]
     starts = [positions.rows[name] for name in in_log if name in positions.rows]
@@ -102,6 +106,36 @@ def _refreshed(context: Run, read: Mapping[str, SelectedStream], saved: Mapping[
             # Some taps key bookmarks by the stream's name.
             refreshed |= {name for name in (stream.stream, *stream.names) if name in saved and name not in read}
     return refreshed
+
+
+def _refresh_in_state(
+    rows: dict[str, bytes], refreshed: Sequence[SelectedStream], catalog: Catalog, block: str
+) -> None:
+    """Take streams that are read from the start out of a state without `bookmarks`.
+
+    Raises:
+        ConfigError: the state does not tell its streams apart.
+    """
+    if REST not in rows or rows_have_bookmarks(rows):
+        return
+    try:
+        members = jsontext.members(rows[REST])
+    except jsontext.NotAnObjectError:
+        members = {}
+    followed = [stream for stream in refreshed if stream.replication_method != "FULL_TABLE"]
+    if followed and not any(name in members for stream in catalog for name in (stream.id, *stream.names)):
+        raise ConfigError(
+            f"--full-refresh --stream {followed[0].id}: the saved state has no bookmark for each stream",
+            where=block,
+            hint="read all streams of this source from the start: --full-refresh without --stream",
+            code="bookmark.not_by_stream",
+        )
+    own = {name for stream in refreshed for name in (stream.id, *stream.names)}
+    kept = {name: text for name, text in members.items() if name not in own}
+    if members and not kept:
+        del rows[REST]
+    elif members:
+        rows[REST] = jsontext.join_members(kept)
 
 
 _LOG_PLACES = ("lsn", "log_file", "log_pos", "gtid", "replication_key_value", "token", "scn")

@@ -128,6 +128,34 @@ def test_a_full_refresh_forgets_a_bookmark_under_the_streams_name(make_project: 
     assert project.spied()[-1]["state"] == {"bookmarks": {}}
 
 
+FLAT = {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("state", "stream", "given"),
+    [(FLAT, "a", {"b": 1}), (FLAT, "c", FLAT), ({"cursor": 5}, "a", None)],
+    ids=["by stream", "no bookmark yet", "of another shape"],
+)
+def test_a_full_refresh_of_one_stream_takes_it_out_of_a_state_without_bookmarks(
+    make_project: MakeProject, state: dict[str, int], stream: str, given: dict[str, int] | None
+) -> None:
+    catalog = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
+    project = make_project(says(catalog, [["S", "a"], ["ST", state]]), target("keyed"))
+    project.run().expect(0)
+    starts = len(project.spied())
+
+    done = project.run("--full-refresh", "--stream", stream, "--json")
+
+    if given is None:
+        done.expect(2, "bookmark.not_by_stream")
+        assert len(project.spied()) == starts, "nothing was read"
+        project.run("--full-refresh").expect(0)
+    else:
+        done.expect(0)
+        assert project.spied()[-1]["state"] == given
+    assert project.state() == {"*": state}
+
+
 def test_a_run_is_not_told_to_continue_with_a_stream_that_it_leaves_out(make_project: MakeProject) -> None:
     catalog = [{"id": "a"}, {"id": "b"}]
     messages = [["S", "a"], ["ST", {**bookmarks(a=1), "currently_syncing": "a"}]]
