@@ -20,7 +20,7 @@ from streamline.execution.integration.endpoints import build_sinks
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.route_builder import RouteBuilder
-from streamline.execution.integration.schema_book import saved_schemas
+from streamline.execution.integration.schema_book import destination_schemas, saved_schemas
 from streamline.execution.run import Run, RunOptions, end_killed_runs, open_run
 from streamline.flow.codecs.envelope import wrap
 from streamline.flow.items import BadRecord, Item, Schema
@@ -194,7 +194,7 @@ def _schema(store: Store, plan: Plan, source: SourcePlan, place: str, stream: st
         return saved
     selected = source.find(stream)
     keys = selected.key_properties if selected is not None else None
-    last = store.last_schemas(plan.pipeline, place).get(stream)
+    last = destination_schemas(store, plan.pipeline, source.id, place).get(stream)
     if last is not None:
         return Schema(stream, {word: value for word, value in last.items() if word != ADDED}, keys)
     entry = source.catalog.get(selected.id) if source.catalog is not None and selected is not None else None

@@ -14,6 +14,7 @@ from streamline.connectors.singer.stages.destination import HELD_VERSIONS_CAPABI
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
+from streamline.execution.integration.schema_book import destination_schemas, save_destination_schema
 from streamline.execution.run import Run
 from streamline.flow.items import BadRecord, Item, JSONObject, Position, Schema
 from streamline.flow.protocols import Sink, Stage
@@ -46,7 +47,7 @@ class RouteBuilder:
         self._version = version
         self._attempt = attempt
         self._limits: dict[tuple[str, str], BadRecordLimit] = {}
-        self._schemas: list[tuple[str, dict[str, Any], SchemaChangeStage]] = []
+        self._schemas: list[tuple[str, str, dict[str, Any], SchemaChangeStage]] = []
         self.stopped: dict[str, list[Exception]] = {}
         """Errors by group of which streams were stopped while others went on."""
 
@@ -146,7 +147,7 @@ class RouteBuilder:
         def quarantines(stream: str) -> bool:
             return all(sink.setting("on_bad_record", group.source, stream) == "quarantine" for sink in sinks)
 
-        last = [self._context.store.last_schemas(self._context.pipeline, sink.id) for sink in sinks]
+        last = [self._last_schemas(group.source, sink) for sink in sinks]
 
         def earlier(stream: str) -> dict[str, JSONObject]:
             return {name: prop for schemas in last for name, prop in added_columns(schemas.get(stream, {})).items()}
@@ -185,15 +186,18 @@ class RouteBuilder:
         }
 
     def _schema_change(self, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
-        last = self._context.store.last_schemas(self._context.pipeline, sink.id)
+        last = self._last_schemas(source.id, sink)
         stage = SchemaChangeStage(
             lambda stream: sink.setting("schema_change", source.id, stream),
             last,
             pipeline=self._context.pipeline,
             sink=sink.id,
         )
-        self._schemas.append((sink.id, last, stage))
+        self._schemas.append((source.id, sink.id, last, stage))
         return stage
+
+    def _last_schemas(self, source: str, sink: SinkPlan) -> dict[str, JSONObject]:
+        return destination_schemas(self._context.store, self._context.pipeline, source, sink.id)
 
     def stops(self, group: GroupPlan) -> StopPolicy | None:
         """Return how a stream of a group is stopped alone."""
@@ -221,10 +225,11 @@ class RouteBuilder:
 
     def save_schemas(self) -> None:
         """Save the SCHEMAs that each destination was sent, unless they are saved. Blocks."""
-        for sink, last, stage in self._schemas:
+        store, pipeline = self._context.store, self._context.pipeline
+        for source, sink, last, stage in self._schemas:
             for stream, schema in list(stage.newest.items()):
                 if last.get(stream) != schema:
-                    self._context.store.save_schema(self._context.pipeline, sink, stream, schema)
+                    save_destination_schema(store, pipeline, source, sink, stream, schema)
                     last[stream] = schema
 
 

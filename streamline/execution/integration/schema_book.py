@@ -2,7 +2,8 @@
 
 A dead letter is a record as it was where it was refused: after some transformers it is no longer as the source wrote
 it. To be sent again from there, it needs the SCHEMA that it had there. A *place* is the point right before a
-transformer or destination block, named by the block's uuid. The store keeps its SCHEMAs under `SOURCE > PLACE`.
+transformer or destination block, named by the block's uuid. The store keeps its SCHEMAs under `SOURCE > PLACE`, and
+under `DESTINATION < SOURCE` those that a source's streams had in a destination's last run, for `schema_change`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamline.flow.items import Item, Schema
+from streamline.flow.items import Item, JSONObject, Schema
 from streamline.flow.protocols import ImmediateStage, Stage
 from streamline.flow.router import Route
 from streamline.state.store import Store
@@ -67,6 +68,24 @@ def saved_schemas(store: Store, pipeline: str, source: str, place: str) -> dict[
         stream: Schema(stream, value["schema"], value.get("key_properties"), value.get("bookmark_properties"))
         for stream, value in saved.items()
     }
+
+
+def destination_schemas(store: Store, pipeline: str, source: str, sink: str) -> dict[str, JSONObject]:
+    """Return the schemas that a source's streams were last loaded with into a destination, by stream."""
+    # Earlier versions kept them for all sources together.
+    shared = store.last_schemas(pipeline, sink)
+    return {**shared, **store.last_schemas(pipeline, _destination_key(source, sink))}
+
+
+def save_destination_schema(
+    store: Store, pipeline: str, source: str, sink: str, stream: str, schema: JSONObject
+) -> None:
+    """Save the schema that a source's stream was loaded with into a destination."""
+    store.save_schema(pipeline, _destination_key(source, sink), stream, schema)
+
+
+def _destination_key(source: str, sink: str) -> str:
+    return f"{sink} < {source}"
 
 
 def _key(source: str, place: str) -> str:

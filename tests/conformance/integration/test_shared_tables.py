@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance.integration.common import COLUMNS, rows_tap, upto
+from tests.conformance.integration.test_bookmark_keys import says
 from tests.conftest import MakeProject
 from tests.support.project import Block, tap, target
 
@@ -42,6 +43,26 @@ def test_sources_that_upsert_into_one_table_share_it(make_project: MakeProject) 
     project.run().expect(0, "overwrite each other")
 
     assert project.ids("users") == upto(3)
+
+
+def test_sources_with_a_stream_of_one_name_have_a_frozen_schema_each(make_project: MakeProject) -> None:
+    def people(uuid: str, column: str, last: int) -> Block:
+        records: list[list[Any]] = [["R", "users", {"id": n, column: n}] for n in upto(last)]
+        return says([{"id": f"{uuid}-users", "stream": "users"}], [["S", "users", "id", column], *records], uuid=uuid)
+
+    tables = {f"{uuid}-users": {"destination_table": uuid} for uuid in ("north", "south")}
+    export = target("keyed", {"log": "log.jsonl"}, schema_change="freeze", streams=tables)
+    project = make_project()
+    for last in (1, 2):
+        project.pipeline("p", people("north", "age", last), people("south", "size", last), export)
+        project.run().expect(0)
+
+        columns = {m["stream"]: set(m["schema"]["properties"]) for m in project.messages() if m["type"] == "SCHEMA"}
+        assert columns == {"north": {"id", "age"}, "south": {"id", "size"}}
+        assert (project.rows("north")[-1], project.rows("south")[-1]) == (
+            {"id": last, "age": last},
+            {"id": last, "size": last},
+        )
 
 
 def test_a_stream_that_an_operator_left_out_is_not_exported(make_project: MakeProject) -> None:
