@@ -183,7 +183,7 @@ class Run(msgspec.Struct, kw_only=True):
     def child_line(self, source: str, line: str) -> None:
         """Log a line of a child process, which is masked already; keep its warnings for the end of the run."""
         level = level_of(line)
-        self.log.write(source, line, level)
+        self.log.child(source, line, level)
         if level == "WARNING":
             self._keep(source, line.strip())
 

@@ -6,10 +6,17 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 LOG_FILE = "run.log"
 """The log's name in the run's folder."""
+
+HEAD_CHARACTERS = 16 << 20
+"""Of what a child process prints, so much is written as it comes."""
+
+TAIL_CHARACTERS = 1 << 20
+"""So much of its end is kept until it fails or the run ends; what is between is left out."""
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -30,29 +37,92 @@ def level_of(line: str, default: str = "INFO") -> str:
 
 
 class RunLog:
-    """Writes to `path`, which is created readable by its owner only. Safe to use from several threads."""
+    """Writes to `path`, which is created readable by its owner only. Safe to use from several threads.
+
+    Of what each child process prints, the beginning and the end are kept.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._lock = threading.Lock()
+        self._children: dict[str, _Ends] = {}
 
     def write(self, source: str, message: str, level: str = "INFO") -> None:
         """Add an event. `source` is a block, a process or `streamline`."""
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-        text = "".join(f"{stamp} {level:7} {source} | {line}\n" for line in message.splitlines() or [""])
+        text = _lines(source, message, level)
         with self._lock:
-            if self._fd >= 0:
-                os.write(self._fd, text.encode("utf-8", "replace"))
+            if level == "ERROR":
+                self._write_ends(source)  # what a child printed last tells of it
+            self._write(text)
 
-    def child(self, source: str, line: str) -> None:
-        """Add a line that a child process logged, with the level that it bears."""
-        self.write(source, line, level_of(line))
+    def child(self, source: str, line: str, level: str | None = None) -> None:
+        """Add a line that a child process printed.
+
+        Args:
+            level: None: the level that it bears.
+        """
+        text = _lines(source, line, level or level_of(line))
+        with self._lock:
+            ends = self._children.get(source)
+            if ends is None:
+                ends = self._children[source] = _Ends()
+            if ends.takes(text):
+                self._write(text)
 
     def close(self) -> None:
         """Close the file; again is harmless, and later events are dropped."""
         with self._lock:
+            for source in self._children:
+                self._write_ends(source)
             fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _write(self, text: str) -> None:
+        if self._fd >= 0 and text:
+            os.write(self._fd, text.encode("utf-8", "replace"))
+
+    def _write_ends(self, source: str) -> None:
+        ends = self._children.get(source)
+        if ends is not None and ends.last:
+            dropped, last = ends.take()
+            note = f"… ({dropped:,} lines are left out: only the beginning and the end of its output are kept)"
+            self._write((_lines(source, note, "WARNING") if dropped else "") + last)
+
+
+class _Ends:
+    """The output of one child process: written up to `HEAD_CHARACTERS`, then the last lines are kept."""
+
+    __slots__ = ("dropped", "kept", "last", "written")
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.kept = 0
+        self.dropped = 0
+        self.last: deque[str] = deque()
+
+    def takes(self, text: str) -> bool:
+        """Keep a line; return whether it is to be written at once."""
+        if self.written < HEAD_CHARACTERS:
+            self.written += len(text)
+            return True
+        self.last.append(text)
+        self.kept += len(text)
+        while self.kept > TAIL_CHARACTERS and len(self.last) > 1:
+            self.kept -= len(self.last.popleft())
+            self.dropped += 1
+        return False
+
+    def take(self) -> tuple[int, str]:
+        """Return the number of lines that were dropped, and those that were kept."""
+        dropped, last = self.dropped, "".join(self.last)
+        self.dropped = self.kept = 0
+        self.last.clear()
+        return dropped, last
+
+
+def _lines(source: str, message: str, level: str) -> str:
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    return "".join(f"{stamp} {level:7} {source} | {line}\n" for line in message.splitlines() or [""])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamline.telemetry import runlog
 from streamline.telemetry.runlog import LEVELS, RunLog, level_of
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) +\S+ \| .*")
@@ -85,3 +86,36 @@ def test_a_log_goes_on_where_it_was(tmp_path: Path) -> None:
         log.write("load", str(number))
         log.close()
     assert [line[-1] for line in (tmp_path / "run.log").read_text().splitlines()] == ["1", "2"]
+
+
+def test_of_a_long_output_both_ends_are_kept_before_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runlog, "HEAD_CHARACTERS", 1000)
+    monkeypatch.setattr(runlog, "TAIL_CHARACTERS", 500)
+    log = RunLog(tmp_path / "run.log")
+    for number in range(1, 1001):
+        log.child("load", f"line {number}")
+    log.child("other", "INFO quiet")
+    log.write("load", "it failed", "ERROR")
+    log.close()
+
+    lines = [line.split(" | ", 1) for line in log.path.read_text().splitlines()]
+    load = [text for source, text in lines if source.endswith("load")]
+    assert load[0] == "line 1"
+    assert len([text for text in load if "lines are left out" in text]) == 1
+    assert load[-2:] == ["line 1000", "it failed"]
+    assert sum(len(text) for text in load) < 1500
+    assert ["quiet" in text for _, text in lines].count(True) == 1
+
+
+def test_what_a_child_printed_last_is_written_when_the_log_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runlog, "HEAD_CHARACTERS", 100)
+    log = RunLog(tmp_path / "run.log")
+    for number in range(1, 101):
+        log.child("load", f"line {number}")
+    log.close()
+
+    lines = log.path.read_text().splitlines()
+    assert len(lines) == 100
+    assert lines[-1].endswith("line 100")

@@ -8,9 +8,6 @@ from streamline.execution.events import BlockOutput
 from streamline.execution.run import Run
 from streamline.processes.job import Job
 
-LOG_BYTES = 16 * 1024 * 1024
-"""Limit of a block's output in the run's log."""
-
 LONG_BYTES = 16 * 1024
 """Lines of this length may be cut."""
 
@@ -49,12 +46,9 @@ class BlockLines:
         with self._lock:
             before = self._written.get(name, 0)
             after = self._written[name] = before + len(line) + 1
-        if before > LOG_BYTES:
-            return
         text = self._masked(line)
         shown = self._shown(job)
-        over = after > LOG_BYTES
-        self._log.write(shown, f"… (output beyond {LOG_BYTES >> 20} MiB is dropped)" if over else text)
+        self._log.child(shown, text, "INFO")
         if before <= SHOWN_BYTES:
             over = after > SHOWN_BYTES
             rest = f"… (the rest of the output is in the log: {self._log.path})"
