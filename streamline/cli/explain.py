@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import cell, count, json_option, moment, print_json, print_table, print_text
+from streamline.cli.output import cell, count, json_option, masked, moment, print_json, print_table, print_text
 
 if TYPE_CHECKING:
     from streamline.execution.batch.explain import BatchExplanation, BlockWords
@@ -52,54 +52,48 @@ def show_plan(app: App, explanation: PlanExplanation, *, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        print_json(_masked(app, msgspec.to_builtins(explanation)))
+        print_json(_masked(msgspec.to_builtins(explanation)))
     else:
         _VIEWS[explanation.view](app, explanation)
 
 
-def _masked(app: App, value: Any) -> Any:
+def _masked(value: Any) -> Any:
     """Mask the strings in a value: a bookmark or a command may contain secrets."""
     if isinstance(value, str):
-        return app.mask(value)
+        return masked(value)
     if isinstance(value, list):
-        return [_masked(app, each) for each in value]
+        return [_masked(each) for each in value]
     if isinstance(value, dict):
-        return {key: _masked(app, each) for key, each in value.items()}
+        return {key: _masked(each) for key, each in value.items()}
     return value
 
 
 def _show_flow(app: App, explanation: FlowExplanation) -> None:
-    def say(text: str) -> None:
-        print_text(app.mask(text))
-
     sources, destinations = len(explanation.sources), len(explanation.destinations)
-    say(f"{explanation.pipeline}: {count(sources, 'source')}, {count(destinations, 'destination')}")
+    print_text(f"{explanation.pipeline}: {count(sources, 'source')}, {count(destinations, 'destination')}")
     for source in explanation.sources:
-        _show_source(app, source)
+        _show_source(source)
     for transformer in explanation.transformers:
         where = (
             f"{count(transformer.workers, 'worker process', 'worker processes')}"
             if transformer.workers
             else "a worker thread"
         )
-        say(f"\nTransformer {transformer.block}: {transformer.lane} lane, in {where}")
+        print_text(f"\nTransformer {transformer.block}: {transformer.lane} lane, in {where}")
     for destination in explanation.destinations:
-        _show_destination(app, destination)
-    say("\nDelivery")
+        _show_destination(destination)
+    print_text("\nDelivery")
     for edge in explanation.edges:
         way = " -> ".join([edge.source, *edge.through, edge.destination])
-        say(f"  {way}: {edge.delivery.grade}; {edge.delivery.why}")
+        print_text(f"  {way}: {edge.delivery.grade}; {edge.delivery.why}")
     if explanation.callbacks:
-        say(f"\nCalled when the pipeline ends: {', '.join(explanation.callbacks)}")
+        print_text(f"\nCalled when the pipeline ends: {', '.join(explanation.callbacks)}")
 
 
-def _show_source(app: App, source: SourceWords) -> None:
-    def say(text: str) -> None:
-        print_text(app.mask(f"  {text}"))
-
-    click.echo(f"\nSource {source.block}: {_plugin(app, source.plugin)}")
+def _show_source(source: SourceWords) -> None:
+    print_text(f"\nSource {source.block}: {_plugin(source.plugin)}")
     if source.start is not None:
-        say(f"streams: what the tap sends; it has no catalog. It starts from {_start(source.start)}")
+        _say(f"streams: what the tap sends; it has no catalog. It starts from {_start(source.start)}")
     if source.streams:
         print_table(
             ["STREAM", "REPLICATION", "KEY", "STARTS FROM", "PROCESS"],
@@ -108,7 +102,7 @@ def _show_source(app: App, source: SourceWords) -> None:
                     stream.stream,
                     _method(stream.replication_method, stream.bookmark_properties),
                     stream.key_properties,
-                    app.mask(_start(stream.start)),
+                    _start(stream.start),
                     stream.process,
                 ]
                 for stream in source.streams
@@ -116,29 +110,26 @@ def _show_source(app: App, source: SourceWords) -> None:
         )
     for stream in source.streams:
         if stream.columns is not None:
-            say(f"{stream.stream}: only the columns {', '.join(stream.columns)}")
+            _say(f"{stream.stream}: only the columns {', '.join(stream.columns)}")
     processes = count(len(source.processes), "tap process", "tap processes")
     most = min(source.max_parallel, len(source.processes))
-    say(f"{processes}, at most {most} at once (max_parallel: {source.max_parallel})")
+    _say(f"{processes}, at most {most} at once (max_parallel: {source.max_parallel})")
     for process in source.processes:
-        say(f"  {process.id}: {', '.join(process.streams) or 'all streams'} ({process.why})")
+        _say(f"  {process.id}: {', '.join(process.streams) or 'all streams'} ({process.why})")
     if source.mappers:
-        say(f"mappers behind each: {', '.join(source.mappers)}")
+        _say(f"mappers behind each: {', '.join(source.mappers)}")
     if source.ends:
-        say(f"the tap is asked to end {source.ends}")
+        _say(f"the tap is asked to end {source.ends}")
     batch = f"passed on as files ({', '.join(source.batch.passed)})" if source.batch.passed else "expanded into records"
-    say(f"BATCH messages, if it sends any: {batch}; {source.batch.why}")
+    _say(f"BATCH messages, if it sends any: {batch}; {source.batch.why}")
     if source.left_out:
-        say(f"left out, though LOG_BASED and with a position: {', '.join(source.left_out)}")
+        _say(f"left out, though LOG_BASED and with a position: {', '.join(source.left_out)}")
     for note in source.notes:
-        say(f"note: {note}")
+        _say(f"note: {note}")
 
 
-def _show_destination(app: App, destination: DestinationWords) -> None:
-    def say(text: str) -> None:
-        print_text(app.mask(f"  {text}"))
-
-    click.echo(f"\nDestination {destination.block}: {_plugin(app, destination.plugin)}")
+def _show_destination(destination: DestinationWords) -> None:
+    print_text(f"\nDestination {destination.block}: {_plugin(destination.plugin)}")
     if destination.tables:
         print_table(
             ["STREAM", "TABLE", "KEY", "LOAD", "WHY", "BAD RECORDS", "SCHEMA CHANGE", "DELIVERY", "PROCESS"],
@@ -159,18 +150,22 @@ def _show_destination(app: App, destination: DestinationWords) -> None:
         )
     else:
         policies = f"on_bad_record: {destination.on_bad_record}, schema_change: {destination.schema_change}"
-        say(f"tables: known when the SCHEMAs come; {policies}")
-    say(f"{count(len(destination.processes), 'target process', 'target processes')} ({destination.processes_why})")
+        _say(f"tables: known when the SCHEMAs come; {policies}")
+    _say(f"{count(len(destination.processes), 'target process', 'target processes')} ({destination.processes_why})")
     if destination.session_interval is not None:
-        say(f"sessions: closed and started anew every {destination.session_interval:g} s while records are unproven")
-    say(f"what proves: {destination.proof}")
+        _say(f"sessions: closed and started anew every {destination.session_interval:g} s while records are unproven")
+    _say(f"what proves: {destination.proof}")
     for note in destination.notes:
-        say(f"note: {note}")
+        _say(f"note: {note}")
 
 
-def _plugin(app: App, plugin: PluginWords) -> str:
+def _plugin(plugin: PluginWords) -> str:
     version = f" {plugin.version}" if plugin.version else ""
-    return app.mask(cell(f"{plugin.name}{version}, {plugin.runs}"))
+    return cell(f"{plugin.name}{version}, {plugin.runs}")
+
+
+def _say(text: str) -> None:
+    print_text(f"  {text}")
 
 
 def _method(method: str | None, properties: list[str]) -> str:
@@ -181,7 +176,7 @@ def _method(method: str | None, properties: list[str]) -> str:
 def _start(start: Start) -> str:
     if start.kind == "start":
         return f"the start ({start.why})"
-    value = start.value or ""
+    value = masked(start.value or "")  # before it is cut: a part of a secret would not be recognized
     if len(value) > VALUE_WIDTH:
         value = value[:VALUE_WIDTH] + "…"
     if start.kind == "override":

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from streamline.cli.app import App
+from streamline.cli.terminal import guard_streams
 from streamline.errors import StreamlineError
 
 INTERRUPTED = 130
@@ -91,6 +92,7 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)
         app = App()
+        guard_streams()
         try:
             # A command that wants another exit code than 0 calls ctx.exit(code) or returns it.
             code = super().main(args, prog_name or "streamline", complete_var, standalone_mode=False, obj=app, **extra)

@@ -72,7 +72,18 @@ def print_json(value: Any) -> None:
         text = b"[\n" + b",\n".join(encoder.encode(element) for element in value) + b"\n]"
     else:
         text = encoder.encode(value)
+    if is_terminal():
+        import re
+
+        # Raw members, and what JSON leaves as it is, may control the terminal.
+        text = re.sub(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]", lambda sign: b"\\u%04x" % sign[0][-1], text)
     click.echo(text)
+
+
+def masked(text: str) -> str:
+    """Mask the secrets that the running command has read."""
+    context = click.get_current_context(silent=True)
+    return text if context is None or context.obj is None else str(context.obj.mask(text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:
@@ -82,10 +93,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     line for each row. Nothing is cut.
 
     Args:
-        rows: cells are shown by `cell`.
+        rows: cells are shown by `cell`, masked.
         empty: printed on stderr if there are no rows.
     """
-    cells = [[cell(value) for value in row] for row in rows]
+    cells = [[masked(cell(value)) for value in row] for row in rows]
     if not cells:
         if empty:
             click.echo(empty, err=True)
@@ -114,8 +125,8 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def print_text(text: str) -> None:
-    """Print text; in a terminal its lines are wrapped between words, and the rest indented."""
-    for line in text.split("\n"):
+    """Print text, masked; in a terminal its lines are wrapped between words, and the rest indented."""
+    for line in masked(text).split("\n"):
         indent = " " * (len(line) - len(line.lstrip()) + 4)
         click.echo("\n".join(_wrapped(line, indent)) if is_terminal() and line else line)
 
@@ -191,7 +202,7 @@ def failure_json(failure: Failure, mask: Callable[[str], str]) -> dict[str, Any]
     return {
         "code": failure.code,
         "message": mask(failure.message),
-        "where": failure.where,
-        "hint": failure.hint,
+        "where": failure.where and mask(failure.where),
+        "hint": failure.hint and mask(failure.hint),
         "trace": mask(failure.trace) if failure.trace else None,
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.output import aligned, count, cut, has_colour, is_terminal, say
+from streamline.cli.terminal import printable, unguarded
 from streamline.execution.events import (
     AttemptFailed,
     BlockFinished,
@@ -162,7 +163,7 @@ class Screen:
     def draw(self, lines: list[str]) -> None:
         """Replace the lines. What does not fit is cut."""
         size = shutil.get_terminal_size()
-        shown = [click.style(cut(line, size.columns - 1), dim=True) for line in lines[: size.lines - 1]]
+        shown = [click.style(cut(printable(line), size.columns - 1), dim=True) for line in lines[: size.lines - 1]]
         with self.lock:
             self._write(self._erasing() + "\n".join(shown))
             self._height = len(shown)
@@ -182,8 +183,9 @@ class Screen:
     def _write(self, text: str) -> None:
         if self.live and text:
             with suppress(OSError, ValueError):
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                stream = unguarded(sys.stdout)
+                stream.write(text)
+                stream.flush()
 
 
 class Counts:

@@ -5,10 +5,24 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
+import click
 import pytest
 from msgspec import Raw
 
-from streamline.cli.output import cell, count, cut, has_colour, moment, print_json, print_table
+from streamline.cli.app import App
+from streamline.cli.output import (
+    cell,
+    count,
+    cut,
+    failure_json,
+    has_colour,
+    moment,
+    print_json,
+    print_table,
+    print_text,
+)
+from streamline.processes.job import Failure
+from tests.cli.conftest import Shop
 
 
 def test_a_pipe_gets_aligned_lines_with_nothing_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,3 +120,20 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     assert has_colour(sys.stdout)
     monkeypatch.setenv("NO_COLOR", "1")
     assert not has_colour(sys.stdout)
+
+
+def test_tables_and_texts_are_masked(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    app = App(str(shop.root))
+    app.project.secrets.masker.add("hunter2-hunter2")
+    with click.Context(click.Command("x"), obj=app):
+        print_table(["STREAM", "TABLE"], [["orders", "t_hunter2-hunter2"]])
+        print_text("to hunter2-hunter2")
+    out = capsys.readouterr().out
+    assert "t_********" in out
+    assert "hunter2" not in out
+
+
+def test_a_failure_as_json_is_masked_whole() -> None:
+    failure = Failure(message="m s3cret", where="w s3cret", hint="h s3cret", trace="t s3cret")
+    shown = failure_json(failure, lambda text: text.replace("s3cret", "***"))
+    assert "s3cret" not in json.dumps(shown)
