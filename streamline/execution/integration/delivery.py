@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from streamline.connectors.singer.stages.destination import StreamPlan
+    from streamline.connectors.singer.stages.stream_plan import StreamPlan
     from streamline.execution.integration.plan import SinkPlan
 
 

@@ -17,7 +17,7 @@ from streamline.connectors.singer.settings import (
     resolve,
     resolve_destination,
 )
-from streamline.connectors.singer.stages.destination import StreamPlan, check_tables, plan_stream
+from streamline.connectors.singer.stages.stream_plan import StreamPlan, check_tables, plan_stream
 from streamline.errors import ConfigError
 from streamline.execution.integration.plan import PathPlan, SinkPlan, SourcePlan
 from streamline.pipeline.model import Block

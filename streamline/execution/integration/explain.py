@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streamline.connectors.plugins import Plugin
     from streamline.connectors.singer.capabilities import Capabilities
     from streamline.connectors.singer.selection import SelectedStream
-    from streamline.connectors.singer.stages.destination import StreamPlan
+    from streamline.connectors.singer.stages.stream_plan import StreamPlan
     from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
     from streamline.execution.run import Run
     from streamline.pipeline.model import PipelineModel

@@ -18,7 +18,7 @@ from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import Resolved
-from streamline.connectors.singer.stages.destination import StreamPlan
+from streamline.connectors.singer.stages.stream_plan import StreamPlan
 from streamline.pipeline.model import Block
 from streamline.state.store import BookmarkOverride, Cause
 

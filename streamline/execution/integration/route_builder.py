@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.connectors.singer.stages.destination import HELD_VERSIONS_CAPABILITY, DestinationStage, StreamPlan
+from streamline.connectors.singer.stages.destination import DestinationStage
 from streamline.connectors.singer.stages.source import SourceStage
+from streamline.connectors.singer.stages.stream_plan import HELD_VERSIONS_CAPABILITY, StreamPlan
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.integration.schema_book import destination_schemas, save_destination_schema

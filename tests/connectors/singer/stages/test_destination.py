@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from streamline.connectors.singer.settings import parse_streams, resolve_destination
-from streamline.connectors.singer.stages.destination import DestinationStage, StreamPlan, check_tables, plan_stream
+from streamline.connectors.singer.stages.destination import DestinationStage
+from streamline.connectors.singer.stages.stream_plan import StreamPlan, check_tables, plan_stream
 from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.codecs.envelope import records
 from streamline.flow.items import ActivateVersion, ArrowBatch, BadRecord, FileBatch, RawBatch, RowBatch, Schema
