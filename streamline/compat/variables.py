@@ -15,7 +15,10 @@ def get_variable(pipeline_uuid: str, block_uuid: str, key: str = "output_0", **k
         ConfigError: there is no such pipeline or block.
         StreamlineError: it has not stored that output.
     """
-    outputs = stored_outputs(Pipeline(pipeline_uuid), block_uuid)
+    pipeline = Pipeline(pipeline_uuid)
+    outputs = stored_outputs(pipeline, block_uuid)
+    if pipeline.project.mage and len(outputs) == 1 and type(outputs[0]) is list and outputs[0]:
+        outputs = outputs[0]
     name, _, number = key.rpartition("_")
     if name != "output" or not number.isdigit() or int(number) >= len(outputs):
         raise StreamlineError(

@@ -178,3 +178,39 @@ def test_an_installed_package_named_as_a_folder_of_the_project(project: BatchPro
     )
     project.command("run", "p", env={"PYTHONPATH": str(site)}).expect(0)
     assert project.output("load") == "model for text"
+
+
+def test_lists_are_several_outputs(project: BatchProject) -> None:
+    project.block("one", "@data_loader\ndef load(): return [{'a': 1}]\n", type="data_loader")
+    project.block(
+        "two",
+        """
+        @data_loader
+        def load():
+            return [3, 4]
+
+        @test
+        def test_each(first, second):
+            assert (first, second) == (3, 4)
+        """,
+        type="data_loader",
+    )
+    project.block(
+        "take",
+        """
+        from mage_ai.data_preparation.variable_manager import get_variable
+
+        @transformer
+        def take(one, two, *args):
+            return one, two, get_variable('p', 'two', 'output_1')
+
+        @test
+        def test_tuple(one, two, stored):
+            assert stored == 4
+        """,
+        upstream=["one", "two"],
+    )
+    project.block("table", "select a from {{ df_1 }}", language="sql", upstream=["one"])
+    project.command("run", "p", "--test").expect(0)
+    assert project.output("take") == [{"a": 1}, [3, 4], 4]
+    assert project.output("table")["a"].tolist() == [1]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from streamline.blocks.call import BlockCall, StoredOutput, TestOutcome, UpstreamOutput
+from streamline.blocks.call import BlockCall, StoredOutput, TestOutcome
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.errors import StreamlineError
@@ -15,9 +15,9 @@ from streamline.errors import StreamlineError
 def run_tests(call: BlockCall, output: StoredOutput) -> list[TestOutcome]:
     """Run every test, whatever comes of those before it, in the order of the file.
 
-    A test gets the block's outputs as positional arguments: of a returned tuple its elements, of anything else what a
-    downstream block would get. It gets no more of them than it has parameters for. Each reads them anew, so that what
-    one changes the next does not see.
+    A test gets the block's outputs as positional arguments: of a returned tuple (in projects of Mage, also of a list)
+    its elements, of anything else what a downstream block would get. It gets no more of them than it has parameters
+    for. Each reads them anew, so that what one changes the next does not see.
 
     Raises:
         ConfigError: the file is no Python.
@@ -29,10 +29,12 @@ def run_tests(call: BlockCall, output: StoredOutput) -> list[TestOutcome]:
 
 def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output: StoredOutput) -> TestOutcome:
     name = name_of(function)
-    count = output.count()
+    values = functools.cache(lambda: _values(output, lists=call.project.mage))
+    count = len(values()) if call.project.mage else output.count()
     given = f"the block '{call.block.uuid}' returned {count} output{'' if count == 1 else 's'}"
     try:
-        invoke(call, file, function, _outputs(output), spare=True, given=given)
+        outputs = [_One(values, number) for number in range(max(1, count))]
+        invoke(call, file, function, outputs, spare=True, given=given)
     except UserError as error:
         return TestOutcome(name=name, error=error.summary, where=error.where, trace=error.trace)
     except StreamlineError as error:
@@ -41,12 +43,11 @@ def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output
     return TestOutcome(name=name)
 
 
-def _outputs(output: StoredOutput) -> Sequence[UpstreamOutput]:
-    @functools.cache
-    def values() -> list[Any]:
-        return output.values() if output.count() > 1 else [output.value()]
-
-    return [_One(values, number) for number in range(max(1, output.count()))]
+def _values(output: StoredOutput, *, lists: bool) -> list[Any]:
+    if output.count() > 1:
+        return output.values()
+    value = output.value()
+    return value if lists and type(value) is list and value else [value]
 
 
 class _One:

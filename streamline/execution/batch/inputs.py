@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from streamline.blocks.call import Input
 
 
-def open_input(ref: InputRef) -> Input:
-    """Return the input that `ref` names; nothing is read yet."""
-    return CombinedInput(ref) if ref.parts is not None else StoredInput(ref)
+def open_input(ref: InputRef, *, mage: bool = False) -> Input:
+    """Return the input that `ref` names; nothing is read yet.
+
+    Args:
+        mage: a returned list of one value is that value, as in Mage.
+    """
+    return CombinedInput(ref) if ref.parts is not None else StoredInput(ref, mage=mage)
 
 
 def item_metadata(ref: InputRef) -> dict[str, Any]:
@@ -34,8 +38,9 @@ class StoredInput:
     Every read returns a new value: a block that changes its input changes nothing for another block.
     """
 
-    def __init__(self, ref: InputRef) -> None:
+    def __init__(self, ref: InputRef, *, mage: bool = False) -> None:
         self.ref = ref
+        self._mage = mage
         self.uuid = ref.block
         self.type = ref.type
 
@@ -43,11 +48,11 @@ class StoredInput:
         if self.ref.item is not None:
             # Copied, because the list of items is kept for the other children.
             return copy.deepcopy(_items(self.ref).get(self.ref.item))
-        value = open_ref(self.ref).value()
-        # A child's list of one value is that value: children in Mage return `[frame]`.
-        if self.ref.child and type(value) is list and len(value) == 1:
-            return value[0]
-        return value
+        output = open_ref(self.ref)
+        value = output.value()
+        # A child's list of one value always is that value: children in Mage return `[frame]`.
+        bare = self.ref.child or (self._mage and output.manifest.form != "chunks")
+        return value[0] if bare and type(value) is list and len(value) == 1 else value
 
     def values(self) -> list[Any]:
         return open_ref(self.ref).values() if self.count() > 1 else [self.value()]

@@ -70,7 +70,7 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
             hint="the file was changed during the run; run the pipeline again",
             code="block.unknown",
         )
-    inputs = [open_input(ref) for ref in task.inputs]
+    inputs = [open_input(ref, mage=project.mage) for ref in task.inputs]
     date = _date(task, project)
     renderer = _renderer(project, task, inputs, date)
     variables = _variables(task, renderer)
@@ -209,7 +209,7 @@ def _callback(task: Task, call: BlockCall, result: TaskResult) -> None:
     extra = dict(task.extra)
     failure = extra.pop("failure", None)
     call.kwargs.update(extra)
-    own = open_input(task.own) if task.own is not None else None
+    own = open_input(task.own, mage=call.project.mage) if task.own is not None else None
     call_back(call, task.callback_for or "success", failure, own)
 
 
