@@ -66,7 +66,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
             without running user code. Return the modules that the block's file imports.
         checked: the result that `streamline check` prints for a valid block.
         verify: `(project, block) -> None`: more checks for `streamline check`, which may start programs.
-        imports: `(block) -> dict[str, int]`: modules that must be installed, with the line of the first import.
+        imports: `(project, block) -> dict[str, int]`: modules that must be installed, with the line of their first
+            import.
         connection: `(project, model, block, renderer) -> Connection | None`: the database that `streamline check`
             connects to.
         jinja: `(block, text) -> str`: the part of the block's text that is a Jinja template.

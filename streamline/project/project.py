@@ -118,7 +118,10 @@ class Project:
 
     @classmethod
     def _at(cls, path: Path) -> Project:
-        return cls(path.parent, load_yaml(path, shown=path.name, allow_duplicates=path.name == MAGE_PROJECT_FILE))
+        text = None if path.is_file() else ""
+        return cls(
+            path.parent, load_yaml(path, text=text, shown=path.name, allow_duplicates=path.name == MAGE_PROJECT_FILE)
+        )
 
     @property
     def state_url(self) -> str:
@@ -207,22 +210,30 @@ class Project:
 
 
 def project_file(folder: Path) -> Path | None:
-    """Return the project file of `folder`: streamline.yaml, or a Mage project's metadata.yaml; None: not a project."""
+    """Return the project file of `folder`: streamline.yaml, or a Mage project's metadata.yaml; None: not a project.
+
+    A Mage project's may be missing, if there are io_config.yaml and pipelines/.
+    """
     own = folder / PROJECT_FILE
     if own.is_file():
         return own
     mage = folder / MAGE_PROJECT_FILE
     # A pipeline's metadata.yaml has the same name, but is in pipelines/<p>/.
-    if folder.parent.name == "pipelines" or not mage.is_file():
+    if folder.parent.name == "pipelines":
         return None
-    if (folder / "pipelines").is_dir() or (folder / "io_config.yaml").is_file():
+    signs = ((folder / "pipelines").is_dir(), (folder / "io_config.yaml").is_file())
+    if all(signs) or (any(signs) and mage.is_file()):
         return mage
-    return mage if _has_key(mage, ("project_type:", "project_uuid:", "variables_dir:", "features:")) else None
+    return (
+        mage
+        if mage.is_file() and _has_key(mage, ("project_type:", "project_uuid:", "variables_dir:", "features:"))
+        else None
+    )
 
 
 def _refuse_foreign(path: Path, start: Path) -> None:
     """Refuse a project that another user made in a folder above, where everybody may write: it can start programs."""
-    owner = owner_of(path)
+    owner = owner_of(path if path.is_file() else path.parent)
     if owner in (os.geteuid(), 0, owner_of(start)) or os.environ.get(FOREIGN_VARIABLE) == "1":
         return
     raise ConfigError(

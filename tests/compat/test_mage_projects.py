@@ -214,3 +214,35 @@ def test_lists_are_several_outputs(project: BatchProject) -> None:
     project.command("run", "p", "--test").expect(0)
     assert project.output("take") == [{"a": 1}, [3, 4], 4]
     assert project.output("table")["a"].tolist() == [1]
+
+
+def test_a_project_without_a_settings_file_and_under_another_name(project: BatchProject) -> None:
+    (project.root / "metadata.yaml").unlink()
+    project.write("io_config.yaml", "default: {}\n")
+    project.write("utils/sums.py", "def double(x):\n    return 2 * x\n")
+    project.block(
+        "load",
+        """
+        import old_name.utils.sums
+        from default_repo.utils.sums import double
+
+        @data_loader
+        def load(*args, **kwargs):
+            return double(21) + old_name.utils.sums.double(1)
+        """,
+        type="data_loader",
+    )
+    project.command("check", "p").expect(0)
+    project.command("run", "p").expect(0)
+    assert project.output("load") == 44
+
+
+@pytest.mark.parametrize("name", ["default_repo", "old_name"])
+def test_no_hint_to_install_what_may_be_the_project_itself(project: BatchProject, name: str) -> None:
+    project.write("utils/sums.py", f"def double(x):\n    from {name}.utils import gone\n")
+    project.block(
+        "load", "from utils.sums import double\n\n@data_loader\ndef load(*args): return double(1)\n", type="data_loader"
+    )
+    completed = project.command("run", "p")
+    assert completed.code == 1
+    assert "pip install" not in completed.text

@@ -124,8 +124,9 @@ def load(call: BlockCall, inputs: Sequence[UpstreamOutput] | None = None) -> Pyt
         known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}
         return {name: by_name[name].value() for name in read(known)} if known else {}
 
-    user_modules.serve(call.project.root)
-    file = PythonFile(block_file(call), values)
+    block = block_file(call)
+    user_modules.serve(call.project.root, block.text)
+    file = PythonFile(block, values)
     _loaded.append((call, file))
     return file
 

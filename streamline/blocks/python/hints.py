@@ -6,7 +6,11 @@ import inspect
 import linecache
 import re
 import sys
+from pathlib import Path
 from types import FrameType
+
+MAGE_NAME = "default_repo"
+"""The name of the project's folder in Mage's own examples and images."""
 
 
 def hint_for(error: BaseException, path: str) -> str | None:
@@ -16,20 +20,32 @@ def hint_for(error: BaseException, path: str) -> str | None:
         path: the block's file: the name that its code was compiled under.
     """
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return _missing_module(error.name)
+        return _missing_module(error, error.name.partition(".")[0])
     if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
         return _missing_variable(error, error.args[0], path)
     return None
 
 
-def _missing_module(name: str) -> str | None:
-    package = name.partition(".")[0]
+def _missing_module(error: ModuleNotFoundError, package: str) -> str | None:
     if package in sys.modules or package == "mage_ai":  # it is there, and lacks a part; our alias says more itself
         return None
+    if _may_be_project(error, package):
+        folder = Path.cwd().name
+        return f"'{package}' may be another name of this project's folder: import from '{folder}', or leave it out"
     return (
         f"pip install {package}, if that is its package's name; or put it into the pipeline's requirements.txt and "
         "run the block isolated; `streamline check` tells all that is missing"
     )
+
+
+def _may_be_project(error: ModuleNotFoundError, package: str) -> bool:
+    """Return whether the import names a folder or file of the project: a stranger's package may have such a name."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace is not None else ""
+    below = re.search(rf"\b{re.escape(package)}(?:\.|\s+import\s+)(\w+)", line)
+    return package == MAGE_NAME or (below is not None and bool(list(Path.cwd().glob(f"{below[1]}*"))))
 
 
 def _missing_variable(error: KeyError, name: str, path: str) -> str | None:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from streamline.blocks.call import block_text
+from streamline.blocks.python.user_modules import own_packages
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
+    from streamline.project.project import Project
 
 ALIAS = "mage_ai"
 
@@ -35,14 +37,15 @@ def of_the_alias(tree: ast.Module) -> Iterator[tuple[str, int]]:
             )
 
 
-def required_modules(block: Block) -> dict[str, int]:
+def required_modules(project: Project, block: Block) -> dict[str, int]:
     """Return the modules that must be installed for a block's file, with the line of the first import."""
     source = block_text(block)
+    own = own_packages(project.root, source)
     lines: dict[str, int] = {}
     try:
         tree = ast.parse(source)
         for name, line in (*imported(tree), *of_the_alias(tree)):
-            if name not in sys.stdlib_module_names:
+            if name not in sys.stdlib_module_names and name not in own:
                 lines.setdefault(name, line)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}

@@ -152,10 +152,20 @@ class _Check:
         if python is None:
             return []
         if python not in self._absent:
-            names = {name for other in self._blocks if self._python_of(other) == python for name in _imports(other)}
+            names = {
+                name for other in self._blocks if self._python_of(other) == python for name in self._imports(other)
+            }
             self._absent[python] = _not_found(python, self._project.root, sorted(names))
         absent = self._absent[python]
-        return [(name, line, absent[name]) for name, line in _imports(block).items() if name in absent]
+        return [(name, line, absent[name]) for name, line in self._imports(block).items() if name in absent]
+
+    def _imports(self, block: Block) -> dict[str, int]:
+        """Return the modules that must be installed for a block, with the line of the first import."""
+        kind = kind_of(block)
+        if kind is None or kind.imports is None:
+            return {}
+        modules: dict[str, int] = load_object(kind.imports)(self._project, block)
+        return modules
 
     def _python_of(self, block: Block) -> str | None:
         return self._own_python if block.uuid in self._isolated else sys.executable
@@ -217,10 +227,3 @@ def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
     if done.returncode != 0:
         return {}
     return {name: why for name, _, why in (line.partition("\t") for line in done.stdout.splitlines())}
-
-
-def _imports(block: Block) -> dict[str, int]:
-    """Return the modules that must be installed for a block, with the line of the first import."""
-    kind = kind_of(block)
-    modules: dict[str, int] = load_object(kind.imports)(block) if kind is not None and kind.imports else {}
-    return modules
