@@ -143,6 +143,53 @@ def decode_records(records: Sequence[Record], stream: str, first: int) -> list[J
     return [_decode_record(record, stream, number) for number, record in enumerate(records, first)]
 
 
+class KeyCheck:
+    """Checks that records have their key, without decoding the rest of them.
+
+    Args:
+        keys: the key's columns.
+    """
+
+    def __init__(self, stream: str, keys: Sequence[str]) -> None:
+        self._stream = stream
+        self._keys = list(keys)
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        # Other names cannot be those of a struct's fields.
+        if all(key and key.isprintable() and '"' not in key and "\\" not in key for key in keys):
+            fields = [(f"key_{number}", msgspec.Raw) for number in range(len(self._keys))]
+            names = {f"key_{number}": key for number, key in enumerate(self._keys)}
+            self._decoder = msgspec.json.Decoder(msgspec.defstruct("Key", fields, rename=names))
+
+    def check(self, records: Sequence[Record], first: int) -> None:
+        """Check records, of which the first one has this number.
+
+        Raises:
+            ConnectorError: one has no value for a column of the key.
+        """
+        if not self._keys:
+            return
+        if self._decoder is not None and set(map(type, records)) == {msgspec.Raw}:
+            try:
+                self._decoder.decode_lines(b"\n".join(records))  # type: ignore[arg-type]  # see `decode_records`
+                return
+            except msgspec.DecodeError:
+                pass
+        require_key(
+            [_decode_record(record, self._stream, number) for number, record in enumerate(records, first)],
+            self._keys,
+            self._stream,
+            first,
+        )
+
+
+def require_key(records: Sequence[JSONObject], keys: Sequence[str], stream: str, first: int) -> None:
+    """Check that decoded records have their key; see `KeyCheck.check`."""
+    for number, record in enumerate(records, first):
+        for key in keys:
+            if key not in record:
+                raise ConnectorError(f"stream {stream!r}, record {number}: the key {key!r} is missing")
+
+
 def _decode_record(record: Record, stream: str, number: int) -> JSONObject:
     found: Any = record
     if isinstance(record, msgspec.Raw):

@@ -72,21 +72,24 @@ class Runner:
 
     Args:
         batch_rows: records after which a flush is made.
+        batch_bytes: bytes of input after which a flush is made, for a sink that keeps in memory what is not durable.
         flush_seconds: age of the oldest record that is not durable, at which a flush is made.
 
     Raises:
         ConnectorError: the input is wrong, or the sink failed. What was echoed is durable; the rest is not.
     """
 
-    def __init__(self, sink: Sink, *, batch_rows: int, flush_seconds: float) -> None:
+    def __init__(self, sink: Sink, *, batch_rows: int, flush_seconds: float, batch_bytes: int | None = None) -> None:
         self._sink = sink
         self._batch_rows = batch_rows
+        self._batch_bytes = batch_bytes
         self._flush_seconds = flush_seconds
         self._keys: dict[str, SchemaMessage] = {}
         self._blocks: dict[str, Block] = {}
         self._counts: dict[str, int] = {}
         self._waiting_bytes = 0
         self._unflushed = 0
+        self._unflushed_bytes = 0
         self._dirty_since: float | None = None
         self._state: bytes | None = None
 
@@ -94,11 +97,11 @@ class Runner:
         """Reads, writes, echoes."""
         rest: list[bytes] = []
         line = 1
-        if not select.select([0], [], [], 0)[0]:
+        if not _is_ready(0):
             self._sink.prepare()
         while True:
             self._wait()
-            chunk = os.read(0, CHUNK)
+            chunk = _read()
             if not chunk:
                 break
             cut = chunk.rfind(b"\n") + 1
@@ -126,7 +129,7 @@ class Runner:
         """Until there is input; a flush that becomes due meanwhile is made."""
         if self._dirty_since is not None:
             left = self._dirty_since + self._flush_seconds - time.monotonic()
-            if not select.select([0], [], [], max(0.0, left))[0]:
+            if not _is_ready(max(0.0, left)):
                 self._flush()
 
     def _take_all(self, messages: Sequence[Message]) -> None:
@@ -183,6 +186,7 @@ class Runner:
 
     def _hand_over_if_full(self, read: int) -> None:
         self._waiting_bytes += read
+        self._unflushed_bytes += read
         if self._waiting() >= BLOCK_ROWS or self._waiting_bytes >= BLOCK_BYTES:
             self._hand_over_all()
 
@@ -202,12 +206,15 @@ class Runner:
         if self._dirty_since is None:
             return
         age = time.monotonic() - self._dirty_since
-        if self._unflushed + self._waiting() >= self._batch_rows or age >= self._flush_seconds:
+        full = self._unflushed + self._waiting() >= self._batch_rows or (
+            self._batch_bytes is not None and self._unflushed_bytes >= self._batch_bytes
+        )
+        if full or age >= self._flush_seconds:
             self._flush()
 
     def _flush(self) -> None:
         self._hand_over_all()
-        self._unflushed = 0
+        self._unflushed = self._unflushed_bytes = 0
         if self._sink.flush():
             self._dirty_since = None
             self._echo()
@@ -220,6 +227,15 @@ class Runner:
             state, self._state = self._state, None
             sys.stdout.buffer.write(state + b"\n")
             sys.stdout.buffer.flush()
+
+
+def _read() -> bytes:
+    return os.read(0, CHUNK)
+
+
+def _is_ready(seconds: float) -> bool:
+    """Whether there is input, or its end, within so many seconds."""
+    return bool(select.select([0], [], [], seconds)[0])
 
 
 def _text(value: Any) -> bytes:

@@ -54,7 +54,7 @@ class StreamSettings:
         given = self._streams.get(stream, {})
         if not self._upsert:
             method: LoadMethod = given.get("load_method") or self._method or "append"
-            return StreamSetting(given.get("destination_table") or stream, [], method, keep_old=False)
+            return StreamSetting(given.get("destination_table") or stream, list(key_properties), method, keep_old=False)
         keys = given.get("unique_constraints") or key_properties
         for key in keys:
             if key not in properties:

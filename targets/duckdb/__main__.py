@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from kit.connector import Arguments, Config, Connector, Setting, run
 
+_BATCH_BYTES = 128 * 1024 * 1024
+"""DuckDB keeps the rows of a transaction in memory."""
+
 CONNECTOR = Connector(
     name="target-duckdb",
     description="Loads streams into tables of a DuckDB database.",
@@ -28,12 +31,12 @@ CONNECTOR = Connector(
             "unique_conflict_method (UPDATE or IGNORE), load_method",
             default={},
         ),
-        Setting("batch_rows", "integer", "rows per commit", default=200_000, minimum=1),
+        Setting("batch_rows", "integer", "rows per commit; one is also made after 128 MiB", default=200_000, minimum=1),
         Setting("flush_seconds", "number", "maximum age of an uncommitted row", default=5, minimum=0),
         Setting(
             "lock_timeout", "number", "seconds to wait while another process has the file open", default=10, minimum=0
         ),
-        Setting("memory_limit", "string", "DuckDB's memory_limit, such as 2GB"),
+        Setting("memory_limit", "string", "DuckDB's memory_limit, such as 2GB; its default is 80% of the memory"),
         Setting("threads", "integer", "DuckDB's threads", minimum=1),
     ),
     max_processes=1,
@@ -52,6 +55,11 @@ def _work(config: Config, args: Arguments) -> None:
 
     sink = DuckDBSink(config, StreamSettings(config))
     try:
-        Runner(sink, batch_rows=config["batch_rows"], flush_seconds=config["flush_seconds"]).run()
+        Runner(
+            sink,
+            batch_rows=config["batch_rows"],
+            batch_bytes=_BATCH_BYTES,
+            flush_seconds=config["flush_seconds"],
+        ).run()
     finally:
         sink.close()

@@ -16,7 +16,7 @@ from kit.connector import Config, ConnectorError, log
 
 from ..common.arrays import BadValue, TooNarrow, array
 from ..common.columns import TYPE_NAMES, ColumnType, column_type
-from ..common.messages import JSONObject, decode_records
+from ..common.messages import JSONObject, decode_records, require_key
 from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings
 from .database import connect, query
@@ -300,12 +300,7 @@ class DuckDBSink:
 
 def _with_keys(records: list[JSONObject], keys: list[str], block: Block, *, merge: bool) -> list[JSONObject]:
     """The records, all of which have the key; `merge` lays later ones of a key over earlier ones."""
-    for index, record in enumerate(records):
-        for key in keys:
-            if key not in record:
-                raise ConnectorError(
-                    f"stream {block.stream!r}, record {block.first + index}: the key {key!r} is missing"
-                )
+    require_key(records, keys, block.stream, block.first)
     if not merge:
         return records
     merged: dict[str, JSONObject] = {}

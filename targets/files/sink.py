@@ -9,7 +9,7 @@ from kit.connector import Config, ConfigError, ConnectorError, log
 
 from ..common.arrays import BadValue
 from ..common.columns import ColumnType, column_type, wider
-from ..common.messages import JSONObject, decode_records
+from ..common.messages import JSONObject, KeyCheck, decode_records
 from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings
 from .folder import StreamFolder, Unfinished, folder_name, sync_folder
@@ -23,6 +23,7 @@ class Destination:
         self.stream = stream
         self.folder = folder
         self.setting: StreamSetting
+        self.key: KeyCheck
         self.types: dict[str, ColumnType] = {}
         self.into = folder.visible
         self.version: int | None = None
@@ -86,6 +87,7 @@ class FilesSink:
         if destination is None:
             destination = self._destinations[stream] = self._open(stream, setting)
         destination.setting = setting
+        destination.key = KeyCheck(stream, setting.keys)
         types = {name: column_type(property_) for name, property_ in schema["properties"].items()}
         # A column that a value has widened stays wide.
         types = {name: wider(destination.types.get(name, type_), type_) for name, type_ in types.items()}
@@ -123,6 +125,7 @@ class FilesSink:
             return rows
 
         try:
+            destination.key.check(block.records, block.first)
             self._turn_to(destination, block.version)
             while True:
                 try:

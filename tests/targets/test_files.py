@@ -162,6 +162,17 @@ def test_bad_records_are_named_and_leave_no_file(tmp_path: Path, format_: str, t
     assert names(tmp_path) == ["t"]
 
 
+@pytest.mark.parametrize("key", ["id", 'i"d'])
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_a_record_without_its_key_is_refused(tmp_path: Path, format_: str, key: str) -> None:
+    messages = [schema("t", {key: "integer", "name": "string"}, [key]), record("t", {key: 1}), state(1)]
+    load(tmp_path, messages, format=format_)
+    outcome = attempt(tmp_path, [*messages[:2], record("t", {"name": "x"})], format=format_)
+    assert outcome.code == 1
+    assert f"stream 't', record 2: the key {key!r} is missing" in outcome.errors[0]
+    assert len(names(tmp_path)) == 2
+
+
 def test_a_key_cannot_be_upserted(tmp_path: Path) -> None:
     about = json.loads(run("target-files", tmp_path, None, "--about", "--format=json").stdout)
     assert about["load_methods"] == ["append", "replace"]
