@@ -29,8 +29,8 @@ _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
 _MANY_DIGITS = 16
 """A float keeps all numbers with fewer digits."""
 _TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
-_POINT, _POINT_TO_NINE = ord("."), 12
-_FOUR = 0x01010101
+_POINT, _POINT_TO_NINE, _FOUR = ord("."), 12, 0x01010101
+_CACHED = 1 << 16
 # What Arrow reads; only the calendar can still be wrong.
 _DAY = r"^\d{4}-\d\d-\d\d$"
 _MOMENT = r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)$"
@@ -173,12 +173,14 @@ def has_long_numbers(text: Buffer) -> bool:
     """Whether a JSON text may have a number with so many digits that a float changes it."""
     import numpy as np
 
-    signs = np.frombuffer(text, np.uint8, len(text) // 4 * 4)
-    digits = (signs - np.uint8(_POINT) < _POINT_TO_NINE).view(np.uint32) == _FOUR
-    # Sixteen digits and a point have three whole words in them.
-    if not (digits[:-2] & digits[1:-1] & digits[2:]).any() and len(text) > 2 * _MANY_DIGITS:
-        return False
-    return b"0" * _MANY_DIGITS in bytes(text).translate(_TO_ZERO, b".")
+    signs = np.frombuffer(text, np.uint8)
+    for start in range(0, len(text), _CACHED):
+        part = signs[start : start + _CACHED + _MANY_DIGITS]
+        digits = (part[: len(part) // 4 * 4] - _POINT < _POINT_TO_NINE).view(np.uint32) == _FOUR
+        # Sixteen digits and a point have three whole words in them.
+        if (digits[:-2] & digits[1:-1] & digits[2:]).any():
+            return b"0" * _MANY_DIGITS in bytes(text).translate(_TO_ZERO, b".")
+    return False
 
 
 def _rounds(joined: bytes) -> bool:
