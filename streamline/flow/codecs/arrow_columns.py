@@ -12,14 +12,23 @@ metadata, and gets it back when the column is written, unless the block changed 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.flow.codecs import jsontext
-from streamline.flow.codecs.arrow_types import is_json, is_text, json_field, spellings, with_nan, with_spellings
+from streamline.flow.codecs.arrow_types import (
+    is_json,
+    is_text,
+    is_textual,
+    json_field,
+    spellings,
+    with_nan,
+    with_spellings,
+)
 from streamline.flow.items import Buffer
 
 if TYPE_CHECKING:
@@ -82,12 +91,7 @@ def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] 
     elif pt.is_integer(field.type):
         candidates = (field.type, pa.decimal128(38, 0), pa.decimal256(76, 0))
     elif pt.is_decimal(field.type):
-        scale = field.type.scale
-        candidates = (
-            field.type,
-            pa.decimal128(38, max(18, scale)) if scale < 38 else field.type,
-            pa.decimal256(76, 38),
-        )
+        candidates = chain((field.type,), _wider_decimals(values))
         if from_text:
             candidates = (field.type, pa.string())
     if from_text:
@@ -303,7 +307,7 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
         kind = array.type
     if pt.is_null(kind):
         return pa.nulls(len(array), pa.string())
-    if pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind):
+    if is_textual(kind):
         array = array.cast(pa.string())
         return _checked_json(array) if is_json(field) else _quoted(_escaped(array))
     if pt.is_float16(kind):
@@ -324,6 +328,17 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
     if pt.is_date(kind):
         return _quoted(array.cast(pa.date32()).cast(pa.string()))
     return _encoded(array.to_pylist())
+
+
+def _wider_decimals(values: Sequence[Decimal | None]) -> Iterator[pa.DataType]:
+    import pyarrow as pa
+
+    exponents = {value.as_tuple().exponent for value in values if value is not None}
+    scale = max((-exponent for exponent in exponents if isinstance(exponent, int)), default=0)
+    if 0 <= scale <= 38:
+        yield pa.decimal128(38, scale)
+    if 0 <= scale <= 76:
+        yield pa.decimal256(76, scale)
 
 
 def _as_spelled(field: pa.Field, kind: pa.DataType, text: pa.Array) -> pa.Array:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 JSON_MARK = {b"streamline.json": b"1"}
 TEXT_MARK = {b"streamline.text": b"1"}
+_COPY_OF = b"streamline.copy_of"
 _NAN_MARK = {b"streamline.nan": b"1"}
 _SPELLINGS = b"streamline.spellings"
 _INT64_MAX = 2**63 - 1
@@ -56,6 +57,24 @@ def json_field(name: str) -> pa.Field:
 def is_json(field: pa.Field) -> bool:
     """Whether the strings of this field are JSON text, which is written unchanged."""
     return bool(field.metadata and b"streamline.json" in field.metadata)
+
+
+def copied_json(name: str, source: str) -> pa.Field:
+    """A field of JSON text that is a copy of column `source`."""
+    return json_field(name).with_metadata({**JSON_MARK, _COPY_OF: source.encode()})
+
+
+def copy_of(field: pa.Field) -> str | None:
+    """The column that this one is a copy of, if it is one of `copied_json`."""
+    source = (field.metadata or {}).get(_COPY_OF)
+    return source.decode() if source is not None else None
+
+
+def is_textual(kind: pa.DataType) -> bool:
+    """Whether it is one of the types of strings."""
+    import pyarrow.types as pt
+
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def is_text(field: pa.Field) -> bool:

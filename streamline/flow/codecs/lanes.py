@@ -362,6 +362,7 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
     import pyarrow.compute as pc
 
     from streamline.flow.codecs.arrow_columns import text_column
+    from streamline.flow.codecs.arrow_types import is_json
 
     table = batch.table
     count = table.num_rows
@@ -379,7 +380,7 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
         if isinstance(array, pa.ChunkedArray):
             array = pa.concat_arrays(array.chunks)
         try:
-            mark = field if like is None else marks.get(field.name) or pa.field(field.name, pa.null())
+            mark = field if like is None or is_json(field) else marks.get(field.name) or pa.field(field.name, pa.null())
             text = text_column(mark, array)
         except TypeError as error:
             message = f"column {field.name}: {error}"

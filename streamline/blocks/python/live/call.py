@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import msgspec
 
 from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
 from streamline.errors import StreamlineError
+from streamline.flow.codecs.jsontext import loads
 from streamline.flow.codecs.lanes import ArrowReader, RowReader, arrow_to_raw, lines_of
 from streamline.flow.items import ArrowBatch, Buffer, JSONObject, RawBatch
 
@@ -187,12 +189,12 @@ class TransformCaller:
         """
         given, into.table = into.table, None
         try:
-            self._take_records(result, into)
+            self._take_records(result, into, given)
         except UserError:
             into.table = given
             raise
 
-    def _take_records(self, result: Any, into: Returned) -> None:
+    def _take_records(self, result: Any, into: Returned, given: pa.Table | None) -> None:
         if result is None:
             return
         if isinstance(result, dict):
@@ -207,7 +209,7 @@ class TransformCaller:
             into.rows = rows
             return
         try:
-            converted = _to_table(result)
+            converted = _to_table(result, given)
         except ValueError as error:
             raise self._wrong(str(error)) from None
         if converted is None:
@@ -215,7 +217,7 @@ class TransformCaller:
         if isinstance(converted, list):
             into.rows = converted
         else:
-            into.table = converted if into.given is None else _without_new_nan(converted, into.given)
+            into.table = converted if given is None else _with_json(_without_new_nan(converted, given.schema), given)
 
     def _wrong(self, what: str) -> UserError:
         path = self._settings.block.path
@@ -330,10 +332,14 @@ def _to_shape(table: pa.Table, shape: Shape) -> Any:
     return table
 
 
-def _to_table(result: Any) -> pa.Table | list[JSONObject] | None:
+def _to_table(result: Any, given: pa.Table | None) -> pa.Table | list[JSONObject] | None:
     """Convert a frame of any known kind to an Arrow table; a pandas frame with a column of mixed types, to its rows.
 
     None if it is not a frame.
+
+    Args:
+        result: what the function returned.
+        given: the table that it was given.
 
     Raises:
         ValueError: two of its columns have one name.
@@ -353,7 +359,7 @@ def _to_table(result: Any) -> pa.Table | list[JSONObject] | None:
             if frame.columns.has_duplicates:
                 duplicate = frame.columns[frame.columns.duplicated()][0]
                 raise ValueError(f"a DataFrame with a duplicate column {duplicate}") from None
-            return _rows_of(frame)
+            return _rows_of(frame, given)
     if type(result).__name__ == "LazyFrame" and package == "polars":
         result = result.collect()
     if type(result).__name__ == "DataFrame" and package == "polars":
@@ -361,13 +367,57 @@ def _to_table(result: Any) -> pa.Table | list[JSONObject] | None:
     return None
 
 
-def _rows_of(frame: Any) -> list[JSONObject]:
-    rows: list[Mapping[str, Any]] = frame.to_dict("records")
+def _rows_of(frame: Any, given: pa.Table | None) -> list[JSONObject]:
+    """The frame's rows; columns that the function was given, and copies of them, have the values that the tap sent."""
+    import pyarrow as pa
+
+    from streamline.flow.codecs.arrow_columns import text_column
+    from streamline.flow.codecs.arrow_types import is_json
+
+    columns: dict[str, list[Any]] = {name: frame[name].to_list() for name in frame.columns}
+    arrays: dict[str, pa.Array] = {}
+    for name in frame.columns if given is not None else ():
+        with contextlib.suppress(pa.ArrowException, TypeError, ValueError):
+            arrays[name] = pa.table({name: pa.Array.from_pandas(frame[name])}).column(0).combine_chunks()
+    if given is not None and arrays:
+        for field, chunked in zip((table := _with_json(pa.table(arrays), given)).schema, table.columns, strict=True):
+            if field.name in given.schema.names or is_json(field):
+                like = given.schema.field(field.name) if field.name in given.schema.names else field
+                texts = text_column(like, chunked.combine_chunks()).to_pylist()
+                columns[field.name] = [None if text is None else loads(text, decimals=True) for text in texts]
     # In a frame, a missing value may be NaN.
+    rows = zip(*columns.values(), strict=True)
     return [
-        {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+        {
+            name: None if isinstance(value, float) and value != value else value
+            for name, value in zip(columns, row, strict=True)
+        }
         for row in rows
     ]
+
+
+def _with_json(table: pa.Table, given: pa.Table) -> pa.Table:
+    """Mark texts that are copies of JSON text under another name: a frame does not keep what its texts are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from streamline.flow.codecs.arrow_types import copied_json, is_json, is_textual
+
+    sources = [field.name for field in given.schema if is_json(field)]
+    for number, field in enumerate(table.schema):
+        if not sources or field.name in given.schema.names or not is_textual(field.type):
+            continue
+        texts = table.column(number).cast(pa.string())
+        if texts.null_count == len(texts):
+            continue
+        nested = pc.all(pc.match_substring_regex(texts, r'^[\[{"]')).as_py()
+        for source in sources:
+            known = pc.or_(pc.is_null(texts), pc.is_in(texts, value_set=given.column(source).combine_chunks()))
+            # `5` may be a text by itself; where the column has gone, it was renamed.
+            if pc.all(known).as_py() and (nested or source not in table.column_names):
+                table = table.set_column(number, copied_json(field.name, source), texts)
+                break
+    return table
 
 
 def _without_new_nan(table: pa.Table, given: pa.Schema) -> pa.Table:

@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 
 from streamline.errors import StreamFailed
-from streamline.flow.codecs.schemas import ALL_TYPES, properties, string_format, types
+from streamline.flow.codecs.schemas import ALL_TYPES, decimal_scale, is_decimal, properties, string_format, types
 from streamline.flow.items import JSONObject, Schema
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _FORMATS = frozenset({"date-time", "date", "time"})
 _MAX_SIGNATURES = 20_000
+_FLOAT_NOISE = 2.0**-50
 
 _KINDS: dict[type, str] = {
     NoneType: "null",
@@ -57,11 +58,13 @@ class FunctionInput(msgspec.Struct, frozen=True):
         fields: gives the fields that any of its records have.
         complete: gives the fields that all of its records have.
         kinds: gives the kinds of values that the tap sent in these records, by field.
+        digits: gives how many digits after the point the numbers of a field have at most.
     """
 
     fields: Callable[[], Set[str]]
     complete: Callable[[], Set[str]]
     kinds: Callable[[], Mapping[str, frozenset[str]]]
+    digits: Callable[[str], int]
 
 
 _Row = dict[str, Any]
@@ -103,6 +106,11 @@ class OutputSchema:
         self._props = dict(self._declared)
         self._keys = frozenset(source.key_properties or ())
         self._own: dict[str, JSONObject] = dict(before._own if before is not None else earlier or {})
+        self._decimals = {
+            name: scale
+            for name, prop in self._declared.items()
+            if is_decimal(prop) and "number" in types(prop) and (scale := decimal_scale(prop)) is not None
+        }
         self._ready = False
         self._fitted: set[str] = set()
         self._known: dict[tuple[Any, ...], frozenset[str] | str] = {}
@@ -145,6 +153,8 @@ class OutputSchema:
             self._learn(dict.fromkeys((*row, *map(type, row.values())) for row in rows), given)
         if any(kind is dt.datetime for signature in signatures for kind in signature):
             _give_offsets(rows)
+        if self._decimals:
+            self._admit_digits(rows, given)
         verdicts = {signature: self._known[signature] for signature in signatures}
         if not any(verdicts.values()):
             return rows, []
@@ -180,7 +190,7 @@ class OutputSchema:
             return table, None, ""
         import pyarrow as pa
 
-        from streamline.flow.codecs.arrow_types import property_of
+        from streamline.flow.codecs.arrow_types import copy_of, property_of
 
         self._check_keys(table.column_names, given)
         refused: dict[str, str] = {}
@@ -196,7 +206,11 @@ class OutputSchema:
                     self._restore(field.name)
                     self._fitted.add(field.name)
                     continue
-            prop = property_of(pa.field(field.name, column.type))
+            copied = copy_of(field)
+            if copied in self._declared:
+                prop = _nullable(self._declared[copied])
+            else:
+                prop = property_of(pa.field(field.name, column.type))
             kind = "null" if column.null_count == table.num_rows else _kind_of_property(prop)
             held = _kind_of_property(property_of(source)) if source is not None else None
             verdict = self._admit(field.name, kind, given, prop, reformatted=held in _FORMATS and kind != held)
@@ -212,6 +226,14 @@ class OutputSchema:
             if table.column(name).null_count and "null" not in _sent(name, given)
         ]
         return _without_misfits(table, misfits, without_key)
+
+    def _admit_digits(self, rows: Sequence[_Row], given: FunctionInput) -> None:
+        """Widen declared decimals where the block computed numbers with more digits after the point."""
+        for name, scale in list(self._decimals.items()):
+            if name not in self._props or name in self._own:
+                del self._decimals[name]
+            elif (digits := most_digits(rows, name)) > scale and digits > given.digits(name):
+                self._admit(name, "number", given, {"type": ["null", "number"]})
 
     def _learn(self, signatures: Iterable[tuple[Any, ...]], given: FunctionInput) -> None:
         signatures = list(signatures)
@@ -269,13 +291,14 @@ class OutputSchema:
             if "null" not in types(current):
                 self._change(name, _nullable(current))
             return ""
-        reformatted = reformatted or (name in self._own and _loses_format(current, kind, prop))
-        if fits(current, kind) and not reformatted:
+        reformatted = reformatted or (name in self._own and _loses_format(current, kind))
+        more_digits = prop is not None and _loses_digits(current, kind, prop)
+        if fits(current, kind) and not reformatted and not more_digits:
             self._fitted.add(name)
             return ""
-        if not reformatted and name not in self._own and kind in _sent(name, given):
+        if not reformatted and not more_digits and name not in self._own and kind in _sent(name, given):
             return ""
-        if not self._ready and name not in self._fitted:
+        if not self._ready and name not in self._fitted and not more_digits:
             self._own.pop(name, None)
             self._change(name, self._fresh(name, kind, prop))
             self._fitted.add(name)
@@ -372,6 +395,20 @@ def _other_kind(python_type: type) -> str:
     return "string"
 
 
+def most_digits(rows: Iterable[Mapping[str, Any]], name: str) -> int:
+    """How many digits after the point the numbers of a field have at most; noughts at the end count."""
+    most = 0
+    for row in rows:
+        value = row.get(name)
+        if type(value) is float and value == value:
+            value = Decimal(repr(value)).normalize()
+        if type(value) is Decimal:
+            exponent = value.as_tuple().exponent
+            if type(exponent) is int and -exponent > most:
+                most = -exponent
+    return most
+
+
 def property_of_kind(kind: str) -> JSONObject:
     """The JSON Schema of a nullable column of one kind."""
     if kind in _FORMATS:
@@ -396,12 +433,14 @@ def _kind_of_property(prop: JSONObject) -> str:
     return text_format if kind == "string" and text_format in _FORMATS else kind
 
 
-def _loses_format(current: JSONObject, kind: str, prop: JSONObject | None) -> bool:
+def _loses_format(current: JSONObject, kind: str) -> bool:
     held = string_format(current)
-    if held in _FORMATS:
-        return kind != held
-    step, other = current.get("multipleOf"), (prop or {}).get("multipleOf")
-    return step is not None and kind == "number" and (other is None or other < step)
+    return held in _FORMATS and kind != held
+
+
+def _loses_digits(current: JSONObject, kind: str, prop: JSONObject | None) -> bool:
+    scale, other = decimal_scale(current), decimal_scale(prop or {})
+    return kind == "number" and scale is not None and (other is None or other > scale)
 
 
 def _widened(current: JSONObject, kind: str, prop: JSONObject | None) -> JSONObject | None:
@@ -417,6 +456,8 @@ def _widened(current: JSONObject, kind: str, prop: JSONObject | None) -> JSONObj
 
 
 def _nullable(prop: JSONObject) -> JSONObject:
+    if "null" in types(prop):
+        return prop
     declared = prop.get("type")
     if declared is None:
         return {"anyOf": [{"type": "null"}, prop]}
@@ -446,6 +487,8 @@ def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.types as pt
 
+    from streamline.flow.codecs.arrow_types import is_textual
+
     kind, earlier = column.type, source.type
     if kind == earlier:
         return column
@@ -453,19 +496,30 @@ def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
         column = column.cast(kind.value_type)
         kind = column.type
 
-    def textual(each: pa.DataType) -> bool:
-        return bool(pt.is_string(each) or pt.is_large_string(each) or pt.is_string_view(each))
-
     def numeric(each: pa.DataType) -> bool:
         return bool(pt.is_integer(each) or pt.is_floating(each) or pt.is_decimal(each))
 
-    same = any(test(kind) and test(earlier) for test in (textual, numeric, pt.is_timestamp, pt.is_date, pt.is_nested))
+    same = any(
+        test(kind) and test(earlier) for test in (is_textual, numeric, pt.is_timestamp, pt.is_date, pt.is_nested)
+    )
     if not same and not pt.is_null(kind):
         return column
     try:
-        return column.cast(earlier)
+        cast = column.cast(earlier)
     except pa.ArrowException:
         return column
+    return column if pt.is_decimal(earlier) and pt.is_floating(kind) and _is_rounded(cast, column) else cast
+
+
+def _is_rounded(decimals: pa.ChunkedArray, floats: pa.ChunkedArray) -> bool:
+    """Whether the decimals lack digits that the floats have: Arrow rounds to the scale."""
+    import pyarrow.compute as pc
+
+    # Arrow's own conversions are wrong by the last bits.
+    lost = pc.greater(
+        pc.abs(pc.subtract(decimals.cast(floats.type), floats)), pc.multiply(pc.abs(floats), _FLOAT_NOISE)
+    )
+    return bool(pc.any(lost).as_py())
 
 
 def _null_key(name: str) -> str:

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from streamline.blocks.python.function import BlockFile, UserError
 from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned
-from streamline.blocks.python.live.output_schema import FunctionInput, OutputSchema, kind_of
+from streamline.blocks.python.live.output_schema import FunctionInput, OutputSchema, kind_of, most_digits
 from streamline.blocks.python.live.workers import PendingCall, ProcessWorkers, ThreadWorker, WorkerFailed, Workers
 from streamline.errors import ConfigError, PipelineFailed, StreamFailed, StreamlineError
 from streamline.flow.codecs import jsontext
@@ -529,6 +529,7 @@ class _Job:
             lambda: frozenset[str]().union(*fields()),
             lambda: reduce(lambda common, more: common & more, fields(), next(fields(), frozenset())),
             self.kinds,
+            lambda name: most_digits(self.rows(), name),
         )
 
     def rows(self) -> list[JSONObject]:

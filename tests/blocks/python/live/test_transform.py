@@ -475,6 +475,56 @@ def test_a_frame_with_a_column_of_several_types_goes_by_rows(kitchen: Kitchen) -
     assert props_of(out)[0]["mixed"]["type"] == ["null", "object"]
 
 
+OBJECT = {"type": ["null", "object"], "properties": {"k": INTEGER}}
+RENAMES = {
+    "pandas": code("return df.rename(columns={'doc': 'new'})", **PANDAS),
+    "copied": code("df['new'] = df['doc']\nreturn df[df['id'] > 1]", **PANDAS),
+    "mixed": code("df['x'] = [{'a': 1}, {'a': 'x'}, None]\ndf['new'] = df['doc']\nreturn df", **PANDAS),
+    "polars": code("return df.rename({'doc': 'new'})", "df: pl.DataFrame, **kwargs", "import polars as pl"),
+    "arrow": code("return t.rename_columns(['id', 'new', 'at'])", "t: pa.Table", "import pyarrow as pa"),
+}
+
+
+@pytest.mark.parametrize("shape", RENAMES)
+def test_nested_values_in_frames_keep_their_form_under_another_name(kitchen: Kitchen, shape: str) -> None:
+    pytest.importorskip("polars" if shape == "polars" else "pandas")
+    rows: list[JSONObject] = [
+        {"id": 1, "doc": {"k": 1}, "at": "2024-05-01T00:00:00"},
+        {"id": 2, "doc": {"k": 2}, "at": "2024-05-01T00:00:01"},
+        {"id": 3, "doc": None, "at": None},
+    ]
+    moment = {"type": ["null", "string"], "format": "date-time"}
+    out = kitchen.run(RENAMES[shape], [schema(id=INTEGER, doc=OBJECT, at=moment), records(*rows)])
+    arrived = rows_of(out)
+    assert [row["new"] for row in arrived] == [row["doc"] for row in rows][-len(arrived) :]
+    assert [row.get("doc") in (None, row["new"]) for row in arrived] == [True] * len(arrived)
+    assert arrived[-2]["at"][:19] == rows[1]["at"]
+    assert not arrived[-2]["at"].endswith("Z")
+    assert "object" in props_of(out)[-1]["new"]["type"]
+
+
+@pytest.mark.parametrize(
+    ("body", "signature"),
+    [
+        ("df['price'] = df['price'].astype('float64') * 1.075\nreturn df", "df"),
+        ("df['price'] = df['price'] * 1.075\nreturn df", "df"),
+        ("return [{**row, 'price': float(row['price']) * 1.075} for row in rows]", "rows: list[dict]"),
+        ("return [{**row, 'price': row['price'] * Decimal('1.075')} for row in rows]", "rows: list[dict]"),
+    ],
+)
+def test_a_recomputed_decimal_keeps_its_digits(kitchen: Kitchen, body: str, signature: str) -> None:
+    money = {"type": ["null", "number"], "multipleOf": 0.01}
+    given = [schema(id=INTEGER, price=money), records('{"id":1,"price":19.90}', '{"id":2,"price":4.995}')]
+    out = kitchen.run(code(body, signature, "from decimal import Decimal"), given)
+    assert [row["price"] for row in rows_of(out)] == pytest.approx([21.3925, 5.369625])
+    assert props_of(out)[-1]["price"] == NUMBER
+
+    twice = body.replace("1.075", "2" if "Decimal" in body else "2.0")
+    out = kitchen.run(code(twice, signature, "from decimal import Decimal"), given)
+    assert [row["price"] for row in rows_of(out)] == [39.8, 9.99]
+    assert props_of(out) == [{"id": INTEGER, "price": money}]
+
+
 json_rows = st.lists(
     st.dictionaries(
         st.sampled_from(["id", "n", "s", "t", "doc", "other"]),
