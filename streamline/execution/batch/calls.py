@@ -183,14 +183,16 @@ class Calls:
 
     def _task(self, plan: BlockPlan, call: CallPlan, number: int, *, child: bool) -> Task:
         uuid = plan.block.uuid
-        folder = self._layout.staged(uuid) / str(number) if child else self._layout.block(uuid)
+        # The output of a block that runs alone replaces the last one only if its tests pass.
+        alone = self._facts.run.options.block is not None
+        folder = self._layout.staged(uuid) / str(number) if child or alone else self._layout.block(uuid)
         return Task(
             id=f"{uuid}:{number}",
             kind="poll" if plan.block.type == "sensor" else "run",
             block=uuid,
             inputs=call.inputs,
             output=None if plan.secret else str(folder),
-            durable=not child,
+            durable=not (child or alone),
             child=number if child else None,
             run_tests=self._facts.run.options.tests,
             dynamic=plan.fans_out(child=child),

@@ -93,10 +93,15 @@ class OutputLayout:
         if self.block(uuid).is_dir():
             shutil.rmtree(self.block(uuid))
 
-    def publish(self, uuid: str) -> None:
-        """Replace the block's last output with a finished fan-out, whose files are synced to disk first."""
+    def publish(self, uuid: str, *, child: bool) -> None:
+        """Replace the block's last output with what is staged, whose files are synced to disk first."""
         staged, final = self.staged(uuid), self.block(uuid)
-        staged.mkdir(mode=0o700, parents=True, exist_ok=True)  # there may have been no items
+        if child:
+            staged.mkdir(mode=0o700, parents=True, exist_ok=True)  # there may have been no items
+        else:
+            staged = staged / "0"
+            if not staged.is_dir():
+                return
         sync_tree(staged)
         final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         publish(staged, final, durable=False)

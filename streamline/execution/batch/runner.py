@@ -229,12 +229,15 @@ class Runner:
         instances = [call.instance for call in made]
         outcome = outcome_of(plan, made, self._upstream(plan), child=child)
         status = outcome.status
-        if child and status in (COMPLETED, SKIPPED) and not plan.secret:
-            self._layout.publish(uuid)
+        alone = self._facts.run.options.block is not None and not child
+        if (child or alone) and status in (COMPLETED, SKIPPED) and not plan.secret:
+            self._layout.publish(uuid, child=child)
             for number, instance in enumerate(instances):
                 if instance.ref is not None:
-                    folder = str(self._layout.call(uuid, number, child=True))
+                    folder = str(self._layout.call(uuid, number, child=child))
                     instance.ref = msgspec.structs.replace(instance.ref, folder=folder)
+        elif alone and self._layout.remembered(uuid) is None:
+            self._layout.publish(uuid, child=False)  # `streamline test` can test it again
         if plan.secret:
             self._layout.remove(uuid)  # what was stored before it was secret
         elif status in (COMPLETED, SKIPPED):

@@ -424,3 +424,17 @@ def test_a_block_alone_whose_inputs_are_not_stored_is_no_run(project: BatchProje
 def test_a_timeout_may_be_of_months(project: BatchProject) -> None:
     project.block("a", "@data_loader\ndef load():\n    return 1\n", type="data_loader", timeout=90 * 86_400)
     project.run().expect(0)
+
+
+def test_a_block_alone_whose_tests_fail_keeps_the_output_that_passed(project: BatchProject) -> None:
+    code = "@data_loader\ndef load():\n    return {0}\n@test\ndef ok(x):\n    assert x == 1, 'only one'\n"
+    project.block("load", code.format(1), type="data_loader")
+    project.block("use", "@transformer\ndef use(x):\n    return x\n")
+    project.run().expect(0)
+    (project.root / "data_loaders/load.py").write_text(code.format(2))
+    failed(project.run("--block-uuid", "load"), "only one")
+    assert project.output("load") == 1
+    project.run("--block-uuid", "use").expect(0)
+    (project.root / "data_loaders/load.py").write_text(code.format("3 - 2"))
+    project.run("--block-uuid", "load").expect(0)
+    assert project.output("load") == 1
