@@ -74,6 +74,7 @@ class DestinationSpec(msgspec.Struct, kw_only=True):
         on_bad_record: pass, quarantine or fail.
         max_bad_records: per stream and run; None: the larger of 1,000 and 1 %.
         schema_change: evolve, freeze or pause.
+        source_column: whether records get a column that names their source, as part of their key.
         session_interval: seconds after which a target that proves only at its end is closed and started anew; None:
             the engine decides.
         where: `file:line` of the block's file.
@@ -85,6 +86,7 @@ class DestinationSpec(msgspec.Struct, kw_only=True):
     on_bad_record: str = "pass"
     max_bad_records: int | None = None
     schema_change: str = "evolve"
+    source_column: bool = False
     session_interval: float | None = None
     where: str = ""
 
@@ -255,6 +257,7 @@ def _destination(reader: _SpecReader) -> DestinationSpec:
         on_bad_record=reader.take("on_bad_record", _one_of(BAD_RECORD_POLICIES), "pass"),
         max_bad_records=reader.take("max_bad_records", _at_least(0), None),
         schema_change=reader.take("schema_change", _one_of(SCHEMA_POLICIES), "evolve"),
+        source_column=reader.take("source_column", _flag, False),
         session_interval=reader.take("session_interval", duration, None),
         where=reader.where,
     )
@@ -297,6 +300,12 @@ def _at_least(least: int) -> Callable[[object], int | None]:
         return value
 
     return check
+
+
+def _flag(value: object) -> bool:
+    if value is True or value is False:
+        return value
+    raise ValueError(f"must be true or false, not {value!r}")
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[object], str]:

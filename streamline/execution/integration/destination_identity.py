@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from streamline.connectors.singer.stages.stream_plan import SOURCE_COLUMN
 from streamline.errors import ConfigError
 from streamline.execution.integration.plan import Plan, SinkPlan, SourcePlan
 from streamline.execution.run import Run
@@ -52,7 +53,8 @@ def destinations_of(plan: Plan, source: SourcePlan, stream: str) -> dict[str, st
         sink = plan.sinks[uuid]
         table = sink.plan_of(source.id, name) if stream != REST else None
         if table is not None or stream == REST:
-            identities[uuid] = _identity(sink, (table.table or name) if table is not None else None)
+            column = SOURCE_COLUMN if sink.spec.source_column else None
+            identities[uuid] = _identity(sink, (table.table or name) if table is not None else None, column)
     return identities
 
 
@@ -110,9 +112,10 @@ def _started(plan: Plan) -> Iterator[tuple[SourcePlan, str, dict[str, str]]]:
                 yield source, stream, destinations_of(plan, source, stream)
 
 
-def _identity(sink: SinkPlan, table: str | None) -> str:
+def _identity(sink: SinkPlan, table: str | None, column: str | None) -> str:
     """Return the hash of what tells one destination from another: nothing of the config is stored."""
-    parts = [sink.plugin.name, sorted(_places(sink.config)), table]
+    # With one more column in their key, the rows that are there would stay beside those that replace them.
+    parts = [sink.plugin.name, sorted(_places(sink.config)), table, *([column] if column is not None else [])]
     return blake2b(msgspec.json.encode(parts), digest_size=12).hexdigest()
 
 

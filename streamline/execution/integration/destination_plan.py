@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from streamline.blocks.connector.spec import DestinationSpec
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities
@@ -66,6 +68,8 @@ def plan_sink(
                 capabilities,
                 replaced,
             )
+            if plan is not None and spec.source_column:
+                plan = msgspec.structs.replace(plan, source=source)
             planned[key] = plan
             if plan is not None:
                 stream_of[source, plan.table or name] = name
@@ -146,12 +150,14 @@ def check_shared_tables(
             continue
         words = f"{other[1]!r} of {other[0]} and {name!r} of {source}"
         hint = "give each a destination_table of its own, or a destination block"
+        column = "source_column: true in the destination, which makes the source part of the key"
         if "replace" in (plan.load_method, plans[other].load_method):
             raise ConfigError(
                 f"streams {words} would both be written to table {plan.table or name!r}, and each replaces it: "
                 "the one would delete the other's rows",
                 where=plan.where or where,
-                hint=f"{hint} With load_method: append they may share it, with upsert if no key occurs in both.",
+                hint=f"{hint}. With load_method: append they may share it; with upsert if no key occurs in both, or "
+                f"with {column}",
             )
         keys = [
             list(plans[one].keys or (by_name[one].key_properties if one in by_name else ())) for one in (other, key)
@@ -163,10 +169,10 @@ def check_shared_tables(
                 where=plan.where or where,
                 hint=f"{hint} Or set the same unique_constraints for both.",
             )
-        if plan.load_method == plans[other].load_method == "upsert":
+        if plan.load_method == plans[other].load_method == "upsert" and plan.source is None:
             sources[source].notes.append(
                 f"streams {words} are both merged into table {plan.table or name!r}: rows with the same "
-                f"{', '.join(keys[0])} overwrite each other. If both have such rows, {hint}"
+                f"{', '.join(keys[0])} overwrite each other. If both have such rows, {hint}, or set {column}"
             )
 
 

@@ -263,7 +263,7 @@ def _table(
         table=table,
         load_method=stream.load_method,
         why=stream.why,
-        key=list(keys),
+        key=stream.with_source(keys),
         process=processes[sink.slot_of(table)],
         on_bad_record=sink.setting("on_bad_record", source, name),
         schema_change=sink.setting("schema_change", source, name),

@@ -75,8 +75,8 @@ class RouteBuilder:
         for sink_id in path.all_sinks():
             sink = self._plan.sinks[sink_id]
             looks = self._looks_at_records(self._plan.sources[source], sink) or sink.spec.schema_change == "freeze"
-            drops = any(plan.drops_columns for (block, _), plan in sink.plans.items() if block == source)
-            passed = passed & (frozenset() if looks or drops else sink.batch_dialects)
+            changes = any(plan.changes_records for (block, _), plan in sink.plans.items() if block == source)
+            passed = passed & (frozenset() if looks or changes else sink.batch_dialects)
             if any(plan.load_method == "replace" for (block, _), plan in sink.plans.items() if block == source):
                 passed -= {"pipelinewise"}  # that dialect has no field for a version
         return passed
@@ -275,5 +275,5 @@ def _keys_of(source: SourcePlan, sink: SinkPlan, item: Schema) -> Sequence[str]:
 
 def _changes(plan: StreamPlan) -> bool:
     return bool(
-        plan.table or plan.keys is not None or plan.drops_columns or plan.annotations or plan.load_method == "upsert"
+        plan.table or plan.keys is not None or plan.changes_records or plan.annotations or plan.load_method == "upsert"
     )

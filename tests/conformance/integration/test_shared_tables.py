@@ -38,11 +38,29 @@ def test_sources_that_upsert_into_one_table_share_it(make_project: MakeProject) 
     blocks = [source("north", 1, 2, method="INCREMENTAL"), source("south", 3, method="INCREMENTAL")]
     project = make_project(*blocks, target())
 
-    project.command("explain", "p").expect(0, "overwrite each other")
+    project.command("explain", "p").expect(0, "overwrite each other", "source_column: true")
     project.command("check", "p").expect(0, "overwrite each other")
     project.run().expect(0, "overwrite each other")
 
     assert project.ids("users") == upto(3)
+
+
+def test_the_source_can_be_part_of_the_key_of_a_shared_table(make_project: MakeProject) -> None:
+    blocks = [source("north", 1, 2, method="INCREMENTAL"), source("south", 2, method="INCREMENTAL")]
+    project = make_project(*blocks, target("keyed", {"log": "log.jsonl"}, source_column=True))
+
+    project.run().expect(0)
+
+    assert {(row["id"], row["text"], row["streamline_source"]) for row in project.rows("users")} == {
+        (1, "north 1", "north"),
+        (2, "north 2", "north"),
+        (2, "south 2", "south"),
+    }
+    assert {tuple(m["key_properties"]) for m in project.messages() if m["type"] == "SCHEMA"} == {
+        ("id", "streamline_source")
+    }
+    explained = project.command("explain", "p").expect(0, "streamline_source")
+    assert "overwrite each other" not in explained.text
 
 
 def test_sources_with_a_stream_of_one_name_have_a_frozen_schema_each(make_project: MakeProject) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from streamline.connectors.singer.stages.stream_plan import StreamPlan
+from streamline.connectors.singer.stages.stream_plan import SOURCE_COLUMN, StreamPlan
 from streamline.errors import StreamlineError
+from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.envelope import map_records, rewrite, rewrite_files
 from streamline.flow.codecs.jsontext import join_object, split_object
 from streamline.flow.items import (
@@ -54,7 +55,8 @@ class DestinationStage(ImmediateStage):
         if isinstance(item, Schema):
             return [self._schema(item, plan)]
         if isinstance(item, RawBatch | RowBatch | ArrowBatch):
-            return [_records(item, plan)]
+            batch = _records(item, plan)
+            return [batch if plan.source is None else _with_source(batch, plan.source)]
         if isinstance(item, BadRecord) or plan.table is None:
             return [item]
         if isinstance(item, ActivateVersion):
@@ -87,11 +89,20 @@ class DestinationStage(ImmediateStage):
                 code="stream.key_missing",
             )
         schema = _filtered_schema(item.schema, plan)
+        if plan.source is not None and SOURCE_COLUMN in properties:
+            raise StreamlineError(
+                f"it has a column {SOURCE_COLUMN} already",
+                where=f"stream {item.stream!r}",
+                hint="remove source_column from the destination, or that column from the source's columns",
+                code="destination.settings_conflict",
+            )
         if plan.table is None and plan.keys is None and schema is item.schema:
             return item
         bookmarks = item.bookmark_properties
         if bookmarks is not None:
             bookmarks = [name for name in bookmarks if plan.keeps(name)]
+        if keys is not None:
+            keys = plan.with_source(keys)
         return Schema(plan.table or item.stream, schema, keys, bookmarks)
 
 
@@ -112,6 +123,23 @@ def _records(batch: Batch, plan: StreamPlan) -> Batch:
     return ArrowBatch(name, table, batch.version, batch.time_extracted)
 
 
+def _with_source(batch: Batch, source: str) -> Batch:
+    """Return the records with a last column that names their source."""
+    if isinstance(batch, RawBatch):
+        value = msgspec.Raw(jsontext.encode(source))
+        return map_records(batch, lambda text: join_object({**split_object(text), SOURCE_COLUMN: value}))
+    if isinstance(batch, RowBatch):
+        rows = [{**row, SOURCE_COLUMN: source} for row in batch.rows]
+        return msgspec.structs.replace(batch, rows=rows)
+    import pyarrow as pa
+
+    table = batch.table
+    if SOURCE_COLUMN in table.column_names:
+        table = table.drop_columns([SOURCE_COLUMN])
+    column = pa.repeat(pa.scalar(source, pa.string()), table.num_rows)
+    return msgspec.structs.replace(batch, table=table.append_column(SOURCE_COLUMN, column))
+
+
 def _pick(text: bytes, keeps: Callable[[str], bool]) -> bytes:
     members = split_object(text)
     kept = {name: value for name, value in members.items() if keeps(name)}
@@ -119,7 +147,7 @@ def _pick(text: bytes, keeps: Callable[[str], bool]) -> bytes:
 
 
 def _filtered_schema(schema: JSONObject, plan: StreamPlan) -> JSONObject:
-    if not plan.drops_columns and not plan.annotations:
+    if not plan.changes_records and not plan.annotations:
         return schema
     changed = dict(schema)
     if plan.drops_columns:
@@ -127,4 +155,6 @@ def _filtered_schema(schema: JSONObject, plan: StreamPlan) -> JSONObject:
         changed["properties"] = {name: value for name, value in properties.items() if plan.keeps(name)}
         if isinstance(schema.get("required"), list):
             changed["required"] = [name for name in schema["required"] if plan.keeps(name)]
+    if plan.source is not None:
+        changed["properties"] = {**(changed.get("properties") or {}), SOURCE_COLUMN: {"type": "string"}}
     return {**changed, **plan.annotations}

@@ -20,6 +20,9 @@ HELD_VERSIONS_CAPABILITY = "held-versions"
 PARTITION_CAPABILITY = "partition-keys"
 """The capability of a target that reads `x-partition-keys` in a SCHEMA's schema."""
 
+SOURCE_COLUMN = "streamline_source"
+"""The column that names the source block, with `source_column: true`."""
+
 _PARTIAL = ("INCREMENTAL", "LOG_BASED")
 """Replication methods by which a run reads part of the rows."""
 _ENDLESS = "a source with max_duration or idle_timeout is never known to be complete"
@@ -36,6 +39,7 @@ class StreamPlan(msgspec.Struct, frozen=True):
         load_method: append, upsert or replace.
         why: the reason for `load_method`, for an operator.
         annotations: added to the SCHEMA's schema for a target with the capability.
+        source: the uuid of the source block, if the records get a column that names it.
         where: the place of the settings, for errors.
     """
 
@@ -46,12 +50,22 @@ class StreamPlan(msgspec.Struct, frozen=True):
     load_method: str = "append"
     why: str = ""
     annotations: Mapping[str, Any] = {}
+    source: str | None = None
     where: str | None = None
 
     @property
     def drops_columns(self) -> bool:
-        """Whether records are changed."""
+        """Whether columns of the source's are dropped."""
         return self.only is not None or bool(self.exclude)
+
+    @property
+    def changes_records(self) -> bool:
+        """Whether records are changed."""
+        return self.drops_columns or self.source is not None
+
+    def with_source(self, keys: Sequence[str]) -> list[str]:
+        """Return the key that the target is given: with the column that names the source, if there is one."""
+        return [*keys, SOURCE_COLUMN] if keys and self.source is not None else list(keys)
 
     def keeps(self, column: str) -> bool:
         """Whether a column reaches the target."""

@@ -91,6 +91,27 @@ def test_columns_are_dropped_in_every_lane(columns: Any) -> None:
     assert (out[3].table.to_pylist(), out[3].version) == ([{"id": 1, "total": 9}], 4)
 
 
+def test_every_lane_gets_the_column_that_names_the_source() -> None:
+    items = [
+        schema("orders", "id", id="integer"),
+        raw("orders", {"id": 1}, version=4),
+        RowBatch("orders", [{"id": 1}]),
+        ArrowBatch("orders", pa.Table.from_pylist([{"id": 1}]), 4),
+    ]
+    out = run(DestinationStage(lambda stream: StreamPlan(source="north")), items)
+    named = {"id": 1, "streamline_source": "north"}
+    assert tell(out[:3]) == [
+        "SCHEMA orders id,streamline_source key id,streamline_source",
+        ("orders", [named], 4),
+        ("orders", [named]),
+    ]
+    assert isinstance(out[3], ArrowBatch)
+    assert out[3].table.to_pylist() == [named]
+    with pytest.raises(StreamlineError) as raised:
+        run(DestinationStage(lambda stream: StreamPlan(source="north")), [schema("orders", streamline_source="string")])
+    assert raised.value.code == "destination.settings_conflict"
+
+
 def test_the_columns_that_stay_keep_their_bytes_and_required_loses_the_dropped() -> None:
     odd = rb'{"note":"x","id": 1.50,"n":NaN}'
     item = schema("orders", id="integer", note="string")
