@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -30,6 +31,9 @@ class App:
         self.debug = debug
         self.as_json = False
         """Whether the command prints JSON."""
+        self.owns_process = False
+        """Whether the process ends with the command."""
+        self._children: list[int] | None = None
 
     @cached_property
     def project(self) -> Project:
@@ -42,7 +46,24 @@ class App:
 
         from streamline.project.project import Project
 
+        if self.owns_process:
+            self._take_process()
         return Project.find() if self.project_dir is None else Project.open(Path(self.project_dir))
+
+    def _take_process(self) -> None:
+        """Hide the secrets in this process from connectors, and adopt what outlives the processes that it starts."""
+        from streamline.processes import orphans, wire
+
+        wire.hide_memory()
+        wire.adopt_orphans()
+        self._children = orphans.children(os.getpid())
+
+    def end_children(self) -> None:
+        """Kill all processes that the command has left."""
+        if self._children is not None:
+            from streamline.processes.orphans import end_children
+
+            end_children(self._children)
 
     def mask(self, text: str) -> str:
         """Mask the project's secrets that have been read so far."""

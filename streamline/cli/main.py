@@ -92,6 +92,7 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)
         app = App()
+        app.owns_process = args is None
         guard_streams()
         try:
             # A command that wants another exit code than 0 calls ctx.exit(code) or returns it.
@@ -100,6 +101,8 @@ class LazyGroup(click.Group):
             raise
         except BaseException as error:  # the one place where everything ends up
             code = report(error, app)
+        finally:
+            app.end_children()
         sys.exit(code if type(code) is int else 0)
 
 

@@ -23,6 +23,7 @@ import msgspec
 
 from streamline.processes import wire
 from streamline.processes.line_splitter import LineSplitter
+from streamline.processes.orphans import reap_adopted
 
 PIPE_BYTES = 1 << 20
 """The requested size of a pipe; Linux allows an unprivileged process 1 MiB."""
@@ -326,6 +327,7 @@ class Child:
         if self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
+        reap_adopted()
         self._close_pidfd()
         self.stdout.close()
         self.stderr.close()

@@ -19,10 +19,10 @@ import socket
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import NoReturn, TypedDict
 
 from streamline.processes import wire
+from streamline.processes.orphans import end_children
 from streamline.processes.process_state import has_children
 
 BOOT = (
@@ -199,22 +199,9 @@ class _Server:
                 del self._pids[number]
                 ended.append((number, status))
         if ended:
-            self._end_orphans()
+            end_children(self._numbers)
         for number, status in ended:
             self._send(wire.EXITED, number, status)
-
-    def _end_orphans(self) -> None:
-        """Kill what this process has adopted from workers that ended, and what it adopts by that."""
-        deadline = time.monotonic() + _KILL_SECONDS
-        while orphans := [pid for pid in children(os.getpid()) if pid not in self._numbers]:
-            for pid in orphans:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.001)
 
     def _leave(self, graceful: bool) -> NoReturn:
         deadline = time.monotonic() + (_LEAVE_SECONDS if graceful else 0)
@@ -234,7 +221,7 @@ class _Server:
             if not has_children():
                 break
             if not self._numbers:
-                self._end_orphans()
+                end_children(())
             select.select([self._woken], [], [], 0.005)
             self._drain_wakeups()
         os._exit(0)
@@ -273,16 +260,3 @@ def _exits(leaders: dict[int, int]) -> list[tuple[int, int]]:
                 break
             exits.append((pid, status))
     return exits
-
-
-def children(parent: int) -> list[int]:
-    """Process ids of the children of `parent`, zombies included; empty where there is no /proc."""
-    pids = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir("/proc"):
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError, IndexError, ValueError):
-                    stat = Path(entry.path, "stat").read_bytes()
-                    if int(stat[stat.rindex(b")") + 1 :].split(None, 2)[1]) == parent:
-                        pids.append(int(entry.name))
-    return pids

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 
 RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
@@ -65,6 +65,45 @@ def _scan(run_ids: Collection[str], variable: str) -> Iterator[int]:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             if mark in environment and wanted & set(environment.split(b"\0")):
                 yield pid
+
+
+def end_children(known: Container[int], *, seconds: float = 5.0) -> None:
+    """Kill the children of this process that are not `known`, and what it adopts by that, and wait until they are gone.
+
+    A process that adopts orphans (`wire.adopt_orphans`) ends so what its children left, however it detached itself.
+    """
+    deadline = time.monotonic() + seconds
+    while orphans := [pid for pid in children(os.getpid()) if pid not in known]:
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.001)
+
+
+def reap_adopted() -> None:
+    """Take the exit statuses of adopted processes that have ended, so that an endless run collects no zombies."""
+    for pid in children(os.getpid()):
+        with contextlib.suppress(OSError):
+            # What we started is of our session, or leads its own.
+            if os.getsid(pid) not in (os.getsid(0), pid):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of the children of `parent`, zombies included; empty where there is no /proc."""
+    pids = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError, IndexError, ValueError):
+                    stat = Path(entry.path, "stat").read_bytes()
+                    if int(stat[stat.rindex(b")") + 1 :].split(None, 2)[1]) == parent:
+                        pids.append(int(entry.name))
+    return pids
 
 
 def remove_private_files(folder: Path, keep: str) -> None:

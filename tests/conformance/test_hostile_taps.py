@@ -60,11 +60,11 @@ def test_a_brace_that_is_no_message_fails_the_tap_after_what_came_before_is_prov
     assert set(types(project)) == {"SCHEMA", "RECORD"}
 
 
-@pytest.mark.parametrize("daemon", [False, True])
+@pytest.mark.parametrize("detached", [{}, {"daemon": True}, {"daemon": True, "clear": True}])
 def test_children_that_a_tap_forked_do_not_hold_the_run_and_do_not_outlive_it(
-    make_project: MakeProject, *, daemon: bool
+    make_project: MakeProject, detached: dict[str, bool]
 ) -> None:
-    project = piped(make_project, "forks_children", {"daemon": daemon, "child_pid": "child"})
+    project = piped(make_project, "forks_children", {"child_pid": "child", **detached})
 
     project.run().expect(0)
 

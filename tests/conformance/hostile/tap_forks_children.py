@@ -1,5 +1,5 @@
 """Forks a child that holds its stdout and stderr open and sleeps, and ends without waiting for it; with
-`daemon` the child leaves session and process group first.
+`daemon` the child leaves session and process group first, with `clear` it has no environment either.
 
 Who: taps that start `ssh` tunnels, cloud SQL proxies, Selenium browsers, `multiprocessing` pools; Java
 wrappers.
@@ -31,6 +31,8 @@ def main() -> None:
         if tap.config.get("child_pid"):
             with open(tap.config["child_pid"], "w") as file:
                 file.write(str(os.getpid()))
+        if tap.config.get("clear"):
+            os.execve("/bin/sleep", ["sleep", "600"], {})
         while True:
             time.sleep(60)
     for n in range(tap.bookmark("numbers").get("replication_key_value", 0) + 1, 31):
