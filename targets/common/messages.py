@@ -22,6 +22,7 @@ class RecordMessage(msgspec.Struct, tag="RECORD", tag_field="type", gc=False):
     stream: str
     record: Any
     version: int | None = None
+    time_extracted: Any = None
 
 
 class SchemaMessage(msgspec.Struct, tag="SCHEMA", tag_field="type"):
@@ -71,12 +72,69 @@ def decode_lines(lines: bytes, first_line: int) -> Sequence[Message]:
     """The messages of whole lines.
 
     Raises:
-        ConnectorError: a line is no message; it is named by its number.
+        ConnectorError: a line is no message, or has a key twice, so that another reader may see another message; it is
+            named by its number.
     """
     try:
-        return _DECODER.decode_lines(lines)
+        messages = _DECODER.decode_lines(lines)
     except msgspec.DecodeError:
         return list(_decode_one_by_one(lines, first_line))
+    if _has_only_known_keys(lines, messages):
+        return messages
+    return list(_decode_one_by_one(lines, first_line))
+
+
+def _has_only_known_keys(lines: bytes, messages: Sequence[Message]) -> bool:
+    """Whether the lines hold no key but those of the messages, each once; False where that is not certain.
+
+    A key that is there twice adds quotes to those that the messages need, whatever its value is.
+    """
+    needed = 0
+    values: list[Any] = []
+    for message in messages:
+        if type(message) is RawRecordMessage:
+            values.append(message.record)
+            needed += 10
+            if message.version is not None:
+                needed += 2
+            if message.time_extracted is not None:
+                if type(message.time_extracted) is not str or '"' in message.time_extracted:
+                    return False
+                needed += 4
+        elif type(message) is _RawState:
+            values.append(message.value)
+            needed += 6
+        else:
+            return False
+    streams = {message.stream for message in messages if type(message) is RawRecordMessage}
+    if any('"' in stream for stream in streams):
+        return False
+    return lines.count(b'"') == needed + b"\n".join(values).count(b'"')
+
+
+_plain: set[tuple[bytes, bytes]] = set()
+"""What stands before and after the record in lines that have no key twice."""
+_PLAIN = 1000
+
+
+def _require_each_key_once(line: bytes, number: int, message: Message) -> None:
+    around = None
+    if isinstance(message, RawRecordMessage):
+        before, record, after = line.partition(bytes(message.record))
+        # Its quotes tell that it is no part of a text.
+        around = (before, after) if record.startswith(b'{"') else None
+        if around in _plain or _has_only_known_keys(line, [message]):
+            return
+    try:
+        members = json.loads(line, object_pairs_hook=list)
+    except RecursionError as error:
+        raise ConnectorError(f"line {number} of the input is nested too deep: {_shown(line)}") from error
+    keys = [name for name, _ in members]
+    if len(set(keys)) < len(keys):
+        twice = next(name for name in keys if keys.count(name) > 1)
+        raise ConnectorError(f"line {number} of the input has the key {twice!r} twice: {_shown(line)}")
+    if around is not None and len(_plain) < _PLAIN:
+        _plain.add(around)
 
 
 def _decode_one_by_one(lines: bytes, first_line: int) -> Iterator[Message]:
@@ -84,9 +142,11 @@ def _decode_one_by_one(lines: bytes, first_line: int) -> Iterator[Message]:
         if not line.strip():
             continue
         try:
-            yield _DECODER.decode(line)
+            message: Message = _DECODER.decode(line)
         except msgspec.DecodeError as error:
-            yield _decode_leniently(line, number, error)
+            message = _decode_leniently(line, number, error)
+        _require_each_key_once(line, number, message)
+        yield message
 
 
 def _decode_leniently(line: bytes, number: int, reason: msgspec.DecodeError) -> Message:
