@@ -10,6 +10,7 @@ import click
 from streamline.cli.app import App, change, choose_block, choose_blocks, known_blocks, pass_app, require_pipeline
 from streamline.cli.output import count, json_option, moment, print_json, print_table
 from streamline.errors import ConfigError
+from streamline.flow.items import REST
 
 if TYPE_CHECKING:
     from streamline.state.store import Bookmark, BookmarkSave, Store
@@ -291,6 +292,8 @@ def import_(app: App, pipeline: str, file: TextIO, block: str | None, replace: b
             choose_block(app, store, pipeline, None, name): bookmarks
             for name, bookmarks in _for_blocks(document, block, known_blocks(app, store, pipeline)).items()
         }
+        for name, bookmarks in blocks.items():
+            _check_import(name, bookmarks, {} if replace else store.bookmarks(pipeline, name))
         changed = [
             stream
             for name, bookmarks in blocks.items()
@@ -298,6 +301,26 @@ def import_(app: App, pipeline: str, file: TextIO, block: str | None, replace: b
         ]
     total = sum(map(len, blocks.values()))
     click.echo(f"Imported {count(total, 'bookmark')}; changed: {', '.join(changed) or 'none'}")
+
+
+def _check_import(block: str, bookmarks: list[BookmarkSave], saved: dict[str, Bookmark]) -> None:
+    """Refuse bookmarks that cannot take the place of the saved ones.
+
+    Raises:
+        ConfigError: a bookmark is of another kind, or a state without `bookmarks` is to replace one that has them.
+    """
+    for bookmark in bookmarks:
+        old = saved.get(bookmark.stream)
+        if old is not None:
+            _check_value(bookmark.value, bookmark.stream, old)
+    streams = [stream for stream in saved if stream != REST]
+    if streams and [bookmark.stream for bookmark in bookmarks] == [REST]:
+        raise ConfigError(
+            "the state has no bookmark for a stream, and the saved one has",
+            where=block,
+            hint=f'write {{"bookmarks": {{"{streams[0]}": …}}}}; --replace puts it in the place of what is saved',
+            code="state.document_invalid",
+        )
 
 
 def _for_blocks(
@@ -372,6 +395,8 @@ def _check_value(text: str, stream: str, old: Bookmark | None) -> str:
     """
     import json
 
+    from streamline.connectors.singer.bookmark_values import unlike_member
+
     text = text.strip()
     try:
         value = json.loads(text)
@@ -388,6 +413,14 @@ def _check_value(text: str, stream: str, old: Bookmark | None) -> str:
             f"a bookmark is a JSON object, {text} is not",
             where=stream,
             hint=f"it is now: {old.value}" if old else 'Singer taps write {"replication_key_value": …} or the like',
+            code="state.invalid_value",
+        )
+    before = json.loads(old.value) if old is not None else {}
+    if (name := unlike_member(before, value)) is not None:
+        raise ConfigError(
+            f"{name} is {json.dumps(before[name])}, and {json.dumps(value[name])} is of another kind",
+            where=stream,
+            hint="write it as the tap does (see `state get`), or `state reset` the stream first",
             code="state.invalid_value",
         )
     return text

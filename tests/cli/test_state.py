@@ -92,6 +92,24 @@ def test_set_refuses_what_no_tap_would_take(shop: Shop, value: str, words: str) 
     assert values(shop) == {"orders": {"id": 7}}
 
 
+@pytest.mark.parametrize("value", ['{"at": "banana"}', '{"at": 5}', '{"id": "7"}'])
+def test_set_and_import_refuse_a_value_of_another_kind(shop: Shop, value: str) -> None:
+    shop.save("r1", orders='{"id": 7, "at": "2026-01-01"}')
+    assert "of another kind" in shop("state", "set", "shop", "orders", value, code=2).stderr
+    document = f'{{"bookmarks": {{"orders": {value}}}}}'
+    assert "of another kind" in shop("state", "import", "shop", stdin=document, code=2).stderr
+    shop("state", "set", "shop", "orders", '{"id": null, "at": "2026-02-01T00:00:00Z"}')
+    shop("state", "import", "shop", "--replace", stdin=document)
+
+
+def test_a_state_without_bookmarks_does_not_stand_beside_those_of_streams(shop: Shop) -> None:
+    shop.save("r1", orders='{"id": 7}')
+    shop("state", "import", "shop", stdin='{"x": 1}', code=2)
+    assert values(shop) == {"orders": {"id": 7}}
+    shop("state", "import", "shop", "--replace", stdin='{"x": 1}')
+    assert values(shop) == {"*": {"x": 1}}
+
+
 def test_set_takes_a_plain_value_where_there_is_one(shop: Shop) -> None:
     shop.save("r1", orders='"2026-01-01"')
     shop("state", "set", "shop", "orders", '"2026-02-01"')

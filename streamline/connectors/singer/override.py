@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from streamline.connectors.singer.bookmark_values import is_alike, is_moment
 from streamline.connectors.singer.catalog import CatalogStream, unknown_name
 from streamline.connectors.singer.selection import SDK, TapTraits
 from streamline.connectors.singer.state import rows_have_bookmarks
@@ -220,6 +221,17 @@ def _typed(override: Override, stream: CatalogStream | None, existing: bytes | N
         )
     kinds = _types(schema) or _type_of(existing)
     text = value if isinstance(value, str) else jsontext.encode(value).decode()
+    before = jsontext.decode(existing) if existing is not None else None
+    if (_formats(schema) & {"date-time", "date"} and not is_moment(text)) or (
+        isinstance(before, str) and not is_alike(before, text)
+    ):
+        raise ConfigError(
+            f"{text!r} is not a valid bookmark of {override.stream}.{column}, which is a date or a time",
+            where=where,
+            hint="write it as 2024-01-31 or 2024-01-31T12:00:00Z"
+            + (f"; it is now {before}" if before is not None else ""),
+            code="bookmark.invalid_value",
+        )
     if isinstance(value, Decimal):
         text = str(value)
     # A column of several types keeps the one that its bookmark has.
@@ -255,6 +267,13 @@ def _types(schema: object) -> set[str]:
         for branch in schema.get(word) or ():
             found |= _types(branch)
     return found - {"null"}
+
+
+def _formats(schema: object) -> set[str]:
+    if not isinstance(schema, dict):
+        return set()
+    branches = [branch for word in ("anyOf", "oneOf") for branch in schema.get(word) or ()]
+    return {str(schema.get("format"))}.union(*map(_formats, branches))
 
 
 def _type_of(text: bytes | None) -> set[str]:

@@ -135,6 +135,18 @@ def test_json_values_take_the_column_type_too() -> None:
             value("id", given)
 
 
+def test_a_date_is_not_replaced_by_what_is_none() -> None:
+    for text in ("banana", "2024-13-01", "2024-01-01T", "yesterday"):
+        for saved in (None, '{"updated_at": "2024-01-01T00:00:00Z"}'):
+            with pytest.raises(ConfigError) as raised:
+                override(f"o.updated_at={text}", saved, SDK)
+            assert raised.value.code == "bookmark.invalid_value"
+    with pytest.raises(ConfigError):
+        override("users.updated_at=banana", '{"updated_at": "2024-01-01"}', UNKNOWN, API)
+    for text in ("2024", "2024-01-31", "2024-01-31 10:00", "2024-01-31T10:00:00.123456789+02:00", "20240131"):
+        assert json.loads(override(f"o.updated_at={text}", None, SDK))["replication_key_value"] == text
+
+
 def test_a_flat_state_is_overridden_in_its_own_row() -> None:
     rows = {"*": b'{"users": "2023", "orders": 5}'}
     changed = override_rows(parse_override("users.updated_at=2024"), rows, API, UNKNOWN)
