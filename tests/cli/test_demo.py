@@ -20,7 +20,7 @@ def moved(output: str) -> list[dict[str, int]]:
     return [dict(rows[:4]), dict(rows[4:])]
 
 
-def test_demo_moves_everything_and_then_what_changed(tmp_path: Path) -> None:
+def test_demo_moves_everything_and_then_what_changed_and_names_commands_that_work(tmp_path: Path) -> None:
     done = streamline(tmp_path, "demo", "shop")
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = moved(done.stdout)
@@ -44,16 +44,10 @@ def test_demo_moves_everything_and_then_what_changed(tmp_path: Path) -> None:
             ours = query.replace("quantity * unit_cents", "total_cents")
             assert target.execute(ours).fetchall() == source.execute(query).fetchall()
         assert target.execute("select count(*) from customers where email not like '***@%'").fetchone() == (0,)
-
-
-def test_the_commands_that_the_demo_names_work(tmp_path: Path) -> None:
-    done = streamline(tmp_path, "demo")
-    assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "streamline-demo"
     commands = re.findall(r"^  streamline (\w.*?)(?:  +.*)?$", done.stdout, re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
-        did = streamline(folder, *command.split())
+        did = streamline(shop, *command.split())
         assert did.returncode == 0, f"{command}\n{did.stdout}{did.stderr}"
 
 

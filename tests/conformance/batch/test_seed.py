@@ -384,21 +384,19 @@ def test_tests(project: BatchProject, named, frame: str, message: str | None) ->
 # Execution modes
 
 
-def test_sequential_and_parallel_execution(project: BatchProject, named) -> None:
-    my_pipeline(project)
-    head = """
+EXECUTION = """
 import streamline
 from mage_ai.data_preparation.models.pipeline import Pipeline
 
 pipeline = Pipeline.get('my_pipeline')
 """
-    sequential = """
+SEQUENTIAL = """
 pipeline.execute_sync(
     global_vars={'env': 'prod'},
     run_tests=True
 )
 """
-    parallel = """
+PARALLEL = """
 import asyncio
 
 async def main():
@@ -410,14 +408,22 @@ async def main():
 
 asyncio.run(main())
 """
-    for code, env in ((sequential, "prod"), (parallel, "test")):
-        python(project, named(head) + code)
+
+
+def test_sequential_and_parallel_execution(project: BatchProject, named) -> None:
+    my_pipeline(project)
+    for code, env in ((SEQUENTIAL, "prod"), (PARALLEL, "test")):
+        python(project, named(EXECUTION) + code)
         assert set(pd.read_csv(project.root / "out.csv")["env"]) == {env}
+
+
+@pytest.mark.parametrize("code", [SEQUENTIAL, PARALLEL], ids=["sequential", "parallel"])
+def test_execution_raises_what_failed(project: BatchProject, code: str) -> None:
+    my_pipeline(project)
     project.write("transformers/transform_data.py", "@transformer\ndef transform(data):\n    raise ValueError('no')\n")
-    for code in (sequential, parallel):
-        done = python(project, named(head) + code, fails=True)
-        assert "streamline.errors.PipelineFailed" in done.stderr
-        assert "transform_data" in done.stderr
+    done = python(project, EXECUTION + code, fails=True)
+    assert "streamline.errors.PipelineFailed" in done.stderr
+    assert "transform_data" in done.stderr
 
 
 # Advanced features
