@@ -226,7 +226,9 @@ def _source(dice: random.Random, uuid: str, names: list[str]) -> Source:
             at = dice.randint(0, len(script))
             script[at:at] = [["schema", stream.id, _properties(stream)], ["table", stream.id, rows]]
     script.append(["state"])
-    _show(streams, script, shape)
+    # What every process sends under a name that its catalog does not know cannot be told apart.
+    sends_all = shape != "flat" and not any(stream.parallel for stream in streams) and dice.random() < 0.5
+    _show(streams, script, shape, sends_all=sends_all)
     config: dict[str, Any] = {
         "streams": [
             {
@@ -239,8 +241,7 @@ def _source(dice: random.Random, uuid: str, names: list[str]) -> Source:
         ],
         "script": script,
         "shape": shape,
-        # What every process sends under a name that its catalog does not know cannot be told apart.
-        "sends_all": shape != "flat" and not any(stream.parallel for stream in streams) and dice.random() < 0.5,
+        "sends_all": sends_all,
         "names_parents": names_parents,
         "reads": f"read_{uuid}_",
     }
@@ -339,14 +340,14 @@ def _sent(dice: random.Random, uuid: str, index: int, stream: Stream, number: in
     return Sent(number, record, broken, noted)
 
 
-def _show(streams: list[Stream], script: list[Any], shape: str) -> None:
+def _show(streams: list[Stream], script: list[Any], shape: str, *, sends_all: bool) -> None:
     """Note each stream's bookmark in the newest STATE that has one."""
     marks: dict[str, int] = {}
     last = None
     for kind, *rest in script:
         if kind == "record":
             stream = next(each for each in streams if each.id == rest[0])
-            if stream.mark and stream.selected:
+            if stream.mark and (stream.selected or sends_all):
                 marks[stream.id], last = rest[1], stream.id
         elif kind == "state":
             for each in streams:

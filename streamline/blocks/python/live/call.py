@@ -135,10 +135,12 @@ class TransformCaller:
             try:
                 self._take(self._function.call(argument, keywords=keywords), returned)
             except UserError as error:
-                unfit = self._unfit(request.stream, returned)
-                if unfit is None:
+                unfit, rest = self._unfit(request.stream, returned)
+                if not unfit:
                     raise
                 refused += [(line, f"{error.summary} ({error.where})") for line in unfit]
+                if rest:
+                    results += self._run(msgspec.structs.replace(request, slices=rest, count=len(rest)), first, on_call)
                 continue
             results.append(returned)
         if refused:
@@ -173,13 +175,19 @@ class TransformCaller:
                     returned = Returned(read.version, read.time_extracted, table=table, given=table.schema)
                     yield _to_shape(table, self._shape), returned
 
-    def _unfit(self, stream: str, returned: Returned) -> list[bytes] | None:
-        """The lines of a table of records that do not fit their SCHEMA; None if it is another one."""
-        reader = self._readers[stream][1]
-        if returned.table is None or not isinstance(reader, ArrowReader) or not reader.misfits(returned.table):
-            return None
-        raw = arrow_to_raw(ArrowBatch(stream, returned.table, returned.version, returned.time_extracted))
-        return [line for piece in raw.slices for line in lines_of(piece)]
+    def _unfit(self, stream: str, returned: Returned) -> tuple[list[bytes], list[bytes]]:
+        """The lines of a table's records with values that do not fit their SCHEMA, and of its other records."""
+        reader, table = self._readers[stream][1], returned.table
+        misfits = reader.misfits(table) if table is not None and isinstance(reader, ArrowReader) else []
+        if table is None or not misfits:
+            return [], []
+        raw = arrow_to_raw(ArrowBatch(stream, table, returned.version, returned.time_extracted))
+        lines = [line + b"\n" for piece in raw.slices for line in lines_of(piece)]
+        unfit: list[bytes] = []
+        rest: list[bytes] = []
+        for line, values in zip(lines, table.select(misfits).to_pylist(), strict=True):
+            (rest if all(value is None for value in values.values()) else unfit).append(line)
+        return unfit, rest
 
     def _take(self, result: Any, into: Returned) -> None:
         """Set `rows` or `table` from what the function returned.

@@ -718,6 +718,20 @@ def test_a_value_that_breaks_its_schema_harms_no_other_record(kitchen: Kitchen) 
     assert json.loads(bad.record) == {"id": 4, "qty": "n/a"}
 
 
+@pytest.mark.parametrize("raises_on", [0, 3])
+def test_a_record_with_a_null_is_no_misfit_when_all_values_of_its_column_are(kitchen: Kitchen, raises_on: int) -> None:
+    body = f"df['qty'] + 1\nassert (df['id'] != {raises_on}).all()\nreturn df"
+    given = [{"id": 1, "qty": None}, {"id": 2, "qty": "many"}, {"id": 3, "qty": None}]
+    items = [schema(id=INTEGER, qty={"type": ["null", "integer"]}), records(*given)]
+    if raises_on:
+        with pytest.raises(PipelineFailed, match="AssertionError"):
+            kitchen.run(code(body, **PANDAS), items)
+        return
+    out = kitchen.run(code(body, **PANDAS), items)
+    assert rows_of(out) == [given[0], given[2]]
+    assert [json.loads(item.record) for item in out if isinstance(item, BadRecord)] == [given[1]]
+
+
 @pytest.mark.parametrize("share", [3, 2])
 def test_any_number_of_misfits_leaves_the_types_of_the_other_records(kitchen: Kitchen, share: int) -> None:
     rows: list[JSONObject] = [
