@@ -15,6 +15,7 @@ from streamline.io.base import ExportWritePolicy, QueryIO, plainly
 from streamline.io.config import BaseConfigLoader, conceal
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.table_export import Export, export_table
+from streamline.project.current import in_mage_project
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,8 +253,8 @@ class BaseSQL(QueryIO):
             index: the DataFrame's index becomes columns too.
             verbose: accepted and not used.
             allow_reserved_words: False: columns named like SQL's reserved words get `_` before the name, as Mage
-                does it. By default they keep their names (they are quoted), unless the table is
-                there and has them with `_`.
+                does it. By default, except in projects of Mage, they keep their names (they are quoted), unless the
+                table is there and has them with `_`.
             auto_clean_name: columns' names in small letters, `_` for all that is no letter, digit or `_`.
             case_sensitive: capital letters stay in cleaned names.
             cascade_on_drop: what depends on a table that is dropped is dropped with it (PostgreSQL, DuckDB).
@@ -287,6 +288,7 @@ class BaseSQL(QueryIO):
             types=dict(overwrite_types or {}),
             unique=list(unique_constraints or ()),
             on_conflict=unique_conflict_method,
+            mage=in_mage_project(),
         )
         if query_string is not None:
             self.database.write_query(clean_query(query_string), options.name, options.schema, options.policy)

@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 
 class Export(msgspec.Struct, kw_only=True):
-    """The options of an export. `on_conflict` is `UPDATE`, `IGNORE` or None; `types` are SQL types by column."""
+    """The options of an export. `on_conflict` is `UPDATE`, `IGNORE` or None; `types` are SQL types by column;
+    `mage`: names are cleaned as Mage does it."""
 
     name: str
-    schema: str | None
-    if_exists: str
-    allow_reserved_words: bool | None
-    clean_names: bool
-    case_sensitive: bool
-    cascade: bool
-    drop: bool
-    types: dict[str, str]
-    unique: list[str]
-    on_conflict: str | None
+    schema: str | None = None
+    if_exists: str = "append"
+    allow_reserved_words: bool | None = None
+    clean_names: bool = True
+    case_sensitive: bool = False
+    cascade: bool = False
+    drop: bool = False
+    types: dict[str, str] = {}
+    unique: list[str] = []
+    on_conflict: str | None = None
+    mage: bool = False
 
     @property
     def policy(self) -> IfExists:
@@ -78,8 +80,8 @@ def export_table(db: Database, data: pa.Table, options: Export) -> None:
         )
     spelling = _spelling(data.column_names, options, there or [])
     data = data.rename_columns([spelling[name] for name in data.column_names])
-    unique = [_column(name, spelling, "unique_constraints") for name in options.unique]
-    types = {_column(name, spelling, "overwrite_types"): kind for name, kind in options.types.items()}
+    unique = [_column(name, spelling, "unique_constraints", options) for name in options.unique]
+    types = {_column(name, spelling, "overwrite_types", options): kind for name, kind in options.types.items()}
     if unique and conflict:
         data = one_row_per_key(data, unique, keep_last=conflict == "UPDATE")
     if there is None:
@@ -95,12 +97,30 @@ def export_table(db: Database, data: pa.Table, options: Export) -> None:
         _refill(db, data, options, unique)
 
 
-def clean_column(name: str, *, case_sensitive: bool = False) -> str:
-    """A column's name as SQL takes it without quotes: small letters, digits and `_`; not a digit first."""
+def clean_column(name: str, *, case_sensitive: bool = False, mage: bool = False) -> str:
+    """Return a column's name as SQL takes it without quotes: small letters, digits and `_`; not a digit first.
+
+    Args:
+        case_sensitive: capitals stay.
+        mage: some signs are dropped instead of becoming `_`, as in Mage: `price$` is `price`.
+    """
+    if mage:
+        name = re.sub('[\ufeff"$\n\r\t]', "", name) or name
     cleaned = re.sub(r"\W", "_", name)
     if cleaned[:1].isdigit():
         cleaned = f"letter_{cleaned}"
     return cleaned if case_sensitive else cleaned.lower()
+
+
+def cleaned_as_in_mage(data: pa.Table, *, allow_reserved_words: bool) -> pa.Table:
+    """Rename columns as Mage does it before it writes a DataFrame into a database.
+
+    Raises:
+        ConfigError: two columns get the same name.
+    """
+    options = Export(name="", allow_reserved_words=allow_reserved_words, mage=True)
+    spelling = _spelling(data.column_names, options, [])
+    return data.rename_columns([spelling[name] for name in data.column_names])
 
 
 def one_row_per_key(data: pa.Table, key: list[str], *, keep_last: bool) -> pa.Table:
@@ -144,9 +164,13 @@ def _spelling(names: list[str], options: Export, there: list[str]) -> dict[str, 
     spelling: dict[str, str] = {}
     by_new: dict[str, str] = {}
     for name in names:
-        new = clean_column(name, case_sensitive=options.case_sensitive) if options.clean_names else name
+        new = (
+            clean_column(name, case_sensitive=options.case_sensitive, mage=options.mage)
+            if options.clean_names
+            else name
+        )
         if options.clean_names:
-            if options.allow_reserved_words is False:
+            if options.allow_reserved_words is False or (options.mage and not options.allow_reserved_words):
                 prefixed = new.upper() in RESERVED_WORDS
             else:
                 prefixed = options.allow_reserved_words is None and f"_{new}" in there and new not in there
@@ -163,12 +187,13 @@ def _spelling(names: list[str], options: Export, there: list[str]) -> dict[str, 
     return spelling
 
 
-def _column(name: str, spelling: dict[str, str], what: str) -> str:
+def _column(name: str, spelling: dict[str, str], what: str, options: Export) -> str:
     """Return the table's name of a column that an argument names by its old or its new name."""
     if name in spelling:
         return spelling[name]
     known = {new.lower(): new for new in spelling.values()}
-    for candidate in (name, clean_column(name), f"_{clean_column(name)}"):
+    cleaned = clean_column(name, mage=options.mage)
+    for candidate in (name, cleaned, f"_{cleaned}"):
         if candidate.lower() in known:
             return known[candidate.lower()]
     raise ConfigError(

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamline.errors import ConfigError
+
 if TYPE_CHECKING:
     from streamline.project.project import Project
 
@@ -36,6 +38,14 @@ def current_project() -> Project:
 
     named = os.environ.get(REPO_PATH_VARIABLE)
     return Project.open(Path(named)) if named else Project.find()
+
+
+def in_mage_project() -> bool:
+    """Return whether the current project is read as Mage reads it."""
+    try:
+        return current_project().mage
+    except ConfigError:
+        return False
 
 
 def current_folder() -> Path:

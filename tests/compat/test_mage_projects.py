@@ -181,7 +181,7 @@ def test_an_installed_package_named_as_a_folder_of_the_project(project: BatchPro
 
 
 def test_lists_are_several_outputs(project: BatchProject) -> None:
-    project.block("one", "@data_loader\ndef load(): return [{'a': 1}]\n", type="data_loader")
+    project.block("one", "@data_loader\ndef load(): return [{'qty': 1}]\n", type="data_loader")
     project.block(
         "two",
         """
@@ -210,10 +210,10 @@ def test_lists_are_several_outputs(project: BatchProject) -> None:
         """,
         upstream=["one", "two"],
     )
-    project.block("table", "select a from {{ df_1 }}", language="sql", upstream=["one"])
+    project.block("table", "select qty from {{ df_1 }}", language="sql", upstream=["one"])
     project.command("run", "p", "--test").expect(0)
-    assert project.output("take") == [{"a": 1}, [3, 4], 4]
-    assert project.output("table")["a"].tolist() == [1]
+    assert project.output("take") == [{"qty": 1}, [3, 4], 4]
+    assert project.output("table")["qty"].tolist() == [1]
 
 
 def test_a_project_without_a_settings_file_and_under_another_name(project: BatchProject) -> None:
@@ -246,3 +246,58 @@ def test_no_hint_to_install_what_may_be_the_project_itself(project: BatchProject
     completed = project.command("run", "p")
     assert completed.code == 1
     assert "pip install" not in completed.text
+
+
+WIDE = """
+    import pandas as pd
+
+    @data_loader
+    def load(*args):
+        return pd.DataFrame({'Boxes Shipped': [2], 'price$': [3], 'Order': [4]})
+"""
+
+
+def test_names_of_columns_in_sql_and_on_export(project: BatchProject) -> None:
+    project.write("io_config.yaml", "default:\n  SQLITE_DATABASE: shop.db\n")
+    project.block("load", WIDE, type="data_loader")
+    project.block("embedded", "select boxes_shipped, price, _order from {{ df_1 }}", language="sql", upstream=["load"])
+    project.block("behind", "select _order as order_date, price as date from {{ df_1 }}", language="sql")
+    project.block("last", "select date from {{ df_1 }}", language="sql")
+    project.block(
+        "provided",
+        'select boxes_shipped, price, "order" from {{ df_1 }}',
+        language="sql",
+        upstream=["load"],
+        configuration={"data_provider": "sqlite", "allow_reserved_words": True},
+    )
+    project.block(
+        "export",
+        """
+        from mage_ai.io.sqlite import SQLite
+
+        @data_exporter
+        def export(df, *args):
+            with SQLite('shop.db') as database:
+                database.export(df, None, 'mages')
+                database.export(df, None, 'ours', allow_reserved_words=True)
+                return [list(database.load(f'select * from {name}').columns) for name in ('mages', 'ours')]
+        """,
+        type="data_exporter",
+        upstream=["load"],
+    )
+    project.command("run", "p").expect(0)
+    assert list(project.output("embedded").columns) == ["boxes_shipped", "price", "_order"]
+    assert list(project.output("provided").columns) == ["boxes_shipped", "price", "order"]
+    assert project.output("export") == [["boxes_shipped", "price", "_order"], ["boxes_shipped", "price", "order"]]
+
+
+def test_clean_columns_in_a_project_of_ours(project: BatchProject) -> None:
+    (project.root / "metadata.yaml").unlink()
+    project.write("streamline.yaml", "name: shop\n")
+    project.block("load", WIDE, type="data_loader")
+    sql = {"language": "sql", "upstream": ["load"]}
+    project.block("clean", "select price, _order from {{ df_1 }}", configuration={"clean_columns": True}, **sql)
+    project.block("plain", 'select "price$", "Order" from {{ df_1 }}', **sql)
+    project.command("run", "p").expect(0)
+    assert list(project.output("clean").columns) == ["price", "_order"]
+    assert list(project.output("plain").columns) == ["price$", "Order"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from streamline.blocks.call import BlockCall, block_text
+from streamline.blocks.sql.cleaned_input import cleaned_inputs
 from streamline.blocks.sql.settings import Profiles, read_settings
 from streamline.blocks.sql.template import renderer
 from streamline.outputs.values import ParquetFile
@@ -24,6 +27,8 @@ def run(call: BlockCall) -> Any:
     import pyarrow as pa
 
     settings = read_settings(call.block.configuration, call.where)
+    if settings.clean_columns if settings.clean_columns is not None else call.project.mage:
+        call = msgspec.structs.replace(call, inputs=cleaned_inputs(call, settings.allow_reserved_words))
     text = block_text(call.block, call.where)
     profiles = Profiles(call.project, renderer(call))
     if profiles.in_memory(settings, call.where):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KEYS = words(
     "data_provider data_provider_profile data_provider_database data_provider_schema data_provider_table "
     "export_write_policy use_raw_sql limit limit_in_pipeline_run disable_query_preprocessing "
-    "unique_upstream_table_name upstream_block_configuration"
+    "unique_upstream_table_name upstream_block_configuration clean_columns allow_reserved_words"
 )
 """The keys of `configuration` for SQL blocks. `limit` limits the preview in Mage's editor, not runs."""
 
@@ -47,6 +47,8 @@ class SQLSettings(msgspec.Struct, frozen=True, kw_only=True):
         limit: the maximum number of rows of the output.
         unique_upstream: add the run's id to the names of tables with upstream data.
         upstream_tables: names of tables with upstream data, by upstream block.
+        clean_columns: clean the names of columns in upstream data as Mage does; None: in projects of Mage.
+        allow_reserved_words: cleaned names may be reserved words of SQL; otherwise `_` is put before them.
     """
 
     provider: str | None
@@ -60,6 +62,8 @@ class SQLSettings(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     unique_upstream: bool
     upstream_tables: dict[str, str]
+    clean_columns: bool | None
+    allow_reserved_words: bool
 
     @property
     def kind(self) -> str:
@@ -113,6 +117,8 @@ def read_settings(configuration: Mapping[str, Any], where: str) -> SQLSettings:
         limit=reader.count("limit_in_pipeline_run"),
         unique_upstream=reader.flag("unique_upstream_table_name"),
         upstream_tables=reader.upstream_tables(),
+        clean_columns=reader.flag("clean_columns") if configuration.get("clean_columns") is not None else None,
+        allow_reserved_words=reader.flag("allow_reserved_words"),
     )
 
 
