@@ -57,6 +57,8 @@ class Setting(NamedTuple):
     minimum: float | None = None
     exclusive: bool = False
     """It names a file that only one process at a time can have open."""
+    items: Kind | None = None
+    """The type of an array's items."""
 
     def schema(self) -> dict[str, Any]:
         """The setting as JSON Schema, as `--about` prints it."""
@@ -70,6 +72,8 @@ class Setting(NamedTuple):
             schema["minimum"] = self.minimum
         if self.exclusive:
             schema["x-exclusive"] = True
+        if self.items:
+            schema["items"] = {"type": self.items}
         return schema
 
     def check(self, value: Any) -> None:
@@ -81,6 +85,9 @@ class Setting(NamedTuple):
         right = isinstance(value, _TYPES[self.kind]) and (self.kind == "boolean" or not isinstance(value, bool))
         if not right:
             raise ConfigError(f"setting {self.name!r} must be {self.kind}, not {value!r}", self.description)
+        wrong = [item for item in value if not isinstance(item, _TYPES[self.items])] if self.items else []
+        if wrong:
+            raise ConfigError(f"setting {self.name!r} contains {wrong[0]!r}, not {self.items}", self.description)
         if self.choices and value not in self.choices:
             raise ConfigError(f"setting {self.name!r} is {value!r}", f"one of {', '.join(self.choices)}")
         if self.minimum is not None and value < self.minimum:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from kit.connector import ConnectorError, log
 
 from .catalog import Stream
 
 
-def read_each(streams: Iterable[Stream], read: Callable[[Stream], None]) -> None:
+def read_each(streams: Iterable[Stream], read: Callable[[Stream], None], failed: Sequence[ConnectorError] = ()) -> None:
     """Call `read` with every stream; set one aside that fails.
+
+    Args:
+        streams: those to read.
+        read: sends a stream's messages.
+        failed: errors of streams that were set aside before.
 
     Raises:
         ConnectorError: at the end, a stream failed.
     """
-    errors: list[ConnectorError] = []
+    errors = list(failed)
     for stream in streams:
         try:
             read(stream)

@@ -10,7 +10,8 @@ import io
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,6 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, list[str]]]:
             line = first_undecodable_line(path, options["encoding"])
             message = f"{path}:{line}: not in {options['encoding']}: {error.reason}"
             raise ConnectorError(message, "set 'encoding'") from error
-        except LookupError as error:
-            raise ConnectorError(f"unknown encoding {options['encoding']!r}") from error
-        except TypeError as error:
-            raise ConnectorError(f"delimiter or quote_char: {error}") from error
     bad.close()
 
 
@@ -218,10 +215,12 @@ class _Lines:
             taken.append(line)
             yield line
 
-    def return_all_but_first(self) -> None:
-        """Give back the row's lines after its first one, to be read again."""
-        self._again.extendleft(reversed(self.taken[1:]))
-        self.number -= len(self.taken) - 1
+    def drop_broken(self, is_row: Callable[[str], bool]) -> None:
+        """Drop the row that is being read: its first line alone if another of its lines is a row by itself."""
+        if any(map(is_row, self.taken[1:])):
+            # A quote that is not closed takes in all lines to the next one.
+            self._again.extendleft(reversed(self.taken[1:]))
+            self.number -= len(self.taken) - 1
         self.taken.clear()
 
 
@@ -241,8 +240,7 @@ def _checked(lines: _Lines, source: Source, path: Path, bad: BadLines) -> Iterat
             row = next(reader, None)
         except csv.Error as error:
             bad.report(line, f"broken CSV: {error}")
-            # A quote that is not closed takes in all lines to the next one.
-            lines.return_all_but_first()
+            lines.drop_broken(partial(_is_row, source, None if names is None else len(names)))
             reader = new_reader()
             continue
         if row is None:
@@ -264,6 +262,16 @@ def _checked(lines: _Lines, source: Source, path: Path, bad: BadLines) -> Iterat
             bad.report(line, f"{len(row)} cells, where {len(names)} columns are")
             continue
         yield line, row
+
+
+def _is_row(source: Source, columns: int | None, line: str) -> bool:
+    """Whether a line is a row by itself, with quotes around whole cells only."""
+    quote, end = re.escape(source.options["quote_char"]), re.escape(source.delimiter)
+    cell = rf"(?:{quote}(?:[^{quote}]|{quote}{quote})*{quote}|[^{quote}{end}]*)"
+    if re.fullmatch(rf"{cell}(?:{end}{cell})*", line.rstrip("\r\n")) is None:
+        return False
+    reader = csv.reader([line], delimiter=source.delimiter, quotechar=source.options["quote_char"])
+    return columns is None or len(next(reader)) == columns
 
 
 def _marked(row: list[str], text: str, quote: str, delimiter: str) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -89,15 +90,9 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     bad = BadLines(path, skip=source.options["on_bad_line"] == "skip")
     decode = _DECODER.decode
     with opened(path) as file:
-        for number, line in enumerate(file, 1):
-            text = line
-            if recode:
-                try:
-                    text = line.decode(encoding).encode()
-                except (UnicodeDecodeError, LookupError) as error:
-                    raise ConnectorError(f"{path}:{number}: not valid {encoding}: {error}", "set 'encoding'") from error
-            elif number == 1:
-                text = line.removeprefix(b"\xef\xbb\xbf")
+        lines = _recoded(path, file, encoding) if recode else file
+        for number, line in enumerate(lines, 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not text.strip():
                 continue
             try:
@@ -110,6 +105,16 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise ConnectorError(f"{path}:{where}: not valid {encoding}: {error}", "set 'encoding'") from error
             yield number, row
     bad.close()
+
+
+def _recoded(path: Path, file: BinaryIO, encoding: str) -> Iterator[bytes]:
+    """The lines in UTF-8."""
+    try:
+        for line in io.TextIOWrapper(file, encoding=encoding, newline="\n"):
+            yield line.encode()
+    except UnicodeError as error:
+        where = first_undecodable_line(path, encoding)
+        raise ConnectorError(f"{path}:{where}: not valid {encoding}: {error}", "set 'encoding'") from error
 
 
 def _why(text: bytes, error: msgspec.DecodeError) -> str:

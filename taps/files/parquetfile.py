@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +130,14 @@ def _values(column: pa.Array) -> tuple[list[Any], int]:
         rows = [dict(zip(names, row, strict=True)) for row in zip(*(values for values, _ in inside), strict=True)]
         valid = column.is_valid().to_pylist()
         return [row if is_there else None for row, is_there in zip(rows, valid, strict=True)], sum(n for _, n in inside)
-    if _is_odd(type_) and (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
+    if _is_odd(type_) and pa.types.is_map(type_):
+        pairs, lost = _values(pa.StructArray.from_arrays([column.keys, column.items], ["key", "value"]))
+        offsets = column.offsets.to_pylist()
+        maps = [[[pair["key"], pair["value"]] for pair in pairs[a:b]] for a, b in pairwise(offsets)]
+        return [
+            value if valid else None for value, valid in zip(maps, column.is_valid().to_pylist(), strict=True)
+        ], lost
+    if _is_odd(type_):
         items, lost = _values(column.flatten())
         rest = iter(items)
         lengths = pc.list_value_length(column).to_pylist()

@@ -36,8 +36,15 @@ class File(NamedTuple):
 
 
 def stat(path: Path) -> File:
-    """The file as it is now."""
-    found = path.stat()
+    """The file as it is now.
+
+    Raises:
+        ConnectorError: it is gone.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConnectorError(f"{path}: {error.strerror or error}") from error
     return File(path, str(path), found.st_mtime_ns, found.st_size)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
+import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -57,30 +60,53 @@ class BadLines:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unzipped if it begins like a gzip file.
+    """The file's bytes, decompressed if it begins like a gzip, bzip2, xz or zip file.
 
     Raises:
         ConnectorError: it cannot be read, or ends within its compressed data.
     """
     try:
-        with path.open("rb") as file:
-            if file.peek(2)[:2] == b"\x1f\x8b":
-                with gzip.open(file) as unzipped:
-                    yield io.BufferedReader(unzipped, 256 * 1024)
-            else:
+        with ExitStack() as stack:
+            file = stack.enter_context(path.open("rb"))
+            start = file.peek(6)[:6]
+            unpack = next((unpack for magic, unpack in _UNPACKERS.items() if start.startswith(magic)), None)
+            if unpack is None:
                 yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            else:
+                yield io.BufferedReader(stack.enter_context(unpack(file)), 256 * 1024)
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile, NotImplementedError) as error:
         raise ConnectorError(f"{path}: corrupt compressed data: {error}", "the file may be truncated") from error
     except OSError as error:
         raise ConnectorError(f"{path}: {error.strerror or error}") from error
 
 
+@contextmanager
+def _member(file: BinaryIO) -> Iterator[Any]:
+    with zipfile.ZipFile(file) as archive:
+        names = members(archive)
+        if len(names) != 1:
+            raise ConnectorError(f"{file.name}: a zip file with {len(names)} files", "unpack it")
+        if archive.getinfo(names[0]).flag_bits & 1:
+            raise ConnectorError(f"{file.name}: a zip file with a password", "unpack it")
+        with archive.open(names[0]) as member:
+            yield member
+
+
+def members(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the files in a zip file."""
+    return [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+
+
+_UNPACKERS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"PK\x03\x04": _member,
+}
+
+
 def first_undecodable_line(path: Path, encoding: str) -> int:
     """The number of the first line that is not in the encoding."""
     with opened(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError:
-                return number
-    return 1
+        lines = enumerate(io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="\n"), 1)
+        return next((number for number, line in lines if "\ufffd" in line), 1)

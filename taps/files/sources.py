@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import glob
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kit.connector import Config, ConfigError, Connector
+from kit.connector import Config, ConfigError, Connector, log
 
 from .__main__ import PER_STREAM
+from .reading import members
 
 _ENDINGS = {
     ".csv": "csv",
@@ -21,6 +25,8 @@ _ENDINGS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+_NAMED = 10
 _ONE = Connector("tap-files", "one of 'streams'", (), PER_STREAM)
 
 
@@ -51,10 +57,13 @@ def sources(config: Config) -> list[Source]:
     else:
         wholes = [shared]
     found: dict[str, Source] = {}
+    left_out: list[str] = []
     for options in wholes:
+        _check(options)
         for stream, path in _files(options):
             format_ = _format(path, options["format"])
             if format_ is None:
+                left_out.append(str(path))
                 continue
             known = found.setdefault(stream, Source(stream, format_, [], options))
             if known.format != format_ or known.options is not options:
@@ -68,7 +77,20 @@ def sources(config: Config) -> list[Source]:
         raise ConfigError(
             f"no CSV, JSONL or Parquet files in {config['path']}", "set 'format' if the file names have other endings"
         )
+    if left_out:
+        named = ", ".join(left_out[:_NAMED]) + (", …" if len(left_out) > _NAMED else "")
+        log("WARNING", f"{len(left_out)} files are left out, their names do not end as CSV, JSONL or Parquet: {named}")
     return [found[stream] for stream in sorted(found)]
+
+
+def _check(options: Config) -> None:
+    for name in ("delimiter", "quote_char"):
+        if options[name] is not None and (len(options[name]) != 1 or options[name] in "\r\n"):
+            raise ConfigError(f"setting {name!r} is {options[name]!r}", "it must be one character")
+    try:
+        codecs.lookup(options["encoding"])
+    except LookupError:
+        raise ConfigError(f"setting 'encoding' is {options['encoding']!r}", "Python has no such encoding") from None
 
 
 def _object(given: Any) -> dict[str, Any]:
@@ -111,13 +133,29 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
+def _data_name(path: Path) -> str:
+    """The file's name without the ending of its compression; of a zip file with one file in it that one's, if known."""
+    stem, ending = os.path.splitext(path.name)  # noqa: PTH122 (a name, not a path)
+    if ending.lower() not in _COMPRESSED:
+        return path.name
+    if ending.lower() == ".zip" and _ending_of(stem) not in _ENDINGS:
+        with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            names = members(archive)
+            if len(names) == 1:
+                return stem + _ending_of(names[0])
+    return stem
+
+
+def _ending_of(name: str) -> str:
+    return os.path.splitext(name.lower())[1]  # noqa: PTH122 (a name, not a path)
+
+
 def _ending(path: Path) -> str:
-    name = path.name.lower()
-    return os.path.splitext(name.removesuffix(".gz"))[1]  # noqa: PTH122 (a name, not a path)
+    return _ending_of(_data_name(path))
 
 
 def _stem(path: Path) -> str:
-    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    name = _data_name(path)
     return os.path.splitext(name)[0] or name  # noqa: PTH122 (a name, not a path)
 
 

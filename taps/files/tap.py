@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kit.connector import Arguments, Config, ConfigError, ConnectorError, read_json
+from kit.connector import Arguments, Config, ConfigError, ConnectorError, log, read_json
 
 from ..common.catalog import Stream, catalog_entry, selected_streams
 from ..common.output import State, StreamOutput
@@ -30,9 +30,11 @@ Wants = Callable[[dict[str, Any], bytes], bool]
 def work(config: Config, args: Arguments) -> None:
     """Discovers, or reads the selected streams."""
     found = sources(config)
+    failed: list[ConnectorError] = []
     path = args.catalog or args.properties
     if args.discover or not path:
-        catalog = {"streams": [_discover(source) for source in found]}
+        entries, failed = _discovered(found)
+        catalog = {"streams": entries}
         if args.discover:
             json.dump(catalog, sys.stdout, indent=2, ensure_ascii=False)
             print()
@@ -50,7 +52,27 @@ def work(config: Config, args: Arguments) -> None:
             )
         Reader(source, stream, state, config["state_interval"]).read()
 
-    read_each(selected_streams(catalog), read)
+    read_each(selected_streams(catalog), read, failed)
+
+
+def _discovered(found: list[Source]) -> tuple[list[dict[str, Any]], list[ConnectorError]]:
+    """The streams' catalog entries, and the errors of those that are left out.
+
+    Raises:
+        ConnectorError: none is left.
+    """
+    entries: list[dict[str, Any]] = []
+    failed: list[ConnectorError] = []
+    for source in found:
+        try:
+            entries.append(_discover(source))
+        except ConnectorError as error:
+            failed.append(error)
+    if failed and not entries:
+        raise failed[0]
+    for failure in failed:
+        log("WARNING", f"a stream is left out: {failure}")
+    return entries, failed
 
 
 def _discover(source: Source) -> dict[str, Any]:

@@ -12,7 +12,9 @@ CONNECTOR = Connector(
     capabilities=("about", "catalog", "discover", "properties", "state", "multiple-bookmarks", "activate-version"),
     settings=(
         Setting("path", "string", "the database file; it is opened for reading only", required=True),
-        Setting("tables", "array", "names or globs of the tables and views to discover; all if left out"),
+        Setting(
+            "tables", "array", "names or globs of the tables and views to discover; all if left out", items="string"
+        ),
         Setting("state_interval", "integer", "records between two STATEs", default=10_000, minimum=1),
         Setting("busy_timeout", "number", "seconds to wait for a writer's lock", default=30, minimum=0),
     ),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
+import zipfile
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -404,6 +408,67 @@ def test_an_open_quote_costs_its_own_line_only(tmp_path: Path) -> None:
     assert "b.csv:2: " in outcome.warnings
 
 
+def test_a_broken_cell_of_several_lines_is_one_broken_row(tmp_path: Path) -> None:
+    write(tmp_path, "in/a.csv", 'id,t\n1,"two\nlines"x,5\n2,y\n3,"a\nb"\n4,"never\nclosed\n')
+    write(tmp_path, "in/b.csv", 'id,t\n1,"open\n2,x\nx\n3,"y"\n')
+    outcome = sync(tmp_path, on_bad_line="skip")
+    assert outcome.records("a") == [{"id": 2, "t": "y"}, {"id": 3, "t": "a\nb"}]
+    assert outcome.records("b") == [{"id": 2, "t": "x"}, {"id": 3, "t": "y"}]
+    assert sorted({line.split(":")[1] for line in outcome.warnings.splitlines() if "a.csv:" in line}) == ["2", "7"]
+
+
+def test_an_empty_or_broken_file_sets_its_own_stream_aside(tmp_path: Path) -> None:
+    write(tmp_path, "in/good.csv", "id\n1\n")
+    write(tmp_path, "in/empty.csv", "")
+    write(tmp_path, "in/broken.parquet", "PAR1")
+    assert [entry["stream"] for entry in discover(tmp_path)["streams"]] == ["good"]
+    outcome = attempt(tmp_path)
+    assert (outcome.code, outcome.records()) == (1, [{"id": 1}])
+    assert "a stream is left out: stream 'empty'" in outcome.warnings
+    assert "broken.parquet" in outcome.errors[0]
+
+
+def test_compressed_files_are_read_and_the_rest_is_named(tmp_path: Path) -> None:
+    inside = io.BytesIO()
+    with zipfile.ZipFile(inside, "w") as archive:
+        archive.writestr("d/whatever.csv", "id\n3\n")
+    two = io.BytesIO()
+    with zipfile.ZipFile(two, "w") as archive:
+        archive.writestr("1.csv", "")
+        archive.writestr("2.csv", "")
+    write(tmp_path, "in/a.csv.bz2", bz2.compress(b"id\n1\n"))
+    write(tmp_path, "in/b.jsonl.xz", lzma.compress(b'{"id": 2}\n'))
+    write(tmp_path, "in/c.zip", inside.getvalue())
+    write(tmp_path, "in/d.csv.zip", inside.getvalue())
+    write(tmp_path, "in/two.zip", two.getvalue())
+    write(tmp_path, "in/book.xlsx", "x")
+    outcome = sync(tmp_path)
+    assert {name: outcome.records(name) for name in "abcd"} == {
+        "a": [{"id": 1}], "b": [{"id": 2}], "c": [{"id": 3}], "d": [{"id": 3}]
+    }  # fmt: skip
+    assert "2 files are left out" in outcome.warnings
+    assert "book.xlsx" in outcome.warnings
+
+
+def test_jsonl_in_another_encoding(tmp_path: Path) -> None:
+    write(tmp_path, "in/a.jsonl", '{"t": "ä"}\n{"t": "ċ"}\n'.encode("utf-16"))
+    assert sync(tmp_path, encoding="utf-16").records() == [{"t": "ä"}, {"t": "ċ"}]
+    write(tmp_path, "in/a.jsonl", b'{"t": "x"}\n{"t": "\x81"}\n')
+    assert "a.jsonl:2: not valid cp1252" in attempt(tmp_path, encoding="cp1252").errors[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"encoding": "nope"}, {"delimiter": "ab"}, {"null_values": [[]]}, {"columns": [1]}, {"streams": ["x"]}],
+    ids=str,
+)
+def test_settings_of_the_wrong_type_are_wrong_use(tmp_path: Path, wrong: JSONObject) -> None:
+    write(tmp_path, "in/a.csv", "id\n1\n")
+    outcome = attempt(tmp_path, **wrong)
+    assert (outcome.code, len(outcome.errors)) == (2, 1)
+    assert next(iter(wrong)) in outcome.errors[0]
+
+
 def test_an_empty_text_is_quoted_and_a_null_is_not(tmp_path: Path) -> None:
     write(tmp_path, "in/a.csv", 'id,t,n,u\n1,"",1,"a,"""",b"\n2,,"",x\n"",y,,\n')
     write(tmp_path, "in/b.csv", 't\nx\n\n""\n')
@@ -447,6 +512,8 @@ def test_nested_times_and_durations_of_parquet(tmp_path: Path) -> None:
             "l": pa.array([[{"at": 1500, "n": 2}], None], pa.list_(moment)),
             "d": pa.array([5, None], pa.duration("us")),
             "t": pa.array([1, None], pa.time64("ns")),
+            "m": pa.array([[("x", 1000)], None], pa.map_(pa.string(), pa.timestamp("us"))),
+            "f": pa.array([[1, 2], None], pa.list_(pa.timestamp("s"), 2)),
         }
     )
     (tmp_path / "in").mkdir()
@@ -457,7 +524,9 @@ def test_nested_times_and_durations_of_parquet(tmp_path: Path) -> None:
             "l": [{"at": "1970-01-01T00:00:00.000001500Z", "n": 2}],
             "d": 5,
             "t": "00:00:00.000000001",
+            "m": [["x", "1970-01-01T00:00:00.001000Z"]],
+            "f": ["1970-01-01T00:00:01.000Z", "1970-01-01T00:00:02.000Z"],
         },
-        {"s": None, "l": None, "d": None, "t": None},
+        {"s": None, "l": None, "d": None, "t": None, "m": None, "f": None},
     ]
     assert types(discover(tmp_path), "a")["d"] == "integer"

@@ -327,6 +327,11 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
         return _timestamps(field, array)
     if pt.is_date(kind):
         return _quoted(array.cast(pa.date32()).cast(pa.string()))
+    if pt.is_time(kind) and kind.unit == "ns":
+        try:
+            array = array.cast(pa.time64("us"))
+        except pa.ArrowInvalid:  # Python's times have six digits
+            return _quoted(array.cast(pa.string()))
     return _encoded(array.to_pylist())
 
 

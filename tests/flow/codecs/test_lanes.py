@@ -297,6 +297,7 @@ def test_tables_of_any_arrow_types_can_be_written() -> None:
             "naive": pa.array([moment.replace(tzinfo=None)], pa.timestamp("s")),
             "day": pa.array([moment.date()], pa.date64()),
             "time": pa.array([dt.time(1, 2, 3)], pa.time64("us")),
+            "exact": pa.array([1], pa.time64("ns")),
             "nothing": pa.nulls(1),
             "nested": pa.array([{"a": [1, None], "b": Decimal("1.5")}]),
             "infinite": pa.array([-math.inf]),
@@ -306,7 +307,7 @@ def test_tables_of_any_arrow_types_can_be_written() -> None:
     assert written.decode() == (
         record(
             '{"small":1,"half":1.5,"category":"x","large":"\\"q\\"","berlin":"2024-05-01T12:00:00.000000000Z",'
-            '"naive":"2024-05-01T12:00:00.000","day":"2024-05-01","time":"01:02:03","nothing":null,'
+            '"naive":"2024-05-01T12:00:00.000","day":"2024-05-01","time":"01:02:03","exact":"00:00:00.000000001","nothing":null,'
             '"nested":{"a":[1,null],"b":1.5},"infinite":-Infinity}'
         )
         + "\n"
