@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from streamline.project.files import replace_file
+
 Handler = Callable[[list[Any]], Any]
 
 
@@ -79,10 +81,7 @@ class BaseSource(_Connected):
         """Write `self.checkpoint` down, whole or not at all."""
         if self.checkpoint_path is None or self.checkpoint is None:
             return
-        path = Path(self.checkpoint_path)
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(json.dumps(self.checkpoint), encoding="utf-8")
-        new.replace(path)
+        replace_file(Path(self.checkpoint_path), json.dumps(self.checkpoint))
 
 
 class BasePythonSource(BaseSource):

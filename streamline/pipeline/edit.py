@@ -26,8 +26,9 @@ from streamline.pipeline.model import (
     pipeline_folder,
 )
 from streamline.pipeline.reader import load_pipeline
+from streamline.project.files import replace_file
 from streamline.project.suggest import suggestion
-from streamline.project.yamledit import append, edit_text, put, replace_file, to_yaml
+from streamline.project.yamledit import append, edit_text, put, to_yaml
 from streamline.project.yamlfile import read_text
 
 if TYPE_CHECKING:

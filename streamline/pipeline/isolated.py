@@ -31,6 +31,7 @@ from streamline.project.environments import (
     requirement_name,
     uv_program,
 )
+from streamline.project.files import replace_file
 from streamline.project.lockfile import file_lock
 from streamline.project.yamlfile import read_text
 
@@ -154,18 +155,11 @@ def _pins_file(venvs: Path, name: str, resolved: _Resolved) -> Path:
     text = "".join(f"{pin}\n" for pin in resolved.pins)
     path = venvs / f".{name}-{_digest(resolved.pins)[:16]}.txt"
     if not path.exists():
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-            file.write(text)
-        temporary.replace(path)
+        replace_file(path, text, mode=0o600)
     for old in venvs.glob(f".{name}-{'?' * 16}.txt"):
         if old != path:
             old.unlink(missing_ok=True)
     return path
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _environment_name(pipeline: str) -> str:
@@ -215,10 +209,7 @@ def _digest(value: object) -> str:
 
 
 def _write(path: Path, resolved: _Resolved) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    with open(temporary, "wb", opener=_private) as file:
-        file.write(msgspec.json.encode(resolved))
-    temporary.replace(path)
+    replace_file(path, msgspec.json.encode(resolved), mode=0o600)
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -359,6 +350,4 @@ def _link_base_packages(environment: Environment) -> None:
         path = packages / _PATH_FILE
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, text)

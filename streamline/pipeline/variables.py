@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.pipeline.reader import load_pipeline
-from streamline.project.yamledit import edit_text, locked, put, replace_file
+from streamline.project.files import replace_file
+from streamline.project.yamledit import edit_text, locked, put
 from streamline.project.yamlfile import read_text
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from streamline.errors import ConfigError
+from streamline.project.files import replace_file
 from streamline.project.lockfile import Locked, file_lock, lock_stamp, read_lock, write_locked
 
 if TYPE_CHECKING:
@@ -323,12 +324,7 @@ def _lockable(environment: Environment) -> dict[str, str]:
 
 
 def _write_record(path: Path, environment: Environment) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.encode(environment))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, msgspec.json.encode(environment), durable=True)
 
 
 def _lines(path: Path, lines: Sequence[str]) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from streamline.project.files import replace_file
 from streamline.project.yamlfile import load_yaml
 
 LOCK_FILE = "streamline.lock.yaml"
@@ -90,9 +91,7 @@ def write_locked(root: Path, name: str, locked: Locked | None) -> None:
         parts[plugin] = {key: part[key] for key in ("pip", "overrides", "python") if part[key]}
         parts[plugin]["packages"] = dict(sorted(part["packages"].items()))
     text = yaml.safe_dump({"plugins": parts}, sort_keys=False, allow_unicode=True, width=1000)
-    temporary = root / f".{LOCK_FILE}.{os.getpid()}"
-    temporary.write_text(_HEAD + text, encoding="utf-8")
-    temporary.replace(root / LOCK_FILE)
+    replace_file(root / LOCK_FILE, _HEAD + text)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from streamline.errors import ConfigError
+from streamline.project.files import replace_file
 from streamline.project.quoting import quote_templates
 from streamline.project.yamlfile import PathKey, load_yaml, read_text
 
@@ -114,16 +115,6 @@ def new_node(value: Any) -> Any:
     if resolver.resolve(yaml.ScalarNode, value, (True, False)) != "tag:yaml.org,2002:str":
         return SingleQuotedScalarString(value)
     return value
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file by rename, keeping its mode. A symbolic link stays one."""
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    if path.exists():
-        temporary.chmod(path.stat().st_mode & 0o777)
-    temporary.replace(path)
 
 
 def edit_file(path: Path, change: Callable[[str], str], *, shown: str | None = None) -> tuple[str, str]:

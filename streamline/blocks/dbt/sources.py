@@ -22,6 +22,7 @@ from streamline.blocks.dbt.results import read_json
 from streamline.blocks.dbt.warehouse import open_postgres
 from streamline.errors import ConfigError
 from streamline.pipeline.reader import load_pipeline
+from streamline.project.files import replace_file
 from streamline.project.lockfile import file_lock
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ class SourceRecord:
                 entries = of_project.setdefault(name, {})
                 entries.pop(pipeline, None)
                 entries[pipeline] = table  # the newest is the last
-            temporary = self._path.with_suffix(".part")
-            temporary.write_text(json.dumps(everything), encoding="utf-8")
-            temporary.replace(self._path)
+            replace_file(self._path, json.dumps(everything))
 
     def find(self, pipeline: str, name: str) -> dict[str, Any] | None:
         """Return the pipeline's own entry, else the newest of another pipeline."""

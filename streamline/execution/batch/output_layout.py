@@ -7,7 +7,6 @@ last of them is done.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Container
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 from streamline.execution.batch.fanout import CallFacts, Instance
 from streamline.outputs.folders import publish, remove, sync_tree
 from streamline.outputs.store import clear_leftovers, read_manifest
+from streamline.project.files import replace_file
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
@@ -112,10 +112,8 @@ class OutputLayout:
         if not folder.is_dir():
             return
         calls = [StoredCall(skipped=instance.ref is None, **instance.facts()) for instance in instances]
-        partial = folder / f".{_CALLS}"
-        with open(partial, "wb", opener=_private) as file:
-            file.write(msgspec.json.encode(StoredCalls(child=child, calls=calls), enc_hook=str))
-        partial.rename(folder / _CALLS)
+        data = msgspec.json.encode(StoredCalls(child=child, calls=calls), enc_hook=str)
+        replace_file(folder / _CALLS, data, mode=0o600)
 
     def remembered(self, uuid: str) -> StoredCalls | None:
         """Return what `remember` saved; None if the block has never completed."""
@@ -138,7 +136,3 @@ class OutputLayout:
             shutil.rmtree(self.root / _STAGING / self.run_id, ignore_errors=True)
             with contextlib.suppress(OSError):
                 (self.root / _STAGING).rmdir()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
