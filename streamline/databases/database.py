@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from streamline.databases.base import WRITE_POLICIES, DatabaseError, IfExists, Parameters, TableExists
@@ -48,6 +48,8 @@ class Database(ABC):
     """What an identifier may have at most, in bytes."""
     exact_names: ClassVar[bool] = False
     """Whether quoted column names that differ only in case are different columns."""
+    retypes_rows: ClassVar[bool] = True
+    """Whether `change_types` can change a table with rows."""
     connection: Any
     """The driver's connection."""
     _transaction: bool = False
@@ -248,6 +250,30 @@ class Database(ABC):
         """Return what follows the columns of CREATE TABLE."""
         return ""
 
+    def change_types(self, name: str, schema: str | None, types: Mapping[str, str]) -> None:
+        """Change the SQL types of columns."""
+        for column, kind in types.items():
+            self.execute(f"alter table {self.qualified(name, schema)} {self._retyped(self.quote(column), kind)}")
+
+    def _retyped(self, column: str, kind: str) -> str:
+        """Return the clause of ALTER TABLE that changes a column's type."""
+        return f"alter column {column} type {kind}"
+
+    def create_unique_index(self, index: str, name: str, schema: str | None, columns: Sequence[str]) -> None:
+        """Create a unique index on a table."""
+        listed = ", ".join(map(self.quote, columns))
+        self.execute(f"create unique index {self.quote(index)} on {self.qualified(name, schema)} ({listed})")
+
+    def on_conflict(self, table: str, key: Sequence[str], changed: Sequence[str]) -> str:
+        """Return the clause of INSERT for rows whose key exists: these columns change; none: the row is left out."""
+        changes = ", ".join(f"{name} = excluded.{name}" for name in map(self.quote, changed))
+        action = f"do update set {changes}" if changes else "do nothing"
+        return f"on conflict ({', '.join(map(self.quote, key))}) {action}"
+
+    def finds_conflicts(self, name: str, schema: str | None, key: Sequence[str]) -> bool:
+        """Return False if the table has no unique index on the key and the database would not report that."""
+        return True
+
     def create_as(self, select: str, name: str, schema: str | None = None, *, temporary: bool = False) -> None:
         """Create a table from a SELECT. A line that an error names is a line of the SELECT."""
         self.behind(f"create {self._new_table(name, schema, temporary=temporary)} as", select)
@@ -280,6 +306,10 @@ class Database(ABC):
     def drop(self, name: str, schema: str | None = None) -> None:
         """Drop a table, if there is one."""
         self.execute(f"drop table if exists {self.qualified(name, schema)}")
+
+    def drop_temporary(self, name: str) -> None:
+        """Drop a temporary table, if there is one."""
+        self.execute(f"drop {self._temporary_word}table if exists {self.temporary_name(name)}")
 
     def quote(self, identifier: str) -> str:
         """Return an identifier in the database's quotes."""
@@ -353,8 +383,7 @@ class Database(ABC):
         return exists
 
     def _write_temporary(self, data: pa.Table | pa.RecordBatchReader, name: str) -> int:
-        with self._errors():
-            self.execute(f"drop {self._temporary_word}table if exists {self.temporary_name(name)}")
+        self.drop_temporary(name)
         self.create_table(name, None, data.schema, temporary=True)
         return self.insert(data, name, self.temporary_schema)
 
@@ -392,7 +421,7 @@ class Database(ABC):
         """Append through a temporary table: the SELECT runs once, and may read the table that it adds to."""
         result = self.spare_name(name, "_rows")
         temporary = self.temporary_name(result)
-        self.execute(f"drop {self._temporary_word}table if exists {temporary}")
+        self.drop_temporary(result)
         self.create_as(select, result, temporary=True)
         try:
             rows = self.rows(f"select * from {temporary}")
@@ -400,5 +429,5 @@ class Database(ABC):
             self.execute(f"insert into {self.qualified(name, schema)} ({listed}) select * from {temporary}")
         finally:
             with contextlib.suppress(Exception):
-                self.execute(f"drop {self._temporary_word}table if exists {temporary}")
+                self.drop_temporary(result)
         return rows

@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,26 @@ class MySQL(Database):
                 cursor.executemany(sql, list(zip(*values, strict=True)))
                 count += batch.num_rows
         return count
+
+    def _retyped(self, column: str, kind: str) -> str:
+        return f"modify {column} {kind}"
+
+    def on_conflict(self, table: str, key: Sequence[str], changed: Sequence[str]) -> str:
+        changes = [f"{name} = values({name})" for name in map(self.quote, changed)]
+        same = self.quote(key[0])
+        return f"on duplicate key update {', '.join(changes or [f'{same} = {table}.{same}'])}"
+
+    def finds_conflicts(self, name: str, schema: str | None, key: Sequence[str]) -> bool:
+        # `on duplicate key` means any unique key; without one it would only append.
+        rows = self.query(
+            "select index_name as i, column_name as c from information_schema.statistics where non_unique = 0 "
+            "and table_schema = %s and table_name = %s",
+            [schema or self.name, name],
+        )
+        indexes: dict[str, set[str]] = {}
+        for row in rows.to_pylist() if rows is not None else []:
+            indexes.setdefault(row["i"], set()).add(row["c"].lower())
+        return {column.lower() for column in key} in indexes.values()
 
     def temporary_name(self, name: str) -> str:
         return self.qualified(name)

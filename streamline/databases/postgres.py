@@ -184,6 +184,9 @@ class Postgres(Database):
     def _declaration(self, field: pa.Field) -> str:
         return _declared(field.type)
 
+    def _retyped(self, column: str, kind: str) -> str:
+        return f"alter column {column} type {kind} using {column}::{kind}"
+
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         columns = self.matched(data.schema.names, name, schema)
         types = self._column_types(name, schema)

@@ -10,7 +10,7 @@ import datetime
 import decimal
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class SQLite(Database):
     title = "SQLite"
     temporary_schema = "temp"
     longest_name = 1000
+    retypes_rows = False
 
     def __init__(
         self, config: Mapping[str, Any], *, origin: str, root: Path, name: str | None = None, schema: str | None = None
@@ -120,6 +121,18 @@ class SQLite(Database):
         if pa.types.is_timestamp(kind):
             return "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
         return first_fit(kind, _TYPES, "TEXT")
+
+    def change_types(self, name: str, schema: str | None, types: Mapping[str, str]) -> None:
+        """Create the table, which is empty, again: SQLite changes no column's type."""
+        if types:
+            rows = self.rows(f"pragma table_info({self.quote(name)})").to_pylist()
+            listed = ", ".join(f"{self.quote(row['name'])} {types.get(row['name'], row['type'])}" for row in rows)
+            self.execute(f"drop table {self.qualified(name, schema)}")
+            self.execute(f"create table {self.qualified(name, schema)} ({listed})")
+
+    def create_unique_index(self, index: str, name: str, schema: str | None, columns: Sequence[str]) -> None:
+        listed = ", ".join(map(self.quote, columns))
+        self.execute(f"create unique index {self.qualified(index, schema)} on {self.quote(name)} ({listed})")
 
     def insert(self, data: pa.Table | pa.RecordBatchReader, name: str, schema: str | None = None) -> int:
         columns = self.matched(data.schema.names, name, schema)

@@ -6,13 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from streamline.io.base import BaseIO, FileFormat
 from streamline.io.formats import format_of, read_frame, write_frame
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Paths = str | os.PathLike[str]
 
@@ -64,7 +63,6 @@ class FileIO(BaseIO):
             raise FileNotFoundError(f"no files in {', '.join(folders)}" if folders else "no file is named to load")
         if not several:
             return read_frame(paths[0], format_of(paths[0], format), limit=limit, **kwargs)
-        import pandas as pd
 
         frames: list[pd.DataFrame] = []
         left = limit

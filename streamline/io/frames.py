@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamline.databases.arrow import is_json, is_uuid, json_type
 from streamline.errors import ConfigError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
 
 _EXACT_IN_FLOAT = 2**53
 
@@ -22,8 +23,6 @@ def as_pandas(data: Any) -> pd.DataFrame:
     Raises:
         ConfigError: it is nothing of the kind; the message says what it is.
     """
-    import pandas as pd
-
     if isinstance(data, pd.DataFrame):
         return data
     if isinstance(data, pd.Series):
@@ -54,8 +53,6 @@ def as_arrow(data: Any, *, index: bool = False) -> pa.Table:
     Raises:
         ConfigError: it is no table.
     """
-    import pyarrow as pa
-
     table = None if index else _foreign_table(data)
     if table is not None:
         return table
@@ -76,8 +73,6 @@ def from_arrow(table: pa.Table, *, coerce_float: bool = True) -> pd.DataFrame:
         table: the rows, as `Database.query` gives them.
         coerce_float: decimals become floats, with which pandas can calculate.
     """
-    import pyarrow as pa
-
     if coerce_float:
         for position, field in enumerate(table.schema):
             if pa.types.is_decimal(field.type):
@@ -92,10 +87,6 @@ def from_arrow(table: pa.Table, *, coerce_float: bool = True) -> pd.DataFrame:
 
 def _special(column: pa.ChunkedArray) -> Any:
     """What a column of a table is in pandas, where Arrow itself would make something else of it; else None."""
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind = column.type
     if pa.types.is_integer(kind) and kind.bit_width == 64 and column.null_count:
         # pandas would make floats of them.
@@ -107,8 +98,6 @@ def _special(column: pa.ChunkedArray) -> Any:
     if pa.types.is_nested(kind):
         return pd.Series(column.to_pylist(), dtype=object)
     if is_json(kind):
-        import json
-
         texts = column.cast(pa.string()).to_pylist()
         return pd.Series([None if text is None else json.loads(text) for text in texts], dtype=object)
     if is_uuid(kind):
@@ -118,8 +107,6 @@ def _special(column: pa.ChunkedArray) -> Any:
 
 def _foreign_table(data: Any) -> pa.Table | None:
     """Polars and Arrow as an Arrow table; None for anything else. Imports neither of them."""
-    import pyarrow as pa
-
     polars = sys.modules.get("polars")
     if polars is not None:
         if isinstance(data, polars.LazyFrame):
@@ -136,9 +123,6 @@ def _foreign_table(data: Any) -> pa.Table | None:
 
 
 def _arrow_column(series: pd.Series[Any]) -> Any:
-    import pandas as pd
-    import pyarrow as pa
-
     if isinstance(series.dtype, pd.PeriodDtype | pd.IntervalDtype):
         series = series.astype("string")
     elif series.dtype == object and _holds_dicts(series):
@@ -157,8 +141,6 @@ def _holds_dicts(series: pd.Series[Any]) -> bool:
 
 
 def _json(value: Any) -> str | None:
-    import json
-
     if value is None or (isinstance(value, float) and value != value):
         return None
     return json.dumps(value, default=_json_default, ensure_ascii=False)
@@ -176,6 +158,5 @@ def _text(value: Any) -> str | None:
     """A value of a column of mixed types: dicts and lists as JSON, the rest as Python writes it."""
     if isinstance(value, dict | list | tuple):
         return _json(value)
-    import pandas as pd
 
     return None if pd.isna(value) else str(value)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
 
 from streamline.databases.arrow import batches_of, is_bytes, json_text
 from streamline.databases.base import TableExists
@@ -15,10 +19,6 @@ from streamline.io.sql import clean_query
 from streamline.io.warehouse import Warehouse, quoted
 from streamline.project.extras import need
 from streamline.project.suggest import words
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
 
 __all__ = ["ExportWritePolicy", "Redshift"]
 
@@ -248,8 +248,6 @@ def _declarations(columns: pa.Schema, types: Mapping[str, str]) -> str:
 
 def declared(kind: pa.DataType) -> str:
     """Return the Redshift type for values of an Arrow type."""
-    import pyarrow as pa
-
     if pa.types.is_decimal(kind):
         return f"NUMERIC({min(kind.precision, 38)},{kind.scale})"
     if pa.types.is_timestamp(kind):
@@ -271,8 +269,6 @@ def declared(kind: pa.DataType) -> str:
 
 def _value(value: Any) -> Any:
     """Return a value as the client takes it: nested ones as JSON, durations in microseconds."""
-    import datetime
-
     if isinstance(value, dict | list):
         return json_text(value)
     if isinstance(value, datetime.timedelta):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
@@ -13,9 +15,6 @@ from streamline.io.frames import as_pandas
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import Warehouse, merge_statement, quoted, without_repeated_keys
 from streamline.project.extras import need
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["ExportWritePolicy", "Snowflake"]
 
@@ -139,8 +138,6 @@ class Snowflake(Warehouse):
         return connector.connect(**self.settings)
 
     def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
-        import pandas as pd
-
         with self.conn.cursor() as cursor:
             cursor.execute(query, **_arguments(options))
             try:

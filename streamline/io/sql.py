@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
+
+import pandas as pd
 
 from streamline.databases.connect import database
 from streamline.databases.database import Database
@@ -16,9 +18,6 @@ from streamline.io.config import BaseConfigLoader, conceal
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.table_export import Export, export_table
 from streamline.project.current import in_mage_project
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["BaseSQL", "ExportWritePolicy"]
 
@@ -335,8 +334,6 @@ def _bare(name: str) -> str:
 def _finished(frame: pd.DataFrame, index: Any, dates: Any, dtype: Any) -> pd.DataFrame:
     """Apply the index, dates and types as `pandas.read_sql` does."""
     if dates is not None:
-        import pandas as pd
-
         formats = dates if isinstance(dates, Mapping) else dict.fromkeys([dates] if isinstance(dates, str) else dates)
         for name, how in formats.items():
             options = how if isinstance(how, Mapping) else {"format": how} if how else {}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
-from typing import TYPE_CHECKING
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from streamline.databases.arrow import is_text
 from streamline.databases.base import DatabaseError, IfExists, TableExists
 from streamline.databases.database import Database
 from streamline.errors import ConfigError
 from streamline.io.base import check_policy
 from streamline.io.reserved_words import RESERVED_WORDS
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class Export(msgspec.Struct, kw_only=True):
@@ -128,11 +129,6 @@ def one_row_per_key(data: pa.Table, key: list[str], *, keep_last: bool) -> pa.Ta
 
     A key with a NULL in it equals no other, as in SQL.
     """
-    import functools
-
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not data.num_rows:
         return data
     whole = functools.reduce(pc.and_, [pc.is_valid(data.column(name)) for name in key])
@@ -249,48 +245,13 @@ def _make(
         if replace and options.cascade and db.provider in ("postgres", "duckdb"):
             db.execute(f"drop table {db.qualified(options.name, options.schema)} cascade")
             policy = "append"
-        if types and db.provider == "sqlite":
-            # It changes no column's type; the table gets its types while it is empty.
-            db.write(data.slice(0, 0), options.name, options.schema, policy)
-            _shape(db, options, unique, types)
+        first = data if db.retypes_rows or not types else data.slice(0, 0)
+        db.write(first, options.name, options.schema, policy)
+        db.change_types(options.name, options.schema, types)
+        if unique:
+            db.create_unique_index(index_name(options.name, unique), options.name, options.schema, unique)
+        if first is not data:
             db.insert(data, options.name, options.schema)
-        else:
-            db.write(data, options.name, options.schema, policy)
-            _shape(db, options, unique, types)
-
-
-def _shape(db: Database, options: Export, unique: list[str], types: dict[str, str]) -> None:
-    """Give a table that was just made the types and the unique index."""
-    table = db.qualified(options.name, options.schema)
-    if db.provider == "sqlite" and types:
-        _remake_in_sqlite(db, table, types)
-        types = {}
-    for name, kind in types.items():
-        column = db.quote(name)
-        if db.provider == "mysql":
-            db.execute(f"alter table {table} modify {column} {kind}")
-        elif db.provider == "postgres":
-            db.execute(f"alter table {table} alter column {column} type {kind} using {column}::{kind}")
-        else:
-            db.execute(f"alter table {table} alter column {column} type {kind}")
-    if unique:
-        name = index_name(options.name, unique)
-        columns = ", ".join(map(db.quote, unique))
-        if db.provider == "sqlite":
-            db.execute(
-                f"create unique index {db.qualified(name, options.schema)} on {db.quote(options.name)} ({columns})"
-            )
-        else:
-            db.execute(f"create unique index {db.quote(name)} on {table} ({columns})")
-
-
-def _remake_in_sqlite(db: Database, table: str, types: dict[str, str]) -> None:
-    """Create the empty table again with other types."""
-    rows = db.query(f"pragma table_info({table.rpartition('.')[2]})")
-    described = rows.to_pylist() if rows is not None else []
-    columns = ", ".join(f"{db.quote(row['name'])} {types.get(row['name'], row['type'])}" for row in described)
-    db.execute(f"drop table {table}")
-    db.execute(f"create table {table} ({columns})")
 
 
 def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], conflict: str) -> None:
@@ -305,35 +266,22 @@ def _upsert(db: Database, data: pa.Table, options: Export, unique: list[str], co
     others = [name for name in data.column_names if name not in key]
     with db.transaction():
         db.write(data, staged, if_exists="replace", temporary=True)
-        insert = f"insert into {table} ({listed}) select {listed} from {_temporary(db, staged)}"
+        insert = f"insert into {table} ({listed}) select {listed} from {db.temporary_name(staged)}"
         complete = " and ".join(f"{db.quote(name)} is not null" for name in key)
         if any(data.column(name).null_count for name in key):
             # A key with a NULL in it is in conflict with none; DuckDB takes two such rows of one statement for equal.
             db.execute(f"{insert} where not ({complete})")
         # Also where all keys are complete: SQLite takes ON for a join's if no WHERE stands before it.
-        insert = f"{insert} where {complete}"
-        if db.provider == "mysql":
-            # `on duplicate key` asks for any unique key; without one it would only append.
-            _need_unique_index(db, options, key)
-            same = db.quote(key[0])
-            changes = (
-                [f"{db.quote(name)} = values({db.quote(name)})" for name in others] if conflict == "UPDATE" else []
-            )
-            statement = f"{insert} on duplicate key update {', '.join(changes or [f'{same} = {table}.{same}'])}"
-        else:
-            target = ", ".join(map(db.quote, key))
-            changes = (
-                [f"{db.quote(name)} = excluded.{db.quote(name)}" for name in others] if conflict == "UPDATE" else []
-            )
-            action = f"do update set {', '.join(changes)}" if changes else "do nothing"
-            statement = f"{insert} on conflict ({target}) {action}"
+        clause = db.on_conflict(table, key, others if conflict == "UPDATE" else [])
         try:
-            db.execute(statement)
+            if not db.finds_conflicts(options.name, options.schema, key):
+                raise _no_index(options, key)
+            db.execute(f"{insert} where {complete} {clause}")
         except DatabaseError as error:
             if _no_constraint(error.message):
                 raise _no_index(options, key) from error
             raise
-        db.execute(f"drop {'temporary ' if db.provider == 'mysql' else ''}table {_temporary(db, staged)}")
+        db.drop_temporary(staged)
 
 
 def _no_constraint(message: str) -> bool:
@@ -342,19 +290,6 @@ def _no_constraint(message: str) -> bool:
     return "constraint" in folded and any(
         phrase in folded for phrase in ("no unique or exclusion", "does not match any", "not referenced by a unique")
     )
-
-
-def _need_unique_index(db: Database, options: Export, key: list[str]) -> None:
-    rows = db.query(
-        "select index_name as i, column_name as c from information_schema.statistics where non_unique = 0 "
-        "and table_schema = coalesce(%(schema)s, database()) and table_name = %(name)s",
-        {"schema": options.schema or db.default_schema, "name": options.name},
-    )
-    indexes: dict[str, set[str]] = {}
-    for row in rows.to_pylist() if rows is not None else []:
-        indexes.setdefault(row["i"], set()).add(row["c"].lower())
-    if {name.lower() for name in key} not in indexes.values():
-        raise _no_index(options, key)
 
 
 def _no_index(options: Export, key: list[str]) -> ConfigError:
@@ -368,22 +303,13 @@ def _no_index(options: Export, key: list[str]) -> ConfigError:
 
 def index_name(table: str, columns: list[str]) -> str:
     """Return the unique index's name: short enough for every database, different for other columns."""
-    import hashlib
-
     name = re.sub(r"\W", "_", "_".join(["unique", table, *columns]))
     if len(name.encode()) <= 60:
         return name
     return f"{name.encode()[:50].decode(errors='ignore')}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _temporary(db: Database, name: str) -> str:
-    named = getattr(db, "temporary_name", None)
-    return str(named(name)) if named is not None else db.quote(name)
-
-
 def _is_text(data: pa.Table, name: str) -> bool:
-    from streamline.databases.arrow import is_text
-
     return is_text(data.schema.field(name).type)
 
 

@@ -6,7 +6,9 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import pandas as pd
 
 from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
@@ -16,9 +18,6 @@ from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.sql import clean_query, limited
 from streamline.io.table_export import one_row_per_key
 from streamline.project.extras import need
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class Warehouse(QueryIO):

@@ -14,7 +14,7 @@ from streamline.project.yamlfile import YamlFile, kind_of
 Proof = Literal["echo", "exit"]
 
 
-class _WrongValueError(Exception):
+class _WrongEntryError(Exception):
     """The problem with a value, as the rest of a sentence that starts with its key."""
 
 
@@ -89,7 +89,7 @@ def read_entry(yaml: YamlFile, name: str, entry: object, *, rendered: bool) -> P
             continue
         try:
             values[key] = _READERS[key](value)
-        except _WrongValueError as error:
+        except _WrongEntryError as error:
             yaml.fail(f"plugins.{name}.{key} {error}", (*path, key), code="plugin.invalid")
     _refuse_idle(yaml, name, entry)
     return PluginEntry(name=name, **values)
@@ -133,7 +133,7 @@ def _refuse_idle(yaml: YamlFile, name: str, entry: dict[Any, Any]) -> None:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _WrongValueError(f"must be text, not {kind_of(value)}" if value != "" else "must not be empty")
+        raise _WrongEntryError(f"must be text, not {kind_of(value)}" if value != "" else "must not be empty")
     return value.strip()
 
 
@@ -142,7 +142,7 @@ def _texts(value: object) -> list[str]:
         return [_text(value)]
     if not isinstance(value, list) or not value:
         actual = "an empty list" if value == [] else kind_of(value)
-        raise _WrongValueError(f"must be text or a list of texts, not {actual}")
+        raise _WrongEntryError(f"must be text or a list of texts, not {actual}")
     return [_text(item) for item in value]
 
 
@@ -150,7 +150,7 @@ def _requirements(value: object) -> list[str]:
     requirements = _texts(value)
     for line in requirements:
         if line.startswith("-") and not line.startswith(("-e ", "--editable ")):
-            raise _WrongValueError(f"contains an option of pip ({line}); set options in uv's or pip's configuration")
+            raise _WrongEntryError(f"contains an option of pip ({line}); set options in uv's or pip's configuration")
     return requirements
 
 
@@ -159,12 +159,12 @@ def _command(value: object) -> list[str]:
         try:
             words = shlex.split(value)
         except ValueError as error:
-            raise _WrongValueError(f"cannot be split into words: {error}") from None
+            raise _WrongEntryError(f"cannot be split into words: {error}") from None
         if not words:
-            raise _WrongValueError("must not be empty")
+            raise _WrongEntryError("must not be empty")
         return words
     if not isinstance(value, list) or not value:
-        raise _WrongValueError(f"must be a list: the program, then its arguments; not {kind_of(value)}")
+        raise _WrongEntryError(f"must be a list: the program, then its arguments; not {kind_of(value)}")
     return [_text(value[0]), *(_scalar(argument) for argument in value[1:])]
 
 
@@ -173,22 +173,22 @@ def _scalar(value: object) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise _WrongValueError(f"must contain texts, not {kind_of(value)}")
+    raise _WrongEntryError(f"must contain texts, not {kind_of(value)}")
 
 
 def _python(value: object) -> str:
     # YAML reads `python: 3.10` as the number 3.1.
     if isinstance(value, float | int) and not isinstance(value, bool):
-        raise _WrongValueError('must be text: write it in quotes, as in python: "3.10"')
+        raise _WrongEntryError('must be text: write it in quotes, as in python: "3.10"')
     return _text(value)
 
 
 def _environment(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise _WrongValueError(f"must be a mapping of variables to texts, not {kind_of(value)}")
+        raise _WrongEntryError(f"must be a mapping of variables to texts, not {kind_of(value)}")
     for key in value:
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
-            raise _WrongValueError(f"contains the invalid variable name {key!r}")
+            raise _WrongEntryError(f"contains the invalid variable name {key!r}")
     return {key: "" if item is None else _scalar(item) for key, item in value.items()}
 
 
@@ -197,20 +197,20 @@ def _proof(value: object) -> Proof:
         return "echo"
     if value == "exit":
         return "exit"
-    raise _WrongValueError("must be echo or exit")
+    raise _WrongEntryError("must be echo or exit")
 
 
 def _count(value: object) -> int:
     if isinstance(value, str) and value.isdigit():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _WrongValueError("must be a whole number above 0")
+        raise _WrongEntryError("must be a whole number above 0")
     return value
 
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _WrongValueError(f"must be true or false, not {kind_of(value)}")
+        raise _WrongEntryError(f"must be true or false, not {kind_of(value)}")
     return value
 
 

@@ -122,7 +122,7 @@ def check_setting(side: Side, key: str, value: object, *, where: str | None = No
         raise ConfigError(f"a {side}'s stream has no setting {key!r}", where=where, hint=hint, code="setting.unknown")
     try:
         return kind(value)
-    except _WrongValueError as error:
+    except _WrongSettingError as error:
         raise ConfigError(f"{key}: {error}", where=where, code="setting.invalid") from None
 
 
@@ -192,7 +192,7 @@ def resolve_destination(streams: StreamSettings, names: Sequence[str]) -> Resolv
     return resolved if selected else None
 
 
-class _WrongValueError(Exception):
+class _WrongSettingError(Exception):
     """A setting's value is of the wrong kind; the text says what is needed."""
 
 
@@ -205,7 +205,7 @@ def _choice(choices: Sequence[str], *, fold: Callable[[str], str] = str) -> Call
     def check(value: object) -> str:
         found = fold(value) if isinstance(value, str) else value
         if found not in choices:
-            raise _WrongValueError(f"{value!r} is not one of {', '.join(choices)}")
+            raise _WrongSettingError(f"{value!r} is not one of {', '.join(choices)}")
         return str(found)
 
     return check
@@ -215,9 +215,9 @@ def _names(value: object) -> list[str]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) and one for one in value):
-        raise _WrongValueError("must be a list of column names")
+        raise _WrongSettingError("must be a list of column names")
     if len(set(value)) < len(value):
-        raise _WrongValueError("a column is named twice")
+        raise _WrongSettingError("a column is named twice")
     return list(value)
 
 
@@ -228,14 +228,14 @@ def _keys(value: object) -> list[str]:
 def _columns(value: object) -> list[str] | dict[str, list[str]]:
     if isinstance(value, Mapping):
         if set(value) != {"exclude"}:
-            raise _WrongValueError("must be a list of columns, or `{exclude: [column, …]}`")
+            raise _WrongSettingError("must be a list of columns, or `{exclude: [column, …]}`")
         return {"exclude": _names(value["exclude"])}
     return _names(value)
 
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _WrongValueError(f"must be true or false, not {value!r}")
+        raise _WrongSettingError(f"must be true or false, not {value!r}")
     return value
 
 
@@ -245,24 +245,24 @@ def _selected(value: object) -> bool | str:
 
 def _name(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _WrongValueError("must be a name")
+        raise _WrongSettingError("must be a name")
     return value
 
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _WrongValueError(f"must be a number of records, not {value!r}")
+        raise _WrongSettingError(f"must be a number of records, not {value!r}")
     return value
 
 
 def _schema(value: object) -> JSONObject:
     """The override of a schema: a JSON schema with `properties`, or, shorter, `{column: its schema}`."""
     if not isinstance(value, Mapping) or not value:
-        raise _WrongValueError("must be a JSON schema, or `{column: its schema}`")
+        raise _WrongSettingError("must be a JSON schema, or `{column: its schema}`")
     schema = dict(value) if isinstance(value.get("properties"), Mapping) else {"properties": dict(value)}
     for column, found in schema["properties"].items():
         if not isinstance(found, Mapping):
-            raise _WrongValueError(f"the schema of column {column!r} must be a mapping such as `{{type: string}}`")
+            raise _WrongSettingError(f"the schema of column {column!r} must be a mapping such as `{{type: string}}`")
     return schema
 
 

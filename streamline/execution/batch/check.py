@@ -57,10 +57,10 @@ def check_batch(project: Project, model: PipelineModel, checklist: Checklist, gi
     Args:
         given: variables that a run would be given.
     """
-    _Check(project, model, checklist, dict(given)).run()
+    _BatchCheck(project, model, checklist, dict(given)).run()
 
 
-class _Check:
+class _BatchCheck:
     def __init__(self, project: Project, model: PipelineModel, checklist: Checklist, given: dict[str, Any]) -> None:
         self._project = project
         self._given = given

@@ -50,10 +50,10 @@ class _Prepared(msgspec.Struct):
 
 async def check_pipeline(context: Run, model: PipelineModel, checklist: Checklist) -> None:
     """Check every block, then the plan."""
-    await _Check(context, model, checklist).run()
+    await _IntegrationCheck(context, model, checklist).run()
 
 
-class _Check:
+class _IntegrationCheck:
     def __init__(self, context: Run, model: PipelineModel, checklist: Checklist) -> None:
         self._context = context
         self._model = model

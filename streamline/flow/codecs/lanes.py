@@ -39,24 +39,24 @@ _ROWS_AT_A_TIME = 1_000  # rows that fit the processor's cache are written twice
 _MAX_TEXT = 1 << 30  # Arrow's strings have 32-bit offsets
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class _RecordEnvelope(msgspec.Struct, gc=False):
     record: dict[str, Any]
     version: int | None = None
     time_extracted: str | None = None
 
 
-class _EnvelopeOfTexts(msgspec.Struct, gc=False):
+class _TextsEnvelope(msgspec.Struct, gc=False):
     record: dict[str, msgspec.Raw]
     version: int | None = None
     time_extracted: str | None = None
 
 
-class _EnvelopeOfText(msgspec.Struct, gc=False):
+class _TextEnvelope(msgspec.Struct, gc=False):
     record: msgspec.Raw
 
 
-_texts_decoder = msgspec.json.Decoder(_EnvelopeOfTexts)
-_text_decoder = msgspec.json.Decoder(_EnvelopeOfText)
+_texts_decoder = msgspec.json.Decoder(_TextsEnvelope)
+_text_decoder = msgspec.json.Decoder(_TextEnvelope)
 _version = attrgetter("version")
 
 
@@ -73,7 +73,7 @@ class RowReader:
         self._decimals = [name for name, prop in declared.items() if is_decimal(prop)]
         self._floats = [name for name in declared if name not in self._decimals and _may_hold_numbers(declared[name])]
         hook: Callable[[str], Any] = Decimal if self._decimals else jsontext.exact_fraction
-        self._decoder = msgspec.json.Decoder(_Envelope, float_hook=hook)
+        self._decoder = msgspec.json.Decoder(_RecordEnvelope, float_hook=hook)
 
     def read(self, batch: RawBatch, refuse: Refuse | None = None) -> list[RowBatch]:
         """Return the batch's records, cut where the version changes.
@@ -85,7 +85,7 @@ class RowReader:
         Raises:
             StreamlineError: there is such a line and no `refuse`.
         """
-        envelopes: list[_Envelope] = []
+        envelopes: list[_RecordEnvelope] = []
         for piece in batch.slices:
             try:
                 envelopes += self._decoder.decode_lines(piece)
@@ -102,14 +102,14 @@ class RowReader:
             for version, run in _runs(envelopes)
         ]
 
-    def _read_line(self, stream: str, line: bytes, refuse: Refuse | None) -> _Envelope | None:
+    def _read_line(self, stream: str, line: bytes, refuse: Refuse | None) -> _RecordEnvelope | None:
         try:
             return self._decoder.decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             message = _parsed_line(stream, line, refuse, decimals=bool(self._decimals))
         if message is None:
             return None
-        return _Envelope(message["record"], message.get("version"), message.get("time_extracted"))
+        return _RecordEnvelope(message["record"], message.get("version"), message.get("time_extracted"))
 
     def _settle_numbers(self, row: JSONObject) -> None:
         for name in self._decimals:
@@ -218,7 +218,7 @@ class ArrowReader:
 
     def _read_texts(self, batch: RawBatch, refuse: Refuse | None) -> list[ArrowBatch]:
         """The slow path: every value as its JSON text first."""
-        envelopes: list[_EnvelopeOfTexts] = []
+        envelopes: list[_TextsEnvelope] = []
         for piece in batch.slices:
             try:
                 str(piece, "utf-8")  # msgspec does not check that skipped values are UTF-8
@@ -246,7 +246,7 @@ class ArrowReader:
 
         return [field.name for field in table.schema if not same_kind(field, self.field(field.name))]
 
-    def _tables_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> list[ArrowBatch]:
+    def _tables_of_texts(self, stream: str, version: int | None, run: list[_TextsEnvelope]) -> list[ArrowBatch]:
         """One table; records with values that do not fit the schema are in tables of their own."""
         from streamline.flow.codecs.arrow_columns import clashes_of, is_mixed, misfits_of
         from streamline.flow.codecs.arrow_types import spellings
@@ -269,7 +269,7 @@ class ArrowReader:
         groups = groupby(range(len(run)), lambda place: apart.get(place))
         return [self._table_of_texts(stream, version, [run[place] for place in group]) for _, group in groups]
 
-    def _table_of_texts(self, stream: str, version: int | None, run: list[_EnvelopeOfTexts]) -> ArrowBatch:
+    def _table_of_texts(self, stream: str, version: int | None, run: list[_TextsEnvelope]) -> ArrowBatch:
         import pyarrow as pa
 
         from streamline.flow.codecs.arrow_columns import column_from_json
@@ -447,7 +447,7 @@ def _runs(envelopes: Sequence[Any]) -> Iterator[tuple[int | None, Sequence[Any]]
         yield version, list(group)
 
 
-def _texts_of_line(stream: str, line: bytes, refuse: Refuse | None) -> _EnvelopeOfTexts | None:
+def _texts_of_line(stream: str, line: bytes, refuse: Refuse | None) -> _TextsEnvelope | None:
     try:
         return _texts_decoder.decode(line.decode())
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -455,7 +455,7 @@ def _texts_of_line(stream: str, line: bytes, refuse: Refuse | None) -> _Envelope
     if message is None:
         return None
     texts = {name: msgspec.Raw(jsontext.dumps(value)) for name, value in message["record"].items()}
-    return _EnvelopeOfTexts(texts, message.get("version"), message.get("time_extracted"))
+    return _TextsEnvelope(texts, message.get("version"), message.get("time_extracted"))
 
 
 def _parsed_line(stream: str, line: bytes, refuse: Refuse | None, *, decimals: bool) -> JSONObject | None:

@@ -28,11 +28,11 @@ _SHOWN_ERRORS = 3
 _LONGEST_ERROR = 400
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class _RecordObject(msgspec.Struct, gc=False):
     record: dict[str, Any]
 
 
-_decoder = msgspec.json.Decoder(_Envelope)
+_decoder = msgspec.json.Decoder(_RecordObject)
 
 
 class Counts(msgspec.Struct):
