@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import pandas as pd
 
 from streamline.compat.actions.constants import Action, ActionType, Axis, ColumnType
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Step: TypeAlias = "Callable[[pd.DataFrame, Action], pd.DataFrame]"
 
@@ -107,8 +106,6 @@ class BaseAction:
 
     @staticmethod
     def _by_group(df: pd.DataFrame, action: Action) -> pd.DataFrame:
-        import pandas as pd
-
         parts = []
         for _, group in df.groupby(action["action_arguments"], sort=False):
             part = group

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from streamline.compat.actions.constants import Action, ActionType
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METHODS = {
     ActionType.AVERAGE: "mean",
@@ -72,8 +71,6 @@ def _chosen(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 
 def _in_window(df: pd.DataFrame, options: dict[str, Any]) -> pd.Series[bool]:
-    import pandas as pd
-
     first, second = (
         pd.to_datetime(df[options[key]], format="mixed", utc=True)
         for key in ("timestamp_feature_a", "timestamp_feature_b")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from pandas.api import types
 
 from streamline.compat.actions.constants import NUMBER_TYPES, ColumnType
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SAMPLE_ROWS = 100_000
 MANY_CATEGORIES = 255
@@ -64,8 +64,6 @@ def find_syntax_errors(series: pd.Series[Any], column_type: ColumnType | str) ->
     """Find the values that do not fit the column's type. Missing ones are not wrong, nor are the placeholders that
     actions put in ('missing', 'invalid').
     """
-    from pandas.api import types
-
     kind = ColumnType(column_type)
     patterns = {ColumnType.EMAIL: _EMAIL, ColumnType.PHONE_NUMBER: _PHONE, ColumnType.ZIP_CODE: _ZIP}
     nothing = series.isna() & False
@@ -91,8 +89,6 @@ def parse_list(value: Any) -> Any:
 
 
 def _infer(column: pd.Series[Any], name: str) -> ColumnType:
-    from pandas.api import types
-
     dtype = column.dtype
     if types.is_datetime64_any_dtype(dtype):
         return ColumnType.DATETIME
@@ -112,14 +108,10 @@ def _infer(column: pd.Series[Any], name: str) -> ColumnType:
 
 
 def _categorical() -> type:
-    import pandas as pd
-
     return pd.CategoricalDtype
 
 
 def _infer_number(column: pd.Series[Any], name: str) -> ColumnType:
-    from pandas.api import types
-
     # As plain floats: Arrow's numbers have no remainder.
     present = column.dropna().to_numpy(dtype=float)
     if not present.size:
@@ -143,7 +135,6 @@ def _infer_object(column: pd.Series[Any], name: str) -> ColumnType:
         return ColumnType.TRUE_OR_FALSE
     if isinstance(values[0], bool):
         return ColumnType.CATEGORY
-    import pandas as pd
 
     texts = pd.Series([str(value) for value in values], dtype="object")
     if _looks(texts, _NUMBER).all():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
 
 from streamline.compat.actions.constants import Action, column_type
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _CURRENCIES = r"[$€¥₹元£]|Rs|CAD"
 _AROUND = " '\"_-"
@@ -86,8 +87,6 @@ def reformat(df: pd.DataFrame, action: Action) -> pd.DataFrame:
     """Reformat values: `options['reformat']` is caps_standardization, currency_to_num,
     date_format_conversion, trim, or None, which makes blank text missing.
     """
-    import pandas as pd
-
     options = action["action_options"]
     names = list(action["action_arguments"])
     kind = options.get("reformat")
@@ -139,9 +138,6 @@ def without_blanks(df: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 def without_blank(column: pd.Series[Any]) -> pd.Series[Any]:
     """Replace white space in one column."""
-    import numpy as np
-    from pandas.api import types
-
     if not (types.is_object_dtype(column.dtype) or types.is_string_dtype(column.dtype)):
         return column
     blank = column.map(lambda value: isinstance(value, str) and not value.strip()).astype(bool)
@@ -152,8 +148,6 @@ def without_blank(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
-    import pandas as pd
-
     if isinstance(first_value(column), str):
         column = column.astype("object").map(_tidy_date, na_action="ignore")
     return pd.to_datetime(column, format="mixed", errors="coerce")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from streamline.compat.actions.column_types import parse_list
 from streamline.compat.actions.columns import without_blank, without_blanks
 from streamline.compat.actions.constants import NUMBER_TYPES, Action, ColumnType, ImputationStrategy, column_type
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def impute(df: pd.DataFrame, action: Action) -> pd.DataFrame:
@@ -38,8 +37,6 @@ def impute(df: pd.DataFrame, action: Action) -> pd.DataFrame:
 
 def converted(column: pd.Series[Any], kind: ColumnType | str | None) -> pd.Series[Any]:
     """Convert the column to its type; missing whole numbers become 0."""
-    import pandas as pd
-
     if kind == ColumnType.NUMBER:
         return pd.to_numeric(without_blank(column)).fillna(0).astype("int64")
     if kind == ColumnType.NUMBER_WITH_DECIMALS:
@@ -80,8 +77,6 @@ def _filler(strategy: str | None, options: dict[str, Any]) -> Filler:
 
 def filled(column: pd.Series[Any], value: Any) -> pd.Series[Any]:
     """The column with `value`, or another column's values, where its own are missing; its dtype gives way."""
-    import pandas as pd
-
     if not column.isna().any():
         return column
     other = value if isinstance(value, pd.Series) else pd.Series([value] * len(column), index=column.index)
@@ -99,8 +94,6 @@ def _default(kind: ColumnType | None) -> Any:
     if kind in NUMBER_TYPES:
         return 0
     if kind == ColumnType.DATETIME:
-        import pandas as pd
-
         return pd.Timestamp.min
     return "[]" if kind == ColumnType.LIST else "missing"
 

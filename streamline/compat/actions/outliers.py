@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from streamline.compat.actions.constants import NUMBER_TYPES, Action, column_type
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
     Matrix = np.ndarray[Any, np.dtype[np.float64]]
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -52,8 +52,6 @@ def _outliers(rows: Matrix, method: str) -> Mask:
 
 def _estimated_rate(rows: Matrix) -> float:
     """Return the share of rows outside 1.5 interquartile ranges in at least half of their columns."""
-    import numpy as np
-
     low, high = np.quantile(rows, [0.25, 0.75], axis=0)
     reach = 1.5 * (high - low)
     outside = (rows < low - reach) | (rows > high + reach)
@@ -62,8 +60,6 @@ def _estimated_rate(rows: Matrix) -> float:
 
 def _local_outliers(rows: Matrix, rate: float) -> Mask:
     """Breunig, Kriegel, Ng, Sander: LOF: identifying density-based local outliers (2000)."""
-    import numpy as np
-
     count = len(rows)
     if count < 10:
         wanted = 2
@@ -85,8 +81,6 @@ def _local_outliers(rows: Matrix, rate: float) -> Mask:
 
 def _nearest(rows: Matrix, neighbours: int) -> tuple[Matrix, Any]:
     """Return the distances to each row's nearest neighbours, nearest first, and their indices."""
-    import numpy as np
-
     count = len(rows)
     squares = (rows**2).sum(axis=1)
     distances, nearest = np.empty((count, neighbours)), np.empty((count, neighbours), dtype=int)
@@ -120,8 +114,6 @@ def _isolated(rows: Matrix, rate: float) -> Mask:
 
 
 def _principal(rows: Matrix) -> Matrix:
-    import numpy as np
-
     centred = rows - rows.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     scores: Matrix = centred @ axes[:MOST_DIMENSIONS].T

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from streamline.compat.actions.constants import NUMBER_TYPES, Action, column_type
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def custom(df: pd.DataFrame, action: Action) -> pd.DataFrame:
@@ -51,8 +50,6 @@ def sort(df: pd.DataFrame, action: Action) -> pd.DataFrame:
     """Sort by columns. Rows without a value in the first one, if that is a number, come first in ascending order
     and last in descending order.
     """
-    import pandas as pd
-
     names = list(action["action_arguments"])
     if not names:
         return df

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from streamline.compat.actions.constants import Action, ColumnType, column_type
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EARTH_RADIUS = 6371
 """Kilometres."""
@@ -79,8 +79,6 @@ def _constant(df: pd.DataFrame, action: Action) -> Any:
 
 
 def _date_trunc(df: pd.DataFrame, action: Action) -> Any:
-    import pandas as pd
-
     part = action["action_options"]["date_part"]
     if part != "week":
         raise ValueError(f"date_trunc knows the date_part 'week' only, not '{part}'")
@@ -89,24 +87,18 @@ def _date_trunc(df: pd.DataFrame, action: Action) -> Any:
 
 
 def _formatted_date(df: pd.DataFrame, action: Action) -> Any:
-    import pandas as pd
-
     moments = pd.to_datetime(df[action["action_arguments"][0]], format="mixed")
     return moments.dt.strftime(action["action_options"]["format"])
 
 
 def _distance_between(df: pd.DataFrame, action: Action) -> Any:
     """Return the kilometres between (latitude, longitude) and (latitude, longitude), by the haversine formula."""
-    import numpy as np
-
     lat1, lng1, lat2, lng2 = (np.radians(df[name].astype(float)) for name in action["action_arguments"][:4])
     half = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lng2 - lng1) / 2) ** 2
     return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(half))
 
 
 def _if_else(df: pd.DataFrame, action: Action) -> Any:
-    import pandas as pd
-
     from streamline.compat.actions.filters import matches
 
     options = action["action_options"]
@@ -165,15 +157,11 @@ def _is_date(action: Action) -> bool:
 
 
 def _moments(column: pd.Series[Any]) -> pd.Series[Any]:
-    import pandas as pd
-
     return pd.to_datetime(column, format="mixed", utc=True)
 
 
 def _moved(column: pd.Series[Any], action: Action, value: Any) -> pd.Series[Any]:
     """Shift dates by a number of units (`options['time_unit']`, days unless said), as text."""
-    import pandas as pd
-
     unit = action["action_options"].get("time_unit", "d")
     step = pd.to_timedelta(value, unit="D" if unit == "d" else unit)
     moved: pd.Series[Any] = (_moments(column) + step).dt.strftime("%Y-%m-%d %H:%M:%S")

@@ -15,9 +15,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.arrow_types import (
@@ -30,9 +34,6 @@ from streamline.flow.codecs.arrow_types import (
     with_spellings,
 )
 from streamline.flow.items import Buffer
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
 _MANY_DIGITS = 16
@@ -50,8 +51,6 @@ _ESCAPES = ((b"\\", "\\", "\\\\"), (b'"', '"', '\\"'), (b"\n", "\n", "\\n"), (b"
 
 def value_type(field: pa.Field) -> Any:
     """The msgspec type that decodes exactly the values of `field` (`Raw` for JSON text)."""
-    import pyarrow.types as pt
-
     kind = field.type
     if is_json(field):
         return msgspec.Raw
@@ -70,10 +69,6 @@ def value_type(field: pa.Field) -> Any:
 
 def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
     """A column of values that msgspec decoded as `value_type(field)`; None if only JSON text represents them."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as pt
-
     if is_json(field):
         try:
             return field, _json_text([bytes(value) for value in values])
@@ -115,8 +110,6 @@ def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] 
 
 
 def _holds_bare_days(texts: pa.Array) -> bool:
-    import pyarrow.compute as pc
-
     shortest = pc.min(pc.binary_length(texts)).as_py()
     return shortest is not None and shortest <= len("2024-05-01")
 
@@ -144,8 +137,6 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
 
 def clashes_of(built: pa.Field, array: pa.Array, texts: Sequence[str | None]) -> dict[int, str]:
     """Numbers, by place, that were sent in another way than others before them that their type takes for the same."""
-    import pyarrow as pa
-
     clashes: dict[int, str] = {}
     if not spellings(built):
         return clashes
@@ -161,22 +152,16 @@ def clashes_of(built: pa.Field, array: pa.Array, texts: Sequence[str | None]) ->
 
 def holds_floats(field: pa.Field) -> bool:
     """Whether the column's values are floats, or lists of them."""
-    import pyarrow.types as pt
-
     return bool(pt.is_floating(field.type) or (is_list(field) and pt.is_floating(field.type.value_type)))
 
 
 def is_list(field: pa.Field) -> bool:
     """Whether the column's values are lists."""
-    import pyarrow.types as pt
-
     return bool(pt.is_list(field.type))
 
 
 def has_long_numbers(text: Buffer) -> bool:
     """Whether a JSON text may have a number with so many digits that a float changes it."""
-    import numpy as np
-
     signs = np.frombuffer(text, np.uint8)
     for start in range(0, len(text), _CACHED):
         part = signs[start : start + _CACHED + _MANY_DIGITS]
@@ -206,8 +191,6 @@ def _is_rounded(text: bytes, value: float | None) -> bool:
 
 def same_kind(built: pa.Field, declared: pa.Field) -> bool:
     """Whether a column's type is the declared one, or a wider one of the same kind."""
-    import pyarrow.types as pt
-
     if built.type == declared.type:
         return is_json(built) == is_json(declared)
     if pt.is_decimal(built.type):
@@ -217,8 +200,6 @@ def same_kind(built: pa.Field, declared: pa.Field) -> bool:
 
 def is_mixed(built: pa.Field, array: pa.Array, declared: pa.Field) -> bool:
     """Whether a column has values that fit its declared type beside those that gave it one of another kind."""
-    import pyarrow.compute as pc
-
     if same_kind(built, declared):
         return False
     spelling = _spelling_of(declared)
@@ -228,8 +209,6 @@ def is_mixed(built: pa.Field, array: pa.Array, declared: pa.Field) -> bool:
 
 
 def _spelling_of(field: pa.Field) -> str | None:
-    import pyarrow.types as pt
-
     if pt.is_timestamp(field.type):
         return _MOMENT
     return _DAY if pt.is_date(field.type) else None
@@ -268,8 +247,6 @@ def misfits_of(field: pa.Field, texts: Sequence[bytes]) -> set[int]:
 
 def _coerced(field: pa.Field, joined: bytes) -> list[Any] | None:
     """Values that msgspec rejects although the column can have them: NaN, and integers written as 1.0."""
-    import pyarrow.types as pt
-
     values: list[Any] = jsontext.loads(joined)
     kinds = set(map(type, values)) - {type(None)}
     if pt.is_floating(field.type) and kinds <= {int, float}:
@@ -281,8 +258,6 @@ def _coerced(field: pa.Field, joined: bytes) -> list[Any] | None:
 
 
 def _json_text(texts: Sequence[bytes]) -> pa.Array:
-    import pyarrow as pa
-
     return pa.array([None if text == b"null" else text for text in texts], pa.binary()).cast(pa.string())
 
 
@@ -297,10 +272,6 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
     Raises:
         TypeError: a type that cannot be written as JSON.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as pt
-
     kind = array.type
     if pt.is_dictionary(kind):
         array = array.dictionary_decode()
@@ -336,8 +307,6 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
 
 
 def _wider_decimals(values: Sequence[Decimal | None]) -> Iterator[pa.DataType]:
-    import pyarrow as pa
-
     exponents = {value.as_tuple().exponent for value in values if value is not None}
     scale = max((-exponent for exponent in exponents if isinstance(exponent, int)), default=0)
     if 0 <= scale <= 38:
@@ -348,9 +317,6 @@ def _wider_decimals(values: Sequence[Decimal | None]) -> Iterator[pa.DataType]:
 
 def _as_spelled(field: pa.Field, kind: pa.DataType, text: pa.Array) -> pa.Array:
     """The numbers as they were sent, where their type says less than their text did."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if kind != field.type or not (sent := spellings(field)):
         return text
     texts = pa.array(sent, pa.string())
@@ -359,10 +325,6 @@ def _as_spelled(field: pa.Field, kind: pa.DataType, text: pa.Array) -> pa.Array:
 
 
 def _timestamps(field: pa.Field, array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as pt
-
     kind = array.type
     if kind.unit == "s":
         array = array.cast(pa.timestamp("ms", kind.tz))
@@ -375,16 +337,11 @@ def _timestamps(field: pa.Field, array: pa.Array) -> pa.Array:
 
 
 def _quoted(array: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
     return pc.binary_join_element_wise('"', array, '"', "")
 
 
 def _escaped(array: pa.Array) -> pa.Array:
     """Strings escaped for JSON, without the quotes."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     data = array.buffers()[2]
     if data is None or data.size == 0:
         return array
@@ -403,16 +360,12 @@ def _escaped(array: pa.Array) -> pa.Array:
 
 def _encoded(values: list[Any]) -> pa.Array:
     """JSON text of each Python value; null for None."""
-    import pyarrow as pa
-
     texts = [None if value is None else jsontext.dumps(value) for value in values]
     return pa.array(texts, pa.binary()).cast(pa.string())
 
 
 def _checked_json(array: pa.Array) -> pa.Array:
     """JSON text unchanged; text that is not JSON (a block may have written anything) as a JSON string."""
-    import pyarrow as pa
-
     values = array.to_pylist()
     try:
         for value in values:

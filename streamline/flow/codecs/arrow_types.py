@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
 
 from streamline.flow.codecs.schemas import decimal_scale, is_decimal, string_format, types, variants
 from streamline.flow.items import JSONObject
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 JSON_MARK = {b"streamline.json": b"1"}
 TEXT_MARK = {b"streamline.text": b"1"}
@@ -37,8 +37,6 @@ _UINT64_MAX = 2**64 - 1
 
 def arrow_field(name: str, prop: Mapping[str, Any] | None) -> pa.Field:
     """The Arrow field of one property; None (not declared) is JSON text."""
-    import pyarrow as pa
-
     kind = _arrow_type(prop) if prop is not None else None
     if prop is None or kind is None:
         return json_field(name)
@@ -49,8 +47,6 @@ def arrow_field(name: str, prop: Mapping[str, Any] | None) -> pa.Field:
 
 def json_field(name: str) -> pa.Field:
     """A field of strings of JSON text."""
-    import pyarrow as pa
-
     return pa.field(name, pa.string(), metadata=JSON_MARK)
 
 
@@ -104,8 +100,6 @@ def with_spellings(field: pa.Field, texts: Iterable[str]) -> pa.Field:
 
 
 def _arrow_type(prop: Mapping[str, Any]) -> pa.DataType | None:
-    import pyarrow as pa
-
     allowed = types(prop) - {"null"}
     if allowed == {"boolean"}:
         return pa.bool_()
@@ -126,8 +120,6 @@ def _arrow_type(prop: Mapping[str, Any]) -> pa.DataType | None:
 
 
 def _integer_type(prop: Mapping[str, Any]) -> pa.DataType:
-    import pyarrow as pa
-
     bounds = [v.get(word) for v in variants(prop) for word in ("minimum", "maximum")]
     numbers = [b for b in bounds if isinstance(b, (int, float)) and not isinstance(b, bool)]
     low, high = min(numbers, default=0), max(numbers, default=0)
@@ -137,8 +129,6 @@ def _integer_type(prop: Mapping[str, Any]) -> pa.DataType:
 
 
 def _decimal_type(prop: Mapping[str, Any], allowed: frozenset[str]) -> pa.DataType | None:
-    import pyarrow as pa
-
     scale = decimal_scale(prop)
     if scale is None:  # a decimal string without a scale stays a string
         return pa.string() if allowed == {"string"} else None
@@ -146,8 +136,6 @@ def _decimal_type(prop: Mapping[str, Any], allowed: frozenset[str]) -> pa.DataTy
 
 
 def _list_type(prop: Mapping[str, Any]) -> pa.DataType | None:
-    import pyarrow as pa
-
     items = [variant["items"] for variant in variants(prop) if isinstance(variant.get("items"), Mapping)]
     if len(items) != 1:
         return None
@@ -171,8 +159,6 @@ def property_of(field: pa.Field) -> JSONObject:
 
 
 def _property(kind: pa.DataType) -> JSONObject:
-    import pyarrow.types as pt
-
     if pt.is_dictionary(kind):
         return _property(kind.value_type)
     if pt.is_boolean(kind):
