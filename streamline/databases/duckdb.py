@@ -59,7 +59,8 @@ class DuckDB(Database):
             self.connection = patiently(lambda: duckdb.connect(self.path, config=options), self.path)
         if self.default_schema:
             self.execute(f"create schema if not exists {self.quote(self.default_schema)}")
-            self.execute(f"set schema = {_literal(self.default_schema)}")
+            escaped = self.default_schema.replace("'", "''")
+            self.execute(f"set schema = '{escaped}'")
 
     def query(self, sql: str, parameters: Parameters = None) -> pa.Table | None:
         with self._errors(sql):
@@ -225,10 +226,6 @@ class DuckDB(Database):
             )
         message, hint, line = split_message(text)
         return DatabaseError(f"DuckDB: {message}", hint=hint, line=line)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _cast(column: str, kind: str, wide: str, *, arrow: bool) -> str | None:

@@ -32,8 +32,11 @@ def _write(
 ) -> StoredValue | None:
     if not schema.names and rows:
         return None  # rows without columns: neither format counts them
-    writer = _parquet if survives_parquet(schema) else _ipc
-    file, written = writer(storage, name, schema, batches)
+    if survives_parquet(schema):
+        file = f"{name}.parquet"
+        written = write_parquet(storage, file, schema, _grouped(batches, schema))
+    else:
+        file, written = _ipc(storage, name, schema, batches)
     return StoredValue(
         file=file,
         codec=codec,
@@ -41,11 +44,6 @@ def _write(
         columns=list(schema.names),
         types=plain_types(schema) if file.endswith(".parquet") else None,
     )
-
-
-def _parquet(storage: Storage, name: str, schema: pa.Schema, batches: Any) -> tuple[str, int]:
-    file = f"{name}.parquet"
-    return file, write_parquet(storage, file, schema, _grouped(batches, schema))
 
 
 def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

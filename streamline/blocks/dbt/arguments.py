@@ -35,6 +35,7 @@ _FORBIDDEN = {
 }
 _TAKEN = {"--vars": "vars", "--target": "target", "-t": "target", "--profile": "profile"}
 _TAKEN["--profiles-dir"] = "profiles_dir"
+_VARS_EXAMPLE = "for example --vars '{start: 2026-03-04}'"
 _MARK = re.compile("\ue010(\\d+)\ue011")
 
 
@@ -143,6 +144,10 @@ def command_words(value: object, where: str) -> list[str]:
     return words
 
 
+def _invalid(where: str, message: str, hint: str | None = None) -> ConfigError:
+    return ConfigError(message, where=where, hint=hint, code="dbt.arguments_invalid")
+
+
 def _raw_arguments(text: str, where: str, templates: _Templates) -> list[Any]:
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     plain = "\n".join(lines).strip()
@@ -159,11 +164,10 @@ def _raw_arguments(text: str, where: str, templates: _Templates) -> list[Any]:
         return list(_from_mapping(value))
     if isinstance(value, list):
         return list(_from_list(value, where, templates))
-    raise ConfigError(
+    raise _invalid(
+        where,
         f"dbt's arguments must be text, a list or a mapping, not {kind_of(value)}",
-        where=where,
-        hint="for example `--select my_model+`",
-        code="dbt.arguments_invalid",
+        "for example `--select my_model+`",
     )
 
 
@@ -172,12 +176,7 @@ def _words(text: str, where: str, templates: _Templates) -> list[str]:
     try:
         return shlex.split(templates.hide(text.replace("\\\n", " ")))
     except ValueError as error:
-        raise ConfigError(
-            f"dbt's arguments cannot be parsed: {error}",
-            where=where,
-            hint="check the quotes",
-            code="dbt.arguments_invalid",
-        ) from None
+        raise _invalid(where, f"dbt's arguments cannot be parsed: {error}", "check the quotes") from None
 
 
 def _from_list(values: Sequence[Any], where: str, templates: _Templates) -> Iterator[Any]:
@@ -222,18 +221,13 @@ def _parsed(raw: Sequence[Any], where: str, templates: _Templates) -> Arguments:
         word = queue.pop(0)
         option, equals, value = word.partition("=") if _is_option(word) else (word, "", "")
         if isinstance(option, str) and option in _FORBIDDEN:
-            raise ConfigError(
-                f"a dbt block cannot set {option}",
-                where=where,
-                hint=_FORBIDDEN[option],
-                code="dbt.arguments_invalid",
-            )
+            raise _invalid(where, f"a dbt block cannot set {option}", _FORBIDDEN[option])
         if not isinstance(option, str) or option not in _TAKEN:
             arguments.rest += _rendered(word, templates)
             continue
         if not equals:
             if not queue:
-                raise ConfigError(f"{option} needs a value", where=where, code="dbt.arguments_invalid")
+                raise _invalid(where, f"{option} needs a value")
             value = queue.pop(0)
         if option == "--vars":
             arguments.vars.update(_variables(value, where, templates))
@@ -264,18 +258,8 @@ def _variables(value: Any, where: str, templates: _Templates) -> dict[str, Any]:
         try:
             value = yaml.safe_load(templates.hide(value))
         except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--vars is not valid YAML: {templates.shown(str(error))}",
-                where=where,
-                hint="for example --vars '{start: 2026-03-04}'",
-                code="dbt.arguments_invalid",
-            ) from None
+            raise _invalid(where, f"--vars is not valid YAML: {templates.shown(str(error))}", _VARS_EXAMPLE) from None
     value = templates.render(value)
     if not isinstance(value, dict):
-        raise ConfigError(
-            "--vars must be a mapping",
-            where=where,
-            hint="for example --vars '{start: 2026-03-04}'",
-            code="dbt.arguments_invalid",
-        )
+        raise _invalid(where, "--vars must be a mapping", _VARS_EXAMPLE)
     return {str(key): each for key, each in value.items()}

@@ -61,7 +61,11 @@ def failed(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def failure_text(results: list[dict[str, Any]]) -> str:
     """Return the error message: the failed nodes, each with dbt's message; several are counted and listed."""
-    failures = [f"{_kind(node)} {node['name']} {_status(node)}{_message(node)}" for node in failed(results)]
+    failures = []
+    for node in failed(results):
+        kind, status = str(node["resource_type"]).replace("_", " "), str(node["status"])
+        status = status if status == "partial success" else "failed"
+        failures.append(f"{kind} {node['name']} {status}{_message(node)}")
     skipped = sum(node["status"] == "skipped" for node in results)
     more = f" ({skipped} skipped because of it)" if skipped else ""
     if len(failures) == 1:
@@ -81,14 +85,6 @@ def place_of(results: list[dict[str, Any]], target: Path, shown: Callable[[str],
         if node is not None and node.get("original_file_path"):
             return shown(str(node["original_file_path"]))
     return None
-
-
-def _kind(node: dict[str, Any]) -> str:
-    return str(node["resource_type"]).replace("_", " ")
-
-
-def _status(node: dict[str, Any]) -> str:
-    return "failed" if node["status"] in ("fail", "error", "runtime error") else str(node["status"])
 
 
 def _message(node: dict[str, Any]) -> str:

@@ -96,22 +96,14 @@ def dbt_folder(project: Project, block: Block, where: str) -> Path:
             if folder in (project.root, project.root.parent):
                 break
     if block.language == "sql":
-        raise ConfigError(
-            f"the model is not in a dbt project: there is no {PROJECT_FILE} in its folder or above",
-            where=where,
-            hint="set `file_path:` to a model of a project under dbt/",
-            code="dbt.project_not_found",
-        )
+        message = f"the model is not in a dbt project: there is no {PROJECT_FILE} in its folder or above"
+        raise _not_found(where, message, "set `file_path:` to a model of a project under dbt/")
     known = dbt_projects(project)
     if len(known) == 1:
         return known[0]
     if not known:
-        raise ConfigError(
-            f"there is no dbt project: no {PROJECT_FILE} under dbt/",
-            where=where,
-            hint="create one in dbt/NAME, or set `dbt_project_name:` to its path",
-            code="dbt.project_not_found",
-        )
+        hint = "create one in dbt/NAME, or set `dbt_project_name:` to its path"
+        raise _not_found(where, f"there is no dbt project: no {PROJECT_FILE} under dbt/", hint)
     names = ", ".join(str(folder.relative_to(project.root)) for folder in known)
     raise ConfigError(
         "there are several dbt projects",
@@ -132,12 +124,12 @@ def _named(project: Project, name: str, where: str) -> Path:
         if (candidate / PROJECT_FILE).is_file():
             return candidate
     known = [str(folder.relative_to(project.root)) for folder in dbt_projects(project)]
-    raise ConfigError(
-        f"there is no dbt project '{name}': neither dbt/{name} nor {name} has a {PROJECT_FILE}",
-        where=where,
-        hint=suggestion(name, known, what="dbt projects"),
-        code="dbt.project_not_found",
-    )
+    message = f"there is no dbt project '{name}': neither dbt/{name} nor {name} has a {PROJECT_FILE}"
+    raise _not_found(where, message, suggestion(name, known, what="dbt projects"))
+
+
+def _not_found(where: str, message: str, hint: str) -> ConfigError:
+    return ConfigError(message, where=where, hint=hint, code="dbt.project_not_found")
 
 
 def _selector(block: Block, folder: Path, options: dict[str, Any], where: str) -> str:

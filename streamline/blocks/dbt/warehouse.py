@@ -114,14 +114,10 @@ def _column(values: Any, kind: str) -> pd.Series[Any]:
     return pd.Series(converted, dtype=object)
 
 
-def _boolean(text: str) -> bool:
-    return text == "True"
-
-
 _CONVERSIONS: dict[str, Any] = {
     "Number": Decimal,
     "Integer": Decimal,
-    "Boolean": _boolean,
+    "Boolean": lambda text: text == "True",
     "Date": dt.date.fromisoformat,
     "DateTime": dt.datetime.fromisoformat,
 }

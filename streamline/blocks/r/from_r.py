@@ -62,7 +62,8 @@ def array(value: RVector) -> pa.Array:
         return pa.array(np.floor(_filled(values, missing)).astype(np.int32), pa.date32(), mask=missing)
     if "POSIXct" in classes:
         zone = (value.words("tzone") or [""])[0]
-        return _microseconds(values, missing, pa.timestamp("us", _zone(zone)))
+        # Without a zone it is R's local time, here a time without a zone.
+        return _microseconds(values, missing, pa.timestamp("us", {"": None, "GMT": "UTC"}.get(zone, zone)))
     if "difftime" in classes:
         unit = _UNITS.get((value.words("units") or ["secs"])[0], 1)
         return _microseconds(_filled(values, missing) * float(unit), missing, pa.duration("us"))
@@ -129,8 +130,3 @@ def _microseconds(values: Any, missing: Any, kind: pa.DataType) -> pa.Array:
 def _filled(values: Any, missing: Any) -> Any:
     """Return the values with 0 for missing ones: the array has a mask."""
     return np.where(missing, 0, values)
-
-
-def _zone(name: str) -> str | None:
-    """Return Arrow's name of a zone. R's local time has none: here a time without a zone."""
-    return {"": None, "GMT": "UTC"}.get(name, name)

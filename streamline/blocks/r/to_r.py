@@ -76,7 +76,8 @@ def vector(column: pa.ChunkedArray | pa.Array, warn: Warn) -> RVector:
     if types.is_timestamp(kind):
         attributes = {"class": strings("POSIXct", "POSIXt")}
         if kind.tz is not None:
-            attributes["tzone"] = strings(_zone(kind.tz))
+            # An offset such as +02:00 has no name in R: its times are shown as UTC.
+            attributes["tzone"] = strings("UTC" if kind.tz[:1] in "+-" else kind.tz)
         return RVector("double", _seconds(array, kind.unit), attributes)
     if types.is_duration(kind):
         attributes = {"class": strings("difftime"), "units": strings("secs")}
@@ -216,8 +217,3 @@ def _large(kind: pa.DataType) -> pa.DataType:
 
 def _distinct(dictionary: pa.Array) -> bool:
     return len(dictionary.unique()) == len(dictionary)
-
-
-def _zone(name: str) -> str:
-    """Return R's name of a zone; an offset such as +02:00 has none, and its times are shown as UTC."""
-    return "UTC" if name[:1] in "+-" else name

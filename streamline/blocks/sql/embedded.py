@@ -42,14 +42,13 @@ def _run(
             if index != last:
                 database.execute(statement.text)
             elif statement.is_select:
-                output = _copied(call, database, _limited(statement.text, settings.limit))
+                select = statement.text
+                if settings.limit is not None:
+                    select = f"from (\n{select}\n) limit {settings.limit}"
+                output = _copied(call, database, select)
             else:
                 output = _rows(database, statement.text, settings.limit)
     return output
-
-
-def _limited(select: str, limit: int | None) -> str:
-    return select if limit is None else f"from (\n{select}\n) limit {limit}"
 
 
 def _copied(call: BlockCall, database: DuckDB, select: str) -> Any:

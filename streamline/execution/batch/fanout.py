@@ -115,7 +115,7 @@ def calls_of(upstream: Sequence[Finished]) -> list[CallPlan]:
         slots = _slots(parent)
         by_axes = {axis for slot in slots for axis, _ in slot.key}
         index: dict[CallKey, list[_Slot]] = {}
-        shared = _shared_axes(calls, by_axes)
+        shared = tuple(dict.fromkeys(axis for call in calls for axis, _ in call.key if axis in by_axes))
         for slot in slots:
             index.setdefault(_project(slot.key, shared), []).append(slot)
         calls = [_joined(call, slot) for call in calls for slot in index.get(_project(call.key, shared), ())]
@@ -175,10 +175,6 @@ def _verdict(instance: Instance) -> str | None:
     if instance.passes:
         return None
     return SKIPPED if instance.status in (SKIPPED, COMPLETED) else UPSTREAM_FAILED
-
-
-def _shared_axes(calls: Sequence[CallPlan], axes: set[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(axis for call in calls for axis, _ in call.key if axis in axes))
 
 
 def _project(key: CallKey, axes: Sequence[str]) -> CallKey:

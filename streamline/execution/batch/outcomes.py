@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -64,15 +64,12 @@ def _results(made: Sequence[Made], *, child: bool) -> list[Any]:
     """Return the results for `runs show`: the block's own, else its outputs; of a fan-out the failed calls."""
     reported = [item for call in made if call.result is not None for item in call.result.results]
     if child:
-        failed = [call for call in made if call.failure is not None][:LISTED_FAILURES]
+        failed = [(call.instance.number, call.failure) for call in made if call.failure is not None][:LISTED_FAILURES]
         return reported + [
-            _failed_call(call.instance.number, call.failure) for call in failed if call.failure is not None
+            {"child": number, "status": FAILED, "where": failure.where, "error": failure.message}
+            for number, failure in failed
         ]
     return reported or [item for call in made if call.result is not None for item in call.result.outputs]
-
-
-def _failed_call(number: int, failure: Failure) -> Mapping[str, Any]:
-    return {"child": number, "status": FAILED, "where": failure.where, "error": failure.message}
 
 
 def _failure(failed: Sequence[Made], *, child: bool) -> Failure | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from streamline.errors import ConfigError
 from streamline.execution.batch.fanout import COMPLETED, SKIPPED, CallPlan, Finished, Instance, calls_of, is_child
 from streamline.execution.batch.journal import Ended, Journal, Past, Undone
@@ -16,7 +18,7 @@ from streamline.execution.events import BlockOutcome
 from streamline.outputs.store import read_manifest
 
 
-class Reuse:
+class Reuse(msgspec.Struct):
     """Finds blocks and calls that need not run again.
 
     Args:
@@ -27,31 +29,21 @@ class Reuse:
         finished, outcomes: the blocks that have ended in this part of the run.
     """
 
-    def __init__(
-        self,
-        past: Past,
-        journal: Journal | None,
-        layout: OutputLayout,
-        run_id: str,
-        max_children: int | None,
-        finished: Mapping[str, Finished],
-        outcomes: Mapping[str, BlockOutcome],
-    ) -> None:
-        self._past = past
-        self._journal = journal
-        self._layout = layout
-        self._run_id = run_id
-        self._max_children = max_children
-        self._finished = finished
-        self._outcomes = outcomes
+    past: Past
+    journal: Journal | None
+    layout: OutputLayout
+    run_id: str
+    max_children: int | None
+    finished: Mapping[str, Finished]
+    outcomes: Mapping[str, BlockOutcome]
 
     def block(self, plan: BlockPlan) -> tuple[Ended, list[Instance]] | None:
         """Return how the block ended, and its calls; None if it has to run."""
         uuid = plan.block.uuid
-        ended = self._past.ended.get(uuid)
+        ended = self.past.ended.get(uuid)
         if ended is None or plan.secret or self._made_anew(plan):
             return None
-        called = self._past.calls.get(uuid, {})
+        called = self.past.calls.get(uuid, {})
         skipped = dict(ended.skipped)
         instances = []
         for number in range(ended.calls):
@@ -76,7 +68,7 @@ class Reuse:
         """Return a child's finished call and its outputs, for a block that had not ended."""
         if plan.secret:
             return None
-        called = self._past.calls.get(plan.block.uuid, {}).get(number)
+        called = self.past.calls.get(plan.block.uuid, {}).get(number)
         if called is None or called.key != call.key or (plan.fans_out(child=True) and called.items is None):
             return None
         ref = self._stored(plan, number, child=True, staged=True)
@@ -84,36 +76,36 @@ class Reuse:
 
     def forget_what_changed(self, plan: BlockPlan) -> None:
         """Invalidate what a block that has to run must not reuse."""
-        uuid, past = plan.block.uuid, self._past
+        uuid, past = plan.block.uuid, self.past
         if uuid in past.ended or (self._made_anew(plan) and uuid in past.calls):
-            if self._journal is not None:
-                self._journal.add(Undone(block=uuid))
+            if self.journal is not None:
+                self.journal.add(Undone(block=uuid))
             past.calls.pop(uuid, None)
-        self._layout.keep_staged(uuid, past.calls.get(uuid, {}))
+        self.layout.keep_staged(uuid, past.calls.get(uuid, {}))
 
     def _made_anew(self, plan: BlockPlan) -> bool:
         """Return whether an upstream block ran again."""
-        return any(not self._outcomes[name].reused for name in plan.block.upstream)
+        return any(not self.outcomes[name].reused for name in plan.block.upstream)
 
     def _needs_the_same(self, plan: BlockPlan, ended: Ended, instances: Sequence[Instance]) -> bool:
         """Return whether the pipeline, which may have been edited since, still needs the same calls."""
-        upstream = [self._finished[name] for name in plan.block.upstream]
+        upstream = [self.finished[name] for name in plan.block.upstream]
         if ended.upstream != plan.block.upstream or ended.child != is_child(upstream):
             return False
         calls = calls_of(upstream)
         if ended.child:
-            calls = calls[: self._max_children]
+            calls = calls[: self.max_children]
         return [call.key for call in calls] == [instance.key for instance in instances]
 
     def _stored(self, plan: BlockPlan, number: int, *, child: bool, staged: bool) -> InputRef | None:
         """Return the output that this run stored; None if it is missing or incomplete."""
         uuid = plan.block.uuid
-        folder = self._layout.staged(uuid) if staged else self._layout.block(uuid)
+        folder = self.layout.staged(uuid) if staged else self.layout.block(uuid)
         folder = folder / str(number) if child else folder
         manifest = read_manifest(folder)
-        if manifest is None or manifest.run_id != self._run_id:
+        if manifest is None or manifest.run_id != self.run_id:
             return None
-        return InputRef(block=uuid, type=plan.block.type, folder=str(folder), child=child, run_id=self._run_id)
+        return InputRef(block=uuid, type=plan.block.type, folder=str(folder), child=child, run_id=self.run_id)
 
 
 def stamp_of(file: Path | None) -> str | None:
