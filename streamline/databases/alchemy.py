@@ -209,7 +209,7 @@ class Alchemy(Database):
         return rows
 
     def _append_query(self, select: str, name: str, schema: str | None) -> pa.Table:
-        """The rows pass through here: temporary tables are another thing in every dialect."""
+        """Append the rows of a SELECT through Python: temporary tables differ from dialect to dialect."""
         rows = self.rows(select)
         self.insert(rows, name, schema)
         return rows
@@ -253,7 +253,7 @@ class Alchemy(Database):
 
     @property
     def _has_intervals(self) -> bool:
-        """Elsewhere SQLAlchemy makes dates of intervals, which lose microseconds; numbers of these do not."""
+        """Return whether intervals are exact. Elsewhere SQLAlchemy stores them as dates, which lose microseconds."""
         return self.title in ("postgresql", "oracle")
 
     def _sent(self, column: pa.Array) -> list[Any]:
@@ -265,7 +265,7 @@ class Alchemy(Database):
         return values
 
     def _precise(self, kind: Any, name: str) -> Any:
-        """With microseconds, which MySQL keeps only where it is told to."""
+        """Return the type with microseconds, which MySQL keeps only if told to."""
         from sqlalchemy.dialects import mysql
 
         return kind.with_variant(getattr(mysql, name)(fsp=6), "mysql", "mariadb")
@@ -287,7 +287,7 @@ class Alchemy(Database):
 
 
 def _reason(error: Exception) -> str:
-    """What the driver said, without SQLAlchemy's page about it, and without the parameters."""
+    """Return the driver's message, without SQLAlchemy's explanation and without the parameters."""
     original = getattr(error, "orig", None)
     if original is not None:
         if len(original.args) == 2 and isinstance(original.args[0], int):

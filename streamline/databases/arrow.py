@@ -31,17 +31,17 @@ def uuid_type() -> pa.DataType:
 
 
 def is_json(kind: pa.DataType) -> bool:
-    """Whether it is Arrow's type for JSON text."""
+    """Return whether it is Arrow's type for JSON text."""
     return getattr(kind, "extension_name", None) == "arrow.json"
 
 
 def is_uuid(kind: pa.DataType) -> bool:
-    """Whether it is Arrow's type for UUIDs."""
+    """Return whether it is Arrow's type for UUIDs."""
     return getattr(kind, "extension_name", None) == "arrow.uuid"
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether it is any of Arrow's types for text."""
+    """Return whether it is any of Arrow's types for text."""
     return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
@@ -50,7 +50,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether it is any of Arrow's types for bytes."""
+    """Return whether it is any of Arrow's types for bytes."""
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
@@ -60,7 +60,7 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether it is any of Arrow's types for lists."""
+    """Return whether it is any of Arrow's types for lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
@@ -70,7 +70,7 @@ def first_fit(kind: pa.DataType, choices: Iterable[tuple[T, Callable[[pa.DataTyp
 
 
 def column_of(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
-    """A column of Python values.
+    """Return a column of Python values.
 
     Args:
         kind: its type; None, or one that a value does not fit: what all of the values fit, text at last.
@@ -120,7 +120,7 @@ def _integers(values: Sequence[Any]) -> pa.Array:
 
 
 def _decimals(values: Sequence[Any]) -> pa.Array:
-    """As narrow as the values allow; floats where one is NaN or infinite, which Arrow's decimals cannot be."""
+    """Return decimals as narrow as the values allow; floats if one is NaN or infinite, which decimals cannot be."""
     if any(value is not None and not decimal.Decimal(value).is_finite() for value in values):
         return pa.array([None if value is None else float(value) for value in values], pa.float64())
     digits = scale = 0
@@ -141,7 +141,7 @@ def _decimals(values: Sequence[Any]) -> pa.Array:
 
 
 def as_text(value: Any) -> str:
-    """A value that has no type of its own in Arrow, as text."""
+    """Return a value that has no type of its own in Arrow, as text."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict | list | tuple):
@@ -152,7 +152,7 @@ def as_text(value: Any) -> str:
 
 
 def json_text(value: Any) -> str:
-    """A nested Arrow value as JSON: decimals as numbers, times in ISO 8601, bytes as text."""
+    """Return a nested Arrow value as JSON: decimals as numbers, times in ISO 8601, bytes as text."""
     return json.dumps(_jsonable(value), ensure_ascii=False)
 
 
@@ -171,7 +171,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def in_microseconds(column: pa.Array) -> pa.Array:
-    """A column without a dictionary; times and durations in microseconds, moments with a zone in UTC."""
+    """Return a column without a dictionary; times and durations in microseconds, moments with a zone in UTC."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
@@ -183,7 +183,7 @@ def in_microseconds(column: pa.Array) -> pa.Array:
 
 
 def in_python(column: pa.Array) -> list[Any]:
-    """The values of a column as most drivers take them: UUIDs as text, nested values as JSON."""
+    """Return the values of a column as most drivers take them: UUIDs as text, nested values as JSON."""
     column = in_microseconds(column)
     values: list[Any] = column.to_pylist()
     if is_uuid(column.type):
@@ -247,7 +247,7 @@ def _joined(parts: list[pa.Array], wanted: pa.DataType | None) -> pa.ChunkedArra
 def retyped(
     data: pa.Table | pa.RecordBatchReader, change: Callable[[pa.DataType], pa.DataType]
 ) -> pa.Table | pa.RecordBatchReader:
-    """The data with each column's type changed; itself where none changes."""
+    """Return the data with each column's type changed; itself where none changes."""
     schema = pa.schema([field.with_type(change(field.type)) for field in data.schema])
     if schema.types == data.schema.types:
         return data
@@ -263,7 +263,7 @@ def retyped(
 
 
 def batches_of(data: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iterator[pa.RecordBatch]:
-    """The data in pieces of at most `size` rows."""
+    """Return the data in pieces of at most `size` rows."""
     pieces = data.to_batches(max_chunksize=size) if isinstance(data, pa.Table) else data
     for piece in pieces:
         for start in range(0, piece.num_rows, size):

@@ -42,7 +42,7 @@ class TableExists(DatabaseError):
 
 
 def setting(config: Mapping[str, Any], *keys: str, origin: str, default: Any = None, required: bool = False) -> Any:
-    """The first of `keys` that the profile has and that is not empty.
+    """Return the first of `keys` that the profile has and that is not empty.
 
     Raises:
         ConfigError: none is there, and one is required.

@@ -109,7 +109,7 @@ class Database(ABC):
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
+        """Return whether a transaction is open."""
         return self._transaction
 
     def close(self) -> None:

@@ -124,7 +124,7 @@ class DuckDB(Database):
                 self.connection.unregister("_streamline_rows")
 
     def described(self, select: str) -> list[tuple[str, str]]:
-        """The names and DuckDB's types of a SELECT's columns, without running it."""
+        """Return the names and DuckDB's types of a SELECT's columns, without running it."""
         try:
             with self._errors(select):
                 rows = self.connection.execute(f"describe\n{select}").fetchall()
@@ -137,7 +137,7 @@ class DuckDB(Database):
     def plain_select(
         self, select: str, described: list[tuple[str, str]], *, wide: str = WIDE[0], arrow: bool = False
     ) -> str:
-        """The same rows, in types that Parquet keeps; `select` itself where nothing needs a change.
+        """Return the same rows, in types that Parquet keeps; `select` itself where nothing needs a change.
 
         Args:
             wide: what becomes of 128-bit integers, such as every `sum` of integers gives.
@@ -229,7 +229,7 @@ class DuckDB(Database):
 
 
 def _cast(column: str, kind: str, wide: str, *, arrow: bool) -> str | None:
-    """The expression that makes of `column` something that lasts; None if it does already."""
+    """Return the expression that casts `column` to a type that is kept; None if its type is."""
     if kind.startswith("ENUM"):
         return None
     if arrow and kind == "INTERVAL":
@@ -257,7 +257,7 @@ def _arrow(relation: Any) -> pa.Table:
 
 
 def _plain(data: pa.Table | pa.RecordBatchReader) -> pa.Table | pa.RecordBatchReader:
-    """The data without the Arrow types that DuckDB does not take."""
+    """Return the data without the Arrow types that DuckDB does not take."""
 
     def taken(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_float16(kind):

@@ -27,7 +27,7 @@ _REPORT_AFTER = 5.0
 
 
 def patiently(connect: Callable[[], T], name: str) -> T:
-    """What `connect` gives, as soon as no other process has the file open.
+    """Call `connect` until no other process has the file open, and return what it returns.
 
     Args:
         name: the file's, for the log.
@@ -59,7 +59,7 @@ def patiently(connect: Callable[[], T], name: str) -> T:
 
 
 def _in_this_run(process: str) -> bool:
-    """Whether the run that this process belongs to has started that one as well."""
+    """Return whether the run that this process belongs to has started that one as well."""
     run = os.environ.get(_RUN)
     if not run:
         return False

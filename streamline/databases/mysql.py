@@ -242,7 +242,7 @@ def _code_and_text(error: Exception) -> tuple[int, str]:
 
 
 def _marked(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
-    """The data as one table; moments that no TIMESTAMP can hold are marked, to become a DATETIME in UTC."""
+    """Return the data as one table; moments that no TIMESTAMP can hold are marked, to become a DATETIME in UTC."""
     table = data if isinstance(data, pa.Table) else data.read_all()
     for index, field in enumerate(table.schema):
         if not pa.types.is_timestamp(field.type) or not field.type.tz:
@@ -268,7 +268,7 @@ _TYPES: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
 
 
 def _reading(field: Any) -> Reading:
-    """The Arrow type of a result's column, by the protocol's type code, flags and lengths."""
+    """Return the Arrow type of a result's column, by the protocol's type code, flags and lengths."""
     from pymysql.constants import FIELD_TYPE as T
 
     code, unsigned = field.type_code, bool(field.flags & _UNSIGNED)
@@ -303,7 +303,7 @@ def _reading(field: Any) -> Reading:
 
 
 def _not_zero(value: Any) -> Any:
-    """The driver hands out '0000-00-00', which is no date, as text."""
+    """Return None for '0000-00-00', which is not a date and which the driver returns as text."""
     return None if isinstance(value, str) and value.startswith("0000-") else value
 
 
@@ -313,7 +313,7 @@ def _utc(value: Any) -> Any:
 
 
 def _written(column: pa.Array) -> list[Any]:
-    """A column's values as PyMySQL takes them."""
+    """Return a column's values as PyMySQL takes them."""
     values = in_python(column)
     if pa.types.is_floating(column.type):
         # MySQL has neither NaN nor infinities; its own arithmetic gives NULL where others give these.

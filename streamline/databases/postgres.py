@@ -112,7 +112,7 @@ class Postgres(Database):
             return table_of_rows(names, cursor, [_reading(column) for column in cursor.description])
 
     def _copied(self, sql: str) -> pa.Table | None:
-        """The rows by COPY; None where that is not the way for this statement.
+        """Read the rows by COPY; None if COPY cannot take this statement.
 
         In a transaction, so that the tables stay locked from their description on. COPY looks at the time before it
         got its locks: a table that was replaced while it waited for one would seem to be empty.
@@ -167,7 +167,7 @@ class Postgres(Database):
         return dict(rows)
 
     def _relation(self, name: str, schema: str | None) -> int | None:
-        """A table's or view's oid. Not by to_regclass: it may remember for a whole transaction that there is none."""
+        """Return a table's or view's oid. Not by to_regclass, which may remember its absence for a whole transaction."""
         schema = schema or self.default_schema
         if schema == self.temporary_schema:
             place = "relnamespace = pg_my_temp_schema() and %s::text is not null"
@@ -205,7 +205,7 @@ class Postgres(Database):
         return count
 
     def _swap(self, new: str, name: str, schema: str | None) -> None:
-        """Where views read the old table, it stays, and gets the new rows."""
+        """Swap the tables. If views depend on the old one, it stays and gets the new rows."""
         from psycopg.errors import DependentObjectsStillExist
 
         self.execute("savepoint streamline_swap")
@@ -300,7 +300,7 @@ _TYPES: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
 
 
 def _declared(kind: pa.DataType) -> str:
-    """The PostgreSQL type whose columns hold values of an Arrow type."""
+    """Return the PostgreSQL type whose columns hold values of an Arrow type."""
     if pa.types.is_dictionary(kind):
         return _declared(kind.value_type)
     if pa.types.is_decimal(kind):
@@ -353,7 +353,7 @@ def _list_of_text(value: list[Any]) -> list[Any]:
 
 
 def _written(column: pa.Array, array: bool) -> pa.Array:
-    """A column as CSV can carry it to PostgreSQL.
+    """Convert a column to one that CSV can carry to PostgreSQL.
 
     Args:
         array: the table's column is an array.
@@ -377,7 +377,7 @@ def _written(column: pa.Array, array: bool) -> pa.Array:
 
 
 def _array_text(values: Sequence[Any]) -> str:
-    """A list as the text of an array (https://www.postgresql.org/docs/current/arrays.html, §8.15.6)."""
+    """Return a list as the text of an array (https://www.postgresql.org/docs/current/arrays.html, §8.15.6)."""
     return "{" + ",".join(map(_element, values)) + "}"
 
 

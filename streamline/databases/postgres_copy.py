@@ -46,12 +46,12 @@ class _Column(NamedTuple):
 
 
 def copyable(sql: str) -> bool:
-    """Whether the statement is surely a query that COPY can take: not one that makes a table or locks rows."""
+    """Return whether the statement is surely a query that COPY can take: not one that makes a table or locks rows."""
     return _SELECT.match(sql) is not None and _INTO.search(sql) is None
 
 
 def described(connection: psycopg.Connection[Any], sql: str) -> list[_Column] | None:
-    """A query's columns, without running it; None if one is of a type that CSV does not tell.
+    """Return a query's columns, without running it; None if one is of a type that CSV does not tell.
 
     Raises:
         psycopg.Error: the statement is wrong.
@@ -79,7 +79,7 @@ def described(connection: psycopg.Connection[Any], sql: str) -> list[_Column] | 
 
 
 def copied(connection: psycopg.Connection[Any], statement: str, columns: list[_Column]) -> pa.Table:
-    """The rows of `copy (…) to stdout (format csv)`.
+    """Return the rows of `copy (…) to stdout (format csv)`.
 
     Raises:
         pyarrow.ArrowInvalid: a value that Arrow cannot hold, such as the date `infinity`.

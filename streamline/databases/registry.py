@@ -114,7 +114,7 @@ _BY_NAME = {name: provider for provider in PROVIDERS.values() for name in (provi
 
 
 def find_provider(name: str, *, where: str | None = None) -> Provider:
-    """The provider of this name. A URL (`mssql+pyodbc://…`) means SQLAlchemy.
+    """Return the provider of this name. A URL (`mssql+pyodbc://…`) means SQLAlchemy.
 
     Raises:
         ConfigError: no provider has this name, or SQL blocks reach it only through SQLAlchemy.

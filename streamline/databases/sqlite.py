@@ -111,7 +111,7 @@ class SQLite(Database):
         return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
 
     def _declaration(self, field: pa.Field) -> str:
-        """What a column is declared as, so that its affinity keeps the values, and `_reading` knows them again."""
+        """Return a column's declaration: its affinity keeps the values, and `_reading` recognises it."""
         kind = field.type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
@@ -151,7 +151,7 @@ class SQLite(Database):
         return super().write(_narrowed(data), *args, **options)
 
     def _declared(self, select: str) -> list[str] | None:
-        """What the columns of a SELECT were declared as: a view knows, where a column is handed through as it is."""
+        """Return the declarations of a SELECT's columns: a view has them for columns passed through unchanged."""
         view = "temp._streamline_declared"
         try:
             self.connection.execute(f"create temp view _streamline_declared as {select}")
@@ -187,7 +187,7 @@ class SQLite(Database):
 
 
 def _narrowed(data: pa.Table | pa.RecordBatchReader) -> pa.Table:
-    """The data as one table; columns with more digits than SQLite's numbers keep are marked, to be kept as text."""
+    """Return the data as one table; columns with too many digits for SQLite's numbers are marked, for text."""
     table = data if isinstance(data, pa.Table) else data.read_all()
     for index, field in enumerate(table.schema):
         column = table.column(index)
@@ -218,7 +218,7 @@ _TYPES: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
 
 
 def _reading(declared: str) -> Reading:
-    """The Arrow type of a column that was declared so, and what makes its values."""
+    """Return how a column with this declaration is read."""
     match = _DECIMAL.fullmatch(declared)
     if match is not None and 1 <= int(match[1]) <= 38 and 0 <= int(match[2]) <= int(match[1]):
         return pa.decimal128(int(match[1]), int(match[2])), lambda value: decimal.Decimal(_number(value))
@@ -263,7 +263,7 @@ def _moment(value: Any, *, aware: bool) -> Any:
 
 
 def _written(column: pa.Array) -> list[Any]:
-    """A column's values as SQLite takes them."""
+    """Return a column's values as SQLite takes them."""
     column = in_microseconds(column)
     kind = column.type
     if pa.types.is_timestamp(kind):

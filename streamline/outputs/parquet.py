@@ -36,7 +36,7 @@ def write_parquet(storage: Storage, name: str, schema: pa.Schema, tables: Iterab
 
 
 def _worth_a_dictionary(schema: pa.Schema) -> list[str] | bool:
-    """Text repeats itself; numbers seldom do, and for them the attempt costs a third of the time."""
+    """Return the columns of text: numbers seldom repeat, and trying costs a third of the time."""
     return [
         field.name
         for field in schema
@@ -45,12 +45,12 @@ def _worth_a_dictionary(schema: pa.Schema) -> list[str] | bool:
 
 
 def plain_types(schema: pa.Schema) -> list[str] | None:
-    """The types of the columns; None where other readers of the file would see something else."""
+    """Return the types of the columns; None where other readers of the file would see something else."""
     types = [str(field.type) for field in schema]
     odd = ("duration", "decimal256", "halffloat")
     return None if any(word in kind for kind in types for word in odd) else types
 
 
 def slices(rows: int) -> Iterable[tuple[int, int]]:
-    """Where row groups begin and end."""
+    """Return where row groups begin and end."""
     return ((start, min(start + ROW_GROUP, rows)) for start in range(0, rows, ROW_GROUP))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def with_written_back(
     config: Mapping[str, Any], store: Store, masker: Masker, *, pipeline: str, block: str
 ) -> dict[str, Any]:
-    """A block's rendered config with what its plugin wrote back in earlier runs.
+    """Return a block's rendered config with what its plugin wrote back in earlier runs.
 
     A value that the user has changed since then wins again.
     """

@@ -58,11 +58,11 @@ class OpenedSource(msgspec.Struct):
 
     @property
     def traits(self) -> TapTraits:
-        """What selection needs to know about the tap."""
+        """Return what selection needs to know about the tap."""
         return tap_traits(self.plugin, self.capabilities, self.config)
 
     def require_catalog(self) -> Catalog:
-        """The catalog.
+        """Return the catalog.
 
         Raises:
             ConfigError: the tap has no discovery, and the block no catalog.json.

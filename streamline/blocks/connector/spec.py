@@ -109,7 +109,7 @@ def _keys(kind: type[Spec], *more: str) -> tuple[str, ...]:
 
 
 def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> Spec:
-    """What a YAML block says: a source for a data_loader, a destination for a data_exporter, else a mapper.
+    """Return what a YAML block says: a source for a data_loader, a destination for a data_exporter, else a mapper.
 
     Args:
         text: the text of its file, if it is not to be read from there.

@@ -139,7 +139,7 @@ def _covers(name: str, other: str) -> bool:
 
 
 def _lists(entries: Entries) -> bool:
-    """Whether the entries name streams to take, so that others are not taken."""
+    """Return whether the entries name streams to take, so that others are not taken."""
     return any(settings.get("selected", True) not in (False, DEFAULT) for settings in entries.values())
 
 
@@ -246,7 +246,7 @@ def _write_entry(streams: Any, name: str, before: dict[str, Any], settings: dict
 
 
 def _function(file: Path, side: Side) -> str:
-    """The function of a Python block that its streams' settings come from."""
+    """Return the function of a Python block that its streams' settings come from."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):

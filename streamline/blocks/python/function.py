@@ -82,7 +82,7 @@ class PythonFunction:
         self._signature = inspect.signature(self.function)
 
     def keywords(self, offered: Mapping[str, Any], positionals: int) -> dict[str, Any]:
-        """What of `offered` the function takes: all with `**kwargs`, else what its parameters name.
+        """Return what of `offered` the function takes: all with `**kwargs`, else what its parameters name.
 
         Args:
             offered: keyword arguments by name.

@@ -67,12 +67,12 @@ class SQLSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> str:
-        """The provider's name in `registry.PROVIDERS`."""
+        """Return the provider's name in `registry.PROVIDERS`."""
         return self.entry.name
 
     @property
     def entry(self) -> Provider:
-        """The provider; without one the embedded DuckDB."""
+        """Return the provider; without one the embedded DuckDB."""
         return find_provider(self.provider) if self.provider else PROVIDERS["duckdb"]
 
 

@@ -70,14 +70,14 @@ class Statement(msgspec.Struct, frozen=True):
 
     @property
     def is_select(self) -> bool:
-        """Whether it is a query that can stand inside another statement."""
+        """Return whether it is a query that can stand inside another statement."""
         if not self.words or self.words[0] not in _QUERIES or "INTO" in self.words:
             return False
         return self.words[0] != "WITH" or not any(word in _CHANGES for word in self.words)
 
     @property
     def may_give_rows(self) -> bool:
-        """Whether it could give rows; False is certain."""
+        """Return whether it could give rows; False is certain."""
         if not self.words:
             return False
         changes = self.words[0] in _CHANGES or (self.words[0] == "WITH" and not self.is_select)
@@ -85,14 +85,14 @@ class Statement(msgspec.Struct, frozen=True):
 
     @property
     def stands_alone(self) -> bool:
-        """Whether it cannot be part of a transaction that we open."""
+        """Return whether it cannot be part of a transaction that we open."""
         return bool(self.words) and (
             self.words[0] in _ALONE or self.words[:2] in _ALONE_PAIRS or "CONCURRENTLY" in self.words[:5]
         )
 
 
 def split(text: str, dialect: str = "") -> list[Statement]:
-    """The statements of a text; what holds nothing but space and comments is none.
+    """Return the statements of a text; what holds nothing but space and comments is none.
 
     Args:
         dialect: a provider's name (`postgres`, `mysql`, `sqlite`, `duckdb`, `sqlalchemy`).

@@ -37,7 +37,7 @@ class Views:
         self._failed: dict[str, ConfigError] = {}
 
     def referred(self, index: int) -> str:
-        """The quoted name of an upstream's view, which will be there."""
+        """Return the quoted name of an upstream's view, which will be there."""
         self._referred.add(index)
         return self.database.temporary_name(self.prefix + self.call.inputs[index].uuid)
 
