@@ -167,7 +167,7 @@ class Postgres(Database):
         return dict(rows)
 
     def _relation(self, name: str, schema: str | None) -> int | None:
-        """Return a table's or view's oid. Not by to_regclass, which may remember its absence for a whole transaction."""
+        """Return a table's or view's oid. Not by to_regclass: it may remember an absence for a whole transaction."""
         schema = schema or self.default_schema
         if schema == self.temporary_schema:
             place = "relnamespace = pg_my_temp_schema() and %s::text is not null"

@@ -127,11 +127,8 @@ def open_ref(ref: InputRef) -> Output:
 
 def _items(ref: InputRef) -> Items:
     # Cached, since each child reads the list; by run, since another run may write the same folder.
-    return _items_of(ref.folder, ref.inline, _writer(ref))
-
-
-def _writer(ref: InputRef) -> str:
-    return open_ref(ref).manifest.run_id if ref.folder is not None and ref.run_id is None else ref.run_id or ""
+    run_id = ref.run_id or (open_ref(ref).manifest.run_id if ref.folder is not None else "")
+    return _items_of(ref.folder, ref.inline, run_id)
 
 
 @functools.lru_cache(maxsize=2)
