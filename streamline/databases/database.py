@@ -1,7 +1,7 @@
 """A database connection: SQL in, Arrow out. A table is written completely, or not at all.
 
 A new table is filled beside the old one, which it then replaces. Each system has its own file in `databases/`;
-`connect.py` opens them.
+`registry.py` opens them.
 """
 
 from __future__ import annotations

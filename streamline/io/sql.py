@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from streamline.databases.connect import database
 from streamline.databases.database import Database
+from streamline.databases.registry import database
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, QueryIO, plainly
 from streamline.io.config import BaseConfigLoader, conceal

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from streamline.databases.base import DatabaseError
-from streamline.databases.connect import database
+from streamline.databases.registry import database
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 

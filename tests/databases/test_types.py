@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.databases.base import DatabaseError
-from streamline.databases.connect import database
 from streamline.databases.database import Database
+from streamline.databases.registry import database
 
 EVERYTHING = pa.table(
     {

@@ -21,7 +21,7 @@ import pytest
 from streamline.blocks.sql import block as sql
 from streamline.databases import postgres_copy
 from streamline.databases.base import DatabaseError
-from streamline.databases.connect import database
+from streamline.databases.registry import database
 from tests.blocks.sql.provider_scenarios import ORDERS, Look, ProviderScenarios
 from tests.blocks.sql.workshop import SqlProject
 from tests.services.mariadb import MariaDBServer

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.databases.connect import database
+from streamline.databases.registry import database
 from streamline.errors import ConfigError
 from streamline.project.lockfile import file_lock
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.databases.base import WRITE_POLICIES, IfExists
-from streamline.databases.connect import database
 from streamline.databases.database import Database
-from streamline.databases.registry import PROVIDERS, Provider, find_provider
+from streamline.databases.registry import PROVIDERS, Provider, database, find_provider
 from streamline.errors import ConfigError
 from streamline.io.config_keys import nested_settings
 from streamline.project.ioconfig import IO_CONFIG_FILE, load_profile
