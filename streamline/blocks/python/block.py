@@ -110,7 +110,7 @@ def load(call: BlockCall, inputs: Sequence[UpstreamOutput] | None = None) -> Pyt
         inputs: what these names stand for; by default the call's inputs.
 
     Raises:
-        ConfigError: the file cannot be read, or is no Python.
+        ConfigError: the file cannot be read, or has a syntax error.
         UserError: it raised.
     """
     if _loaded and _loaded[0][0] is call:

@@ -20,7 +20,7 @@ def run_tests(call: BlockCall, output: StoredOutput) -> list[TestOutcome]:
     for. Each reads them anew, so that what one changes the next does not see.
 
     Raises:
-        ConfigError: the file is no Python.
+        ConfigError: the file has a syntax error.
         UserError: it raised while it was loaded.
     """
     file = load(call)

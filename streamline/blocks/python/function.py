@@ -37,7 +37,7 @@ def shape_of(block: BlockFile) -> Shape:
     """Return what the block's function takes, by the annotation of its first parameter; pandas without one.
 
     Raises:
-        ConfigError: the file cannot be read, is no Python, or the annotation is of no kind that blocks get.
+        ConfigError: the file cannot be read, has a syntax error, or the annotation is of no kind that blocks get.
     """
     tree, _ = parsed(block, block.text())
     imports = imports_of(tree)
@@ -71,7 +71,7 @@ class PythonFunction:
         decorator: the decorator's name: the kind of block.
 
     Raises:
-        ConfigError: the file cannot be read, is no Python, or has no such function, or several.
+        ConfigError: the file cannot be read, has a syntax error, or has no such function, or several.
         UserError: the file raised while it was loaded.
     """
 
