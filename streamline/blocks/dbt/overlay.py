@@ -36,9 +36,9 @@ _LEFT_OUT = frozenset((PROJECT_FILE, "profiles.yml", "target", "logs", ".git", "
 # Calls DuckDB's COPY: one statement a model, the rows never pass through Python.
 _COPY = """\
 {% macro streamline__copy(relations) %}
-  {% for model in relations %}
-    {% set file = "'" ~ model.path.replace("'", "''") ~ "'" %}
-    {% do run_query("copy (select * from " ~ model.relation ~ ") to " ~ file ~ " (format parquet)") %}
+  {% for entry in relations %}
+    {% set file = "'" ~ entry.path.replace("'", "''") ~ "'" %}
+    {% do run_query("copy (select * from " ~ entry.relation ~ ") to " ~ file ~ " (format parquet)") %}
   {% endfor %}
 {% endmacro %}
 """
