@@ -78,9 +78,10 @@ class Templates:
             try:
                 rendered = self._rendered(value, ("variables", name))
                 if name == "execution_date" and rendered is not _LATER:
-                    self._check_date(rendered)
+                    execution_date(rendered, datetime.now(UTC))
             except StreamlineError as error:
-                yield ConfigError(error.message, where=error.where, hint=error.hint, code=error.code)
+                where = error.where or self._where(("variables", name))
+                yield ConfigError(error.message, where=where, hint=error.hint, code=error.code)
 
     def check_block(self, block: Block) -> None:
         """Check that a block's templates can be rendered.
@@ -110,13 +111,6 @@ class Templates:
 
     def _where(self, path: Any) -> str:
         return self._model.yaml.where(path)
-
-    def _check_date(self, rendered: Any) -> None:
-        try:
-            execution_date(rendered, datetime.now(UTC))
-        except ConfigError as error:
-            error.where = self._model.yaml.where(("variables", "execution_date"))
-            raise
 
     def _check_text(self, block: Block) -> None:
         kind = kind_of(block)
