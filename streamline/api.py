@@ -18,6 +18,7 @@ from streamline.project.current import current_folder, current_project
 if TYPE_CHECKING:
     from streamline.execution.events import Subscriber
     from streamline.execution.run import RunOptions, RunResult
+    from streamline.outputs.store import Output
     from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
 
@@ -255,6 +256,18 @@ class Pipeline:
         options = _options(global_vars, block=block_uuid, tests=run_tests, parallel=False, skip_sensors=not run_sensors)
         return self._completed(self.run(options))
 
+    def output(self, block_uuid: str) -> Any:
+        """Return what a block returned when it last completed, as its downstream blocks get it.
+
+        Of a dynamic block's child, it is a list with what every call returned.
+
+        Raises:
+            ConfigError: there is no such block.
+            StreamlineError: nothing is stored.
+        """
+        child, outputs = _stored(self, block_uuid)
+        return [output.value() for output in outputs] if child else outputs[0].value()
+
     def run(
         self,
         options: RunOptions,
@@ -416,6 +429,12 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
         ConfigError: there is no such block.
         StreamlineError: it has not stored any yet.
     """
+    child, outputs = _stored(pipeline, block_uuid)
+    return [output.value() for output in outputs] if child else outputs[0].values()
+
+
+def _stored(pipeline: Pipeline, block_uuid: str) -> tuple[bool, list[Output]]:
+    """Open the stored outputs of a block's calls. Return also whether it is a dynamic block's child."""
     from streamline.execution.batch.output_layout import OutputLayout
     from streamline.outputs.store import open_output, project_key
 
@@ -426,13 +445,12 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
         raise StreamlineError(
             f"the block '{block_uuid}' of '{pipeline.uuid}' has no stored output",
             hint=f"run it first: streamline run {pipeline.uuid}",
+            code="block.no_stored_output",
         )
     folder = layout.block(block_uuid)
     key = partial(project_key, pipeline.project.work_dir)
-    if stored.child:
-        return [open_output(folder / str(call.number), key).value() for call in stored.calls if not call.skipped]
-    outputs: list[Any] = open_output(folder, key).values()
-    return outputs
+    folders = [folder / str(call.number) for call in stored.calls if not call.skipped] if stored.child else [folder]
+    return stored.child, [open_output(each, key) for each in folders]
 
 
 def _options(global_vars: Mapping[str, Any] | None, **options: Any) -> RunOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -334,6 +335,26 @@ def test_one_block_on_what_is_stored(pipeline: Pipeline, project: BatchProject) 
     assert project.lines() == ["12 dev"]
     with pytest.raises(ConfigError, match="no block 'dubble'"):
         pipeline.execute_block("dubble")
+
+
+def test_the_output_of_a_block_is_read_without_running_it(pipeline: Pipeline, project: BatchProject) -> None:
+    with pytest.raises(StreamlineError, match="no stored output"):
+        pipeline.output("load")
+    pipeline.execute_sync()
+    assert pipeline.output("double") == [2, 4, 6]
+    assert project.lines() == ["12 dev"]
+    done = project.command("output", "p", "double", "-n", "2").expect(0, "3 rows, 2 shown")
+    assert done.out.split() == ["2", "4"]
+    project.write(
+        "transformers/double.py",
+        "import pandas as pd\n@transformer\ndef double(x, *args):\n"
+        "    return pd.DataFrame({'id': [1, 2], 'total': [0.045, None], 'day': pd.Timestamp('2026-01-02')})\n",
+    )
+    pipeline.execute_block("double")
+    done = project.command("output", "p", "double").expect(0, "2 rows")
+    assert done.out.splitlines()[1].split() == ["1", "0.045", "2026-01-02", "00:00:00"]
+    rows = json.loads(project.command("output", "p", "double", "--json").out)
+    assert rows[0] == {"id": 1, "total": 0.045, "day": "2026-01-02 00:00:00"}
 
 
 def test_run_by_name(pipeline: Pipeline, project: BatchProject) -> None:

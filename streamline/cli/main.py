@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "graph": Lazy("streamline.cli.graph:command", "Draw the blocks of a pipeline."),
     "run": Lazy("streamline.cli.run:command", "Run a pipeline."),
+    "output": Lazy("streamline.cli.block_output:command", "Show what a block returned when it last completed."),
     "test": Lazy("streamline.cli.test:command", "Run the tests of a pipeline's blocks on their stored outputs."),
     "discover": Lazy("streamline.cli.discover:command", "Show the streams that a source has."),
     "sample": Lazy("streamline.cli.sample:command", "Show some records of a stream."),

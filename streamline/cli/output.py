@@ -173,8 +173,6 @@ def cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.1f}"
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(cell(item) for item in value) or "-"
     text = str(value)

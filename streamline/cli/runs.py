@@ -42,7 +42,10 @@ def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
         return
     print_table(
         ["RUN", "PIPELINE", "STATUS", "STARTED", "SECONDS", "ERROR"],
-        [[run.run_id, run.pipeline, run.status, moment(run.started), run.seconds, _short(run.error)] for run in runs],
+        [
+            (run.run_id, run.pipeline, run.status, moment(run.started), _seconds(run.seconds), _short(run.error))
+            for run in runs
+        ],
         empty="Nothing has run yet.",
     )
 

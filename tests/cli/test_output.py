@@ -30,7 +30,7 @@ def test_a_pipe_gets_aligned_lines_with_nothing_cut(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "NAME    VALUE"
     assert lines[1] == "a       " + "x" * 300
-    assert lines[2:] == ["longer  -", "żółw    1.2"]
+    assert lines[2:] == ["longer  -", "żółw    1.25"]
     assert "\x1b" not in "".join(lines)
 
 

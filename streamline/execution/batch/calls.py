@@ -192,7 +192,7 @@ class Calls:
             block=uuid,
             inputs=call.inputs,
             output=None if plan.secret else str(folder),
-            durable=not (child or alone),
+            durable=not child,
             child=number if child else None,
             run_tests=self._facts.run.options.tests,
             dynamic=plan.fans_out(child=child),

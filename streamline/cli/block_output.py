@@ -1,0 +1,56 @@
+"""`streamline output`: show what a block returned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from streamline.cli.app import App, pass_app
+from streamline.cli.output import count, json_option, print_json, print_table
+
+
+@click.command("output")
+@click.argument("pipeline")
+@click.argument("block")
+@click.option("--rows", "-n", default=10, show_default=True, type=click.IntRange(min=1), help="Number of rows.")
+@json_option
+@pass_app
+def command(app: App, pipeline: str, block: str, rows: int, as_json: bool) -> None:
+    """Show what BLOCK of the batch pipeline PIPELINE returned when it last completed. No block runs.
+
+    Of a frame or a list the first rows are shown; of a dynamic block's child the outputs of every call.
+    """
+    from streamline.api import Pipeline
+
+    value = Pipeline(pipeline, app.project.root).output(block)
+    records, total = _records(value, rows)
+    if as_json:
+        print_json(_plain(records))
+    elif records and all(isinstance(record, dict) for record in records):
+        columns = list(dict.fromkeys(str(column) for record in records for column in record))
+        print_table(columns, [[record.get(column) for column in columns] for record in records])
+    else:
+        for record in records:
+            click.echo(app.mask(str(record)))
+    click.echo(f"{block}: {count(total, 'row')}, {len(records):,} shown.", err=True)
+
+
+def _records(value: Any, most: int) -> tuple[list[Any], int]:
+    """Return the first rows of a value, and the number of all."""
+    if isinstance(value, list):
+        return value[:most], len(value)
+    if hasattr(value, "to_pylist"):  # Arrow
+        return value.slice(0, most).to_pylist(), len(value)
+    if hasattr(value, "to_dicts"):  # Polars
+        return value.head(most).to_dicts(), len(value)
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # pandas
+        return value.head(most).to_dict("records"), len(value)
+    return [value], 1
+
+
+def _plain(records: list[Any]) -> list[Any]:
+    """Return JSON values; what JSON has no type for becomes text."""
+    import msgspec
+
+    return [msgspec.to_builtins(record, enc_hook=str, str_keys=True) for record in records]
