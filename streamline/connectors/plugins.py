@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _ALWAYS = frozenset(("PATH", "HOME", "LANG", "TZ", "TMPDIR"))
 _PROXIES = frozenset(("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"))
+_SECRET_CALL = re.compile(r"\{\{.*\b(?:secret|mage_secret_var)\s*\(", re.DOTALL)
 _CERTIFICATES = frozenset(
     (
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
@@ -162,7 +164,9 @@ def _along(name: str, role: Role) -> Connector | None:
 def _declared(project: Project, name: str, role: Role, notify: Notify | None) -> Plugin:
     entry = project.plugin(name)
     env = child_environment(entry, os.environ)
-    project.secrets.masker.add_config(entry.env)
+    _refuse_secrets(project, name)
+    # Also what `pass_env` passes, where its name or a URL in it says so.
+    project.secrets.masker.add_config(env)
     if not (entry.pip or entry.command or entry.executable):
         connector = find_connector(name)
         if connector is None:
@@ -241,6 +245,24 @@ def _plugin_of(
         cheap_discovery=connector.cheap_discovery,
         place=connector.place,
     )
+
+
+def _refuse_secrets(project: Project, name: str) -> None:
+    """Refuse an entry whose `command:` asks for a secret.
+
+    Raises:
+        ConfigError: it does.
+    """
+    words = project.yaml.mapping(("plugins", name)).get("command")
+    for number, word in enumerate([words] if isinstance(words, str) else words or ()):
+        if _SECRET_CALL.search(str(word)):
+            path = ("plugins", name, "command", *(() if isinstance(words, str) else (number,)))
+            project.yaml.fail(
+                "a secret in `command:` can be read by every user of this machine, in the list of processes",
+                path,
+                hint="pass it in `env:`, or in the block's `config:`",
+                code="plugin.secret_in_command",
+            )
 
 
 def _version_of(name: str) -> str | None:

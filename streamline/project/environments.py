@@ -217,10 +217,17 @@ def _install(project: Project, wanted: Requirements, folder: Path, *, upgrade: b
         lines = [f"{name}=={version}" for name, version in locked.packages.items()]
         command += ["--constraint", str(_lines(folder / "constraints.txt", lines))]
     if wanted.overrides:
-        command += ["--override", str(_lines(folder / "overrides.txt", wanted.overrides))]
+        command += ["--override", str(_lines(folder / "overrides.txt", wanted.overrides, mode=0o600))]
+    # A URL may hold a credential, which arguments would show to every user of the machine.
+    urls = [requirement for requirement in wanted.pip if "://" in requirement and not requirement.startswith("-")]
     for requirement in wanted.pip:
-        command += requirement.split(maxsplit=1) if requirement.startswith("-") else [requirement]
-    _uv(project, wanted, command, environ, pinned=pinned)
+        if requirement not in urls:
+            command += requirement.split(maxsplit=1) if requirement.startswith("-") else [requirement]
+    private = _lines(folder / "requirements.txt", urls, mode=0o600)
+    try:
+        _uv(project, wanted, [*command, "--requirement", str(private)] if urls else command, environ, pinned=pinned)
+    finally:
+        private.unlink()
     return _describe(project, wanted, folder)
 
 
@@ -327,7 +334,8 @@ def _write_record(path: Path, environment: Environment) -> None:
     replace_file(path, msgspec.json.encode(environment), durable=True)
 
 
-def _lines(path: Path, lines: Sequence[str]) -> Path:
+def _lines(path: Path, lines: Sequence[str], *, mode: int = 0o666) -> Path:
+    path.touch(mode)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -33,6 +34,7 @@ _ASSIGNED_PARTS = (*_SECRET_PARTS, "pwd")
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _SHORTEST = 3
 _SHORT = 6
+_LONGEST_WORD = 12
 
 
 class Masker:
@@ -103,12 +105,8 @@ class Masker:
         return self._text.sub(MASK, text)
 
     def _alternatives(self) -> list[str]:
-        # Longest first, because a secret may contain another. Short secrets are matched as whole words only.
-        ordered = sorted(self._values, key=len, reverse=True)
-        return [
-            rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])" if len(value) < _SHORT else re.escape(value)
-            for value in ordered
-        ]
+        # Longest first, because a secret may contain another.
+        return [_pattern(value) for value in sorted(self._values, key=len, reverse=True)]
 
     def _add_leaves(self, value: object) -> None:
         if isinstance(value, Mapping):
@@ -148,6 +146,16 @@ class Masker:
             self.add_config(json.loads(text))
         except ValueError:
             return
+
+
+def _pattern(value: str) -> str:
+    """Return the expression for a secret: short ones and ordinary words are matched as whole words only."""
+    pattern = re.escape(value)
+    ordinary = len(value) <= _LONGEST_WORD and value.isalpha() and (value.islower() or value.istitle())
+    if ordinary:
+        # The password `postgres` is no part of `postgresql`, `tap-postgres` and `postgres://`.
+        pattern = rf"(?<!\btap[-_])(?<!\btarget[-_])(?<!\bmapper[-_]){pattern}(?!://)"
+    return rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])" if ordinary or len(value) < _SHORT else pattern
 
 
 def is_secret_name(name: str) -> bool:
@@ -192,14 +200,14 @@ class FileSecrets:
     def names(self) -> Iterable[str]:
         return list(self._load())
 
+    def values(self) -> Iterable[str]:
+        return self._load().values()
+
     def _load(self) -> dict[str, str]:
         if self._values is None:
-            self._values = {}
-            for name in SECRETS_FILES:
-                path = self.folder / name
-                if path.exists():
-                    self._values = self._read(path)
-                    break
+            paths = [self.folder / name for name in SECRETS_FILES]
+            path = next((path for path in paths if path.exists()), None)
+            self._values = self._read(path) if path is not None else {}
         return self._values
 
     @staticmethod
@@ -241,20 +249,25 @@ class FileSecrets:
 
 
 class Secrets:
-    """The project's secrets, of the environment or else the secrets file. A secret that is read is masked from then on.
+    """The project's secrets, of the environment or else the secrets file. All of them are masked.
 
     Args:
         work_dir: the project's `.streamline` folder, which contains the secrets file.
-        masker: masks every secret that is read.
+        masker: masks them.
     """
 
     def __init__(self, work_dir: Path, masker: Masker | None = None) -> None:
         self.masker = masker if masker is not None else Masker()
         self.file = work_dir / SECRETS_FILES[0]
-        self._sources = (EnvironmentSecrets(), FileSecrets(work_dir))
+        file = FileSecrets(work_dir)
+        self._sources = (EnvironmentSecrets(), file)
 
         for variable, value in os.environ.items():
             if variable.startswith(EnvironmentSecrets.prefix):
+                self.masker.add(value)
+        # Also those that no template asks for: a connector may find the file. What is wrong with it is told on use.
+        with contextlib.suppress(ConfigError, OSError):
+            for value in file.values():
                 self.masker.add(value)
 
     def find(self, name: str) -> str | None:
@@ -262,7 +275,7 @@ class Secrets:
         for source in self._sources:
             value = source.get(name)
             if value is not None:
-                self.masker.add(value)
+                self.masker.add(value)  # it may have been set since
                 return value
         return None
 

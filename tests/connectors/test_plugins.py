@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -85,7 +86,19 @@ def test_a_plugin_gets_its_whitelist_and_nothing_else(
         *("REQUESTS_CA_BUNDLE", "AWS_REGION", "AWS_SECRET", "TOKEN"),
     }
     assert (env["TZ"], env["TOKEN"]) == ("UTC", "streamline_secret_x")
-    assert "streamline_secret_x" not in project.secrets.masker.mask("it is streamline_secret_x")
+    masked = project.secrets.masker.mask("streamline_secret_x aws_secret aws_region")
+    assert masked == "******** ******** aws_region"
+
+
+@pytest.mark.parametrize("command", ["sh -c \"{{ secret('x') }}\"", ["sh", "--token={{ secret('x') }}"]])
+def test_a_secret_in_a_command_is_refused(
+    new_project: MakeProject, command: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLINE_SECRET_X", "hush-hush")
+    project = new_project(f"plugins:\n  a: {{command: {json.dumps(command)}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve_plugin(project, "a", "tap")
+    assert caught.value.code == "plugin.secret_in_command"
 
 
 def test_the_fingerprint_follows_the_files_of_a_command(new_project: MakeProject) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -208,15 +209,26 @@ def test_what_cannot_be_installed_says_why_and_leaves_nothing(
     monkeypatch.setenv("STREAMLINE_SECRET_T", "hush-hush")
     make_wheel(only_local_wheels, "tap-a", scripts=["tap-a"], requires=["not-to-be-had"])
     project = new_project(
-        "plugins:\n  tap-a: {pip: tap-a}\n  tap-b: {pip: \"b @ https://u:{{ secret('t') }}@localhost:1/b.whl\"}\n"
+        "plugins:\n  tap-a: {pip: tap-a}\n"
+        "  tap-b: {pip: \"b @ https://u:{{ secret('t') }}@localhost:1/b-1.0-py3-none-any.whl\"}\n"
     )
     with pytest.raises(ConfigError, match="not-to-be-had") as caught:
         resolve_plugin(project, "tap-a", "tap")
     assert caught.value.where == "plugin tap-a"
     told: list[str] = []
+    argv: list[str] = []
+    run = subprocess.run
+
+    def spy(command: list[str], **options: Any) -> Any:
+        argv.extend(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", spy)
     with pytest.raises(ConfigError) as caught:
         resolve_plugin(project, "tap-b", "tap", notify=told.append)
-    assert "hush" not in str(caught.value) + str(told)
+    assert "localhost:1" in str(caught.value)
+    assert argv
+    assert "hush" not in str(caught.value) + str(told) + str(argv)
     assert not list((project.work_dir / "venvs" / ".builds").iterdir())
     assert not (project.root / "streamline.lock.yaml").exists()
 

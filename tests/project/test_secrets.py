@@ -217,3 +217,24 @@ def test_an_error_in_the_secrets_file_quotes_none(tmp_path: Path) -> None:
         Secrets(tmp_path).get("a")
     assert caught.value.code == "yaml.invalid"
     assert "hunter22" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_values_of_the_file_are_masked_before_a_template_asks(tmp_path: Path) -> None:
+    secrets_file(tmp_path, "unused: nobody-asked-for-this\n")
+    assert "nobody" not in Secrets(tmp_path).masker.mask("it is nobody-asked-for-this")
+
+
+def test_a_file_that_cannot_be_used_is_told_at_every_use(tmp_path: Path) -> None:
+    secrets_file(tmp_path, "a: b\n").chmod(0o640)
+    secrets = Secrets(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            secrets.get("a")
+
+
+def test_a_password_that_is_an_ordinary_word_leaves_other_words_alone() -> None:
+    masker = Masker()
+    masker.add("postgres")
+    text = "tap for 'postgresql', tap-postgres, target_postgres, postgres://db"
+    assert masker.mask(text) == text
+    assert masker.mask("password=postgres, 'postgres'") == f"password={MASK}, '{MASK}'"
