@@ -50,6 +50,11 @@ class Destination:
         self.dropped: set[str] = set()
 
     @property
+    def keys(self) -> list[str]:
+        """The columns of the key."""
+        return [self.columns[key] for key in self.setting.keys]
+
+    @property
     def replaces(self) -> bool:
         """Whether its rows wait for the end of the input."""
         return self.setting.method == "replace" and not self.is_versioned
@@ -92,9 +97,9 @@ class DuckDBSink:
             found.setting = setting
             found.columns = found.table.place(properties)
             found.types = {found.columns[name]: column_type(property_) for name, property_ in properties.items()}
-            found.table.ensure(found.types)
+            found.table.ensure(found.types, found.keys)
             if found.waiting is not None:
-                found.waiting.ensure(found.types)
+                found.waiting.ensure(found.types, found.keys)
 
     def _refuse_shared(self, stream: str, table: str) -> None:
         for other in self._destinations.values():
@@ -157,6 +162,8 @@ class DuckDBSink:
         waiting.ensure(main.columns)
         if kept is None:
             mark_waiting(connection, waiting.sql, main.name, version)
+            for column, type_name in main.was.items():
+                waiting.remember(column, type_name)
         destination.waiting, destination.waiting_version = waiting, version
         return waiting
 
@@ -167,7 +174,7 @@ class DuckDBSink:
         self._warn_of_unknown(destination, records)
         setting = destination.setting
         upsert = setting.method == "upsert" or (setting.method == "replace" and bool(setting.keys))
-        keys = [destination.columns[key] for key in setting.keys] if upsert else []
+        keys = destination.keys if upsert else []
         whole = {len(destination.columns)}
         partial = set(map(len, records)) != whole
         if upsert and partial and DELETED in destination.columns:
@@ -207,9 +214,10 @@ class DuckDBSink:
                 # A column of a type that is not ours takes what its schema says, cast by the database.
                 return array(type_ if type_.name in TYPE_NAMES else destination.types[column], values)
             except TooNarrow as error:
-                destination.table.widen(column, error.wider)
+                is_key = column in destination.keys
+                destination.table.widen(column, error.wider, is_key=is_key)
                 if destination.waiting is not None:
-                    destination.waiting.widen(column, error.wider)
+                    destination.waiting.widen(column, error.wider, is_key=is_key)
             except BadValue as error:
                 number = block.first + error.index
                 raise ConnectorError(f"stream {block.stream!r}, record {number}, column {name!r}: {error}") from None
@@ -250,7 +258,7 @@ class DuckDBSink:
         names = list(waiting.columns)
         table.ensure(waiting.columns)
         if destination.setting.keys and destination.setting.method != "append" and not table.is_empty():
-            table.delete_matching(waiting, [destination.columns[key] for key in destination.setting.keys])
+            table.delete_matching(waiting, destination.keys)
         table.append(waiting.sql, names)
         waiting.drop()
         destination.waiting = destination.waiting_version = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kit.connector import log
@@ -11,6 +11,7 @@ from kit.sql import quoted
 
 from ..common.columns import BIGINT, BLOB, DOUBLE, JSON, VARCHAR, ColumnType, decimal_type, roomy, wider
 from .database import query, table_columns
+from .keys import comparable, mark_widened, widened_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +38,8 @@ class Table:
         self.name = name
         self.sql = f"{quoted(schema)}.{quoted(name)}"
         self.columns = table_columns(connection, schema, name)
+        self.was = widened_columns(connection, schema, name) if self.columns else {}
+        """Types that key columns had before they became text."""
 
     def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return query(self._connection, sql, values)
@@ -66,8 +69,8 @@ class Table:
                 placed[name] = (plain or name) if name == first else existing.get(suffixed.lower(), suffixed)
         return {name: placed[name] for name in names}
 
-    def ensure(self, wanted: dict[str, ColumnType]) -> None:
-        """Make the table, or adds what is missing and widens what is too narrow."""
+    def ensure(self, wanted: dict[str, ColumnType], keys: Collection[str] = ()) -> None:
+        """Make the table, or add what is missing and widen what is too narrow."""
         if not self.exists:
             columns = ", ".join(f"{quoted(name)} {type_.sql}" for name, type_ in wanted.items())
             self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
@@ -79,10 +82,10 @@ class Table:
                 self._run(f"ALTER TABLE {self.sql} ADD COLUMN {quoted(name)} {type_.sql}")
                 self.columns[name] = type_
             else:
-                self.widen(name, wider(self.columns[name], type_))
+                self.widen(name, wider(self.columns[name], type_), is_key=name in keys)
 
-    def widen(self, name: str, type_: ColumnType) -> None:
-        """Changes a column's type; its values stay what they are, or become text."""
+    def widen(self, name: str, type_: ColumnType, *, is_key: bool = False) -> None:
+        """Change a column's type; its values stay what they are, or become text."""
         old = self.columns[name]
         if old == type_:
             return
@@ -100,7 +103,22 @@ class Table:
             value = f"CAST({column} AS {type_.sql})"
         self._run(f"ALTER TABLE {self.sql} ALTER {column} SET DATA TYPE {type_.sql} USING {value}")
         self.columns[name] = type_
+        if is_key and type_ in (VARCHAR, JSON):
+            self.remember(name, old.name)
         log("INFO", f"table {self.name!r}: column {name!r} was {old.sql} and is {type_.sql} now")
+
+    def remember(self, name: str, old: str) -> None:
+        """Keep in the database which type a key column had."""
+        mark_widened(self._connection, self._schema, self.name, name, old)
+        self.was[name] = old
+
+    def _key(self, alias: str, name: str) -> str:
+        column = f"{alias}.{quoted(name)}"
+        return comparable(column, self.columns[name], self.was.get(name))
+
+    def _matches(self, other: str, keys: Sequence[str]) -> str:
+        """The condition that the row `t` of this table has the key of a row of another relation."""
+        return " AND ".join(f"{self._key('t', key)} IS NOT DISTINCT FROM {self._key(other, key)}" for key in keys)
 
     def _decimal_for(self, column: str, old: ColumnType, wanted: ColumnType) -> ColumnType:
         """A DECIMAL for the wanted digits and those that the column has; VARCHAR if there is none."""
@@ -139,8 +157,7 @@ class Table:
 
     def delete_matching(self, other: Table, keys: Sequence[str]) -> None:
         """Delete the rows whose key another table has."""
-        matches = " AND ".join(f"t.{quoted(key)} IS NOT DISTINCT FROM o.{quoted(key)}" for key in keys)
-        self._run(f"DELETE FROM {self.sql} AS t USING {other.sql} AS o WHERE {matches}")
+        self._run(f"DELETE FROM {self.sql} AS t USING {other.sql} AS o WHERE {self._matches('o', keys)}")
 
     def drop(self) -> None:
         """Drop it."""
@@ -184,12 +201,12 @@ class Table:
         masked = set(masks.values())
         present = [name for name in batch.column_names if name not in masked]
         order = "ASC" if keep_old else "DESC"
-        partition = ", ".join(map(quoted, keys))
+        partition = ", ".join(self._key("streamline_batch", key) for key in keys)
         last = (
             "(SELECT * FROM streamline_batch QUALIFY row_number() OVER "
             f"(PARTITION BY {partition} ORDER BY streamline_row {order}) = 1 ORDER BY streamline_row)"
         )
-        matches = " AND ".join(f"t.{quoted(key)} IS NOT DISTINCT FROM b.{quoted(key)}" for key in keys)
+        matches = self._matches("b", keys)
         if keep_old:
             self.append(f"{last} AS b WHERE NOT EXISTS (SELECT 1 FROM {self.sql} AS t WHERE {matches})", present)
             return

@@ -284,6 +284,35 @@ def test_a_value_that_its_column_cannot_hold_widens_it(
     assert found == (expected or ["x", "1", "0.10000000000000000000001", '{"a":1}', "true"])
 
 
+MOMENT: JSONObject = {"type": "string", "format": "date-time"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "old", "new", "other"),
+    [
+        ("number", "string", ["5", "2.5"], ['"5"', '"2.50"'], '"five"'),
+        ("number", "number", ["5", "1e16"], ["5", "10000000000000000"], "12345678901234567890123456789012345678901.5"),
+        ("integer", ["string", "object"], ["5", "6"], ["5", '"6"'], '{"a": 1}'),
+        (MOMENT, "string", ['"2026-01-31T10:00:00Z"'], ['"2026-01-31T10:00:00Z"'], '"never"'),
+        (MOMENT, MOMENT, ['"2026-01-31T10:00:00Z"'], ['"2026-01-31T10:00:00Z"'], '"2026-01-31T10:00:00.1234567Z"'),
+        ({"type": "string", "format": "date"}, "string", ['"2026-01-31"'], ['"2026-01-31"'], '"0000-00-00"'),
+        ({"type": "string", "format": "time"}, "string", ['"10:00:00Z"'], ['"10:00:00Z"'], '"10:00:00.1234567"'),
+    ],
+)
+def test_a_key_that_became_text_meets_its_rows(
+    tmp_path: Path, before: Any, after: Any, old: list[str], new: list[str], other: str
+) -> None:
+    def messages(property_: Any, keys: list[str], v: int) -> bytes:
+        property_ = {"type": property_} if isinstance(property_, list) else property_
+        rows = [f'{{"type":"RECORD","stream":"t","record":{{"k":{key},"v":{v}}}}}\n' for key in keys]
+        return lines([schema("t", {"k": property_, "v": "integer"}, ["k"])]) + "".join(rows).encode()
+
+    load(tmp_path, messages(before, old, 1))
+    load(tmp_path, messages(after, [other, *new], 2))
+    load(tmp_path, messages(after, [*new, other], 3))
+    assert query(tmp_path, "SELECT count(*), min(v) FROM t") == [(len(old) + 1, 3)]
+
+
 def test_schema_evolution(tmp_path: Path) -> None:
     load(
         tmp_path,
