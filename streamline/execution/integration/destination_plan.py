@@ -231,7 +231,7 @@ def _plan_stream(
         replaces=capabilities.activate_version,
         capabilities=capabilities.names,
         replication_method=stream.replication_method if stream is not None else None,
-        key_properties=stream.key_properties if stream is not None else (),
+        key_properties=stream.key_properties if stream is not None else None,
         columns=list(entry.properties) if entry is not None else (),
         load_methods=_load_methods(capabilities),
         endless=source.endless,

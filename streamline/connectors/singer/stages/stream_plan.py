@@ -83,7 +83,7 @@ def plan_stream(
     replaces: bool,
     capabilities: Collection[str] = (),
     replication_method: str | None = None,
-    key_properties: Sequence[str] = (),
+    key_properties: Sequence[str] | None = (),
     columns: Collection[str] = (),
     load_methods: Collection[str] | None = None,
     endless: bool = False,
@@ -98,7 +98,7 @@ def plan_stream(
         replaces: the target has the capability `activate-version`.
         capabilities: all capabilities in the target's `--about`.
         replication_method: how the source reads it; None: the tap decides.
-        key_properties: the source's keys.
+        key_properties: the source's keys; None: its SCHEMAs will name them.
         columns: the source's columns; empty if they are not known.
         load_methods: those in the target's `--about`; None if it lists none.
         endless: the source is stopped by `max_duration` or `idle_timeout`, so none of its tables is ever complete.
@@ -127,7 +127,7 @@ def plan_stream(
                 hint=suggestion(key, columns, what="columns"),
                 code="stream.column_unknown",
             )
-    sent_keys = list(key_properties if keys is None else keys)
+    sent_keys = list((key_properties or ()) if keys is None else keys)
     method, why = _load_method(
         stream,
         settings,
@@ -135,7 +135,7 @@ def plan_stream(
         cannot if not replaces else None,
         capabilities,
         replication_method,
-        sent_keys,
+        None if keys is None and key_properties is None else sent_keys,
         default_method,
     )
     if replication_method in _PARTIAL and method == "replace":
@@ -156,7 +156,7 @@ def plan_stream(
             )
         method, why = "append", f"{target} supports nothing else"
         keys = sent_keys if keys is not None else None
-    if method == "append":
+    if method == "append" and (key_properties is not None or settings.get("load_method")):
         keys = []  # a target merges rows when it is given keys
         sent_keys = []
     lost = [key for key in sent_keys if key in exclude or (only is not None and key not in only)]
@@ -179,7 +179,7 @@ def plan_stream(
                 code="destination.setting_unsupported",
             )
         annotations["x-partition-keys"] = list(partition_keys)
-    changed = keys is not None and list(keys) != list(key_properties)
+    changed = keys is not None and (key_properties is None or list(keys) != list(key_properties))
     return StreamPlan(
         table=settings.get("destination_table"),
         keys=tuple(keys) if changed and keys is not None else None,
@@ -239,13 +239,14 @@ def _load_method(
     cannot_replace: str | None,
     capabilities: Collection[str],
     replication_method: str | None,
-    keys: Sequence[str],
+    keys: Sequence[str] | None,
     default_method: str | None,
 ) -> tuple[str, str]:
     """The load method (append, upsert or replace), and the reason for it.
 
     Args:
         cannot_replace: why the table cannot be replaced; None if it can.
+        keys: its key columns; None: not known yet.
         default_method: the one that the target's config asks for.
 
     Raises:
@@ -293,7 +294,7 @@ def _load_method(
         method, why = "append", "it has no key"
         if replication_method == "FULL_TABLE":
             why = f"FULL_TABLE; {cannot_replace}, and {why}"
-    if method == "upsert" and not keys:
+    if method == "upsert" and keys is not None and not keys:
         raise ConfigError(
             f"upsert needs a key, and stream {stream!r} has none",
             where=where,

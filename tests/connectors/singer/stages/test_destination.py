@@ -227,6 +227,22 @@ def test_a_target_that_can_is_told_in_the_schema() -> None:
     assert told_schema(out)["x-partition-keys"] == ["day"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [({"unique_conflict_method": "IGNORE"}, ["id"]), ({"load_method": "append"}, []), ({}, ["id"])],
+)
+def test_without_a_catalog_the_schema_names_the_key(settings: dict[str, Any], keys: list[str]) -> None:
+    unknown = stage({"orders": settings}, capabilities=["conflict-ignore"], key_properties=None)
+    (out,) = run(unknown, [schema("orders", "id", id="integer")])
+    assert isinstance(out, Schema)
+    assert list(out.key_properties or ()) == keys
+    assert out.schema.get("x-unique-conflict-method") == settings.get("unique_conflict_method")
+    if settings.get("unique_conflict_method"):
+        with pytest.raises(StreamlineError) as raised:
+            run(stage({"orders": settings}, capabilities=["conflict-ignore"], key_properties=None), [schema("orders")])
+        assert raised.value.code == "stream.key_missing"
+
+
 def test_two_streams_in_one_table_are_refused() -> None:
     plan_of = plans({"*": {"destination_table": "all"}})
     with pytest.raises(ConfigError, match="'a' and 'b' would both be written to table 'all'"):
