@@ -93,7 +93,8 @@ class BookmarkOverride(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, kw_only=True):
-    """A record that was refused on the way. The same record at the same stage of a block and stream is kept once.
+    """A record that was refused on the way. The same record at the same stage of a block and stream is kept once,
+    if it has the same `copy`.
 
     Args:
         record: the JSON text of the record.
@@ -102,7 +103,8 @@ class DeadLetter(msgspec.Struct, kw_only=True):
         output: it is what the block `stage` returned; else it is what was refused as it came to `stage`.
         time, run_id, error: of the last time it was refused.
         times: how often it was refused.
-        id: given by the store.
+        copy: tells apart equal records of a stream without a key; not read back.
+        id: given by the store; a letter that has one is replaced.
     """
 
     pipeline: str
@@ -116,6 +118,7 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     output: bool = False
     time: str = ""
     times: int = 1
+    copy: str = ""
     id: int = 0
 
 

@@ -80,6 +80,28 @@ def test_they_arrive_once_the_schema_takes_them(make_project: MakeProject) -> No
     assert project.state_rows() == position, "no position has moved"
 
 
+def test_equal_records_without_a_key_are_a_letter_each(make_project: MakeProject) -> None:
+    def clicks(column: Any) -> Block:
+        spec = {"properties": {"page": column}, "key": [], "rows": [{"page": 7}] * 3}
+        return tap("rows", {"streams": {"clicks": spec}}, streams={"clicks": {"replication_method": "FULL_TABLE"}})
+
+    project = make_project(clicks("string"), target("keyed", {"log": "log.jsonl"}, on_bad_record="quarantine"))
+    project.run().expect(0)
+    assert len(project.dead_letters()) == 3
+    project.run().expect(0)
+    assert [letter["times"] for letter in project.dead_letters()] == [2, 2, 2], "they are the same three"
+    retry(project, code=1)
+    assert [letter["times"] for letter in project.dead_letters()] == [3, 3, 3]
+    project.pipeline("p", clicks({"type": ["string", "integer"]}), target("keyed", {"log": "log.jsonl"}))
+    project.run().expect(0)
+    log(project)
+
+    retry(project)
+
+    assert [m["record"] for m in log(project) if m["type"] == "RECORD"] == [{"page": 7}] * 3
+    assert project.dead_letters() == []
+
+
 def test_only_those_that_are_named(make_project: MakeProject) -> None:
     project = make_project(rows(BAD), quarantine())
     project.run().expect(0)

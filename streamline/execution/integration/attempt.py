@@ -176,6 +176,7 @@ class Attempt:
                     progress.read(group.source, item.stream, item.count)
                 elif isinstance(item, Schema):
                     self._watch_schema(source, item)
+                    (source.keyless.discard if item.key_properties else source.keyless.add)(item.stream)
                 elif shared and isinstance(item, Position) and not has_bookmarks(state_of(item.parts)):
                     raise StreamlineError(
                         "its STATE has no bookmark for each stream, so several processes cannot share its streams",
@@ -233,6 +234,8 @@ class Attempt:
             },
             rows=dict(group.rows),
             forgotten=source.forgotten,
+            keyless=source.keyless,
+            bookmarks_of=source.bookmarks_of,
             cause_of=source.cause_of,
             overrides=source.overrides,
             left_out=source.left_out if any(each.replication_method == "LOG_BASED" for each in group.streams) else [],

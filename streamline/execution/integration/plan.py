@@ -61,6 +61,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         cause_of: streams whose old bookmark is not used in this run, and why.
         overrides: stored bookmark overrides that this run uses.
         forgotten: bookmarks that the tap dropped in this run.
+        keyless: streams whose SCHEMA named no key in this run.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
         passed: those of them past which the tap moves the log by its start.
         notes: what the user should know (a bookmark that is not used, …).
@@ -81,6 +82,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     cause_of: dict[str, Cause] = {}
     overrides: dict[str, list[BookmarkOverride]] = {}
     forgotten: set[str] = set()
+    keyless: set[str] = set()
     left_out: list[str] = []
     passed: list[str] = []
     notes: list[str] = []

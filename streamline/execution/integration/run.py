@@ -52,6 +52,10 @@ PROGRESS_SECONDS = 0.25
 """How often counts are published."""
 
 
+TABLE_VERSION = "table_version"
+"""Kind of the cached table version of a pipeline's last replacements: the next is higher, whatever the clock says."""
+
+
 async def run_integration(
     project: Project, model: PipelineModel, options: RunOptions, bus: Bus, stop: Stop | None = None
 ) -> RunResult:
@@ -199,9 +203,10 @@ async def _attempts(run: Run, plan: Plan, every: list[GroupOutcome]) -> list[Gro
     waiting: list[GroupPlan] = plan.groups()
     tried = dict.fromkeys((group.id for group in waiting), 0)
     validated: set[str] = set()
-    version = 0
+    version = int(run.store.cache_get(TABLE_VERSION, plan.pipeline) or 0)
     while waiting:
         version = new_version(version)
+        await anyio.to_thread.run_sync(run.store.cache_put, TABLE_VERSION, plan.pipeline, str(version))
         validate = any(group.id in validated for group in waiting)
         outcomes = await Attempt(
             run, plan, waiting, validate=validate, version=version, number=1 + max(tried.values())

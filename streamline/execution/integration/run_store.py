@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
@@ -21,6 +22,8 @@ class SourceAccount(msgspec.Struct, kw_only=True):
         replication: stream → (method, key) that it is read with.
         rows: the bookmarks that stand in the store, as the tap knows them.
         forgotten: is given the keys of those that the tap dropped.
+        keyless: the streams whose SCHEMA names no key, so that equal records are not one.
+        bookmarks_of: a stream's name in messages → the keys of the bookmarks that cover its records.
         cause_of: stream → why its next bookmark replaces the old one.
         overrides: stream → stored overrides that its next bookmark consumes.
         left_out: streams of the same log that are not read; once a position is saved they have a gap.
@@ -33,6 +36,8 @@ class SourceAccount(msgspec.Struct, kw_only=True):
     replication: Mapping[str, tuple[str | None, str | None]]
     rows: dict[str, bytes]
     forgotten: set[str] = set()
+    keyless: set[str] = set()
+    bookmarks_of: Callable[[str], Sequence[str]] = lambda stream: (stream,)
     cause_of: dict[str, Cause] = {}
     overrides: dict[str, list[BookmarkOverride]] = {}
     left_out: list[str] = []
@@ -66,6 +71,8 @@ class RunStore:
         self._run_id = run_id
         self._accounts = dict(accounts)
         self._before_save = before_save
+        self._starts = {source: dict(account.rows) for source, account in accounts.items()}
+        self._copies: Counter[tuple[str, str, str, str | None, bool, int]] = Counter()
 
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
@@ -89,7 +96,7 @@ class RunStore:
                 account.block,
                 self._run_id,
                 [self._bookmark(account, stream, owned[stream]) for stream in streams],
-                [self._letter(account, bad) for bad in refused],
+                [self._letter(source, bad) for bad in refused],
                 [override for stream in streams for override in account.overrides.get(stream, ())],
                 dropped,
             )
@@ -115,7 +122,15 @@ class RunStore:
             destinations=account.destinations(stream),
         )
 
-    def _letter(self, account: SourceAccount, bad: BadRecord) -> DeadLetter:
+    def _letter(self, source: str, bad: BadRecord) -> DeadLetter:
+        account = self._accounts[source]
+        copy = ""
+        if bad.stream in account.keyless:
+            # Its number among equal ones since the place from which it was read: another run may read it again.
+            place = (source, bad.stream, bad.stage, bad.sink, bad.output, hash(bad.record))
+            self._copies[place] += 1
+            start = [self._starts[source].get(key) for key in account.bookmarks_of(bad.stream)]
+            copy = f"{self._copies[place]} {start}"
         return DeadLetter(
             pipeline=self._pipeline,
             block=account.block,
@@ -126,4 +141,5 @@ class RunStore:
             stage=bad.stage,
             destination=bad.sink,
             output=bad.output,
+            copy=copy,
         )

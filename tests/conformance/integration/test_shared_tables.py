@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
+from streamline.execution.integration.run import TABLE_VERSION
+from streamline.state import open_store
 from tests.conformance.integration.common import COLUMNS, rows_tap, upto
 from tests.conformance.integration.test_bookmark_keys import says
 from tests.conftest import MakeProject
@@ -43,6 +46,22 @@ def test_sources_that_upsert_into_one_table_share_it(make_project: MakeProject) 
     project.run().expect(0, "overwrite each other")
 
     assert project.ids("users") == upto(3)
+
+
+def test_a_table_version_is_higher_than_the_last_though_the_clock_was_set_back(make_project: MakeProject) -> None:
+    able = {"args": ["--able=activate-version"]}
+    project = make_project(source("north", 1, 2, method="FULL_TABLE"), target("keyed", {"log": "l"}, plugin=able))
+    project.run().expect(0)
+    future = 10**14
+    (file,) = (project.root / ".streamline").glob("*.db")
+    with closing(open_store(f"sqlite:///{file.relative_to(project.root)}", project.root)) as store:
+        assert int(store.cache_get(TABLE_VERSION, "p") or 0) > 10**12
+        store.cache_put(TABLE_VERSION, "p", str(future))
+
+    project.run().expect(0)
+
+    versions = [m["version"] for m in project.messages("l") if m["type"] == "ACTIVATE_VERSION"]
+    assert versions[-1] > future
 
 
 def test_the_source_can_be_part_of_the_key_of_a_shared_table(make_project: MakeProject) -> None:
