@@ -153,3 +153,8 @@ def check_policy(if_exists: str | None) -> IfExists:
         hint="if_exists is 'append', 'replace' or 'fail'",
         code="export.unknown_write_policy",
     )
+
+
+def table_and_size(table: str | int, size: str | int) -> tuple[str, int]:
+    """Return a table's name and a number of rows, which are given in either order: Mage has had both."""
+    return (str(size), table) if isinstance(table, int) else (table, int(size))

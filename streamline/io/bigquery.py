@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.errors import ConfigError
-from streamline.io.base import ExportWritePolicy, check_policy
+from streamline.io.base import ExportWritePolicy, check_policy, table_and_size
 from streamline.io.frames import as_pandas
 from streamline.io.google_cloud_storage import google_settings
 from streamline.io.sql import clean_query
@@ -67,8 +67,9 @@ class BigQuery(Warehouse):
     def rollback(self) -> None:
         """Nothing can be undone: every statement stands for itself."""
 
-    def sample(self, schema: str, table: str, size: int = 10_000_000, **kwargs: Any) -> pd.DataFrame:
-        """Some rows of a table of the dataset `schema`, in no order."""
+    def sample(self, schema: str, table: str | int, size: int | str = 10_000_000, **kwargs: Any) -> pd.DataFrame:
+        """Load some rows of a table of the dataset `schema`, in no order. `table` and `size` may change places."""
+        table, size = table_and_size(table, size)
         return self.load(f"SELECT * FROM `{schema}`.`{table}`", limit=size, **kwargs)
 
     def export(

@@ -13,7 +13,7 @@ import pyarrow as pa
 from streamline.databases.arrow import batches_of, is_bytes, json_text
 from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
-from streamline.io.base import ExportWritePolicy, check_policy, from_profile, require_key, some
+from streamline.io.base import ExportWritePolicy, check_policy, from_profile, require_key, some, table_and_size
 from streamline.io.frames import as_arrow
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import Warehouse, quoted
@@ -109,8 +109,9 @@ class Redshift(Warehouse):
         with self._errors():
             return bool(self._columns(schema_name, table_name))
 
-    def sample(self, schema: str | None, table: str, size: int = 10_000_000, **kwargs: Any) -> pd.DataFrame:
-        """Load some rows of a table, in no order."""
+    def sample(self, schema: str | None, table: str | int, size: int | str = 10_000_000, **kwargs: Any) -> pd.DataFrame:
+        """Load some rows of a table, in no order. `table` and `size` may change places."""
+        table, size = table_and_size(table, size)
         return self.load(f"SELECT * FROM {quoted(schema, table)}", limit=size, **kwargs)
 
     def export(

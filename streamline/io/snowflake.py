@@ -81,9 +81,9 @@ class Snowflake(Warehouse):
         schema: str | None = None,
         if_exists: str = ExportWritePolicy.APPEND,
         query_string: str | None = None,
-        verbose: bool = True,
         unique_conflict_method: str | None = None,
         unique_constraints: Sequence[str] | None = None,
+        verbose: bool = True,
         **kwargs: Any,
     ) -> None:
         """Write a DataFrame into a table, made where there is none.

@@ -13,7 +13,7 @@ import pandas as pd
 from streamline.databases.database import Database
 from streamline.databases.registry import database
 from streamline.errors import ConfigError
-from streamline.io.base import ExportWritePolicy, QueryIO, plainly
+from streamline.io.base import ExportWritePolicy, QueryIO, plainly, table_and_size
 from streamline.io.config import BaseConfigLoader, conceal
 from streamline.io.frames import as_arrow, from_arrow
 from streamline.io.table_export import Export, export_table
@@ -172,7 +172,7 @@ class BaseSQL(QueryIO):
         frame = from_arrow(table if limit is None else table.slice(0, limit), coerce_float=coerce_float)
         return _finished(frame, index_col, parse_dates, dtype)
 
-    def sample(self, schema: str | None, table: str, size: int = 10_000_000, **kwargs: Any) -> pd.DataFrame:
+    def sample(self, schema: str | None, table: str | int, size: int | str = 10_000_000, **kwargs: Any) -> pd.DataFrame:
         """Load some rows of a table, in no order.
 
         Args:
@@ -180,7 +180,10 @@ class BaseSQL(QueryIO):
             table: its name.
             size: how many rows at most.
             kwargs: as for `load`.
+
+        `table` and `size` may change places, as they did in Mage.
         """
+        table, size = table_and_size(table, size)
         return self.load(f"SELECT * FROM {self.database.qualified(table, schema)}", limit=size, **kwargs)
 
     @plainly
@@ -228,7 +231,6 @@ class BaseSQL(QueryIO):
         if_exists: str = ExportWritePolicy.REPLACE,
         index: bool = False,
         verbose: bool = True,
-        *,
         allow_reserved_words: bool | None = None,
         auto_clean_name: bool = True,
         case_sensitive: bool = False,
@@ -238,8 +240,8 @@ class BaseSQL(QueryIO):
         query_string: str | None = None,
         unique_conflict_method: str | None = None,
         unique_constraints: Sequence[str] | None = None,
-        fast_execute: bool = True,
         skip_semicolon_at_end: bool = False,
+        fast_execute: bool = True,
     ) -> None:
         """Write a DataFrame into a table, all of it or nothing, and commit.
 

@@ -382,6 +382,10 @@ class Reader:
         for name, file in [*expected, *([] if given else candidates)]:
             if file.is_file():
                 return name, file
+        written = configuration.get("file_source")
+        written_path = written.get("path") if isinstance(written, dict) else None
+        if isinstance(written_path, str) and self.find_file(written_path) is not None:
+            return self.named_file(written_path, given, path)
         if entry.get("content") or isinstance(named, str):
             return given or "python", None
         existing = next(((name, file) for name, file in candidates if file.is_file()), None)
@@ -437,18 +441,28 @@ class Reader:
         return self.file(entry, uuid, kind, configuration if isinstance(configuration, dict) else {}, (key, index))
 
     def named_file(self, named: str, language: str | None, path: tuple[PathKey, ...]) -> tuple[str, Path]:
+        file = self.find_file(named)
+        if file is None:
+            raise self.error(
+                f"the file {named} does not exist",
+                (*path, "configuration", "file_path"),
+                "write the path relative to the project's folder",
+                code="block.file_missing",
+            )
+        by_suffix = {suffix: name for name, suffixes in languages().items() for suffix in suffixes}
+        return language or by_suffix.get(file.suffix, "python"), file
+
+    def find_file(self, named: str) -> Path | None:
+        """Return the file that a path in metadata.yaml means.
+
+        Mage also resolves paths relative to dbt/ and to the project's parent folder; absolute ones may come from
+        another machine (`/home/src/default_repo/utils/x.py`) and are looked for by their last parts.
+        """
         root = self.project.root
-        # Mage also resolves paths relative to the project's parent folder.
-        for candidate in (root / named, root.parent / named):
-            if candidate.is_file():
-                by_suffix = {suffix: name for name, suffixes in languages().items() for suffix in suffixes}
-                return language or by_suffix.get(candidate.suffix, "python"), candidate
-        raise self.error(
-            f"the file {named} does not exist",
-            (*path, "configuration", "file_path"),
-            "write the path relative to the project's folder",
-            code="block.file_missing",
-        )
+        parts = Path(named).parts
+        last_parts = [root.joinpath(*parts[start:]) for start in range(1, len(parts))] if self.project.mage else []
+        candidates = (root / named, root.parent / named, root / "dbt" / named, *last_parts)
+        return next((candidate for candidate in candidates if candidate.is_file()), None)
 
     def seconds(self, value: object, path: tuple[PathKey, ...]) -> float | None:
         if value is None:

@@ -301,3 +301,59 @@ def test_clean_columns_in_a_project_of_ours(project: BatchProject) -> None:
     project.command("run", "p").expect(0)
     assert list(project.output("clean").columns) == ["price", "_order"]
     assert list(project.output("plain").columns) == ["price$", "Order"]
+
+
+def test_files_are_found_as_in_mage(load: Load, tmp_path: Path) -> None:
+    model = load(
+        """
+        blocks:
+        - {uuid: x, type: data_loader, configuration: {file_path: /home/src/default_repo/utils/x.py}}
+        - {uuid: m, type: dbt, language: sql, configuration: {file_path: shop/models/m.sql}}
+        - {uuid: a, type: data_loader, configuration: {file_source: {path: utils/x.py}}}
+        - {uuid: gone, type: data_loader, configuration: {file_source: {path: default_repo/utils/x.py}}}
+        """.replace("\n        ", "\n"),
+        **{"utils/x.py": "", "dbt/shop/models/m.sql": "", "dbt/shop/dbt_project.yml": ""},
+    )
+    files = {uuid: str(block.file.relative_to(tmp_path)) for uuid, block in model.blocks.items() if block.file}
+    assert files == {
+        "x": "utils/x.py",
+        "m": "dbt/shop/models/m.sql",
+        "a": "data_loaders/a.py",
+        "gone": "utils/x.py",
+    }
+
+
+def test_variables_set_by_a_block_and_more_keyword_arguments(project: BatchProject) -> None:
+    project.keys["variables"] = {"since": 1, "given": 1}
+    project.block(
+        "set",
+        """
+        from mage_ai.data_preparation.variable_manager import set_global_variable
+
+        @custom
+        def set_both(*args, **kwargs):
+            for name in ('since', 'given', 'new'):
+                set_global_variable(kwargs['pipeline_uuid'], name, 2)
+        """,
+        type="custom",
+        upstream=[],
+    )
+    project.block(
+        "read",
+        """
+        @transformer
+        def read(*args, **kwargs):
+            assert kwargs['pipeline_run_id'] == kwargs['run_id'] and kwargs['execution_partition']
+            return [kwargs[name] for name in ('since', 'given', 'new', 'event', 'trigger_name')]
+        """,
+    )
+    project.command("run", "p", "--runtime-vars", "given=7").expect(0)
+    assert project.output("read") == [2, 7, 2, {}, None]
+
+
+def test_a_sample_in_either_order(tmp_path: Path) -> None:
+    from streamline.io import SQLite
+
+    with SQLite(tmp_path / "shop.db") as database:
+        database.export([{"id": 1}, {"id": 2}], None, "orders")
+        assert len(database.sample(None, 1, "orders")) == len(database.sample(None, "orders", 1)) == 1

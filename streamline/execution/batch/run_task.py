@@ -36,6 +36,7 @@ from streamline.processes.worker import Port, failure_of_known
 from streamline.project.current import set_current
 from streamline.project.project import Project
 from streamline.project.render import Renderer
+from streamline.project.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from streamline.outputs.store import Manifest, Output
@@ -70,6 +71,8 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
             hint="the file was changed during the run; run the pipeline again",
             code="block.unknown",
         )
+    if project.mage:
+        task = _with_set_variables(task, model)
     inputs = [open_input(ref, mage=project.mage) for ref in task.inputs]
     date = _date(task, project)
     renderer = _renderer(project, task, inputs, date)
@@ -241,6 +244,19 @@ def _renderer(project: Project, task: Task, inputs: Sequence[Input], date: datet
     )
 
 
+def _with_set_variables(task: Task, model: PipelineModel) -> Task:
+    """Return the task with the variables that earlier blocks of the run have set (`set_global_variable`)."""
+    status = model.yaml.path.stat()
+    written = _written_variables(model.yaml.path, (status.st_mtime_ns, status.st_size))
+    new = {name: value for name, value in written.items() if name not in task.runtime}
+    return msgspec.structs.replace(task, variables={**task.variables, **new})
+
+
+@functools.lru_cache(maxsize=2)
+def _written_variables(path: Path, _: tuple[int, int]) -> dict[str, Any]:
+    return load_yaml(path, allow_duplicates=True).mapping(("variables",))
+
+
 def _variables(task: Task, renderer: Renderer) -> dict[str, Any]:
     """Return the variables with their templates rendered, except those that were given from outside."""
     final = set(task.runtime)
@@ -278,6 +294,9 @@ def _keyword_arguments(
     task: Task, project: Project, block: Block, variables: Mapping[str, Any], date: datetime, logger: logging.Logger
 ) -> dict[str, Any]:
     times = _times(task, date)
+    if project.mage:
+        partition = task.execution_date.strftime("%Y%m%dT%H%M%S")
+        times |= {"execution_partition": partition, "event": {}, "pipeline_run_id": task.run_id, "trigger_name": None}
     arguments: dict[str, Any] = {"env": os.environ.get("ENV") or "dev", **times, **variables}
     arguments["execution_date"] = date
     for ref in task.inputs:
