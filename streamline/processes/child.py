@@ -19,7 +19,6 @@ from typing import Protocol
 
 import anyio
 import anyio.lowlevel
-import msgspec
 
 from streamline.processes import wire
 from streamline.processes.line_splitter import LineSplitter
@@ -49,15 +48,6 @@ class TextMasker(Protocol):
     """Masks secrets in text."""
 
     def mask(self, text: str) -> str: ...
-
-
-class ChildResult(msgspec.Struct):
-    """The result of a child that has exited. `returncode` is negative for a signal."""
-
-    returncode: int
-    stdout: bytes
-    stderr_tail: list[str]
-    timed_out: bool = False
 
 
 def _pipe() -> tuple[int, int]:
@@ -371,47 +361,3 @@ class Tail:
         self.lines.append(line if len(line) <= TAIL_LINE_LENGTH else line[:TAIL_LINE_LENGTH] + " …")
         if len(self.lines) > self._lines:
             del self.lines[0]
-
-
-async def run_to_end(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    cwd: Path,
-    timeout: float,
-    masker: TextMasker,
-) -> ChildResult:
-    """Run a program to its end and collect its output.
-
-    Args:
-        argv: program and arguments, no secrets.
-        env: its complete environment.
-        timeout: seconds after which it and everything that it forked is killed.
-        masker: masks secrets in what it logs.
-
-    Raises:
-        OSError: the program cannot be started.
-    """
-    child = Child.start(Path(argv[0]).name, argv, env=env, cwd=cwd)
-    tail = Tail()
-    out: list[bytes] = []
-
-    async def collect() -> None:
-        while chunk := await child.stdout.receive():
-            out.append(chunk)
-
-    timed_out = False
-    try:
-        with anyio.move_on_after(timeout) as scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(collect)
-                tasks.start_soon(log_lines, child.stderr, tail.add, masker)
-                code = await child.wait()
-                # A daemon that it forked may keep the pipes open; its own output is there by now.
-                tasks.cancel_scope.deadline = anyio.current_time() + 1.0
-        if scope.cancelled_caught:
-            timed_out = True
-            code = -signal.SIGKILL
-    finally:
-        child.dispose()
-    return ChildResult(code, b"".join(out), tail.lines, timed_out)

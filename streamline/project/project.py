@@ -89,7 +89,7 @@ class Project:
             path = project_file(folder)
             if path is not None:
                 if folder != here:
-                    _refuse_foreign(path, here)
+                    _refuse_foreign(folder, here)
                 return cls._at(path)
         raise ConfigError(
             "not inside a project: no streamline.yaml in this folder or above",
@@ -231,14 +231,16 @@ def project_file(folder: Path) -> Path | None:
     )
 
 
-def _refuse_foreign(path: Path, start: Path) -> None:
+def _refuse_foreign(folder: Path, start: Path) -> None:
     """Refuse a project that another user made in a folder above, where everybody may write: it can start programs."""
-    owner = owner_of(path if path.is_file() else path.parent)
-    if owner in (os.geteuid(), 0, owner_of(start)) or os.environ.get(FOREIGN_VARIABLE) == "1":
+    trusted = (os.geteuid(), 0, owner_of(start))
+    parts = [folder / name for name in (PROJECT_FILE, MAGE_PROJECT_FILE, "io_config.yaml", "pipelines", WORK_DIR)]
+    foreign = next((path for path in parts if path.exists() and owner_of(path) not in trusted), None)
+    if foreign is None or os.environ.get(FOREIGN_VARIABLE) == "1":
         return
     raise ConfigError(
         "the project in this parent folder belongs to another user",
-        where=str(path),
+        where=str(foreign),
         hint=f"cd into a project of your own; or, if you trust its owner, set {FOREIGN_VARIABLE}=1 or name it with "
         "--project",
         code="project.foreign_owner",

@@ -19,9 +19,8 @@ from streamline.processes.child import (
     WritePipe,
     log_lines,
     private_file,
-    run_to_end,
 )
-from tests.connectors.singer.running import ENV, PATIENCE, Plain, gone, kill, python, until
+from tests.connectors.singer.running import ENV, PATIENCE, Plain, gone, python, until
 
 pytestmark = pytest.mark.anyio
 
@@ -291,72 +290,3 @@ async def test_a_tail_is_short_in_both_directions() -> None:
         tail.add(f"{number}" * 100_000)
     assert [line[0] for line in tail.lines] == ["7", "8", "9"]
     assert sum(map(len, tail.lines)) < 20_000
-
-
-# -- run_to_end
-
-
-async def test_a_program_that_ran_to_its_end_leaves_its_output_and_its_last_words(tmp_path: Path) -> None:
-    result = await run_to_end(
-        python("import sys; print('out', end=''); print('hunter2hunter2', file=sys.stderr); sys.exit(4)"),
-        env=ENV,
-        cwd=tmp_path,
-        timeout=PATIENCE,
-        masker=Plain(),
-    )
-    assert (result.returncode, result.stdout, result.stderr_tail, result.timed_out) == (4, b"out", ["***"], False)
-
-
-async def test_a_program_that_takes_too_long_is_killed_with_what_it_forked(tmp_path: Path) -> None:
-    result = await run_to_end(
-        python(
-            """
-            import signal, subprocess, sys, time
-            signal.signal(15, signal.SIG_IGN)
-            other = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"])
-            print(other.pid, flush=True)
-            time.sleep(60)
-            """
-        ),
-        env=ENV,
-        cwd=tmp_path,
-        timeout=0.7,
-        masker=Plain(),
-    )
-    assert result.timed_out
-    assert result.returncode < 0
-    with anyio.fail_after(PATIENCE):
-        await until(lambda: gone(int(result.stdout)))
-
-
-async def test_a_daemon_that_holds_the_pipes_does_not_hold_us(tmp_path: Path) -> None:
-    with anyio.fail_after(PATIENCE):
-        result = await run_to_end(
-            python(
-                """
-                import subprocess, sys
-                other = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"], start_new_session=True)
-                print(other.pid, flush=True)
-                """
-            ),
-            env=ENV,
-            cwd=tmp_path,
-            timeout=PATIENCE,
-            masker=Plain(),
-        )
-    kill(int(result.stdout))
-    assert result.returncode == 0
-    assert not result.timed_out
-
-
-async def test_output_of_many_megabytes_comes_whole(tmp_path: Path) -> None:
-    with anyio.fail_after(PATIENCE):
-        result = await run_to_end(
-            python("import os, sys; sys.stdout.write('x' * 20_000_000)"),
-            env=ENV,
-            cwd=tmp_path,
-            timeout=PATIENCE,
-            masker=Plain(),
-        )
-    assert len(result.stdout) == 20_000_000

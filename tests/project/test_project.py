@@ -141,13 +141,17 @@ def test_the_work_folder_is_private(new_project: MakeProject) -> None:
     assert project.ensure_work_dir().stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("foreign", ["streamline.yaml", "io_config.yaml", "pipelines"])
 def test_another_users_project_in_a_parent_folder_is_refused(
-    new_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+    new_project: MakeProject, monkeypatch: pytest.MonkeyPatch, foreign: str
 ) -> None:
-    root = new_project("name: shop\n").root
+    root = new_project("name: shop\n", **{"io_config.yaml": "default: {}\n"}).root
     inside = root / "mine"
-    inside.mkdir()
-    users = {root / "streamline.yaml": os.geteuid() + 1}
+    for folder in (inside, root / "pipelines"):
+        folder.mkdir()
+    if foreign != "streamline.yaml":
+        (root / "streamline.yaml").unlink()
+    users = {root / foreign: os.geteuid() + 1}
     monkeypatch.setattr(project_module, "owner_of", lambda path: users.get(path, os.geteuid()))
     with pytest.raises(ConfigError) as failure:
         Project.find(inside)
