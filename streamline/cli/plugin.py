@@ -113,6 +113,49 @@ def add(
     click.echo(f"Declared {name} in {project.yaml.shown}")
 
 
+@command.command("remove")
+@click.argument("name")
+@pass_app
+def remove(app: App, name: str) -> None:
+    """Remove the plugin NAME from streamline.yaml, with its environment and locked versions."""
+    import shutil
+
+    from streamline.project.lockfile import file_lock, write_locked
+    from streamline.project.yamledit import edit_file, edit_text
+
+    project = app.project
+    _require_declared(project, name)
+    edit_file(
+        project.yaml.path,
+        lambda text: edit_text(text, lambda document: document["plugins"].pop(name)),
+        shown=project.yaml.shown,
+    )
+    environment = project.ensure_work_dir() / "venvs" / name
+    if environment.is_symlink():
+        shutil.rmtree(environment.resolve(), ignore_errors=True)
+        environment.unlink()
+    with file_lock(project.work_dir / "venvs" / ".lockfile.lock"):
+        write_locked(project.root, name, None)
+    click.echo(f"Removed {name} from {project.yaml.shown}")
+
+
+def _require_declared(project: Project, name: str) -> None:
+    """Refuse a plugin that streamline.yaml does not declare.
+
+    Raises:
+        ConfigError: the hint suggests a similar name.
+    """
+    if name not in project.plugins:
+        from streamline.project.suggest import suggestion
+
+        raise ConfigError(
+            f"the plugin '{name}' is not declared",
+            where=project.yaml.shown,
+            hint=suggestion(name, project.plugins, what="declared plugins"),
+            code="plugin.unknown",
+        )
+
+
 @command.command("install")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--upgrade", is_flag=True, help="Install the newest versions, not those of streamline.lock.yaml.")
@@ -122,15 +165,7 @@ def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
     project = app.project
     with_environment = [name for name, entry in project.plugins.items() if entry.pip]
     for name in names:
-        if name not in project.plugins:
-            from streamline.project.suggest import suggestion
-
-            raise ConfigError(
-                f"the plugin '{name}' is not declared",
-                where=project.yaml.shown,
-                hint=suggestion(name, project.plugins, what="declared plugins"),
-                code="plugin.unknown",
-            )
+        _require_declared(project, name)
         if name not in with_environment:
             click.echo(f"{name} has no environment: it runs {' '.join(project.plugins[name].command)}")
     chosen = [name for name in with_environment if not names or name in names]

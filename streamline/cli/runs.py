@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,14 +31,21 @@ def command() -> None:
 @command.command("list")
 @click.argument("pipeline", required=False)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Only the newest so many.")
+@click.option(
+    "--status", metavar="STATUS", help="Only runs with this status: completed, failed, cancelled, killed or running."
+)
+@click.option("--since", metavar="D", help="Only runs that started in this time: 90s, 12h, 7d.")
 @json_option
 @pass_app
-def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
+def list_(app: App, pipeline: str | None, limit: int, status: str | None, since: str | None, as_json: bool) -> None:
     """List runs, the newest first."""
+    oldest = _moment_before(since) if since is not None else None
     with app.store() as store:
         if pipeline is not None:
             require_pipeline(app, store, pipeline)
-        runs = [current_run(store, run) for run in store.runs(pipeline, limit)]
+        candidates = store.runs(pipeline, limit if status is None and oldest is None else sys.maxsize)
+        runs = [run for run in (current_run(store, run) for run in candidates) if status in (None, run.status)]
+    runs = [run for run in runs if oldest is None or datetime.fromisoformat(run.started) >= oldest][:limit]
     if as_json:
         print_json([_as_json(run) for run in runs])
         return
@@ -48,6 +57,15 @@ def list_(app: App, pipeline: str | None, limit: int, as_json: bool) -> None:
         ],
         empty="Nothing has run yet.",
     )
+
+
+def _moment_before(since: str) -> datetime:
+    from streamline.blocks.connector.spec import duration
+
+    try:
+        return datetime.now(UTC) - timedelta(seconds=duration(since))
+    except ValueError as error:
+        raise ConfigError(f"--since: {error}", code="duration.invalid") from None
 
 
 def _short(error: str | None) -> str:

@@ -36,7 +36,7 @@ _SETTINGS = """\
 _FOLDERS = ("data_loaders", "transformers", "data_exporters", "conditionals", "pipelines")
 
 
-def make_project(root: Path) -> list[Path]:
+def make_project(root: Path, *, examples: bool = True) -> list[Path]:
     """Create a project in `root`. Return its files, relative to `root`. Other files in the folder are kept.
 
     Raises:
@@ -59,7 +59,7 @@ def make_project(root: Path) -> list[Path]:
     sources = {
         path.relative_to(TEMPLATE): path
         for path in sorted(TEMPLATE.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
+        if examples and path.is_file() and "__pycache__" not in path.parts
     }
     name = re.sub(r"\W+", "_", root.absolute().name).strip("_") or "project"
     written = {Path(PROJECT_FILE): to_yaml({"name": name}) + _SETTINGS, Path(".gitignore"): _GITIGNORE}

@@ -13,8 +13,8 @@ from streamline.project.project import Project
 from tests.support.preloaded import streamline
 
 
-def init(folder: Path, code: int = 0) -> str:
-    result = CliRunner().invoke(main, ["init", str(folder)])
+def init(folder: Path, *options: str, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["init", str(folder), *options])
     assert result.exit_code == code, result.output
     return result.output
 
@@ -35,6 +35,12 @@ def test_the_project_is_whole(tmp_path: Path) -> None:
     assert "/.streamline/" in (folder / ".gitignore").read_text()
     for name in ("__init__.py", "requirements.txt"):
         assert (folder / "pipelines/example" / name).exists()
+
+
+def test_an_empty_project_has_no_examples(tmp_path: Path) -> None:
+    assert "streamline create NAME" in init(tmp_path, "--empty")
+    assert Project.open(tmp_path).pipelines() == []
+    assert list(tmp_path.rglob("*.csv")) == []
 
 
 def test_it_stands_beside_other_files(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_what_cannot_be_installed_is_not_declared(shop: Shop) -> None:
     assert settings(shop) == before
 
 
+def test_remove_undoes_add(shop: Shop) -> None:
+    shop("plugin", "add", "tap-a", "--pip", "tap-a<2")
+    shop("plugin", "remove", "tap-a")
+    assert "tap-a" not in settings(shop)
+    assert "tap-a" not in (shop.root / "streamline.lock.yaml").read_text()
+    assert not (shop.root / ".streamline/venvs/tap-a").exists()
+    assert "is not declared" in shop("plugin", "remove", "tap-a", code=2).stderr
+
+
 def test_install_all_and_upgrade(shop: Shop) -> None:
     shop("plugin", "add", "tap-a", "--pip", "tap-a", "--no-install")
     shop("plugin", "add", "target-b", "--command", "sh")

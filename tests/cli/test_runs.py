@@ -58,6 +58,21 @@ def test_in_a_terminal_errors_are_cut_and_stand_below_their_run(ran: Shop, monke
     assert len(lines) == 6
 
 
+def test_list_by_status_and_time(ran: Shop) -> None:
+    assert [run["run_id"] for run in ran.json("runs", "list", "--status", "failed")] == ["20260102-b"]
+    assert ran.json("runs", "list", "--since", "1h") == []
+    assert "--since" in ran("runs", "list", "--since", "soon", code=2).stderr
+
+
+def test_pipelines_are_listed_with_their_last_run(ran: Shop) -> None:
+    ran.pipeline("broken", "load")
+    (ran.root / "pipelines/broken/metadata.yaml").write_text("type: nosuch\n")
+    broken, shop = ran.json("list")
+    assert (shop["pipeline"], shop["type"], shop["blocks"], shop["status"]) == ("shop", "integration", 2, "completed")
+    assert broken["run_id"] is None
+    assert "unknown pipeline type" in broken["error"]
+
+
 def test_list_of_nothing(shop: Shop) -> None:
     assert shop.json("runs", "list") == []
     assert "Nothing has run yet" in shop("runs", "list").stderr
