@@ -2,88 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
+from streamline.blocks.python.function import PythonFunction, Shape, UserError, shape_of
+from streamline.blocks.python.live.bisection import Bisection
+from streamline.blocks.python.live.frames import to_shape, to_table, with_json, without_new_nan
+from streamline.blocks.python.live.messages import CallRequest, CallSettings, Returned
 from streamline.errors import StreamlineError
-from streamline.flow.codecs.jsontext import loads
 from streamline.flow.codecs.lanes import ArrowReader, RowReader, arrow_to_raw, lines_of
-from streamline.flow.items import ArrowBatch, Buffer, JSONObject, RawBatch
+from streamline.flow.items import ArrowBatch, RawBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.processes.worker import Port
-
-
-MAX_RAISED = 1_000
-"""Records of one request that the function may raise on; with more, the stream is stopped."""
-
-MAX_RAISED_FIRST = 100
-"""The same, where it has taken none of them yet."""
-
-
-class CallSettings(msgspec.Struct, frozen=True):
-    """What the calls of a block have in common.
-
-    Args:
-        block: its file.
-        batch_rows: the maximum number of records per call.
-        keywords: keyword arguments for every call; `stream` is added, and `logger` if there is none.
-    """
-
-    block: BlockFile
-    batch_rows: int
-    keywords: dict[str, Any]
-
-
-class CallRequest(msgspec.Struct):
-    """Records of one stream for the function.
-
-    Args:
-        stream: its name.
-        schema: its JSON Schema.
-        schema_number: counts the stream's schemas; a new number is a new schema.
-        slices: RECORD lines.
-        count: number of records.
-        set_aside: find the records that the function raises on, and refuse them.
-    """
-
-    stream: str
-    schema: JSONObject
-    schema_number: int
-    slices: list[Buffer]
-    count: int
-    set_aside: bool = False
-
-
-class Returned(msgspec.Struct):
-    """What one call returned: rows, a table, or neither.
-
-    Args:
-        version: the records' table version.
-        time_extracted: of the first record.
-        rows: records, if the function returned a list.
-        table: records, if it returned a frame or a table.
-        given: schema of the table that the function got; its fields define how columns are written back.
-        span: the request's records in the list that the function got: the first, and how many.
-        refused: lines that could not be decoded, or that the function raised on, and why.
-    """
-
-    version: int | None = None
-    time_extracted: str | None = None
-    rows: list[JSONObject] | None = None
-    table: pa.Table | None = None
-    given: pa.Schema | None = None
-    span: tuple[int, int] = (0, 0)
-    refused: list[tuple[bytes, str]] = []
 
 
 class TransformCaller:
@@ -120,7 +58,7 @@ class TransformCaller:
             if not request.set_aside:
                 raise
             lines = [line + b"\n" for piece in request.slices for line in lines_of(piece)]
-            return _Bisection(partial(self._run, on_call=on_call), request).results(lines, error)
+            return Bisection(partial(self._run, on_call=on_call), request).results(lines, error)
 
     def _run(self, request: CallRequest, first: int, on_call: Callable[[], None] | None) -> list[Returned]:
         """Call the function with records of which the first has this number."""
@@ -173,7 +111,7 @@ class TransformCaller:
                     table = read.table.slice(start, size)
                     # The input, until the function has returned.
                     returned = Returned(read.version, read.time_extracted, table=table, given=table.schema)
-                    yield _to_shape(table, self._shape), returned
+                    yield to_shape(table, self._shape), returned
 
     def _unfit(self, stream: str, returned: Returned) -> tuple[list[bytes], list[bytes]]:
         """The lines of a table's records with values that do not fit their SCHEMA, and of its other records."""
@@ -217,7 +155,7 @@ class TransformCaller:
             into.rows = rows
             return
         try:
-            converted = _to_table(result, given)
+            converted = to_table(result, given)
         except ValueError as error:
             raise self._wrong(str(error)) from None
         if converted is None:
@@ -225,7 +163,7 @@ class TransformCaller:
         if isinstance(converted, list):
             into.rows = converted
         else:
-            into.table = converted if given is None else _with_json(_without_new_nan(converted, given.schema), given)
+            into.table = converted if given is None else with_json(without_new_nan(converted, given.schema), given)
 
     def _wrong(self, what: str) -> UserError:
         path = self._settings.block.path
@@ -236,50 +174,6 @@ class TransformCaller:
             "",
             where,
         )
-
-
-class _Bisection:
-    """Finds the records of a request that the function raises on.
-
-    Args:
-        run: calls the function with a request; its second argument is the number of the first record.
-    """
-
-    def __init__(self, run: Callable[[CallRequest, int], list[Returned]], request: CallRequest) -> None:
-        self._run = run
-        self._request = request
-        self._next = 0
-        self._raised = 0
-        self._passed = False
-
-    def results(self, lines: Sequence[bytes], error: UserError) -> list[Returned]:
-        """Return the results of the records that it takes, and refuse the others.
-
-        Args:
-            lines: a part of the request that it raised `error` on.
-
-        Raises:
-            UserError: it raised on too many records, or on all of many.
-        """
-        if len(lines) < 2:
-            self._raised += 1
-            if self._raised > MAX_RAISED or (self._raised >= MAX_RAISED_FIRST and not self._passed):
-                raise error
-            self._next += 1
-            return [Returned(refused=[(line, f"{error.summary} ({error.where})") for line in lines])]
-        results: list[Returned] = []
-        half = len(lines) // 2
-        for part in (lines[:half], lines[half:]):
-            request = msgspec.structs.replace(self._request, slices=list(part), count=len(part))
-            try:
-                returned = self._run(request, self._next)
-            except UserError as failure:
-                results += self.results(part, failure)
-            else:
-                results += returned
-                self._passed = True
-                self._next += len(part) - sum(len(each.refused) for each in returned)
-        return results
 
 
 _caller: TransformCaller | None = None
@@ -324,126 +218,6 @@ def _ipc(table: pa.Table) -> Any:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
-
-
-def _to_shape(table: pa.Table, shape: Shape) -> Any:
-    if shape is Shape.PANDAS:
-        import pandas as pd
-
-        return table.to_pandas(types_mapper=pd.ArrowDtype)
-    if shape is Shape.POLARS:
-        import polars as pl
-
-        return pl.from_arrow(table)
-    if shape is Shape.RECORD_BATCH:
-        return table.combine_chunks().to_batches()[0]
-    return table
-
-
-def _to_table(result: Any, given: pa.Table | None) -> pa.Table | list[JSONObject] | None:
-    """Convert a frame of any known kind to an Arrow table; a pandas frame with a column of mixed types, to its rows.
-
-    None if it is not a frame.
-
-    Args:
-        result: what the function returned.
-        given: the table that it was given.
-
-    Raises:
-        ValueError: two of its columns have one name.
-    """
-    import pyarrow as pa
-
-    package = type(result).__module__.partition(".")[0]
-    if isinstance(result, pa.Table):
-        return result
-    if isinstance(result, pa.RecordBatch):
-        return pa.Table.from_batches([result])
-    if type(result).__name__ == "DataFrame" and package == "pandas":
-        frame = result if all(type(name) is str for name in result.columns) else result.rename(columns=str)
-        try:
-            return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        except (pa.ArrowException, TypeError, ValueError):
-            if frame.columns.has_duplicates:
-                duplicate = frame.columns[frame.columns.duplicated()][0]
-                raise ValueError(f"a DataFrame with a duplicate column {duplicate}") from None
-            return _rows_of(frame, given)
-    if type(result).__name__ == "LazyFrame" and package == "polars":
-        result = result.collect()
-    if type(result).__name__ == "DataFrame" and package == "polars":
-        return result.to_arrow()
-    return None
-
-
-def _rows_of(frame: Any, given: pa.Table | None) -> list[JSONObject]:
-    """The frame's rows; columns that the function was given, and copies of them, have the values that the tap sent."""
-    import pyarrow as pa
-
-    from streamline.flow.codecs.arrow_columns import text_column
-    from streamline.flow.codecs.arrow_types import is_json
-
-    columns: dict[str, list[Any]] = {name: frame[name].to_list() for name in frame.columns}
-    arrays: dict[str, pa.Array] = {}
-    for name in frame.columns if given is not None else ():
-        with contextlib.suppress(pa.ArrowException, TypeError, ValueError):
-            arrays[name] = pa.table({name: pa.Array.from_pandas(frame[name])}).column(0).combine_chunks()
-    if given is not None and arrays:
-        for field, chunked in zip((table := _with_json(pa.table(arrays), given)).schema, table.columns, strict=True):
-            if field.name in given.schema.names or is_json(field):
-                like = given.schema.field(field.name) if field.name in given.schema.names else field
-                texts = text_column(like, chunked.combine_chunks()).to_pylist()
-                columns[field.name] = [None if text is None else loads(text, decimals=True) for text in texts]
-    # In a frame, a missing value may be NaN.
-    rows = zip(*columns.values(), strict=True)
-    return [
-        {
-            name: None if isinstance(value, float) and value != value else value
-            for name, value in zip(columns, row, strict=True)
-        }
-        for row in rows
-    ]
-
-
-def _with_json(table: pa.Table, given: pa.Table) -> pa.Table:
-    """Mark texts that are copies of JSON text under another name: a frame does not keep what its texts are."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from streamline.flow.codecs.arrow_types import copied_json, is_json, is_textual
-
-    sources = [field.name for field in given.schema if is_json(field)]
-    for number, field in enumerate(table.schema):
-        if not sources or field.name in given.schema.names or not is_textual(field.type):
-            continue
-        texts = table.column(number).cast(pa.string())
-        if texts.null_count == len(texts):
-            continue
-        nested = pc.all(pc.match_substring_regex(texts, r'^[\[{"]')).as_py()
-        for source in sources:
-            known = pc.or_(pc.is_null(texts), pc.is_in(texts, value_set=given.column(source).combine_chunks()))
-            # `5` may be a text by itself; where the column has gone, it was renamed.
-            if pc.all(known).as_py() and (nested or source not in table.column_names):
-                table = table.set_column(number, copied_json(field.name, source), texts)
-                break
-    return table
-
-
-def _without_new_nan(table: pa.Table, given: pa.Schema) -> pa.Table:
-    """Replace NaN that the block computed with null: JSON has no NaN, and in frames it means missing."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as pt
-
-    from streamline.flow.codecs.arrow_types import holds_nan
-
-    for number, field in enumerate(table.schema):
-        if not pt.is_floating(field.type) or (field.name in given.names and holds_nan(given.field(field.name))):
-            continue
-        column = table.column(number)
-        if pc.any(pc.is_nan(column)).as_py():
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, field.type), column)
-            table = table.set_column(number, field, column)
-    return table
 
 
 def _name(value: Any) -> str:

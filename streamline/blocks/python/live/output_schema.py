@@ -14,41 +14,31 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from decimal import Decimal
-from types import NoneType
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import msgspec
 
+from streamline.blocks.python.live.frames import as_before
+from streamline.blocks.python.live.kinds import (
+    FORMATS,
+    fits,
+    kind_of,
+    kind_of_property,
+    loses_digits,
+    loses_format,
+    most_digits,
+    nullable,
+    property_of_kind,
+    widened,
+)
 from streamline.errors import StreamFailed
-from streamline.flow.codecs.schemas import ALL_TYPES, decimal_scale, is_decimal, properties, string_format, types
+from streamline.flow.codecs.schemas import decimal_scale, is_decimal, properties, types
 from streamline.flow.items import JSONObject, Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FORMATS = frozenset({"date-time", "date", "time"})
 _MAX_SIGNATURES = 20_000
-_FLOAT_NOISE = 2.0**-50
-
-_KINDS: dict[type, str] = {
-    NoneType: "null",
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    Decimal: "number",
-    str: "string",
-    UUID: "string",
-    bytes: "string",
-    dt.datetime: "date-time",
-    dt.date: "date",
-    dt.time: "time",
-    dict: "object",
-    list: "array",
-    tuple: "array",
-    set: "array",
-}
 
 
 class FunctionInput(msgspec.Struct, frozen=True):
@@ -199,7 +189,7 @@ class OutputSchema:
             source = inputs.get(field.name)
             column = table.column(number)
             if source is not None:
-                column = _as_before(column, source)
+                column = as_before(column, source)
                 if column.type != field.type:
                     table = table.set_column(number, field.with_type(column.type), column)
                 if column.type == source.type:
@@ -208,12 +198,12 @@ class OutputSchema:
                     continue
             copied = copy_of(field)
             if copied in self._declared:
-                prop = _nullable(self._declared[copied])
+                prop = nullable(self._declared[copied])
             else:
                 prop = property_of(pa.field(field.name, column.type))
-            kind = "null" if column.null_count == table.num_rows else _kind_of_property(prop)
-            held = _kind_of_property(property_of(source)) if source is not None else None
-            verdict = self._admit(field.name, kind, given, prop, reformatted=held in _FORMATS and kind != held)
+            kind = "null" if column.null_count == table.num_rows else kind_of_property(prop)
+            held = kind_of_property(property_of(source)) if source is not None else None
+            verdict = self._admit(field.name, kind, given, prop, reformatted=held in FORMATS and kind != held)
             if verdict:
                 refused[field.name] = verdict
         self._learned(table.column_names, given)
@@ -289,10 +279,10 @@ class OutputSchema:
             if name in self._keys:
                 return _null_key(name)
             if "null" not in types(current):
-                self._change(name, _nullable(current))
+                self._change(name, nullable(current))
             return ""
-        reformatted = reformatted or (name in self._own and _loses_format(current, kind))
-        more_digits = prop is not None and _loses_digits(current, kind, prop)
+        reformatted = reformatted or (name in self._own and loses_format(current, kind))
+        more_digits = prop is not None and loses_digits(current, kind, prop)
         if fits(current, kind) and not reformatted and not more_digits:
             self._fitted.add(name)
             return ""
@@ -303,7 +293,7 @@ class OutputSchema:
             self._change(name, self._fresh(name, kind, prop))
             self._fitted.add(name)
             return ""
-        wider = _widened(current, kind, prop)
+        wider = widened(current, kind, prop)
         if wider is None:
             allowed = " or ".join(sorted(types(current) - {"null"}))
             return f"column {name} has a value of type {kind}, but its earlier values are {allowed}"
@@ -330,8 +320,8 @@ class OutputSchema:
         earlier = self._own.get(name)
         if earlier is not None:
             if kind == "null":
-                return _nullable(earlier)
-            return earlier if fits(earlier, kind) else _widened(earlier, kind, prop) or earlier
+                return nullable(earlier)
+            return earlier if fits(earlier, kind) else widened(earlier, kind, prop) or earlier
         fresh = prop or property_of_kind(kind)
         if name in self._keys:
             return {**fresh, "type": sorted(types(fresh) - {"null"})}
@@ -370,104 +360,6 @@ class OutputSchema:
 _NO_TYPE_YET = "is all null so far"
 
 
-def kind_of(python_type: type) -> str:
-    """The kind of JSON value for values of a Python type; dates and times by their format."""
-    kind = _KINDS.get(python_type)
-    if kind is None:
-        kind = _KINDS[python_type] = _other_kind(python_type)
-    return kind
-
-
-def _other_kind(python_type: type) -> str:
-    if python_type.__name__ in ("NAType", "NaTType"):  # pandas
-        return "null"
-    for base, kind in list(_KINDS.items()):
-        if issubclass(python_type, base):
-            return kind
-    if python_type.__module__ == "numpy":
-        for prefix, kind in (("bool", "boolean"), ("int", "integer"), ("uint", "integer"), ("float", "number")):
-            if python_type.__name__.startswith(prefix):
-                return kind
-        if python_type.__name__ == "ndarray":
-            return "array"
-    if issubclass(python_type, Mapping):
-        return "object"
-    return "string"
-
-
-def most_digits(rows: Iterable[Mapping[str, Any]], name: str) -> int:
-    """How many digits after the point the numbers of a field have at most; noughts at the end count."""
-    most = 0
-    for row in rows:
-        value = row.get(name)
-        if type(value) is float and value == value:
-            value = Decimal(repr(value)).normalize()
-        if type(value) is Decimal:
-            exponent = value.as_tuple().exponent
-            if type(exponent) is int and -exponent > most:
-                most = -exponent
-    return most
-
-
-def property_of_kind(kind: str) -> JSONObject:
-    """The JSON Schema of a nullable column of one kind."""
-    if kind in _FORMATS:
-        return {"type": ["null", "string"], "format": kind}
-    return {"type": ["null", kind]} if kind in ALL_TYPES else {}
-
-
-def fits(prop: JSONObject, kind: str) -> bool:
-    """Whether a property allows values of a kind (formats apart)."""
-    allowed = types(prop)
-    if kind in allowed or kind == "any":
-        return True
-    return "string" in allowed if kind in _FORMATS else kind == "integer" and "number" in allowed
-
-
-def _kind_of_property(prop: JSONObject) -> str:
-    named = types(prop) - {"null"}
-    if len(named) != 1:
-        return "any"
-    kind = next(iter(named))
-    text_format = string_format(prop)
-    return text_format if kind == "string" and text_format in _FORMATS else kind
-
-
-def _loses_format(current: JSONObject, kind: str) -> bool:
-    held = string_format(current)
-    return held in _FORMATS and kind != held
-
-
-def _loses_digits(current: JSONObject, kind: str, prop: JSONObject | None) -> bool:
-    scale, other = decimal_scale(current), decimal_scale(prop or {})
-    return kind == "number" and scale is not None and (other is None or other > scale)
-
-
-def _widened(current: JSONObject, kind: str, prop: JSONObject | None) -> JSONObject | None:
-    allowed = types(current)
-    kept = {word: value for word, value in current.items() if word in ("type", "description", "title")}
-    if kind == "number" and allowed <= {"integer", "number", "null"}:
-        step = (prop or {}).get("multipleOf")
-        wider = {**kept, "type": sorted((allowed - {"integer"}) | {"number"})}
-        return {**wider, "multipleOf": step} if step is not None else wider
-    if "string" in allowed and (kind == "string" or kind in _FORMATS):
-        return kept
-    return None
-
-
-def _nullable(prop: JSONObject) -> JSONObject:
-    if "null" in types(prop):
-        return prop
-    declared = prop.get("type")
-    if declared is None:
-        return {"anyOf": [{"type": "null"}, prop]}
-    named = [declared] if isinstance(declared, str) else list(declared)
-    nullable = {**prop, "type": ["null", *named]}
-    if isinstance(prop.get("enum"), list):
-        nullable["enum"] = [*prop["enum"], None]
-    return nullable
-
-
 def _sent(name: str, given: FunctionInput) -> frozenset[str]:
     return given.kinds().get(name, frozenset())
 
@@ -477,49 +369,6 @@ def _give_offsets(rows: list[_Row]) -> None:
         for name, value in row.items():
             if type(value) is dt.datetime and value.tzinfo is None:
                 row[name] = value.replace(tzinfo=dt.UTC)
-
-
-def _as_before(column: pa.ChunkedArray, source: pa.Field) -> pa.ChunkedArray:
-    """The column in the type that it had before the block, if only its representation changed.
-
-    Frames return other string widths, other time units, and floats for integers with nulls.
-    """
-    import pyarrow as pa
-    import pyarrow.types as pt
-
-    from streamline.flow.codecs.arrow_types import is_textual
-
-    kind, earlier = column.type, source.type
-    if kind == earlier:
-        return column
-    if pt.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-
-    def numeric(each: pa.DataType) -> bool:
-        return bool(pt.is_integer(each) or pt.is_floating(each) or pt.is_decimal(each))
-
-    same = any(
-        test(kind) and test(earlier) for test in (is_textual, numeric, pt.is_timestamp, pt.is_date, pt.is_nested)
-    )
-    if not same and not pt.is_null(kind):
-        return column
-    try:
-        cast = column.cast(earlier)
-    except pa.ArrowException:
-        return column
-    return column if pt.is_decimal(earlier) and pt.is_floating(kind) and _is_rounded(cast, column) else cast
-
-
-def _is_rounded(decimals: pa.ChunkedArray, floats: pa.ChunkedArray) -> bool:
-    """Whether the decimals lack digits that the floats have: Arrow rounds to the scale."""
-    import pyarrow.compute as pc
-
-    # Arrow's own conversions are wrong by the last bits.
-    lost = pc.greater(
-        pc.abs(pc.subtract(decimals.cast(floats.type), floats)), pc.multiply(pc.abs(floats), _FLOAT_NOISE)
-    )
-    return bool(pc.any(lost).as_py())
 
 
 def _null_key(name: str) -> str:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from streamline.blocks.python.function import Shape, shape_of
-from streamline.blocks.python.live.call import CallRequest, CallSettings, Returned, TransformCaller, read_tables
+from streamline.blocks.python.live.call import TransformCaller, read_tables
+from streamline.blocks.python.live.messages import CallRequest, CallSettings, Returned
 from streamline.errors import ConfigError
 from streamline.processes.job import Failure, Job, Outcome
 
