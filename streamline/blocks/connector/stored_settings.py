@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.blocks.connector.stream_edits import Entries, edit_streams, editable_file, select_streams, set_settings
 from streamline.connectors.singer.settings import Side
 from streamline.errors import ConfigError
-from streamline.project.yamledit import edit_file, to_yaml
 
 if TYPE_CHECKING:
+    from streamline.blocks.connector.stream_edits import Entries
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
     from streamline.state.store import Store
@@ -51,6 +50,10 @@ def move_stored_settings(project: Project, model: PipelineModel, store: Store) -
 
 
 def _move(project: Project, model: PipelineModel, uuid: str, settings: Mapping[str, dict[str, Any]]) -> Path:
+    # Imported here: every run looks for settings to move, and hardly any has some.
+    from streamline.blocks.connector.stream_edits import edit_streams, editable_file, select_streams, set_settings
+    from streamline.project.yamledit import edit_file
+
     block = model.blocks.get(uuid)
     side = _SIDES.get(block.type) if block is not None else None
     if block is None or side is None:
@@ -74,6 +77,8 @@ def _kept_file(project: Project, pipeline: str, uuid: str) -> Path:
 
 
 def _keep(project: Project, pipeline: str, uuid: str, settings: Mapping[str, dict[str, Any]]) -> Path:
+    from streamline.project.yamledit import to_yaml
+
     project.ensure_work_dir()
     file = _kept_file(project, pipeline, uuid)
     file.parent.mkdir(mode=0o700, exist_ok=True)

@@ -20,7 +20,6 @@ from streamline.execution.events import (
     failure_from,
     masked,
 )
-from streamline.execution.hooks import Hooks
 from streamline.execution.integration.attempt import Attempt, GroupOutcome
 from streamline.execution.integration.block_runs import block_outcomes, blocks_of
 from streamline.execution.integration.destination_identity import keep_destinations
@@ -81,6 +80,11 @@ async def run_integration(
 
 async def _gated(run: Run, model: PipelineModel) -> RunResult:
     """Run the sources that no conditional refuses, and call the callbacks, also of a run that cannot be planned."""
+    if not model.conditionals and not model.callbacks:
+        return await _planned(run, model)
+    # Imported here: it imports the worker pool, which most integration pipelines do without.
+    from streamline.execution.hooks import Hooks
+
     hooks = Hooks(run, model)
     try:
         gated = await hooks.gated()
