@@ -33,7 +33,7 @@ def connect(config: Config) -> DuckDBPyConnection:
     began = time.monotonic()
     while True:
         try:
-            return duckdb.connect(config["path"], config=options)
+            connection = duckdb.connect(config["path"], config=options)
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 raise ConfigError(f"{config['path']}: {_first_line(error)}", "setting 'path'") from error
@@ -44,6 +44,10 @@ def connect(config: Config) -> DuckDBPyConnection:
             time.sleep(0.1)
         except duckdb.Error as error:
             raise ConnectorError(f"{config['path']}: {_first_line(error)}") from error
+        else:
+            # Moments are in UTC; a column of type TIMESTAMPTZ takes them by the session's zone.
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection
 
 
 def _in_this_run(message: str) -> bool:

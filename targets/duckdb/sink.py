@@ -9,6 +9,7 @@ without a version wait, too, and take their place when the input ends; no STATE 
 
 from __future__ import annotations
 
+import contextlib
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ..common.messages import JSONObject, decode_records, require_key
 from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings
 from .database import connect, query
-from .table import VERSION_COLUMN, Table, versioned
+from .table import VERSION_COLUMN, Table, unlike, versioned
 from .waiting import free_name, is_waiting, mark_waiting, waiting_tables
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class DuckDBSink:
                 if not any(has):
                     continue
                 if not all(has):
-                    masks[column] = f"streamline_has_{len(masks)}"
+                    masks[column] = unlike(f"streamline_has_{len(masks)}", table.columns)
                     arrays[masks[column]] = pa.array(has, pa.bool_())
             values = [record.get(name) for record in records] if partial else list(map(itemgetter(name), records))
             arrays[column] = self._array(destination, table, name, values, block)
@@ -299,9 +300,13 @@ class DuckDBSink:
     def close(self) -> None:
         """Rolls back what is not committed, and closes the database."""
         if self._opened is not None:
+            import duckdb
+
             if self._in_transaction:
                 self._in_transaction = False
-                query(self._opened, "ROLLBACK")
+                # An error that ended the transaction is told already; closing the database rolls back as well.
+                with contextlib.suppress(duckdb.Error):
+                    query(self._opened, "ROLLBACK")
             self._opened.close()
             self._opened = None
 

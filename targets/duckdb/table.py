@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from kit.connector import log
@@ -60,13 +61,16 @@ class Table:
         for name in names:
             by_lower.setdefault(name.lower(), []).append(name)
         existing = {column.lower(): column for column in self.columns}
+        suffixed = {name: f"{name}_{zlib.crc32(name.encode('utf-8', 'surrogatepass')) & 0xFFFF:04x}" for name in names}
         placed: dict[str, str] = {}
         for lower, same in by_lower.items():
             plain = existing.get(lower)
-            first = plain if plain in same else min(same)
+            # One that got a suffix beside another keeps it; a column without a name needs one.
+            free = [name for name in same if name and (name == plain or suffixed[name].lower() not in existing)]
+            first = plain if plain in same else min(free, default=None)
             for name in same:
-                suffixed = f"{name}_{zlib.crc32(name.encode('utf-8', 'surrogatepass')) & 0xFFFF:04x}"
-                placed[name] = (plain or name) if name == first else existing.get(suffixed.lower(), suffixed)
+                other = existing.get(suffixed[name].lower(), suffixed[name])
+                placed[name] = (plain or name) if name == first else other
         return {name: placed[name] for name in names}
 
     def ensure(self, wanted: dict[str, ColumnType], keys: Collection[str] = ()) -> None:
@@ -172,11 +176,8 @@ class Table:
 
     def append_batch(self, batch: pa.Table) -> None:
         """Inserts the rows of a batch whose columns have the table's names."""
-        self._connection.register("streamline_batch", batch)
-        try:
-            self.append("streamline_batch", batch.column_names)
-        finally:
-            self._connection.unregister("streamline_batch")
+        with self._registered(batch) as relation:
+            self.append(relation, batch.column_names)
 
     def upsert_batch(self, batch: pa.Table, keys: Sequence[str], masks: dict[str, str], *, keep_old: bool) -> None:
         """Replace the rows that have the batch's keys, and adds the others.
@@ -191,20 +192,41 @@ class Table:
                 not have, and columns of the table that the batch does not have, keep their old values.
             keep_old: rows whose key is there already are left alone.
         """
-        self._connection.register("streamline_batch", batch.append_column("streamline_row", _numbers(batch.num_rows)))
-        try:
-            self._upsert(batch, keys, masks, keep_old=keep_old)
-        finally:
-            self._connection.unregister("streamline_batch")
+        row = unlike("streamline_row", batch.column_names)
+        with self._registered(batch.append_column(row, _numbers(batch.num_rows))) as relation:
+            self._upsert(batch, relation, keys, masks, quoted(row), keep_old=keep_old)
 
-    def _upsert(self, batch: pa.Table, keys: Sequence[str], masks: dict[str, str], *, keep_old: bool) -> None:
+    @contextmanager
+    def _registered(self, batch: pa.Table) -> Iterator[str]:
+        """Make a batch a relation, under a name that is not the table's."""
+        import duckdb
+
+        relation = unlike("streamline_batch", [self.name])
+        self._connection.register(relation, batch)
+        try:
+            yield relation
+        finally:
+            # An error that ended the transaction is raised already.
+            with suppress(duckdb.Error):
+                self._connection.unregister(relation)
+
+    def _upsert(
+        self,
+        batch: pa.Table,
+        relation: str,
+        keys: Sequence[str],
+        masks: dict[str, str],
+        row: str,
+        *,
+        keep_old: bool,
+    ) -> None:
         masked = set(masks.values())
         present = [name for name in batch.column_names if name not in masked]
         order = "ASC" if keep_old else "DESC"
-        partition = ", ".join(self._key("streamline_batch", key) for key in keys)
+        partition = ", ".join(self._key(relation, key) for key in keys)
         last = (
-            "(SELECT * FROM streamline_batch QUALIFY row_number() OVER "
-            f"(PARTITION BY {partition} ORDER BY streamline_row {order}) = 1 ORDER BY streamline_row)"
+            f"(SELECT * FROM {relation} QUALIFY row_number() OVER "
+            f"(PARTITION BY {partition} ORDER BY {row} {order}) = 1 ORDER BY {row})"
         )
         matches = self._matches("b", keys)
         if keep_old:
@@ -215,7 +237,7 @@ class Table:
             return
         kept = [name for name in self.columns if name not in present]
         if not kept and not masks:
-            self._run(f"DELETE FROM {self.sql} AS t USING streamline_batch AS b WHERE {matches}")
+            self._run(f"DELETE FROM {self.sql} AS t USING {relation} AS b WHERE {matches}")
             self.append(last, present)
             return
         values = [
@@ -226,10 +248,19 @@ class Table:
         ]
         values += [f"t.{quoted(name)}" for name in kept]
         sql = f"SELECT {', '.join(values)} FROM {last} AS b LEFT JOIN {self.sql} AS t ON {matches}"
-        self._run(f"CREATE OR REPLACE TEMP TABLE streamline_merged AS {sql}")
-        self._run(f"DELETE FROM {self.sql} AS t USING streamline_batch AS b WHERE {matches}")
-        self.append("streamline_merged", [*present, *kept])
-        self._run("DROP TABLE streamline_merged")
+        merged = unlike("streamline_merged", [self.name])
+        self._run(f"CREATE OR REPLACE TEMP TABLE {merged} AS {sql}")
+        self._run(f"DELETE FROM {self.sql} AS t USING {relation} AS b WHERE {matches}")
+        self.append(merged, [*present, *kept])
+        self._run(f"DROP TABLE temp.{merged}")
+
+
+def unlike(name: str, taken: Iterable[str]) -> str:
+    """Return a name that is not taken: `name`, or that with underscores added."""
+    lower = {column.lower() for column in taken}
+    while name.lower() in lower:
+        name += "_"
+    return name
 
 
 def _numbers(count: int) -> pa.Array:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import sys
 from pathlib import Path
 
 from kit.connector import Config, ConfigError, ConnectorError, log
@@ -14,6 +17,9 @@ from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings
 from .folder import StreamFolder, Unfinished, folder_name, sync_folder
 from .writers import CSVWriter, JSONLWriter, ParquetWriter, WiderColumn, Writer
+
+_OTHER_FILES = 40
+"""Files that are open beside those of streams: libraries, pipes, folders that are synced."""
 
 
 class Destination:
@@ -69,6 +75,16 @@ class Destination:
         self.finished, self.file, self.writer = [], None, None
 
 
+def _most_files() -> int:
+    """Raise the limit of open files as far as it goes; return how many of them streams may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(1, soft - _OTHER_FILES) if soft != resource.RLIM_INFINITY else sys.maxsize
+
+
 class FilesSink:
     """See `runner.Sink`."""
 
@@ -77,6 +93,7 @@ class FilesSink:
         self._settings = settings
         self._root = Path(config["path"])
         self._destinations: dict[str, Destination] = {}
+        self._most_files = _most_files()
         suffix = ".gz" if config["compression"] == "gzip" and config["format"] != "parquet" else ""
         self._ending = f".{config['format']}{suffix}"
 
@@ -171,10 +188,18 @@ class FilesSink:
 
     def _writer(self, destination: Destination, version: int | None) -> Writer:
         if destination.writer is None:
+            self._close_files()
             destination.file = destination.folder.new_file(destination.into, version, self._ending)
             destination.writer = self._new_writer(destination, destination.file)
             destination.is_begun = False
         return destination.writer
+
+    def _close_files(self) -> None:
+        """Publish what is written before there are more open files than the system allows."""
+        destinations = self._destinations.values()
+        opened = sum(len(each.finished) + (each.file is not None) for each in destinations)
+        if opened >= self._most_files:
+            self.flush()
 
     def _new_writer(self, destination: Destination, unfinished: Unfinished) -> Writer:
         compression = self._config["compression"]

@@ -163,6 +163,29 @@ def test_odd_names(tmp_path: Path) -> None:
     assert row == (1, "s", "N", "n", True, 2)
 
 
+def test_names_that_the_target_uses_itself(tmp_path: Path) -> None:
+    properties = {"id": "integer", "": "string", "streamline_row": "integer", "streamline_has_0": "string"}
+    for stream in ("streamline_batch", "streamline_merged"):
+        for v in ("a", "b"):
+            rows_ = [{"id": 1, "": v, "streamline_row": 7, "streamline_has_0": v}, {"id": 2, "streamline_row": 8}]
+            load(tmp_path, [schema(stream, properties, ["id"]), *(record(stream, row) for row in rows_)])
+        assert plain(tmp_path, stream) == [(1, "b", 7, "b"), (2, None, 8, None)]
+
+
+def test_a_property_keeps_its_column_when_the_one_that_differs_by_case_goes(tmp_path: Path) -> None:
+    load(tmp_path, [schema("t", {"Name": "string", "name": "integer"}), record("t", {"Name": "a", "name": 1})])
+    load(tmp_path, [schema("t", {"name": "integer"}), record("t", {"name": 2})])
+    assert plain(tmp_path, "t", "2") == [("a", 1), (None, 2)]
+
+
+def test_a_column_with_a_zone_takes_moments_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute('CREATE TABLE t("at" TIMESTAMPTZ)')
+    load(tmp_path, [schema("t", {"at": MOMENT}), record("t", {"at": "2026-01-31T10:00:00Z"})])
+    assert query(tmp_path, 'SELECT epoch("at") FROM t') == [(1769853600.0,)]
+
+
 def test_two_streams_cannot_share_a_table(tmp_path: Path) -> None:
     outcome = attempt(tmp_path, [schema("Users", ONE), schema("users", ONE)])
     assert outcome.code == 1

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import signal
+import subprocess
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -181,6 +182,23 @@ def test_a_key_cannot_be_upserted(tmp_path: Path) -> None:
     assert "one of append, replace" in outcome.errors[0]
     outcome = attempt(tmp_path, [], streams={"t": {"unique_constraints": ["id"]}})
     assert "unknown key 'unique_constraints'" in outcome.errors[0]
+
+
+def test_more_streams_than_open_files(tmp_path: Path) -> None:
+    config = written(tmp_path, "many.json", {"path": "out"})
+    messages = [schema(f"s{n}", ONE) for n in range(80)]
+    messages += [record(f"s{n}", {"id": n}) for n in range(80)]
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command("target-files", "--config", config)]
+    done = subprocess.run(
+        limited,
+        input=lines([*messages, state(1)]),
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"1\n"), done.stderr
+    assert [ids(tmp_path, f"s{n}") for n in range(80)] == [[n] for n in range(80)]
 
 
 def test_streams_cannot_share_a_folder(tmp_path: Path) -> None:
