@@ -125,6 +125,12 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
         if not letters:
             click.echo(f"{pipeline} has no dead letters.")
             return
+        if newer := _loaded_since(store, pipeline, letters):
+            click.echo(
+                f"Note: {', '.join(newer)} was loaded after these records were refused: a record that arrives now "
+                "overwrites a newer row of the same key.",
+                err=True,
+            )
         errors = resend(app.project, store, pipeline, lease.run_id, letters)
         arrived = [letter.id for letter in letters if letter.id not in errors]
         store.discard_dead_letters(pipeline, arrived)
@@ -136,6 +142,19 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
             hint=f"`streamline dead-letters list {pipeline}` says why.",
             code="dead_letter.refused_again",
         )
+
+
+def _loaded_since(store: Store, pipeline: str, letters: list[DeadLetter]) -> list[str]:
+    """Return the streams whose bookmarks were saved by a later run than the one that refused their records last."""
+    newer = set()
+    for block in {letter.block for letter in letters}:
+        saved = store.bookmarks(pipeline, block)
+        for letter in letters:
+            if letter.block == block:
+                bookmarks = [saved[letter.stream]] if letter.stream in saved else list(saved.values())
+                if any(each.saved_at > letter.time and each.run_id != letter.run_id for each in bookmarks):
+                    newer.add(letter.stream)
+    return sorted(newer)
 
 
 def _chosen(

@@ -224,7 +224,7 @@ class Counts:
         ]
         more = sum(counts["read"] for counts in busiest[room:])
         rest = [f"and {count(len(busiest) - room, 'more stream')}: {count(more, 'record')} read"] if more else []
-        table = aligned([["BLOCK", "STREAM", "READ", "WRITTEN"], *rows]) if rows else []
+        table = aligned([["BLOCK", "STREAM", "READ", "SENT"], *rows]) if rows else []
         return [*table, *rest, self._total(event)]
 
 

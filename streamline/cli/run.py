@@ -211,7 +211,11 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
         print_json(_as_json(app, result))
         return
     if "records" in summary:
-        words = f"{count(summary['records'], 'record')} read, {summary['quarantined']:,} quarantined"
+        sent = sum(table["written"] for table in summary["tables"])
+        proof = "written" if result.status == "completed" else "sent"
+        words = f"{count(summary['records'], 'record')} read, {sent:,} {proof}, {summary['quarantined']:,} quarantined"
+        if "seconds" in summary:
+            words += f", {summary['seconds']:.1f} s"
     else:
         words = ", ".join(f"{number} {status}" for status, number in summary["blocks"].items()) or "no blocks"
     say(f"{'interrupted' if result.status == 'cancelled' else result.status}: {words}")

@@ -23,7 +23,7 @@ class Checkpoint:
 
     Args:
         sources: by id; each is told what was saved of its positions.
-        on_saved: called with each position that was saved, after its source was told.
+        on_saved: called with each position that was saved, and what of it was new, after its source was told.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Checkpoint:
         ledger: Ledger,
         sources: Mapping[str, Source],
         *,
-        on_saved: Callable[[Position], Awaitable[None]] | None = None,
+        on_saved: Callable[[Position, Mapping[str, bytes]], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -105,7 +105,7 @@ class Checkpoint:
             await self._sources[position.source].confirm(moved)
         self._saved[position.source] = position.number
         if self._on_saved is not None:
-            await self._on_saved(position)
+            await self._on_saved(position, moved)
 
     def _parts(self, position: Position) -> dict[str, bytes]:
         """Return what of a position may be saved."""

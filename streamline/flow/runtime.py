@@ -6,7 +6,7 @@ fails leaves the others running; a sink that fails ends the flows that feed it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import anyio
@@ -83,7 +83,7 @@ class Runtime:
 
     Args:
         store: keeps positions and refused records.
-        on_saved: called with each position that was saved.
+        on_saved: called with each position that was saved, and what of it was new.
         on_failed: called with the id of a source or sink and its error, when it fails.
 
     Attributes:
@@ -95,7 +95,7 @@ class Runtime:
         flows: Sequence[Flow],
         *,
         store: PositionStore,
-        on_saved: Callable[[Position], Awaitable[None]] | None = None,
+        on_saved: Callable[[Position, Mapping[str, bytes]], Awaitable[None]] | None = None,
         on_failed: Callable[[str, Exception], None] = lambda id, error: None,
     ) -> None:
         self.failures: dict[str, Exception] = {}

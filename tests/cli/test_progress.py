@@ -48,7 +48,7 @@ def test_the_total_of_many_streams_is_seen_with_the_busiest(capsys: pytest.Captu
     display(progress(70))
     lines = seen(capsys.readouterr().out)
     assert len(lines) < 24
-    assert lines[0].split() == ["BLOCK", "STREAM", "READ", "WRITTEN"]
+    assert lines[0].split() == ["BLOCK", "STREAM", "READ", "SENT"]
     assert lines[1].split()[1] == "s3", "records were refused"
     assert lines[2].split()[1] == "s69"
     assert lines[-2].startswith("and 50 more streams: ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -247,12 +247,13 @@ class Attempt:
         stream = source.find(key) if not self._plan.mappers.get(source.id) else None
         return proving_sinks(stream, source.selected, sinks)
 
-    async def _saved(self, position: Position) -> None:
+    async def _saved(self, position: Position, moved: Mapping[str, bytes]) -> None:
         group = self._groups[position.source]
         # A position may be saved while records of a stream whose bookmark did not move are unproven.
         if not any(sink.unproven for sink in self._sinks_of(group)):
             await self._files[group.id].delete_until(position)
-        self._context.progress.position_saved(group.source)
+        if moved:
+            self._context.progress.position_saved(group.source)
 
     # -- outcomes
 

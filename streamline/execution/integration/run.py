@@ -130,7 +130,7 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
         status=CANCELLED if run.interrupted is not None else FAILED if failed else COMPLETED,
         blocks=blocks,
         errors=failed,
-        summary=run.progress.summary(),
+        summary={**run.progress.summary(), "seconds": round(run.progress.seconds, 3)},
         log=str(run.log.path),
         signal=run.interrupted,
     )
