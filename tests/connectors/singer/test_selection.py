@@ -245,6 +245,22 @@ def test_unique_constraints_become_the_key() -> None:
     assert written.get("public-v").entry["key_properties"] == ["id"]
 
 
+def test_unique_constraints_must_be_columns() -> None:
+    with pytest.raises(ConfigError, match="'nota'"):
+        run(catalog(table("orders")), {"orders": {"unique_constraints": ["nota"]}})
+
+
+def test_columns_are_listed_only_where_some_are_left_out() -> None:
+    assert run(catalog(plain("a")))[0][0].columns is None
+    every = list(plain("a")["schema"]["properties"])
+    assert run(catalog(plain("a")), {"a": {"columns": every}})[0][0].columns == every
+
+
+def test_a_replication_key_alone_means_incremental_to_taps_of_the_sdk() -> None:
+    found = catalog(plain("a", replication_key="id"))
+    assert [run(found, tap=tap)[0][0].replication_method for tap in (SDK, None)] == ["INCREMENTAL", None]
+
+
 def test_columns_keep_the_key_and_the_replication_key() -> None:
     settings = {"orders": {"columns": ["total"], "bookmark_properties": ["updated_at"]}}
     chosen, written = run(catalog(table("orders")), settings)
