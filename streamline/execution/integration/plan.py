@@ -190,6 +190,13 @@ class SinkPlan(msgspec.Struct, kw_only=True):
         own = settings.get(name) if settings is not None else None
         return own if own is not None else getattr(self.spec, name)
 
+    def shares_table(self, source: SourcePlan, stream: str) -> bool:
+        """Return whether another source, or another stream of this name, is written to the table of a stream."""
+        plan = self.plan_of(source.id, stream)
+        table = plan.table if plan is not None and plan.table else stream
+        others = ((other.table or name) for (of, name), other in self.plans.items() if of != source.id)
+        return table in others or len(source.bearers(stream)) > 1
+
     @property
     def overwrites(self) -> bool:
         """Its config makes the target drop tables when it starts: it must not be started twice for a stream in a run.

@@ -106,6 +106,7 @@ class RouteBuilder:
                 replace=replaces if sink.replaces else None,
                 version=self._version,
                 holds_rows=HELD_VERSIONS_CAPABILITY in sink.capabilities.names,
+                shared=partial(sink.shares_table, source),
             )
         )
         # An operator's settings in the store may leave out streams that the block's file does not mention.

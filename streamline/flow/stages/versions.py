@@ -53,6 +53,8 @@ class VersionStage(ImmediateStage):
             no versions of its own, its records get `version`, which is activated at the end.
         version: the version of this attempt, see `new_version`.
         holds_rows: the target shows rows of a new version once it is activated, and reads `keep_old`.
+        shared: whether others write to the table of a stream, too. The tap's versions would delete their rows, so they
+            do not reach the target.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class VersionStage(ImmediateStage):
         replace: Callable[[str], bool] | None = None,
         version: int = 0,
         holds_rows: bool = False,
+        shared: Callable[[str], bool] = lambda stream: False,
     ) -> None:
         self._bookmarks_of = bookmarks_of
         self._endless = endless
         self._replace = replace if replace is not None and not endless else lambda _: False
         self._version = version
         self._holds_rows = holds_rows
+        self._shared = shared
         self._held: dict[str, ActivateVersion] = {}
         self._replacing: dict[str, bool] = {}  # each stream seen so far: does it get our version?
         self._moved: dict[str, int | None] = {}  # stream -> the version that the tap gave its newest records
@@ -130,6 +134,8 @@ class VersionStage(ImmediateStage):
     def _records(self, batch: Batch | FileBatch) -> Batch | FileBatch:
         stream = batch.stream
         version = version_of(batch) if isinstance(batch, RawBatch) else batch.version
+        if version is not None and self._shared(stream):
+            batch, version = _with_version(batch, None), None
         first = stream not in self._moved
         self._moved[stream] = version
         if not self._replaces(stream):
@@ -137,14 +143,12 @@ class VersionStage(ImmediateStage):
         if version is not None and first:
             self._replacing[stream] = False
             return batch
-        if isinstance(batch, RawBatch):
-            return rewrite(batch, version=self._version)
-        if isinstance(batch, FileBatch):
-            return rewrite_files(batch, version=self._version)
-        return msgspec.structs.replace(batch, version=self._version)
+        return _with_version(batch, self._version)
 
     def _activate(self, item: ActivateVersion) -> Sequence[Item]:
         stream = item.stream
+        if self._shared(stream):
+            return []
         if self._replaces(stream):
             if stream in self._moved:
                 return []  # its records have our version, which is activated at the end
@@ -172,3 +176,11 @@ class VersionStage(ImmediateStage):
             return [item]
         withheld = item.withheld.union(*map(self._bookmarks_of, streams))
         return [msgspec.structs.replace(item, withheld=withheld)]
+
+
+def _with_version(batch: Batch | FileBatch, version: int | None) -> Batch | FileBatch:
+    if isinstance(batch, RawBatch):
+        return rewrite(batch, version=version)
+    if isinstance(batch, FileBatch):
+        return rewrite_files(batch, version=version)
+    return msgspec.structs.replace(batch, version=version)

@@ -64,6 +64,24 @@ def test_a_table_version_is_higher_than_the_last_though_the_clock_was_set_back(m
     assert versions[-1] > future
 
 
+def test_versions_of_one_source_delete_no_rows_of_another_in_a_shared_table(make_project: MakeProject) -> None:
+    table = {"id": "users", "name": "users", "sends": "users", "key": ["id"], "mark": None, "versions": "late"}
+    columns = {name: {"type": kind} for name, kind in COLUMNS.items()}
+    config = {
+        "streams": [{**table, "properties": columns}],
+        "script": [["schema", "users", columns], ["table", "users", [[{"id": 9, "text": "west"}, 1]]]],
+        "shape": "bookmarks",
+        "reads": "read_",
+    }
+    west = tap("plays", config, uuid="west", streams={"users": {"replication_method": "FULL_TABLE"}})
+    project = make_project(west, source("north", 1, 2, method="INCREMENTAL"), target())
+
+    project.run().expect(0)
+    project.run().expect(0)  # north has nothing new
+
+    assert {1, 2} <= set(project.ids("users"))
+
+
 def test_the_source_can_be_part_of_the_key_of_a_shared_table(make_project: MakeProject) -> None:
     blocks = [source("north", 1, 2, method="INCREMENTAL"), source("south", 2, method="INCREMENTAL")]
     project = make_project(*blocks, target("keyed", {"log": "log.jsonl"}, source_column=True))

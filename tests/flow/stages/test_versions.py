@@ -32,6 +32,14 @@ def test_a_version_announced_before_its_records_waits_for_the_end() -> None:
     ]
 
 
+def test_a_table_that_others_write_to_gets_no_version_of_the_taps() -> None:
+    records = [raw("a", ROW, version=5), RowBatch("a", [ROW], version=5)]
+    stage = VersionStage(shared=lambda stream: True)
+    assert tell(run(stage, [*records, position(1), ActivateVersion("a", 5)])) == [("a", [ROW]), ("a", [ROW]), "STATE 1"]
+    ours = VersionStage(shared=lambda stream: True, replace=lambda stream: True, version=7)
+    assert tell(run(ours, [*records, ActivateVersion("a", 5)])) == [("a", [ROW], 7), ("a", [ROW], 7), "ACTIVATE a 7"]
+
+
 def test_it_is_never_sent_when_the_tap_failed() -> None:
     told = tell(run(VersionStage(), SDK_ORDER, finish=False))
     assert "ACTIVATE a 5" not in told
