@@ -16,6 +16,7 @@ import pytest
 
 from streamline.blocks.python.function import UserError
 from streamline.blocks.r import block as r
+from streamline.blocks.r.check import check_block
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.call_inputs import Calls, Given
 from tests.services.require import missing
@@ -35,7 +36,7 @@ def calls(tmp_path: Path) -> Calls:
 def run(calls: Calls, type: str, code: str, *inputs: Given, **given: Any) -> Any:
     file = calls.write(f"{FOLDERS.get(type, 'custom')}/it.R", code)
     block = calls.block(type, "r", file)
-    r.check_block(calls.project, block)
+    check_block(calls.project, block)
     return r.run(calls.call(block, *inputs, **given))
 
 
@@ -248,7 +249,7 @@ def test_what_it_prints(calls: Calls, capfd: pytest.CaptureFixture[str]) -> None
 
 def test_content_in_place_of_a_file(calls: Calls) -> None:
     block = calls.block("data_loader", "r", None, content="load_data <- function() 7L\n")
-    r.check_block(calls.project, block)
+    check_block(calls.project, block)
     assert r.run(calls.call(block)) == 7
 
 
