@@ -46,7 +46,7 @@ class AliasLoader(Loader):
 
 
 def find_spec(fullname: str) -> ModuleSpec | None:
-    """The spec of a module of the alias; None where a real `mage_ai` is imported, which speaks for itself.
+    """Return the spec of a module of the alias; None where a real `mage_ai` is imported, which speaks for itself.
 
     Raises:
         ModuleNotFoundError: the alias does not have it; the message says what it has.
@@ -61,7 +61,7 @@ def find_spec(fullname: str) -> ModuleSpec | None:
 
 
 def names_in(module: str) -> list[str]:
-    """What a module of the alias serves, submodules included, sorted."""
+    """Return the names that a module of the alias serves, submodules included, sorted."""
     below = {name.removeprefix(f"{module}.").partition(".")[0] for name in modules() if name.startswith(f"{module}.")}
     names = {*SERVED.get(module, {}), *below}
     own = _own_io(module)
@@ -72,7 +72,7 @@ def names_in(module: str) -> list[str]:
 
 
 def modules() -> list[str]:
-    """Every module that the alias serves, sorted."""
+    """Return every module that the alias serves, sorted."""
     names = {*SERVED, *(full for name in IO if _own_io(full := f"{ROOT}.io.{name}") is not None)}
     for name in list(names):
         while "." in name:
@@ -82,7 +82,7 @@ def modules() -> list[str]:
 
 
 def not_served(fullname: str) -> str:
-    """Why a name cannot be had, and what to do."""
+    """Return why a name is not served, and what to do."""
     hint = next((text for prefix, text in REPLACEMENTS.items() if (fullname + ".").startswith(prefix + ".")), None)
     if hint is None:
         parent = fullname.rpartition(".")[0]
@@ -94,7 +94,7 @@ def not_served(fullname: str) -> str:
 
 
 def _home(module: str, name: str) -> tuple[str, str] | None:
-    """Where a name comes from: a module of Streamline's, and the name in it."""
+    """Return where a name comes from: a module of Streamline's, and the name in it."""
     target = SERVED.get(module, {}).get(name)
     if target is not None:
         home, _, attribute = target.partition(":")
@@ -110,19 +110,19 @@ def _is_module(fullname: str) -> bool:
 
 
 def _own_io(fullname: str) -> str | None:
-    """The module of streamline/io that stands behind a module of `mage_ai.io`."""
+    """Return the module of streamline/io behind a module of `mage_ai.io`."""
     name = fullname.removeprefix(f"{ROOT}.io.")
     own = f"streamline.io.{name}"
     return own if name in IO and find_own(own) is not None else None
 
 
 def _is_public(module: ModuleType, name: str) -> bool:
-    """Whether it is one of the module's classes, imported ones included; helpers are its own business."""
+    """Return whether it is one of the module's classes, imported ones included; helpers are its own business."""
     if name not in getattr(module, "__all__", (name,)) or not isinstance(getattr(module, name, None), type):
         return False
     return str(getattr(module, name).__module__).startswith("streamline.")
 
 
 def _may_extend(root: ModuleType) -> bool:
-    """Whether what is imported as `mage_ai` is ours, or merely a folder of that name, which is no package."""
+    """Return whether what is imported as `mage_ai` is ours, or merely a folder of that name, which is no package."""
     return isinstance(root, AliasModule) or getattr(root, "__file__", None) is None

@@ -92,6 +92,7 @@ SERVED: dict[str, dict[str, str]] = {
         "dig extract flatten_dict get_json_value group_by ignore_keys ignore_keys_with_blank_values index_by "
         "merge_dict",
     ),
+    "mage_ai.shared.parsers": _all(_SHARED, "convert_matrix_to_dataframe"),
     "mage_ai.shared.strings": _all(_SHARED, "camel_to_snake_case is_number"),
     "mage_ai.shared.utils": _all(_SHARED, "clean_name"),
 }

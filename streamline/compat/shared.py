@@ -72,7 +72,7 @@ def ignore_keys(mapping: Mapping[str, Any], keys: Iterable[str]) -> dict[str, An
 
 
 def ignore_keys_with_blank_values(mapping: Mapping[str, Any], include_values: Sequence[Any] = ()) -> dict[str, Any]:
-    """A copy without the keys whose value is empty, 0, False or None, unless `include_values` lists it."""
+    """Return a copy without the keys whose value is empty, 0, False or None, unless `include_values` lists it."""
     return {key: value for key, value in mapping.items() if value or value in (include_values or ())}
 
 
@@ -128,13 +128,13 @@ def unique_by(items: Iterable[T], key: Callable[[T], Any]) -> list[T]:
 
 
 def camel_to_snake_case(name: str) -> str:
-    """`tapStreamId` → `tap_stream_id`."""
+    """Return a name in snake case: `tapStreamId` → `tap_stream_id`."""
     apart = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", apart).lower()
 
 
 def is_number(text: Any) -> bool:
-    """Whether `float` can read it."""
+    """Return whether `float` can read it."""
     try:
         float(text)
     except (TypeError, ValueError):
@@ -148,7 +148,7 @@ def clean_name(
     allow_number: bool = False,
     case_sensitive: bool = False,
 ) -> str:
-    """A name for pipelines, blocks and columns: letters, digits and `_`.
+    """Return a name for pipelines, blocks and columns: letters, digits and `_`.
 
     Args:
         allow_characters: further characters that may stay.
@@ -166,26 +166,38 @@ def clean_name(
 
 
 def get_env() -> str:
-    """`$ENV` by its short name: dev, test, staging or prod."""
+    """Return `$ENV` by its short name: dev, test, staging or prod."""
     env = os.environ.get("ENV") or "dev"
     return {"production": "prod", "development": "dev"}.get(env, env)
 
 
 def is_debug() -> bool:
-    """Whether `$DEBUG` is 1."""
+    """Return whether `$DEBUG` is 1."""
     return os.environ.get("DEBUG") == "1"
 
 
 def is_dev() -> bool:
-    """Whether `$ENV` says dev."""
+    """Return whether `$ENV` says dev."""
     return os.environ.get("ENV") in ("dev", "development")
 
 
 def is_prod() -> bool:
-    """Whether `$ENV` says prod."""
+    """Return whether `$ENV` says prod."""
     return os.environ.get("ENV") in ("prod", "production")
 
 
 def is_test() -> bool:
-    """Whether `$ENV` says test."""
+    """Return whether `$ENV` says test."""
     return os.environ.get("ENV") == "test"
+
+
+# --- parsers
+
+
+def convert_matrix_to_dataframe(csr_matrix: Any) -> Any:
+    """Return a DataFrame of a sparse matrix of SciPy, with columns `0`, `1`, …; anything else as it is."""
+    if type(csr_matrix).__name__ != "csr_matrix":
+        return csr_matrix
+    import pandas as pd
+
+    return pd.DataFrame(csr_matrix.toarray(), columns=[str(number) for number in range(csr_matrix.shape[1])])

@@ -9,7 +9,7 @@ from streamline.errors import StreamlineError
 
 
 def get_variable(pipeline_uuid: str, block_uuid: str, key: str = "output_0", **kwargs: Any) -> Any:
-    """A stored output of a block: `output_0`, `output_1`, ….
+    """Return a stored output of a block: `output_0`, `output_1`, ….
 
     Raises:
         ConfigError: there is no such pipeline or block.
@@ -24,12 +24,13 @@ def get_variable(pipeline_uuid: str, block_uuid: str, key: str = "output_0", **k
         raise StreamlineError(
             f"the block '{block_uuid}' of '{pipeline_uuid}' has stored no '{key}'",
             hint="it has stored " + (", ".join(f"output_{n}" for n in range(len(outputs))) or "nothing"),
+            code="output.missing",
         )
     return outputs[int(number)]
 
 
 def get_global_variables(pipeline_uuid: str, repo_path: Folder | None = None, **kwargs: Any) -> dict[str, Any]:
-    """A pipeline's variables, rendered."""
+    """Return a pipeline's variables, rendered."""
     from streamline.project.render import Renderer
 
     pipeline = Pipeline(pipeline_uuid, repo_path)
@@ -39,7 +40,7 @@ def get_global_variables(pipeline_uuid: str, repo_path: Folder | None = None, **
 
 
 def get_global_variable(pipeline_uuid: str, key: str) -> Any:
-    """One of a pipeline's variables, rendered; None if it has none of that name."""
+    """Return one of a pipeline's variables, rendered; None if it has none of that name."""
     return get_global_variables(pipeline_uuid).get(key)
 
 
@@ -49,5 +50,5 @@ def set_global_variable(pipeline_uuid: str, key: str, value: Any, repo_path: Fol
 
 
 def delete_global_variable(pipeline_uuid: str, key: str, repo_path: Folder | None = None) -> None:
-    """Take one of a pipeline's variables out of its metadata.yaml."""
+    """Delete one of a pipeline's variables from its metadata.yaml."""
     Pipeline(pipeline_uuid, repo_path).delete_global_variable(key)

@@ -11,17 +11,17 @@ from streamline.project.current import current_project
 
 
 def aws_secret(secret_id: str, cached: bool = True, **client: Any) -> str:
-    """A secret of AWS Secrets Manager: `streamline.project.vaults.aws_secret`."""
+    """Read a secret of AWS Secrets Manager: `streamline.project.vaults.aws_secret`."""
     return _masked(vaults.aws_secret(secret_id, cached, **client))
 
 
 def azure_secret(secret_name: str) -> str:
-    """A secret of an Azure Key Vault: `streamline.project.vaults.azure_secret`."""
+    """Read a secret of an Azure Key Vault: `streamline.project.vaults.azure_secret`."""
     return _masked(vaults.azure_secret(secret_name))
 
 
 def gcp_secret(secret_id: str, **kwargs: Any) -> str:
-    """A secret of Google's Secret Manager: `streamline.project.vaults.gcp_secret`."""
+    """Read a secret of Google's Secret Manager: `streamline.project.vaults.gcp_secret`."""
     return _masked(vaults.gcp_secret(secret_id, **kwargs))
 
 

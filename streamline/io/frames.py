@@ -18,7 +18,7 @@ _EXACT_IN_FLOAT = 2**53
 
 
 def as_pandas(data: Any) -> pd.DataFrame:
-    """A pandas DataFrame of `data`: pandas, Polars, Arrow; a dict is one row, a list is rows.
+    """Return a pandas DataFrame of `data`: pandas, Polars, Arrow; a dict is one row, a list is rows.
 
     Raises:
         ConfigError: it is nothing of the kind; the message says what it is.
@@ -44,7 +44,7 @@ def as_pandas(data: Any) -> pd.DataFrame:
 
 
 def as_arrow(data: Any, *, index: bool = False) -> pa.Table:
-    """An Arrow table of `data`, for a database. What has no type of its own there (mixed columns) becomes text.
+    """Return an Arrow table of `data`, for a database. What has no type of its own there (mixed columns) becomes text.
 
     Args:
         data: as `as_pandas` takes it.
@@ -65,7 +65,7 @@ def as_arrow(data: Any, *, index: bool = False) -> pa.Table:
 
 
 def from_arrow(table: pa.Table, *, coerce_float: bool = True) -> pd.DataFrame:
-    """A pandas DataFrame as `pandas.read_sql` gives it, except that no integer is ever rounded.
+    """Return a pandas DataFrame as `pandas.read_sql` gives it, except that no integer is ever rounded.
 
     JSON values come as dicts and lists, arrays as lists, UUIDs as text.
 

@@ -6,6 +6,10 @@ import importlib
 from typing import Any
 
 from streamline.errors import ConfigError
+from streamline.project.suggest import words
+
+MAGE_MODULES = words("boto3 google psycopg2 pymysql pytz requests simplejson sqlalchemy tqdm")
+"""Modules that the extra `mage` installs."""
 
 
 def need(module: str, extra: str, what: str, *, package: str | None = None) -> Any:

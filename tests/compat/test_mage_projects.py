@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -357,3 +358,15 @@ def test_a_sample_in_either_order(tmp_path: Path) -> None:
     with SQLite(tmp_path / "shop.db") as database:
         database.export([{"id": 1}, {"id": 2}], None, "orders")
         assert len(database.sample(None, 1, "orders")) == len(database.sample(None, "orders", 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("requirements", "remedy"),
+    [("tqdmx\ntqdm==4\n", r"-r requirements\.txt"), ("", r"'streamline\[mage\]'")],
+)
+def test_missing_modules_come_with_a_remedy(project: BatchProject, requirements: str, remedy: str) -> None:
+    project.write("requirements.txt", requirements)
+    project.block("load", "import tqdm\n\n@data_loader\ndef load(*args): ...\n", type="data_loader")
+    completed = project.command("check", "p")
+    assert completed.code != 0
+    assert re.search(rf"pip\s+install\s+{remedy}", completed.text)

@@ -81,3 +81,14 @@ def test_bases_of_streaming_classes(tmp_path: object, capsys: pytest.CaptureFixt
 
     Sink().write({"n": 1})
     assert capsys.readouterr().out == "[Sink] 1\n"
+
+
+def test_a_sparse_matrix_is_a_frame() -> None:
+    class csr_matrix:  # noqa: N801 - named as SciPy's, which is not installed
+        shape = (1, 2)
+
+        def toarray(self) -> list[list[int]]:
+            return [[1, 2]]
+
+    assert shared.convert_matrix_to_dataframe(csr_matrix()).to_dict("records") == [{"0": 1, "1": 2}]
+    assert shared.convert_matrix_to_dataframe([1]) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from streamline.execution.checklist import Checklist
 from streamline.extensions import load_object
 from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.kinds import kind_of
+from streamline.project.extras import MAGE_MODULES
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 
@@ -129,12 +131,7 @@ class _BatchCheck:
             name, line, why = missing[0]
             where = f"{self._shown(block)}:{line}"
             isolated = python is not None and python != sys.executable
-            hint = (
-                f"add it to {self._project.shown(self._model.path / 'requirements.txt')}"
-                if isolated
-                else f"pip install {name}, if that is its package's name; or add it to requirements.txt and run the "
-                "block isolated"
-            )
+            hint = self._remedy(name, isolated=isolated)
             absent = ConfigError(
                 why or f"imports '{name}', which is not installed",
                 where=where,
@@ -146,6 +143,22 @@ class _BatchCheck:
         installed = ", and what it imports is installed" if python is not None and kind and kind.imports else ""
         checked = kind.checked if kind is not None else "can be read"
         self._good(block.type, block.uuid, f"{self._shown(block)} {checked}{installed}")
+
+    def _remedy(self, module: str, *, isolated: bool) -> str:
+        """Return how to install a missing module."""
+        own = self._model.path / "requirements.txt"
+        if isolated:
+            return f"add it to {self._project.shown(own)}"
+        listed = re.compile(rf"^{re.escape(module)}\b".replace("_", "[-_]"), re.IGNORECASE | re.MULTILINE)
+        for file in (self._project.root / "requirements.txt", own):
+            if file.is_file() and listed.search(file.read_text("utf-8", "replace")):
+                return f"pip install -r {self._project.shown(file)}"
+        if module in MAGE_MODULES and self._project.mage:
+            return "pip install 'streamline[mage]', which has what comes with Mage"
+        return (
+            f"pip install {module}, if that is its package's name; or add it to requirements.txt and run the block "
+            "isolated"
+        )
 
     def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int, str]]:
         """Modules that the file imports come what may and that are nowhere: with their lines, and why if known."""
