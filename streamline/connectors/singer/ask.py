@@ -138,5 +138,5 @@ def _is_message(line: bytes) -> bool:
         return False
     try:
         return _TYPED.decode(line).type in _MESSAGES
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         return False

@@ -171,6 +171,8 @@ class TapParser:
         # Some taps leave out the last newline.
         try:
             json.loads(line)
+        except RecursionError:
+            pass
         except ValueError:
             if line.lstrip()[:1] == b"{":
                 raise TapOutputError(

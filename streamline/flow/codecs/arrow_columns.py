@@ -121,7 +121,7 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
     joined = b"[" + b",".join(texts) + b"]"
     try:
         values: list[Any] | None = msgspec.json.decode(joined, type=list[value_type(field)])  # type: ignore[misc]
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         values = _coerced(field, joined)
         if values is not None and any(value != value for value in values):
             field = with_nan(field)
@@ -223,7 +223,7 @@ def misfits_of(field: pa.Field, texts: Sequence[bytes]) -> set[int]:
     for place, text in enumerate(texts):
         try:
             value = decoder.decode(text)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             fits = _coerced(field, b"[" + text + b"]") is not None
         else:
             fits = not isinstance(value, str) or spelling.search(value) is not None
@@ -371,7 +371,7 @@ def _checked_json(array: pa.Array) -> pa.Array:
         for value in values:
             if value is not None:
                 _ANY_JSON.decode(value)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return pa.array([None if value is None else _as_json(value) for value in values], pa.string())
     data = array.buffers()[2]
     if data is not None and b"\n" in data.to_pybytes():

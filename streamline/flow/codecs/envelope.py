@@ -88,7 +88,7 @@ def records(batch: RawBatch) -> Iterator[bytes]:
     for part in batch.slices:
         try:
             envelopes = _envelopes.decode_lines(part)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             yield from (bytes(_record(split_object(line))) for line in _lines(part))
         else:
             for envelope in envelopes:

@@ -176,7 +176,7 @@ class ArrowReader:
             first = next(lines_of(batch.slices[0]), b"")
             try:
                 names = tuple(_texts_decoder.decode(first).record)
-            except (msgspec.MsgspecError, ValueError):
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 return None
             self._last = self._plan(names)
             if self._last is None:
@@ -426,8 +426,8 @@ def record_text(line: bytes) -> bytes:
         return bytes(_text_decoder.decode(line).record)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         try:
-            return jsontext.dumps(jsontext.loads(line)["record"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+            return bytes(jsontext.split_object(line)["record"])
+        except (ValueError, KeyError):
             return line
 
 

@@ -212,3 +212,11 @@ def test_an_empty_state_does_not_replace_the_position_before_it(empty: object, r
     assert [state_of(item.parts) for item in items if isinstance(item, Position)] == [
         json.dumps({"bookmarks": {"a": 1}}, separators=(",", ":")).encode()
     ]
+
+
+def test_a_last_line_without_a_newline_may_be_nested_deeply() -> None:
+    deep = b'{"type":"RECORD","stream":"a","record":{"v":' + b"[" * 1500 + b"]" * 1500 + b"}}"
+    items, _ = parse(schema("a") + b"\n" + deep)
+    batch = items[-1]
+    assert isinstance(batch, RawBatch)
+    assert lines_of(batch) == [deep + b"\n"]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.flow.codecs.envelope import UNSET, map_records, record_prefix, records, rewrite, version_of, wrap
+from streamline.flow.codecs.lanes import record_text
 from streamline.flow.items import RawBatch
 
 ODD = rb'{"id":12345678901234567890123, "x":NaN,"s":"\ud800","d":0.10000000000000000000001}'
@@ -185,3 +186,11 @@ def test_rewriting_is_the_same_as_changing_the_decoded_message(
     decoded = [json.loads(line) for line in lines(got)]
     assert [json.dumps(d, sort_keys=True) for d in decoded] == [json.dumps(e, sort_keys=True) for e in expected]
     assert [json.dumps(json.loads(t)) for t in records(got)] == [json.dumps(m["record"]) for m, _, _ in made]
+
+
+def test_records_that_are_nested_deeply_are_found_and_changed() -> None:
+    deep = b'{"id":1,"v":' + b"[" * 1500 + b"]" * 1500 + b"}"
+    line = PREFIX + deep + b"}"
+    assert list(records(batch(line))) == [deep]
+    assert record_text(line) == deep
+    assert lines(map_records(batch(line), lambda _: b"{}")) == [PREFIX + b"{}}"]
