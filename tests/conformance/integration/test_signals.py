@@ -48,11 +48,11 @@ def test_an_interrupt_ends_a_discovery_that_takes_its_time(make_project: MakePro
 
 
 @pytest.mark.parametrize("what", ["conditional", "callback"])
-def test_gates_and_watchers_that_would_be_ignored_are_refused(make_project: MakeProject, what: str) -> None:
+def test_a_conditional_or_callback_without_a_function_is_refused(make_project: MakeProject, what: str) -> None:
     gate = {"uuid": "gate", "type": what, "language": "python", "upstream_blocks": ["load"]}
     project = make_project(rows_tap({"numbers": 3}), target(), **{f"{what}s": [gate]})
     project.write(f"{what}s/gate.py", "")
 
-    project.run().expect(2, f"the {what} 'gate'")
+    project.run().expect(2, "gate.py: no function in this file is decorated")
 
     assert project.rows() == []
