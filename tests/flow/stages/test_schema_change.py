@@ -9,7 +9,7 @@ import pytest
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.envelope import records
 from streamline.flow.items import ArrowBatch, BadRecord, FileBatch, Item, RawBatch, RowBatch, Schema
-from streamline.flow.stages.schema_change import SchemaChangeStage, SchemaPaused, compare
+from streamline.flow.stages.schema_change import SchemaChangeStage, SchemaPaused, added_columns, compare
 from tests.connectors.singer.stages import position, raw, run, schema, tell
 
 OLD = schema("a", "id", id="integer", total="integer").schema
@@ -46,6 +46,16 @@ def test_titles_order_and_descriptions_are_no_change(policy: str) -> None:
     stay = stage(policy)
     assert run(stay, [item, raw("a", {"id": 1})])[0] is item
     assert stay.newest == {"a": OLD}
+
+
+@pytest.mark.parametrize("policy", ["freeze", "pause"])
+def test_a_column_that_a_block_adds_is_no_change_of_the_source(policy: str) -> None:
+    policed = stage(policy)
+    added = Schema("a", WIDER.schema, ["id"], added=frozenset(WIDER.schema["properties"].keys() - OLD["properties"]))
+    (out,) = run(policed, [added])
+    assert isinstance(out, Schema)
+    assert out.schema["properties"] == WIDER.schema["properties"]
+    assert added_columns(policed.newest["a"]).keys() == added.added
 
 
 def test_freeze_drops_new_columns() -> None:

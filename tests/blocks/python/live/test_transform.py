@@ -323,6 +323,18 @@ def test_a_column_that_is_all_null_waits_for_its_type(kitchen: Kitchen, signatur
 
 
 @pytest.mark.parametrize("frame", [False, True])
+def test_a_column_that_is_null_again_is_sent_as_null(kitchen: Kitchen, frame: bool) -> None:
+    rows = code("return [{**row, 'new': None} for row in rows]")
+    frames = code("df['new'] = None\nreturn df", "df")
+    out = kitchen.run(
+        frames if frame else rows, [schema(id=INTEGER), records({"id": 1})], earlier=lambda stream: {"new": STRING}
+    )
+    assert rows_of(out) == [{"id": 1, "new": None}]
+    assert props_of(out) == [{"id": INTEGER, "new": STRING}]
+    assert [item.added for item in out if isinstance(item, Schema)] == [frozenset({"new"})]
+
+
+@pytest.mark.parametrize("frame", [False, True])
 def test_dropped_columns_leave_the_schema_and_come_back_with_it(kitchen: Kitchen, frame: bool) -> None:
     rows = code("return [{k: v for k, v in r.items() if k != 'b' or r['id'] == 2} for r in rows]")
     frames = code("return df if df['id'].iloc[0] == 2 else df.drop(columns='b')", "df")
