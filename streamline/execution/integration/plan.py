@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec
-from streamline.blocks.python.function import BlockFile
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities
 from streamline.connectors.singer.catalog import Catalog
@@ -21,6 +20,9 @@ from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.stages.stream_plan import StreamPlan
 from streamline.pipeline.model import Block
 from streamline.state.store import BookmarkOverride, Cause
+
+if TYPE_CHECKING:
+    from streamline.blocks.python.function import BlockFile
 
 DEFAULT_SESSION_INTERVAL = 60.0
 """Seconds after which a target that proves nothing is closed and started anew, in pipelines without an end."""

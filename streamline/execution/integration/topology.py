@@ -32,8 +32,6 @@ def read_blocks(project: Project, model: PipelineModel, renderer: Renderer) -> S
     Raises:
         ConfigError: a file is wrong, or a block can't stand in an integration pipeline.
     """
-    from streamline.blocks.python.function import BlockFile, shape_of
-
     for hook in (*model.conditionals.values(), *model.callbacks.values()):
         check_hook(project, model, hook, renderer)
     specs = Specs({}, {}, {}, {})
@@ -49,6 +47,9 @@ def read_blocks(project: Project, model: PipelineModel, renderer: Renderer) -> S
                 case MapperSpec() as mapper:
                     specs.mappers[uuid] = (block, mapper)
         else:
+            # Imported here: most integration pipelines have no Python block.
+            from streamline.blocks.python.function import BlockFile, shape_of
+
             file = BlockFile(uuid, str(block.file or model.yaml.path), block.content)
             specs.transforms[uuid] = TransformPlan(block=block, file=file, lane=shape_of(file).lane)
     return specs
