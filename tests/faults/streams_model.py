@@ -98,7 +98,8 @@ def _check_stream(
     place, table = f"{to.uuid}, {source.uuid} {stream.id}", to.table(stream)
     mark = next((each.mark for each in source.streams if each.id == stream.parent), stream.mark)
     position = found.saved.get((source.uuid, mark), 0) if mark else 0
-    letters = {text for at in (to.uuid, to.transformer) for text in found.letters.get((source.uuid, at), ())}
+    places = (to.uuid,) if to.direct else (to.uuid, to.transformer)
+    letters = {text for at in places for text in found.letters.get((source.uuid, at), ())}
     who = f"{source.uuid}/{stream.id}"
     held = [text for (at, text), count in found.held[to.uuid].items() for _ in range(count) if at == table]
     held = [text for text in held if json.loads(text)["who"] == who]

@@ -351,6 +351,8 @@ def test_a_run_of_single_streams() -> None:
         run(found, stream_filter=["bb"])
     logs = {"a": {"replication_method": "LOG_BASED"}, "b": {"replication_method": "LOG_BASED"}, "c": {}}
     assert [one.id for one in run(found, logs, stream_filter=["b"])[0]] == ["public-a", "public-b"]
+    # One that is not in the log takes nothing with it.
+    assert [one.id for one in run(found, logs, stream_filter=["c"])[0]] == ["public-c"]
 
 
 def test_the_tap_is_given_the_streams_of_its_own_group_only() -> None:
