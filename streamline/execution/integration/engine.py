@@ -39,7 +39,9 @@ class IntegrationEngine:
 
         from streamline.execution.integration.explain import explain
         from streamline.execution.integration.planner import make_plan
+        from streamline.execution.integration.topology import check_hooks
 
+        check_hooks(project, model)
         with _open_planning(project, model, options, "explain") as run:
             return explain(run, model, anyio.run(make_plan, run, model))
 

@@ -52,7 +52,7 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
     """
     renderer, variables = _renderer(context, model)
     move_stored_settings(context.project, model, context.store)
-    specs = read_blocks(context.project, model, renderer)
+    specs = read_blocks(model, renderer)
     variables = _rendered(context, renderer, variables, all_of_them=bool(specs.transforms))
     paths, mappers = find_paths(model, specs)
     sources: dict[str, SourcePlan] = {}

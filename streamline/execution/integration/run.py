@@ -25,7 +25,7 @@ from streamline.execution.integration.block_runs import block_outcomes, blocks_o
 from streamline.execution.integration.destination_identity import keep_destinations
 from streamline.execution.integration.plan import GroupPlan, Plan
 from streamline.execution.integration.planner import make_plan, refresh_positions
-from streamline.execution.integration.topology import without
+from streamline.execution.integration.topology import check_hooks, without
 from streamline.execution.run import (
     CANCELLED,
     COMPLETED,
@@ -87,6 +87,7 @@ async def _gated(run: Run, model: PipelineModel) -> RunResult:
 
     hooks = Hooks(run, model)
     try:
+        check_hooks(run.project, model)  # before one of them decides anything
         gated = await hooks.gated()
         skipped = [
             BlockOutcome(uuid=uuid, status="skipped", reason=f"{gate} returned false") for uuid, gate in gated.items()

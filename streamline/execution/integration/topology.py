@@ -26,14 +26,12 @@ class Specs(msgspec.Struct):
     transforms: dict[str, TransformPlan] = {}
 
 
-def read_blocks(project: Project, model: PipelineModel, renderer: Renderer) -> Specs:
+def read_blocks(model: PipelineModel, renderer: Renderer) -> Specs:
     """Read every block's file.
 
     Raises:
         ConfigError: a file is wrong, or a block can't stand in an integration pipeline.
     """
-    for hook in (*model.conditionals.values(), *model.callbacks.values()):
-        check_hook(project, model, hook, renderer)
     specs = Specs({}, {}, {}, {})
     for uuid in model.order():
         block = model.blocks[uuid]
@@ -53,6 +51,13 @@ def read_blocks(project: Project, model: PipelineModel, renderer: Renderer) -> S
             file = BlockFile(uuid, str(block.file or model.yaml.path), block.content)
             specs.transforms[uuid] = TransformPlan(block=block, file=file, lane=shape_of(file).lane)
     return specs
+
+
+def check_hooks(project: Project, model: PipelineModel) -> None:
+    """Check all conditionals and callbacks; raise errors as `check_hook`."""
+    renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets)
+    for hook in (*model.conditionals.values(), *model.callbacks.values()):
+        check_hook(project, model, hook, renderer)
 
 
 def check_hook(project: Project, model: PipelineModel, hook: Block, renderer: Renderer) -> None:
