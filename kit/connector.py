@@ -61,7 +61,7 @@ class Setting(NamedTuple):
     """The type of an array's items."""
 
     def schema(self) -> dict[str, Any]:
-        """The setting as JSON Schema, as `--about` prints it."""
+        """Return the setting as a JSON Schema, as `--about` prints it."""
         schema: dict[str, Any] = {"type": [self.kind] if self.required else [self.kind, "null"]}
         schema["description"] = self.description
         if self.default is not None:

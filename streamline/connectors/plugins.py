@@ -81,14 +81,14 @@ class Plugin(msgspec.Struct, kw_only=True):
     place: str | None = None
 
     def for_run(self, run_id: str) -> Plugin:
-        """The plugin with a run's id in its environment, by which a later run finds orphan processes."""
+        """Return the plugin with a run's id in its environment, by which a later run finds orphan processes."""
         return msgspec.structs.replace(self, env={**self.env, RUN_ID_VARIABLE: run_id})
 
 
 def resolve_plugin(
     project: Project, name: str, role: Role, *, notify: Notify | None = None, where: str | None = None
 ) -> Plugin:
-    """The plugin that a block means by `name`.
+    """Return the plugin that a block means by `name`.
 
     Plugins declared in streamline.yaml win, by exact name or by system (`shop` is a declared `tap-shop`); then the
     bundled connectors and those of installed packages. Creates the plugin's environment on first use, which may take
@@ -114,19 +114,19 @@ def resolve_plugin(
 
 
 def unavailable(project: Project, name: str, role: Role) -> ConfigError | None:
-    """The error for an unknown plugin; None if `resolve_plugin` can resolve `name`."""
+    """Return the error for an unknown plugin; None if `resolve_plugin` can resolve `name`."""
     if declared_name(project, name, role) is not None or _along(name, role) is not None:
         return None
     return _unknown(project, name, role)
 
 
 def declared_name(project: Project, name: str, role: Role) -> str | None:
-    """The name under which streamline.yaml declares what a block calls `name`; None if it does not."""
+    """Return the name under which streamline.yaml declares what a block calls `name`; None if it does not."""
     return next((one for one in (name, f"{role}-{name}", connector_name(name, role)) if one in project.plugins), None)
 
 
 def child_environment(entry: PluginEntry | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """A tap's or target's whole environment.
+    """Return a tap's or target's whole environment.
 
     Of `environ`: PATH, HOME, LANG, LC_*, TZ, TMPDIR, proxies, certificates, and what `pass_env` names; over it `env`.
     """
@@ -144,7 +144,7 @@ def child_environment(entry: PluginEntry | None, environ: Mapping[str, str]) -> 
 
 
 def requirements_of(project: Project, entry: PluginEntry) -> Requirements:
-    """What the environment of a declared plugin should hold."""
+    """Return the requirements of a declared plugin's environment."""
     written = project.plugins[entry.name]
     return Requirements(
         name=entry.name,
@@ -157,7 +157,7 @@ def requirements_of(project: Project, entry: PluginEntry) -> Requirements:
 
 
 def _along(name: str, role: Role) -> Connector | None:
-    """The bundled or installed connector that a block means by `name`."""
+    """Return the bundled or installed connector that a block means by `name`."""
     return find_connector(connector_name(name, role))
 
 
@@ -266,7 +266,7 @@ def _refuse_secrets(project: Project, name: str) -> None:
 
 
 def _version_of(name: str) -> str | None:
-    """The version of the package that registers a connector."""
+    """Return the version of the package that registers a connector."""
     point = extensions(GROUP).get(name)
     return point.dist.version if point is not None and point.dist is not None else None
 
@@ -296,7 +296,7 @@ def _pip_argv(project: Project, entry: PluginEntry, environment: Environment, ro
 
 
 def _default_program(name: str, environment: Environment, role: Role) -> str | None:
-    """The plugin's own name if there is such a program, else the only one of its package that can be meant."""
+    """Return the plugin's own name if there is such a program, else the only one of its package that can be meant."""
     if os.access(environment.program(name), os.X_OK):
         return name
     scripts = environment.scripts.get(environment.main or "", [])
@@ -323,7 +323,7 @@ def _command_argv(project: Project, entry: PluginEntry, env: Mapping[str, str]) 
 
 
 def _program(project: Project, name: str, path: str | None) -> str | None:
-    """Where a program is: with a slash from the project's folder, else on PATH, else in the project's folder."""
+    """Return where a program is: with a slash from the project's folder, else on PATH, else in the project's folder."""
     if "/" not in name:
         found = shutil.which(name, path=path)
         if found is not None:
@@ -351,7 +351,7 @@ def _no_program(project: Project, entry: PluginEntry, key: str, program: str) ->
 
 
 def _stamps(project: Project, argv: list[str]) -> list[list[int]]:
-    """Times and sizes of the files that a command names: a connector that is being written changes often."""
+    """Return times and sizes of the files that a command names, which change while a connector is written."""
     stamps = []
     for one in argv:
         path = project.root / one

@@ -74,7 +74,7 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
         return [folder / self.system, folder / "common", folder, kit]
 
     def importable_here(self) -> bool:
-        """Whether the current environment has all that it needs. Imports nothing."""
+        """Return whether the current environment has all that it needs. Imports nothing."""
         return all(_importable(module) for module in self.modules)
 
 
@@ -154,7 +154,7 @@ IN_PROCESS: Mapping[str, InProcess] = {}
 
 
 def connector_name(name: str, role: Role) -> str:
-    """The connector that `name` means: `postgresql` is `tap-postgres` for a tap; `tap-x` is itself."""
+    """Return the connector that `name` means: `postgresql` is `tap-postgres` for a tap; `tap-x` is itself."""
     if name.startswith(f"{role}-"):
         return name
     system = name.lower()
@@ -162,13 +162,13 @@ def connector_name(name: str, role: Role) -> str:
 
 
 def system_of(connector: str) -> tuple[str, System] | None:
-    """The system that a connector's name ends with, such as `postgres` of `tap-postgres`; None if unknown."""
+    """Return the system that a connector's name ends with, such as `postgres` of `tap-postgres`; None if unknown."""
     name = connector.partition("-")[2].replace("_", "-")
     return (name, SYSTEMS[name]) if name in SYSTEMS else None
 
 
 def find_connector(name: str) -> Connector | None:
-    """The connector of this full name. Entry points of other packages are read only where none is bundled.
+    """Return the connector of this full name. Entry points of other packages are read only where none is bundled.
 
     Raises:
         ConfigError: another package registers it, and it cannot be imported.
@@ -182,13 +182,13 @@ def find_connector(name: str) -> Connector | None:
 
 
 def bundled_connectors() -> list[Connector]:
-    """The bundled connectors, taps first, each role sorted by name."""
+    """Return the bundled connectors, taps first, each role sorted by name."""
     names = [(role, folder.name) for role in ("tap", "target") for folder in sorted(_folder(role).glob("*/"))]
     return [connector for role, name in names if (connector := _bundled(role, name)) is not None]
 
 
 def installed_connectors() -> dict[str, str]:
-    """The connectors that other packages add, and the packages. Reads the metadata of every installed package."""
+    """Return the connectors that other packages add, and the packages. Reads every installed package's metadata."""
     return {
         name: point.dist.name if point.dist is not None else point.value
         for name, point in sorted(extensions(GROUP).items())
@@ -197,7 +197,7 @@ def installed_connectors() -> dict[str, str]:
 
 
 def example_config(connector: str) -> Mapping[str, Any]:
-    """The config that a new block for this connector starts with; empty if nothing is known about it."""
+    """Return the config that a new block for this connector starts with; empty if nothing is known about it."""
     known = find_connector(connector)
     if known is not None:
         return known.config
@@ -250,7 +250,7 @@ def _factory(name: str, side: Literal["source", "sink"]) -> Callable[..., Any]:
 
 
 def _folder(role: str) -> Path:
-    """The folder of a role's bundled connectors: beside the package in an installation and in a checkout."""
+    """Return the folder of a role's bundled connectors: beside the package in an installation and in a checkout."""
     installed = HOME / f"streamline_{role}s"
     return installed if installed.is_dir() else HOME / f"{role}s"
 

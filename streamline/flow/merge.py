@@ -54,7 +54,7 @@ class Merge:
         return self._next(finished=True)
 
     def _next(self, *, finished: bool) -> list[Item]:
-        """The position that all paths have reached, if it is new. What one of them withholds is withheld."""
+        """Return the position that all paths have reached, if it is new. What one of them withholds is withheld."""
         reached = self._reached.values()
         if not reached or (len(reached) < self._paths and not finished):
             return []

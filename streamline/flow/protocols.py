@@ -50,7 +50,7 @@ class Source(Protocol):
         ...
 
     async def confirm(self, parts: Mapping[str, bytes]) -> None:
-        """These parts of its positions are proven and saved; the source may let go of what lies before them."""
+        """Confirm that these parts are proven and saved; the source may release what lies before them."""
         ...
 
     async def release(self, keys: Collection[str]) -> None:

@@ -35,15 +35,15 @@ class Route:
         self.branches = list(branches)
 
     def all_stages(self) -> list[Stage]:
-        """Stages of this route and of its branches."""
+        """Return the stages of this route and of its branches."""
         return [stage for route in self.all_routes() for stage in route.stages]
 
     def all_sinks(self) -> list[Sink]:
-        """Sinks of this route and of its branches, each once."""
+        """Return the sinks of this route and of its branches, each once."""
         return list({sink.id: sink for route in self.all_routes() for sink in route.sinks}.values())
 
     def all_routes(self) -> list[Route]:
-        """This route and its branches."""
+        """Return this route and its branches."""
         return [self, *(route for branch in self.branches for route in branch.all_routes())]
 
 

@@ -220,7 +220,7 @@ class Runtime:
         self._on_failed(running.flow.id, outcome.error)
 
     def _judge(self, running: _Running) -> None:
-        """A flow whose source ended well has still failed if a sink did not prove everything."""
+        """Fail a flow whose source ended well if a sink did not prove everything."""
         failed = self._failed_sink(running)
         if failed is not None and running.outcome.error is None:
             running.outcome.error = self.failures[failed]

@@ -67,11 +67,11 @@ class StoppedStreams:
             self._policy.on_stopped(stream, error)
 
     def has(self, stream: str) -> bool:
-        """Whether a stream was stopped."""
+        """Return whether a stream was stopped."""
         return any(stream in path._errors for path in self._paths())
 
     def drops(self, item: Item) -> bool:
-        """Whether an item is of a stream that was stopped."""
+        """Return whether an item is of a stream that was stopped."""
         return not isinstance(item, Position) and self.has(item.stream)
 
     def position(self, position: Position) -> Position:

@@ -180,7 +180,7 @@ class WritePipe:
                 queue[start] = queue[start][written:]
 
     def unread(self) -> int:
-        """Bytes that the reader left in the pipe, once it has exited. 0 where the system cannot tell."""
+        """Return the bytes that the reader left in the pipe when it exited; 0 where the system cannot tell."""
         return wire.unread(self._probe) if self._probe >= 0 else 0
 
     def dispose(self) -> None:

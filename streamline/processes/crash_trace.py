@@ -34,7 +34,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def is_user_code(path: str, root: str) -> bool:
-    """Whether a file is the user's own code under `root`, and not a package that was installed there."""
+    """Return whether a file is the user's own code under `root`, and not a package that was installed there."""
     return path.startswith(root.rstrip(os.sep) + os.sep) and not any(part in path for part in _INSTALLED)
 
 
@@ -46,7 +46,7 @@ def enable(traces: int) -> None:
 
 
 def read_trace(fd: int, root: str) -> Trace | None:
-    """The last stack in the file `fd`; None where there is none with a frame of the user's code under `root`."""
+    """Return the last stack in the file `fd`; None where there is none with a frame of the user's code under `root`."""
     data = os.pread(fd, 1 << 18, 0).decode("ascii", "replace")
     last = max(data.rfind("(most recent call first):"), 0)
     frames = [(_unescape(path), int(line), name) for path, line, name in _FRAME.findall(data, last)]

@@ -41,7 +41,7 @@ class OutOfMemoryCounter:
         return 0
 
     def killed_one(self) -> bool:
-        """Whether there was a kill that no earlier call has reported."""
+        """Return whether there was a kill that no earlier call has reported."""
         if self._count() > self._known:
             self._known += 1
             return True
@@ -66,7 +66,7 @@ def _oom_counter() -> tuple[Path | None, bool]:
 
 
 def exit_failure(status: int, ending: Ending, trace: Trace | None, memory: OutOfMemoryCounter) -> Failure:
-    """The failure of a job whose process ended.
+    """Return the failure of a job whose process ended.
 
     Args:
         ending: what the process noted about its end.
@@ -129,7 +129,7 @@ def _killed(memory: OutOfMemoryCounter) -> Failure:
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, such as SIGKILL."""
+    """Return the name of a signal, such as SIGKILL."""
     try:
         return signal.Signals(number).name
     except ValueError:

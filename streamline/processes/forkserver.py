@@ -106,7 +106,7 @@ class _Server:
         self._leave(graceful)
 
     def _serve_requests(self) -> bool:
-        """True if it ended by LEAVE."""
+        """Serve requests; return True if it ended by LEAVE."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
@@ -228,7 +228,7 @@ class _Server:
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    """One record and the descriptors that came with it, not inheritable by programs that are started here."""
+    """Receive one record and its descriptors, which programs that are started here do not inherit."""
     # socket.recv_fds does not pass on its flags.
     flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
     fds = array.array("i")

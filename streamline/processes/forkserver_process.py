@@ -107,7 +107,7 @@ class ForkServerProcess:
         return bool(self._out)
 
     def read(self) -> list[tuple[int, int, int]]:
-        """Its events: what, the worker's number, a value; see `wire`."""
+        """Return the server's events: kind, the worker's number, a value; see `wire`."""
         with contextlib.suppress(BlockingIOError):
             try:
                 data = self.control.recv(READ_BYTES)
@@ -138,12 +138,12 @@ class ForkServerProcess:
         self._on_line(line)
 
     def last_lines(self) -> str:
-        """Its last lines of output, to append to a message."""
+        """Return the last lines of output, to append to a message."""
         text = b"\n".join(self._tail).decode("utf-8", "replace").strip()
         return f":\n{text}" if text else ""
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._process.kill()
 
     def close(self) -> int:

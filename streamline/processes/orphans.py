@@ -15,7 +15,7 @@ RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
 
 
 def processes_of(run_ids: Collection[str], *, variable: str = RUN_ID_VARIABLE) -> list[int]:
-    """Ids of the processes that have one of these ids in their environment; empty where there is no /proc.
+    """Return ids of the processes that have one of these ids in their environment; empty where there is no /proc.
 
     Args:
         run_ids: ids of runs, or other values of `variable`.

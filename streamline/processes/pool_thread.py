@@ -363,7 +363,7 @@ class PoolThread:
         self._resolve(submission, outcome)
 
     def _worker_ended(self, worker: WorkerProcess, status: int | None, failure: Failure | None = None) -> None:
-        """A worker's process has ended. `failure` says why where it did not end by itself."""
+        """Handle the end of a worker's process. `failure` says why if the process did not end by itself."""
         worker.read_frames()
         self._process_frames(worker)
         worker.end_of_job()
@@ -411,7 +411,7 @@ class PoolThread:
         return exit_failure(status, worker.ending, trace, self._memory) if status is not None else _closed()
 
     def _not_started(self, number: int, reason: str) -> None:
-        """A worker could not be started. Others continue; if there are none, the next job fails with the reason."""
+        """Handle a failed worker start. Others continue; if there are none, the next job fails with the reason."""
         worker = self._workers.get(number)
         if worker is not None:
             self._worker_ended(worker, None)

@@ -132,7 +132,7 @@ class ProcessState:
 
 
 def has_children() -> bool:
-    """Whether this process has living children; those that ended and were not waited for are reaped."""
+    """Return whether this process has living children; those that ended and were not waited for are reaped."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

@@ -44,7 +44,7 @@ class ProgramExit(msgspec.Struct, frozen=True, kw_only=True):
     tail: list[str]
 
     def describe(self, name: str) -> str:
-        """A message, such as `Rscript was killed by SIGKILL (perhaps the system ran out of memory)`."""
+        """Return a message, such as `Rscript was killed by SIGKILL (perhaps the system ran out of memory)`."""
         if self.code >= 0:
             return f"{name} exited with code {self.code}"
         guesses: dict[int, str] = {

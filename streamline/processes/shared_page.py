@@ -41,18 +41,18 @@ class SharedPage:
         self._total = 0
 
     def begin_read(self) -> None:
-        """The runner is about to read; what it is reading is neither in the pipe nor counted."""
+        """Mark the start of a read; what is being read is neither in the pipe nor counted."""
         self._reads += 1
         _READS.pack_into(self._memory, _READS_AT, self._reads, self._total)
 
     def end_read(self, count: int) -> None:
-        """It has read `count` bytes."""
+        """Mark the end of a read of `count` bytes."""
         self._reads += 1
         self._total += count
         _READS.pack_into(self._memory, _READS_AT, self._reads, self._total)
 
     def written(self, unread: Callable[[], int]) -> int:
-        """How many bytes have been written in all. `unread` tells how many are in the pipe."""
+        """Return how many bytes have been written in all. `unread` returns how many are in the pipe."""
         count = 0
         for _ in range(_ATTEMPTS):  # bounded: a runner that was stopped in the middle of a read is not waited for
             reads, total = _READS.unpack_from(self._memory, _READS_AT)

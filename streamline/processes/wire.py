@@ -43,12 +43,12 @@ FORK_DESCRIPTORS = 4
 
 
 def pack_job(function: str, source_root: str, keep_state: bool) -> bytes:
-    """A job without its payload."""
+    """Return a job without its payload."""
     return f"{int(keep_state)}\0{function}\0{source_root}".encode("utf-8", "surrogateescape")
 
 
 def unpack_job(payload: bytes) -> tuple[str, str, bool]:
-    """What was packed: function, source root, whether the worker keeps its state."""
+    """Return what was packed: function, source root, whether the worker keeps its state."""
     keep, function, root = payload.decode("utf-8", "surrogateescape").split("\0", 2)
     return function, root, keep == "1"
 
@@ -57,7 +57,7 @@ _LOG = struct.Struct("<QH")
 
 
 def pack_log(line: str, level: str, before: int) -> bytes:
-    """A line for the log. Not pickled: text may be an instance of a user's own class.
+    """Return a line for the log. Not pickled: text may be an instance of a user's own class.
 
     Args:
         before: how many bytes of output came before it.
@@ -67,14 +67,14 @@ def pack_log(line: str, level: str, before: int) -> bytes:
 
 
 def unpack_log(payload: bytes) -> tuple[str, str, int]:
-    """What was packed: line, level, bytes before it."""
+    """Return what was packed: line, level, bytes before it."""
     before, length = _LOG.unpack_from(payload)
     name, line = payload[_LOG.size : _LOG.size + length], payload[_LOG.size + length :]
     return line.decode("utf-8", "replace"), name.decode("utf-8", "replace"), before
 
 
 def unread(pipe: int) -> int:
-    """How many bytes are in a pipe, given either end."""
+    """Return how many bytes are in a pipe, given either end."""
     count = array.array("i", [0])
     with contextlib.suppress(OSError):
         fcntl.ioctl(pipe, termios.FIONREAD, count)
@@ -91,7 +91,7 @@ def send_frame(connection: socket.socket, kind: bytes, payload: bytes) -> None:
 
 
 def receive_frame(connection: socket.socket) -> tuple[bytes, bytes] | None:
-    """The next frame from a blocking socket; None if the other side has closed it."""
+    """Return the next frame from a blocking socket; None if the other side has closed it."""
     head = _receive(connection, FRAME.size)
     if head is None:
         return None

@@ -59,7 +59,7 @@ class Port:
         self._send(wire.LOG, wire.pack_log(line, level, before))
 
     def close(self) -> None:
-        """The job has ended."""
+        """Refuse frames from here on: the job has ended."""
         with self._lock:
             self._open = False
 
@@ -164,7 +164,7 @@ class _Worker:
         return outcome, left or ("interrupt" if self._interrupted else None)
 
     def _shield(self) -> None:
-        """Only note interrupts from here on."""
+        """Note interrupts instead of raising them from here on."""
         while True:
             try:
                 signal.signal(signal.SIGINT, self._interrupt)
@@ -190,7 +190,7 @@ def _call_in_copy(name: str, payload: bytes, port: Port) -> object:
 
 
 def failure_of(error: BaseException, root: str) -> Failure:
-    """The failure for an exception: its line in the user's code under `root`, and the traceback from there on."""
+    """Return the failure for an exception: its line in user code under `root`, and the traceback from there on."""
     if isinstance(error, StreamlineError):
         return failure_of_known(error)
     first, where = _innermost(error, root)
@@ -208,7 +208,7 @@ def failure_of(error: BaseException, root: str) -> Failure:
 
 
 def failure_of_known(error: StreamlineError) -> Failure:
-    """The failure for an error that is meant for a user."""
+    """Return the failure for an error that is meant for a user."""
     retry = not isinstance(error, ConfigError)
     return Failure(message=error.message, where=error.where, hint=error.hint, code=error.code, retry=retry)
 
@@ -280,7 +280,7 @@ def _clear_exit_handlers() -> None:
 
 
 def _raise_oom_score() -> None:
-    """If memory runs out, the kernel should kill a worker before the runner or the fork server."""
+    """Make the kernel kill a worker before the runner or the fork server when memory runs out."""
     with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
         adjustment = int(file.read())
         file.seek(0)

@@ -231,7 +231,7 @@ class WorkerProcess:
         return self._page.ending
 
     def trace(self, root: str) -> Trace | None:
-        """The stack that it wrote, if it crashed or got `DUMP_SIGNAL`; see `read_trace`."""
+        """Return the stack that the process wrote, if it crashed or got `DUMP_SIGNAL`; see `read_trace`."""
         return read_trace(self._traces, root)
 
     def close(self) -> None:
@@ -244,7 +244,7 @@ class WorkerProcess:
 
 
 def _anonymous_file() -> int:
-    """A descriptor of an empty file that has no name."""
+    """Return a descriptor of an empty file that has no name."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("streamline", os.MFD_CLOEXEC)
     import tempfile

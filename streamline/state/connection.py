@@ -59,13 +59,13 @@ class SQLiteConnection:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for SELECTs."""
+        """Yield the connection, for SELECTs."""
         with self._turn, self._errors():
             yield self._db
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """A transaction, committed at the end of the block, undone if it raises.
+        """Yield a transaction, committed at the end of the block, undone if it raises.
 
         Args:
             durable: wait until it is on the disk. False where a power cut may undo it: it is then still whole or
@@ -110,7 +110,7 @@ class SQLiteConnection:
         self._durable = True
 
     def _version(self) -> int:
-        """How many migrations the database has had; refuses what is not ours to read."""
+        """Return how many migrations the database has had; refuse a database that is not ours or is newer."""
         # One statement, so that it sees either nothing or all of what another process is just creating.
         version, application, tables = self._db.execute(
             "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master)"
@@ -167,7 +167,7 @@ def make_private(path: Path) -> None:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The statements of a script, one by one."""
+    """Yield the statements of a script, one by one."""
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line

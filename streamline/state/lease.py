@@ -57,7 +57,7 @@ class FileLease:
 
 
 def lock_path(folder: Path, pipeline: str) -> Path:
-    """The lock file of a pipeline. It stays when the lease is released: a file that came and went could be locked
+    """Return the lock file of a pipeline. It stays when the lease is released: a file that is removed could be locked
     twice.
     """
     name = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):02x}" for c in pipeline)

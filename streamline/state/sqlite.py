@@ -315,7 +315,7 @@ def _host() -> str:
 
 
 def _may_live(holder: LeaseInfo) -> bool:
-    """Whether the process in the row may still be there; of other machines nothing is known."""
+    """Return whether the process in the row may still be there; of other machines nothing is known."""
     if holder.host != _host():
         return True
     try:

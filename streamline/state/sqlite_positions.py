@@ -31,12 +31,12 @@ _HISTORY_COLUMNS = (
 
 
 def now() -> str:
-    """This moment, ISO 8601 in UTC, with milliseconds."""
+    """Return the current time, ISO 8601 in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def storable(text: str) -> str:
-    """`text` with lone surrogates, which have no UTF-8, as JSON escapes: the same JSON text to any reader."""
+    """Return `text` with lone surrogates, which have no UTF-8, as JSON escapes: any reader sees the same JSON text."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -345,7 +345,7 @@ def _streams_with_value(db: sqlite3.Connection, pipeline: str, block: str) -> li
 def _rollback_point(
     db: sqlite3.Connection, where: str, values: list[str], to: int | None, before_run: str | None
 ) -> int:
-    """The newest history entry that a rollback leaves standing."""
+    """Return the newest history entry that a rollback leaves standing."""
     if to is not None:
         if db.execute(f"SELECT 1 FROM bookmark_history WHERE {where} AND id = ?", (*values, to)).fetchone() is None:
             raise ConfigError(
@@ -380,14 +380,14 @@ _FOR = "@"
 
 
 def stored_stage(letter: DeadLetter) -> str:
-    """The column `stage`, which tells apart all places at which one record can be refused."""
+    """Return the text of column `stage`, which identifies the point where a record was refused."""
     if letter.output:
         return letter.stage + _OUTPUT
     return f"{letter.stage}{_FOR}{letter.destination}" if letter.destination is not None else letter.stage
 
 
 def read_stage(text: str) -> tuple[str, str | None, bool]:
-    """Stage, destination and whether it is a block's output, of `stored_stage`'s text."""
+    """Return stage, destination and whether it is a block's output, from the text of `stored_stage`."""
     if text.endswith(_OUTPUT):
         return text[: -len(_OUTPUT)], None, True
     stage, mark, destination = text.partition(_FOR)
@@ -422,6 +422,6 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
 
 
 def matching(columns: dict[str, str | None]) -> tuple[str, list[str]]:
-    """A WHERE clause for those that are given. Column names come from this package, never from outside."""
+    """Return a WHERE clause for the values that are not None. Column names come only from this package."""
     given = {name: value for name, value in columns.items() if value is not None}
     return " AND ".join(f"{name} = ?" for name in given), list(given.values())

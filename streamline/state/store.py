@@ -214,7 +214,7 @@ class Store(Protocol):
         """
 
     def lease_holder(self, pipeline: str) -> LeaseInfo | None:
-        """Who holds the lease now; None if nobody does."""
+        """Return the lease's current holder, or None."""
 
     def begin_run(self, run: RunInfo) -> None:
         """Record a run that begins. `started`, `pid` and `host` are filled in where they are empty."""
@@ -237,30 +237,30 @@ class Store(Protocol):
         ...
 
     def runs(self, pipeline: str | None = None, limit: int = 50) -> list[RunInfo]:
-        """Runs, the newest first."""
+        """Return runs, the newest first."""
 
     def run(self, run_id: str) -> RunInfo | None:
-        """One run, or None."""
+        """Return one run, or None."""
 
     def unfinished_runs(self, pipeline: str) -> list[RunInfo]:
-        """Runs that never ended. Whoever holds the lease knows that they were killed, itself excepted."""
+        """Return runs that never ended. The holder of the lease knows that they were killed, except its own."""
 
     def save_block_run(self, run_id: str, block: BlockRun) -> None:
         """Record what became of a block; replaces what the run said about it before."""
 
     def block_runs(self, run_id: str) -> list[BlockRun]:
-        """A run's blocks, in the order in which they were first recorded."""
+        """Return a run's blocks, in the order in which they were first recorded."""
 
     # --- positions
 
     def bookmarks(self, pipeline: str, block: str) -> dict[str, Bookmark]:
-        """A source block's bookmarks by stream."""
+        """Return a source block's bookmarks by stream."""
 
     def bookmark_blocks(self, pipeline: str) -> list[str]:
-        """The blocks of a pipeline that have bookmarks or have had some."""
+        """Return the blocks of a pipeline that have bookmarks or have had some."""
 
     def epochs(self, pipeline: str, block: str) -> dict[str, int]:
-        """Epochs by stream, those included whose bookmark was reset."""
+        """Return epochs by stream, also of streams whose bookmark was reset."""
 
     def save(
         self,
@@ -279,7 +279,7 @@ class Store(Protocol):
     def set_bookmark(
         self, pipeline: str, block: str, stream: str, value: str, *, run_id: str, cause: Cause = "set"
     ) -> None:
-        """An operator's value for a stream. Keeps the sinks, replication settings and gap mark that it had."""
+        """Set an operator's value for a stream. Keeps its sinks, replication settings and gap mark."""
 
     def reset(self, pipeline: str, block: str, streams: Sequence[str] | None = None, *, run_id: str) -> list[str]:
         """Forget positions (of all streams without `streams`), so that the next run reads everything again.
@@ -291,7 +291,7 @@ class Store(Protocol):
     def history(
         self, pipeline: str, block: str | None = None, stream: str | None = None, limit: int = 50
     ) -> list[HistoryEntry]:
-        """Values that bookmarks had, the newest first.
+        """Return values that bookmarks had, the newest first.
 
         Kept are a stream's last values and, of older ones, the last of each run.
         """
@@ -334,7 +334,7 @@ class Store(Protocol):
         """Mark bookmarks that can no longer be continued from. Streams without a bookmark need no mark."""
 
     def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
-        """Stored overrides that have had their effect."""
+        """Return stored overrides that have had their effect."""
 
     def destinations(self, pipeline: str, block: str) -> dict[str, dict[str, str]]:
         """Return the identities of the destinations that have the records before each bookmark: {stream: {sink: …}}."""
@@ -353,7 +353,7 @@ class Store(Protocol):
         """Delete them; they are in the block's file now."""
 
     def last_schemas(self, pipeline: str, block: str) -> dict[str, dict[str, Any]]:
-        """The schema that each stream was last loaded with."""
+        """Return the schema that each stream was last loaded with."""
 
     def save_schema(self, pipeline: str, block: str, stream: str, schema: Mapping[str, Any]) -> None:
         """Remember a stream's schema."""
@@ -369,7 +369,7 @@ class Store(Protocol):
         ids: Sequence[int] | None = None,
         limit: int | None = None,
     ) -> list[DeadLetter]:
-        """Dead letters, the oldest first; with `limit` the newest of them."""
+        """Return dead letters, the oldest first; with `limit` the newest of them."""
 
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         """Delete some, or all of a pipeline; returns how many there were."""
@@ -377,7 +377,7 @@ class Store(Protocol):
     # --- caches and plugins' secrets
 
     def cache_get(self, kind: str, key: str) -> str | None:
-        """What was put there, or None. Kinds: `discovery`, `capabilities` …"""
+        """Return what was put there, or None. Kinds: `discovery`, `capabilities` …"""
 
     def cache_put(self, kind: str, key: str, value: str) -> None:
         """Keep something that can be found out again; losing it is harmless."""
@@ -387,7 +387,7 @@ class Store(Protocol):
         ...
 
     def plugin_secrets(self, pipeline: str, block: str) -> dict[str, PluginSecret]:
-        """What the plugin of a block wrote back into its config, by name of the config's key."""
+        """Return values that a block's plugin wrote back into its config, by config key."""
 
     def plugin_secret_put(self, pipeline: str, block: str, secret: PluginSecret) -> None:
         """Keep, or replace, one of them."""

@@ -36,19 +36,19 @@ class Progress:
         return count
 
     def read(self, source: str, stream: str, records: int) -> None:
-        """Records came from a source block."""
+        """Count records that came from a source block."""
         self._count(source, stream).read += records
 
     def written(self, sink: str, table: str, records: int) -> None:
-        """Records were written to a target of a destination block."""
+        """Count records that were written to a target of a destination block."""
         self.tables[sink, table] = self.tables.get((sink, table), 0) + records
 
     def refused(self, source: str, stream: str, records: int) -> None:
-        """Records went to the dead letters."""
+        """Count records that went to the dead letters."""
         self._count(source, stream).bad += records
 
     def position_saved(self, source: str) -> None:
-        """A position of a source block was saved."""
+        """Count a saved position of a source block."""
         self.saved[source] = time.monotonic()
         self.on_saved(source)
 
@@ -68,7 +68,7 @@ class Progress:
         return time.monotonic() - self.started
 
     def summary(self) -> dict[str, Any]:
-        """JSON values for the run's record."""
+        """Return JSON values for the run's record."""
         return {
             "records": self.total_read,
             "quarantined": self.total_bad,

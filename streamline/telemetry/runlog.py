@@ -27,7 +27,7 @@ _NAMES = {"CRITICAL": "ERROR", "FATAL": "ERROR", "WARN": "WARNING", "TRACE": "DE
 
 
 def level_of(line: str, default: str = "INFO") -> str:
-    """The level that a line of some program's log bears in its first words, else `default`."""
+    """Return the level at the start of a program's log line, else `default`."""
     match = _LEVEL.search(line[:120])
     if match is None:
         return default

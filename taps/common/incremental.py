@@ -25,7 +25,7 @@ Value = tuple[Any, ...]
 
 
 def row_hash(record: bytes) -> str:
-    """12 characters for a record's JSON text."""
+    """Return 12 characters for a record's JSON text."""
     return base64.b64encode(blake2b(record, digest_size=9).digest()).decode()
 
 
@@ -74,7 +74,7 @@ class Tracker:
         self._rows: Counter[str] = Counter()
 
     def is_new(self, record: bytes) -> bool:
-        """Whether a row at the start value was not sent by an earlier run; each hash counts as often as it was sent."""
+        """Return whether no earlier run sent a row at the start value; each hash counts as often as it was sent."""
         found = row_hash(record)
         if self._unseen[found] > 0:
             self._unseen[found] -= 1
@@ -95,7 +95,7 @@ class Tracker:
         return self._rows.total() + self._before.total() < MANY_ROWS
 
     def bookmark(self, *, done: bool = False) -> dict[str, Any] | None:
-        """The bookmark for the rows noted so far, None where there is no value yet.
+        """Return the bookmark for the rows noted so far, None where there is no value yet.
 
         Args:
             done: all rows at the highest value were noted; those of earlier runs that did not come again are forgotten.

@@ -17,7 +17,7 @@ _FRACTION = re.compile(r"\.(\d+)")
 
 
 def is_date(text: str) -> bool:
-    """`2026-01-31`, and no time."""
+    """Return whether the text is a date without a time, such as `2026-01-31`."""
     return _DATE.fullmatch(text) is not None
 
 
@@ -43,7 +43,7 @@ def date_time(text: str) -> str | None:
 
 
 def dates(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
-    """The values of a date column; the flag says whether all of them are dates.
+    """Return the values of a date column; the flag says whether all of them are dates.
 
     A moment at midnight, which SQLite's users also store in DATE columns, is its date.
     """
@@ -95,7 +95,7 @@ def moment_key(value: Any) -> Any:
 
 
 def like(moment: str, sample: str) -> str:
-    """A moment in the form of a sample, for comparing texts: rounded down to whole seconds, in UTC, without a zone.
+    """Return a moment in the form of a sample, for comparing texts: whole seconds, rounded down, in UTC, no zone.
 
     It sorts before every text of the sample's form that means the same moment or a later one.
     """

@@ -35,7 +35,7 @@ _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 
 
 def read(source: Source, path: Path, properties: dict[str, Any], *, everything: bool) -> Iterator[Block]:
-    """Rows of a file, read as the properties' schemas say; its other columns, as texts, if `everything` is wanted.
+    """Yield rows of a file, read as the properties' schemas say; other columns as texts, if `everything` is set.
 
     Raises:
         ConnectorError: the file is broken, or lacks a column that was asked for; named by file and line.
@@ -88,7 +88,7 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
 
 
 def settle(kinds: set[str]) -> set[str]:
-    """The one kind that a column of texts has; days among moments are midnights.
+    """Return the kind of a column of texts; dates among timestamps are midnights.
 
     A number does not keep how it was spelt. So numbers that end in zeros are numbers only where all have as many
     decimals, as prices have; codes such as 1.9 and 1.10 are texts.
@@ -122,7 +122,7 @@ def _kind(cell: str) -> str:
 
 
 def _convert(cells: Sequence[str], wanted: set[str], nulls: frozenset[str]) -> tuple[Sequence[Any], set[str]]:
-    """The cells as JSON values, and the kinds of those values."""
+    """Return the cells as JSON values, and the kinds of those values."""
     quoted = QUOTED_EMPTY in cells
     if quoted and not wanted & _VALUES:
         texts = ["" if cell == QUOTED_EMPTY else None if cell in nulls else cell for cell in cells]
@@ -153,7 +153,7 @@ _KINDS: dict[type, str] = {int: "integer", msgspec.Raw: "number", bool: "boolean
 
 
 def _number(cell: str) -> Any:
-    """An integer, the text of any other number as it stands, or the cell."""
+    """Return an integer, the text of any other number as it stands, or the cell."""
     if _INTEGER.fullmatch(cell):
         # Python refuses to parse thousands of digits; they pass as they are.
         return int(cell) if len(cell) < 1000 else msgspec.Raw(cell.encode())
@@ -174,7 +174,7 @@ def _blocks(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[list[int], 
 
 
 def _rows(source: Source, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells: first the header's, then those of rows with as many cells."""
+    """Yield line number and cells: first the header's, then those of rows with as many cells."""
     options = source.options
     bad = BadLines(path, skip=options["on_bad_line"] == "skip")
     csv.field_size_limit(sys.maxsize)
@@ -265,7 +265,7 @@ def _checked(lines: _Lines, source: Source, path: Path, bad: BadLines) -> Iterat
 
 
 def _is_row(source: Source, columns: int | None, line: str) -> bool:
-    """Whether a line is a row by itself, with quotes around whole cells only."""
+    """Return whether a line is a row by itself, with quotes around whole cells only."""
     quote, end = re.escape(source.options["quote_char"]), re.escape(source.delimiter)
     cell = rf"(?:{quote}(?:[^{quote}]|{quote}{quote})*{quote}|[^{quote}{end}]*)"
     if re.fullmatch(rf"{cell}(?:{end}{cell})*", line.rstrip("\r\n")) is None:
@@ -275,7 +275,7 @@ def _is_row(source: Source, columns: int | None, line: str) -> bool:
 
 
 def _marked(row: list[str], text: str, quote: str, delimiter: str) -> list[str]:
-    """The row, its empty cells marked where quotes stand in the text that it was read from."""
+    """Return the row, its empty cells marked where quotes stand in the text that it was read from."""
     q, end = re.escape(quote), re.escape(delimiter)
     found = re.finditer(rf"(?:{q}((?:[^{q}]|{q}{q})*){q}|[^{end}]*)(?:{end}|$)", text.rstrip("\r\n"))
     cells = [match[1] for match, _ in zip(found, row, strict=False)]

@@ -31,7 +31,7 @@ _DATE_LENGTH = len('"2026-01-31"')
 
 
 def read(source: Source, path: Path, properties: dict[str, Any], *, everything: bool) -> Iterator[Block]:
-    """Rows of a file with all their fields, whatever was asked for.
+    """Yield rows of a file with all their fields, whatever was asked for.
 
     Raises:
         ConnectorError: the file is broken; named by file and line.
@@ -67,7 +67,7 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
 
 
 def settle(kinds: set[str]) -> set[str]:
-    """The kinds of a column: as they are, since nothing is converted."""
+    """Return the kinds of a column unchanged, since nothing is converted."""
     return set(join(kinds))
 
 
@@ -108,7 +108,7 @@ def _rows(source: Source, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _recoded(path: Path, file: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """The lines in UTF-8."""
+    """Yield the lines in UTF-8."""
     try:
         for line in io.TextIOWrapper(file, encoding=encoding, newline="\n"):
             yield line.encode()

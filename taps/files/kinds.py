@@ -15,7 +15,7 @@ _STRINGS = frozenset(("date", "date-time", "base64"))
 
 
 def join(kinds: Iterable[str]) -> list[str]:
-    """The kinds that a column with all these has: the narrowest that hold them, `null` aside."""
+    """Return the kinds that a column with all these has: the narrowest that hold them, `null` aside."""
     found = set(kinds) - {"null"}
     if "number" in found:
         found.discard("integer")
@@ -26,7 +26,7 @@ def join(kinds: Iterable[str]) -> list[str]:
 
 
 def schema(kinds: Iterable[str]) -> dict[str, Any]:
-    """The JSON Schema of a column with these kinds; any column of a file may be empty."""
+    """Return the JSON Schema of a column with these kinds; any column of a file may be empty."""
     joined = join(kinds)
     types = ["null", *(kind for kind in joined if kind not in _STRINGS)]
     for kind in joined:
@@ -37,7 +37,7 @@ def schema(kinds: Iterable[str]) -> dict[str, Any]:
 
 
 def kinds_of(schema: dict[str, Any]) -> Kinds:
-    """The kinds that a schema names; none where it allows everything."""
+    """Return the kinds that a schema names; none where it allows everything."""
     types = schema.get("type", [])
     found = {types} if isinstance(types, str) else set(types)
     form = schema.get("contentEncoding") or schema.get("format")
@@ -48,7 +48,7 @@ def kinds_of(schema: dict[str, Any]) -> Kinds:
 
 
 def misfits(found: Iterable[str], allowed: Kinds) -> Kinds:
-    """Kinds that a schema with the allowed ones does not take."""
+    """Return kinds that a schema with the allowed ones does not take."""
     if not allowed:
         return set()
     wider = set(allowed)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read(source: Source, path: Path, properties: dict[str, Any], *, everything: bool) -> Iterator[Block]:
-    """Rows of a file, the columns that the properties name; its other ones too if `everything` is wanted.
+    """Yield rows of a file with the columns that the properties name; all columns if `everything` is set.
 
     Raises:
         ConnectorError: the file is broken, or has none of the columns.
@@ -67,7 +67,7 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
 
 
 def settle(kinds: set[str]) -> set[str]:
-    """The kinds of a column, from all files."""
+    """Return the kinds of a column, from all files."""
     return set(join(kinds))
 
 
@@ -99,7 +99,7 @@ def _kind(type_: pa.DataType) -> str:
 
 
 def _values(column: pa.Array) -> tuple[list[Any], int]:
-    """JSON values, and how many floats JSON cannot say."""
+    """Return JSON values, and how many floats JSON cannot represent."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -146,7 +146,7 @@ def _values(column: pa.Array) -> tuple[list[Any], int]:
 
 
 def _is_odd(type_: pa.DataType) -> bool:
-    """Whether a nested type holds times or durations, for which Python's values are not JSON's."""
+    """Return whether a nested type holds times or durations, for which Python's values are not JSON's."""
     import pyarrow as pa
 
     if pa.types.is_nested(type_):

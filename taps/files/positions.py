@@ -36,7 +36,7 @@ class File(NamedTuple):
 
 
 def stat(path: Path) -> File:
-    """The file as it is now.
+    """Return the file as it is now.
 
     Raises:
         ConnectorError: it is gone.
@@ -72,7 +72,7 @@ class FilePosition:
         return File(Path(), "", max(times), 0).modified_at if times else None
 
     def pending(self, files: list[File]) -> list[File]:
-        """Files to be read, the oldest first; files that are no more are forgotten."""
+        """Return files to read, the oldest first; deleted files are forgotten."""
         if self._by_hand:
             start = str(self._start)
             pending = [file for file in files if file.modified_at >= start]
@@ -89,7 +89,7 @@ class FilePosition:
         self._read[file.name] = [file.modified_ns, file.size]
 
     def bookmark(self) -> dict[str, Any] | None:
-        """The position now, None where no file was read yet."""
+        """Return the position now, None where no file was read yet."""
         newest = self._newest()
         return None if newest is None else {MODIFIED_AT: newest, "files": dict(self._read)}
 
@@ -120,7 +120,7 @@ class ColumnPosition:
         return bool(self._start)
 
     def wants(self, row: dict[str, Any], record: bytes) -> bool:
-        """Whether the row is to be sent; notes its position.
+        """Return whether the row is to be sent; notes its position.
 
         Raises:
             ConnectorError: a bookmark column holds what cannot be compared.
@@ -148,7 +148,7 @@ class ColumnPosition:
         self._records = []
 
     def bookmark(self) -> dict[str, Any] | None:
-        """The position after all files were read, None where no row has one."""
+        """Return the position after all files were read, None where no row has one."""
         if self._highest is not None:
             self._note()
         return self._tracker.bookmark(done=True)
@@ -159,7 +159,7 @@ def _is_null(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as a value that JSON can keep exactly."""
+    """Return a cell as a value that JSON can keep exactly."""
     if isinstance(value, msgspec.Raw):
         value = json.loads(bytes(value), parse_float=Decimal)
     if isinstance(value, Decimal):
@@ -170,7 +170,7 @@ def _plain(value: Any) -> Any:
 
 
 def _comparer(column: str, kinds: set[str]) -> Callable[[Any], Any]:
-    """A function that makes comparable values of a column's cells, and of bookmark values."""
+    """Return a function that makes comparable values of a column's cells, and of bookmark values."""
 
     def compare(value: Any) -> Any:
         value = _plain(value)

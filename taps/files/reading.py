@@ -60,7 +60,7 @@ class BadLines:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed if it begins like a gzip, bzip2, xz or zip file.
+    """Yield the file's bytes, decompressed if it begins like a gzip, bzip2, xz or zip file.
 
     Raises:
         ConnectorError: it cannot be read, or ends within its compressed data.
@@ -93,7 +93,7 @@ def _member(file: BinaryIO) -> Iterator[Any]:
 
 
 def members(archive: zipfile.ZipFile) -> list[str]:
-    """The names of the files in a zip file."""
+    """Return the names of the files in a zip file."""
     return [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
 
 
@@ -106,7 +106,7 @@ _UNPACKERS: dict[bytes, Callable[[BinaryIO], Any]] = {
 
 
 def first_undecodable_line(path: Path, encoding: str) -> int:
-    """The number of the first line that is not in the encoding."""
+    """Return the number of the first line that is not in the encoding."""
     with opened(path) as file:
         lines = enumerate(io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="\n"), 1)
         return next((number for number, line in lines if "\ufffd" in line), 1)

@@ -46,7 +46,7 @@ class Source(NamedTuple):
 
 
 def sources(config: Config) -> list[Source]:
-    """The streams that the config describes.
+    """Return the streams that the config describes.
 
     Raises:
         ConfigError: a path has no files, a format cannot be told, or one stream has files of two formats.
@@ -100,7 +100,7 @@ def _object(given: Any) -> dict[str, Any]:
 
 
 def _files(options: Config) -> Iterator[tuple[str, Path]]:
-    """Each file with its stream's name, in the order of names."""
+    """Yield each file with its stream's name, in the order of names."""
     pattern: str | None = options["path"]
     if not pattern:
         raise ConfigError("setting 'path' is missing", "a file, a folder or a glob")
@@ -125,7 +125,7 @@ def _files(options: Config) -> Iterator[tuple[str, Path]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The folder's files, but for hidden ones and those that begin with `_`: they are unfinished or about others."""
+    """Yield the folder's files, except hidden ones and names that begin with `_`: these are unfinished or metadata."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] not in "._")
         for name in sorted(files):
@@ -134,7 +134,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _data_name(path: Path) -> str:
-    """The file's name without the ending of its compression; of a zip file with one file in it that one's, if known."""
+    """Return the file's name without its compression suffix; for a zip file with one file, that file's name."""
     stem, ending = os.path.splitext(path.name)  # noqa: PTH122 (a name, not a path)
     if ending.lower() not in _COMPRESSED:
         return path.name

@@ -28,7 +28,7 @@ Wants = Callable[[dict[str, Any], bytes], bool]
 
 
 def work(config: Config, args: Arguments) -> None:
-    """Discovers, or reads the selected streams."""
+    """Discover, or read the selected streams."""
     found = sources(config)
     failed: list[ConnectorError] = []
     path = args.catalog or args.properties
@@ -56,7 +56,7 @@ def work(config: Config, args: Arguments) -> None:
 
 
 def _discovered(found: list[Source]) -> tuple[list[dict[str, Any]], list[ConnectorError]]:
-    """The streams' catalog entries, and the errors of those that are left out.
+    """Return the streams' catalog entries, and the errors of those that are left out.
 
     Raises:
         ConnectorError: none is left.
@@ -76,7 +76,7 @@ def _discovered(found: list[Source]) -> tuple[list[dict[str, Any]], list[Connect
 
 
 def _discover(source: Source) -> dict[str, Any]:
-    """The stream's catalog entry, its types inferred from the first rows of its files."""
+    """Return the stream's catalog entry, its types inferred from the first rows of its files."""
     reader = _FORMATS[source.format]
     limit: int = source.options["sample_rows"]
     found: dict[str, set[str]] = {}
@@ -184,7 +184,7 @@ class Reader:
         out.close()
 
     def _blocks(self, out: StreamOutput, file: File, wants: Wants | None = None) -> Iterator[list[bytes]]:
-        """The file's records, some at a time; the schema is widened before the first that wants it."""
+        """Yield the file's records, some at a time; the schema is widened before the first that wants it."""
         reader = _FORMATS[self._source.format]
         encode = _ENCODER.encode
         for block in reader.read(self._source, file.path, out.properties, everything=self._whole):
@@ -203,7 +203,7 @@ class Reader:
 
 
 def _narrowed(block: Block, properties: dict[str, Any]) -> Block:
-    """The block without columns that are not among the properties."""
+    """Return the block without columns that are not among the properties."""
     rows = [{name: value for name, value in row.items() if name in properties} for row in block.rows]
     return Block(rows, {name: found for name, found in block.kinds.items() if name in properties}, block.lines)
 

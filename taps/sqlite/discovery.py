@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 def discover(connection: sqlite3.Connection, patterns: Sequence[str] | None) -> dict[str, Any]:
-    """The catalog of all tables and views whose name matches one of the patterns."""
+    """Return the catalog of all tables and views whose name matches one of the patterns."""
     streams = []
     for name, is_view in _names(connection):
         if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
@@ -64,7 +64,7 @@ def _names(connection: sqlite3.Connection) -> list[tuple[str, bool]]:
 
 
 def describe(connection: sqlite3.Connection, name: str, *, is_view: bool = False) -> Table:
-    """A table's columns, with kinds by their declarations and, where these do not tell, by a sample of rows.
+    """Return a table's columns, with kinds by their declarations and, where these do not tell, by a sample of rows.
 
     Raises:
         sqlite3.Error: it cannot be read.

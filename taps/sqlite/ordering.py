@@ -48,11 +48,11 @@ class KeyColumn:
             connection.create_function("moment_key", 1, moment_key, deterministic=True)
 
     def takes(self, start: Any) -> bool:
-        """Whether a bookmark's value compares with the column's values."""
+        """Return whether a bookmark's value compares with the column's values."""
         return isinstance(start, str) == self.is_text
 
     def key(self, value: Any) -> Any:
-        """The value as it compares."""
+        """Return the value as it compares."""
         return moment_key(value) if self.is_mixed else value
 
     def _has(self, condition: str, *values: Any) -> bool:
@@ -60,7 +60,7 @@ class KeyColumn:
         return self._connection.execute(query, values).fetchone() is not None
 
     def _has_spellings(self, start: Any) -> bool:
-        """Whether texts that matter do not sort as the timestamps do that they mean."""
+        """Return whether texts that matter do not sort as the timestamps do that they mean."""
         name = self._name
         sample = start
         since = "0"

@@ -30,7 +30,7 @@ BLOCK_ROWS = 1000
 
 
 def work(config: Config, args: Arguments) -> None:
-    """Discovers, or reads the selected streams."""
+    """Discover, or read the selected streams."""
     connection, broken = connect(config)
     if args.discover:
         json.dump(discover(connection, config["tables"]), sys.stdout, indent=2, ensure_ascii=False)
@@ -186,7 +186,7 @@ class Reader:
             out.write_state(tracker.bookmark())
 
     def _compared(self, value: Value) -> Value:
-        """The value of a replication key as it compares."""
+        """Return the value of a replication key as it compares."""
         if not any(key.is_mixed for key in self._keys):
             return value
         return tuple(key.key(part) for key, part in zip(self._keys, value, strict=True))
@@ -223,7 +223,7 @@ class Reader:
             yield rows
 
     def _records(self, out: StreamOutput, rows: list[Value]) -> list[bytes]:
-        """The rows as JSON texts; the schema is widened first where a value wants it."""
+        """Return the rows as JSON texts; the schema is widened first where a value wants it."""
         names = self._stream.columns
         columns: list[Sequence[Any]] = []
         changed = False
@@ -255,7 +255,7 @@ def _table(connection: sqlite3.Connection, stream: Stream) -> Table:
 
 
 def _agreed(kind: Kind, schema: dict[str, Any]) -> Kind:
-    """The kind that a column is read as, where only samples tell: what the catalog's schema says.
+    """Return the kind that a column is read as, where only samples tell: what the catalog's schema says.
 
     A catalog keeps what an earlier sample, or its author, decided; a new sample must not turn texts into dates.
     """

@@ -37,7 +37,7 @@ _SCHEMAS: dict[Kind, dict[str, Any]] = {
 
 
 def schema(kind: Kind, *, nullable: bool) -> dict[str, Any]:
-    """The JSON Schema of a column of this kind."""
+    """Return the JSON Schema of a column of this kind."""
     found = dict(_SCHEMAS[kind])
     if nullable:
         found["type"] = ["null", *found["type"]]
@@ -45,7 +45,7 @@ def schema(kind: Kind, *, nullable: bool) -> dict[str, Any]:
 
 
 def kind_of(declared: str) -> Kind | None:
-    """The kind that a declared type means; None where only the stored values can tell.
+    """Return the kind that a declared type means; None where only the stored values can tell.
 
     Dates, decimals and booleans are no types of SQLite: the words that people declare them with are. The rest follows
     SQLite's own rules of affinity (https://sqlite.org/datatype3.html §3.1), but for its last, by which a type of any
@@ -81,7 +81,7 @@ _AFFINITIES: tuple[tuple[str, Kind], ...] = (
 
 
 def kind_by_values(declared: Kind | None, values: Sequence[Any]) -> Kind:
-    """The kind of a column by a sample of its values: for columns without a telling type, and for dates.
+    """Return the kind of a column by a sample of its values: for columns without a telling type, and for dates.
 
     Dates are stored as texts of several forms, or as numbers whose unit nobody has noted. A column is a date only where
     the sample's values look like one.
@@ -124,7 +124,7 @@ _FITTING: dict[Kind, frozenset[type]] = {
 
 
 def convert(kind: Kind, column: Sequence[Any]) -> Converted:
-    """The JSON values of some rows' column. Fast where everything fits, as it mostly does."""
+    """Return the JSON values of some rows' column. Fast where everything fits, as it mostly does."""
     stored = set(map(type, column))
     has_null = type(None) in stored
     stored.discard(type(None))

@@ -49,7 +49,7 @@ class TooNarrow(Exception):
 
 
 def array(column: ColumnType, values: Sequence[Any]) -> pa.Array:
-    """The values, as `messages.decode_records` gives them, as an Arrow array of the column's type.
+    """Return the values, as `messages.decode_records` gives them, as an Arrow array of the column's type.
 
     Raises:
         BadValue: a value breaks the column's schema.
@@ -119,7 +119,7 @@ def _is_inexact(value: Any) -> bool:
 
 
 def _digits(values: Sequence[Any]) -> tuple[int, int]:
-    """The most digits before and after the point that any of these finite numbers has."""
+    """Return the most digits before and after the point that any of these finite numbers has."""
     whole = scale = 0
     for value in values:
         if value is not None:
@@ -180,7 +180,7 @@ _FRACTION = re.compile(r"([.,]\d{6})(\d+)")
 
 
 def _timestamps(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
-    """Moments in UTC, to the microsecond; a text without a zone is taken as UTC."""
+    """Return moments in UTC, to the microsecond; a text without a zone is taken as UTC."""
     import pyarrow as pa
 
     _require(str, values, kinds, "date-time")
@@ -194,7 +194,7 @@ def _timestamps(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> 
 
 
 def _to_microseconds(text: str) -> str:
-    """The text without zeros after the sixth digit of its seconds; Python would drop other digits without a word.
+    """Return the text without zeros after the sixth digit of its seconds; Python would silently drop other digits.
 
     Raises:
         TooNarrow: other digits follow.
@@ -248,7 +248,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def json_text(value: Any) -> str:
-    """A value's JSON text, numbers exact.
+    """Return a value's JSON text, numbers exact.
 
     Raises:
         ValueError: it holds what JSON cannot say (NaN, a lone surrogate).
@@ -275,7 +275,7 @@ def _json(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Arr
 
 
 def _strings(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
-    """Texts as they are, anything else as its JSON text."""
+    """Return texts unchanged, anything else as its JSON text."""
     import pyarrow as pa
 
     if kinds - {str}:

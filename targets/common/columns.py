@@ -52,7 +52,7 @@ def column_type(schema: Any) -> ColumnType:
 
 
 def json_types(schema: Mapping[str, Any]) -> set[str]:
-    """JSON types that a schema allows, `anyOf` and `oneOf` included; empty where it allows everything."""
+    """Return JSON types that a schema allows, `anyOf` and `oneOf` included; empty where it allows everything."""
     types = schema.get("type")
     found = {types} if isinstance(types, str) else {name for name in types or () if isinstance(name, str)}
     for choice in (*_list(schema.get("anyOf")), *_list(schema.get("oneOf"))):
@@ -68,7 +68,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _choices(schema: Mapping[str, Any], key: str) -> Any:
-    """A keyword of the schema, or of the one choice that has it."""
+    """Return a keyword of the schema, or of the one choice that has it."""
     for place in (schema, *_list(schema.get("anyOf")), *_list(schema.get("oneOf"))):
         if isinstance(place, dict) and place.get(key) is not None:
             return place[key]
@@ -105,7 +105,7 @@ def _text_type(schema: Mapping[str, Any]) -> ColumnType:
 
 
 def wider(one: ColumnType, other: ColumnType) -> ColumnType:
-    """A type that holds what `one`, a column's, holds, and what `other` does; `one` itself wherever it can.
+    """Return a type for the values of `column_type` and `other`; `column_type` itself if it holds both.
 
     A type that this target never creates was chosen by somebody, and stays.
     """
@@ -133,10 +133,10 @@ def _wider_decimal(one: ColumnType, other: ColumnType) -> ColumnType:
 
 
 def decimal_type(whole: int, scale: int) -> ColumnType:
-    """The DECIMAL of just so many digits before and after the point; VARCHAR where there is none."""
+    """Return the DECIMAL with exactly these digits before and after the point; VARCHAR if there is none."""
     return ColumnType("DECIMAL", max(1, whole + scale), scale) if whole + scale <= MAX_DIGITS else VARCHAR
 
 
 def roomy(type_: ColumnType) -> ColumnType:
-    """The type, a DECIMAL with as many digits before the point as there can be: who has grown will grow."""
+    """Return the type; a DECIMAL gets the most digits before the point, since a column that grew once grows again."""
     return ColumnType("DECIMAL", MAX_DIGITS, type_.scale) if type_.name == "DECIMAL" else type_

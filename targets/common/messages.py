@@ -69,7 +69,7 @@ _TYPES: dict[str, type[Message]] = {
 
 
 def decode_lines(lines: bytes, first_line: int) -> Sequence[Message]:
-    """The messages of whole lines.
+    """Return the messages of whole lines.
 
     Raises:
         ConnectorError: a line is no message, or has a key twice, so that another reader may see another message; it is
@@ -85,7 +85,7 @@ def decode_lines(lines: bytes, first_line: int) -> Sequence[Message]:
 
 
 def _has_only_known_keys(lines: bytes, messages: Sequence[Message]) -> bool:
-    """Whether the lines hold no key but those of the messages, each once; False where that is not certain.
+    """Return whether the lines hold no key but those of the messages, each once; False where that is not certain.
 
     A key that is there twice adds quotes to those that the messages need, whatever its value is.
     """
@@ -169,7 +169,7 @@ def _shown(line: bytes) -> str:
 
 
 def exact_float(text: str) -> float | Decimal:
-    """The number as a float where that says the same, else as a Decimal."""
+    """Return the number as a float if that is exact, else as a Decimal."""
     number = float(text)
     if repr(number) == text:
         return number
@@ -186,7 +186,7 @@ _LONG_NUMBER = b"0" * 16
 
 
 def decode_records(records: Sequence[Record], stream: str, first: int) -> list[JSONObject]:
-    """The records as dicts. Integers are exact; numbers that no float holds exactly are Decimals.
+    """Return the records as dicts. Integers are exact; numbers that no float holds exactly are Decimals.
 
     Args:
         first: the number of the first record, for errors.

@@ -64,7 +64,7 @@ class Sink(Protocol):
         """Import what will be needed: called while nothing has come yet, so that nobody waits for it later."""
 
     def finish(self) -> None:
-        """The input has ended: make everything durable. Only what no version holds back becomes visible."""
+        """Make everything durable: the input has ended. Rows that wait for a version stay invisible."""
 
 
 class Runner:
@@ -94,7 +94,7 @@ class Runner:
         self._state: bytes | None = None
 
     def run(self) -> None:
-        """Reads, writes, echoes."""
+        """Read messages, write rows, echo states."""
         rest: list[bytes] = []
         line = 1
         if not _is_ready(0):
@@ -126,7 +126,7 @@ class Runner:
         self._echo()
 
     def _wait(self) -> None:
-        """Until there is input; a flush that becomes due meanwhile is made."""
+        """Wait for input; a flush that becomes due meanwhile is made."""
         if self._dirty_since is not None:
             left = self._dirty_since + self._flush_seconds - time.monotonic()
             if not _is_ready(max(0.0, left)):
@@ -234,7 +234,7 @@ def _read() -> bytes:
 
 
 def _is_ready(seconds: float) -> bool:
-    """Whether there is input, or its end, within so many seconds."""
+    """Return whether there is input, or its end, within so many seconds."""
     return bool(select.select([0], [], [], seconds)[0])
 
 

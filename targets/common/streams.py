@@ -41,7 +41,7 @@ class StreamSettings:
             _check(name, settings, _KEYS if upsert else _KEYS_WITHOUT_UPSERT)
 
     def of(self, stream: str, key_properties: list[str], schema: dict[str, Any]) -> StreamSetting:
-        """The settings of a stream with this SCHEMA.
+        """Return the settings of a stream with this SCHEMA.
 
         A schema's `x-unique-conflict-method: IGNORE` is what a runner says for the setting of that name.
 

@@ -72,7 +72,7 @@ def query(connection: DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) 
 
 
 def parse_type(text: str) -> ColumnType:
-    """A type by the name that DuckDB gives it; one that is not ours keeps its name, and values are cast to it."""
+    """Return a type by DuckDB's name for it; an unknown one keeps its name, and values are cast to it."""
     if text.startswith("DECIMAL("):
         precision, scale = text[8:-1].split(",")
         return ColumnType("DECIMAL", int(precision), int(scale))
@@ -80,7 +80,7 @@ def parse_type(text: str) -> ColumnType:
 
 
 def table_columns(connection: DuckDBPyConnection, schema: str, table: str) -> dict[str, ColumnType]:
-    """A table's columns, none if there is no such table.
+    """Return a table's columns, none if there is no such table.
 
     Raises:
         ConnectorError: it is a view.

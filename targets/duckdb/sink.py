@@ -126,7 +126,7 @@ class DuckDBSink:
             self._load(destination, table, block)
 
     def _table_for(self, destination: Destination, version: int | None) -> Table:
-        """The table that rows of this version belong into now."""
+        """Return the table that rows of this version belong into now."""
         table = destination.table
         if version is None:
             destination.saw_unversioned = True
@@ -145,11 +145,11 @@ class DuckDBSink:
         return self._start_waiting(destination, version)
 
     def _left(self, destination: Destination, version: int) -> str | None:
-        """The name of the table where an earlier run left rows of this version."""
+        """Return the name of the table where an earlier run left rows of this version."""
         return waiting_tables(self._connection(), self._config["schema"], destination.table.name).get(version)
 
     def _start_waiting(self, destination: Destination, version: int | None) -> Table:
-        """The table beside; what an earlier run left in it counts only if it is of the same version."""
+        """Return the staging table; rows that an earlier run left in it count only if they have the same version."""
         main, schema = destination.table, self._config["schema"]
         connection = self._connection()
         left = waiting_tables(connection, schema, main.name)
@@ -270,7 +270,7 @@ class DuckDBSink:
         import pyarrow as pa  # noqa: F401
 
     def flush(self) -> bool:
-        """Commits."""
+        """Commit."""
         self._commit()
         return not any(destination.replaces for destination in self._destinations.values())
 
@@ -298,7 +298,7 @@ class DuckDBSink:
             self._in_transaction = False
 
     def close(self) -> None:
-        """Rolls back what is not committed, and closes the database."""
+        """Roll back what is not committed, and close the database."""
         if self._opened is not None:
             import duckdb
 
@@ -312,7 +312,7 @@ class DuckDBSink:
 
 
 def _with_keys(records: list[JSONObject], keys: list[str], block: Block, *, merge: bool) -> list[JSONObject]:
-    """The records, all of which have the key; `merge` lays later ones of a key over earlier ones."""
+    """Return the records, all of which have the key; `merge` lays later ones of a key over earlier ones."""
     require_key(records, keys, block.stream, block.first)
     if not merge:
         return records

@@ -51,7 +51,7 @@ class Table:
         return bool(self.columns)
 
     def place(self, properties: Iterable[str]) -> dict[str, str]:
-        """The column for each property.
+        """Return the column for each property.
 
         DuckDB's names ignore case. Where properties differ by case only, a column that has the exact name keeps it,
         else the first in the order of texts gets the plain name; the others get a suffix made from theirs.
@@ -121,11 +121,11 @@ class Table:
         return comparable(column, self.columns[name], self.was.get(name))
 
     def _matches(self, other: str, keys: Sequence[str]) -> str:
-        """The condition that the row `t` of this table has the key of a row of another relation."""
+        """Return the condition that the row `t` of this table has the key of a row of another relation."""
         return " AND ".join(f"{self._key('t', key)} IS NOT DISTINCT FROM {self._key(other, key)}" for key in keys)
 
     def _decimal_for(self, column: str, old: ColumnType, wanted: ColumnType) -> ColumnType:
-        """A DECIMAL for the wanted digits and those that the column has; VARCHAR if there is none."""
+        """Return a DECIMAL for the wanted digits and those that the column has; VARCHAR if there is none."""
         text = f"ltrim(CAST({column} AS VARCHAR), '-')"
         sql = (
             f"SELECT coalesce(max(length(regexp_extract({text}, '^([1-9][0-9]*)', 1))), 0), "
@@ -137,11 +137,11 @@ class Table:
         return VARCHAR if others else roomy(decimal_type(max(whole, wanted.precision - wanted.scale), scale))
 
     def is_empty(self) -> bool:
-        """Whether it has no rows."""
+        """Return whether it has no rows."""
         return not self._run(f"SELECT 1 FROM {self.sql} LIMIT 1")
 
     def has_version(self, version: int) -> bool:
-        """Whether it has rows of this version."""
+        """Return whether it has rows of this version."""
         if VERSION_COLUMN not in self.columns:
             return False
         sql = f"SELECT 1 FROM {self.sql} WHERE {VERSION_COLUMN} = ? LIMIT 1"
@@ -169,13 +169,13 @@ class Table:
         self.columns = {}
 
     def append(self, source: str, columns: Sequence[str]) -> None:
-        """Inserts rows of another relation, given as SQL, that has these columns."""
+        """Insert rows of another relation, given as SQL, that has these columns."""
         names = ", ".join(map(quoted, columns))
         values = ", ".join(f"CAST({quoted(name)} AS {self.columns[name].sql})" for name in columns)
         self._run(f"INSERT INTO {self.sql} ({names}) SELECT {values} FROM {source}")
 
     def append_batch(self, batch: pa.Table) -> None:
-        """Inserts the rows of a batch whose columns have the table's names."""
+        """Insert the rows of a batch whose columns have the table's names."""
         with self._registered(batch) as relation:
             self.append(relation, batch.column_names)
 
@@ -270,5 +270,5 @@ def _numbers(count: int) -> pa.Array:
 
 
 def versioned(columns: dict[str, ColumnType]) -> dict[str, ColumnType]:
-    """The columns with the one for versions."""
+    """Return the columns and the version column."""
     return {**columns, VERSION_COLUMN: BIGINT}

@@ -35,7 +35,7 @@ def waiting_tables(connection: DuckDBPyConnection, schema: str, main: str) -> di
 
 
 def is_waiting(connection: DuckDBPyConnection, schema: str, table: str) -> bool:
-    """Whether a table holds rows that wait for another one."""
+    """Return whether a table holds rows that wait for another one."""
     return any(
         name.lower() == table.lower() and (comment or "").startswith(_MARK)
         for name, comment in _tables(connection, schema)

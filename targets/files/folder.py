@@ -24,7 +24,7 @@ _UNSAFE = {"/": "%2F", "\0": "%00", "%": "%25"}
 
 
 def folder_name(stream: str) -> str:
-    """A stream's name as a folder's; one that begins with `.` or `_`, which readers pass over, is escaped as well.
+    """Return a stream's name as a folder name; one that begins with `.` or `_`, which readers ignore, is escaped.
 
     Raises:
         UnicodeEncodeError: no file system takes it.
@@ -115,7 +115,7 @@ class StreamFolder:
                 yield path
 
     def hidden(self, version: int | None) -> Path:
-        """The folder where rows of this version wait, or those of a replacement; those of others go."""
+        """Return the folder where rows of this version or of a replacement wait; delete the folders of others."""
         name = f".{self.name}.replacing-{os.getpid()}" if version is None else f".{self.name}.version-{version}"
         found = self._root / name
         if version is not None:
@@ -127,23 +127,23 @@ class StreamFolder:
         return found
 
     def waiting(self, version: int) -> Path | None:
-        """The folder where rows of this version wait, if there is one."""
+        """Return the folder where rows of this version wait, if there is one."""
         found = self._root / f".{self.name}.version-{version}"
         return found if found.exists() else None
 
     def new_file(self, folder: Path, version: int | None, ending: str) -> Unfinished:
-        """A file in one of the folders; names rise with time."""
+        """Return a file in one of the folders; names rise with time."""
         self._count += 1
         prefix = "" if version is None else f"v{version}-"
         name = f"{prefix}{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{self._count:06d}{ending}"
         return Unfinished(folder, name)
 
     def _files(self) -> list[Path]:
-        """The files that this target has written, in the folder that readers see."""
+        """Return the files that this target has written, in the folder that readers see."""
         return [path for path in self.visible.iterdir() if path.name[0] != "." and _OURS.fullmatch(path.name)]
 
     def shows(self, version: int) -> bool:
-        """Whether this version was activated, and what is added is visible at once."""
+        """Return whether this version was activated, and what is added is visible at once."""
         return (self.visible / _mark(version)).exists() or any(_version(path.name) == version for path in self._files())
 
     def show(self, version: int) -> None:
@@ -188,7 +188,7 @@ class StreamFolder:
 
 
 def _mark(version: int | str) -> str:
-    """The name of the file that says that a version was activated."""
+    """Return the name of the file that says that a version was activated."""
     return f".version-{version}"
 
 

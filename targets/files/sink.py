@@ -49,7 +49,7 @@ class Destination:
         return self.setting.method == "replace" and not self.is_versioned
 
     def end_file(self) -> None:
-        """What follows goes into another file."""
+        """End the current file: later records go into another one."""
         if self.file is not None and self.writer is not None:
             self.writer.close()
             if self.is_begun:

@@ -130,7 +130,7 @@ class ParquetWriter:
         self._writer.write_table(table)
 
     def table(self, rows: Sequence[JSONObject]) -> pa.Table:
-        """The rows as an Arrow table.
+        """Return the rows as an Arrow table.
 
         Raises:
             BadValue: a value breaks its column's schema.

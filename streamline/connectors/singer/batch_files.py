@@ -146,7 +146,7 @@ class FileSource:
 
 
 async def _read(item: FileBatch, path: Path, chunk_bytes: int, emit: Emit) -> None:
-    """Gives the records of one file of a BATCH, in order, about `chunk_bytes` at a time."""
+    """Read the records of one file of a BATCH, in order, about `chunk_bytes` at a time."""
     batches = _batches(item, path, chunk_bytes)
 
     def read() -> Batch | None:
@@ -238,7 +238,7 @@ def _parquet(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
 
 
 def _dictionaries(meta: Any, chunk_bytes: int) -> tuple[list[str], int]:
-    """The columns that are read as dictionaries, and the rows to read at once."""
+    """Return the columns that are read as dictionaries, and the rows to read at once."""
     groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
     rows = max(1, min(MAX_ROWS, chunk_bytes * meta.num_rows // max(1, size)))
@@ -256,7 +256,7 @@ def _dictionaries(meta: Any, chunk_bytes: int) -> tuple[list[str], int]:
 
 
 def _parts(table: Any, limit: int) -> Generator[Any, None, None]:
-    """Parts of a table, each of which has at most `limit` bytes of text, or one row."""
+    """Yield parts of a table, each of which has at most `limit` bytes of text, or one row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

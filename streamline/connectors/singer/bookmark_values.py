@@ -13,7 +13,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def is_moment(text: str) -> bool:
-    """Whether a text is a date or a date and time, or the beginning of one, or a number of seconds."""
+    """Return whether a text is a date or a date and time, or the beginning of one, or a number of seconds."""
     if not _MOMENT.fullmatch(text.strip()):
         return False
     day = _DAY.match(text.strip())
@@ -27,7 +27,7 @@ def is_moment(text: str) -> bool:
 
 
 def is_alike(old: Any, new: Any) -> bool:
-    """Whether a value may take the place of another: null may, text for text, a moment for a moment, and so on."""
+    """Return whether a value may replace another: null may, text for text, a moment for a moment, and so on."""
     if old is None or new is None:
         return True
     if isinstance(old, str) and isinstance(new, str):

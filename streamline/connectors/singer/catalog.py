@@ -208,11 +208,11 @@ class Catalog:
         return len(self.streams)
 
     def get(self, tap_stream_id: str) -> CatalogStream | None:
-        """The stream with this id."""
+        """Return the stream with this id."""
         return self._by_id.get(tap_stream_id)
 
     def find(self, name: str, *, where: str | None = None) -> CatalogStream | None:
-        """The stream that a user means: its id, else its stream name, matched whole.
+        """Return the stream that a user means: its id, else its stream name, matched whole.
 
         Raises:
             ConfigError: several streams have the name.
@@ -231,14 +231,14 @@ class Catalog:
         return named[0] if named else None
 
     def require(self, name: str, *, where: str | None = None) -> CatalogStream:
-        """`find`, or a ConfigError that suggests the nearest name."""
+        """Return what `find` does; raise a ConfigError that suggests the nearest name if it is None."""
         found = self.find(name, where=where)
         if found is None:
             raise unknown_stream(name, self.streams, where=where)
         return found
 
     def to_json(self) -> bytes:
-        """Its JSON text, for the tap."""
+        """Return the catalog's JSON text, for the tap."""
         return jsontext.encode(self.data)
 
 
@@ -276,22 +276,22 @@ def layer(base: Catalog | None, over: Catalog) -> Catalog:
 
 
 def needs_discovery(over: Catalog) -> bool:
-    """Whether a catalog leaves out a schema that only discovery can give."""
+    """Return whether a catalog leaves out a schema that only discovery can give."""
     return any(not isinstance(stream.entry.get("schema"), dict) for stream in over)
 
 
 def is_glob(name: str) -> bool:
-    """Whether a name is a pattern (`*`, `?`, `[…]`)."""
+    """Return whether a name is a pattern (`*`, `?`, `[…]`)."""
     return any(character in name for character in "*?[")
 
 
 def matches(pattern: str, names: Iterable[str]) -> bool:
-    """Whether a name or a pattern is or matches one of a stream's names, whole and with regard to case."""
+    """Return whether a name or a pattern is or matches one of a stream's names, whole and with regard to case."""
     return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
 def unknown_stream(name: str, streams: Sequence[CatalogStream], *, where: str | None = None) -> ConfigError:
-    """The error for a stream that does not exist, with the nearest name as a hint."""
+    """Return the error for a stream that does not exist, with the nearest name as a hint."""
     known = list(dict.fromkeys(one for stream in streams for one in (stream.id, stream.stream)))
     return unknown_name("stream", name, known, where=where)
 
@@ -299,7 +299,7 @@ def unknown_stream(name: str, streams: Sequence[CatalogStream], *, where: str | 
 def unknown_name(
     what: str, name: str, known: Iterable[str], *, of: str | None = None, where: str | None = None
 ) -> ConfigError:
-    """The error for a name that does not exist, with the nearest ones as a hint.
+    """Return the error for a name that does not exist, with the nearest ones as a hint.
 
     Args:
         what: the noun, as `column`.
@@ -315,7 +315,7 @@ def unknown_name(
 
 
 def method_name(value: str) -> str:
-    """A replication method in the usual spelling (`full table`, `Full-Table` → `FULL_TABLE`)."""
+    """Return a replication method in the usual spelling (`full table`, `Full-Table` → `FULL_TABLE`)."""
     return value.strip().upper().replace(" ", "_").replace("-", "_")
 
 

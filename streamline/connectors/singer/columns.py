@@ -17,7 +17,7 @@ def property_marks(
     kept: Sequence[str],
     where: str | None,
 ) -> dict[Breadcrumb, bool]:
-    """Whether each property, nested ones and array items included, is read.
+    """Return whether each property, nested ones and array items included, is read.
 
     Args:
         stream: the catalog's stream.
@@ -111,7 +111,7 @@ def _property_names(path: Breadcrumb) -> tuple[str, ...]:
 
 
 def _is_technical(path: Breadcrumb) -> bool:
-    """Whether it is a column that taps and targets made with Meltano's SDK or PipelineWise's add."""
+    """Return whether taps or targets made with Meltano's SDK or PipelineWise add this column."""
     return len(path) == 2 and path[1].startswith("_sdc_")
 
 
@@ -135,7 +135,7 @@ def _has_part(name: str, listed: set[str]) -> bool:
 
 
 def _paths(properties: Mapping[str, Any], prefix: Breadcrumb = (), name: str = "") -> Iterable[tuple[Breadcrumb, str]]:
-    """Breadcrumbs of all properties and array items with their dotted names; an array's items have its name."""
+    """Yield the breadcrumb and dotted name of each property and array item; an array's items have its name."""
     for column, schema in properties.items():
         path = (*prefix, "properties", column)
         full = f"{name}.{column}" if name else column
@@ -157,7 +157,7 @@ def _below(schema: object, path: Breadcrumb, name: str) -> Iterable[tuple[Breadc
 def _match_columns(
     stream: CatalogStream, columns: Sequence[str], paths: Mapping[Breadcrumb, str], where: str | None
 ) -> set[str]:
-    """The dotted names that a list of columns and globs means.
+    """Return the dotted names that a list of columns and globs means.
 
     Raises:
         ConfigError: an exact name that is no column.

@@ -98,7 +98,7 @@ class Discovery:
         self._timeout = timeout
 
     async def catalog(self, *over: Catalog | None, refresh: bool = False) -> Discovered:
-        """The discovered catalog with others laid over it, the last one on top (None: nothing to lay).
+        """Return the discovered catalog with others laid over it, the last one on top (None: nothing to lay).
 
         A catalog says which streams there are; where it gives every schema, the tap is not asked at all.
 
@@ -123,7 +123,7 @@ class Discovery:
         return found
 
     async def discover(self, *, refresh: bool = False) -> Discovered:
-        """What the tap itself discovers, or what it did before.
+        """Return the catalog that the tap discovers, or a kept one.
 
         Raises:
             ConfigError: the tap failed, or what it printed is no catalog.
@@ -177,7 +177,7 @@ class Discovery:
                 path.unlink(missing_ok=True)
 
     def _look_for_changes(self, path: Path, before: bytes) -> None:
-        """Taps with rotating tokens write the new one into their config file; losing it locks the user out."""
+        """Note a token that the tap has rotated into its config file; losing it locks the user out."""
         if self._config_changed is None:
             return
         try:
@@ -189,7 +189,7 @@ class Discovery:
             self._config_changed(changed)
 
     def _key(self) -> str:
-        """Names a kept catalog. A hash only: the config is never stored."""
+        """Return the key of a kept catalog. It is a hash: the config is never stored."""
         # Without the lines that they stand on: a comment above them changes nothing.
         settings = [[entry.pattern, entry.settings] for entry in self._streams.entries]
         parts = {"config": dict(self._config), "fingerprint": self._plugin.fingerprint, "settings": settings}
@@ -216,7 +216,7 @@ class Discovery:
 
 
 def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None:
-    """The catalog in a file, None if there is no such file.
+    """Return the catalog in a file, None if there is no such file.
 
     Raises:
         ConfigError: it can't be read, or is no catalog.
@@ -231,7 +231,7 @@ def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None
 
 
 def find_catalog(stdout: bytes, *, where: str | None = None) -> Catalog | None:
-    """The catalog in what a tap printed, with whatever stands before and after it; None if there is none.
+    """Return the catalog in what a tap printed, with whatever stands before and after it; None if there is none.
 
     Raises:
         ConfigError: there is one, but its streams are wrong.
@@ -258,7 +258,7 @@ def _among_noise(text: str) -> object:
 
 
 def _no_discovery(answer: Answer) -> Capabilities | None:
-    """What is known about a program whose help says nothing, once `--discover` got no catalog; None: it failed."""
+    """Return what a program without help is, once `--discover` got no catalog; None: discovery failed."""
     if answer.sent_messages or (answer.returncode == 0 and not answer.timed_out):
         # It does not look at its arguments, or looks for some of them only.
         return Capabilities(discover=False)

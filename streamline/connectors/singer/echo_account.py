@@ -140,7 +140,7 @@ class EchoAccount:
             sent.intervals.append(self._place)
 
     def wants_place(self) -> bool:
-        """Whether the next position should get a place; False while so many wait that they are thinned out.
+        """Return whether the next position should get a place; False while so many wait that they are thinned out.
 
         A position without a place must not be forwarded to the target; a later one covers it. The last position of a
         source must get a place in any case.
@@ -194,7 +194,7 @@ class EchoAccount:
         return self._advance()
 
     def recognises(self, marks: Marks) -> bool:
-        """Whether every mark of an echo was forwarded before; for the log only."""
+        """Return whether every mark of an echo was forwarded before; for the log only."""
         shown = self._accounted(marks)
         return all(key in self._keys and mark in self._keys[key].first for key, mark in shown.items())
 

@@ -30,7 +30,7 @@ class StreamGroup(msgspec.Struct, frozen=True):
 def group_streams(
     streams: Sequence[SelectedStream], *, shardable: bool = True, parents: Mapping[str, str] | None = None
 ) -> list[StreamGroup]:
-    """Groups of streams, one tap process each; how many run at once is `max_parallel`'s matter.
+    """Group streams, one tap process each; `max_parallel` limits how many run at once.
 
     Streams with `run_in_parallel` get a process of their own, the others share one. A child stays with its parent
     and its siblings, whose requests it shares; LOG_BASED streams stay together, because they share one log.

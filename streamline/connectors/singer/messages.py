@@ -9,7 +9,7 @@ from streamline.flow.items import ActivateVersion, Schema
 
 
 def schema_line(schema: Schema) -> bytes:
-    """A SCHEMA message and its newline: as the source wrote it where nothing has changed it.
+    """Return a SCHEMA message and its newline: as the source wrote it where nothing has changed it.
 
     `key_properties` is always written: old targets refuse a SCHEMA without it.
     """
@@ -27,12 +27,12 @@ def schema_line(schema: Schema) -> bytes:
 
 
 def state_line(value: bytes) -> bytes:
-    """A STATE message and its newline around the JSON text of its value."""
+    """Return a STATE message and its newline around the JSON text of its value."""
     return b'{"type":"STATE","value":' + value + b"}\n"
 
 
 def activate_version_line(item: ActivateVersion) -> bytes:
-    """An ACTIVATE_VERSION message and its newline: as the source wrote it where nothing has changed it."""
+    """Return an ACTIVATE_VERSION message and its newline: as the source wrote it where nothing has changed it."""
     if item.raw is not None:
         return _terminated(item.raw)
     keep_old = b',"keep_old":true' if item.keep_old else b""

@@ -77,7 +77,7 @@ def parse_overrides(values: object) -> dict[str, list[Override]]:
 def apply_override(
     override: Override, saved: bytes | None, stream: CatalogStream | None, tap: TapTraits, *, where: str | None = None
 ) -> bytes:
-    """The stream's bookmark with the override's value in it, as JSON text.
+    """Return the stream's bookmark with the override's value in it, as JSON text.
 
     Args:
         override: column and value.
@@ -119,7 +119,7 @@ def override_rows(
     *,
     where: str | None = None,
 ) -> dict[str, bytes]:
-    """The rows of a saved state that an override changes: the stream's own, or `*` of a flat state.
+    """Return the rows of a saved state that an override changes: the stream's own, or `*` of a flat state.
 
     Raises:
         ConfigError: as `apply_override`.
@@ -138,7 +138,7 @@ def override_rows(
 
 
 def library_shape(tap: TapTraits, stream: CatalogStream | None) -> Shape | None:
-    """How a tap keeps a bookmark that it has not written yet; None if its library is not known."""
+    """Return how a tap keeps a bookmark that it has not written yet; None if its library is not known."""
     if tap.library == SDK:
         return "replication_key"
     if tap.multiple_bookmarks:
@@ -162,7 +162,7 @@ def _unknown_shape(override: Override, where: str | None) -> ConfigError:
 def _inside(
     members: Mapping[str, bytes], override: Override, stream: CatalogStream | None, where: str | None
 ) -> dict[str, bytes] | None:
-    """The saved bookmark with the value in its place; None if it has no place for it."""
+    """Return the saved bookmark with the value in its place; None if it has no place for it."""
     column = override.column
     kept = {name: text for name, text in members.items() if name not in _DERIVED}
     partitions = _partitions(members, override, stream, where)
@@ -182,7 +182,7 @@ def _inside(
 def _partitions(
     members: Mapping[str, bytes], override: Override, stream: CatalogStream | None, where: str | None
 ) -> bytes | None:
-    """The SDK's bookmarks by context, the value in each that is about the column; None if there is none."""
+    """Return the SDK's bookmarks by context, the value in each that is about the column; None if there is none."""
     found = jsontext.decode(members["partitions"]) if "partitions" in members else None
     if not isinstance(found, list):
         return None
@@ -207,7 +207,7 @@ def _is_empty(members: Mapping[str, bytes]) -> bool:
 
 
 def _typed(override: Override, stream: CatalogStream | None, existing: bytes | None, where: str | None) -> bytes:
-    """The value's JSON text in the column's type: the schema's, else that of the value that it replaces."""
+    """Return the value's JSON text in the column's type: the schema's, else that of the value that it replaces."""
     column, value = override.column, override.value
     schema = stream.properties.get(column) if stream is not None else None
     if schema is None and existing is None and stream is not None and stream.properties:

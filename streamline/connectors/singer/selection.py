@@ -99,7 +99,7 @@ def choose(
     stream_filter: Sequence[str] = (),
     where: str | None = None,
 ) -> list[SelectedStream]:
-    """The streams to read, in the catalog's order, with their settings resolved and checked.
+    """Return the streams to read, in the catalog's order, with their settings resolved and checked.
 
     Args:
         catalog: what the tap offers, all catalog layers laid over each other.
@@ -158,7 +158,7 @@ def refuse_without_catalog(streams: StreamSettings, *, tap: str, where: str | No
 
 
 def apply_settings(catalog: Catalog, streams: Iterable[SelectedStream], *, tap: TapTraits | None = None) -> Catalog:
-    """The catalog to give to a tap process that reads `streams` (results of `choose` on the same catalog).
+    """Return the catalog to give to a tap process that reads `streams` (results of `choose` on the same catalog).
 
     Selection is written on the stream and on every property and nested property, true or false; replication
     method and key at the top level, in metadata, and as `forced-replication-method` for taps that read that one.
@@ -170,7 +170,7 @@ def apply_settings(catalog: Catalog, streams: Iterable[SelectedStream], *, tap: 
 
 
 def user_names(stream: CatalogStream, catalog: Catalog) -> tuple[str, ...]:
-    """The names under which a user may mean the stream: its id, and its stream name unless that is another's id."""
+    """Return the names that a user may give the stream: its id, and its stream name unless another has that id."""
     if catalog.get(stream.stream) not in (None, stream):
         return (stream.id,)
     return tuple(dict.fromkeys((stream.id, stream.stream)))
@@ -270,7 +270,7 @@ def _select(stream: CatalogStream, resolved: Resolved, tap: TapTraits, where: st
 def _replication(
     stream: CatalogStream, resolved: Resolved, tap: TapTraits, properties: Mapping[str, Any], where: str | None
 ) -> tuple[str | None, list[str]]:
-    """The stream's method and its bookmark columns (also those that the catalog alone names)."""
+    """Return the stream's method and its bookmark columns (also those that the catalog alone names)."""
     asked: str | None = resolved.get("replication_method")
     asked_keys: list[str] | None = resolved.get("bookmark_properties")
     place = resolved.where("replication_method", "bookmark_properties") or where
@@ -390,7 +390,7 @@ def _entry(stream: CatalogStream, selected: SelectedStream | None, tap: TapTrait
 
 
 def _legacy_marks(schema: JSONObject, marks: Mapping[Breadcrumb, bool]) -> JSONObject:
-    """Marks inside the schema's properties, for the oldest taps: only where the tap wrote such marks itself."""
+    """Return marks inside the schema's properties, for the oldest taps: only where the tap wrote such marks itself."""
     properties = schema.get("properties")
     if not isinstance(properties, dict) or not any(
         isinstance(found, dict) and ("inclusion" in found or isinstance(found.get("selected"), bool))

@@ -63,11 +63,11 @@ class Resolved(msgspec.Struct):
     listed: bool = False
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A setting's value."""
+        """Return a setting's value."""
         return self.values.get(name, default)
 
     def where(self, *names: str) -> str | None:
-        """The place of the first of these settings that was set."""
+        """Return the place of the first of these settings that was set."""
         return next((self.origins[name].where for name in names if name in self.origins), None)
 
 
@@ -107,7 +107,7 @@ def parse_streams(raw: object, side: Side, *, where: Where | None = None) -> Str
 
 
 def check_setting(side: Side, key: str, value: object, *, where: str | None = None) -> Any:
-    """A setting's value in its own type.
+    """Return a setting's value in its own type.
 
     Raises:
         ConfigError: there is no such setting on this side, or the value is of the wrong kind.
@@ -127,7 +127,7 @@ def check_setting(side: Side, key: str, value: object, *, where: str | None = No
 
 
 def setting_names(side: Side) -> list[str]:
-    """The settings that streams have on a side."""
+    """Return the settings that streams have on a side."""
     return list(_KINDS[side])
 
 
@@ -256,7 +256,7 @@ def _count(value: object) -> int:
 
 
 def _schema(value: object) -> JSONObject:
-    """The override of a schema: a JSON schema with `properties`, or, shorter, `{column: its schema}`."""
+    """Return the override of a schema: a JSON schema with `properties`, or, shorter, `{column: its schema}`."""
     if not isinstance(value, Mapping) or not value:
         raise _WrongSettingError("must be a JSON schema, or `{column: its schema}`")
     schema = dict(value) if isinstance(value.get("properties"), Mapping) else {"properties": dict(value)}

@@ -113,7 +113,7 @@ def join_state(rows: Mapping[str, bytes]) -> bytes:
 
 
 def drops_keys(before: bytes, after: bytes) -> bool:
-    """Whether a state has a bookmark that the one after it has not."""
+    """Return whether a state has a bookmark that the one after it has not."""
     try:
         return not split_state(before).keys() <= split_state(after).keys()
     except JSONTextError:
@@ -121,13 +121,13 @@ def drops_keys(before: bytes, after: bytes) -> bool:
 
 
 def repeats_keys(prefix: bytes) -> bool:
-    """Whether STATE lines that begin with `prefix` have a bookmark in common: none drops what it alone had shown."""
+    """Return whether STATE lines that begin with `prefix` share a bookmark: none drops what it alone had shown."""
     head, found, bookmarks = prefix.partition(b'"bookmarks"')
     return bookmarks.count(b":") > 1 if found else head.count(b":") > 2
 
 
 def has_bookmarks(value: bytes) -> bool:
-    """Whether a state keeps its streams apart under `bookmarks`; only then can its tap be sharded."""
+    """Return whether a state keeps its streams apart under `bookmarks`; only then can its tap be sharded."""
     try:
         jsontext.members(jsontext.members(value)["bookmarks"])
     except (JSONTextError, KeyError):
@@ -136,7 +136,7 @@ def has_bookmarks(value: bytes) -> bool:
 
 
 def rows_have_bookmarks(rows: Mapping[str, bytes]) -> bool:
-    """Whether the state of these parts `has_bookmarks`; true if there are none."""
+    """Return whether the state of these parts `has_bookmarks`; true if there are none."""
     return has_bookmarks(join_state(rows))
 
 

@@ -161,7 +161,7 @@ class _BatchCheck:
         )
 
     def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int, str]]:
-        """Modules that the file imports come what may and that are nowhere: with their lines, and why if known."""
+        """Return modules that the file always imports and that do not exist: with their lines, and why if known."""
         if python is None:
             return []
         if python not in self._absent:

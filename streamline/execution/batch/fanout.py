@@ -45,7 +45,7 @@ class CallFacts(msgspec.Struct, kw_only=True):
     described: bool = False
 
     def facts(self) -> dict[str, Any]:
-        """These by name, to make another kind of record of the call."""
+        """Return the fields by name, to make another kind of record of the call."""
         return {name: getattr(self, name) for name in CallFacts.__struct_fields__}
 
 

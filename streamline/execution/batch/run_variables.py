@@ -76,7 +76,7 @@ def note(variables: Mapping[str, Any], trigger_variables: Mapping[str, Any], *, 
 
 
 def boot_id() -> str:
-    """Identifies the boot of the machine; empty where the system does not tell."""
+    """Return the id of the machine's boot; empty where the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

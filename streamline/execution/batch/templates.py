@@ -156,7 +156,7 @@ def _assigned(tree: nodes.Template) -> set[str]:
 
 
 def _sure_calls(node: nodes.Node) -> Iterator[tuple[str, list[Any], int]]:
-    """Calls of our functions with literal arguments that do not depend on data: name, arguments, line."""
+    """Yield calls of our functions with literal arguments that do not depend on data: name, arguments, line."""
     from jinja2 import nodes
 
     if isinstance(node, nodes.Macro | nodes.CallBlock | nodes.FilterBlock):

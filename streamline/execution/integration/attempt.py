@@ -159,7 +159,7 @@ class Attempt:
         return [self._sinks[sink] for sink in self._plan.paths[group.source].all_sinks()]
 
     async def _mark_passed(self, group: GroupPlan) -> None:
-        """Streams left out of a log that the tap moves on as soon as it starts have a gap from then on."""
+        """Mark the gap of streams that are left out of a log which the tap moves on as soon as it starts."""
         passed = self._source(group).passed
         if passed and any(each.replication_method == "LOG_BASED" for each in group.streams):
             store, pipeline = self._context.store, self._plan.pipeline
@@ -258,7 +258,7 @@ class Attempt:
     # -- outcomes
 
     async def _judge(self, outcome: FlowOutcome, runtime: Runtime) -> GroupOutcome:
-        """A group that ended well has still failed if a stream of it was stopped."""
+        """Return the group's outcome: a group that ended well has still failed if one of its streams was stopped."""
         group = self._groups[outcome.source]
         if not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
             await self._files[group.id].delete_all()
@@ -283,7 +283,7 @@ class Attempt:
 
 
 def _error_of(stopped: Sequence[Exception]) -> Exception | None:
-    """The error of a group of which streams were stopped."""
+    """Return the error of a group with stopped streams."""
     if len(stopped) < 2:
         return stopped[0] if stopped else None
     if all(isinstance(error, SchemaPaused) for error in stopped):

@@ -129,7 +129,7 @@ def _places(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _normal(value: str) -> str:
-    """A place without what may change while it stays the same: a password in a URL, a path's spelling."""
+    """Return a location without the parts that do not identify it: a password in a URL, a path's spelling."""
     if "://" in value:
         try:
             url = urlsplit(value)

@@ -33,7 +33,7 @@ def plan_sink(
     sources: dict[str, SourcePlan],
     paths: dict[str, PathPlan],
 ) -> SinkPlan:
-    """A destination's plan, for all sources that feed it.
+    """Return a destination's plan, for all sources that feed it.
 
     Raises:
         ConfigError: a setting that can't be honoured, or streams that would undo each other in one table.
@@ -266,7 +266,7 @@ def _without_replace(
 
 
 def _load_methods(capabilities: Capabilities) -> list[str] | None:
-    """What our own targets say that they can do; others say nothing of it."""
+    """Return the load methods that a bundled target declares; other targets declare none."""
     listed = capabilities.about.get("load_methods")
     return [str(one) for one in listed] if isinstance(listed, list) and listed else None
 
@@ -278,7 +278,7 @@ def _slots(
     plugin: Plugin,
     capabilities: Capabilities,
 ) -> tuple[dict[str, int], int]:
-    """Which target process takes which table; tables that did not ask for one of their own share the first."""
+    """Assign tables to target processes; tables that did not ask for one of their own share the first."""
     allowed = plugin.max_processes or capabilities.max_processes or 1
     wanting = [
         plan.table or name

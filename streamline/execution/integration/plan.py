@@ -226,16 +226,16 @@ class PathPlan(msgspec.Struct, kw_only=True):
     branches: list[PathPlan]
 
     def all_sinks(self) -> list[str]:
-        """Uuids of the destination blocks that this path leads to."""
+        """Return uuids of the destination blocks that this path leads to."""
         found = [*self.sinks, *(sink for branch in self.branches for sink in branch.all_sinks())]
         return list(dict.fromkeys(found))
 
     def all_transforms(self) -> list[TransformPlan]:
-        """Transformer blocks on this path and its branches."""
+        """Return transformer blocks on this path and its branches."""
         return [*self.transforms, *(each for branch in self.branches for each in branch.all_transforms())]
 
     def transforms_before(self, sink: str) -> list[str]:
-        """Uuids of the transformer blocks on the way to a destination; of several ways, the first one's."""
+        """Return uuids of the transformer blocks on the way to a destination; of several ways, the first one's."""
         uuids = [each.block.uuid for each in self.transforms]
         if sink in self.sinks:
             return uuids
@@ -243,7 +243,7 @@ class PathPlan(msgspec.Struct, kw_only=True):
         return [*uuids, *branch.transforms_before(sink)]
 
     def blocks(self) -> list[str]:
-        """Uuids of the blocks on this path and its branches."""
+        """Return uuids of the blocks on this path and its branches."""
         behind = [uuid for branch in self.branches for uuid in branch.blocks()]
         return list(dict.fromkeys([*(each.block.uuid for each in self.transforms), *behind, *self.sinks]))
 
@@ -259,7 +259,7 @@ class Plan(msgspec.Struct, kw_only=True):
     variables: dict[str, Any] = {}
 
     def mappers_of(self, source: str) -> list[str]:
-        """Uuids of the mapper blocks right behind a source."""
+        """Return uuids of the mapper blocks directly after a source."""
         return [mapper.block.uuid for mapper in self.mappers.get(source, ())]
 
     def feeding(self, sink: str) -> list[SourcePlan]:

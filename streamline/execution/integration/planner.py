@@ -113,7 +113,7 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
 
 
 async def refresh_positions(context: Run, plan: Plan, group: GroupPlan) -> GroupPlan:
-    """The group as the next attempt starts it: from what is saved by now."""
+    """Return the group for the next attempt, which starts from the positions saved so far."""
     source = plan.sources[group.source]
     saved = await anyio.to_thread.run_sync(context.store.bookmarks, plan.pipeline, group.source)
     rows = {stream: bookmark.value.encode("utf-8", "surrogateescape") for stream, bookmark in saved.items()}
@@ -132,7 +132,7 @@ def _renderer(context: Run, model: PipelineModel) -> tuple[Renderer, dict[str, A
 
 
 def _rendered(context: Run, renderer: Renderer, variables: dict[str, Any], *, all_of_them: bool) -> dict[str, Any]:
-    """Variables as blocks get them. Those of the command line are data, and never rendered."""
+    """Return variables as blocks get them. Those of the command line are data, and never rendered."""
     used = variables if all_of_them else variables.keys() & {BOOKMARK_VARIABLE}
     return {
         name: renderer.render(value, f"variable {name}")
@@ -224,7 +224,7 @@ def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[
 
 
 def _filter_for(context: Run, catalog: Any) -> list[str] | None:
-    """The names of `--stream` that this source knows; None if the run is about other sources' streams only."""
+    """Return the names of `--stream` that this source knows; None if the run is about other sources' streams only."""
     wanted = list(context.options.streams)
     if not wanted:
         return []

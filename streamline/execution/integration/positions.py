@@ -142,7 +142,7 @@ _LOG_PLACES = ("lsn", "log_file", "log_pos", "gtid", "replication_key_value", "t
 
 
 def _passes(starts: Sequence[bytes], left_out: bytes) -> bool:
-    """Whether a tap that starts from these bookmarks may move its log past the bookmark of a stream that is left out.
+    """Return whether a tap started from these bookmarks may move its log past the bookmark of an omitted stream.
 
     Taps confirm the smallest log position that they are given. Positions that are no numbers can only be compared for
     equality.
@@ -188,7 +188,7 @@ def group_rows(
 
 
 def _same_replication(bookmark: Bookmark, stream: SelectedStream, positions: Positions, block: str) -> bool:
-    """Whether a bookmark was made by reading the stream as it is read now."""
+    """Return whether a bookmark was made by reading the stream as it is read now."""
     key = ",".join(stream.bookmark_properties) or None
     before = (bookmark.replication_method, bookmark.replication_key)
     if before[0] is None or stream.replication_method is None or before == (stream.replication_method, key):

@@ -269,7 +269,7 @@ class ByPolicy:
 
 
 def _keys_of(source: SourcePlan, sink: SinkPlan, item: Schema) -> Sequence[str]:
-    """The key_properties of a stream that the target sees."""
+    """Return the key_properties of a stream that the target sees."""
     plan = sink.plan_of(source.id, item.stream)
     return (item.key_properties if plan is None or plan.keys is None else plan.keys) or ()
 

@@ -43,7 +43,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
     left_out: list[str] = []
 
     def moves_log(self, streams: Collection[str]) -> bool:
-        """Whether one of these bookmarks stands in the log that LOG_BASED streams share."""
+        """Return whether one of these bookmarks stands in the log that LOG_BASED streams share."""
         return any(
             stream == REST or self.replication.get(stream, (None, None))[0] in ("LOG_BASED", None) for stream in streams
         )

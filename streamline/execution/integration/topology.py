@@ -99,7 +99,7 @@ def without(model: PipelineModel, sources: Collection[str]) -> PipelineModel:
 
 
 def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan], dict[str, list[str]]]:
-    """Each source's way to its destinations, and the mappers right behind it, by source uuid.
+    """Return each source's path to its destinations, and the mappers directly after it, by source uuid.
 
     Raises:
         ConfigError: a block leads nowhere, or stands where it can't.
@@ -149,7 +149,7 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
 def _leading_mappers(
     model: PipelineModel, specs: Specs, downstream: dict[str, list[str]], source: str
 ) -> tuple[list[str], list[str]]:
-    """Mappers right behind a source, and the blocks after them."""
+    """Return the mappers directly after a source, and the blocks after them."""
     found: list[str] = []
     after = downstream[source]
     while len(after) == 1 and after[0] in specs.mappers:

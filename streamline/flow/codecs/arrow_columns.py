@@ -50,7 +50,7 @@ _ESCAPES = ((b"\\", "\\", "\\\\"), (b'"', '"', '\\"'), (b"\n", "\n", "\\n"), (b"
 
 
 def value_type(field: pa.Field) -> Any:
-    """The msgspec type that decodes exactly the values of `field` (`Raw` for JSON text)."""
+    """Return the msgspec type that decodes exactly the values of `field` (`Raw` for JSON text)."""
     kind = field.type
     if is_json(field):
         return msgspec.Raw
@@ -68,7 +68,7 @@ def value_type(field: pa.Field) -> Any:
 
 
 def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
-    """A column of values that msgspec decoded as `value_type(field)`; None if only JSON text represents them."""
+    """Return a column of values that msgspec decoded as `value_type(field)`; None if only JSON text represents them."""
     if is_json(field):
         try:
             return field, _json_text([bytes(value) for value in values])
@@ -115,7 +115,7 @@ def _holds_bare_days(texts: pa.Array) -> bool:
 
 
 def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field, pa.Array]:
-    """A column from the JSON text of each value; JSON text itself if no other type represents them."""
+    """Return a column from the JSON text of each value; JSON text itself if no other type represents them."""
     if is_json(field):
         return field, _json_text(texts)
     joined = b"[" + b",".join(texts) + b"]"
@@ -136,7 +136,7 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
 
 
 def clashes_of(built: pa.Field, array: pa.Array, texts: Sequence[str | None]) -> dict[int, str]:
-    """Numbers, by place, that were sent in another way than others before them that their type takes for the same."""
+    """Return numbers, by index, whose text differs from earlier ones that their type considers equal."""
     clashes: dict[int, str] = {}
     if not spellings(built):
         return clashes
@@ -151,17 +151,17 @@ def clashes_of(built: pa.Field, array: pa.Array, texts: Sequence[str | None]) ->
 
 
 def holds_floats(field: pa.Field) -> bool:
-    """Whether the column's values are floats, or lists of them."""
+    """Return whether the column's values are floats, or lists of them."""
     return bool(pt.is_floating(field.type) or (is_list(field) and pt.is_floating(field.type.value_type)))
 
 
 def is_list(field: pa.Field) -> bool:
-    """Whether the column's values are lists."""
+    """Return whether the column's values are lists."""
     return bool(pt.is_list(field.type))
 
 
 def has_long_numbers(text: Buffer) -> bool:
-    """Whether a JSON text may have a number with so many digits that a float changes it."""
+    """Return whether a JSON text may have a number with so many digits that a float changes it."""
     signs = np.frombuffer(text, np.uint8)
     for start in range(0, len(text), _CACHED):
         part = signs[start : start + _CACHED + _MANY_DIGITS]
@@ -173,7 +173,7 @@ def has_long_numbers(text: Buffer) -> bool:
 
 
 def _rounds(joined: bytes) -> bool:
-    """Whether floats change a number of this JSON array."""
+    """Return whether floats change a number of this JSON array."""
     return _has_decimal(jsontext.loads(joined))
 
 
@@ -190,7 +190,7 @@ def _is_rounded(text: bytes, value: float | None) -> bool:
 
 
 def same_kind(built: pa.Field, declared: pa.Field) -> bool:
-    """Whether a column's type is the declared one, or a wider one of the same kind."""
+    """Return whether a column's type is the declared one, or a wider one of the same kind."""
     if built.type == declared.type:
         return is_json(built) == is_json(declared)
     if pt.is_decimal(built.type):
@@ -199,7 +199,7 @@ def same_kind(built: pa.Field, declared: pa.Field) -> bool:
 
 
 def is_mixed(built: pa.Field, array: pa.Array, declared: pa.Field) -> bool:
-    """Whether a column has values that fit its declared type beside those that gave it one of another kind."""
+    """Return whether a column has values that fit its declared type beside those that gave it one of another kind."""
     if same_kind(built, declared):
         return False
     spelling = _spelling_of(declared)
@@ -215,7 +215,7 @@ def _spelling_of(field: pa.Field) -> str | None:
 
 
 def misfits_of(field: pa.Field, texts: Sequence[bytes]) -> set[int]:
-    """The places of the values that the column's type does not hold."""
+    """Return the places of the values that the column's type does not hold."""
     decoder = msgspec.json.Decoder(value_type(field))
     spelling = re.compile(_spelling_of(field) or "")
     misfits: set[int] = set()
@@ -246,7 +246,7 @@ def misfits_of(field: pa.Field, texts: Sequence[bytes]) -> set[int]:
 
 
 def _coerced(field: pa.Field, joined: bytes) -> list[Any] | None:
-    """Values that msgspec rejects although the column can have them: NaN, and integers written as 1.0."""
+    """Return values that msgspec rejects but the column can hold: NaN, and integers written as 1.0."""
     values: list[Any] = jsontext.loads(joined)
     kinds = set(map(type, values)) - {type(None)}
     if pt.is_floating(field.type) and kinds <= {int, float}:
@@ -262,7 +262,7 @@ def _json_text(texts: Sequence[bytes]) -> pa.Array:
 
 
 def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
-    """The JSON text of each value of `array`, null for null, as strings.
+    """Return the JSON text of each value of `array`, null for null, as strings.
 
     Args:
         field: how the values are written: its marks, and whether timestamps without a zone stay without (if its type
@@ -316,7 +316,7 @@ def _wider_decimals(values: Sequence[Decimal | None]) -> Iterator[pa.DataType]:
 
 
 def _as_spelled(field: pa.Field, kind: pa.DataType, text: pa.Array) -> pa.Array:
-    """The numbers as they were sent, where their type says less than their text did."""
+    """Return numbers with the text that was sent, where their type loses part of it."""
     if kind != field.type or not (sent := spellings(field)):
         return text
     texts = pa.array(sent, pa.string())
@@ -341,7 +341,7 @@ def _quoted(array: pa.Array) -> pa.Array:
 
 
 def _escaped(array: pa.Array) -> pa.Array:
-    """Strings escaped for JSON, without the quotes."""
+    """Escape strings for JSON, without the quotes."""
     data = array.buffers()[2]
     if data is None or data.size == 0:
         return array
@@ -359,13 +359,13 @@ def _escaped(array: pa.Array) -> pa.Array:
 
 
 def _encoded(values: list[Any]) -> pa.Array:
-    """JSON text of each Python value; null for None."""
+    """Return the JSON text of each Python value; null for None."""
     texts = [None if value is None else jsontext.dumps(value) for value in values]
     return pa.array(texts, pa.binary()).cast(pa.string())
 
 
 def _checked_json(array: pa.Array) -> pa.Array:
-    """JSON text unchanged; text that is not JSON (a block may have written anything) as a JSON string."""
+    """Return JSON text unchanged; text that is not JSON (a block may have written anything) as a JSON string."""
     values = array.to_pylist()
     try:
         for value in values:

@@ -36,7 +36,7 @@ _UINT64_MAX = 2**64 - 1
 
 
 def arrow_field(name: str, prop: Mapping[str, Any] | None) -> pa.Field:
-    """The Arrow field of one property; None (not declared) is JSON text."""
+    """Return the Arrow field of one property; None (not declared) is JSON text."""
     kind = _arrow_type(prop) if prop is not None else None
     if prop is None or kind is None:
         return json_field(name)
@@ -46,56 +46,56 @@ def arrow_field(name: str, prop: Mapping[str, Any] | None) -> pa.Field:
 
 
 def json_field(name: str) -> pa.Field:
-    """A field of strings of JSON text."""
+    """Return a field of strings of JSON text."""
     return pa.field(name, pa.string(), metadata=JSON_MARK)
 
 
 def is_json(field: pa.Field) -> bool:
-    """Whether the strings of this field are JSON text, which is written unchanged."""
+    """Return whether the strings of this field are JSON text, which is written unchanged."""
     return bool(field.metadata and b"streamline.json" in field.metadata)
 
 
 def copied_json(name: str, source: str) -> pa.Field:
-    """A field of JSON text that is a copy of column `source`."""
+    """Return a field of JSON text that is a copy of column `source`."""
     return json_field(name).with_metadata({**JSON_MARK, _COPY_OF: source.encode()})
 
 
 def copy_of(field: pa.Field) -> str | None:
-    """The column that this one is a copy of, if it is one of `copied_json`."""
+    """Return the column that this one is a copy of, if it is one of `copied_json`."""
     source = (field.metadata or {}).get(_COPY_OF)
     return source.decode() if source is not None else None
 
 
 def is_textual(kind: pa.DataType) -> bool:
-    """Whether it is one of the types of strings."""
+    """Return whether it is one of the types of strings."""
     import pyarrow.types as pt
 
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def is_text(field: pa.Field) -> bool:
-    """Whether the numbers of this field are written as JSON strings."""
+    """Return whether the numbers of this field are written as JSON strings."""
     return bool(field.metadata and b"streamline.text" in field.metadata)
 
 
 def holds_nan(field: pa.Field) -> bool:
-    """Whether the source sent NaN in this column of the batch."""
+    """Return whether the source sent NaN in this column of the batch."""
     return bool(field.metadata and b"streamline.nan" in field.metadata)
 
 
 def with_nan(field: pa.Field) -> pa.Field:
-    """The field of a column in which the source sent NaN."""
+    """Return the field of a column in which the source sent NaN."""
     return field.with_metadata({**(field.metadata or {}), **_NAN_MARK})
 
 
 def spellings(field: pa.Field) -> list[str]:
-    """The texts of numbers in this column that its type does not keep as they were sent."""
+    """Return the texts of numbers in this column that its type does not keep as they were sent."""
     texts = (field.metadata or {}).get(_SPELLINGS)
     return json.loads(texts) if texts else []
 
 
 def with_spellings(field: pa.Field, texts: Iterable[str]) -> pa.Field:
-    """The field of a column with such numbers."""
+    """Return the field of a column with such numbers."""
     return field.with_metadata({**(field.metadata or {}), _SPELLINGS: json.dumps(list(texts))})
 
 
@@ -148,7 +148,7 @@ def _list_type(prop: Mapping[str, Any]) -> pa.DataType | None:
 
 
 def property_of(field: pa.Field) -> JSONObject:
-    """The JSON Schema of one Arrow field."""
+    """Return the JSON Schema of one Arrow field."""
     if is_json(field):
         return {}
     prop = _property(field.type)

@@ -122,7 +122,7 @@ def map_records(batch: RawBatch, change: Callable[[bytes], bytes | None]) -> Raw
 
 
 def version_of(batch: RawBatch) -> int | None:
-    """The table version of the batch's last record."""
+    """Return the table version of the batch's last record."""
     text = split_object(_last_line(batch.slices[-1])).get("version") if batch.slices else None
     return None if text is None or bytes(text) == b"null" else int(bytes(text))
 
@@ -144,7 +144,7 @@ def wrap(
 
 
 def record_prefix(stream: str, *, version: int | None = None, time_extracted: str | None = None) -> bytes:
-    """The beginning of a RECORD line, up to the record; the line ends with `}` and a newline."""
+    """Return the beginning of a RECORD line, up to the record; the line ends with `}` and a newline."""
     members: dict[str, str | int] = {"type": "RECORD", "stream": stream}
     if version is not None:
         members["version"] = version
@@ -158,7 +158,7 @@ def _batch(stream: str, slices: list[Buffer] | list[bytes], count: int, prefix: 
 
 
 def _change(members: dict[str, msgspec.Raw], stream: str | None, version: Version) -> dict[str, msgspec.Raw]:
-    """The members of an envelope, with a new version before the record."""
+    """Return the members of an envelope, with a new version before the record."""
     if stream is not None:
         members["stream"] = msgspec.Raw(encode(stream))
     if version is None:
@@ -178,7 +178,7 @@ def _change(members: dict[str, msgspec.Raw], stream: str | None, version: Versio
 
 
 def _change_prefix(old: bytes, stream: str | None, version: Version) -> bytes | None:
-    """The new prefix for an old one; None if the old one does not contain what changes."""
+    """Return the new prefix for an old one; None if the old one does not contain what changes."""
     members = split_object(old + b"0}")
     if stream is not None and "stream" not in members:
         return None
@@ -186,7 +186,7 @@ def _change_prefix(old: bytes, stream: str | None, version: Version) -> bytes | 
 
 
 def _version_after_record(batch: RawBatch, prefix: bytes) -> bool:
-    """Whether a line may have a version outside the prefix (a column of that name counts, too)."""
+    """Return whether a line may have a version outside the prefix (a column of that name counts, too)."""
     return any(
         bytes(part).count(b'"version"') > (bytes(part).count(prefix) if b'"version"' in prefix else 0)
         for part in batch.slices
@@ -221,7 +221,7 @@ def _record(members: dict[str, msgspec.Raw]) -> msgspec.Raw:
 
 
 def _put_record(line: bytes, prefix: bytes | None, text: bytes, changed: bytes) -> bytes:
-    """The line with its record's text replaced."""
+    """Return the line with its record's text replaced."""
     if prefix is not None and line.startswith(text, len(prefix)):
         return prefix + changed + line[len(prefix) + len(text) :]
     if line.count(text) == 1:  # so it is the record

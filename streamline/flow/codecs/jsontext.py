@@ -61,7 +61,7 @@ class NotAnObjectError(JSONTextError):
 
 
 def decode(text: bytes) -> Any:
-    """The value of a JSON text; integers of any size are exact, fractions are floats.
+    """Return the value of a JSON text; integers of any size are exact, fractions are floats.
 
     Raises:
         JSONTextError: it is no JSON.
@@ -86,7 +86,7 @@ def encode(value: Any) -> bytes:
 
 
 def canonical(text: bytes) -> bytes:
-    """The same bytes for every spelling of a value: key order, white space and escapes do not matter.
+    """Return the same bytes for every spelling of a value: key order, white space and escapes do not matter.
 
     Integers are compared exactly. Fractions are compared as floats: targets written in Python, and nearly all
     others, echo a long decimal that way.
@@ -114,7 +114,7 @@ def _decode_leniently(text: bytes) -> Any:
 
 
 def exact_fraction(text: str) -> float | Decimal:
-    """The number that `text` (a JSON number with a point or an exponent) means, as a float if that is exact.
+    """Return the number that `text` (a JSON number with a point or an exponent) means, as a float if that is exact.
 
     >>> exact_fraction("19.90"), exact_fraction("0.12345678901234567890123")
     (19.9, Decimal('0.12345678901234567890123'))
@@ -125,13 +125,13 @@ def exact_fraction(text: str) -> float | Decimal:
 
 
 def plain_number(value: Decimal) -> float | Decimal:
-    """`value` as a float if the float means the same number, else as it is."""
+    """Return `value` as a float if the float means the same number, else unchanged."""
     number = float(value)
     return number if Decimal(repr(number)) == value else value
 
 
 def exact_integer(text: str) -> int | Decimal:
-    """An integer of any size; a `Decimal` beyond the number of digits that Python converts (4,300)."""
+    """Return an integer of any size; a `Decimal` beyond the number of digits that Python converts (4,300)."""
     try:
         return int(text)
     except ValueError:
@@ -220,7 +220,7 @@ def _text(value: Any) -> str:
 
 
 def _foreign(value: Any) -> str:
-    """Values of libraries that are not imported here: known by their looks."""
+    """Convert values of libraries that are not imported here, recognised by their attributes."""
     kind = type(value)
     if kind.__name__ == "NAType":  # pandas.NA
         return "null"
@@ -262,7 +262,7 @@ def _key(key: Any) -> str:
 
 
 def split_object(text: Buffer) -> dict[str, msgspec.Raw]:
-    """The members of a JSON object, name to value text (`bytes(raw)`); of a name that stands twice, the last.
+    """Return the members of a JSON object, name to value text (`bytes(raw)`); of a name that stands twice, the last.
 
     Raises:
         ValueError: the text is no JSON object.
@@ -274,7 +274,7 @@ def split_object(text: Buffer) -> dict[str, msgspec.Raw]:
 
 
 def scan_object(text: bytes) -> list[tuple[str, bytes]]:
-    """The members of a JSON object in their order, read as leniently as Python's own `json` does.
+    """Return the members of a JSON object in their order, read as leniently as Python's own `json` does.
 
     Raises:
         ValueError: the text is no JSON object.
@@ -309,7 +309,7 @@ def scan_object(text: bytes) -> list[tuple[str, bytes]]:
 
 
 def join_object(members: Mapping[str, msgspec.Raw]) -> bytes:
-    """The JSON object with these members, in their order, without blanks; the reverse of `split_object`."""
+    """Return the JSON object with these members, in their order, without blanks; the reverse of `split_object`."""
     try:
         return msgspec.json.encode(members)
     except UnicodeEncodeError:  # a name with a lone surrogate, which only an escape can express
@@ -317,7 +317,7 @@ def join_object(members: Mapping[str, msgspec.Raw]) -> bytes:
 
 
 def members(text: bytes) -> dict[str, bytes]:
-    """The members of a JSON object, each value's text as it was written.
+    """Return the members of a JSON object, each value's text as it was written.
 
     Raises:
         NotAnObjectError: it is another JSON value.
@@ -332,7 +332,7 @@ def members(text: bytes) -> dict[str, bytes]:
 
 
 def join_members(values: Mapping[str, bytes]) -> bytes:
-    """A JSON object of texts; the inverse of `members`."""
+    """Return a JSON object of texts; the inverse of `members`."""
     return join_object({name: msgspec.Raw(text) for name, text in values.items()})
 
 

@@ -152,7 +152,7 @@ class ArrowReader:
         return self._read_texts(batch, refuse) if tables is None else tables
 
     def field(self, name: str) -> pa.Field:
-        """The Arrow field of a property, declared or not."""
+        """Return the Arrow field of a property, declared or not."""
         field = self._fields.get(name)
         if field is None:
             from streamline.flow.codecs.arrow_types import arrow_field
@@ -169,7 +169,7 @@ class ArrowReader:
         return self._plans[names]
 
     def _read_uniform(self, batch: RawBatch) -> list[ArrowBatch] | None:
-        """The fast path, for a batch whose records all have the same fields, of the declared types."""
+        """Read records that all have the same fields, of the declared types (the fast path); None for other batches."""
         import pyarrow as pa
 
         if self._last is None:
@@ -217,7 +217,7 @@ class ArrowReader:
         return tables
 
     def _read_texts(self, batch: RawBatch, refuse: Refuse | None) -> list[ArrowBatch]:
-        """The slow path: every value as its JSON text first."""
+        """Read any batch, every value as its JSON text first (the slow path)."""
         envelopes: list[_TextsEnvelope] = []
         for piece in batch.slices:
             try:
@@ -247,7 +247,7 @@ class ArrowReader:
         return [field.name for field in table.schema if not same_kind(field, self.field(field.name))]
 
     def _tables_of_texts(self, stream: str, version: int | None, run: list[_TextsEnvelope]) -> list[ArrowBatch]:
-        """One table; records with values that do not fit the schema are in tables of their own."""
+        """Return one table, or several: records with values that do not fit the schema get tables of their own."""
         from streamline.flow.codecs.arrow_columns import clashes_of, is_mixed, misfits_of
         from streamline.flow.codecs.arrow_types import spellings
 
@@ -293,13 +293,13 @@ class _Plan:
         self._decoders: dict[bool, msgspec.json.Decoder[Any]] = {}
 
     def holds_long_numbers(self, slices: Sequence[Buffer]) -> bool:
-        """Whether floats may change numbers of these records."""
+        """Return whether floats may change numbers of these records."""
         from streamline.flow.codecs.arrow_columns import has_long_numbers
 
         return any(self.floats) and any(map(has_long_numbers, slices))
 
     def decoder(self, *, keep_numbers: bool) -> msgspec.json.Decoder[Any]:
-        """A decoder of RECORD lines; with `keep_numbers` it leaves floats as their texts."""
+        """Return a decoder of RECORD lines; with `keep_numbers` it leaves floats as their texts."""
         decoder = self._decoders.get(keep_numbers)
         if decoder is None:
             from streamline.flow.codecs.arrow_columns import value_type
@@ -395,7 +395,7 @@ def arrow_to_raw(batch: ArrowBatch, like: pa.Schema | None = None) -> RawBatch:
 
 
 def to_raw(batch: Batch) -> RawBatch:
-    """RECORD lines of a batch of any lane; a raw batch is returned unchanged.
+    """Return RECORD lines of a batch of any lane; a raw batch is returned unchanged.
 
     Raises:
         StreamlineError: a value that JSON has no word for.
@@ -406,7 +406,7 @@ def to_raw(batch: Batch) -> RawBatch:
 
 
 def join_raw(batches: Sequence[RawBatch]) -> RawBatch:
-    """Batches of one stream as one, in their order; nothing is copied."""
+    """Join batches of one stream, in their order; nothing is copied."""
     first = batches[0]
     if len(batches) == 1:
         return first
@@ -416,12 +416,12 @@ def join_raw(batches: Sequence[RawBatch]) -> RawBatch:
 
 
 def lines_of(piece: bytes | memoryview) -> Iterator[bytes]:
-    """The lines of a slice, without their ends; blank ones are left out."""
+    """Return the lines of a slice, without their ends; blank ones are left out."""
     return (line for line in bytes(piece).split(b"\n") if line.strip())
 
 
 def record_text(line: bytes) -> bytes:
-    """The JSON text of the record in a RECORD line; the whole line if it cannot be found."""
+    """Return the JSON text of the record in a RECORD line; the whole line if it cannot be found."""
     try:
         return bytes(_text_decoder.decode(line).record)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -432,12 +432,12 @@ def record_text(line: bytes) -> bytes:
 
 
 def _numbers(texts: Iterable[bytes]) -> list[str | None]:
-    """The texts of numbers, without the quotes of those that are strings."""
+    """Return the texts of numbers, without the quotes of those that are strings."""
     return [None if text == b"null" else text.decode(errors="replace").strip('"') for text in texts]
 
 
 def _runs(envelopes: Sequence[Any]) -> Iterator[tuple[int | None, Sequence[Any]]]:
-    """Runs of envelopes with the same version, in order."""
+    """Yield runs of envelopes with the same version, in order."""
     if not envelopes:
         return
     if len(set(map(_version, envelopes))) == 1:
@@ -481,7 +481,7 @@ def _may_hold_numbers(prop: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Nested values, with fractions as floats where that is exact."""
+    """Return nested values, with fractions as floats where that is exact."""
     if type(value) is Decimal:
         return jsontext.plain_number(value)
     if isinstance(value, dict):

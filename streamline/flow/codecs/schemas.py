@@ -13,7 +13,7 @@ DECIMAL_FORMATS = frozenset({"singer.decimal", "x-singer.decimal"})
 
 
 def properties(schema: Mapping[str, Any] | None) -> dict[str, JSONObject]:
-    """The top-level properties of a stream's schema, by name; `{}` for those that are not objects (`true`)."""
+    """Return the top-level properties of a stream's schema, by name; `{}` for those that are not objects (`true`)."""
     declared = (schema or {}).get("properties")
     if not isinstance(declared, Mapping):
         return {}
@@ -21,7 +21,7 @@ def properties(schema: Mapping[str, Any] | None) -> dict[str, JSONObject]:
 
 
 def variants(prop: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The alternatives of `anyOf` and `oneOf`, including null; `[prop]` without them."""
+    """Return the alternatives of `anyOf` and `oneOf`, including null; `[prop]` without them."""
     for word in ("anyOf", "oneOf"):
         choices = prop.get(word)
         if isinstance(choices, list) and choices:
@@ -34,7 +34,7 @@ def variants(prop: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def types(prop: Mapping[str, Any]) -> frozenset[str]:
-    """The JSON types that a property allows; all of them if it names none."""
+    """Return the JSON types that a property allows; all of them if it names none."""
     allowed: set[str] = set()
     for variant in variants(prop):
         declared = variant.get("type")
@@ -48,7 +48,7 @@ def types(prop: Mapping[str, Any]) -> frozenset[str]:
 
 
 def string_format(prop: Mapping[str, Any]) -> str | None:
-    """The `format` of a property's strings, if any variant has one."""
+    """Return the `format` of a property's strings, if any variant has one."""
     for variant in variants(prop):
         text_format = variant.get("format")
         if isinstance(text_format, str):
@@ -57,14 +57,14 @@ def string_format(prop: Mapping[str, Any]) -> str | None:
 
 
 def is_decimal(prop: Mapping[str, Any]) -> bool:
-    """Whether numbers of this property are decimals: `multipleOf` below 1 (the scale), or a decimal format."""
+    """Return whether numbers of this property are decimals: `multipleOf` below 1 (the scale), or a decimal format."""
     if string_format(prop) in DECIMAL_FORMATS or isinstance(prop.get("x-singer.decimal"), Mapping):
         return True
     return decimal_scale(prop) is not None and "number" in types(prop) and types(prop) != ALL_TYPES
 
 
 def decimal_scale(prop: Mapping[str, Any]) -> int | None:
-    """Digits after the point: from `multipleOf` (0.01 → 2), or `scale` of a decimal format; None if unknown."""
+    """Return digits after the point: from `multipleOf` (0.01 → 2), or `scale` of a decimal format; None if unknown."""
     for variant in variants(prop):
         details = variant.get("x-singer.decimal")
         for place in (details if isinstance(details, Mapping) else {}, variant):

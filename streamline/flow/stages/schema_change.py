@@ -204,7 +204,7 @@ def added_columns(schema: Mapping[str, Any]) -> Mapping[str, JSONObject]:
 
 
 def _with_columns(known: JSONObject, item: Schema, names: Collection[str]) -> JSONObject:
-    """A known schema with some columns as a SCHEMA has them."""
+    """Return a known schema with some columns as a SCHEMA has them."""
     newer = {name: prop for name, prop in properties(item.schema).items() if name in names}
     return {**known, "properties": {**properties(known), **newer}} if newer else known
 
@@ -265,7 +265,7 @@ class _Frozen:
         return ArrowBatch(batch.stream, table, batch.version, batch.time_extracted)
 
     def _misfit(self, values: JSONObject) -> str | None:
-        """The reason why values of retyped columns do not fit the old type; None if they fit."""
+        """Return the reason why values of retyped columns do not fit the old type; None if they fit."""
         error = next(self._validator.iter_errors(values), None) if self._validator is not None else None
         if error is None:
             return None
@@ -301,7 +301,7 @@ def _value(text: msgspec.Raw) -> Any:
 
 
 def _type(prop: JSONObject) -> str:
-    """A short description of a property's type."""
+    """Return a short description of a property's type."""
     for word in ("anyOf", "oneOf"):
         if isinstance(prop.get(word), list):
             return " or ".join(dict.fromkeys(_type(variant) for variant in prop[word] if isinstance(variant, dict)))
@@ -314,7 +314,7 @@ def _type(prop: JSONObject) -> str:
 
 
 def _meaning(schema: Any) -> Any:
-    """The part of a schema that decides which values fit."""
+    """Return the part of a schema that decides which values fit."""
     if isinstance(schema, Mapping):
         kept: JSONObject = {key: _meaning(value) for key, value in schema.items() if key not in _ANNOTATIONS}
         if isinstance(kept.get("properties"), dict):

@@ -56,7 +56,7 @@ class BadRecordLimit:
         self.counts: dict[str, Counts] = {}
 
     def of(self, stream: str) -> Counts:
-        """The counts of a stream."""
+        """Return the counts of a stream."""
         return self.counts.setdefault(stream, Counts())
 
     def add(self, stream: str, records: int, errors: Sequence[str]) -> None:
@@ -173,7 +173,7 @@ def _validator(stream: str, schema: JSONObject, keys: Sequence[str]) -> jsonsche
 
 
 def _with_keys(schema: Any, keys: Sequence[str]) -> Any:
-    """The schema, with a value required for each key, and no column required that it does not declare."""
+    """Return the schema, with a value required for each key, and no column required that it does not declare."""
     if isinstance(schema, dict) and "properties" in schema and "required" in schema:
         # One that is not selected may have been left out of `properties` alone.
         schema = {**schema, "required": [name for name in schema["required"] if name in schema["properties"]]}
@@ -187,7 +187,7 @@ def _with_keys(schema: Any, keys: Sequence[str]) -> Any:
 def _good_parts(
     stream: str, piece: Buffer, validator: jsonschema_rs.Draft7Validator, bad: list[BadRecord]
 ) -> Iterable[Buffer]:
-    """The parts of `piece` between its bad lines, which are appended to `bad`."""
+    """Yield the parts of `piece` between its bad lines, which are appended to `bad`."""
     view = memoryview(piece)
     start = end = 0
     for line in _lines(bytes(piece)):
@@ -219,7 +219,7 @@ def _error_in_line(validator: jsonschema_rs.Draft7Validator, line: bytes) -> str
 
 
 def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes) -> str | None:
-    """The error in a record's JSON text, which is read by the lenient parser."""
+    """Return the error in a record's JSON text, which is read by the lenient parser."""
     try:
         record = jsontext.loads(text, decimals=True)
     except RecursionError:
@@ -246,7 +246,7 @@ def _first_error(validator: jsonschema_rs.Draft7Validator, record: Any) -> str |
 
 
 def _not_json(value: Any, place: str = "") -> str | None:
-    """The first NaN, infinity or lone surrogate: Python's parser reads them."""
+    """Return the first NaN, infinity or lone surrogate: Python's parser reads them."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return f"{place.lstrip('.')}: {value} is not a JSON number"
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
@@ -260,7 +260,7 @@ def _not_json(value: Any, place: str = "") -> str | None:
 
 
 def _with_plain_text(value: Any) -> Any:
-    """Lone surrogates replaced: the validator takes only UTF-8, and for a schema any letter is as good."""
+    """Replace lone surrogates: the validator takes only UTF-8, and any letter gives the same result."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

@@ -32,7 +32,7 @@ from streamline.flow.protocols import ImmediateStage
 
 
 def new_version(after: int = 0) -> int:
-    """A table version for one attempt of one run: milliseconds since 1970, higher than `after`.
+    """Return a table version for one attempt of one run: milliseconds since 1970, higher than `after`.
 
     Args:
         after: the version of the previous attempt, whose rows are stale, too.
@@ -105,7 +105,7 @@ class VersionStage(ImmediateStage):
         return items
 
     def _unactivated(self) -> list[tuple[str, int]]:
-        """Streams with versions that the tap has not activated: some mappers drop the message that does it."""
+        """Return streams with versions that the tap has not activated: some mappers drop the message that does it."""
         return [
             (stream, version)
             for stream, version in self._moved.items()
@@ -121,7 +121,7 @@ class VersionStage(ImmediateStage):
         return ActivateVersion(stream, version, keep_old=not self._replace(stream))
 
     def _resumes(self, stream: str, version: int, position: Position) -> bool:
-        """Whether the tap will go on with this version: then its bookmark holds it."""
+        """Return whether the tap will go on with this version: then its bookmark holds it."""
         text = str(version).encode()
         return any(text in position.parts.get(key, b"") for key in (*self._bookmarks_of(stream), REST))
 

@@ -37,7 +37,7 @@ class SourceStage(ImmediateStage):
 
     @staticmethod
     def needed(streams: Sequence[SelectedStream], unselected: Collection[str] = ()) -> bool:
-        """Whether any stream has settings that a tap may ignore."""
+        """Return whether any stream has settings that a tap may ignore."""
         return bool(unselected) or any(
             stream.own_key or stream.schema_override or stream.drops_columns for stream in streams
         )

@@ -68,7 +68,7 @@ class StreamPlan(msgspec.Struct, frozen=True):
         return [*keys, SOURCE_COLUMN] if keys and self.source is not None else list(keys)
 
     def keeps(self, column: str) -> bool:
-        """Whether a column reaches the target."""
+        """Return whether a column reaches the target."""
         if column in self.exclude:
             return False
         # What taps add for the target, as the mark of a deleted row, is no column of the user's.
@@ -215,7 +215,7 @@ def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -
 
 
 def _columns(stream: str, settings: Resolved, known: Collection[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """The columns that are kept (None: all others), and those that are dropped."""
+    """Return the columns that are kept (None: all others), and those that are dropped."""
     columns = settings.get("columns")
     if columns is None:
         return None, frozenset()
@@ -242,7 +242,7 @@ def _load_method(
     keys: Sequence[str] | None,
     default_method: str | None,
 ) -> tuple[str, str]:
-    """The load method (append, upsert or replace), and the reason for it.
+    """Return the load method (append, upsert or replace), and the reason for it.
 
     Args:
         cannot_replace: why the table cannot be replaced; None if it can.
