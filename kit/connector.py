@@ -126,23 +126,23 @@ class Connector(NamedTuple):
             about["load_methods"] = list(self.load_methods)
         return about
 
-    def config(self, given: Any) -> dict[str, Any]:
+    def config(self, values: Any) -> dict[str, Any]:
         """Return the config, checked and with defaults.
 
         Raises:
             ConfigError: a key is unknown or missing, or its value is not allowed.
         """
-        if not isinstance(given, dict):
+        if not isinstance(values, dict):
             raise ConfigError("the config is not a JSON object")
         settings = {setting.name: setting for setting in self.settings}
-        for name in given:
+        for name in values:
             if name not in settings:
                 near = difflib.get_close_matches(name, settings, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(settings)}"
                 raise ConfigError(f"unknown setting {name!r}", hint)
         config: dict[str, Any] = {}
         for name, setting in settings.items():
-            value = given.get(name)
+            value = values.get(name)
             if value is None:
                 if setting.required:
                     raise ConfigError(f"setting {name!r} is missing", setting.description)

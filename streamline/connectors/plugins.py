@@ -122,7 +122,14 @@ def unavailable(project: Project, name: str, role: Role) -> ConfigError | None:
 
 def declared_name(project: Project, name: str, role: Role) -> str | None:
     """Return the name under which streamline.yaml declares what a block calls `name`; None if it does not."""
-    return next((one for one in (name, f"{role}-{name}", connector_name(name, role)) if one in project.plugins), None)
+    return next(
+        (
+            candidate
+            for candidate in (name, f"{role}-{name}", connector_name(name, role))
+            if candidate in project.plugins
+        ),
+        None,
+    )
 
 
 def child_environment(entry: PluginEntry | None, environ: Mapping[str, str]) -> dict[str, str]:
@@ -285,7 +292,7 @@ def _pip_argv(project: Project, entry: PluginEntry, environment: Environment, ro
     if name is not None and os.access(environment.program(name), os.X_OK):
         return [environment.program(name)]
     brought = environment.scripts.get(environment.main or "", []) or sorted(
-        {one for names in environment.scripts.values() for one in names}
+        {script for names in environment.scripts.values() for script in names}
     )
     raise project.yaml.error(
         f"the environment of {entry.name} has no program '{name or entry.name}'",
@@ -300,7 +307,7 @@ def _default_program(name: str, environment: Environment, role: Role) -> str | N
     if os.access(environment.program(name), os.X_OK):
         return name
     scripts = environment.scripts.get(environment.main or "", [])
-    fitting = [one for one in scripts if one.startswith(f"{role}-")] or scripts
+    fitting = [script for script in scripts if script.startswith(f"{role}-")] or scripts
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -310,11 +317,13 @@ def _command_argv(project: Project, entry: PluginEntry, env: Mapping[str, str]) 
     program = None
     if command[0] in ("python", "python3"):
         if entry.python is not None:
-            found = entry.python if "/" in entry.python else f"python{entry.python.removeprefix('python')}"
-            program = _program(project, found, env.get("PATH"))
+            python = entry.python if "/" in entry.python else f"python{entry.python.removeprefix('python')}"
+            program = _program(project, python, env.get("PATH"))
         else:
-            paths = (_program(project, one, env.get("PATH")) for one in (command[0], "python3", "python"))
-            program = next((one for one in paths if one is not None), sys.executable)
+            paths = (
+                _program(project, program_name, env.get("PATH")) for program_name in (command[0], "python3", "python")
+            )
+            program = next((program_name for program_name in paths if program_name is not None), sys.executable)
     else:
         program = _program(project, command[0], env.get("PATH"))
     if program is None:
@@ -325,9 +334,9 @@ def _command_argv(project: Project, entry: PluginEntry, env: Mapping[str, str]) 
 def _program(project: Project, name: str, path: str | None) -> str | None:
     """Return where a program is: with a slash from the project's folder, else on PATH, else in the project's folder."""
     if "/" not in name:
-        found = shutil.which(name, path=path)
-        if found is not None:
-            return str(Path(found).absolute())
+        path_on_disk = shutil.which(name, path=path)
+        if path_on_disk is not None:
+            return str(Path(path_on_disk).absolute())
     local = project.path(name)
     return str(local) if local.is_file() and os.access(local, os.X_OK) else None
 
@@ -353,11 +362,11 @@ def _no_program(project: Project, entry: PluginEntry, key: str, program: str) ->
 def _stamps(project: Project, argv: list[str]) -> list[list[int]]:
     """Return times and sizes of the files that a command names, which change while a connector is written."""
     stamps = []
-    for one in argv:
-        path = project.root / one
+    for argument in argv:
+        path = project.root / argument
         if path.is_file():
-            found = path.stat()
-            stamps.append([found.st_mtime_ns, found.st_size])
+            status = path.stat()
+            stamps.append([status.st_mtime_ns, status.st_size])
     return stamps
 
 

@@ -71,10 +71,10 @@ class Hooks:
     @asynccontextmanager
     async def _calls(self) -> AsyncIterator[Calls]:
         run, options = self._run, self._run.options
-        given = {**options.trigger_variables, **options.variables}
+        runtime = {**options.trigger_variables, **options.variables}
         plan = BatchPlan(model=self._model, blocks={}, callbacks=[], limits=DynamicLimits(), concurrency=1, modules={})
-        variables = {**self._model.variables, **given}
-        facts = RunFacts(run=run, execution_date=run.started, variables=variables, runtime=tuple(given))
+        variables = {**self._model.variables, **runtime}
+        facts = RunFacts(run=run, execution_date=run.started, variables=variables, runtime=tuple(runtime))
         with LocalExecutor(plan, facts, BlockLines(run), run.masker) as executor:
             layout = OutputLayout(run.project, self._model.uuid, run.run_id)
             yield Calls(facts, plan, layout, executor, lambda *completed: None)

@@ -167,8 +167,8 @@ class SQLiteStore(PositionTables):
         return self._runs("1 = 1" if pipeline is None else "pipeline = ?", [pipeline] if pipeline else [], limit)
 
     def run(self, run_id: str) -> RunInfo | None:
-        found = self._runs("run_id = ?", [run_id], 1)
-        return found[0] if found else None
+        runs = self._runs("run_id = ?", [run_id], 1)
+        return runs[0] if runs else None
 
     def unfinished_runs(self, pipeline: str) -> list[RunInfo]:
         return self._runs("pipeline = ? AND status = 'running'", [pipeline], -1)

@@ -423,5 +423,5 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
 
 def matching(columns: dict[str, str | None]) -> tuple[str, list[str]]:
     """Return a WHERE clause for the values that are not None. Column names come only from this package."""
-    given = {name: value for name, value in columns.items() if value is not None}
-    return " AND ".join(f"{name} = ?" for name in given), list(given.values())
+    conditions = {name: value for name, value in columns.items() if value is not None}
+    return " AND ".join(f"{name} = ?" for name in conditions), list(conditions.values())

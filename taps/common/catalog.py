@@ -142,8 +142,8 @@ def catalog_entry(
     ]
     for column in properties:
         inclusion = "automatic" if column in key_properties else "available"
-        found = {"inclusion": inclusion, "selected-by-default": True, **columns.get(column, {})}
-        marks.append({"breadcrumb": ["properties", column], "metadata": found})
+        metadata = {"inclusion": inclusion, "selected-by-default": True, **columns.get(column, {})}
+        marks.append({"breadcrumb": ["properties", column], "metadata": metadata})
     return {
         "tap_stream_id": name,
         "stream": name,

@@ -75,9 +75,9 @@ class Tracker:
 
     def is_new(self, record: bytes) -> bool:
         """Return whether no earlier run sent a row at the start value; each hash counts as often as it was sent."""
-        found = row_hash(record)
-        if self._unseen[found] > 0:
-            self._unseen[found] -= 1
+        digest = row_hash(record)
+        if self._unseen[digest] > 0:
+            self._unseen[digest] -= 1
             return False
         return True
 

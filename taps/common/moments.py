@@ -50,13 +50,13 @@ def dates(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
     values: list[str | None] = []
     fit = True
     for text in column:
-        found = text
+        day = text
         if isinstance(text, str) and _DATE.fullmatch(text) is None:
             if text[10:] in (" 00:00:00", "T00:00:00") and _DATE.fullmatch(text[:10]):
-                found = text[:10]
+                day = text[:10]
             else:
                 fit = False
-        values.append(found)
+        values.append(day)
     return values, fit
 
 
@@ -66,11 +66,11 @@ def date_times(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
     fit = True
     for text in column:
         if isinstance(text, str):
-            found = date_time(text)
-            if found is None:
+            moment = date_time(text)
+            if moment is None:
                 fit = False
-                found = text
-            values.append(found)
+                moment = text
+            values.append(moment)
         else:
             values.append(text)
     return values, fit
@@ -82,11 +82,11 @@ def moment_key(value: Any) -> Any:
     >>> moment_key("2026-01-31 10:00"), moment_key("2026-01-31T12:00:00.5+02:00")
     ('2026-01-31T10:00:00.000000000', '2026-01-31T10:00:00.500000000')
     """
-    found = date_time(value) if isinstance(value, str) else None
-    if found is None:
+    moment = date_time(value) if isinstance(value, str) else None
+    if moment is None:
         return value
-    fraction = _FRACTION.search(found)
-    whole = found if fraction is None else found[: fraction.start()] + found[fraction.end() :]
+    fraction = _FRACTION.search(moment)
+    whole = moment if fraction is None else moment[: fraction.start()] + moment[fraction.end() :]
     try:
         utc = datetime.fromisoformat(whole).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -99,11 +99,11 @@ def like(moment: str, sample: str) -> str:
 
     It sorts before every text of the sample's form that means the same moment or a later one.
     """
-    found = date_time(moment)
-    if found is None:
+    normalised = date_time(moment)
+    if normalised is None:
         return moment
     try:
-        utc = datetime.fromisoformat(found).astimezone(UTC)
+        utc = datetime.fromisoformat(normalised).astimezone(UTC)
     except (ValueError, OverflowError):
         return moment
     if len(sample) <= 10:

@@ -27,14 +27,14 @@ class State:
     """
 
     def __init__(self, value: Any) -> None:
-        given = value if isinstance(value, dict) else {}
-        bookmarks = given.get("bookmarks")
-        self._value: JSONObject = {**given, "bookmarks": dict(bookmarks) if isinstance(bookmarks, dict) else {}}
+        state = value if isinstance(value, dict) else {}
+        bookmarks = state.get("bookmarks")
+        self._value: JSONObject = {**state, "bookmarks": dict(bookmarks) if isinstance(bookmarks, dict) else {}}
 
     def bookmark(self, stream_id: str) -> JSONObject:
         """Return the stream's bookmark, or an empty object."""
-        found = self._value["bookmarks"].get(stream_id)
-        return found if isinstance(found, dict) else {}
+        bookmark = self._value["bookmarks"].get(stream_id)
+        return bookmark if isinstance(bookmark, dict) else {}
 
     def set(self, stream_id: str, bookmark: JSONObject) -> None:
         """Replace the stream's bookmark."""

@@ -62,7 +62,7 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
         yield Block([dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)], kinds, lines)
 
 
-def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
+def infer(source: Source, path: Path, limit: int, kinds_by_column: dict[str, set[str]]) -> int:
     """Add the kinds of the first rows' cells to what was found; return how many rows were looked at."""
     rows = _rows(source, path)
     header = next(rows, None)
@@ -70,12 +70,12 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
         return 0
     names = header[1]
     for name in names:
-        found.setdefault(name, set())
+        kinds_by_column.setdefault(name, set())
     nulls = frozenset(source.options["null_values"])
     count = 0
     for lines, cells in _blocks(rows):
         for name, column in zip(names, zip(*cells, strict=True), strict=True):
-            kinds = found[name]
+            kinds = kinds_by_column[name]
             if "string" not in kinds:
                 kinds.update(_kind(cell) for cell in set(column) - nulls - {QUOTED_EMPTY})
                 if kinds and settle(kinds) == {"string"}:
@@ -277,19 +277,19 @@ def _is_row(source: Source, columns: int | None, line: str) -> bool:
 def _marked(row: list[str], text: str, quote: str, delimiter: str) -> list[str]:
     """Return the row, its empty cells marked where quotes stand in the text that it was read from."""
     q, end = re.escape(quote), re.escape(delimiter)
-    found = re.finditer(rf"(?:{q}((?:[^{q}]|{q}{q})*){q}|[^{end}]*)(?:{end}|$)", text.rstrip("\r\n"))
-    cells = [match[1] for match, _ in zip(found, row, strict=False)]
+    matches = re.finditer(rf"(?:{q}((?:[^{q}]|{q}{q})*){q}|[^{end}]*)(?:{end}|$)", text.rstrip("\r\n"))
+    cells = [match[1] for match, _ in zip(matches, row, strict=False)]
     if len(cells) != len(row):
         return row
     return [QUOTED_EMPTY if value == "" == inside else value for value, inside in zip(row, cells, strict=True)]
 
 
 def _names(row: list[str], source: Source, path: Path, line: int) -> list[str]:
-    given = source.options["columns"]
-    if given is not None:
-        if len(given) != len(row):
-            raise ConnectorError(f"{path}:{line}: {len(row)} cells, but setting 'columns' names {len(given)}")
-        return [str(name) for name in given]
+    column_names = source.options["columns"]
+    if column_names is not None:
+        if len(column_names) != len(row):
+            raise ConnectorError(f"{path}:{line}: {len(row)} cells, but setting 'columns' names {len(column_names)}")
+        return [str(name) for name in column_names]
     if not source.options["header"]:
         return [f"column_{number}" for number in range(1, len(row) + 1)]
     names = [name.strip() or f"column_{number}" for number, name in enumerate(row, 1)]

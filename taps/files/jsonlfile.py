@@ -43,10 +43,10 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
         rows.append(row)
         lines.append(line)
         for name, value in row.items():
-            found = kinds.get(name)
-            if found is None:
-                found = kinds[name] = set()
-            found.add(_kind(bytes(value)))
+            column_kinds = kinds.get(name)
+            if column_kinds is None:
+                column_kinds = kinds[name] = set()
+            column_kinds.add(_kind(bytes(value)))
         if len(rows) >= BLOCK_ROWS:
             yield Block(rows, kinds, lines)
             rows, lines, kinds = [], [], {}
@@ -54,12 +54,12 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
         yield Block(rows, kinds, lines)
 
 
-def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
+def infer(source: Source, path: Path, limit: int, kinds_by_column: dict[str, set[str]]) -> int:
     """Add the kinds of the first rows' values to what was found; return how many rows were looked at."""
     count = 0
     for block in read(source, path, {}, everything=True):
         for name, kinds in block.kinds.items():
-            found.setdefault(name, set()).update(kinds)
+            kinds_by_column.setdefault(name, set()).update(kinds)
         count += len(block.rows)
         if limit and count >= limit:
             break

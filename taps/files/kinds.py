@@ -16,13 +16,13 @@ _STRINGS = frozenset(("date", "date-time", "base64"))
 
 def join(kinds: Iterable[str]) -> list[str]:
     """Return the kinds that a column with all these has: the narrowest that hold them, `null` aside."""
-    found = set(kinds) - {"null"}
-    if "number" in found:
-        found.discard("integer")
-    if "string" in found or len(found & _STRINGS) > 1:
-        found -= _STRINGS
-        found.add("string")
-    return sorted(found) or ["string"]
+    joined = set(kinds) - {"null"}
+    if "number" in joined:
+        joined.discard("integer")
+    if "string" in joined or len(joined & _STRINGS) > 1:
+        joined -= _STRINGS
+        joined.add("string")
+    return sorted(joined) or ["string"]
 
 
 def schema(kinds: Iterable[str]) -> dict[str, Any]:
@@ -39,15 +39,15 @@ def schema(kinds: Iterable[str]) -> dict[str, Any]:
 def kinds_of(schema: dict[str, Any]) -> Kinds:
     """Return the kinds that a schema names; none where it allows everything."""
     types = schema.get("type", [])
-    found = {types} if isinstance(types, str) else set(types)
+    kinds = {types} if isinstance(types, str) else set(types)
     form = schema.get("contentEncoding") or schema.get("format")
-    if "string" in found and form in _STRINGS:
-        found.discard("string")
-        found.add(form)
-    return found
+    if "string" in kinds and form in _STRINGS:
+        kinds.discard("string")
+        kinds.add(form)
+    return kinds
 
 
-def misfits(found: Iterable[str], allowed: Kinds) -> Kinds:
+def misfits(kinds: Iterable[str], allowed: Kinds) -> Kinds:
     """Return kinds that a schema with the allowed ones does not take."""
     if not allowed:
         return set()
@@ -56,4 +56,4 @@ def misfits(found: Iterable[str], allowed: Kinds) -> Kinds:
         wider.add("integer")
     if "string" in wider:
         wider |= _STRINGS
-    return set(found) - wider
+    return set(kinds) - wider

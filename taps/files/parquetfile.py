@@ -52,7 +52,7 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
         log("WARNING", f"{path}: {lost} values are NaN or infinite, which JSON cannot say; null stands for them")
 
 
-def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) -> int:
+def infer(source: Source, path: Path, limit: int, kinds_by_column: dict[str, set[str]]) -> int:
     """Add the kinds of the file's columns to what was found; all rows have them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -60,7 +60,7 @@ def infer(source: Source, path: Path, limit: int, found: dict[str, set[str]]) ->
     try:
         with pq.ParquetFile(path) as file:
             for field in file.schema_arrow:
-                found.setdefault(field.name, set()).add(_kind(field.type))
+                kinds_by_column.setdefault(field.name, set()).add(_kind(field.type))
             return int(file.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise ConnectorError(f"{path}: {error}") from error

@@ -42,10 +42,10 @@ def stat(path: Path) -> File:
         ConnectorError: it is gone.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise ConnectorError(f"{path}: {error.strerror or error}") from error
-    return File(path, str(path), found.st_mtime_ns, found.st_size)
+    return File(path, str(path), status.st_mtime_ns, status.st_size)
 
 
 class FilePosition:

@@ -41,8 +41,8 @@ class Source(NamedTuple):
     @property
     def delimiter(self) -> str:
         """Of CSV files."""
-        given: str | None = self.options["delimiter"]
-        return given or ("\t" if _ending(self.files[0]) == ".tsv" else ",")
+        configured: str | None = self.options["delimiter"]
+        return configured or ("\t" if _ending(self.files[0]) == ".tsv" else ",")
 
 
 def sources(config: Config) -> list[Source]:
@@ -53,10 +53,10 @@ def sources(config: Config) -> list[Source]:
     """
     shared = {setting.name: config[setting.name] for setting in PER_STREAM}
     if config["streams"]:
-        wholes = [_ONE.config({**shared, **_object(given)}) for given in config["streams"]]
+        wholes = [_ONE.config({**shared, **_object(stream_config)}) for stream_config in config["streams"]]
     else:
         wholes = [shared]
-    found: dict[str, Source] = {}
+    by_stream: dict[str, Source] = {}
     left_out: list[str] = []
     for options in wholes:
         _check(options)
@@ -65,7 +65,7 @@ def sources(config: Config) -> list[Source]:
             if format_ is None:
                 left_out.append(str(path))
                 continue
-            known = found.setdefault(stream, Source(stream, format_, [], options))
+            known = by_stream.setdefault(stream, Source(stream, format_, [], options))
             if known.format != format_ or known.options is not options:
                 where = f"{known.files[0]} and {path}"
                 raise ConfigError(
@@ -73,14 +73,14 @@ def sources(config: Config) -> list[Source]:
                     "give each a stream name with 'stream'",
                 )
             known.files.append(path)
-    if not found:
+    if not by_stream:
         raise ConfigError(
             f"no CSV, JSONL or Parquet files in {config['path']}", "set 'format' if the file names have other endings"
         )
     if left_out:
         named = ", ".join(left_out[:_NAMED]) + (", …" if len(left_out) > _NAMED else "")
         log("WARNING", f"{len(left_out)} files are left out, their names do not end as CSV, JSONL or Parquet: {named}")
-    return [found[stream] for stream in sorted(found)]
+    return [by_stream[stream] for stream in sorted(by_stream)]
 
 
 def _check(options: Config) -> None:
@@ -93,10 +93,10 @@ def _check(options: Config) -> None:
         raise ConfigError(f"setting 'encoding' is {options['encoding']!r}", "Python has no such encoding") from None
 
 
-def _object(given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise ConfigError(f"setting 'streams' contains {given!r}", "it must be a list of objects")
-    return {key: value for key, value in given.items() if value is not None}
+def _object(stream_config: Any) -> dict[str, Any]:
+    if not isinstance(stream_config, dict):
+        raise ConfigError(f"setting 'streams' contains {stream_config!r}", "it must be a list of objects")
+    return {key: value for key, value in stream_config.items() if value is not None}
 
 
 def _files(options: Config) -> Iterator[tuple[str, Path]]:
@@ -114,7 +114,7 @@ def _files(options: Config) -> Iterator[tuple[str, Path]]:
     if path.is_file():
         files = [path]
     else:
-        files = sorted(Path(found) for found in glob.glob(pattern, recursive=True))  # noqa: PTH207 (takes absolute ones)
+        files = sorted(Path(matched) for matched in glob.glob(pattern, recursive=True))  # noqa: PTH207 (takes absolute ones)
         files = [file for file in files if file.is_file()]
     if not files:
         raise ConfigError(f"no file matches {pattern}", "setting 'path' is relative to the working directory")

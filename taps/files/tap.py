@@ -29,11 +29,11 @@ Wants = Callable[[dict[str, Any], bytes], bool]
 
 def work(config: Config, args: Arguments) -> None:
     """Discover, or read the selected streams."""
-    found = sources(config)
+    all_sources = sources(config)
     failed: list[ConnectorError] = []
     path = args.catalog or args.properties
     if args.discover or not path:
-        entries, failed = _discovered(found)
+        entries, failed = _discovered(all_sources)
         catalog = {"streams": entries}
         if args.discover:
             json.dump(catalog, sys.stdout, indent=2, ensure_ascii=False)
@@ -42,7 +42,7 @@ def work(config: Config, args: Arguments) -> None:
     else:
         catalog = read_json(path, "--catalog")
     state = State(read_json(args.state, "--state") if args.state else {})
-    by_name = {source.stream: source for source in found}
+    by_name = {source.stream: source for source in all_sources}
 
     def read(stream: Stream) -> None:
         source = by_name.get(stream.id)
@@ -55,7 +55,7 @@ def work(config: Config, args: Arguments) -> None:
     read_each(selected_streams(catalog), read, failed)
 
 
-def _discovered(found: list[Source]) -> tuple[list[dict[str, Any]], list[ConnectorError]]:
+def _discovered(all_sources: list[Source]) -> tuple[list[dict[str, Any]], list[ConnectorError]]:
     """Return the streams' catalog entries, and the errors of those that are left out.
 
     Raises:
@@ -63,7 +63,7 @@ def _discovered(found: list[Source]) -> tuple[list[dict[str, Any]], list[Connect
     """
     entries: list[dict[str, Any]] = []
     failed: list[ConnectorError] = []
-    for source in found:
+    for source in all_sources:
         try:
             entries.append(_discover(source))
         except ConnectorError as error:
@@ -79,23 +79,23 @@ def _discover(source: Source) -> dict[str, Any]:
     """Return the stream's catalog entry, its types inferred from the first rows of its files."""
     reader = _FORMATS[source.format]
     limit: int = source.options["sample_rows"]
-    found: dict[str, set[str]] = {}
+    kinds_by_column: dict[str, set[str]] = {}
     # Each file has its share of the sample, so that the last one counts as much as the first.
     share = max(100, limit // len(source.files)) if limit else 0
     left = limit
     for path in source.files:
-        left -= reader.infer(source, path, share, found)
+        left -= reader.infer(source, path, share, kinds_by_column)
         if limit and left <= 0 and source.format != "parquet":
             break
-    if not found:
+    if not kinds_by_column:
         raise ConfigError(f"stream {source.stream!r}: its files are empty, so it has no columns")
     keys = [str(key) for key in source.options["key_properties"]]
-    missing = [key for key in keys if key not in found]
+    missing = [key for key in keys if key not in kinds_by_column]
     if missing:
         raise ConfigError(
-            f"stream {source.stream!r} has no column {missing[0]!r} for its key", f"it has {', '.join(found)}"
+            f"stream {source.stream!r} has no column {missing[0]!r} for its key", f"it has {', '.join(kinds_by_column)}"
         )
-    properties = {name: kinds.schema(reader.settle(seen)) for name, seen in found.items()}
+    properties = {name: kinds.schema(reader.settle(seen)) for name, seen in kinds_by_column.items()}
     properties.setdefault(MODIFIED_AT, {"type": ["string"], "format": "date-time"})
     return catalog_entry(
         source.stream,
@@ -205,16 +205,18 @@ class Reader:
 def _narrowed(block: Block, properties: dict[str, Any]) -> Block:
     """Return the block without columns that are not among the properties."""
     rows = [{name: value for name, value in row.items() if name in properties} for row in block.rows]
-    return Block(rows, {name: found for name, found in block.kinds.items() if name in properties}, block.lines)
+    return Block(
+        rows, {name: column_kinds for name, column_kinds in block.kinds.items() if name in properties}, block.lines
+    )
 
 
 def _fit(out: StreamOutput, block: Block) -> None:
     """Widen the stream's schema to what the block holds."""
-    for name, found in block.kinds.items():
+    for name, column_kinds in block.kinds.items():
         if name not in out.properties:
-            out.add_column(name, kinds.schema(found))
+            out.add_column(name, kinds.schema(column_kinds))
             continue
-        for kind in sorted(kinds.misfits(found, kinds.kinds_of(out.properties[name]))):
+        for kind in sorted(kinds.misfits(column_kinds, kinds.kinds_of(out.properties[name]))):
             if kind in ("string", "date", "date-time", "base64"):
                 out.widen(name, "string", drop_format=True)
             else:
@@ -222,11 +224,11 @@ def _fit(out: StreamOutput, block: Block) -> None:
 
 
 def _wanted(block: Block, records: list[bytes], wants: Wants, file: File) -> list[bytes]:
-    found = []
+    wanted_records = []
     for row, record, line in zip(block.rows, records, block.lines, strict=True):
         try:
             if wants(row, record):
-                found.append(record)
+                wanted_records.append(record)
         except ConnectorError as error:
             raise ConnectorError(f"{file.path}:{line}: {error}") from error
-    return found
+    return wanted_records

@@ -56,11 +56,11 @@ def _names(connection: sqlite3.Connection) -> list[tuple[str, bool]]:
     if sqlite3.sqlite_version_info >= (3, 37):
         # It tells the shadow tables of virtual ones, which are no data of the user's.
         rows = connection.execute("PRAGMA main.table_list").fetchall()
-        found = [(name, kind == "view") for schema, name, kind, *_ in rows if schema == "main" and kind != "shadow"]
+        tables = [(name, kind == "view") for schema, name, kind, *_ in rows if schema == "main" and kind != "shadow"]
     else:
         query = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')"
-        found = [(name, kind == "view") for name, kind in connection.execute(query)]
-    return sorted((name, is_view) for name, is_view in found if not name.lower().startswith("sqlite_"))
+        tables = [(name, kind == "view") for name, kind in connection.execute(query)]
+    return sorted((name, is_view) for name, is_view in tables if not name.lower().startswith("sqlite_"))
 
 
 def describe(connection: sqlite3.Connection, name: str, *, is_view: bool = False) -> Table:

@@ -36,7 +36,9 @@ class KeyColumn:
         classes = [_TEXT, _NUMBER] if kind in ("string", "date", "date-time") else [_NUMBER, _TEXT]
         if kind == "any" and isinstance(start, str):
             classes.reverse()
-        stored = next((found for found in classes if self._has(f"typeof({self._name}) {found}")), None)
+        stored = next(
+            (storage_class for storage_class in classes if self._has(f"typeof({self._name}) {storage_class}")), None
+        )
         self.is_text = stored == _TEXT
         self.fits = f"typeof({self._name}) {stored}" if stored else f"{self._name} IS NOT NULL"
         # Numbers sort before texts, and texts before bytes.

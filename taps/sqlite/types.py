@@ -38,10 +38,10 @@ _SCHEMAS: dict[Kind, dict[str, Any]] = {
 
 def schema(kind: Kind, *, nullable: bool) -> dict[str, Any]:
     """Return the JSON Schema of a column of this kind."""
-    found = dict(_SCHEMAS[kind])
+    json_schema = dict(_SCHEMAS[kind])
     if nullable:
-        found["type"] = ["null", *found["type"]]
-    return found
+        json_schema["type"] = ["null", *json_schema["type"]]
+    return json_schema
 
 
 def kind_of(declared: str) -> Kind | None:
@@ -145,7 +145,7 @@ def convert(kind: Kind, column: Sequence[Any]) -> Converted:
         # JSON has no infinity, and a null would hide that there was a value.
         values = [("Infinity" if v > 0 else "-Infinity") if type(v) is float and math.isinf(v) else v for v in values]
         misfits = misfits | {str}
-    extra += [_JSON_TYPES[found] for found in misfits]
+    extra += [_JSON_TYPES[misfit] for misfit in misfits]
     return Converted(values, tuple(extra), breaks_format)
 
 

@@ -219,7 +219,7 @@ def _times(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Ar
     import pyarrow as pa
 
     _require(str, values, kinds, "time")
-    found: list[time | None] = []
+    times: list[time | None] = []
     for value in values:
         try:
             moment = None if value is None else time.fromisoformat(_to_microseconds(value))
@@ -229,8 +229,8 @@ def _times(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Ar
             if moment.utcoffset():
                 raise TooNarrow(VARCHAR)
             moment = moment.replace(tzinfo=None)
-        found.append(moment)
-    return pa.array(found, pa.time64("us"))
+        times.append(moment)
+    return pa.array(times, pa.time64("us"))
 
 
 def _blobs(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Array:
@@ -238,10 +238,10 @@ def _blobs(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.Ar
 
     _require(str, values, kinds, "text in base64")
     try:
-        found = [None if value is None else base64.b64decode(value, validate=True) for value in values]
+        blobs = [None if value is None else base64.b64decode(value, validate=True) for value in values]
     except (binascii.Error, ValueError):
         raise TooNarrow(VARCHAR) from None
-    return pa.array(found, pa.binary())
+    return pa.array(blobs, pa.binary())
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -288,15 +288,15 @@ def _strings(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa.
 
 
 def _texts(values: Sequence[Any], text: Callable[[Any], str]) -> list[str | None]:
-    found: list[str | None] = []
+    texts: list[str | None] = []
     for index, value in enumerate(values):
         try:
-            found.append(None if value is None else text(value))
+            texts.append(None if value is None else text(value))
         except UnicodeEncodeError:
             raise BadValue(index, "its text has a lone surrogate, which no UTF-8 can hold") from None
         except ValueError as error:
             raise BadValue(index, str(error)) from None
-    return found
+    return texts
 
 
 _ARRAYS: dict[str, Callable[[ColumnType, Sequence[Any], set[type]], pa.Array]] = {

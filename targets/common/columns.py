@@ -54,13 +54,13 @@ def column_type(schema: Any) -> ColumnType:
 def json_types(schema: Mapping[str, Any]) -> set[str]:
     """Return JSON types that a schema allows, `anyOf` and `oneOf` included; empty where it allows everything."""
     types = schema.get("type")
-    found = {types} if isinstance(types, str) else {name for name in types or () if isinstance(name, str)}
+    allowed = {types} if isinstance(types, str) else {name for name in types or () if isinstance(name, str)}
     for choice in (*_list(schema.get("anyOf")), *_list(schema.get("oneOf"))):
         inner = json_types(choice) if isinstance(choice, dict) else set()
         if not inner:
             return set()
-        found |= inner
-    return found
+        allowed |= inner
+    return allowed
 
 
 def _list(value: Any) -> list[Any]:
@@ -104,32 +104,32 @@ def _text_type(schema: Mapping[str, Any]) -> ColumnType:
     return _FORMATS.get(format_, VARCHAR) if isinstance(format_, str) else VARCHAR
 
 
-def wider(one: ColumnType, other: ColumnType) -> ColumnType:
+def wider(column_type: ColumnType, other: ColumnType) -> ColumnType:
     """Return a type for the values of `column_type` and `other`; `column_type` itself if it holds both.
 
     A type that this target never creates was chosen by somebody, and stays.
     """
-    if one == other or one in (JSON, VARCHAR) or one.name not in TYPE_NAMES:
-        return one
-    names = {one.name, other.name}
+    if column_type == other or column_type in (JSON, VARCHAR) or column_type.name not in TYPE_NAMES:
+        return column_type
+    names = {column_type.name, other.name}
     if names <= {"BIGINT", "HUGEINT"}:
         return HUGEINT
     if names <= {"BIGINT", "HUGEINT", "DECIMAL"}:
-        return _wider_decimal(one, other)
+        return _wider_decimal(column_type, other)
     if names <= {"BIGINT", "HUGEINT", "DOUBLE"}:
         return DOUBLE
     if names == {"DECIMAL", "DOUBLE"}:
         # An exact column stays exact; a value that does not fit it will say so.
-        return one if one.name == "DECIMAL" else other
+        return column_type if column_type.name == "DECIMAL" else other
     if names == {"DATE", "TIMESTAMP"}:
         return TIMESTAMP
     return JSON if other == JSON else VARCHAR
 
 
-def _wider_decimal(one: ColumnType, other: ColumnType) -> ColumnType:
+def _wider_decimal(column_type: ColumnType, other: ColumnType) -> ColumnType:
     whole = {"BIGINT": 19, "HUGEINT": 38}
-    digits = max(whole.get(found.name, found.precision - found.scale) for found in (one, other))
-    return decimal_type(digits, max(one.scale, other.scale))
+    digits = max(whole.get(each.name, each.precision - each.scale) for each in (column_type, other))
+    return decimal_type(digits, max(column_type.scale, other.scale))
 
 
 def decimal_type(whole: int, scale: int) -> ColumnType:

@@ -153,13 +153,13 @@ def _decode_leniently(line: bytes, number: int, reason: msgspec.DecodeError) -> 
     where = f"line {number} of the input"
     try:
         message = json.loads(line, parse_float=exact_float)
-        found = _TYPES[message["type"]]
+        message_type = _TYPES[message["type"]]
     except ValueError as error:
         raise ConnectorError(f"{where} is not valid JSON: {error}: {_shown(line)}") from error
     except (TypeError, KeyError, RecursionError) as error:
         raise ConnectorError(f"{where} is not a message of a known type: {_shown(line)}") from error
     try:
-        return msgspec.convert(message, found)
+        return msgspec.convert(message, message_type)
     except msgspec.ValidationError:
         raise ConnectorError(f"{where} is not a valid {message['type']} message: {reason}: {_shown(line)}") from reason
 
@@ -251,9 +251,9 @@ def require_key(records: Sequence[JSONObject], keys: Sequence[str], stream: str,
 
 
 def _decode_record(record: Record, stream: str, number: int) -> JSONObject:
-    found: Any = record
+    decoded: Any = record
     if isinstance(record, msgspec.Raw):
-        found = json.loads(bytes(record), parse_float=exact_float)
-    if not isinstance(found, dict):
+        decoded = json.loads(bytes(record), parse_float=exact_float)
+    if not isinstance(decoded, dict):
         raise ConnectorError(f"stream {stream!r}: record {number} is not an object")
-    return found
+    return decoded

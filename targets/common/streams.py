@@ -51,19 +51,21 @@ class StreamSettings:
         properties = schema.get("properties")
         if not isinstance(properties, dict) or not properties:
             raise ConnectorError(f"stream {stream!r}: its SCHEMA has no properties")
-        given = self._streams.get(stream, {})
+        settings = self._streams.get(stream, {})
         if not self._upsert:
-            method: LoadMethod = given.get("load_method") or self._method or "append"
-            return StreamSetting(given.get("destination_table") or stream, list(key_properties), method, keep_old=False)
-        keys = given.get("unique_constraints") or key_properties
+            method: LoadMethod = settings.get("load_method") or self._method or "append"
+            return StreamSetting(
+                settings.get("destination_table") or stream, list(key_properties), method, keep_old=False
+            )
+        keys = settings.get("unique_constraints") or key_properties
         for key in keys:
             if key not in properties:
                 raise ConnectorError(f"stream {stream!r}: the key column {key!r} is not in its schema")
-        method = given.get("load_method") or self._method or ("upsert" if keys else "append")
+        method = settings.get("load_method") or self._method or ("upsert" if keys else "append")
         if method == "upsert" and not keys:
             raise ConnectorError(f"stream {stream!r} cannot be upserted: it has no key", "set unique_constraints")
-        keep_old = (given.get("unique_conflict_method") or schema.get("x-unique-conflict-method")) == "IGNORE"
-        return StreamSetting(given.get("destination_table") or stream, list(keys), method, keep_old)
+        keep_old = (settings.get("unique_conflict_method") or schema.get("x-unique-conflict-method")) == "IGNORE"
+        return StreamSetting(settings.get("destination_table") or stream, list(keys), method, keep_old)
 
 
 def _check(name: str, settings: Any, known: tuple[str, ...]) -> None:

@@ -89,12 +89,12 @@ def table_columns(connection: DuckDBPyConnection, schema: str, table: str) -> di
         "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
         "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index"
     )
-    found = {name: parse_type(type_) for name, type_ in query(connection, sql, [schema, table])}
-    if found:
+    columns = {name: parse_type(type_) for name, type_ in query(connection, sql, [schema, table])}
+    if columns:
         sql = (
             "SELECT count(*) FROM duckdb_views() WHERE database_name = current_database() "
             "AND lower(schema_name) = lower(?) AND lower(view_name) = lower(?)"
         )
         if query(connection, sql, [schema, table]) != [(0,)]:
             raise ConnectorError(f"{table!r} is a view, not a table", "give the stream another destination_table")
-    return found
+    return columns

@@ -31,8 +31,8 @@ def mark_widened(connection: DuckDBPyConnection, schema: str, table: str, column
 
 def widened_columns(connection: DuckDBPyConnection, schema: str, table: str) -> dict[str, str]:
     """Return the names of the types that the marked columns had."""
-    found = {name: _MARK.search(comment or "") for name, comment in _comments(connection, schema, table).items()}
-    return {name: match[1] for name, match in found.items() if match}
+    marks = {name: _MARK.search(comment or "") for name, comment in _comments(connection, schema, table).items()}
+    return {name: match[1] for name, match in marks.items() if match}
 
 
 def comparable(column: str, type_: ColumnType, old: str | None) -> str:

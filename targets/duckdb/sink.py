@@ -88,19 +88,23 @@ class DuckDBSink:
         setting = self._settings.of(stream, key_properties, schema)
         properties: JSONObject = schema["properties"]
         with _named(stream):
-            found = self._destinations.get(stream)
-            if found is None or found.setting.table != setting.table:
+            destination = self._destinations.get(stream)
+            if destination is None or destination.setting.table != setting.table:
                 self._refuse_shared(stream, setting.table)
                 self._refuse_waiting(stream, setting.table)
-                found = Destination(stream, setting, Table(self._connection(), self._config["schema"], setting.table))
-                self._destinations[stream] = found
+                destination = Destination(
+                    stream, setting, Table(self._connection(), self._config["schema"], setting.table)
+                )
+                self._destinations[stream] = destination
             self._connection()
-            found.setting = setting
-            found.columns = found.table.place(properties)
-            found.types = {found.columns[name]: column_type(property_) for name, property_ in properties.items()}
-            found.table.ensure(found.types, found.keys)
-            if found.waiting is not None:
-                found.waiting.ensure(found.types, found.keys)
+            destination.setting = setting
+            destination.columns = destination.table.place(properties)
+            destination.types = {
+                destination.columns[name]: column_type(property_) for name, property_ in properties.items()
+            }
+            destination.table.ensure(destination.types, destination.keys)
+            if destination.waiting is not None:
+                destination.waiting.ensure(destination.types, destination.keys)
 
     def _refuse_shared(self, stream: str, table: str) -> None:
         for other in self._destinations.values():

@@ -25,13 +25,13 @@ def mark_waiting(connection: DuckDBPyConnection, table: str, main: str, version:
 
 def waiting_tables(connection: DuckDBPyConnection, schema: str, main: str) -> dict[int | None, str]:
     """Return the names of the tables that wait for `main`, by version."""
-    found: dict[int | None, str] = {}
+    tables: dict[int | None, str] = {}
     for name, comment in _tables(connection, schema):
         if (comment or "").startswith(_MARK):
             owner, version = json.loads(comment[len(_MARK) :])
             if owner == main:
-                found[version] = name
-    return found
+                tables[version] = name
+    return tables
 
 
 def is_waiting(connection: DuckDBPyConnection, schema: str, table: str) -> bool:

@@ -117,19 +117,19 @@ class StreamFolder:
     def hidden(self, version: int | None) -> Path:
         """Return the folder where rows of this version or of a replacement wait; delete the folders of others."""
         name = f".{self.name}.replacing-{os.getpid()}" if version is None else f".{self.name}.version-{version}"
-        found = self._root / name
+        folder = self._root / name
         if version is not None:
             for other in self._hidden("version-"):
-                if other != found:
+                if other != folder:
                     shutil.rmtree(other)
-        found.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         sync_folder(self._root)
-        return found
+        return folder
 
     def waiting(self, version: int) -> Path | None:
         """Return the folder where rows of this version wait, if there is one."""
-        found = self._root / f".{self.name}.version-{version}"
-        return found if found.exists() else None
+        folder = self._root / f".{self.name}.version-{version}"
+        return folder if folder.exists() else None
 
     def new_file(self, folder: Path, version: int | None, ending: str) -> Unfinished:
         """Return a file in one of the folders; names rise with time."""
@@ -154,8 +154,8 @@ class StreamFolder:
     def delete_stale(self, version: int, *, unversioned: bool) -> None:
         """Delete files of earlier versions, and those without one if `unversioned` says so."""
         for path in self._files():
-            found = _version(path.name)
-            if unversioned if found is None else found < version:
+            path_version = _version(path.name)
+            if unversioned if path_version is None else path_version < version:
                 path.unlink()
         for path in self.visible.glob(_mark("*")):
             path.unlink()
@@ -193,8 +193,8 @@ def _mark(version: int | str) -> str:
 
 
 def _version(name: str) -> int | None:
-    found = name.partition("-")[0]
-    return int(found[1:]) if found[:1] == "v" and found[1:].isdecimal() else None
+    prefix = name.partition("-")[0]
+    return int(prefix[1:]) if prefix[:1] == "v" and prefix[1:].isdecimal() else None
 
 
 def _is_alive(pid: str) -> bool:

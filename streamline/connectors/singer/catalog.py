@@ -85,7 +85,7 @@ class CatalogStream:
         return (
             any(name in root for name in ("is-view", "database-name", "schema-name", "row-count"))
             or "is_view" in self.entry
-            or any("sql-datatype" in found for found in self.metadata.values())
+            or any("sql-datatype" in metadata for metadata in self.metadata.values())
         )
 
     @property
@@ -95,7 +95,7 @@ class CatalogStream:
         candidates = [self.entry.get("key_properties"), root.get("table-key-properties")]
         if self.is_view:
             candidates.insert(0, root.get("view-key-properties"))
-        return next((found for value in candidates if (found := _strings(value))), [])
+        return next((names for value in candidates if (names := _strings(value))), [])
 
     @property
     def replication_method(self) -> str | None:
@@ -122,8 +122,8 @@ class CatalogStream:
             return several
         root = self.root
         for value in (self.entry.get("replication_key"), root.get("replication-key")):
-            if found := _strings(value):
-                return found
+            if names := _strings(value):
+                return names
         valid = self.valid_replication_keys
         return valid if len(valid) == 1 else []
 
@@ -217,8 +217,8 @@ class Catalog:
         Raises:
             ConfigError: several streams have the name.
         """
-        if found := self._by_id.get(name):
-            return found
+        if match := self._by_id.get(name):
+            return match
         named = [stream for stream in self.streams if stream.stream == name]
         if len(named) > 1:
             ids = ", ".join(stream.id for stream in named)
@@ -232,10 +232,10 @@ class Catalog:
 
     def require(self, name: str, *, where: str | None = None) -> CatalogStream:
         """Return what `find` does; raise a ConfigError that suggests the nearest name if it is None."""
-        found = self.find(name, where=where)
-        if found is None:
+        stream = self.find(name, where=where)
+        if stream is None:
             raise unknown_stream(name, self.streams, where=where)
-        return found
+        return stream
 
     def to_json(self) -> bytes:
         """Return the catalog's JSON text, for the tap."""
@@ -292,7 +292,7 @@ def matches(pattern: str, names: Iterable[str]) -> bool:
 
 def unknown_stream(name: str, streams: Sequence[CatalogStream], *, where: str | None = None) -> ConfigError:
     """Return the error for a stream that does not exist, with the nearest name as a hint."""
-    known = list(dict.fromkeys(one for stream in streams for one in (stream.id, stream.stream)))
+    known = list(dict.fromkeys(known_name for stream in streams for known_name in (stream.id, stream.stream)))
     return unknown_name("stream", name, known, where=where)
 
 
@@ -323,7 +323,7 @@ def _strings(value: object) -> list[str]:
     if isinstance(value, str):
         return [value] if value else []
     if isinstance(value, list | tuple):
-        return [str(one) for one in value if one not in (None, "")]
+        return [str(item) for item in value if item not in (None, "")]
     return []
 
 

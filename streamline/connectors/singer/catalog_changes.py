@@ -68,8 +68,10 @@ class CatalogWatch:
         properties = schema.get("properties")
         if entry is None or not isinstance(properties, dict) or not entry.properties:
             return []
-        asked_for = {name: found for name, found in entry.properties.items() if name not in deselected}
-        sent = {name: found for name, found in properties.items() if name not in deselected}
+        asked_for = {
+            name: schema_of_column for name, schema_of_column in entry.properties.items() if name not in deselected
+        }
+        sent = {name: schema_of_column for name, schema_of_column in properties.items() if name not in deselected}
         changes = _column_changes(stream, asked_for, sent)
         known = self._read()
         new = [change for change in changes if change not in known.get(stream, ())]

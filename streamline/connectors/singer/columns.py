@@ -52,8 +52,8 @@ def property_marks(
         parent = path[:-1] if path[-1] == "items" else path[:-2]
         while parent and parent not in paths and parent[-1] == "items":
             parent = parent[:-1]
-        found = stream.metadata.get(path, {})
-        inclusion = found.get("inclusion")
+        metadata = stream.metadata.get(path, {})
+        inclusion = metadata.get("inclusion")
         if (parent and not marks.get(parent, True)) or inclusion == "unsupported":
             marks[path] = False
         elif inclusion == "automatic" or (len(path) == 2 and path[1] in kept):
@@ -63,7 +63,7 @@ def property_marks(
         elif name in excluded:
             marks[path] = False
         else:
-            marks[path] = _default_mark(stream, path, found, marks.get(parent, True))
+            marks[path] = _default_mark(stream, path, metadata, marks.get(parent, True))
     return marks
 
 
@@ -115,23 +115,23 @@ def _is_technical(path: Breadcrumb) -> bool:
     return len(path) == 2 and path[1].startswith("_sdc_")
 
 
-def _default_mark(stream: CatalogStream, path: Breadcrumb, found: Mapping[str, Any], parent: bool) -> bool:
+def _default_mark(stream: CatalogStream, path: Breadcrumb, metadata: Mapping[str, Any], parent: bool) -> bool:
     legacy = stream.properties.get(path[1], {}) if len(path) == 2 else {}
-    for value in (found.get("selected"), legacy.get("selected") if isinstance(legacy, dict) else None):
+    for value in (metadata.get("selected"), legacy.get("selected") if isinstance(legacy, dict) else None):
         if isinstance(value, bool):
             return value
-    return parent and found.get("selected-by-default") is not False
+    return parent and metadata.get("selected-by-default") is not False
 
 
 def _is_listed(name: str, listed: set[str]) -> bool:
     # `address` takes all of it; `address.city` takes `address` with that part only.
-    if name in listed or any(one.startswith(f"{name}.") for one in listed):
+    if name in listed or any(entry.startswith(f"{name}.") for entry in listed):
         return True
-    return any(name.startswith(f"{one}.") and not _has_part(one, listed) for one in listed)
+    return any(name.startswith(f"{entry}.") and not _has_part(entry, listed) for entry in listed)
 
 
 def _has_part(name: str, listed: set[str]) -> bool:
-    return any(one.startswith(f"{name}.") for one in listed)
+    return any(entry.startswith(f"{name}.") for entry in listed)
 
 
 def _paths(properties: Mapping[str, Any], prefix: Breadcrumb = (), name: str = "") -> Iterable[tuple[Breadcrumb, str]]:
@@ -163,15 +163,15 @@ def _match_columns(
         ConfigError: an exact name that is no column.
     """
     names = set(paths.values())
-    found: set[str] = set()
+    matched: set[str] = set()
     for column in columns:
         if column in names:
-            found.add(column)
+            matched.add(column)
         elif is_glob(column):
-            found.update(name for name in names if matches(column, (name,)))
+            matched.update(name for name in names if matches(column, (name,)))
         elif names:
             raise unknown_name("column", column, names, of=stream.id, where=where)
-    return found
+    return matched
 
 
 def _refuse_automatic(

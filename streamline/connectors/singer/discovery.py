@@ -109,18 +109,18 @@ class Discovery:
         Raises:
             ConfigError: the tap failed, or what it printed is no catalog.
         """
-        layers = [one for one in over if one is not None]
-        if layers and not refresh and not any(needs_discovery(one) for one in layers):
+        layers = [overlay for overlay in over if overlay is not None]
+        if layers and not refresh and not any(needs_discovery(overlay) for overlay in layers):
             if self._capabilities.discover is None:
                 # Its help said nothing: this tells whether it looks at its arguments at all.
                 with contextlib.suppress(ConfigError):
                     await self.discover()
-            found = Discovered(None, self._capabilities)
+            discovered = Discovered(None, self._capabilities)
         else:
-            found = await self.discover(refresh=refresh)
-        for one in layers:
-            found.catalog = layer(found.catalog, one)
-        return found
+            discovered = await self.discover(refresh=refresh)
+        for overlay in layers:
+            discovered.catalog = layer(discovered.catalog, overlay)
+        return discovered
 
     async def discover(self, *, refresh: bool = False) -> Discovered:
         """Return the catalog that the tap discovers, or a kept one.
@@ -207,11 +207,15 @@ class Discovery:
             what = "discovery printed records instead of a catalog"
         else:
             what = "discovery printed no catalog"
-        said = [self._masker.mask(line) for line in answer.stderr_tail if line.strip()]
-        if not said:
+        output = [self._masker.mask(line) for line in answer.stderr_tail if line.strip()]
+        if not output:
             text = answer.stdout[:2000].decode("utf-8", "replace")
-            said = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
-        hint = "the tap said:\n    " + "\n    ".join(said) if said else "the tap said nothing. Check its config."
+            output = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
+        hint = (
+            "output of the tap:\n    " + "\n    ".join(output)
+            if output
+            else "the tap printed nothing; check its config"
+        )
         return ConfigError(what, where=self._plugin.name, hint=hint, code="tap.discovery_failed")
 
 
@@ -237,10 +241,10 @@ def find_catalog(stdout: bytes, *, where: str | None = None) -> Catalog | None:
         ConfigError: there is one, but its streams are wrong.
     """
     try:
-        found = jsontext.decode(stdout)
+        data = jsontext.decode(stdout)
     except jsontext.JSONTextError:
-        found = _among_noise(stdout.decode("utf-8", "replace"))
-    return Catalog(found, where=where) if isinstance(found, dict) and isinstance(found.get("streams"), list) else None
+        data = _among_noise(stdout.decode("utf-8", "replace"))
+    return Catalog(data, where=where) if isinstance(data, dict) and isinstance(data.get("streams"), list) else None
 
 
 def _among_noise(text: str) -> object:
@@ -248,12 +252,12 @@ def _among_noise(text: str) -> object:
     at = 0
     while (begin := _NEXT_OBJECT.search(text, at)) is not None:
         try:
-            found, at = decoder.raw_decode(text, begin.end() - 1)
+            value, at = decoder.raw_decode(text, begin.end() - 1)
         except (json.JSONDecodeError, RecursionError):
             at = begin.end()
         else:
-            if isinstance(found, dict) and isinstance(found.get("streams"), list):
-                return found
+            if isinstance(value, dict) and isinstance(value.get("streams"), list):
+                return value
     return None
 
 

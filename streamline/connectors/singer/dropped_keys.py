@@ -27,11 +27,11 @@ class DroppedKeys:
             tap's end. Where none of a STATE's keys is a stream's, all of them may be.
     """
 
-    def __init__(self, given: Collection[str], is_stream: Callable[[str], bool]) -> None:
-        self._given = frozenset(given)
+    def __init__(self, keys: Collection[str], is_stream: Callable[[str], bool]) -> None:
+        self._initial = frozenset(keys)
         self._is_stream = is_stream
-        self._has_rest = REST in given
-        self._others = {key for key in given if not is_stream(key)} - {REST}
+        self._has_rest = REST in keys
+        self._others = {key for key in keys if not is_stream(key)} - {REST}
         """Keys that are no stream's."""
         self._shown: dict[str, bytes] = {}
         """The last value of each bookmark of a stream."""
@@ -77,7 +77,7 @@ class DroppedKeys:
         if self._turns or not has_bookmarks(text):
             return None
         # One that never showed two streams at a time may take turns.
-        gone = (self._shown.keys() | (self._given if self._several else set())) - self._current - parts.keys()
+        gone = (self._shown.keys() | (self._initial if self._several else set())) - self._current - parts.keys()
         return StateParts(text, gone | {key for key in parts if not parts[key]}) if gone else None
 
 

@@ -100,7 +100,7 @@ class _Families:
             stream = above
         return stream
 
-    def join(self, one: str, other: str) -> None:
-        first, second = self.head(one), self.head(other)
+    def join(self, stream: str, other: str) -> None:
+        first, second = self.head(stream), self.head(other)
         if first != second:
             self._heads[first] = second

@@ -57,10 +57,10 @@ def parse_overrides(values: object) -> dict[str, list[Override]]:
     Raises:
         ConfigError: it has another form.
     """
-    found: dict[str, list[Override]] = {}
+    overrides: dict[str, list[Override]] = {}
     try:
         for block, streams in _items(values):
-            found[block] = [
+            overrides[block] = [
                 Override(stream, column, value)
                 for stream, columns in _items(streams)
                 for column, value in _items(columns)
@@ -71,7 +71,7 @@ def parse_overrides(values: object) -> dict[str, list[Override]]:
             where="variables",
             code="bookmark.invalid_option",
         ) from None
-    return found
+    return overrides
 
 
 def apply_override(
@@ -99,9 +99,9 @@ def apply_override(
             # The old flat state: the bookmark is the value.
             return _typed(override, stream, saved, where)
     if members:
-        found = _inside(members, override, stream, where)
-        if found is not None:
-            return jsontext.join_members(found)
+        changed = _inside(members, override, stream, where)
+        if changed is not None:
+            return jsontext.join_members(changed)
     value = _typed(override, stream, None, where)
     shape = library_shape(tap, stream)
     if shape is None or (members and "replication_key" not in members and not _is_empty(members)):
@@ -183,12 +183,12 @@ def _partitions(
     members: Mapping[str, bytes], override: Override, stream: CatalogStream | None, where: str | None
 ) -> bytes | None:
     """Return the SDK's bookmarks by context, the value in each that is about the column; None if there is none."""
-    found = jsontext.decode(members["partitions"]) if "partitions" in members else None
-    if not isinstance(found, list):
+    partitions = jsontext.decode(members["partitions"]) if "partitions" in members else None
+    if not isinstance(partitions, list):
         return None
     changed = False
     texts = []
-    for partition in found:
+    for partition in partitions:
         text = jsontext.encode(partition)
         if isinstance(partition, dict) and partition.get("replication_key") == override.column:
             inner = _inside(jsontext.members(text), override, stream, where)
@@ -237,8 +237,8 @@ def _typed(override: Override, stream: CatalogStream | None, existing: bytes | N
     # A column of several types keeps the one that its bookmark has.
     narrowed = kinds & _type_of(existing)
     for kind in ("string", "integer", "number", "boolean"):
-        if kind in (narrowed or kinds) and (found := _convert(kind, text)) is not None:
-            return found
+        if kind in (narrowed or kinds) and (converted := _convert(kind, text)) is not None:
+            return converted
     if kinds & {"string", "integer", "number", "boolean"}:
         expected = " or ".join(sorted(kinds - {"null"}))
         raise ConfigError(
@@ -262,11 +262,11 @@ def _types(schema: object) -> set[str]:
     if not isinstance(schema, dict):
         return set()
     kinds = schema.get("type")
-    found = {kinds} if isinstance(kinds, str) else set(kinds) if isinstance(kinds, list) else set()
+    types = {kinds} if isinstance(kinds, str) else set(kinds) if isinstance(kinds, list) else set()
     for word in ("anyOf", "oneOf"):
         for branch in schema.get(word) or ():
-            found |= _types(branch)
-    return found - {"null"}
+            types |= _types(branch)
+    return types - {"null"}
 
 
 def _formats(schema: object) -> set[str]:

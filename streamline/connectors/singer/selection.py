@@ -212,22 +212,22 @@ def _filtered(
 ) -> list[SelectedStream]:
     kept: set[str] = set()
     for name in stream_filter:
-        found = [one.id for one in chosen if name in _filter_names(one, catalog)]
-        if not found and is_glob(name):
-            found = [one.id for one in chosen if matches(name, _filter_names(one, catalog))]
-        if not found:
+        ids = [stream.id for stream in chosen if name in _filter_names(stream, catalog)]
+        if not ids and is_glob(name):
+            ids = [stream.id for stream in chosen if matches(name, _filter_names(stream, catalog))]
+        if not ids:
             if is_glob(name) or catalog.find(name) is not None:
                 raise ConfigError(
                     f"--stream {name}: no selected stream has this name",
                     where=where,
-                    hint=f"selected are {', '.join(one.id for one in chosen[:12])}",
+                    hint=f"selected are {', '.join(stream.id for stream in chosen[:12])}",
                     code="stream.not_selected",
                 )
             raise unknown_stream(name, catalog.streams, where=where)
-        kept.update(found)
-    if any(one.id in kept and one.replication_method == "LOG_BASED" for one in chosen):
-        kept.update(one.id for one in chosen if one.replication_method == "LOG_BASED")
-    return [one for one in chosen if one.id in kept]
+        kept.update(ids)
+    if any(stream.id in kept and stream.replication_method == "LOG_BASED" for stream in chosen):
+        kept.update(stream.id for stream in chosen if stream.replication_method == "LOG_BASED")
+    return [stream for stream in chosen if stream.id in kept]
 
 
 def _filter_names(selected: SelectedStream, catalog: Catalog) -> tuple[str, ...]:
@@ -241,7 +241,7 @@ def _select(stream: CatalogStream, resolved: Resolved, tap: TapTraits, where: st
     method, keys = _replication(stream, resolved, tap, properties, where)
     # A catalog.json of Mage has them in its entries.
     own = resolved.get("unique_constraints", stream.entry.get("unique_constraints") or None)
-    key_properties = [str(one) for one in own] if own is not None else stream.key_properties
+    key_properties = [str(key) for key in own] if own is not None else stream.key_properties
     if own is not None:
         _require_columns(stream, properties, key_properties, "unique_constraints", resolved, where)
     kept = [*key_properties, *keys] if method in ("INCREMENTAL", None) else list(key_properties)
@@ -365,7 +365,7 @@ def _entry(stream: CatalogStream, selected: SelectedStream | None, tap: TapTrait
     schema = {**stream.schema, "selected": selected is not None}
     if selected is None:
         entry["schema"] = schema
-        rest = {path: found for path, found in stream.metadata.items() if path}
+        rest = {path: values for path, values in stream.metadata.items() if path}
         entry["metadata"] = _metadata_list({(): root, **rest})
         return entry
     if selected.schema_override:
@@ -378,13 +378,13 @@ def _entry(stream: CatalogStream, selected: SelectedStream | None, tap: TapTrait
     if not stream.metadata:
         root.setdefault("inclusion", "available")
     for path, mark in selected.marks.items():
-        found = dict(stream.metadata.get(path, {}))
-        if "inclusion" not in found and path[-1] != "items":
+        values = dict(stream.metadata.get(path, {}))
+        if "inclusion" not in values and path[-1] != "items":
             key = len(path) == 2 and path[1] in selected.key_properties
-            found["inclusion"] = "automatic" if key else "available"
-        metadata[path] = {**found, "selected": mark}
-    for path, found in stream.metadata.items():
-        metadata.setdefault(path, found)
+            values["inclusion"] = "automatic" if key else "available"
+        metadata[path] = {**values, "selected": mark}
+    for path, values in stream.metadata.items():
+        metadata.setdefault(path, values)
     entry["metadata"] = _metadata_list(metadata)
     return entry
 
@@ -393,13 +393,16 @@ def _legacy_marks(schema: JSONObject, marks: Mapping[Breadcrumb, bool]) -> JSONO
     """Return marks inside the schema's properties, for the oldest taps: only where the tap wrote such marks itself."""
     properties = schema.get("properties")
     if not isinstance(properties, dict) or not any(
-        isinstance(found, dict) and ("inclusion" in found or isinstance(found.get("selected"), bool))
-        for found in properties.values()
+        isinstance(property_schema, dict)
+        and ("inclusion" in property_schema or isinstance(property_schema.get("selected"), bool))
+        for property_schema in properties.values()
     ):
         return schema
     marked = {
-        column: {**found, "selected": marks.get(("properties", column), True)} if isinstance(found, dict) else found
-        for column, found in properties.items()
+        column: {**property_schema, "selected": marks.get(("properties", column), True)}
+        if isinstance(property_schema, dict)
+        else property_schema
+        for column, property_schema in properties.items()
     }
     return {**schema, "properties": marked}
 
@@ -428,4 +431,4 @@ def _write_key(entry: JSONObject, root: JSONObject, stream: CatalogStream, selec
 
 
 def _metadata_list(metadata: Mapping[Breadcrumb, JSONObject]) -> list[JSONObject]:
-    return [{"breadcrumb": list(path), "metadata": found} for path, found in metadata.items()]
+    return [{"breadcrumb": list(path), "metadata": values} for path, values in metadata.items()]

@@ -84,8 +84,8 @@ def parse_streams(raw: object, side: Side, *, where: Where | None = None) -> Str
     place = where or (lambda path: "streams:")
     if raw is None:
         return NO_SETTINGS
-    if isinstance(raw, list) and all(isinstance(one, str) for one in raw):
-        raw = {one: {} for one in raw}
+    if isinstance(raw, list) and all(isinstance(stream_name, str) for stream_name in raw):
+        raw = {stream_name: {} for stream_name in raw}
     if not isinstance(raw, Mapping):
         raise ConfigError(
             "`streams` must be a mapping of stream names to settings, or a list of names",
@@ -93,14 +93,14 @@ def parse_streams(raw: object, side: Side, *, where: Where | None = None) -> Str
             code="setting.invalid",
         )
     entries = []
-    for name, given in raw.items():
+    for name, options in raw.items():
         at = place((name,))
-        if isinstance(given, bool):
-            given = {"selected": given}
-        if given is not None and not isinstance(given, Mapping):
+        if isinstance(options, bool):
+            options = {"selected": options}
+        if options is not None and not isinstance(options, Mapping):
             raise ConfigError(f"the settings of stream {name!r} must be a mapping", where=at, code="setting.invalid")
         settings: JSONObject = {}
-        for key, value in (given or {}).items():
+        for key, value in (options or {}).items():
             settings[key] = check_setting(side, str(key), value, where=place((name, key)))
         entries.append(Entry(str(name), settings, at))
     return StreamSettings(tuple(entries))
@@ -203,10 +203,10 @@ def _method(value: object) -> str:
 
 def _choice(choices: Sequence[str], *, fold: Callable[[str], str] = str) -> Callable[[object], str]:
     def check(value: object) -> str:
-        found = fold(value) if isinstance(value, str) else value
-        if found not in choices:
+        folded = fold(value) if isinstance(value, str) else value
+        if folded not in choices:
             raise _WrongSettingError(f"{value!r} is not one of {', '.join(choices)}")
-        return str(found)
+        return str(folded)
 
     return check
 
@@ -214,7 +214,7 @@ def _choice(choices: Sequence[str], *, fold: Callable[[str], str] = str) -> Call
 def _names(value: object) -> list[str]:
     if isinstance(value, str):
         value = [value]
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) and one for one in value):
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) and name for name in value):
         raise _WrongSettingError("must be a list of column names")
     if len(set(value)) < len(value):
         raise _WrongSettingError("a column is named twice")
@@ -260,8 +260,8 @@ def _schema(value: object) -> JSONObject:
     if not isinstance(value, Mapping) or not value:
         raise _WrongSettingError("must be a JSON schema, or `{column: its schema}`")
     schema = dict(value) if isinstance(value.get("properties"), Mapping) else {"properties": dict(value)}
-    for column, found in schema["properties"].items():
-        if not isinstance(found, Mapping):
+    for column, column_schema in schema["properties"].items():
+        if not isinstance(column_schema, Mapping):
             raise _WrongSettingError(f"the schema of column {column!r} must be a mapping such as `{{type: string}}`")
     return schema
 

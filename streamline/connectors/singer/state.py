@@ -122,8 +122,8 @@ def drops_keys(before: bytes, after: bytes) -> bool:
 
 def repeats_keys(prefix: bytes) -> bool:
     """Return whether STATE lines that begin with `prefix` share a bookmark: none drops what it alone had shown."""
-    head, found, bookmarks = prefix.partition(b'"bookmarks"')
-    return bookmarks.count(b":") > 1 if found else head.count(b":") > 2
+    head, separator, bookmarks = prefix.partition(b'"bookmarks"')
+    return bookmarks.count(b":") > 1 if separator else head.count(b":") > 2
 
 
 def has_bookmarks(value: bytes) -> bool:

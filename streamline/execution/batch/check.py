@@ -53,20 +53,20 @@ for name in sys.argv[2 + count:]:
 """
 
 
-def check_batch(project: Project, model: PipelineModel, checklist: Checklist, given: Mapping[str, Any]) -> None:
+def check_batch(project: Project, model: PipelineModel, checklist: Checklist, runtime: Mapping[str, Any]) -> None:
     """Check every block, then what they need, then the plan.
 
     Args:
         given: variables that a run would be given.
     """
-    _BatchCheck(project, model, checklist, dict(given)).run()
+    _BatchCheck(project, model, checklist, dict(runtime)).run()
 
 
 class _BatchCheck:
-    def __init__(self, project: Project, model: PipelineModel, checklist: Checklist, given: dict[str, Any]) -> None:
+    def __init__(self, project: Project, model: PipelineModel, checklist: Checklist, runtime: dict[str, Any]) -> None:
         self._project = project
-        self._given = given
-        self._templates = Templates(project, model, given)
+        self._runtime = runtime
+        self._templates = Templates(project, model, runtime)
         self._model = model
         self._checklist = checklist
         self._done = checklist.results
@@ -91,7 +91,7 @@ class _BatchCheck:
 
     def _renderer(self, more: dict[str, object]) -> Renderer:
         variables = {**self._project.variables, **self._model.variables, **more}
-        return Renderer(self._project, variables, self._project.secrets, runtime=self._given)
+        return Renderer(self._project, variables, self._project.secrets, runtime=self._runtime)
 
     def _variables(self) -> None:
         wrong = list(self._templates.variable_errors())
@@ -215,7 +215,7 @@ class _BatchCheck:
 
     def _plan(self) -> None:
         try:
-            plan = make_plan(self._project, self._model, self._given)
+            plan = make_plan(self._project, self._model, self._runtime)
         except StreamlineError as error:
             self._failed("plan", None, error)
             return

@@ -125,12 +125,12 @@ class Past(msgspec.Struct, kw_only=True):
     calls: dict[str, dict[int, Called]] = {}
     ended: dict[str, Ended] = {}
 
-    def follow(self, given: RunVariables) -> None:
+    def follow(self, run_variables: RunVariables) -> None:
         """Begin a further part of the run with these variables."""
-        if given.boot != self.given.boot:
+        if run_variables.boot != self.given.boot:
             # Children reach the disk for sure when all of them are done; a crash of the machine may have torn others.
             self.calls = {block: calls for block, calls in self.calls.items() if block in self.ended}
-        self.given = given
+        self.given = run_variables
 
 
 def read_journal(path: Path) -> Past | None:

@@ -76,7 +76,7 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     modules: dict[str, frozenset[str]]
 
 
-def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None) -> BatchPlan:
+def make_plan(project: Project, model: PipelineModel, runtime: Mapping[str, Any] | None = None) -> BatchPlan:
     """Check a batch pipeline and plan its run, without running user code.
 
     Args:
@@ -85,7 +85,7 @@ def make_plan(project: Project, model: PipelineModel, given: Mapping[str, Any] |
     Raises:
         ConfigError: with file and line.
     """
-    renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets, runtime=given)
+    renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets, runtime=runtime)
     modules: dict[str, frozenset[str]] = {}
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
         modules[block.uuid] = check_block(project, model, block, renderer)

@@ -123,7 +123,7 @@ class _BatchRun:
     async def go(self, stop: Stop | None) -> RunResult:
         """Open the run, run it and record it."""
         self._take_over()
-        given = self._given()
+        run_variables = self._run_variables()
         both = {**self.options.trigger_variables, **self.options.variables}
         check_templates(self.project, self.plan.model, both, self.options.block)
         layout = OutputLayout(self.project, self.plan.model.uuid, self.run_id)
@@ -138,7 +138,7 @@ class _BatchRun:
                 LocalExecutor(self.plan, facts, BlockLines(run), run.masker) as executor,
                 run.record(summary, resumed=self.past is not None) as record,
             ):
-                result = await self._run(facts, executor, given, layout, upstream, stop)
+                result = await self._run(facts, executor, run_variables, layout, upstream, stop)
                 record.status = result.status
                 record.summary = {**summary, **result.summary}
                 record.fail(result.errors)
@@ -158,7 +158,7 @@ class _BatchRun:
             trigger_variables={**trigger, **self.options.trigger_variables},
         )
 
-    def _given(self) -> RunVariables:
+    def _run_variables(self) -> RunVariables:
         options = self.options
         return note(options.variables, options.trigger_variables, tests=options.tests, key=self._key)
 
@@ -182,7 +182,7 @@ class _BatchRun:
         self,
         facts: RunFacts,
         executor: LocalExecutor,
-        given: RunVariables,
+        run_variables: RunVariables,
         layout: OutputLayout,
         upstream: dict[str, Finished],
         stop: Stop | None,
@@ -191,7 +191,7 @@ class _BatchRun:
         if alone is None:
             keep_only(layout.journals, [layout.journal.name] if self.past is not None else [])
         layout.prepare()
-        journal = None if alone is not None else self._open_journal(layout, facts, given)
+        journal = None if alone is not None else self._open_journal(layout, facts, run_variables)
         runner = Runner(facts, self.plan, layout, executor, journal=journal, past=self.past)
         run.bus.publish(
             RunPlanned(
@@ -240,12 +240,12 @@ class _BatchRun:
             return CANCELLED
         return FAILED if any(outcome.status in (FAILED, CANCELLED) for outcome in blocks) else COMPLETED
 
-    def _open_journal(self, layout: OutputLayout, facts: RunFacts, given: RunVariables) -> Journal:
+    def _open_journal(self, layout: OutputLayout, facts: RunFacts, run_variables: RunVariables) -> Journal:
         journal = Journal(layout.journal)
         if self.past is None:
-            journal.add(Begun(run_id=self.run_id, execution_date=facts.execution_date, given=given))
+            journal.add(Begun(run_id=self.run_id, execution_date=facts.execution_date, given=run_variables))
         else:
-            journal.add(Continued(given=given))
+            journal.add(Continued(given=run_variables))
         return journal
 
     def _hint(self) -> str:

@@ -28,7 +28,7 @@ _ONLY_IN_A_RUN = "block_output"
 
 
 def check_templates(
-    project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None, only: str | None = None
+    project: Project, model: PipelineModel, runtime: Mapping[str, Any] | None = None, only: str | None = None
 ) -> None:
     """Check that the pipeline's templates can be rendered.
 
@@ -39,7 +39,7 @@ def check_templates(
     Raises:
         ConfigError: an environment variable, secret or variable is not set, or the syntax is wrong; with file and line.
     """
-    templates = Templates(project, model, given)
+    templates = Templates(project, model, runtime)
     for error in templates.variable_errors():
         raise error
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
@@ -54,26 +54,26 @@ class Templates:
         given: variables of the trigger and of this run.
     """
 
-    def __init__(self, project: Project, model: PipelineModel, given: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, project: Project, model: PipelineModel, runtime: Mapping[str, Any] | None = None) -> None:
         self._project = project
         self._model = model
-        self._given = dict(given or {})
+        self._runtime = dict(runtime or {})
         self._renderer = Renderer(
             project,
             {**project.variables, **model.variables},
             project.secrets,
             names={"execution_date": datetime.now(UTC)},
-            runtime=self._given,
+            runtime=self._runtime,
         )
 
     def in_variables(self) -> bool:
         """Return whether a variable that is not overridden contains a template."""
-        return any(_has_template(value) for name, value in self._model.variables.items() if name not in self._given)
+        return any(_has_template(value) for name, value in self._model.variables.items() if name not in self._runtime)
 
     def variable_errors(self) -> Iterator[ConfigError]:
         """Return the errors in the pipeline's variables, one by one."""
         for name, value in self._model.variables.items():
-            if name in self._given:
+            if name in self._runtime:
                 continue
             try:
                 rendered = self._rendered(value, ("variables", name))
@@ -131,7 +131,7 @@ class Templates:
         from streamline.blocks.sql.lambdas import parse_template
 
         tree = parse_template(text, where)
-        shadowed = {*self._model.variables, *self._given, *_assigned(tree)}
+        shadowed = {*self._model.variables, *self._runtime, *_assigned(tree)}
         for name, arguments, line in _sure_calls(tree):
             if name not in shadowed:
                 literal = ", ".join(map(repr, arguments))

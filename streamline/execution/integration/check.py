@@ -65,7 +65,11 @@ class _IntegrationCheck:
 
     async def run(self) -> None:
         move_stored_settings(self._context.project, self._model, self._context.store)
-        prepared = [found for uuid in self._model.order() if (found := await self._prepare(self._model.blocks[uuid]))]
+        prepared = [
+            prepared_block
+            for uuid in self._model.order()
+            if (prepared_block := await self._prepare(self._model.blocks[uuid]))
+        ]
         for hook in (*self._model.conditionals.values(), *self._model.callbacks.values()):
             self._check_hook(hook)
         limit = anyio.CapacityLimiter(AT_ONCE)
@@ -74,10 +78,10 @@ class _IntegrationCheck:
                 if isinstance(each.spec, SourceSpec):
                     tasks.start_soon(self._connect, each, limit)
         # One after the other: two blocks may write to one file, which one process at a time may open.
-        one = anyio.CapacityLimiter(1)
+        limiter = anyio.CapacityLimiter(1)
         for each in prepared:
             if not isinstance(each.spec, SourceSpec):
-                await self._connect(each, one)
+                await self._connect(each, limiter)
         if not any(each.problem is not None and each.what != "destination" for each in self._done):
             await self._plan()
 
@@ -174,8 +178,8 @@ class _IntegrationCheck:
             log=lambda line: context.child_line(block.uuid, line),
         )
         if source.capabilities.discover is not False and source.catalog is not None:
-            found = len(source.catalog)
-            return f"{found:,} streams" if found != 1 else "1 stream"
+            count = len(source.catalog)
+            return f"{count:,} streams" if count != 1 else "1 stream"
         return await self._first_message(source)
 
     async def _first_message(self, source: OpenedSource) -> str:

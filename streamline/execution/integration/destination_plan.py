@@ -160,7 +160,8 @@ def check_shared_tables(
                 f"with {column}",
             )
         keys = [
-            list(plans[one].keys or (by_name[one].key_properties if one in by_name else ())) for one in (other, key)
+            list(plans[table_key].keys or (by_name[table_key].key_properties if table_key in by_name else ()))
+            for table_key in (other, key)
         ]
         if keys[0] != keys[1]:
             raise ConfigError(
@@ -268,7 +269,7 @@ def _without_replace(
 def _load_methods(capabilities: Capabilities) -> list[str] | None:
     """Return the load methods that a bundled target declares; other targets declare none."""
     listed = capabilities.about.get("load_methods")
-    return [str(one) for one in listed] if isinstance(listed, list) and listed else None
+    return [str(method) for method in listed] if isinstance(listed, list) and listed else None
 
 
 def _slots(

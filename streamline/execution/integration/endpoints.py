@@ -73,7 +73,7 @@ def owner_of(group: GroupPlan, source: SourcePlan) -> Callable[[str], bool]:
 
 def _dropped_keys(source: SourcePlan, group: GroupPlan) -> DroppedKeys:
     owns = owner_of(group, source)
-    given = {*group.rows, *(key for key, cause in source.cause_of.items() if cause == "full-refresh" and owns(key))}
+    keys = {*group.rows, *(key for key, cause in source.cause_of.items() if cause == "full-refresh" and owns(key))}
     names = {name for stream in source.catalog or () for name in (stream.id, *stream.names)}
 
     def is_stream(key: str) -> bool:
@@ -81,8 +81,8 @@ def _dropped_keys(source: SourcePlan, group: GroupPlan) -> DroppedKeys:
 
     if len(source.groups) > 1:
         # What is no stream's is given to all of its processes; only one that has shown it can have dropped it.
-        given = {key for key in given if is_stream(key) and key != REST}
-    return DroppedKeys(given, is_stream)
+        keys = {key for key in keys if is_stream(key) and key != REST}
+    return DroppedKeys(keys, is_stream)
 
 
 def workspace_of(context: Run) -> Workspace:

@@ -227,8 +227,8 @@ class PathPlan(msgspec.Struct, kw_only=True):
 
     def all_sinks(self) -> list[str]:
         """Return uuids of the destination blocks that this path leads to."""
-        found = [*self.sinks, *(sink for branch in self.branches for sink in branch.all_sinks())]
-        return list(dict.fromkeys(found))
+        sinks = [*self.sinks, *(sink for branch in self.branches for sink in branch.all_sinks())]
+        return list(dict.fromkeys(sinks))
 
     def all_transforms(self) -> list[TransformPlan]:
         """Return transformer blocks on this path and its branches."""

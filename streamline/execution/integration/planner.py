@@ -308,13 +308,13 @@ def _group(
     traits: Any,
 ) -> GroupPlan:
     rows = group_rows(positions.rows, group.streams, catalog, shared=len(groups) > 1)
-    given = apply_settings(catalog, group.streams, tap=traits).data if catalog is not None else None
+    tap_catalog = apply_settings(catalog, group.streams, tap=traits).data if catalog is not None else None
     name = source if len(groups) == 1 else f"{source}.{'shared' if group.id == SHARED else _file_name(group.id)}"
     return GroupPlan(
         id=name,
         source=source,
         streams=group.streams,
-        catalog=given,
+        catalog=tap_catalog,
         state=_start_state(rows, plugin),
         rows=rows,
     )

@@ -150,12 +150,12 @@ def _leading_mappers(
     model: PipelineModel, specs: Specs, downstream: dict[str, list[str]], source: str
 ) -> tuple[list[str], list[str]]:
     """Return the mappers directly after a source, and the blocks after them."""
-    found: list[str] = []
+    mappers: list[str] = []
     after = downstream[source]
     while len(after) == 1 and after[0] in specs.mappers:
-        found.append(after[0])
+        mappers.append(after[0])
         after = downstream[after[0]]
-    return found, after
+    return mappers, after
 
 
 def _path(model: PipelineModel, specs: Specs, after: list[str], downstream: dict[str, list[str]]) -> PathPlan:

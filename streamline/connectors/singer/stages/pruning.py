@@ -37,8 +37,8 @@ def prune_schema(schema: JSONObject, unread: Unread) -> JSONObject:
     pruned = dict(schema)
     if isinstance(schema.get("properties"), dict):
         pruned["properties"] = {
-            name: _prune_property(found, unread.get(name, {}))
-            for name, found in schema["properties"].items()
+            name: _prune_property(property_schema, unread.get(name, {}))
+            for name, property_schema in schema["properties"].items()
             if unread.get(name, {}) is not None
         }
     if isinstance(schema.get("required"), list):
