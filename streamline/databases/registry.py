@@ -29,6 +29,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         database_keys: keys that name the database; the first one that is set counts.
         server_keys: keys that say where it is.
         schema_key: the key of the default schema.
+        needs_schema: a table is named with its schema.
         is_file: the database is a file of the project.
         driver: the package that must be installed.
         install: what pip installs to get the driver.
@@ -43,6 +44,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     database_keys: tuple[str, ...] = ()
     server_keys: tuple[str, ...] = ()
     schema_key: str | None = None
+    needs_schema: bool = False
     is_file: bool = False
     driver: str | None = None
     install: str | None = None
@@ -105,13 +107,46 @@ PROVIDERS: Mapping[str, Provider] = {
             driver="sqlalchemy",
             install="'streamline[sqlalchemy]'",
         ),
-        Provider(name="bigquery", title="BigQuery", io="streamline.io.bigquery:BigQuery"),
+        Provider(
+            name="bigquery",
+            title="BigQuery",
+            dialect="streamline.io.warehouse_database:BigQuery",
+            io="streamline.io.bigquery:BigQuery",
+            prefix="GOOGLE_",
+            server_keys=("GOOGLE_SERVICE_ACC_KEY_FILEPATH", "GOOGLE_SERVICE_ACC_KEY"),
+            needs_schema=True,
+            driver="google.cloud.bigquery",
+            install="'streamline[bigquery]'",
+        ),
         Provider(name="clickhouse", title="ClickHouse"),
         Provider(name="druid", title="Druid"),
         Provider(name="mssql", title="SQL Server"),
         Provider(name="oracledb", title="Oracle Database"),
-        Provider(name="redshift", title="Redshift", io="streamline.io.redshift:Redshift"),
-        Provider(name="snowflake", title="Snowflake", io="streamline.io.snowflake:Snowflake"),
+        Provider(
+            name="redshift",
+            title="Redshift",
+            dialect="streamline.io.warehouse_database:Redshift",
+            io="streamline.io.redshift:Redshift",
+            prefix="REDSHIFT_",
+            database_keys=("REDSHIFT_DBNAME",),
+            server_keys=("REDSHIFT_HOST", "REDSHIFT_PORT", "REDSHIFT_CLUSTER_ID"),
+            schema_key="REDSHIFT_SCHEMA",
+            driver="redshift_connector",
+            install="'streamline[redshift]'",
+        ),
+        Provider(
+            name="snowflake",
+            title="Snowflake",
+            dialect="streamline.io.warehouse_database:Snowflake",
+            io="streamline.io.snowflake:Snowflake",
+            prefix="SNOWFLAKE_",
+            database_keys=("SNOWFLAKE_DEFAULT_DB",),
+            server_keys=("SNOWFLAKE_ACCOUNT",),
+            schema_key="SNOWFLAKE_DEFAULT_SCHEMA",
+            needs_schema=True,
+            driver="snowflake.connector",
+            install="'streamline[snowflake]'",
+        ),
         Provider(name="spark", title="Spark"),
         Provider(name="trino", title="Trino"),
     )

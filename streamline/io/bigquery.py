@@ -12,7 +12,7 @@ from streamline.io.base import ExportWritePolicy, check_policy, table_and_size
 from streamline.io.frames import as_pandas
 from streamline.io.google_cloud_storage import google_settings
 from streamline.io.sql import clean_query
-from streamline.io.warehouse import Warehouse, merge_statement, without_repeated_keys
+from streamline.io.warehouse import StatementWarehouse, merge_statement, without_repeated_keys
 from streamline.project.extras import need
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _SCOPES = ["https://www.googleapis.com/auth/bigquery", "https://www.googleapis.c
 _DISPOSITIONS = {"append": "WRITE_APPEND", "replace": "WRITE_TRUNCATE", "fail": "WRITE_EMPTY"}
 
 
-class BigQuery(Warehouse):
+class BigQuery(StatementWarehouse):
     """A client of BigQuery. Untested against the service.
 
     Args:
@@ -66,6 +66,12 @@ class BigQuery(Warehouse):
 
     def rollback(self) -> None:
         """Nothing can be undone: every statement stands for itself."""
+
+    def table_exists(self, schema_name: str | None, table_name: str, database: str | None = None) -> bool:
+        """Return whether the table or view exists in the dataset `schema_name`."""
+        project, dataset, table = self._parts(f"{schema_name}.{table_name}" if schema_name else table_name, database)
+        with self._errors():
+            return self._exists(f"{project}.{dataset}.{table}")
 
     def sample(self, schema: str, table: str | int, size: int | str = 10_000_000, **kwargs: Any) -> pd.DataFrame:
         """Load some rows of a table of the dataset `schema`, in no order. `table` and `size` may change places."""

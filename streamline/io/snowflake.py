@@ -13,7 +13,7 @@ from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, from_profile, require_key, some
 from streamline.io.frames import as_pandas
 from streamline.io.sql import clean_query
-from streamline.io.warehouse import Warehouse, merge_statement, quoted, without_repeated_keys
+from streamline.io.warehouse import StatementWarehouse, merge_statement, quoted, without_repeated_keys
 from streamline.project.extras import need
 
 __all__ = ["ExportWritePolicy", "Snowflake"]
@@ -35,7 +35,7 @@ _KEY_FILE = {
 _OF_EXECUTE = frozenset({"params", "parameters", "timeout", "num_statements"})
 
 
-class Snowflake(Warehouse):
+class Snowflake(StatementWarehouse):
     """A connection to Snowflake. Untested against the service.
 
     Args:
@@ -122,7 +122,7 @@ class Snowflake(Warehouse):
             if exists and policy == "fail":
                 raise TableExists(f"the table {'.'.join(parts)} exists, and if_exists is 'fail'")
             if query_string is not None:
-                self._write_query(clean_query(query_string), parts, "append" if exists else policy)
+                self._write_query(clean_query(query_string), parts, policy if exists else "fail")
                 return
             frame = as_pandas(df)
             if unique_constraints and unique_conflict_method:
@@ -132,6 +132,12 @@ class Snowflake(Warehouse):
                     return
             fresh = not exists or policy == "replace"
             self._write(frame, parts, auto_create_table=fresh, overwrite=exists and policy == "replace", **kwargs)
+
+    def table_exists(self, schema_name: str | None, table_name: str, database: str | None = None) -> bool:
+        """Return whether the table or view exists. Names are taken as they are."""
+        parts = (str(database or self.default_database()), str(schema_name or self.default_schema()), table_name)
+        with self._errors(), self.conn.cursor() as cursor:
+            return self._is_there(cursor, parts)
 
     def _connect(self) -> Any:
         connector = need("snowflake.connector", "snowflake", "Snowflake", package="snowflake-connector-python")
@@ -153,15 +159,20 @@ class Snowflake(Warehouse):
 
     def _prepare(self, parts: Sequence[str]) -> bool:
         """Make the schema where there is none; whether the table is there."""
-        database, schema, table = parts
+        database, schema, _ = parts
         views = f"{quoted(database)}.information_schema"
         with self.conn.cursor() as cursor:
             schemas = cursor.execute(f"SELECT 1 FROM {views}.schemata WHERE schema_name = %s", (schema,)).fetchall()
             if not schemas:
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(database)}.{quoted(schema)}")
                 return False
-            query = f"SELECT 1 FROM {views}.tables WHERE table_schema = %s AND table_name = %s"
-            return bool(cursor.execute(query, (schema, table)).fetchall())
+            return self._is_there(cursor, parts)
+
+    def _is_there(self, cursor: Any, parts: Sequence[str]) -> bool:
+        database, schema, table = parts
+        views = f"{quoted(database)}.information_schema"
+        query = f"SELECT 1 FROM {views}.tables WHERE table_schema = %s AND table_name = %s"
+        return bool(cursor.execute(query, (schema, table)).fetchall())
 
     def _write(self, frame: pd.DataFrame, parts: Sequence[str], **options: Any) -> None:
         tools = need("snowflake.connector.pandas_tools", "snowflake", "Snowflake.export")

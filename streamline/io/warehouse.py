@@ -52,6 +52,10 @@ class Warehouse(QueryIO):
     def _run(self, query: str, options: Mapping[str, Any]) -> Any:
         """Run one statement."""
 
+    @abstractmethod
+    def table_exists(self, schema_name: str | None, table_name: str) -> bool:
+        """Return whether the table or view exists."""
+
     @property
     def _client_errors(self) -> Any:
         """Return the module with the client's errors."""
@@ -149,6 +153,21 @@ class Warehouse(QueryIO):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class StatementWarehouse(Warehouse):
+    """A warehouse where a statement is a transaction of its own."""
+
+    def execute_queries(  # type: ignore[override]  # Mage has this order for these warehouses
+        self,
+        queries: Sequence[str],
+        query_variables: Sequence[Mapping[str, Any]] | None = None,
+        fetch_query_at_indexes: Sequence[bool] | None = None,
+        commit: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run several statements. Arguments and results are those of `QueryIO.execute_queries`, in Mage's order."""
+        return super().execute_queries(queries, query_variables, commit, fetch_query_at_indexes)
 
 
 def quoted(*names: str | None) -> str:

@@ -22,12 +22,14 @@ MAGE = {
     "mysql:MySQL": {**_SQL, "__init__": "database host password user port allow_local_infile verbose"},
     "duckdb:DuckDB": {**_SQL, "__init__": "database motherduck_token schema verbose"},
     "bigquery:BigQuery": {
+        "execute_queries": "queries query_variables fetch_query_at_indexes",
         "load": "query_string limit display_query verbose",
         "export": "df table_id database if_exists overwrite_types query_string verbose unique_conflict_method "
         "unique_constraints",
         "sample": "schema table size",
     },
     "snowflake:Snowflake": {
+        "execute_queries": "queries query_variables fetch_query_at_indexes",
         "load": "query_string limit display_query verbose",
         "export": "df table_name database schema if_exists query_string unique_conflict_method unique_constraints "
         "verbose",

@@ -68,12 +68,19 @@ def _check_profile(profiles: Profiles, block: Block, settings: SQLSettings, wher
     keys = settings.entry.database_keys
     named = settings.database and kind != "sqlalchemy"
     embedded = kind == "duckdb" and block.type != "data_exporter" and not settings.table
-    if not (named or embedded or any(key in config for key in keys)):
+    if keys and not (named or embedded or any(key in config for key in keys)):
         raise ConfigError(
             f"the profile '{settings.profile}' has no {keys[0]}",
             where=where,
             hint=f"set {' or '.join(keys)} in {profiles.origin(settings)}",
             code="profile.setting_missing",
+        )
+    if settings.entry.needs_schema and not (settings.raw or settings.schema or profiles.schema(settings, where)):
+        raise ConfigError(
+            f"{settings.entry.title} needs a schema for the table",
+            where=where,
+            hint="set data_provider_schema in the block's configuration",
+            code="sql.setting_invalid",
         )
     for key in config:
         if key.startswith(settings.entry.prefix):
@@ -82,13 +89,20 @@ def _check_profile(profiles: Profiles, block: Block, settings: SQLSettings, wher
 
 def _check_driver(settings: SQLSettings, where: str) -> None:
     entry = settings.entry
-    if entry.driver is not None and importlib.util.find_spec(entry.driver) is None:
+    if entry.driver is not None and not _is_installed(entry.driver):
         raise ConfigError(
             f"{entry.title} needs the package {entry.driver}, which is not installed",
             where=where,
             hint=f"pip install {entry.install}",
             code="package.missing",
         )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # the package that it is in
+        return False
 
 
 def explain(project: Project, model: PipelineModel, block: Block) -> Explanation:

@@ -13,9 +13,10 @@ import msgspec
 
 from streamline.project.suggest import words
 
-_BACKSLASHES = ("mysql",)
+_BACKSLASHES = ("mysql", "bigquery", "snowflake")
+_HASH_COMMENTS = ("mysql", "bigquery")
 _NESTED_COMMENTS = ("postgres", "duckdb")
-_DOLLARS = ("postgres", "duckdb")
+_DOLLARS = ("postgres", "duckdb", "redshift", "snowflake")
 _BRACKETS = ("sqlite", "sqlalchemy")
 _BODIES = words("PROCEDURE FUNCTION TRIGGER EVENT PACKAGE")
 # Words that open something that ends with END inside a body, where a statement can begin.
@@ -95,7 +96,7 @@ def split(text: str, dialect: str = "") -> list[Statement]:
     """Return the statements of a text; what holds nothing but space and comments is none.
 
     Args:
-        dialect: a provider's name (`postgres`, `mysql`, `sqlite`, `duckdb`, `sqlalchemy`).
+        dialect: a provider's name (`postgres`, `mysql`, `snowflake`, …).
     """
     return list(_Splitter(text, dialect).run())
 
@@ -156,7 +157,7 @@ class _Splitter:
                 return False
             self.at += len(token)
             return True
-        if kind == "sign" and token == "#" and self.dialect == "mysql":
+        if kind == "sign" and token == "#" and self.dialect in _HASH_COMMENTS:
             end = self.text.find("\n", self.at)
             self.at = len(self.text) if end < 0 else end
             return True

@@ -29,7 +29,9 @@ PROFILES: dict[str, dict[str, Any]] = {
             "unknown data provider 'postgress'",
             "did you mean 'postgres'",
         ),
-        ("select 1", {"data_provider": "snowflake"}, "'snowflake' is reached through SQLAlchemy", "SQLALCHEMY_URL"),
+        ("select 1", {"data_provider": "trino"}, "'trino' is reached through SQLAlchemy", "SQLALCHEMY_URL"),
+        ("select 1", {"data_provider": "snowflake"}, "has no SNOWFLAKE_DEFAULT_DB", "set SNOWFLAKE_DEFAULT_DB"),
+        ("select 1", {"data_provider": "bigquery"}, "BigQuery needs a schema", "data_provider_schema"),
         ("select 1", {"export_write_policy": "relpace"}, "unknown write policy 'relpace'", "did you mean 'replace'"),
         (
             "select 1",
