@@ -51,6 +51,14 @@ def test_what_is_withheld_on_the_way_to_one_sink_is_withheld() -> None:
     assert ledger.proven("one", "s", 2) == at(1)
 
 
+def test_the_sink_that_proves_last_may_be_the_one_whose_way_withholds() -> None:
+    ledger = Ledger({"s": frozenset({"one", "two"})})
+    ledger.sent("one", at(1, "s", "held"))
+    ledger.sent("two", at(1))
+    ledger.proven("two", "s", 1)
+    assert ledger.proven("one", "s", 1) == at(1, "s", "held")
+
+
 def test_memory_is_bounded_and_the_newest_position_kept() -> None:
     unproven = Unproven(max_positions=64)
     for number in range(1, 10_001):
@@ -66,6 +74,40 @@ def test_large_positions_are_fewer() -> None:
         unproven.add(at(number, size=300))
         assert len(unproven) <= 4
     assert unproven.take(99) == at(99, size=300)
+
+
+SIZE = at(1).nbytes
+"""Bytes of a position."""
+
+
+@pytest.mark.parametrize(("max_positions", "max_bytes"), [(4, 100 * SIZE), (100, 4 * SIZE)], ids=["count", "bytes"])
+class TestRoomForFourPositions:
+    def test_no_position_is_lost_before_the_limit_is_passed(self, max_positions: int, max_bytes: int) -> None:
+        unproven = Unproven(max_positions, max_bytes)
+        for number in range(1, 5):
+            unproven.add(at(number))
+        assert [unproven.take(number) for number in range(1, 5)] == [at(number) for number in range(1, 5)]
+
+    def test_every_position_is_kept_again_once_half_of_the_room_is_free(
+        self, max_positions: int, max_bytes: int
+    ) -> None:
+        unproven = Unproven(max_positions, max_bytes)
+        for number in range(1, 6):
+            unproven.add(at(number))
+        assert unproven.take(2) == at(1)
+        assert len(unproven) == 2
+        unproven.add(at(6))
+        unproven.add(at(7))
+        assert [unproven.take(number) for number in (5, 6, 7)] == [at(5), at(6), at(7)]
+
+
+def test_the_oldest_position_can_be_proven_though_newer_ones_are_as_large_as_all_the_room() -> None:
+    unproven = Unproven(max_bytes=1000)
+    for number in range(1, 4):
+        unproven.add(at(number, size=600))
+    assert unproven.take(1) == at(1, size=600)
+    unproven.add(at(4, size=600))
+    assert unproven.take(3) == at(3, size=600)
 
 
 @pytest.mark.parametrize(("size", "lag"), [(9 << 20, 1), (500 << 10, 200), (100 << 10, 1000)])
