@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,7 +16,7 @@ from streamline.connectors.singer.state import has_bookmarks, owned_parts, state
 from streamline.connectors.singer.tap import TapFailed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import PipelineFailed, StreamlineError
-from streamline.execution.integration.destination_identity import destinations_of
+from streamline.execution.integration.destination_identity import destinations_of, flat_start
 from streamline.execution.integration.destination_plan import proving_sinks
 from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
 from streamline.execution.integration.plan import GroupPlan, Plan, SourcePlan
@@ -25,7 +24,7 @@ from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.run_store import RunStore, SourceAccount
 from streamline.execution.integration.schema_book import SchemaBook
 from streamline.execution.run import Run
-from streamline.flow.items import ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch, Schema
+from streamline.flow.items import REST, ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.tasks import task_group
@@ -223,11 +222,17 @@ class Attempt:
     def _account(self, group: GroupPlan) -> SourceAccount:
         source = self._source(group)
         owns, shared = owner_of(group, source), len(source.groups) > 1
+        flat = flat_start(self._context, self._plan, group)
+
+        def destinations(key: str, text: bytes) -> dict[str, str]:
+            others = flat.unmoved(source, text) if flat is not None and key == REST else {}
+            return {**others, **destinations_of(self._plan, source, key)}
+
         return SourceAccount(
             block=group.source,
             owned=lambda parts: owned_parts(parts, owns, shared=shared),
             sinks_of=lambda key: self._proving(source, key),
-            destinations=partial(destinations_of, self._plan, source),
+            destinations=destinations,
             replication={
                 stream.id: (stream.replication_method, ",".join(stream.bookmark_properties) or None)
                 for stream in source.selected

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from streamline.connectors.singer.stages.stream_plan import SOURCE_COLUMN
+from streamline.connectors.singer.state import rows_have_bookmarks
 from streamline.errors import ConfigError
-from streamline.execution.integration.plan import Plan, SinkPlan, SourcePlan
+from streamline.execution.integration.flat_state import FlatStart, sink_and_stream, stream_key
+from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.run import Run
 from streamline.flow.items import REST
 
@@ -51,11 +53,23 @@ def destinations_of(plan: Plan, source: SourcePlan, stream: str) -> dict[str, st
     identities = {}
     for uuid in plan.paths[source.id].all_sinks():
         sink = plan.sinks[uuid]
+        column = SOURCE_COLUMN if sink.spec.source_column else None
         table = sink.plan_of(source.id, name) if stream != REST else None
         if table is not None or stream == REST:
-            column = SOURCE_COLUMN if sink.spec.source_column else None
             identities[uuid] = _identity(sink, (table.table or name) if table is not None else None, column)
+        if stream == REST:
+            for each in source.selected:
+                table = sink.plan_of(source.id, each.stream)
+                if table is not None:
+                    identities[stream_key(uuid, each.id)] = _identity(sink, table.table or each.stream, column)
     return identities
+
+
+def flat_start(context: Run, plan: Plan, group: GroupPlan) -> FlatStart | None:
+    """Return the part of a state without `bookmarks` that a group starts from, if it does."""
+    if REST not in group.rows or rows_have_bookmarks(group.rows):
+        return None
+    return FlatStart(group.rows[REST], context.store.destinations(plan.pipeline, group.source).get(REST, {}))
 
 
 def check_destinations(context: Run, plan: Plan) -> None:
@@ -66,18 +80,36 @@ def check_destinations(context: Run, plan: Plan) -> None:
     """
     if context.options.accept_gap:
         return
-    for source, stream, identities in _started(plan):
-        known = context.store.destinations(plan.pipeline, source.id).get(stream)
+    for group, source, bookmark in _started(plan):
+        known = context.store.destinations(plan.pipeline, source.id).get(bookmark)
         if known is None:
             continue
-        for uuid, identity in identities.items():
-            _check(context, plan.sinks[uuid], identity, known, stream, where=source.id)
+        flat = flat_start(context, plan, group) if bookmark == REST else None
+        for key, identity in destinations_of(plan, source, bookmark).items():
+            uuid, stream = sink_and_stream(key)
+            if not stream:
+                _check(context, plan.sinks[uuid], known.get(key), identity, bookmark, where=source.id)
+            elif flat is not None:
+                _check_stream(source, flat, uuid, stream)
+                _check(context, plan.sinks[uuid], known.get(key), identity, stream, where=source.id)
 
 
-def _check(context: Run, sink: SinkPlan, identity: str, known: Mapping[str, str], stream: str, *, where: str) -> None:
-    if sink.id not in known:
+def _check_stream(source: SourcePlan, flat: FlatStart, sink: str, stream: str) -> None:
+    selected = source.find(stream)
+    if selected is not None and not flat.covers(source, sink, selected):
+        raise ConfigError(
+            f"destination {sink!r} has none of the records of stream {stream!r} before the saved state, which is one "
+            "for all streams",
+            where=source.id,
+            hint=_HINT,
+            code="bookmark.stream_new",
+        )
+
+
+def _check(context: Run, sink: SinkPlan, known: str | None, identity: str, stream: str, *, where: str) -> None:
+    if known is None:
         return  # whether it is a new one is known from the bookmark
-    if known[sink.id] != identity:
+    if known != identity:
         raise ConfigError(
             f"destination {sink.id!r} has moved: its plugin, place or table is not the one that has the records before "
             f"the bookmark of stream {stream!r}",
@@ -98,18 +130,21 @@ def _check(context: Run, sink: SinkPlan, identity: str, known: Mapping[str, str]
 
 def keep_destinations(context: Run, plan: Plan) -> None:
     """Record the destinations that are not known yet for bookmarks, and with `--accept-gap` those that are new."""
-    for source, stream, identities in _started(plan):
+    for group, source, stream in _started(plan):
+        identities = destinations_of(plan, source, stream)
+        if stream == REST and (flat := flat_start(context, plan, group)) is not None:
+            identities = {**flat.unmoved(source, flat.text), **identities}
         if context.store.destinations(plan.pipeline, source.id).get(stream) != identities:
             context.store.save_destinations(plan.pipeline, source.id, stream, identities)
 
 
-def _started(plan: Plan) -> Iterator[tuple[SourcePlan, str, dict[str, str]]]:
-    """Return each bookmark that the run starts from, with its destinations. An operator's override vouches for all."""
+def _started(plan: Plan) -> Iterator[tuple[GroupPlan, SourcePlan, str]]:
+    """Return the bookmarks that each group starts from. An operator's override vouches for all destinations."""
     for group in plan.groups():
         source = plan.sources[group.source]
         for stream in group.rows:
             if source.cause_of.get(stream, "run") == "run":
-                yield source, stream, destinations_of(plan, source, stream)
+                yield group, source, stream
 
 
 def _identity(sink: SinkPlan, table: str | None, column: str | None) -> str:

@@ -18,7 +18,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
         block: uuid of the source block.
         owned: the parts of a position that are this process's.
         sinks_of: a bookmark's key → uuids of the destination blocks that prove it; it needs one.
-        destinations: stream → the identity of each destination that it reaches.
+        destinations: a bookmark's key, its value → the identity of each destination that it reaches.
         replication: stream → (method, key) that it is read with.
         rows: the bookmarks that stand in the store, as the tap knows them.
         forgotten: is given the keys of those that the tap dropped.
@@ -32,7 +32,7 @@ class SourceAccount(msgspec.Struct, kw_only=True):
     block: str
     owned: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
     sinks_of: Callable[[str], Sequence[str]]
-    destinations: Callable[[str], Mapping[str, str]]
+    destinations: Callable[[str, bytes], Mapping[str, str]]
     replication: Mapping[str, tuple[str | None, str | None]]
     rows: dict[str, bytes]
     forgotten: set[str] = set()
@@ -119,7 +119,7 @@ class RunStore:
             replication_method=method,
             replication_key=key,
             cause=account.cause_of.get(stream, "run"),
-            destinations=account.destinations(stream),
+            destinations=account.destinations(stream, text),
         )
 
     def _letter(self, source: str, bad: BadRecord) -> DeadLetter:

@@ -156,6 +156,67 @@ def test_a_full_refresh_of_one_stream_takes_it_out_of_a_state_without_bookmarks(
     assert project.state() == {"*": state}
 
 
+@pytest.mark.parametrize("state", [{"a": 1, "b": 2}, {"cursor": 2}], ids=["by stream", "of another shape"])
+def test_a_stream_that_moved_while_it_was_not_selected_is_not_continued(
+    make_project: MakeProject, state: dict[str, int]
+) -> None:
+    catalog = [{"id": "a"}, {"id": "b"}]
+    messages = [["S", "a"], ["R", "a", 1], ["S", "b"], ["R", "b", 2]]
+    only_a, both = {"a": {}}, {"a": {}, "b": {}}
+    project = make_project(says(catalog, [*messages, ["ST", state]], streams=only_a), target("keyed"))
+    project.run().expect(0)
+    assert (project.ids("a"), project.state()) == ([1], {"*": state})
+    project.run().expect(0)
+
+    project.pipeline("p", says(catalog, [*messages, ["ST", state]], streams=both), target("keyed"))
+
+    project.run("--json").expect(2, "bookmark.stream_new")
+    if "b" in state:
+        project.run("--full-refresh", "--stream", "b").expect(0)
+        assert project.ids("b") == [2]
+    else:
+        project.run("--accept-gap").expect(0)
+    project.run().expect(0)
+
+
+@pytest.mark.parametrize(
+    ("moved", "code"), [({"a": 2, "b": 1}, 0), ({"a": 2, "b": 2}, 2)], ids=["it stood still", "it moved"]
+)
+def test_a_stream_is_left_out_for_one_run(make_project: MakeProject, moved: dict[str, int], code: int) -> None:
+    catalog = [{"id": "a"}, {"id": "b"}]
+    project = make_project(says(catalog, [["S", "a"], ["S", "b"], ["ST", FLAT]]), target("keyed"))
+    project.run().expect(0)
+    project.pipeline("p", says(catalog, [["S", "a"], ["S", "b"], ["R", "b", 2], ["ST", moved]]), target("keyed"))
+    project.run("--stream", "a").expect(0)
+    assert project.state() == {"*": moved}
+
+    project.run().expect(code)
+
+
+def test_a_destination_that_exports_a_stream_of_one_state_for_all_later(make_project: MakeProject) -> None:
+    messages = [["S", "a"], ["R", "a", 1], ["S", "b"], ["R", "b", 2], ["ST", FLAT]]
+    source = says([{"id": "a"}, {"id": "b"}], messages)
+    project = make_project(source, target("keyed", streams={"a": {}}))
+    project.run().expect(0)
+
+    project.pipeline("p", source, target("keyed"))
+
+    project.run("--json").expect(2, "bookmark.stream_new")
+
+
+def test_a_new_stream_of_a_state_by_stream_is_read_from_its_start(make_project: MakeProject) -> None:
+    catalog = [{"id": "a"}, {"id": "b"}]
+    project = make_project(says(catalog, [["S", "a"], ["ST", {"a": 1}]], streams={"a": {}}), target("keyed"))
+    project.run().expect(0)
+
+    messages = [["S", "a"], ["S", "b"], ["R", "b", 2], ["ST", {"a": 1, "b": 2}]]
+    project.pipeline("p", says(catalog, messages, streams={"a": {}, "b": {}}), target("keyed"))
+
+    for _ in range(2):
+        project.run().expect(0)
+        assert project.ids("b") == [2]
+
+
 def test_a_run_is_not_told_to_continue_with_a_stream_that_it_leaves_out(make_project: MakeProject) -> None:
     catalog = [{"id": "a"}, {"id": "b"}]
     messages = [["S", "a"], ["ST", {**bookmarks(a=1), "currently_syncing": "a"}]]
