@@ -74,7 +74,7 @@ def test_discover_of_several_sources(make_project: MakeProject) -> None:
 
 def test_discovery_that_fails_says_why(make_project: MakeProject) -> None:
     shop = Shop(make_project(tap("rows", {}), target()))
-    output = shop("discover", "p", code=2).output
+    output = shop("discover", "p", code=1).output
     assert "tap-rows: discovery failed with exit code 1" in output
     assert "KeyError" in output, "the tap's own last lines"
 

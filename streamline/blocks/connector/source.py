@@ -20,7 +20,7 @@ from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, probe, tap_traits
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.catalog_changes import CatalogWatch
-from streamline.connectors.singer.discovery import Discovery, read_catalog_file
+from streamline.connectors.singer.discovery import Discovery, DiscoveryFailed, read_catalog_file
 from streamline.connectors.singer.selection import TapTraits
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
@@ -104,6 +104,7 @@ async def open_source(
 
     Raises:
         ConfigError: something about the block, its plugin or its catalog is wrong.
+        DiscoveryFailed: its tap failed to discover its streams.
     """
     masker = project.secrets.masker
     if spec is None:
@@ -140,7 +141,7 @@ async def open_source(
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     try:
         discovered = await discovery.catalog(own, refresh=refresh)
-    except ConfigError as error:
+    except (ConfigError, DiscoveryFailed) as error:
         if error.where != plugin.name:
             raise
         error.message, error.where = f"{plugin.name}: {error.message}", where

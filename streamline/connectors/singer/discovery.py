@@ -19,7 +19,7 @@ from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
 from streamline.connectors.singer.catalog_changes import CatalogWatch, catalog_changes
 from streamline.connectors.singer.settings import NO_SETTINGS, StreamSettings
 from streamline.connectors.singer.tap import MAX_CONFIG_BYTES
-from streamline.errors import ConfigError
+from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.processes.child import TextMasker, private_file
 from streamline.processes.regular_file import read_regular
@@ -36,6 +36,12 @@ _REFUSALS = re.compile(
     r"(unrecogni[sz]ed|unknown|invalid|illegal|no such|bad) (argument|option|flag)|extra operand", re.IGNORECASE
 )
 _NEXT_OBJECT = re.compile(r"^[ \t]*\{", re.MULTILINE)
+
+
+class DiscoveryFailed(StreamlineError):
+    """A tap's discovery failed. Another attempt may help: its database may have been down."""
+
+    code = "tap.discovery_failed"
 
 
 class Discovered(msgspec.Struct):
@@ -107,13 +113,14 @@ class Discovery:
             refresh: ask the tap even if a catalog is kept.
 
         Raises:
-            ConfigError: the tap failed, or what it printed is no catalog.
+            DiscoveryFailed: the tap failed, or printed no catalog.
+            ConfigError: the tap cannot be started, or the streams of its catalog are wrong.
         """
         layers = [overlay for overlay in over if overlay is not None]
         if layers and not refresh and not any(needs_discovery(overlay) for overlay in layers):
             if self._capabilities.discover is None:
                 # Its help said nothing: this tells whether it looks at its arguments at all.
-                with contextlib.suppress(ConfigError):
+                with contextlib.suppress(ConfigError, DiscoveryFailed):
                     await self.discover()
             discovered = Discovered(None, self._capabilities)
         else:
@@ -126,7 +133,8 @@ class Discovery:
         """Return the catalog that the tap discovers, or a kept one.
 
         Raises:
-            ConfigError: the tap failed, or what it printed is no catalog.
+            DiscoveryFailed: the tap failed, or printed no catalog.
+            ConfigError: the tap cannot be started, or the streams of its catalog are wrong.
         """
         if self._capabilities.discover is False:
             return Discovered(None, self._capabilities)
@@ -196,7 +204,7 @@ class Discovery:
         text = json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return f"{self._plugin.name}/{blake2b(text, digest_size=16).hexdigest()}"
 
-    def _failure(self, answer: Answer) -> ConfigError:
+    def _failure(self, answer: Answer) -> DiscoveryFailed:
         if answer.timed_out:
             what = f"discovery took longer than {self._timeout:g} s"
         elif answer.returncode < 0:
@@ -216,7 +224,7 @@ class Discovery:
             if output
             else "the tap printed nothing; check its config"
         )
-        return ConfigError(what, where=self._plugin.name, hint=hint, code="tap.discovery_failed")
+        return DiscoveryFailed(what, where=self._plugin.name, hint=hint)
 
 
 def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None:

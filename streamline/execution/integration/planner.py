@@ -9,17 +9,19 @@ from typing import Any
 import anyio
 import msgspec
 
-from streamline.blocks.connector.source import open_source
+from streamline.blocks.connector.source import OpenedSource, open_source
 from streamline.blocks.connector.spec import SourceSpec
 from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, probe
 from streamline.connectors.singer.catalog import matches
+from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.connectors.singer.grouping import SHARED, StreamGroup, group_streams
 from streamline.connectors.singer.override import parse_override, parse_overrides
 from streamline.connectors.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
+from streamline.execution.events import AttemptFailed, failure_from, masked
 from streamline.execution.integration.destination_identity import check_destinations
 from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sink, proving_sinks
 from streamline.execution.integration.plan import (
@@ -39,16 +41,20 @@ from streamline.execution.integration.positions import (
 from streamline.execution.integration.topology import find_paths, read_blocks
 from streamline.execution.run import Run, checking_options
 from streamline.flow.tasks import task_group
-from streamline.pipeline.model import Block, PipelineModel
+from streamline.pipeline.model import Block, PipelineModel, RetryConfig
 from streamline.project.render import Renderer
 from streamline.project.suggest import nearest, suggestion
 
 
-async def make_plan(context: Run, model: PipelineModel) -> Plan:
+async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False) -> Plan:
     """Make the plan of a run and check it.
+
+    Args:
+        retry: retry a failed discovery as the source's `retry_config` says.
 
     Raises:
         ConfigError: something can't be done as it is written.
+        DiscoveryFailed: a tap failed to discover its streams.
     """
     renderer, variables = _renderer(context, model)
     move_stored_settings(context.project, model, context.store)
@@ -66,7 +72,7 @@ async def make_plan(context: Run, model: PipelineModel) -> Plan:
             # Mappers give streams other names.
             return proving_sinks(None if mappers.get(uuid) else stream, selected, feeds)
 
-        sources[uuid] = await _plan_source(context, model, block, spec, proving, variables)
+        sources[uuid] = await _plan_source(context, model, block, spec, proving, variables, retry=retry)
 
     async def probe_target(uuid: str) -> None:
         block, spec = specs.destinations[uuid]
@@ -162,19 +168,10 @@ async def _plan_source(
     spec: SourceSpec,
     proving: Proving,
     variables: dict[str, Any],
+    *,
+    retry: bool,
 ) -> SourcePlan:
-    source = await open_source(
-        context.project,
-        model,
-        block,
-        context.store,
-        context.run_dir,
-        spec=spec,
-        run_id=context.run_id,
-        refresh=context.options.refresh_catalog,
-        notify=lambda message: context.note(block.uuid, message),
-        log=lambda line: context.log.child(f"{block.uuid} discovery", line),
-    )
+    source = await _open_source(context, model, block, spec, retry=retry)
     catalog, traits = source.catalog, source.traits
     selected: list[SelectedStream] = []
     if catalog is None:
@@ -209,6 +206,36 @@ async def _plan_source(
         endless=spec.max_duration is not None or spec.idle_timeout is not None,
         watch=source.watch,
     )
+
+
+async def _open_source(
+    context: Run, model: PipelineModel, block: Block, spec: SourceSpec, *, retry: bool
+) -> OpenedSource:
+    config = (block.retry_config if retry else None) or RetryConfig()
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await open_source(
+                context.project,
+                model,
+                block,
+                context.store,
+                context.run_dir,
+                spec=spec,
+                run_id=context.run_id,
+                refresh=context.options.refresh_catalog,
+                notify=lambda message: context.note(block.uuid, message),
+                log=lambda line: context.log.child(f"{block.uuid} discovery", line),
+            )
+        except DiscoveryFailed as error:
+            if attempt > config.retries:
+                raise
+            context.note(block.uuid, f"failed: {error}", "ERROR")
+            delay = config.delay_before(attempt)
+            failure = masked(failure_from(error), context.masker)
+            context.bus.publish(AttemptFailed(block=block.uuid, failure=failure, delay=delay))
+            await anyio.sleep(delay)
 
 
 def _max_parallel(spec: SourceSpec, plugin: Plugin) -> int:

@@ -98,7 +98,7 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
 
 
 async def _resend(context: Run, model: PipelineModel, letters: Sequence[DeadLetter]) -> dict[int, str]:
-    plan = await make_plan(context, model)
+    plan = await make_plan(context, model, retry=True)
     errors: dict[int, str] = {}
     for entry in entries_of(context.store, plan, letters, errors):
         await _send(context, plan, entry, errors)

@@ -191,7 +191,7 @@ async def _plan(run: Run, model: PipelineModel) -> Plan:
 
     async with task_group() as tasks:
         tasks.start_soon(give_up)
-        plan = await make_plan(run, model)
+        plan = await make_plan(run, model, retry=True)
         tasks.cancel_scope.cancel()
     if plan is None:
         raise Interrupted(run.interrupted or signal.SIGINT)

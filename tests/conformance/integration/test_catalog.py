@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.conformance.integration.common import COLUMNS, INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
-from tests.support.project import Project, tap, target
+from tests.support.project import Block, Project, tap, target
 
 
 def discoveries(project: Project) -> int:
@@ -137,3 +137,20 @@ def test_a_cached_catalog_is_dropped_when_a_schema_shows_a_new_column(make_proje
     assert discoveries(project) == 1
     project.run().expect(0)
     assert discoveries(project) == 2
+
+
+def test_a_failed_discovery_fails_the_run_or_is_retried(make_project: MakeProject) -> None:
+    def fails_once(marker: str) -> Block:
+        return rows_tap({"a": 5}, {"discovery_fails_once": marker})
+
+    retry_once: dict[str, Any] = {"retry_config": {"retries": 1, "delay": 0}}
+    project = make_project(fails_once("first"), target())
+    failed = project.run("--json").expect(1)
+    assert json.loads(failed.out)["error"]["code"] == "tap.discovery_failed"
+
+    project.pipeline("p", fails_once("second"), target(), **retry_once)
+    project.run().expect(0, "discovery failed with exit code 1; retry")
+    assert project.ids("a") == upto(5)
+
+    project.pipeline("p", fails_once("third"), target(), **retry_once)
+    project.command("explain", "p").expect(1)

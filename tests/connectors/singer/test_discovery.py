@@ -12,7 +12,13 @@ import pytest
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import probe
 from streamline.connectors.singer.catalog import Catalog
-from streamline.connectors.singer.discovery import Discovered, Discovery, find_catalog, read_catalog_file
+from streamline.connectors.singer.discovery import (
+    Discovered,
+    Discovery,
+    DiscoveryFailed,
+    find_catalog,
+    read_catalog_file,
+)
 from streamline.connectors.singer.settings import parse_streams
 from streamline.errors import ConfigError
 from streamline.project.secrets import Masker
@@ -108,7 +114,7 @@ def test_noise_around_a_catalog_is_ignored(tmp_path: Path, text: str) -> None:
 
 def test_a_failing_discovery_says_what_the_tap_said_without_secrets(tmp_path: Path) -> None:
     code = fakes.ARGPARSE + f"sys.stderr.write('cannot log in as reader:{SECRET}\\n'); sys.exit(7)\n"
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DiscoveryFailed) as error:
         discover(fakes.tap(tmp_path, code, "tap-shop"))
     text = str(error.value)
     assert "tap-shop: discovery failed with exit code 7" in text
@@ -117,7 +123,7 @@ def test_a_failing_discovery_says_what_the_tap_said_without_secrets(tmp_path: Pa
 
 
 def test_a_discovery_that_prints_no_catalog(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="printed no catalog"):
+    with pytest.raises(DiscoveryFailed, match="printed no catalog"):
         discover(fakes.tap(tmp_path, fakes.catalog_code("hello {}\n")))
     with pytest.raises(ConfigError, match="no tap_stream_id"):
         discover(fakes.tap(tmp_path, fakes.catalog_code('{"streams": [{}]}')))
@@ -125,7 +131,7 @@ def test_a_discovery_that_prints_no_catalog(tmp_path: Path) -> None:
 
 def test_a_discovery_that_never_ends(tmp_path: Path) -> None:
     code = fakes.ARGPARSE + "import time; time.sleep(600)\n"
-    with pytest.raises(ConfigError, match="took longer than 1 s"):
+    with pytest.raises(DiscoveryFailed, match="took longer than 1 s"):
         discover(fakes.tap(tmp_path, code), timeout=1.0)
 
 
@@ -190,7 +196,7 @@ def test_a_rotated_token_is_handed_over(tmp_path: Path) -> None:
 
 def test_the_config_file_is_private_while_it_exists(tmp_path: Path) -> None:
     code = fakes.ECHO_CATALOG + "sys.stderr.write(oct(os.stat(args.config).st_mode & 0o777)); sys.exit(1)\n"
-    with pytest.raises(ConfigError, match="0o600"):
+    with pytest.raises(DiscoveryFailed, match="0o600"):
         discover(fakes.tap(tmp_path, code))
 
 
