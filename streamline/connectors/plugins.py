@@ -346,13 +346,13 @@ def _no_program(project: Project, entry: PluginEntry, key: str, program: str) ->
     if local.is_file():
         hint = f"it is not executable: chmod +x {project.shown(local)}"
         if local.suffix == ".py":
-            hint += f", or say `command: [python, {program}]`"
+            hint += f", or write `command: [python, {program}]`"
     elif "/" in program:
         hint = "relative paths start at the project's folder"
     else:
         hint = "it is neither on PATH nor in the project's folder"
     return project.yaml.error(
-        f"the program '{program}' of the plugin {entry.name} is not there",
+        f"the program '{program}' of the plugin {entry.name} was not found",
         ("plugins", entry.name, key),
         hint=hint,
         code="plugin.program_missing",

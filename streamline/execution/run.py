@@ -93,9 +93,7 @@ class Interrupted(StreamlineError):
 
     code = "run.interrupted"
 
-    def __init__(
-        self, number: int, message: str = "interrupted; what was not proven will be read again by the next run"
-    ) -> None:
+    def __init__(self, number: int, message: str = "interrupted; the next run reads unproven records again") -> None:
         super().__init__(message)
         self.exit_code = 128 + number
 

@@ -388,7 +388,7 @@ class PoolThread:
             failure = exit_failure(status, worker.ending, None, self._memory)
         reason = failure.message if failure is not None else "the process ended"
         return Failure(
-            message=f"a worker process ended between two calls, and what it held is lost: {reason}",
+            message=f"a worker process ended between two calls, and its state is lost: {reason}",
             hint=failure.hint if failure is not None else None,
             code="block.worker_state_lost",
         )
@@ -500,7 +500,7 @@ class PoolThread:
         if not ready:
             # One of the modules may have crashed it; the block that imports that module will get the error.
             self._preload = []
-        self._server_failed("the fork server exits again and again", server)
+        self._server_failed("the fork server keeps exiting", server)
         if self._broken is None:
             self._start_server()
 

@@ -43,7 +43,7 @@ class SQLiteConnection:
             raise StreamlineError(
                 f"the state store cannot be opened: {error}",
                 where=str(path),
-                hint="check that the folder exists, is yours to write, and has space left",
+                hint="check that the folder exists, is writable and has free space",
                 code="store.not_opened",
             ) from error
         try:
@@ -120,7 +120,7 @@ class SQLiteConnection:
             raise ConfigError(
                 "this SQLite file belongs to another program",
                 where=str(self.path),
-                hint="name a file of its own in `state:` of streamline.yaml",
+                hint="name a separate file in `state:` of streamline.yaml",
                 code="store.foreign_file",
             )
         if version > len(MIGRATIONS):

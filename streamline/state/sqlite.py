@@ -68,7 +68,7 @@ class SQLiteStore(PositionTables):
                 raise StreamlineError(
                     f"the pipeline's lock file cannot be used: {error}",
                     where=str(path),
-                    hint="it must be on a file system that has locks, in a folder that is yours to write",
+                    hint="put it on a file system that supports locks, in a writable folder",
                     code="run.lock_failed",
                 ) from error
             if descriptor is not None:
@@ -330,7 +330,7 @@ def _may_live(holder: LeaseInfo) -> bool:
 def _held(pipeline: str, holder: LeaseInfo | None) -> LeaseHeld:
     if holder is None:
         return LeaseHeld(
-            "another process holds this pipeline's lease and has not said its name",
+            "another process holds this pipeline's lease and has not recorded its run id",
             where=pipeline,
             hint="try again; `streamline runs list` shows what is running",
         )

@@ -25,7 +25,7 @@ def read_each(streams: Iterable[Stream], read: Callable[[Stream], None], failed:
         try:
             read(stream)
         except ConnectorError as error:
-            log("WARNING", f"stream {stream.name!r} failed and is set aside; the others are read")
+            log("WARNING", f"stream {stream.name!r} failed; the other streams are read")
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]

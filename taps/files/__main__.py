@@ -12,16 +12,16 @@ PER_STREAM = (
     Setting(
         "path",
         "string",
-        "a file, a folder or a glob (** goes through folders). A folder's files are streams by their names, "
-        "its sub-folders one stream each; files of a glob are streams by their names, or one if 'stream' names it",
+        "a file, a folder or a glob (** goes through folders). In a folder, each file and each "
+        "sub-folder is a stream; of a glob, each file is a stream, or all files are the stream that 'stream' names",
     ),
-    Setting("stream", "string", "the name of the one stream that all files of 'path' make"),
+    Setting("stream", "string", "the name of the stream to read all files of 'path' into"),
     Setting(
-        "format", "string", "auto: by the file's ending, .gz, .bz2, .xz and .zip aside", default="auto", choices=FORMATS
+        "format", "string", "auto: by the file's suffix before .gz, .bz2, .xz or .zip", default="auto", choices=FORMATS
     ),
     Setting("key_properties", "array", "the columns that are a row's key; files name none", default=[], items="string"),
-    Setting("delimiter", "string", "CSV: between cells; left out: a tab for .tsv, else a comma"),
-    Setting("quote_char", "string", "CSV: around cells that hold delimiters or lines", default='"'),
+    Setting("delimiter", "string", "CSV: the separator of cells; default: a tab for .tsv, else a comma"),
+    Setting("quote_char", "string", "CSV: the quote around cells that contain delimiters or newlines", default='"'),
     Setting("header", "boolean", "CSV: the first row names the columns", default=True),
     Setting(
         "columns",
@@ -30,10 +30,10 @@ PER_STREAM = (
         items="string",
     ),
     Setting(
-        "skip_rows", "integer", "CSV: lines before the header, or the first row, to pass over", default=0, minimum=0
+        "skip_rows", "integer", "CSV: lines before the header, or before the first row, to skip", default=0, minimum=0
     ),
-    Setting("null_values", "array", "CSV: cells that mean no value", default=[""], items="string"),
-    Setting("encoding", "string", "of CSV and JSONL files", default="utf-8-sig"),
+    Setting("null_values", "array", "CSV: cells that are read as null", default=[""], items="string"),
+    Setting("encoding", "string", "the encoding of CSV and JSONL files", default="utf-8-sig"),
     Setting(
         "on_bad_line",
         "string",
@@ -44,8 +44,8 @@ PER_STREAM = (
     Setting(
         "sample_rows",
         "integer",
-        "rows of a stream that discovery infers types from, 0 for all. A later value that does not fit is sent as it "
-        "is, after a SCHEMA whose column takes it too",
+        "number of rows from which discovery infers types, 0 for all. A later value that does not fit is sent "
+        "unchanged, after a SCHEMA with a wider type",
         default=10_000,
         minimum=0,
     ),
@@ -60,7 +60,7 @@ CONNECTOR = Connector(
         Setting(
             "streams",
             "array",
-            "several sources: objects with the settings above, which hold for one of them",
+            "several sources: objects with the settings above, each for one source",
             items="object",
         ),
         Setting("state_interval", "integer", "records between two STATEs", default=10_000, minimum=1),

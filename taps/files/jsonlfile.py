@@ -120,4 +120,4 @@ def _recoded(path: Path, file: BinaryIO, encoding: str) -> Iterator[bytes]:
 def _why(text: bytes, error: msgspec.DecodeError) -> str:
     if text.lstrip()[:1] == b"[":
         return "an array, where an object is needed on each line"
-    return f"no JSON object: {error}"
+    return f"not a JSON object: {error}"

@@ -49,7 +49,7 @@ def read(source: Source, path: Path, properties: dict[str, Any], *, everything: 
     except (pa.ArrowException, OSError) as error:
         raise ConnectorError(f"{path}: {error}") from error
     if lost:
-        log("WARNING", f"{path}: {lost} values are NaN or infinite, which JSON cannot say; null stands for them")
+        log("WARNING", f"{path}: {lost} values are NaN or infinite, which JSON cannot represent; they are sent as null")
 
 
 def infer(source: Source, path: Path, limit: int, kinds_by_column: dict[str, set[str]]) -> int:

@@ -79,7 +79,7 @@ def sources(config: Config) -> list[Source]:
         )
     if left_out:
         named = ", ".join(left_out[:_NAMED]) + (", …" if len(left_out) > _NAMED else "")
-        log("WARNING", f"{len(left_out)} files are left out, their names do not end as CSV, JSONL or Parquet: {named}")
+        log("WARNING", f"{len(left_out)} files skipped, their suffix is not CSV, JSONL or Parquet: {named}")
     return [by_stream[stream] for stream in sorted(by_stream)]
 
 
@@ -114,7 +114,7 @@ def _files(options: Config) -> Iterator[tuple[str, Path]]:
     if path.is_file():
         files = [path]
     else:
-        files = sorted(Path(matched) for matched in glob.glob(pattern, recursive=True))  # noqa: PTH207 (takes absolute ones)
+        files = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 (takes absolute ones)
         files = [file for file in files if file.is_file()]
     if not files:
         raise ConfigError(f"no file matches {pattern}", "setting 'path' is relative to the working directory")

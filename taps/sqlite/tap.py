@@ -128,7 +128,7 @@ class Reader:
         ]
         self._keys = keys
         if not all(key.takes(value) for key, value in zip(keys, bookmark.start, strict=False)):
-            out.warn(f"its bookmark {bookmark.start!r} does not compare with its replication key; all rows are read")
+            out.warn(f"its bookmark {bookmark.start!r} cannot be compared with its replication key; all rows are read")
             bookmark.start = ()
             bookmark.sent.clear()
         tracker = Tracker(bookmark)

@@ -69,7 +69,7 @@ def _reject(values: Sequence[Any], allowed: Callable[[Any], bool], wanted: str) 
     for index, value in enumerate(values):
         if value is not None and not allowed(value):
             shown = repr(value)
-            raise BadValue(index, f"{shown[:80]}{'…' if len(shown) > 80 else ''} is no {wanted}")
+            raise BadValue(index, f"{shown[:80]}{'…' if len(shown) > 80 else ''} is not a valid {wanted}")
 
 
 def _is_integral(value: Any) -> bool:
@@ -293,7 +293,7 @@ def _texts(values: Sequence[Any], text: Callable[[Any], str]) -> list[str | None
         try:
             texts.append(None if value is None else text(value))
         except UnicodeEncodeError:
-            raise BadValue(index, "its text has a lone surrogate, which no UTF-8 can hold") from None
+            raise BadValue(index, "its text has a lone surrogate, which UTF-8 cannot represent") from None
         except ValueError as error:
             raise BadValue(index, str(error)) from None
     return texts

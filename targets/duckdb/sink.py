@@ -291,7 +291,7 @@ class DuckDBSink:
                 log(
                     "WARNING",
                     f"stream {destination.stream!r}: the rows of version {version} wait in table {table!r}, because no "
-                    "ACTIVATE_VERSION came; a run that goes on with this version shows them, another one drops them",
+                    "ACTIVATE_VERSION came; a run with this version makes them visible, another version deletes them",
                 )
         self._commit()
 

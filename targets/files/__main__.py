@@ -12,11 +12,11 @@ CONNECTOR = Connector(
     capabilities=("about", "activate-version", "held-versions"),
     load_methods=("append", "replace"),
     settings=(
-        Setting("path", "string", "the folder that holds the streams' folders; it is made if needed", required=True),
+        Setting("path", "string", "the folder of the streams' folders; created if it does not exist", required=True),
         Setting(
             "format",
             "string",
-            "jsonl: records in the bytes that they came in; csv: a header in each file, an empty text is quoted and a "
+            "jsonl: records, byte for byte as received; csv: a header in each file, an empty text is quoted and a "
             "null is not; parquet: typed columns",
             default="jsonl",
             choices=("jsonl", "csv", "parquet"),
@@ -40,8 +40,8 @@ CONNECTOR = Connector(
             "settings by stream name: destination_table (its folder's name), load_method",
             default={},
         ),
-        Setting("batch_rows", "integer", "rows after which files are finished", default=1_000_000, minimum=1),
-        Setting("flush_seconds", "number", "age of an unfinished row at which files are", default=30, minimum=0),
+        Setting("batch_rows", "integer", "rows after which files are closed", default=1_000_000, minimum=1),
+        Setting("flush_seconds", "number", "age of the oldest row at which files are closed", default=30, minimum=0),
     ),
     max_processes=8,
 )

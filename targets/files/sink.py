@@ -261,8 +261,8 @@ class FilesSink:
                 log(
                     "WARNING",
                     f"stream {destination.stream!r}: the files of version {destination.version} wait in {into.name}, "
-                    "because no ACTIVATE_VERSION came; a run that goes on with this version shows them, another one "
-                    "drops them",
+                    "because no ACTIVATE_VERSION came; a run with this version makes them visible, "
+                    "another version deletes them",
                 )
 
     def close(self) -> None:

@@ -86,7 +86,7 @@ class CSVWriter:
             try:
                 lines.append(",".join([_cell(row.get(column)) for column in columns]).encode())
             except UnicodeEncodeError:
-                raise BadValue(index, "a text of it has a lone surrogate, which no UTF-8 can hold") from None
+                raise BadValue(index, "a text of it has a lone surrogate, which UTF-8 cannot represent") from None
             except ValueError as error:
                 raise BadValue(index, str(error)) from None
         self._out.write(b"\r\n".join(lines) + b"\r\n")

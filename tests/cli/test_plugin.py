@@ -116,7 +116,7 @@ def test_a_plugin_is_tried_out(shop: Shop) -> None:
     assert "--catalog" in shop("plugin", "test", "tap-a").stdout
     shop("plugin", "add", "mask", "--command", "no-such-program-anywhere")
     assert "--role" in shop("plugin", "test", "mask", code=2).stderr
-    assert "is not there" in shop("plugin", "test", "mask", "--role", "mapper", code=2).stderr
+    assert "was not found" in shop("plugin", "test", "mask", "--role", "mapper", code=2).stderr
 
 
 def test_a_program_that_says_nothing_fails_the_test(shop: Shop) -> None:

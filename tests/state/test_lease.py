@@ -128,7 +128,7 @@ def test_a_holder_that_has_not_said_its_name_is_still_a_holder(store: Store, tmp
     path.parent.mkdir()
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(LeaseHeld, match="has not said its name"):
+        with pytest.raises(LeaseHeld, match="has not recorded its run id"):
             store.acquire_lease("shop", "run-2")
 
 

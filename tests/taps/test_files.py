@@ -270,8 +270,8 @@ def test_moments_survive(moment: datetime, zone: str, separator: str) -> None:
         ("t.csv", 'a,b\n1,"2\n3,4\n', "in/t.csv:2: broken CSV: unexpected end of data"),
         ("t.csv", "a,a\n1,2\n", "in/t.csv:1: two columns are named 'a'"),
         ("t.csv", b"a\nx\n\xff\n", "in/t.csv:3: not in utf-8-sig"),
-        ("t.jsonl", '{"a": 1}\n{"a": NaN}\n', "in/t.jsonl:2: no JSON object"),
-        ("t.jsonl", '{"a": 1}\n{"a": \n', "in/t.jsonl:2: no JSON object"),
+        ("t.jsonl", '{"a": 1}\n{"a": NaN}\n', "in/t.jsonl:2: not a JSON object"),
+        ("t.jsonl", '{"a": 1}\n{"a": \n', "in/t.jsonl:2: not a JSON object"),
         ("t.json", "[1]\n", "in/t.json:1: an array, where an object is needed on each line"),
         ("t.parquet", "PAR1", "in/t.parquet: "),
         ("t.csv.gz", gzip.compress(b"a\n1\n" * 1000, mtime=0)[:-20], "in/t.csv.gz: corrupt compressed data"),
@@ -294,7 +294,7 @@ def test_broken_lines_can_be_skipped(tmp_path: Path) -> None:
     assert outcome.records("t") == [{"a": 1, "b": 2}, {"a": 4, "b": 5}]
     assert outcome.records("u") == [{"a": 1}, {"a": 2}]
     assert "in/t.csv:3: 1 cells" in outcome.warnings
-    assert "in/u.jsonl:2: no JSON object" in outcome.warnings
+    assert "in/u.jsonl:2: not a JSON object" in outcome.warnings
 
 
 def test_dialects_of_csv(tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ def test_compressed_files_are_read_and_the_rest_is_named(tmp_path: Path) -> None
     assert {name: outcome.records(name) for name in "abcd"} == {
         "a": [{"id": 1}], "b": [{"id": 2}], "c": [{"id": 3}], "d": [{"id": 3}]
     }  # fmt: skip
-    assert "2 files are left out" in outcome.warnings
+    assert "2 files skipped" in outcome.warnings
     assert "book.xlsx" in outcome.warnings
 
 

@@ -377,12 +377,12 @@ def test_nan_in_a_number_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"id": "x"}', "stream 't', record 2, column 'id': 'x' is no integer"),
-        ('{"id": 1.5}', "column 'id': 1.5 is no integer"),
-        ('{"id": true}', "column 'id': True is no integer"),
+        ('{"id": "x"}', "stream 't', record 2, column 'id': 'x' is not a valid integer"),
+        ('{"id": 1.5}', "column 'id': 1.5 is not a valid integer"),
+        ('{"id": true}', "column 'id': True is not a valid integer"),
         ('{"id": 2, "name": "\\ud800"}', "column 'name': its text has a lone surrogate"),
         ('{"id": 2, "o": {"a": NaN}}', "column 'o': JSON has no NaN or infinity"),
-        ('{"id": 2, "day": 5}', "column 'day': 5 is no date"),
+        ('{"id": 2, "day": 5}', "column 'day': 5 is not a valid date"),
         ('{"name": "x"}', "stream 't', record 2: the key 'id' is missing"),
         ("[1]", "record 2 is not an object"),
     ],

@@ -191,7 +191,7 @@ def _jsonl(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
                 if text[:1] == b"{" and text[-1:] == b"}":
                     texts.append(text)
                 elif text:
-                    raise _error(item, f"line {number:,} of {path} is no JSON object", code="batch.file_unreadable")
+                    raise _error(item, f"line {number:,} of {path} is not a JSON object", code="batch.file_unreadable")
             if texts:
                 batch = wrap(item.stream, texts, version=item.version, time_extracted=extracted)
                 if batch.prefix is None or not records_fill_lines(batch.slices[0], batch.count, batch.prefix):

@@ -290,7 +290,7 @@ class TapProcess:
                     TapFailed(f"timed out after {command.timeout:g} s", where=command.name, code="tap.timed_out")
                 )
             if command.max_duration is not None and now - started >= command.max_duration:
-                self.stop(f"max_duration ({command.max_duration:g} s) is over")
+                self.stop(f"max_duration ({command.max_duration:g} s) has elapsed")
             if command.idle_timeout is not None and waiting is not None and now - waiting >= command.idle_timeout:
                 self.stop(f"no output for idle_timeout ({command.idle_timeout:g} s)")
             if child.returncode is not None:

@@ -154,7 +154,7 @@ def check_shared_tables(
         if "replace" in (plan.load_method, plans[other].load_method):
             raise ConfigError(
                 f"streams {words} would both be written to table {plan.table or name!r}, and each replaces it: "
-                "the one would delete the other's rows",
+                "one would delete the other's rows",
                 where=plan.where or where,
                 hint=f"{hint}. With load_method: append they may share it; with upsert if no key occurs in both, or "
                 f"with {column}",

@@ -168,10 +168,9 @@ def _path(model: PipelineModel, specs: Specs, after: list[str], downstream: dict
     for uuid in after:
         if uuid in specs.mappers:
             raise ConfigError(
-                f"mapper '{uuid}' must stand right behind its source, alone",
+                f"mapper '{uuid}' must be the only block directly downstream of its source",
                 where=model.where(uuid),
-                hint="put it between the source and everything else; what only one destination needs, do in a "
-                "transformer",
+                hint="put it between the source and all other blocks; for one destination only, use a transformer",
             )
         if uuid in specs.destinations:
             sinks.append(uuid)

@@ -105,7 +105,7 @@ def _decode_leniently(text: bytes) -> Any:
     try:
         return _lenient.decode(text.decode("utf-8", "surrogateescape"))
     except json.JSONDecodeError as error:
-        raise JSONTextError(f"it is no JSON ({error.msg} at character {error.pos})") from None
+        raise JSONTextError(f"it is not valid JSON ({error.msg} at character {error.pos})") from None
     except RecursionError:
         raise JSONTextError("it is nested too deeply") from None
 
@@ -146,7 +146,7 @@ def loads(text: bytes | str, *, decimals: bool = False) -> Any:
         decimals: every fraction is a `Decimal`.
 
     Raises:
-        ValueError: it is no JSON (or no UTF-8).
+        ValueError: it is not valid JSON (or no UTF-8).
     """
     if isinstance(text, bytes):
         text = text.decode()
@@ -230,7 +230,7 @@ def _foreign(value: Any) -> str:
             return _text(converted)
     if isinstance(value, (bytes, bytearray, memoryview, dt.timedelta)) or hasattr(kind, "__struct_fields__"):
         return _encoder.encode(value).decode()
-    raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} has no form in JSON")
+    raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be represented in JSON")
 
 
 def _integer(value: int) -> str:
@@ -255,7 +255,7 @@ def _key(key: Any) -> str:
         return f'"{_text(key)}"'
     if isinstance(key, (dt.date, dt.time, UUID)):
         return _text(key)
-    raise TypeError(f"a key of type {type(key).__qualname__} has no form in JSON")
+    raise TypeError(f"a key of type {type(key).__qualname__} cannot be represented in JSON")
 
 
 # --- objects as their members
@@ -327,8 +327,8 @@ def members(text: bytes) -> dict[str, bytes]:
         return {name: bytes(value) for name, value in split_object(text).items()}
     except (ValueError, RecursionError) as error:
         if isinstance(decode(text), dict):  # raises where it is no JSON at all
-            raise JSONTextError(f"it is no JSON ({error})") from None
-        raise NotAnObjectError("it is no JSON object") from None
+            raise JSONTextError(f"it is not valid JSON ({error})") from None
+        raise NotAnObjectError("it is not a JSON object") from None
 
 
 def join_members(values: Mapping[str, bytes]) -> bytes:

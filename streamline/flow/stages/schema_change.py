@@ -142,7 +142,7 @@ class SchemaChangeStage(ImmediateStage):
             raise StreamlineError(
                 "the tap sends its records in files (BATCH), which schema_change: freeze cannot change",
                 where=f"stream {item.stream!r}",
-                hint="switch off BATCH messages in the tap's configuration, or set schema_change: evolve",
+                hint="disable BATCH messages in the tap's configuration, or set schema_change: evolve",
                 code="stream.batch_not_supported",
             )
         return [item]

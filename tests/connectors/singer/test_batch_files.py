@@ -141,7 +141,7 @@ def test_a_dialect_that_every_target_takes_is_passed(tmp_path: Path) -> None:
         (sdk("s3://bucket/x.jsonl"), "not on this machine"),
         (sdk("file:///x", form="avro"), "unknown encoding: format 'avro'"),
         (sdk("file:///x", compression="zstd"), "compression 'zstd'"),
-        (sdk("torn.jsonl"), r"line 2 of .*torn.jsonl is no JSON object"),
+        (sdk("torn.jsonl"), r"line 2 of .*torn.jsonl is not a JSON object"),
         (sdk("torn.gz", compression="gzip"), "cannot be read"),
         (sdk("torn.jsonl", form="parquet"), "cannot be read"),
     ],

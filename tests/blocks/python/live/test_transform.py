@@ -636,7 +636,7 @@ def test_what_is_wrong_with_a_file_is_known_at_the_start(kitchen: Kitchen, text:
         ("return 5", "returned a int"),
         ("return [1]", "a list with a int in it"),
         ("return [{1: 2}]", "keys that are not strings"),
-        ("return [{'id': object()}]", "a value of type builtins.object has no form in JSON"),
+        ("return [{'id': object()}]", "a value of type builtins.object cannot be represented in JSON"),
         ("import pandas as pd\nreturn pd.DataFrame([[1, 2]], columns=['a', 'a'])", "duplicate column a"),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
