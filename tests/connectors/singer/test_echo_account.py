@@ -208,6 +208,23 @@ def test_memory_is_bounded_and_the_newest_position_kept() -> None:
     assert account.ended() == {"s": at(10_000)}
 
 
+@pytest.mark.parametrize(("max_places", "max_bytes"), [(4, 100), (100, 4)], ids=["count", "bytes"])
+def test_positions_are_skipped_only_while_too_many_wait(max_places: int, max_bytes: int) -> None:
+    account = EchoAccount(max_places=max_places, max_position_bytes=max_bytes)
+    account.start({"a": 0})
+    placed = []
+    for number in range(1, 7):
+        sent(account, "a")
+        if account.wants_place():
+            account.place(Position("s", number, {"a": b"x"}), {"a": number})
+            placed.append(number)
+    assert placed == [1, 2, 3, 4, 6]
+    assert [position.number for position in account.echo({"a": 3}).values()] == [2]
+    assert account.wants_place()
+    account.place(Position("s", 7, {"a": b"x"}), {"a": 7})
+    assert account.wants_place()
+
+
 # -- the model
 
 

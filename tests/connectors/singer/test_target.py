@@ -223,6 +223,8 @@ async def test_exiting_with_0_between_two_batches_is_a_failure_though_nothing_is
         await process.send("load", [batch(record(1, do=ABORT)), position(1)])
         await until(lambda: account.failures)
         await process.close()
+    assert [failure.code for failure in account.failures] == ["target.exited_early"]
+    assert "code 0 before the end" in account.failures[0].message
     assert account.proven == []
 
 
@@ -248,6 +250,7 @@ async def test_exiting_with_0_and_leaving_input_unread_is_a_failure(tmp_path: Pa
     process = target(tmp_path, account, code)
     async with running(account.runs(process)):
         await send_all(process, *(rows(n, n) for n in range(1, 50)))
+    assert [failure.code for failure in account.failures] == ["target.exited_early"]
     assert "unread" in account.failures[0].message
     assert account.proven == []
 
@@ -259,6 +262,7 @@ async def test_failing_after_the_end_of_its_input_keeps_what_was_echoed(tmp_path
         await process.send("load", rows(1, 2))
         await process.send("load", [batch(record(3, do="import atexit; atexit.register(os._exit, 3)"))])
         await send_all(process)
+    assert [failure.code for failure in account.failures] == ["target.exited"]
     assert "code 3" in account.failures[0].message
     assert account.newest() == 2
 
