@@ -175,7 +175,7 @@ def read_json(path: str, what: str) -> Any:
 
 
 class Arguments(argparse.Namespace):
-    """The parsed command line; the last four are a tap's."""
+    """The parsed command line; `missing` is a target's, the four before it are a tap's."""
 
     config: str | None
     about: bool
@@ -184,12 +184,23 @@ class Arguments(argparse.Namespace):
     catalog: str | None = None
     properties: str | None = None
     state: str | None = None
+    missing: str | None = None
 
 
-def run(connector: Connector, argv: Sequence[str], work: Callable[[Config, Arguments], None], *, tap: bool) -> int:
-    """Parse the command line, checks the config and calls `work`; return the exit code.
+def run(
+    connector: Connector,
+    argv: Sequence[str],
+    work: Callable[[Config, Arguments], None],
+    *,
+    tap: bool,
+    missing: Callable[[Config, Sequence[str]], list[str]] | None = None,
+) -> int:
+    """Parse the command line, check the config and call `work`; return the exit code.
 
     Used instead of singer-python's parser, which has no `--about` and always requires `--config`.
+
+    Args:
+        missing: returns those tables of a list that do not exist; for targets only.
     """
     parser = argparse.ArgumentParser(prog=connector.name, description=connector.description)
     parser.add_argument("-c", "--config", metavar="FILE", help="settings (JSON); see --about")
@@ -198,6 +209,10 @@ def run(connector: Connector, argv: Sequence[str], work: Callable[[Config, Argum
         parser.add_argument("--catalog", metavar="FILE", help="the catalog that selects streams and columns")
         parser.add_argument("-p", "--properties", metavar="FILE", help="older name of --catalog")
         parser.add_argument("-s", "--state", metavar="FILE", help="the state that the last run printed (JSON)")
+    if missing is not None:
+        parser.add_argument(
+            "--missing", metavar="FILE", help="print which of these tables (a JSON list) do not exist, and exit"
+        )
     parser.add_argument("--about", action="store_true", help="print capabilities and settings and exit")
     parser.add_argument("--format", choices=["json", "text"], default="text", help="output format of --about")
     parser.add_argument("--version", action="version", version=f"{connector.name} {VERSION}")
@@ -208,7 +223,11 @@ def run(connector: Connector, argv: Sequence[str], work: Callable[[Config, Argum
             return 0
         if not args.config:
             raise ConfigError("--config FILE is missing", "--about lists the settings")
-        work(connector.config(read_json(args.config, "--config")), args)
+        config = connector.config(read_json(args.config, "--config"))
+        if missing is not None and args.missing is not None:
+            print(json.dumps(missing(config, read_json(args.missing, "--missing"))))
+        else:
+            work(config, args)
         sys.stdout.flush()
     except ConnectorError as error:
         log("ERROR", f"{connector.name}: {error}".replace("\n", " "))

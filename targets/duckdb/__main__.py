@@ -12,7 +12,7 @@ _BATCH_BYTES = 128 * 1024 * 1024
 CONNECTOR = Connector(
     name="target-duckdb",
     description="Loads streams into tables of a DuckDB database.",
-    capabilities=("about", "activate-version", "held-versions", "conflict-ignore"),
+    capabilities=("about", "activate-version", "held-versions", "conflict-ignore", "missing-tables"),
     load_methods=("append", "upsert", "replace"),
     settings=(
         Setting("path", "string", "the database file; created if it does not exist", required=True, exclusive=True),
@@ -45,7 +45,7 @@ CONNECTOR = Connector(
 
 def main(argv: Sequence[str]) -> int:
     """Run the target; return its exit code."""
-    return run(CONNECTOR, argv, _work, tap=False)
+    return run(CONNECTOR, argv, _work, tap=False, missing=_missing)
 
 
 def _work(config: Config, args: Arguments) -> None:
@@ -63,3 +63,12 @@ def _work(config: Config, args: Arguments) -> None:
         ).run()
     finally:
         sink.close()
+
+
+def _missing(config: Config, tables: Sequence[str]) -> list[str]:
+    from .database import connect
+    from .waiting import tables_of
+
+    with connect(config) as connection:
+        existing = {name.lower() for name, _ in tables_of(connection, config["schema"])}
+    return [table for table in tables if table.lower() not in existing]

@@ -26,7 +26,7 @@ def mark_waiting(connection: DuckDBPyConnection, table: str, main: str, version:
 def waiting_tables(connection: DuckDBPyConnection, schema: str, main: str) -> dict[int | None, str]:
     """Return the names of the tables that wait for `main`, by version."""
     tables: dict[int | None, str] = {}
-    for name, comment in _tables(connection, schema):
+    for name, comment in tables_of(connection, schema):
         if (comment or "").startswith(_MARK):
             owner, version = json.loads(comment[len(_MARK) :])
             if owner == main:
@@ -38,13 +38,13 @@ def is_waiting(connection: DuckDBPyConnection, schema: str, table: str) -> bool:
     """Return whether a table holds rows that wait for another one."""
     return any(
         name.lower() == table.lower() and (comment or "").startswith(_MARK)
-        for name, comment in _tables(connection, schema)
+        for name, comment in tables_of(connection, schema)
     )
 
 
 def free_name(connection: DuckDBPyConnection, schema: str, base: str) -> str:
     """Return a name that no table or view has: `base`, or that with underscores added."""
-    taken = {name.lower() for name, _ in _tables(connection, schema)}
+    taken = {name.lower() for name, _ in tables_of(connection, schema)}
     sql = (
         "SELECT view_name FROM duckdb_views() "
         "WHERE database_name = current_database() AND lower(schema_name) = lower(?)"
@@ -55,7 +55,8 @@ def free_name(connection: DuckDBPyConnection, schema: str, base: str) -> str:
     return base
 
 
-def _tables(connection: DuckDBPyConnection, schema: str) -> list[tuple[str, str]]:
+def tables_of(connection: DuckDBPyConnection, schema: str) -> list[tuple[str, str]]:
+    """Return the name and the comment of each table in a schema."""
     sql = (
         "SELECT table_name, comment FROM duckdb_tables() "
         "WHERE database_name = current_database() AND lower(schema_name) = lower(?)"

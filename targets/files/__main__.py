@@ -9,7 +9,7 @@ from kit.connector import Arguments, Config, ConfigError, Connector, Setting, ru
 CONNECTOR = Connector(
     name="target-files",
     description="Writes each stream into a folder of JSONL, CSV or Parquet files; files once visible never change.",
-    capabilities=("about", "activate-version", "held-versions"),
+    capabilities=("about", "activate-version", "held-versions", "missing-tables"),
     load_methods=("append", "replace"),
     settings=(
         Setting("path", "string", "the folder of the streams' folders; created if it does not exist", required=True),
@@ -49,7 +49,7 @@ CONNECTOR = Connector(
 
 def main(argv: Sequence[str]) -> int:
     """Run the target; return its exit code."""
-    return run(CONNECTOR, argv, _work, tap=False)
+    return run(CONNECTOR, argv, _work, tap=False, missing=_missing)
 
 
 def _work(config: Config, args: Arguments) -> None:
@@ -64,3 +64,11 @@ def _work(config: Config, args: Arguments) -> None:
         Runner(sink, batch_rows=config["batch_rows"], flush_seconds=config["flush_seconds"]).run()
     finally:
         sink.close()
+
+
+def _missing(config: Config, tables: Sequence[str]) -> list[str]:
+    from pathlib import Path
+
+    from .folder import folder_name
+
+    return [table for table in tables if not (Path(config["path"]) / folder_name(table)).is_dir()]

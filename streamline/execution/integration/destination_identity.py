@@ -9,19 +9,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import msgspec
 
+from streamline.connectors.singer.missing_tables import MISSING_TABLES_CAPABILITY, missing_tables
 from streamline.connectors.singer.stages.stream_plan import SOURCE_COLUMN
 from streamline.connectors.singer.state import rows_have_bookmarks
 from streamline.errors import ConfigError
 from streamline.execution.integration.flat_state import FlatStart, sink_and_stream, stream_key
 from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
+from streamline.execution.integration.schema_book import destination_schemas
 from streamline.execution.run import Run
 from streamline.flow.items import REST
+from streamline.flow.tasks import task_group
 
 _WHERE = frozenset(
     (
@@ -72,7 +77,7 @@ def flat_start(context: Run, plan: Plan, group: GroupPlan) -> FlatStart | None:
     return FlatStart(group.rows[REST], context.store.destinations(plan.pipeline, group.source).get(REST, {}))
 
 
-def check_destinations(context: Run, plan: Plan) -> None:
+async def check_destinations(context: Run, plan: Plan) -> None:
     """Check that the destinations are those that proved the bookmarks which the run starts from.
 
     Raises:
@@ -80,6 +85,49 @@ def check_destinations(context: Run, plan: Plan) -> None:
     """
     if context.options.accept_gap:
         return
+    await anyio.to_thread.run_sync(_check_places, context, plan)
+    loaded = await anyio.to_thread.run_sync(_loaded_tables, context, plan)
+    async with task_group() as tasks:
+        for uuid, tables in loaded.items():
+            tasks.start_soon(_check_tables, context, plan.sinks[uuid], tables)
+
+
+async def _check_tables(context: Run, sink: SinkPlan, tables: Mapping[str, tuple[str, str]]) -> None:
+    """Ask a target whether the tables still exist. `tables` are those of the source and stream that it is given."""
+    missing = await missing_tables(sink.plugin, sink.config, tables, run_dir=context.run_dir, masker=context.masker)
+    for table in missing:
+        source, stream = tables[table]
+        raise ConfigError(
+            f"destination {sink.id!r} has no table {table!r} any more, so the records before the bookmark of stream "
+            f"{stream!r} are gone",
+            where=source,
+            hint=_HINT,
+            code="bookmark.destination_empty",
+        )
+
+
+def _loaded_tables(context: Run, plan: Plan) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return the tables that targets can be asked for, by destination, each with its source and bookmark.
+
+    A table is made with its stream's first SCHEMA, so only that of a stream whose SCHEMA was sent must exist.
+    """
+    loaded: dict[str, dict[str, tuple[str, str]]] = {}
+    sent = cache(partial(destination_schemas, context.store, plan.pipeline))
+    for _, source, bookmark in _started(plan):
+        for key in destinations_of(plan, source, bookmark):
+            uuid, stream = sink_and_stream(key)
+            selected = source.find(stream or bookmark)
+            name = selected.stream if selected is not None else bookmark
+            sink = plan.sinks[uuid]
+            table = sink.plan_of(source.id, name)
+            if table is None or MISSING_TABLES_CAPABILITY not in sink.capabilities.names:
+                continue
+            if name in sent(source.id, uuid):
+                loaded.setdefault(uuid, {}).setdefault(table.table or name, (source.id, stream or bookmark))
+    return loaded
+
+
+def _check_places(context: Run, plan: Plan) -> None:
     for group, source, bookmark in _started(plan):
         known = context.store.destinations(plan.pipeline, source.id).get(bookmark)
         if known is None:

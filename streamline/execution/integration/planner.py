@@ -114,7 +114,7 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False) 
         sinks=sinks,
         variables=variables,
     )
-    await anyio.to_thread.run_sync(check_destinations, context, plan)
+    await check_destinations(context, plan)
     return plan
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+import duckdb
+
 from tests.conformance.integration.common import INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
 from tests.support.project import tap, target, transformer
@@ -177,3 +179,23 @@ def test_a_destination_whose_file_was_deleted_stops_the_run(make_project: MakePr
 
     project.run("--full-refresh").expect(0)
     assert list((project.root / "out").rglob("*.jsonl"))
+
+
+def test_a_dropped_table_stops_the_run_until_it_is_loaded_again(make_project: MakeProject) -> None:
+    source = tap("counts", {"rows": 10}, streams={"numbers": INCREMENTAL})
+    files = target("files", {"path": "out", "format": "jsonl"}, builtin=True, uuid="files")
+    project = make_project(source, target("duckdb", {"path": "out.duckdb"}, builtin=True), files)
+    project.run().expect(0)
+    project.run().expect(0)
+    with duckdb.connect(str(project.root / "out.duckdb")) as database:
+        database.execute("drop table numbers")
+
+    project.run().expect(2, "no table 'numbers' any more")
+
+    project.run("--full-refresh").expect(0)
+    with duckdb.connect(str(project.root / "out.duckdb")) as database:
+        assert database.execute("select count(*) from numbers").fetchone() == (10,)
+    shutil.rmtree(project.root / "out" / "numbers")
+    project.run().expect(2, "files")
+    project.run("--accept-gap").expect(0)
+    project.run().expect(0)
