@@ -88,4 +88,6 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (pipeline, block, stream)
     );
     """,
+    # As in `bookmark_destinations`; null where it was not known.
+    "ALTER TABLE bookmark_history ADD COLUMN destinations TEXT;",
 )

@@ -171,13 +171,16 @@ class PositionTables:
             for (name,) in streams:
                 key = (pipeline, block, name)
                 then = db.execute(
-                    "SELECT value, sinks, replication_method, replication_key FROM bookmark_history"
+                    "SELECT value, sinks, replication_method, replication_key, destinations FROM bookmark_history"
                     f" WHERE {_KEY} AND id <= ? ORDER BY id DESC LIMIT 1",
                     (*key, newest),
-                ).fetchone() or (None, "[]", None, None)
+                ).fetchone() or (None, "[]", None, None, None)
                 (value,) = db.execute(f"SELECT value FROM bookmarks WHERE {_KEY}", key).fetchone()
                 if value != then[0]:
-                    _put(db, key, value=then[0], run_id=run_id, time=time, cause="rollback", proof=then[1:])
+                    db.execute(f"DELETE FROM bookmark_destinations WHERE {_KEY}", key)
+                    _put(db, key, value=then[0], run_id=run_id, time=time, cause="rollback", proof=then[1:4])
+                    if then[4] is not None:
+                        _put_destinations(db, key, json.loads(then[4]))
                     changed.append(name)
         return sorted(changed)
 
@@ -190,6 +193,10 @@ class PositionTables:
             )
             time = now()
             after = {bookmark.stream: storable(bookmark.value) for bookmark in bookmarks}
+            db.executemany(
+                f"DELETE FROM bookmark_destinations WHERE {_KEY}",
+                [(pipeline, block, bookmark.stream) for bookmark in bookmarks],
+            )
             for bookmark in bookmarks:
                 _put(
                     db,
@@ -202,10 +209,6 @@ class PositionTables:
                     gap=bookmark.gap,
                 )
             changed = {stream for stream, value in after.items() if before.get(stream) != value}
-            db.executemany(
-                f"DELETE FROM bookmark_destinations WHERE {_KEY}",
-                [(pipeline, block, bookmark.stream) for bookmark in bookmarks],
-            )
             if replace:
                 others = [stream for stream, value in before.items() if value is not None and stream not in after]
                 _take_away(db, pipeline, block, others, run_id, "import")
@@ -245,9 +248,14 @@ def _proof(bookmark: BookmarkSave) -> tuple[str, str | None, str | None]:
 
 
 def _put_destinations(db: sqlite3.Connection, key: tuple[str, str, str], destinations: Mapping[str, str]) -> None:
+    text = json.dumps(dict(destinations))
     db.execute(
         "INSERT OR REPLACE INTO bookmark_destinations (pipeline, block, stream, destinations) VALUES (?, ?, ?, ?)",
-        (*key, json.dumps(dict(destinations))),
+        (*key, text),
+    )
+    db.execute(
+        f"UPDATE bookmark_history SET destinations = ? WHERE id = (SELECT max(id) FROM bookmark_history WHERE {_KEY})",
+        (text, *key),
     )
 
 
@@ -288,8 +296,10 @@ def _put(
     if old is None or (value, epoch) != (old[0], old[1]):
         changes += 1
         db.execute(
-            f"INSERT INTO bookmark_history ({_HISTORY_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*key, value, run_id, time, epoch, cause, *proof),
+            f"INSERT INTO bookmark_history ({_HISTORY_COLUMNS}, destinations)"
+            " VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+            f" (SELECT destinations FROM bookmark_destinations WHERE {_KEY}))",
+            (*key, value, run_id, time, epoch, cause, *proof, *key),
         )
     elif proof != old_proof:
         # The same value, now proven by others: no change that anybody would want to roll back.

@@ -172,6 +172,24 @@ def test_rollback_brings_back_the_proof_of_its_value(store: Store) -> None:
     assert store.bookmarks("p", "b")["a"].sinks == ["out"]
 
 
+def test_rollback_brings_back_which_destinations_have_the_records(store: Store) -> None:
+    def save_to(place: str, run: str, value: str) -> None:
+        store.save("p", "b", run, [BookmarkSave(stream="a", value=value, sinks=["out"], destinations={"out": place})])
+
+    save_to("old", "r1", "30")
+    save_to("new", "r2", "10")
+
+    store.rollback("p", "b", run_id="x1")
+
+    assert (values(store), store.destinations("p", "b")) == ({"a": "30"}, {"a": {"out": "old"}})
+    store.import_state("p", "b", [BookmarkSave(stream="a", value="5")], run_id="i1")
+    store.set_bookmark("p", "b", "a", "6", run_id="s1")
+    store.rollback("p", "b", run_id="x2")
+    assert (values(store), store.destinations("p", "b")) == ({"a": "5"}, {}), "nobody vouches for an import"
+    store.rollback("p", "b", before_run="i1", run_id="x3")
+    assert store.destinations("p", "b") == {"a": {"out": "old"}}
+
+
 def test_import_merges_or_replaces(store: Store) -> None:
     save(store, "r1", a="1", b="1")
     assert store.import_state("p", "b", [BookmarkSave(stream="a", value="9")], run_id="i1") == ["a"]
