@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from streamline.errors import StreamlineError
 from streamline.flow.codecs import lanes
+from streamline.flow.codecs.arrow_reader import ArrowReader
 from streamline.flow.items import ArrowBatch, JSONObject, RawBatch, RowBatch
 
 
@@ -32,7 +33,7 @@ def raw_to_rows(
 def raw_to_arrow(
     batch: RawBatch, schema: JSONObject | None = None, refuse: lanes.Refuse | None = None
 ) -> list[ArrowBatch]:
-    return lanes.ArrowReader(schema).read(batch, refuse)
+    return ArrowReader(schema).read(batch, refuse)
 
 
 def record(text: str, rest: str = "") -> str:

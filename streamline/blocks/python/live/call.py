@@ -15,7 +15,8 @@ from streamline.blocks.python.live.bisection import Bisection
 from streamline.blocks.python.live.frames import to_shape, to_table, with_json, without_new_nan
 from streamline.blocks.python.live.messages import CallRequest, CallSettings, Returned
 from streamline.errors import StreamlineError
-from streamline.flow.codecs.lanes import ArrowReader, RowReader, arrow_to_raw, lines_of
+from streamline.flow.codecs.arrow_reader import ArrowReader
+from streamline.flow.codecs.lanes import RowReader, arrow_to_raw, lines_of
 from streamline.flow.items import ArrowBatch, RawBatch
 
 if TYPE_CHECKING:
