@@ -33,7 +33,7 @@ class _Connected:
         """Disconnect."""
 
     def test_connection(self) -> bool:
-        """Whether the other side answers."""
+        """Return whether the other side answers."""
         return True
 
     def print(self, msg: Any) -> None:
@@ -68,11 +68,11 @@ class BaseSource(_Connected):
         """Hand lists of messages to the handler; for `consume_method = BATCH_READ`."""
 
     async def read_async(self, handler: Handler) -> None:
-        """The same for `consume_method = READ_ASYNC`."""
+        """Read messages for `consume_method = READ_ASYNC`."""
         self.read(handler)
 
     def read_checkpoint(self) -> Any:
-        """What `update_checkpoint` wrote last; None if there is nothing."""
+        """Return what `update_checkpoint` wrote last; None if there is nothing."""
         if self.checkpoint_path is None or not Path(self.checkpoint_path).exists():
             return None
         return json.loads(Path(self.checkpoint_path).read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ from streamline.connectors.registry import (
     GROUP,
     Connector,
     Role,
+    System,
     bundled_connectors,
     connector_name,
     find_connector,
@@ -122,14 +123,9 @@ def unavailable(project: Project, name: str, role: Role) -> ConfigError | None:
 
 def declared_name(project: Project, name: str, role: Role) -> str | None:
     """Return the name under which streamline.yaml declares what a block calls `name`; None if it does not."""
-    return next(
-        (
-            candidate
-            for candidate in (name, f"{role}-{name}", connector_name(name, role))
-            if candidate in project.plugins
-        ),
-        None,
-    )
+    dashed = f"{role}-{name.replace('_', '-')}"  # Mage's `google_ads` is the usual `tap-google-ads`
+    candidates = (name, f"{role}-{name}", connector_name(name, role), dashed)
+    return next((candidate for candidate in candidates if candidate in project.plugins), None)
 
 
 def child_environment(entry: PluginEntry | None, environ: Mapping[str, str]) -> dict[str, str]:
@@ -386,6 +382,9 @@ def _unknown(project: Project, name: str, role: Role, where: str | None = None) 
         return ConfigError(f"'{name}' is a {other}, but a {role} is needed here", where=where, code="plugin.wrong_role")
     connector = connector_name(name, role)
     system = system_of(connector) if role != "mapper" else None
+    if system is None and project.mage and role != "mapper":
+        connector = f"{role}-{name.removeprefix(f'{role}-').replace('_', '-')}"
+        system = connector, System()
     if system is not None:
         package = system[1].tap if role == "tap" else system[1].target
         example = f'{connector}: {{pip: "{package or "PACKAGE==VERSION"}"}}'

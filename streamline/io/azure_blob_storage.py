@@ -37,7 +37,7 @@ class AzureBlobStorage(ObjectStore):
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> AzureBlobStorage:
-        """By `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`.
+        """Connect by `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`.
 
         Args:
             config: a profile.
@@ -58,7 +58,7 @@ class AzureBlobStorage(ObjectStore):
         limit: int | None = None,
         **kwargs: Any,
     ) -> pd.DataFrame:
-        """The rows of a blob; arguments and errors as of `S3.load`."""
+        """Load the rows of a blob; arguments and errors as of `S3.load`."""
         return self._load(container_name, blob_path, format, limit, kwargs)
 
     def export(
@@ -90,7 +90,7 @@ class AzureBlobStorage(ObjectStore):
         self._export(df, container_name, blob_path, format, kwargs, **upload)
 
     def exists(self, container_name: str, prefix: str) -> bool:
-        """Whether there is a blob whose path is `prefix`, or begins with it."""
+        """Return whether there is a blob whose path is `prefix`, or begins with it."""
         return self._exists(container_name, prefix)
 
     def _file_there(self, container: str, path: str) -> bool:

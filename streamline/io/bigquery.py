@@ -40,7 +40,7 @@ class BigQuery(StatementWarehouse):
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> BigQuery:
-        """By `GOOGLE_SERVICE_ACC_KEY` or `GOOGLE_SERVICE_ACC_KEY_FILEPATH`, and `GOOGLE_LOCATION`.
+        """Connect by `GOOGLE_SERVICE_ACC_KEY` or `GOOGLE_SERVICE_ACC_KEY_FILEPATH`, and `GOOGLE_LOCATION`.
 
         Args:
             config: a profile.
@@ -54,18 +54,18 @@ class BigQuery(StatementWarehouse):
 
     @property
     def client(self) -> Any:
-        """The `google.cloud.bigquery.Client`."""
+        """Return the `google.cloud.bigquery.Client`."""
         return self.conn
 
     def default_database(self) -> str:
-        """The client's project."""
+        """Return the client's project."""
         return str(self.client.project)
 
     def commit(self) -> None:
-        """Nothing: every statement stands for itself."""
+        """Do nothing: every statement stands for itself."""
 
     def rollback(self) -> None:
-        """Nothing can be undone: every statement stands for itself."""
+        """Do nothing: every statement stands for itself."""
 
     def table_exists(self, schema_name: str | None, table_name: str, database: str | None = None) -> bool:
         """Return whether the table or view exists in the dataset `schema_name`."""

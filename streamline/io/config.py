@@ -68,7 +68,7 @@ class BaseConfigLoader(Mapping[str, Any]):
     """
 
     def contains(self, key: str, **kwargs: Any) -> bool:
-        """Whether there is such a setting."""
+        """Return whether there is such a setting."""
         return any(name == key for name in self)
 
     @overload
@@ -76,7 +76,7 @@ class BaseConfigLoader(Mapping[str, Any]):
     @overload
     def get(self, key: str, /, default: T) -> Any | T: ...
     def get(self, key: str, /, default: Any = None) -> Any:
-        """The setting; `default` if there is none. A value that cannot be had (an unset `env_var`) is an error."""
+        """Return the setting; `default` if there is none. A value that cannot be read (an unset `env_var`) fails."""
         try:
             return self[key]
         except SettingMissingError:
@@ -135,13 +135,13 @@ class ConfigFileLoader(BaseConfigLoader):
 
     @property
     def root(self) -> Path | None:
-        """Where relative paths in the file start: the project around it; None where there is none."""
+        """Return where relative paths in the file start: the project around it; None where there is none."""
         project = _project_around(self.filepath.parent) if self.filepath is not None else None
         return project.root if project is not None else None
 
     @property
     def origin(self) -> str:
-        """How errors name the profile."""
+        """Return how errors name the profile."""
         if self.filepath is None:
             return "the settings given"
         root = self.root
@@ -150,11 +150,11 @@ class ConfigFileLoader(BaseConfigLoader):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The profile as it stands in the file. Every value is read, so whatever is missing is an error."""
+        """Return the profile as it stands in the file. Every value is read, so whatever is missing is an error."""
         return {key: self[key] for key in self._values}
 
     def contains(self, key: str, **kwargs: Any) -> bool:
-        """Whether the profile has this setting."""
+        """Return whether the profile has this setting."""
         return key in self._values or str(key) in self._nested
 
     def __getitem__(self, key: str) -> Any:
@@ -184,7 +184,7 @@ class EnvironmentVariableLoader(BaseConfigLoader):
     """The environment's variables as settings."""
 
     def contains(self, key: str, **kwargs: Any) -> bool:
-        """Whether the variable is set."""
+        """Return whether the variable is set."""
         return str(key) in os.environ
 
     def __getitem__(self, key: str) -> str:
@@ -217,7 +217,7 @@ class AWSSecretLoader(BaseConfigLoader):
     def contains(
         self, key: str, version_id: str | None = None, version_stage_label: str | None = None, **kwargs: Any
     ) -> bool:
-        """Whether there is such a secret, in that version where one is named."""
+        """Return whether there is such a secret, in that version where one is named."""
         return self._find(key, version_id, version_stage_label) is not None
 
     def get(
@@ -229,7 +229,7 @@ class AWSSecretLoader(BaseConfigLoader):
         version_id: str | None = None,
         version_stage_label: str | None = None,
     ) -> Any:
-        """The secret, text or bytes; `default` if there is none."""
+        """Return the secret, text or bytes; `default` if there is none."""
         secret = self._find(key, version_id, version_stage_label)
         return default if secret is None else secret
 
@@ -255,7 +255,7 @@ class AWSSecretLoader(BaseConfigLoader):
 
 
 def _file_and_renderer(filepath: str | os.PathLike[str] | None) -> tuple[Path, Renderer]:
-    """The file, and what renders it: the run's renderer in a block, else one for the project around the file."""
+    """Return the file, and what renders it: the run's renderer in a block, else one for the project around the file."""
     if filepath is None:
         project = _renderer.project if _renderer is not None else None
         path = (project.root if project is not None else current_folder()) / IO_CONFIG_FILE

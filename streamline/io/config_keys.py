@@ -118,7 +118,7 @@ _NESTED: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def nested_settings(heading: str) -> dict[str, str] | None:
-    """What the settings under a heading are called in the flat form; None if the heading is unknown."""
+    """Return what the settings under a heading are called in the flat form; None if the heading is unknown."""
     if heading not in _NESTED:
         return None
     prefix, other = _NESTED[heading]

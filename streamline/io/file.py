@@ -34,7 +34,7 @@ class FileIO(BaseIO):
         limit: int | None = None,
         **kwargs: Any,
     ) -> pd.DataFrame:
-        """The rows of a file, or of several one after another (under a new index).
+        """Load the rows of a file, or of several one after another (under a new index).
 
         Args:
             filepath: a file, a URL that pandas can open, or several.
@@ -103,7 +103,7 @@ class FileIO(BaseIO):
             write_frame(df, str(new), kind, **kwargs)
 
     def exists(self, filepath: Paths) -> bool:
-        """Whether there is such a file or folder."""
+        """Return whether there is such a file or folder."""
         return Path(filepath).exists()
 
 
@@ -112,13 +112,13 @@ def _files_below(folder: Path) -> list[str]:
 
 
 def _special(path: str) -> bool:
-    """A pipe, a terminal or a folder, which another file cannot take the place of."""
+    """Return whether it is a pipe, a terminal or a folder, which another file cannot take the place of."""
     return Path(path).exists() and not Path(path).is_file()
 
 
 @contextlib.contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
-    """A file beside `path`, with its extensions, that takes its place if all goes well."""
+    """Open a file beside `path`, with its extensions, that takes its place if all goes well."""
     import secrets
 
     target = Path(os.path.realpath(path))  # a link stays a link

@@ -86,7 +86,7 @@ def from_arrow(table: pa.Table, *, coerce_float: bool = True) -> pd.DataFrame:
 
 
 def _special(column: pa.ChunkedArray) -> Any:
-    """What a column of a table is in pandas, where Arrow itself would make something else of it; else None."""
+    """Return what a column of a table is in pandas, where Arrow itself would make something else of it; else None."""
     kind = column.type
     if pa.types.is_integer(kind) and kind.bit_width == 64 and column.null_count:
         # pandas would make floats of them.
@@ -135,7 +135,7 @@ def _arrow_column(series: pd.Series[Any]) -> Any:
 
 
 def _holds_dicts(series: pd.Series[Any]) -> bool:
-    """Whether the first value is a dict or a list of dicts: a column of JSON, whose keys may differ by row."""
+    """Return whether the first value is a dict or a list of dicts: a column of JSON, whose keys may differ by row."""
     first = next((value for value in series if value is not None and value == value), None)
     return isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], dict))
 
@@ -147,7 +147,7 @@ def _json(value: Any) -> str | None:
 
 
 def _json_default(value: Any) -> Any:
-    """What JSON has no words for: numpy's values as Python's, the rest as text."""
+    """Convert what JSON has no words for: numpy's values to Python's, the rest to text."""
     for method in ("tolist", "isoformat"):
         if hasattr(value, method):
             return getattr(value, method)()
@@ -155,7 +155,7 @@ def _json_default(value: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """A value of a column of mixed types: dicts and lists as JSON, the rest as Python writes it."""
+    """Return a value of a column of mixed types: dicts and lists as JSON, the rest as Python writes it."""
     if isinstance(value, dict | list | tuple):
         return _json(value)
 

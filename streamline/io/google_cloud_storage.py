@@ -27,7 +27,7 @@ class GoogleCloudStorage(BucketStore):
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> GoogleCloudStorage:
-        """By `GOOGLE_SERVICE_ACC_KEY`, else `GOOGLE_SERVICE_ACC_KEY_FILEPATH`, else Google's default credentials.
+        """Connect by `GOOGLE_SERVICE_ACC_KEY`, `GOOGLE_SERVICE_ACC_KEY_FILEPATH`, or Google's default credentials.
 
         Args:
             config: a profile.
@@ -45,7 +45,7 @@ class GoogleCloudStorage(BucketStore):
 
 
 def google_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A profile's credentials for Google: `credentials_mapping` or `path_to_credentials`, or nothing."""
+    """Return a profile's credentials for Google: `credentials_mapping` or `path_to_credentials`, or nothing."""
     mapping = config.get("GOOGLE_SERVICE_ACC_KEY")
     if mapping:
         return {"credentials_mapping": mapping}

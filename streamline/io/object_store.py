@@ -37,11 +37,11 @@ class ObjectStore(BaseIO):
 
     @abstractmethod
     def _connect(self) -> Any:
-        """The fsspec file system."""
+        """Return the fsspec file system."""
 
     @property
     def file_system(self) -> Any:
-        """The store as an fsspec file system, for all that is not offered here."""
+        """Return the store as an fsspec file system, for all that is not offered here."""
         if self._file_system is None:
             self._file_system = self._connect()
         return self._file_system
@@ -97,7 +97,7 @@ class BucketStore(ObjectStore):
         limit: int | None = None,
         **kwargs: Any,
     ) -> pd.DataFrame:
-        """The rows of an object.
+        """Load the rows of an object.
 
         Args:
             bucket_name: its bucket.

@@ -55,7 +55,7 @@ class Snowflake(StatementWarehouse):
     def with_config(
         cls, config: Mapping[str, Any], database: str | None = None, schema: str | None = None, **kwargs: Any
     ) -> Snowflake:
-        """By the keys `SNOWFLAKE_ACCOUNT`, `_USER`, `_PASSWORD` or `_PRIVATE_KEY_PATH`, `_DEFAULT_WH`, ….
+        """Connect by the keys `SNOWFLAKE_ACCOUNT`, `_USER`, `_PASSWORD` or `_PRIVATE_KEY_PATH`, `_DEFAULT_WH`, ….
 
         Args:
             config: a profile.

@@ -77,7 +77,7 @@ class BaseSQL(QueryIO):
 
     @property
     def database(self) -> Database:
-        """The connection, opened if it is not: SQL in, Arrow out."""
+        """Return the connection, opened if it is not: SQL in, Arrow out."""
         if self._database is None:
             self.open()
         assert self._database is not None
@@ -85,7 +85,7 @@ class BaseSQL(QueryIO):
 
     @property
     def conn(self) -> Any:
-        """The driver's own connection, for all that is not offered here."""
+        """Return the driver's own connection, for all that is not offered here."""
         return getattr(self.database, "connection", self.database)
 
     @plainly
@@ -317,7 +317,7 @@ def limited(query: str, limit: int | None) -> str | None:
 
 
 def _parameters(variables: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[Any] | None:
-    """Named parameters; or what `params=` (`parameters=`, as some drivers call it) holds."""
+    """Return named parameters; or what `params=` (`parameters=`, as some drivers call it) holds."""
     for name in ("params", "parameters"):
         if set(variables) == {name}:
             held: Mapping[str, Any] | Sequence[Any] | None = variables[name]

@@ -37,7 +37,7 @@ class Export(msgspec.Struct, kw_only=True):
 
     @property
     def policy(self) -> IfExists:
-        """The write policy, checked."""
+        """Return the write policy, checked."""
         return check_policy(self.if_exists)
 
     @property

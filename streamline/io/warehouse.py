@@ -72,7 +72,7 @@ class Warehouse(QueryIO):
 
     @property
     def conn(self) -> Any:
-        """The client's own connection, opened if it is not."""
+        """Return the client's own connection, opened if it is not."""
         self.open()
         return self._connection
 

@@ -132,10 +132,10 @@ class WarehouseDatabase(Database):
             self.warehouse.close()
 
     def _begin(self) -> None:
-        """Every statement stands for itself."""
+        """Do nothing: every statement stands for itself."""
 
     def _end(self, how: str) -> None:
-        """Every statement stands for itself."""
+        """Do nothing: every statement stands for itself."""
 
     def _translated(self, error: Exception, sql: str = "") -> Exception:
         return error

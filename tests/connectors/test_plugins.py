@@ -203,6 +203,16 @@ def test_names_that_nobody_knows(new_project: MakeProject, name: str, role: Role
     assert caught.value.where == "streamline.yaml"
 
 
+def test_sources_of_mage_name_the_plugin_to_add(new_project: MakeProject) -> None:
+    project = new_project("compat: mage\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve_plugin(project, "google_ads", "tap")
+    assert caught.value.code == "plugin.unknown"
+    assert 'tap-google-ads: {pip: "PACKAGE==VERSION"}' in (caught.value.hint or "")
+    declared = new_project("plugins:\n  tap-google-ads: {command: sh}\n")
+    assert resolve_plugin(declared, "google_ads", "tap").name == "tap-google-ads"
+
+
 def test_the_manifests_name_the_extras() -> None:
     import tomllib
 

@@ -138,6 +138,8 @@ async def open_source(
         config_changed=keep_config,
     )
     path = model.path / block.uuid / "catalog.json"
+    if project.mage and not path.is_file():
+        path = model.path / "data_integration_catalog.json"  # of an integration pipeline of Mage
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     try:
         discovered = await discovery.catalog(own, refresh=refresh)

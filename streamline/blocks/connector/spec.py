@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from streamline.blocks.connector.mage_config import with_plugin_keys
 from streamline.connectors.singer.settings import (
     BAD_RECORD_POLICIES,
     SCHEMA_POLICIES,
@@ -21,6 +22,7 @@ from streamline.project.suggest import nearest
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 
 if TYPE_CHECKING:
+    from streamline.connectors.registry import Role
     from streamline.pipeline.model import Block
     from streamline.project.render import Renderer
 
@@ -212,9 +214,12 @@ class _SpecReader:
         except ValueError as error:
             self.file.fail(f"{key}: {error}", (key,), code="setting.invalid")
 
-    def config(self) -> dict[str, Any]:
+    def config(self, name: str, role: Role) -> dict[str, Any]:
+        """Return the config of a plugin; in projects of Mage its keys, too, under the plugin's names."""
         empty: dict[str, Any] = {}
         config = self.take("config", _mapping, empty)
+        if self._renderer.project is not None and self._renderer.project.mage:
+            config = with_plugin_keys(config, name, role)
         if self._renderer.secrets is not None:
             self._renderer.secrets.masker.add_config(config)
         return config
@@ -232,12 +237,13 @@ class _SpecReader:
 
 def _source(reader: _SpecReader) -> SourceSpec:
     reader.file.refuse_unknown(_keys(SourceSpec, "batch_config"))
-    config = reader.config()
+    source = reader.take("source", _name, "")
+    config = reader.config(source, "tap")
     batch_config = reader.take("batch_config", _mapping, None)
     if batch_config:
         config = {**config, "batch_config": batch_config}
     return SourceSpec(
-        source=reader.take("source", _name, ""),
+        source=source,
         config=config,
         streams=reader.streams("source"),
         max_parallel=reader.take("max_parallel", _at_least(1), None),
@@ -250,9 +256,10 @@ def _source(reader: _SpecReader) -> SourceSpec:
 
 def _destination(reader: _SpecReader) -> DestinationSpec:
     reader.file.refuse_unknown(_keys(DestinationSpec))
+    destination = reader.take("destination", _name, "")
     return DestinationSpec(
-        destination=reader.take("destination", _name, ""),
-        config=reader.config(),
+        destination=destination,
+        config=reader.config(destination, "target"),
         streams=reader.streams("destination"),
         on_bad_record=reader.take("on_bad_record", _one_of(BAD_RECORD_POLICIES), "pass"),
         max_bad_records=reader.take("max_bad_records", _at_least(0), None),
@@ -265,7 +272,8 @@ def _destination(reader: _SpecReader) -> DestinationSpec:
 
 def _mapper(reader: _SpecReader) -> MapperSpec:
     reader.file.refuse_unknown(_keys(MapperSpec))
-    return MapperSpec(mapper=reader.take("mapper", _name, ""), config=reader.config(), where=reader.where)
+    mapper = reader.take("mapper", _name, "")
+    return MapperSpec(mapper=mapper, config=reader.config(mapper, "mapper"), where=reader.where)
 
 
 def _open(block: Block, renderer: Renderer, text: str | None) -> YamlFile:

@@ -76,12 +76,12 @@ class BaseAction:
 
     @property
     def action_type(self) -> str:
-        """A value of `ActionType`."""
+        """Return a value of `ActionType`."""
         return str(self.action["action_type"])
 
     @property
     def axis(self) -> str:
-        """A value of `Axis`."""
+        """Return a value of `Axis`."""
         return str(self.action.get("axis", Axis.COLUMN))
 
     def execute(self, df: pd.DataFrame, **kwargs: Any) -> pd.DataFrame:

@@ -10,7 +10,7 @@ Action: TypeAlias = dict[str, Any]
 
 
 class ColumnType(StrEnum):
-    """What the values of a column are taken for."""
+    """List the kinds of columns."""
 
     CATEGORY = "category"
     CATEGORY_HIGH_CARDINALITY = "category_high_cardinality"
@@ -72,14 +72,14 @@ class ActionType(StrEnum):
 
 
 class Axis(StrEnum):
-    """What an action works on."""
+    """List what an action works on."""
 
     COLUMN = "column"
     ROW = "row"
 
 
 class VariableType(StrEnum):
-    """What an action's variable stands for."""
+    """List what an action's variable can stand for."""
 
     FEATURE = "feature"
     FEATURE_SET = "feature_set"
@@ -87,7 +87,7 @@ class VariableType(StrEnum):
 
 
 class Operator(StrEnum):
-    """What a filter compares by."""
+    """List the operators of filters."""
 
     CONTAINS = "contains"
     NOT_CONTAINS = "not contains"
@@ -100,7 +100,7 @@ class Operator(StrEnum):
 
 
 class ImputationStrategy(StrEnum):
-    """What missing values are replaced by."""
+    """List what can replace missing values."""
 
     AVERAGE = "average"
     COLUMN = "column"

@@ -76,7 +76,7 @@ def _filler(strategy: str | None, options: dict[str, Any]) -> Filler:
 
 
 def filled(column: pd.Series[Any], value: Any) -> pd.Series[Any]:
-    """The column with `value`, or another column's values, where its own are missing; its dtype gives way."""
+    """Return the column with `value`, or another column's values, where its own are missing; its dtype gives way."""
     if not column.isna().any():
         return column
     other = value if isinstance(value, pd.Series) else pd.Series([value] * len(column), index=column.index)
@@ -99,7 +99,7 @@ def _default(kind: ColumnType | None) -> Any:
 
 
 def _typed(value: Any, kind: ColumnType | None) -> Any:
-    """A value that was written as text, in a column of numbers."""
+    """Return a value that was written as text, in a column of numbers."""
     if kind in NUMBER_TYPES and isinstance(value, str):
         return (
             float(value) if kind == ColumnType.NUMBER_WITH_DECIMALS or not value.lstrip("+-").isdigit() else int(value)

@@ -16,8 +16,14 @@ from streamline.project.project import Project
 KINDS = {"data_loader": "data_loaders", "data_exporter": "data_exporters", "transformer": "transformers"}
 
 
-def spec(tmp_path: Path, text: str, kind: str = "data_loader", variables: dict[str, Any] | None = None):
-    (tmp_path / "streamline.yaml").write_text("name: shop\n")
+def spec(
+    tmp_path: Path,
+    text: str,
+    kind: str = "data_loader",
+    variables: dict[str, Any] | None = None,
+    settings: str = "name: shop\n",
+):
+    (tmp_path / "streamline.yaml").write_text(settings)
     folder = tmp_path / KINDS[kind]
     folder.mkdir(exist_ok=True)
     (folder / "b.yaml").write_text(text)
@@ -64,6 +70,14 @@ batch_config: {batch_size: 10}
     assert [entry.pattern for entry in loaded.streams.entries] == ["public-orders", "public-*"]
     assert loaded.streams.entries[0].where == "data_loaders/b.yaml:5"
     assert loaded.where.startswith("data_loaders/b.yaml")
+
+
+def test_configs_of_mage_have_the_plugins_keys_too(tmp_path: Path) -> None:
+    text = "source: postgresql\nconfig: {database: shop, username: ada, schema: public, host: h}\n"
+    config = {"database": "shop", "username": "ada", "schema": "public", "host": "h"}
+    assert spec(tmp_path, text).config == config
+    in_mage = spec(tmp_path, text, settings="compat: mage\n").config
+    assert in_mage == {**config, "dbname": "shop", "user": "ada", "filter_schemas": "public"}
 
 
 def test_a_destination_with_all_its_keys(tmp_path: Path) -> None:

@@ -154,3 +154,19 @@ def test_a_failed_discovery_fails_the_run_or_is_retried(make_project: MakeProjec
 
     project.pipeline("p", fails_once("third"), target(), **retry_once)
     project.command("explain", "p").expect(1)
+
+
+def test_the_catalog_of_a_pipeline_of_mage_selects_streams(make_project: MakeProject) -> None:
+    project = make_project(rows_tap({"a": 5, "b": 5}, {"spy": "spy"}, streams={}), target())
+    streams = [
+        {"tap_stream_id": name, "stream": name, "metadata": [{"breadcrumb": [], "metadata": {"selected": name == "b"}}]}
+        for name in ("a", "b")
+    ]
+    project.write("pipelines/p/data_integration_catalog.json", json.dumps({"catalog": {"streams": streams}}))
+    settings = project.root / "streamline.yaml"
+    settings.write_text("compat: mage\n" + settings.read_text())
+
+    project.run().expect(0)
+
+    assert set(selected(project)) == {"b"}
+    assert (project.ids("a"), project.ids("b")) == ([], upto(5))
