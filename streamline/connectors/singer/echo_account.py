@@ -236,9 +236,10 @@ class EchoAccount:
         if mark in state.first:
             return True
         if len(state.first) >= self._max:
-            # Only marks at or before the proven place are forgotten: an echo can't go back to them and mean more.
-            oldest = next(iter(state.first))
-            if state.first[oldest] > self._proven:
+            # Only marks at or before the proven place are forgotten: an echo can't go back to them and mean more. That
+            # of the start is kept: targets may echo it at any time, and a tap may go back to it.
+            oldest = next((known for known, place in state.first.items() if place), None)
+            if oldest is None or state.first[oldest] > self._proven:
                 return True
             del state.first[oldest]
         state.first[mark] = self._place

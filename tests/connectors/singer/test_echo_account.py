@@ -208,6 +208,18 @@ def test_memory_is_bounded_and_the_newest_position_kept() -> None:
     assert account.ended() == {"s": at(10_000)}
 
 
+def test_the_echo_of_the_first_state_is_no_progress_after_many_marks() -> None:
+    account = EchoAccount(max_places=2)
+    account.start({"a": 0})
+    for number in (1, 2, 3):
+        sent(account, "a")
+        account.place(at(number), {"a": number})
+        assert account.echo({"a": number}) == {"s": at(number)}
+    sent(account, "a")
+    account.place(at(4), {"a": 0})
+    assert account.echo({"a": 0}) == {}
+
+
 @pytest.mark.parametrize(("max_places", "max_bytes"), [(4, 100), (100, 4)], ids=["count", "bytes"])
 def test_positions_are_skipped_only_while_too_many_wait(max_places: int, max_bytes: int) -> None:
     account = EchoAccount(max_places=max_places, max_position_bytes=max_bytes)
