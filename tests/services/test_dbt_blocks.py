@@ -21,6 +21,7 @@ import pytest
 
 from streamline.blocks.dbt import block as dbt
 from streamline.blocks.dbt.environment import dbt_environment
+from streamline.blocks.dbt.profiles import DbtProfile, load_profile
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.call_inputs import Calls, Given
 from tests.services.postgres import PostgresServer
@@ -293,12 +294,9 @@ def test_rows_of_other_warehouses_come_through_dbt(calls: Calls, monkeypatch: py
         "select s.id, s.note, s.ok, date '2024-02-29' as day, timestamp '2024-01-01 10:00:00.5' as at, 1.25 as x"
         " from {{ source('streamline', 'up') }} s order by id",
     )
-    from streamline.blocks.dbt.profiles import DbtProfile
-
-    load = dbt_profiles_load()
 
     def as_other(*args: Any, **kwargs: Any) -> DbtProfile:
-        profile = load(*args, **kwargs)
+        profile = load_profile(*args, **kwargs)
         text = profile.text
         if kwargs.get("complete", True):
             profile.output["path"] = str(calls.root / "w.duckdb")
@@ -306,9 +304,9 @@ def test_rows_of_other_warehouses_come_through_dbt(calls: Calls, monkeypatch: py
             assert text()
         return profile
 
-    monkeypatch.setattr("streamline.blocks.dbt.profiles.load_profile", as_other)
+    monkeypatch.setattr("streamline.blocks.dbt.block.load_profile", as_other)
     here = dbt_environment(calls.project, "duckdb", print)
-    monkeypatch.setattr("streamline.blocks.dbt.environment.dbt_environment", lambda *_: here)
+    monkeypatch.setattr("streamline.blocks.dbt.block.dbt_environment", lambda *_: here)
     up = pd.DataFrame({"id": [2, 1], "note": ['say "hi",\nthen', None], "ok": [True, False]})
     value, results = run(calls, "", Given("up", up))
     assert short(results) == [("model", "m", "success")]
@@ -318,12 +316,6 @@ def test_rows_of_other_warehouses_come_through_dbt(calls: Calls, monkeypatch: py
     assert value.day.tolist() == [dt.date(2024, 2, 29)] * 2
     assert value["at"][0] == pd.Timestamp("2024-01-01 10:00:00.5")
     assert value.x.tolist() == [1.25, 1.25]
-
-
-def dbt_profiles_load() -> Any:
-    from streamline.blocks.dbt.profiles import load_profile
-
-    return load_profile
 
 
 def test_postgres(calls: Calls, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
