@@ -61,7 +61,7 @@ class Plugin(msgspec.Struct, kw_only=True):
         kind: where it comes from.
         library: the Singer library that it uses; None where that is not known.
         proof: `echo`, or `exit`: only its exit proves anything.
-        max_processes: how many may run at once in a pipeline; None if nobody said.
+        max_processes: how many may run at once in a pipeline; None if not declared.
         prestart: its next process may start before the one before has ended.
         cheap_discovery: every run asks it for its catalog.
         place: the setting of a target that names the file or folder which it writes.

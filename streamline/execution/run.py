@@ -497,7 +497,7 @@ def _in_thread(work: Callable[[Stop], T]) -> T:
 
 
 def _free_signals() -> Iterator[signal.Signals]:
-    """Return the signals that end a run and that nobody else handles or ignores."""
+    """Return the signals that end a run and have no other handler."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP is ignored under nohup
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler) or _is_asyncio(number):
             yield number

@@ -79,7 +79,7 @@ class Checkpoint:
         """Save everything that is proven now, and all refused records."""
         async with self._saving:
             # A cancellation (`run` is cancelled at the end) must not come between two sources: what was taken out of
-            # `_waiting` would be saved by nobody.
+            # `_waiting` would never be saved.
             with anyio.CancelScope(shield=True):
                 for source in dict.fromkeys([*self._waiting, *self._refused]):
                     position, refused = self._waiting.pop(source, None), self._refused.pop(source, [])

@@ -197,7 +197,7 @@ class WritePipe:
             with contextlib.suppress(OSError):
                 anyio.notify_closing(fd)
             # A reader that exits with 0 without reading everything has lost the rest. The pipe is opened again for
-            # reading, which does not hide the end of input from anybody, so that the rest can be counted.
+            # reading, which does not hide the end of input from any reader, so that the rest can be counted.
             with contextlib.suppress(OSError):
                 self._probe = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.close(fd)

@@ -302,7 +302,7 @@ def _put(
             (*key, value, run_id, time, epoch, cause, *proof, *key),
         )
     elif proof != old_proof:
-        # The same value, now proven by others: no change that anybody would want to roll back.
+        # The same value, now proven by others: not a change to roll back.
         db.execute(
             "UPDATE bookmark_history SET sinks = ?, replication_method = ?, replication_key = ?"
             f" WHERE id = (SELECT max(id) FROM bookmark_history WHERE {_KEY})",

@@ -127,7 +127,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
 
     Args:
         status: running, completed, failed, cancelled, killed (found dead by a later run) …
-        seconds: how long it took; None while it runs, and for a killed run, whose end nobody saw.
+        seconds: how long it took; None while it runs, and for a killed run, whose end is unknown.
         summary: what the run has to say for itself (records per stream …); JSON values.
     """
 

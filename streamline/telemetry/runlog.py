@@ -1,4 +1,4 @@
-"""A run's log file: one line per event, `time level source message`, secrets masked by whoever writes."""
+"""A run's log file: one line per event, `time level source message`, secrets masked by the writer."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class RunLog:
         text = _lines(source, message, level)
         with self._lock:
             if level == "ERROR":
-                self._write_ends(source)  # what a child printed last tells of it
+                self._write_ends(source)  # the last lines that a child printed
             self._write(text)
 
     def child(self, source: str, line: str, level: str | None = None) -> None:
         """Add a line that a child process printed.
 
         Args:
-            level: None: the level that it bears.
+            level: None: the level in the line itself.
         """
         text = _lines(source, line, level or level_of(line))
         with self._lock:

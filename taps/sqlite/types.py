@@ -83,7 +83,7 @@ _AFFINITIES: tuple[tuple[str, Kind], ...] = (
 def kind_by_values(declared: Kind | None, values: Sequence[Any]) -> Kind:
     """Return the kind of a column by a sample of its values: for columns without a telling type, and for dates.
 
-    Dates are stored as texts of several forms, or as numbers whose unit nobody has noted. A column is a date only where
+    Dates are stored as texts of several forms, or as numbers of an unknown unit. A column is a date only where
     the sample's values look like one.
     """
     stored = {type(value) for value in values if value is not None}

@@ -112,7 +112,7 @@ def _is_inexact(value: Any) -> bool:
     if type(value) is not int or -_EXACT_INTEGERS <= value <= _EXACT_INTEGERS:
         return False
     try:
-        # The shortest text of a float is what it means to whoever reads it, and what it becomes if widened later.
+        # The shortest text of a float is what a reader sees, and what it becomes if widened later.
         return Decimal(repr(float(value))) != value
     except OverflowError:
         return True

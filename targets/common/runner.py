@@ -48,7 +48,7 @@ class Sink(Protocol):
         """Take a stream's schema for the records that follow; it may repeat and change."""
 
     def write(self, block: Block) -> None:
-        """Take records; they need not be durable yet, and nobody may see half of them."""
+        """Take records; they need not be durable yet, and no reader may see half of them."""
 
     def activate(self, stream: str, version: int, *, keep_old: bool) -> None:
         """Show the rows of this version, together with what `flush` makes durable next.
@@ -61,7 +61,7 @@ class Sink(Protocol):
         """Make everything so far durable; False if something is held back until `finish`."""
 
     def prepare(self) -> None:
-        """Import what will be needed: called while nothing has come yet, so that nobody waits for it later."""
+        """Import what will be needed: called before the first input, so that no message waits for it."""
 
     def finish(self) -> None:
         """Make everything durable: the input has ended. Rows that wait for a version stay invisible."""

@@ -44,7 +44,7 @@ def sync_folder(path: Path) -> None:
 
 
 class Unfinished:
-    """A file that is being written; nobody sees it before `publish`.
+    """A file that is being written; it is invisible before `publish`.
 
     Attributes:
         file: to be written to.

@@ -20,7 +20,7 @@ def marks_of(value: bytes) -> dict[str, int]:
     `WHOLE`; so is one with a stream whose name is reserved. The number that `numbered` added is a mark of its own.
 
     Raises:
-        JSONTextError: it is no JSON.
+        JSONTextError: it is not valid JSON.
     """
     try:
         rest = dict(jsontext.members(value))

@@ -194,7 +194,7 @@ class Catalog:
         """Read a catalog's JSON text.
 
         Raises:
-            ConfigError: it is no JSON, or no catalog.
+            ConfigError: it is not valid JSON, or not a catalog.
         """
         try:
             return cls(jsontext.decode(text), where=where)

@@ -151,7 +151,7 @@ def why_ambiguous(line: bytes, value: Buffer | msgspec.Raw | None = None) -> str
     """Return why readers may read a message differently, as a noun phrase; None: they cannot.
 
     Args:
-        line: a JSON object. Nothing is said of text that is no JSON: no reader reads it.
+        line: a JSON object. Text that is not JSON is not checked: no reader accepts it.
         value: the text of its largest member; it makes the check fast.
     """
     # The value's place is certain only if its text stands in the line once.

@@ -73,7 +73,7 @@ def split_state(value: bytes) -> dict[str, bytes]:
     keep its shape.
 
     Raises:
-        JSONTextError: it is no JSON.
+        JSONTextError: it is not valid JSON.
     """
     try:
         rest = jsontext.members(value)
@@ -96,7 +96,7 @@ def join_state(rows: Mapping[str, bytes]) -> bytes:
     Parts that are `FORGOTTEN` are left out.
 
     Raises:
-        JSONTextError: a row's text is no JSON.
+        JSONTextError: a row's text is not valid JSON.
     """
     bookmarks = {stream: text for stream, text in rows.items() if stream != REST and text != FORGOTTEN}
     rest: dict[str, bytes] = {}

@@ -80,7 +80,7 @@ def _dropped_keys(source: SourcePlan, group: GroupPlan) -> DroppedKeys:
         return source.catalog is None or key in names
 
     if len(source.groups) > 1:
-        # What is no stream's is given to all of its processes; only one that has shown it can have dropped it.
+        # Keys without a stream are given to all processes; only a process that has shown a key can have dropped it.
         keys = {key for key in keys if is_stream(key) and key != REST}
     return DroppedKeys(keys, is_stream)
 

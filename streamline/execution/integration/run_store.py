@@ -86,7 +86,7 @@ class RunStore:
         begun = [stream for stream in owned if stream in account.cause_of or stream in account.overrides]
         streams = list(dict.fromkeys([*moved, *begun]))
         if account.left_out and account.moves_log(moved):
-            # Before the position: a run that is killed between the two must not leave a gap that nobody knows of.
+            # Before the position: a run that is killed between the two must not leave an unknown gap.
             self._store.mark_gap(self._pipeline, account.block, account.left_out)
             account.left_out = []
         if streams or refused or dropped:

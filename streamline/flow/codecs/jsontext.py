@@ -50,7 +50,7 @@ _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
 
 
 class JSONTextError(ValueError):
-    """The text is no JSON, not even in the loose sense that plugins write."""
+    """The text is not JSON, not even in the loose sense that plugins write."""
 
 
 class NotAnObjectError(JSONTextError):
@@ -64,7 +64,7 @@ def decode(text: bytes) -> Any:
     """Return the value of a JSON text; integers of any size are exact, fractions are floats.
 
     Raises:
-        JSONTextError: it is no JSON.
+        JSONTextError: it is not valid JSON.
     """
     try:
         return _decoder.decode(text)
@@ -92,7 +92,7 @@ def canonical(text: bytes) -> bytes:
     others, echo a long decimal that way.
 
     Raises:
-        JSONTextError: it is no JSON.
+        JSONTextError: it is not valid JSON.
     """
     try:
         return _sorted_encoder.encode(_decoder.decode(text))
@@ -265,7 +265,7 @@ def split_object(text: Buffer) -> dict[str, msgspec.Raw]:
     """Return the members of a JSON object, name to value text (`bytes(raw)`); of a name that stands twice, the last.
 
     Raises:
-        ValueError: the text is no JSON object.
+        ValueError: the text is not a JSON object.
     """
     try:
         return _members.decode(text)
@@ -277,7 +277,7 @@ def scan_object(text: bytes) -> list[tuple[str, bytes]]:
     """Return the members of a JSON object in their order, read as leniently as Python's own `json` does.
 
     Raises:
-        ValueError: the text is no JSON object.
+        ValueError: the text is not a JSON object.
     """
     # One byte is one character in Latin-1, and JSON's own signs are ASCII, so offsets in `chars` are offsets
     # in `text`, whatever its encoding is.
@@ -321,12 +321,12 @@ def members(text: bytes) -> dict[str, bytes]:
 
     Raises:
         NotAnObjectError: it is another JSON value.
-        JSONTextError: it is no JSON.
+        JSONTextError: it is not valid JSON.
     """
     try:
         return {name: bytes(value) for name, value in split_object(text).items()}
     except (ValueError, RecursionError) as error:
-        if isinstance(decode(text), dict):  # raises where it is no JSON at all
+        if isinstance(decode(text), dict):  # raises where it is not JSON at all
             raise JSONTextError(f"it is not valid JSON ({error})") from None
         raise NotAnObjectError("it is not a JSON object") from None
 

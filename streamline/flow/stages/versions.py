@@ -163,7 +163,7 @@ class VersionStage(ImmediateStage):
 
     def _position(self, item: Position) -> Sequence[Item]:
         self._newest = item
-        # Rows that the target holds back may be lost with their version, unless the tap goes on with it.
+        # Rows that the target holds back may be lost with their version, unless the tap continues it.
         unproven = [each for each in self._unactivated() if self._holds_rows and not self._resumes(*each, item)]
         if self._endless:
             held = [*self._held.values(), *map(self._activation, unproven)]
