@@ -199,3 +199,15 @@ def test_what_cannot_run_is_an_error_before_anything_moves(make_project: MakePro
     project.command("explain", "p").expect(2, "cannot replace a table", "activate-version")
     project.command("explain", "q").expect(2, "'q' not found")
     project.command("run", "p", "--dry-run").expect(2, "cannot replace a table")
+
+
+def test_a_destination_without_earlier_records_is_shown_and_noted(make_project: MakeProject) -> None:
+    project = make_project(rows("numbers"), target())
+    project.run().expect(0)
+    project.pipeline("p", rows("numbers"), target(uuid="other"))
+
+    source = plan(project)["sources"][0]
+
+    assert [stream["stream"] for stream in source["streams"]] == ["numbers"]
+    assert any("--accept-gap" in note for note in source["notes"])
+    project.run().expect(2)

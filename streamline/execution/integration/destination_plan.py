@@ -77,7 +77,7 @@ def plan_sink(
 
     for source in feeding:
         for stream in source.selected:
-            plan_of(source.id, stream.stream)
+            plan_of(source.id, source.name_in_messages(stream))
     known = {key: plan for key, plan in planned.items() if plan is not None}
     for source in feeding:
         check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)

@@ -43,7 +43,7 @@ class IntegrationEngine:
 
         check_hooks(project, model)
         with _open_planning(project, model, options, "explain") as run:
-            return explain(run, model, anyio.run(make_plan, run, model))
+            return explain(run, model, anyio.run(partial(make_plan, run, model, show=True)))
 
     def check(self, project: Project, model: PipelineModel, options: RunOptions, checklist: Checklist) -> None:
         """See `Engine.check`."""

@@ -100,6 +100,11 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         """Return the selected stream that has this id, or this name in messages."""
         return next((each for each in self.selected if name in (each.id, each.stream, *each.names)), None)
 
+    def name_in_messages(self, stream: SelectedStream) -> str:
+        """Return the name that the messages of a stream are expected to have."""
+        # PipelineWise's taps put the id in place of the name, as `public-orders` for `orders`.
+        return stream.id if self.plugin.library == "pipelinewise-singer-python" else stream.stream
+
     def bearers(self, name: str) -> list[SelectedStream]:
         """Return the selected streams that may be meant by this name in messages; several if names are not unique."""
         return [each for each in self.selected if name in (each.id, each.stream, *each.names)]

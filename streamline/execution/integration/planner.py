@@ -36,6 +36,7 @@ from streamline.execution.integration.positions import (
     Positions,
     Proving,
     group_rows,
+    refusal,
     source_positions,
 )
 from streamline.execution.integration.topology import find_paths, read_blocks
@@ -46,11 +47,12 @@ from streamline.project.render import Renderer
 from streamline.project.suggest import nearest, suggestion
 
 
-async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False) -> Plan:
+async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, show: bool = False) -> Plan:
     """Make the plan of a run and check it.
 
     Args:
         retry: retry a failed discovery as the source's `retry_config` says.
+        show: the plan is only shown: note positions that a run refuses to continue from.
 
     Raises:
         ConfigError: something can't be done as it is written.
@@ -72,7 +74,7 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False) 
             # Mappers give streams other names.
             return proving_sinks(None if mappers.get(uuid) else stream, selected, feeds)
 
-        sources[uuid] = await _plan_source(context, model, block, spec, proving, variables, retry=retry)
+        sources[uuid] = await _plan_source(context, model, block, spec, proving, variables, retry=retry, show=show)
 
     async def probe_target(uuid: str) -> None:
         block, spec = specs.destinations[uuid]
@@ -114,7 +116,12 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False) 
         sinks=sinks,
         variables=variables,
     )
-    await check_destinations(context, plan)
+    try:
+        await check_destinations(context, plan)
+    except ConfigError as error:
+        if not show or error.where not in sources:
+            raise
+        sources[error.where].notes.append(refusal(error))
     return plan
 
 
@@ -170,6 +177,7 @@ async def _plan_source(
     variables: dict[str, Any],
     *,
     retry: bool,
+    show: bool,
 ) -> SourcePlan:
     source = await _open_source(context, model, block, spec, retry=retry)
     catalog, traits = source.catalog, source.traits
@@ -180,7 +188,7 @@ async def _plan_source(
         names = _filter_for(context, catalog)
         if names is not None:
             selected = choose(catalog, spec.streams, tap=traits, stream_filter=names, where=source.where)
-    positions = source_positions(context, source, selected, proving, variables)
+    positions = source_positions(context, source, selected, proving, variables, show=show)
     shardable = rows_have_bookmarks(positions.rows)
     if catalog is None:
         groups = [StreamGroup(SHARED, (), parallel=False)]

@@ -49,11 +49,14 @@ def source_positions(
     selected: Sequence[SelectedStream],
     proving: Proving,
     variables: dict[str, Any],
+    *,
+    show: bool = False,
 ) -> Positions:
     """Look up and check a source's bookmarks.
 
     Args:
         proving: a bookmark's stream, and all that are read → the destinations that prove it.
+        show: note bookmarks that a run refuses to continue from.
 
     Raises:
         ConfigError: the source cannot continue from a bookmark (a new destination, a gap in the log), or an override
@@ -77,7 +80,14 @@ def source_positions(
         if chosen is not None and not _same_replication(bookmark, chosen, positions, block):
             continue
         named = chosen or next((stream for stream in selected if name in (stream.stream, *stream.names)), None)
-        if _new_sinks(context, bookmark, proving(named, selected), block):
+        try:
+            new = _new_sinks(context, bookmark, proving(named, selected), block)
+        except ConfigError as error:
+            if not show:
+                raise
+            positions.notes.append(refusal(error))
+            new = []
+        if new:
             # Though it does not move: from now on these destinations have what comes after it.
             positions.cause_of.setdefault(name, "run")
         positions.rows[name] = bookmark.value.encode("utf-8", "surrogateescape")
@@ -203,6 +213,11 @@ def _same_replication(bookmark: Bookmark, stream: SelectedStream, positions: Pos
 
 def _method_words(method: str | None, key: str | None) -> str:
     return f"{method} on {key}" if key else str(method)
+
+
+def refusal(error: ConfigError) -> str:
+    """Return the note about a position that a run refuses to continue from."""
+    return f"a run fails: {error.message}. {error.hint or ''}".rstrip()
 
 
 def _new_sinks(context: Run, bookmark: Bookmark, sinks: Sequence[str], block: str) -> list[str]:
