@@ -99,8 +99,8 @@ SERVED: dict[str, dict[str, str]] = {
 """What each module serves: name → `module:name`."""
 
 IO = words(
-    "azure_blob_storage base bigquery config duckdb file google_cloud_storage mysql postgres redshift s3 snowflake "
-    "sqlite"
+    "azure_blob_storage base bigquery config duckdb file google_cloud_storage google_sheets mongodb mssql mysql "
+    "oracledb postgres redshift s3 snowflake sqlite"
 )
 """Modules of `mage_ai.io` whose classes are those of the module of that name in streamline/io, if there is one."""
 
@@ -138,15 +138,12 @@ REPLACEMENTS = {
     **dict.fromkeys(
         (
             f"mage_ai.io.{name}"
-            for name in words("clickhouse databricks_sql druid microsoft_fabric_warehouse mssql oracledb pinot trino")
+            for name in words("clickhouse databricks_sql druid microsoft_fabric_warehouse pinot trino")
         ),
         _BY_URL,
     ),
     **dict.fromkeys(
-        (
-            f"mage_ai.io.{name}"
-            for name in words("airtable algolia chroma google_sheets mongodb power_bi qdrant weaviate")
-        ),
+        (f"mage_ai.io.{name}" for name in words("airtable algolia chroma power_bi qdrant weaviate")),
         _BY_CLIENT,
     ),
     "mage_ai.io.azure_data_lake_storage": "read and write abfs:// paths with pandas or pyarrow, by the package adlfs",

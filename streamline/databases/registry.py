@@ -120,8 +120,8 @@ PROVIDERS: Mapping[str, Provider] = {
         ),
         Provider(name="clickhouse", title="ClickHouse"),
         Provider(name="druid", title="Druid"),
-        Provider(name="mssql", title="SQL Server"),
-        Provider(name="oracledb", title="Oracle Database"),
+        Provider(name="mssql", title="SQL Server", io="streamline.io.mssql:MSSQL"),
+        Provider(name="oracledb", title="Oracle Database", io="streamline.io.oracledb:OracleDB"),
         Provider(
             name="redshift",
             title="Redshift",

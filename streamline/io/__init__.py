@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from streamline.io.duckdb import DuckDB
     from streamline.io.file import FileIO
     from streamline.io.google_cloud_storage import GoogleCloudStorage
+    from streamline.io.google_sheets import GoogleSheets
+    from streamline.io.mongodb import MongoDB
+    from streamline.io.mssql import MSSQL
     from streamline.io.mysql import MySQL
+    from streamline.io.oracledb import OracleDB
     from streamline.io.postgres import Postgres
     from streamline.io.redshift import Redshift
     from streamline.io.s3 import S3
@@ -33,11 +37,14 @@ _CLASSES = {
     "EnvironmentVariableLoader": "streamline.io.config:EnvironmentVariableLoader",
     "FileIO": "streamline.io.file:FileIO",
     "GoogleCloudStorage": "streamline.io.google_cloud_storage:GoogleCloudStorage",
+    "GoogleSheets": "streamline.io.google_sheets:GoogleSheets",
+    "MongoDB": "streamline.io.mongodb:MongoDB",
     "S3": "streamline.io.s3:S3",
     **{provider.io.partition(":")[2]: provider.io for provider in PROVIDERS.values() if provider.io is not None},
 }
 
 __all__ = [
+    "MSSQL",
     "S3",
     "AWSSecretLoader",
     "AzureBlobStorage",
@@ -48,7 +55,10 @@ __all__ = [
     "EnvironmentVariableLoader",
     "FileIO",
     "GoogleCloudStorage",
+    "GoogleSheets",
+    "MongoDB",
     "MySQL",
+    "OracleDB",
     "Postgres",
     "Redshift",
     "SQLAlchemy",
