@@ -190,6 +190,15 @@ def test_rollback_brings_back_which_destinations_have_the_records(store: Store) 
     assert store.destinations("p", "b") == {"a": {"out": "old"}}
 
 
+def test_history_tells_who_proved_a_value_last(store: Store) -> None:
+    for sinks in (["out"], ["out", "other"]):
+        store.save("p", "b", "r1", [BookmarkSave(stream="s", value="1", sinks=sinks)])
+    assert [sorted(entry.sinks) for entry in store.history("p")] == [["other", "out"]]
+    store.save("p", "b", "r2", [BookmarkSave(stream="s", value="2", sinks=["out"])])
+    store.rollback("p", "b", run_id="r9")
+    assert sorted(store.bookmarks("p", "b")["s"].sinks) == ["other", "out"]
+
+
 def test_import_merges_or_replaces(store: Store) -> None:
     save(store, "r1", a="1", b="1")
     assert store.import_state("p", "b", [BookmarkSave(stream="a", value="9")], run_id="i1") == ["a"]
