@@ -1,4 +1,4 @@
-"""What a plugin can do, found out once per installed version.
+"""Finds out what a plugin can do, once per installed version.
 
 Plugins of the SDK describe themselves (`--about`); of all others the help text is the only thing to ask. It is asked
 first: a program that looks at no option would start to work, and should be made to do so as seldom as possible.
@@ -81,12 +81,12 @@ class Capabilities(msgspec.Struct, frozen=True):
     @property
     def settings(self) -> dict[str, Any]:
         """The JSON schemas of the settings that it lists, by name."""
-        found = self.about.get("settings")
-        if isinstance(found, dict):
-            properties = found.get("properties", found)
+        settings = self.about.get("settings")
+        if isinstance(settings, dict):
+            properties = settings.get("properties", settings)
             return properties if isinstance(properties, dict) else {}
-        if isinstance(found, list):
-            return {str(one.get("name")): one for one in found if isinstance(one, dict)}
+        if isinstance(settings, list):
+            return {str(setting.get("name")): setting for setting in settings if isinstance(setting, dict)}
         return {}
 
 
@@ -96,7 +96,7 @@ async def probe(
     store: Store | None,
     masker: TextMasker,
 ) -> Capabilities:
-    """What `plugin` can do; asked once per fingerprint, then taken from the store.
+    """Return what a plugin can do: asked once per fingerprint, then read from the store.
 
     Raises:
         ConfigError: the program can't be started.
@@ -109,7 +109,7 @@ async def probe(
     failed = not answer.sent_messages and answer.returncode != 0
     options = set() if answer.sent_messages or answer.timed_out or failed else set(_OPTION.findall(text))
     if options & {"config", "catalog", "properties", "state", "discover"}:
-        found = Capabilities(
+        capabilities = Capabilities(
             known=True,
             config="config" in options,
             catalog_flags=tuple(f"--{name}" for name in ("catalog", "properties") if name in options),
@@ -117,24 +117,24 @@ async def probe(
             discover="discover" in options,
         )
     else:
-        found = Capabilities()
-    if found.known or "about" in options:
-        # Also where its help does not mention it: whoever parses options refuses one that he does not know.
+        capabilities = Capabilities()
+    if capabilities.known or "about" in options:
+        # Also where its help does not mention it: whoever parses options refuses unknown ones.
         answer = await ask(plugin, ["--about", "--format=json"], masker=masker, timeout=TIMEOUT)
         if answer.returncode == 0 and (about := _about(answer.stdout)) is not None:
             names = about.get("capabilities")
-            found = msgspec.structs.replace(
-                found, about=about, names=frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+            capabilities = msgspec.structs.replace(
+                capabilities, about=about, names=frozenset(map(str, names)) if isinstance(names, list) else frozenset()
             )
         # Exit code 2 is that of a program that does not know the option; others may be mended.
         failed = answer.returncode not in (0, 2)
     if store is not None and not answer.timed_out and not failed:
-        remember(plugin, found, store)
-    return found
+        remember(plugin, capabilities, store)
+    return capabilities
 
 
 def cached_capabilities(plugin: Plugin, store: Store) -> Capabilities | None:
-    """What was found out about this version of the plugin before."""
+    """Return what the store knows of this version of the plugin."""
     text = store.cache_get(_CACHE, _key(plugin))
     if text is None:
         return None
@@ -145,19 +145,19 @@ def cached_capabilities(plugin: Plugin, store: Store) -> Capabilities | None:
 
 
 def remember(plugin: Plugin, capabilities: Capabilities, store: Store) -> None:
-    """Keep what was found out."""
+    """Save what a plugin can do in the store."""
     store.cache_put(_CACHE, _key(plugin), msgspec.json.encode(capabilities).decode())
 
 
 def library(plugin: Plugin, capabilities: Capabilities) -> str | None:
-    """The Singer library that the plugin is made with, None if not known."""
+    """Return the Singer library that the plugin is made with, None if not known."""
     if "sdk_version" in capabilities.about or "singer_sdk_version" in capabilities.about:
         return SDK
     return plugin.library
 
 
 def tap_traits(plugin: Plugin, capabilities: Capabilities, config: Mapping[str, Any]) -> TapTraits:
-    """What selection needs to know about a tap."""
+    """Return what selection needs to know about a tap."""
     default = config.get("default_replication_method")
     method = method_name(default) if isinstance(default, str) else None
     return TapTraits(
@@ -175,7 +175,7 @@ def _key(plugin: Plugin) -> str:
 def _about(stdout: bytes) -> dict[str, Any] | None:
     start = stdout.find(b"{")
     try:
-        found = jsontext.decode(stdout[start:]) if start >= 0 else None
+        about = jsontext.decode(stdout[start:]) if start >= 0 else None
     except jsontext.JSONTextError:
         return None
-    return found if isinstance(found, dict) else None
+    return about if isinstance(about, dict) else None

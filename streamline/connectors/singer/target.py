@@ -242,7 +242,7 @@ class TargetProcess:
         )
 
     def _take_next(self) -> Child | None:
-        """The process that was started ahead, if there is one and it still lives."""
+        """Return the process that was started ahead, if there is one and it still lives."""
         child, self._next = self._next, None
         if child is not None and child.returncode is not None:
             self._log("the process that was started ahead has exited; starting another")
@@ -541,8 +541,8 @@ class TargetProcess:
                 self._on_proof(source, position.number)
 
 
-def _same(one: Schema, other: Schema) -> bool:
-    return (one.schema, one.key_properties) == (other.schema, other.key_properties)
+def _same(left: Schema, right: Schema) -> bool:
+    return (left.schema, left.key_properties) == (right.schema, right.key_properties)
 
 
 def _unwrapped(text: bytes) -> bytes:
