@@ -51,7 +51,7 @@ def account(**more: Any) -> SourceAccount:
         "block": "load",
         "owned": dict,
         "sinks_of": lambda key: ["export"],
-        "destinations": lambda key: {},
+        "destinations": lambda key, text: {},
         "replication": {},
         "rows": {},
         **more,
