@@ -194,7 +194,7 @@ def sqlite_store(folder: Path) -> PositionStore:
         block="load",
         owned=dict,
         sinks_of=lambda key: ["export"],
-        destinations=lambda stream: {},
+        destinations=lambda stream, text: {},
         replication={},
         rows={},
     )
