@@ -17,7 +17,7 @@ import msgspec
 from streamline.blocks.connector.rotated_config import keep_written_back, with_written_back
 from streamline.blocks.connector.spec import SourceSpec, load_source
 from streamline.connectors.plugins import Plugin, resolve_plugin
-from streamline.connectors.singer.capabilities import Capabilities, probe, tap_traits
+from streamline.connectors.singer.capabilities import Capabilities, check_config, probe, tap_traits
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.discovery import Discovery, DiscoveryFailed, read_catalog_file
@@ -121,6 +121,7 @@ async def open_source(
         plugin = plugin.for_run(run_id)
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     capabilities = await probe(plugin, store=store, masker=masker)
+    check_config(plugin, config, capabilities, where=where)
 
     def keep_config(written: dict[str, Any]) -> None:
         # Compared with what the user wrote, not with what was rotated before: only the user's change may win later.

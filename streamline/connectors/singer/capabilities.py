@@ -7,7 +7,7 @@ first: a program that looks at no option would start to work, and should be made
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,8 +15,10 @@ import msgspec
 from streamline.connectors.singer.ask import ask
 from streamline.connectors.singer.catalog import METHODS, method_name
 from streamline.connectors.singer.selection import SDK, TapTraits
+from streamline.errors import ConfigError
 from streamline.flow.codecs import jsontext
 from streamline.processes.child import TextMasker
+from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
     from streamline.connectors.plugins import Plugin
@@ -88,6 +90,38 @@ class Capabilities(msgspec.Struct, frozen=True):
         if isinstance(settings, list):
             return {str(setting.get("name")): setting for setting in settings if isinstance(setting, dict)}
         return {}
+
+
+def check_config(plugin: Plugin, config: Collection[str], capabilities: Capabilities, *, where: str) -> None:
+    """Check the names of a plugin's settings, if it says that those it lists are all that it takes.
+
+    Args:
+        config: the names that are set.
+        where: the block's file, for errors.
+
+    Raises:
+        ConfigError: a setting does not exist, or a required one is missing.
+    """
+    listed = capabilities.about.get("settings")
+    if not isinstance(listed, dict) or listed.get("additionalProperties") is not False:
+        return
+    for name in config:
+        if name not in capabilities.settings:
+            raise ConfigError(
+                f"{plugin.name} has no setting {name!r}",
+                where=where,
+                hint=suggestion(name, capabilities.settings, what="its settings"),
+                code="setting.unknown",
+            )
+    for name in listed.get("required") or ():
+        if name not in config:
+            description = capabilities.settings.get(name, {}).get("description")
+            raise ConfigError(
+                f"{plugin.name} needs the setting {name!r}",
+                where=where,
+                hint="add it below `config:`" + (f": {description}" if description else ""),
+                code="setting.missing",
+            )
 
 
 async def probe(

@@ -13,7 +13,7 @@ from streamline.blocks.connector.source import OpenedSource, open_source
 from streamline.blocks.connector.spec import SourceSpec
 from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.connectors.plugins import Plugin, resolve_plugin
-from streamline.connectors.singer.capabilities import Capabilities, probe
+from streamline.connectors.singer.capabilities import Capabilities, check_config, probe
 from streamline.connectors.singer.catalog import matches
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.connectors.singer.grouping import SHARED, StreamGroup, group_streams
@@ -79,7 +79,9 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
     async def probe_target(uuid: str) -> None:
         block, spec = specs.destinations[uuid]
         plugin = await _resolve(context, spec.destination, "target", block)
-        targets[uuid] = (plugin, await probe(plugin, store=context.store, masker=context.masker))
+        capabilities = await probe(plugin, store=context.store, masker=context.masker)
+        check_config(plugin, spec.config, capabilities, where=spec.where or block.uuid)
+        targets[uuid] = (plugin, capabilities)
 
     async with task_group() as tasks:
         for uuid in specs.sources:

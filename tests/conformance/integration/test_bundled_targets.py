@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.integration.common import rows_tap
 from tests.conftest import MakeProject
-from tests.support.project import target
+from tests.support.project import tap, target
 
 
 @pytest.mark.parametrize("asked", [{}, {"load_method": "replace"}], ids=["full table", "target's config"])
@@ -46,3 +46,15 @@ def test_the_old_rows_stay_until_a_replacement_is_complete(make_project: MakePro
     pipeline()
     project.run().expect(0)
     assert rows() == [[(2, "new"), (3, "new"), (4, "new")]] * 2
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [({"pth": "out.duckdb"}, "no setting 'pth'\\n +did you mean 'path'"), ({}, "needs the setting 'path'")],
+)
+def test_a_wrong_setting_of_a_bundled_target_is_told_before_anything_runs(
+    make_project: MakeProject, config: dict[str, str], told: str
+) -> None:
+    project = make_project(tap("counts", {"rows": 1, "spy": "spy"}), target("duckdb", config, builtin=True))
+
+    project.run().expect(2, "export.yaml", told)
