@@ -74,7 +74,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
                 yield file
             else:
                 yield io.BufferedReader(stack.enter_context(unpack(file)), 256 * 1024)
-    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile, NotImplementedError) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
         raise ConnectorError(f"{path}: corrupt compressed data: {error}", "the file may be truncated") from error
     except OSError as error:
         raise ConnectorError(f"{path}: {error.strerror or error}") from error
@@ -88,7 +88,11 @@ def _member(file: BinaryIO) -> Iterator[Any]:
             raise ConnectorError(f"{file.name}: a zip file with {len(names)} files", "unpack it")
         if archive.getinfo(names[0]).flag_bits & 1:
             raise ConnectorError(f"{file.name}: a zip file with a password", "unpack it")
-        with archive.open(names[0]) as member:
+        try:
+            member = archive.open(names[0])
+        except NotImplementedError as error:
+            raise ConnectorError(f"{file.name}: cannot be unpacked: {error}", "unpack it") from error
+        with member:
             yield member
 
 

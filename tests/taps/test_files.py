@@ -263,6 +263,18 @@ def test_moments_survive(moment: datetime, zone: str, separator: str) -> None:
 # Broken input ---------------------------------------------------------------------------------------------------------
 
 
+def unsupported_zip() -> bytes:
+    """A zip file with a compression method that the standard library does not have."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("t.csv", "a\n1\n")
+    data = bytearray(file.getvalue())
+    for header, method_at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = data.index(header) + method_at
+        data[at : at + 2] = (97).to_bytes(2, "little")
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -275,6 +287,7 @@ def test_moments_survive(moment: datetime, zone: str, separator: str) -> None:
         ("t.json", "[1]\n", "in/t.json:1: an array, where an object is needed on each line"),
         ("t.parquet", "PAR1", "in/t.parquet: "),
         ("t.csv.gz", gzip.compress(b"a\n1\n" * 1000, mtime=0)[:-20], "in/t.csv.gz: corrupt compressed data"),
+        ("t.csv.zip", unsupported_zip(), "in/t.csv.zip: cannot be unpacked: "),
         ("t.csv", "", "its files are empty"),
     ],
 )
