@@ -13,7 +13,8 @@ from streamline.connectors.singer.dropped_keys import DroppedKeys, DroppedKeysSo
 from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES
 from streamline.connectors.singer.tap import TapCommand, TapProcess
-from streamline.connectors.singer.target import DRAIN_SECONDS, Feed, TargetCommand, TargetProcess
+from streamline.connectors.singer.target import DRAIN_SECONDS, TargetCommand, TargetProcess
+from streamline.connectors.singer.target_input import Feed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.flow.protocols import Source
 from streamline.processes.child import TextMasker

@@ -22,23 +22,15 @@ import anyio.to_thread
 import msgspec
 
 from streamline.connectors.singer.bookmark_hashes import marks_of
-from streamline.connectors.singer.echo_account import WHOLE, EchoAccount
-from streamline.connectors.singer.messages import activate_version_line, schema_line, state_line
-from streamline.connectors.singer.state import START, numbered, split_state, state_of, without_currently_syncing
+from streamline.connectors.singer.target_input import Feed, TargetInput
 from streamline.errors import StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import (
-    REST,
-    ActivateVersion,
     ArrowBatch,
     BadRecord,
     Buffer,
-    FileBatch,
     Item,
-    Position,
-    RawBatch,
     RowBatch,
-    Schema,
 )
 from streamline.flow.protocols import Failed, Proven
 from streamline.flow.tasks import task_group
@@ -91,23 +83,6 @@ class TargetCommand(msgspec.Struct, kw_only=True):
     prestart: bool = False
 
 
-class Feed(msgspec.Struct, kw_only=True):
-    """How one source's streams and bookmarks are named in a target.
-
-    Args:
-        keys_of: a stream's name in messages → the keys that its bookmark may have; none if it cannot be told.
-        parents_of: a stream's name in messages → keys of bookmarks that may cover its records as well.
-        owns: whether the source's process owns a bookmark.
-        name_of: the key of a bookmark → its name in a state that is merged of several sources.
-    """
-
-    source: str
-    keys_of: Callable[[str], Sequence[str]]
-    owns: Callable[[str], bool]
-    name_of: Callable[[str], str] = str
-    parents_of: Callable[[str], Sequence[str]] = lambda stream: ()
-
-
 class TargetProcess:
     """A target and its sessions. It implements `flow.protocols.Sink`.
 
@@ -131,29 +106,17 @@ class TargetProcess:
         self.id = command.id
         self.failure: StreamlineError | None = None
         self._command = command
-        self._feeds = {feed.source: feed for feed in feeds}
+        self._input = TargetInput(feeds, state, on_sent)
         self._run_dir = run_dir
         self._masker = masker
         self._log = log
-        self._on_proof: Proven = lambda source, number: None
         self._on_failure: Failed = lambda error: None
-        self._on_sent = on_sent
         self._lock = anyio.Lock()
         self._tail = Tail()
         self._child: Child | None = None
         self._closing = False
         self._closed = anyio.Event()
         self._exited = anyio.Event()
-        self._account = EchoAccount()
-        self._schemas: dict[str, Schema] = {}
-        """The SCHEMA of each stream by which the target reads its records now."""
-        self._schemas_of: dict[tuple[str, str], Schema] = {}
-        """The newest SCHEMA of each source's stream."""
-        self._proven: dict[str, bytes] = dict(state)
-        self._newest: dict[str, bytes] = dict(state)
-        self._deferred: dict[str, Position] = {}
-        self._withheld: dict[str, frozenset[str]] = {}
-        self._proof_time = 0.0
         self._ready = anyio.Event()
         self._limit: float | None = None
         self._too_long = False
@@ -163,7 +126,7 @@ class TargetProcess:
 
     async def run(self, proven: Proven, failed: Failed) -> None:
         """Run sessions until `close` was called and the last process has ended; see `Sink.run`."""
-        self._on_proof, self._on_failure = proven, failed
+        self._input.on_proof, self._on_failure = proven, failed
         config = private_file(
             self._run_dir, f"{self._command.id}.config.json", json.dumps(self._command.config).encode()
         )
@@ -197,7 +160,7 @@ class TargetProcess:
     @property
     def unproven(self) -> bool:
         """Whether it was sent records that it has not proven."""
-        return self._account.unproven
+        return self._input.unproven
 
     async def _session(self, config: Path) -> None:
         command = self._command
@@ -212,8 +175,7 @@ class TargetProcess:
             return
         self._closing = False
         self._child = child
-        self._account = EchoAccount()
-        self._proof_time = anyio.current_time()
+        self._input.new_session()
         try:
             async with task_group() as tasks:
                 tasks.start_soon(log_lines, child.stderr, self._note, self._masker)
@@ -252,10 +214,8 @@ class TargetProcess:
 
     async def _open(self) -> None:
         """Send the state that it starts from and, in later sessions, the SCHEMAs."""
-        value = self._merged(self._proven)
-        self._account.start(marks_of(value))
         try:
-            await self._write([state_line(value), *(schema_line(schema) for schema in self._schemas.values())])
+            await self._write(self._input.opening())
         except TargetFailed:
             return
         self._ready.set()
@@ -306,13 +266,13 @@ class TargetProcess:
         elif unread := child.stdin.unread() if child.stdin is not None else 0:
             self._fail(f"exited with code 0 and left {unread:,} bytes of its input unread", code="target.exited_early")
         else:
-            self._proof(self._account.ended())
+            self._input.ended()
 
     async def _close_sessions(self, interval: float, config: Path) -> None:
         while True:
             await anyio.sleep(min(1.0, interval / 4))
             # One that proves as it goes is left alone.
-            if anyio.current_time() - self._proof_time >= interval and self._account.unproven:
+            if self._input.seconds_without_proof >= interval and self._input.unproven:
                 async with self._lock:
                     self._ready = anyio.Event()
                     if self._command.prestart:
@@ -353,19 +313,16 @@ class TargetProcess:
         Raises:
             TargetFailed: it has failed, now or before.
         """
-        feed = self._feeds[source]
         ready = [await _as_raw(item) for item in items]
         async with self._turn():
-            await self._write(self._lines(feed, ready))
+            await self._write(self._input.lines(source, ready))
 
     async def source_ended(self, source: str) -> None:
         """See `Sink.source_ended`."""
-        if source not in self._deferred or self.failure is not None:
+        if not self._input.waits(source) or self.failure is not None:
             return
         async with self._turn():
-            position = self._deferred.pop(source, None)
-            if position is not None:
-                await self._write(self._place(self._feeds[source], position))
+            await self._write(self._input.source_ended(source))
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -393,83 +350,6 @@ class TargetProcess:
                     await anyio.lowlevel.checkpoint_if_cancelled()
                     raise
                 return
-
-    def _lines(self, feed: Feed, items: Sequence[Item]) -> list[Buffer]:
-        # The account has to know of everything before it is written: the echo may come at once.
-        buffers: list[Buffer] = []
-        for item in items:
-            if isinstance(item, RawBatch):
-                self._account_for(feed, item.stream)
-                buffers += self._schema_again(feed.source, item.stream)
-                self._on_sent(item.stream, item.count)
-                buffers += item.slices
-            elif isinstance(item, Position):
-                if self._account.wants_place():
-                    self._deferred.pop(feed.source, None)
-                    buffers += self._place(feed, item)
-                else:
-                    self._deferred[feed.source] = item
-            elif isinstance(item, Schema):
-                self._schemas[item.stream] = self._schemas_of[feed.source, item.stream] = item
-                buffers.append(schema_line(item))
-            elif isinstance(item, ActivateVersion):
-                # What it deletes must be proven as much as what was written.
-                self._account_for(feed, item.stream)
-                buffers.append(activate_version_line(item))
-            elif isinstance(item, FileBatch):
-                self._account_for(feed, item.stream)
-                buffers += self._schema_again(feed.source, item.stream)
-                buffers.append(item.raw)
-        return buffers
-
-    def _place(self, feed: Feed, position: Position) -> list[Buffer]:
-        self._newest[feed.source] = state_of(position.parts)
-        value = self._merged(self._newest)
-        marks = marks_of(value)
-        serial = self._account.serial
-        if serial is not None and WHOLE not in marks:
-            value = numbered(value, serial)
-            marks = marks_of(value)
-        released = self._withheld.get(feed.source, frozenset()) - position.withheld
-        self._withheld[feed.source] = position.withheld
-        self._proof(self._account.place(position, marks, [feed.name_of(key) for key in released]))
-        return [state_line(value)]
-
-    def _schema_again(self, source: str, stream: str) -> list[Buffer]:
-        """Return a source's SCHEMA, where another source has sent the stream a different one since."""
-        own, current = self._schemas_of.get((source, stream)), self._schemas.get(stream)
-        if own is None or current is None or own is current or _same(own, current):
-            return []
-        self._schemas[stream] = own
-        return [schema_line(own)]
-
-    def _account_for(self, feed: Feed, stream: str) -> None:
-        keys, parents = feed.keys_of(stream), feed.parents_of(stream)
-        self._account.sent(feed.source, stream, [*map(feed.name_of, keys)], [*map(feed.name_of, parents)])
-
-    def _merged(self, states: Mapping[str, bytes]) -> bytes:
-        """Merge the states of all sources: each bookmark from the process that owns it.
-
-        What stands beside a source's bookmarks is part of it, under the source's name: the target must echo every
-        change of a position.
-        """
-        if len(self._feeds) == 1:
-            (source,) = self._feeds
-            return states.get(source) or START
-        rows: dict[str, bytes] = {}
-        beside: dict[str, bytes] = {}
-        for source, feed in self._feeds.items():
-            parts = split_state(states.get(source) or START)
-            rest = without_currently_syncing(parts.pop(REST)) if REST in parts else None
-            rows.update({feed.name_of(key): text for key, text in parts.items() if feed.owns(key)})
-            if rest is not None and parts:
-                beside[source] = rest
-            elif rest is not None:
-                rows[f"{source}:{REST}"] = rest
-        members = {"bookmarks": jsontext.join_members(rows)}
-        if beside:
-            members["beside_bookmarks"] = jsontext.join_members(beside)
-        return jsontext.join_members(members)
 
     async def _write(self, buffers: Sequence[Buffer]) -> None:
         if not buffers:
@@ -524,25 +404,14 @@ class TargetProcess:
                 pass
             else:
                 if self._command.echoes:
-                    if not self._account.recognises(marks):
+                    if not self._input.recognises(marks):
                         self._log("[stdout] a state that it was not sent as it is: " + self._shown(text))
-                    self._proof(self._account.echo(marks))
+                    self._input.echoed(marks)
                 return
         self._log("[stdout] " + self._shown(text))
 
     def _shown(self, text: bytes) -> str:
         return log_text(text[: 1 << 17].decode("utf-8", "replace"), self._masker, limit=2000)
-
-    def _proof(self, positions: Mapping[str, Position]) -> None:
-        if positions:
-            self._proof_time = anyio.current_time()
-            for source, position in positions.items():
-                self._proven[source] = state_of(position.parts)
-                self._on_proof(source, position.number)
-
-
-def _same(left: Schema, right: Schema) -> bool:
-    return (left.schema, left.key_properties) == (right.schema, right.key_properties)
 
 
 def _unwrapped(text: bytes) -> bytes:

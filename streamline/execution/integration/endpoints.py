@@ -9,7 +9,7 @@ from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.build import Workspace, tap_command, tap_source, target_sink
 from streamline.connectors.singer.dropped_keys import DroppedKeys
 from streamline.connectors.singer.grouping import owner
-from streamline.connectors.singer.target import Feed
+from streamline.connectors.singer.target_input import Feed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder

@@ -16,7 +16,8 @@ import msgspec
 
 from streamline.connectors.singer.state import StateParts, state_of
 from streamline.connectors.singer.tap import TapCommand, TapProcess
-from streamline.connectors.singer.target import Feed, TargetCommand, TargetProcess
+from streamline.connectors.singer.target import TargetCommand, TargetProcess
+from streamline.connectors.singer.target_input import Feed
 from streamline.flow.items import Item, Position, RawBatch, Schema
 from streamline.flow.protocols import Sink
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from streamline.connectors.singer import target as target_module
 from streamline.connectors.singer.state import StateParts
-from streamline.connectors.singer.target import Feed, TargetFailed, TargetProcess
+from streamline.connectors.singer.target import TargetFailed, TargetProcess
+from streamline.connectors.singer.target_input import Feed
 from streamline.flow.items import ActivateVersion, Item, Position, RowBatch, Schema
 from tests.connectors.singer.running import (
     PATIENCE,
@@ -531,7 +532,7 @@ async def test_a_position_that_was_held_back_goes_out_when_its_source_ends(
     process = target(tmp_path, account)
     async with running(account.runs(process)):
         await process.send("load", rows(1, 1))
-        monkeypatch.setattr(process._account, "wants_place", lambda: False)
+        monkeypatch.setattr(process._input._account, "wants_place", lambda: False)
         await process.send("load", rows(2, 2))
         await process.send("load", rows(3, 3))
         await send_all(process)
@@ -604,7 +605,7 @@ async def test_senders_wait_while_sessions_change_and_so_does_the_end_of_a_sourc
     process = target(tmp_path, account, code, feeds=("load", "other"), session_interval=0.05)
     async with running(account.runs(process)):
         await process.send("other", [batch(record(1))])
-        monkeypatch.setattr(process._account, "wants_place", lambda: False)
+        monkeypatch.setattr(process._input._account, "wants_place", lambda: False)
         await process.send("load", [batch(record(2)), position(2)])
         await until(lambda: process._closing)  # the first session has been told to end, and takes its time
         async with anyio.create_task_group() as tasks:
