@@ -11,6 +11,7 @@ from streamline.cli.main import main
 from streamline.cli.run import read_variables
 from streamline.errors import ConfigError
 from tests.cli.test_batch_plans import batch, block
+from tests.support.failures import refuses
 
 
 def test_help_groups_options_by_the_type_of_pipeline() -> None:
@@ -48,7 +49,7 @@ def test_variables_come_from_a_file(tmp_path: Path) -> None:
         assert caught.value.code == "variable.file_unreadable"
         assert caught.value.exit_code == 2
     file.unlink()
-    with pytest.raises(ConfigError, match="No such file"):
+    with refuses("variable.file_unreadable"):
         read_variables((f"@{file}",))
 
 

@@ -14,6 +14,7 @@ from streamline.connectors import registry
 from streamline.connectors.plugins import resolve_plugin
 from streamline.connectors.registry import Role, bundled_connectors
 from streamline.errors import ConfigError
+from tests.support.failures import refuses
 from tests.support.opened_project import MakeProject
 
 
@@ -52,7 +53,7 @@ def test_programs_are_looked_for_in_the_project_and_on_the_path(new_project: Mak
 )
 def test_programs_that_are_not_there(new_project: MakeProject, command: str, hint: str) -> None:
     project = new_project(f"plugins:\n  a: {{command: {command}}}\n", **{"c/x.py": ""})
-    with pytest.raises(ConfigError, match="was not found") as caught:
+    with refuses("plugin.program_missing") as caught:
         resolve_plugin(project, "a", "tap")
     assert caught.value.where == "streamline.yaml:2"
     assert hint in str(caught.value.hint)

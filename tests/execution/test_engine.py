@@ -23,6 +23,7 @@ from streamline.execution.run import RunOptions, RunResult, Stop
 from streamline.pipeline.model import PipelineModel
 from streamline.project.project import Project
 from tests.support.batch import BatchProject
+from tests.support.failures import refuses
 
 ROOT = Path(streamline.__file__).parent
 
@@ -92,7 +93,7 @@ def test_options_that_it_does_not_take_are_refused(project: BatchProject) -> Non
 def test_the_api_asks_the_engine(project: BatchProject) -> None:
     assert streamline.Pipeline("p", project.root).execute_sync({"x": 1}).run_id == "r1"
     assert FakeEngine.seen[0].variables == {"x": 1}
-    with pytest.raises(ConfigError, match="does not run alone"):
+    with refuses("run.option_refused", "does not run alone"):
         streamline.Pipeline("p", project.root).execute_block("a")
 
 

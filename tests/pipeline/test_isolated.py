@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from streamline.errors import ConfigError
 from streamline.pipeline import isolated
 from streamline.pipeline.isolated import isolated_python
 from streamline.pipeline.reader import load_pipeline
 from streamline.project import environments
 from streamline.project.project import Project
 from tests.project.wheels import make_wheel
+from tests.support.failures import refuses
 from tests.support.opened_project import MakeProject
 
 METADATA = "blocks:\n- uuid: a\n  type: custom\n  configuration: {isolated: true}\n"
@@ -147,7 +147,7 @@ def test_what_is_installed_already_needs_no_environment(
 
 
 def test_a_file_that_is_missing_names_the_block(project: Project) -> None:
-    with pytest.raises(ConfigError, match=r"no requirements\.txt") as caught:
+    with refuses("requirements.missing", "requirements.txt") as caught:
         python(project)
     assert caught.value.where == "pipelines/p/metadata.yaml:4"
     assert "pipelines/p/requirements.txt" in str(caught.value.hint)
@@ -155,7 +155,7 @@ def test_a_file_that_is_missing_names_the_block(project: Project) -> None:
 
 def test_what_cannot_be_met_ends_with_uv_s_words(project: Project) -> None:
     require(project, "no-such-package-here==1.0\n")
-    with pytest.raises(ConfigError, match="no-such-package-here") as caught:
+    with refuses("requirements.install_failed", "no-such-package-here") as caught:
         python(project)
     assert (caught.value.exit_code, caught.value.where) == (2, "pipelines/p/requirements.txt")
 
@@ -176,7 +176,7 @@ def test_versions_that_break_what_hands_data_over_are_refused_before_anything_ru
     make_wheel(wheels, "numpy", "1.0", body="raise ImportError('this numpy is too old for all')\n")
     require(project, "numpy==1.0\n")
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"conflict with .*: ImportError: this numpy is too old") as caught:
+        with refuses("requirements.conflict", "this numpy is too old") as caught:
             python(project)
         assert caught.value.where == "pipelines/p/requirements.txt"
     make_wheel(wheels, "acme-tools")

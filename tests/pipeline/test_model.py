@@ -11,6 +11,7 @@ from streamline.errors import ConfigError
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
+from tests.support.failures import refuses
 
 Load = Callable[..., PipelineModel]
 
@@ -353,10 +354,10 @@ def test_files_elsewhere_and_shared_ones(load: Load, tmp_path: Path) -> None:
 def test_a_pipeline_that_is_not_there(tmp_path: Path, load: Load) -> None:
     load("blocks: []\n")
     project = Project.open(tmp_path)
-    with pytest.raises(ConfigError, match="'pp' not found") as caught:
+    with refuses("pipeline.not_found", "'pp'") as caught:
         load_pipeline(project, "pp")
     assert "'p'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="invalid pipeline name"):
+    with refuses("pipeline.invalid_name"):
         load_pipeline(project, "../p")
 
 

@@ -18,6 +18,7 @@ from streamline.errors import ConfigError
 from streamline.project import environments
 from streamline.project.project import Project
 from tests.project.wheels import make_wheel
+from tests.support.failures import refuses
 from tests.support.opened_project import MakeProject
 
 
@@ -188,7 +189,7 @@ def test_a_program_that_is_not_there(new_project: MakeProject, only_local_wheels
     make_wheel(only_local_wheels, "tap-a", scripts=["one", "two"])
     project = new_project("plugins:\n  tap-a: {pip: tap-a}\n  tap-b: {pip: tap-a, executable: three}\n")
     for name, line in (("tap-a", 2), ("tap-b", 3)):
-        with pytest.raises(ConfigError, match="has no program") as caught:
+        with refuses("plugin.program_missing") as caught:
             resolve_plugin(project, name, "tap")
         assert caught.value.where == f"streamline.yaml:{line}"
         assert "one, two" in str(caught.value.hint)
@@ -212,7 +213,7 @@ def test_what_cannot_be_installed_says_why_and_leaves_nothing(
         "plugins:\n  tap-a: {pip: tap-a}\n"
         "  tap-b: {pip: \"b @ https://u:{{ secret('t') }}@localhost:1/b-1.0-py3-none-any.whl\"}\n"
     )
-    with pytest.raises(ConfigError, match="not-to-be-had") as caught:
+    with refuses("plugin.install_failed", "not-to-be-had") as caught:
         resolve_plugin(project, "tap-a", "tap")
     assert caught.value.where == "plugin tap-a"
     told: list[str] = []

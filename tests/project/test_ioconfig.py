@@ -7,6 +7,7 @@ import pytest
 from streamline.errors import ConfigError
 from streamline.project.ioconfig import Profile, load_profile
 from streamline.project.project import Project
+from tests.support.failures import refuses
 from tests.support.opened_project import MakeProject
 
 TEXT = """\
@@ -51,10 +52,10 @@ def test_an_unset_variable_matters_when_its_key_is_read(project: Project) -> Non
 
 
 def test_what_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="no 'POSTGRES_HOSTS'") as caught:
+    with refuses("profile.setting_missing", "'POSTGRES_HOSTS'") as caught:
         assert profile(project)["POSTGRES_HOSTS"]
     assert "'POSTGRES_HOST'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="profile 'dev' not found"):
+    with refuses("profile.not_found", "'dev'"):
         profile(project, "dev")
     monkeypatch.setenv("WITH_DEV", "1")
     assert profile(project, "dev")["POSTGRES_HOST"] == "x"
@@ -62,7 +63,7 @@ def test_what_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_name_without_quotes(new_project: MakeProject) -> None:
     project = new_project(**{"io_config.yaml": "default:\n  A: 1\n  B: {{ env_var(NOPE) }}\n"})
-    with pytest.raises(ConfigError, match="the name has no quotes") as caught:
+    with refuses("template.invalid_name") as caught:
         profile(project)
     assert caught.value.where == "io_config.yaml:3"
     assert caught.value.hint == "put quotes around NOPE: env_var('NOPE')"

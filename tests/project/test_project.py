@@ -10,6 +10,7 @@ import pytest
 from streamline.errors import ConfigError
 from streamline.project import project as project_module
 from streamline.project.project import Project
+from tests.support.failures import refuses
 from tests.support.opened_project import MakeProject
 
 
@@ -20,12 +21,12 @@ def test_found_from_any_folder_inside(new_project: MakeProject) -> None:
 
 
 def test_no_project(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not inside a project") as caught:
+    with refuses("project.not_found", "streamline init") as caught:
         Project.find(tmp_path)
     assert "streamline init" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="not a project"):
+    with refuses("project.not_found", "not a project"):
         Project.open(tmp_path)
-    with pytest.raises(ConfigError, match="folder not found"):
+    with refuses("project.not_found"):
         Project.open(tmp_path / "absent")
 
 
@@ -130,7 +131,7 @@ def test_settings_are_rendered_when_asked_for(new_project: MakeProject, monkeypa
     monkeypatch.setenv("STATE_FILE", "a.db")
     assert project.state_url == "sqlite:///a.db"
     monkeypatch.delenv("STATE_FILE")
-    with pytest.raises(ConfigError, match="STATE_FILE is not set") as caught:
+    with refuses("environment_variable.not_set", "STATE_FILE") as caught:
         assert project.state_url
     assert caught.value.where == "streamline.yaml:1"
 

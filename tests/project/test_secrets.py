@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from streamline.errors import ConfigError
 from streamline.project.secrets import MASK, Masker, Secrets, is_secret_name
+from tests.support.failures import refuses
 
 
 def secrets_file(folder: Path, text: str, name: str = "secrets.yaml") -> Path:
@@ -41,14 +42,14 @@ def test_json_works_too(tmp_path: Path) -> None:
 
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     secrets_file(tmp_path, "a: b\n").chmod(0o640)
-    with pytest.raises(ConfigError, match="is readable by other users") as caught:
+    with refuses("secret.file_not_private") as caught:
         Secrets(tmp_path).get("a")
     assert "chmod 600" in str(caught.value.hint)
 
 
 def test_a_secret_must_be_text(tmp_path: Path) -> None:
     secrets_file(tmp_path, "a:\n  b: c\n")
-    with pytest.raises(ConfigError, match="must be text"):
+    with refuses("secret.not_text"):
         Secrets(tmp_path).get("a")
 
 

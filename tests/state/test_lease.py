@@ -16,6 +16,7 @@ from streamline.errors import LeaseHeld
 from streamline.state import open_store
 from streamline.state.lease import lock_path
 from streamline.state.store import Store
+from tests.support.failures import fails
 
 URL = "sqlite:///.streamline/state.db"
 
@@ -99,7 +100,7 @@ def test_releasing_frees_it_for_others(store: Store, holder: subprocess.Popen[st
 
 
 def test_one_process_cannot_take_it_twice(store: Store) -> None:
-    with store.acquire_lease("shop", "run-1"), pytest.raises(LeaseHeld, match="run-1"):
+    with store.acquire_lease("shop", "run-1"), fails("run.lease_held", "run-1"):
         store.acquire_lease("shop", "run-2")
     store.acquire_lease("shop", "run-2").release()
 
@@ -128,7 +129,7 @@ def test_a_holder_that_has_not_said_its_name_is_still_a_holder(store: Store, tmp
     path.parent.mkdir()
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(LeaseHeld, match="has not recorded its run id"):
+        with fails("run.lease_held", "has not recorded its run id"):
             store.acquire_lease("shop", "run-2")
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from streamline.errors import ConfigError, StreamlineError
+from streamline.errors import ConfigError
 from streamline.state import open_store
 from streamline.state.migrations import APPLICATION_ID, MIGRATIONS
 from streamline.state.store import BlockRun, BookmarkSave, PluginSecret, RunInfo, Store
+from tests.support.failures import fails, refuses
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     open_store(url, tmp_path).close()
     with sqlite3.connect(tmp_path / "state.db") as db:
         db.execute("PRAGMA user_version=999")
-    with pytest.raises(ConfigError, match="newer Streamline"):
+    with refuses("store.newer_version"):
         open_store(url, tmp_path)
 
 
@@ -86,7 +87,7 @@ def test_another_programs_file_is_refused_and_left_alone(tmp_path: Path) -> None
     with sqlite3.connect(tmp_path / "shop.db") as db:
         db.execute("CREATE TABLE orders (id)")
     (tmp_path / "shop.db").chmod(0o644)
-    with pytest.raises(ConfigError, match="another program"):
+    with refuses("store.foreign_file"):
         open_store("sqlite:///shop.db", tmp_path)
     assert (tmp_path / "shop.db").stat().st_mode & 0o777 == 0o644
     with sqlite3.connect(tmp_path / "shop.db") as db:
@@ -96,14 +97,14 @@ def test_another_programs_file_is_refused_and_left_alone(tmp_path: Path) -> None
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("remember the milk\n" * 100)
     (tmp_path / "notes.txt").chmod(0o644)
-    with pytest.raises(StreamlineError, match=r"notes\.txt.*not a database"):
+    with fails("store.failed", "notes.txt"):
         open_store("sqlite:///notes.txt", tmp_path)
     assert (tmp_path / "notes.txt").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StreamlineError, match=r"file/state\.db"):
+    with fails("store.not_opened", "file/state.db"):
         open_store("sqlite:///file/state.db", tmp_path)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities, probe, tap_traits
-from streamline.errors import ConfigError
 from streamline.project.secrets import Masker
 from streamline.state import open_store
 from streamline.state.store import Store
+from tests.support.failures import refuses
 
 from . import fakes
 
@@ -88,7 +88,7 @@ def test_a_program_without_our_options_is_not_known(tmp_path: Path) -> None:
 
 
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="/no/such/tap can't be started"):
+    with refuses("plugin.not_started", "/no/such/tap"):
         ask(fakes.program(tmp_path, ["/no/such/tap"]))
 
 

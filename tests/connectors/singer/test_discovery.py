@@ -20,10 +20,10 @@ from streamline.connectors.singer.discovery import (
     read_catalog_file,
 )
 from streamline.connectors.singer.settings import parse_streams
-from streamline.errors import ConfigError
 from streamline.project.secrets import Masker
 from streamline.state import open_store
 from streamline.state.store import Store
+from tests.support.failures import fails, refuses
 
 from . import fakes
 
@@ -123,15 +123,15 @@ def test_a_failing_discovery_says_what_the_tap_said_without_secrets(tmp_path: Pa
 
 
 def test_a_discovery_that_prints_no_catalog(tmp_path: Path) -> None:
-    with pytest.raises(DiscoveryFailed, match="printed no catalog"):
+    with fails("tap.discovery_failed", "printed no catalog"):
         discover(fakes.tap(tmp_path, fakes.catalog_code("hello {}\n")))
-    with pytest.raises(ConfigError, match="no tap_stream_id"):
+    with refuses("catalog.invalid", "tap_stream_id"):
         discover(fakes.tap(tmp_path, fakes.catalog_code('{"streams": [{}]}')))
 
 
 def test_a_discovery_that_never_ends(tmp_path: Path) -> None:
     code = fakes.ARGPARSE + "import time; time.sleep(600)\n"
-    with pytest.raises(DiscoveryFailed, match="took longer than 1 s"):
+    with fails("tap.discovery_failed", "1 s"):
         discover(fakes.tap(tmp_path, code), timeout=1.0)
 
 
@@ -196,7 +196,7 @@ def test_a_rotated_token_is_handed_over(tmp_path: Path) -> None:
 
 def test_the_config_file_is_private_while_it_exists(tmp_path: Path) -> None:
     code = fakes.ECHO_CATALOG + "sys.stderr.write(oct(os.stat(args.config).st_mode & 0o777)); sys.exit(1)\n"
-    with pytest.raises(DiscoveryFailed, match="0o600"):
+    with fails("tap.discovery_failed", "0o600"):
         discover(fakes.tap(tmp_path, code))
 
 
@@ -208,7 +208,7 @@ def test_catalog_files(tmp_path: Path) -> None:
     assert found is not None
     assert [stream.id for stream in found] == ["a"]
     path.write_text('{"streams": [')
-    with pytest.raises(ConfigError, match=r"load/catalog\.json: invalid catalog"):
+    with refuses("catalog.invalid", "load/catalog.json"):
         read_catalog_file(path, shown="load/catalog.json")
 
 

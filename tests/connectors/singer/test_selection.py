@@ -13,6 +13,7 @@ from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
 from streamline.connectors.singer.selection import TapTraits, apply_settings, choose
 from streamline.connectors.singer.settings import parse_streams
 from streamline.errors import ConfigError
+from tests.support.failures import refuses
 
 SDK = TapTraits(library="singer-sdk")
 
@@ -94,7 +95,7 @@ def test_selected_by_default_false_is_not_selected() -> None:
 
 
 def test_a_catalog_that_selects_nothing_says_how_to_select() -> None:
-    with pytest.raises(ConfigError, match="selects none of its 1 streams by default"):
+    with refuses("stream.none_selected"):
         run(catalog(table("a", root={"selected-by-default": False})))
     chosen, _ = run(catalog(table("a", root={"selected-by-default": False})), {"*": {}})
     assert [one.id for one in chosen] == ["public-a"]
@@ -114,7 +115,7 @@ def test_listed_streams_are_the_ones_that_are_read() -> None:
 
 def test_a_name_that_does_not_exist_suggests_the_nearest() -> None:
     found = catalog(table("orders"), table("users"))
-    with pytest.raises(ConfigError, match="stream 'public-order' not found") as error:
+    with refuses("stream.unknown", "'public-order'") as error:
         run(found, {"public-order": {}})
     assert "'public-orders'" in str(error.value)
     run(found, {"orders": {}, "public-nothing-*": {}})
@@ -122,7 +123,7 @@ def test_a_name_that_does_not_exist_suggests_the_nearest() -> None:
 
 def test_a_name_that_several_streams_bear_must_be_an_id() -> None:
     found = catalog(table("orders"), table("orders", schema_name="sales"))
-    with pytest.raises(ConfigError, match="2 streams have the name 'orders'") as error:
+    with refuses("stream.ambiguous", "'orders'") as error:
         run(found, ["orders"])
     assert "sales-orders" in str(error.value)
     assert [one.id for one in run(found, ["sales-orders"])[0]] == ["sales-orders"]
@@ -185,22 +186,22 @@ def test_a_forced_method_can_only_be_changed_where_the_library_reads_it() -> Non
     found = catalog(table("orders", root=forced))
     assert run(found)[0][0].replication_method == "FULL_TABLE"
     settings = {"orders": {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}}
-    with pytest.raises(ConfigError, match="the tap supports only FULL_TABLE"):
+    with refuses("replication.method_refused", "FULL_TABLE"):
         run(found, settings)
     assert run(found, settings, tap=SDK)[0][0].replication_method == "INCREMENTAL"
 
 
 def test_incremental_needs_a_column() -> None:
-    with pytest.raises(ConfigError, match="INCREMENTAL needs a bookmark column"):
+    with refuses("replication.no_key"):
         run(catalog(table("orders")), {"orders": {"replication_method": "INCREMENTAL"}})
     found = catalog(table("orders", root={"valid-replication-keys": ["updated_at"]}))
     assert run(found, {"orders": {"replication_method": "INCREMENTAL"}})[0][0].replication_key == "updated_at"
-    with pytest.raises(ConfigError, match="replication key 'id' not found"):
+    with refuses("column.unknown", "'id'"):
         run(found, {"orders": {"bookmark_properties": ["id"]}})
 
 
 def test_a_method_and_columns_that_contradict_each_other() -> None:
-    with pytest.raises(ConfigError, match="FULL_TABLE has no bookmark_properties"):
+    with refuses("replication.no_bookmark", "FULL_TABLE", "bookmark_properties"):
         run(catalog(table("orders")), {"orders": {"replication_method": "FULL_TABLE", "bookmark_properties": ["id"]}})
 
 
@@ -210,7 +211,7 @@ def test_a_tap_of_the_sdk_is_told_the_column_of_its_log() -> None:
     chosen, written = run(catalog(table("orders")), settings, tap=SDK)
     assert (chosen[0].replication_method, chosen[0].replication_key) == ("LOG_BASED", "_sdc_lsn")
     assert written.get("public-orders").entry["replication_key"] == "_sdc_lsn"
-    with pytest.raises(ConfigError, match="LOG_BASED has no bookmark_properties"):
+    with refuses("replication.no_bookmark", "LOG_BASED", "bookmark_properties"):
         run(catalog(table("orders")), settings)
     # A column that was named for many streams is not the log's.
     settings = {"*": {"bookmark_properties": ["updated_at"]}, "orders": {"replication_method": "LOG_BASED"}}
@@ -219,7 +220,7 @@ def test_a_tap_of_the_sdk_is_told_the_column_of_its_log() -> None:
 
 def test_several_bookmark_properties_need_a_tap_that_follows_them() -> None:
     settings = {"orders": {"bookmark_properties": ["updated_at", "id"]}}
-    with pytest.raises(ConfigError, match="does not support several bookmark properties"):
+    with refuses("replication.several_bookmarks"):
         run(catalog(table("orders")), settings)
     chosen, written = run(catalog(table("orders")), settings, tap=TapTraits(multiple_bookmarks=True))
     assert written.get("public-orders").entry["bookmark_properties"] == ["updated_at", "id"]
@@ -228,7 +229,7 @@ def test_several_bookmark_properties_need_a_tap_that_follows_them() -> None:
 
 
 def test_a_bookmark_property_must_be_a_column() -> None:
-    with pytest.raises(ConfigError, match="'updated'") as error:
+    with refuses("column.unknown", "'updated'") as error:
         run(catalog(table("orders")), {"orders": {"bookmark_properties": ["updated"]}})
     assert "updated_at" in str(error.value)
 
@@ -246,7 +247,7 @@ def test_unique_constraints_become_the_key() -> None:
 
 
 def test_unique_constraints_must_be_columns() -> None:
-    with pytest.raises(ConfigError, match="'nota'"):
+    with refuses("column.unknown", "'nota'"):
         run(catalog(table("orders")), {"orders": {"unique_constraints": ["nota"]}})
 
 
@@ -278,13 +279,13 @@ def test_columns_keep_the_key_and_the_replication_key() -> None:
 
 
 def test_columns_that_can_not_be_had_or_left_out() -> None:
-    with pytest.raises(ConfigError, match="can't read column 'geo'"):
+    with refuses("column.unsupported", "'geo'"):
         run(catalog(table("orders")), {"orders": {"columns": ["geo"]}})
-    with pytest.raises(ConfigError, match="'totl'"):
+    with refuses("column.unknown", "'totl'"):
         run(catalog(table("orders")), {"orders": {"columns": ["totl"]}})
     found = table("orders")
     found["metadata"][2]["metadata"]["inclusion"] = "automatic"
-    with pytest.raises(ConfigError, match="'total' can't be excluded"):
+    with refuses("column.always_sent", "'total'"):
         run(catalog(found), {"orders": {"columns": {"exclude": ["total"]}}})
 
 
@@ -337,7 +338,7 @@ def test_a_schema_override_types_and_adds_columns() -> None:
 def test_unsupported_streams_are_left_out_and_not_asked_for() -> None:
     found = catalog(table("a", root={"inclusion": "unsupported"}), table("b"))
     assert [one.id for one in run(found, {"*": {}})[0]] == ["public-b"]
-    with pytest.raises(ConfigError, match="can't be read"):
+    with refuses("stream.unsupported"):
         run(found, {"a": {}, "b": {}})
 
 
@@ -345,9 +346,9 @@ def test_a_run_of_single_streams() -> None:
     found = catalog(table("a"), table("b"), table("c"))
     assert [one.id for one in run(found, stream_filter=["b", "public-c"])[0]] == ["public-b", "public-c"]
     assert len(run(found, stream_filter=["public-*"])[0]) == 3
-    with pytest.raises(ConfigError, match="no selected stream has this name"):
+    with refuses("stream.not_selected"):
         run(found, ["a"], stream_filter=["b"])
-    with pytest.raises(ConfigError, match="stream 'bb' not found"):
+    with refuses("stream.unknown", "'bb'"):
         run(found, stream_filter=["bb"])
     logs = {"a": {"replication_method": "LOG_BASED"}, "b": {"replication_method": "LOG_BASED"}, "c": {}}
     assert [one.id for one in run(found, logs, stream_filter=["b"])[0]] == ["public-a", "public-b"]
@@ -399,9 +400,9 @@ def test_a_catalog_file_says_which_streams_there_are_and_discovery_fills_it_in()
     assert both.get("public-a").properties == found.get("public-a").properties
     assert both.get("public-a").root["schema-name"] == "public"
     assert both.get("public-a").root["selected"] is False
-    with pytest.raises(ConfigError, match="no schema"):
+    with refuses("catalog.no_schema"):
         layer(None, over)
-    with pytest.raises(ConfigError, match="stream 'public-x' not found"):
+    with refuses("stream.unknown", "'public-x'"):
         layer(found, catalog({"tap_stream_id": "public-x"}))
 
 

@@ -16,6 +16,7 @@ from streamline.connectors.singer.parser import TapOutputError
 from streamline.connectors.singer.tap import TapFailed
 from streamline.flow.items import Item, Position, RawBatch, Schema
 from tests.connectors.singer.running import PATIENCE, Taken, gone, kill, left, running, tap, until
+from tests.support.failures import fails
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +122,7 @@ async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     source._command = type(source._command)(
         id="load", name="tap-x", argv=["/no/such/tap"], env={}, cwd=tmp_path, config={}
     )
-    with pytest.raises(TapFailed, match="/no/such/tap"):
+    with fails("tap.not_started", "/no/such/tap"):
         await source.run(Taken().emit)
     assert left(tmp_path) == []
 

@@ -36,6 +36,7 @@ from tests.connectors.singer.running import (
     target,
     until,
 )
+from tests.support.failures import fails
 
 pytestmark = pytest.mark.anyio
 
@@ -275,7 +276,7 @@ async def test_a_program_that_is_not_there_is_named_and_nobody_waits_for_it(tmp_
         id="export", name="target-x", argv=["/no/such/target"], env={}, cwd=tmp_path, config={}
     )
     async with running(account.runs(process)):
-        with pytest.raises(TargetFailed, match="/no/such/target"):
+        with fails("target.not_started", "/no/such/target"):
             await process.send("load", rows(1, 2))
         await process.close()
     assert account.proven == []
@@ -303,7 +304,7 @@ async def test_a_daemon_that_holds_its_input_does_not_hold_who_sends(tmp_path: P
     )
     process = target(tmp_path, account)
     async with running(account.runs(process)):
-        with pytest.raises(TargetFailed, match="code 7"):
+        with fails("target.exited_early", "code 7"):
             await process.send("load", [batch(record(1, do=fork)), *rows(2, 40, pad=100_000)])
     kill(int(account.log[0]))
     assert account.proven == []
@@ -492,7 +493,7 @@ async def test_a_limit_ends_a_target_that_takes_nothing_any_more(tmp_path: Path,
     process = target(tmp_path, account)
     async with running(account.runs(process)):
         process.limit(0.3)
-        with pytest.raises(TargetFailed, match="in time"):
+        with fails("target.timed_out"):
             await process.send("load", [batch(record(1, do=crash)), *rows(2, 60, pad=100_000)])
         await process.close()
     assert account.proven == []

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamline.errors import StreamlineError
 from streamline.flow.codecs import lanes
 from streamline.flow.codecs.arrow_reader import ArrowReader
 from streamline.flow.items import ArrowBatch, JSONObject, RawBatch, RowBatch
+from tests.support.failures import fails
 
 
 def raw(*lines: bytes | str, stream: str = "orders") -> RawBatch:
@@ -225,7 +225,7 @@ def test_python_values_that_users_return_are_written_as_json() -> None:
 
 
 def test_a_value_without_a_json_form_names_stream_and_type() -> None:
-    with pytest.raises(StreamlineError, match=r"stream orders: a value of type builtins\.object"):
+    with fails("record.not_json", "orders", "builtins.object"):
         lanes.rows_to_raw(RowBatch("orders", [{"a": object()}]))
 
 
@@ -269,7 +269,7 @@ def test_any_order_of_the_envelopes_keys_and_blank_lines() -> None:
 )
 def test_a_line_that_is_no_record_is_refused_alone(line: bytes) -> None:
     lines = raw(record('{"id":1}'), line, record('{"id":2}'))
-    with pytest.raises(StreamlineError, match="stream orders"):
+    with fails("record.invalid", "orders"):
         raw_to_rows(lines)
     for read in (raw_to_rows, raw_to_arrow):
         refused: list[bytes] = []
