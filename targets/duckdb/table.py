@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit.connector import log
 from kit.sql import quoted
 
-from ..common.columns import BIGINT, BLOB, DOUBLE, JSON, VARCHAR, ColumnType, decimal_type, roomy, wider
+from ..common.columns import BIGINT, BLOB, DOUBLE, JSON, MAX_DIGITS, VARCHAR, ColumnType, decimal_type, roomy, wider
 from .database import query, table_columns
 from .keys import comparable, mark_widened, widened_columns
 
@@ -96,6 +96,10 @@ class Table:
         column = quoted(name)
         if type_.name == "DECIMAL":
             type_ = self._decimal_for(column, old, type_)
+        elif type_ == DOUBLE and self._has_inexact_integers(column):
+            type_ = decimal_type(MAX_DIGITS, 0)
+            if old == type_:
+                return
         if type_ == JSON:
             value = f"to_json({column})"
         elif old == BLOB:
@@ -135,6 +139,13 @@ class Table:
         ((whole, scale, others),) = self._run(sql)
         scale = max(scale, wanted.scale, old.scale)
         return VARCHAR if others else roomy(decimal_type(max(whole, wanted.precision - wanted.scale), scale))
+
+    def _has_inexact_integers(self, column: str) -> bool:
+        """Return whether a column of integers has values that no DOUBLE holds exactly."""
+        text = f"CAST(CAST({column} AS DOUBLE) AS VARCHAR)"
+        exact = f"TRY_CAST({text} AS DECIMAL({MAX_DIGITS},0))"
+        sql = f"SELECT 1 FROM {self.sql} WHERE {exact} IS DISTINCT FROM {column} LIMIT 1"
+        return bool(self._run(sql))
 
     def is_empty(self) -> bool:
         """Return whether it has no rows."""

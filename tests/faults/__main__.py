@@ -18,25 +18,28 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.faults import resume, streams
+from tests.faults import resume, streams, tables
 from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, faults, lives, suffer
 from tests.support import preloaded
+
+MACHINES = {machine.NAME: machine for machine in (streams, tables)}
+"""Random cases that are compared with a model."""
 
 
 def main() -> int:
     """Run the matrix; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Kill processes at random moments.")
-    parser.add_argument("name", choices=(*NAMES, resume.NAME, streams.NAME))
+    parser.add_argument("name", choices=(*NAMES, resume.NAME, *MACHINES))
     parser.add_argument("--count", type=int, default=20, help="number of faults (20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (1)")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"records of a run ({ROWS})")
     parser.add_argument("--shape", choices=SHAPES, default="plain", help="of the pipeline (plain)")
     parser.add_argument("--only", "--case", type=int, help="replay only the fault with this number")
     parser.add_argument("--lives", help="seconds that streamline,tap,target live, as printed; measured by default")
-    parser.add_argument("--workers", type=int, default=1, help=f"cases of {streams.NAME} at a time (1)")
+    parser.add_argument("--workers", type=int, default=1, help="random cases at a time (1)")
     args = parser.parse_args()
-    if args.name == streams.NAME:
-        return random_streams(args.count, args.seed, args.only, args.workers)
+    if args.name in MACHINES:
+        return random_cases(args.name, args.count, args.seed, args.only, args.workers)
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     preloaded.real = True
     if args.name == resume.NAME:
@@ -104,9 +107,10 @@ def kill_and_resume(base: Path, count: int, seed: int, only: int | None) -> int:
     return 1 if wrong else 0
 
 
-def random_streams(count: int, seed: int, only: int | None, workers: int) -> int:
-    """The cases of `streams`; those that were right are counted by what became of them."""
-    print(f"{streams.NAME}, seed {seed}; --seed {seed} --case K replays one", flush=True)
+def random_cases(name: str, count: int, seed: int, only: int | None, workers: int) -> int:
+    """Random cases of one machine; those that were right are counted by what became of them."""
+    machine = MACHINES[name]
+    print(f"{name}, seed {seed}; --seed {seed} --case K replays one", flush=True)
     # Nothing is lost there by a process that is killed, and nothing waits for a disk.
     memory = Path("/dev/shm")
     base = Path(tempfile.mkdtemp(prefix="faults-", dir=memory if memory.is_dir() else None))
@@ -115,15 +119,15 @@ def random_streams(count: int, seed: int, only: int | None, workers: int) -> int
     numbers = range(1, count + 1) if only is None else [only]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for number, (outcome, error) in zip(
-            numbers, pool.map(partial(streams.attempt, base, seed), numbers), strict=True
+            numbers, pool.map(partial(machine.attempt, base, seed), numbers), strict=True
         ):
             outcomes[outcome] += 1
             if error is not None:
-                print(f"{streams.case(number, seed)} WRONG: {error}", flush=True)
+                print(f"{machine.case(number, seed)} WRONG: {error}", flush=True)
     for outcome, cases in outcomes.most_common():
         print(f"{cases:6,} {outcome}")
     took = time.monotonic() - began
-    print(f"{streams.NAME}, seed {seed}: {len(numbers):,} cases, {outcomes['WRONG']} wrong, {took:.0f} s")
+    print(f"{name}, seed {seed}: {len(numbers):,} cases, {outcomes['WRONG']} wrong, {took:.0f} s")
     if outcomes["WRONG"]:
         print(f"their projects are kept in {base}")
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import resume, streams
+from tests.faults import resume, streams, tables
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 from tests.services.require import services_required
 
@@ -60,3 +60,13 @@ def test_random_streams_arrive_as_they_were_sent(part: int, tmp_path: Path) -> N
         made = streams.case(number, seed)
         print(f"python -m tests.faults {streams.NAME} --seed {seed} --case {number}: {made}")
         print(streams.suffer(tmp_path / str(number), made))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", range(2))
+def test_tables_of_bundled_targets_hold_what_was_sent(part: int, tmp_path: Path) -> None:
+    seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    for number in range(4 * part + 1, 4 * part + 5):
+        made = tables.case(number, seed)
+        print(f"python -m tests.faults {tables.NAME} --seed {seed} --case {number}: {made}")
+        print(tables.suffer(tmp_path / str(number), made))

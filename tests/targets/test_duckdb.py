@@ -307,6 +307,15 @@ def test_a_value_that_its_column_cannot_hold_widens_it(
     assert found == (expected or ["x", "1", "0.10000000000000000000001", '{"a":1}', "true"])
 
 
+@pytest.mark.parametrize(("value", "type_"), [(2**53 + 1, "DECIMAL(38,0)"), (2**53 + 2, "DOUBLE")])
+def test_an_integer_stays_exact_when_its_column_becomes_a_number(tmp_path: Path, value: int, type_: str) -> None:
+    load(tmp_path, [schema("t", {"n": "integer", "v": "integer"}), record("t", {"n": 1, "v": value})])
+    load(tmp_path, [schema("t", {"n": "integer", "v": "number"})])
+    assert types(tmp_path, "t")["v"] == type_
+    load(tmp_path, [schema("t", {"n": "integer", "v": "number"}), record("t", {"n": 2, "v": 1.5})])
+    assert plain(tmp_path, "t") == [(1, value), (2, Decimal("1.5"))]
+
+
 MOMENT: JSONObject = {"type": "string", "format": "date-time"}
 
 
