@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -275,6 +275,16 @@ class SQLiteStore(PositionTables):
                 "DELETE FROM dead_letters WHERE pipeline = ? AND id IN (SELECT value FROM json_each(?))",
                 (pipeline, _json(list(ids))),
             ).rowcount
+
+    # --- blocks
+
+    @contextmanager
+    def renamed_block(self, pipeline: str, old: str, new: str) -> Iterator[None]:
+        from streamline.state.sqlite_rename import rename_block
+
+        with self._connection.write() as db:
+            rename_block(db, pipeline, old, new)
+            yield
 
     # --- caches and plugins' secrets
 

@@ -15,6 +15,7 @@ the store only in the same epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
@@ -373,6 +374,16 @@ class Store(Protocol):
 
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         """Delete some, or all of a pipeline; returns how many there were."""
+
+    # --- blocks
+
+    def renamed_block(self, pipeline: str, old: str, new: str) -> AbstractContextManager[None]:
+        """Give what is kept of a block (positions and their history, proofs, dead letters, schemas) to the name `new`.
+
+        Everything, or nothing if the `with` block raises. Records of past runs keep the name that it had. What a
+        removed block `new` has left is replaced, except its dead letters.
+        """
+        ...
 
     # --- caches and plugins' secrets
 

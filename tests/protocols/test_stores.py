@@ -9,7 +9,7 @@ import pytest
 
 from streamline.errors import LeaseHeld
 from streamline.state import open_store
-from streamline.state.store import BookmarkSave, DeadLetter, RunInfo, Store
+from streamline.state.store import BookmarkOverride, BookmarkSave, DeadLetter, PluginSecret, RunInfo, Store
 
 Open = Callable[[], Store]
 
@@ -106,3 +106,61 @@ def test_one_at_a_time_holds_a_pipelines_lease(opens: Open) -> None:
     assert store.lease_holder("p") is None
     store.close()
     other.close()
+
+
+def test_a_renamed_block_keeps_all_that_is_known_of_it(opens: Open) -> None:
+    store = opens()
+    sinks = {"export": "here", "other": "there", "export\norders": "table"}
+    mark = BookmarkSave(stream="a", value="1", sinks=["export", "other"], destinations=sinks)
+    store.save("p", "load", "r1", [mark], [letter(1)])
+    store.save("p", "load", "r2", [BookmarkSave(stream="a", value="2", sinks=["export"], destinations=sinks)])
+    refused = letter(2)
+    refused.destination = "export"
+    returned = letter(3)
+    returned.stage, returned.output = "export", True
+    store.save("p", "load", "r2", [], [refused, returned], [BookmarkOverride("a", "id", "1")])
+    store.save("q", "load", "r", [BookmarkSave(stream="a", value="9", sinks=["export"])])
+    store.save_schema("p", "export < load", "a", {"x": 1})
+    store.save_schema("p", "load > export", "a", {"x": 2})
+    store.plugin_secret_put("p", "load", PluginSecret(name="token", value='"t"', replaces="h"))
+    before, epochs = store.bookmarks("p", "load")["a"], store.epochs("p", "load")
+    store.save("p", "reader", "old", [BookmarkSave(stream="b", value="5")])  # of a block that was removed
+    store.reset("p", "reader", run_id="remove")
+
+    with store.renamed_block("p", "load", "reader"):
+        pass
+    with store.renamed_block("p", "export", "writer"):
+        pass
+
+    assert store.bookmarks("p", "load") == {}
+    after = store.bookmarks("p", "reader")
+    assert after.keys() == {"a"}
+    assert (after["a"].value, after["a"].run_id, after["a"].saved_at) == (before.value, before.run_id, before.saved_at)
+    assert after["a"].sinks == ["writer"]
+    assert store.epochs("p", "reader") == epochs
+    assert store.destinations("p", "reader") == {"a": {"writer": "here", "other": "there", "writer\norders": "table"}}
+    assert [(each.value, each.sinks) for each in store.history("p")] == [("2", ["writer"]), ("1", ["writer", "other"])]
+    assert store.rollback("p", "reader", "a", run_id="undo") == ["a"]
+    assert store.destinations("p", "reader")["a"].keys() == {"writer", "other", "writer\norders"}
+    assert store.consumed_overrides("p", "reader") == {BookmarkOverride("a", "id", "1")}
+    letters = store.dead_letters("p")
+    assert [(each.block, each.stage, each.destination, each.output) for each in letters] == [
+        ("reader", "validate", None, False),
+        ("reader", "validate", "writer", False),
+        ("reader", "writer", None, True),
+    ]
+    assert store.last_schemas("p", "writer < reader") == {"a": {"x": 1}}
+    assert store.last_schemas("p", "reader > writer") == {"a": {"x": 2}}
+    assert store.plugin_secrets("p", "reader").keys() == {"token"}
+    assert store.bookmarks("q", "load")["a"].sinks == ["export"]
+    store.close()
+
+
+def test_a_block_is_not_renamed_where_its_file_could_not_be(opens: Open) -> None:
+    store = opens()
+    store.save("p", "load", "r", [BookmarkSave(stream="a", value="1")], [letter(1)])
+    with pytest.raises(OSError, match="full"), store.renamed_block("p", "load", "reader"):
+        raise OSError("full")
+    assert store.bookmarks("p", "load").keys() == {"a"}
+    assert [each.block for each in store.dead_letters("p")] == ["load"]
+    store.close()
