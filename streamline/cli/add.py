@@ -81,7 +81,7 @@ def command(
     from streamline.project.suggest import suggestion
 
     project = app.project
-    pipeline = pipeline or _only_pipeline(project)
+    pipeline = pipeline or only_pipeline(project)
     language = language.lower() if language else "yaml" if kind in (*_SIDES, "dbt") else "python"
     if language not in languages(language):
         raise ConfigError(
@@ -150,7 +150,12 @@ def _dbt_block(
     return dbt_block(project, name, language, dbt_projects(project), chosen)
 
 
-def _only_pipeline(project: Project) -> str:
+def only_pipeline(project: Project) -> str:
+    """Return the name of the project's only pipeline.
+
+    Raises:
+        ConfigError: it has none, or several.
+    """
     names = project.pipelines()
     if len(names) == 1:
         return names[0]

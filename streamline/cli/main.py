@@ -31,6 +31,8 @@ COMMANDS = {
     "demo": Lazy("streamline.cli.demo:command", "Make a project with a shop database, sync it, and show what moved."),
     "create": Lazy("streamline.cli.create:command", "Make a pipeline."),
     "add": Lazy("streamline.cli.add:command", "Add a source, a destination or a block to a pipeline."),
+    "rename": Lazy("streamline.cli.edit_blocks:rename", "Rename a block; its positions and outputs go with it."),
+    "remove": Lazy("streamline.cli.edit_blocks:remove", "Remove a block from a pipeline."),
     "list": Lazy("streamline.cli.list_pipelines:command", "List the pipelines, each with its last run."),
     "check": Lazy("streamline.cli.check:command", "Validate a pipeline and connect to what it names."),
     "explain": Lazy(

@@ -86,6 +86,16 @@ def masked(text: str) -> str:
     return text if context is None or context.obj is None else str(context.obj.mask(text))
 
 
+def print_diff(before: str, after: str, shown: str) -> bool:
+    """Print the change of a file as a unified diff, with the secrets masked; return whether there is one."""
+    import difflib
+
+    lines = [text.splitlines(keepends=True) for text in (before, after)]
+    diff = "".join(difflib.unified_diff(lines[0], lines[1], shown, shown))
+    click.echo(masked(diff), nl=False)
+    return bool(diff)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:
     """Print a table with columns aligned by spaces.
 

@@ -10,6 +10,7 @@ import click
 
 from streamline.cli.app import App
 from streamline.cli.blocks import Side, blocks_of, say, tap_log
+from streamline.cli.output import print_diff
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,8 +76,6 @@ class StreamChange:
         Raises:
             ConfigError: the change can't be honoured; the file is as it was.
         """
-        import difflib
-
         from streamline.blocks.connector.stream_edits import edit_streams
         from streamline.project.yamledit import edit_file
 
@@ -96,10 +95,7 @@ class StreamChange:
             return changed
 
         before, after = edit_file(self._file, edited, shown=self._shown)
-        lines = [text.splitlines(keepends=True) for text in (before, after)]
-        diff = "".join(difflib.unified_diff(lines[0], lines[1], self._shown, self._shown))
-        click.echo(self._app.mask(diff), nl=False)
-        if not diff:
+        if not print_diff(before, after, self._shown):
             click.echo(f"{self._shown} says so already.")
 
     def _names(self, stream: CatalogStream, catalog: Catalog) -> tuple[str, ...]:

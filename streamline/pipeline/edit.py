@@ -133,21 +133,7 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
             pipeline would be invalid.
     """
     model = load_pipeline(project, pipeline)
-    batch = model.type in BATCH_TYPES
-    if not all(_NAME.fullmatch(part) for part in (new.uuid.split("/") if batch else [new.uuid])):
-        folders = ", and '/' for a subfolder" if batch else ""
-        raise ConfigError(
-            f"invalid block name '{new.uuid}'",
-            hint=f"use letters, digits, '_' and '-'{folders}",
-            code="block.invalid_name",
-        )
-    if model.find(new.uuid) is not None:
-        raise ConfigError(
-            f"the block '{new.uuid}' already exists",
-            where=model.where(new.uuid),
-            hint="choose another name",
-            code="block.exists",
-        )
+    check_block_name(model, new.uuid)
     check_fits(model.type, new.type, new.language, where=model.yaml.shown)
     if new.type == "conditional" and not new.upstream:
         raise ConfigError(
@@ -188,6 +174,29 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
         raise
     added.others += others
     return added
+
+
+def check_block_name(model: PipelineModel, uuid: str) -> None:
+    """Check the name of a new block.
+
+    Raises:
+        ConfigError: it is invalid, or another block has it.
+    """
+    batch = model.type in BATCH_TYPES
+    if not all(_NAME.fullmatch(part) for part in (uuid.split("/") if batch else [uuid])):
+        folders = ", and '/' for a subfolder" if batch else ""
+        raise ConfigError(
+            f"invalid block name '{uuid}'",
+            hint=f"use letters, digits, '_' and '-'{folders}",
+            code="block.invalid_name",
+        )
+    if model.find(uuid) is not None:
+        raise ConfigError(
+            f"the block '{uuid}' already exists",
+            where=model.where(uuid),
+            hint="choose another name",
+            code="block.exists",
+        )
 
 
 def _entry(model: PipelineModel, new: NewBlock, file: Path) -> tuple[Callable[[Any], None], Added]:

@@ -136,3 +136,28 @@ class OutputLayout:
             shutil.rmtree(self.root / _STAGING / self.run_id, ignore_errors=True)
             with contextlib.suppress(OSError):
                 (self.root / _STAGING).rmdir()
+
+
+def rename_output(project: Project, pipeline: str, old: str, new: str) -> None:
+    """Give a block's stored output to its new name; downstream blocks can still be run on it."""
+    layout = OutputLayout(project, pipeline, "")
+    layout.remove(new)
+    if layout.block(old).is_dir():
+        layout.block(new).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout.block(old).rename(layout.block(new))
+    for path in layout.root.rglob(_CALLS):
+        uuid = str(path.parent.relative_to(layout.root))
+        stored = layout.remembered(uuid)
+        if stored is None:
+            continue
+        for call in stored.calls:
+            call.key = tuple((new if axis == old else axis, index) for axis, index in call.key)
+        replace_file(path, msgspec.json.encode(stored, enc_hook=str), mode=0o600)
+
+
+def remove_output(project: Project, pipeline: str, uuid: str) -> bool:
+    """Delete a block's stored output; return whether there was one."""
+    layout = OutputLayout(project, pipeline, "")
+    stored = layout.block(uuid).is_dir()
+    layout.remove(uuid)
+    return stored

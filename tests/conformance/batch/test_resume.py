@@ -295,3 +295,17 @@ def test_a_block_is_run_again_where_the_pipeline_now_gives_it_something_else(pro
     project.run("--resume").expect(0, "child .*completed before the run was resumed")
     assert project.output("behind") == [0, 1, 2, 3]
     assert project.output("sum") == 3
+
+
+def test_a_block_is_run_on_the_outputs_of_one_that_was_renamed(project: BatchProject) -> None:
+    project.block("items", ITEMS, type="data_loader", configuration={"dynamic": True})
+    project.block("child", "@transformer\ndef child(item):\n    return item + 1\n")
+    project.block("behind", "@transformer\ndef behind(item):\n    return item * 2\n")
+    project.run().expect(0)
+    project.command("rename", "items", "numbers").expect(0)
+    project.command("rename", "child", "next").expect(0)
+    project.run("--block-uuid", "behind").expect(0)
+    assert project.children("behind") == [2, 4, 6, 8]
+    assert project.children("next") == [1, 2, 3, 4]
+    project.command("remove", "behind").expect(0, "stored output")
+    assert not (project.root / ".streamline/data/p/behind").exists()
