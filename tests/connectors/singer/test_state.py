@@ -14,6 +14,7 @@ from streamline.connectors.singer.bookmark_hashes import marks_of
 from streamline.connectors.singer.echo_account import RESERVED, WHOLE
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import JSONTextError
+from streamline.flow.items import FORGOTTEN
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8)
@@ -157,3 +158,49 @@ def test_numbers_and_texts_beyond_what_parsers_take() -> None:
     assert rows == {"a": b'{"n": ' + digits + b"}", "b": b'"tab\there"', "c": b'"\xff"'}
     assert marks_of(text) == marks_of(state.join_state(rows))
     assert jsontext.canonical(rows["a"]) != jsontext.canonical(rows["a"].replace(b"99}", b"98}"))
+
+
+def test_parts_are_those_of_the_text_and_the_keys_that_the_tap_no_longer_has() -> None:
+    text = b'{"bookmarks": {"a": {"id": 1}}, "currently_syncing": "a"}'
+    parts = state.StateParts(text)
+    assert dict(parts) == state.split_state(text)
+    assert (len(parts), state.state_of(parts), parts.nbytes) == (2, text, len(text))
+    forgotten = state.StateParts(text, ["b"])
+    assert dict(forgotten) == {**state.split_state(text), "b": FORGOTTEN}
+    assert dict(forgotten) == {**state.split_state(text), "b": FORGOTTEN}, "also when it is read again"
+
+
+def test_a_tap_process_saves_the_bookmarks_that_it_owns() -> None:
+    parts = {"a": b"1", "b": b"2", "*": b'{"currently_syncing":"a","versions":{"a":1}}'}
+    assert state.owned_parts(parts, "a".__eq__, shared=False) == {"a": b"1", "*": parts["*"]}
+    assert state.owned_parts(parts, "a".__eq__, shared=True) == {"a": b"1", "*": b'{"versions":{"a":1}}'}
+    alone = {"a": b"1", "*": b'{"currently_syncing":"a"}'}
+    assert state.owned_parts(alone, "a".__eq__, shared=True) == {"a": b"1"}
+    assert state.owned_parts({"a": b"1"}, "a".__eq__, shared=True) == {"a": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "dropped"),
+    [
+        (b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":2}}', False),
+        (b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":1,"b":1}}', False),
+        (b'{"bookmarks":{"a":1,"b":1}}', b'{"bookmarks":{"a":2}}', True),
+        (b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"b":1}}', True),
+        (b'{"bookmarks":{"a":1}}', b"{", True),
+    ],
+)
+def test_a_bookmark_that_the_next_state_has_not_is_dropped(before: bytes, after: bytes, dropped: bool) -> None:
+    assert state.drops_keys(before, after) is dropped
+
+
+@pytest.mark.parametrize(
+    ("prefix", "repeats"),
+    [
+        (b'{"type":"STATE","value":{"bookmarks":{', False),
+        (b'{"type":"STATE","value":{"bookmarks":{"a":', True),
+        (b'{"type":"STATE","value":{', False),
+        (b'{"type":"STATE","value":{"a":', True),
+    ],
+)
+def test_states_that_begin_alike_up_to_a_bookmark_share_it(prefix: bytes, repeats: bool) -> None:
+    assert state.repeats_keys(prefix) is repeats
