@@ -469,7 +469,9 @@ def _apply_retries(model: PipelineModel, given: Mapping[str, Any]) -> None:
         config = msgspec.convert(dict(given), RetryConfig, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"retry_config: {error}", hint="its keys are retries, delay, max_delay and exponential_backoff"
+            f"retry_config: {error}",
+            hint="its keys are retries, delay, max_delay and exponential_backoff",
+            code="setting.invalid",
         ) from None
     for block in model.blocks.values():
         if block.retry_config is None or block.retry_config == model.retry_config:

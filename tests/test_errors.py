@@ -40,3 +40,16 @@ def test_every_code_is_documented_once_and_nothing_else_is() -> None:
     assert documented == sorted(set(documented)), "one row a code, in order"
     assert used == set(documented)
     assert all(len(cell.strip()) > 10 for line in rows for cell in line.split("|")[2:4])
+
+
+def test_every_error_that_is_raised_for_a_user_has_a_code_of_its_own() -> None:
+    without = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in (ROOT / "streamline").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("StreamlineError", "ConfigError", "WrongOption")
+        and not any(keyword.arg in ("code", None) for keyword in node.keywords)
+    ]
+    assert without == []

@@ -92,11 +92,12 @@ def command(
     if kind == "transformer" and (plugin is not None or language == "yaml"):
         kind, language = "mapper", "yaml"
     if dbt_project is not None and kind != "dbt":
-        raise ConfigError(f"--dbt-project applies to dbt blocks, not to {kind}")
+        raise ConfigError(f"--dbt-project applies to dbt blocks, not to {kind}", code="option.conflict")
     if kind not in _SIDES and (system or plugin or streams or template != "basic"):
         raise ConfigError(
             f"--system, --plugin, --stream and --template apply to {', '.join(_SIDES)}, not to {kind}",
             hint=f"to read with a tap: streamline add source {name} …",
+            code="option.conflict",
         )
     pipeline_type = load_pipeline(project, pipeline).type
     connector = None
@@ -180,7 +181,9 @@ def _connector(project: Project, role: Role, system: str | None, plugin: str | N
     from streamline.project.suggest import suggestion
 
     if system is not None and plugin is not None:
-        raise ConfigError("--system and --plugin are mutually exclusive", hint="use one of them")
+        raise ConfigError(
+            "--system and --plugin are mutually exclusive", hint="use one of them", code="option.conflict"
+        )
     if plugin is not None:
         if plugin not in project.plugins:
             raise ConfigError(

@@ -47,7 +47,9 @@ def command(app: App, pipeline: str, output: Path | None, format_: str | None) -
     if output is not None and format_ is None:
         format_ = FORMATS.get(output.suffix.lower())
         if format_ is None:
-            raise ConfigError(f"--output {output} must end in .svg, .mmd or .txt", hint="or add --format")
+            raise ConfigError(
+                f"--output {output} must end in .svg, .mmd or .txt", hint="or add --format", code="option.invalid"
+            )
     model = load_pipeline(app.project, pipeline)
     text = draw(model, format_ or "text", colour=output is None and has_colour(sys.stdout))
     if output is None:

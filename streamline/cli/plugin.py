@@ -236,7 +236,9 @@ def _role(name: str) -> Role:
     role = name.partition("-")[0]
     if role in ("tap", "target", "mapper"):
         return cast("Role", role)
-    raise ConfigError(f"the role of '{name}' is unknown", hint="add --role tap, --role target or --role mapper")
+    raise ConfigError(
+        f"the role of '{name}' is unknown", hint="add --role tap, --role target or --role mapper", code="option.missing"
+    )
 
 
 def _install(project: Project, name: str, *, upgrade: bool) -> None:
@@ -256,7 +258,7 @@ def _notify(text: str) -> None:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise ConfigError(f"--env takes NAME=VALUE, not '{text}'")
+        raise ConfigError(f"--env takes NAME=VALUE, not '{text}'", code="option.invalid")
     return name, value
 
 

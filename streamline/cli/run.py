@@ -162,12 +162,16 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
             try:
                 decoded = json.loads(text)
             except ValueError as error:
-                raise ConfigError(f"invalid JSON in --runtime-vars: {error}", hint="use key=value") from None
+                raise ConfigError(
+                    f"invalid JSON in --runtime-vars: {error}", hint="use key=value", code="option.invalid"
+                ) from None
             variables.update(decoded)
             continue
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--runtime-vars {text}: expected a JSON object, @FILE or key=value")
+            raise ConfigError(
+                f"--runtime-vars {text}: expected a JSON object, @FILE or key=value", code="option.invalid"
+            )
         try:
             variables[key.strip()] = json.loads(value)
         except ValueError:

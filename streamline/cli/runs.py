@@ -119,7 +119,10 @@ def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> N
     files = sorted(folder.glob("*.log"))
     if not files:
         raise ConfigError(
-            f"the run {info.run_id} has left no logs", where=str(folder), hint="they may have been cleaned away"
+            f"the run {info.run_id} has left no logs",
+            where=str(folder),
+            hint="they may have been cleaned away",
+            code="run.no_logs",
         )
     for number, path in enumerate(files):
         if len(files) > 1:
@@ -142,7 +145,10 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
         latest = store.runs(pipeline, limit=1)
         if not latest:
             raise ConfigError(
-                "nothing has run yet", where=pipeline, hint=f"run it: streamline run {pipeline or 'PIPELINE'}"
+                "nothing has run yet",
+                where=pipeline,
+                hint=f"run it: streamline run {pipeline or 'PIPELINE'}",
+                code="run.not_found",
             )
         return latest[0]
     begin = [info for info in store.runs(pipeline, limit=10_000) if info.run_id.startswith(run)]
@@ -152,8 +158,9 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
         raise ConfigError(
             f"{count(len(begin), 'run')} begin with '{run}'",
             hint=f"one is {begin[0].run_id}, another {begin[1].run_id}",
+            code="run.ambiguous",
         )
-    raise ConfigError(f"there is no run '{run}'", hint="`streamline runs list` lists them.")
+    raise ConfigError(f"there is no run '{run}'", hint="`streamline runs list` lists them.", code="run.not_found")
 
 
 def _blocks(store: Store, run: RunInfo) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ def make_project(root: Path) -> None:
             "the demo makes a fresh folder, and this one is not empty",
             where=str(root),
             hint="name another one: streamline demo DIR; or delete this one",
+            code="project.exists",
         )
     shutil.copytree(TEMPLATE, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(shop.__file__, root / "shop.py")

@@ -139,7 +139,9 @@ def one_row_per_key(data: pa.Table, key: list[str], *, keep_last: bool) -> pa.Ta
     try:
         groups = rows.filter(whole).group_by(rows.column_names[:-1]).aggregate([("row", "max" if keep_last else "min")])
     except pa.ArrowNotImplementedError as error:
-        raise ConfigError(f"unique_constraints {key}: their values cannot be compared ({error})") from error
+        raise ConfigError(
+            f"unique_constraints {key}: their values cannot be compared ({error})", code="export.key_not_comparable"
+        ) from error
     if groups.num_rows == pc.sum(whole).as_py():
         return data
     kept = pa.concat_arrays(

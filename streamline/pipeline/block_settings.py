@@ -97,7 +97,7 @@ def _dynamic(model: PipelineModel, block: Block) -> bool:
         for key in value:
             if key not in _DYNAMIC_KEYS:
                 hint = suggestion(key, _DYNAMIC_KEYS, what="keys")
-                raise _error(model, block, f"unknown key '{key}' in dynamic", ("dynamic", key), hint)
+                raise _error(model, block, f"unknown key '{key}' in dynamic", ("dynamic", key), hint, "setting.unknown")
         return _for_all(model, block, value.get("parent"), ("dynamic", "parent"))
     if value is None or isinstance(value, bool):
         return bool(value)
@@ -181,7 +181,12 @@ def _seconds(model: PipelineModel, block: Block, key: str) -> float | None:
 
 
 def _error(
-    model: PipelineModel, block: Block, message: str, path: str | tuple[str, ...], hint: str | None
+    model: PipelineModel,
+    block: Block,
+    message: str,
+    path: str | tuple[str, ...],
+    hint: str | None,
+    code: str = "setting.invalid",
 ) -> ConfigError:
     keys = (path,) if isinstance(path, str) else path
-    return ConfigError(message, where=model.where(block.uuid, "configuration", *keys), hint=hint)
+    return ConfigError(message, where=model.where(block.uuid, "configuration", *keys), hint=hint, code=code)

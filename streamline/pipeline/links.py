@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from streamline.pipeline.graph import downstream_of, find_cycle
@@ -90,35 +91,14 @@ class Links:
                 there is a cycle.
         """
         self._refuse_products(blocks)
-        upstream_given, downstream_given = {}, {}
-        for uuid, block in blocks.items():
-            entry = self._yaml.mapping(block.path)
-            upstream_given[uuid] = entry.get("upstream_blocks") is not None
-            downstream_given[uuid] = entry.get("downstream_blocks") is not None
+        for block in blocks.values():
             block.upstream = self.known(blocks, block.upstream, block.path)
             block.downstream = self.known(blocks, block.downstream, block.path, "downstream_blocks")
+        self._refuse_contradictions(blocks, "downstream_blocks", "upstream_blocks")
+        self._refuse_contradictions(blocks, "upstream_blocks", "downstream_blocks")
         for uuid, block in blocks.items():
             for name in block.downstream:
-                if upstream_given[name] and uuid not in blocks[name].upstream:
-                    self._contradiction(
-                        f"'{uuid}' has '{name}' in downstream_blocks, but the upstream_blocks of '{name}' are "
-                        f"{blocks[name].upstream}",
-                        (*block.path, "downstream_blocks"),
-                        hint="correct one of the two lists, or remove it",
-                        code="graph.contradiction",
-                    )
-            for name in block.upstream:
-                if downstream_given[name] and uuid not in blocks[name].downstream:
-                    self._contradiction(
-                        f"'{uuid}' has '{name}' in upstream_blocks, but the downstream_blocks of '{name}' are "
-                        f"{blocks[name].downstream}",
-                        (*block.path, "upstream_blocks"),
-                        hint="correct one of the two lists, or remove it",
-                        code="graph.contradiction",
-                    )
-        for uuid, block in blocks.items():
-            for name in block.downstream:
-                if not upstream_given[name] and uuid not in blocks[name].upstream:
+                if not self._has_list(blocks[name], "upstream_blocks") and uuid not in blocks[name].upstream:
                     blocks[name].upstream.append(uuid)
         upstream = {uuid: block.upstream for uuid, block in blocks.items()}
         cycle = find_cycle(upstream)
@@ -131,6 +111,23 @@ class Links:
             )
         for uuid, children in downstream_of(upstream).items():
             blocks[uuid].downstream = children
+
+    def _has_list(self, block: Block, key: str) -> bool:
+        return self._yaml.mapping(block.path).get(key) is not None
+
+    def _refuse_contradictions(self, blocks: dict[str, Block], key: str, opposite: str) -> None:
+        """Refuse a block in a list of this key whose own list of the opposite key lacks the block that names it."""
+        neighbours = {"upstream_blocks": attrgetter("upstream"), "downstream_blocks": attrgetter("downstream")}
+        for uuid, block in blocks.items():
+            for name in neighbours[key](block):
+                listed = neighbours[opposite](blocks[name])
+                if uuid not in listed and self._has_list(blocks[name], opposite):
+                    self._contradiction(
+                        f"'{uuid}' has '{name}' in {key}, but the {opposite} of '{name}' are {listed}",
+                        (*block.path, key),
+                        hint="correct one of the two lists, or remove it",
+                        code="graph.contradiction",
+                    )
 
     def _refuse_products(self, blocks: dict[str, Block]) -> None:
         for product, entry in self._idle.items():

@@ -494,6 +494,6 @@ class Reader:
         return msgspec.structs.replace(base or RetryConfig(), **{key: getattr(own, key) for key in known})
 
     def error(
-        self, message: str, path: Sequence[PathKey], hint: str | None = None, code: str | None = None
+        self, message: str, path: Sequence[PathKey], hint: str | None = None, code: str = "setting.invalid"
     ) -> ConfigError:
         return self.yaml.error(message, path, hint=hint, code=code)

@@ -96,13 +96,13 @@ class YamlFile:
         return self._root
 
     def fail(
-        self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str | None = None
+        self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str = "setting.invalid"
     ) -> NoReturn:
         """Raise the ConfigError that `error` returns."""
         raise self.error(message, path, hint=hint, code=code)
 
     def error(
-        self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str | None = None
+        self, message: str, path: Sequence[PathKey] = (), *, hint: str | None = None, code: str = "setting.invalid"
     ) -> ConfigError:
         """Return a ConfigError with the file and line of `path`."""
         return ConfigError(message, where=self.where(path), hint=hint, code=code)

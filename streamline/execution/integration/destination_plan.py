@@ -158,6 +158,7 @@ def check_shared_tables(
                 where=plan.where or where,
                 hint=f"{hint}. With load_method: append they may share it; with upsert if no key occurs in both, or "
                 f"with {column}",
+                code="destination.table_shared",
             )
         keys = [
             list(plans[table_key].keys or (by_name[table_key].key_properties if table_key in by_name else ()))
@@ -169,6 +170,7 @@ def check_shared_tables(
                 f"{keys[0]} and {keys[1]}",
                 where=plan.where or where,
                 hint=f"{hint} Or set the same unique_constraints for both.",
+                code="destination.table_shared",
             )
         if plan.load_method == plans[other].load_method == "upsert" and plan.source is None:
             sources[source].notes.append(

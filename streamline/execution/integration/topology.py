@@ -110,13 +110,16 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
             downstream[upstream].append(uuid)
     for uuid in specs.destinations:
         if downstream[uuid]:
-            raise ConfigError(f"destination '{uuid}' has blocks after it", where=model.where(uuid))
+            raise ConfigError(
+                f"destination '{uuid}' has blocks after it", where=model.where(uuid), code="graph.wrong_place"
+            )
     for uuid in (*specs.destinations, *specs.transforms, *specs.mappers):
         if not model.blocks[uuid].upstream:
             raise ConfigError(
                 f"block '{uuid}' has nothing before it",
                 where=model.where(uuid),
                 hint="name the block that feeds it under upstream_blocks",
+                code="graph.wrong_place",
             )
     for uuid in specs.sources:
         if model.blocks[uuid].upstream:
@@ -124,6 +127,7 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
                 f"source '{uuid}' has blocks before it",
                 where=model.where(uuid, "upstream_blocks"),
                 hint="in an integration pipeline a source is where records begin",
+                code="graph.wrong_place",
             )
     if not specs.sources or not specs.destinations:
         missing = "source" if not specs.sources else "destination"
@@ -131,6 +135,7 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
             f"the pipeline has no {missing}",
             where=model.yaml.shown,
             hint=f"add one: streamline add {missing} NAME --pipeline {model.uuid}",
+            code="pipeline.no_destination" if specs.sources else "pipeline.no_source",
         )
     mappers: dict[str, list[str]] = {}
     paths: dict[str, PathPlan] = {}
@@ -142,6 +147,7 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
                 f"source '{source}' leads to no destination",
                 where=model.where(source),
                 hint="name it under a destination's upstream_blocks",
+                code="pipeline.no_destination",
             )
     return paths, mappers
 
@@ -171,6 +177,7 @@ def _path(model: PipelineModel, specs: Specs, after: list[str], downstream: dict
                 f"mapper '{uuid}' must be the only block directly downstream of its source",
                 where=model.where(uuid),
                 hint="put it between the source and all other blocks; for one destination only, use a transformer",
+                code="graph.wrong_place",
             )
         if uuid in specs.destinations:
             sinks.append(uuid)
