@@ -189,7 +189,7 @@ class Screen:
 
 
 class Counts:
-    """Records read and written: drawn in a terminal, else a line now and then."""
+    """Records read and sent: drawn in a terminal, else a line now and then."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -215,11 +215,11 @@ class Counts:
 
     def _table(self, event: ProgressMade) -> list[str]:
         """Return the busiest streams and the total, as many lines as the terminal has."""
-        written = {counts["table"]: counts["written"] for counts in event.tables}
+        sent = {counts["table"]: counts["sent"] for counts in event.tables}
         busiest = sorted(event.streams, key=lambda counts: (-counts["quarantined"], -counts["read"]))
         room = max(1, shutil.get_terminal_size().lines - 4)
         rows = [
-            [counts["block"], counts["stream"], f"{counts['read']:,}", f"{written.get(counts['stream'], 0):,}"]
+            [counts["block"], counts["stream"], f"{counts['read']:,}", f"{sent.get(counts['stream'], 0):,}"]
             for counts in busiest[:room]
         ]
         more = sum(counts["read"] for counts in busiest[room:])

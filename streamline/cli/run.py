@@ -204,7 +204,7 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
             if idle > 0:
                 say(f"{block}  {count(idle, 'stream')}: nothing new")
         for table in summary.get("tables", ()):
-            say(f"{table['block']}  {table['table']}: {count(table['written'], 'record')} written")
+            say(f"{table['block']}  {table['table']}: {_written(table)}")
     for warning in result.warnings:
         say(f"Warning: {warning}".replace(f"{app.project.root}/", ""), err=True)
     for name, failure in result.errors.items():
@@ -215,9 +215,10 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
         print_json(_as_json(app, result))
         return
     if "records" in summary:
-        sent = sum(table["written"] for table in summary["tables"])
-        proof = "written" if result.status == "completed" else "sent"
-        words = f"{count(summary['records'], 'record')} read, {sent:,} {proof}, {summary['quarantined']:,} quarantined"
+        written, sent = (sum(table[name] for table in summary["tables"]) for name in ("written", "sent"))
+        words = f"{count(summary['records'], 'record')} read, {written:,} written"
+        words += f", {sent - written:,} sent, not confirmed" if sent > written else ""
+        words += f", {summary['quarantined']:,} quarantined"
         if "seconds" in summary:
             words += f", {summary['seconds']:.1f} s"
     else:
@@ -225,6 +226,13 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
     say(f"{'interrupted' if result.status == 'cancelled' else result.status}: {words}")
     if result.hint is not None:
         say(result.hint, err=True)
+
+
+def _written(table: Mapping[str, Any]) -> str:
+    """Format the counts of a table; what its target has not confirmed may or may not have been written."""
+    unconfirmed = table["sent"] - table["written"]
+    rest = f", {unconfirmed:,} sent, not confirmed" if unconfirmed else ""
+    return f"{count(table['written'], 'record')} written{rest}"
 
 
 def _as_json(app: App, result: RunResult) -> dict[str, Any]:

@@ -105,7 +105,8 @@ class ProgressMade(_Event):
 
     Args:
         streams: `{"block", "stream", "read", "quarantined"}` of each.
-        tables: `{"block", "table", "written"}` of each.
+        tables: `{"block", "table", "sent", "written", "quarantined"}` of each: sent to the target, confirmed by it, and
+            refused for this destination alone.
         seconds: since the start.
         saved_ago: seconds since a position was last saved; None: not yet.
     """

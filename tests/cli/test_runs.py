@@ -133,7 +133,7 @@ def test_show_has_a_table_of_streams_and_one_of_tables(shop: Shop) -> None:
             {"block": "load", "stream": "orders", "read": 1000, "quarantined": 2},
             {"block": "load", "stream": "users", "read": 25, "quarantined": 0},
         ],
-        "tables": [{"block": "export", "table": "orders", "written": 998}],
+        "tables": [{"block": "export", "table": "orders", "sent": 998, "written": 998, "quarantined": 0}],
     }
     store.finish_run("20260103-c", "completed", summary)
     store.close()
@@ -143,4 +143,4 @@ def test_show_has_a_table_of_streams_and_one_of_tables(shop: Shop) -> None:
     assert ["BLOCK", "STREAM", "READ", "QUARANTINED"] in rows
     assert ["load", "orders", "1,000", "2"] in rows
     assert ["load", "users", "25", "0"] in rows
-    assert ["export", "orders", "998"] in rows
+    assert ["export", "orders", "998", "998", "0"] in rows

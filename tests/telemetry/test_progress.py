@@ -1,10 +1,18 @@
-"""Counts of a run, by block and stream."""
+"""Counts of a run, by block and stream, each record once."""
 
 from __future__ import annotations
 
 import json
 
-from streamline.telemetry.progress import Progress
+from streamline.telemetry.progress import MAX_PLACES, Progress, SourceCounts, Tally
+
+
+def every(stream: str) -> bool:
+    return True
+
+
+def same(sink: str, table: str) -> str:
+    return table
 
 
 def test_nothing_has_moved_at_the_start() -> None:
@@ -15,24 +23,83 @@ def test_nothing_has_moved_at_the_start() -> None:
 
 def test_counts_add_up_by_block_and_stream() -> None:
     progress = Progress()
-    for block, stream, records in (("one", "users", 3), ("one", "users", 4), ("two", "users", 5), ("one", "orders", 1)):
-        progress.read(block, stream, records)
-    progress.refused("one", "users", 2)
-    progress.written("export", "people", 5)
-    progress.written("export", "people", 6)
+    for process, stream, records in (("one", "users", 3), ("one.2", "users", 4), ("two", "users", 5), ("one", "a", 1)):
+        progress.of(process, process.partition(".")[0]).read(stream, records)
+    progress.of("one").refused("users", 2)
+    progress.of("two").refused("users", 1, "export", "people")
+    progress.of("one").sent("export", "people", 5)
+    progress.of("one.2").sent("export", "people", 6)
+    progress.of("one.2").written("export", "people", 4)
 
-    assert progress.total_read == 13
-    assert progress.total_bad == 2
+    assert progress.records_read("one", "users") == 7
     assert json.loads(json.dumps(progress.summary())) == {
         "records": 13,
-        "quarantined": 2,
+        "quarantined": 3,
         "streams": [
             {"block": "one", "stream": "users", "read": 7, "quarantined": 2},
-            {"block": "two", "stream": "users", "read": 5, "quarantined": 0},
-            {"block": "one", "stream": "orders", "read": 1, "quarantined": 0},
+            {"block": "one", "stream": "a", "read": 1, "quarantined": 0},
+            {"block": "two", "stream": "users", "read": 5, "quarantined": 1},
         ],
-        "tables": [{"block": "export", "table": "people", "written": 11}],
+        "tables": [{"block": "export", "table": "people", "sent": 11, "written": 4, "quarantined": 1}],
     }
+
+
+def test_what_is_read_again_counts_once() -> None:
+    counts = SourceCounts("load")
+    for number in (1, 2, 3):
+        counts.read("users", 10)
+        counts.position_read(number)
+        counts.refused("users", 1)
+        counts.sent("export", "users", 9)
+        counts.position_sent("export", number)
+    counts.written("export", "users", 27)
+    counts.saved(2, every, same)
+    counts.rewind()
+    assert counts.streams() == [("users", 20, 2)]
+    assert counts.tables() == [("export", "users", 18, 18, 0)]
+
+    counts.read("users", 10)
+    counts.sent("export", "users", 9)
+    assert counts.streams() == [("users", 30, 2)]
+    assert counts.tables() == [("export", "users", 27, 18, 0)]
+
+
+def test_a_stream_whose_bookmark_did_not_move_is_counted_from_its_start_again() -> None:
+    counts = SourceCounts("load")
+    for stream in ("users", "orders"):
+        counts.read(stream, 10)
+        counts.sent("export", stream, 10)
+    counts.position_read(1)
+    counts.position_sent("export", 1)
+    counts.saved(1, lambda stream: stream == "users", same)
+    counts.rewind()
+    assert counts.streams() == [("users", 10, 0), ("orders", 0, 0)]
+    assert counts.tables() == [("export", "users", 10, 10, 0), ("export", "orders", 0, 0, 0)]
+
+
+def test_a_destination_that_is_behind_changes_no_count_of_the_other() -> None:
+    counts = SourceCounts("load")
+    counts.sent("first", "users", 1)
+    counts.position_sent("first", 1)
+    counts.sent("first", "users", 1)
+    counts.position_sent("first", 2)
+    counts.sent("first", "users", 1)
+    counts.sent("second", "users", 1)
+    counts.position_sent("second", 1)
+    counts.saved(1, every, same)
+    counts.rewind()
+    assert counts.tables() == [("first", "users", 1, 1, 0), ("second", "users", 1, 1, 0)]
+
+
+def test_the_positions_that_a_count_keeps_are_bounded() -> None:
+    tally = Tally()
+    for number in range(1, 5 * MAX_PLACES):
+        tally.records += 1
+        tally.mark(number)
+    tally.save(MAX_PLACES)
+    assert 0 <= MAX_PLACES - tally.saved <= 16
+    tally.save(5 * MAX_PLACES)
+    assert tally.saved == tally.records
 
 
 def test_it_knows_when_a_position_of_a_source_was_saved_last() -> None:

@@ -14,7 +14,7 @@ from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES
 from streamline.connectors.singer.tap import TapCommand, TapProcess
 from streamline.connectors.singer.target import DRAIN_SECONDS, TargetCommand, TargetProcess
-from streamline.connectors.singer.target_input import Feed
+from streamline.connectors.singer.target_input import Feed, SentCounts
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.flow.protocols import Source
 from streamline.processes.child import TextMasker
@@ -124,7 +124,7 @@ def target_sink(
     state: Mapping[str, bytes] | None = None,
     processes: int = 1,
     slot_of: Callable[[str], int] = lambda stream: 0,
-    on_sent: Callable[[str, int], None] = lambda stream, records: None,
+    counts: SentCounts | None = None,
     echoes: bool = True,
     session_interval: float | None = None,
     drain_seconds: float = DRAIN_SECONDS,
@@ -155,7 +155,7 @@ def target_sink(
                 run_dir=workspace.run_dir,
                 masker=workspace.masker,
                 log=workspace.log_of(name),
-                on_sent=on_sent,
+                counts=counts,
             )
             for name in names
         ],

@@ -67,7 +67,7 @@ class _Key:
 class _Sent:
     """The records of one stream that were sent."""
 
-    __slots__ = ("covered", "intervals", "keys", "parents", "source")
+    __slots__ = ("covered", "intervals", "keys", "parents", "records", "source")
 
     def __init__(self, source: str, keys: Sequence[str], parents: Sequence[str]) -> None:
         self.source = source
@@ -75,14 +75,20 @@ class _Sent:
         self.parents = parents
         self.intervals: deque[int] = deque()
         """Number of the last place before each unproven run of records."""
+        self.records: deque[int] = deque()
+        """How many records each of them has."""
         self.covered = 0
         """Records of intervals below this are proven."""
 
-    def cover(self, place: int) -> None:
+    def cover(self, place: int) -> int:
+        """Return how many records are proven that were not before."""
+        records = 0
         if place > self.covered:
             self.covered = place
             while self.intervals and self.intervals[0] < place:
                 self.intervals.popleft()
+                records += self.records.popleft()
+        return records
 
 
 class EchoAccount:
@@ -107,6 +113,7 @@ class EchoAccount:
         self._entry_bytes = 0
         self._stride = 1
         self._skipped = 0
+        self._confirmed: dict[tuple[str, str], int] = {}
 
     def start(self, marks: Marks) -> None:
         """Note that the target was sent `marks` before anything else: an echo of them is no progress."""
@@ -125,12 +132,15 @@ class EchoAccount:
         unclear = any(sent.parents or not self._own(sent) for sent in self._dirty.values())
         return self._place + 1 if unclear else None
 
-    def sent(self, source: str, stream: str, keys: Sequence[str], parents: Sequence[str] = ()) -> None:
+    def sent(
+        self, source: str, stream: str, keys: Sequence[str], parents: Sequence[str] = (), records: int = 0
+    ) -> None:
         """Note that records of a source's stream were sent.
 
         Args:
             keys: under which its mark may stand; none if that is not known.
             parents: keys whose marks may stand for its records, too.
+            records: how many.
         """
         sent = self._sent.get((source, stream))
         if sent is None:
@@ -138,6 +148,13 @@ class EchoAccount:
         self._dirty.setdefault((source, stream), sent)
         if not sent.intervals or sent.intervals[-1] != self._place:
             sent.intervals.append(self._place)
+            sent.records.append(0)
+        sent.records[-1] += records
+
+    def take_confirmed(self) -> Mapping[tuple[str, str], int]:
+        """Return how many records, by source and stream, were proven since it was last asked."""
+        confirmed, self._confirmed = self._confirmed, {}
+        return confirmed
 
     def wants_place(self) -> bool:
         """Return whether the next position should get a place; False while so many wait that they are thinned out.
@@ -249,7 +266,8 @@ class EchoAccount:
 
     def _cover(self, name: tuple[str, str], place: int) -> None:
         sent = self._dirty[name]
-        sent.cover(place)
+        if records := sent.cover(place):
+            self._confirmed[name] = self._confirmed.get(name, 0) + records
         if not sent.intervals:
             del self._dirty[name]
 

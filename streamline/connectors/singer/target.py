@@ -22,7 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from streamline.connectors.singer.bookmark_hashes import marks_of
-from streamline.connectors.singer.target_input import Feed, TargetInput
+from streamline.connectors.singer.target_input import Feed, SentCounts, TargetInput
 from streamline.errors import StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import (
@@ -89,7 +89,7 @@ class TargetProcess:
     Args:
         feeds: the sources that feed it.
         state: the proven state, by source, that it starts from.
-        on_sent: called with a stream and a number of records that are about to be written.
+        counts: counts what it is sent and confirms.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class TargetProcess:
         run_dir: Path,
         masker: TextMasker,
         log: Callable[[str], None],
-        on_sent: Callable[[str, int], None] = lambda stream, records: None,
+        counts: SentCounts | None = None,
     ) -> None:
         self.id = command.id
         self.failure: StreamlineError | None = None
         self._command = command
-        self._input = TargetInput(feeds, state, on_sent)
+        self._input = TargetInput(feeds, state, counts or SentCounts())
         self._run_dir = run_dir
         self._masker = masker
         self._log = log

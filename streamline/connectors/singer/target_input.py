@@ -36,20 +36,33 @@ class Feed(msgspec.Struct, kw_only=True):
     parents_of: Callable[[str], Sequence[str]] = lambda stream: ()
 
 
+class SentCounts:
+    """Counts what a target is sent and confirms, by the name of the stream that it sees. This one counts nothing."""
+
+    def sent(self, source: str, stream: str, records: int) -> None:
+        """Count records that are about to be written."""
+
+    def confirmed(self, source: str, stream: str, records: int) -> None:
+        """Count records that the target has proven."""
+
+    def position_sent(self, source: str, number: int) -> None:
+        """Note that all records before a position were counted."""
+
+
 class TargetInput:
     """The messages for one target over its sessions: SCHEMAs, records, and STATEs that are merged of its sources.
 
     Args:
         feeds: the sources that feed it.
         state: the proven state, by source, that it starts from.
-        on_sent: called with a stream and a number of records that are about to be written.
+        counts: counts what is sent and confirmed.
     """
 
-    def __init__(self, feeds: Sequence[Feed], state: Mapping[str, bytes], on_sent: Callable[[str, int], None]) -> None:
+    def __init__(self, feeds: Sequence[Feed], state: Mapping[str, bytes], counts: SentCounts) -> None:
         self.on_proof: Proven = lambda source, number: None
         """Called with each position that is newly proven."""
         self._feeds = {feed.source: feed for feed in feeds}
-        self._on_sent = on_sent
+        self._counts = counts
         self._account = EchoAccount()
         self._schemas: dict[str, Schema] = {}
         """The SCHEMA of each stream by which the target reads its records now."""
@@ -81,11 +94,11 @@ class TargetInput:
         buffers: list[Buffer] = []
         for item in items:
             if isinstance(item, RawBatch):
-                self._account_for(feed, item.stream)
+                self._account_for(feed, item.stream, item.count)
                 buffers += self._schema_again(feed.source, item.stream)
-                self._on_sent(item.stream, item.count)
                 buffers += item.slices
             elif isinstance(item, Position):
+                self._counts.position_sent(feed.source, item.number)
                 if self._account.wants_place():
                     self._deferred.pop(feed.source, None)
                     buffers += self._place(feed, item)
@@ -99,7 +112,7 @@ class TargetInput:
                 self._account_for(feed, item.stream)
                 buffers.append(activate_version_line(item))
             elif isinstance(item, FileBatch):
-                self._account_for(feed, item.stream)
+                self._account_for(feed, item.stream, item.count or 0)
                 buffers += self._schema_again(feed.source, item.stream)
                 buffers.append(item.raw)
         return buffers
@@ -134,9 +147,11 @@ class TargetInput:
         self._schemas[stream] = own
         return [schema_line(own)]
 
-    def _account_for(self, feed: Feed, stream: str) -> None:
+    def _account_for(self, feed: Feed, stream: str, records: int = 0) -> None:
         keys, parents = feed.keys_of(stream), feed.parents_of(stream)
-        self._account.sent(feed.source, stream, [*map(feed.name_of, keys)], [*map(feed.name_of, parents)])
+        self._account.sent(feed.source, stream, [*map(feed.name_of, keys)], [*map(feed.name_of, parents)], records)
+        if records:
+            self._counts.sent(feed.source, stream, records)
 
     def _merged(self, states: Mapping[str, bytes]) -> bytes:
         """Merge the states of all sources: each bookmark from the process that owns it.
@@ -187,6 +202,8 @@ class TargetInput:
         self._proof(self._account.ended())
 
     def _proof(self, positions: Mapping[str, Position]) -> None:
+        for (feeding, stream), records in self._account.take_confirmed().items():
+            self._counts.confirmed(feeding, stream, records)
         if positions:
             self._proof_time = time.monotonic()
             for source, position in positions.items():

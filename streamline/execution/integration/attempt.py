@@ -24,7 +24,7 @@ from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.run_store import RunStore, SourceAccount
 from streamline.execution.integration.schema_book import SchemaBook
 from streamline.execution.run import Run
-from streamline.flow.items import REST, ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch, Schema
+from streamline.flow.items import REST, ArrowBatch, BadRecord, FileBatch, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.tasks import task_group
@@ -86,6 +86,9 @@ class Attempt:
         self._files: dict[str, FileSource] = {}
         self._limits: dict[str, BadRecordLimit] = {}
         self._book = SchemaBook(context.store, plan.pipeline)
+        self._counts = {group.id: context.progress.of(group.id, group.source) for group in groups}
+        for counts in self._counts.values():
+            counts.rewind()
 
     async def run(self) -> list[GroupOutcome]:
         """Run everything to its end; failures are in the outcomes."""
@@ -165,18 +168,23 @@ class Attempt:
             await anyio.to_thread.run_sync(store.mark_gap, pipeline, group.source, passed)
 
     def _observer(self, group: GroupPlan) -> Callable[[Sequence[Item]], None]:
-        progress = self._context.progress
+        counts = self._counts[group.id]
         source = self._source(group)
         shared = len(source.groups) > 1
 
         def observe(items: Sequence[Item]) -> None:
             for item in items:
                 if isinstance(item, RawBatch | RowBatch | ArrowBatch):
-                    progress.read(group.source, item.stream, item.count)
+                    counts.read(item.stream, item.count)
                 elif isinstance(item, Schema):
                     self._watch_schema(source, item)
                     (source.keyless.discard if item.key_properties else source.keyless.add)(item.stream)
-                elif shared and isinstance(item, Position) and not has_bookmarks(state_of(item.parts)):
+                elif isinstance(item, FileBatch):
+                    counts.read(item.stream, item.count or 0)
+                elif isinstance(item, Position):
+                    counts.position_read(item.number)
+                    if not shared or has_bookmarks(state_of(item.parts)):
+                        continue
                     raise StreamlineError(
                         "its STATE has no bookmark for each stream, so several processes cannot share its streams",
                         where=group.id,
@@ -195,7 +203,9 @@ class Attempt:
     def _refuse(self, group: GroupPlan, bad: Sequence[BadRecord]) -> None:
         path = self._plan.paths[group.source]
         for record in bad:
-            self._context.progress.refused(group.source, record.stream, 1)
+            plan = self._plan.sinks[record.sink].plan_of(group.source, record.stream) if record.sink else None
+            table = (plan.table if plan is not None else None) or record.stream
+            self._counts[group.id].refused(record.stream, 1, record.sink, table)
             for place in (*(each.block.uuid for each in path.all_transforms()), *path.all_sinks()):
                 self._book.need(group.source, place, record.stream)
         # What is refused before a destination's validation counts as well; that one counts for itself.
@@ -213,8 +223,7 @@ class Attempt:
 
         limit = self._limits.setdefault(group.source, BadRecordLimit(most))
         for record in bad:
-            count = self._context.progress.streams.get((group.source, record.stream))
-            limit.of(record.stream).records = count.read if count is not None else 0
+            limit.of(record.stream).records = self._context.progress.records_read(group.source, record.stream)
             limit.add(record.stream, 0, [record.error])
 
     # -- positions
@@ -258,7 +267,22 @@ class Attempt:
         if not any(sink.unproven for sink in self._sinks_of(group)):
             await self._files[group.id].delete_until(position)
         if moved:
+            self._counts[group.id].saved(
+                position.number,
+                lambda stream: self._continues(group, stream, position, moved),
+                lambda sink, table: self._plan.sinks[sink].stream_of(group.source, table),
+            )
             self._context.progress.position_saved(group.source)
+
+    def _continues(self, group: GroupPlan, stream: str, position: Position, moved: Mapping[str, bytes]) -> bool:
+        """Return whether another attempt would not read a stream's records before a saved position again."""
+        source = self._source(group)
+        keys = source.bookmarks_of(stream)
+        if any(key in position.parts for key in keys):
+            return any(key in moved for key in keys)
+        # It has no bookmark of its own: it is read with another stream, or from the start.
+        selected = source.find(stream)
+        return selected is None or selected.replication_method != "FULL_TABLE"
 
     # -- outcomes
 

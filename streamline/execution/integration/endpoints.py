@@ -9,13 +9,14 @@ from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.build import Workspace, tap_command, tap_source, target_sink
 from streamline.connectors.singer.dropped_keys import DroppedKeys
 from streamline.connectors.singer.grouping import owner
-from streamline.connectors.singer.target_input import Feed
+from streamline.connectors.singer.target_input import Feed, SentCounts
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.run import Run
 from streamline.flow.items import REST
 from streamline.flow.protocols import Source
+from streamline.telemetry.progress import Progress
 
 
 def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource]:
@@ -90,6 +91,23 @@ def workspace_of(context: Run) -> Workspace:
     return Workspace(run_dir=context.run_dir, root=context.project.root, masker=context.masker, log=context.child_line)
 
 
+class _SinkCounts(SentCounts):
+    """Counts what the targets of one destination block are sent and confirm."""
+
+    def __init__(self, progress: Progress, sink: str) -> None:
+        self._progress = progress
+        self._sink = sink
+
+    def sent(self, source: str, stream: str, records: int) -> None:
+        self._progress.of(source).sent(self._sink, stream, records)
+
+    def confirmed(self, source: str, stream: str, records: int) -> None:
+        self._progress.of(source).written(self._sink, stream, records)
+
+    def position_sent(self, source: str, number: int) -> None:
+        self._progress.of(source).position_sent(self._sink, number)
+
+
 def _keep_config(source: SourcePlan, written: dict[str, Any]) -> None:
     source.keep_config(written)
     source.config.update(written)  # the next attempt of this run needs it, too
@@ -107,7 +125,7 @@ def _sink(context: Run, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan])
         state={group.id: group.state for group in groups},
         processes=sink.processes,
         slot_of=sink.slot_of,
-        on_sent=lambda stream, records: context.progress.written(sink.id, stream, records),
+        counts=_SinkCounts(context.progress, sink.id),
         session_interval=sink.session_interval(endless=any(plan.sources[group.source].endless for group in groups)),
         timeout=sink.block.timeout,
     )

@@ -222,6 +222,8 @@ async def _send(context: Run, plan: Plan, entry: LetterGroup, errors: dict[int, 
             errors.update({letter.id: reason for letter in letters if letter.id not in errors})
             return
         # A block failed on one letter. The targets exited with 0, so the letters before it have arrived.
+        if letters[delivery.current].id not in delivery.refused:
+            context.progress.of(entry.source).refused(entry.stream, 1)
         errors[letters[delivery.current].id] = reason
         letters = letters[delivery.current + 1 :]
         if not letters:
@@ -355,7 +357,7 @@ class _Delivery:
         # The SCHEMA comes first, then each letter by itself.
         if self._observed:
             self.current = self._observed - 1
-            self._context.progress.read(self._entry.source, self._entry.stream, 1)
+            self._context.progress.of(self._entry.source).read(self._entry.stream, 1)
         self._observed += 1
 
     def _refuse(self, bad: Sequence[BadRecord]) -> None:
@@ -363,5 +365,5 @@ class _Delivery:
             return
         letter = self._letters[self.current]
         if letter.id not in self.refused:
-            self._context.progress.refused(self._entry.source, self._entry.stream, 1)
+            self._context.progress.of(self._entry.source).refused(self._entry.stream, 1)
         self.refused[letter.id] = bad[0].error

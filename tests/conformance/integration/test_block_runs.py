@@ -36,7 +36,7 @@ def test_each_block_of_a_run_that_completed(make_project: MakeProject) -> None:
     assert {block["attempts"] for block in runs.values()} == {1}
     assert all(block["seconds"] > 0 for block in runs.values())
     assert runs["load"]["results"] == [{"stream": "numbers", "read": 30, "quarantined": 0}]
-    assert runs["export"]["results"] == [{"table": "numbers", "written": 30}]
+    assert runs["export"]["results"] == [{"table": "numbers", "sent": 30, "written": 30, "quarantined": 0}]
 
 
 def test_a_tap_that_failed_and_was_tried_again(make_project: MakeProject) -> None:

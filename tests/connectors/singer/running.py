@@ -17,7 +17,7 @@ import msgspec
 from streamline.connectors.singer.state import StateParts, state_of
 from streamline.connectors.singer.tap import TapCommand, TapProcess
 from streamline.connectors.singer.target import TargetCommand, TargetProcess
-from streamline.connectors.singer.target_input import Feed
+from streamline.connectors.singer.target_input import Feed, SentCounts
 from streamline.flow.items import Item, Position, RawBatch, Schema
 from streamline.flow.protocols import Sink
 
@@ -195,14 +195,24 @@ class Account:
         self.failures: list[Exception] = []
         self.log: list[str] = []
         self.sent: dict[str, int] = {}
+        self.confirmed: dict[str, int] = {}
 
     def runs(self, sink: Sink) -> Callable[[], Awaitable[None]]:
         """A task that runs a sink, and keeps what it proves as (source, number)."""
         return lambda: sink.run(lambda *proof: self.proven.append(proof), self.failures.append)
 
-    def on_sent(self, stream: str, records: int) -> None:
-        """Count."""
-        self.sent[stream] = self.sent.get(stream, 0) + records
+    def counts(self) -> SentCounts:
+        """Counts what is sent and confirmed by stream."""
+        account = self
+
+        class Counts(SentCounts):
+            def sent(self, source: str, stream: str, records: int) -> None:
+                account.sent[stream] = account.sent.get(stream, 0) + records
+
+            def confirmed(self, source: str, stream: str, records: int) -> None:
+                account.confirmed[stream] = account.confirmed.get(stream, 0) + records
+
+        return Counts()
 
     def newest(self, source: str = "load") -> int:
         """Number of the newest proven position of a source; 0 for none."""
@@ -235,7 +245,7 @@ def target(
         run_dir=folder,
         masker=Plain(),
         log=account.log.append,
-        on_sent=account.on_sent,
+        counts=account.counts(),
     )
 
 

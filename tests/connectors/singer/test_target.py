@@ -83,7 +83,7 @@ async def test_it_reads_its_starting_state_then_everything_in_order(tmp_path: Pa
     assert got(tmp_path)[0]["value"] == json.loads(bookmark(5))
     assert account.newest() == 9
     assert account.failures == []
-    assert account.sent == {"users": 4}
+    assert account.sent == account.confirmed == {"users": 4}
 
 
 async def test_a_target_that_says_nothing_is_proven_by_its_exit_only(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ async def test_after_a_failure_nothing_is_proven_any_more(tmp_path: Path) -> Non
                 await process.send("load", rows(number, number))
         await process.close()
     assert account.proven == []
-    assert account.sent == {"users": 1}
+    assert (account.sent, account.confirmed) == ({"users": 1}, {})
 
 
 async def test_a_daemon_that_holds_its_input_does_not_hold_who_sends(tmp_path: Path) -> None:
