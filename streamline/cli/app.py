@@ -56,7 +56,7 @@ class App:
 
         wire.hide_memory()
         wire.adopt_orphans()
-        self._children = orphans.children(os.getpid())
+        self._children = orphans.children()
 
     def end_children(self) -> None:
         """Kill all processes that the command has left."""

@@ -62,7 +62,7 @@ def _scan(run_ids: Collection[str], variable: str) -> Iterator[int]:
             continue
         # Processes of other users cannot be read, and are not ours to end. A zombie's environment is empty.
         with contextlib.suppress(OSError):
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            environment = _read(f"/proc/{pid}/environ")
             if mark in environment and wanted & set(environment.split(b"\0")):
                 yield pid
 
@@ -73,7 +73,7 @@ def end_children(known: Container[int], *, seconds: float = 5.0) -> None:
     A process that adopts orphans (`wire.adopt_orphans`) ends so what its children left, however it detached itself.
     """
     deadline = time.monotonic() + seconds
-    while orphans := [pid for pid in children(os.getpid()) if pid not in known]:
+    while orphans := [pid for pid in children() if pid not in known]:
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -86,24 +86,40 @@ def end_children(known: Container[int], *, seconds: float = 5.0) -> None:
 
 def reap_adopted() -> None:
     """Take the exit statuses of adopted processes that have ended, so that an endless run collects no zombies."""
-    for pid in children(os.getpid()):
+    for pid in children():
         with contextlib.suppress(OSError):
             # What we started is of our session, or leads its own.
             if os.getsid(pid) not in (os.getsid(0), pid):
                 os.waitpid(pid, os.WNOHANG)
 
 
-def children(parent: int) -> list[int]:
-    """Process ids of the children of `parent`, zombies included; empty where there is no /proc."""
+def children() -> list[int]:
+    """Process ids of the children of this process, zombies included; empty where there is no /proc."""
+    while os.path.exists(f"/proc/self/task/{os.getpid()}/children"):  # noqa: PTH110 (a run asks often)
+        # A child belongs to the thread that forked it; those of a thread that ends pass to another, maybe one that
+        # was read already.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            threads = os.listdir("/proc/self/task")  # noqa: PTH208
+            return [int(pid) for thread in threads for pid in _read(f"/proc/self/task/{thread}/children").split()]
+    return _children_by_scan()
+
+
+def _children_by_scan() -> list[int]:
+    """Return the same from all processes, for a kernel without lists of children."""
     pids = []
     with contextlib.suppress(OSError):
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 with contextlib.suppress(OSError, IndexError, ValueError):
-                    stat = Path(entry.path, "stat").read_bytes()
-                    if int(stat[stat.rindex(b")") + 1 :].split(None, 2)[1]) == parent:
+                    stat = _read(f"{entry.path}/stat")
+                    if int(stat[stat.rindex(b")") + 1 :].split(None, 2)[1]) == os.getpid():
                         pids.append(int(entry.name))
     return pids
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def remove_private_files(folder: Path, keep: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
 
 import pytest
 
+from streamline.processes import orphans
 from streamline.processes.orphans import RUN_ID_VARIABLE, end_processes, processes_of, remove_private_files
 
 Started = list["subprocess.Popen[bytes]"]
@@ -75,6 +77,17 @@ while time.monotonic() < end:
     start(started, f"{RUN}1", code)
     end_processes([f"{RUN}1"])
     assert processes_of([f"{RUN}1"]) == []
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_children_of_every_thread_are_listed(started: Started, monkeypatch: pytest.MonkeyPatch, *, lists: bool) -> None:
+    if not lists:
+        monkeypatch.setattr("os.path.exists", lambda path: False)
+    pids = [start(started, RUN)]
+    thread = threading.Thread(target=lambda: pids.append(start(started, RUN)))
+    thread.start()
+    thread.join()
+    assert set(pids) <= set(orphans.children())
 
 
 def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:

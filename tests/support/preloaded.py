@@ -247,6 +247,11 @@ def serve() -> NoReturn:
     for name in (*LIBRARIES, *_modules_of_commands()):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    # jsonschema_rs collects garbage at the end, which copies every page that is shared with this server.
+    atexit._clear()
+    atexit.register(logging.shutdown)
+    importlib.invalidate_caches()
+    sys.path_importer_cache.clear()
     gc.collect()
     gc.freeze()
     woken, waker = os.pipe()

@@ -13,10 +13,11 @@ Every one of them takes, in its config:
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
+
+from _text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def arguments(role: str) -> dict[str, Any]:
             sys.exit(0)
         elif option == "--about" and able is not None:
             about = {"name": name, "version": "1.0", "sdk_version": "0.54.9", "capabilities": able, "settings": {}}
-            print(json.dumps(about))
+            print(dumps(about))
             sys.exit(0)
         elif option == "--discover" and option in known:
             options["discover"] = True
@@ -70,7 +71,7 @@ def read_json(path: str | None) -> Any:
     if not path:
         return None
     with open(path, encoding="utf-8") as file:
-        return json.load(file)
+        return loads(file.read())
 
 
 def wait_for(path: str, seconds: float = 20.0) -> bool:
@@ -114,7 +115,7 @@ def spy(role: str, given: dict[str, Any], config: dict[str, Any], more: dict[str
     }
     path = f"{folder}/{report['at']}-{role}-{report['pid']}.json"
     with open(path + ".part", "w", encoding="utf-8") as file:
-        json.dump(report, file)
+        file.write(dumps(report))
     os.rename(path + ".part", path)  # noqa: PTH104
 
 
@@ -171,7 +172,7 @@ class Tap:
         if self.given.get("discover"):
             if (path := self.config.get("discovery_fails_once")) and once(path):
                 self.die("connection refused")
-            print(json.dumps({"streams": streams}))
+            print(dumps({"streams": streams}))
             sys.exit(0)
         for entry in self.catalog["streams"] if self.catalog else streams:
             top: dict[str, Any] = next((m["metadata"] for m in entry["metadata"] if not m["breadcrumb"]), {})
@@ -194,7 +195,7 @@ class Tap:
 
     def message(self, **fields: Any) -> None:
         """Write one message, as singer-python spells it."""
-        self.out.write(json.dumps(fields) + "\n")
+        self.out.write(dumps(fields) + "\n")
 
     def schema(self, name: str, **more: Any) -> None:
         """Write the stream's SCHEMA with its selected columns."""

@@ -8,10 +8,10 @@ Who: `pipelinewise-transform-field` (which coalesces STATEs), `meltano-map-trans
 
 from __future__ import annotations
 
-import json
 import sys
 
 from _singer import arguments, read_json, spy
+from _text import dumps, loads
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     spy("mapper", given, config, {})
     state: str | None = None
     for line in sys.stdin:
-        message = json.loads(line)
+        message = loads(line)
         if message["type"] == "STATE":
             state = line
             continue
@@ -36,7 +36,7 @@ def main() -> None:
                 continue
             record["tag"] = config.get("tag", "mapped")
             record["text"] = record["text"].upper()
-        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.write(dumps(message) + "\n")
     if state:
         sys.stdout.write(state)
     sys.stdout.flush()

@@ -9,10 +9,10 @@ code 0. A whole last line without its newline is data.
 
 from __future__ import annotations
 
-import json
 import os
 
 from _singer import Tap, stream
+from _text import dumps
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         tap.record("numbers", {"id": n, "text": f"text {n}"})
         if n % 10 == 0:
             tap.state({"bookmarks": {"numbers": {"replication_key": "id", "replication_key_value": n}}})
-    line = json.dumps({"type": "RECORD", "stream": "numbers", "record": {"id": n + 1, "text": "last"}})
+    line = dumps({"type": "RECORD", "stream": "numbers", "record": {"id": n + 1, "text": "last"}})
     tap.raw(line if tap.config.get("whole") else line[: len(line) - 12])
     code = tap.config.get("code", 1)
     if code < 0:

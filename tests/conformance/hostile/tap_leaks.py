@@ -9,9 +9,8 @@ Wanted: masked in everything that the run shows or keeps.
 
 from __future__ import annotations
 
-import json
-
 from _singer import Tap, stream
+from _text import dumps
 
 
 def main() -> None:
@@ -19,7 +18,7 @@ def main() -> None:
     tap = Tap()
     tap.log(f"starting with {tap.config}")
     tap.offer(stream("numbers", {"id": "integer", "text": "string"}, replication_key="id"))
-    tap.log("INFO config " + json.dumps(tap.config))
+    tap.log("INFO config " + dumps(tap.config))
     tap.raw("connecting to postgres://me:" + tap.config["password"] + "@db:5432/shop\n")
     tap.schema("numbers")
     tap.record("numbers", {"id": 1, "text": "one"})

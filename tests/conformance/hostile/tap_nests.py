@@ -10,9 +10,8 @@ Config:
 
 from __future__ import annotations
 
-import json
-
 from _singer import Tap, stream
+from _text import dumps
 
 
 def main() -> None:
@@ -20,7 +19,7 @@ def main() -> None:
     tap = Tap()
     where, depth = tap.config["where"], tap.config.get("depth", 1500)
     tap.offer(*(stream(name, {"id": "integer", "v": {}}, replication_key="id") for name in ("a", "deep", "z")))
-    marks = {name: json.dumps(mark) for name, mark in (tap.saved.get("bookmarks") or {}).items()}
+    marks = {name: dumps(mark) for name, mark in (tap.saved.get("bookmarks") or {}).items()}
     for name in tap.streams:
         deep = name == "deep"
         if deep and where == "schema":

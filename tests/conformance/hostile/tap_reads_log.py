@@ -9,9 +9,8 @@ has a gap, and does not go on without the operator's word.
 
 from __future__ import annotations
 
-import json
-
 from _singer import Tap, stream
+from _text import loads
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
         )
     )
     with open(tap.config["log"], encoding="utf-8") as file:
-        log = json.load(file)
+        log = loads(file.read())
     marks = {name: tap.bookmark(name).get("lsn", 0) for name in tap.streams}
     for name in tap.streams:
         tap.schema(name)

@@ -10,10 +10,10 @@ Wanted: the file always holds every stream's proven (or starting) position, and 
 
 from __future__ import annotations
 
-import json
 import time
 
 from _singer import Tap, stream
+from _text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def main() -> None:
     end = time.monotonic() + 20
     while time.monotonic() < end:
         with open(tap.given["state"], encoding="utf-8") as file:
-            held = json.load(file)
+            held = loads(file.read())
         if (held.get("bookmarks") or {}).get("numbers") == mark:
             break
         time.sleep(0.01)
     with open(tap.config["seen"], "w", encoding="utf-8") as file:
-        json.dump(held, file)
+        file.write(dumps(held))
     tap.record("numbers", {"id": 11, "text": "after the proof"})
     mark = {"replication_key": "id", "replication_key_value": 11}
     tap.state({"bookmarks": {"numbers": mark, "quiet": quiet}})

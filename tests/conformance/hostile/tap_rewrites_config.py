@@ -9,10 +9,10 @@ Wanted: the next run's config holds what was written back, and no file or log sh
 
 from __future__ import annotations
 
-import json
 import os
 
 from _singer import Tap, stream
+from _text import dumps
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         file.write(token + "\n")
     tap.config["refresh_token"] = token + "-next"
     with open(tap.given["config"], "w") as file:
-        json.dump(tap.config, file)
+        file.write(dumps(tap.config))
     tap.schema("numbers")
     n = tap.bookmark("numbers").get("replication_key_value", 0) + 1
     tap.record("numbers", {"id": n, "text": "one a run"})

@@ -14,10 +14,10 @@ those in the run's own folder.
 from __future__ import annotations
 
 import gzip
-import json
 import os
 
 from _singer import Tap, stream
+from _text import dumps
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         path = f"{folder}/part-{part}.jsonl" + (".gz" if zipped else "")
         rows = [{"id": n, "text": f"text {n}"} for n in range(part * 10 + 1, part * 10 + 11)]
         with (gzip.open if zipped else open)(path, "wt", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(dumps(row) + "\n" for row in rows)
         compression = "gzip" if zipped else "none"
         if tap.config["dialect"] == "sdk":
             encoding = {"format": "jsonl", "compression": compression}

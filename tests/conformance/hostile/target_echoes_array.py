@@ -8,7 +8,7 @@ Wanted: a log line, no state. A good exit still proves what was sent.
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class EchoesArray(KeyedTarget):

@@ -10,10 +10,10 @@ Wanted: a composite counts as far as each stream's flushed bookmark carries, and
 
 from __future__ import annotations
 
-import json
 import sys
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
+from _text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ class EchoesComposites(KeyedTarget):
 
     def on_state(self, text: str) -> None:
         """Remember it; the first one is taken for flushed."""
-        self.latest = json.loads(text)
+        self.latest = loads(text)
         if not self.flushed:
-            self.flushed = json.loads(text)
+            self.flushed = loads(text)
 
     def full(self, stream: str) -> bool:
         """A batch is counted per stream."""
@@ -45,7 +45,7 @@ class EchoesComposites(KeyedTarget):
         for stream in streams:
             if stream in self.latest.get("bookmarks", {}):
                 self.flushed.setdefault("bookmarks", {})[stream] = self.latest["bookmarks"][stream]
-        self.say(json.dumps(self.flushed))
+        self.say(dumps(self.flushed))
 
     def run(self) -> None:
         """At the end, the latest state is taken only if rows were pending."""
@@ -57,7 +57,7 @@ class EchoesComposites(KeyedTarget):
             self.flushed = self.latest
             self.flush()
         elif self.flushed is not None:
-            self.say(json.dumps(self.flushed))
+            self.say(dumps(self.flushed))
 
 
 EchoesComposites().run()

@@ -7,7 +7,7 @@ Wanted: an empty state wipes nothing.
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class EchoesEmpty(KeyedTarget):

@@ -9,7 +9,7 @@ Wanted: the first thing it is sent is a state that is proven already, so its lie
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class EchoesFirstState(KeyedTarget):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class EchoesHalfLine(KeyedTarget):

@@ -9,7 +9,7 @@ Wanted: positions never go back; the good exit proves all that was sent.
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class EchoesOlderState(KeyedTarget):

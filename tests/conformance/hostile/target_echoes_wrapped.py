@@ -8,7 +8,7 @@ exit proves all.
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class EchoesWrapped(KeyedTarget):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class ExitsEarly(KeyedTarget):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import time
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class NeverReads(KeyedTarget):

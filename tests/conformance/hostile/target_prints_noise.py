@@ -7,7 +7,7 @@ Wanted: log lines; the states between them count.
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class PrintsNoise(KeyedTarget):

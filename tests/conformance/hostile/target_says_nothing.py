@@ -7,7 +7,7 @@ Wanted: its good exit proves all that was sent.
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class SaysNothing(KeyedTarget):

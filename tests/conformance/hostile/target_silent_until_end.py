@@ -8,7 +8,7 @@ Wanted: nothing is saved while it runs, everything at its good end; if it dies, 
 
 from __future__ import annotations
 
-from target_keyed import KeyedTarget
+from _keyed import KeyedTarget
 
 
 class SilentUntilEnd(KeyedTarget):
