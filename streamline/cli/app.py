@@ -183,7 +183,6 @@ def choose_blocks(app: App, store: Store, pipeline: str, block: str | None) -> l
 
 def change_id(verb: str) -> str:
     """Make an id for an operator's change; the history shows it in place of a run id."""
-    import os
     from datetime import UTC, datetime
 
     return f"{verb}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
