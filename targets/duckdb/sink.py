@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kit.connector import Config, ConnectorError, log
 
 from ..common.arrays import BadValue, TooNarrow, array
-from ..common.columns import TYPE_NAMES, ColumnType, column_type
+from ..common.columns import JSON, TYPE_NAMES, VARCHAR, ColumnType, column_type
 from ..common.messages import JSONObject, decode_records, require_key
 from ..common.runner import Block
 from ..common.streams import StreamSetting, StreamSettings
@@ -105,6 +105,8 @@ class DuckDBSink:
             destination.table.ensure(destination.types, destination.keys)
             if destination.waiting is not None:
                 destination.waiting.ensure(destination.types, destination.keys)
+                for column in destination.types:
+                    self._follow(destination, column)
 
     def _refuse_shared(self, stream: str, table: str) -> None:
         for other in self._destinations.values():
@@ -220,12 +222,19 @@ class DuckDBSink:
                 return array(type_ if type_.name in TYPE_NAMES else destination.types[column], values)
             except TooNarrow as error:
                 is_key = column in destination.keys
-                destination.table.widen(column, error.wider, is_key=is_key)
-                if destination.waiting is not None:
-                    destination.waiting.widen(column, error.wider, is_key=is_key)
+                for each in (destination.table, destination.waiting):
+                    if each is not None and each.columns[column] not in (VARCHAR, JSON):
+                        each.widen(column, error.wider, is_key=is_key)
+                self._follow(destination, column)
             except BadValue as error:
                 number = block.first + error.index
                 raise ConnectorError(f"stream {block.stream!r}, record {number}, column {name!r}: {error}") from None
+
+    def _follow(self, destination: Destination, column: str) -> None:
+        """Give a column of waiting rows the type that the values of the table have made necessary."""
+        waiting, type_ = destination.waiting, destination.table.columns[column]
+        if waiting is not None and waiting.columns[column].name != "DECIMAL":
+            waiting.ensure({column: type_}, destination.keys)
 
     def _warn_of_unknown(self, destination: Destination, records: list[JSONObject]) -> None:
         """Drop what the SCHEMA does not name: a tap's SCHEMA is its selection."""

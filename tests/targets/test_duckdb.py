@@ -316,6 +316,15 @@ def test_an_integer_stays_exact_when_its_column_becomes_a_number(tmp_path: Path,
     assert plain(tmp_path, "t") == [(1, value), (2, Decimal("1.5"))]
 
 
+def test_waiting_rows_follow_the_types_of_the_table_that_they_will_replace(tmp_path: Path) -> None:
+    integers = {"n": "integer", "v": "integer"}
+    load(tmp_path, [schema("t", integers), record("t", {"n": 1, "v": 2**53 + 1}, 1), activate("t", 1)])
+    waiting = [schema("t", integers), record("t", {"n": 2, "v": 5}, 2)]
+    numbers = schema("t", {**integers, "v": "number"})
+    load(tmp_path, [*waiting, numbers, record("t", {"n": 3, "v": 1e300}, 2), activate("t", 2)])
+    assert [(n, float(v)) for n, v in rows(tmp_path, "t")] == [(2, 5.0), (3, 1e300)]
+
+
 MOMENT: JSONObject = {"type": "string", "format": "date-time"}
 
 
