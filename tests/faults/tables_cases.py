@@ -199,7 +199,8 @@ def _change(dice: random.Random, stream: Stream) -> None:
         elif dice.random() < 0.1 and len(stream.columns) > 1:
             del stream.columns[column]
     if dice.random() < 0.4:
-        name = dice.choice(("new", "New", "e"))
+        # One of the two: a column that is there takes the values of a property whose name differs by case only.
+        name = dice.choice(("new" if stream.deletes else "New", "e"))
         stream.columns.setdefault(name, ((TEXT,), 0) if name.lower() == "new" else (dice.choice(PATHS), 0))
     if dice.random() < 0.1:
         stream.deletes = stream.deletes or not stream.ignore
