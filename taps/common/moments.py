@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 _DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
@@ -17,8 +17,19 @@ _FRACTION = re.compile(r"\.(\d+)")
 
 
 def is_date(text: str) -> bool:
-    """Return whether the text is a date without a time, such as `2026-01-31`."""
-    return _DATE.fullmatch(text) is not None
+    """Return whether the text is a date of the calendar without a time, such as `2026-01-31`."""
+    return _DATE.fullmatch(text) is not None and _is_in_calendar(text)
+
+
+def _is_in_calendar(day: str) -> bool:
+    """Return whether the year and the month have this day, which may still be the 30th of February."""
+    if day[8:] <= "28" and day[:4] != "0000":
+        return True
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        return False
+    return True
 
 
 def date_time(text: str) -> str | None:
@@ -31,6 +42,8 @@ def date_time(text: str) -> str | None:
     if match is None:
         return None
     day, minutes, seconds, zone = match.groups()
+    if not _is_in_calendar(day):
+        return None
     if minutes is None:
         return f"{day}T00:00:00Z"
     if zone is None or zone in "Zz":
@@ -51,8 +64,8 @@ def dates(column: Sequence[str | None]) -> tuple[list[str | None], bool]:
     fit = True
     for text in column:
         day = text
-        if isinstance(text, str) and _DATE.fullmatch(text) is None:
-            if text[10:] in (" 00:00:00", "T00:00:00") and _DATE.fullmatch(text[:10]):
+        if isinstance(text, str) and not is_date(text):
+            if text[10:] in (" 00:00:00", "T00:00:00") and is_date(text[:10]):
                 day = text[:10]
             else:
                 fit = False

@@ -71,6 +71,7 @@ class Reader:
         self._table = _table(connection, stream)
         self._kinds: list[Kind] = []
         self._keys: list[KeyColumn] = []
+        self._encoded: set[str] = set()
         kinds = {column.name: column.kind for column in self._table.columns}
         for column in stream.columns:
             self._kinds.append(_agreed(kinds[column], stream.schema["properties"][column]))
@@ -235,6 +236,9 @@ class Reader:
                 out.widen(name, json_type)
             if converted.breaks_format:
                 out.widen(name, "string", drop_format=True)
+            if converted.is_encoded and name not in self._encoded:
+                self._encoded.add(name)
+                out.warn(f"column {name!r} holds bytes, which are sent in base64")
         dumps = orjson.dumps
         if changed:
             return [dumps(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]

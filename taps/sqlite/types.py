@@ -112,6 +112,8 @@ class Converted(NamedTuple):
     """JSON types."""
     breaks_format: bool = False
     """Some text is no date, or no date-time."""
+    is_encoded: bool = False
+    """Some bytes stand where there should be none, and are sent in base64."""
 
 
 _FITTING: dict[Kind, frozenset[type]] = {
@@ -146,7 +148,7 @@ def convert(kind: Kind, column: Sequence[Any]) -> Converted:
         values = [("Infinity" if v > 0 else "-Infinity") if type(v) is float and math.isinf(v) else v for v in values]
         misfits = misfits | {str}
     extra += [_JSON_TYPES[misfit] for misfit in misfits]
-    return Converted(values, tuple(extra), breaks_format)
+    return Converted(values, tuple(extra), breaks_format, bytes in stored and kind != "blob")
 
 
 def _special(kind: Kind, column: Sequence[Any], stored: set[type]) -> tuple[Sequence[Any], set[type], bool]:

@@ -149,7 +149,9 @@ def _decimals(column: ColumnType, values: Sequence[Any], kinds: set[type]) -> pa
     import pyarrow as pa
 
     if not kinds <= {int, Decimal}:
-        _reject(values, _is_decimal, "decimal number")
+        _reject(values, lambda value: type(value) is str or _is_decimal(value), "decimal number")
+        if str in kinds and not all(value is None or _is_decimal(value) for value in values):
+            raise TooNarrow(VARCHAR)
     numbers = [_decimal(value) for value in values]
     try:
         return pa.array(numbers, pa.decimal128(column.precision, column.scale))

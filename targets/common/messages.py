@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
@@ -126,7 +127,7 @@ def _require_each_key_once(line: bytes, number: int, message: Message) -> None:
         if around in _plain or _has_only_known_keys(line, [message]):
             return
     try:
-        members = json.loads(line, object_pairs_hook=list)
+        members = json.loads(line, object_pairs_hook=list, parse_int=str)
     except RecursionError as error:
         raise ConnectorError(f"line {number} of the input is nested too deep: {_shown(line)}") from error
     keys = [name for name, _ in members]
@@ -152,7 +153,7 @@ def _decode_one_by_one(lines: bytes, first_line: int) -> Iterator[Message]:
 def _decode_leniently(line: bytes, number: int, reason: msgspec.DecodeError) -> Message:
     where = f"line {number} of the input"
     try:
-        message = json.loads(line, parse_float=exact_float)
+        message = json.loads(line, parse_float=exact_float, parse_int=_exact_integer)
         message_type = _TYPES[message["type"]]
     except ValueError as error:
         raise ConnectorError(f"{where} is not valid JSON: {error}: {_shown(line)}") from error
@@ -177,12 +178,20 @@ def exact_float(text: str) -> float | Decimal:
     return number if exact == Decimal(repr(number)) else exact
 
 
+def _exact_integer(text: str) -> int | Decimal:
+    """Return an integer of any size; a Decimal where Python does not convert so many digits."""
+    return int(text) if len(text) <= _MAX_DIGITS else Decimal(text)
+
+
+_MAX_DIGITS = 4300
 _RECORDS = msgspec.json.Decoder(dict[str, Any])
 _EXACT_RECORDS = msgspec.json.Decoder(dict[str, Any], float_hook=exact_float)
-# Every number that a float may not hold exactly has 16 digits or more, a decimal point between them or not. Texts may
-# look like one, which costs time only. Two passes in C are six times as fast as a regular expression.
-_DIGITS = bytes(ord("0") if chr(code) in "0123456789." else ord(" ") for code in range(256))
+# A number that a float may not hold exactly has 16 digits or more, a decimal point between them or not, or a negative
+# exponent of three digits or more. Texts may look like one, which costs time only. Passes in C are six times as fast as
+# a regular expression for numbers.
+_SIGNS = bytes.maketrans(b"123456789.E,]}\t\r\n", b"0000000000e" + b" " * 6)
 _LONG_NUMBER = b"0" * 16
+_SMALL_NUMBER = re.compile(rb"0e-000+ ")
 
 
 def decode_records(records: Sequence[Record], stream: str, first: int) -> list[JSONObject]:
@@ -197,10 +206,16 @@ def decode_records(records: Sequence[Record], stream: str, first: int) -> list[J
     if set(map(type, records)) == {msgspec.Raw}:
         text = b"\n".join(records)  # type: ignore[arg-type]  # Raw has the buffer protocol, which its stub hides
         try:
-            return (_EXACT_RECORDS if _LONG_NUMBER in text.translate(_DIGITS) else _RECORDS).decode_lines(text)
-        except msgspec.DecodeError:
+            return (_EXACT_RECORDS if _may_need_decimals(text) else _RECORDS).decode_lines(text)
+        except (msgspec.DecodeError, ValueError):
+            # The latter: Python does not read an integer of more than 4,300 digits.
             pass
     return [_decode_record(record, stream, number) for number, record in enumerate(records, first)]
+
+
+def _may_need_decimals(text: bytes) -> bool:
+    signs = text.translate(_SIGNS)
+    return _LONG_NUMBER in signs or _SMALL_NUMBER.search(signs) is not None
 
 
 class KeyCheck:
@@ -253,7 +268,7 @@ def require_key(records: Sequence[JSONObject], keys: Sequence[str], stream: str,
 def _decode_record(record: Record, stream: str, number: int) -> JSONObject:
     decoded: Any = record
     if isinstance(record, msgspec.Raw):
-        decoded = json.loads(bytes(record), parse_float=exact_float)
+        decoded = json.loads(bytes(record), parse_float=exact_float, parse_int=_exact_integer)
     if not isinstance(decoded, dict):
         raise ConnectorError(f"stream {stream!r}: record {number} is not an object")
     return decoded

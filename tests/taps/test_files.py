@@ -494,6 +494,14 @@ def test_an_empty_text_is_quoted_and_a_null_is_not(tmp_path: Path) -> None:
     assert outcome.records("b") == [{"t": "x"}, {"t": None}, {"t": ""}]
 
 
+def test_a_day_that_the_calendar_does_not_have_is_text(tmp_path: Path) -> None:
+    write(tmp_path, "in/c.csv", "day,at,year\n2026-02-30,2026-02-30 10:00:00,0000-01-01\n")
+    write(tmp_path, "in/j.jsonl", '{"day":"2026-02-30","at":"2026-02-30T10:00:00Z","leap":"2024-02-29"}\n')
+    catalog = discover(tmp_path, path="in")
+    assert types(catalog, "c") == {"day": "string", "at": "string", "year": "string"}
+    assert types(catalog, "j") == {"day": "string", "at": "string", "leap": "date"}
+
+
 def test_codes_that_look_like_numbers_are_texts(tmp_path: Path) -> None:
     write(tmp_path, "in/a.csv", "code,version,price,zero,n\n1E5,1.9,9.90,-0,1.5\n2E5,1.10,12.00,1,2\n")
     catalog = discover(tmp_path)

@@ -150,6 +150,37 @@ def test_a_value_that_breaks_its_declaration_widens_the_schema_first(tmp_path: P
     assert "column 'n' holds a string" in outcome.warnings
 
 
+def test_values_arrive_as_they_are_stored(tmp_path: Path) -> None:
+    stored = {
+        "DATE": ["2026-01-31", "2026-02-30", "0000-00-00", "", "12026-01-01"],
+        "DATETIME": ["2026-02-30T10:00:00Z", "2026-01-31T10:00:00.1234567Z", "2016-12-31T23:59:60Z", "never", ""],
+        "TIME": ["10:00:00.123456789", "24:00:00", ""],
+        "TEXT": ["", "NULL", "1E5", "1.10", "a\0b", "\u2028"],
+        "INTEGER": [2**63 - 1, -(2**63), 1.5, "7x", ""],
+        "REAL": [-0.0, 5e-324, 1e308, "1e400x"],
+        "DECIMAL(38,2)": ["1e-400", 1.5, "n/a", ""],
+        "BOOLEAN": [0, 1, 2, "true", ""],
+        "": [1, 1.0, "1", "", None],
+    }
+    database(tmp_path, *(f"CREATE TABLE t{n}(id INTEGER PRIMARY KEY, v {kind})" for n, kind in enumerate(stored)))
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
+        for number, values in enumerate(stored.values()):
+            connection.executemany(f"INSERT INTO t{number}(v) VALUES (?)", [(value,) for value in values])
+        connection.execute("INSERT INTO t3(v) VALUES (x'00ff')")
+        connection.commit()
+    catalog = discover(tmp_path)
+    days, moments = (properties(catalog, stream)["v"] for stream in ("t0", "t1"))
+    assert "format" not in days
+    assert "format" not in moments
+    outcome = sync(tmp_path)
+    sent = {kind: [row["v"] for row in outcome.records(f"t{number}")] for number, kind in enumerate(stored)}
+    assert sent.pop("BOOLEAN") == [False, True, 2, "true", ""]
+    assert sent.pop("DECIMAL(38,2)") == [0.0, 1.5, "n/a", ""]
+    assert sent["TEXT"].pop() == "AP8="
+    assert sent == {kind: values for kind, values in stored.items() if kind in sent}
+    assert "column 'v' holds bytes, which are sent in base64" in outcome.stderr
+
+
 def test_texts_that_are_no_utf8_are_read_and_counted(tmp_path: Path) -> None:
     database(tmp_path, "CREATE TABLE t(a TEXT)", "INSERT INTO t VALUES (CAST(x'61ff62' AS TEXT))")
     outcome = sync(tmp_path)

@@ -44,7 +44,12 @@ _CACHED = 1 << 16
 # What Arrow reads; only the calendar can still be wrong.
 _DAY = r"^\d{4}-\d\d-\d\d$"
 _MOMENT = r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)$"
+_TIMESTAMP_LENGTHS = {"ms": 23, "us": 26, "ns": 29}
+_YEAR_0, _YEAR_10000 = -62_167_219_200_000_000, 253_402_300_800_000_000  # in microseconds
 _INFINITE = float("inf")
+_SMALL = 1e-290
+"""Floats from here to zero have fewer digits than others, or none."""
+_SMALL_NUMBER = re.compile(rb"\d[eE]-\d{3,}[\s,\]}]")
 # What must be escaped in a JSON string: besides the first two, control characters.
 _ESCAPES = ((b"\\", "\\", "\\\\"), (b'"', '"', '\\"'), (b"\n", "\n", "\\n"), (b"\r", "\r", "\\r"), (b"\t", "\t", "\\t"))
 
@@ -101,6 +106,8 @@ def column(field: pa.Field, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] 
             array = source.cast(kind) if from_text else pa.array(source, kind)
         except (pa.ArrowException, OverflowError, ValueError):
             continue
+        if pt.is_timestamp(kind) and not _has_years_of_four_digits(array):
+            continue  # JSON has no text for it in UTC; it stays as it was sent
         built = field.with_type(kind)
         if pt.is_decimal(kind) and is_text(field):
             respelled = source.filter(pc.not_equal(array.cast(pa.string()), source))
@@ -114,6 +121,13 @@ def _holds_bare_days(texts: pa.Array) -> bool:
     return shortest is not None and shortest <= len("2024-05-01")
 
 
+def _has_years_of_four_digits(moments: pa.Array) -> bool:
+    if moments.type.unit != "us":
+        return True  # nanoseconds end in 2262
+    extremes = pc.min_max(moments.cast(pa.int64())).as_py()
+    return extremes["min"] is None or (extremes["min"] >= _YEAR_0 and extremes["max"] < _YEAR_10000)
+
+
 def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field, pa.Array]:
     """Return a column from the JSON text of each value; JSON text itself if no other type represents them."""
     if is_json(field):
@@ -125,7 +139,7 @@ def column_from_json(field: pa.Field, texts: Sequence[bytes]) -> tuple[pa.Field,
         values = _coerced(field, joined)
         if values is not None and any(value != value for value in values):
             field = with_nan(field)
-    long = values is not None and holds_floats(field) and has_long_numbers(joined)
+    long = values is not None and holds_floats(field) and (has_long_numbers(joined) or has_small_numbers(joined))
     built = None if values is None or (long and is_list(field) and _rounds(joined)) else column(field, values)
     if built is None:
         return json_field(field.name), _json_text(texts)
@@ -172,6 +186,25 @@ def has_long_numbers(text: Buffer) -> bool:
     return False
 
 
+def is_near_zero(array: pa.Array) -> bool:
+    """Return whether a float of the column, or of its lists, is zero or so small that it may have lost digits."""
+    floats = array.flatten() if pt.is_list(array.type) else array
+    smallest = pc.min(pc.abs(floats)).as_py() if pt.is_floating(floats.type) else None
+    return smallest is not None and smallest < _SMALL
+
+
+def has_small_numbers(text: Buffer) -> bool:
+    """Return whether a JSON text may have a number that is too small for a float."""
+    data = bytes(text)
+    for sign in (b"e-", b"E-"):
+        place = data.find(sign)
+        while place >= 0:
+            if _SMALL_NUMBER.match(data, place - 1):
+                return True
+            place = data.find(sign, place + 1)
+    return False
+
+
 def _rounds(joined: bytes) -> bool:
     """Return whether floats change a number of this JSON array."""
     return _has_decimal(jsontext.loads(joined))
@@ -184,7 +217,9 @@ def _has_decimal(value: Any) -> bool:
 
 
 def _is_rounded(text: bytes, value: float | None) -> bool:
-    if value is None or len(text) < _MANY_DIGITS or value != value or abs(value) == _INFINITE:
+    if value is None or value != value or abs(value) == _INFINITE:
+        return False
+    if len(text) < _MANY_DIGITS and abs(value) >= _SMALL:
         return False
     return Decimal(repr(value)) != Decimal(text.decode())
 
@@ -288,7 +323,10 @@ def text_column(field: pa.Field, array: pa.Array) -> pa.Array:
         if pc.all(pc.is_finite(array)).as_py() is False:
             for arrow_word, json_word in (("nan", "NaN"), ("inf", "Infinity"), ("-inf", "-Infinity")):
                 text = pc.if_else(pc.equal(text, arrow_word), json_word, text)
-        return _as_spelled(field, kind, text)
+        text = _as_spelled(field, kind, text)
+        if pc.any(pc.equal(text, "-0")).as_py():  # which would be read as an integer, without its sign
+            text = pc.if_else(pc.equal(text, "-0"), "-0.0", text)
+        return text
     if pt.is_integer(kind) or pt.is_boolean(kind):
         return array.cast(pa.string())
     if pt.is_decimal(kind):
@@ -330,7 +368,11 @@ def _timestamps(field: pa.Field, array: pa.Array) -> pa.Array:
         array = array.cast(pa.timestamp("ms", kind.tz))
     if kind.tz is not None:  # the same instants in UTC; casting zoned timestamps to text is forty times slower
         array = array.cast(pa.timestamp(array.type.unit))
-    text = pc.binary_replace_slice(array.cast(pa.string()), 10, 11, "T")
+    text = array.cast(pa.string())
+    if pc.max(pc.binary_length(text)).as_py() == _TIMESTAMP_LENGTHS[array.type.unit]:
+        text = pc.binary_replace_slice(text, 10, 11, "T")
+    else:  # a year with a sign, or of five digits
+        text = pc.replace_substring(text, " ", "T", max_replacements=1)
     stays_without_zone = pt.is_timestamp(field.type) and field.type.tz is None
     closing = '"' if kind.tz is None and stays_without_zone else 'Z"'
     return pc.binary_join_element_wise('"', text, closing, "")

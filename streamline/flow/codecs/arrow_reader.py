@@ -91,7 +91,14 @@ class ArrowReader:
             self._last = self._plan(names)
             if self._last is None:
                 return None
-        from streamline.flow.codecs.arrow_columns import clashes_of, column, column_from_json, is_mixed
+        from streamline.flow.codecs.arrow_columns import (
+            clashes_of,
+            column,
+            column_from_json,
+            has_small_numbers,
+            is_mixed,
+            is_near_zero,
+        )
         from streamline.flow.codecs.arrow_types import spellings
 
         plan = self._last
@@ -112,6 +119,8 @@ class ArrowReader:
             values: list[Any] = list(map(value_of, records))
             built = column_from_json(field, list(map(bytes, values))) if long and is_float else column(field, values)
             if built is None or is_mixed(*built, field):
+                return None
+            if is_float and not long and is_near_zero(built[1]) and any(map(has_small_numbers, batch.slices)):
                 return None
             if spellings(built[0]) and clashes_of(*built, _numbers(map(bytes, values)) if is_float else values):
                 return None

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FLOAT_NOISE = 2.0**-50
+_USUAL_DIGITS, _MOST_DIGITS = 18, 76
 
 
 def to_shape(table: pa.Table, shape: Shape) -> Any:
     if shape is Shape.PANDAS:
-        import pandas as pd
-
-        return table.to_pandas(types_mapper=pd.ArrowDtype)
+        return _to_pandas(table)
     if shape is Shape.POLARS:
         import polars as pl
 
@@ -27,6 +26,31 @@ def to_shape(table: pa.Table, shape: Shape) -> Any:
     if shape is Shape.RECORD_BATCH:
         return table.combine_chunks().to_batches()[0]
     return table
+
+
+def _to_pandas(table: pa.Table) -> Any:
+    """Return a frame of pandas' nullable types for numbers and booleans, which have all operators, else of Arrow's.
+
+    Decimals get room for products and sums: an operation on two of them wants a type for all digits that may result.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as pt
+
+    for number, field in enumerate(table.schema):
+        if pt.is_decimal(field.type):
+            column = table.column(number)
+            largest = pc.max(pc.abs(column)).as_py()
+            whole = max(_USUAL_DIGITS, largest.adjusted() + 1 if largest else 0)
+            roomy = pa.decimal256(min(whole + field.type.scale, _MOST_DIGITS), field.type.scale)
+            table = table.set_column(number, field.with_type(roomy), column.cast(roomy))
+    nullable: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+    nullable[pa.bool_()] = pd.BooleanDtype()
+    floats = [column for column in table.columns if pt.is_floating(column.type)]
+    if not any(pc.any(pc.is_nan(column)).as_py() for column in floats):  # pandas 3 takes NaN for a missing value
+        nullable[pa.float64()] = pd.Float64Dtype()
+    return table.to_pandas(types_mapper=lambda kind: nullable.get(kind) or pd.ArrowDtype(kind))
 
 
 def to_table(result: Any, given: pa.Table | None) -> pa.Table | list[JSONObject] | None:

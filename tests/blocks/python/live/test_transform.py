@@ -783,6 +783,34 @@ def test_numbers_that_a_frame_leaves_alone_keep_their_digits(
     assert len(arrived) >= len(texts) - 1
 
 
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("df['n'] % 3", [1, None]),
+        ("df['f'] % 1", [0.5, None]),
+        ("df['n'] * df['f']", [17.5, None]),
+        ("df['n'] * df['money'] * 2 + 1", [36.0, None]),
+        ("df['money'] * df['money']", [6.25, None]),
+        ("df['money'] * 1.1", [2.75, None]),
+        ("df['money'].fillna(1000)", [2.5, 1000]),
+        ("df['yes'] & (df['n'] > 6)", [True, None]),
+    ],
+)
+def test_operators_on_columns_with_nulls(kitchen: Kitchen, expression: str, expected: list[Any]) -> None:
+    properties = {
+        "n": INTEGER,
+        "f": NUMBER,
+        "money": {**NUMBER, "multipleOf": 0.01},
+        "yes": {"type": ["null", "boolean"]},
+    }
+    rows = records({"n": 7, "f": 2.5, "money": 2.5, "yes": True}, {"n": None, "f": None, "money": None, "yes": None})
+    out = kitchen.run(code(f"df['new'] = {expression}\nreturn df", **PANDAS), [schema(**properties), rows])
+    assert [row["new"] for row in rows_of(out)] == pytest.approx(expected)
+    assert (
+        b'"n":7,"f":2.5,"money":2.50,"yes":true' in lines(next(item for item in out if isinstance(item, RawBatch)))[0]
+    )
+
+
 def test_the_only_record_of_a_run_may_be_set_aside(kitchen: Kitchen) -> None:
     out = kitchen.run(
         RAISES["dicts"], [schema(id=INTEGER), records({"id": 0}), position(1)], set_aside=lambda stream: True
