@@ -179,9 +179,8 @@ def test_a_pipeline_without_blocks_is_warned_of(load: Load, text: str) -> None:
 
 
 def test_a_file_among_those_of_another_type(load: Load) -> None:
-    with pytest.raises(ConfigError) as raised:
+    with refuses("block.file_missing", "data_loaders/both.py") as raised:
         load("blocks:\n- {uuid: both, type: data_loader}\n", "transformers/both.py")
-    assert "data_loaders/both.py is missing" in raised.value.message
     assert raised.value.hint == "transformers/both.py exists: use `type: transformer`?"
 
 
@@ -222,108 +221,127 @@ def test_other_types(load: Load, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "line", "says"),
+    ("metadata", "line", "code", "name"),
     [
         (
             "blocks:\n- {uuid: a, type: custom, downstream_blocks: [b]}\n"
             "- {uuid: b, type: custom, upstream_blocks: []}\n",
             2,
-            "but the upstream_blocks of 'b'",
+            "graph.contradiction",
+            "'b'",
         ),
         (
             "blocks:\n- {uuid: a, type: custom, downstream_blocks: []}\n"
             "- {uuid: b, type: custom, upstream_blocks: [a]}\n",
             3,
-            "but the downstream_blocks of 'a'",
+            "graph.contradiction",
+            "'a'",
         ),
         (
             "blocks:\n- {uuid: a, type: custom, upstream_blocks: [b]}\n"
             "- {uuid: b, type: custom, upstream_blocks: [a]}\n",
             2,
-            "dependency cycle: a → b → a",
+            "graph.cycle",
+            "a → b → a",
         ),
-        ("blocks:\n- {uuid: a, type: custom, upstream_blocks: [a]}\n", 2, "dependency cycle: a → a"),
-        ("blocks:\n- uuid: a\n  type: custom\n  upstream_blocks:\n  - bb\n", 5, "no block 'bb'"),
-        ("blocks:\n- uuid: a\n  type: custom\n  downstream_blocks: [c, c]\n", 4, "duplicate 'c' in downstream_blocks"),
+        ("blocks:\n- {uuid: a, type: custom, upstream_blocks: [a]}\n", 2, "graph.cycle", "a → a"),
+        ("blocks:\n- uuid: a\n  type: custom\n  upstream_blocks:\n  - bb\n", 5, "graph.unknown_block", "'bb'"),
+        ("blocks:\n- uuid: a\n  type: custom\n  downstream_blocks: [c, c]\n", 4, "graph.duplicate", "'c'"),
         (
             "blocks:\n- {uuid: a, type: custom}\n- {uuid: a, type: custom}\n",
             3,
-            "listed first at pipelines/p/metadata.yaml:2",
+            "graph.duplicate",
+            "pipelines/p/metadata.yaml:2",
         ),
-        ("blocks:\n- {uuid: absent, type: custom}\n", 2, "custom/absent.py is missing"),
-        ("blocks:\n- {uuid: a, type: custom, language: sql}\n", 2, "custom/a.sql is missing"),
-        ("blocks:\n- uuid: ../../etc/x\n  type: custom\n", 2, "is a path outside of the project"),
-        ("blocks:\n- uuid: /etc/x\n  type: custom\n", 2, "is a path outside of the project"),
-        ("blocks:\n- {type: custom}\n", 2, "no uuid"),
-        ("blocks:\n- {uuid: 5, type: custom}\n", 2, "must be text"),
-        ("blocks:\n- {uuid: a}\n", 2, "has no type"),
-        ("blocks:\n- uuid: a\n  type: data_loder\n", 3, "unknown block type 'data_loder'"),
-        ("blocks:\n- uuid: a\n  type: custom\n  language: cobol\n", 4, "unknown language"),
-        ("blocks: {a: b}\n", 1, "blocks must be a list"),
-        ("blocks: [a]\n", 1, "must be a mapping with a uuid"),
-        ("type: integratoin\n", 1, "unknown pipeline type"),
-        ("blocks:\n- uuid: a\n  uuid: b\n", 3, "duplicate key 'uuid'"),
-        ("blocks:\n- uuid: a\n  type: custom\n  timeout: soon\n", 4, "timeout must be a number"),
+        ("blocks:\n- {uuid: absent, type: custom}\n", 2, "block.file_missing", "custom/absent.py"),
+        ("blocks:\n- {uuid: a, type: custom, language: sql}\n", 2, "block.file_missing", "custom/a.sql"),
+        ("blocks:\n- uuid: ../../etc/x\n  type: custom\n", 2, "block.invalid_name", ""),
+        ("blocks:\n- uuid: /etc/x\n  type: custom\n", 2, "block.invalid_name", ""),
+        ("blocks:\n- {type: custom}\n", 2, "setting.invalid", "uuid"),
+        ("blocks:\n- {uuid: 5, type: custom}\n", 2, "setting.invalid", "the number 5"),
+        ("blocks:\n- {uuid: a}\n", 2, "block.unknown_type", "'a'"),
+        ("blocks:\n- uuid: a\n  type: data_loder\n", 3, "block.unknown_type", "'data_loder'"),
+        ("blocks:\n- uuid: a\n  type: custom\n  language: cobol\n", 4, "block.unknown_kind", "'cobol'"),
+        ("blocks: {a: b}\n", 1, "setting.invalid", "blocks"),
+        ("blocks: [a]\n", 1, "setting.invalid", "blocks[0]"),
+        ("type: integratoin\n", 1, "pipeline.type_unknown", "'integratoin'"),
+        ("blocks:\n- uuid: a\n  uuid: b\n", 3, "yaml.duplicate_key", "'uuid'"),
+        ("blocks:\n- uuid: a\n  type: custom\n  timeout: soon\n", 4, "setting.invalid", "timeout"),
         (
             "blocks:\n- uuid: a\n  type: custom\n  timeout: .inf\n",
             4,
-            "timeout must be a number of seconds above 0, not the number inf",
+            "setting.invalid",
+            "the number inf",
         ),
-        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: {delay: .nan}\n", 4, "delay must be a number"),
-        ("blocks:\n- uuid: a\n  type: custom\n  configuration: [x]\n", 4, "configuration must be a mapping"),
-        ("retry_config:\n  retries: many\n", 2, "retries must be a whole number, 0 or more, not text"),
-        ("retry_config: {retries: true}\n", 1, "retries must be a whole number, 0 or more, not the boolean true"),
-        ("retry_config: {delay: -1}\n", 1, "delay must be a number of seconds, 0 or more, not the number -1"),
-        ("retry_config: {exponential_backoff: 2}\n", 1, "exponential_backoff must be true or false, not the number 2"),
-        ("blocks:\n- uuid: no\n  type: custom\n", 2, "uuid must be text, not the boolean false"),
-        ("blocks:\n- type: custom\n  name: off\n", 3, "uuid must be text, not the boolean false"),
-        ("blocks:\n- type: custom\n  uuid: a\n  upstream_blocks: [b,\n   no]\n", 5, "but contains the boolean false"),
-        ("callbacks:\n- {uuid: a, upstream_blocks: [x]}\n", 2, ""),
-        ("variables: [1]\n", 1, "variables must be a mapping"),
-        ("blocks:\n\t- a\n", 2, "tab in the indentation"),
-        ("blocks:\n- uuid: a\n  type: custom\n\tlanguage: python\n", 4, "tab in the indentation"),
-        ("blocks:\n- uuid: x/../../y\n  type: custom\n", 2, "is a path outside of the project"),
-        ("blocks:\n- {uuid: ./a, type: custom}\n", 2, "is not a valid file name"),
-        ("blocks:\n- {uuid: a/, type: custom}\n", 2, "is not a valid file name"),
-        ("blocks:\n- {uuid: .a, type: custom}\n", 2, "is not a valid file name"),
-        ("blocks:\n- {uuid: a, type: custom}\ncallbacks:\n- {uuid: a}\n", 4, "duplicate block 'a': also a custom"),
-        ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "is not a valid file name"),
+        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: {delay: .nan}\n", 4, "setting.invalid", "delay"),
+        ("blocks:\n- uuid: a\n  type: custom\n  configuration: [x]\n", 4, "setting.invalid", "configuration"),
+        ("retry_config:\n  retries: many\n", 2, "setting.invalid", "retries"),
+        ("retry_config: {retries: true}\n", 1, "setting.invalid", "the boolean true"),
+        ("retry_config: {delay: -1}\n", 1, "setting.invalid", "the number -1"),
+        ("retry_config: {exponential_backoff: 2}\n", 1, "setting.invalid", "exponential_backoff"),
+        ("blocks:\n- uuid: no\n  type: custom\n", 2, "setting.invalid", "the boolean false"),
+        ("blocks:\n- type: custom\n  name: off\n", 3, "setting.invalid", "the boolean false"),
+        (
+            "blocks:\n- type: custom\n  uuid: a\n  upstream_blocks: [b,\n   no]\n",
+            5,
+            "setting.invalid",
+            "upstream_blocks",
+        ),
+        ("callbacks:\n- {uuid: a, upstream_blocks: [x]}\n", 2, "graph.unknown_block", "'x'"),
+        ("variables: [1]\n", 1, "yaml.wrong_type", "variables"),
+        ("blocks:\n\t- a\n", 2, "yaml.tab", ""),
+        ("blocks:\n- uuid: a\n  type: custom\n\tlanguage: python\n", 4, "yaml.tab", ""),
+        ("blocks:\n- uuid: x/../../y\n  type: custom\n", 2, "block.invalid_name", ""),
+        ("blocks:\n- {uuid: ./a, type: custom}\n", 2, "block.invalid_name", ""),
+        ("blocks:\n- {uuid: a/, type: custom}\n", 2, "block.invalid_name", ""),
+        ("blocks:\n- {uuid: .a, type: custom}\n", 2, "block.invalid_name", ""),
+        ("blocks:\n- {uuid: a, type: custom}\ncallbacks:\n- {uuid: a}\n", 4, "graph.duplicate", "'a'"),
+        ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "block.invalid_name", ""),
         (
             "blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n",
             4,
-            "is a path outside of the project",
+            "block.invalid_name",
+            "",
         ),
-        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: 5\n", 4, "must be a block's uuid"),
+        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: 5\n", 4, "setting.invalid", "replicated_block"),
         (
             "blocks:\n- {uuid: a, type: custom}\n- uuid: c\n  type: transformer\n  replicated_block: a\n",
             5,
-            "'a' is a custom, not a transformer",
+            "setting.invalid",
+            "'a'",
         ),
         (
             "blocks:\n- {uuid: a, type: custom}\n- {uuid: c, type: custom, replicated_block: a}\n"
             "- {uuid: d, type: custom, replicated_block: c}\n",
             4,
-            "itself a replica",
+            "setting.invalid",
+            "'c'",
         ),
-        ("blocks:\n- uuid: a\n  type: [custom]\n", 3, "type must be text"),
-        ("callbacks:\n- uuid: a\n  type: custom\n", 3, "is listed under callbacks"),
-        ("conditionals:\n- uuid: a\n  language: sql\n  content: select 1\n", 3, "must be written in python, not sql"),
-        ("blocks:\n- {uuid: a, type: custom}\n- {uuid: a/b, type: custom}\n", 3, "inside that of 'a'"),
-        ("concurrency_config: {block_run_limit: 0}\n", 1, "a whole number above 0, not the number 0"),
-        ("concurrency_config:\n  block_run_limit: two\n", 2, "a whole number above 0, not text"),
-        ("dynamic_blocks:\n  max_child_block_runs: true\n", 2, "not the boolean true"),
-        ("dynamic_blocks:\n  max_concurrent_child_block_runs: 1.5\n", 2, "not the number 1.5"),
-        ("dynamic_blocks:\n  on_max_child_block_runs_exceeded: stop\n", 2, "must be fail or limit, not 'stop'"),
-        ("dynamic_blocks: [1]\n", 1, "dynamic_blocks must be a mapping"),
-        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: 3\n", 4, "must be a mapping, not the number 3"),
+        ("blocks:\n- uuid: a\n  type: [custom]\n", 3, "setting.invalid", "type"),
+        ("callbacks:\n- uuid: a\n  type: custom\n", 3, "block.unknown_type", "callbacks"),
+        ("conditionals:\n- uuid: a\n  language: sql\n  content: select 1\n", 3, "block.wrong_language", "sql"),
+        ("blocks:\n- {uuid: a, type: custom}\n- {uuid: a/b, type: custom}\n", 3, "block.invalid_name", "'a'"),
+        ("concurrency_config: {block_run_limit: 0}\n", 1, "setting.invalid", "block_run_limit"),
+        ("concurrency_config:\n  block_run_limit: two\n", 2, "setting.invalid", "block_run_limit"),
+        ("dynamic_blocks:\n  max_child_block_runs: true\n", 2, "setting.invalid", "max_child_block_runs"),
+        (
+            "dynamic_blocks:\n  max_concurrent_child_block_runs: 1.5\n",
+            2,
+            "setting.invalid",
+            "max_concurrent_child_block_runs",
+        ),
+        ("dynamic_blocks:\n  on_max_child_block_runs_exceeded: stop\n", 2, "setting.invalid", "'stop'"),
+        ("dynamic_blocks: [1]\n", 1, "yaml.wrong_type", "dynamic_blocks"),
+        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: 3\n", 4, "setting.invalid", "retry_config"),
     ],
 )
-def test_what_cannot_be_names_file_and_line(load: Load, metadata: str, line: int, says: str) -> None:
+def test_what_cannot_be_names_file_and_line(load: Load, metadata: str, line: int, code: str, name: str) -> None:
     error = refused(
         load, metadata, *("custom/a.py", "custom/b.py", "custom/a/b.py", "transformers/c.py"), "callbacks/a.py"
     )
     assert error.where == f"pipelines/p/metadata.yaml:{line}"
-    assert says in error.message
+    assert error.code == code
+    assert name in error.message
 
 
 def test_a_missing_file_suggests_what_there_is(load: Load) -> None:

@@ -11,7 +11,6 @@ import pytest
 from streamline.connectors.singer import mapper as mapper_module
 from streamline.connectors.singer import tap as tap_module
 from streamline.connectors.singer.mapper import MapperProcess
-from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import StreamlineError
 from streamline.flow.items import ActivateVersion, FileBatch, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import Emit
@@ -30,6 +29,7 @@ from tests.connectors.singer.running import (
     tap_command,
     until,
 )
+from tests.support.failures import fails
 
 pytestmark = pytest.mark.anyio
 
@@ -85,11 +85,11 @@ def many(count: int, pad: int = 10_000) -> list[list[Item]]:
     return [[schema()], *([batch(record(n, pad=pad)), position(n)] for n in range(count))]
 
 
-async def failed(process: MapperProcess, error: type[Exception] = TapFailed) -> tuple[Taken, str]:
+async def failed(process: MapperProcess, code: str, name: str = "mapper-x") -> Taken:
     taken = Taken()
-    with anyio.fail_after(PATIENCE), pytest.raises(error) as caught:
+    with anyio.fail_after(PATIENCE), fails(code, name):
         await process.run(taken.emit)
-    return taken, str(caught.value)
+    return taken
 
 
 async def test_every_kind_of_item_passes_through_in_its_order(tmp_path: Path) -> None:
@@ -128,37 +128,33 @@ async def test_stopping_it_means_stopping_what_it_reads_from(tmp_path: Path) -> 
 
 async def test_what_a_failing_source_gave_before_still_passes_through(tmp_path: Path) -> None:
     source = Given(*many(20), error=StreamlineError("the tap failed"))
-    taken, words = await failed(mapper(tmp_path, COPY, source), StreamlineError)
-    assert words == "the tap failed"
+    taken = await failed(mapper(tmp_path, COPY, source), "streamline.failed", "the tap failed")
     assert taken.ids == list(range(20))
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "failure"),
     [
-        ("sys.stdin.readline(); sys.exit(3)", "code 3"),
-        ("sys.stdin.readline(); os.kill(os.getpid(), 9)", "SIGKILL"),
+        ("sys.stdin.readline(); sys.exit(3)", "tap.exited"),
+        ("sys.stdin.readline(); os.kill(os.getpid(), 9)", "tap.killed"),
         # An exit code of 0 says nothing about the records that it has not read.
-        ("sys.stdin.readline(); sys.exit(0)", "before the end of its input"),
-        ("os.read(0, 10); os.close(0); time.sleep(0.2)", "before the end of its input"),
+        ("sys.stdin.readline(); sys.exit(0)", "mapper.input_unread"),
+        ("os.read(0, 10); os.close(0); time.sleep(0.2)", "mapper.input_unread"),
     ],
 )
 @pytest.mark.parametrize("count", [5, 400])
-async def test_ending_before_its_input_does_is_a_failure(tmp_path: Path, code: str, words: str, count: int) -> None:
+async def test_ending_before_its_input_does_is_a_failure(tmp_path: Path, code: str, failure: str, count: int) -> None:
     class Slow(Given):
         async def run(self, emit: Emit) -> None:
             await super().run(emit)
             await anyio.sleep(1)
 
-    _, said = await failed(mapper(tmp_path, code, Slow(*many(count))))
-    assert "mapper-x" in said
-    assert words in said
+    await failed(mapper(tmp_path, code, Slow(*many(count))), failure)
 
 
 async def test_leaving_a_small_input_unread_is_a_failure(tmp_path: Path) -> None:
     code = "sys.stdin.readline; os.read(0, 10); time.sleep(0.3)"
-    _, said = await failed(mapper(tmp_path, code, Given(*many(3))))
-    assert "unread" in said
+    await failed(mapper(tmp_path, code, Given(*many(3))), "mapper.input_unread")
 
 
 async def test_behind_a_tap_it_ends_when_the_tap_does(tmp_path: Path) -> None:
@@ -187,8 +183,7 @@ async def test_a_mapper_that_dies_ends_the_tap_before_it(tmp_path: Path) -> None
         masker=Plain(),
         log=lambda line: None,
     )
-    _, said = await failed(process)
-    assert "code 4" in said
+    await failed(process, "tap.exited", "code 4")
     with anyio.fail_after(PATIENCE):
         await until(lambda: gone(int(log[0])))
     assert left(tmp_path) == []
@@ -209,8 +204,7 @@ async def test_one_that_does_not_end_after_its_input_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapper_module, "DRAIN_SECONDS", SOON)
-    taken, said = await failed(mapper(tmp_path, f"{COPY}\ntime.sleep(600)", Given(*many(5))))
-    assert "mapper-x: did not exit after the end of its input" in said
+    taken = await failed(mapper(tmp_path, f"{COPY}\ntime.sleep(600)", Given(*many(5))), "mapper.timed_out")
     assert taken.ids == list(range(5))
 
 
@@ -221,10 +215,8 @@ async def test_one_that_takes_no_input_is_given_up_once_the_source_was_stopped(
     source = Given(*many(400))
     process = mapper(tmp_path, "time.sleep(600)", source)
     source.stopped = "enough"
-    _, said = await failed(process)
-    assert "does not read its input" in said
+    await failed(process, "mapper.timed_out")
 
 
 async def test_its_timeout_ends_it_and_not_only_what_it_reads_from(tmp_path: Path) -> None:
-    _, said = await failed(mapper(tmp_path, "time.sleep(600)", Given(*many(400)), timeout=SOON))
-    assert "timed out" in said
+    await failed(mapper(tmp_path, "time.sleep(600)", Given(*many(400)), timeout=SOON), "tap.timed_out")

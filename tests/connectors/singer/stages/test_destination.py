@@ -9,7 +9,7 @@ import pytest
 from streamline.connectors.singer.settings import parse_streams, resolve_destination
 from streamline.connectors.singer.stages.destination import DestinationStage
 from streamline.connectors.singer.stages.stream_plan import StreamPlan, check_tables, plan_stream
-from streamline.errors import ConfigError, StreamlineError
+from streamline.errors import StreamlineError
 from streamline.flow.codecs.envelope import records
 from streamline.flow.items import ActivateVersion, ArrowBatch, BadRecord, FileBatch, RawBatch, RowBatch, Schema
 from tests.connectors.singer.stages import position, raw, run, schema, tell
@@ -187,35 +187,47 @@ def test_how_a_stream_is_loaded_and_why(settings: dict[str, Any], known: dict[st
 
 
 @pytest.mark.parametrize(
-    ("settings", "known", "words"),
+    ("settings", "known", "code", "name"),
     [
-        ({"load_method": "replace"}, {}, "target-x cannot replace a table"),
-        ({"load_method": "replace"}, {"replaces": True, "replication_method": "INCREMENTAL"}, "is INCREMENTAL"),
-        ({"load_method": "replace"}, {"replaces": True, "replication_method": "LOG_BASED"}, "is LOG_BASED"),
+        ({"load_method": "replace"}, {}, "destination.load_method_unsupported", "activate-version"),
+        (
+            {"load_method": "replace"},
+            {"replaces": True, "replication_method": "INCREMENTAL"},
+            "destination.load_method_unsupported",
+            "INCREMENTAL",
+        ),
+        (
+            {"load_method": "replace"},
+            {"replaces": True, "replication_method": "LOG_BASED"},
+            "destination.load_method_unsupported",
+            "LOG_BASED",
+        ),
         (
             {"columns": ["id"]},
             {"default_method": "replace", "replaces": True, "replication_method": "INCREMENTAL"},
-            "cannot replace its table",
+            "destination.load_method_unsupported",
+            "INCREMENTAL",
         ),
-        ({"load_method": "upsert"}, {}, "upsert needs a key"),
-        ({"unique_conflict_method": "UPDATE"}, {}, "upsert needs a key"),
+        ({"load_method": "upsert"}, {}, "stream.key_missing", "upsert"),
+        ({"unique_conflict_method": "UPDATE"}, {}, "stream.key_missing", "upsert"),
         (
             {"unique_conflict_method": "IGNORE", "unique_constraints": ["id"]},
             {},
-            "does not support unique_conflict",
+            "destination.setting_unsupported",
+            "unique_conflict",
         ),
-        ({"load_method": "append", "unique_constraints": ["id"]}, {}, "append conflicts with"),
-        ({"partition_keys": ["day"]}, {}, "partition_keys"),
-        ({"columns": ["id", "totl"]}, {"columns": ["id", "total"]}, "no column 'totl'\n  did you mean 'total'"),
-        ({"columns": {"exclude": ["nte"]}}, {"columns": ["id", "note"]}, "did you mean 'note'"),
-        ({"unique_constraints": ["idd"]}, {"columns": ["id", "note"]}, "did you mean 'id'"),
-        ({"columns": ["note"]}, {"key_properties": ["id"]}, "leave out its key 'id'"),
+        ({"load_method": "append", "unique_constraints": ["id"]}, {}, "destination.settings_conflict", "append"),
+        ({"partition_keys": ["day"]}, {}, "destination.setting_unsupported", "partition_keys"),
+        ({"columns": ["id", "totl"]}, {"columns": ["id", "total"]}, "stream.column_unknown", "'total'"),
+        ({"columns": {"exclude": ["nte"]}}, {"columns": ["id", "note"]}, "stream.column_unknown", "'note'"),
+        ({"unique_constraints": ["idd"]}, {"columns": ["id", "note"]}, "stream.column_unknown", "'id'"),
+        ({"columns": ["note"]}, {"key_properties": ["id"]}, "stream.key_missing", "'id'"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_before_the_start(
-    settings: dict[str, Any], known: dict[str, Any], words: str
+    settings: dict[str, Any], known: dict[str, Any], code: str, name: str
 ) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
+    with refuses(code, name) as caught:
         plan(settings, **known)
     assert caught.value.where == "export.yaml:1"
 
