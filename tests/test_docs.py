@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,8 +10,10 @@ import pytest
 import yaml
 
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec
+from streamline.connectors.registry import bundled_connectors
 from streamline.connectors.singer.settings import setting_names
 from streamline.project.entries import PluginEntry
+from tests.support.connector_pages import page, with_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,3 +42,17 @@ def test_the_entries_of_connectors_are_those_that_the_tests_use() -> None:
     for entry in entries.values():
         for requirement in [entry["pip"]] if isinstance(entry["pip"], str) else entry["pip"]:
             assert f'"{requirement}"' in page, requirement
+
+
+@pytest.mark.parametrize("connector", [each.name for each in bundled_connectors()])
+def test_each_bundled_connector_has_a_page_with_its_settings(connector: str) -> None:
+    text = page(connector).read_text(encoding="utf-8")
+    assert "| `path` |" in text
+    assert with_settings(connector, text) == text, "run: python -m tests.support.connector_pages"
+    assert f"connectors/{connector}.md" in (ROOT / "docs" / "connectors.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(path.relative_to(ROOT) for path in ROOT.glob("docs/**/*.md")), ids=str)
+def test_pages_that_a_page_names_are_there(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / path).read_text(encoding="utf-8")):
+        assert (ROOT / path.parent / link).exists(), link

@@ -9,12 +9,14 @@ import click
 import msgspec
 
 from streamline.cli.app import App, pass_app
+from streamline.cli.output import json_option
 from streamline.errors import ConfigError
 from streamline.pipeline.model import FOLDERS
 
 if TYPE_CHECKING:
     from streamline.connectors.registry import Role
     from streamline.pipeline.edit import NewBlock
+    from streamline.pipeline.kinds import Template
     from streamline.project.project import Project
 
 Side = Literal["source", "destination", "mapper"]
@@ -25,12 +27,14 @@ _SIDES: dict[str, tuple[Side, str, Role]] = {
     "destination": ("destination", "data_exporter", "target"),
     "mapper": ("mapper", "transformer", "mapper"),
 }
+WITH_SYSTEMS = ("source", "destination")
 KINDS = [*_SIDES, *FOLDERS]
 
 
 @click.command("add")
 @click.argument("kind", metavar="KIND", type=click.Choice(KINDS))
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--list", "list_", is_flag=True, help="List the systems that a source or destination can name.")
 @click.option("--pipeline", "-p", metavar="PIPELINE", help="The pipeline; optional if there is only one.")
 @click.option(
     "--language",
@@ -50,11 +54,13 @@ KINDS = [*_SIDES, *FOLDERS]
 @click.option("--upstream", metavar="BLOCK", multiple=True, help="An upstream block; by default the last suitable one.")
 @click.option("--downstream", metavar="BLOCK", multiple=True, help="A downstream block.")
 @click.option("--dbt-project", metavar="NAME", help="The dbt project of a dbt block, if there are several.")
+@json_option
 @pass_app
 def command(
     app: App,
     kind: str,
-    name: str,
+    name: str | None,
+    list_: bool,
     pipeline: str | None,
     language: str | None,
     system: str | None,
@@ -64,25 +70,39 @@ def command(
     upstream: tuple[str, ...],
     downstream: tuple[str, ...],
     dbt_project: str | None,
+    as_json: bool,
 ) -> None:
     """Add the block NAME to a pipeline: create its file and its entry in metadata.yaml.
 
     KIND is source, destination, mapper, data_loader, transformer, data_exporter, sensor, custom, dbt, callback or
-    conditional. Overwrites no files.
+    conditional. A file of this name that exists already is used as it is.
 
     A callback is called after the --upstream blocks, or after the whole pipeline; a conditional gates the --upstream
     blocks.
     """
     from streamline.blocks.connector.templates import connector_block
     from streamline.blocks.registry import block_template
-    from streamline.pipeline.edit import NewBlock, add_block
+    from streamline.cli.systems import list_systems
+    from streamline.pipeline.edit import NewBlock, add_block, existing_file
     from streamline.pipeline.kinds import known_languages, languages
     from streamline.pipeline.reader import load_pipeline
     from streamline.project.suggest import suggestion
 
     project = app.project
+    if list_:
+        if kind not in WITH_SYSTEMS:
+            raise click.UsageError(f"--list applies to {' and '.join(WITH_SYSTEMS)}, not to {kind}.")
+        list_systems(project, _SIDES[kind][2], as_json=as_json)
+        return
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME'.")
+    if as_json:
+        raise click.UsageError("--json applies to --list.")
     pipeline = pipeline or only_pipeline(project)
-    language = language.lower() if language else "yaml" if kind in (*_SIDES, "dbt") else "python"
+    existing = None if kind == "dbt" else existing_file(project, _block_type(kind), name, language)
+    if language is None:
+        language = existing[0] if existing else "yaml" if kind in (*_SIDES, "dbt") else "python"
+    language = language.lower()
     if language not in languages(language):
         raise ConfigError(
             f"unknown language '{language}'",
@@ -99,6 +119,14 @@ def command(
             hint=f"to read with a tap: streamline add source {name} …",
             code="option.conflict",
         )
+    if existing and (system or plugin or streams or template != "basic"):
+        raise ConfigError(
+            "the file already exists and is not overwritten: --system, --plugin, --stream and --template would change "
+            "nothing",
+            where=project.shown(existing[1]),
+            hint="leave them out to use the file as it is, or choose another name",
+            code="file.exists",
+        )
     pipeline_type = load_pipeline(project, pipeline).type
     connector = None
     upstream_blocks: Sequence[str] | None = upstream or (
@@ -112,15 +140,19 @@ def command(
                 code="block.wrong_pipeline",
                 hint=f"streamline create NAME --type integration; or `streamline add {block_type} {name}` here",
             )
-        used, connector = _connector(project, role, system, plugin)
-        text = connector_block(side, used, connector, streams, with_streams=template == "streams")
+        text: str | Template = ""
+        if existing is None:
+            used, connector = _connector(project, role, system, plugin)
+            text = connector_block(side, used, connector, streams, with_streams=template == "streams")
         new = NewBlock(uuid=name, type=block_type, language=language, text=text)
     elif kind == "dbt":
         new = _dbt_block(project, pipeline, pipeline_type, name, language, dbt_project)
     else:
         new = NewBlock(uuid=name, type=kind, language=language, text=block_template(kind, language, pipeline_type))
     added = add_block(project, pipeline, msgspec.structs.replace(new, upstream=upstream_blocks, downstream=downstream))
-    for file in (added.file, *added.others):
+    if added.existing:
+        click.echo(f"Uses {project.shown(added.file)}, which exists already")
+    for file in ([] if added.existing else [added.file]) + added.others:
         click.echo(f"Created {project.shown(file)}")
     click.echo(f"Added to {pipeline}: {_position(new.type, added.upstream, name, added.downstream)}")
     if connector is not None:
@@ -133,6 +165,10 @@ def command(
         )
     if kind == "sensor" and not added.downstream:
         click.echo(f"Note: no block waits for this sensor yet; add blocks with --upstream {name}", err=True)
+
+
+def _block_type(kind: str) -> str:
+    return _SIDES[kind][1] if kind in _SIDES else kind
 
 
 def _dbt_block(

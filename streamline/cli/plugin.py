@@ -8,11 +8,18 @@ import click
 
 from streamline.cli.app import App, pass_app
 from streamline.cli.output import json_option, print_json, print_table
-from streamline.errors import ConfigError
+from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
+    from streamline.connectors.plugins import Plugin
     from streamline.connectors.registry import Role
+    from streamline.connectors.singer.capabilities import Capabilities
     from streamline.project.project import Project
+
+
+role_option = click.option(
+    "--role", type=click.Choice(["tap", "target", "mapper"]), help="The plugin's role, if not a prefix of NAME."
+)
 
 
 @click.group("plugin")
@@ -185,28 +192,16 @@ def install(app: App, names: tuple[str, ...], upgrade: bool) -> None:
 
 @command.command("test")
 @click.argument("name")
-@click.option(
-    "--role", type=click.Choice(["tap", "target", "mapper"]), help="The plugin's role, if not a prefix of NAME."
-)
+@role_option
 @json_option
 @pass_app
 def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
     """Install the plugin NAME if needed, start it, and show its capabilities."""
-    import anyio
-
-    from streamline.connectors.plugins import resolve_plugin
-    from streamline.connectors.singer.capabilities import library, probe
+    from streamline.connectors.singer.capabilities import library
 
     role = role or _role(name)
-    plugin = resolve_plugin(app.project, name, role, notify=_notify)
-
-    async def run() -> Any:
-        return await probe(plugin, store=None, masker=app.project.secrets.masker)
-
-    probed = anyio.run(run)
+    plugin, probed = _probe(app, name, role)
     if not probed.known:
-        from streamline.errors import StreamlineError
-
         raise StreamlineError(
             f"{plugin.name} starts, but neither --about nor --help describes a {role}",
             where=" ".join(plugin.argv),
@@ -230,6 +225,53 @@ def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
         print_json(result)
     else:
         print_table(["PROPERTY", "VALUE"], list(result.items()))
+
+
+@command.command("settings")
+@click.argument("name")
+@role_option
+@json_option
+@pass_app
+def settings(app: App, name: str, role: Role | None, as_json: bool) -> None:
+    """List the settings of the plugin NAME: what stands under `config:` in a block. Installs it if needed."""
+    role = role or _role(name)
+    plugin, probed = _probe(app, name, role)
+    rows = [
+        {
+            "name": setting.name,
+            "type": setting.type,
+            "required": setting.required,
+            "default": setting.default,
+            "description": setting.description,
+        }
+        for setting in probed.described_settings()
+    ]
+    if not rows:
+        raise StreamlineError(
+            f"{plugin.name} lists no settings: its --about has none, or it has no --about",
+            where=" ".join(plugin.argv),
+            hint="see its documentation; Streamline passes it whatever stands under `config:`",
+            code="plugin.no_settings",
+        )
+    if as_json:
+        print_json(rows)
+    else:
+        print_table([key.upper() for key in rows[0]], [list(row.values()) for row in rows])
+
+
+def _probe(app: App, name: str, role: Role) -> tuple[Plugin, Capabilities]:
+    """Return a plugin, installed if need be, and what it says about itself."""
+    import anyio
+
+    from streamline.connectors.plugins import resolve_plugin
+    from streamline.connectors.singer.capabilities import probe
+
+    plugin = resolve_plugin(app.project, name, role, notify=_notify)
+
+    async def run() -> Capabilities:
+        return await probe(plugin, store=None, masker=app.project.secrets.masker)
+
+    return plugin, anyio.run(run)
 
 
 def _role(name: str) -> Role:

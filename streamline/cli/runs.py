@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -110,20 +114,19 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
 @run_argument
 @pipeline_option
 @click.option("--tail", metavar="N", type=click.IntRange(min=1), help="Only the last N lines.")
+@click.option("--follow", "-f", is_flag=True, help="Print what is added, until the run ends.")
 @pass_app
-def logs(app: App, run: str | None, pipeline: str | None, tail: int | None) -> None:
+def logs(app: App, run: str | None, pipeline: str | None, tail: int | None, follow: bool) -> None:
     """Print the logs of a run; by default the latest."""
     with app.store() as store:
         info = _find(store, run, pipeline)
-    folder = app.project.work_dir / "runs" / info.run_id
+        folder = app.project.work_dir / "runs" / info.run_id
+        if follow:
+            _follow(store, info, folder, tail)
+            return
     files = sorted(folder.glob("*.log"))
     if not files:
-        raise ConfigError(
-            f"the run {info.run_id} has left no logs",
-            where=str(folder),
-            hint="they may have been cleaned away",
-            code="run.no_logs",
-        )
+        raise _no_logs(info, folder)
     for number, path in enumerate(files):
         if len(files) > 1:
             click.echo(("\n" if number else "") + f"==> {path.name} <==")
@@ -229,8 +232,50 @@ def _words(value: Any) -> str:
 
 
 def _print_file(path: Path, tail: int | None) -> None:
-    from collections import deque
-
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file if tail is None else deque(file, tail):
             click.echo(line.rstrip("\n"))
+
+
+_POLL_SECONDS = 0.2
+
+
+def _follow(store: Store, run: RunInfo, folder: Path, tail: int | None) -> None:
+    """Print a run's logs, and what is added to them while it runs; of several logs each line after its log's name."""
+    followed: dict[Path, tuple[BinaryIO, bytearray]] = {}
+    with ExitStack() as stack:
+        while True:
+            # Asked before the last lines are read: those of a run that has ended are all there.
+            running = current_run(store, store.run(run.run_id) or run).status == "running"
+            for path in sorted(folder.glob("*.log")):
+                new = path not in followed
+                if new:
+                    followed[path] = (stack.enter_context(path.open("rb")), bytearray())
+                lines: Iterable[str] = _added_lines(*followed[path], ended=not running)
+                for line in deque(lines, tail) if new and tail is not None else lines:
+                    click.echo((f"{path.stem}: " if len(followed) > 1 else "") + line)
+            if not running:
+                break
+            time.sleep(_POLL_SECONDS)
+    if not followed:
+        raise _no_logs(run, folder)
+
+
+def _added_lines(file: BinaryIO, rest: bytearray, *, ended: bool) -> Iterator[str]:
+    """Return the lines that were added to a file. `rest` keeps the beginning of one that is still being written."""
+    while chunk := file.read(1 << 16):
+        *lines, last = (bytes(rest) + chunk).split(b"\n")
+        rest[:] = last
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+    if ended and rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def _no_logs(run: RunInfo, folder: Path) -> ConfigError:
+    return ConfigError(
+        f"the run {run.run_id} has left no logs",
+        where=str(folder),
+        hint="they may have been cleaned away",
+        code="run.no_logs",
+    )

@@ -65,9 +65,17 @@ class NewBlock(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Added(msgspec.Struct, kw_only=True):
-    """The result of `add_block`: the files created, and the block's upstream and downstream blocks."""
+    """The result of `add_block`.
+
+    Args:
+        file: the block's file.
+        existing: the file existed already, and is used as it is.
+        upstream, downstream: the block's neighbours.
+        others: more files that were created.
+    """
 
     file: Path
+    existing: bool = False
     upstream: list[str]
     downstream: list[str]
     others: list[Path] = []
@@ -126,11 +134,11 @@ def create_pipeline(
 
 
 def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
-    """Write a block's file and add the block to metadata.yaml. On an error, nothing is changed.
+    """Write a block's file, unless it exists, and add the block to metadata.yaml. On an error, nothing is changed.
 
     Raises:
-        ConfigError: the block or its file already exists, an upstream or downstream block does not, or the resulting
-            pipeline would be invalid.
+        ConfigError: the block already exists, or its file in another language; an upstream or downstream block does
+            not; or the resulting pipeline would be invalid.
     """
     model = load_pipeline(project, pipeline)
     check_block_name(model, new.uuid)
@@ -142,16 +150,19 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
             hint="add --upstream BLOCK; the conditional decides whether that block and its downstream blocks run",
             code="block.upstream_missing",
         )
-    suffixes = languages(new.language)
-    file = project.root / (new.file or f"{FOLDERS[new.type]}/{new.uuid}{suffixes[new.language][0]}")
+    used = existing_file(project, new.type, new.uuid, new.language) if new.file is None else None
+    suffix = languages(new.language)[new.language][0]
+    file = used[1] if used else project.root / (new.file or f"{FOLDERS[new.type]}/{new.uuid}{suffix}")
     others = {project.root / name: text for name, text in new.others.items()}
-    paths = [*(file.with_suffix(suffix) for endings in suffixes.values() for suffix in endings), *others]
-    existing = next((path for path in paths if path.exists()), None)
-    if existing is not None:
+    other_language = existing_file(project, new.type, new.uuid) if used is None and new.file is None else None
+    taken = [other_language[1]] if other_language else [path for path in (file, *others) if path.exists()]
+    if taken and used is None:
         raise ConfigError(
             "the file already exists and is not overwritten",
-            where=project.shown(existing),
-            hint=f"choose another name; to use it, add `uuid: {new.uuid}, type: {new.type}` to {model.yaml.shown}",
+            where=project.shown(taken[0]),
+            hint=f"choose another name, or add --language {other_language[0]} to use it"
+            if other_language
+            else "choose another name",
             code="file.exists",
         )
     before = read_text(model.yaml.path)
@@ -160,7 +171,7 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
     # Sensors have no output, and dbt models refer to each other by `ref`.
     silent = ("sensor", "dbt") if new.type == "dbt" else ("sensor",)
     outputs = [uuid for uuid in added.upstream if model.blocks[uuid].type not in silent]
-    written: dict[Path, str | Template] = {file: new.text, **others}
+    written: dict[Path, str | Template] = others if used else {file: new.text, **others}
     for path, content in written.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else content(outputs), encoding="utf-8")
@@ -172,8 +183,23 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
         for path in written:
             path.unlink()
         raise
+    added.existing = used is not None
     added.others += others
     return added
+
+
+def existing_file(project: Project, block_type: str, uuid: str, language: str | None = None) -> tuple[str, Path] | None:
+    """Return the language and path of a file that a new block would find by its name; None: there is none.
+
+    Args:
+        language: only a file of this language.
+    """
+    for name, suffixes in languages().items():
+        for suffix in suffixes if language in (None, name) else ():
+            file = project.root / FOLDERS[block_type] / f"{uuid}{suffix}"
+            if file.is_file():
+                return name, file
+    return None
 
 
 def check_block_name(model: PipelineModel, uuid: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,7 @@ class Project:
         self.name: str = settings.get("name") or root.name
         self.variables: dict[str, Any] = yaml.mapping(("variables",))
         self.work_dir = root / WORK_DIR
+        self._dotenv: Mapping[str, str] = {}
         self.plugins: dict[str, PluginEntry] = {
             name: read_entry(yaml, name, entry, rendered=False) for name, entry in yaml.mapping(("plugins",)).items()
         }
@@ -119,9 +120,23 @@ class Project:
     @classmethod
     def _at(cls, path: Path) -> Project:
         text = None if path.is_file() else ""
-        return cls(
+        project = cls(
             path.parent, load_yaml(path, text=text, shown=path.name, allow_duplicates=path.name == MAGE_PROJECT_FILE)
         )
+        project._read_dotenv(path)
+        return project
+
+    def _read_dotenv(self, project_file: Path) -> None:
+        from streamline.project.dotenv import FILE, load_dotenv
+
+        files = [path for path in (self.root / FILE, project_file) if path.is_file()]
+        if all(owner_of(path) in (os.geteuid(), 0) for path in files) or os.environ.get(FOREIGN_VARIABLE) == "1":
+            self._dotenv = load_dotenv(self.root)
+        elif (self.root / FILE).is_file():
+            self.warnings.append(
+                f"{FILE} is not read: the project belongs to another user; if you trust its owner, set "
+                f"{FOREIGN_VARIABLE}=1"
+            )
 
     @property
     def state_url(self) -> str:
@@ -138,7 +153,9 @@ class Project:
         """The project's secrets, with the masker that the whole process shares."""
         from streamline.project.secrets import Secrets
 
-        return Secrets(self.work_dir)
+        secrets = Secrets(self.work_dir)
+        secrets.masker.add_config(self._dotenv)
+        return secrets
 
     @functools.cached_property
     def renderer(self) -> Renderer:

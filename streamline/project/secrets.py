@@ -291,7 +291,7 @@ class Secrets:
             prefix = f"did you mean '{near[0]}'? Otherwise set" if near else "set"
             raise ConfigError(
                 f"secret '{name}' not found",
-                hint=f"{prefix} {EnvironmentSecrets.variable(name)} in the environment, or `{name}:` in {self.file} "
+                hint=f"{prefix} {EnvironmentSecrets.variable(name)} in the environment or in .env, or `{name}:` in {self.file} "
                 "(mode 0600)",
                 code="secret.not_found",
             )

@@ -21,6 +21,7 @@ PIPELINES = {
 _GITIGNORE = """\
 # State, environments, logs and secrets of this machine.
 /.streamline/
+/.env
 /output/
 *.duckdb
 *.duckdb.wal

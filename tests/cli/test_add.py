@@ -189,8 +189,36 @@ def test_nothing_is_overwritten(pipe: Shop) -> None:
     assert "exists" in pipe("add", "source", "load", code=2).stderr
     (pipe.root / "transformers").mkdir()
     (pipe.root / "transformers/fix.sql").write_text("mine")
-    assert "is not overwritten" in pipe("add", "transformer", "fix", code=2).stderr
+    assert "is not overwritten" in pipe("add", "transformer", "fix", "--language", "python", code=2).stderr
     assert (pipe.root / "data_loaders/load.yaml").read_text() == "mine"
+
+
+def test_a_file_that_exists_is_used_as_it_is(pipe: Shop) -> None:
+    pipe("create", "q", "--type", "python")
+    (pipe.root / "transformers").mkdir()
+    (pipe.root / "transformers/fix.sql").write_text("select 1")
+    (pipe.root / "data_exporters").mkdir()
+    (pipe.root / "data_exporters/out.yaml").write_text("destination: target-a\n")
+    assert "Uses transformers/fix.sql" in pipe("add", "transformer", "fix", "--pipeline", "q").stdout
+    assert model(pipe, "q").blocks["fix"].language == "sql"
+    # Which of several targets it uses is known from the file.
+    pipe("add", "destination", "out", "--pipeline", "p")
+    assert model(pipe).blocks["out"].file == pipe.root / "data_exporters/out.yaml"
+    assert "--plugin" in pipe("add", "destination", "out", "-p", "p", "--plugin", "target-a", code=2).stderr
+    pipe("add", "transformer", "fix", "--pipeline", "p", code=2)  # SQL is nothing for this pipeline
+    assert (pipe.root / "transformers/fix.sql").read_text() == "select 1"
+
+
+def test_the_systems_that_a_block_can_name_are_listed(pipe: Shop) -> None:
+    rows = {row["system"]: row for row in pipe.json("add", "source", "--list")}
+    assert rows["sqlite"]["ready"] is True
+    assert rows["shop"]["connector"] == "tap-shop"
+    assert rows["postgres"]["ready"] is False
+    assert rows["postgres"]["available"].endswith("--pip pipelinewise-tap-postgres==2.1.0")
+    assert "postgresql" in rows["postgres"]["aliases"]
+    assert "comes with Streamline" in pipe("add", "destination", "--list").stdout
+    assert "NAME" in pipe("add", "source", code=2).stderr
+    assert "--list applies to" in pipe("add", "sensor", "--list", code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,18 @@ def test_list_shows_what_comes_along(shop: Shop) -> None:
     rows = {row["name"]: row for row in shop.json("plugin", "list")}
     assert rows["tap-sqlite"]["kind"] == "builtin"
     assert "tap-sqlite" in shop("plugin", "list").stdout
+
+
+def test_the_settings_of_a_plugin_are_listed(shop: Shop) -> None:
+    rows = shop.json("plugin", "settings", "tap-sqlite")
+    assert rows[0] == {
+        "name": "path",
+        "type": "string",
+        "required": True,
+        "default": None,
+        "description": "the database file; it is opened for reading only",
+    }
+    assert {"name": "state_interval", "default": 10000}.items() <= rows[-2].items()
+    assert "busy_timeout" in shop("plugin", "settings", "sqlite", "--role", "tap").stdout
+    shop("plugin", "add", "tap-a", "--no-install")
+    assert "lists no settings" in shop("plugin", "settings", "tap-a", code=1).stderr

@@ -124,6 +124,29 @@ def test_logs(ran: Shop) -> None:
     assert "==> tap.log <==\nfour" in ran("runs", "logs").stdout
 
 
+def test_the_log_of_a_run_is_followed_until_it_ends(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shop.root / ".streamline/runs/r1"
+    folder.mkdir(parents=True)
+    log = folder / "run.log"
+    log.write_bytes(b"zero\none\ntw")
+    store = shop.store()
+    lease = store.acquire_lease("shop", "r1")
+    store.begin_run(RunInfo(run_id="r1", pipeline="shop"))
+    later = [b"o\n", b"three\n"]
+
+    def wait(seconds: float) -> None:
+        with log.open("ab") as file:
+            file.write(later.pop(0))
+        if not later:
+            store.finish_run("r1", "completed", {})
+            lease.release()
+
+    monkeypatch.setattr("streamline.cli.runs.time.sleep", wait)
+    assert shop("runs", "logs", "--follow", "--tail", "1").stdout == "one\ntwo\nthree\n"
+    store.close()
+    assert shop("runs", "logs", "--follow").stdout == "zero\none\ntwo\nthree\n"
+
+
 def test_show_has_a_table_of_streams_and_one_of_tables(shop: Shop) -> None:
     store = shop.store()
     store.begin_run(RunInfo(run_id="20260103-c", pipeline="shop", started="2026-01-03T00:00:00.000Z"))

@@ -31,6 +31,16 @@ _CACHE = "capabilities"
 _OPTION = re.compile(r"(?<![\w-])--(config|catalog|properties|state|discover|about|test|input)(?![\w-])")
 
 
+class SettingInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting as a plugin describes it. `type` is a JSON type, several with ` or `; empty if it does not say."""
+
+    name: str
+    type: str
+    required: bool
+    default: Any = None
+    description: str
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """What a plugin can do.
 
@@ -90,6 +100,30 @@ class Capabilities(msgspec.Struct, frozen=True):
         if isinstance(settings, list):
             return {str(setting.get("name")): setting for setting in settings if isinstance(setting, dict)}
         return {}
+
+    def described_settings(self) -> list[SettingInfo]:
+        """Return the settings that it lists, the required ones first."""
+        listed = self.about.get("settings")
+        required = listed.get("required") if isinstance(listed, dict) else None
+        names = required if isinstance(required, list) else []
+        infos = []
+        for name, schema in self.settings.items():
+            if not isinstance(schema, dict):
+                continue
+            kinds = schema.get("type") or schema.get("kind") or []
+            kinds = [str(kind) for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
+            needed = name in names or schema.get("required") is True
+            description = " ".join(str(schema.get("description") or schema.get("title") or "").split())
+            infos.append(
+                SettingInfo(
+                    name=name,
+                    type=" or ".join(kinds),
+                    required=needed,
+                    default=schema.get("default"),
+                    description=description,
+                )
+            )
+        return sorted(infos, key=lambda setting: not setting.required)
 
 
 def check_config(plugin: Plugin, config: Collection[str], capabilities: Capabilities, *, where: str) -> None:

@@ -1,0 +1,63 @@
+"""The table of `streamline add source --list`: the systems that a source or destination can name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from streamline.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from streamline.connectors.registry import Role
+    from streamline.project.project import Project
+
+
+def list_systems(project: Project, role: Role, *, as_json: bool) -> None:
+    """Print the systems, those first that need no plugin to be declared."""
+    rows = _systems(project, role)
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["SYSTEM", "CONNECTOR", "AVAILABLE", "OTHER NAMES"],
+        [(row["system"], row["connector"], row["available"], ", ".join(row["aliases"])) for row in rows],
+    )
+
+
+def _systems(project: Project, role: Role) -> list[dict[str, Any]]:
+    from streamline.connectors.plugins import declared_name
+    from streamline.connectors.registry import SYSTEMS, bundled_connectors, installed_connectors
+
+    prefix = f"{role}-"
+    bundled = {connector.system for connector in bundled_connectors() if connector.role == role}
+    installed = {
+        name.removeprefix(prefix): package
+        for name, package in installed_connectors().items()
+        if name.startswith(prefix)
+    }
+    declared = {name.removeprefix(prefix) for name in project.plugins if name.startswith(prefix)}
+    rows = []
+    for system in sorted({*SYSTEMS, *bundled, *declared, *installed}):
+        known = SYSTEMS.get(system)
+        package = None if known is None else known.tap if role == "tap" else known.target
+        name = declared_name(project, system, role)
+        if name is not None:
+            available = f"declared in {project.yaml.shown}"
+        elif system in bundled:
+            available = "comes with Streamline"
+        elif system in installed:
+            available = f"installed with {installed[system]}"
+        else:
+            command = f"streamline plugin add {prefix}{system} --pip"
+            available = f"{command} {package or 'REQUIREMENT'}"
+        ready = not available.startswith("streamline ")
+        rows.append(
+            {
+                "system": system,
+                "connector": name or prefix + system,
+                "ready": ready,
+                "available": available,
+                "aliases": list(known.aliases) if known is not None else [],
+                "package": package,
+            }
+        )
+    return sorted(rows, key=lambda row: (not row["ready"], row["package"] is None))
