@@ -291,8 +291,8 @@ class Secrets:
             prefix = f"did you mean '{near[0]}'? Otherwise set" if near else "set"
             raise ConfigError(
                 f"secret '{name}' not found",
-                hint=f"{prefix} {EnvironmentSecrets.variable(name)} in the environment or in .env, or `{name}:` in {self.file} "
-                "(mode 0600)",
+                hint=f"{prefix} {EnvironmentSecrets.variable(name)} in the environment or in .env, or `{name}:` in "
+                f"{self.file} (mode 0600)",
                 code="secret.not_found",
             )
         return value
