@@ -11,8 +11,7 @@ import ast
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader  # importlib.abc imports tempfile and much else
 from pathlib import Path
 from types import ModuleType
 
@@ -77,17 +76,14 @@ def _in_project(project: Path, module: str) -> bool:
     return len(below) > 1 and any(file.is_file() and below[-1] in file.read_text("utf-8", "replace") for file in files)
 
 
-class _BlockLoader(Loader):
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
+class _BlockLoader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
-        file = BlockFile(self._file.stem, str(self._file))
+        file = BlockFile(Path(self.path).stem, self.path)
         vars(module).update(injected(file))
         exec(compiled(file), vars(module))
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
@@ -102,7 +98,7 @@ class _Finder(MetaPathFinder):
         place = (_project[0] if _project else Path.cwd()).joinpath(*parts)
         file = place.with_name(f"{place.name}.py")
         if file.is_file():
-            return ModuleSpec(fullname, _BlockLoader(file), origin=str(file))
+            return ModuleSpec(fullname, _BlockLoader(fullname, str(file)), origin=str(file))
         return ModuleSpec(fullname, None, is_package=True) if place.is_dir() else None
 
 
