@@ -91,7 +91,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
         inputs: one per upstream block, in the order of `upstream_blocks`.
         kwargs: what decorated functions get as keyword arguments: variables, `env`, `execution_date`, `logger`, ….
         variables: the pipeline's, trigger's and runtime variables alone, the later ones winning.
-        scratch: an empty private folder that is deleted after the run.
+        make_scratch: makes `scratch` where it was not made yet.
         run_id: the run's id, which child processes have in `STREAMLINE_RUN_ID`.
         attempt: 1 is the first.
         log: writes a line to the run's log.
@@ -106,13 +106,18 @@ class BlockCall(msgspec.Struct, kw_only=True):
     inputs: Sequence[Input]
     kwargs: dict[str, Any]
     variables: dict[str, Any]
-    scratch: Path
+    make_scratch: Callable[[], Path]
     run_id: str
     attempt: int
     log: Callable[[str], None]
     warn: Callable[[str], None]
     results: list[Any] = msgspec.field(default_factory=list)
     gate: bool | None = None
+
+    @property
+    def scratch(self) -> Path:
+        """An empty private folder that is made on its first use and deleted after the run."""
+        return self.make_scratch()
 
     @property
     def where(self) -> str:

@@ -109,7 +109,7 @@ class Calls:
             inputs=inputs,
             kwargs={**(variables or {}), **kwargs},
             variables=variables or {},
-            scratch=scratch,
+            make_scratch=lambda: scratch,
             run_id=f"test-{self._count}",
             attempt=1,
             log=self.logged.append,

@@ -330,7 +330,8 @@ def _names_read(code: CodeType, wanted: Collection[str]) -> set[str]:
 
 
 def _is_marked(value: Any, decorators: Collection[str]) -> bool:
-    return any(mark.kind in decorators for mark in marks_of(value))
+    marks = marks_of(value)
+    return bool(marks) and any(mark.kind in decorators for mark in marks)
 
 
 def _unwrapped(value: Any) -> list[Any]:

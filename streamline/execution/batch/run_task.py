@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,31 +96,47 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
     # Secrets and connection profiles that a block reads without naming a project are this project's.
     set_current(project)
     use_renderer(renderer)
-    scratch = Path(tempfile.mkdtemp(prefix="block-", dir=task.run_dir))
     logger = _logger(task, port)
     try:
-        call = BlockCall(
-            project=project,
-            pipeline=task.pipeline,
-            block=block,
-            inputs=inputs,
-            kwargs=_keyword_arguments(task, project, block, variables, date, logger),
-            variables=variables,
-            scratch=scratch,
-            run_id=task.run_id,
-            attempt=task.attempt,
-            log=port.log,
-            warn=warn,
-            results=result.results,
-        )
-        _KINDS[task.kind](task, call, result)
-        result.gate = call.gate if result.gate is None else result.gate
+        with _scratch_folder(task.run_dir) as make_scratch:
+            call = BlockCall(
+                project=project,
+                pipeline=task.pipeline,
+                block=block,
+                inputs=inputs,
+                kwargs=_keyword_arguments(task, project, block, variables, date, logger),
+                variables=variables,
+                make_scratch=make_scratch,
+                run_id=task.run_id,
+                attempt=task.attempt,
+                log=port.log,
+                warn=warn,
+                results=result.results,
+            )
+            _KINDS[task.kind](task, call, result)
+            result.gate = call.gate if result.gate is None else result.gate
     finally:
         forget()  # frees what the block's module holds: the next task may be far away
         set_current(None)
         use_renderer(None)
         logger.handlers.clear()
-        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _scratch_folder(parent: str) -> Iterator[Callable[[], Path]]:
+    """Yield what makes the call's private folder, once; delete it afterwards. Most calls need none."""
+    folders: list[Path] = []
+
+    def make() -> Path:
+        if not folders:
+            folders.append(Path(tempfile.mkdtemp(prefix="block-", dir=parent)))
+        return folders[0]
+
+    try:
+        yield make
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(task: Task, call: BlockCall, result: TaskResult) -> None:

@@ -88,7 +88,7 @@ class Workshop:
             inputs=inputs,
             kwargs={"env": "dev", "execution_date": "2026-01-01", **kwargs},
             variables=kwargs,
-            scratch=scratch,
+            make_scratch=lambda: scratch,
             run_id="r1",
             attempt=1,
             log=self.lines.append,
