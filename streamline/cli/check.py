@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import has_colour, json_option, print_json
+from streamline.cli.output import has_colour, json_option, masked_values, print_json
 
 if TYPE_CHECKING:
     from streamline.execution.checklist import Checked
@@ -62,7 +62,7 @@ def command(app: App, pipeline: str, timeout: float, runtime_vars: tuple[str, ..
         import msgspec
 
         items = [{"ok": each.ok, **msgspec.to_builtins(each)} for each in results]
-        print_json({"pipeline": model.uuid, "ok": not problems, "checks": items})
+        print_json({"pipeline": model.uuid, "ok": not problems, "checks": masked_values(items)})
     else:
         click.echo(f"{len(results) - len(problems)} of {len(results)} ok")
     if not problems:

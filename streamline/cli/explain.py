@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import cell, count, json_option, masked, moment, print_json, print_table, print_text
+from streamline.cli.output import (
+    cell,
+    count,
+    json_option,
+    masked,
+    masked_values,
+    moment,
+    print_json,
+    print_table,
+    print_text,
+)
 
 if TYPE_CHECKING:
     from streamline.execution.batch.explain import BatchExplanation, BlockWords
@@ -52,20 +62,9 @@ def show_plan(app: App, explanation: PlanExplanation, *, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        print_json(_masked(msgspec.to_builtins(explanation)))
+        print_json(masked_values(msgspec.to_builtins(explanation)))
     else:
         _VIEWS[explanation.view](app, explanation)
-
-
-def _masked(value: Any) -> Any:
-    """Mask the strings in a value: a bookmark or a command may contain secrets."""
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, list):
-        return [_masked(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _masked(each) for key, each in value.items()}
-    return value
 
 
 def _show_flow(app: App, explanation: FlowExplanation) -> None:

@@ -86,6 +86,17 @@ def masked(text: str) -> str:
     return text if context is None or context.obj is None else str(context.obj.mask(text))
 
 
+def masked_values(value: Any) -> Any:
+    """Mask the strings in a JSON value: a setting, a bookmark or a command may contain secrets."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, list):
+        return [masked_values(each) for each in value]
+    if isinstance(value, dict):
+        return {key: masked_values(each) for key, each in value.items()}
+    return value
+
+
 def print_diff(before: str, after: str, shown: str) -> bool:
     """Print the change of a file as a unified diff, with the secrets masked; return whether there is one."""
     import difflib

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import json_option, print_json, print_table
+from streamline.cli.output import json_option, masked_values, print_json, print_table
 from streamline.errors import ConfigError, StreamlineError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def list_(app: App, as_json: bool) -> None:
     """List the declared plugins, the bundled connectors and those of installed packages."""
     rows = [*_declared(app.project), *_builtin(app.project), *_installed(app.project)]
     if as_json:
-        print_json(rows)
+        print_json(masked_values(rows))
         return
     print_table(
         ["NAME", "KIND", "SOURCE", "INSTALLED", "VERSION"],
@@ -222,7 +222,7 @@ def test(app: App, name: str, role: Role | None, as_json: bool) -> None:
         "settings": sorted(probed.settings),
     }
     if as_json:
-        print_json(result)
+        print_json(masked_values(result))
     else:
         print_table(["PROPERTY", "VALUE"], list(result.items()))
 

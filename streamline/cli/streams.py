@@ -10,7 +10,7 @@ import click
 
 from streamline.cli.app import App, pass_app
 from streamline.cli.blocks import Side, blocks_of, pick_block, side_of, sources_of
-from streamline.cli.output import json_option, print_json, print_table
+from streamline.cli.output import json_option, masked_values, print_json, print_table
 from streamline.cli.stream_change import StreamChange, block_renderer, feeding_sources, move_stored, open_sources
 from streamline.errors import ConfigError
 from streamline.pipeline.reader import load_pipeline
@@ -51,7 +51,7 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, as_jso
         move_stored(app, model, store)
         rows = _listed(app, model, store, stream, block)
     if as_json:
-        print_json(rows)
+        print_json(masked_values(rows))
         return
     several = len({row["block"] for row in rows}) > 1
     print_table(

@@ -150,7 +150,8 @@ def _requirements(value: object) -> list[str]:
     requirements = _texts(value)
     for line in requirements:
         if line.startswith("-") and not line.startswith(("-e ", "--editable ")):
-            raise _WrongEntryError(f"contains an option of pip ({line}); set options in uv's or pip's configuration")
+            option = re.split(r"[\s=]", line)[0]  # its value may be a URL with a password
+            raise _WrongEntryError(f"contains an option of pip ({option}); set options in uv's or pip's configuration")
     return requirements
 
 

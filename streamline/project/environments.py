@@ -23,6 +23,7 @@ import msgspec
 
 from streamline.errors import ConfigError
 from streamline.project.files import replace_file
+from streamline.project.git_credentials import GitCredentials
 from streamline.project.lockfile import Locked, file_lock, lock_stamp, read_lock, write_locked
 
 if TYPE_CHECKING:
@@ -216,16 +217,19 @@ def _install(project: Project, wanted: Requirements, folder: Path, *, upgrade: b
     if locked is not None and pinned:
         lines = [f"{name}=={version}" for name, version in locked.packages.items()]
         command += ["--constraint", str(_lines(folder / "constraints.txt", lines))]
-    if wanted.overrides:
-        command += ["--override", str(_lines(folder / "overrides.txt", wanted.overrides, mode=0o600))]
     # A URL may hold a credential, which arguments would show to every user of the machine.
-    urls = [requirement for requirement in wanted.pip if "://" in requirement and not requirement.startswith("-")]
+    credentials = GitCredentials(folder / "git-credentials")
+    urls = [credentials.take(requirement) for requirement in wanted.pip if "://" in requirement]
+    overrides = [credentials.take(requirement) for requirement in wanted.overrides]
+    if overrides:
+        command += ["--override", str(_lines(folder / "overrides.txt", overrides, mode=0o600))]
     for requirement in wanted.pip:
-        if requirement not in urls:
+        if "://" not in requirement:
             command += requirement.split(maxsplit=1) if requirement.startswith("-") else [requirement]
     private = _lines(folder / "requirements.txt", urls, mode=0o600)
     try:
-        _uv(project, wanted, [*command, "--requirement", str(private)] if urls else command, environ, pinned=pinned)
+        with credentials.environment(environ) as environ:
+            _uv(project, wanted, [*command, "--requirement", str(private)] if urls else command, environ, pinned=pinned)
     finally:
         private.unlink()
     return _describe(project, wanted, folder)

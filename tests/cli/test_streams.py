@@ -94,6 +94,16 @@ def test_streams_are_listed_with_their_settings(make_project: MakeProject) -> No
     assert [row["stream"] for row in shop.json("streams", "list", "p", "u*")] == ["users"]
 
 
+def test_secrets_are_masked_in_the_list(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLINE_SECRET_T", "hush-hush")
+    sink = target(streams={"orders": {"destination_table": "o_{{ secret('t') }}"}})
+    shop = Shop(make_project(tap("rows", {"streams": STREAMS}), sink))
+    for args in (("--json",), ()):
+        shown = shop("streams", "list", "p", *args).stdout
+        assert "o_***" in shown
+        assert "hush" not in shown
+
+
 def test_settings_are_written_into_the_block_s_file(shop: Shop) -> None:
     file = shop.project.root / "data_loaders/load.yaml"
     file.write_text(before := f"# the shop\n{file.read_text()}")

@@ -234,6 +234,34 @@ def test_what_cannot_be_installed_says_why_and_leaves_nothing(
     assert not (project.root / "streamline.lock.yaml").exists()
 
 
+def test_the_credential_of_a_git_url_reaches_git_and_no_arguments(
+    new_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = "protocol=https\\nhost=git.example\\npath=acme/tap.git\\n\\n"
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text(
+        f"#!/bin/sh\ncat /proc/[0-9]*/cmdline >> {tmp_path}/arguments 2>/dev/null\n"
+        f"printf '{asked}' | {shutil.which('git')} credential fill >> {tmp_path}/filled\n"
+        f'[ $1 = init ] && exec {shutil.which("git")} "$@"\nexit 1\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("STREAMLINE_SECRET_T", "hush-hush")
+    project = new_project(
+        "plugins:\n  tap-a: {pip: \"tap-a @ git+https://bot:{{ secret('t') }}@git.example/acme/tap.git@v1\"}\n"
+    )
+
+    with refuses("plugin.install_failed"):
+        resolve_plugin(project, "tap-a", "tap")
+
+    assert "https://git.example/acme/tap.git" in (tmp_path / "arguments").read_text()
+    assert "hush" not in (tmp_path / "arguments").read_text()
+    assert "username=bot\npassword=hush-hush\n" in (tmp_path / "filled").read_text()
+    assert not list((project.work_dir / "venvs" / ".builds").iterdir())
+
+
 def test_a_failed_change_leaves_the_old_environment(new_project: MakeProject, only_local_wheels: Path) -> None:
     make_wheel(only_local_wheels, "tap-a", scripts=["tap-a"])
     project = new_project("plugins:\n  tap-a: {pip: tap-a}\n")

@@ -73,7 +73,7 @@ def test_unknown_keys_name_line_and_nearest(new_project: MakeProject) -> None:
         ("tap: x", "plugin.invalid", "'tap'", 2),
         ("tap: {pip: 1}", "plugin.invalid", "plugins.tap.pip", 2),
         ("tap: {pip: []}", "plugin.invalid", "empty list", 2),
-        ("tap: {pip: [x, --index-url=y]}", "plugin.invalid", "--index-url=y", 2),
+        ("tap: {pip: [x, --index-url=https://u:p@y]}", "plugin.invalid", "(--index-url)", 2),
         ("tap: {pip: x, python: 3.10}", "plugin.invalid", 'python: "3.10"', 2),
         ("tap: {pip: x, proof: eof}", "plugin.invalid", "plugins.tap.proof", 2),
         ("tap: {pip: x, max_processes: 0}", "plugin.invalid", "plugins.tap.max_processes", 2),
