@@ -84,6 +84,9 @@ def suffer(root: Path, made: Case) -> str:
     every = {(source.uuid, stream.id) for source, stream in made.pairs()}
     stopped = _stopped(made)
     tries = made.deaths + 2
+    if any(stream.table and (source.uuid, stream.id) in stopped for source, stream in made.pairs()):
+        # What dies does so once rows that stop the stream have left its table.
+        tries += made.deaths
     try:
         for number in range(tries):
             kill = made.kills[number] if number < len(made.kills) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import resume, streams, tables
+from tests.faults import outputs, resume, streams, tables
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 from tests.services.require import services_required
 
@@ -70,3 +70,13 @@ def test_tables_of_bundled_targets_hold_what_was_sent(part: int, tmp_path: Path)
         made = tables.case(number, seed)
         print(f"python -m tests.faults {tables.NAME} --seed {seed} --case {number}: {made}")
         print(tables.suffer(tmp_path / str(number), made))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", range(2))
+def test_outputs_of_random_batch_pipelines_are_what_blocks_returned(part: int, tmp_path: Path) -> None:
+    seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    for number in range(3 * part + 1, 3 * part + 4):
+        made = outputs.case(number, seed)
+        print(f"python -m tests.faults {outputs.NAME} --seed {seed} --case {number}: {made}")
+        print(outputs.suffer(tmp_path / str(number), made))
