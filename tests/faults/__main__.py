@@ -18,11 +18,11 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.faults import outputs, resume, streams, tables
+from tests.faults import outputs, resume, streams, syncs, tables
 from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, faults, lives, suffer
 from tests.support import preloaded
 
-MACHINES = {machine.NAME: machine for machine in (streams, outputs, tables)}
+MACHINES = {machine.NAME: machine for machine in (streams, outputs, tables, syncs)}
 """Random cases that are compared with a model."""
 
 

@@ -1,8 +1,8 @@
-"""Random batch pipelines: outputs of all kinds, blocks that fail, kills, resumed runs, changed code; and what must hold.
+"""Random batch pipelines: outputs of all kinds, blocks that fail, kills, resumed runs, changed code.
 
 Each block's stored output is what a call of it returned in the run that stored it. A block receives what its upstream
-blocks stored in the same run (in a run of one block: what is stored), whole. A resumed run calls exactly the blocks that
-had not completed.
+blocks stored in the same run (in a run of one block: what is stored), whole. A resumed run calls exactly the blocks
+that had not completed.
 """
 
 from __future__ import annotations
@@ -208,8 +208,12 @@ class _Machine:
         for note in new:
             for uuid, given in zip(self.blocks[note.block].upstream, note.inputs, strict=True):
                 outputs = self.stored(uuid)
-                if not alone and (others := {run for run, _ in outputs.values()} - {note.run}):
-                    raise FaultError(f"{note.block} ran, though {uuid} has stored nothing in this run, but in {others}")
+                if not alone and {run for run, _ in outputs.values()} != {note.run}:
+                    if not self.blocks[uuid].child:
+                        raise FaultError(f"{note.block} ran, though {uuid} has stored nothing in this run: {outputs}")
+                    # A child of a fan-out that failed as a whole: its output waits beside the one before.
+                    calls = [each for each in self.notes if each.block == uuid and each.run == note.run]
+                    outputs = {each.child: (each.run, received(each)) for each in calls if not each.failed}
                 if not any(same(value, given) for value in self.offers(uuid, [value for _, value in outputs.values()])):
                     raise FaultError(f"{note.block} {note.child} was given {given!r} of {uuid}, stored is {outputs!r}")
 

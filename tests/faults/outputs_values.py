@@ -188,7 +188,7 @@ def call(name: str, inputs: tuple[Any, ...], settings: dict[str, Any]) -> Any:
     if trouble == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if trouble == "cannot be stored":
-        return {"token": token, "lock": open(os.devnull)}  # noqa: SIM115 (that is its point)
+        return {"token": token, "lock": open(os.devnull)}
     return _iterator(returned, fails=trouble is not None) if is_iterator else returned
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import outputs, resume, streams, tables
+from tests.faults import outputs, resume, streams, syncs, tables
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 from tests.services.require import services_required
 
@@ -80,3 +80,12 @@ def test_outputs_of_random_batch_pipelines_are_what_blocks_returned(part: int, t
         made = outputs.case(number, seed)
         print(f"python -m tests.faults {outputs.NAME} --seed {seed} --case {number}: {made}")
         print(outputs.suffer(tmp_path / str(number), made))
+
+
+@pytest.mark.faults
+def test_synced_sqlite_tables_equal_their_sources(tmp_path: Path) -> None:
+    seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    for number in (1, 2, 3):
+        made = syncs.case(number, seed)
+        print(f"python -m tests.faults {syncs.NAME} --seed {seed} --case {number}: {made}")
+        print(syncs.suffer(tmp_path / str(number), made))
