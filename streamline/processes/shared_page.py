@@ -5,13 +5,18 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable
 from enum import IntEnum
 
 _SIZE = 4096
 _READS = struct.Struct("<QQ")
 _READS_AT = 16
-_ATTEMPTS = 1000
+_SPINS = 100
+"""Attempts to meet no read; after that the worker sleeps between them."""
+
+_PATIENCE_SECONDS = 1.0
+"""How long a worker waits for the end of a read: a runner that was stopped in the middle of one may never end it."""
 
 
 class Ending(IntEnum):
@@ -53,13 +58,18 @@ class SharedPage:
 
     def written(self, unread: Callable[[], int]) -> int:
         """Return how many bytes have been written in all. `unread` returns how many are in the pipe."""
-        count = 0
-        for _ in range(_ATTEMPTS):  # bounded: a runner that was stopped in the middle of a read is not waited for
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        attempts = 0
+        while True:
             reads, total = _READS.unpack_from(self._memory, _READS_AT)
             count = total + unread()
             if reads % 2 == 0 and _READS.unpack_from(self._memory, _READS_AT) == (reads, total):
-                break
-        return count
+                return count
+            attempts += 1
+            if attempts > _SPINS:
+                if time.monotonic() > deadline:
+                    return count
+                time.sleep(0.0005)
 
     @property
     def ending(self) -> Ending:

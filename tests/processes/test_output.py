@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from streamline.processes import child, line_splitter, wire
 from streamline.processes.job import Job
 from streamline.processes.line_splitter import LineSplitter
+from streamline.processes.shared_page import SharedPage
 from tests.processes.conftest import MakeBench
 from tests.processes.pools import Bench
 
@@ -177,6 +179,17 @@ def test_log_lines_come_between_the_lines_where_they_were_said(bench: Bench) -> 
             ("log", *whose, "again", "INFO"),
         )
     ]
+
+
+def test_output_that_is_being_read_is_counted_when_the_read_has_ended(tmp_path: Path) -> None:
+    with (tmp_path / "page").open("w+b") as file:
+        page = SharedPage(file.fileno())
+    page.begin_read()
+    later = threading.Timer(0.05, page.end_read, [5])  # a runner that others keep from the processor
+    later.start()
+    assert page.written(lambda: 0) == 5
+    later.join()
+    page.close()
 
 
 def test_log_lines_are_lines_where_nobody_asked_for_them(make_bench: MakeBench) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from tests.support import preloaded
+from tests.support import answers, preloaded
 from tests.support.processes import Process, children_of_runs, kill_all, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -265,6 +265,8 @@ class Project:
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> Running:
         """Start a command inside the project."""
         argv = [sys.executable, "-m", "streamline", *args]
+        if args[0] == "run" and self.settings.get("plugins") and "state" not in self.settings and not preloaded.real:
+            answers.recall(self.root)
         return Running(argv, self.root, {**self.env, **(env or {})}, batch=args[0] in self.batch_commands)
 
     def command(self, *args: str, env: Mapping[str, str] | None = None, seconds: float = RUN_SECONDS) -> Completed:
@@ -362,3 +364,4 @@ class Project:
     def close(self) -> None:
         """Kill processes that a failed test left running."""
         kill_all(self.root)
+        answers.learn(self.root)
