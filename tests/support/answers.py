@@ -1,4 +1,4 @@
-"""What plugins answer when they are asked what they can do: learned from the projects of earlier tests, kept for later ones.
+"""What plugins answer when asked what they can do: learned from the projects of earlier tests, kept for later ones.
 
 A first run asks each of its plugins twice. Later runs of a project read the answers from its state database, and so do
 first runs under test, once any test of this process has asked the same plugin.
