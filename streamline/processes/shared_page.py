@@ -62,7 +62,7 @@ class SharedPage:
         attempts = 0
         while True:
             reads, total = _READS.unpack_from(self._memory, _READS_AT)
-            count = total + unread()
+            count: int = total + unread()
             if reads % 2 == 0 and _READS.unpack_from(self._memory, _READS_AT) == (reads, total):
                 return count
             attempts += 1
