@@ -45,7 +45,7 @@ from streamline.project.project import Project
 from streamline.project.secrets import Masker
 from streamline.state.store import BlockRun, Lease, RunInfo, Store
 from streamline.telemetry.progress import Progress
-from streamline.telemetry.runlog import LOG_FILE, RunLog, level_of
+from streamline.telemetry.runlog import LOG_FILE, RunLog, level_of, message_of
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     Args:
         status: completed, failed or cancelled.
         blocks: in the order of the plan.
-        errors: failures by block or, of an integration pipeline, by the source's group.
+        errors: failures by block; in an integration pipeline by the target or mapper at fault, else the source's group.
         summary: the run in a few JSON values, for the store.
         log: path of the run's log.
         signal: the signal that interrupted it, if one did.
@@ -183,7 +183,7 @@ class Run(msgspec.Struct, kw_only=True):
         level = level_of(line)
         self.log.child(source, line, level)
         if level == "WARNING":
-            self._keep(source, line.strip())
+            self._keep(source, message_of(line).strip())
 
     def _keep(self, source: str, message: str) -> None:
         self.bus.publish(WarningRaised(block=source, message=message))

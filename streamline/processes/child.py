@@ -37,8 +37,6 @@ LOG_LINE_BYTES = 64 << 10
 LONGEST_SECRET_BYTES = 16 << 10
 """The length of a cut line's end that is never shown: it may be the beginning of a secret."""
 
-TAIL_LINE_LENGTH = 2000
-
 _F_SETPIPE_SZ = 1031
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -347,17 +345,3 @@ def log_text(text: str, masker: TextMasker, *, limit: int = LOG_LINE_BYTES) -> s
     if whole and len(masked) <= limit:
         return masked
     return masked[: min(limit, len(masked) - (0 if whole else LONGEST_SECRET_BYTES))] + " [cut]"
-
-
-class Tail:
-    """Keeps the last lines of a child's log, for its error message."""
-
-    def __init__(self, lines: int = 12) -> None:
-        self._lines = lines
-        self.lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        """Add `line`, or its beginning if it is long."""
-        self.lines.append(line if len(line) <= TAIL_LINE_LENGTH else line[:TAIL_LINE_LENGTH] + " …")
-        if len(self.lines) > self._lines:
-            del self.lines[0]

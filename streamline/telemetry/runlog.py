@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -23,6 +24,17 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LEVEL = re.compile(
     r"\b(CRITICAL|FATAL|ERROR|WARN(?:ING)?|INFO|DEBUG|TRACE)\b|\"?level\"?\s*[:=]\s*\"?(\w+)", re.IGNORECASE
 )
+_LOGGED = re.compile(
+    r"""
+    (?:CRITICAL|FATAL|ERROR|WARN(?:ING)?|INFO|DEBUG|TRACE)\s(.*)                        # singer-python
+    | (?i:critical|fatal|error|warn(?:ing)?|info|debug|trace)\s?:(?:[\w.-]+:|\s?)(.*)   # Python's, and by hand
+    | \d{4}-\d\d-\d\d[ T][\d:.,+Z-]+\s*\|\s*[A-Z]+\s*\|[^|]*\|\s?(.*)                   # the SDK's
+    | time=.*?\bname=\S+\slevel=\w+\smessage=(.*)                                       # PipelineWise's
+    """,
+    re.VERBOSE,
+)
+"""The forms of known loggers: the message behind time, level and name."""
+
 _NAMES = {"CRITICAL": "ERROR", "FATAL": "ERROR", "WARN": "WARNING", "TRACE": "DEBUG", "EXCEPTION": "ERROR"}
 
 
@@ -34,6 +46,21 @@ def level_of(line: str, default: str = "INFO") -> str:
     name = (match[1] or match[2]).upper()
     name = _NAMES.get(name, name)
     return name if name in LEVELS else default
+
+
+def message_of(line: str) -> str:
+    """Return a program's log line without its time, level and logger, where it has the form of a known logger."""
+    match = _LOGGED.match(line)
+    if match is not None:
+        return next(text for text in match.groups() if text is not None)
+    if line.startswith("{"):
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            return line
+        text = next((values[name] for name in ("message", "msg", "event") if name in values), None)
+        return text if isinstance(text, str) and any(name in values for name in ("level", "levelname")) else line
+    return line
 
 
 class RunLog:

@@ -15,7 +15,6 @@ from streamline.processes.child import (
     LOG_LINE_BYTES,
     Child,
     ReadPipe,
-    Tail,
     WritePipe,
     log_lines,
     private_file,
@@ -282,11 +281,3 @@ async def test_a_line_that_is_too_long_is_cut_once(tmp_path: Path) -> None:
     assert lines[0].endswith(" [cut]")
     assert len(lines[0]) < LOG_LINE_BYTES + 100
     assert lines[1] == "next"
-
-
-async def test_a_tail_is_short_in_both_directions() -> None:
-    tail = Tail(3)
-    for number in range(10):
-        tail.add(f"{number}" * 100_000)
-    assert [line[0] for line in tail.lines] == ["7", "8", "9"]
-    assert sum(map(len, tail.lines)) < 20_000

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.telemetry import runlog
-from streamline.telemetry.runlog import LEVELS, RunLog, level_of
+from streamline.telemetry.runlog import LEVELS, RunLog, level_of, message_of
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) +\S+ \| .*")
 
@@ -37,6 +37,26 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|E
 )
 def test_the_level_of_a_line_is_what_its_first_words_say(line: str, level: str) -> None:
     assert level_of(line) == level
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("WARNING stream orders is old", "stream orders is old"),
+        ("WARNING:root:stream orders is old", "stream orders is old"),
+        ("Warning: stream orders is old", "stream orders is old"),
+        ("2024-01-01 10:00:00,123 | WARNING  | tap-x                | rate limited", "rate limited"),
+        ("time=2024-01-01 10:00:00 name=tap_x level=WARNING message=rate limited", "rate limited"),
+        ('{"level": "warning", "event": "rate limited"}', "rate limited"),
+        ('{"level": "warning", "event": 1}', '{"level": "warning", "event": 1}'),
+        ("WARNINGS are on", "WARNINGS are on"),
+        ("a | WARNING | b", "a | WARNING | b"),
+        ("{", "{"),
+        ("WARNING ", ""),
+    ],
+)
+def test_the_message_of_a_line_stands_behind_its_level(line: str, message: str) -> None:
+    assert message_of(line) == message
 
 
 @given(st.text(), st.sampled_from(LEVELS))

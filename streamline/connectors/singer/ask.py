@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
+from streamline.connectors.singer.log_tail import LogTail
 from streamline.errors import ConfigError, StreamlineError
-from streamline.processes.child import Child, Tail, TextMasker, log_lines
+from streamline.processes.child import Child, TextMasker, log_lines
 
 if TYPE_CHECKING:
     from streamline.connectors.plugins import Plugin
@@ -82,8 +83,8 @@ async def ask(
             hint="check the plugin's `command` or `executable` in streamline.yaml",
             code="plugin.not_started",
         ) from None
-    tail = Tail()
-    answer = Answer(-signal.SIGKILL, b"", tail.lines)
+    tail = LogTail()
+    answer = Answer(-signal.SIGKILL, b"", [])
 
     def keep(line: str) -> None:
         tail.add(line)
@@ -103,7 +104,7 @@ async def ask(
         answer.timed_out = limit.cancelled_caught
     finally:
         child.dispose()
-    answer.stderr_tail = tail.lines
+    answer.stderr_tail = list(tail.lines)
     return answer
 
 

@@ -17,6 +17,7 @@ from streamline.connectors.singer.ask import Answer, ask
 from streamline.connectors.singer.capabilities import Capabilities, remember
 from streamline.connectors.singer.catalog import Catalog, layer, needs_discovery
 from streamline.connectors.singer.catalog_changes import CatalogWatch, catalog_changes
+from streamline.connectors.singer.log_tail import hint_of, refuses_config
 from streamline.connectors.singer.settings import NO_SETTINGS, StreamSettings
 from streamline.connectors.singer.tap import MAX_CONFIG_BYTES
 from streamline.errors import ConfigError, StreamlineError
@@ -114,7 +115,7 @@ class Discovery:
 
         Raises:
             DiscoveryFailed: the tap failed, or printed no catalog.
-            ConfigError: the tap cannot be started, or the streams of its catalog are wrong.
+            ConfigError: the tap cannot be started, does not accept its config, or its catalog's streams are wrong.
         """
         layers = [overlay for overlay in over if overlay is not None]
         if layers and not refresh and not any(needs_discovery(overlay) for overlay in layers):
@@ -134,7 +135,7 @@ class Discovery:
 
         Raises:
             DiscoveryFailed: the tap failed, or printed no catalog.
-            ConfigError: the tap cannot be started, or the streams of its catalog are wrong.
+            ConfigError: the tap cannot be started, does not accept its config, or its catalog's streams are wrong.
         """
         if self._capabilities.discover is False:
             return Discovered(None, self._capabilities)
@@ -204,7 +205,14 @@ class Discovery:
         text = json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return f"{self._plugin.name}/{blake2b(text, digest_size=16).hexdigest()}"
 
-    def _failure(self, answer: Answer) -> DiscoveryFailed:
+    def _failure(self, answer: Answer) -> StreamlineError:
+        if refuses_config(answer.returncode, answer.stderr_tail):
+            return ConfigError(
+                f"does not accept its config (exit code {answer.returncode})",
+                where=self._plugin.name,
+                hint=hint_of(answer.stderr_tail),
+                code="tap.config_refused",
+            )
         if answer.timed_out:
             what = f"discovery took longer than {self._timeout:g} s"
         elif answer.returncode < 0:
@@ -215,16 +223,10 @@ class Discovery:
             what = "discovery printed records instead of a catalog"
         else:
             what = "discovery printed no catalog"
-        output = [self._masker.mask(line) for line in answer.stderr_tail if line.strip()]
-        if not output:
-            text = answer.stdout[:2000].decode("utf-8", "replace")
-            output = [self._masker.mask(line) for line in text.splitlines()[:5] if line.strip()]
-        hint = (
-            "output of the tap:\n    " + "\n    ".join(output)
-            if output
-            else "the tap printed nothing; check its config"
+        lines = (
+            answer.stderr_tail or self._masker.mask(answer.stdout[:2000].decode("utf-8", "replace")).splitlines()[:5]
         )
-        return DiscoveryFailed(what, where=self._plugin.name, hint=hint)
+        return DiscoveryFailed(what, where=self._plugin.name, hint=hint_of(lines))
 
 
 def read_catalog_file(path: Path, *, shown: str | None = None) -> Catalog | None:

@@ -12,15 +12,15 @@ from typing import Any
 import anyio
 import msgspec
 
+from streamline.connectors.singer.log_tail import LogTail, hint_of, refuses_config
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
 from streamline.connectors.singer.state import join_state, split_state
-from streamline.errors import StreamlineError
+from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.protocols import Emit
 from streamline.flow.tasks import task_group
 from streamline.processes.child import (
     TERM_SECONDS,
     Child,
-    Tail,
     TextMasker,
     keep_freed_memory,
     log_lines,
@@ -50,6 +50,12 @@ class TapFailed(StreamlineError):
     """A tap or a mapper failed. What it gave before is valid."""
 
     code = "tap.failed"
+
+
+class TapRefused(TapFailed, ConfigError):
+    """A tap or a mapper does not accept its config: another attempt would not help."""
+
+    code = "tap.config_refused"
 
 
 class TapCommand(msgspec.Struct, kw_only=True):
@@ -108,7 +114,7 @@ class TapProcess:
         self._spoke = False
         self._noise = False
         self._on_config_change = on_config_change
-        self._tail = Tail()
+        self._tail = LogTail()
         self._stopping: str | None = None
         self._stop = anyio.Event()
         self._given_up: TapFailed | None = None
@@ -218,18 +224,24 @@ class TapProcess:
                 if not child.stdout.open:
                     code = await child.end(term_after=EXIT_SECONDS, kill_after=TERM_SECONDS)
                     hint = (error.hint or "").rstrip(".")
-                    error.hint = f"{hint}. The tap {_exit_words(code)}. {_tail_hint(self._tail.lines)}"
+                    error.hint = f"{hint}. The tap {_exit_words(code)}. {hint_of(self._tail.lines)}"
                 raise
             finally:
                 tasks.cancel_scope.cancel()
         if self._given_up is not None:
-            self._given_up.hint = _tail_hint(self._tail.lines)
+            self._given_up.hint = hint_of(self._tail.lines)
             raise self._given_up
+        if code > 0 and self._stopping is None and not self._spoke and refuses_config(code, self._tail.lines):
+            raise TapRefused(
+                f"does not accept its config (exit code {code})",
+                where=self._command.name,
+                hint=hint_of(self._tail.lines),
+            )
         if code != 0 and self._stopping is None:
             raise TapFailed(
                 _exit_words(code),
                 where=self._command.name,
-                hint=_tail_hint(self._tail.lines),
+                hint=hint_of(self._tail.lines),
                 code="tap.killed" if code < 0 else "tap.exited",
             )
 
@@ -328,9 +340,3 @@ def _exit_words(code: int) -> str:
             name = str(-code)
         return f"was killed by {name}"
     return f"exited with code {code}"
-
-
-def _tail_hint(lines: Sequence[str]) -> str:
-    if not lines:
-        return "It logged nothing."
-    return "Last lines of its log:\n    " + "\n    ".join(lines)

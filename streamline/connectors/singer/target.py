@@ -22,8 +22,9 @@ import anyio.to_thread
 import msgspec
 
 from streamline.connectors.singer.bookmark_hashes import marks_of
+from streamline.connectors.singer.log_tail import LogTail, hint_of, refuses_config
 from streamline.connectors.singer.target_input import Feed, SentCounts, TargetInput
-from streamline.errors import StreamlineError
+from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import (
     ArrowBatch,
@@ -34,7 +35,7 @@ from streamline.flow.items import (
 )
 from streamline.flow.protocols import Failed, Proven
 from streamline.flow.tasks import task_group
-from streamline.processes.child import TERM_SECONDS, Child, Tail, TextMasker, log_lines, log_text, private_file
+from streamline.processes.child import TERM_SECONDS, Child, TextMasker, log_lines, log_text, private_file
 
 LINGER_SECONDS = 2.0
 """Seconds for which its output is read after its exit."""
@@ -50,6 +51,12 @@ class TargetFailed(StreamlineError):
     """A target failed. What it proved before stays proven."""
 
     code = "target.failed"
+
+
+class TargetRefused(TargetFailed, ConfigError):
+    """A target does not accept its config: another attempt would not help."""
+
+    code = "target.config_refused"
 
 
 class TargetCommand(msgspec.Struct, kw_only=True):
@@ -112,7 +119,7 @@ class TargetProcess:
         self._log = log
         self._on_failure: Failed = lambda error: None
         self._lock = anyio.Lock()
-        self._tail = Tail()
+        self._tail = LogTail()
         self._child: Child | None = None
         self._closing = False
         self._closed = anyio.Event()
@@ -259,6 +266,14 @@ class TargetProcess:
             )
         elif code < 0:
             self._fail(f"was killed by signal {-code}", code="target.killed")
+        elif refuses_config(code, self._tail.lines):
+            self._end(
+                TargetRefused(
+                    f"does not accept its config (exit code {code})",
+                    where=self._command.name,
+                    hint=hint_of(self._tail.lines),
+                )
+            )
         elif not self._closing:
             self._fail(f"exited with code {code} before the end of its input", code="target.exited_early")
         elif code != 0:
@@ -295,12 +310,12 @@ class TargetProcess:
         self._log(line)
 
     def _fail(self, message: str, *, code: str, hint: str | None = None) -> None:
+        self._end(TargetFailed(message, where=self._command.name, hint=hint or hint_of(self._tail.lines), code=code))
+
+    def _end(self, failure: TargetFailed) -> None:
         if self.failure is not None:
             return
-        if hint is None:
-            lines = self._tail.lines
-            hint = "Last lines of its log:\n    " + "\n    ".join(lines) if lines else "It logged nothing."
-        self.failure = TargetFailed(message, where=self._command.name, hint=hint, code=code)
+        self.failure = failure
         self._exited.set()
         self._ready.set()
         self._on_failure(self.failure)

@@ -125,7 +125,11 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
     blocks = block_outcomes(run, plan, every)
     for outcome in blocks:
         run.finish_block(outcome)
-    failed = {outcome.group.id: _failure(run, outcome.error) for outcome in outcomes if outcome.error is not None}
+    failed = {
+        outcome.fault or outcome.group.id: _failure(run, outcome.error)
+        for outcome in outcomes
+        if outcome.error is not None
+    }
     return RunResult(
         run_id=run.run_id,
         status=CANCELLED if run.interrupted is not None else FAILED if failed else COMPLETED,
@@ -233,10 +237,10 @@ async def _attempts(run: Run, plan: Plan, every: list[GroupOutcome]) -> list[Gro
             elif tried[group.id] - (group.id in validated) <= retry.retries:
                 delay = max(delay, retry.delay_before(tried[group.id]))
                 again.append(group)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                failure = masked(failure_from(outcome.error), run.masker)
-                run.bus.publish(AttemptFailed(block=outcome.group.id, failure=failure, delay=delay if again else None))
+        # A target that failed is told once, however many groups it served.
+        for block, error in {each.fault or each.group.id: each.error for each in outcomes if each.error}.items():
+            failure = masked(failure_from(error), run.masker)
+            run.bus.publish(AttemptFailed(block=block, failure=failure, delay=delay if again else None))
         if not again:
             break
         with anyio.move_on_after(delay):

@@ -66,6 +66,21 @@ def test_a_target_that_failed(make_project: MakeProject) -> None:
     assert statuses(project) == {"load": "cancelled", "change": "cancelled", "export": "failed"}
 
 
+def test_a_target_that_refuses_its_config_is_blamed_and_not_tried_again(make_project: MakeProject) -> None:
+    source = rows_tap({"numbers": 30, "letters": 3}, streams={"*": {"run_in_parallel": True}})
+    project = make_project(source, target("refuses_config"), retry_config={"retries": 2, "delay": 0})
+
+    failed = project.run("--json").expect(1)
+
+    result = json.loads(failed.out)
+    assert {block: error["code"] for block, error in result["errors"].items()} == {"export": "target.config_refused"}
+    assert result["errors"]["export"]["hint"].startswith("Exception: Config is missing required keys: ['password']\n")
+    assert result["warnings"] == ["export: stream 'orders' is old"]
+    assert failed.err.count("does not accept its config") == 2, "one attempt, and the result"
+    assert blocks(project)["export"]["attempts"] == 1
+    assert statuses(project) == {"load": "cancelled", "export": "failed"}
+
+
 def test_a_mapper_that_failed(make_project: MakeProject) -> None:
     project = make_project(rows_tap({"numbers": 30}), mapper("exits_early", {"after": 5, "code": 3}), target())
 

@@ -122,6 +122,14 @@ def test_a_failing_discovery_says_what_the_tap_said_without_secrets(tmp_path: Pa
     assert SECRET not in text
 
 
+def test_a_discovery_without_a_key_of_the_config_is_not_tried_again(tmp_path: Path) -> None:
+    code = fakes.ARGPARSE + "raise Exception(\"Config is missing required keys: ['host']\")\n"
+    with pytest.raises(ConfigError) as error:
+        discover(fakes.tap(tmp_path, code))
+    assert error.value.code == "tap.config_refused"
+    assert str(error.value).splitlines()[1] == "  Exception: Config is missing required keys: ['host']"
+
+
 def test_a_discovery_that_prints_no_catalog(tmp_path: Path) -> None:
     with fails("tap.discovery_failed", "printed no catalog"):
         discover(fakes.tap(tmp_path, fakes.catalog_code("hello {}\n")))

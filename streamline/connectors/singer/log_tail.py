@@ -1,0 +1,85 @@
+"""What a plugin logged last, for the error of its failure: the reason first, tracebacks folded."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+
+from streamline.telemetry.runlog import level_of, message_of
+
+KEPT_LINES = 200
+LINE_LENGTH = 2000
+REASON_LINES = 5
+BEFORE_LINES = 8
+
+_TRACEBACK = "(most recent call last):"
+_FRAME = re.compile(r'\s+File ".*", line \d+')
+_OTHER_FRAME = re.compile(r"\s+(at \S|\.\.\. \d+ more)")
+"""A frame of Java or JavaScript; they stand below their error."""
+
+_CHAIN = re.compile(r"(During handling of the above exception|The above exception was the direct cause)")
+
+# How singer-python, its PipelineWise fork, the SDK and our connectors refuse a config.
+_REFUSED = re.compile(
+    r"config(uration)? validation failed|config is missing required keys|missing from config|invalid config(uration)?\b"
+    r"|\bunknown setting '|\bsetting '[^']*' (must be|is|contains)\b",
+    re.IGNORECASE,
+)
+
+
+class LogTail:
+    """Keeps the last lines of a plugin's log."""
+
+    def __init__(self, lines: int = KEPT_LINES) -> None:
+        self.lines: deque[str] = deque(maxlen=lines)
+
+    def add(self, line: str) -> None:
+        """Add `line`, or its beginning if it is long."""
+        self.lines.append(line if len(line) <= LINE_LENGTH else line[:LINE_LENGTH] + " …")
+
+
+def hint_of(lines: Sequence[str]) -> str:
+    """Return what the last lines of a log say of a failure: the reason, and some lines before it.
+
+    Frames of tracebacks are left out; the run's log has them.
+    """
+    folded, at = _folded([line for line in lines if line.strip()])
+    if not folded:
+        return "It logged nothing."
+    reason = [message_of(line).strip() for line in folded[at : at + REASON_LINES]]
+    # singer-python logs the text of an exception before its traceback.
+    before = [line for line in folded[:at] if message_of(line).strip() not in "\n".join(reason)]
+    text = "\n    ".join(reason)
+    return text + ("\n  Before that it logged:\n    " + "\n    ".join(before[-BEFORE_LINES:]) if before else "")
+
+
+def refuses_config(code: int, lines: Sequence[str]) -> bool:
+    """Return whether a plugin that exited with this code says that its config is wrong."""
+    return code > 0 and any(_REFUSED.search(message_of(line)) for line in lines)
+
+
+def _folded(lines: Sequence[str]) -> tuple[list[str], int]:
+    """Return the lines without frames of tracebacks, and which of them begins the reason of the failure."""
+    kept: list[str] = []
+    reason: int | None = None
+    inside = False
+    for line in lines:
+        text = message_of(line)
+        if text.rstrip().endswith(_TRACEBACK) or _FRAME.match(text):
+            inside = True
+        elif _CHAIN.match(text) or _OTHER_FRAME.match(text):
+            pass
+        elif inside and text[:1] in " \t":
+            pass  # a frame's line of code
+        else:
+            if inside:
+                reason = len(kept)
+            inside = False
+            kept.append(line)
+    if inside or not kept:  # a traceback of another shape
+        kept, reason = list(lines[-BEFORE_LINES:]), None
+    if reason is None:
+        errors = [at for at, line in enumerate(kept) if level_of(line) == "ERROR"]
+        reason = errors[-1] if errors else max(len(kept) - 1, 0)
+    return kept, reason
