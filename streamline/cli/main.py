@@ -101,6 +101,8 @@ class LazyGroup(click.Group):
         try:
             # A command that wants another exit code than 0 calls ctx.exit(code) or returns it.
             code = super().main(args, prog_name or "streamline", complete_var, standalone_mode=False, obj=app, **extra)
+            if (lost := _lost_output()) is not None and not code:
+                raise lost
         except SystemExit:
             raise
         except BaseException as error:  # the one place where everything ends up
@@ -153,6 +155,11 @@ def report(error: BaseException, app: App) -> int:
         "  Run the command again with --debug for the traceback, and report it with that."
     )
     return 1
+
+
+def _lost_output() -> OSError | None:
+    output = sys.modules.get("streamline.cli.output")  # imported by commands that print
+    return None if output is None else output.lost_output()  # type: ignore[no-any-return]
 
 
 def _say_error(text: str) -> None:

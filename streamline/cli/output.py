@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -14,6 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from streamline.processes.job import Failure
+
+_lost: list[OSError] = []
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,11 +36,20 @@ def _note_json(context: click.Context, parameter: click.Parameter, value: bool) 
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line. If stdout is closed (`streamline run p | head`), work continues silently."""
+    """Print a line. If that fails (`streamline run p | head`, a full disk), work continues; see `lost_output`."""
     try:
         click.echo(text, err=err)
-    except OSError:
+    except OSError as error:
+        if not err and error.errno != errno.EPIPE:
+            _lost.append(error)
         _hush(sys.stderr if err else sys.stdout)
+
+
+def lost_output() -> OSError | None:
+    """Return once why lines of stdout were lost, if they were; a reader that is gone wants none."""
+    error = _lost[0] if _lost else None
+    _lost.clear()
+    return error
 
 
 def _hush(stream: TextIO) -> None:

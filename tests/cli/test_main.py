@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from streamline import __version__
 from streamline.cli.app import App
 from streamline.cli.main import COMMANDS, Lazy, LazyGroup, main
+from streamline.cli.output import say
 from streamline.errors import ConfigError, LeaseHeld, StreamlineError
 
 
@@ -164,6 +166,29 @@ def test_output_that_cannot_be_written_is_no_bug(invoke: Callable[..., Result]) 
     assert result.exit_code == 1
     assert "output cannot be written: No space left" in result.stderr
     assert "bug" not in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 1), (errno.EPIPE, 0)])
+def test_a_command_works_on_when_its_output_is_lost_and_fails_in_the_end_unless_its_reader_has_gone(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    done = []
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def act(app: App) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr("click.echo", fail)
+            patch.setattr("streamline.cli.output._hush", lambda stream: None)
+            say("a line")
+        done.append(True)
+        return 0
+
+    result = invoke(act)
+    assert done
+    assert result.exit_code == code
+    assert invoke(lambda app: 0).exit_code == 0
 
 
 def test_debug_shows_the_traceback(invoke: Callable[..., Result]) -> None:
