@@ -159,7 +159,7 @@ def report(error: BaseException, app: App) -> int:
 
 def _lost_output() -> OSError | None:
     output = sys.modules.get("streamline.cli.output")  # imported by commands that print
-    return None if output is None else output.lost_output()  # type: ignore[no-any-return]
+    return None if output is None else output.lost_output()
 
 
 def _say_error(text: str) -> None:
