@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamline.cli.output import aligned, count, cut, has_colour, is_terminal, say
+from streamline.cli.output import aligned, columns_of, count, cut, has_colour, is_terminal, say
 from streamline.cli.terminal import printable, unguarded
 from streamline.execution.events import (
     AttemptFailed,
@@ -27,6 +28,7 @@ from streamline.execution.events import (
     RunInterrupted,
     RunPlanned,
     SensorWaiting,
+    StreamStopped,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class Display:
         self._quiet = quiet
         self._width = 10
         self._flow = False
-        self._screen = Screen(live=not quiet and is_terminal())
+        self._screen = Screen(live=not quiet and is_terminal() and os.environ.get("TERM") != "dumb")
         self._now = Now(self._screen)
         self._counts = Counts(self._screen)
         self._asked: set[str] = set()
@@ -77,6 +79,7 @@ class Display:
             BlockOutput: lambda event: self._say(f"{event.block:<{self._width}} | {event.text}", err=quiet),
             ProgressMade: self._progress,
             AttemptFailed: self._attempt_failed,
+            StreamStopped: self._stopped,
             SensorWaiting: self._waiting,
             RunInterrupted: self._interrupted,
             BlockFinished: lambda event: self._finished(event.outcome),
@@ -113,9 +116,16 @@ class Display:
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         name = event.block if event.child is None else f"{event.block}[{event.child}]"
+        if event.delay is not None:
+            self._counts.failed.clear()
         again = "" if event.delay is None else f"; retry {_in(event.delay)}"
         message = event.failure.message.partition("\n")[0]
         self._say(self._app.mask(f"{name:<{self._width}}   {message}{again}"), err=True)
+
+    def _stopped(self, event: StreamStopped) -> None:
+        self._counts.failed.add((event.block, event.stream))
+        message = event.failure.message.partition("\n")[0]
+        self._say(self._app.mask(f"{event.block:<{self._width}}   {event.stream} failed: {message}"), err=True)
 
     def _waiting(self, event: SensorWaiting) -> None:
         if not self._quiet and event.block not in self._asked:  # once is enough
@@ -163,7 +173,9 @@ class Screen:
     def draw(self, lines: list[str]) -> None:
         """Replace the lines. What does not fit is cut."""
         size = shutil.get_terminal_size()
-        shown = [click.style(cut(printable(line), size.columns - 1), dim=True) for line in lines[: size.lines - 1]]
+        shown = [cut(printable(line), size.columns - 1) for line in lines[: size.lines - 1]]
+        if has_colour(sys.stdout):
+            shown = [click.style(line, dim=True) for line in shown]
         with self.lock:
             self._write(self._erasing() + "\n".join(shown))
             self._height = len(shown)
@@ -196,6 +208,8 @@ class Counts:
         self._before = 0
         self._then = time.monotonic()
         self._rate = 0.0
+        self.failed: set[tuple[str, str]] = set()
+        """Blocks and streams that failed in this attempt."""
 
     def show(self, event: ProgressMade) -> None:
         """Show new counts."""
@@ -211,21 +225,36 @@ class Counts:
     def _total(self, event: ProgressMade) -> str:
         ago = event.saved_ago
         proof = f"last position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
-        return f"{count(event.records, 'record')} read, {self._rate:,.0f} a second, {event.seconds:.0f} s, {proof}"
+        failed = f", {count(len(self.failed), 'stream')} failed" if self.failed else ""
+        read = f"{count(event.records, 'record')} read, {self._rate:,.0f} a second"
+        return f"{read}, {event.seconds:.0f} s{failed}, {proof}"
 
     def _table(self, event: ProgressMade) -> list[str]:
-        """Return the busiest streams and the total, as many lines as the terminal has."""
+        """Return the streams that failed, the busiest and the total, as many lines as the terminal has."""
+        size = shutil.get_terminal_size()
         sent = {counts["table"]: counts["sent"] for counts in event.tables}
-        busiest = sorted(event.streams, key=lambda counts: (-counts["quarantined"], -counts["read"]))
-        room = max(1, shutil.get_terminal_size().lines - 4)
-        rows = [
-            [counts["block"], counts["stream"], f"{counts['read']:,}", f"{sent.get(counts['stream'], 0):,}"]
-            for counts in busiest[:room]
-        ]
-        more = sum(counts["read"] for counts in busiest[room:])
-        rest = [f"and {count(len(busiest) - room, 'more stream')}: {count(more, 'record')} read"] if more else []
-        table = aligned([["BLOCK", "STREAM", "READ", "SENT"], *rows]) if rows else []
-        return [*table, *rest, self._total(event)]
+        streams = {
+            (counts["block"], counts["stream"]): (counts["read"], counts["quarantined"]) for counts in event.streams
+        }
+        streams = {**dict.fromkeys(self.failed, (0, 0)), **streams}
+        order = sorted(streams, key=lambda key: (key not in self.failed, -streams[key][1], -streams[key][0]))
+        room = max(1, size.lines - 4)
+        rows = [["BLOCK", "STREAM", "READ", "SENT", "QUARANTINED", ""]]
+        for key in order[:room]:
+            read, bad = streams[key]
+            counts = [f"{number:,}" for number in (read, sent.get(key[1], 0), bad)]
+            rows.append([*key, *counts, "failed" if key in self.failed else ""])
+        if not any(bad for _, bad in streams.values()):
+            rows = [[*row[:4], row[5]] for row in rows]
+        # Long names are cut, not the counts behind them.
+        counted = sum(2 + max(map(len, column)) for column in list(zip(*rows, strict=True))[2:])
+        names = max(8, size.columns - 3 - counted)
+        blocks = min(names // 2, max(columns_of(row[0]) for row in rows))
+        rows = [[cut(block, blocks), cut(stream, names - blocks), *rest] for block, stream, *rest in rows]
+        below = order[room:]
+        more = count(sum(streams[key][0] for key in below), "record")
+        rest = [f"and {count(len(below), 'more stream')}: {more} read"] if below else []
+        return [*(aligned(rows) if order else []), *rest, self._total(event)]
 
 
 class Now:

@@ -198,7 +198,8 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
         streams = summary.get("streams", ())
         for stream in streams:
             bad = f", {count(stream['quarantined'], 'record')} quarantined" if stream["quarantined"] else ""
-            say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}")
+            failed = ", failed" if stream.get("failed") else ""
+            say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}{failed}")
         for block, number in planned.items():
             idle = number - sum(stream["block"] == block for stream in streams)
             if idle > 0:

@@ -132,6 +132,14 @@ class WarningRaised(_Event):
     message: str
 
 
+class StreamStopped(_Event):
+    """A stream failed; the others of its source go on."""
+
+    block: str
+    stream: str
+    failure: Failure
+
+
 class AttemptFailed(_Event):
     """An attempt failed; the next starts after `delay` seconds (None: there is none).
 
@@ -183,6 +191,7 @@ Event: TypeAlias = (
     | ProgressMade
     | PositionSaved
     | WarningRaised
+    | StreamStopped
     | AttemptFailed
     | SensorWaiting
     | RunInterrupted

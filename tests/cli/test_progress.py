@@ -8,7 +8,8 @@ import pytest
 
 from streamline.cli.app import App
 from streamline.cli.progress import Display
-from streamline.execution.events import ProgressMade, RunPlanned, SensorWaiting
+from streamline.execution.events import AttemptFailed, ProgressMade, RunPlanned, SensorWaiting, StreamStopped
+from streamline.processes.job import Failure
 
 
 def seen(text: str) -> list[str]:
@@ -48,13 +49,56 @@ def test_the_total_of_many_streams_is_seen_with_the_busiest(capsys: pytest.Captu
     display(progress(70))
     lines = seen(capsys.readouterr().out)
     assert len(lines) < 24
-    assert lines[0].split() == ["BLOCK", "STREAM", "READ", "SENT"]
+    assert lines[0].split() == ["BLOCK", "STREAM", "READ", "SENT", "QUARANTINED"]
     assert lines[1].split()[1] == "s3", "records were refused"
     assert lines[2].split()[1] == "s69"
     assert lines[-2].startswith("and 50 more streams: ")
     assert lines[-1].startswith("2,415 records read")
     display.close()
     assert seen("\n".join(lines) + capsys.readouterr().out) == [""]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_streams_that_failed_stand_first_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display(App())
+    for name in ("s5", "unread"):
+        display(StreamStopped(block="load", stream=name, failure=Failure(message="no column id", code="x.y")))
+    display(progress(70))
+    out, err = capsys.readouterr()
+    lines = seen(out)
+    assert err.splitlines()[0].split() == ["load", "s5", "failed:", "no", "column", "id"]
+    assert [line.split() for line in lines[:4]] == [
+        ["BLOCK", "STREAM", "READ", "SENT", "QUARANTINED"],
+        ["load", "s5", "5", "0", "0", "failed"],
+        ["load", "unread", "0", "0", "0", "failed"],
+        ["load", "s3", "3", "0", "2"],
+    ]
+    assert ", 2 streams failed, " in lines[-1]
+    display(AttemptFailed(block="load", failure=Failure(message="2 streams failed", code="x.y"), delay=0.0))
+    display(progress(4))
+    assert "failed" not in capsys.readouterr().out
+    display.close()
+
+
+@pytest.mark.usefixtures("terminal")
+def test_long_names_do_not_push_the_counts_out(capsys: pytest.CaptureFixture[str]) -> None:
+    event = progress(4)
+    event.streams[0] = {"block": "load" * 30, "stream": "orders" * 30, "read": 1234, "quarantined": 7}
+    Display(App())(event)
+    (line,) = [line for line in seen(capsys.readouterr().out) if "orders" in line]
+    assert len(line) < 80
+    assert line.split()[2:] == ["1,234", "0", "7"]
+
+
+def test_without_colours_and_in_a_dumb_terminal(
+    terminal: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    Display(App())(progress(4))
+    assert not re.search(r"\x1b\[[0-9;]*m", capsys.readouterr().out)
+    monkeypatch.setenv("TERM", "dumb")
+    Display(App())(progress(4))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_sensor_that_waits_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

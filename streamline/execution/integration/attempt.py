@@ -44,6 +44,7 @@ class GroupOutcome(msgspec.Struct, kw_only=True):
 
     Args:
         error: None if all that it read is proven and saved.
+        stopped: streams that failed while others went on.
         started: its tap was started.
         sink_failed: the target was at fault, not the tap.
         fault: uuid of the block at fault, where the error does not say.
@@ -52,6 +53,7 @@ class GroupOutcome(msgspec.Struct, kw_only=True):
 
     group: GroupPlan
     error: Exception | None = None
+    stopped: Sequence[str] = ()
     started: bool = False
     sink_failed: bool = False
     fault: str | None = None
@@ -291,13 +293,15 @@ class Attempt:
         group = self._groups[outcome.source]
         if not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
             await self._files[group.id].delete_all()
-        error = outcome.error or _error_of(self._routes.stopped.get(group.id, []))
+        stopped = self._routes.stopped.get(group.id, {})
+        error = outcome.error or _error_of(list(stopped.values()))
         watch = self._source(group).watch
         if watch is not None and isinstance(error, TapFailed):
             watch.forget()  # it may have failed for a table or a column that is gone
         return GroupOutcome(
             group=group,
             error=error,
+            stopped=list(stopped),
             started=outcome.began is not None,
             sink_failed=outcome.sink is not None,
             fault=outcome.sink or self._mapper_at_fault(group, error),

@@ -14,6 +14,7 @@ from streamline.connectors.singer.stages.destination import DestinationStage
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.stages.stream_plan import HELD_VERSIONS_CAPABILITY, StreamPlan
 from streamline.connectors.singer.state import has_bookmarks, state_of
+from streamline.execution.events import StreamStopped, failure_from, masked
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.integration.schema_book import destination_schemas, save_destination_schema
 from streamline.execution.run import Run
@@ -49,8 +50,8 @@ class RouteBuilder:
         self._attempt = attempt
         self._limits: dict[tuple[str, str], BadRecordLimit] = {}
         self._schemas: list[tuple[str, str, dict[str, Any], SchemaChangeStage]] = []
-        self.stopped: dict[str, list[Exception]] = {}
-        """Errors by group of which streams were stopped while others went on."""
+        self.stopped: dict[str, dict[str, Exception]] = {}
+        """Errors by group and stream that was stopped while others went on."""
 
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         """Return the route of one group."""
@@ -220,8 +221,10 @@ class RouteBuilder:
             return [] if complete else list(position.parts)
 
         def stopped(stream: str, error: Exception) -> None:
-            self.stopped.setdefault(group.id, []).append(error)
+            self.stopped.setdefault(group.id, {})[stream] = error
             self._context.note(group.id, f"stream {stream!r} is stopped: {error}", "ERROR")
+            failure = masked(failure_from(error), self._context.masker)
+            self._context.bus.publish(StreamStopped(block=group.source, stream=stream, failure=failure))
 
         return StopPolicy(keys_of, stopped)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -135,10 +137,21 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
         status=CANCELLED if run.interrupted is not None else FAILED if failed else COMPLETED,
         blocks=blocks,
         errors=failed,
-        summary={**run.progress.summary(), "seconds": round(run.progress.seconds, 3)},
+        summary=_summary(run, outcomes),
         log=str(run.log.path),
         signal=run.interrupted,
     )
+
+
+def _summary(run: Run, outcomes: Sequence[GroupOutcome]) -> dict[str, Any]:
+    """Return the counts of the run, with the streams that failed alone marked."""
+    summary = run.progress.summary()
+    streams = {(entry["block"], entry["stream"]): entry for entry in summary["streams"]}
+    for outcome in outcomes:
+        for stream in outcome.stopped:
+            empty = {"block": outcome.group.source, "stream": stream, "read": 0, "quarantined": 0}
+            streams.setdefault((outcome.group.source, stream), empty)["failed"] = True
+    return {**summary, "streams": list(streams.values()), "seconds": round(run.progress.seconds, 3)}
 
 
 def _planned_event(run: Run, plan: Plan) -> RunPlanned:
@@ -238,9 +251,11 @@ async def _attempts(run: Run, plan: Plan, every: list[GroupOutcome]) -> list[Gro
                 delay = max(delay, retry.delay_before(tried[group.id]))
                 again.append(group)
         # A target that failed is told once, however many groups it served.
-        for block, error in {each.fault or each.group.id: each.error for each in outcomes if each.error}.items():
-            failure = masked(failure_from(error), run.masker)
-            run.bus.publish(AttemptFailed(block=block, failure=failure, delay=delay if again else None))
+        for block, outcome in {each.fault or each.group.id: each for each in outcomes if each.error}.items():
+            assert outcome.error is not None
+            failure = masked(failure_from(outcome.error), run.masker)
+            retried = delay if outcome.group in again else None
+            run.bus.publish(AttemptFailed(block=block, failure=failure, delay=retried))
         if not again:
             break
         with anyio.move_on_after(delay):

@@ -87,8 +87,11 @@ def test_a_schema_that_no_target_can_use_stops_its_stream_alone(make_project: Ma
     }
     project = make_project(rows_tap(streams), target("keyed"))
 
-    project.run().expect(1, "stream 'odd': its SCHEMA has no column for its key")
+    failed = project.run().expect(1, "stream 'odd': its SCHEMA has no column for its key")
 
+    lines = [line for line in failed.out.splitlines() if line.startswith("load  ")]
+    assert [line.endswith(", failed") for line in lines] == ["  odd: " in line for line in lines]
+    assert len(lines) == 3
     assert (project.ids("a"), project.ids("odd"), project.ids("z")) == (upto(20), [], upto(20))
     assert (project.position("a"), project.position("odd"), project.position("z")) == (20, None, 20)
 
