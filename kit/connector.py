@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import json
 import os
 import sys
@@ -153,6 +154,15 @@ class Connector(NamedTuple):
         return config
 
 
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+
+
+def disk_error(error: OSError, place: object) -> ConnectorError:
+    """Describe an error of the operating system; where an open file is written, it names no file: `place` does."""
+    hint = "make space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return ConnectorError(f"{error.filename or place}: {error.strerror or error}", hint)
+
+
 def log(level: str, message: str) -> None:
     """Print one line to standard error, in the format of singer-python's logger."""
     print(f"{level} {message}", file=sys.stderr, flush=True)
@@ -236,6 +246,11 @@ def run(
         # Python flushes standard output at exit: send that to nowhere, without a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         log("ERROR", f"{connector.name}: standard output was closed by its reader")
+        return 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        log("ERROR", f"{connector.name}: {disk_error(error, 'the disk')}")
         return 1
     except KeyboardInterrupt:
         return 130

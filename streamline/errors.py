@@ -7,6 +7,13 @@ The command line prints `message`, `where` and `hint`, and exits with the class'
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeGuard
+
 
 class StreamlineError(Exception):
     """Base of every error that is meant for a user.
@@ -69,3 +76,44 @@ class LeaseHeld(StreamlineError):
     """Another run of this pipeline is going on."""
 
     code = "run.lease_held"
+
+
+class DiskFull(StreamlineError):
+    """A file cannot be written, because its disk is full or a quota is used up."""
+
+    code = "disk.full"
+
+    def __init__(self, path: str | Path | None) -> None:
+        super().__init__(
+            f"the disk is full, or a quota is used up{_free_space(path) if path is not None else ''}",
+            where=None if path is None else str(path),
+            hint="make space there and run it again; what was saved before is kept, and the rest is done again",
+        )
+
+
+def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
+    """Return whether an error of the operating system says that a disk is full or a quota is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Raise the error of a full disk, which names no file where an open one is written, as a DiskFull at `path`."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFull(path) from error
+        raise
+
+
+def _free_space(path: str | Path) -> str:
+    """Return the space that is free for this user where `path` is, in words."""
+    for place in (Path(path), *Path(path).parents):
+        try:
+            disk = os.statvfs(place)
+        except OSError:
+            continue
+        files = ", no file can be added" if disk.f_favail == 0 < disk.f_files else ""
+        return f" ({disk.f_bavail * disk.f_frsize >> 10:,} KiB are free{files})"
+    return ""

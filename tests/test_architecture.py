@@ -18,7 +18,7 @@ USERS = ("streamline/demo/project/", "streamline/project/starter/")  # files tha
 
 LOWEST = frozenset({"errors", "decorators", "version", "extensions"})
 PROJECT = LOWEST | {"project"}
-CONNECTORS = PROJECT | {"state", "processes", "flow"}
+CONNECTORS = PROJECT | {"state", "processes", "flow", "telemetry"}
 BLOCKS = CONNECTORS | {"connectors", "pipeline", "outputs", "databases", "io"}
 EXECUTION = BLOCKS | {"blocks", "telemetry"}
 API = EXECUTION | {"execution"}

@@ -14,7 +14,7 @@ import click
 
 from streamline.cli.app import App
 from streamline.cli.terminal import guard_streams
-from streamline.errors import StreamlineError
+from streamline.errors import DiskFull, StreamlineError, is_disk_full
 
 INTERRUPTED = 130
 
@@ -136,6 +136,8 @@ def report(error: BaseException, app: App) -> int:
         import traceback
 
         click.echo(app.mask("".join(traceback.format_exception(error))), err=True, nl=False)
+    if is_disk_full(error) and error.filename is not None:
+        error = DiskFull(error.filename)
     if isinstance(error, StreamlineError):
         _say_error(app.mask(str(error)))
         if app.as_json:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from streamline.errors import StreamlineError
+from streamline.errors import DiskFull, StreamlineError, is_disk_full
 from streamline.processes.job import Failure
 from streamline.project.secrets import Masker
 
@@ -229,6 +229,8 @@ class Bus:
 
 def failure_from(error: Exception) -> Failure:
     """Describe an error that is no user code's."""
+    if is_disk_full(error):
+        error = DiskFull(error.filename)
     if isinstance(error, StreamlineError):
         return Failure(message=error.message, where=error.where, hint=error.hint, code=error.code)
     return Failure(

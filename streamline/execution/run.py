@@ -429,6 +429,7 @@ def open_run(
     run.bus.on_error = lambda error: run.note(
         "streamline", f"a subscriber to the run's events failed: {type(error).__name__}: {error}", "WARNING"
     )
+    log.on_lost = lambda error: run._keep("streamline", f"{log.path}: lines are missing: {error.strerror}")
     run.bus.subscribe(run._record_block)
     run.progress.on_saved = lambda block: run.bus.publish(PositionSaved(block=block))
     try:

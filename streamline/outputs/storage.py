@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from streamline.errors import DiskFull, is_disk_full
 from streamline.outputs.errors import OutputError
 from streamline.outputs.folders import NEW_FILE, EarlyWrites, make_folder, write_file
 
@@ -61,6 +62,8 @@ class FolderStorage:
         try:
             make_folder(self.folder)
         except OSError as error:
+            if is_disk_full(error):
+                raise DiskFull(self.folder.parent) from error
             reason = error.strerror or str(error)
             raise OutputError(
                 f"the output cannot be stored: {reason}", where=str(self.folder.parent), code="output.not_written"

@@ -53,7 +53,7 @@ def write_output(
     storage = FolderStorage(temporary, secrets_key, durable=durable)
     try:
         manifest = write_values(storage, value, run_id)
-        with disk_errors(every=True):
+        with disk_errors(storage, every=True):
             data = manifests.encode(manifest)
             if storage.made or durable:
                 storage.put(manifests.NAME, data)

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from streamline.errors import DiskFull, is_disk_full
 from streamline.outputs import jsonvalue, pickled
 from streamline.outputs.errors import OutputError
 from streamline.outputs.manifest import Form, Manifest, StoredValue
-from streamline.outputs.storage import Storage, damaged
+from streamline.outputs.storage import FolderStorage, Storage, damaged
 
 
 class ParquetFile:
@@ -67,16 +68,19 @@ def write_values(storage: Storage, value: Any, run_id: str) -> Manifest:
 
 
 def _write_numbered(storage: Storage, number: int, value: Any) -> StoredValue:
-    with disk_errors():
+    with disk_errors(storage):
         return write_value(storage, f"output_{number}", value)
 
 
 @contextmanager
-def disk_errors(*, every: bool = False) -> Iterator[None]:
+def disk_errors(storage: Storage, *, every: bool = False) -> Iterator[None]:
     """Translate errors of the disk; with `every`, all errors of the operating system."""
     try:
         yield
     except OSError as error:
+        if is_disk_full(error):
+            # The output's own folder is a temporary one.
+            raise DiskFull(storage.folder.parent if isinstance(storage, FolderStorage) else None) from error
         if every or error.errno in _DISK:
             raise OutputError(
                 f"the output cannot be stored: {error.strerror or error}",

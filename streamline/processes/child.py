@@ -20,6 +20,7 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
+from streamline.errors import disk_errors
 from streamline.processes import wire
 from streamline.processes.line_splitter import LineSplitter
 from streamline.processes.orphans import reap_adopted
@@ -59,16 +60,20 @@ def private_file(run_dir: Path, name: str, data: bytes) -> Path:
     """Write `data` to `run_dir/name`, from the start readable by its owner only.
 
     An existing file is replaced by rename, so a reader sees the old or the new text, never a part of it.
+
+    Raises:
+        DiskFull: there is no space for it.
     """
     path = run_dir / name
-    handle, temporary = tempfile.mkstemp(dir=run_dir, prefix=f".{name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with disk_errors(path):
+        handle, temporary = tempfile.mkstemp(dir=run_dir, prefix=f".{name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     return path
 
 

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from streamline.errors import ConfigError, StreamlineError
+from streamline.errors import ConfigError, DiskFull, StreamlineError, is_disk_full
 from streamline.state.migrations import APPLICATION_ID, MIGRATIONS
 
 BUSY_SECONDS = 30.0
 
+
+_LITTLE_SPACE = 128 << 10
+"""Bytes; an I/O error with less space is one of a full disk."""
 
 _HEADER_BYTES = 100
 _APPLICATION = slice(68, 72)
@@ -40,6 +43,8 @@ class SQLiteConnection:
             make_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
+            if self._is_full(error):
+                raise DiskFull(path) from error
             raise StreamlineError(
                 f"the state store cannot be opened: {error}",
                 where=str(path),
@@ -138,6 +143,8 @@ class SQLiteConnection:
         try:
             yield
         except sqlite3.Error as error:
+            if self._is_full(error):
+                raise DiskFull(self.path) from error
             hint = "check the disk's free space and the file's permissions"
             if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
                 hint = "another process holds a transaction open; see what else uses this file"
@@ -146,6 +153,16 @@ class SQLiteConnection:
             raise StreamlineError(
                 f"the state store failed: {error}", where=str(self.path), hint=hint, code="store.failed"
             ) from error
+
+    def _is_full(self, error: Exception) -> bool:
+        """Return whether an error means a full disk, which SQLite tells as an I/O error where it maps a file."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if is_disk_full(error) or code == sqlite3.SQLITE_FULL:
+            return True
+        if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+            return False
+        disk = os.statvfs(self.path.parent)
+        return disk.f_bavail * disk.f_frsize < _LITTLE_SPACE or disk.f_favail == 0 < disk.f_files
 
 
 def make_private(path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 LOG_FILE = "run.log"
@@ -66,11 +67,18 @@ def message_of(line: str) -> str:
 class RunLog:
     """Writes to `path`, which is created readable by its owner only. Safe to use from several threads.
 
-    Of what each child process prints, the beginning and the end are kept.
+    Of what each child process prints, the beginning and the end are kept. Lines that cannot be written are left out,
+    so that a full disk does not end the run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.on_lost: Callable[[OSError], object] = lambda error: None
+        """Called once, when the first line cannot be written."""
+        self._error: OSError | None = None
+        self._told = False
+        self._lost = 0
+        self._torn = False
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._lock = threading.Lock()
         self._children: dict[str, _Ends] = {}
@@ -82,6 +90,7 @@ class RunLog:
             if level == "ERROR":
                 self._write_ends(source)  # the last lines that a child printed
             self._write(text)
+        self._tell()
 
     def child(self, source: str, line: str, level: str | None = None) -> None:
         """Add a line that a child process printed.
@@ -96,6 +105,7 @@ class RunLog:
                 ends = self._children[source] = _Ends()
             if ends.takes(text):
                 self._write(text)
+        self._tell()
 
     def close(self) -> None:
         """Close the file; again is harmless, and later events are dropped."""
@@ -107,8 +117,27 @@ class RunLog:
             os.close(fd)
 
     def _write(self, text: str) -> None:
-        if self._fd >= 0 and text:
-            os.write(self._fd, text.encode("utf-8", "replace"))
+        if self._fd < 0 or not text:
+            return
+        data = text.encode("utf-8", "replace")
+        if self._lost:
+            note = f"… (lines that could not be written: {self._lost:,})"
+            data = b"\n" * self._torn + _lines("streamline", note, "WARNING").encode() + data
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+                self._torn = True
+        except OSError as error:
+            self._error = error
+            self._lost += text.count("\n")
+        else:
+            self._lost, self._torn = 0, False
+
+    def _tell(self) -> None:
+        """Report the first error, outside the lock: whoever hears of it may write to this log."""
+        if self._error is not None and not self._told:
+            self._told = True
+            self.on_lost(self._error)
 
     def _write_ends(self, source: str) -> None:
         ends = self._children.get(source)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -67,7 +68,8 @@ class Unfinished:
 
     def discard(self) -> None:
         """Remove it."""
-        self.file.close()
+        with contextlib.suppress(OSError):  # what is not written yet may find no space
+            self.file.close()
         self._path.unlink(missing_ok=True)
 
 

@@ -8,7 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
-from kit.connector import Config, ConfigError, ConnectorError, log
+from kit.connector import Config, ConfigError, ConnectorError, disk_error, log
 
 from ..common.arrays import BadValue
 from ..common.columns import ColumnType, column_type, wider
@@ -162,7 +162,7 @@ class FilesSink:
             number = block.first + error.index
             raise ConnectorError(f"stream {block.stream!r}, record {number}: {error.reason}") from None
         except OSError as error:
-            raise ConnectorError(f"stream {block.stream!r}: {error.filename or ''} {error.strerror}") from error
+            raise disk_error(error, destination.into) from error
 
     def _turn_to(self, destination: Destination, version: int | None) -> None:
         """Choose the folder for rows of this version."""
@@ -246,7 +246,7 @@ class FilesSink:
             for destination in self._destinations.values():
                 destination.publish()
         except OSError as error:
-            raise ConnectorError(f"{error.filename or self._root}: {error.strerror}") from error
+            raise disk_error(error, self._root) from error
         return not any(destination.replaces for destination in self._destinations.values())
 
     def finish(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -159,6 +160,13 @@ def test_a_folder_that_cannot_be_written_is_no_bug(invoke: Callable[..., Result]
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: /data/shop/pipelines: Read-only file system\n  ")
     assert "bug" not in result.stderr
+
+
+def test_a_full_disk_is_named_with_its_free_space(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    file = str(tmp_path / "new" / "file")
+    result = invoke(raising(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), file)))
+    assert result.exit_code == 1
+    assert re.match(rf"Error: {re.escape(file)}: the disk is full.* \([\d,]+ KiB are free", result.stderr)
 
 
 def test_output_that_cannot_be_written_is_no_bug(invoke: Callable[..., Result]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from streamline.errors import StreamlineError
 from streamline.outputs import folders
 from streamline.outputs.store import (
     OutputError,
@@ -228,6 +230,20 @@ def test_a_full_disk_is_named(shelf: Shelf) -> None:
 
     assert done.stdout.splitlines() == ["the output cannot be stored: File too large"] * 2
     assert list(shelf.pipeline.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["x" * 1_000_000, pd.DataFrame({"a": [1]}), 1])
+def test_an_output_without_space_names_its_folder(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, value: object) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("streamline.outputs.storage.write_file", fail)
+    monkeypatch.setattr("streamline.outputs.store.write_file", fail)
+    with pytest.raises(StreamlineError) as caught:
+        write_output(shelf.folder, value, run_id="r", secrets_key=shelf.key, durable=False)
+
+    assert (caught.value.code, caught.value.where) == ("disk.full", str(shelf.folder.parent))
+    assert list(shelf.folder.parent.glob("*")) == []
 
 
 def test_one_key_however_many_ask_at_once(tmp_path: Path) -> None:

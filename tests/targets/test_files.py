@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -215,6 +216,24 @@ def test_a_path_that_cannot_be(tmp_path: Path) -> None:
 
 
 # Versions and replacing -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("form", "compression"), [("jsonl", "gzip"), ("csv", None), ("parquet", None)])
+def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(
+    tmp_path: Path, form: str, compression: str | None
+) -> None:
+    # A limit of the size of a file fails as a full disk does, with another text.
+    config = written(tmp_path, "config.json", {"path": "out", "format": form, "compression": compression})
+    argv = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *command("target-files", "--config", config)]
+    given = lines([schema("t", ONE), *(record("t", {"id": n, "name": token_hex(600)}) for n in range(100))])
+
+    done = subprocess.run(argv, input=given, capture_output=True, cwd=tmp_path, env=clean_environment(), check=False)
+
+    (line,) = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert line.startswith("ERROR target-files: out")
+    assert line.endswith(": File too large")
+    assert [name for name in names(tmp_path) if "tmp" in name] == []
 
 
 def full(version: int, numbers: Sequence[int], *, active: bool = True) -> list[JSONObject]:

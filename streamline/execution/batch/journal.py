@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from streamline.errors import StreamlineError
+from streamline.errors import DiskFull, StreamlineError, is_disk_full
 from streamline.execution.batch.fanout import COMPLETED, CallFacts, CallKey
 from streamline.execution.batch.run_variables import RunVariables, boot_id
 
@@ -92,17 +92,20 @@ class Journal:
         """
         line = self._encoder.encode(event) + b"\n"
         before = os.fstat(self._fd).st_size
+        failure: StreamlineError = DiskFull(self.path)
         try:
             if os.write(self._fd, line) == len(line):
                 return
-            reason = "the disk is full"
         except OSError as error:
-            reason = error.strerror or str(error)
+            if not is_disk_full(error):
+                failure = StreamlineError(
+                    f"cannot write the run's journal: {error.strerror or error}",
+                    where=str(self.path),
+                    code="run.journal_failed",
+                )
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, before)
-        raise StreamlineError(
-            f"cannot write the run's journal: {reason}", where=str(self.path), code="run.journal_failed"
-        )
+        raise failure
 
     def close(self) -> None:
         """Close the file; again is harmless."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from streamline.errors import is_disk_full
 from streamline.execution.batch.calls import Made
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, UPSTREAM_FAILED, Finished
 from streamline.execution.batch.plan import BlockPlan
@@ -52,7 +53,7 @@ def status_of(statuses: Sequence[str]) -> str:
 
 def unforeseen(error: Exception) -> Failure:
     """Describe an error that neither the block's code nor its worker raised."""
-    if isinstance(error, OSError):  # of the disk that outputs are on
+    if isinstance(error, OSError) and not is_disk_full(error):  # of the disk that outputs are on
         where = str(error.filename) if error.filename else None
         return Failure(
             message=f"cannot store the output: {error.strerror or error}", where=where, code="output.not_stored"
