@@ -83,11 +83,11 @@ def test_streams_that_failed_stand_first_and_are_counted(capsys: pytest.CaptureF
 @pytest.mark.usefixtures("terminal")
 def test_long_names_do_not_push_the_counts_out(capsys: pytest.CaptureFixture[str]) -> None:
     event = progress(4)
-    event.streams[0] = {"block": "load" * 30, "stream": "orders" * 30, "read": 1234, "quarantined": 7}
+    event.streams[0] = {"block": "load" * 30, "stream": "orders" * 30, "read": 123_456_789, "quarantined": 7}
     Display(App())(event)
     (line,) = [line for line in seen(capsys.readouterr().out) if "orders" in line]
     assert len(line) < 80
-    assert line.split()[2:] == ["1,234", "0", "7"]
+    assert line.split()[2:] == ["123,456,789", "0", "7"]
 
 
 def test_without_colours_and_in_a_dumb_terminal(

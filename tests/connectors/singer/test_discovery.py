@@ -20,6 +20,7 @@ from streamline.connectors.singer.discovery import (
     read_catalog_file,
 )
 from streamline.connectors.singer.settings import parse_streams
+from streamline.errors import ConfigError
 from streamline.project.secrets import Masker
 from streamline.state import open_store
 from streamline.state.store import Store
