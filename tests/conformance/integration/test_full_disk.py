@@ -24,10 +24,8 @@ BAD = [n for n in upto(300) if n % 5 == 0]
 GOOD = [n for n in upto(300) if n % 5]
 
 
-def run(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, Any]]:
+def run(project: Project) -> tuple[int, dict[str, Any]]:
     """Run the pipeline in this process; return its exit code and what it prints as JSON."""
-    for name in ("HOME", "TMPDIR"):
-        monkeypatch.setenv(name, project.env[name])
     result = CliRunner().invoke(main, ["--project", str(project.root), "run", "p", "--json"])
     return result.exit_code, json.loads(result.stdout)
 
@@ -55,7 +53,7 @@ def test_a_state_store_without_space_ends_the_run_and_the_next_one_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(SQLiteConnection, "__init__", limited)
-        code, result = run(project, monkeypatch)
+        code, result = run(project)
 
     assert (code, result["error"]["code"]) == (1, "disk.full")
     assert result["error"]["where"] == str(project.root / ".streamline/state.db")
@@ -64,7 +62,7 @@ def test_a_state_store_without_space_ends_the_run_and_the_next_one_goes_on(
     assert saved < 300
     assert set(upto(saved)) <= {*project.ids(), *letters(project)}
 
-    code, result = run(project, monkeypatch)
+    code, result = run(project)
 
     assert (code, result["status"]) == (0, "completed")
     assert project.ids() == GOOD
@@ -89,7 +87,7 @@ def test_a_log_without_space_ends_nothing_and_says_what_is_missing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(runlog.os, "write", write)
-    code, result = run(project, monkeypatch)
+    code, result = run(project)
 
     assert code == 0
     assert project.ids() == upto(20)
