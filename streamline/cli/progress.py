@@ -225,7 +225,7 @@ class Counts:
     def _total(self, event: ProgressMade) -> str:
         ago = event.saved_ago
         proof = f"last position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
-        failed = f", {count(len(self.failed), 'stream')} failed" if self.failed else ""
+        failed = f", {len(self.failed):,} failed" if self.failed else ""
         read = f"{count(event.records, 'record')} read, {self._rate:,.0f} a second"
         return f"{read}, {event.seconds:.0f} s{failed}, {proof}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.output import count, failure_json, json_option, print_json, say
+from streamline.cli.output import count, failure_json, is_terminal, json_option, print_json, say
 from streamline.errors import ConfigError
 from streamline.execution.engine import ENGINES, engine_of, refuse_options, run_pipeline, types_taking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from streamline.execution.run import RunResult
 
@@ -196,16 +197,23 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
     summary = result.summary
     if not as_json:
         streams = summary.get("streams", ())
-        for stream in streams:
+        shown, more = _fitting(streams, "read")
+        for stream in shown:
             bad = f", {count(stream['quarantined'], 'record')} quarantined" if stream["quarantined"] else ""
             failed = ", failed" if stream.get("failed") else ""
             say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}{failed}")
+        if more:
+            say(f"and {count(len(more), 'more stream')}: {count(sum(each['read'] for each in more), 'record')} read")
         for block, number in planned.items():
             idle = number - sum(stream["block"] == block for stream in streams)
             if idle > 0:
                 say(f"{block}  {count(idle, 'stream')}: nothing new")
-        for table in summary.get("tables", ()):
+        shown, more = _fitting(summary.get("tables", ()), "sent")
+        for table in shown:
             say(f"{table['block']}  {table['table']}: {_written(table)}")
+        if more:
+            total = {name: sum(table[name] for table in more) for name in ("sent", "written")}
+            say(f"and {count(len(more), 'more table')}: {_written(total)}; `streamline runs show` lists all")
     for warning in result.warnings:
         say(f"Warning: {warning}".replace(f"{app.project.root}/", ""), err=True)
     for name, failure in result.errors.items():
@@ -227,6 +235,15 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
     say(f"{'interrupted' if result.status == 'cancelled' else result.status}: {words}")
     if result.hint is not None:
         say(result.hint, err=True)
+
+
+def _fitting(counts: Sequence[dict[str, Any]], size: str) -> tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]:
+    """Return which counts are shown, and the rest: in a terminal those that failed and the largest, as many as fit."""
+    room = max(5, (shutil.get_terminal_size().lines - 8) // 2)
+    if not is_terminal() or len(counts) <= room:
+        return counts, []
+    order = sorted(counts, key=lambda each: (not each.get("failed"), -each["quarantined"], -each[size]))
+    return order[:room], order[room:]
 
 
 def _written(table: Mapping[str, Any]) -> str:

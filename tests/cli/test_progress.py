@@ -73,7 +73,7 @@ def test_streams_that_failed_stand_first_and_are_counted(capsys: pytest.CaptureF
         ["load", "unread", "0", "0", "0", "failed"],
         ["load", "s3", "3", "0", "2"],
     ]
-    assert ", 2 streams failed, " in lines[-1]
+    assert ", 2 failed, " in lines[-1]
     display(AttemptFailed(block="load", failure=Failure(message="2 streams failed", code="x.y"), delay=0.0))
     display(progress(4))
     assert "failed" not in capsys.readouterr().out

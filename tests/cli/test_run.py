@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from streamline.cli.app import App
 from streamline.cli.main import main
-from streamline.cli.run import read_variables
+from streamline.cli.run import read_variables, show_result
 from streamline.errors import ConfigError
+from streamline.execution.run import RunResult
+from tests.cli.conftest import Shop
 from tests.cli.test_batch_plans import batch, block
 from tests.support.failures import refuses
 
@@ -64,3 +68,37 @@ def test_a_file_where_the_project_keeps_its_things(tmp_path: Path) -> None:
 
 def test_help_names_all_kinds_of_blocks() -> None:
     assert "Python, SQL, R and dbt blocks" in CliRunner().invoke(main, ["--help"]).output.replace("\n  ", " ")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_result_of_many_streams_fits_a_terminal(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shop: Shop
+) -> None:
+    monkeypatch.setattr("streamline.cli.run.is_terminal", lambda: terminal)
+    monkeypatch.setenv("LINES", "24")
+    streams: list[dict[str, Any]] = [
+        {"block": "load", "stream": f"s{number}", "read": number, "quarantined": 0} for number in range(70)
+    ]
+    streams[4]["failed"] = True
+    streams[3]["quarantined"] = 2
+    tables = [
+        {"block": "export", "table": f"t{number}", "sent": number, "written": number, "quarantined": 0}
+        for number in range(70)
+    ]
+    summary = {"records": 2415, "quarantined": 2, "streams": streams, "tables": tables, "seconds": 3.0}
+    result = RunResult(run_id="r", status="completed", summary=summary)
+
+    show_result(App(str(shop.root)), result, as_json=False, planned={"load": 70})
+
+    lines = capsys.readouterr().out.splitlines()
+    if not terminal:
+        assert len(lines) == 141
+        return
+    assert len(lines) < 24
+    assert lines[:3] == [
+        "load  s4: 4 records read, failed",
+        "load  s3: 3 records read, 2 records quarantined",
+        "load  s69: 69 records read",
+    ]
+    assert "and 62 more streams: 2,009 records read" in lines
+    assert [line for line in lines if line.startswith("and 62 more tables: 1,891 records written; ")]

@@ -324,6 +324,6 @@ def _error_of(stopped: Sequence[Exception]) -> Exception | None:
     return PipelineFailed(
         f"{len(stopped)} streams were stopped",
         blocks=[block for error in stopped if isinstance(error, PipelineFailed) for block in error.blocks],
-        hint="\n".join(map(str, stopped)),
+        hint="\n".join(map(str, stopped)).replace("\n", "\n  "),
         code="stream.several_stopped",
     )
