@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner, Result
 
+from streamline.cli import main as cli
 from streamline.cli.main import main
 from streamline.state import open_store
 from streamline.state.store import BookmarkSave, Store
@@ -25,6 +27,14 @@ class Shop:
         result = CliRunner().invoke(main, ["--project", str(self.root), *args], input=stdin)
         assert result.exit_code == code, result.output
         return result
+
+    def refuses(self, failure: str, *args: str, code: int = 2, stdin: str | None = None) -> str:
+        """Run `streamline ARGS`, which fails with this code (`usage`: the command's syntax); return what it printed."""
+        with mock.patch.object(cli, "report", wraps=cli.report) as report:
+            result = self(*args, code=code, stdin=stdin)
+        (error, _) = report.call_args.args
+        assert getattr(error, "code", "usage") == failure, error
+        return result.output
 
     def json(self, *args: str) -> Any:
         """What `streamline ARGS --json` prints, decoded."""

@@ -161,11 +161,11 @@ def test_a_name_with_a_folder(shop: Shop) -> None:
     assert entry(shop, "sub/change")["upstream_blocks"] == ["sub/load"]
     assert "2 completed" in run(shop)
     for name in ("../x", "/x", "x/", "a//b"):
-        assert "invalid block name" in shop("add", "custom", name, code=2).stderr
+        shop.refuses("block.invalid_name", "add", "custom", name)
 
 
 def test_a_name_is_suggested_without_accents(shop: Shop) -> None:
-    assert "such as ete" in shop("create", "été", code=2).stderr
+    shop.refuses("pipeline.invalid_name", "create", "été")
 
 
 def test_further_dbt_blocks_use_it(shop: Shop) -> None:
@@ -186,8 +186,8 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
     for name in ("a", "b"):
         (shop.root / "dbt" / name).mkdir(parents=True)
         (shop.root / "dbt" / name / "dbt_project.yml").write_text(f"name: {name}\nprofile: {name}\n")
-    assert "--dbt-project: one of dbt/a, dbt/b" in shop("add", "dbt", "x", code=2).stderr
-    assert "did you mean 'dbt/a'" in shop("add", "dbt", "x", "--dbt-project", "dbt/aa", code=2).stderr
+    assert "--dbt-project:" in shop.refuses("dbt.project_ambiguous", "add", "dbt", "x")
+    assert "'dbt/a'" in shop.refuses("dbt.project_not_found", "add", "dbt", "x", "--dbt-project", "dbt/aa")
     (shop.root / "dbt/b/dbt_project.yml").write_text("name: b\nprofile: b\nmodel-paths: [sql]\n")
     shop("add", "dbt", "x", "--dbt-project", "b")
     assert (shop.root / "dbt/b/sql/x.sql").read_text() == "select 1 as id\n"
@@ -195,19 +195,21 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "code", "name"),
     [
-        (("conditional", "c"), "add --upstream BLOCK"),
-        (("source", "s"), "needs a pipeline of type integration"),
-        (("destination", "s"), "needs a pipeline of type integration"),
-        (("callback", "c", "--language", "sql"), "no template for a callback in sql"),
-        (("data_loader", "d", "--language", "yaml"), "use --language python or sql or r"),
-        (("custom", "x y"), "invalid block name"),
-        (("dbt", "x", "--language", "python"), "use --language yaml (dbt's arguments) or --language sql"),
-        (("custom", "x", "--dbt-project", "a"), "--dbt-project applies to dbt"),
+        (("conditional", "c"), "block.upstream_missing", "add --upstream BLOCK"),
+        (("source", "s"), "block.wrong_pipeline", "integration"),
+        (("destination", "s"), "block.wrong_pipeline", "integration"),
+        (("callback", "c", "--language", "sql"), "block.no_template", "sql"),
+        (("data_loader", "d", "--language", "yaml"), "block.no_template", "python or sql or r"),
+        (("custom", "x y"), "block.invalid_name", "x y"),
+        (("dbt", "x", "--language", "python"), "block.wrong_language", "yaml"),
+        (("custom", "x", "--dbt-project", "a"), "option.conflict", "--dbt-project"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_is_written(shop: Shop, args: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_is_refused_and_nothing_is_written(
+    shop: Shop, args: tuple[str, ...], code: str, name: str
+) -> None:
     before = sorted(shop.root.rglob("*"))
-    assert says in shop("add", *args, "-p", "p", code=2).stderr
+    assert name in shop.refuses(code, "add", *args, "-p", "p")
     assert sorted(shop.root.rglob("*")) == before

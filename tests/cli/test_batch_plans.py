@@ -251,7 +251,7 @@ class TestCheck:
 
     def test_limits_that_cannot_be(self, tmp_path: Path) -> None:
         shop = batch(tmp_path, block("custom", "a"), concurrency_config={"block_run_limit": 0})
-        assert "pipelines/p/metadata.yaml:1" in shop("check", "p", code=2).stderr
+        assert "pipelines/p/metadata.yaml:1" in shop.refuses("setting.invalid", "check", "p")
 
     def test_every_profile_is_told_though_they_reach_one_database(self, tmp_path: Path) -> None:
         sqlite3.connect(tmp_path / "there.db").close()

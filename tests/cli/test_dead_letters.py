@@ -59,7 +59,7 @@ def test_list(refused: Shop) -> None:
 def test_list_of_nothing(shop: Shop) -> None:
     assert shop.json("dead-letters", "list", "shop") == []
     assert "no dead letters" in shop("dead-letters", "list", "shop").stderr
-    assert "pipeline 'shp' not found" in shop("dead-letters", "list", "shp", code=2).stderr
+    assert "'shp'" in shop.refuses("pipeline.not_found", "dead-letters", "list", "shp")
 
 
 def test_show_gives_the_record_byte_for_byte(refused: Shop) -> None:
@@ -67,12 +67,12 @@ def test_show_gives_the_record_byte_for_byte(refused: Shop) -> None:
     assert f'"record":{ODD}' in refused("dead-letters", "show", "shop", str(first), "--json").stdout
     assert f"record: {ODD}" in refused("dead-letters", "show", "shop").stdout
     assert len(json.loads(refused("dead-letters", "show", "shop", "--json").stdout)) == 3
-    assert "dead letter not found: 999" in refused("dead-letters", "show", "shop", "999", code=2).stderr
+    assert "999" in refused.refuses("dead_letter.not_found", "dead-letters", "show", "shop", "999")
 
 
 def test_discard_needs_to_be_told_which(refused: Shop) -> None:
-    assert "name the dead letters" in refused("dead-letters", "discard", "shop", code=2).stderr
-    assert "dead letter not found: 999" in refused("dead-letters", "discard", "shop", "999", code=2).stderr
+    assert "--all" in refused.refuses("usage", "dead-letters", "discard", "shop")
+    assert "999" in refused.refuses("dead_letter.not_found", "dead-letters", "discard", "shop", "999")
     first = ids(refused)[0]
     assert refused("dead-letters", "discard", "shop", str(first)).stdout == "Discarded 1 dead letter.\n"
     refused("dead-letters", "discard", "shop", "--stream", "users")
@@ -105,6 +105,6 @@ def test_retry_keeps_what_is_refused_again(refused: Shop, monkeypatch: pytest.Mo
 def test_retry_needs_the_pipeline_stopped(refused: Shop) -> None:
     store = refused.store()
     with store.acquire_lease("shop", "run-99"):
-        assert "run-99" in refused("dead-letters", "retry", "shop", code=1).stderr
+        assert "run-99" in refused.refuses("run.lease_held", "dead-letters", "retry", "shop", code=1)
     store.close()
     assert len(ids(refused)) == 3

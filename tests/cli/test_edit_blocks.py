@@ -41,7 +41,7 @@ def test_a_block_that_was_renamed_in_an_editor_gets_its_positions_by_the_command
     shop("rename", "load", "reader")
     assert metadata.read_text() == before
     assert values(shop, "reader") == {"a": "1"}
-    assert "no block 'load'" in shop("rename", "load", "reader", code=2).stderr
+    assert "'load'" in shop.refuses("graph.unknown_block", "rename", "load", "reader")
 
 
 def test_a_name_that_has_positions_of_its_own_is_refused(shop: Shop) -> None:
@@ -60,7 +60,7 @@ def test_a_rename_that_fails_keeps_the_positions(shop: Shop) -> None:
 
 def test_a_source_whose_name_is_in_the_rows_of_its_destination_is_renamed_with_force(shop: Shop) -> None:
     (shop.root / "data_exporters/export.yaml").write_text("destination: target-x\nsource_column: true\n")
-    assert "source_column" in shop("rename", "load", "reader", code=2).stderr
+    assert "source_column" in shop.refuses("block.in_use", "rename", "load", "reader")
     shop("rename", "load", "reader", "--force")
 
 

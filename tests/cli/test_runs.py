@@ -34,7 +34,7 @@ def test_list_is_in_the_promised_shape(ran: Shop) -> None:
     lines = ran("runs", "list").stdout.splitlines()
     assert len(lines) == 3
     assert "the tap failed" in lines[1]
-    assert "pipeline 'shp' not found" in ran("runs", "list", "shp", code=2).stderr
+    assert "'shp'" in ran.refuses("pipeline.not_found", "runs", "list", "shp")
 
 
 def test_in_a_terminal_errors_are_cut_and_stand_below_their_run(ran: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_in_a_terminal_errors_are_cut_and_stand_below_their_run(ran: Shop, monke
 def test_list_by_status_and_time(ran: Shop) -> None:
     assert [run["run_id"] for run in ran.json("runs", "list", "--status", "failed")] == ["20260102-b"]
     assert ran.json("runs", "list", "--since", "1h") == []
-    assert "--since" in ran("runs", "list", "--since", "soon", code=2).stderr
+    assert "--since" in ran.refuses("duration.invalid", "runs", "list", "--since", "soon")
 
 
 def test_pipelines_are_listed_with_their_last_run(ran: Shop) -> None:
@@ -76,7 +76,7 @@ def test_pipelines_are_listed_with_their_last_run(ran: Shop) -> None:
 def test_list_of_nothing(shop: Shop) -> None:
     assert shop.json("runs", "list") == []
     assert "Nothing has run yet" in shop("runs", "list").stderr
-    assert "nothing has run yet" in shop("runs", "show", code=2).stderr
+    shop.refuses("run.not_found", "runs", "show")
 
 
 def test_show_adds_blocks_and_takes_the_latest(ran: Shop) -> None:
@@ -99,8 +99,8 @@ def test_show_adds_blocks_and_takes_the_latest(ran: Shop) -> None:
     assert "orders" in text
     assert "load" in text
     assert "the tap failed" in ran("runs", "show").stdout
-    assert "no run 'x'" in ran("runs", "show", "x", code=2).stderr
-    assert "2 runs begin with '2026'" in ran("runs", "show", "2026", code=2).stderr
+    assert "'x'" in ran.refuses("run.not_found", "runs", "show", "x")
+    assert "'2026'" in ran.refuses("run.ambiguous", "runs", "show", "2026")
 
 
 def test_a_run_that_nobody_holds_is_shown_as_killed(shop: Shop) -> None:
@@ -115,7 +115,7 @@ def test_a_run_that_nobody_holds_is_shown_as_killed(shop: Shop) -> None:
 
 def test_logs(ran: Shop) -> None:
     folder = ran.root / ".streamline" / "runs" / "20260102-b"
-    assert "left no logs" in ran("runs", "logs", code=2).stderr
+    ran.refuses("run.no_logs", "runs", "logs")
     folder.mkdir(parents=True)
     (folder / "run.log").write_bytes(b"one\ntwo \xff\nthree\n")
     assert ran("runs", "logs").stdout.splitlines() == ["one", "two \ufffd", "three"]

@@ -49,10 +49,10 @@ def test_list_of_nothing(shop: Shop) -> None:
 
 def test_an_unknown_pipeline_and_stream_name_the_nearest(shop: Shop) -> None:
     shop.save("r1", orders="{}")
-    assert "did you mean 'shop'" in shop("state", "list", "shopp", code=2).stderr
-    assert "did you mean 'orders'" in shop("state", "get", "shop", "order", code=2).stderr
-    assert "did you mean 'load'" in shop("state", "list", "shop", "--block", "lod", code=2).stderr
-    assert "did you mean 'orders'" in shop("state", "reset", "shop", "order", code=2).stderr
+    assert "'shop'" in shop.refuses("pipeline.not_found", "state", "list", "shopp")
+    assert "'orders'" in shop.refuses("state.no_bookmark", "state", "get", "shop", "order")
+    assert "'load'" in shop.refuses("block.not_found", "state", "list", "shop", "--block", "lod")
+    assert "'orders'" in shop.refuses("state.no_bookmark", "state", "reset", "shop", "order")
 
 
 def test_get_prints_a_bookmark_exactly_or_the_whole_state(shop: Shop) -> None:
@@ -82,22 +82,19 @@ def test_set_wonders_about_a_name_that_is_almost_another(shop: Shop) -> None:
     assert shop("state", "set", "shop", "ordres", '{"id": 2}').stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("value", "words"), [("2026-01-01", "not JSON"), ("5", "is a JSON object, 5 is not"), ('{"id": ', "not JSON")]
-)
-def test_set_refuses_what_no_tap_would_take(shop: Shop, value: str, words: str) -> None:
+@pytest.mark.parametrize("value", ["2026-01-01", "5", '{"id": '])
+def test_set_refuses_what_no_tap_would_take(shop: Shop, value: str) -> None:
     shop.save("r1", orders='{"id": 7}')
-    error = shop("state", "set", "shop", "orders", value, code=2).stderr
-    assert words in error
+    shop.refuses("state.invalid_value", "state", "set", "shop", "orders", value)
     assert values(shop) == {"orders": {"id": 7}}
 
 
 @pytest.mark.parametrize("value", ['{"at": "banana"}', '{"at": 5}', '{"id": "7"}'])
 def test_set_and_import_refuse_a_value_of_another_kind(shop: Shop, value: str) -> None:
     shop.save("r1", orders='{"id": 7, "at": "2026-01-01"}')
-    assert "of another kind" in shop("state", "set", "shop", "orders", value, code=2).stderr
+    shop.refuses("state.invalid_value", "state", "set", "shop", "orders", value)
     document = f'{{"bookmarks": {{"orders": {value}}}}}'
-    assert "of another kind" in shop("state", "import", "shop", stdin=document, code=2).stderr
+    shop.refuses("state.invalid_value", "state", "import", "shop", stdin=document)
     shop("state", "set", "shop", "orders", '{"id": null, "at": "2026-02-01T00:00:00Z"}')
     shop("state", "import", "shop", "--replace", stdin=document)
 
@@ -158,9 +155,9 @@ def test_edit_that_changes_nothing_or_breaks_it(shop: Shop, tmp_path: Path, monk
     shop.save("r1", orders='{"id": 1}', users='{"id": 2}')
     editor(tmp_path, monkeypatch, 'echo >> "$1"')
     assert "nothing changed" in shop("state", "edit", "shop", "orders").stdout
-    assert "2 bookmarks" in shop("state", "edit", "shop", code=2).stderr
+    assert "2 bookmarks" in shop.refuses("stream.ambiguous", "state", "edit", "shop")
     editor(tmp_path, monkeypatch, 'echo "{" > "$1"')
-    assert "not JSON" in shop("state", "edit", "shop", "orders", code=2).stderr
+    shop.refuses("state.invalid_value", "state", "edit", "shop", "orders")
     assert values(shop) == {"orders": {"id": 1}, "users": {"id": 2}}
     assert len(shop.json("state", "history", "shop")) == 2
 
@@ -189,19 +186,19 @@ def test_history_and_rollback_to_points(shop: Shop) -> None:
     shop("state", "rollback", "shop", "--run", "r2")
     assert values(shop) == {"orders": {"id": 1}, "users": {"id": 1}}
     assert "Nothing changed" in shop("state", "rollback", "shop", "--run", "r2").stdout
-    assert "no change by run 'r9'" in shop("state", "rollback", "shop", "--run", "r9", code=2).stderr
-    assert "no change 999" in shop("state", "rollback", "shop", "--to", "999", code=2).stderr
+    assert "'r9'" in shop.refuses("state.no_such_change", "state", "rollback", "shop", "--run", "r9")
+    assert "999" in shop.refuses("state.no_such_change", "state", "rollback", "shop", "--to", "999")
     assert shop("state", "rollback", "shop", "--to", "1", "--run", "r1", code=2)
 
 
 def test_rollback_without_history(shop: Shop) -> None:
-    assert "no history" in shop("state", "rollback", "shop", code=2).stderr
+    assert "no history" in shop.refuses("state.no_history", "state", "rollback", "shop")
     assert "No changes." in shop("state", "history", "shop").stderr
 
 
 def test_several_source_blocks_need_the_option_where_it_matters(shop: Shop) -> None:
     shop.pipeline("two", "load_a", "load_b")
-    assert "--block load_a|load_b" in shop("state", "get", "two", code=2).stderr
+    assert "--block load_a|load_b" in shop.refuses("block.ambiguous", "state", "get", "two")
     shop("state", "set", "two", "orders", "{}", "--block", "load_a")
     shop.save("r1", "load_b", "two", users="{}")
     assert "BLOCK" in shop("state", "list", "two").stdout
