@@ -241,7 +241,8 @@ class Table:
         )
         matches = self._matches("b", keys)
         if keep_old:
-            self.append(f"{last} AS b WHERE NOT EXISTS (SELECT 1 FROM {self.sql} AS t WHERE {matches})", present)
+            # A subquery would take `b` for a column of the table, if there is one of nested values.
+            self.append(f"{last} AS b ANTI JOIN {self.sql} AS t ON {matches}", present)
             return
         if self.is_empty():
             self.append(last, present)

@@ -130,7 +130,8 @@ def same(got: Any, sent: Any, kind: str) -> bool:
 
 def _same_text(got: str, sent: Any, kind: str) -> bool:
     if isinstance(sent, str):
-        return got == sent or (kind != "plain" and meaning(got, kind) == meaning(sent, kind)) or _json(got) == sent
+        texts = [got, *(text for text in [_json(got)] if isinstance(text, str))]
+        return any(text == sent or (kind != "plain" and meaning(text, kind) == meaning(sent, kind)) for text in texts)
     if isinstance(sent, bool):
         return got == str(sent).lower()
     if isinstance(sent, (int, float, Decimal)):

@@ -133,6 +133,20 @@ def test_stream_settings(tmp_path: Path) -> None:
     assert plain(tmp_path, "log") == [(1, "x"), (1, "x")]
 
 
+@pytest.mark.parametrize(("method", "expected"), [("UPDATE", [1, 2]), ("IGNORE", [0, 2])])
+def test_columns_of_objects_are_never_taken_for_tables(tmp_path: Path, method: str, expected: list[int]) -> None:
+    nested = {name: "object" for name in ("t", "b", "o")}
+    head = schema("s", {"id": "integer", "n": "integer", **nested}, ["id"])
+    streams = {"s": {"unique_conflict_method": method}}
+    objects = {name: {"id": 5} for name in nested}
+    load(tmp_path, [head, record("s", {"id": 5, "n": 0, **objects})], streams=streams)
+    load(tmp_path, [head, record("s", {"id": 5, "n": 1}), record("s", {"id": 6, "n": 2})], streams=streams)
+    assert query(tmp_path, "SELECT n FROM s ORDER BY id") == [(n,) for n in expected]
+    again = [head, record("s", {"id": 5, "n": 3, **objects}, 7), record("s", {"id": 8, "n": 4, **objects}, 7)]
+    load(tmp_path, [*again, activate("s", 7)], streams=streams)
+    assert query(tmp_path, "SELECT n FROM s ORDER BY id") == [(3,), (4,)]
+
+
 def test_a_runner_can_ask_to_keep_old_rows(tmp_path: Path) -> None:
     message = schema("t", ONE, ["id"])
     message["schema"]["x-unique-conflict-method"] = "IGNORE"
