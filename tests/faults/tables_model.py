@@ -8,6 +8,7 @@ targets.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -78,7 +79,8 @@ def meaning(value: Any, kind: str) -> Any:
         return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if isinstance(value, str):
         if kind == "decimal":
-            return Decimal(value)
+            with contextlib.suppress(InvalidOperation):
+                return Decimal(value)
         if kind == "moment":
             return _moment(value)
         if kind == "time":

@@ -135,7 +135,7 @@ def test_stream_settings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("method", "expected"), [("UPDATE", [1, 2]), ("IGNORE", [0, 2])])
 def test_columns_of_objects_are_never_taken_for_tables(tmp_path: Path, method: str, expected: list[int]) -> None:
-    nested = {name: "object" for name in ("t", "b", "o")}
+    nested = dict.fromkeys(("t", "b", "o"), "object")
     head = schema("s", {"id": "integer", "n": "integer", **nested}, ["id"])
     streams = {"s": {"unique_conflict_method": method}}
     objects = {name: {"id": 5} for name in nested}
