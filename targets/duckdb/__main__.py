@@ -36,7 +36,12 @@ CONNECTOR = Connector(
         Setting(
             "lock_timeout", "number", "seconds to wait while another process has the file open", default=10, minimum=0
         ),
-        Setting("memory_limit", "string", "DuckDB's memory_limit, such as 2GB; its default is 80% of the memory"),
+        Setting(
+            "memory_limit",
+            "string",
+            "DuckDB's memory_limit, such as 4GB; the target itself needs about 400 MB. Default: 2GiB, or 80% of the "
+            "memory where that is less",
+        ),
         Setting("threads", "integer", "DuckDB's threads", minimum=1),
     ),
     max_processes=1,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SECONDS_IN_RUN = 3600
 """How long to wait for another part of the same run, such as a dbt build, which will let go of the file."""
+_GIBIBYTES = 2
+"""DuckDB's memory where the config does not say how much; beyond it, DuckDB uses a file beside the database."""
 _KNOWN = {found.name: found for found in (BOOLEAN, BIGINT, HUGEINT, DOUBLE, DATE, TIMESTAMP, TIME, BLOB, JSON, VARCHAR)}
 
 
@@ -47,7 +49,17 @@ def connect(config: Config) -> DuckDBPyConnection:
         else:
             # Moments are in UTC; a column of type TIMESTAMPTZ takes them by the session's zone.
             connection.execute("SET TimeZone = 'UTC'")
+            if config["memory_limit"] is None:
+                _limit_memory(connection)
             return connection
+
+
+def _limit_memory(connection: DuckDBPyConnection) -> None:
+    """Lower DuckDB's own limit, most of the machine's memory: it fills it with pages that it has written."""
+    ((limit,),) = query(connection, "SELECT current_setting('memory_limit')")
+    number, unit = limit.split()
+    if unit == "TiB" or (unit == "GiB" and float(number) > _GIBIBYTES):
+        query(connection, f"SET memory_limit = '{_GIBIBYTES}GiB'")
 
 
 def _in_this_run(message: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from targets.duckdb.database import connect
 from tests.support.connectors import (
     JSONObject,
     Outcome,
@@ -671,6 +672,13 @@ def test_input_that_ends_within_a_line_proves_what_came_before(tmp_path: Path) -
     assert outcome.code == 1
     assert outcome.lines == [1]
     assert plain(tmp_path, "t") == [(1, None)]
+
+
+@pytest.mark.parametrize(("configured", "limit"), [(None, "2.0 GiB"), ("512MiB", "512.0 MiB"), ("3GiB", "3.0 GiB")])
+def test_memory_has_a_limit(tmp_path: Path, configured: str | None, limit: str) -> None:
+    config = {"path": str(tmp_path / "w.duckdb"), "memory_limit": configured, "threads": None, "lock_timeout": 0}
+    with connect(config) as connection:
+        assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == [(limit,)]
 
 
 def test_a_record_of_many_megabytes(tmp_path: Path) -> None:
