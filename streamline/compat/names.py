@@ -35,7 +35,9 @@ SERVED: dict[str, dict[str, str]] = {
         _REPO, "get_repo_path set_repo_path get_repo_name get_data_dir get_variables_dir get_metadata_path"
     ),
     "mage_ai.data_preparation.repo_manager": _all(
-        _REPO, "get_repo_path set_repo_path get_repo_name get_data_dir get_variables_dir get_project_uuid"
+        _REPO,
+        "get_repo_path set_repo_path get_repo_name get_data_dir get_variables_dir get_project_uuid get_repo_config "
+        "RepoConfig",
     ),
     "mage_ai.data_preparation.shared.secrets": _all(_REPO, "get_secret_value"),
     "mage_ai.data_preparation.variable_manager": _all(

@@ -47,6 +47,56 @@ def get_data_dir() -> str:
     return os.environ.get("MAGE_DATA_DIR") or get_variables_dir()
 
 
+class RepoConfig:
+    """The settings of a project, as attributes; what the file does not set is None.
+
+    Args:
+        repo_path: the project's folder; by default the current project's.
+        config_dict: settings in place of the file's.
+        root_project: accepted and not used.
+    """
+
+    def __init__(
+        self, repo_path: str | None = None, config_dict: dict[str, Any] | None = None, root_project: bool = False
+    ) -> None:
+        self.repo_path = repo_path or get_repo_path()
+        self.repo_name = Path(self.repo_path).name
+        self._settings: dict[str, Any] = dict(
+            Project.open(Path(self.repo_path)).yaml.mapping() if config_dict is None else config_dict
+        )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], root_project: bool = False) -> RepoConfig:
+        """Return the settings of a mapping."""
+        return cls(config_dict=config_dict)
+
+    @property
+    def variables_dir(self) -> str:
+        """The folder of the stored outputs."""
+        return get_variables_dir(self.repo_path)
+
+    @property
+    def metadata_path(self) -> str:
+        """The project's file of settings."""
+        return get_metadata_path(self.repo_path)
+
+    def to_dict(self, remote: bool = False) -> dict[str, Any]:
+        """Return the settings that are there."""
+        return dict(self._settings)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._settings.get(name)
+
+
+def get_repo_config(
+    repo_path: str | None = None, context_data: dict[str, Any] | None = None, root_project: bool = False
+) -> RepoConfig:
+    """The project's settings."""
+    return RepoConfig(repo_path)
+
+
 def get_project_uuid() -> str | None:
     """`project_uuid` of the project's metadata.yaml, if it says one."""
     uuid = current_project().yaml.mapping().get("project_uuid")

@@ -31,6 +31,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         schema_key: the key of the default schema.
         needs_schema: a table is named with its schema.
         is_file: the database is a file of the project.
+        mage_cleans: in projects of Mage, columns of upstream data get cleaned names; Mage leaves those of warehouses
+            as they are.
         driver: the package that must be installed.
         install: what pip installs to get the driver.
     """
@@ -46,6 +48,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     schema_key: str | None = None
     needs_schema: bool = False
     is_file: bool = False
+    mage_cleans: bool = True
     driver: str | None = None
     install: str | None = None
 
@@ -115,6 +118,7 @@ PROVIDERS: Mapping[str, Provider] = {
             prefix="GOOGLE_",
             server_keys=("GOOGLE_SERVICE_ACC_KEY_FILEPATH", "GOOGLE_SERVICE_ACC_KEY"),
             needs_schema=True,
+            mage_cleans=False,
             driver="google.cloud.bigquery",
             install="'streamline[bigquery]'",
         ),
@@ -131,6 +135,7 @@ PROVIDERS: Mapping[str, Provider] = {
             database_keys=("REDSHIFT_DBNAME",),
             server_keys=("REDSHIFT_HOST", "REDSHIFT_PORT", "REDSHIFT_CLUSTER_ID"),
             schema_key="REDSHIFT_SCHEMA",
+            mage_cleans=False,
             driver="redshift_connector",
             install="'streamline[redshift]'",
         ),
@@ -144,6 +149,7 @@ PROVIDERS: Mapping[str, Provider] = {
             server_keys=("SNOWFLAKE_ACCOUNT",),
             schema_key="SNOWFLAKE_DEFAULT_SCHEMA",
             needs_schema=True,
+            mage_cleans=False,
             driver="snowflake.connector",
             install="'streamline[snowflake]'",
         ),

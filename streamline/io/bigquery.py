@@ -52,6 +52,16 @@ class BigQuery(StatementWarehouse):
             settings["location"] = location
         return cls(**{**settings, **kwargs})
 
+    @classmethod
+    def with_credentials_file(cls, path_to_credentials: str, **kwargs: Any) -> BigQuery:
+        """Connect with the file of a service account's key."""
+        return cls(path_to_credentials=path_to_credentials, **kwargs)
+
+    @classmethod
+    def with_credentials_object(cls, credentials: Mapping[str, Any], **kwargs: Any) -> BigQuery:
+        """Connect with a service account's key."""
+        return cls(credentials_mapping=credentials, **kwargs)
+
     @property
     def client(self) -> Any:
         """Return the `google.cloud.bigquery.Client`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from streamline.errors import ConfigError
 from streamline.io.base import BaseIO, ExportWritePolicy, check_policy, from_profile
 from streamline.io.config import conceal
 from streamline.io.frames import as_pandas
@@ -32,6 +33,7 @@ class MongoDB(BaseIO):
         database: the database.
         collection: the collection, unless `load` and `export` name another.
         verbose: accepted and not used.
+        kwargs: further arguments of `pymongo.MongoClient`.
     """
 
     def __init__(
@@ -44,12 +46,13 @@ class MongoDB(BaseIO):
         database: str | None = None,
         collection: str | None = None,
         verbose: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(verbose)
         conceal({"password": password or "", "connection_string": connection_string or ""})
         pymongo = need("pymongo", "mongodb", "MongoDB")
         arguments = {} if connection_string else {"port": int(port), "username": user, "password": password}
-        self.client = pymongo.MongoClient(connection_string or host, **arguments)
+        self.client = pymongo.MongoClient(connection_string or host, **arguments, **kwargs)
         self.database = self.client[database] if database else self.client.get_default_database()
         self.collection = collection
 
@@ -59,19 +62,38 @@ class MongoDB(BaseIO):
         return cls(**{**from_profile(config, _PROFILE), **kwargs})
 
     def load(
-        self, query: Mapping[str, Any] | None = None, collection: str | None = None, limit: int = 0, **kwargs: Any
+        self, collection: str | None = None, query: Mapping[str, Any] | None = None, limit: int = 0, **kwargs: Any
     ) -> pd.DataFrame:
-        """Load the documents that a query of MongoDB finds; a `limit` of 0 is all of them."""
-        return pd.DataFrame(self.database[collection or self.collection].find(query or {}, limit=limit, **kwargs))
+        """Load the documents of a collection that a query of MongoDB finds; a `limit` of 0 is all of them."""
+        return pd.DataFrame(self._collection(collection).find(query or {}, limit=limit, **kwargs))
 
     def export(
-        self, df: Any, collection: str | None = None, if_exists: str = ExportWritePolicy.APPEND, **kwargs: Any
+        self, data: Any, collection: str | None = None, if_exists: str = ExportWritePolicy.APPEND, **kwargs: Any
     ) -> None:
-        """Write rows as documents. `replace` deletes the documents of the collection first."""
+        """Write rows, or a list of dicts, as documents. `replace` deletes the documents of the collection first.
+
+        Missing values are null; what a list of dicts has is written as it is.
+        """
+        if data is None:
+            return
         policy = check_policy(if_exists)
-        target = self.database[collection or self.collection]
+        target = self._collection(collection)
+        if isinstance(data, list):
+            documents = [dict(row) for row in data]
+        else:
+            frame = as_pandas(data).astype(object)
+            documents = frame.where(frame.notna(), None).to_dict("records")
         if policy == "replace":
             target.delete_many({})
-        documents = as_pandas(df).to_dict("records")
         if documents:
             target.insert_many(documents)
+
+    def _collection(self, name: str | None) -> Any:
+        name = name or self.collection
+        if not name:
+            raise ConfigError(
+                "MongoDB needs a collection",
+                hint="pass collection=…, or set MONGODB_COLLECTION in the profile",
+                code="export.no_table",
+            )
+        return self.database[name]

@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamline.io.base import ExportWritePolicy, from_profile
+from streamline.io.base import ExportWritePolicy, from_profile, some
 from streamline.io.sqlalchemy import SQLAlchemy, address
+from streamline.project.current import in_mage_project
 
 __all__ = ["MSSQL", "ExportWritePolicy"]
 
 _PROFILE = {
-    name: f"MSSQL_{name.upper()}" for name in ("database", "host", "password", "user", "schema", "port", "driver")
+    name: f"MSSQL_{name.upper()}"
+    for name in ("database", "host", "password", "user", "authentication", "schema", "port", "driver")
 }
 
 
 class MSSQL(SQLAlchemy):
     """A connection to SQL Server.
 
-    Profile keys: `MSSQL_DATABASE`, `_HOST`, `_PORT`, `_USER`, `_PASSWORD`, `_SCHEMA`, `_DRIVER`.
+    Profile keys: `MSSQL_DATABASE`, `_HOST`, `_PORT`, `_USER`, `_PASSWORD`, `_AUTHENTICATION`, `_SCHEMA`, `_DRIVER`.
 
     Args:
         database: the database.
         host: the server.
         password: the user's password.
         user: who connects.
+        authentication: how, in the ODBC driver's words, such as `ActiveDirectoryPassword`.
         schema: where tables without a schema are made.
         port: the server's port.
         verbose: accepted and not used.
         driver: the ODBC driver.
-        kwargs: further settings of the ODBC driver, such as `TrustServerCertificate="yes"`.
+        kwargs: further settings of the ODBC driver. In projects of Mage `TrustServerCertificate` is `yes` by default.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class MSSQL(SQLAlchemy):
         host: str,
         password: str,
         user: str,
+        authentication: str | None = None,
         schema: str | None = None,
         port: int | str = 1433,
         verbose: bool = True,
@@ -45,7 +49,10 @@ class MSSQL(SQLAlchemy):
         **kwargs: str,
     ) -> None:
         where = {"username": user, "password": password, "host": host, "port": int(port), "database": database}
-        super().__init__(address("mssql+pyodbc", "mssql", where, {"driver": driver, **kwargs}), verbose, schema)
+        options = some({"driver": driver, "Authentication": authentication})
+        if in_mage_project():
+            options["TrustServerCertificate"] = "yes"
+        super().__init__(address("mssql+pyodbc", "mssql", where, options | kwargs), verbose, schema)
 
     @classmethod
     def with_config(cls, config: Mapping[str, Any], **kwargs: Any) -> MSSQL:

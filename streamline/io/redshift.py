@@ -154,37 +154,67 @@ class Redshift(Warehouse):
         """
         if not table_name:
             raise ConfigError("export needs table_name", hint="loader.export(df, table_name=…)", code="export.no_table")
-        policy = check_policy(if_exists)
         place, _, name = table_name.rpartition(".")
-        place = schema_name or schema or place or self.default_schema() or ""
-        table = quoted(place, name)
         data = None if query_string is not None else as_arrow(df, index=index)
-        types = dict(overwrite_types or {})
         with self._errors():
             try:
-                there = self._columns(place, name)
-                if there and policy == "fail":
-                    raise TableExists(f"the table {place}.{name} exists, and if_exists is 'fail'".replace(" .", " "))
-                if create_schema and place:
-                    self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(place)}", {})
-                if there and policy == "replace":
-                    same = data is not None and {name.lower() for name in data.column_names} == set(there)
-                    if drop_table_on_replace or types or not same:
-                        self._run(f"DROP TABLE {table}{' CASCADE' if cascade_on_drop else ''}", {})
-                        there = []
-                    else:
-                        self._run(f"DELETE FROM {table}", {})
-                if data is None:
-                    first = f"INSERT INTO {table}" if there else f"CREATE TABLE {table} AS"
-                    self._run(f"{first}\n{clean_query(query_string or '')}", {})
-                else:
-                    if not there:
-                        self._run(f"CREATE TABLE {table} ({_declarations(data.schema, types)})", {})
-                    self._insert(data, table)
+                self.write(
+                    data,
+                    name,
+                    schema_name or schema or place or self.default_schema(),
+                    if_exists,
+                    query_string=query_string,
+                    drop=drop_table_on_replace,
+                    cascade=cascade_on_drop,
+                    create_schema=create_schema,
+                    types=overwrite_types,
+                )
                 self.conn.commit()
             except BaseException:
                 self.conn.rollback()
                 raise
+
+    def write(
+        self,
+        data: pa.Table | None,
+        name: str,
+        schema: str | None,
+        if_exists: str,
+        *,
+        query_string: str | None = None,
+        drop: bool = False,
+        cascade: bool = False,
+        create_schema: bool = False,
+        types: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write rows, or what a query gives, into a table, as part of the transaction that the caller ends.
+
+        The arguments are those of `export`.
+        """
+        policy = check_policy(if_exists)
+        place = schema or ""
+        table = quoted(place, name)
+        types = dict(types or {})
+        with self._errors():
+            there = self._columns(place, name)
+            if there and policy == "fail":
+                raise TableExists(f"the table {place}.{name} exists, and if_exists is 'fail'".replace(" .", " "))
+            if create_schema and place:
+                self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(place)}", {})
+            if there and policy == "replace":
+                same = data is not None and {column.lower() for column in data.column_names} == set(there)
+                if drop or types or not same:
+                    self._run(f"DROP TABLE {table}{' CASCADE' if cascade else ''}", {})
+                    there = []
+                else:
+                    self._run(f"DELETE FROM {table}", {})
+            if data is None:
+                first = f"INSERT INTO {table}" if there else f"CREATE TABLE {table} AS"
+                self._run(f"{first}\n{clean_query(query_string or '')}", {})
+            else:
+                if not there:
+                    self._run(f"CREATE TABLE {table} ({_declarations(data.schema, types)})", {})
+                self._insert(data, table)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

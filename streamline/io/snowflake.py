@@ -133,6 +133,21 @@ class Snowflake(StatementWarehouse):
             fresh = not exists or policy == "replace"
             self._write(frame, parts, auto_create_table=fresh, overwrite=exists and policy == "replace", **kwargs)
 
+    def load(
+        self,
+        query_string: str,
+        limit: int | None = None,
+        display_query: str | None = None,
+        verbose: bool = True,
+        database: str | None = None,
+        schema: str | None = None,
+        table_name: str | None = None,
+        full_table_name: str | None = None,
+        **kwargs: Any,
+    ) -> pd.DataFrame:
+        """Load the rows of a query, as `Warehouse.load` does. The names of a table are accepted and not used."""
+        return super().load(query_string, limit, display_query, verbose, **kwargs)
+
     def table_exists(self, schema_name: str | None, table_name: str, database: str | None = None) -> bool:
         """Return whether the table or view exists. Names are taken as they are."""
         parts = (str(database or self.default_database()), str(schema_name or self.default_schema()), table_name)

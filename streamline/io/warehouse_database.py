@@ -18,6 +18,7 @@ from streamline.errors import ConfigError, StreamlineError
 from streamline.io import bigquery, redshift, snowflake
 from streamline.io.frames import as_arrow
 from streamline.io.warehouse import Warehouse
+from streamline.project.current import in_mage_project
 
 
 class WarehouseDatabase(Database):
@@ -180,13 +181,20 @@ class BigQuery(WarehouseDatabase):
 
 
 class Snowflake(WarehouseDatabase):
-    """Snowflake. Names are in capital letters, as in Mage: SQL without quotes finds them."""
+    """Snowflake. Names of tables are in capital letters, as in Mage: SQL without quotes finds them.
+
+    So are names of columns, but not in projects of Mage, where SQL quotes them as upstream data has them.
+    """
 
     provider = "snowflake"
     warehouse: snowflake.Snowflake
 
-    def quote(self, identifier: str) -> str:
-        return super().quote(identifier.upper())
+    def qualified(self, name: str, schema: str | None = None) -> str:
+        schema = schema or self.default_schema
+        return super().qualified(name.upper(), schema.upper() if schema else None)
+
+    def ensure_schema(self, schema: str | None) -> None:
+        super().ensure_schema(schema.upper() if schema else None)
 
     def exists(self, name: str, schema: str | None = None) -> bool:
         place = (schema or self.default_schema or "").upper()
@@ -199,9 +207,14 @@ class Snowflake(WarehouseDatabase):
     def _export(
         self, data: pa.Table | None, name: str, schema: str | None, if_exists: IfExists, query: str | None
     ) -> None:
-        place = schema or self.default_schema
         self.warehouse.export(
-            _frame(data), name, schema=place, if_exists=if_exists, query_string=query, quote_identifiers=False
+            _frame(data),
+            name.upper(),
+            (self.warehouse.default_database() or "").upper(),
+            (schema or self.default_schema or "").upper(),
+            if_exists,
+            query_string=query,
+            quote_identifiers=in_mage_project(),
         )
 
     def _begin(self) -> None:
@@ -215,6 +228,7 @@ class Redshift(WarehouseDatabase):
     """Redshift."""
 
     provider = "redshift"
+    warehouse: redshift.Redshift
 
     def _create(self, config: Mapping[str, Any], name: str | None) -> Warehouse:
         warehouse = redshift.Redshift.with_config(config, database=name)
@@ -224,8 +238,7 @@ class Redshift(WarehouseDatabase):
     def _export(
         self, data: pa.Table | None, name: str, schema: str | None, if_exists: IfExists, query: str | None
     ) -> None:
-        place = schema or self.default_schema
-        self.warehouse.export(data, name, schema_name=place, if_exists=if_exists, query_string=query)
+        self.warehouse.write(data, name, schema or self.default_schema, if_exists, query_string=query)
 
     def _begin(self) -> None:
         self.connection.autocommit = False

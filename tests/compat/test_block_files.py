@@ -145,7 +145,9 @@ def test_the_project_s_folder_is_known_wherever_the_block_goes(project: BatchPro
         "load",
         """
         import os
-        from mage_ai.data_preparation.repo_manager import get_project_uuid, get_repo_path
+        from mage_ai.data_preparation.repo_manager import (
+            RepoConfig, get_project_uuid, get_repo_config, get_repo_path
+        )
         from mage_ai.settings.repo import get_data_dir, get_repo_name, get_variables_dir
         if 'custom' not in globals():
             from mage_ai.data_preparation.decorators import custom
@@ -153,14 +155,20 @@ def test_the_project_s_folder_is_known_wherever_the_block_goes(project: BatchPro
         @custom
         def where(*args, **kwargs):
             os.chdir('/')
-            return [get_repo_path(), get_repo_name(), get_variables_dir(), get_data_dir(), get_project_uuid()]
+            config = get_repo_config()
+            return [get_repo_path(), get_repo_name(), get_variables_dir(), get_data_dir(), get_project_uuid(),
+                    config.project_uuid, config.variables_dir, config.repo_name, config.spark_config,
+                    RepoConfig(config_dict={'s3_bucket': 'b'}).s3_bucket]
         """,
         type="custom",
         upstream=[],
     )
     project.command("run", "p", env={"MAGE_DATA_DIR": ""}).expect(0)
     data = str(project.root / ".streamline" / "data")
-    assert project.output("load") == [str(project.root), "shop", data, data, "f00"]
+    assert project.output("load") == [
+        *[str(project.root), "shop", data, data, "f00"],
+        *["f00", data, "shop", None, "b"],
+    ]
 
 
 def test_secrets_are_found_and_masked(project: BatchProject) -> None:

@@ -27,7 +27,8 @@ def run(call: BlockCall) -> Any:
     import pyarrow as pa
 
     settings = read_settings(call.block.configuration, call.where)
-    if settings.clean_columns if settings.clean_columns is not None else call.project.mage:
+    in_mage = call.project.mage and settings.entry.mage_cleans
+    if in_mage if settings.clean_columns is None else settings.clean_columns:
         call = msgspec.structs.replace(call, inputs=cleaned_inputs(call, settings.allow_reserved_words))
     text = block_text(call.block, call.where)
     profiles = Profiles(call.project, renderer(call))

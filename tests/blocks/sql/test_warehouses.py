@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
-from streamline.io import bigquery
+from streamline.io import bigquery, redshift, warehouse_database
 from tests.blocks.sql.workshop import SqlProject
 from tests.io.test_warehouses import ClientError, Connection, module, written
 
@@ -61,18 +62,53 @@ def test_redshift(upstream: SqlProject, monkeypatch: pytest.MonkeyPatch) -> None
         'CREATE TABLE "s"."_streamline_p_up_x" ("id" BIGINT)',
         'INSERT INTO "s"."_streamline_p_up_x" ("id") VALUES (%s), (%s)',
         "commit",
-        "commit",
-        plain(connections[0].asked)[5],
+        plain(connections[0].asked)[4],
         'create table "s"."p_x_rows" as select id from "s"."_streamline_p_up_x"',
         'select * from "s"."p_x_rows"',
-        plain(connections[0].asked)[8],
+        plain(connections[0].asked)[7],
         'CREATE TABLE "s"."p_x" AS select * from "s"."p_x_rows"',
-        "commit",
         'drop table if exists "s"."p_x_rows"',
         "commit",
         'drop table if exists "s"."_streamline_p_up_x"',
         "close",
     ]
+
+
+def test_what_a_statement_before_the_select_did_is_undone_with_it(
+    upstream: SqlProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module("redshift_connector", monkeypatch, connect=Connection, Error=ClientError)
+    connections = opened(Connection, monkeypatch, "redshift_connector")
+    monkeypatch.setattr(redshift.Redshift, "write", _raise)
+    with pytest.raises(DatabaseError):
+        upstream.rows("x", "delete from old; select 1 as id", data_provider="redshift")
+    asked = plain(connections[0].asked)
+    assert asked[0] == "delete from old"
+    assert asked[-2:] == ["rollback", "close"]
+    assert "commit" not in asked
+
+
+def _raise(*args: Any, **kwargs: Any) -> None:
+    raise DatabaseError("no such thing")
+
+
+@pytest.mark.parametrize("clean", [None, True])
+def test_columns_of_upstream_data_in_projects_of_mage(
+    upstream: SqlProject, written: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, clean: bool | None
+) -> None:
+    """Mage does not clean them on warehouses; Snowflake's stay in small letters."""
+    (upstream.root / "streamline.yaml").write_text("name: shop\ncompat: mage\n")
+    monkeypatch.setattr(warehouse_database, "in_mage_project", lambda: True)
+    upstream.output("up", pd.DataFrame({"Boxes Shipped": [1], "name": ["a"]}))
+    module("redshift_connector", monkeypatch, connect=Connection, Error=ClientError)
+    connected = opened(Connection, monkeypatch, "redshift_connector")
+    options = {} if clean is None else {"clean_columns": clean}
+    upstream.rows("x", "select 1 as id from {{ df_1 }}", "up", data_provider="redshift", **options)
+    declared = '"Boxes Shipped" BIGINT, "name"' if clean is None else '"boxes_shipped" BIGINT, "_name"'
+    assert f'CREATE TABLE "s"."_streamline_p_up_x" ({declared} VARCHAR(65535))' in connected[0].asked
+    opened(Connection, monkeypatch, "snowflake.connector")
+    upstream.rows("x", "select 1 as id from {{ df_1 }}", "up", data_provider="snowflake", **options)
+    assert (written[0]["table"], written[0]["quote_identifiers"]) == ("_STREAMLINE_P_UP_X", True)
 
 
 def test_snowflake_folds_names(
