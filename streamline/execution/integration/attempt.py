@@ -114,7 +114,16 @@ class Attempt:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._save_schemas)
+        await anyio.to_thread.run_sync(self._drop_shared)
         return [await self._judge(outcome, runtime) for outcome in outcomes]
+
+    def _drop_shared(self) -> None:
+        """Delete bookmarks that one process has saved and another contradicts: a run would start behind neither."""
+        for source, streams in self._routes.shared.items():
+            self._context.store.save(self._plan.pipeline, source, self._context.run_id, [], dropped=sorted(streams))
+            for group in self._plan.sources[source].groups:
+                for stream in streams:
+                    group.rows.pop(stream, None)
 
     async def _pass_on_interrupt(self, runtime: Runtime) -> None:
         while self._context.interrupted is None:

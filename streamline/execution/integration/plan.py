@@ -69,6 +69,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         notes: what the user should know (a bookmark that is not used, …).
         endless: it is not expected to end by itself.
         watch: compares the SCHEMAs of the run with the catalog.
+        senders: ids of the groups that have sent each stream that the catalog does not declare.
     """
 
     block: Block
@@ -90,6 +91,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     endless: bool = False
     watch: CatalogWatch | None = None
+    senders: dict[str, set[str]] = {}
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from streamline.connectors.singer.stages.destination import DestinationStage
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.stages.stream_plan import HELD_VERSIONS_CAPABILITY, StreamPlan
+from streamline.connectors.singer.stages.undeclared import UndeclaredStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.events import StreamStopped, failure_from, masked
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
@@ -52,12 +53,25 @@ class RouteBuilder:
         self._schemas: list[tuple[str, str, dict[str, Any], SchemaChangeStage]] = []
         self.stopped: dict[str, dict[str, Exception]] = {}
         """Errors by group and stream that was stopped while others went on."""
+        self.shared: dict[str, set[str]] = {}
+        """Streams by source of which several processes have sent bookmarks."""
 
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         """Return the route of one group."""
         stages: list[Stage] = []
         streams = {name: stream for stream in group.streams for name in (*stream.names, stream.stream)}
         source = self._plan.sources[group.source]
+        if len(source.groups) > 1 and not self._plan.mappers.get(source.id):
+            declared = {name for stream in source.catalog or () for name in (stream.id, *stream.names)}
+            stages.append(
+                UndeclaredStage(
+                    group.id,
+                    declared=lambda stream: stream in declared or bool(source.bearers(stream)),
+                    senders=source.senders,
+                    start=group.rows,
+                    on_shared=lambda stream: self.shared.setdefault(source.id, set()).add(stream),
+                )
+            )
         unselected = {name for stream in source.catalog or () for name in stream.names}.difference(streams)
         # Dead letters from behind a transformer come without streams: they have passed these stages.
         if group.streams and SourceStage.needed(group.streams, unselected):

@@ -6,7 +6,7 @@ Wanted: a bookmark is saved after the proof of all records that it covers, whate
 
 Config:
     catalog: list of {id, stream, parent, method}. messages: list of messages, `S`, `R` and `ST` for short:
-        ["S", stream, columns…], ["R", stream, id], ["ST", value]; with a fourth member "only": {"of": id} as the last
+        ["S", stream, columns…] ("S0": without a key), ["R", stream, id], ["ST", value]; with {"of": id} as the last
         element, it is printed by the process that reads that id alone. code: exit code (0).
 """
 
@@ -38,10 +38,10 @@ def main() -> None:
     for kind, *rest in tap.config["messages"]:
         if rest and isinstance(rest[-1], dict) and "of" in rest[-1] and rest.pop()["of"] not in ids:
             continue
-        if kind == "S":
+        if kind in ("S", "S0"):
             columns = {column: {"type": ["null", "integer"]} for column in rest[1:] or ["id"]}
             schema = {"type": "object", "properties": columns}
-            tap.message(type="SCHEMA", stream=rest[0], schema=schema, key_properties=["id"])
+            tap.message(type="SCHEMA", stream=rest[0], schema=schema, key_properties=["id"] if kind == "S" else [])
         elif kind == "R":
             tap.record(rest[0], rest[1] if isinstance(rest[1], dict) else {"id": rest[1]})
         else:

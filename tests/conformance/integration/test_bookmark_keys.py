@@ -226,3 +226,25 @@ def test_a_run_is_not_told_to_continue_with_a_stream_that_it_leaves_out(make_pro
     project.run("--stream", "b").expect(0)
 
     assert project.spied()[-1]["state"] == {"bookmarks": {}}
+
+
+def test_an_undeclared_child_that_fails_without_records_holds_the_bookmarks_that_may_cover_it(
+    make_project: MakeProject,
+) -> None:
+    # Without `id`, its key, the child's SCHEMA is refused.
+    def messages(*columns: str) -> list[list[Any]]:
+        rows = [["R", "items", 5]] if not columns else []
+        start = [["S", "orders"], ["R", "orders", 1], ["ST", bookmarks(orders=1)], ["S", "items", *columns]]
+        return [*start, ["R", "orders", 2], *rows, ["ST", bookmarks(orders=2)], ["ST", bookmarks(orders=2)]]
+
+    project = make_project(says([{"id": "orders"}], messages("other")), target("echoes_composites"))
+    project.run().expect(1)
+    assert project.state().get("orders", 1) == 1
+    assert project.ids("orders") == [1, 2]
+
+    project.run().expect(1)
+    assert project.state().get("orders", 1) == 1
+
+    project.pipeline("p", says([{"id": "orders"}], messages()), target("echoes_composites"))
+    project.run().expect(0)
+    assert (project.state(), project.ids("items")) == ({"orders": 2}, [5])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.conformance.integration.common import COLUMNS, INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
-from tests.support.project import Block, target
+from tests.support.project import Block, tap, target
 
 
 def parallel(config: dict[str, Any] | None = None, **keys: Any) -> Block:
@@ -106,3 +107,43 @@ def test_a_parent_with_its_children_stays_together(make_project: MakeProject) ->
         groups.append(sorted(name for name, top in tops.items() if top.get("selected")))
     assert sorted(groups) == [["lines", "orders"], ["users"]]
     assert [project.ids(name) for name in streams] == [upto(10)] * 3
+
+
+def sends_alias(*messages: list[Any], parallel: bool = True) -> Block:
+    """Two streams, each in a process of its own; `{"of": id}` ends the messages of one of them."""
+    settings = {name: {**INCREMENTAL, "run_in_parallel": parallel} for name in ("a", "b")}
+    return tap("messages", {"catalog": [{"id": "a"}, {"id": "b"}], "messages": list(messages)}, streams=settings)
+
+
+def test_a_stream_without_a_key_that_two_processes_send_is_not_delivered_twice(make_project: MakeProject) -> None:
+    both = [["S0", "clean"], ["R", "clean", 1], ["R", "clean", 2]]
+    own = [["S", "a", {"of": "a"}], ["R", "a", 1, {"of": "a"}], ["ST", {"bookmarks": {"a": 1}}, {"of": "a"}]]
+    project = make_project(sends_alias(*both, *own), target())
+
+    completed = project.run("--json").expect(1)
+
+    (failure,) = json.loads(completed.out)["errors"].values()
+    assert failure["code"] == "stream.in_several_processes"
+    assert project.ids("clean") in ([1, 2], [])
+    project.pipeline("p", sends_alias(*both, *own, parallel=False), target("keyed", {"path": "one.db"}))
+    project.run("--full-refresh").expect(0)
+    assert project.ids("clean", "one.db") == [1, 2]
+
+
+def test_a_bookmark_of_a_stream_that_two_processes_send_is_not_saved(make_project: MakeProject) -> None:
+    states = [["ST", {"bookmarks": {"clean": number}}, {"of": id}] for id, number in (("a", 5), ("b", 10))]
+    messages = [["S", "clean"], ["R", "clean", 5, {"of": "a"}], ["R", "clean", 10, {"of": "b"}], *states]
+    project = make_project(sends_alias(*messages), target())
+
+    project.run().expect(1)
+
+    assert project.state() == {}
+
+
+def test_a_stream_with_a_key_may_come_from_two_processes(make_project: MakeProject) -> None:
+    messages = [["S", "all"], ["R", "all", 1, {"of": "a"}], ["R", "all", 2, {"of": "b"}]]
+    project = make_project(sends_alias(*messages), target())
+
+    project.run().expect(0)
+
+    assert project.ids("all") == [1, 2]
