@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import Block
 
 TableOf = Callable[[int], str]
+_LINES_AROUND = 2
+_LONGEST_LINE = 200
 _FRAME = re.compile(r"\{\{-?\+?\s*df_(\d+)\s*-?\+?\}\}")
 
 
@@ -118,13 +120,28 @@ def _line_in_file(written: str, sent: str, line: int) -> int:
     return max(1, min(line, len(before)))
 
 
+def excerpt(sent: str, line: int, mask: Callable[[str], str]) -> str:
+    """Return some lines of rendered SQL with their numbers, a line that failed (from 1) among them, masked."""
+    lines = sent.splitlines()
+    first = max(0, line - 1 - _LINES_AROUND)
+    shown = ["rendered SQL:"]
+    for number, text in enumerate(lines[first : line + _LINES_AROUND], first + 1):
+        masked = mask(text.rstrip())  # before it is cut, or half of a secret would show
+        cut = masked if len(masked) <= _LONGEST_LINE else f"{masked[:_LONGEST_LINE]} …"
+        shown.append(f"{'>' if number == line else ' '}{number:>4} | {cut}".rstrip())
+    return "\n".join(shown)
+
+
 @contextlib.contextmanager
 def located(call: BlockCall, written: str, sent: str, statement: Statement) -> Iterator[None]:
-    """Add the block's file and line to a DatabaseError: the line that the database reports, else the statement's."""
+    """Add to a DatabaseError the block's file and line (of the database's report, else the statement's) and the SQL."""
     try:
         yield
     except DatabaseError as error:
         if error.where is None:
-            line = _line_in_file(written, sent, statement.line + (error.line or 1) - 1)
+            failed = statement.line + (error.line or 1) - 1
+            rendered = excerpt(sent, failed, call.project.secrets.masker.mask)
+            error.hint = f"{error.hint}\n{rendered}" if error.hint else rendered
+            line = _line_in_file(written, sent, failed)
             error.where = f"{call.where}:{line}" if call.block.file is not None else f"{call.where}, line {line}"
         raise

@@ -7,7 +7,9 @@ import re
 import pandas as pd
 import pytest
 
+from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError, StreamlineError
+from streamline.project.secrets import MASK
 from tests.blocks.sql.workshop import SqlProject
 
 
@@ -141,3 +143,30 @@ def test_errors_name_the_line_of_the_file(shop: SqlProject, text: str, line: int
         shop.run("x")
     assert caught.value.where == f"transformers/x.sql:{line}"
     assert caught.value.message.startswith("DuckDB: ")
+
+
+def test_an_error_shows_the_rendered_sql_around_the_line(shop: SqlProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLINE_SECRET_T", "hush-hush")
+    columns = "{% for n in range(3) %}\n  {{ n }} as a{{ n }},{% endfor %}"
+    shop.add("x", f"select 1;\nselect{columns}\n  nope, '{{{{ secret('t') }}}}' as t\nfrom range(1)\n")
+    with pytest.raises(DatabaseError) as caught:
+        shop.run("x")
+    assert caught.value.hint is not None
+    assert caught.value.hint.splitlines()[-5:] == [
+        "rendered SQL:",
+        "    4 |   1 as a1,",
+        "    5 |   2 as a2,",
+        f">   6 |   nope, '{MASK}' as t",
+        "    7 | from range(1)",
+    ]
+
+
+def test_a_long_line_of_rendered_sql_is_cut_and_holds_no_half_of_a_secret(
+    shop: SqlProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLINE_SECRET_T", "hush-hush")
+    shop.add("x", f"select nope, '{'x' * 180}{{{{ secret('t') }}}}'\nfrom range(1)")
+    with pytest.raises(DatabaseError) as caught:
+        shop.run("x")
+    assert "hush" not in str(caught.value.hint)
+    assert max(map(len, str(caught.value.hint).splitlines())) < 220
