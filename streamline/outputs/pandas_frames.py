@@ -7,6 +7,7 @@ objects, categories, some dtypes) is pickled beside it as well, and comes back f
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from streamline.outputs.storage import Storage, damaged
 # Below it a frame is put together in one piece per dtype, which pandas computes with faster; above it that copy
 # would cost more than it brings.
 _SMALL = 1 << 24
+# A large frame is read a few columns at a time: only these are in memory twice, as Arrow's and as pandas'. Each read
+# looks at the description of all columns, so a wide frame is read in no more than so many parts.
+_COLUMNS, _PARTS = 4, 16
 
 
 def write(storage: Storage, name: str, value: Any) -> StoredValue | None:
@@ -143,8 +147,7 @@ def read(storage: Storage, stored: StoredValue) -> Any:
     exact = [name for name in stored.columns or [] if name not in odd]
     try:
         with pq.ParquetFile(storage.source(stored.file)) as file:
-            # By its path: "a" would be "a.b", too.
-            frame = _put_together(file.read(exact).select(exact), odd, stored)
+            frame = _read_frame(file, exact, odd, stored)
     except pa.ArrowException as error:
         raise damaged(storage, stored.file, error) from error
     value: Any = frame
@@ -159,15 +162,24 @@ def read(storage: Storage, stored: StoredValue) -> Any:
     return value.set_flags(allows_duplicate_labels=False) if "unique" in beside else value
 
 
-def _put_together(table: pa.Table, odd: dict[str, Any], stored: StoredValue) -> Any:
-    texts = _text_objects(table)
-    if not odd and not texts:
-        return as_pandas(table)
-    columns = {name: table.column(name).to_numpy() for name in texts}
-    rest = table.drop_columns(texts)
-    del table
-    frame = as_pandas(rest)
-    columns |= odd | dict(frame.items())
+def _read_frame(file: pq.ParquetFile, exact: list[str], odd: dict[str, Any], stored: StoredValue) -> Any:
+    """Read the columns `exact`, and put the `odd` ones between them."""
+    groups = range(file.metadata.num_row_groups)
+    large = sum(file.metadata.row_group(group).total_byte_size for group in groups) >= _SMALL
+    width = max(min(os.cpu_count() or 1, _COLUMNS), -(-len(exact) // _PARTS)) if large else max(len(exact), 1)
+    columns: dict[str, Any] = {}
+    for start in range(0, max(len(exact), 1), width):
+        names = exact[start : start + width]
+        # By its path: "a" would be "a.b", too.
+        table = file.read(names).select(names)
+        texts = _text_objects(table)
+        if len(names) == len(exact) and not odd and not texts:
+            return as_pandas(table)
+        columns |= {name: table.column(name).to_numpy() for name in texts}
+        table = table.drop_columns(texts)
+        columns |= dict(as_pandas(table, split=large).items())
+        del table
+    columns |= odd
     small = sum(column.nbytes for column in columns.values()) < _SMALL
     series = {name: pd.Series(columns[name], dtype=columns[name].dtype, copy=False) for name in stored.columns or []}
     return pd.DataFrame(series, copy=small)
@@ -180,9 +192,12 @@ def _text_objects(table: pa.Table) -> list[str]:
     return [field.name for field in table.schema if field.name in objects and str(field.type) == "string"]
 
 
-def as_pandas(table: pa.Table) -> Any:
+def as_pandas(table: pa.Table, *, split: bool = False) -> Any:
     """Convert a table as pandas reads it, except that integers beside NULLs stay integers (`Int64`): as floats, large
     ones would be rounded. The metadata of a table written from pandas wins.
+
+    Args:
+        split: keep each column in memory of its own, as in a large table.
     """
     described = table.schema.metadata or {}
     if b"pandas" not in described:
@@ -202,7 +217,7 @@ def as_pandas(table: pa.Table) -> Any:
             table = table.replace_schema_metadata({**described, b"pandas": json.dumps(description).encode()})
     # Columns in one piece would be Arrow's own memory, which cannot be written to.
     pieces = pa.concat_tables([table, table.slice(0, 0)])
-    large = table.nbytes >= _SMALL
+    large = split or table.nbytes >= _SMALL
     del table
     # The same inside of structs and lists, where pandas has no types of its own.
     return pieces.to_pandas(integer_object_nulls=True, split_blocks=large, self_destruct=large)

@@ -6,6 +6,7 @@ import datetime as dt
 import uuid
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import duckdb
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamline.outputs import pandas_frames
 from streamline.outputs.store import pack, unpack
 from tests.outputs.conftest import Shelf
 from tests.outputs.exactly import assert_same_frame, assert_same_series
@@ -160,9 +162,10 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     return values.iloc[: draw(st.sampled_from([ROWS, ROWS, 0, 1]))]
 
 
-@given(frames())
-def test_frames_come_back_as_they_went(frame: pd.DataFrame) -> None:
-    assert_same_frame(frame, unpack(pack(frame)).value())
+@given(frames(), st.booleans())
+def test_frames_come_back_as_they_went(frame: pd.DataFrame, large: bool) -> None:
+    with mock.patch.object(pandas_frames, "_SMALL", 0 if large else 1 << 24):
+        assert_same_frame(frame, unpack(pack(frame)).value())
 
 
 @given(columns)
