@@ -9,7 +9,7 @@ import click
 
 from streamline.cli.app import App, change, choose_block, choose_blocks, known_blocks, pass_app, require_pipeline
 from streamline.cli.output import count, json_option, moment, print_json, print_table
-from streamline.errors import ConfigError
+from streamline.errors import ConfigError, disk_errors
 from streamline.flow.items import REST
 
 if TYPE_CHECKING:
@@ -272,7 +272,8 @@ def export(app: App, pipeline: str, stream: str | None, block: str | None, singe
         return
     from pathlib import Path
 
-    Path(output).write_text(text + "\n")
+    with disk_errors(output):
+        Path(output).write_text(text + "\n")
     click.echo(f"Wrote {count(len(bookmarks), 'bookmark')} to {output}", err=True)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.errors import ConfigError, StreamlineError
+from streamline.errors import ConfigError, StreamlineError, disk_errors
 from streamline.pipeline.kinds import languages
 from streamline.pipeline.model import (
     BATCH_TYPES,
@@ -174,7 +174,8 @@ def add_block(project: Project, pipeline: str, new: NewBlock) -> Added:
     written: dict[Path, str | Template] = others if used else {file: new.text, **others}
     for path, content in written.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content if isinstance(content, str) else content(outputs), encoding="utf-8")
+        with disk_errors(path):
+            path.write_text(content if isinstance(content, str) else content(outputs), encoding="utf-8")
     replace_file(model.yaml.path, text)
     try:
         load_pipeline(project, pipeline)

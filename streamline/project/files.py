@@ -6,6 +6,8 @@ import itertools
 import os
 from pathlib import Path
 
+from streamline.errors import disk_errors
+
 _numbers = itertools.count()
 
 
@@ -15,12 +17,15 @@ def replace_file(path: Path, data: str | bytes, *, mode: int | None = None, dura
     Args:
         mode: its permissions; None: those of the file that it replaces, else what the umask allows.
         durable: flush the file to the disk before the rename.
+
+    Raises:
+        DiskFull: there is no space for it. What was there stays.
     """
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
-        with open(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+        with disk_errors(path), open(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             if durable:
                 file.flush()
