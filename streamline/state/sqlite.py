@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
-from streamline.errors import LeaseHeld, StreamlineError
+from streamline.errors import DiskFull, LeaseHeld, StreamlineError, is_disk_full
 from streamline.state.connection import SQLiteConnection
 from streamline.state.lease import FileLease, lock_path, try_lock, unlock
 from streamline.state.sqlite_positions import PositionTables, matching, now, read_rows, read_stage, storable
@@ -65,6 +65,8 @@ class SQLiteStore(PositionTables):
             try:
                 descriptor = try_lock(path)
             except OSError as error:
+                if is_disk_full(error):
+                    raise DiskFull(path) from error
                 raise StreamlineError(
                     f"the pipeline's lock file cannot be used: {error}",
                     where=str(path),
