@@ -102,6 +102,14 @@ def test_a_source_and_a_destination_that_fail_are_both_told_of(make_project: Mak
     assert "plan" not in found, "what the source has is not known"
 
 
+def test_a_destination_that_refuses_its_config_is_wrong_configuration(make_project: MakeProject) -> None:
+    project = make_project(rows(), target("refuses_config"))
+
+    found = checks(project, code=2)["export"]
+
+    assert (found["code"], found["problem"]) == ("target.config_refused", "configuration")
+
+
 def test_wrong_configuration_comes_with_its_line_and_does_not_hide_the_rest(make_project: MakeProject) -> None:
     project = make_project(rows(), target(), target("missing", uuid="other"))
     project.write("data_loaders/load.yaml", "source: tap-rows\nconfig:\n  host: \"{{ env_var('SHOP_HOST_') }}\"\n")

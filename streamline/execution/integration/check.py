@@ -25,8 +25,8 @@ from streamline.connectors.singer.discovery import read_catalog_file
 from streamline.connectors.singer.sample import catalog_to_look
 from streamline.connectors.singer.selection import choose
 from streamline.connectors.singer.tap import TapProcess
-from streamline.errors import StreamlineError
-from streamline.execution.checklist import Checklist
+from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.checklist import Checklist, Problem
 from streamline.execution.integration.endpoints import workspace_of
 from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.topology import check_hook
@@ -159,7 +159,8 @@ class _IntegrationCheck:
                 )
                 self._checklist.failed(what, block.uuid, error, "connection", plugin.name)
             except StreamlineError as error:
-                self._checklist.failed(what, block.uuid, error, "connection", plugin.name)
+                problem: Problem = "configuration" if isinstance(error, ConfigError) else "connection"
+                self._checklist.failed(what, block.uuid, error, problem, plugin.name)
             else:
                 self._checklist.passed(what, block.uuid, detail, plugin.name)
 
