@@ -10,6 +10,7 @@ NAME = "streams"
 NAMES = ("orders", "Orders", "orders_1", "public-orders", "id", "orders_clean")
 TARGETS = ("keyed", "silent_until_end", "says_nothing", "echoes_composites", "echoes_older_state")
 LANES = {"none": None, "rows": "list[dict]", "frame": "pd.DataFrame"}
+AFTER = ("full refresh", "moved destination", "stream left out", "retry of letters")
 RAISES_ON = 4
 """The number of the record on which the transformer `raises` raises."""
 
@@ -141,12 +142,15 @@ class Case:
     lane: str
     change: str
     kills: list[tuple[int, float]]
+    after: str | None = None
+    """What a user does once all is well; see `AFTER`."""
 
     def __str__(self) -> str:
         shapes = ", ".join(f"{len(source.streams)} {source.shape}" for source in self.sources)
         kinds = ", ".join(f"{to.kind} {to.policy} {to.schema_change}" for to in self.destinations)
         kills = f", kills {self.kills}" if self.kills else ""
-        return f"#{self.number} [{shapes}] -> {self.lane} {self.change} -> [{kinds}]{kills}"
+        after = f", then {self.after}" if self.after else ""
+        return f"#{self.number} [{shapes}] -> {self.lane} {self.change} -> [{kinds}]{kills}{after}"
 
     @property
     def deaths(self) -> int:
@@ -175,7 +179,8 @@ def case(number: int, seed: int) -> Case:
     if lane != "none" and all(to.direct for to in destinations):
         destinations[0].direct = False
     kills = [(dice.choice((9, 9, 15)), dice.uniform(0.03, 0.5)) for _ in range(dice.choice((0, 0, 0, 1, 2)))]
-    return Case(number, sources, destinations, lane, dice.choice(list(CHANGES)), kills)
+    change = dice.choice(list(CHANGES))
+    return Case(number, sources, destinations, lane, change, kills, dice.choice((None, None, None, None, *AFTER)))
 
 
 def _destination(
@@ -225,7 +230,7 @@ def _source(dice: random.Random, uuid: str, names: list[str]) -> Source:
             rows = [[sent.record, sent.reads] for sent in stream.records]
             at = dice.randint(0, len(script))
             script[at:at] = [["schema", stream.id, _properties(stream)], ["table", stream.id, rows]]
-    script.append(["state"])
+    script.append(["state", "plain"])
     # What every process sends under a name that its catalog does not know cannot be told apart.
     sends_all = shape != "flat" and not any(stream.parallel for stream in streams) and dice.random() < 0.5
     _show(streams, script, shape, sends_all=sends_all)
@@ -293,7 +298,7 @@ def _event(dice: random.Random, uuid: str, streams: list[Stream], script: list[A
     moving = [stream for stream in streams if not stream.table]
     event = dice.random()
     if event < 0.25 or not moving:
-        script.append(["state"])
+        script.append(["state", dice.choices(("plain", "syncing", "null", "empty"), (6, 3, 1, 1))[0]])
         return
     stream = dice.choice(moving)
     noted = [line for line in script if line[0] == "schema" and line[1] == stream.id][-1][2].keys() > _properties(
@@ -349,7 +354,7 @@ def _show(streams: list[Stream], script: list[Any], shape: str, *, sends_all: bo
             stream = next(each for each in streams if each.id == rest[0])
             if stream.mark and (stream.selected or sends_all):
                 marks[stream.id], last = rest[1], stream.id
-        elif kind == "state":
+        elif kind == "state" and rest[0] in ("plain", "syncing"):
             for each in streams:
                 if each.id in marks and (shape != "own" or each.id == last):
                     each.shown = marks[each.id]

@@ -4,9 +4,10 @@ Config:
     streams: [{id, name, sends, key, properties, mark, parent, versions}, …]. `sends`: its name in messages; `mark`: the
         key of its bookmark, null for none; `parent`: id of the stream whose bookmark it shares, which its catalog names
         if `names_parents`; `versions`: null, `early` or `late`, when its ACTIVATE_VERSION is sent.
-    script: [["schema", id, properties] | ["record", id, number, record] | ["table", id, rows] | ["state"], …]; a record
-        is left out if its number is not above its stream's bookmark. `rows`: [[record, reads], …], a record of a table
-        that is gone after so many reads of the table.
+    script: [["schema", id, properties] | ["record", id, number, record] | ["table", id, rows] | ["state", form], …]; a
+        record is left out if its number is not above its stream's bookmark. `rows`: [[record, reads], …], a record of a
+        table that is gone after so many reads of the table. `form` of a STATE: `null`, `empty`, `syncing` (it names the
+        stream that is being sent, as many taps do) or `plain`.
     shape: of its STATEs: `bookmarks`, `flat`, or `own` (the bookmark of the stream that was sent last alone).
     sends_all: it sends what is not selected, too.
     dies: {after, once}: leave with 1 after so many messages, if the marker file is not there.
@@ -40,6 +41,10 @@ class Plays:
         self.marks = {key: value if self.flat else value["n"] for key, value in saved.items() if key in keys}
         self.start = dict(self.marks)
         self.last: str | None = None
+        self.sent: str | None = None
+        syncing = tap.saved.get("currently_syncing")
+        if tap.catalog and syncing is not None and syncing not in self.selected:
+            tap.die(f"the state says that {syncing} was interrupted, which is not selected")
 
     def run(self) -> None:
         """Send what is selected and new."""
@@ -49,15 +54,20 @@ class Plays:
                 self.tap.die("lost the connection")
             kind, *rest = message
             if kind == "state":
-                self.state()
+                self.state(*rest)
             elif rest[0] in self.selected or self.config.get("sends_all"):
                 getattr(self, kind)(*rest)
 
-    def state(self) -> None:
+    def state(self, form: str = "plain") -> None:
         """Send a STATE."""
+        if form in ("null", "empty"):
+            self.tap.state(None if form == "null" else {})
+            return
         own = self.config["shape"] == "own"
         shown = {key: n for key, n in self.marks.items() if not own or key == self.last}
-        self.tap.state(shown if self.flat else {"bookmarks": {key: {"n": n} for key, n in shown.items()}})
+        syncing = {"currently_syncing": self.sent} if form == "syncing" and self.sent in self.selected else {}
+        marks = shown if self.flat else {"bookmarks": {key: {"n": n} for key, n in shown.items()}}
+        self.tap.state({**marks, **syncing})
 
     def schema(self, id: str, properties: dict[str, Any]) -> None:
         """Send a SCHEMA."""
@@ -72,6 +82,7 @@ class Plays:
         mark = entry["mark"] or self.streams[entry["parent"]]["mark"]
         if number > self.start.get(mark, 0):
             self.tap.record(entry["sends"], record)
+            self.sent = id
             if entry["mark"]:
                 self.marks[mark] = number
                 self.last = mark
