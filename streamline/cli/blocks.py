@@ -9,6 +9,7 @@ import click
 
 from streamline.cli.app import App
 from streamline.errors import ConfigError
+from streamline.pipeline.model import check_fits
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
@@ -31,6 +32,8 @@ def sources_of(model: PipelineModel) -> list[Block]:
     """
     sources = blocks_of(model, "source")
     if not sources:
+        for block in model.blocks.values():
+            check_fits(model.type, block.type, block.language, where=model.where(block.uuid))
         raise ConfigError(
             "the pipeline has no source",
             where=model.uuid,

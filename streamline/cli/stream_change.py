@@ -37,7 +37,7 @@ class StreamChange:
         self._model = model
         self._side = side
         self._block = block
-        self._file: Path = editable_file(app.project, block, side)
+        self._file: Path = editable_file(block)
         self._shown = app.project.shown(self._file)
         move_stored(app, model, store)
         sources = open_sources(app, model, store, [block] if side == "source" else feeding_sources(model, block))

@@ -119,21 +119,12 @@ def select(
 
     model = load_pipeline(app.project, pipeline)
     with app.store() as store:
-        change = StreamChange(app, model, store, "source", _yaml_block(model, "source", block))
+        change = StreamChange(app, model, store, "source", pick_block(model, "source", block))
         change.write(
             lambda entries: select_streams(
                 entries, [change.name(name, entries) for name in streams], DEFAULT if default else not off, only=only
             )
         )
-
-
-def _yaml_block(model: PipelineModel, side: Side, uuid: str | None) -> Block:
-    """Return the block that `--block` names, which may be one in Python, or the only one of its kind."""
-    kind = "data_loader" if side == "source" else "data_exporter"
-    blocks = [block for block in model.blocks.values() if block.type == kind and uuid in (None, block.uuid)]
-    if len(blocks) == 1 and blocks[0].language == "python":
-        return blocks[0]
-    return pick_block(model, side, uuid)
 
 
 def _block_to_set(model: PipelineModel, block: str | None, keys: Sequence[str]) -> tuple[Side, Block]:
@@ -143,11 +134,8 @@ def _block_to_set(model: PipelineModel, block: str | None, keys: Sequence[str]) 
 
     sides: list[Side] = ["source", "destination"]
     if block is not None:
-        types = {"data_loader": sides[0], "data_exporter": sides[1]}
-        named = model.blocks.get(block)
-        side = types.get(named.type) if named is not None and named.language == "python" else None
-        side = side or side_of(model, block)
-        return side, _yaml_block(model, side, block)
+        side = side_of(model, block)
+        return side, pick_block(model, side, block)
     known = {side: setting_names(side) for side in sides}
     for key in keys:
         if not any(key in names for names in known.values()):
@@ -168,7 +156,7 @@ def _block_to_set(model: PipelineModel, block: str | None, keys: Sequence[str]) 
             hint=f"add --block {'|'.join(uuids)}",
             code="block.ambiguous",
         )
-    return possible[0], _yaml_block(model, possible[0], None)
+    return possible[0], pick_block(model, possible[0], None)
 
 
 def _pair(text: str) -> tuple[str, str]:

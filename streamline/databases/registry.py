@@ -35,6 +35,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
             as they are.
         driver: the package that must be installed.
         install: what pip installs to get the driver.
+        url: the SQLAlchemy URL of a database that SQL blocks reach through SQLAlchemy only.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     mage_cleans: bool = True
     driver: str | None = None
     install: str | None = None
+    url: str = ""
 
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -122,10 +124,32 @@ PROVIDERS: Mapping[str, Provider] = {
             driver="google.cloud.bigquery",
             install="'streamline[bigquery]'",
         ),
-        Provider(name="clickhouse", title="ClickHouse"),
-        Provider(name="druid", title="Druid"),
-        Provider(name="mssql", title="SQL Server", io="streamline.io.mssql:MSSQL"),
-        Provider(name="oracledb", title="Oracle Database", io="streamline.io.oracledb:OracleDB"),
+        Provider(
+            name="clickhouse",
+            title="ClickHouse",
+            install="clickhouse-sqlalchemy",
+            url="clickhouse+native://USER:PASSWORD@HOST:9000/DATABASE",
+        ),
+        Provider(
+            name="druid",
+            title="Druid",
+            install="'pydruid[sqlalchemy]'",
+            url="druid://USER:PASSWORD@HOST:8082/druid/v2/sql",
+        ),
+        Provider(
+            name="mssql",
+            title="SQL Server",
+            io="streamline.io.mssql:MSSQL",
+            install="'streamline[mssql]'",
+            url="mssql+pyodbc://USER:PASSWORD@HOST:1433/DATABASE?driver=ODBC+Driver+18+for+SQL+Server",
+        ),
+        Provider(
+            name="oracledb",
+            title="Oracle Database",
+            io="streamline.io.oracledb:OracleDB",
+            install="'streamline[oracledb]'",
+            url="oracle+oracledb://USER:PASSWORD@HOST:1521?service_name=SERVICE",
+        ),
         Provider(
             name="redshift",
             title="Redshift",
@@ -153,8 +177,8 @@ PROVIDERS: Mapping[str, Provider] = {
             driver="snowflake.connector",
             install="'streamline[snowflake]'",
         ),
-        Provider(name="spark", title="Spark"),
-        Provider(name="trino", title="Trino"),
+        Provider(name="spark", title="Spark", install="'pyhive[hive]'", url="hive://USER@HOST:10000/DATABASE"),
+        Provider(name="trino", title="Trino", install="'trino[sqlalchemy]'", url="trino://USER@HOST:8080/CATALOG"),
     )
 }
 _BY_NAME = {name: provider for provider in PROVIDERS.values() for name in (provider.name, *provider.aliases)}
@@ -182,7 +206,8 @@ def find_provider(name: str, *, where: str | None = None) -> Provider:
         raise ConfigError(
             f"the data provider '{name}' is reached through SQLAlchemy",
             where=where,
-            hint=f"use data_provider: sqlalchemy, and set SQLALCHEMY_URL: {folded}://… in the profile",
+            hint=f"pip install {provider.install} 'streamline[sqlalchemy]', write data_provider: sqlalchemy, and set "
+            f"SQLALCHEMY_URL: {provider.url} in the profile",
             code="database.needs_sqlalchemy",
         )
     return provider

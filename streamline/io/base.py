@@ -6,11 +6,13 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from streamline.databases.base import WRITE_POLICIES, DatabaseError, IfExists
 from streamline.errors import ConfigError
 from streamline.io.formats import FileFormat
+from streamline.project.current import current_folder
 
 __all__ = ["BaseIO", "ExportWritePolicy", "FileFormat"]
 
@@ -127,6 +129,15 @@ def some(settings: Mapping[Any, Any]) -> dict[str, Any]:
 def from_profile(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of a client that a profile has: `names` maps a setting's name to its key in the profile."""
     return some({name: config.get(key) for name, key in names.items()})
+
+
+def profile_path(config: Mapping[str, Any], key: str) -> str | None:
+    """Return the path of a file that a profile names; a relative one starts at the project's folder."""
+    path = config.get(key)
+    if not path:
+        return None
+    folder: Path = getattr(config, "root", None) or current_folder()
+    return str(folder / Path(str(path)).expanduser())
 
 
 def require_key(config: Mapping[str, Any], key: str, title: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamline.io.base import some
+from streamline.io.base import profile_path, some
 from streamline.io.formats import FileFormat
 from streamline.io.object_store import BucketStore
 from streamline.project.extras import need
@@ -49,5 +49,5 @@ def google_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     mapping = config.get("GOOGLE_SERVICE_ACC_KEY")
     if mapping:
         return {"credentials_mapping": mapping}
-    path = config.get("GOOGLE_SERVICE_ACC_KEY_FILEPATH")
+    path = profile_path(config, "GOOGLE_SERVICE_ACC_KEY_FILEPATH")
     return {"path_to_credentials": path} if path else {}

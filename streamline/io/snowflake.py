@@ -10,7 +10,7 @@ import pandas as pd
 
 from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
-from streamline.io.base import ExportWritePolicy, check_policy, from_profile, require_key, some
+from streamline.io.base import ExportWritePolicy, check_policy, from_profile, profile_path, require_key, some
 from streamline.io.frames import as_pandas
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import StatementWarehouse, merge_statement, quoted, without_repeated_keys
@@ -27,10 +27,6 @@ _PROFILE = {
     "schema": "SNOWFLAKE_DEFAULT_SCHEMA",
     "role": "SNOWFLAKE_ROLE",
     "network_timeout": "SNOWFLAKE_TIMEOUT",
-}
-_KEY_FILE = {
-    "private_key_file": "SNOWFLAKE_PRIVATE_KEY_PATH",
-    "private_key_file_pwd": "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE",
 }
 _OF_EXECUTE = frozenset({"params", "parameters", "timeout", "num_statements"})
 
@@ -70,7 +66,8 @@ class Snowflake(StatementWarehouse):
             require_key(config, key, cls.title)
         settings = from_profile(config, _PROFILE) | some({"database": database or None, "schema": schema or None})
         if not settings.get("password"):
-            settings |= from_profile(config, _KEY_FILE)
+            settings |= from_profile(config, {"private_key_file_pwd": "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE"})
+            settings |= some({"private_key_file": profile_path(config, "SNOWFLAKE_PRIVATE_KEY_PATH")})
         return cls(**{**settings, **kwargs})
 
     def export(

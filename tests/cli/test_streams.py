@@ -136,17 +136,13 @@ def test_a_stream_that_is_not_listed_is_not_read_because_it_is_set(make_project:
     assert shop.selected() == ["orders", "hidden"]
 
 
-def test_a_block_in_python_is_edited_by_hand(make_project: MakeProject) -> None:
+def test_a_source_in_python_is_told_to_be_none(make_project: MakeProject) -> None:
     project = make_project(tap("rows", {"streams": STREAMS}), target())
-    (project.root / "data_loaders/load.yaml").unlink()
-    code = ["@data_integration_source", "def source(): ...", "@data_integration_catalog()", "def which(): ..."]
-    project.write("data_loaders/load.py", "\n".join(code))
+    (project.root / "data_loaders/load.yaml").rename(project.root / "data_loaders/load.py")
     metadata = project.root / "pipelines/p/metadata.yaml"
     metadata.write_text(metadata.read_text().replace("yaml", "python", 1))
-    for args in (["set", "p", "orders", "replication_method=FULL_TABLE"], ["select", "p", "orders"]):
-        output = Shop(project)("streams", *args, code=2).output
-        assert "data_loaders/load.py" in output
-        assert "which() (@data_integration_catalog)" in output
+    for args in (["set", "p", "orders", "replication_method=FULL_TABLE"], ["select", "p", "orders"], ["list", "p"]):
+        assert "data_loader in python" in Shop(project)("streams", *args, code=2).output
 
 
 def test_what_an_earlier_version_stored_is_moved_into_the_files(shop: Shop) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from streamline.blocks.sql.settings import Profiles, read_settings
 from streamline.databases.base import DatabaseError, TableExists
 from streamline.errors import ConfigError
 from streamline.io import BigQuery, ConfigFileLoader, Redshift, Snowflake
+from streamline.io.google_cloud_storage import google_settings
+from streamline.project.project import Project
 
 FRAME = pd.DataFrame({"id": [1, 2, 2], "name": ["a", "b", "c"]})
 
@@ -101,13 +104,31 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
+def make_project(folder: Path) -> Path:
+    (folder / "streamline.yaml").touch()
+    return folder
+
+
 def profile(folder: Path, **keys: Any) -> ConfigFileLoader:
     path = folder / "io_config.yaml"
     path.write_text("default:\n" + "".join(f"  {key}: {value}\n" for key, value in keys.items()))
     return ConfigFileLoader(path, "default")
 
 
+def test_key_files_are_those_of_the_project(tmp_path: Path) -> None:
+    project = Project.open(make_project(tmp_path))
+    config = profile(tmp_path, GOOGLE_SERVICE_ACC_KEY_FILEPATH="keys/google.json")
+    assert google_settings(config) == {"path_to_credentials": str(tmp_path / "keys/google.json")}
+    absolute = profile(tmp_path, GOOGLE_SERVICE_ACC_KEY_FILEPATH="/etc/google.json")
+    assert google_settings(absolute) == {"path_to_credentials": "/etc/google.json"}
+    config = profile(tmp_path, GOOGLE_SERVICE_ACC_KEY_FILEPATH="keys/google.json")
+    profiles = Profiles(project, project.renderer)
+    in_sql = profiles.get(read_settings({"data_provider": "bigquery"}, "q.sql"), "q.sql")
+    assert google_settings(in_sql) == {"path_to_credentials": str(tmp_path / "keys/google.json")}
+
+
 def test_snowflake_by_profile(tmp_path: Path, written: list[dict[str, Any]]) -> None:
+    make_project(tmp_path)
     config = profile(
         tmp_path,
         SNOWFLAKE_ACCOUNT="a",
@@ -125,7 +146,7 @@ def test_snowflake_by_profile(tmp_path: Path, written: list[dict[str, Any]]) -> 
             "user": "u",
             "database": "DB",
             "schema": "S",
-            "private_key_file": "k.p8",
+            "private_key_file": str(tmp_path / "k.p8"),
         }
         assert loader.load("select 1;", limit=5)["N"].to_list() == [1]
         assert loader.conn.asked == ["select 1\nLIMIT 5"]

@@ -5,7 +5,6 @@ A change says nothing about the streams that it does not name: they stay selecte
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -19,37 +18,17 @@ from streamline.project.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
-    from streamline.project.project import Project
 
 Entries: TypeAlias = dict[str, dict[str, Any]]
 """`streams:` as written: name or glob → settings, in the file's order, templates not rendered."""
 
-_FUNCTIONS: dict[Side, tuple[str, ...]] = {
-    "source": (
-        "data_integration_catalog",
-        "data_integration_selected_streams",
-        "data_integration_config",
-        "data_integration_source",
-    ),
-    "destination": ("data_integration_config", "data_integration_destination"),
-}
-"""The decorators of a Python block's functions, the one that settings of streams belong to first."""
 
-
-def editable_file(project: Project, block: Block, side: Side) -> Path:
+def editable_file(block: Block) -> Path:
     """Return the YAML file that holds the block's stream settings.
 
     Raises:
-        ConfigError: the block is written in Python, or has no file of its own.
+        ConfigError: the block has no file of its own.
     """
-    if block.language == "python" and block.file is not None:
-        function = _function(block.file, side)
-        raise ConfigError(
-            f"the settings of block '{block.uuid}' are Python code, which is not edited by commands",
-            where=project.shown(block.file),
-            hint=f"edit the function {function}",
-            code="setting.python_block",
-        )
     if block.file is None:
         raise ConfigError(
             f"block '{block.uuid}' has no file of its own: it is written in metadata.yaml",
@@ -243,21 +222,3 @@ def _write_entry(streams: Any, name: str, before: dict[str, Any], settings: dict
                 put(entry, (key,), value)
     else:
         put(streams, (name,), settings)
-
-
-def _function(file: Path, side: Side) -> str:
-    """Return the function of a Python block that its streams' settings come from."""
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        tree = ast.Module([], [])
-    functions: dict[str, str] = {}
-    for node in tree.body:
-        for decorator in getattr(node, "decorator_list", ()):
-            target = decorator.func if isinstance(decorator, ast.Call) else decorator
-            name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
-            functions.setdefault(name, getattr(node, "name", ""))
-    decorator = next((name for name in _FUNCTIONS[side] if name in functions), None)
-    if decorator is None:
-        return f"that is decorated with @{_FUNCTIONS[side][0]}"
-    return f"{functions[decorator]}() (@{decorator})"

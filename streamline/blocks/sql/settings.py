@@ -181,6 +181,8 @@ class _Flat(Mapping[str, Any]):
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        self.root = profile.file.path.parent
+        """Where relative paths in it start."""
         self._paths: dict[str, tuple[str, ...]] = {}
         for heading, branch in profile.raw.items():
             names = nested_settings(heading) or {}
