@@ -31,8 +31,17 @@ WITH_SYSTEMS = ("source", "destination")
 KINDS = [*_SIDES, *FOLDERS]
 
 
+class _Kind(click.Choice[str]):
+    """The kinds; a wrong one is answered with a similar one."""
+
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        from streamline.project.suggest import suggestion
+
+        return f"there is no kind '{value}'; {suggestion(str(value), KINDS, what='kinds')}"
+
+
 @click.command("add")
-@click.argument("kind", metavar="KIND", type=click.Choice(KINDS))
+@click.argument("kind", metavar="KIND", type=_Kind(KINDS))
 @click.argument("name", required=False)
 @click.option("--list", "list_", is_flag=True, help="List the systems that a source or destination can name.")
 @click.option("--pipeline", "-p", metavar="PIPELINE", help="The pipeline; optional if there is only one.")
@@ -211,10 +220,11 @@ def _connector(project: Project, role: Role, system: str | None, plugin: str | N
     """Return the connector's name for the block's file, and its full name.
 
     Raises:
-        ConfigError: both options are given, the plugin is not declared, or several plugins match.
+        ConfigError: both options are given, the plugin is not declared, the system unknown, or several plugins match.
     """
-    from streamline.connectors.registry import DEFAULT_SYSTEMS, connector_name
-    from streamline.project.suggest import suggestion
+    from streamline.connectors.plugins import unavailable
+    from streamline.connectors.registry import DEFAULT_SYSTEMS, connector_name, system_of
+    from streamline.project.suggest import suggestion, suggestion_and
 
     if system is not None and plugin is not None:
         raise ConfigError(
@@ -225,13 +235,19 @@ def _connector(project: Project, role: Role, system: str | None, plugin: str | N
             raise ConfigError(
                 f"the plugin '{plugin}' is not declared",
                 where=project.yaml.shown,
-                hint=f"{suggestion(plugin, project.plugins, what='declared plugins')}; "
-                f"to declare it: streamline plugin add {plugin} --pip REQUIREMENT",
+                hint=suggestion_and(
+                    suggestion(plugin, project.plugins, what="declared plugins"),
+                    f"to declare it: streamline plugin add {plugin} --pip REQUIREMENT",
+                ),
                 code="plugin.unknown",
             )
         return plugin, plugin
     if system is not None:
-        return system, connector_name(system, role)
+        full_name = connector_name(system, role)
+        error = unavailable(project, system, role) if system_of(full_name) is None else None
+        if error is not None:  # a known system may be declared later
+            raise error
+        return system, full_name
     declared = [name for name in project.plugins if name.startswith(f"{role}-")]
     if role == "mapper":
         declared = [name for name in project.plugins if not name.startswith(("tap-", "target-"))]

@@ -36,10 +36,11 @@ def remove(app: App, block: str, pipeline: str | None, force: bool, delete_files
     from streamline.cli.app import change_id
     from streamline.execution.batch.output_layout import remove_output
     from streamline.pipeline.edit_blocks import find_block, remove_block
+    from streamline.pipeline.reader import load_pipeline
 
     pipeline = pipeline or only_pipeline(app.project)
     with change(app, pipeline, "remove") as (store, _):
-        model = app.load_pipeline(pipeline)
+        model = load_pipeline(app.project, pipeline, fileless=block)
         find_block(model, block)
         letters = _letters_of(store, pipeline, block)
         if letters and not force:

@@ -51,7 +51,7 @@ _option = functools.partial(click.option, cls=_OfType)
 
 
 @click.command("run", cls=_Grouped)
-@click.argument("names", nargs=-1, required=True, metavar="[PROJECT] PIPELINE")
+@click.argument("names", nargs=-1, metavar="[PROJECT] PIPELINE")
 @click.option(
     "--runtime-vars",
     multiple=True,
@@ -140,6 +140,10 @@ def _prints_on_stderr() -> Iterator[None]:
 
 
 def _pipeline(app: App, names: tuple[str, ...]) -> str:
+    if not names:
+        pipelines = app.project.pipelines()
+        known = f"pipelines: {', '.join(pipelines)}" if pipelines else "there is none yet: streamline create NAME"
+        raise click.UsageError(f"Missing argument 'PIPELINE'; {known}.")
     if len(names) > 2:
         raise click.UsageError("one pipeline at a time: streamline run [PROJECT] PIPELINE")
     if len(names) == 2:

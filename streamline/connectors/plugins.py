@@ -23,6 +23,7 @@ from streamline.connectors.registry import (
     connector_name,
     find_connector,
     installed_connectors,
+    system_names,
     system_of,
 )
 from streamline.errors import ConfigError
@@ -387,17 +388,17 @@ def _unknown(project: Project, name: str, role: Role, where: str | None = None) 
         system = connector, System()
     if system is not None:
         package = system[1].tap if role == "tap" else system[1].target
-        example = f'{connector}: {{pip: "{package or "PACKAGE==VERSION"}"}}'
         return ConfigError(
             f"no {role} for '{name}' is bundled with Streamline or declared in the project",
             where=where,
             code="plugin.unknown",
-            hint=f"declare one under `plugins:` in {project.yaml.shown}, for example `{example}`",
+            hint=f"declare one under `plugins:` in {project.yaml.shown}: "
+            f"streamline plugin add {connector} --pip {package or 'PACKAGE==VERSION'}",
         )
-    plugins = [one for one in project.plugins if _fits(one, role)]
+    plugins = [plugin for plugin in project.plugins if _fits(plugin, role)]
     names = [*(one.name for one in bundled_connectors()), *installed_connectors()]
     names = [one for one in names if one.startswith(f"{role}-")]
-    near = nearest(name, [*plugins, *names, *(one.removeprefix(f"{role}-") for one in names)])
+    near = nearest(name, [*plugins, *names, *(one.removeprefix(f"{role}-") for one in names), *system_names()])
     meant = f"did you mean {' or '.join(repr(one) for one in near)}? Else declare it" if near else "declare it"
     return ConfigError(
         f"the {role} '{name}' is not declared",

@@ -161,6 +161,11 @@ def connector_name(name: str, role: Role) -> str:
     return f"{role}-{_ALIASES.get(system, system)}"
 
 
+def system_names() -> list[str]:
+    """Return the names of all systems, with their aliases."""
+    return [*SYSTEMS, *_ALIASES]
+
+
 def system_of(connector: str) -> tuple[str, System] | None:
     """Return the system that a connector's name ends with, such as `postgres` of `tap-postgres`; None if unknown."""
     name = connector.partition("-")[2].replace("_", "-")

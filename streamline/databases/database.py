@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from streamline.databases.base import WRITE_POLICIES, DatabaseError, IfExists, Parameters, TableExists
 from streamline.errors import ConfigError, StreamlineError
-from streamline.project.suggest import suggestion
+from streamline.project.suggest import suggestion, suggestion_and
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -336,8 +336,10 @@ class Database(ABC):
             if self._column_key(name) not in by_key:
                 raise DatabaseError(
                     f"the table {self.shown(table, schema)} has no column '{name}'",
-                    hint=f"{suggestion(name, columns, what='its columns')}; "
-                    "to give it other columns, replace it (export_write_policy: replace)",
+                    hint=suggestion_and(
+                        suggestion(name, columns, what="its columns"),
+                        "to give it other columns, replace it (export_write_policy: replace)",
+                    ),
                     code="database.column_missing",
                 )
         return [by_key[self._column_key(name)] for name in names]

@@ -100,7 +100,7 @@ def remove_block(project: Project, pipeline: str, uuid: str, *, connect: bool, d
     Raises:
         ConfigError: there is no such block, other blocks use it, or other pipelines use its file.
     """
-    model = load_pipeline(project, pipeline)
+    model = load_pipeline(project, pipeline, fileless=uuid)
     block = find_block(model, uuid)
     _check_unused(model, block, connect=connect)
     files = own_files(project, model, block)

@@ -24,7 +24,7 @@ from streamline.pipeline.model import (
     pipeline_folder,
 )
 from streamline.pipeline.unknown_keys import UnknownKeys, misspelt_settings
-from streamline.project.suggest import suggestion, words
+from streamline.project.suggest import suggestion, suggestion_and, words
 from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 
 if TYPE_CHECKING:
@@ -62,8 +62,11 @@ _RETRY_VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """The check of each key of `retry_config`, and a description of valid values."""
 
 
-def load_pipeline(project: Project, uuid: str) -> PipelineModel:
+def load_pipeline(project: Project, uuid: str, *, fileless: str | None = None) -> PipelineModel:
     """Read and validate `pipelines/<uuid>/metadata.yaml`.
+
+    Args:
+        fileless: a block whose file may be missing.
 
     Raises:
         ConfigError: the pipeline does not exist, or its file is invalid; the error names file and line.
@@ -74,17 +77,20 @@ def load_pipeline(project: Project, uuid: str) -> PipelineModel:
         raise ConfigError(
             f"pipeline '{uuid}' not found",
             where=project.shown(path),
-            hint=suggestion(uuid, project.pipelines(), what="pipelines")
-            + f"; to create it: streamline create {uuid} --type python (or integration, dbt)",
+            hint=suggestion_and(
+                suggestion(uuid, project.pipelines(), what="pipelines"),
+                f"to create it: streamline create {uuid} --type python (or integration, dbt)",
+            ),
             code="pipeline.not_found",
         )
     yaml = load_yaml(path, shown=project.shown(path), allow_duplicates=project.mage)
-    return Reader(project, uuid, folder, yaml).read()
+    return Reader(project, uuid, folder, yaml, fileless).read()
 
 
 class Reader:
-    def __init__(self, project: Project, uuid: str, folder: Path, yaml: YamlFile) -> None:
+    def __init__(self, project: Project, uuid: str, folder: Path, yaml: YamlFile, fileless: str | None = None) -> None:
         self.project = project
+        self.fileless = fileless
         self.uuid = uuid
         self.folder = folder
         self.yaml = yaml
@@ -386,7 +392,7 @@ class Reader:
         written_path = written.get("path") if isinstance(written, dict) else None
         if isinstance(written_path, str) and self.find_file(written_path) is not None:
             return self.named_file(written_path, given, path)
-        if entry.get("content") or isinstance(named, str):
+        if entry.get("content") or isinstance(named, str) or uuid == self.fileless:
             return given or "python", None
         existing = next(((name, file) for name, file in candidates if file.is_file()), None)
         if existing is not None:
@@ -442,6 +448,8 @@ class Reader:
 
     def named_file(self, named: str, language: str | None, path: tuple[PathKey, ...]) -> tuple[str, Path]:
         file = self.find_file(named)
+        if file is None and self.fileless is not None:
+            file = self.project.root / named
         if file is None:
             raise self.error(
                 f"the file {named} does not exist",

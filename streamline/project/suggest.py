@@ -30,6 +30,11 @@ def suggestion(name: str, known: Iterable[str], *, what: str = "known names") ->
     return f"{what}: {', '.join(names)}"
 
 
+def suggestion_and(hint: str, more: str) -> str:
+    """Return a suggestion with another sentence, which begins in lower case."""
+    return f"{hint} {more[0].upper()}{more[1:]}" if hint.endswith("?") else f"{hint}; {more}"
+
+
 def almost(name: str, known: Iterable[str], likeness: float = 0.8) -> str | None:
     """Return the known name that is at least this similar to `name` (1: equal), else None.
 

@@ -188,7 +188,7 @@ def test_without_its_extra_a_connector_gets_an_environment(
     ("name", "role", "code", "hint"),
     [
         ("tap-shp", "tap", "plugin.unknown", "'tap-shop'"),
-        ("postgresql", "tap", "plugin.unknown", "tap-postgres: {pip:"),
+        ("postgresql", "tap", "plugin.unknown", "plugin add tap-postgres --pip pipelinewise-"),
         ("tap-snowflake", "tap", "plugin.unknown", "PACKAGE==VERSION"),
         ("quite-unknown", "target", "plugin.unknown", "quite-unknown: {pip:"),
         ("target-x", "tap", "plugin.wrong_role", ""),
@@ -208,7 +208,7 @@ def test_sources_of_mage_name_the_plugin_to_add(new_project: MakeProject) -> Non
     with pytest.raises(ConfigError) as caught:
         resolve_plugin(project, "google_ads", "tap")
     assert caught.value.code == "plugin.unknown"
-    assert 'tap-google-ads: {pip: "PACKAGE==VERSION"}' in (caught.value.hint or "")
+    assert "plugin add tap-google-ads --pip PACKAGE==VERSION" in (caught.value.hint or "")
     declared = new_project("plugins:\n  tap-google-ads: {command: sh}\n")
     assert resolve_plugin(declared, "google_ads", "tap").name == "tap-google-ads"
 

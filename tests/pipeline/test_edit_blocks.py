@@ -156,3 +156,9 @@ def test_the_files_of_a_removed_block_are_deleted_on_request_unless_others_use_t
     removed(project, "load", connect=True, delete_files=True)
     assert not (project.root / "data_loaders/load.py").exists()
     assert not (project.root / "pipelines/p/load").exists()
+
+
+def test_a_block_whose_file_is_gone_is_removed(project: Project) -> None:
+    (project.root / "data_exporters/export.py").unlink()
+    removed(project, "export")
+    assert load_pipeline(project, "p").blocks.keys() == {"load", "clean"}

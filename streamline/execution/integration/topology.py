@@ -113,6 +113,14 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
             raise ConfigError(
                 f"destination '{uuid}' has blocks after it", where=model.where(uuid), code="graph.wrong_place"
             )
+    if not specs.sources or not specs.destinations:
+        missing = "source" if not specs.sources else "destination"
+        raise ConfigError(
+            f"the pipeline has no {missing}",
+            where=model.yaml.shown,
+            hint=f"add one: streamline add {missing} NAME --pipeline {model.uuid}",
+            code="pipeline.no_destination" if specs.sources else "pipeline.no_source",
+        )
     for uuid in (*specs.destinations, *specs.transforms, *specs.mappers):
         if not model.blocks[uuid].upstream:
             raise ConfigError(
@@ -129,14 +137,6 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
                 hint="in an integration pipeline a source is where records begin",
                 code="graph.wrong_place",
             )
-    if not specs.sources or not specs.destinations:
-        missing = "source" if not specs.sources else "destination"
-        raise ConfigError(
-            f"the pipeline has no {missing}",
-            where=model.yaml.shown,
-            hint=f"add one: streamline add {missing} NAME --pipeline {model.uuid}",
-            code="pipeline.no_destination" if specs.sources else "pipeline.no_source",
-        )
     mappers: dict[str, list[str]] = {}
     paths: dict[str, PathPlan] = {}
     for source in specs.sources:
