@@ -7,6 +7,10 @@ of libraries are shared. Tests about the interpreter's start, or about what is i
 The runner of a batch pipeline starts a fork server of its own, which imports pandas. `spare` forks one ahead, as a
 child of the command, and the command uses it in place of a new interpreter. `fork_servers` does the same for the pools
 that tests make in their own process: the server forks one, and it becomes the tests' child by adoption.
+
+Bundled connectors that a command starts are forked as well, where it is told to (`connectors`): by a child of the
+command that was forked before the command had threads, and as that child's siblings, so that the command waits for them
+and signals them as ever.
 """
 
 from __future__ import annotations
@@ -56,6 +60,9 @@ real = False
 _ROOM = 1 << 14
 _PDEATHSIG = 1
 _SUBREAPER = 36
+_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, 0)
+_CLONE_PARENT = 0x8000
+_CONNECTORS = [str(REPOSITORY / folder / "run.py") for folder in ("taps", "targets")]
 _adoption = threading.Lock()
 
 
@@ -149,6 +156,7 @@ def start(
     stdout: IO[bytes],
     stderr: IO[bytes],
     spare: bool = False,
+    connectors: bool = False,
 ) -> Process | subprocess.Popen[bytes]:
     """Start `[interpreter, file or -m module, argument…]` in a session of its own.
 
@@ -156,17 +164,20 @@ def start(
         argv: the interpreter is the tests' own.
         stdin: a file descriptor.
         spare: the program is a command that may start a fork server for batch pipelines.
+        connectors: it is a command that may start bundled connectors.
     """
-    usual = {
-        name: value for name, value in env.items() if name in START_VARIABLES or name.startswith(("LC_", "PYTHON"))
-    }
-    usual.pop("PYTHONPATH", None)
-    if real or argv[0] != sys.executable or not usual.items() <= START_VARIABLES.items():
+    if real or argv[0] != sys.executable or not _usual(env):
         return subprocess.Popen(
             argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
-    request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "spare": spare}
+    request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "spare": spare, "connectors": connectors}
     return Process(argv, _server.start(request, [stdin, stdout.fileno(), stderr.fileno()]))
+
+
+def _usual(env: Mapping[str, str]) -> bool:
+    """Return whether the interpreter would start with this environment as the server did."""
+    names = [name for name in env if name in START_VARIABLES or name.startswith(("LC_", "PYTHON"))]
+    return {name: env[name] for name in names if name != "PYTHONPATH"}.items() <= START_VARIABLES.items()
 
 
 def run(argv: Sequence[str], *, given: bytes, cwd: Path, env: Mapping[str, str]) -> tuple[int, bytes, bytes]:
@@ -200,7 +211,9 @@ def streamline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     env = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "PYTHON"))}
     env |= {**START_VARIABLES, "PYTHONPATH": str(REPOSITORY)}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as null:
-        process = start(argv, cwd=folder, env=env, stdin=null.fileno(), stdout=out, stderr=err, spare=True)
+        process = start(
+            argv, cwd=folder, env=env, stdin=null.fileno(), stdout=out, stderr=err, spare=True, connectors=True
+        )
         code = process.wait()
         out.seek(0)
         err.seek(0)
@@ -247,6 +260,9 @@ def serve() -> NoReturn:
     for name in (*LIBRARIES, *_modules_of_commands()):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    from streamline.project.yamlfile import load_yaml
+
+    load_yaml(Path("any.yaml"), text="a: 1")  # compiles its expressions at the first use
     # jsonschema_rs collects garbage at the end, which copies every page that is shared with this server.
     atexit._clear()
     atexit.register(logging.shutdown)
@@ -326,6 +342,8 @@ def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
         _take_on(request["argv"], request["env"])
         if request["spare"]:
             _fork_spare()
+        if request["connectors"] and _CLONE:
+            _fork_starter()
         code = _main(request["argv"][1:], request["cwd"])
     except BaseException:
         traceback.print_exc()
@@ -395,8 +413,8 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-class _ForkServer:
-    """A fork server that was forked; the part of `subprocess.Popen` that its owner uses."""
+class _Forked:
+    """A fork server or connector that was forked; the part of `subprocess.Popen` that its owner uses."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -413,9 +431,15 @@ class _ForkServer:
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
             elif time.monotonic() > end:
-                raise subprocess.TimeoutExpired("fork server", timeout or 0)
+                raise subprocess.TimeoutExpired("forked process", timeout or 0)
             else:
                 time.sleep(0.001)
+        return self.returncode
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(0)
         return self.returncode
 
 
@@ -428,14 +452,14 @@ class _Subprocess:
     def __init__(self, fork: Callable[[bytes, list[int]], int | None]) -> None:
         self._fork = fork
 
-    def Popen(self, argv: list[str], **keys: Any) -> _ForkServer | subprocess.Popen[bytes]:
+    def Popen(self, argv: list[str], **keys: Any) -> _Forked | subprocess.Popen[bytes]:
         """Start a fork server; a real process if it wants another interpreter."""
         if argv[:3] == [sys.executable, "-P", "-c"]:
             settings = json.loads(argv[4])
             request = {"argv": argv, "env": dict(keys["env"]), "settings": settings, "cwd": os.getcwd()}  # noqa: PTH109
             pid = self._fork(json.dumps(request).encode(), [keys["stdout"], settings["control"]])
             if pid is not None:
-                return _ForkServer(pid)
+                return _Forked(pid)
         return subprocess.Popen(argv, **keys)
 
 
@@ -466,6 +490,66 @@ def _fork_spare() -> None:
         return pid
 
     forkserver_process.subprocess = _Subprocess(use)  # type: ignore[assignment]
+
+
+class _Starting:
+    """Takes the place of `subprocess` in the module that starts connectors."""
+
+    Popen: Any
+    TimeoutExpired = subprocess.TimeoutExpired
+
+    def __init__(self, starter: socket.socket) -> None:
+        self.Popen = self._popen
+        self._starter = starter
+        self._turn = threading.Lock()
+
+    def _popen(self, argv: list[str], **keys: Any) -> _Forked | subprocess.Popen[bytes]:
+        if argv[0] != sys.executable or argv[1] not in _CONNECTORS or not _usual(keys["env"]):
+            return subprocess.Popen(argv, **keys)
+        request = {"argv": argv, "cwd": str(keys["cwd"]), "env": keys["env"], "spare": False, "connectors": False}
+        with self._turn:
+            files = [keys["stdin"], keys["stdout"], keys["stderr"]]
+            socket.send_fds(self._starter, [json.dumps(request).encode()], files)
+            return _Forked(int.from_bytes(self._starter.recv(4), "big"))
+
+
+def _fork_starter() -> None:
+    """Fork a process that forks connectors, which are children of this one."""
+    from streamline.processes import child
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    if os.fork():
+        theirs.close()
+        child.subprocess = _Starting(ours)  # type: ignore[assignment]
+        return
+    ours.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prctl(_PDEATHSIG, signal.SIGKILL)
+    while True:
+        data, fds, _, _ = socket.recv_fds(theirs, 1 << 20, 3)
+        if not data:
+            os._exit(0)
+        pid = _fork_sibling()
+        if not pid:
+            theirs.close()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _become(json.loads(data), fds)
+        theirs.send(pid.to_bytes(4, "big"))
+        for fd in fds:
+            os.close(fd)
+
+
+def _fork_sibling() -> int:
+    """Fork a child of this process's parent. This process has one thread."""
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid: int = ctypes.PyDLL(None).syscall(_CLONE, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+    if pid:
+        python.PyOS_AfterFork_Parent()
+    else:
+        python.PyOS_AfterFork_Child()
+    return pid
 
 
 def _be_fork_server(request: dict[str, Any], fds: list[int]) -> NoReturn:

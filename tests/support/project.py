@@ -66,15 +66,25 @@ class Running:
 
     Args:
         batch: the command may run a batch pipeline.
+        connectors: it may start bundled connectors.
     """
 
-    def __init__(self, argv: list[str], cwd: Path, env: Mapping[str, str], *, batch: bool = False) -> None:
+    def __init__(
+        self, argv: list[str], cwd: Path, env: Mapping[str, str], *, batch: bool = False, connectors: bool = False
+    ) -> None:
         self.argv = argv
         self._out = (cwd / f".out-{time.monotonic_ns()}").open("w+b")
         self._err = (cwd / f".err-{time.monotonic_ns()}").open("w+b")
         with open(os.devnull, "rb") as null:
             self.process = preloaded.start(
-                argv, cwd=cwd, env=env, stdin=null.fileno(), stdout=self._out, stderr=self._err, spare=batch
+                argv,
+                cwd=cwd,
+                env=env,
+                stdin=null.fileno(),
+                stdout=self._out,
+                stderr=self._err,
+                spare=batch,
+                connectors=connectors,
             )
         Path(self._out.name).unlink()
         Path(self._err.name).unlink()
@@ -206,6 +216,8 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.settings: dict[str, Any] = {"name": "shop", "plugins": {}}
+        self.bundled = False
+        """Whether a pipeline has bundled connectors."""
         self.env = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(root / "home"),
@@ -239,6 +251,7 @@ class Project:
             )
             if block.kind == "transformer":
                 upstream = [block.uuid]
+            self.bundled |= block.plugin is None and block.kind != "transformer"
             if block.plugin:
                 self.settings["plugins"][block.plugin[0]] = block.plugin[1]
             self.write(
@@ -267,7 +280,8 @@ class Project:
         argv = [sys.executable, "-m", "streamline", *args]
         if args[0] == "run" and self.settings.get("plugins") and "state" not in self.settings and not preloaded.real:
             answers.recall(self.root)
-        return Running(argv, self.root, {**self.env, **(env or {})}, batch=args[0] in self.batch_commands)
+        batch = args[0] in self.batch_commands
+        return Running(argv, self.root, {**self.env, **(env or {})}, batch=batch, connectors=self.bundled)
 
     def command(self, *args: str, env: Mapping[str, str] | None = None, seconds: float = RUN_SECONDS) -> Completed:
         """Run a command inside the project to its end."""
