@@ -196,6 +196,16 @@ def test_a_line_that_is_too_long_names_its_stream() -> None:
             parser.feed(b'{"type":"RECORD","stream":"a","record":{"v":"' + b"x" * 1000)
 
 
+def test_a_line_of_the_longest_size_is_not_too_long() -> None:
+    parser = TapParser("group", tap="tap-x", log=lambda line: None, max_record_bytes=10_000)
+    parser.feed(schema("a") + b"\n" + record("a", 1) + b"\n")
+    line = record("a", "x" * (10_000 - len(record("a", ""))))
+    assert len(line) == 10_000
+    parser.feed(line)
+    with fails("tap.line_too_long"):
+        parser.feed(b" ")
+
+
 def test_a_long_line_in_many_chunks_passes() -> None:
     line = record("a", "x" * 3_000_000) + b"\n"
     items, _ = parse(schema("a") + b"\n" + record("a", 1) + b"\n" + line + record("a", 2) + b"\n", [70_000] * 40)

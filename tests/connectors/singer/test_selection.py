@@ -257,6 +257,16 @@ def test_columns_are_listed_only_where_some_are_left_out() -> None:
     assert run(catalog(plain("a")), {"a": {"columns": every}})[0][0].columns == every
 
 
+def test_columns_that_are_not_read_are_dropped() -> None:
+    """A tap may send more than its catalog lists, so a list of all columns drops some, too."""
+    found = catalog(plain("a", {"id": {}, "note": {}}))
+    assert not run(found)[0][0].drops_columns
+    every = run(found, {"a": {"columns": ["id", "note"]}})[0][0]
+    some = run(found, {"a": {"columns": ["id"]}})[0][0]
+    assert (every.drops_columns, every.deselected) == (True, frozenset())
+    assert (some.drops_columns, some.deselected) == (True, {"note"})
+
+
 def test_a_replication_key_alone_means_incremental_to_taps_of_the_sdk() -> None:
     found = catalog(plain("a", replication_key="id"))
     assert [run(found, tap=tap)[0][0].replication_method for tap in (SDK, None)] == ["INCREMENTAL", None]
