@@ -11,7 +11,7 @@ import pytest
 from streamline.connectors.singer import target_input
 from streamline.connectors.singer.bookmark_hashes import marks_of
 from streamline.connectors.singer.echo_account import EchoAccount
-from streamline.connectors.singer.state import StateParts
+from streamline.connectors.singer.state import SERIAL_MEMBER, StateParts
 from streamline.connectors.singer.target_input import Feed, SentCounts, TargetInput
 from streamline.flow.items import ActivateVersion, FileBatch, Item, Position, Schema
 from tests.connectors.singer.running import batch, bookmark, position, record, schema
@@ -212,3 +212,23 @@ def test_a_bookmark_that_is_withheld_for_a_while_is_proven_by_a_later_echo_of_it
     assert ("load", 2) not in target.proven
     target.echoed(marks_of(bookmark(2)))
     assert target.proven[-1] == ("load", 2)
+
+
+def test_records_that_no_bookmark_covers_are_proven_by_a_serial_beside_the_bookmarks() -> None:
+    unknown = msgspec.structs.replace(feed("load"), keys_of=lambda stream: [])
+    target = Target(unknown)
+    target.opening()
+    (state,) = states(target.sent("load", batch(record(1)), position(1)))
+    assert state["bookmarks"] == {"users": {"id": 1}}
+    assert SERIAL_MEMBER in state
+    target.echoed(marks_of(bookmark(1)))
+    assert target.proven == []
+    target.echoed(marks_of(json.dumps(state).encode()))
+    assert target.proven == [("load", 1)]
+
+
+@pytest.mark.parametrize("text", [b'{"users": 1}', b'"2024-01-01"'])
+def test_a_state_without_bookmarks_has_no_serial(text: bytes) -> None:
+    target = Target(msgspec.structs.replace(feed("load"), keys_of=lambda stream: []))
+    target.opening()
+    assert states(target.sent("load", batch(record(1)), at("load", 1, text))) == [json.loads(text)]
