@@ -200,6 +200,17 @@ async def test_what_is_released_is_saved_as_far_as_it_is_proven_and_no_further()
     assert store.saved == {"load": {STREAM: b"20"}}
 
 
+@pytest.mark.parametrize(("within", "limits"), [(None, []), (0.5, [0.5])])
+async def test_a_stop_limits_the_time_of_sinks_where_it_names_one(within: float | None, limits: list[float]) -> None:
+    class Limited(Table):
+        def limit(self, seconds: float) -> None:
+            given.append(seconds)
+
+    given: list[float] = []
+    Runtime([flow(Numbers(5), Limited())], store=Memory()).stop("the run was interrupted", within=within)
+    assert given == limits
+
+
 async def test_refused_records_are_saved_with_the_position_after_them() -> None:
     class Refuse:
         async def process(self, item: Item) -> Sequence[Item]:

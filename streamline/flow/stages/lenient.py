@@ -1,11 +1,14 @@
 """The part of a stream's SCHEMA that targets enforce: types, required, enumerations and bounds.
 
-Formats and `multipleOf` describe values rather than restrict them (targets parse and round). Taps write schemas in
-several drafts, and with keywords that their draft does not have. What cannot be validated is left out.
+Formats and `multipleOf` describe values rather than restrict them (targets parse and round), except `format: date`: a
+value that is no date changes the type of its column. Taps write schemas in several drafts, and with keywords that their
+draft does not have. What cannot be validated is left out.
 """
 
 from __future__ import annotations
 
+import re
+from calendar import isleap, monthrange
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,6 +19,11 @@ from streamline.flow.items import JSONObject
 if TYPE_CHECKING:
     import jsonschema_rs
 
+_DATE = re.compile(
+    r"(?P<sign>[+-]?)(?P<year>\d{4,6})-?(?P<month>\d\d)-?(?P<day>\d\d)( BC)?([T ]+\d\d?:?\d\d(:?\d\d)?([.,]\d+)?"
+    r" ?(Z|UTC|[+-]\d\d(:?\d\d)?)?)?( BC)?",
+    re.ASCII | re.IGNORECASE,
+)
 DECIMAL_PATTERN = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
 
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
@@ -40,7 +48,7 @@ def lenient(schema: Any, *, patterns: bool = True) -> Any:
     if string_format(schema) in DECIMAL_FORMATS or isinstance(schema.get("x-singer.decimal"), Mapping):
         # Taps write decimals as strings or as numbers, whichever type they declare.
         return {"type": sorted((types(schema) & {"null"}) | {"number", "string"}), "pattern": DECIMAL_PATTERN}
-    kept: JSONObject = {}
+    kept: JSONObject = {"format": "date"} if string_format(schema) == "date" else {}
     named = _types(schema.get("type"))
     if named:
         kept["type"] = named
@@ -72,6 +80,20 @@ def lenient(schema: Any, *, patterns: bool = True) -> Any:
     elif items is not None:
         kept["items"] = lenient(items, patterns=patterns)
     return kept
+
+
+def is_date(text: str) -> bool:
+    """Return whether a target can read a text as a date, also with a time after it.
+
+    >>> is_date("2024-02-29"), is_date("2024-02-29T00:00:00Z"), is_date("2024-02-30"), is_date("soon")
+    (True, True, False, False)
+    """
+    match = _DATE.fullmatch(text.strip())
+    if match is None:
+        return text.strip().lower() in ("infinity", "-infinity")
+    month, day = int(match["month"]), int(match["day"])
+    leap = match["sign"] == "-" or " BC" in text or len(match["year"]) > 4 or isleap(int(match["year"]))
+    return 1 <= month <= 12 and 1 <= day <= (29 if month == 2 and leap else monthrange(2023, month)[1])
 
 
 def without_flags(schema: Any) -> Any:

@@ -16,7 +16,7 @@ from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.lanes import record_text, to_raw
 from streamline.flow.items import ArrowBatch, BadRecord, Buffer, Item, JSONObject, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import ImmediateStage
-from streamline.flow.stages.lenient import lenient, validator
+from streamline.flow.stages.lenient import is_date, lenient, validator
 
 if TYPE_CHECKING:
     import jsonschema_rs
@@ -169,7 +169,7 @@ class ValidateStage(ImmediateStage):
 def _validator(stream: str, schema: JSONObject, keys: Sequence[str]) -> jsonschema_rs.Draft7Validator:
     # Without `pattern` where a regular expression is of another dialect.
     schemas = [_with_keys(lenient(schema), keys), _with_keys(lenient(schema, patterns=False), keys)]
-    return validator(stream, schemas, validate_formats=False)
+    return validator(stream, schemas, validate_formats=True, formats={"date": is_date})
 
 
 def _with_keys(schema: Any, keys: Sequence[str]) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import duckdb
 import pytest
 
-from tests.conformance.integration.common import rows_tap, upto
+from tests.conformance.integration.common import COLUMNS, INCREMENTAL, rows_tap, upto
 from tests.conftest import MakeProject
 from tests.support.project import Project, tap, target
 
@@ -110,3 +111,26 @@ def test_what_is_nested_too_deeply_harms_its_stream_alone(make_project: MakeProj
     letters = project.dead_letters()
     assert len(letters) == (where == "record")
     assert "nested" in completed.text + json.dumps(letters)
+
+
+def test_a_value_that_is_no_date_is_quarantined_and_does_not_change_the_type_of_its_column(
+    make_project: MakeProject,
+) -> None:
+    rows = [{"id": 1, "text": "2024-02-29"}, {"id": 2, "text": "banana"}, {"id": 3, "text": None}]
+    content = {"a": {"properties": COLUMNS, "replication_key": "id", "rows": rows}}
+    settings = {
+        "a": {**INCREMENTAL, "schema": {"properties": {"text": {"type": ["null", "string"], "format": "date"}}}}
+    }
+    project = make_project(
+        rows_tap(content, streams=settings),
+        target("duckdb", {"path": "out.duckdb"}, builtin=True, on_bad_record="quarantine"),
+    )
+
+    project.run().expect(0, "1 quarantined")
+
+    with duckdb.connect(project.root / "out.duckdb", read_only=True) as db:
+        described = db.execute("SELECT column_type FROM (DESCRIBE a) WHERE column_name = 'text'").fetchall()
+        assert described == [("DATE",)]
+        assert db.execute("SELECT id FROM a ORDER BY id").fetchall() == [(1,), (3,)]
+    (letter,) = project.dead_letters()
+    assert "banana" in letter["error"]

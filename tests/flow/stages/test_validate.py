@@ -31,6 +31,12 @@ ORDERS = {
     "required": ["id"],
 }
 
+DATES = [
+    *("2024-02-29", "20240229", "0044-03-15 BC", "+12024-01-01", "-0044-02-29", "infinity", None),
+    *("2024-01-01T00:00:00", "2024-01-01 23:59:59.5+00:00", "2024-01-01T00:00:00.000000Z"),
+]
+NO_DATES = ["banana", "", "2023-02-29", "2024-13-01", "2024-00-10", "2024-01-01 or so", "01/02/2024", 20240229]
+
 
 def line(text: str, stream: str = "orders") -> bytes:
     return f'{{"type": "RECORD", "stream": "{stream}", "record": {text}, "version": 3}}\n'.encode()
@@ -179,6 +185,8 @@ def test_fail_stops_at_the_first() -> None:
     ("prop", "good", "bad"),
     [
         ({"type": ["null", "string"], "format": "date-time"}, ["never", None], [5]),
+        ({"type": ["null", "string"], "format": "date"}, DATES, NO_DATES),
+        ({"type": "string", "format": "email"}, ["nobody"], [5]),
         ({"type": ["string", "null"], "format": "singer.decimal"}, ["1.50", "-.5e3", 7, 1.5, None], ["x", "", True]),
         ({"type": "number", "multipleOf": 0.01, "maximum": 10, "exclusiveMaximum": True}, [9.999], [10, 11]),
         ({"type": "integer", "exclusiveMinimum": 0}, [1, 2**70], [0]),
