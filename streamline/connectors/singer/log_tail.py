@@ -14,7 +14,9 @@ REASON_LINES = 5
 BEFORE_LINES = 8
 
 _TRACEBACK = "(most recent call last):"
-_FRAME = re.compile(r'\s+File ".*", line \d+')
+_FRAME = re.compile(r'\s+File ".*", line \d+|\s*[╭│╰]')
+"""A frame of Python, or a line of the box that the library rich draws around them."""
+
 _OTHER_FRAME = re.compile(r"\s+(at \S|\.\.\. \d+ more)")
 """A frame of Java or JavaScript; they stand below their error."""
 
@@ -79,7 +81,14 @@ def _folded(lines: Sequence[str]) -> tuple[list[str], int]:
             kept.append(line)
     if inside or not kept:  # a traceback of another shape
         kept, reason = list(lines[-BEFORE_LINES:]), None
-    if reason is None:
-        errors = [at for at, line in enumerate(kept) if level_of(line) == "ERROR"]
-        reason = errors[-1] if errors else max(len(kept) - 1, 0)
-    return kept, reason
+    last = max((at for at, line in enumerate(kept) if _is_error(line)), default=None)
+    if reason is not None and len(kept) - reason > REASON_LINES:
+        reason = last  # that exception was handled, and the work went on
+    elif reason is None:
+        reason = last
+    return kept, max(len(kept) - 1, 0) if reason is None else reason
+
+
+def _is_error(line: str) -> bool:
+    """Return whether a logger wrote this line as an error; the word alone may stand in any line."""
+    return message_of(line) != line and level_of(line) == "ERROR"

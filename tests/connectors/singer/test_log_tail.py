@@ -51,6 +51,14 @@ Exception in thread "main" java.sql.SQLException: access denied
 \t... 3 more
 """
 
+RICH = """INFO connecting
+╭─────── Traceback (most recent call last) ────────╮
+│ /lib/a.py:1 in connect                            │
+│ ❱ 1 raise OperationalError("access denied")       │
+╰───────────────────────────────────────────────────╯
+OperationalError: access denied
+"""
+
 GROUP = """  + Exception Group Traceback (most recent call last):
   |   File "/bin/tap-shop", line 8, in <module>
   | ExceptionGroup: two (1 sub-exception)
@@ -78,6 +86,12 @@ GROUP = """  + Exception Group Traceback (most recent call last):
             JAVA,
             'Exception in thread "main" java.sql.SQLException: access denied\n'
             "  Before that it logged:\n    INFO connecting",
+        ),
+        (RICH, "OperationalError: access denied\n  Before that it logged:\n    INFO connecting"),
+        ("3 errors found\nbye", "bye\n  Before that it logged:\n    3 errors found"),
+        (
+            WRONG_PASSWORD + "INFO again\n" * 9 + "CRITICAL gave up",
+            "gave up\n  Before that it logged:" + "\n    INFO again" * 8,
         ),
         ("ERROR no quota left\nINFO closing", "no quota left\n    closing"),
         ("one\ntwo\n\n", "two\n  Before that it logged:\n    one"),
