@@ -13,11 +13,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.outputs import pandas_frames
+from streamline.outputs import pandas_frames, parquet
 from streamline.outputs.store import pack, unpack
 from tests.outputs.conftest import Shelf
 from tests.outputs.exactly import assert_same_frame, assert_same_series
@@ -273,8 +274,9 @@ def test_what_comes_back_can_be_changed(shelf: Shelf) -> None:
     assert output.value()["a"].tolist() == [1, 2]
 
 
-def test_many_rows_in_several_row_groups(shelf: Shelf) -> None:
-    rows = 300_000
+def test_many_rows_in_several_row_groups(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP", 1000)
+    rows = 3_500
     frame = pd.DataFrame(
         {
             "n": np.arange(rows),
@@ -289,8 +291,10 @@ def test_many_rows_in_several_row_groups(shelf: Shelf) -> None:
     output = shelf.write(frame)
 
     assert output.manifest.outputs[0].rows == rows
-    assert_same_frame(frame.iloc[::1000], output.value().iloc[::1000])
-    pd.testing.assert_frame_equal(frame, output.value())
+    assert pq.ParquetFile(shelf.folder / "output_0.parquet").num_row_groups == 4
+    value = output.value()
+    assert_same_frame(frame.iloc[::10], value.iloc[::10])
+    pd.testing.assert_frame_equal(frame, value)
 
 
 def test_wide_frames(shelf: Shelf) -> None:

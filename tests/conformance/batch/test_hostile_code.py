@@ -84,11 +84,11 @@ def test_its_interpreter_crashes(project: BatchProject) -> None:
     assert "crash_trace.py" not in completed.text
 
 
-def test_it_prints_100_megabytes(project: BatchProject) -> None:
+def test_it_prints_40_megabytes(project: BatchProject) -> None:
     code = """
     @data_loader
     def load():
-        for _ in range(100):
+        for _ in range(40):
             print(('x' * 99 + '\\n') * 10_000, end='')
         raise ValueError('done with printing')
     """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pandas as pd
 import pytest
 
 from tests.support.batch import BatchProject, failed
-from tests.support.project import REPOSITORY
+from tests.support.project import Completed, Running
 
 OWN_NAMES = {
     "mage_ai.data_preparation.models.pipeline": "streamline",
@@ -99,18 +98,11 @@ def api() -> Iterator[str]:
     server.server_close()
 
 
-def python(project: BatchProject, code: str, *, fails: bool = False) -> subprocess.CompletedProcess[str]:
+def python(project: BatchProject, code: str, *, fails: bool = False) -> Completed:
     """Run a script of the user's."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project.root,
-        env={**project.env, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode != 0) is fails, done
+    project.write("user_script.py", code)
+    done = Running([sys.executable, "-m", "user_script"], project.root, project.env, batch=True).finish()
+    assert (done.code != 0) is fails, done
     return done
 
 
@@ -342,7 +334,7 @@ host = config['POSTGRES_HOST']
     assert project.output("load") == ["localhost", 5432, "analytics"]
     # And in any script.
     done = python(project, "import streamline\n" + named(code) + "\nprint(host)\n")
-    assert done.stdout == "localhost\n"
+    assert done.out == "localhost\n"
 
 
 # Testing
@@ -422,8 +414,8 @@ def test_execution_raises_what_failed(project: BatchProject, code: str) -> None:
     my_pipeline(project)
     project.write("transformers/transform_data.py", "@transformer\ndef transform(data):\n    raise ValueError('no')\n")
     done = python(project, EXECUTION + code, fails=True)
-    assert "streamline.errors.PipelineFailed" in done.stderr
-    assert "transform_data" in done.stderr
+    assert "streamline.errors.PipelineFailed" in done.err
+    assert "transform_data" in done.err
 
 
 # Advanced features

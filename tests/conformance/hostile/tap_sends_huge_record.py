@@ -1,4 +1,4 @@
-"""Sends a small record, one of `megabytes` (100), and a small one, in one line each.
+"""Sends a small record, one of `megabytes` (20), and a small one, in one line each.
 
 Who: taps on document stores and file systems: embedded images, whole HTML pages, base64. Meltano fails at 50
 MiB.
@@ -18,7 +18,7 @@ def main() -> None:
     tap.schema("files")
     tap.record("files", {"id": 1, "content": "small"})
     tap.out.write('{"type": "RECORD", "stream": "files", "record": {"id": 2, "content": "')
-    for _ in range(tap.config.get("megabytes", 100)):
+    for _ in range(tap.config.get("megabytes", 20)):
         tap.out.write("x" * 1_000_000)
     tap.out.write('"}}\n')
     tap.record("files", {"id": 3, "content": "small"})
