@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import msgspec
 
+from streamline.blocks.connector.mage_config import CATALOG_FILE
 from streamline.blocks.connector.rotated_config import keep_written_back, with_written_back
 from streamline.blocks.connector.spec import SourceSpec, load_source
 from streamline.connectors.plugins import Plugin, resolve_plugin
@@ -140,7 +141,7 @@ async def open_source(
     )
     path = model.path / block.uuid / "catalog.json"
     if project.mage and not path.is_file():
-        path = model.path / "data_integration_catalog.json"  # of an integration pipeline of Mage
+        path = model.path / CATALOG_FILE
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     try:
         discovered = await discovery.catalog(own, refresh=refresh)

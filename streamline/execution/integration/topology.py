@@ -7,6 +7,7 @@ from collections.abc import Collection
 import msgspec
 from msgspec.structs import replace
 
+from streamline.blocks.connector.mage_config import CATALOG_FILE, destination_settings
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, load_spec
 from streamline.blocks.registry import check_block
 from streamline.errors import ConfigError
@@ -41,6 +42,9 @@ def read_blocks(model: PipelineModel, renderer: Renderer) -> Specs:
                 case SourceSpec() as source:
                     specs.sources[uuid] = (block, source)
                 case DestinationSpec() as destination:
+                    if renderer.project is not None and renderer.project.mage and not destination.streams.entries:
+                        catalog = model.path / CATALOG_FILE
+                        destination.streams = destination_settings(catalog, renderer.project.shown(catalog))
                     specs.destinations[uuid] = (block, destination)
                 case MapperSpec() as mapper:
                     specs.mappers[uuid] = (block, mapper)

@@ -170,3 +170,25 @@ def test_the_catalog_of_a_pipeline_of_mage_selects_streams(make_project: MakePro
 
     assert set(selected(project)) == {"b"}
     assert (project.ids("a"), project.ids("b")) == ([], upto(5))
+
+
+def test_the_catalog_of_a_pipeline_of_mage_names_tables(make_project: MakeProject) -> None:
+    project = make_project(rows_tap({"a": 5, "b": 5}, streams={}), target())
+    streams = [
+        {
+            "tap_stream_id": name,
+            "stream": name,
+            "destination_table": table,
+            "unique_conflict_method": "UPDATE",
+            "unique_constraints": keys,
+            "metadata": [{"breadcrumb": [], "metadata": {"selected": True}}],
+        }
+        for name, table, keys in (("a", "orders", ["id"]), ("b", "", None))
+    ]
+    project.write("pipelines/p/data_integration_catalog.json", json.dumps({"catalog": {"streams": streams}}))
+    settings = project.root / "streamline.yaml"
+    settings.write_text("compat: mage\n" + settings.read_text())
+
+    project.run().expect(0)
+
+    assert (project.ids("orders"), project.ids("a"), project.ids("b")) == (upto(5), [], upto(5))
