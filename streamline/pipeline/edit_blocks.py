@@ -148,7 +148,7 @@ def rename_block(project: Project, pipeline: str, old: str, new: str, *, copy: b
         for file, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy(file, target)
-        before, after = _edit(project, model, lambda document: _rename_in(document, old, new))
+        before, after = _edit(project, model, lambda document: _rename_in(document, block, new, pipeline))
     except BaseException:
         for _, target in moves:
             _delete(target)
@@ -245,8 +245,11 @@ def _without(names: Sequence[str], removed: str, instead: Sequence[str]) -> list
     return result
 
 
-def _rename_in(document: Any, old: str, new: str) -> None:
+def _rename_in(document: Any, block: Block, new: str, pipeline: str) -> None:
+    old = block.uuid
     for entry in _entries(document):
+        if _uuid(entry) == old:
+            _keep_table(entry, block, pipeline)
         for key in ("uuid", "name", "replicated_block"):
             if entry.get(key) == old and (key != "name" or entry.get("uuid") in (None, "", old, new)):
                 put(entry, (key,), new)
@@ -255,12 +258,33 @@ def _rename_in(document: Any, old: str, new: str) -> None:
             for index, name in enumerate(names if isinstance(names, list) else ()):
                 if name == old:
                     names[index] = new_node(new)
+        configuration = entry.get("configuration")
+        upstream = configuration.get("upstream_block_configuration") if isinstance(configuration, dict) else None
+        _rename_key(upstream, old, new)
+        for item in upstream if isinstance(upstream, list) else ():
+            if isinstance(item, dict) and item.get("uuid") == old:
+                put(item, ("uuid",), new)
     variables = document.get("variables")
-    values = variables.get("__bookmark_values__") if isinstance(variables, dict) else None
-    if isinstance(values, dict) and old in values:
-        position = list(values).index(old)
-        value: Any = values
-        value.insert(position, new_node(new), value.pop(old))
+    _rename_key(variables.get("__bookmark_values__") if isinstance(variables, dict) else None, old, new)
+
+
+def _keep_table(entry: Any, block: Block, pipeline: str) -> None:
+    """Name the table that an SQL block writes, whose default name has the block's name in it."""
+    configuration = block.configuration
+    if (
+        block.language == "sql"
+        and configuration.get("data_provider")
+        and not configuration.get("data_provider_table")
+        and not configuration.get("use_raw_sql")
+    ):
+        put(entry, ("configuration", "data_provider_table"), f"{pipeline}_{block.uuid}")
+
+
+def _rename_key(mapping: Any, old: str, new: str) -> None:
+    if isinstance(mapping, dict) and old in mapping:
+        position = list(mapping).index(old)
+        node: Any = mapping
+        node.insert(position, new_node(new), node.pop(old))
 
 
 def _entries(document: Any) -> Iterator[Any]:

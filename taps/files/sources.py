@@ -117,7 +117,7 @@ def _files(options: Config) -> Iterator[tuple[str, Path]]:
         files = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 (takes absolute ones)
         files = [file for file in files if file.is_file()]
     if not files:
-        raise ConfigError(f"no file matches {pattern}", "setting 'path' is relative to the working directory")
+        raise ConfigError(f"no file matches {pattern}", f"setting 'path' is relative to {Path.cwd()}")
     for file in files:
         if options["format"] == "auto" and _ending(file) not in _ENDINGS and len(files) == 1:
             raise ConfigError(f"{file}: cannot tell the format from the file name", "set 'format'")

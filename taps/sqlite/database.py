@@ -33,9 +33,7 @@ def connect(config: Config) -> tuple[sqlite3.Connection, BrokenTexts]:
     """
     path = os.path.abspath(config["path"])  # noqa: PTH100
     if not os.path.isfile(path):  # noqa: PTH113
-        raise ConfigError(
-            f"database file {config['path']} not found", "setting 'path' is relative to the working directory"
-        )
+        raise ConfigError(f"database file {path} not found", "correct the setting 'path'")
     uri = f"file:{urllib.parse.quote(path)}?mode=ro"
     try:
         connection = sqlite3.connect(uri, uri=True, timeout=config["busy_timeout"], isolation_level=None)

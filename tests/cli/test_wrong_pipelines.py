@@ -150,3 +150,7 @@ def test_it_is_said_where_and_what(tmp_path: Path, case: str, command: str) -> N
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / ".streamline/data").exists()
     assert shop.json("runs", "list") == []
+
+
+def test_a_block_of_an_integration_pipeline_has_no_output(shop: Shop) -> None:
+    shop.refuses("output.never_stored", "output", "shop", "load")

@@ -162,3 +162,20 @@ def test_a_block_whose_file_is_gone_is_removed(project: Project) -> None:
     (project.root / "data_exporters/export.py").unlink()
     removed(project, "export")
     assert load_pipeline(project, "p").blocks.keys() == {"load", "clean"}
+
+
+def test_a_renamed_sql_block_writes_the_same_table(project: Project) -> None:
+    (project.root / "pipelines/p/metadata.yaml").write_text(
+        "blocks:\n- {uuid: a, type: data_loader, language: sql, configuration: {data_provider: postgres}}\n"
+        "- uuid: b\n  type: transformer\n  language: sql\n  upstream_blocks: [a]\n  configuration:\n"
+        "    data_provider: postgres\n    use_raw_sql: true\n"
+        "    upstream_block_configuration:\n      a: {table_name: raw}\n"
+    )
+    (project.root / "data_loaders/a.sql").write_text("select 1")
+    (project.root / "transformers/b.sql").write_text("select 1")
+    renamed(project, "a", "first")
+    renamed(project, "b", "second")
+    blocks = load_pipeline(project, "p").blocks
+    assert blocks["first"].configuration == {"data_provider": "postgres", "data_provider_table": "p_a"}
+    assert blocks["second"].configuration["upstream_block_configuration"] == {"first": {"table_name": "raw"}}
+    assert "data_provider_table" not in blocks["second"].configuration

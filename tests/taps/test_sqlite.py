@@ -276,7 +276,7 @@ def test_what_a_catalog_cannot_ask(tmp_path: Path, entry: JSONObject, message: s
 def test_no_file_no_database(tmp_path: Path) -> None:
     outcome = run("tap-sqlite", tmp_path, {"path": "nothing.db"}, "--discover")
     assert (outcome.code, len(outcome.errors)) == (2, 1)
-    assert "database file nothing.db not found" in outcome.stderr
+    assert f"database file {tmp_path / 'nothing.db'} not found" in outcome.stderr
     (tmp_path / "text.db").write_text("no database at all, but long enough to be taken for one" * 20)
     outcome = run("tap-sqlite", tmp_path, {"path": "text.db"}, "--discover")
     assert outcome.code == 1
