@@ -96,7 +96,7 @@ def test_a_limit_on_children_fails_or_cuts(project: BatchProject) -> None:
     project.block("child", "@transformer\ndef child(item):\n    return item\n")
     project.keys["dynamic_blocks"] = {"max_child_block_runs": 3}
     project.save()
-    failed(project.run(), "child: .*5 child runs exceed max_child_block_runs .3.", "on_max_child_block_runs_exceeded")
+    failed(project.run("--json"), "block.too_many_children", "on_max_child_block_runs_exceeded")
     project.keys["dynamic_blocks"]["on_max_child_block_runs_exceeded"] = "limit"
     project.save()
     project.run().expect(0, "3 of 5 items")
@@ -145,7 +145,7 @@ def test_no_items_are_no_calls(project: BatchProject) -> None:
 def test_what_cannot_be_split_into_items_is_said(project: BatchProject) -> None:
     loader(project, "load", "42")
     project.block("child", "@transformer\ndef child(item):\n    return item\n")
-    failed(project.run(), "load: data_loaders/load.py: a dynamic block returned", "return a list of items")
+    failed(project.run("--json"), "output.not_items", "data_loaders/load.py")
 
 
 def test_a_block_behind_children_can_be_run_alone(project: BatchProject) -> None:

@@ -228,7 +228,7 @@ def test_one_block_alone_runs_on_stored_inputs(project: BatchProject) -> None:
             type="custom",
             upstream=upstream,
         )
-    project.run("--block-uuid", "b").expect(2, "'a', which 'b' needs, has no stored output", "--block-uuid a")
+    project.run("--block-uuid", "b", "--json").expect(2, "block.no_stored_output", "--block-uuid a")
     assert project.lines() == []
     project.run().expect(0)
     project.run("--block-uuid", "b").expect(0)
@@ -302,7 +302,7 @@ def test_a_secret_output_is_never_stored(project: BatchProject) -> None:
     assert project.output("use") == 15
     for file in (project.root / ".streamline").rglob("*"):
         assert not file.is_file() or b"hunter2" not in file.read_bytes(), file
-    project.run("--block-uuid", "use").expect(2, "secret and never stored")
+    project.run("--block-uuid", "use", "--json").expect(2, "block.no_stored_output", "secret")
 
 
 def test_what_a_block_reads_as_a_secret_is_masked_in_what_it_prints(project: BatchProject) -> None:
@@ -340,7 +340,7 @@ def test_two_runs_of_a_pipeline_do_not_go_on_at_once(project: BatchProject) -> N
 
     running = project.start("run", "p")
     wait_until((project.root / "begun").exists, "the block begins")
-    project.command("run", "p").expect(1, "holds this pipeline's lease")
+    project.command("run", "p", "--json").expect(1, "run.lease_held")
     (project.root / "end").touch()
     running.finish().expect(0)
 
@@ -378,7 +378,7 @@ def test_an_output_that_becomes_secret_is_deleted(project: BatchProject) -> None
     project.run().expect(0)
     project.entries["blocks"][0]["configuration"] = {"secret_output": True}
     project.save()
-    project.run("--block-uuid", "user").expect(2, "'key'.*secret and never stored")
+    project.run("--block-uuid", "user", "--json").expect(2, "'key'", "block.no_stored_output", "secret")
     project.run().expect(0)
     assert not (project.root / ".streamline" / "data" / "p" / "key").exists()
     assert project.output("user") == 4
@@ -410,14 +410,14 @@ def test_a_date_given_moves_the_execution_date(project: BatchProject) -> None:
 @pytest.mark.parametrize("given", ["soon", "12"])
 def test_what_is_no_date_is_refused_before_anything_runs(project: BatchProject, given: str) -> None:
     project.block("a", "@data_loader\ndef load(**kwargs):\n    return 1\n", type="data_loader")
-    project.run("--runtime-vars", f"execution_date={given}").expect(2, "execution_date is not a date")
+    project.run("--runtime-vars", f"execution_date={given}", "--json").expect(2, "variable.not_a_date")
     assert project.runs() == []
 
 
 def test_a_block_alone_whose_inputs_are_not_stored_is_no_run(project: BatchProject) -> None:
     project.block("a", "@data_loader\ndef load():\n    return 1\n", type="data_loader")
     project.block("b", "@transformer\ndef b(x):\n    return x\n")
-    project.run("--block-uuid", "b").expect(2, "'a'.*has no stored output", "--block-uuid a")
+    project.run("--block-uuid", "b", "--json").expect(2, "block.no_stored_output", "--block-uuid a")
     assert project.runs() == []
 
 

@@ -62,4 +62,4 @@ def test_a_source_that_is_stopped_replaces_no_table_and_the_plan_says_so(make_pr
     assert "FULL_TABLE, and target-keyed lists" not in shown.out
     project.pipeline("p", *blocks(streams={"numbers": {"load_method": "replace"}}))
 
-    project.run().expect(2, "cannot replace its table", "max_duration")
+    project.run("--json").expect(2, "destination.load_method_unsupported", "max_duration")

@@ -18,7 +18,7 @@ def test_a_tap_that_takes_longer_than_its_blocks_timeout_has_failed(make_project
     )
     project = make_project(source, target())
 
-    project.run().expect(1, "tap-counts: timed out after 1 s")
+    project.run("--json").expect(1, "tap-counts", "tap.timed_out")
 
     assert project.ids() == upto(20)
     assert project.position() == 20
@@ -27,7 +27,7 @@ def test_a_tap_that_takes_longer_than_its_blocks_timeout_has_failed(make_project
 def test_a_target_that_takes_longer_than_its_blocks_timeout_has_failed(make_project: MakeProject) -> None:
     project = make_project(tap("counts", {"rows": 500}), target("never_reads", entry={"timeout": 1}))
 
-    project.run().expect(1, "target-never-reads: timed out after 1 s")
+    project.run("--json").expect(1, "target-never-reads", "target.timed_out")
 
     assert project.state() == {}
 

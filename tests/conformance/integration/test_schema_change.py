@@ -132,4 +132,4 @@ def test_a_change_after_a_killed_run_is_a_change(make_project: MakeProject) -> N
         target(schema_change="pause"),
     )
 
-    project.run().expect(1, "paused because its schema changed")
+    project.run("--json").expect(1, "stream.schema_paused")
