@@ -14,6 +14,7 @@ import pytest
 
 from streamline.outputs.store import OutputError, open_output, write_output
 from tests.outputs.conftest import Shelf
+from tests.support.failures import fails
 
 
 @dataclasses.dataclass
@@ -53,7 +54,7 @@ def test_a_pickle_of_others_is_not_read(shelf: Shelf, attack: str) -> None:
     data[: len(evil)] = evil
     file.write_bytes({"whole": evil, "changed": bytes(data), "cut": bytes(data[:20]), "empty": b""}[attack])
 
-    with pytest.raises(OutputError, match="only the project that stored it can read it"):
+    with fails("output.wrong_project"):
         output.value()
 
 
@@ -63,7 +64,7 @@ def test_a_project_does_not_read_anothers(shelf: Shelf, tmp_path: Path) -> None:
     other.pipeline.mkdir(parents=True)
     shelf.folder.rename(other.folder)
 
-    with pytest.raises(OutputError, match="only the project that stored it can read it"):
+    with fails("output.wrong_project"):
         open_output(other.folder).value()
 
 
@@ -71,7 +72,7 @@ def test_objects_of_frames_are_signed_too(shelf: Shelf) -> None:
     output = shelf.write(pd.DataFrame({"a": [1], "o": [{1}]}))
     (shelf.folder / "output_0.objects.pkl").write_bytes(pickle.dumps(Exploit()))
 
-    with pytest.raises(OutputError, match="only the project that stored it can read it"):
+    with fails("output.wrong_project"):
         output.value()
 
 

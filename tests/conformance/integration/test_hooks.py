@@ -118,7 +118,7 @@ def test_check_and_explain_know_of_them(make_project: MakeProject) -> None:
     project = make_project(tap("counts", {"rows": 3}), target("keyed"), conditionals=[gate], callbacks=[callback()])
     project.write("conditionals/gate.py", "@condition\ndef gate(*args, **kwargs):\n    return True\n")
     project.write("callbacks/tell.py", CALLBACK)
-    project.command("explain", "p").expect(0, "runs only if gate returns true", "Called when the pipeline ends: tell")
+    project.command("explain", "p").expect(0, "gate returns true", "pipeline ends: tell")
     project.command("check", "p").expect(0, "ok +callback tell", "ok +conditional gate")
     project.write("callbacks/tell.py", "def tell(:\n")
     project.command("check", "p").expect(2, "failed +callback tell", "tell.py:1")
