@@ -207,14 +207,11 @@ class Snowflake(WarehouseDatabase):
     def _export(
         self, data: pa.Table | None, name: str, schema: str | None, if_exists: IfExists, query: str | None
     ) -> None:
+        if data is not None and not in_mage_project():
+            data = data.rename_columns([column.upper() for column in data.column_names])
+        database, place = self.warehouse.default_database() or "", schema or self.default_schema or ""
         self.warehouse.export(
-            _frame(data),
-            name.upper(),
-            (self.warehouse.default_database() or "").upper(),
-            (schema or self.default_schema or "").upper(),
-            if_exists,
-            query_string=query,
-            quote_identifiers=in_mage_project(),
+            _frame(data), name.upper(), database.upper(), place.upper(), if_exists, query_string=query
         )
 
     def _begin(self) -> None:

@@ -90,7 +90,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def write_pandas(connection: Connection, frame: pd.DataFrame, table: str, **options: Any) -> None:
-        calls.append({"table": table, "rows": len(frame), **options})
+        calls.append({"table": table, "rows": len(frame), "columns": list(frame.columns), **options})
 
     errors = module(
         "snowflake.connector.errors",
@@ -162,6 +162,7 @@ def test_snowflake_exports(written: list[dict[str, Any]]) -> None:
     assert written.pop() == {
         "table": "T",
         "rows": 3,
+        "columns": ["id", "name"],
         "database": "DB",
         "schema": "S",
         "use_logical_type": True,

@@ -108,7 +108,8 @@ def test_columns_of_upstream_data_in_projects_of_mage(
     assert f'CREATE TABLE "s"."_streamline_p_up_x" ({declared} VARCHAR(65535))' in connected[0].asked
     opened(Connection, monkeypatch, "snowflake.connector")
     upstream.rows("x", "select 1 as id from {{ df_1 }}", "up", data_provider="snowflake", **options)
-    assert (written[0]["table"], written[0]["quote_identifiers"]) == ("_STREAMLINE_P_UP_X", True)
+    columns = ["Boxes Shipped", "name"] if clean is None else ["boxes_shipped", "_name"]
+    assert (written[0]["table"], written[0]["columns"]) == ("_STREAMLINE_P_UP_X", columns)
 
 
 def test_snowflake_folds_names(
@@ -118,7 +119,7 @@ def test_snowflake_folds_names(
     text = "select id from {{ df_1 }}"
     configuration = {"data_provider": "snowflake", "export_write_policy": "replace"}
     assert upstream.rows("x", text, "up", **configuration) == [{"N": 1}]
-    assert written[0] | {"table": "_STREAMLINE_P_UP_X", "schema": "S", "quote_identifiers": False} == written[0]
+    assert written[0] | {"table": "_STREAMLINE_P_UP_X", "schema": "S", "columns": ["ID"]} == written[0]
     asked = plain(connections[0].asked)
     assert 'create table "S"."P_X_ROWS" as select id from "S"."_STREAMLINE_P_UP_X"' in asked
     assert 'CREATE TABLE "DB"."S"."P_X" AS select * from "S"."P_X_ROWS"' in asked
