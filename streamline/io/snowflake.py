@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from streamline.databases.base import TableExists
 from streamline.errors import ConfigError
 from streamline.io.base import ExportWritePolicy, check_policy, from_profile, profile_path, require_key, some
-from streamline.io.frames import as_pandas
+from streamline.io.frames import as_arrow, as_pandas, from_arrow
 from streamline.io.sql import clean_query
 from streamline.io.warehouse import StatementWarehouse, merge_statement, quoted, without_repeated_keys
 from streamline.project.extras import need
@@ -156,14 +157,19 @@ class Snowflake(StatementWarehouse):
         return connector.connect(**self.settings)
 
     def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
+        return from_arrow(self._fetch_table(query, options))
+
+    def _fetch_table(self, query: str, options: Mapping[str, Any]) -> pa.Table:
+        # The client's own frames have floats for integers with NULLs, which rounds long ones.
         with self.conn.cursor() as cursor:
             cursor.execute(query, **_arguments(options))
             try:
-                frame: pd.DataFrame = cursor.fetch_pandas_all()
+                table: pa.Table = cursor.fetch_arrow_all(force_return_table=True)
             except self._client_errors.NotSupportedError:
                 # Only SELECTs have results in Arrow; SHOW and DESCRIBE have rows.
-                frame = pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
-        return frame
+                names = [column[0] for column in cursor.description]
+                table = as_arrow(pd.DataFrame(cursor.fetchall(), columns=names))
+        return table
 
     def _run(self, query: str, options: Mapping[str, Any]) -> Any:
         with self.conn.cursor() as cursor:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 import pandas as pd
+import pyarrow as pa
 
 from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
@@ -47,6 +48,10 @@ class Warehouse(QueryIO):
     @abstractmethod
     def _fetch(self, query: str, options: Mapping[str, Any]) -> pd.DataFrame:
         """Return the rows of one statement."""
+
+    def _fetch_table(self, query: str, options: Mapping[str, Any]) -> pa.Table:
+        """Return the rows of one statement as an Arrow table, integers exact where the client can."""
+        return as_arrow(self._fetch(query, options))
 
     @abstractmethod
     def _run(self, query: str, options: Mapping[str, Any]) -> Any:
@@ -129,6 +134,11 @@ class Warehouse(QueryIO):
         with self._errors():
             frame = self._fetch(limited(query, limit) or query, kwargs)
         return frame if limit is None else frame.head(limit)
+
+    def table(self, query_string: str, **kwargs: Any) -> pa.Table:
+        """Load the rows of a query, as `load` does, as an Arrow table."""
+        with self._errors():
+            return self._fetch_table(clean_query(query_string), kwargs)
 
     def execute(self, query_string: str, **query_vars: Any) -> Any:
         """Run one statement; what it returns is the client's affair.

@@ -16,7 +16,6 @@ from streamline.databases.base import IfExists, Parameters
 from streamline.databases.database import Database
 from streamline.errors import ConfigError, StreamlineError
 from streamline.io import bigquery, redshift, snowflake
-from streamline.io.frames import as_arrow
 from streamline.io.warehouse import Warehouse
 from streamline.project.current import in_mage_project
 
@@ -68,8 +67,8 @@ class WarehouseDatabase(Database):
 
     def query(self, sql: str, parameters: Parameters = None) -> pa.Table | None:
         arguments: dict[str, Any] = {"params": parameters} if parameters else {}
-        frame = self.warehouse.load(sql, **arguments)
-        return as_arrow(frame) if frame is not None and len(frame.columns) else None
+        table = self.warehouse.table(sql, **arguments)
+        return table if table.num_columns else None
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:
         arguments: dict[str, Any] = {"params": parameters} if parameters else {}

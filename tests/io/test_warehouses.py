@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from streamline.blocks.sql.settings import Profiles, read_settings
@@ -50,10 +51,12 @@ class Cursor:
     def fetchall(self) -> list[tuple[Any, ...]]:
         return self.rows
 
-    def fetch_pandas_all(self) -> pd.DataFrame:
+    def fetch_dataframe(self) -> pd.DataFrame:
         return pd.DataFrame({"N": [1]})
 
-    fetch_dataframe = fetch_pandas_all
+    def fetch_arrow_all(self, force_return_table: bool = False) -> pa.Table:
+        assert force_return_table
+        return pa.table({"N": [1]}) if "long" not in self.asked[-1] else pa.table({"N": [2**53 + 1, None]})
 
 
 class Connection:
@@ -150,6 +153,7 @@ def test_snowflake_by_profile(tmp_path: Path, written: list[dict[str, Any]]) -> 
         }
         assert loader.load("select 1;", limit=5)["N"].to_list() == [1]
         assert loader.conn.asked == ["select 1\nLIMIT 5"]
+        assert loader.load("select long")["N"].to_list()[0] == 2**53 + 1
         with pytest.raises(DatabaseError, match="Snowflake: no such thing"):
             loader.load("select wrong")
     with pytest.raises(ConfigError, match="SNOWFLAKE_ACCOUNT"):

@@ -126,6 +126,14 @@ def test_snowflake_folds_names(
     assert asked[-3:] == ["commit", 'drop table if exists "S"."_STREAMLINE_P_UP_X"', "close"]
 
 
+def test_long_integers_beside_nulls(
+    upstream: SqlProject, written: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(Connection, monkeypatch, "snowflake.connector")
+    rows = upstream.rows("x", "select id from long", data_provider="snowflake", use_raw_sql=True)
+    assert rows == [{"N": 2**53 + 1}, {"N": None}]
+
+
 @pytest.mark.parametrize(
     ("policy", "statement"),
     [
