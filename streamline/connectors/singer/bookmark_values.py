@@ -8,15 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 _TIME = r"[T ]\d{2}(:?\d{2}(:?\d{2}([.,]\d+)?)?)?( ?(Z|z|UTC|[+-]\d{2}(:?\d{2})?))?"
-_MOMENT = re.compile(rf"\d{{4}}(-\d{{2}}(-\d{{2}}({_TIME})?)?)?|\d{{8}}({_TIME})?|\d+")
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MOMENT = rf"\d{{4}}(-\d{{2}}(-\d{{2}}({_TIME})?)?)?|\d{{8}}({_TIME})?|\d+"
+_DAY = r"\d{4}-\d{2}-\d{2}"
 
 
 def is_moment(text: str) -> bool:
     """Return whether a text is a date or a date and time, or the beginning of one, or a number of seconds."""
-    if not _MOMENT.fullmatch(text.strip()):
+    if not re.fullmatch(_MOMENT, text.strip()):
         return False
-    day = _DAY.match(text.strip())
+    day = re.match(_DAY, text.strip())
     if day is None:
         return True
     try:
@@ -31,7 +31,7 @@ def is_alike(old: Any, new: Any) -> bool:
     if old is None or new is None:
         return True
     if isinstance(old, str) and isinstance(new, str):
-        return is_moment(new) or not (_DAY.match(old) and is_moment(old))
+        return is_moment(new) or not (re.match(_DAY, old) and is_moment(old))
     return _kind(old) is _kind(new)
 
 

@@ -33,10 +33,7 @@ TIMEOUT = 900.0
 """Seconds; large databases take minutes."""
 
 _CACHE = "discovery"
-_REFUSALS = re.compile(
-    r"(unrecogni[sz]ed|unknown|invalid|illegal|no such|bad) (argument|option|flag)|extra operand", re.IGNORECASE
-)
-_NEXT_OBJECT = re.compile(r"^[ \t]*\{", re.MULTILINE)
+_REFUSALS = r"(?i)(unrecogni[sz]ed|unknown|invalid|illegal|no such|bad) (argument|option|flag)|extra operand"
 
 
 class DiscoveryFailed(StreamlineError):
@@ -260,7 +257,8 @@ def find_catalog(stdout: bytes, *, where: str | None = None) -> Catalog | None:
 def _among_noise(text: str) -> object:
     decoder = json.JSONDecoder()
     at = 0
-    while (begin := _NEXT_OBJECT.search(text, at)) is not None:
+    next_object = re.compile(r"^[ \t]*\{", re.MULTILINE)
+    while (begin := next_object.search(text, at)) is not None:
         try:
             value, at = decoder.raw_decode(text, begin.end() - 1)
         except (json.JSONDecodeError, RecursionError):
@@ -276,7 +274,7 @@ def _no_discovery(answer: Answer) -> Capabilities | None:
     if answer.sent_messages or (answer.returncode == 0 and not answer.timed_out):
         # It does not look at its arguments, or looks for some of them only.
         return Capabilities(discover=False)
-    if any(map(_REFUSALS.search, answer.stderr_tail)):
+    if any(re.search(_REFUSALS, line) for line in answer.stderr_tail):
         # It looks at its arguments and knows none of ours, as `cat FILE` does.
         return Capabilities(config=False, catalog_flags=(), state=False, discover=False)
     return None

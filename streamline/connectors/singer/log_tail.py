@@ -23,10 +23,9 @@ _OTHER_FRAME = re.compile(r"\s+(at \S|\.\.\. \d+ more)")
 _CHAIN = re.compile(r"(During handling of the above exception|The above exception was the direct cause)")
 
 # How singer-python, its PipelineWise fork, the SDK and our connectors refuse a config.
-_REFUSED = re.compile(
-    r"config(uration)? validation failed|config is missing required keys|missing from config|invalid config(uration)?\b"
-    r"|\bunknown setting '|\bsetting '[^']*' (must be|is|contains)\b",
-    re.IGNORECASE,
+_REFUSED = (
+    r"(?i)config(uration)? validation failed|config is missing required keys|missing from config"
+    r"|invalid config(uration)?\b|\bunknown setting '|\bsetting '[^']*' (must be|is|contains)\b"
 )
 
 
@@ -58,7 +57,7 @@ def hint_of(lines: Sequence[str]) -> str:
 
 def refuses_config(code: int, lines: Sequence[str]) -> bool:
     """Return whether a plugin that exited with this code says that its config is wrong."""
-    return code > 0 and any(_REFUSED.search(message_of(line)) for line in lines)
+    return code > 0 and any(re.search(_REFUSED, message_of(line)) for line in lines)
 
 
 def _folded(lines: Sequence[str]) -> tuple[list[str], int]:
