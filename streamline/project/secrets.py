@@ -32,6 +32,8 @@ _URL_PASSWORD = re.compile(r"://[^/@:\s]*:([^?#\s]+@)")
 _ASSIGNED = re.compile(r"([A-Za-z_][\w.-]*)\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|([^\s;&#'\"]+))")
 _ASSIGNED_PARTS = (*_SECRET_PARTS, "pwd")
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
+# Also after an escape of a URL (`password%3Dx`) or of JSON (`\nx`), which ends with a letter or digit.
+_WORD_START = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
 _SHORTEST = 3
 _SHORT = 6
 _LONGEST_WORD = 12
@@ -155,7 +157,7 @@ def _pattern(value: str) -> str:
     if ordinary:
         # The password `postgres` is no part of `postgresql`, `tap-postgres` and `postgres://`.
         pattern = rf"(?<!\btap[-_])(?<!\btarget[-_])(?<!\bmapper[-_]){pattern}(?!://)"
-    return rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])" if ordinary or len(value) < _SHORT else pattern
+    return rf"{_WORD_START}{pattern}(?![A-Za-z0-9])" if ordinary or len(value) < _SHORT else pattern
 
 
 def is_secret_name(name: str) -> bool:

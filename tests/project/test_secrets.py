@@ -241,3 +241,14 @@ def test_a_password_that_is_an_ordinary_word_leaves_other_words_alone() -> None:
     text = "tap for 'postgresql', tap-postgres, target_postgres, postgres://db"
     assert masker.mask(text) == text
     assert masker.mask("password=postgres, 'postgres'") == f"password={MASK}, '{MASK}'"
+
+
+@pytest.mark.parametrize("secret", ["postgres", "a1!"])
+@pytest.mark.parametrize(
+    "before", ["password%3D", "%3apassword%3d", "line\\n", "\\u003d", "postgres://u:", "PGPASSWORD="]
+)
+def test_a_short_secret_is_masked_after_an_escape(secret: str, before: str) -> None:
+    masker = Masker()
+    masker.add(secret)
+    masked = masker.mask(f"{before}{secret}@host")
+    assert masked == f"{before}{MASK}@host"
