@@ -226,26 +226,26 @@ class Counts:
         ago = event.saved_ago
         proof = f"last position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
         failed = f", {len(self.failed):,} failed" if self.failed else ""
-        read = f"{count(event.records, 'record')} read, {self._rate:,.0f} a second"
+        sent = sum(table["sent"] for table in event.tables)
+        read = f"{count(event.records, 'record')} read, {self._rate:,.0f} a second, {sent:,} sent"
         return f"{read}, {event.seconds:.0f} s{failed}, {proof}"
 
     def _table(self, event: ProgressMade) -> list[str]:
         """Return the streams that failed, the busiest and the total, as many lines as the terminal has."""
         size = shutil.get_terminal_size()
-        sent = {counts["table"]: counts["sent"] for counts in event.tables}
         streams = {
             (counts["block"], counts["stream"]): (counts["read"], counts["quarantined"]) for counts in event.streams
         }
         streams = {**dict.fromkeys(self.failed, (0, 0)), **streams}
         order = sorted(streams, key=lambda key: (key not in self.failed, -streams[key][1], -streams[key][0]))
         room = max(1, size.lines - 4)
-        rows = [["BLOCK", "STREAM", "READ", "SENT", "QUARANTINED", ""]]
+        rows = [["BLOCK", "STREAM", "READ", "QUARANTINED", ""]]
         for key in order[:room]:
             read, bad = streams[key]
-            counts = [f"{number:,}" for number in (read, sent.get(key[1], 0), bad)]
+            counts = [f"{number:,}" for number in (read, bad)]
             rows.append([*key, *counts, "failed" if key in self.failed else ""])
         if not any(bad for _, bad in streams.values()):
-            rows = [[*row[:4], row[5]] for row in rows]
+            rows = [[*row[:3], row[4]] for row in rows]
         # Long names are cut, not the counts behind them.
         counted = sum(2 + max(map(len, column)) for column in list(zip(*rows, strict=True))[2:])
         names = max(8, size.columns - 3 - counted)
