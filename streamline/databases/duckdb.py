@@ -57,6 +57,8 @@ class DuckDB(Database):
         options = {"motherduck_token": token} if token and remote else {}
         with self._errors():
             self.connection = patiently(lambda: duckdb.connect(self.path, config=options), self.path)
+            # DuckDB would print it on standard output, which may be JSON, for each statement of two seconds or more.
+            self.connection.execute("SET enable_progress_bar = false")
         if self.default_schema:
             self.execute(f"create schema if not exists {self.quote(self.default_schema)}")
             escaped = self.default_schema.replace("'", "''")

@@ -49,6 +49,8 @@ def connect(config: Config) -> DuckDBPyConnection:
         else:
             # Moments are in UTC; a column of type TIMESTAMPTZ takes them by the session's zone.
             connection.execute("SET TimeZone = 'UTC'")
+            # DuckDB would print it on standard output, among the STATEs, for each statement of two seconds or more.
+            connection.execute("SET enable_progress_bar = false")
             if config["memory_limit"] is None:
                 _limit_memory(connection)
             return connection

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,10 @@ def test_another_block_of_the_run_is_waited_for_longer_and_the_log_says_so(
     assert sum(slept) > 90
     [said] = caplog.messages
     assert said.endswith(f"w.duckdb, which another process has open (process {holder.pid}, of this run)")
+
+
+def test_no_progress_bar_is_printed(tmp_path: Path) -> None:
+    with closing(database("duckdb", {"DUCKDB_DATABASE": "w.duckdb"}, root=tmp_path)) as opened:
+        table = opened.query("SELECT current_setting('enable_progress_bar') AS shown")
+    assert table is not None
+    assert table.to_pylist() == [{"shown": False}]

@@ -147,7 +147,8 @@ def _go_on(project: Project, made: Case, every: set[tuple[str, str]]) -> str:
             write(project, made, without=(source.uuid, stream.id))
             completed = project.run()
             if completed.code == 0:
-                _compare(project, made, every, completed)
+                # A tap may go on reading a table that is not selected.
+                _compare(project, made, every - {(source.uuid, stream.id)}, completed)
             elif completed.code != 2:
                 raise FaultError(f"without {source.uuid} {stream.id}: exit code {completed.code}\n{completed}")
             write(project, made)

@@ -681,6 +681,12 @@ def test_memory_has_a_limit(tmp_path: Path, configured: str | None, limit: str) 
         assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == [(limit,)]
 
 
+def test_no_progress_bar_is_printed_among_the_states(tmp_path: Path) -> None:
+    config = {"path": str(tmp_path / "w.duckdb"), "memory_limit": None, "threads": None, "lock_timeout": 0}
+    with connect(config) as connection:
+        assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
 def test_a_record_of_many_megabytes(tmp_path: Path) -> None:
     load(tmp_path, [schema("t", ONE), record("t", {"id": 1, "name": "x" * 50_000_000}), record("t", {"id": 2})])
     assert query(tmp_path, "SELECT id, length(name) FROM t ORDER BY 1") == [(1, 50_000_000), (2, None)]
