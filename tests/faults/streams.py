@@ -212,7 +212,12 @@ def _stopped(made: Case) -> set[tuple[str, str]]:
 def _refusable(made: Case) -> bool:
     """Whether streams meet in one table, or may by their names, which may be refused before anything is read."""
     for to in made.destinations:
-        exported = [stream for source, stream in made.pairs() if to.exported(source, stream)]
+        # That a tap sends a stream under another name is not known before it is read.
+        exported = [
+            stream
+            for source, stream in made.pairs()
+            if source.uuid in to.sources and stream.selected and (to.exports is None or stream.name in to.exports)
+        ]
         names = [name for stream in exported for name in {to.table(stream), to.tables.get(stream.name, stream.name)}]
         if len(set(names)) < len(names):
             return True
