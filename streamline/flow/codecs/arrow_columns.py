@@ -40,6 +40,7 @@ _MANY_DIGITS = 16
 """A float keeps all numbers with fewer digits."""
 _TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _POINT, _POINT_TO_NINE, _FOUR = ord("."), 12, 0x01010101
+_ZERO, _DIGITS, _MINUS, _E, _LOWER = ord("0"), 10, ord("-"), ord("e"), 0x20
 _CACHED = 1 << 16
 # What Arrow reads; only the calendar can still be wrong.
 _DAY = r"^\d{4}-\d\d-\d\d$"
@@ -195,13 +196,17 @@ def is_near_zero(array: pa.Array) -> bool:
 
 def has_small_numbers(text: Buffer) -> bool:
     """Return whether a JSON text may have a number that is too small for a float."""
-    data = bytes(text)
-    for sign in (b"e-", b"E-"):
-        place = data.find(sign)
-        while place >= 0:
-            if _SMALL_NUMBER.match(data, place - 1):
+    data: bytes | None = None
+    signs = np.frombuffer(text, np.uint8)
+    for start in range(0, len(text), _CACHED):
+        part = signs[start : start + _CACHED + 2]
+        # A digit, an e and a minus. `bytes.find` would stop at every e of the text.
+        exponents = (part[2:] == _MINUS) & ((part[1:-1] | _LOWER) == _E) & (part[:-2] - _ZERO < _DIGITS)
+        places = np.flatnonzero(exponents)
+        if places.size:
+            data = bytes(text) if data is None else data
+            if any(_SMALL_NUMBER.match(data, start + place) for place in places.tolist()):
                 return True
-            place = data.find(sign, place + 1)
     return False
 
 
