@@ -170,6 +170,8 @@ def test_odd_values_pass_as_they_are(record_text: str) -> None:
         (b'{"type":"RECORD","stream":"b","record":{}}\n', "stream.schema_missing", "'b'"),
         (b'{"type":"RECORD","stream":"a"}\n', "tap.invalid_output", "RECORD"),
         (b'{"type":"STATE"}\n', "tap.invalid_output", "STATE"),
+        (b'{"type":"RECORD","record":{}}\n', "tap.invalid_output", "a RECORD without a stream"),
+        (b'{"type":"NEWS"}\n', "tap.invalid_output", "type 'NEWS'"),
         (b'{"type":"RECORD","stream":"a","record":{"v"', "tap.output_truncated", ""),
         (b'{"type":"SCHEMA","stream":"c"}\n', "tap.invalid_output", "SCHEMA"),
         (b"{broken}\n", "tap.invalid_output", "{broken}"),
