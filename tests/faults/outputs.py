@@ -302,7 +302,8 @@ def _command(project: BatchProject, words: Sequence[str], kill: tuple[int, float
             running.process.wait(kill[1])
         alive = running.process.poll() is None
         if alive:
-            os.kill(running.process.pid, kill[0])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(running.process.pid, kill[0])
         completed = running.finish()
     else:
         completed, alive = running.finish(), False

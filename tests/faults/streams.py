@@ -187,7 +187,8 @@ def _killed(project: Project, signal: int, delay: float) -> Completed:
     with contextlib.suppress(subprocess.TimeoutExpired):
         running.process.wait(delay)
     if running.process.poll() is None:
-        os.kill(running.process.pid, signal)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.process.pid, signal)
     return running.finish()
 
 

@@ -209,7 +209,8 @@ def _sync(project: Project, kill: tuple[int, float] | None) -> tuple[Completed, 
             running.process.wait(kill[1])
         killed = running.process.poll() is None
         if killed:
-            os.kill(running.process.pid, kill[0])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(running.process.pid, kill[0])
     completed = running.finish()
     project.assert_nothing_left(completed)
     return completed, killed
