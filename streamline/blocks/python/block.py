@@ -116,11 +116,11 @@ def load(call: BlockCall, inputs: Sequence[UpstreamOutput] | None = None) -> Pyt
     if _loaded and _loaded[0][0] is call:
         return _loaded[0][1]
     forget()
-    given = call.inputs if inputs is None else inputs
+    upstreams = call.inputs if inputs is None else inputs
 
     def values(read: Callable[[Collection[str]], set[str]]) -> Mapping[str, Any]:
-        by_name: dict[str, UpstreamOutput] = {f"df_{number}": upstream for number, upstream in enumerate(given, 1)}
-        by_name.update((upstream.uuid, upstream) for upstream in given)
+        by_name: dict[str, UpstreamOutput] = {f"df_{number}": upstream for number, upstream in enumerate(upstreams, 1)}
+        by_name.update((upstream.uuid, upstream) for upstream in upstreams)
         known = {name for name in by_name if name not in NAMES and name not in LEGACY and not hasattr(builtins, name)}
         return {name: by_name[name].value() for name in read(known)} if known else {}
 

@@ -80,7 +80,7 @@ def make_plan(project: Project, model: PipelineModel, runtime: Mapping[str, Any]
     """Check a batch pipeline and plan its run, without running user code.
 
     Args:
-        given: variables of the trigger and of this run, as far as they are known.
+        runtime: variables of the trigger and of this run, as far as they are known.
 
     Raises:
         ConfigError: with file and line.

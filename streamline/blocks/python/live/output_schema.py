@@ -126,7 +126,7 @@ class OutputSchema:
             assumed=not self._ready,
         )
 
-    def settle_rows(self, rows: list[_Row], given: FunctionInput) -> tuple[list[_Row], list[Misfit]]:
+    def settle_rows(self, rows: list[_Row], function_input: FunctionInput) -> tuple[list[_Row], list[Misfit]]:
         """Fit the schema to rows that the block returned, and the rows to the schema.
 
         Returns:
@@ -140,11 +140,11 @@ class OutputSchema:
         # The keys and types of a row decide; there are few such signatures, and many rows.
         signatures = {(*row, *map(type, row.values())) for row in rows}
         if not signatures <= self._known.keys() or not self._ready:
-            self._learn(dict.fromkeys((*row, *map(type, row.values())) for row in rows), given)
+            self._learn(dict.fromkeys((*row, *map(type, row.values())) for row in rows), function_input)
         if any(kind is dt.datetime for signature in signatures for kind in signature):
             _give_offsets(rows)
         if self._decimals:
-            self._admit_digits(rows, given)
+            self._admit_digits(rows, function_input)
         verdicts = {signature: self._known[signature] for signature in signatures}
         if not any(verdicts.values()):
             return rows, []
@@ -161,14 +161,14 @@ class OutputSchema:
         return fitting, misfits
 
     def settle_table(
-        self, table: pa.Table, source_schema: pa.Schema, given: FunctionInput
+        self, table: pa.Table, source_schema: pa.Schema, function_input: FunctionInput
     ) -> tuple[pa.Table, pa.Table | None, str]:
         """Fit the schema to a table that the block returned, and the table to the schema.
 
         Args:
             table: what the block returned.
             source_schema: of the table that the block was given.
-            given: what it was given.
+            function_input: what it was given.
 
         Returns:
             the records that fit; those that do not, or None; and why they do not.
@@ -182,7 +182,7 @@ class OutputSchema:
 
         from streamline.flow.codecs.arrow_types import copy_of, property_of
 
-        self._check_keys(table.column_names, given)
+        self._check_keys(table.column_names, function_input)
         refused: dict[str, str] = {}
         inputs = {field.name: field for field in source_schema}
         for number, field in enumerate(table.schema):
@@ -203,29 +203,29 @@ class OutputSchema:
                 prop = property_of(pa.field(field.name, column.type))
             kind = "null" if column.null_count == table.num_rows else kind_of_property(prop)
             held = kind_of_property(property_of(source)) if source is not None else None
-            verdict = self._admit(field.name, kind, given, prop, reformatted=held in FORMATS and kind != held)
+            verdict = self._admit(field.name, kind, function_input, prop, reformatted=held in FORMATS and kind != held)
             if verdict:
                 refused[field.name] = verdict
-        self._learned(table.column_names, given)
+        self._learned(table.column_names, function_input)
         waiting = [name for name, verdict in refused.items() if verdict == _NO_TYPE_YET]
         table = table.drop_columns(waiting) if waiting else table
         misfits = {name: verdict for name, verdict in refused.items() if verdict not in (_NO_TYPE_YET, _null_key(name))}
         without_key = [
             name
             for name in sorted(self._keys & set(table.column_names))
-            if table.column(name).null_count and "null" not in _sent(name, given)
+            if table.column(name).null_count and "null" not in _sent(name, function_input)
         ]
         return _without_misfits(table, misfits, without_key)
 
-    def _admit_digits(self, rows: Sequence[_Row], given: FunctionInput) -> None:
+    def _admit_digits(self, rows: Sequence[_Row], function_input: FunctionInput) -> None:
         """Widen declared decimals where the block computed numbers with more digits after the point."""
         for name, scale in list(self._decimals.items()):
             if name not in self._props or name in self._own:
                 del self._decimals[name]
-            elif (digits := most_digits(rows, name)) > scale and digits > given.digits(name):
-                self._admit(name, "number", given, {"type": ["null", "number"]})
+            elif (digits := most_digits(rows, name)) > scale and digits > function_input.digits(name):
+                self._admit(name, "number", function_input, {"type": ["null", "number"]})
 
-    def _learn(self, signatures: Iterable[tuple[Any, ...]], given: FunctionInput) -> None:
+    def _learn(self, signatures: Iterable[tuple[Any, ...]], function_input: FunctionInput) -> None:
         signatures = list(signatures)
         while True:
             if len(self._known) > _MAX_SIGNATURES:
@@ -236,18 +236,20 @@ class OutputSchema:
                 half = len(signature) // 2
                 names.update(dict.fromkeys(signature[:half]))
                 if signature not in self._known:
-                    self._known[signature] = self._verdict(signature[:half], signature[half:], given)
-            self._learned(names, given)
+                    self._known[signature] = self._verdict(signature[:half], signature[half:], function_input)
+            self._learned(names, function_input)
             if self._props == before:
                 return
             # Columns without a type, and misfits, may fit now.
             self._known.clear()
 
-    def _verdict(self, names: tuple[str, ...], kinds: tuple[type, ...], given: FunctionInput) -> frozenset[str] | str:
-        self._check_keys(names, given)
+    def _verdict(
+        self, names: tuple[str, ...], kinds: tuple[type, ...], function_input: FunctionInput
+    ) -> frozenset[str] | str:
+        self._check_keys(names, function_input)
         waiting = set()
         for name, kind in zip(names, kinds, strict=True):
-            verdict = self._admit(name, kind_of(kind), given)
+            verdict = self._admit(name, kind_of(kind), function_input)
             if verdict == _NO_TYPE_YET:
                 waiting.add(name)
             elif verdict:
@@ -258,7 +260,7 @@ class OutputSchema:
         self,
         name: str,
         kind: str,
-        given: FunctionInput,
+        function_input: FunctionInput,
         prop: JSONObject | None = None,
         *,
         reformatted: bool = False,
@@ -272,9 +274,9 @@ class OutputSchema:
         self._restore(name)
         current = self._props.get(name)
         if current is None:
-            return self._admit_new(name, kind, given, prop)
+            return self._admit_new(name, kind, function_input, prop)
         if kind == "null":
-            if kind in _sent(name, given):
+            if kind in _sent(name, function_input):
                 return ""
             if name in self._keys:
                 return _null_key(name)
@@ -286,7 +288,7 @@ class OutputSchema:
         if fits(current, kind) and not reformatted and not more_digits:
             self._fitted.add(name)
             return ""
-        if not reformatted and not more_digits and name not in self._own and kind in _sent(name, given):
+        if not reformatted and not more_digits and name not in self._own and kind in _sent(name, function_input):
             return ""
         if not self._ready and name not in self._fitted and not more_digits:
             self._own.pop(name, None)
@@ -306,8 +308,8 @@ class OutputSchema:
             self._props[name] = self._declared[name]
             self.sent = False
 
-    def _admit_new(self, name: str, kind: str, given: FunctionInput, prop: JSONObject | None) -> str:
-        if name in given.kinds():  # undeclared, but sent by the tap: as it would be without the block
+    def _admit_new(self, name: str, kind: str, function_input: FunctionInput, prop: JSONObject | None) -> str:
+        if name in function_input.kinds():  # undeclared, but sent by the tap: as it would be without the block
             return ""
         if kind == "null" and name not in self._own:
             return _NO_TYPE_YET
@@ -332,19 +334,19 @@ class OutputSchema:
         self._own[name] = prop
         self.sent = False
 
-    def _learned(self, names: Iterable[str], given: FunctionInput) -> None:
+    def _learned(self, names: Iterable[str], function_input: FunctionInput) -> None:
         """Note an output with records; columns that the first one lacks were dropped by the block."""
         if self._ready:
             return
         self._ready = True
         self.sent = False  # if it was, it was assumed
-        dropped = (given.fields() & self._props.keys()) - set(names)
+        dropped = (function_input.fields() & self._props.keys()) - set(names)
         for name in dropped:
             del self._props[name]
 
-    def _check_keys(self, names: Iterable[str], given: FunctionInput) -> None:
+    def _check_keys(self, names: Iterable[str], function_input: FunctionInput) -> None:
         lost = self._keys - set(names)
-        lost = lost and lost & given.complete()
+        lost = lost and lost & function_input.complete()
         if lost:
             named = ", ".join(sorted(lost))
             raise StreamFailed(
@@ -360,8 +362,8 @@ class OutputSchema:
 _NO_TYPE_YET = "is all null so far"
 
 
-def _sent(name: str, given: FunctionInput) -> frozenset[str]:
-    return given.kinds().get(name, frozenset())
+def _sent(name: str, function_input: FunctionInput) -> frozenset[str]:
+    return function_input.kinds().get(name, frozenset())
 
 
 def _give_offsets(rows: list[_Row]) -> None:
