@@ -437,10 +437,9 @@ def _stored(pipeline: Pipeline, block_uuid: str) -> tuple[bool, list[Output]]:
     """Open the stored outputs of a block's calls. Return also whether it is a dynamic block's child."""
     from streamline.execution.batch.output_layout import OutputLayout
     from streamline.outputs.store import open_output, project_key
-    from streamline.pipeline.model import BATCH_TYPES
 
     pipeline.model.block(block_uuid)
-    if pipeline.model.type not in BATCH_TYPES:
+    if not pipeline.model.stores_outputs:
         raise ConfigError(
             f"blocks of a pipeline of type {pipeline.model.type} store no output",
             where=pipeline.uuid,

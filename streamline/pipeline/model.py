@@ -172,6 +172,11 @@ class PipelineModel(msgspec.Struct, kw_only=True):
         """Return a block, callback or conditional; None if there is none of this name."""
         return self.blocks.get(uuid) or self.callbacks.get(uuid) or self.conditionals.get(uuid)
 
+    @property
+    def stores_outputs(self) -> bool:
+        """Whether its blocks store what they return."""
+        return self.type in BATCH_TYPES
+
     def block(self, uuid: str) -> Block:
         """Return a block.
 
