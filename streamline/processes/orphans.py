@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 RUN_ID_VARIABLE = "STREAMLINE_RUN_ID"
@@ -67,13 +67,13 @@ def _scan(run_ids: Collection[str], variable: str) -> Iterator[int]:
                 yield pid
 
 
-def end_children(known: Container[int], *, seconds: float = 5.0) -> None:
+def end_children(known: Collection[int], *, seconds: float = 5.0) -> None:
     """Kill the children of this process that are not `known`, and what it adopts by that, and wait until they are gone.
 
     A process that adopts orphans (`wire.adopt_orphans`) ends so what its children left, however it detached itself.
     """
     deadline = time.monotonic() + seconds
-    while orphans := [pid for pid in children() if pid not in known]:
+    while (orphans := [pid for pid in children() if pid not in known]) or (not known and _has_children()):
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -82,6 +82,15 @@ def end_children(known: Container[int], *, seconds: float = 5.0) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(0.001)
+
+
+def _has_children() -> bool:
+    """Return whether a child lives or waits to be reaped. The kernel's lists may miss one while another exits."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def reap_adopted() -> None:

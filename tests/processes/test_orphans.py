@@ -90,6 +90,23 @@ def test_children_of_every_thread_are_listed(started: Started, monkeypatch: pyte
     assert set(pids) <= set(orphans.children())
 
 
+MISSED = """
+import itertools, os, subprocess
+from streamline.processes import orphans
+listed, child = orphans.children, subprocess.Popen(["sleep", "60"])
+answers = itertools.chain([list], itertools.repeat(listed))
+orphans.children = lambda: next(answers)()
+orphans.end_children(())
+print(os.path.exists(f"/proc/{child.pid}"))
+"""
+
+
+def test_a_child_that_the_kernels_list_missed_is_ended() -> None:
+    # In a process of its own: all of its children are ended.
+    done = subprocess.run([sys.executable, "-c", MISSED], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:
     folder = tmp_path / f"{RUN}1"
     outside = tmp_path / "precious"
