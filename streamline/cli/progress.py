@@ -224,10 +224,10 @@ class Counts:
 
     def _total(self, event: ProgressMade) -> str:
         ago = event.saved_ago
-        proof = f"last position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
+        proof = f"position saved {ago:.0f} s ago" if ago is not None else "no position saved yet"
         failed = f", {len(self.failed):,} failed" if self.failed else ""
         sent = sum(table["sent"] for table in event.tables)
-        read = f"{count(event.records, 'record')} read, {self._rate:,.0f} a second, {sent:,} sent"
+        read = f"{count(event.records, 'record')} read, {sent:,} sent, {self._rate:,.0f}/s"
         return f"{read}, {event.seconds:.0f} s{failed}, {proof}"
 
     def _table(self, event: ProgressMade) -> list[str]:
