@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -16,9 +17,15 @@ def names_of(assignment: ast.Assign | ast.AnnAssign) -> list[str | None]:
     return [getattr(target, "id", None) for target in targets]
 
 
-def codes_in(tree: ast.AST) -> Iterator[str]:
+@cache
+def nodes() -> list[tuple[Path, ast.AST]]:
+    files = (ROOT / "streamline").rglob("*.py")
+    return [(file, node) for file in files for node in ast.walk(ast.parse(file.read_text()))]
+
+
+def codes() -> Iterator[str]:
     """Literals given as `code=…`, or assigned to a name `code` in a class."""
-    for node in ast.walk(tree):
+    for _, node in nodes():
         values: list[ast.expr] = []
         if isinstance(node, ast.keyword) and node.arg == "code":
             values = [node.value]
@@ -34,7 +41,7 @@ def codes_in(tree: ast.AST) -> Iterator[str]:
 
 
 def test_every_code_is_documented_once_and_nothing_else_is() -> None:
-    used = {code for file in (ROOT / "streamline").rglob("*.py") for code in codes_in(ast.parse(file.read_text()))}
+    used = set(codes())
     rows = [line for line in (ROOT / "docs" / "errors.md").read_text().splitlines() if line.startswith("| `")]
     documented = [line.split("`")[1] for line in rows]
     assert documented == sorted(set(documented)), "one row a code, in order"
@@ -45,8 +52,7 @@ def test_every_code_is_documented_once_and_nothing_else_is() -> None:
 def test_every_error_that_is_raised_for_a_user_has_a_code_of_its_own() -> None:
     without = [
         f"{file.relative_to(ROOT)}:{node.lineno}"
-        for file in (ROOT / "streamline").rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
+        for file, node in nodes()
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id in ("StreamlineError", "ConfigError", "WrongOption")

@@ -16,7 +16,7 @@ from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 from tests.services.require import services_required
 
 COUNT = 3 if services_required() else 1
-"""Faults for each victim in a plain pipeline, and for each other shape of pipeline."""
+"""Faults for each victim in a plain pipeline, and for each other shape of pipeline; random cases of a test."""
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def test_a_killed_batch_run_resumes_with_the_same_outputs(tmp_path: Path) -> Non
 @pytest.mark.parametrize("part", range(4))
 def test_random_streams_arrive_as_they_were_sent(part: int, tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-    for number in range(4 * part + 1, 4 * part + 5):
+    for number in range(4 * part + 1, 4 * part + 2 + COUNT):
         made = streams.case(number, seed)
         print(f"python -m tests.faults {streams.NAME} --seed {seed} --case {number}: {made}")
         print(streams.suffer(tmp_path / str(number), made))
@@ -66,7 +66,7 @@ def test_random_streams_arrive_as_they_were_sent(part: int, tmp_path: Path) -> N
 @pytest.mark.parametrize("part", range(2))
 def test_tables_of_bundled_targets_hold_what_was_sent(part: int, tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-    for number in range(4 * part + 1, 4 * part + 5):
+    for number in range(4 * part + 1, 4 * part + 2 + COUNT):
         made = tables.case(number, seed)
         print(f"python -m tests.faults {tables.NAME} --seed {seed} --case {number}: {made}")
         print(tables.suffer(tmp_path / str(number), made))
@@ -76,7 +76,7 @@ def test_tables_of_bundled_targets_hold_what_was_sent(part: int, tmp_path: Path)
 @pytest.mark.parametrize("part", range(2))
 def test_outputs_of_random_batch_pipelines_are_what_blocks_returned(part: int, tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-    for number in range(3 * part + 1, 3 * part + 4):
+    for number in range(3 * part + 1, 3 * part + 1 + COUNT):
         made = outputs.case(number, seed)
         print(f"python -m tests.faults {outputs.NAME} --seed {seed} --case {number}: {made}")
         print(outputs.suffer(tmp_path / str(number), made))
@@ -85,7 +85,7 @@ def test_outputs_of_random_batch_pipelines_are_what_blocks_returned(part: int, t
 @pytest.mark.faults
 def test_synced_sqlite_tables_equal_their_sources(tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-    for number in (1, 2, 3):
+    for number in range(1, COUNT + 1):
         made = syncs.case(number, seed)
         print(f"python -m tests.faults {syncs.NAME} --seed {seed} --case {number}: {made}")
         print(syncs.suffer(tmp_path / str(number), made))

@@ -208,6 +208,7 @@ def test_what_cannot_be_installed_says_why_and_leaves_nothing(
     new_project: MakeProject, only_local_wheels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMLINE_SECRET_T", "hush-hush")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     make_wheel(only_local_wheels, "tap-a", scripts=["tap-a"], requires=["not-to-be-had"])
     project = new_project(
         "plugins:\n  tap-a: {pip: tap-a}\n"
