@@ -49,9 +49,7 @@ def property_marks(
                 )
     marks: dict[Breadcrumb, bool] = {}
     for path, name in paths.items():
-        parent = path[:-1] if path[-1] == "items" else path[:-2]
-        while parent and parent not in paths and parent[-1] == "items":
-            parent = parent[:-1]
+        parent = path[:-1] if is_items(path) else path[:-2]
         metadata = stream.metadata.get(path, {})
         inclusion = metadata.get("inclusion")
         if (parent and not marks.get(parent, True)) or inclusion == "unsupported":
@@ -86,7 +84,7 @@ def unread_paths(
     """
     excluded = columns["exclude"] if isinstance(columns, Mapping) else ()
     for path, name in _paths(properties):
-        if path[-1] == "items" or (len(path) == 2 and name in kept):
+        if is_items(path) or (len(path) == 2 and name in kept):
             continue
         if _is_technical(path):
             left_out = name in excluded
@@ -98,6 +96,12 @@ def unread_paths(
             left_out = not _is_listed(name, {*columns, *(name for glob in columns if matches(glob, (name,)))})
         if left_out:
             yield _property_names(path)
+
+
+def is_items(path: Breadcrumb) -> bool:
+    """Return whether a breadcrumb is that of an array's items: a property may have this name, too."""
+    parts = iter(path)
+    return [next(parts) if part == "properties" else None for part in parts][-1] is None
 
 
 def _property_names(path: Breadcrumb) -> tuple[str, ...]:

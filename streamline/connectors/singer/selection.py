@@ -22,7 +22,7 @@ from streamline.connectors.singer.catalog import (
     unknown_name,
     unknown_stream,
 )
-from streamline.connectors.singer.columns import property_marks
+from streamline.connectors.singer.columns import is_items, property_marks
 from streamline.connectors.singer.settings import DEFAULT, NO_SETTINGS, Resolved, StreamSettings, check_names, resolve
 from streamline.errors import ConfigError
 from streamline.flow.items import JSONObject
@@ -379,7 +379,7 @@ def _entry(stream: CatalogStream, selected: SelectedStream | None, tap: TapTrait
         root.setdefault("inclusion", "available")
     for path, mark in selected.marks.items():
         values = dict(stream.metadata.get(path, {}))
-        if "inclusion" not in values and path[-1] != "items":
+        if "inclusion" not in values and not is_items(path):
             key = len(path) == 2 and path[1] in selected.key_properties
             values["inclusion"] = "automatic" if key else "available"
         metadata[path] = {**values, "selected": mark}

@@ -323,6 +323,22 @@ def test_nested_properties_and_array_items_are_marked() -> None:
     assert inclusions[()] == inclusions["properties", "id"] == "available"
 
 
+def test_a_property_that_is_called_items_follows_its_parent() -> None:
+    properties = {"box": {"type": "object", "properties": {"items": {"type": "object", "properties": {"sku": {}}}}}}
+    _, written = run(catalog(plain("orders", {"id": {}, **properties})), {"orders": {"columns": {"exclude": ["box"]}}})
+    assert marks(written, "orders") == {
+        "": True,
+        "properties.id": True,
+        "properties.box": False,
+        "properties.box.properties.items": False,
+        "properties.box.properties.items.properties.sku": False,
+    }
+    _, written = run(catalog(plain("orders", {"items": {}, "lines": {"type": "array", "items": {"properties": {}}}})))
+    inclusions = {path: found.get("inclusion") for path, found in written.get("orders").metadata.items()}
+    assert inclusions["properties", "items"] == "available"
+    assert inclusions["properties", "lines", "items"] is None
+
+
 def test_odd_column_names_are_columns() -> None:
     properties = {"first-name": {}, "a b": {}, "x.y": {}, "$ref": {}}
     chosen, written = run(catalog(plain("odd", properties)), {"odd": {"columns": ["x.y", "$ref"]}})

@@ -87,6 +87,15 @@ def test_nested_properties_are_dropped_from_schema_and_records() -> None:
     assert [bytes(text) for text in records(left)] == [kept]
 
 
+@pytest.mark.parametrize("columns", [{"exclude": ["items", "box.items"]}, ["id", "box.size"]])
+def test_a_column_that_is_called_items_is_dropped_like_any_other(columns: Any) -> None:
+    box = {"type": "object", "properties": {"size": {}, "items": LINES}}
+    message = schema("orders", "id", id="integer", box=box, items=LINES)
+    dropping = stage({"columns": columns}, box=box, items=LINES)
+    record = raw("orders", {"id": 1, "box": {"size": 2, "items": []}, "items": [{"city": "x"}]})
+    assert sent(dropping, [message, record]) == [["id", "box"], '{"id":1,"box":{"size":2}}']
+
+
 @pytest.mark.parametrize("columns", [{"exclude": ["note"]}, ["id"]])
 def test_columns_are_dropped_in_every_lane(columns: Any) -> None:
     message = schema("orders", "id", id="integer", note="string")
