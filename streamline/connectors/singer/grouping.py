@@ -57,9 +57,9 @@ def group_streams(
     together: dict[str, list[SelectedStream]] = {}
     for stream in streams:
         together.setdefault(families.head(stream.id), []).append(stream)
-    alone = [family for family in together.values() if any(stream.run_in_parallel for stream in family)]
-    if len(alone) == 1 and len(together) == 1:
+    if len(together) == 1:
         return [StreamGroup(SHARED, tuple(streams), parallel=False)]
+    alone = [family for family in together.values() if any(stream.run_in_parallel for stream in family)]
     taken = {stream.id for family in alone for stream in family}
     shared = tuple(stream for stream in streams if stream.id not in taken)
     groups = [StreamGroup(family[0].id, tuple(family), parallel=True) for family in alone]
@@ -101,6 +101,4 @@ class _Families:
         return stream
 
     def join(self, stream: str, other: str) -> None:
-        first, second = self.head(stream), self.head(other)
-        if first != second:
-            self._heads[first] = second
+        self._heads[self.head(stream)] = self.head(other)

@@ -25,6 +25,16 @@ def test_streams_share_a_process_unless_they_ask_for_their_own() -> None:
     assert [group.parallel for group in groups] == [False, True, True]
 
 
+def test_streams_that_all_belong_together_are_the_shared_group() -> None:
+    for streams in (
+        [stream("a")],
+        [stream("a", parallel=True)],
+        [stream("a", parent="b", parallel=True), stream("b")],
+    ):
+        (group,) = group_streams(streams)
+        assert (group.id, group.parallel, len(group.streams)) == ("*", False, len(streams))
+
+
 def test_a_parent_stays_with_its_children_and_theirs() -> None:
     streams = [
         stream("comments", parent="issues", parallel=True),

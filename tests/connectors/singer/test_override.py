@@ -32,6 +32,7 @@ TABLE = CatalogStream(
                 "amount": {"type": "number"},
                 "updated_at": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
                 "code": {"type": ["string", "integer", "null"]},
+                "paid": {"type": "boolean"},
             }
         },
         "metadata": [{"breadcrumb": [], "metadata": {"is-view": False}}],
@@ -95,13 +96,18 @@ def test_without_a_saved_bookmark_the_library_gives_the_shape() -> None:
     assert override("public-orders.id=5", '{"id": 7, "rows_sent": {"at": [7]}}', several) == (
         '{"id":5,"rows_sent":{"at": [7]}}'
     )
+    empty = '{"version": 1, "last_replication_method": "FULL_TABLE", "progress_markers": {}, ' + (
+        '"starting_replication_value": null, "replication_key_signpost": null}'
+    )
+    assert override("public-orders.id=5", empty, SDK) == pair
     # A bookmark about another column is not continued from.
     other = '{"replication_key": "updated_at", "replication_key_value": "2024", "version": 1}'
     assert override("public-orders.id=5", other, SDK) == pair
 
 
 def test_where_the_shape_is_not_known_the_error_names_state_set() -> None:
-    for saved, tap in ((None, UNKNOWN), ('{"lsn": 5}', SDK), ('{"since": {"a": 1}}', PYTHON)):
+    shapes = ['{"lsn": 5}', '{"since": {"a": 1}}', '{"id": {"a": 1}}', '{"id": [1]}']
+    for saved, tap in ((None, UNKNOWN), *((saved, tap) for saved in shapes for tap in (SDK, PYTHON))):
         with pytest.raises(ConfigError) as error:
             override("public-orders.id=5", saved, tap)
         assert "state set" in str(error.value)
@@ -115,9 +121,10 @@ def test_the_value_takes_the_column_type() -> None:
     assert value("o.id=123456789012345678901234567890") == "123456789012345678901234567890"
     assert value("o.updated_at=2024-01-01T00:00:00Z") == '"2024-01-01T00:00:00Z"'
     assert value("o.code=12") == '"12"'
+    assert (value("o.paid=True"), value("o.paid=false")) == ("true", "false")
     assert override("o.amount=1.10", None, SDK).endswith('"replication_key_value":1.10}')
     assert override("o.code=12", '{"code": 3}') == '{"code":12}'
-    for text in ("o.id=abc", "o.id=1.5", "o.amount=", "o.id=007"):
+    for text in ("o.id=abc", "o.id=1.5", "o.amount=", "o.id=007", "o.paid=1"):
         with refuses("bookmark.invalid_value", "of type"):
             override(text, None, SDK)
     with refuses("column.unknown", "'ids'"):

@@ -120,6 +120,12 @@ def test_the_old_type_may_be_said_in_the_words_of_an_older_draft() -> None:
     assert tell(run(stage("freeze", old), items))[1:] == [("a", [{"total": -9466.37}]), 'BAD a {"total": 100}']
 
 
+def test_a_column_may_be_called_as_a_keyword() -> None:
+    old = {"a": schema("a", multipleOf="integer", properties="integer").schema}
+    items = [schema("a", multipleOf="string", properties="string"), raw("a", {"multipleOf": "x"}, {"properties": "x"})]
+    assert tell(run(stage("freeze", old), items))[1:] == ['BAD a {"multipleOf": "x"}', 'BAD a {"properties": "x"}']
+
+
 def test_a_batch_of_misfits_only_leaves_no_batch() -> None:
     assert tell(run(stage("freeze"), [RETYPED, raw("a", {"total": "x"})]))[1:] == ['BAD a {"total": "x"}']
 
@@ -169,6 +175,19 @@ def test_pause_stops_before_the_change_and_says_how_to_go_on() -> None:
     )
     assert caught.value.stream == "a"
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("policy", ["evolve", "freeze", "pause"])
+def test_an_assumed_schema_gives_way_to_the_known_one_if_that_has_its_key(policy: str) -> None:
+    def assumed(*keys: str) -> Schema:
+        return Schema("a", {"properties": {key: {} for key in keys}}, list(keys), assumed=True)
+
+    policed = stage(policy)
+    assert tell(run(policed, [assumed("id")])) == ["SCHEMA a id,total key id"]
+    assert tell(run(policed, [assumed("id", "total")])) == ["SCHEMA a id,total key id,total"]
+    assert tell(run(policed, [assumed("id", "note")])) == ["SCHEMA a id,note key id,note"]
+    assert tell(run(stage(policy, last={}), [assumed("id")])) == ["SCHEMA a id key id"]
+    assert policed.newest == {}
 
 
 def test_pause_in_the_middle_of_a_run() -> None:

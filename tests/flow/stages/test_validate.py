@@ -33,9 +33,13 @@ ORDERS = {
 
 DATES = [
     *("2024-02-29", "20240229", "0044-03-15 BC", "+12024-01-01", "-0044-02-29", "infinity", None),
+    *("2024-12-31", "2024-01-31", "2024-11-30"),
     *("2024-01-01T00:00:00", "2024-01-01 23:59:59.5+00:00", "2024-01-01T00:00:00.000000Z"),
 ]
-NO_DATES = ["banana", "", "2023-02-29", "2024-13-01", "2024-00-10", "2024-01-01 or so", "01/02/2024", 20240229]
+NO_DATES = [
+    *("banana", "", "2023-02-29", "2024-13-01", "2024-00-10", "2024-01-00", "2024-12-32", "2024-01-01 or so"),
+    *("01/02/2024", 20240229),
+]
 
 
 def line(text: str, stream: str = "orders") -> bytes:
@@ -128,6 +132,7 @@ def test_every_line_comes_out_once_and_in_order(picture: list[tuple[bool, bool]]
         if cut:
             slices.append(b"")
     out = validate(ORDERS, batch(*(piece for piece in slices if piece)), max_bad_records=100)
+    assert all(bytes(piece) for item in out if isinstance(item, RawBatch) for piece in item.slices)
     passed = b"".join(text_of(item) for item in out if isinstance(item, RawBatch))
     assert passed == b"".join(text for text, (good, _) in zip(lines, picture, strict=True) if good)
     assert [json.loads(item.record)["n"] for item in out if isinstance(item, BadRecord)] == [
@@ -193,6 +198,7 @@ def test_fail_stops_at_the_first() -> None:
         ({"type": ["null", "null", "integer"]}, [None, 1], ["x"]),
         ({"type": "date-time"}, ["x", 1], []),
         ({"type": "string", "maxLength": 10.0, "minLength": -1}, ["x" * 10], ["x" * 11]),
+        ({"type": "string", "maxLength": 0}, [""], ["x"]),
         ({"type": "string", "pattern": "(?P<year>x)"}, ["y"], [1]),
         ({"type": "string", "pattern": "^x"}, ["xy"], ["y"]),
         ({"anyOf": [{"type": "string", "format": "date-time"}, {"type": ["null", "object"]}]}, ["x", None, {}], [1]),
@@ -242,13 +248,33 @@ def test_lenient_keeps_what_forbids() -> None:
     }
 
 
-def test_text_that_is_no_unicode_is_bad() -> None:
-    good, odd = line('{"id": 1}'), line('{"id": 2, "note": "\\ud800"}')
+@pytest.mark.parametrize("surrogate", ["\\ud800", "\\udfff"])
+def test_text_that_is_no_unicode_is_bad(surrogate: str) -> None:
+    good, odd = line('{"id": 1}'), line(f'{{"id": 2, "note": "{surrogate}"}}')
     kept, refused = validate(ORDERS, batch(good, odd))
     assert text_of(kept) == good
     assert isinstance(refused, BadRecord)
     assert "note" in refused.error
     assert "surrogate" in refused.error
+
+
+def test_letters_beside_the_surrogates_are_text() -> None:
+    # The number makes it a line for the lenient parser, which looks for surrogates.
+    text = line('{"id": 1, "total": 1e400, "note": "\\ud7ff\\ue000"}')
+    assert text_of(*validate(ORDERS, batch(text))) == text
+
+
+def test_a_long_error_is_cut() -> None:
+    def error(length: int) -> str:
+        (refused,) = validate(ORDERS, batch(line(json.dumps({"id": "x" * length}))))
+        assert isinstance(refused, BadRecord)
+        return refused.error
+
+    rest = len(error(1)) - 1
+    assert len(error(400 - rest)) == 400
+    assert not error(400 - rest).endswith("…")
+    assert len(error(401 - rest)) == 400
+    assert error(401 - rest).endswith("…")
 
 
 FREE = {"type": "object", "properties": {"id": {"type": ["null", "integer"]}}}
