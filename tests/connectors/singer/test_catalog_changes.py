@@ -37,11 +37,20 @@ def test_changes_of_a_catalog_are_told() -> None:
     ]
 
 
+def test_many_changes_are_counted() -> None:
+    def told(count: int) -> list[str]:
+        return catalog_changes(catalog(a=["id"]), catalog(a=["id", *(f"c{at}" for at in range(count))]))
+
+    assert told(20)[-1] == "stream a: new column c19"
+    assert told(23)[19:] == ["stream a: new column c19", "3 more changes of streams and columns"]
+
+
 def test_a_schema_that_a_cached_catalog_lacks_is_told_once_and_drops_the_catalog(store: Store) -> None:
     dropped: list[bool] = []
     watch = CatalogWatch(catalog(a=["id", "note"]), store, "k", forget=lambda: dropped.append(True))
     assert watch.look("a", shape("id", "_sdc_deleted_at"), deselected=["note"]) == []
     assert watch.look("a", shape("id", "note")) == []
+    assert watch.look("b", shape("id")) == []
     assert not dropped
     assert watch.look("a", shape("id", "note", "phone")) == ["stream a: new column phone"]
     assert watch.look("a", shape("id", "note", "phone")) == []

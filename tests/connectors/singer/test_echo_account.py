@@ -194,6 +194,25 @@ def test_a_bookmark_that_is_no_longer_withheld_waits_for_what_was_sent_before_it
     assert account.ended() == {"s": at(2)}
 
 
+def test_it_waits_also_while_an_earlier_place_of_it_is_unproven() -> None:
+    account = EchoAccount()
+    account.start({"a": 0})
+    sent(account, "a")
+    account.place(at(1), {"a": 1})
+    sent(account, "a")
+    assert account.place(at(2), {"a": 1}, released=["a"]) == {}
+    assert account.echo({"a": 1}) == {"s": at(1)}
+    assert account.ended() == {"s": at(2)}
+
+
+def test_only_states_that_were_forwarded_are_recognised() -> None:
+    account = EchoAccount()
+    account.start({"a": 0})
+    account.place(at(1), {"a": 1, "b": 1, SERIAL: 1})
+    assert [account.recognises(marks) for marks in ({"a": 0, "b": 1}, {"a": 1, SERIAL: 9})] == [True, True]
+    assert [account.recognises(marks) for marks in ({"a": 2}, {"a": 1, "c": 1})] == [False, False]
+
+
 def test_memory_is_bounded_and_the_newest_position_kept() -> None:
     account = EchoAccount(max_places=64)
     account.start({"a": 0})
