@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from streamline.connectors.plugins import Plugin
-from streamline.connectors.singer.capabilities import Capabilities, probe, tap_traits
+from streamline.connectors.singer.capabilities import Capabilities, check_config, library, probe, tap_traits
 from streamline.project.secrets import Masker
 from streamline.state import open_store
 from streamline.state.store import Store
@@ -97,3 +97,59 @@ def test_a_failure_is_asked_again(tmp_path: Path, store: Store, question: str) -
     broken = f'import sys\nif "{question}" in sys.argv: sys.exit("usage: --config --about: no module named x")\n'
     assert not ask(fakes.tap(tmp_path, broken + fakes.SDK_LIKE), store).names
     assert "batch" in ask(fakes.tap(tmp_path, fakes.SDK_LIKE), store).names
+
+
+OPEN = {"properties": {"path": {"type": ["null", "string"], "title": "a  folder"}, "token": {}}, "required": ["token"]}
+STRICT = {**OPEN, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "code", "name"),
+    [
+        (STRICT, ["token"], None, ""),
+        (STRICT, ["token", "path"], None, ""),
+        (STRICT, ["token", "pth"], "setting.unknown", "'path'"),
+        (STRICT, ["path"], "setting.missing", "'token'"),
+        (OPEN, ["pth"], None, ""),
+        ([{"name": "path"}], ["pth"], None, ""),
+        (None, ["pth"], None, ""),
+    ],
+)
+def test_settings_are_checked_where_the_plugin_lists_all(
+    tmp_path: Path, settings: object, config: list[str], code: str | None, name: str
+) -> None:
+    capabilities = Capabilities(about={} if settings is None else {"settings": settings})
+    plugin = fakes.program(tmp_path, ["tap-x"])
+    if code is None:
+        check_config(plugin, config, capabilities, where="load.yaml")
+        return
+    with refuses(code, name, "load.yaml"):
+        check_config(plugin, config, capabilities, where="load.yaml")
+
+
+def test_settings_are_described_the_required_ones_first() -> None:
+    def described(settings: object) -> list[tuple[str, str, bool, str]]:
+        infos = Capabilities(about={"settings": settings}).described_settings()
+        return [(info.name, info.type, info.required, info.description) for info in infos]
+
+    assert described(OPEN) == [("token", "", True, ""), ("path", "string", False, "a folder")]
+    listed = [{"name": "path", "kind": "file"}, {"name": "token", "type": ["integer", "string"], "required": True}]
+    assert described(listed) == [("token", "integer or string", True, ""), ("path", "file", False, "")]
+
+
+@pytest.mark.parametrize(("value", "most"), [(1, 1), (4, 4), (0, None), (-1, None), (True, None), ("4", None)])
+def test_the_number_of_processes_is_positive(value: object, most: int | None) -> None:
+    assert Capabilities(about={"max_processes": value}).max_processes == most
+
+
+def test_the_sdk_is_known_by_its_version(tmp_path: Path) -> None:
+    plugin = fakes.program(tmp_path, ["tap-x"], library="singer-python")
+    assert library(plugin, Capabilities(about={"name": "tap-x"})) == "singer-python"
+    for name in ("sdk_version", "singer_sdk_version"):
+        assert library(plugin, Capabilities(about={name: "0.1"})) == "singer-sdk"
+
+
+@pytest.mark.parametrize(("default", "method"), [("log based", "LOG_BASED"), ("SOMETIMES", None), (5, None)])
+def test_a_default_method_counts_if_there_is_such_a_method(tmp_path: Path, default: object, method: str | None) -> None:
+    config = {"default_replication_method": default}
+    assert tap_traits(fakes.program(tmp_path, ["x"]), Capabilities(), config).default_replication_method == method
