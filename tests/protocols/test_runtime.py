@@ -200,6 +200,77 @@ async def test_what_is_released_is_saved_as_far_as_it_is_proven_and_no_further()
     assert store.saved == {"load": {STREAM: b"20"}}
 
 
+async def test_what_is_released_is_waited_for() -> None:
+    store, sink = Memory(), Table()
+    runtime = Runtime([flow(Marked(ENDLESS, 28, "wait"), sink)], store=store)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await until(lambda: 27 in sink.rows)
+            await anyio.sleep(0.1)  # position 30 has been given, and waits behind 28
+
+            async def let_go() -> None:
+                await anyio.sleep(0.1)
+                sink.gate.set()
+
+            tasks.start_soon(let_go)
+            await runtime.release("load", [STREAM], within=PATIENCE)
+            assert store.saved == {"load": {STREAM: b"30"}}
+
+
+async def test_what_a_flow_that_has_failed_gave_is_not_waited_for() -> None:
+    class Lasting(Numbers):
+        async def run(self, emit: Emit) -> None:
+            await until(lambda: self._released)
+
+    store, bad = Memory(), Table("bad", every=ENDLESS)
+    runtime = Runtime(
+        [flow(Numbers(30, id="one", fail_at=25), bad), flow(Lasting(ENDLESS, id="two"), bad)], store=store
+    )
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await until(lambda: runtime._running["one"].ended)
+            await runtime.release("one", [STREAM], within=10 * PATIENCE)
+            await runtime.release("two", [STREAM], within=0)
+    assert store.saved.get("one", {}) == {}
+
+
+async def test_a_flow_that_waits_for_its_turn_is_not_begun_once_its_sink_has_failed() -> None:
+    limit, sink = anyio.CapacityLimiter(1), Table()
+    calls: list[str] = []
+
+    async def before() -> None:
+        calls.append("before")
+
+    first = flow(Marked(50, 25, "fail", id="one"), sink, limits=[limit], before=before)
+    second = flow(Numbers(50, id="two"), sink, limits=[limit], before=before)
+    outcomes = await run([first, second], Memory())
+    assert [(outcome.sink, outcome.began is None) for outcome in outcomes] == [("export", False), ("export", True)]
+    assert calls == ["before"]
+
+
+async def test_stages_are_not_finished_after_a_stop() -> None:
+    class Finishing:
+        finished = 0
+
+        async def process(self, item: Item) -> Sequence[Item]:
+            return [item]
+
+        async def finish(self) -> Sequence[Item]:
+            self.finished += 1
+            return []
+
+        async def close(self) -> None:
+            pass
+
+    for count, stopped, finished in ((20, None, 1), (ENDLESS, "enough", 0)):
+        stage, source = Finishing(), Numbers(count)
+        source.stopped = stopped
+        (outcome,) = await run([Flow(source=source, route=Route([stage], [Table()]))], Memory())
+        assert (outcome.error, stage.finished) == (None, finished)
+
+
 @pytest.mark.parametrize(("within", "limits"), [(None, []), (0.5, [0.5])])
 async def test_a_stop_limits_the_time_of_sinks_where_it_names_one(within: float | None, limits: list[float]) -> None:
     class Limited(Table):

@@ -178,6 +178,15 @@ def test_a_key_of_the_tap_that_is_dropped_is_an_error() -> None:
         ),
         ({"load_method": "replace"}, {"replaces": True}, "replace", "load_method: replace"),
         ({"load_method": "append"}, {"replication_method": "FULL_TABLE", "replaces": True}, "append", "load_method"),
+        ({}, {"replication_method": "FULL_TABLE", "replaces": True, "endless": True}, "append", "never known to be"),
+        ({}, {"default_method": "replace", "replaces": True}, "replace", "in the target's config"),
+        ({}, {"default_method": "upsert", "key_properties": ["id"]}, "upsert", "its key is id"),
+        (
+            {"load_method": "append"},
+            {"default_method": "replace", "replaces": True, "endless": True},
+            "append",
+            "append",
+        ),
     ],
 )
 def test_how_a_stream_is_loaded_and_why(settings: dict[str, Any], known: dict[str, Any], method: str, why: str) -> None:
@@ -207,6 +216,12 @@ def test_how_a_stream_is_loaded_and_why(settings: dict[str, Any], known: dict[st
             {"default_method": "replace", "replaces": True, "replication_method": "INCREMENTAL"},
             "destination.load_method_unsupported",
             "INCREMENTAL",
+        ),
+        (
+            {"load_method": "replace"},
+            {"replaces": True, "endless": True},
+            "destination.load_method_unsupported",
+            "max_duration",
         ),
         ({"load_method": "upsert"}, {}, "stream.key_missing", "upsert"),
         ({"unique_conflict_method": "UPDATE"}, {}, "stream.key_missing", "upsert"),
@@ -254,6 +269,22 @@ def test_without_a_catalog_the_schema_names_the_key(settings: dict[str, Any], ke
         with pytest.raises(StreamlineError) as raised:
             run(stage({"orders": settings}, capabilities=["conflict-ignore"], key_properties=None), [schema("orders")])
         assert raised.value.code == "stream.key_missing"
+
+
+def test_the_target_sees_a_key_only_where_it_is_another() -> None:
+    assert plan({}, key_properties=["id"]).keys is None
+    assert plan({"unique_constraints": ["id"]}, key_properties=["id"]).keys is None
+    assert plan({"unique_constraints": ["nr"]}, key_properties=["id"]).keys == ("nr",)
+    assert plan({"unique_constraints": ["id"]}, key_properties=None).keys == ("id",)
+    assert plan({"load_method": "append"}, key_properties=None).keys == ()
+    assert plan({}, key_properties=None).keys is None
+
+
+def test_a_column_that_is_kept_or_dropped() -> None:
+    keeps = plan({"columns": ["id"]}).keeps
+    assert [keeps(name) for name in ("id", "note", "_sdc_deleted_at")] == [True, False, True]
+    keeps = plan({"columns": {"exclude": ["note", "_sdc_x"]}}).keeps
+    assert [keeps(name) for name in ("id", "note", "_sdc_x")] == [True, False, False]
 
 
 def test_two_streams_in_one_table_are_refused() -> None:
