@@ -20,6 +20,7 @@ from streamline.connectors.singer.record_lines import (
     FlatRecords,
     count_byte,
     find_ambiguous,
+    is_flat_record,
     why_ambiguous,
     without_duplicates,
 )
@@ -44,6 +45,8 @@ MAX_DEPTH = 200
 _LONGEST_PREFIX = 256
 _RECORD_KEY = b'"record":'
 _STATE_PREFIXES = (b'{"type":"STATE",', b'{"type": "STATE",')
+_STATE_LINES = (b'{"type":"STATE","value":%b}\n', b'{"type": "STATE", "value": %b}\n')
+"""Lines without a member that a reader could read otherwise."""
 
 
 # A union with None would make msgspec decode the member.
@@ -76,7 +79,9 @@ _decoder = msgspec.json.Decoder(_Message)
 
 def _common_prefix(left: bytes, right: bytes) -> bytes:
     size = min(len(left), len(right), _LONGEST_PREFIX)
-    return left[: next((at for at in range(size) if left[at] != right[at]), size)]
+    # The highest bit in which two numbers differ is in the first byte in which their texts do.
+    difference = int.from_bytes(left[:size], "big") ^ int.from_bytes(right[:size], "big")
+    return left[: size - (difference.bit_length() + 7) // 8]
 
 
 class TapOutputError(StreamlineError):
@@ -235,46 +240,53 @@ class TapParser:
             if count := flat.count():
                 self._add_lines(memoryview(chunk)[start:end], count)
                 return
-            states = self._find_states(chunk, start, end)
-            flat_records = flat.count(states)
+            runs, states = self._split_states(chunk, start, end)
+            flat_records = flat.count_between(runs, states) if states else 0
             records = flat_records or 1 + chunk.count(self._needle, start, end)
-            if flat_records or records + len(states) == count_byte(chunk, b"\n", start, end):
-                add = self._add_lines if flat_records else self._add_records
+            add = self._add_lines if flat_records else self._add_records
+            lines = 0 if flat_records else count_byte(chunk, b"\n", start, end) - b"".join(states).count(b"\n")
+            if flat_records or records == lines:
                 if not states:
                     add(memoryview(chunk)[start:end], records)
                     return
-                if self._add_records_and_state(chunk, start, end, states, records, add):
+                if self._add_records_and_state(runs, states, records, add):
                     return
         self._line_by_line(chunk, start, end)
 
-    def _find_states(self, chunk: bytes, start: int, end: int) -> list[tuple[int, int]]:
-        """Return the beginning and end of each STATE line after the first line."""
-        needle = b"\n" + self._state_prefix
-        find = chunk.find
-        states: list[tuple[int, int]] = []
+    def _split_states(self, chunk: bytes, start: int, end: int) -> tuple[list[bytes], list[bytes]]:
+        """Split a region, the first line of which is no STATE: the lines before, between and after STATEs, and these.
+
+        STATEs that follow one another are one text. Without STATEs, the region is not copied.
+        """
+        prefix = self._state_prefix
+        needle = b"\n" + prefix
+        find, startswith = chunk.find, chunk.startswith
+        runs: list[bytes] = []
+        states: list[bytes] = []
+        position = start
         newline = find(needle, start, end)
         while newline >= 0:
-            stop = find(b"\n", newline + 1, end) + 1
-            states.append((newline + 1, stop))
-            # The newline that ends a STATE may be the one before the next.
-            newline = find(needle, stop - 1, end)
-        return states
+            state_at = newline + 1
+            runs.append(chunk[position:state_at])
+            position = find(b"\n", state_at, end) + 1
+            while position < end and startswith(prefix, position):
+                position = find(b"\n", position, end) + 1
+            states.append(chunk[state_at:position])
+            newline = find(needle, position, end)
+        if states and position < end:
+            runs.append(chunk[position:end])
+        return runs, states
 
     def _add_records_and_state(
-        self,
-        chunk: bytes,
-        start: int,
-        end: int,
-        states: list[tuple[int, int]],
-        records: int,
-        add: Callable[[Buffer, int], None],
+        self, runs: list[bytes], states: list[bytes], records: int, add: Callable[[Buffer, int], None]
     ) -> bool:
-        """Add a region that holds only records of the current stream and STATEs, the first line a record.
+        """Add records of the current stream and the STATEs between them.
 
         Only the last STATE is decoded; the others are left out.
 
         Args:
-            states: the beginning and end of each STATE line.
+            runs: the lines of records before, between and after STATEs.
+            states: one or several STATE lines each.
             records: the number of records.
             add: adds a number of records.
 
@@ -282,19 +294,19 @@ class TapParser:
             False if an earlier STATE may count: the last one has no position, or may lack a bookmark that one before
             it has. Then nothing is added.
         """
-        state_at, position = states[-1]
-        state = chunk[state_at:position]
+        last = states[-1]
+        state = last[last.rfind(b"\n", 0, -1) + 1 :]
         value = self._position(state, self._envelope(state))
-        if value is None or (len(states) > 1 and not repeats_keys(self._state_prefix)):
+        several = len(states) > 1 or len(state) < len(last)
+        if value is None or (several and not repeats_keys(self._state_prefix)):
             return False
-        after = chunk.count(self._needle, position - 1, end)
-        ends = (start, *(stop for _, stop in states))
-        parts = [chunk[begin:stop] for begin, (stop, _) in zip(ends, states, strict=False) if begin < stop]
-        add(parts[0] if len(parts) == 1 else b"".join(parts), records - after)
+        after = runs.pop() if len(runs) > len(states) else b""
+        after_count = 1 + after.count(self._needle) if after else 0
+        add(runs[0] if len(runs) == 1 else b"".join(runs), records - after_count)
         self._learn_state_prefix(state)
         self._segment.set_state(value)
         if after:
-            add(memoryview(chunk)[position:end], after)
+            add(after, after_count)
         return True
 
     def _line_by_line(self, chunk: bytes, start: int, end: int) -> None:
@@ -305,7 +317,8 @@ class TapParser:
 
         def close_run(at: int) -> None:
             if run_count:
-                self._add_records(view[run_start:at], run_count)
+                flat = FlatRecords(chunk, run_start, at, self._opening).count() == run_count
+                (self._add_lines if flat else self._add_records)(view[run_start:at], run_count)
 
         while position < end:
             stop = chunk.find(b"\n", position, end) + 1
@@ -326,7 +339,8 @@ class TapParser:
             prefix = chunk[start : key + len(_RECORD_KEY)]
             if prefix in self._streams:
                 self._use(prefix)
-                self._add_records(view[start:stop], 1)
+                flat = is_flat_record(chunk, start, stop, self._opening)
+                (self._add_lines if flat else self._add_records)(view[start:stop], 1)
                 return
         line = chunk[start:stop]
         if line.lstrip()[:1] != b"{":
@@ -432,6 +446,8 @@ class TapParser:
             envelope = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             envelope = self._lenient(line)
+        if any(line == usual % envelope.value for usual in _STATE_LINES):
+            return envelope
         largest = max(envelope.record, envelope.value, envelope.schema, key=len)
         if reason := why_ambiguous(line, largest):
             raise self._invalid(line, reason, code="tap.message_ambiguous")

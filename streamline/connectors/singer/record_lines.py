@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import repeat
 
 import msgspec
 
@@ -47,6 +48,13 @@ def count_byte(chunk: bytes, byte: bytes, start: int, end: int) -> int:
     return whole - chunk.count(byte, 0, start) - chunk.count(byte, end)
 
 
+def is_flat_record(chunk: bytes, start: int, end: int, opening: bytes) -> bool:
+    """Return whether one line of a chunk is proven to be what `FlatRecords` counts."""
+    return (
+        chunk.startswith(opening, start) and chunk.endswith(_CLOSING, start, end) and chunk.count(b"}", start, end) == 2
+    )
+
+
 class FlatRecords:
     """Proof that the lines of a chunk are RECORDs without nested objects, braces in text, and members after the record.
 
@@ -62,26 +70,31 @@ class FlatRecords:
         self._boundaries = chunk.count(_CLOSING + opening, start, end)
         self._braces = count_byte(chunk, b"}", start, end)
 
-    def count(self, others: Sequence[tuple[int, int]] = ()) -> int:
-        """Return the number of RECORDs; 0: it is not proven that all lines are such.
+    def count(self) -> int:
+        """Return the number of RECORDs; 0: it is not proven that all lines are such."""
+        chunk, start, end = self._chunk, self._start, self._end
+        if not chunk.startswith(self._opening, start) or not chunk.endswith(_CLOSING, start, end):
+            return 0
+        return self._proven(self._boundaries + 1, self._braces)
+
+    def count_between(self, runs: Sequence[bytes], others: Sequence[bytes]) -> int:
+        """Return the number of RECORDs between lines of another kind; 0: it is not proven that all others are such.
 
         Args:
-            others: the beginning and end of the lines that need not be.
+            runs: the lines that must be RECORDs, as whole parts of the chunk.
+            others: the lines that need not be, in parts; each stands behind one of `runs`.
         """
-        chunk = self._chunk
-        runs = 0
-        boundaries, braces = self._boundaries, self._braces
-        position = self._start
-        for start, end in (*others, (self._end, self._end)):
-            if start > position:
-                if not chunk.startswith(self._opening, position) or not chunk.endswith(_CLOSING, position, start):
-                    return 0
-                runs += 1
-            braces -= chunk.count(b"}", start, end)
-            boundaries -= chunk.endswith(_CLOSING, start, end) and chunk.startswith(self._opening, end)
-            position = end
-        # Between two of these boundaries are at least two braces. No more: then no line of another kind is there.
-        lines = boundaries + runs
+        if not all(map(bytes.startswith, runs, repeat(self._opening))):
+            return 0
+        if not all(map(bytes.endswith, runs, repeat(_CLOSING))):
+            return 0
+        # The text before a run may end as a RECORD does.
+        before_runs = sum(map(bytes.endswith, others[: len(runs) - 1], repeat(_CLOSING)))
+        return self._proven(self._boundaries - before_runs + len(runs), self._braces - b"".join(others).count(b"}"))
+
+    @staticmethod
+    def _proven(lines: int, braces: int) -> int:
+        # Between two boundaries are at least two braces. No more: then no line of another kind is there.
         return lines if braces == 2 * lines else 0
 
 
@@ -182,6 +195,8 @@ def why_ambiguous(line: bytes, value: Buffer | msgspec.Raw | None = None) -> str
 
 def _text(token: bytes) -> str:
     text = token.decode("utf-8", "surrogateescape")
+    if "\\" not in text:
+        return text[1:-1]
     try:
         return str(json.loads(text, strict=False))
     except ValueError:

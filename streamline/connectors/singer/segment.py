@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from streamline.connectors.singer.state import StateParts, drops_keys
+from collections.abc import Set
+
+from streamline.connectors.singer.state import StateParts, keys_of
 from streamline.flow.items import Buffer, Item, Position, RawBatch
 
 
@@ -48,6 +50,8 @@ class Segment:
         self._items: list[Item] = []
         self._before: dict[str, _Group] = {}
         self._state: bytes | None = None
+        self._keys: Set[str] | None = None
+        """The bookmarks of the newest STATE, once it was compared with the one before it."""
         self._after: dict[str, _Group] = {}
 
     def add(self, stream: str, part: Buffer, count: int, prefix: bytes | None) -> None:
@@ -67,8 +71,12 @@ class Segment:
 
     def set_state(self, value: bytes) -> None:
         """Make a STATE the newest one: it covers all records so far."""
-        if self._state is not None and drops_keys(self._state, value):
-            self._close()
+        keys = None
+        if self._state is not None:
+            before = self._keys if self._keys is not None else keys_of(self._state)
+            keys = keys_of(value)
+            if before is None or keys is None or not before <= keys:
+                self._close()
         for stream, group in self._after.items():
             earlier = self._before.get(stream)
             if earlier is None:
@@ -76,7 +84,7 @@ class Segment:
             else:
                 earlier.join(group)
         self._after.clear()
-        self._state = value
+        self._state, self._keys = value, keys
 
     def close_with(self, item: Item) -> None:
         """End the segment with a message that no record may pass, such as a SCHEMA."""

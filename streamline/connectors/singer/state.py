@@ -7,7 +7,7 @@ what it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.jsontext import JSONTextError
@@ -112,12 +112,12 @@ def join_state(rows: Mapping[str, bytes]) -> bytes:
     return jsontext.join_members({"bookmarks": jsontext.join_members(bookmarks), **rest})
 
 
-def drops_keys(before: bytes, after: bytes) -> bool:
-    """Return whether a state has a bookmark that the one after it has not."""
+def keys_of(value: bytes) -> Set[str] | None:
+    """Return the keys of a state's parts; None: it is not valid JSON."""
     try:
-        return not split_state(before).keys() <= split_state(after).keys()
+        return split_state(value).keys()
     except JSONTextError:
-        return True
+        return None
 
 
 def repeats_keys(prefix: bytes) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from itertools import accumulate
+from itertools import groupby
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.connectors.singer.parser import TapOutputError, TapParser
-from streamline.connectors.singer.record_lines import FlatRecords, why_ambiguous
+from streamline.connectors.singer.record_lines import FlatRecords, is_flat_record, why_ambiguous
 from streamline.flow.items import RawBatch
 
 SCHEMA = b'{"type":"SCHEMA","stream":"orders","schema":{"properties":{}},"key_properties":["id"]}\n'
 STATE = b'{"type":"STATE","value":{"bookmarks":{"orders":{"id":1}}}}\n'
+STATES = (STATE, b'{"type":"STATE","value":0}\n')
 FLAT = b'{"type":"RECORD","stream":"orders","record":{"id":1}}\n'
 RECORDS = [
     FLAT,
@@ -99,14 +100,19 @@ def test_what_a_writer_of_json_writes_is_never_ambiguous(values: dict[str, objec
 
 @given(
     st.lists(
-        st.sampled_from([FLAT, RECORDS[1], RECORDS[2], RECORDS[3], STATE, b"a log line\n", b"}}\n", b"\n"]), max_size=8
+        st.sampled_from([FLAT, RECORDS[1], RECORDS[2], RECORDS[3], *STATES, b"a log line\n", b"}}\n", b"\n"]),
+        max_size=8,
     )
 )
 def test_flat_records_are_proven_only_if_all_other_lines_are_named(lines: list[bytes]) -> None:
     opening = b'{"type":"RECORD","stream":"orders","record":{'
-    ends = list(accumulate(len(line) for line in lines))
-    named = [(end - len(line), end) for line, end in zip(lines, ends, strict=True) if line == STATE]
-    flat = FlatRecords(b"".join(lines), 0, sum(map(len, lines)), opening)
-    others = set(lines) - {FLAT, STATE}
-    assert flat.count(named) == (0 if others else lines.count(FLAT))
-    assert flat.count() == (0 if named or others else len(lines))
+    lines = [FLAT, *lines]
+    text = b"".join(lines)
+    parts = [(is_state, b"".join(part)) for is_state, part in groupby(lines, STATES.__contains__)]
+    runs, states = ([part for is_state, part in parts if is_state is kind] for kind in (False, True))
+    flat = FlatRecords(text, 0, len(text), opening)
+    others = set(lines) - {FLAT, *STATES}
+    assert flat.count_between(runs, states) == (0 if others else lines.count(FLAT))
+    assert flat.count() == (0 if states or others else len(lines))
+    for line in lines:
+        assert is_flat_record(b"\n" + line, 1, len(line) + 1, opening) is (line == FLAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from streamline.connectors.singer.segment import Segment
 from streamline.connectors.singer.state import state_of
@@ -100,3 +101,25 @@ def test_lines_that_begin_alike_have_a_prefix_and_others_have_none() -> None:
     assert prefix_of(USERS, SPACED, SPACED) is None
     assert prefix_of(USERS, after=(again,)) == USERS
     assert prefix_of(USERS, after=(SPACED,)) is None
+
+
+@pytest.mark.parametrize(
+    ("states", "kept"),
+    [
+        ([b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":2}}'], [1]),
+        ([b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":1,"b":1}}'], [1]),
+        ([b'{"bookmarks":{"a":1,"b":1}}', b'{"bookmarks":{"a":2}}'], [0, 1]),
+        ([b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"b":1}}'], [0, 1]),
+        ([b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":1,"b":1}}', b'{"bookmarks":{"a":2}}'], [1, 2]),
+        ([b'{"bookmarks":{"a":1,"b":1}}', b'{"bookmarks":{"a":2}}', b'{"bookmarks":{"a":3}}'], [0, 2]),
+        ([b'{"bookmarks":{"a":1}}', b"{", b'{"bookmarks":{"a":2}}'], [0, 1, 2]),
+    ],
+)
+def test_a_state_replaces_the_one_before_it_unless_it_drops_a_bookmark_of_it(
+    states: list[bytes], kept: list[int]
+) -> None:
+    segment = Segment("load")
+    for value in states:
+        segment.set_state(value)
+    texts = [state_of(item.parts) for item in segment.take() if isinstance(item, Position)]
+    assert texts == [states[number] for number in kept]

@@ -180,20 +180,6 @@ def test_a_tap_process_saves_the_bookmarks_that_it_owns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "dropped"),
-    [
-        (b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":2}}', False),
-        (b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":1,"b":1}}', False),
-        (b'{"bookmarks":{"a":1,"b":1}}', b'{"bookmarks":{"a":2}}', True),
-        (b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"b":1}}', True),
-        (b'{"bookmarks":{"a":1}}', b"{", True),
-    ],
-)
-def test_a_bookmark_that_the_next_state_has_not_is_dropped(before: bytes, after: bytes, dropped: bool) -> None:
-    assert state.drops_keys(before, after) is dropped
-
-
-@pytest.mark.parametrize(
     ("prefix", "repeats"),
     [
         (b'{"type":"STATE","value":{"bookmarks":{', False),
