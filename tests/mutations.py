@@ -54,8 +54,10 @@ class Mutant:
 
 def mutants(source: str, *, comparisons_only: bool = False) -> Iterator[Mutant]:
     """Return all mutants of a module's source."""
-    total = sum(1 for _ in ast.walk(ast.parse(source)))
-    for number in range(total):
+    kinds = (ast.Compare,) if comparisons_only else (ast.Compare, ast.BoolOp, ast.UnaryOp)
+    for number, original in enumerate(ast.walk(ast.parse(source))):
+        if not isinstance(original, kinds):
+            continue
         choice = 0
         while True:
             tree = ast.parse(source)
