@@ -46,9 +46,9 @@ class Attempts:
 
     async def run(self) -> list[GroupOutcome]:
         outcomes = []
-        for group in self._groups:
-            script = self.scripts.get(group.id, [])
-            outcomes.append(GroupOutcome(group=group, started=True, **(script.pop(0) if script else {})))
+        for tried in self._groups:
+            script = self.scripts.get(tried.id, [])
+            outcomes.append(GroupOutcome(group=tried, started=True, **(script.pop(0) if script else {})))
         return outcomes
 
 

@@ -42,7 +42,7 @@ class Places:
         self.known[stream] = destinations
 
     def last_schemas(self, pipeline: str, block: str) -> dict[str, Any]:
-        return dict.fromkeys(self.sent, {})
+        return {name: {} for name in self.sent}
 
 
 def loaded(rows: dict[str, str] | None = None, *, causes: dict[str, Any] | None = None, **values: Any) -> Plan:

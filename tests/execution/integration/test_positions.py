@@ -105,7 +105,12 @@ def test_a_destination_that_has_not_proven_a_bookmark_is_refused_unless_the_gap_
 
 
 def test_destinations_are_asked_about_the_stream_that_a_bookmark_names() -> None:
-    asked = []
+    asked: list[str | None] = []
+
+    def proving(chosen: SelectedStream | None, selected: Sequence[SelectedStream]) -> list[str]:
+        asked.append(chosen.id if chosen is not None else None)
+        return []
+
     alias = stream("shop-items", stream="items", names=("catalog-items",))
     for name in ("users", "orders", "catalog-items", "global"):
         store = SimpleNamespace(bookmarks=lambda *args, name=name: {name: proven(name)})
@@ -113,7 +118,7 @@ def test_destinations_are_asked_about_the_stream_that_a_bookmark_names() -> None
             context(store=store),
             cast(OpenedSource, SimpleNamespace(catalog=None, block=SimpleNamespace(uuid="load"))),
             [USERS, ORDERS, alias],
-            lambda chosen, selected: [asked.append(chosen and chosen.id)] and [],  # type: ignore[func-returns-value]
+            proving,
             {},
         )
     assert asked == ["users", "shop-orders", "shop-items", None]
