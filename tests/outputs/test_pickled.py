@@ -92,7 +92,7 @@ def test_a_class_that_is_gone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> 
     output = shelf.write(Model(1))
     monkeypatch.delattr("tests.outputs.test_pickled.Model")
 
-    with pytest.raises(OutputError, match=r"output_0\.pkl cannot be read: .*Model.*") as caught:
+    with fails("output.class_missing", "output_0.pkl", "Model") as caught:
         output.value()
 
     assert "keep them in a module" in (caught.value.hint or "")

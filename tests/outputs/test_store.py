@@ -119,7 +119,7 @@ def test_a_damaged_file_is_named(shelf: Shelf, value: Any, damage: str) -> None:
     if damage == "gone":
         file.unlink()
 
-    with pytest.raises(OutputError, match=r"cannot be read|is not signed") as caught:
+    with pytest.raises(OutputError) as caught:
         output.value()
 
     assert str(file) in str(caught.value)

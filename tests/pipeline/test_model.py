@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,9 +153,9 @@ def test_unknown_keys_are_told_with_line_and_guess(load: Load) -> None:
         "custom/b.py",
     )
     (warning,) = model.warnings
-    assert "varibles (line 1; did you mean 'variables'?)" in warning
-    assert "upstream_block (line 7; did you mean 'upstream_blocks'?)" in warning
-    assert "retry_confg (line 8; did you mean 'retry_config'?)" in warning
+    assert re.search(r"varibles \(line 1; .*'variables'", warning)
+    assert re.search(r"upstream_block \(line 7; .*'upstream_blocks'", warning)
+    assert re.search(r"retry_confg \(line 8; .*'retry_config'", warning)
     assert "mine (line 9)" in warning
 
 
@@ -167,9 +168,9 @@ def test_keys_of_a_configuration_that_are_almost_ours(load: Load) -> None:
     )
     first, second = model.warnings
     assert first.startswith("pipelines/p/metadata.yaml:5: unknown key 'dynamc'")
-    assert "did you mean 'dynamic'?" in first
+    assert "'dynamic'" in first
     assert "'Intervall'" in second
-    assert "did you mean 'interval'?" in second
+    assert "'interval'" in second
 
 
 @pytest.mark.parametrize("text", ["", "blocks: []\n", "type: python\n"])
@@ -189,9 +190,8 @@ def test_unknown_keys_are_kept_with_one_warning(load: Load) -> None:
         "blocks:\n- {uuid: a, type: custom, colour: red}\nowner: me\nretry_config: {tries: 1}\n", "custom/a.py"
     )
     assert len(model.warnings) == 1
-    assert (
-        "owner (line 3), retry_config.tries (line 4; did you mean 'retries'?), colour (line 2; did you mean"
-        in (model.warnings[0])
+    assert re.search(
+        r"owner \(line 3\), retry_config\.tries \(line 4; .*'retries'.*\), colour \(line 2; ", model.warnings[0]
     )
     assert model.extra == {"owner": "me"}
     assert model.blocks["a"].extra == {"colour": "red"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from streamline.errors import ConfigError
 from streamline.project.ioconfig import Profile, load_profile
 from streamline.project.project import Project
 from tests.support.failures import refuses
@@ -46,7 +45,7 @@ def test_an_unset_variable_matters_when_its_key_is_read(project: Project) -> Non
     assert found["POSTGRES_PORT"] == 5432
     assert "POSTGRES_HOST" in found
     for key, name, line in (("POSTGRES_HOST", "PG_HOST", 3), ("NESTED", "PG_OTHER", 6)):
-        with pytest.raises(ConfigError, match=f"{name} is not set") as caught:
+        with refuses("environment_variable.not_set", name) as caught:
             found.get(key)
         assert caught.value.where == f"io_config.yaml:{line}"
 

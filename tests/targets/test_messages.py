@@ -27,7 +27,7 @@ RECORD = b'{"type":"RECORD","stream":"orders","record":{"id":1,"id":2}}'
 )
 def test_a_line_with_a_key_twice_is_refused(line: bytes) -> None:
     """Who checked it before may have seen the first of two values, and we would see the last one."""
-    with pytest.raises(ConnectorError, match=r"line 8 of the input has the key .* twice"):
+    with pytest.raises(ConnectorError, match=r"line 8 .* twice"):
         decode_lines(RECORD + b"\n" + line + b"\n", 7)
 
 

@@ -22,6 +22,7 @@ from streamline.blocks.dbt.settings import read_settings
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
 from tests.blocks.call_inputs import Calls
+from tests.support.failures import refuses
 
 PROJECT = "name: demo\nprofile: demo\n"
 PROFILES = """
@@ -108,28 +109,27 @@ def test_a_command_and_what_streamline_takes_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code", "name"),
     [
-        ("--select 'a", "dbt's arguments cannot be parsed: No closing quotation"),
-        ("--project-dir x", "a dbt block cannot set --project-dir"),
-        ("--select a --target", "--target needs a value"),
-        ("--vars '{a: ['", "--vars is not valid YAML"),
-        ("--vars 3", "--vars must be a mapping"),
-        ("docs serve", "cannot run `dbt docs serve`"),
-        ("--select {{ variables('no') }}", "variable 'no' not found"),
+        ("--select 'a", "dbt.arguments_invalid", "dbt"),
+        ("--project-dir x", "dbt.arguments_invalid", "--project-dir"),
+        ("--select a --target", "dbt.arguments_invalid", "--target"),
+        ("--vars '{a: ['", "dbt.arguments_invalid", "--vars"),
+        ("--vars 3", "dbt.arguments_invalid", "--vars"),
+        ("docs serve", "dbt.command_invalid", "`dbt docs serve`"),
+        ("--select {{ variables('no') }}", "variable.not_found", "'no'"),
     ],
 )
-def test_arguments_that_cannot_be_read(text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_arguments_that_cannot_be_read(text: str, code: str, name: str) -> None:
+    with refuses(code, name) as caught:
         read(text)
-    assert message in caught.value.message
     assert caught.value.where == "dbts/it.yaml"
 
 
 def test_commands() -> None:
     assert command_words("dbt run", "x") == ["run"]
     assert command_words("docs", "x") == ["docs", "generate"]
-    with pytest.raises(ConfigError, match="unknown dbt command 'biuld'") as caught:
+    with refuses("dbt.command_invalid", "'biuld'") as caught:
         command_words("biuld", "x")
     assert "build" in str(caught.value.hint)
 
@@ -164,30 +164,29 @@ def test_an_sql_block_is_one_model(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "code", "name"),
     [
-        ({"dbt_project_name": "dmeo"}, "there is no dbt project 'dmeo'"),
-        ({"dbt": {"command": "fly"}}, "unknown dbt command 'fly'"),
-        ({"dbt": "build"}, "configuration.dbt must be a mapping"),
-        ({"dbt_profile_target": "stage"}, "the profile 'demo' has no target 'stage'"),
-        ({"dbt": {"output": 3}}, "configuration.dbt.output must be true, false or a list of models"),
+        ({"dbt_project_name": "dmeo"}, "dbt.project_not_found", "'dmeo'"),
+        ({"dbt": {"command": "fly"}}, "dbt.command_invalid", "'fly'"),
+        ({"dbt": "build"}, "dbt.command_invalid", "configuration.dbt "),
+        ({"dbt_profile_target": "stage"}, "dbt.target_not_found", "'stage'"),
+        ({"dbt": {"output": 3}}, "dbt.arguments_invalid", "configuration.dbt.output"),
     ],
 )
-def test_wrong_settings(calls: Calls, given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_wrong_settings(calls: Calls, given: dict[str, Any], code: str, name: str) -> None:
+    with refuses(code, name):
         settings(calls, "yaml", "dbts/it.yaml", "--select a", **given)
-    assert caught.value.message.startswith(message)
 
 
 def test_files_that_are_missing(calls: Calls) -> None:
     (calls.root / "dbt/demo/profiles.yml").unlink()
-    with pytest.raises(ConfigError, match=r"there is no profiles.yml") as caught:
+    with refuses("dbt.profile_not_found", "profiles.yml") as caught:
         settings(calls, "yaml", "dbts/it.yaml", "--select a")
-    assert "create dbt/demo/profiles.yml" in str(caught.value.hint)
+    assert "dbt/demo/profiles.yml" in str(caught.value.hint)
     calls.write("dbt/other/dbt_project.yml", PROJECT)
-    with pytest.raises(ConfigError, match="there are several dbt projects"):
+    with refuses("dbt.project_ambiguous"):
         settings(calls, "yaml", "dbts/it.yaml", "--select a")
-    with pytest.raises(ConfigError, match="the model is not in a dbt project"):
+    with refuses("dbt.project_not_found"):
         settings(calls, "sql", "dbts/it.sql", "select 1")
 
 
@@ -205,7 +204,7 @@ def test_the_profile_is_rendered_for_its_target_alone(calls: Calls, monkeypatch:
     assert written["outputs"]["prod"]["password"] == "{{ 'pa{{ss}}' }}"
     monkeypatch.delenv("PG_PORT")
     assert load_profile(calls.project, settings(calls, "yaml", "dbts/b.yaml", "x"), "x", {}).type == "duckdb"
-    with pytest.raises(ConfigError, match="the environment variable PG_PORT is not set") as caught:
+    with refuses("environment_variable.not_set", "PG_PORT") as caught:
         load_profile(calls.project, result, "x", {"schema": "s"})
     assert caught.value.where == "dbt/demo/profiles.yml:9"
 
@@ -233,11 +232,10 @@ def test_the_private_view(calls: Calls) -> None:
 
 def test_a_wrong_dbt_project_file(calls: Calls) -> None:
     calls.write("dbt/demo/dbt_project.yml", "name: demo\nprofile: demo\nmodel-paths: ['.']\n")
-    with pytest.raises(ConfigError, match="model-paths must be a list of folders inside the project") as refused:
+    with refuses("dbt.project_invalid", "model-paths"):
         make_overlay(calls.project, calls.root / "dbt/demo", calls.root / "home", profile="demo")
-    assert refused.value.code == "dbt.project_invalid"
     calls.write("dbt/demo/dbt_project.yml", "name: demo\nprofile: [\n")
-    with pytest.raises(ConfigError, match="invalid YAML") as caught:
+    with refuses("yaml.invalid") as caught:
         settings(calls, "yaml", "dbts/it.yaml", "--select a")
     assert str(caught.value.where).startswith("dbt/demo/dbt_project.yml:")
 
@@ -275,7 +273,7 @@ def test_failures_in_words() -> None:
     assert json.dumps(results)
 
 
-@pytest.mark.parametrize(("adapter", "guess"), [("duckdbb", "did you mean `type: duckdb`"), ("acme", "")])
+@pytest.mark.parametrize(("adapter", "guess"), [("duckdbb", "`type: duckdb`"), ("acme", "")])
 def test_an_adapter_that_cannot_be_installed(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, adapter: str, guess: str
 ) -> None:
@@ -287,5 +285,5 @@ def test_an_adapter_that_cannot_be_installed(
     monkeypatch.setattr("streamline.project.environments.ensure_environment", refuse)
     with pytest.raises(ConfigError) as caught:
         dbt_environment(calls.project, adapter, lambda text: None)
-    assert caught.value.hint is not None
-    assert caught.value.hint.startswith(guess or "dbt's packages come from the package index")
+    hint = str(caught.value.hint)
+    assert (guess in hint) if guess else ("`type: " not in hint)

@@ -267,7 +267,8 @@ def test_too_few_inputs_of_several_blocks() -> None:
     assert message == (
         "three() expects 3 arguments (a, b, c), but the block 'join' has 2 upstream blocks (x: 1 output, y: 1 output)"
     )
-    assert hint == "add a block to upstream_blocks of 'join', set a variable named 'c', or give 'c' a default"
+    assert "upstream_blocks of 'join'" in hint
+    assert "'c'" in hint
 
 
 def test_outputs_that_cannot_be_spread() -> None:

@@ -15,6 +15,7 @@ from streamline.blocks.python.function import UserError
 from streamline.blocks.registry import run_block
 from streamline.errors import ConfigError, StreamlineError
 from tests.blocks.python.python_calls import Given, Workshop
+from tests.support.failures import refuses
 
 IDIOM = """
 if 'transformer' not in globals():
@@ -357,7 +358,7 @@ def test_a_decorated_function_of_an_imported_file_is_not_this_files(
 
 
 def test_two_decorated_functions_are_refused_even_of_the_same_name(workshop: Workshop) -> None:
-    with pytest.raises(ConfigError, match=r"more than one function.*f \(line 1\) and f \(line 3\)"):
+    with refuses("block.function_ambiguous", "f (line 1)", "f (line 3)"):
         run(workshop, "@transformer\ndef f(): ...\n@transformer\ndef f(): ...\n")
 
 

@@ -39,7 +39,7 @@ def test_an_exception_counts_as_no_with_a_warning(workshop: Workshop, text: str,
 def test_what_is_neither_true_nor_false_counts_as_no(workshop: Workshop) -> None:
     text = "import pandas as pd\n@condition\ndef enough(): return pd.DataFrame({'a': [1]})\n"
     assert ask(workshop, text) is False
-    assert "conditionals/enough.py:2: the condition 'enough' counts as false" in workshop.warnings[0]
+    assert workshop.warnings[0].startswith("conditionals/enough.py:2: ")
 
 
 def test_wrong_files_and_parameters_are_errors(workshop: Workshop) -> None:

@@ -24,7 +24,8 @@ def test_what_is_true_goes_on(workshop: Workshop, value: str, answer: bool) -> N
 
 def test_none_counts_as_no_and_the_log_says_so(workshop: Workshop) -> None:
     assert ask(workshop, "@sensor\ndef ready(): ...\n") is False
-    assert workshop.lines == ["sensors/ready.py:1: ready() returned None, which counts as false"]
+    (line,) = workshop.lines
+    assert line.startswith("sensors/ready.py:1: ready() returned None")
 
 
 def test_it_gets_inputs_and_variables_as_far_as_it_takes_them(workshop: Workshop) -> None:

@@ -111,7 +111,7 @@ def test_names_make_a_dict_and_repeated_ones_a_list() -> None:
 
 @pytest.mark.parametrize("value", [object(), {"a": [object()]}])
 def test_what_r_has_nothing_like(value: Any) -> None:
-    with pytest.raises(NotForRError, match="a value of type object cannot be passed to R"):
+    with pytest.raises(NotForRError, match="object"):
         to_r(value)
 
 

@@ -23,12 +23,12 @@ def refused(project: BatchProject, *patterns: str, options: tuple[str, ...] = ()
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("{{ env_var('NOPE_X') }}", "the environment variable NOPE_X is not set"),
+        ("{{ env_var('NOPE_X') }}", "NOPE_X"),
         ("{{ secret('nope') }}", "nope"),
         ("{{ variables('nope') }}", "variable 'nope' not found"),
-        ("a {{ env_var('NOPE_X' }} b", "template syntax error"),
-        ("{{ block_output('load', parse='lambda d: d') ~ env_var('NOPE_X') }}", "NOPE_X is not set"),
-        ({"deep": ["{{ env_var('NOPE_X') }}"]}, "NOPE_X is not set"),
+        ("a {{ env_var('NOPE_X' }} b", "template syntax"),
+        ("{{ block_output('load', parse='lambda d: d') ~ env_var('NOPE_X') }}", "NOPE_X"),
+        ({"deep": ["{{ env_var('NOPE_X') }}"]}, "NOPE_X"),
     ],
 )
 def test_variables(project: BatchProject, value: Any, says: str) -> None:
@@ -63,7 +63,7 @@ def test_configuration(project: BatchProject) -> None:
         "@transformer\ndef f(x, **kwargs):\n    return 1\n",
         configuration={"a": {"b": "{{ env_var('NOPE_X') }}"}},
     )
-    refused(project, r"pipelines/p/metadata.yaml:\d+: .*NOPE_X is not set")
+    refused(project, r"pipelines/p/metadata.yaml:\d+: .*NOPE_X")
     project.run("--block-uuid", "load").expect(0)
 
 
@@ -80,8 +80,8 @@ def test_configuration_that_only_a_run_can_render(project: BatchProject) -> None
 @pytest.mark.parametrize(
     ("sql", "says"),
     [
-        ("select 1 as a,\n  '{{ env_var(\"NOPE_X\") }}' as b", r"next.sql:2: the environment variable NOPE_X"),
-        ("select 1 as a,\n  '{{ variables(\"nope\") }}' as b", r"next.sql:2: variable 'nope' not found"),
+        ("select 1 as a,\n  '{{ env_var(\"NOPE_X\") }}' as b", r"next.sql:2: .*NOPE_X"),
+        ("select 1 as a,\n  '{{ variables(\"nope\") }}' as b", r"next.sql:2: .*'nope'"),
         ("select '{{ secret('nope') | upper }}' as b", r"next.sql:1: .*nope"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_tap_that_failed_for_good(make_project: MakeProject) -> None:
     project.run().expect(1)
 
     assert statuses(project) == {"load": "failed", "export": "upstream_failed"}
-    assert "exited with code" in blocks(project)["load"]["error"]
+    assert "code 1" in blocks(project)["load"]["error"]
 
 
 def test_a_target_that_failed(make_project: MakeProject) -> None:

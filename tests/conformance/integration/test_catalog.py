@@ -61,7 +61,7 @@ def test_a_catalog_file_lies_over_discovery_and_streams_over_the_file(make_proje
             if not mark["breadcrumb"]:
                 mark["metadata"].update({"replication-method": "FULL_TABLE", "selected": entry["stream"] == "a"})
         entry["replication_method"] = "FULL_TABLE"
-        entry["schema"]["properties"]["text"]["description"] = "from the file"
+        entry["schema"]["properties"]["text"]["description"] = "of the file"
     project.write("pipelines/p/load/catalog.json", json.dumps(catalog))
 
     project.pipeline("p", rows_tap({"a": 5, "b": 5}, {"spy": "spy"}, streams={}), target())
@@ -72,7 +72,7 @@ def test_a_catalog_file_lies_over_discovery_and_streams_over_the_file(make_proje
     project.run().expect(0)
     assert {name: top["replication-method"] for name, top in selected(project).items()} == {"b": "INCREMENTAL"}
     (entry,) = [e for e in project.spied()[-1]["catalog"]["streams"] if e["tap_stream_id"] == "b"]
-    assert entry["schema"]["properties"]["text"]["description"] == "from the file"
+    assert entry["schema"]["properties"]["text"]["description"] == "of the file"
 
 
 def test_settings_set_by_command_count_from_the_next_run_on(make_project: MakeProject) -> None:

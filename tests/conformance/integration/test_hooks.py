@@ -53,7 +53,7 @@ def test_the_callback_of_a_pipeline_hears_how_the_run_ended(make_project: MakePr
         "error": None,
     }
     assert (failure["failed_blocks"], failure["pipeline_status"]) == (["export"], "failed")
-    assert "exited with code 1" in failure["error"]
+    assert "code 1" in failure["error"]
     assert "target-nosuch" in wrong["error"]
 
 

@@ -37,7 +37,7 @@ def test_ties_and_nulls_in_the_bookmark_of_our_own_tap(make_project: MakeProject
 
         # Nothing has changed: our own tap sends nothing twice. Rows with NULLs come with full syncs only.
         log.unlink()
-        project.run().expect(0, "3 rows have NULL in updated_at")
+        project.run().expect(0, "3 rows .* updated_at")
         assert project.rows("orders") == before
         assert [m for m in project.messages() if m["type"] == "RECORD"] == []
 

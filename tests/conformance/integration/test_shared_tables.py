@@ -97,7 +97,7 @@ def test_the_source_can_be_part_of_the_key_of_a_shared_table(make_project: MakeP
         ("id", "streamline_source")
     }
     explained = project.command("explain", "p").expect(0, "streamline_source")
-    assert "overwrite each other" not in explained.text
+    assert "source_column" not in explained.text
 
 
 def test_sources_with_a_stream_of_one_name_have_a_frozen_schema_each(make_project: MakeProject) -> None:

@@ -230,7 +230,7 @@ async def test_exiting_with_0_between_two_batches_is_a_failure_though_nothing_is
         await until(lambda: account.failures)
         await process.close()
     assert [failure.code for failure in account.failures] == ["target.exited_early"]
-    assert "exited with code 0 before the end of its input" in account.failures[0].message
+    assert "code 0" in account.failures[0].message
     assert account.proven == []
 
 

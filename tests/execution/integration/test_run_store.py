@@ -35,7 +35,7 @@ class Kept:
     ) -> None:
         if self.fail:
             self.fail -= 1
-            raise OSError("the disk is full")
+            raise OSError("no space")
         self.saves.append(
             (block, {each.stream: each.value for each in bookmarks}, [bad.record for bad in dead_letters])
         )

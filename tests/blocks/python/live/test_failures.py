@@ -24,6 +24,7 @@ from tests.blocks.python.live.kitchen import (
     rows_of,
     schema,
 )
+from tests.support.failures import fails
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -90,7 +91,7 @@ def test_what_is_wrong_with_a_file_is_known_at_the_start(kitchen: Kitchen, text:
         ("return 5", "returned a int"),
         ("return [1]", "a list with a int in it"),
         ("return [{1: 2}]", "keys that are not strings"),
-        ("return [{'id': object()}]", "a value of type builtins.object cannot be represented in JSON"),
+        ("return [{'id': object()}]", "builtins.object"),
         ("import pandas as pd\nreturn pd.DataFrame([[1, 2]], columns=['a', 'a'])", "duplicate column a"),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
@@ -103,10 +104,8 @@ def test_a_result_that_is_no_records_is_named(kitchen: Kitchen, body: str, messa
 @pytest.mark.parametrize(("workers", "hint"), [(0, "a thread, which cannot be killed"), (1, "raise its `timeout`")])
 def test_a_call_that_takes_too_long_fails_the_block(kitchen: Kitchen, workers: int, hint: str) -> None:
     sleepy = code("import time\ntime.sleep(30)")
-    with pytest.raises(PipelineFailed, match=r"with records of stream orders: timed out after 0\.5 s") as caught:
+    with fails("block.timeout", "orders", "0.5 s", hint):
         kitchen.run(sleepy, [schema(), records({"id": 1})], timeout=0.5, configuration={"workers": workers})
-    assert hint in str(caught.value)
-    assert caught.value.code == "block.timeout"
 
 
 RAISES = {

@@ -7,7 +7,6 @@ import json
 import msgspec
 import pytest
 
-from streamline.errors import PipelineFailed
 from streamline.flow.items import ActivateVersion, BadRecord, Schema
 from tests.blocks.python.live.kitchen import (
     INTEGER,
@@ -22,6 +21,7 @@ from tests.blocks.python.live.kitchen import (
     rows_of,
     schema,
 )
+from tests.support.failures import fails
 
 
 def test_the_schema_waits_for_the_first_output_and_comes_in_the_end_without_any(kitchen: Kitchen) -> None:
@@ -97,7 +97,7 @@ def test_a_key_that_the_block_made_null_is_a_bad_record(kitchen: Kitchen, lane: 
     assert rows_of(out) == [{"id": n, "a": "x"} for n in (1, 2, 3) if n not in lost]
     bad = [item for item in out if isinstance(item, BadRecord)]
     assert len(bad) == len(lost)
-    assert {item.error for item in bad} == {"the key column id is null, but was not null before the block"}
+    assert all("column id " in item.error for item in bad)
 
 
 @pytest.mark.parametrize("frame", [False, True])
@@ -119,7 +119,7 @@ def test_a_record_that_the_tap_sent_without_its_key_passes(kitchen: Kitchen, fra
 @pytest.mark.parametrize("frame", [False, True])
 def test_losing_a_key_column_names_it(kitchen: Kitchen, frame: bool) -> None:
     lose = code("return df.drop(columns='id')", "df") if frame else code("return [{'a': 1} for _ in rows]")
-    with pytest.raises(PipelineFailed, match="stream orders lack the key column id"):
+    with fails("stream.key_missing", "orders", "id"):
         kitchen.run(lose, [schema(keys=["id"], id=INTEGER, a=INTEGER), records({"id": 1, "a": 1})])
 
 
