@@ -194,7 +194,7 @@ def test_recursion_for_ever(calls: Calls) -> None:
 
 
 def test_a_syntax_error(calls: Calls) -> None:
-    with refuses("block.syntax", "unexpected '}'") as caught:
+    with refuses("r.file_failed", "unexpected '}'") as caught:
         run(calls, "data_loader", "load_data <- function() {\n  1 +\n}\n")
     assert caught.value.where == "data_loaders/it.R:3"
 
