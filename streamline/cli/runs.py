@@ -73,8 +73,9 @@ def _moment_before(since: str) -> datetime:
 
 
 def _short(error: str | None) -> str:
-    """Return the beginning of an error in a terminal: `runs show` prints all of it."""
-    return cut(error or "", shutil.get_terminal_size().columns - 12) if is_terminal() else error or ""
+    """Return the first line of an error, and what fits of it in a terminal: `runs show` prints all of it."""
+    line = (error or "").partition("\n")[0]
+    return cut(line, shutil.get_terminal_size().columns - 12) if is_terminal() else line
 
 
 @command.command("show")

@@ -163,7 +163,7 @@ class Run(msgspec.Struct, kw_only=True):
     log: RunLog
     options: RunOptions
     bus: Bus
-    progress: Progress = msgspec.field(default_factory=Progress)
+    progress: Progress
     interrupted: int | None = None
     warnings: dict[str, None] = {}
     started: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
@@ -425,6 +425,7 @@ def open_run(
         log=log,
         options=options or RunOptions(),
         bus=bus or Bus(),
+        progress=Progress(project.secrets.masker.mask),
     )
     run.bus.on_error = lambda error: run.note(
         "streamline", f"a subscriber to the run's events failed: {type(error).__name__}: {error}", "WARNING"

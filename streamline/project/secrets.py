@@ -30,7 +30,7 @@ _NO_SECRET_BESIDE_KEY = words(
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _URL_PASSWORD = re.compile(r"://[^/@:\s]*:([^?#\s]+@)")
 _ASSIGNED = re.compile(r"([A-Za-z_][\w.-]*)\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|([^\s;&#'\"]+))")
-_ASSIGNED_PARTS = (*_SECRET_PARTS, "pwd")
+_ASSIGNED_PARTS = (*_SECRET_PARTS, "pwd", "accesskey", "accountkey")
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
 # Also after an escape of a URL (`password%3Dx`) or of JSON (`\nx`), which ends with a letter or digit.
 _WORD_START = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
@@ -69,14 +69,11 @@ class Masker:
             forms |= escaped | {_ESCAPE.sub(lambda match: match[0].lower(), form) for form in escaped}
             forms |= {form.replace("/", "\\/") for form in forms}
         if len(text) >= _SHORT:
-            from base64 import b64encode, urlsafe_b64encode
-
-            data = text.encode("utf-8", "surrogatepass")
-            forms |= {encode(data).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
+            forms |= _base64_forms(text.encode("utf-8", "surrogatepass"))
         lines = text.splitlines()
         if len(lines) > 1:
             # Mask the body of a key, but not lines such as `-----BEGIN …`.
-            forms |= {line.strip() for line in lines if len(line.strip()) >= _SHORT and not line.startswith("-----")}
+            forms |= {line.strip() for line in lines if not line.startswith("-----")}
         new = {form for form in forms if len(form) >= _SHORTEST} - self._values
         if new:
             self._values = self._values | new
@@ -132,7 +129,8 @@ class Masker:
             # A password may contain an @ itself, so each of them may be its end.
             found += [match[1][:at] for at, letter in enumerate(match[1]) if letter == "@"]
         for match in _ASSIGNED.finditer(text) if "=" in text else ():
-            if any(part in match[1].casefold() for part in _ASSIGNED_PARTS):
+            name = re.sub(r"[\W_]", "", match[1].casefold())
+            if any(part in name for part in _ASSIGNED_PARTS):
                 found.append(match[2] or match[3] or match[4] or "")
         for value in found:
             self.add(value)
@@ -148,6 +146,20 @@ class Masker:
             self.add_config(json.loads(text))
         except ValueError:
             return
+
+
+def _base64_forms(data: bytes) -> set[str]:
+    """Return what base64 makes of a secret, alone and inside a longer text such as `user:password`."""
+    from base64 import b64encode, urlsafe_b64encode
+
+    forms = set()
+    for encode in (b64encode, urlsafe_b64encode):
+        forms.add(encode(data).decode().rstrip("="))
+        for before in range(3):
+            text = encode(bytes(before) + data).decode()
+            # A character is six bits: those that it shares with the bytes around the secret are left.
+            forms.add(text[-(-before * 8 // 6) : (before + len(data)) * 8 // 6])
+    return forms
 
 
 def _pattern(value: str) -> str:

@@ -148,9 +148,14 @@ class SourceCounts:
 
 
 class Progress:
-    """Counts of a run by source process."""
+    """Counts of a run by source process.
 
-    def __init__(self) -> None:
+    Args:
+        mask: masks the names of tables, which may be rendered from secrets.
+    """
+
+    def __init__(self, mask: Callable[[str], str] = str) -> None:
+        self._mask = mask
         self.started = time.monotonic()
         self._sources: dict[str, SourceCounts] = {}
         self.on_saved: Callable[[str], object] = lambda source: None
@@ -194,7 +199,8 @@ class Progress:
                 total = streams.setdefault((counts.block, stream), values)
                 total["read"] += read
                 total["quarantined"] += quarantined
-            for block, table, sent, written, quarantined in counts.tables():
+            for block, name, sent, written, quarantined in counts.tables():
+                table = self._mask(name)
                 values = {"block": block, "table": table, "sent": 0, "written": 0, "quarantined": 0}
                 total = tables.setdefault((block, table), values)
                 total["sent"] += sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,7 @@ def test_a_secret_is_never_left(secret: str, around: str) -> None:
         ("s3cr/t+x y", "s3cr%2ft%2bx%20y s3cr%2Ft%2Bx+y s3cr\\/t+x y czNjci90K3ggeQ=="),
         ("hunter2", "aHVudGVyMg=="),
         ("first-line\nsecond\nthird-line", "second"),
+        ("-----BEGIN KEY-----\nMIIEvQIBADANBg\nZq9=\n-----END KEY-----\n", "Zq9="),
     ],
 )
 def test_a_secret_is_masked_as_programs_encode_it(secret: str, text: str) -> None:
@@ -194,9 +196,22 @@ def test_a_secret_is_masked_as_programs_encode_it(secret: str, text: str) -> Non
     assert set(masker.mask(text).replace(MASK, "").strip()) <= {"=", " "}
 
 
+@pytest.mark.parametrize("around", [("", ""), ("user:", ""), ("me:", ":x"), ("u:", "\n{}"), ("a", "b")])
+def test_a_secret_is_masked_inside_base64(around: tuple[str, str]) -> None:
+    masker = Masker()
+    masker.add("hunter2?>hunter2")
+    for encode in (b64encode, urlsafe_b64encode):
+        text = encode(f"{around[0]}hunter2?>hunter2{around[1]}".encode()).decode()
+        masked = masker.mask(text)
+        assert MASK in masked
+        assert len(masked.replace(MASK, "")) <= len(text) - 19  # 16 bytes, without the characters that they share
+
+
 @pytest.mark.parametrize(
     ("value", "password"),
     [
+        ("https://host/x?api_key=hunter22&b=1", "hunter22"),
+        ("BlobEndpoint=https://x;AccountName=me;AccountKey=aGk+x/y==;Suffix=z", "aGk+x/y=="),
         ("postgresql://u:p@ss/w0rd@host/db", "p@ss/w0rd"),
         ("postgresql://host/db?user=u&password=hunter22&x=1", "hunter22"),
         ("host=db user=u password=hunter22 dbname=d", "hunter22"),

@@ -44,6 +44,13 @@ def test_counts_add_up_by_block_and_stream() -> None:
     }
 
 
+def test_names_of_tables_are_masked() -> None:
+    progress = Progress(lambda text: text.replace("hunter22", "***"))
+    progress.of("one").sent("export", "t_hunter22", 1)
+    progress.of("one.2").sent("export", "t_hunter22", 2)
+    assert [(table["table"], table["sent"]) for table in progress.summary()["tables"]] == [("t_***", 3)]
+
+
 def test_what_is_read_again_counts_once() -> None:
     counts = SourceCounts("load")
     for number in (1, 2, 3):

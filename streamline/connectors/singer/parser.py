@@ -515,9 +515,9 @@ class TapParser:
 
     def _invalid(self, line: bytes, what: str, *, code: str | None = None) -> TapOutputError:
         # Masked before it is cut: a part of a secret would not be recognized.
-        text = self._mask(line[:4096].decode("utf-8", "replace"))[:200].strip()
+        text = self._mask(line[:4096].partition(b"\n")[0].decode("utf-8", "replace")).strip()
         return TapOutputError(
-            f"it printed {what}: {text}" + (" …" if len(line) > 200 else ""),
+            f"it printed {what}: {text[:200]}" + (" …" if len(text) > 200 else ""),
             where=self._tap,
             hint="a line of a tap's standard output that begins with '{' must be a Singer message",
             code=code,

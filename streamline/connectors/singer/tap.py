@@ -326,7 +326,11 @@ class TapProcess:
             return
         try:
             config = json.loads(read_regular(path, MAX_CONFIG_BYTES))
-        except (OSError, ValueError, RecursionError):
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, RecursionError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            self._log(f"WARNING its config file cannot be read again ({reason}): a new token in it is lost")
             return
         if isinstance(config, dict) and config != json.loads(json.dumps(self._command.config)):
             self._on_config_change(config)

@@ -139,7 +139,7 @@ def validator(stream: str, schemas: Sequence[Any], **options: Any) -> jsonschema
     raise StreamlineError(
         f"its SCHEMA cannot be used to validate records: {reason}",
         where=f"stream {stream}",
-        hint="correct it with schema_override, or set `on_bad_record: pass` in the destination block",
+        hint="correct it with its `schema` in the source block, or set `on_bad_record: pass` in the destination",
         code="stream.schema_invalid",
     )
 

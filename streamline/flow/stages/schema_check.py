@@ -32,7 +32,7 @@ class SchemaCheckStage(ImmediateStage):
                 raise StreamlineError(
                     f"its SCHEMA {reason}",
                     where=f"stream {item.stream!r}",
-                    hint="correct it with schema_override or unique_constraints, or leave the stream out",
+                    hint="correct it with its `schema` or `unique_constraints` in the source block, or leave it out",
                     code="stream.schema_unusable",
                 )
         return [item]

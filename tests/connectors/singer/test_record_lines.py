@@ -83,6 +83,7 @@ def test_the_lines_before_it_are_kept() -> None:
     [kept] = failure.value.items
     assert isinstance(kept, RawBatch)
     assert (kept.count, b"".join(map(bytes, kept.slices))) == (3, FLAT * 3)
+    assert failure.value.message.endswith(AMBIGUOUS[0].decode().strip())
 
 
 @given(st.lists(st.sampled_from(RECORDS), min_size=1), st.integers(0, 400))

@@ -154,9 +154,12 @@ async def test_only_a_regular_file_is_read_as_its_config(tmp_path: Path, replace
     changes: list[object] = []
     source = tap(tmp_path, "import os\n" + textwrap.dedent(code))
     source._on_config_change = changes.append
+    lines: list[str] = []
+    source._log = lines.append
     with anyio.fail_after(20):
         await source.run(Taken().emit)
     assert changes == []
+    assert "its config file" in lines[-1]
 
 
 # -- the live state file

@@ -161,7 +161,7 @@ class TransformStage:
                     f"transformer {self.block} failed with every record of stream {name}: {failure}",
                     blocks=[self.block],
                     where=f"block {self.block}",
-                    hint="correct the block; the records are dead letters: streamline dead-letters retry",
+                    hint="correct the block; the records are dead letters: streamline dead-letters retry PIPELINE",
                     code="transformer.failed",
                 )
         items, self._rest = self._rest, []
