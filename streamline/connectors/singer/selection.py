@@ -8,7 +8,7 @@ explicitly, everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -97,6 +97,7 @@ def choose(
     *,
     tap: TapTraits | None = None,
     stream_filter: Sequence[str] = (),
+    set_aside: Callable[[Sequence[str], ConfigError], bool] = lambda names, error: False,
     where: str | None = None,
 ) -> list[SelectedStream]:
     """Return the streams to read, in the catalog's order, with their settings resolved and checked.
@@ -107,13 +108,14 @@ def choose(
         tap: what is known about the tap.
         stream_filter: names or globs (`--stream`) that restrict the run; one LOG_BASED stream takes all of them,
             because they share one log.
+        set_aside: is given the names of a stream and why it cannot be read; whether to do without it.
         where: the block, for errors.
 
     Raises:
         ConfigError: a name that no stream has, a setting that can't be honoured, or nothing to read.
     """
     tap = tap or TapTraits()
-    check_names(streams, catalog)
+    streams, missing = _existing(streams, catalog, set_aside)
     chosen = []
     for stream in selected_streams(catalog, streams):
         resolved = resolve(streams, user_names(stream, catalog))
@@ -127,10 +129,39 @@ def choose(
                     code="stream.unsupported",
                 )
             continue
-        chosen.append(_select(stream, resolved, tap, where))
+        try:
+            chosen.append(_select(stream, resolved, tap, where))
+        except ConfigError as error:
+            if not set_aside((stream.id, stream.stream, *stream.names), error):
+                raise
+            missing = error
     if not chosen:
-        raise _nothing(catalog, streams, where)
+        raise missing or _nothing(catalog, streams, where)
     return _filtered(chosen, catalog, stream_filter, where) if stream_filter else chosen
+
+
+def _existing(
+    streams: StreamSettings, catalog: Catalog, set_aside: Callable[[Sequence[str], ConfigError], bool]
+) -> tuple[StreamSettings, ConfigError | None]:
+    """Return the settings of streams that the catalog has, and the error of one that was set aside.
+
+    Raises:
+        ConfigError: see `check_names`; or no stream that `streams` lists is left.
+    """
+    missing: ConfigError | None = None
+    entries = []
+    for entry in streams.entries:
+        try:
+            check_names(StreamSettings((entry,)), catalog)
+            entries.append(entry)
+        except ConfigError as error:
+            if not set_aside((entry.pattern,), error):
+                raise
+            missing = error
+    existing = StreamSettings(tuple(entries))
+    if missing is not None and not existing.lists_streams:
+        raise missing
+    return existing, missing
 
 
 def selected_streams(catalog: Catalog, streams: StreamSettings = NO_SETTINGS) -> list[CatalogStream]:

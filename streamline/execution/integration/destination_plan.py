@@ -41,7 +41,8 @@ def plan_sink(
     feeding = [source for source in sources.values() if block.uuid in paths[source.id].all_sinks()]
     if all(source.catalog is not None for source in feeding):
         streams = [stream for source in feeding for stream in source.catalog or ()]
-        check_destination_names(spec.streams, [(stream.id, stream.stream, *stream.names) for stream in streams])
+        gone = [(name,) for source in feeding for name in source.gone]
+        check_destination_names(spec.streams, [*((each.id, each.stream, *each.names) for each in streams), *gone])
     planned: dict[tuple[str, str], StreamPlan | None] = {}
     stream_of: dict[tuple[str, str], str] = {}
     by_name = {

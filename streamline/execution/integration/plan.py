@@ -18,6 +18,7 @@ from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.stages.stream_plan import StreamPlan
+from streamline.errors import ConfigError
 from streamline.pipeline.model import Block
 from streamline.state.store import BookmarkOverride, Cause
 
@@ -65,6 +66,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         forgotten: bookmarks that the tap dropped in this run.
         keyless: streams whose SCHEMA named no key in this run.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
+        gone: streams that were loaded before and cannot be read any more, and why.
         passed: those of them past which the tap moves the log by its start.
         notes: what the user should know (a bookmark that is not used, …).
         endless: it is not expected to end by itself.
@@ -88,6 +90,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     keyless: set[str] = set()
     left_out: list[str] = []
     passed: list[str] = []
+    gone: dict[str, ConfigError] = {}
     notes: list[str] = []
     endless: bool = False
     watch: CatalogWatch | None = None

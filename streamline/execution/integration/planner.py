@@ -184,12 +184,24 @@ async def _plan_source(
     source = await _open_source(context, model, block, spec, retry=retry)
     catalog, traits = source.catalog, source.traits
     selected: list[SelectedStream] = []
+    gone: dict[str, ConfigError] = {}
+    loaded = set(context.store.bookmarks(context.pipeline, block.uuid))
+
+    def set_aside(names: Sequence[str], error: ConfigError) -> bool:
+        # What was loaded before was no mistake in the settings: the source has changed.
+        if error.code not in ("stream.unknown", "column.unknown") or loaded.isdisjoint(names):
+            return False
+        gone[names[0]] = error
+        return True
+
     if catalog is None:
         refuse_without_catalog(source.spec.streams, tap=source.plugin.name, where=source.where)
     else:
         names = _filter_for(context, catalog)
         if names is not None:
-            selected = choose(catalog, spec.streams, tap=traits, stream_filter=names, where=source.where)
+            selected = choose(
+                catalog, spec.streams, tap=traits, stream_filter=names, set_aside=set_aside, where=source.where
+            )
     positions = source_positions(context, source, selected, proving, variables, show=show)
     shardable = rows_have_bookmarks(positions.rows)
     if catalog is None:
@@ -212,7 +224,13 @@ async def _plan_source(
         overrides=positions.overrides,
         left_out=positions.left_out,
         passed=positions.passed,
-        notes=[*source.changes, *positions.notes, *_state_notes(source.plugin, source.capabilities, selected)],
+        gone=gone,
+        notes=[
+            *source.changes,
+            *(error.message for error in gone.values() if show),
+            *positions.notes,
+            *_state_notes(source.plugin, source.capabilities, selected),
+        ],
         endless=spec.max_duration is not None or spec.idle_timeout is not None,
         watch=source.watch,
     )

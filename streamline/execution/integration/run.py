@@ -125,32 +125,44 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
         outcomes = await _attempts(run, plan, every)
         tasks.cancel_scope.cancel()
     blocks = block_outcomes(run, plan, every)
-    for outcome in blocks:
-        run.finish_block(outcome)
     failed = {
         outcome.fault or outcome.group.id: _failure(run, outcome.error)
         for outcome in outcomes
         if outcome.error is not None
     }
+    gone = _gone(run, plan)
+    for (uuid, stream), error in gone.items():
+        failed[f"{uuid}.{stream}"] = _failure(run, error)
+    for outcome in blocks:
+        if any(uuid == outcome.uuid for uuid, _ in gone):
+            outcome.status = FAILED
+        run.finish_block(outcome)
     return RunResult(
         run_id=run.run_id,
         status=CANCELLED if run.interrupted is not None else FAILED if failed else COMPLETED,
         blocks=blocks,
         errors=failed,
-        summary=_summary(run, outcomes),
+        summary=_summary(run, plan, outcomes),
         log=str(run.log.path),
         signal=run.interrupted,
     )
 
 
-def _summary(run: Run, outcomes: Sequence[GroupOutcome]) -> dict[str, Any]:
+def _gone(run: Run, plan: Plan) -> dict[tuple[str, str], ConfigError]:
+    """Return the streams that a whole run should read and cannot, by source."""
+    if run.options.streams:
+        return {}
+    return {(source.id, stream): error for source in plan.sources.values() for stream, error in source.gone.items()}
+
+
+def _summary(run: Run, plan: Plan, outcomes: Sequence[GroupOutcome]) -> dict[str, Any]:
     """Return the counts of the run, with the streams that failed alone marked."""
     summary = run.progress.summary()
     streams = {(entry["block"], entry["stream"]): entry for entry in summary["streams"]}
-    for outcome in outcomes:
-        for stream in outcome.stopped:
-            empty = {"block": outcome.group.source, "stream": stream, "read": 0, "quarantined": 0}
-            streams.setdefault((outcome.group.source, stream), empty)["failed"] = True
+    failed = [(outcome.group.source, stream) for outcome in outcomes for stream in outcome.stopped]
+    for block, stream in [*failed, *_gone(run, plan)]:
+        empty = {"block": block, "stream": stream, "read": 0, "quarantined": 0}
+        streams.setdefault((block, stream), empty)["failed"] = True
     return {**summary, "streams": list(streams.values()), "seconds": round(run.progress.seconds, 3)}
 
 
