@@ -201,8 +201,11 @@ def has_small_numbers(text: Buffer) -> bool:
     for start in range(0, len(text), _CACHED):
         part = signs[start : start + _CACHED + 2]
         # A digit, an e and a minus. `bytes.find` would stop at every e of the text.
-        exponents = (part[2:] == _MINUS) & ((part[1:-1] | _LOWER) == _E) & (part[:-2] - _ZERO < _DIGITS)
+        exponents = (part[2:] == _MINUS) & ((part[1:-1] | _LOWER) == _E)
+        if not exponents.any():
+            continue
         places = np.flatnonzero(exponents)
+        places = places[part[places] - _ZERO < _DIGITS]
         if places.size:
             data = bytes(text) if data is None else data
             if any(_SMALL_NUMBER.match(data, start + place) for place in places.tolist()):
