@@ -127,8 +127,7 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
             return
         if newer := _loaded_since(store, pipeline, letters):
             click.echo(
-                f"Note: {', '.join(newer)} was loaded after these records were refused: a record that arrives now "
-                "overwrites a newer row of the same key.",
+                f"Note: {', '.join(newer)}: a record that arrives now overwrites the row of its key, also a newer one.",
                 err=True,
             )
         errors = resend(app.project, store, pipeline, lease.run_id, letters)
@@ -145,14 +144,14 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
 
 
 def _loaded_since(store: Store, pipeline: str, letters: list[DeadLetter]) -> list[str]:
-    """Return the streams whose bookmarks were saved by a later run than the one that refused their records last."""
+    """Return the streams of which records may have been loaded after those that were refused, also by the same run."""
     newer = set()
     for block in {letter.block for letter in letters}:
         saved = store.bookmarks(pipeline, block)
         for letter in letters:
             if letter.block == block:
                 bookmarks = [saved[letter.stream]] if letter.stream in saved else list(saved.values())
-                if any(each.saved_at > letter.time and each.run_id != letter.run_id for each in bookmarks):
+                if any(each.saved_at >= letter.time or each.run_id == letter.run_id for each in bookmarks):
                     newer.add(letter.stream)
     return sorted(newer)
 

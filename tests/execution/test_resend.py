@@ -81,13 +81,14 @@ def test_they_arrive_once_the_schema_takes_them(make_project: MakeProject) -> No
 
 
 def test_that_newer_rows_may_be_overwritten_is_said(make_project: MakeProject) -> None:
-    project = make_project(rows(BAD), quarantine())
+    # A good record of the same key follows in the same run, or in a later one.
+    project = make_project(rows([*BAD, {"id": 30, "text": "new"}]), quarantine())
     project.run().expect(0)
-    assert "newer row" not in retry(project, code=1)
+    assert "Note: numbers: " in retry(project, code=1)
     project.pipeline("p", retyped([*BAD, {"id": 31, "text": "new"}]), quarantine())
-    project.run().expect(0, "2 records read, 2 written, 0 quarantined")
+    project.run().expect(0, "0 quarantined")
 
-    assert "numbers was loaded after" in retry(project)
+    assert "Note: numbers: " in retry(project)
 
 
 def test_equal_records_without_a_key_are_a_letter_each(make_project: MakeProject) -> None:

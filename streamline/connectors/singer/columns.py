@@ -104,6 +104,16 @@ def is_items(path: Breadcrumb) -> bool:
     return [next(parts) if part == "properties" else None for part in parts][-1] is None
 
 
+def unread_names(
+    marks: Mapping[Breadcrumb, bool], columns: Sequence[str] | Mapping[str, Sequence[str]] | None
+) -> Iterator[tuple[str, ...]]:
+    """Return the catalog's properties that are not to be read, as `unread_paths` does."""
+    excluded = columns["exclude"] if isinstance(columns, Mapping) else ()
+    for path, read in marks.items():
+        if not read and path[-1] != "items" and (not _is_technical(path) or path[1] in excluded):
+            yield _property_names(path)
+
+
 def _property_names(path: Breadcrumb) -> tuple[str, ...]:
     """Return the names in a breadcrumb: `properties` and `items` may be names, too, behind a `properties`."""
     names = []

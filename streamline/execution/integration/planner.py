@@ -254,7 +254,7 @@ async def _open_source(
                 run_id=context.run_id,
                 refresh=context.options.refresh_catalog,
                 notify=lambda message: context.note(block.uuid, message),
-                log=lambda line: context.log.child(f"{block.uuid} discovery", line),
+                log=lambda line: context.child_line(block.uuid, line),
             )
         except DiscoveryFailed as error:
             if attempt > config.retries:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -11,7 +12,7 @@ from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.envelope import map_records
 from streamline.flow.codecs.jsontext import join_object, split_object
 from streamline.flow.codecs.lanes import to_raw
-from streamline.flow.items import ArrowBatch, Batch, JSONObject
+from streamline.flow.items import ArrowBatch, Batch, JSONObject, RawBatch
 
 Unread: TypeAlias = "dict[str, Unread | None]"
 """Names of properties; None: it is dropped, else what is dropped inside it or inside its items."""
@@ -56,6 +57,19 @@ def _prune_property(schema: Any, unread: Unread | None) -> Any:
         if isinstance(pruned.get(name), list):
             pruned[name] = [_prune_property(variant, unread) for variant in pruned[name]]
     return pruned
+
+
+def needles(paths: Iterable[tuple[str, ...]]) -> list[bytes]:
+    """Return the spellings of these properties' names in JSON text."""
+    names = {path[-1] for path in paths}
+    return [text.encode("utf-8", "surrogatepass") for name in names for text in {json.dumps(name), f'"{name}"'}]
+
+
+def may_hold(batch: Batch, texts: Sequence[bytes]) -> bool:
+    """Return whether a batch may hold one of these texts; without texts it may."""
+    if not texts or not isinstance(batch, RawBatch):
+        return True
+    return any(text in lines for lines in map(bytes, batch.slices) for text in texts)
 
 
 def prune_batch(batch: Batch, unread: Unread) -> Batch:

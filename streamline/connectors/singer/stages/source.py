@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from streamline.connectors.singer.columns import unread_paths
+from streamline.connectors.singer.columns import unread_names, unread_paths
 from streamline.connectors.singer.selection import SelectedStream
-from streamline.connectors.singer.stages.pruning import Unread, prune_batch, prune_schema, unread_tree
+from streamline.connectors.singer.stages.pruning import (
+    Unread,
+    may_hold,
+    needles,
+    prune_batch,
+    prune_schema,
+    unread_tree,
+)
 from streamline.flow.items import ArrowBatch, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import ImmediateStage
 
@@ -34,6 +41,8 @@ class SourceStage(ImmediateStage):
         self._warn = warn
         self._told: set[str] = set()
         self._unread: dict[str, Unread] = {}
+        self._needles: dict[str, list[bytes]] = {}
+        """What stands in records that hold an unread property; nothing where the SCHEMA has one."""
 
     @staticmethod
     def needed(streams: Sequence[SelectedStream], unselected: Collection[str] = ()) -> bool:
@@ -53,7 +62,7 @@ class SourceStage(ImmediateStage):
             selected = self._streams.get(item.stream)
             return [self._apply(item, selected) if selected is not None else item]
         if isinstance(item, RawBatch | RowBatch | ArrowBatch) and (unread := self._unread.get(item.stream)):
-            return [prune_batch(item, unread)]
+            return [prune_batch(item, unread) if may_hold(item, self._needles[item.stream]) else item]
         return [item]
 
     def _tell(self, stream: str) -> None:
@@ -73,10 +82,15 @@ class SourceStage(ImmediateStage):
         unread: Unread = {}
         if selected.drops_columns:
             kept = {*(keys or ()), *selected.bookmark_properties}
-            unread = unread_tree(unread_paths(properties, selected.marks, selected.settings.get("columns"), kept))
+            columns = selected.settings.get("columns")
+            paths = list(unread_paths(properties, selected.marks, columns, kept))
+            unread = unread_tree(paths)
+            # A tap may leave them out of its SCHEMA alone.
+            others = [path for path in unread_names(selected.marks, columns) if path not in paths]
+            self._unread[item.stream] = unread_tree([*paths, *others])
+            self._needles[item.stream] = [] if unread else needles(others)
         if unread:
             schema, raw = prune_schema(schema, unread), None
             if bookmarks is not None:
                 bookmarks = [name for name in bookmarks if name in schema["properties"]]
-        self._unread[item.stream] = unread
         return Schema(item.stream, schema, keys, bookmarks, raw)

@@ -73,6 +73,20 @@ def test_an_unread_column_that_first_appears_in_a_later_schema_is_dropped(column
     assert sent(stage({"columns": columns}), [first, second, record]) == [["id"], ["id"], '{"id":1}']
 
 
+@pytest.mark.parametrize("columns", [{"exclude": ["note", "where.zip"]}, ["id", "where.city"]])
+def test_an_unread_column_that_only_the_schema_leaves_out_is_dropped(columns: Any) -> None:
+    where = {"type": "object", "properties": {"city": {"type": "string"}}}
+    items = [
+        schema("orders", "id", id="integer", where=where),
+        raw("orders", {"id": 1, "note": "x", "where": {"city": "a", "zip": "b"}}),
+        raw("orders", {"id": 2, "where": {"city": "a"}}),
+    ]
+
+    found = sent(stage({"columns": columns}, note=None, where=NESTED), items)
+
+    assert found == [["id", "where"], '{"id":1,"where":{"city":"a"}}', '{"id": 2, "where": {"city": "a"}}']
+
+
 def test_nested_properties_are_dropped_from_schema_and_records() -> None:
     message = Schema("orders", {"properties": {"id": {}, "address": NESTED, "lines": LINES}}, ["id"], None)
     line = b'{"id": 1, "address": {"city": "a", "zip": 1.10}, "lines": [{"zip": 2, "city": NaN}, null]}'
