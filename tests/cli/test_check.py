@@ -173,4 +173,4 @@ def test_a_target_that_does_not_read_its_input(make_project: MakeProject) -> Non
 
 
 def test_no_such_pipeline(make_project: MakeProject, tmp_path: Path) -> None:
-    make_project(rows(), target()).command("check", "q").expect(2, "'q' not found")
+    make_project(rows(), target()).command("check", "q").expect(2, "'q'")

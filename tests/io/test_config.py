@@ -116,11 +116,11 @@ def test_what_is_not_there_is_a_key_error_that_helps(tmp_path: Path) -> None:
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, "version: 0.1.1\ndefault: {A: 1}\nprod: {A: 2}\n")
     assert ConfigFileLoader(path, "prod")["A"] == 2
-    with pytest.raises(ConfigError, match="profile 'staging' not found") as caught:
+    with refuses("profile.not_found", "'staging'") as caught:
         ConfigFileLoader(path, "staging")
     assert "io_config.yaml" in str(caught.value)
     assert "profiles: default, prod" in str(caught.value)
-    with pytest.raises(ConfigError, match="file not found"):
+    with refuses("file.not_found"):
         ConfigFileLoader(tmp_path / "other.yaml")
 
 

@@ -264,7 +264,7 @@ def test_tests_run_when_they_are_asked_for(project: BatchProject) -> None:
 
 
 def test_tests_of_stored_outputs_run_no_block(project: BatchProject) -> None:
-    project.command("test", "p").expect(2, "'p' not found")
+    project.command("test", "p").expect(2, "'p'")
     code = "@data_loader\ndef load():\n    open('log.txt', 'a').write('x\\n')\n    return [1]\n\n"
     test = "@test\ndef test_output(output):\n    assert len(output) == {}, 'wrong length'\n"
     project.block("load", code + test.format(1), type="data_loader")

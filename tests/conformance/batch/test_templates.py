@@ -25,7 +25,7 @@ def refused(project: BatchProject, *patterns: str, options: tuple[str, ...] = ()
     [
         ("{{ env_var('NOPE_X') }}", "NOPE_X"),
         ("{{ secret('nope') }}", "nope"),
-        ("{{ variables('nope') }}", "variable 'nope' not found"),
+        ("{{ variables('nope') }}", "'nope'"),
         ("a {{ env_var('NOPE_X' }} b", "template syntax"),
         ("{{ block_output('load', parse='lambda d: d') ~ env_var('NOPE_X') }}", "NOPE_X"),
         ({"deep": ["{{ env_var('NOPE_X') }}"]}, "NOPE_X"),
