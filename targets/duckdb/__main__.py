@@ -12,7 +12,10 @@ _BATCH_BYTES = 128 * 1024 * 1024
 CONNECTOR = Connector(
     name="target-duckdb",
     description="Loads streams into tables of a DuckDB database.",
-    capabilities=("about", "activate-version", "held-versions", "conflict-ignore", "missing-tables"),
+    capabilities=(
+        *("about", "activate-version", "held-versions", "conflict-ignore", "missing-tables"),
+        "case-insensitive-tables",
+    ),
     load_methods=("append", "upsert", "replace"),
     settings=(
         Setting("path", "string", "the database file; created if it does not exist", required=True, exclusive=True),

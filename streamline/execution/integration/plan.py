@@ -17,7 +17,7 @@ from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import Resolved
-from streamline.connectors.singer.stages.stream_plan import StreamPlan
+from streamline.connectors.singer.stages.stream_plan import CASE_CAPABILITY, StreamPlan
 from streamline.errors import ConfigError
 from streamline.pipeline.model import Block
 from streamline.state.store import BookmarkOverride, Cause
@@ -208,6 +208,16 @@ class SinkPlan(msgspec.Struct, kw_only=True):
         table = plan.table if plan is not None and plan.table else stream
         others = ((other.table or name) for (of, name), other in self.plans.items() if of != source.id)
         return table in others or len(source.bearers(stream)) > 1
+
+    def same_but_case(self, source: SourcePlan, stream: str) -> str | None:
+        """Return the table of an earlier stream that the target takes for this stream's, whose name differs by case."""
+        if CASE_CAPABILITY not in self.capabilities.names:
+            return None
+        plan = self.plan_of(source.id, stream)
+        own = plan.table if plan is not None and plan.table else stream
+        tables = ((other.table or name) for (_, name), other in self.plans.items())
+        first = next((table for table in tables if table.lower() == own.lower()), own)
+        return first if first != own else None
 
     @property
     def overwrites(self) -> bool:

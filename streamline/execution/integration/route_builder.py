@@ -106,7 +106,10 @@ class RouteBuilder:
 
     def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
         source = self._plan.sources[group.source]
-        stages: list[Stage] = [SchemaCheckStage(partial(_keys_of, source, sink)), self._schema_change(source, sink)]
+        stages: list[Stage] = [
+            SchemaCheckStage(partial(_keys_of, source, sink), partial(sink.same_but_case, source)),
+            self._schema_change(source, sink),
+        ]
         if validation := self._validation(source, sink):
             stages.append(validation)
 

@@ -14,19 +14,33 @@ class SchemaCheckStage(ImmediateStage):
 
     Args:
         keys_of: the columns that identify a stream's rows in the target.
+        other_table: a stream → the table of another stream that the target takes for its own.
     """
 
-    def __init__(self, keys_of: Callable[[Schema], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        keys_of: Callable[[Schema], Sequence[str]],
+        other_table: Callable[[str], str | None] = lambda stream: None,
+    ) -> None:
         self._keys_of = keys_of
+        self._other_table = other_table
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`.
 
         Raises:
             StreamlineError: the SCHEMA has no columns (or was nested too deeply to read them), one without a name, or
-                lacks a key.
+                lacks a key; or its table is another stream's.
         """
         if isinstance(item, Schema):
+            other = self._other_table(item.stream)
+            if other is not None:
+                raise StreamlineError(
+                    f"its table differs from {other!r}, another stream's, by case only",
+                    where=f"stream {item.stream!r}",
+                    hint="give it another destination_table",
+                    code="destination.table_shared",
+                )
             reason = self._reason(item)
             if reason is not None:
                 raise StreamlineError(

@@ -96,3 +96,19 @@ def test_two_sources_with_streams_of_one_name(make_project: MakeProject) -> None
     rows = {row["block"]: row["value"]["replication_key_value"] for row in project.state_rows()}
     assert rows == {"load_a": 300, "load_b": 200}
     assert project.ids() == upto(300)
+
+
+def test_streams_that_differ_by_case_do_not_stop_the_others(make_project: MakeProject) -> None:
+    source = rows_tap({"orders": 2, "Orders": 2, "users": 2})
+    able = {"args": ["--able=case-insensitive-tables"]}
+    project = make_project(source, target("keyed", plugin=able))
+
+    project.run("--json").expect(1, "destination.table_shared")
+
+    assert [project.ids(stream) for stream in ("orders", "Orders", "users")] == [[1, 2], [], [1, 2]]
+    assert project.state().keys() == {"orders", "users"}
+
+    streams = {"Orders": {"destination_table": "orders_2"}, "*": {}}
+    project.pipeline("p", source, target("keyed", plugin=able, streams=streams))
+    project.run().expect(0)
+    assert project.ids("orders_2") == [1, 2]

@@ -14,6 +14,9 @@ from streamline.project.suggest import suggestion
 IGNORE_CAPABILITY = "conflict-ignore"
 """The capability of a target that reads `x-unique-conflict-method: IGNORE` in a SCHEMA's schema."""
 
+CASE_CAPABILITY = "case-insensitive-tables"
+"""The capability of a target to which `Orders` and `orders` are one table."""
+
 HELD_VERSIONS_CAPABILITY = "held-versions"
 """The capability of a target that shows the rows of a new version only once it is activated, and reads `keep_old`."""
 
