@@ -167,7 +167,8 @@ def test_keys_of_a_configuration_that_are_almost_ours(load: Load) -> None:
         "sensors/b.py",
     )
     first, second = model.warnings
-    assert first.startswith("pipelines/p/metadata.yaml:5: unknown key 'dynamc'")
+    assert first.startswith("pipelines/p/metadata.yaml:5: ")
+    assert "'dynamc'" in first
     assert "'dynamic'" in first
     assert "'Intervall'" in second
     assert "'interval'" in second

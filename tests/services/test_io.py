@@ -210,7 +210,7 @@ def test_arguments_in_place_of_a_profile(
         with loader:
             loader.export(FRAME, None, "t")
             assert names(loader) == ["Ann", "Bö", "-"]
-    with pytest.raises(DatabaseError, match="cannot connect"):
+    with pytest.raises(DatabaseError, match="password authentication failed"):
         Postgres(postgres_database, pg.user, "wrong", pg.host, pg.port).open()
 
 

@@ -456,9 +456,7 @@ def test_a_wrong_password_names_the_profile(
     shop.profiles(night=night)
     for provider in ("postgres", "mysql", "sqlalchemy"):
         shop.add("x", "select 1 as a", data_provider=provider, data_provider_profile="night")
-        with pytest.raises(
-            DatabaseError, match=r"cannot connect to .*(password authentication failed|Access denied)"
-        ) as caught:
+        with pytest.raises(DatabaseError, match=r"password authentication failed|Access denied") as caught:
             shop.run("x")
         assert caught.value.where == "io_config.yaml, profile 'night'"
         assert "wrong-one" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -461,7 +462,7 @@ def test_bad_input_is_one_line(tmp_path: Path, given: bytes, message: str) -> No
 def test_config_mistakes(tmp_path: Path) -> None:
     outcome = attempt(tmp_path, [], streams={"t": {"table": "x"}})
     assert (outcome.code, len(outcome.errors)) == (2, 1)
-    assert "stream 't': unknown key 'table'" in outcome.errors[0]
+    assert re.search("stream 't': .*'table'", outcome.errors[0])
     assert "one of append, upsert, replace" in attempt(tmp_path, [], load_method="merge").errors[0]
     assert "cannot be upserted" in attempt(tmp_path, [schema("t", ONE)], load_method="upsert").errors[0]
     outcome = attempt(tmp_path, [schema("t", ONE)], path="no/such/folder/w.duckdb")
