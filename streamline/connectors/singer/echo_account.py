@@ -67,7 +67,7 @@ class _Key:
 class _Sent:
     """The records of one stream that were sent."""
 
-    __slots__ = ("covered", "intervals", "keys", "parents", "records", "source")
+    __slots__ = ("intervals", "keys", "parents", "records", "source")
 
     def __init__(self, source: str, keys: Sequence[str], parents: Sequence[str]) -> None:
         self.source = source
@@ -77,17 +77,13 @@ class _Sent:
         """Number of the last place before each unproven run of records."""
         self.records: deque[int] = deque()
         """How many records each of them has."""
-        self.covered = 0
-        """Records of intervals below this are proven."""
 
     def cover(self, place: int) -> int:
-        """Return how many records are proven that were not before."""
+        """Return how many records are proven that were not before: those before a place."""
         records = 0
-        if place > self.covered:
-            self.covered = place
-            while self.intervals and self.intervals[0] < place:
-                self.intervals.popleft()
-                records += self.records.popleft()
+        while self.intervals and self.intervals[0] < place:
+            self.intervals.popleft()
+            records += self.records.popleft()
         return records
 
 
@@ -231,9 +227,7 @@ class EchoAccount:
     def _accounted(self, marks: Marks) -> Marks:
         """Return `marks` by stream, without a serial; or all of them as one."""
         rest = {key: mark for key, mark in marks.items() if key != SERIAL}
-        if self._per_stream:
-            return rest
-        return {WHOLE: rest[WHOLE] if WHOLE in rest else _sum(rest)}
+        return rest if self._per_stream else {WHOLE: _sum(rest)}
 
     def _note(self, marks: Marks) -> bool:
         """Keep the marks that are forwarded; return whether one has changed."""

@@ -165,6 +165,23 @@ def test_a_child_with_a_bookmark_that_never_moves_waits_for_its_parents() -> Non
     assert account.echo({"orders": 1, "items": 7, SERIAL: 1}) == {"s": at(1)}
 
 
+def test_a_child_whose_parent_has_no_mark_yet_waits_for_any_mark_of_its_source() -> None:
+    account = EchoAccount()
+    account.start({"items": 7})
+    sent(account, "items", parents=["orders"])
+    assert account.place(at(1), {"items": 7, "shop-orders": 1, SERIAL: 1}) == {}
+    assert account.echo({"items": 7, "shop-orders": 1, SERIAL: 1}) == {"s": at(1)}
+
+
+def test_where_a_state_was_one_mark_all_later_ones_are() -> None:
+    account = EchoAccount()
+    account.start({WHOLE: 1})
+    sent(account, "a")
+    assert account.place(at(1), {"a": 1, "b": 1}) == {}
+    assert account.echo({"a": 1}) == {}
+    assert account.echo({"a": 1, "b": 1}) == {"s": at(1)}
+
+
 def test_a_bookmark_may_stand_under_another_of_its_streams_names() -> None:
     account = EchoAccount()
     account.start({"shop-orders": 0})
@@ -202,6 +219,7 @@ def test_it_waits_also_while_an_earlier_place_of_it_is_unproven() -> None:
     sent(account, "a")
     assert account.place(at(2), {"a": 1}, released=["a"]) == {}
     assert account.echo({"a": 1}) == {"s": at(1)}
+    assert account.echo({"a": 1}) == {}
     assert account.ended() == {"s": at(2)}
 
 

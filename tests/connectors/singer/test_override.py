@@ -149,6 +149,7 @@ def test_a_date_is_not_replaced_by_what_is_none() -> None:
             with pytest.raises(ConfigError) as raised:
                 override(f"o.updated_at={text}", saved, SDK)
             assert raised.value.code == "bookmark.invalid_value"
+            assert str(raised.value).endswith("now 2024-01-01T00:00:00Z" if saved else "T12:00:00Z")
     with pytest.raises(ConfigError):
         override("users.updated_at=banana", '{"updated_at": "2024-01-01"}', UNKNOWN, API)
     for text in ("2024", "2024-01-31", "2024-01-31 10:00", "2024-01-31T10:00:00.123456789+02:00", "20240131"):

@@ -66,6 +66,12 @@ def test_a_column_that_is_new_at_the_source_passes_unless_only_others_are_listed
     assert sent(stage({"columns": ["id", "no*"]}, note=None), [message, record])[0] == ["id", "note"]
 
 
+def test_a_key_that_the_catalog_lacks_is_kept() -> None:
+    message = schema("orders", "nr", id="integer", nr="integer", note="string")
+    record = raw("orders", {"id": 1, "nr": 2, "note": "x"})
+    assert sent(stage({"columns": ["id"]}, note=None), [message, record]) == [["id", "nr"], '{"id":1,"nr":2}']
+
+
 @pytest.mark.parametrize("columns", [{"exclude": ["note*"]}, ["id"]])
 def test_an_unread_column_that_first_appears_in_a_later_schema_is_dropped(columns: Any) -> None:
     first, second = schema("orders", "id", id="integer"), schema("orders", "id", id="integer", note="string")
