@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.flow.codecs.envelope import UNSET, map_records, record_prefix, records, rewrite, version_of, wrap
+from streamline.flow.codecs.envelope import (
+    UNSET,
+    map_records,
+    record_prefix,
+    records,
+    rewrite,
+    rewrite_files,
+    version_of,
+    wrap,
+)
 from streamline.flow.codecs.lanes import record_text
-from streamline.flow.items import RawBatch
+from streamline.flow.items import FileBatch, RawBatch
 
 ODD = rb'{"id":12345678901234567890123, "x":NaN,"s":"\ud800","d":0.10000000000000000000001}'
 
@@ -92,6 +101,29 @@ def test_without_a_prefix_every_key_order_works_and_records_keep_their_bytes() -
     envelopes = [json.loads(line) for line in lines(got)]
     assert [(e["stream"], e["type"], e["version"]) for e in envelopes] == [("ö", "RECORD", 2)] * 2
     assert envelopes[0]["x-own"] == [1, 2]
+
+
+def test_a_stream_behind_the_record_is_renamed() -> None:
+    old = batch(b'{"type":"RECORD","record":{"id":1},"stream":"orders"}', prefix=b'{"type":"RECORD","record":')
+    assert lines(rewrite(old, stream="o2")) == [b'{"type":"RECORD","record":{"id":1},"stream":"o2"}']
+
+
+def test_a_batch_of_files_is_renamed_and_gets_a_version_if_its_dialect_has_one() -> None:
+    def files(dialect: str) -> FileBatch:
+        raw = b'{"type":"BATCH","stream":"orders","version":3}'
+        return FileBatch("orders", dialect, ["f"], "jsonl", None, 3, raw, 7)
+
+    assert rewrite_files(files("sdk"), version=5) == FileBatch(
+        "orders", "sdk", ["f"], "jsonl", None, 5, b'{"type":"BATCH","stream":"orders","version":5}\n', 7
+    )
+    for dialect in ("sdk", "pipelinewise"):
+        renamed = rewrite_files(files(dialect), stream="o2")
+        assert (renamed.stream, renamed.version) == ("o2", 3)
+        assert json.loads(renamed.raw) == {"type": "BATCH", "stream": "o2", "version": 3}
+        bare = rewrite_files(files(dialect), version=None)
+        assert (bare.version, json.loads(bare.raw)) == (None, {"type": "BATCH", "stream": "orders"})
+    with pytest.raises(ValueError, match="pipelinewise"):
+        rewrite_files(files("pipelinewise"), version=5)
 
 
 def test_nothing_to_change_gives_the_same_batch() -> None:
