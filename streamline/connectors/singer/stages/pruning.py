@@ -90,9 +90,12 @@ def prune(text: bytes, unread: Unread) -> bytes:
         if below is None:
             changed = True
             continue
-        pruned = _prune_value(bytes(value), below) if below else value
-        changed = changed or pruned is not value
-        kept[name] = msgspec.Raw(pruned)
+        if below:
+            whole = bytes(value)
+            pruned = _prune_value(whole, below)
+            changed = changed or pruned is not whole
+            value = msgspec.Raw(pruned)
+        kept[name] = value
     return join_object(kept) if changed else text
 
 

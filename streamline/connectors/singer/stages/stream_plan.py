@@ -158,7 +158,6 @@ def plan_stream(
                 code="destination.load_method_unsupported",
             )
         method, why = "append", f"{target} supports nothing else"
-        keys = sent_keys if keys is not None else None
     if method == "append" and (key_properties is not None or settings.get("load_method")):
         keys = []  # a target merges rows when it is given keys
         sent_keys = []

@@ -8,6 +8,7 @@ import pytest
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.selection import choose
 from streamline.connectors.singer.settings import parse_streams
+from streamline.connectors.singer.stages.pruning import prune
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.flow.codecs.envelope import records
 from streamline.flow.items import ArrowBatch, Item, RawBatch, RowBatch, Schema
@@ -114,6 +115,27 @@ def test_a_column_that_is_called_items_is_dropped_like_any_other(columns: Any) -
     dropping = stage({"columns": columns}, box=box, items=LINES)
     record = raw("orders", {"id": 1, "box": {"size": 2, "items": []}, "items": [{"city": "x"}]})
     assert sent(dropping, [message, record]) == [["id", "box"], '{"id":1,"box":{"size":2}}']
+
+
+def test_a_record_without_what_is_dropped_is_the_same_object() -> None:
+    unread = {"a": {"b": None}, "x": None}
+    assert prune(b'{"a": {"b":1,"c": 2}}', unread) == b'{"a":{"c":2}}'
+    assert prune(b'{"x":1}', unread) == b"{}"
+    for text in (b'{"a": {"c": 2}, "d": 1}', b'{"d": 1}', b'{"a": "b"}'):
+        assert prune(text, unread) is text
+
+
+def test_the_schema_gets_the_sources_key_and_loses_bookmarks_that_are_dropped() -> None:
+    message = Schema("orders", {"properties": {"id": {}, "at": {}, "note": {}}}, ["id"], ["at", "note"], b"as it came")
+    (told,) = run(stage({"unique_constraints": ["at"]}, at=None, note=None), [message])
+    assert isinstance(told, Schema)
+    assert (told.key_properties, told.raw) == (["at"], None)
+    (told,) = run(stage({"unique_constraints": ["id"]}, at=None, note=None), [message])
+    assert isinstance(told, Schema)
+    assert (told.key_properties, told.raw) == (["id"], b"as it came")
+    (told,) = run(stage({"columns": {"exclude": ["note"]}}, at=None, note=None), [message])
+    assert isinstance(told, Schema)
+    assert (told.bookmark_properties, told.raw) == (["at"], None)
 
 
 @pytest.mark.parametrize("columns", [{"exclude": ["note"]}, ["id"]])
