@@ -69,3 +69,10 @@ def test_what_a_layer_leaves_out_or_sets_to_null_is_the_discovered_catalogs() ->
     assert "metadata" not in first.entry
     assert second.entry == {"stream": "b", "schema": {}}
     assert layer(None, Catalog({"streams": [{"stream": "b", "schema": {}}]})).streams[0].id == "b"
+
+
+def test_a_stream_is_found_by_its_id_or_its_name() -> None:
+    found = Catalog({"streams": [{"tap_stream_id": "public-a", "stream": "a"}]})
+    assert found.require("public-a") is found.require("a") is found.streams[0]
+    with refuses("stream.unknown", "'b'", "public-a"):
+        found.require("b")
