@@ -43,6 +43,10 @@ SWAPS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
 """Comparisons: turned round, or moved by one."""
 
 
+TEST_LIBRARIES = ("anyio.pytest_plugin", "hypothesis", "hypothesis.strategies")
+"""What pytest imports in each process."""
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A module with one expression changed."""
@@ -117,7 +121,7 @@ def outcome(name: str, file: Path, mutant: Mutant | None, tests: Sequence[str], 
             os.dup2(null, number)
         if mutant is not None:
             sys.meta_path.insert(0, _Finder(name, file, mutant.tree))
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+        code = pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
         os._exit(int(code))
     end = time.monotonic() + seconds
     try:
@@ -151,7 +155,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="limit for a mutant (60)")
     parser.add_argument("--minutes", type=float, default=60.0, help="limit for all; the rest is left out (60)")
     args = parser.parse_args()
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, *TEST_LIBRARIES):
         importlib.import_module(library)
     first, _, last = (args.lines or "1-1000000").partition("-")
     end = time.monotonic() + 60 * args.minutes
