@@ -13,7 +13,7 @@ from streamline.errors import StreamlineError
 from streamline.execution.integration import resend as module
 from streamline.execution.integration.plan import PathPlan, Plan
 from streamline.execution.integration.resend import MAX_ROUNDS, LetterGroup, _reduced, _send, entries_of
-from streamline.flow.items import Schema
+from streamline.flow.items import BadRecord, Schema
 from streamline.flow.stages.schema_change import ADDED
 from streamline.state.store import DeadLetter, Store
 from streamline.telemetry.progress import Progress
@@ -173,6 +173,22 @@ def test_the_run_of_letters_has_one_process_and_replaces_nothing() -> None:
     assert export.settings_of("load", "orders") is None
     entry.fresh = False
     assert _reduced(made, entry).groups()[0].streams == ()
+
+
+def test_a_letter_that_is_refused_by_several_destinations_counts_once() -> None:
+    made, progress = planned(), Progress()
+    letters = [letter(1), letter(2)]
+    delivery = module._Delivery(context(run={"progress": progress}), made, one(made, *letters), letters)
+    bad = [BadRecord("users", b"{}", "odd", "validate")]
+    delivery._refuse(bad)
+    delivery._observe([])
+    assert (delivery.current, delivery.refused) == (None, {}), "the SCHEMA is no letter"
+    delivery._observe([])
+    delivery._observe([])
+    for _ in range(2):
+        delivery._refuse(bad)
+    assert (delivery.current, delivery.refused) == (1, {2: "odd"})
+    assert [(each["read"], each["quarantined"]) for each in progress.summary()["streams"]] == [(2, 1)]
 
 
 class Delivery:
