@@ -205,7 +205,7 @@ def _identity(sink: SinkPlan, table: str | None, column: str | None) -> str:
 def _places(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in config.items():
         words = [word.lower() for word in _WORD.findall(name)]
-        while len(words) > 1 and words[-1] in ("name", "id"):
+        while words and words[-1] in ("name", "id"):
             words.pop()
         if words and words[-1] in _WHERE and _ELSEWHERE.isdisjoint(words) and isinstance(value, str | int):
             yield name, _normal(str(value))

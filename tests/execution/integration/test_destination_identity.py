@@ -102,6 +102,11 @@ def test_a_destination_is_another_for_another_plugin_table_or_source_column() ->
     assert identity(loaded(streams={"users": {"destination_table": "users"}, "*": {}})) == plain
 
 
+def test_an_identity_that_was_stored_stays_valid() -> None:
+    assert identity(loaded(config={"path": "x.db"})) == "ce2da460b92fd61220c64426"
+    assert identity(loaded(config={"path": "x.db"}, source_column=True)) == "3e50bd0ac6c73d9dabdc7509"
+
+
 def test_a_destination_counts_where_the_stream_is_exported() -> None:
     made = loaded(streams={"orders": {}})
     load = made.sources["load"]
