@@ -13,7 +13,7 @@ from streamline.execution.events import AttemptFailed
 from streamline.execution.integration import run as module
 from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.plan import Plan
-from streamline.execution.integration.run import TABLE_VERSION, _attempts, _retry_config, _summary
+from streamline.execution.integration.run import TABLE_VERSION, _attempts, _planned_event, _retry_config, _summary
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.pipeline.model import RetryConfig
 from streamline.project.secrets import Masker
@@ -39,8 +39,10 @@ class Attempts:
 
     scripts: ClassVar[dict[str, list[dict[str, Any]]]] = {}
     made: ClassVar[list[dict[str, Any]]] = []
+    run_of_last: ClassVar[Any] = None
 
     def __init__(self, run: Any, plan: Any, groups: list[Any], **values: Any) -> None:
+        Attempts.run_of_last = run
         self._groups = groups
         self.made.append({"groups": [group.id for group in groups], "rows": groups[0].rows, **values})
 
@@ -126,6 +128,25 @@ def test_an_interrupted_run_tries_nothing_again(monkeypatch: pytest.MonkeyPatch)
     assert [event.delay for event in outcome.events] == [None]
 
 
+def test_a_signal_ends_the_wait_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    sleep = anyio.sleep
+
+    async def waiting(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", waiting)
+    outcome = Outcome(planned(retries=1), {"load.0": failing(1)}, monkeypatch)
+    assert (len(outcome.attempts), len(waits)) == (2, 1), "the delay is waited for"
+
+    async def interrupted(seconds: float) -> None:
+        Attempts.run_of_last.interrupted = 2
+
+    monkeypatch.setattr(anyio, "sleep", interrupted)
+    assert len(Outcome(planned(retries=1), {"load.0": failing(1)}, monkeypatch).attempts) == 1
+
+
 # -- one more, with every record looked at
 
 
@@ -170,7 +191,22 @@ def test_the_block_with_the_most_retries_decides() -> None:
     assert _retry_config(plan(source(USERS), sinks=[sink(source(USERS))]), group(USERS)) == RetryConfig()
 
 
-# -- the counts of a run
+# -- what is told of a run
+
+
+def test_the_plan_tells_each_sources_streams_and_destinations_without_secrets() -> None:
+    masker = Masker()
+    masker.add("geheim")
+    load, more = source(USERS, notes=["geheim stays"]), source(USERS, uuid="more", catalog=None)
+    event = _planned_event(
+        context(run={"masker": masker}),
+        plan(load, more, sinks=[sink(load, more, streams={"users": {"load_method": "append"}})]),
+    )
+    assert [(each.block, each.streams, each.destinations) for each in event.sources] == [
+        ("load", 1, {"export": "target-x"}),
+        ("more", None, {"export": "target-x"}),
+    ]
+    assert "geheim" not in event.sources[0].notes[0]
 
 
 def test_streams_that_failed_alone_are_marked() -> None:

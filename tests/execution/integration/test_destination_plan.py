@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from streamline.blocks.connector.spec import DestinationSpec
+from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.settings import parse_streams
 from streamline.execution.integration.destination_plan import check_exclusive_files, proving_sinks
 from streamline.execution.integration.plan import SinkPlan
@@ -38,6 +39,24 @@ def test_a_setting_of_a_stream_that_no_source_has_is_refused() -> None:
         sink(source(USERS), source(ORDERS, uuid="more"), streams={"usrs": {}})
     # Its names are not known before the run.
     sink(source(USERS, catalog=None), source(ORDERS, uuid="more"), streams={"usrs": {}})
+
+
+def test_what_the_source_says_of_a_stream_decides_how_it_is_loaded() -> None:
+    load = source(USERS, stream("orders", key_properties=["id"]), stream("events"))
+    export = sink(load, names=VERSIONS)
+    methods = {name: plan.load_method for (_, name), plan in export.plans.items()}
+    assert methods == {"users": "replace", "orders": "upsert", "events": "append"}
+    unknown = export.plan_of("load", "unknown")
+    assert unknown is not None
+
+
+def test_a_column_that_the_catalog_does_not_have_is_refused() -> None:
+    settings = {"users": {"columns": ["id", "nme"]}}
+    entry = {"tap_stream_id": "users", "stream": "users", "schema": {"properties": {"id": {}, "name": {}}}}
+    with refuses("stream.column_unknown", "'nme'"):
+        sink(source(USERS, catalog=Catalog({"streams": [entry]})), streams=settings)
+    for unknown in (None, Catalog({"streams": []})):
+        assert sink(source(USERS, catalog=unknown), streams=settings if unknown is None else None).plans
 
 
 # -- who proves a bookmark

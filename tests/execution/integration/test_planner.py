@@ -1,0 +1,170 @@
+"""What a run reads: options for streams and bookmarks, and the positions of the next attempt."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from streamline.connectors.singer.capabilities import Capabilities
+from streamline.connectors.singer.grouping import SHARED, StreamGroup
+from streamline.execution.integration import planner
+from streamline.execution.integration.plan import SourcePlan
+from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions
+from streamline.pipeline.model import PipelineModel
+from streamline.state.store import Bookmark
+from tests.execution.integration.plans import bookmark, catalog, context, group, plan, plugin, sink, source, stream
+from tests.support.failures import refuses
+
+USERS = stream("shop-users", stream="users")
+ORDERS = stream("orders")
+
+
+# -- the next attempt
+
+
+def refreshed(load: SourcePlan, *saved: Bookmark) -> dict[str, bytes]:
+    made = plan(load, sinks=[sink(load)])
+    store = SimpleNamespace(bookmarks=lambda pipeline, block: {each.stream: each for each in saved})
+    run = context(store=store)
+    return anyio.run(planner.refresh_positions, run, made, load.groups[0]).rows
+
+
+def test_the_next_attempt_starts_from_what_this_run_has_saved() -> None:
+    load = source(USERS, ORDERS)
+    load.groups = [group(USERS, ORDERS, orders="1")]
+    assert refreshed(load, bookmark("orders", "2", run_id="r1")) == {"orders": b"2"}
+    # What is in the store and was not used stays unused, as in a full refresh.
+    assert refreshed(load, bookmark("shop-users", "2"), bookmark("orders", "2", run_id="r1")) == {"orders": b"2"}
+    assert refreshed(load, bookmark("shop-users", "2", run_id="r1"))["shop-users"] == b"2"
+
+
+def test_an_override_stands_until_this_run_has_saved_a_position_and_what_the_tap_dropped_is_gone() -> None:
+    load = source(USERS, ORDERS)
+    load.groups = [group(USERS, ORDERS, orders="override")]
+    assert refreshed(load, bookmark("orders", "1")) == {"orders": b"override"}
+    load.forgotten = {"orders"}
+    assert refreshed(load) == {}
+
+
+def test_one_of_several_processes_is_not_told_which_stream_was_syncing() -> None:
+    load = source(USERS, ORDERS)
+    rest = '{"currently_syncing":"users","x":1}'
+    load.groups = [group(USERS, id="load.users", rest=rest)]
+    assert refreshed(load, bookmark("*", rest, run_id="r1"))["*"] == rest.encode()
+    load.groups = [*load.groups, group(ORDERS, id="load.orders")]
+    assert refreshed(load, bookmark("*", rest, run_id="r1"))["*"] == b'{"x":1}'
+
+
+# -- processes
+
+
+@pytest.mark.parametrize(
+    ("wanted", "allowed", "most"), [(None, None, 4), (2, None, 2), (8, None, 8), (8, 3, 3), (2, 3, 2), (None, 1, 1)]
+)
+def test_the_plugin_limits_processes(wanted: int | None, allowed: int | None, most: int) -> None:
+    spec = cast(Any, SimpleNamespace(max_parallel=wanted))
+    assert planner._max_parallel(spec, plugin(max_processes=allowed)) == most
+
+
+def test_a_process_is_named_by_its_source_and_of_several_by_its_stream() -> None:
+    def made(*groups: StreamGroup) -> list[str]:
+        positions = Positions({"orders": b"1", "lsn": b"2"}, {}, {}, [], [])
+        offered = catalog(USERS, ORDERS)
+        traits = SimpleNamespace(library=None, multiple_bookmarks=False)
+        apply = cast(Any, lambda *args, **values: SimpleNamespace(data={}))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(planner, "apply_settings", apply)
+            plans = [
+                planner._group("load", each, groups, offered, positions, plugin(), cast(Any, traits)) for each in groups
+            ]
+        return [each.id for each in plans]
+
+    alone = StreamGroup(SHARED, (USERS, ORDERS), parallel=False)
+    assert made(alone) == ["load"]
+    assert made(StreamGroup(SHARED, (USERS,), parallel=False), StreamGroup("or/ders 1", (ORDERS,), parallel=True)) == [
+        "load.shared",
+        "load.or_ders_1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("library", "rows", "state"),
+    [
+        ("pipelinewise-singer-python", {}, b'"currently_syncing":null'),
+        ("pipelinewise-singer-python", {"*": b'{"currently_syncing":"a"}'}, b'"currently_syncing":"a"'),
+        (None, {}, None),
+    ],
+)
+def test_pipelinewises_taps_find_the_key_that_they_look_up(
+    library: str | None, rows: dict[str, bytes], state: bytes | None
+) -> None:
+    text = planner._start_state(rows, plugin(library=library))
+    assert text.count(b"currently_syncing") == (1 if state else 0)
+    assert state is None or state in text
+
+
+def test_a_tap_without_state_reads_followed_streams_whole() -> None:
+    def notes(state: bool, *streams: Any) -> list[str]:
+        return planner._state_notes(plugin(), Capabilities(state=state), streams)
+
+    assert notes(True, USERS) == []
+    assert notes(False, stream("users", "FULL_TABLE"), stream("x", None)) == []
+    (note,) = notes(False, USERS, stream("items", "LOG_BASED"), stream("other", "FULL_TABLE"))
+    assert "shop-users, items again" in note
+
+
+# -- options
+
+
+def test_the_streams_of_a_run_are_looked_for_in_each_source() -> None:
+    offered = catalog(USERS, ORDERS)
+    assert planner._filter_for(context(), offered) == []
+    assert planner._filter_for(context(streams=["users", "shop-*", "other"]), offered) == ["users", "shop-*"]
+    assert planner._filter_for(context(streams=["other"]), offered) is None
+
+
+def test_a_stream_that_no_source_has_is_refused() -> None:
+    sources = {"load": source(USERS, ORDERS), "more": source(stream("items"), uuid="more")}
+    planner._check_stream_options(context(streams=["users", "shop-users", "item*"]), sources)
+    with refuses("stream.unknown", "usrs"):
+        planner._check_stream_options(context(streams=["usrs"]), sources)
+
+
+def test_streams_of_a_tap_without_discovery_cannot_be_selected() -> None:
+    sources = {"load": source(USERS, catalog=None)}
+    planner._check_stream_options(context(), sources)
+    with refuses("tap.no_discovery", "--stream"):
+        planner._check_stream_options(context(streams=["users"]), sources)
+
+
+def check_bookmarks(*bookmarks: str, values: Any = None, **source_values: Any) -> None:
+    yaml: Any = SimpleNamespace(shown="metadata.yaml")
+    model = cast(PipelineModel, SimpleNamespace(yaml=yaml, variables={}))
+    sources = {"load": source(USERS, ORDERS, **source_values)}
+    variables = {BOOKMARK_VARIABLE: values} if values else {}
+    planner._check_bookmark_options(context(bookmarks=bookmarks), model, sources, variables)
+
+
+def test_a_bookmark_that_no_stream_uses_is_refused() -> None:
+    check_bookmarks("users.id=1", "shop-users.id=1")
+    with refuses("stream.unknown", "'usrs'"):
+        check_bookmarks("usrs.id=1")
+    check_bookmarks("usrs.id=1", catalog=None)
+    with refuses("tap.no_state", "users.id=1"):
+        check_bookmarks("users.id=1", capabilities=Capabilities(state=False))
+    check_bookmarks(values={"load": {"users": {"id": 1}}})
+    with refuses("source.unknown", "'lod'"):
+        check_bookmarks(values={"lod": {"users": {"id": 1}}})
+
+
+def test_variables_are_rendered_where_blocks_may_use_them() -> None:
+    def rendered(all_of_them: bool) -> dict[str, Any]:
+        renderer = cast(Any, SimpleNamespace(render=lambda value, where: f"rendered {value}"))
+        variables = {"a": 1, "given": 2, BOOKMARK_VARIABLE: 3}
+        return planner._rendered(context(variables={"given": 2}), renderer, variables, all_of_them=all_of_them)
+
+    assert rendered(True) == {"a": "rendered 1", "given": 2, BOOKMARK_VARIABLE: "rendered 3"}
+    assert rendered(False) == {"a": 1, "given": 2, BOOKMARK_VARIABLE: "rendered 3"}
