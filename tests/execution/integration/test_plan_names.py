@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
@@ -13,16 +12,10 @@ from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.selection import choose
 from streamline.execution.integration.destination_plan import plan_sink
 from streamline.execution.integration.plan import PathPlan, SourcePlan
-from streamline.pipeline.model import Block
 from tests.connectors.singer import fakes
+from tests.execution.integration.plans import block
 
 ORDERS = {"tap_stream_id": "public-orders", "stream": "orders", "schema": {"properties": {"id": {}}}}
-
-
-def block(uuid: str, type: str) -> Block:
-    values = {"uuid": uuid, "name": uuid, "type": type, "language": "yaml", "upstream": [], "downstream": []}
-    rest = {"configuration": {}, "retry_config": None, "timeout": None, "file": None, "content": None}
-    return msgspec.convert({**values, **rest, "executor_type": None, "extra": {}, "path": ()}, Block)
 
 
 @pytest.mark.parametrize(("library", "name"), [("pipelinewise-singer-python", "public-orders"), (None, "orders")])
