@@ -211,6 +211,20 @@ def test_a_line_without_end_is_not_read_to_its_end(
     tracemalloc.stop()
 
 
+def test_the_longest_line_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_files, "MAX_RECORD_BYTES", 64)
+    first, path = b'{"id":"a"}\n', tmp_path / "a.jsonl"
+    for length, ending in ((64, b"\n"), (64, b""), (65, b"\n")):
+        path.write_bytes(first + b'{"id":"' + b"x" * (length - 9) + b'"}' + ending)
+        chunk_bytes = len(first) + length  # up to the end of the line
+        if length == 64:
+            told = tell(expand(tmp_path, sdk(path.as_uri()), chunk_bytes=chunk_bytes))
+            assert [row["id"] for _, rows in told for row in rows] == ["a", "x" * 55]
+        else:
+            with fails("batch.file_unreadable", "64"):
+                expand(tmp_path, sdk(path.as_uri()), chunk_bytes=chunk_bytes)
+
+
 @pytest.mark.parametrize(
     "line", ['{"id":1},"version":9,"x":{}', '{"id":1}}{"a":{"b":1}', '{"id":1},"stream":"b","x":{}']
 )
@@ -229,3 +243,13 @@ def test_a_text_that_all_rows_of_a_parquet_file_share_is_not_repeated_for_all_at
     assert [row for table in tables for row in table["id"].to_pylist()] == list(range(100))
     assert {table.schema.field("note").type for table in tables} == {pa.string()}
     assert {value for table in tables for value in table["note"].to_pylist()} == {text}
+
+
+def test_a_row_of_a_parquet_file_that_is_larger_than_the_limit_comes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_files, "_MOST_DECODED", 150)
+    notes = ["x" * 200, "y" * 100, "z" * 20, "z" * 20]
+    pq.write_table(pa.table({"note": notes}), tmp_path / "a.parquet")
+    items = expand(tmp_path, sdk(f"file://{tmp_path}/a.parquet", form="parquet"), chunk_bytes=150)
+    assert [row["note"] for item in items if isinstance(item, ArrowBatch) for row in item.table.to_pylist()] == notes

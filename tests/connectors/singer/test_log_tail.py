@@ -93,6 +93,12 @@ GROUP = """  + Exception Group Traceback (most recent call last):
             WRONG_PASSWORD + "INFO again\n" * 9 + "CRITICAL gave up",
             "gave up\n  Before that it logged:" + "\n    INFO again" * 8,
         ),
+        (
+            WRONG_PASSWORD + "INFO again\n" * 4,
+            'psycopg2.OperationalError: FATAL:  password authentication failed for user "ann"'
+            + "\n    again" * 4
+            + "\n  Before that it logged:\n    INFO Starting sync",
+        ),
         ("ERROR no quota left\nINFO closing", "no quota left\n    closing"),
         ("one\ntwo\n\n", "two\n  Before that it logged:\n    one"),
         ("", "It logged nothing."),
@@ -132,3 +138,6 @@ def test_a_tail_is_short_in_both_directions() -> None:
         tail.add(f"{number}" * 100_000)
     assert [line[0] for line in tail.lines] == ["7", "8", "9"]
     assert sum(map(len, tail.lines)) < 20_000
+    for length in (2000, 2001):
+        tail.add("x" * length)
+    assert list(tail.lines)[1:] == ["x" * 2000, "x" * 2000 + " …"]

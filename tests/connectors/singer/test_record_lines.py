@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.connectors.singer.parser import TapOutputError, TapParser
-from streamline.connectors.singer.record_lines import FlatRecords, is_flat_record, why_ambiguous
+from streamline.connectors.singer.record_lines import FlatRecords, is_flat_record, why_ambiguous, without_duplicates
 from streamline.flow.items import RawBatch
 
 SCHEMA = b'{"type":"SCHEMA","stream":"orders","schema":{"properties":{}},"key_properties":["id"]}\n'
@@ -37,6 +37,7 @@ BEHIND = [
     b',"version":1,"version":2',
     b',"x":{"y":"}"},"type":"ACTIVATE_VERSION"',
     b'}{"type":"STATE","value":{}',
+    b'}{"x":{"y":1}',
     b',"record":{"a":1},"time_extracted":"' + b"x" * 40 + b'"',
 ]
 AMBIGUOUS = [
@@ -73,6 +74,12 @@ def test_an_ambiguous_line_fails_wherever_it_stands(ambiguous: bytes, record: by
         with pytest.raises(TapOutputError) as failure:
             parse(*chunks)
         assert failure.value.code == "tap.message_ambiguous"
+
+
+def test_the_name_that_stands_twice_is_told() -> None:
+    assert without_duplicates([("a", 1), ("b", 2)]) == {"a": 1, "b": 2}
+    with pytest.raises(ValueError, match="'b' twice"):
+        without_duplicates([("a", 1), ("b", 2), ("b", 3)])
 
 
 def test_the_lines_before_it_are_kept() -> None:
