@@ -37,9 +37,14 @@ _REFUSALS = r"(?i)(unrecogni[sz]ed|unknown|invalid|illegal|no such|bad) (argumen
 
 
 class DiscoveryFailed(StreamlineError):
-    """A tap's discovery failed. Another attempt may help: its database may have been down."""
+    """A tap's discovery failed. Another attempt may help: its database may have been down.
+
+    Attributes:
+        block: the uuid of the source block, in a run.
+    """
 
     code = "tap.discovery_failed"
+    block: str | None = None
 
 
 class Discovered(msgspec.Struct):

@@ -258,6 +258,7 @@ async def _open_source(
             )
         except DiscoveryFailed as error:
             if attempt > config.retries:
+                error.block = block.uuid
                 raise
             context.note(block.uuid, f"failed: {error}", "ERROR")
             delay = config.delay_before(attempt)

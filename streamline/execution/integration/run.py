@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.errors import ConfigError, LeaseHeld, StreamlineError
 from streamline.execution.events import (
     AttemptFailed,
@@ -106,7 +107,10 @@ async def _gated(run: Run, model: PipelineModel) -> RunResult:
         result.blocks += skipped
     except Exception as error:
         status = CANCELLED if isinstance(error, Interrupted) or run.interrupted is not None else FAILED
-        await hooks.ended(status, [], masked(failure_from(error), run.masker))
+        failure = masked(failure_from(error), run.masker)
+        source = error.block if isinstance(error, DiscoveryFailed) else None
+        blocks = [BlockOutcome(uuid=source, status=FAILED, failure=failure)] if source is not None else []
+        await hooks.ended(status, blocks, failure)
         raise
     await hooks.ended(result.status, result.blocks)
     return result

@@ -57,6 +57,15 @@ def test_the_callback_of_a_pipeline_hears_how_the_run_ended(make_project: MakePr
     assert "target-nosuch" in wrong["error"]
 
 
+def test_a_source_that_cannot_be_discovered_is_the_failed_block(make_project: MakeProject) -> None:
+    down = tap("counts", {"rows": 3, "discovery_fails_once": "down"})
+    project = make_project(down, target("keyed"), callbacks=[callback()])
+    project.write("callbacks/tell.py", CALLBACK)
+    project.run().expect(1)
+    [failure] = told(project)
+    assert (failure["failed_blocks"], failure["pipeline_status"]) == (["load"], "failed")
+
+
 def test_the_callback_of_a_block_hears_of_that_block_alone(make_project: MakeProject) -> None:
     project = make_project(
         tap("counts", {"rows": 3}), target("keyed", {"die_after": 1}, uuid="bad"), callbacks=[callback("bad")]
