@@ -7,7 +7,7 @@ first: a program that looks at no option would start to work, and should be made
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -126,26 +126,35 @@ class Capabilities(msgspec.Struct, frozen=True):
         return sorted(infos, key=lambda setting: not setting.required)
 
 
-def check_config(plugin: Plugin, config: Collection[str], capabilities: Capabilities, *, where: str) -> None:
-    """Check the names of a plugin's settings, if it says that those it lists are all that it takes.
+def check_config(plugin: Plugin, config: Mapping[str, Any], capabilities: Capabilities, *, where: str) -> None:
+    """Check a plugin's settings, if it says that those it lists are all that it takes.
 
     Args:
-        config: the names that are set.
+        config: the settings.
         where: the block's file, for errors.
 
     Raises:
-        ConfigError: a setting does not exist, or a required one is missing.
+        ConfigError: a setting does not exist or is of the wrong type, or a required one is missing.
     """
     listed = capabilities.about.get("settings")
     if not isinstance(listed, dict) or listed.get("additionalProperties") is not False:
         return
-    for name in config:
+    for name, value in config.items():
         if name not in capabilities.settings:
             raise ConfigError(
                 f"{plugin.name} has no setting {name!r}",
                 where=where,
                 hint=suggestion(name, capabilities.settings, what="its settings"),
                 code="setting.unknown",
+            )
+        kinds = capabilities.settings[name].get("type")
+        allowed = [kinds] if isinstance(kinds, str) else kinds or ()
+        if allowed and not any(isinstance(value, _KINDS.get(kind, object)) for kind in allowed):
+            raise ConfigError(
+                f"setting {name!r} of {plugin.name} must be of type {allowed[0]}",
+                where=where,
+                hint=capabilities.settings[name].get("description"),
+                code="setting.invalid",
             )
     for name in listed.get("required") or ():
         if name not in config:
@@ -156,6 +165,17 @@ def check_config(plugin: Plugin, config: Collection[str], capabilities: Capabili
                 hint="add it below `config:`" + (f": {description}" if description else ""),
                 code="setting.missing",
             )
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "object": dict,
+    "array": list,
+    "null": type(None),
+}
 
 
 async def probe(

@@ -44,6 +44,7 @@ MAX_DEPTH = 200
 
 _LONGEST_PREFIX = 256
 _RECORD_KEY = b'"record":'
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STATE_PREFIXES = (b'{"type":"STATE",', b'{"type": "STATE",')
 _STATE_LINES = (b'{"type":"STATE","value":%b}\n', b'{"type": "STATE", "value": %b}\n')
 """Lines without a member that a reader could read otherwise."""
@@ -334,6 +335,8 @@ class TapParser:
         close_run(end)
 
     def _line(self, chunk: bytes, view: memoryview, start: int, stop: int) -> None:
+        if chunk.startswith(_BYTE_ORDER_MARK, start):
+            start += len(_BYTE_ORDER_MARK)
         key = chunk.find(_RECORD_KEY, start, min(stop, start + 512))
         if key >= 0:
             prefix = chunk[start : key + len(_RECORD_KEY)]

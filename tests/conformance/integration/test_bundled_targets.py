@@ -50,7 +50,11 @@ def test_the_old_rows_stay_until_a_replacement_is_complete(make_project: MakePro
 
 @pytest.mark.parametrize(
     ("config", "told"),
-    [({"pth": "out.duckdb"}, "'pth'\\n +.*'path'"), ({}, "needs the setting 'path'")],
+    [
+        ({"pth": "out.duckdb"}, "'pth'\\n +.*'path'"),
+        ({}, "needs the setting 'path'"),
+        ({"path": "out.duckdb", "batch_rows": "many"}, "'batch_rows' of target-duckdb must be of type integer"),
+    ],
 )
 def test_a_wrong_setting_of_a_bundled_target_is_told_before_anything_runs(
     make_project: MakeProject, config: dict[str, str], told: str

@@ -106,17 +106,18 @@ STRICT = {**OPEN, "additionalProperties": False}
 @pytest.mark.parametrize(
     ("settings", "config", "code", "name"),
     [
-        (STRICT, ["token"], None, ""),
-        (STRICT, ["token", "path"], None, ""),
-        (STRICT, ["token", "pth"], "setting.unknown", "'path'"),
-        (STRICT, ["path"], "setting.missing", "'token'"),
-        (OPEN, ["pth"], None, ""),
-        ([{"name": "path"}], ["pth"], None, ""),
-        (None, ["pth"], None, ""),
+        (STRICT, {"token": 5}, None, ""),
+        (STRICT, {"token": "", "path": None}, None, ""),
+        (STRICT, {"token": "", "pth": "a"}, "setting.unknown", "'path'"),
+        (STRICT, {"path": "a"}, "setting.missing", "'token'"),
+        (STRICT, {"token": "", "path": 5}, "setting.invalid", "'path'"),
+        (OPEN, {"pth": "a", "path": 5}, None, ""),
+        ([{"name": "path"}], {"pth": "a"}, None, ""),
+        (None, {"pth": "a"}, None, ""),
     ],
 )
 def test_settings_are_checked_where_the_plugin_lists_all(
-    tmp_path: Path, settings: object, config: list[str], code: str | None, name: str
+    tmp_path: Path, settings: object, config: dict[str, object], code: str | None, name: str
 ) -> None:
     capabilities = Capabilities(about={} if settings is None else {"settings": settings})
     plugin = fakes.program(tmp_path, ["tap-x"])

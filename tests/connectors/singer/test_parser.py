@@ -235,3 +235,16 @@ def test_a_last_line_without_a_newline_may_be_nested_deeply() -> None:
     batch = items[-1]
     assert isinstance(batch, RawBatch)
     assert lines_of(batch) == [deep + b"\n"]
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_a_byte_order_mark_before_a_message_hides_no_record(size: int) -> None:
+    mark = b"\xef\xbb\xbf"
+    lines = [schema("a"), record("a", 1), record("a", 2), record("a", 3), state({"bookmarks": {"a": 3}})]
+    data = b"".join((mark if number != 2 else b"") + line + b"\n" for number, line in enumerate(lines))
+
+    items, text = parse(data, [size] * (len(data) // size + 1))
+
+    assert text == []
+    sent = [line.strip() for item in items if isinstance(item, RawBatch) for line in lines_of(item)]
+    assert (sent, type(items[-1])) == (lines[1:4], Position)
