@@ -33,8 +33,8 @@ BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
 ]
 
-EVERY_LOOP = ("tests.processes.test_child", "tests.protocols.test_runtime", "tests.flow.test_tasks")
-"""Modules whose tests run on each event loop everywhere: pipes, children, and the runtime. Of the others only uvloop
+EVERY_LOOP = ("tests.processes.test_child", "tests.flow.test_tasks")
+"""Modules whose tests run on each event loop everywhere: what differs between the loops. Of the others only uvloop
 runs, which `streamline run` uses, except in continuous integration."""
 
 

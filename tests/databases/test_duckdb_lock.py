@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from streamline.databases.base import DatabaseError
@@ -30,7 +32,25 @@ def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproces
 
 
 @pytest.fixture
-def slept(holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def refused(holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB's first refusal is raised again as long as the process has the file open: an attempt takes long."""
+    connect = duckdb.connect
+    refusals: list[Exception] = []
+
+    def connect_or_refuse(*args: Any, **options: Any) -> duckdb.DuckDBPyConnection:
+        if refusals and holder.poll() is None:
+            raise refusals[0]
+        try:
+            return connect(*args, **options)
+        except duckdb.Error as error:
+            refusals.append(error)
+            raise
+
+    monkeypatch.setattr("duckdb.connect", connect_or_refuse)
+
+
+@pytest.fixture
+def slept(holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, refused: None) -> list[float]:
     """Seconds passed to `time.sleep`, which returns at once. After 90 of them the process closes the file."""
     found: list[float] = []
 
