@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from streamline.flow.items import FORGOTTEN, REST, BadRecord
+from streamline.flow.items import FORGOTTEN, BadRecord
 from streamline.state.store import BookmarkOverride, BookmarkSave, Cause, DeadLetter, Store
 
 
@@ -44,9 +44,8 @@ class SourceAccount(msgspec.Struct, kw_only=True):
 
     def moves_log(self, streams: Collection[str]) -> bool:
         """Return whether one of these bookmarks stands in the log that LOG_BASED streams share."""
-        return any(
-            stream == REST or self.replication.get(stream, (None, None))[0] in ("LOG_BASED", None) for stream in streams
-        )
+        # Of a key that is no stream's, such as that of a whole state, it is not known.
+        return any(self.replication.get(stream, (None, None))[0] in ("LOG_BASED", None) for stream in streams)
 
 
 class RunStore:

@@ -9,7 +9,7 @@ import pytest
 
 from streamline.connectors.singer.state import StateParts, owned_parts
 from streamline.execution.integration.run_store import RunStore, SourceAccount
-from streamline.flow.items import BadRecord
+from streamline.flow.items import FORGOTTEN, BadRecord
 from streamline.state.store import BookmarkOverride, BookmarkSave, DeadLetter, Store
 
 
@@ -19,6 +19,8 @@ class Kept:
     def __init__(self) -> None:
         self.saves: list[tuple[str, dict[str, str], list[str]]] = []
         self.causes: list[str] = []
+        self.copies: list[str] = []
+        self.dropped: list[str] = []
         self.consumed: list[BookmarkOverride] = []
         self.gaps: list[list[str]] = []
         self.fail = 0
@@ -36,6 +38,8 @@ class Kept:
         if self.fail:
             self.fail -= 1
             raise OSError("no space")
+        self.copies += [bad.copy for bad in dead_letters]
+        self.dropped += dropped
         self.saves.append(
             (block, {each.stream: each.value for each in bookmarks}, [bad.record for bad in dead_letters])
         )
@@ -120,3 +124,38 @@ def test_streams_that_were_left_out_have_their_gap_before_the_position_is_saved(
     for number in (1, 2):
         saving.save("load", state(number), [])
     assert store.gaps == [["z"]]
+
+
+@pytest.mark.parametrize(
+    ("moved", "marked"),
+    [(b'{"bookmarks":{"a":1}}', False), (b'{"bookmarks":{"b":1}}', True), (b'{"bookmarks":{"lsn":1}}', True)],
+)
+def test_only_what_stands_in_the_log_opens_a_gap(moved: bytes, marked: bool) -> None:
+    store = Kept()
+    saving = run_store(store, left_out=["z"], replication={"a": ("INCREMENTAL", "id"), "b": ("LOG_BASED", None)})
+    saving.save("load", state(1, moved), [])
+    assert store.gaps == ([["z"]] if marked else [])
+
+
+def test_a_bookmark_that_the_tap_dropped_is_deleted_if_it_was_saved() -> None:
+    store = Kept()
+    saving = run_store(store, rows={"a": b"1"}, cause_of={"b": "full-refresh"})
+    parts = dict.fromkeys(("a", "b", "c"), FORGOTTEN)
+    assert saving.save("load", parts, []) == dict.fromkeys(("a", "b"), FORGOTTEN)
+    assert store.dropped == ["a", "b"]
+    assert saving.save("load", {"c": FORGOTTEN}, []) == {}
+    assert len(store.saves) == 1
+
+
+def test_equal_records_are_told_apart_in_streams_without_a_key_alone() -> None:
+    store = Kept()
+    run_store(store).save("load", state(1), bad(1, 1))
+    assert store.copies == ["", ""]
+    without_key = Kept()
+    run_store(without_key, keyless={"a"}, rows={"a": b"1"}).save("load", state(2), [*bad(1, 1), *bad(2)])
+    first, second, other = without_key.copies
+    assert first != second
+    assert first == other
+    again = Kept()
+    run_store(again, keyless={"a"}, rows={"a": b"1"}).save("load", state(2), bad(1))
+    assert again.copies == [first], "another run that reads it again"

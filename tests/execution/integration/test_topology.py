@@ -104,6 +104,7 @@ def test_without_a_source_what_it_alone_feeds_goes_too() -> None:
     assert list(rest.blocks) == ["load2", "export2"]
     assert rest.blocks["export2"].upstream == ["load2"]
     assert rest.conditionals == {}
+    assert rest.blocks["load2"].downstream == ["export2"]
     other = without(model, ["load2"])
     assert list(other.blocks) == ["load", "clean", "export", "export2"]
     assert other.blocks["export2"].upstream == ["clean"]
