@@ -13,6 +13,7 @@ from streamline.connectors.singer.state import StateParts
 from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import PipelineFailed, StreamlineError
 from streamline.execution.integration.attempt import Attempt, _error_of
+from streamline.execution.integration.flat_state import stream_key
 from streamline.execution.integration.plan import MapperPlan, Plan
 from streamline.flow.items import BadRecord, FileBatch, Position, RawBatch, Schema
 from streamline.flow.runtime import FlowOutcome, Runtime
@@ -99,6 +100,62 @@ def test_a_bookmark_is_proven_by_the_destinations_of_its_stream_and_behind_a_map
     mapper = MapperPlan(block=block("map", "transformer"), spec=cast(Any, None), plugin=plugin("mapper"), config={})
     made.mappers = {"load": [mapper]}
     assert attempt(made)._account(load.groups[0]).sinks_of("orders") == ["export", "other"]
+
+
+def test_several_processes_keep_no_stream_that_is_syncing() -> None:
+    made = planned()
+    load = made.sources["load"]
+    parts = StateParts(b'{"bookmarks":{"orders":1},"currently_syncing":"orders"}')
+    load.groups = [group(USERS, ORDERS)]
+    assert dict(attempt(made)._account(load.groups[0]).owned(parts)) == {
+        "orders": b"1",
+        "*": b'{"currently_syncing":"orders"}',
+    }
+    load.groups = [group(USERS, id="load.users"), group(ORDERS, id="load.orders")]
+    assert dict(attempt(made)._account(load.groups[1]).owned(parts)) == {"orders": b"1"}
+
+
+def test_streams_that_are_not_read_stay_covered_by_a_state_of_all_streams_alone() -> None:
+    made = planned()
+    load = made.sources["load"]
+    load.selected, load.groups = [ORDERS], [group(ORDERS, rest='{"lsn":1}')]
+    trying = attempt(made)
+    key = stream_key("export", "shop-users")
+    known = {"*": {"export": "x", key: "x"}}
+    trying._context.store.destinations = lambda pipeline, block: known  # type: ignore[method-assign]
+    account = trying._account(load.groups[0])
+    assert key in account.destinations("*", b'{"lsn":1}')
+    assert key not in account.destinations("*", b'{"lsn":2}')
+    assert key not in account.destinations("orders", b'{"lsn":1}')
+    load.groups = [group(ORDERS, orders="1")]
+    assert key not in trying._account(load.groups[0]).destinations("*", b'{"lsn":1}')
+
+
+def test_a_plugin_limits_its_processes_over_all_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = plugin("tap-x", max_processes=2)
+    sources = [source(USERS, uuid="a", plugin=limited, max_parallel=4), source(USERS, uuid="b", plugin=limited)]
+    free = source(USERS, uuid="c", plugin=plugin("tap-y"))
+    export = sink(*sources, free, streams={"users": {"load_method": "append"}})
+    trying = attempt(plan(*sources, free, sinks=[export]))
+    limits: dict[str, list[Any]] = {}
+    monkeypatch.setattr(trying, "_flow", lambda group, given: limits.__setitem__(group.id, list(given)))
+    trying._flows()
+    assert {name: [limit.total_tokens for limit in given] for name, given in limits.items()} == {
+        "a": [4, 2],
+        "b": [1, 2],
+        "c": [1],
+    }
+    assert limits["a"][1] is limits["b"][1]
+
+
+def test_a_schema_that_differs_from_the_catalog_is_warned_of() -> None:
+    made = planned()
+    looked: list[str] = []
+    watch = SimpleNamespace(look=lambda stream, schema, deselected: looked.append(stream) or ["it has changed"])
+    made.sources["load"].watch = cast(Any, watch)
+    observe = attempt(made)._observer(made.groups()[0])
+    observe([Schema("users", {}), Schema("unknown", {})])
+    assert looked == ["shop-users"]
 
 
 def test_bookmarks_that_processes_contradict_are_deleted() -> None:

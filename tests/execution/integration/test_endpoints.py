@@ -33,6 +33,13 @@ def test_a_bookmark_belongs_to_the_process_that_reads_its_stream() -> None:
     ]
 
 
+def test_another_processs_stream_has_its_bookmark_under_a_name_that_no_catalog_has() -> None:
+    load = shards()
+    load.groups[1] = group(stream("orders", names=("orders", "alias")), id="load.orders")
+    first, second = (endpoints.owner_of(each, load) for each in load.groups)
+    assert (first("alias"), second("alias")) == (False, True)
+
+
 def dropped(load: SourcePlan, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], Any]:
     """The keys that the first process may drop, and which of any are streams'."""
     given: list[Any] = []
