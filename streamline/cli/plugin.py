@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -132,6 +133,7 @@ def remove(app: App, name: str) -> None:
 
     project = app.project
     _require_declared(project, name)
+    users = _files_that_use(project, name)
     edit_file(
         project.yaml.path,
         lambda text: edit_text(text, lambda document: document["plugins"].pop(name)),
@@ -144,6 +146,28 @@ def remove(app: App, name: str) -> None:
     with file_lock(project.work_dir / "venvs" / ".lockfile.lock"):
         write_locked(project.root, name, None)
     click.echo(f"Removed {name} from {project.yaml.shown}")
+    if users:
+        click.echo(f"Note: still used by {', '.join(users)}", err=True)
+
+
+def _files_that_use(project: Project, name: str) -> list[str]:
+    """Return the files of blocks whose connector the plugin NAME is; files that cannot be read are passed over."""
+    from streamline.connectors.plugins import declared_name
+    from streamline.pipeline.reader import load_pipeline
+    from streamline.project.yamlfile import load_yaml
+
+    roles: dict[str, Role] = {"source": "tap", "destination": "target", "mapper": "mapper"}
+    files: set[str] = set()
+    for pipeline in project.pipelines():
+        with contextlib.suppress(StreamlineError):
+            blocks = load_pipeline(project, pipeline).blocks.values()
+            for path in [block.file for block in blocks if block.file is not None and block.language == "yaml"]:
+                with contextlib.suppress(StreamlineError, OSError):
+                    settings = load_yaml(path).mapping()
+                    used = [declared_name(project, str(settings[key]), roles[key]) for key in roles if key in settings]
+                    if name in used:
+                        files.add(project.shown(path))
+    return sorted(files)
 
 
 def _require_declared(project: Project, name: str) -> None:

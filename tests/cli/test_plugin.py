@@ -91,6 +91,13 @@ def test_remove_undoes_add(shop: Shop) -> None:
     shop.refuses("plugin.unknown", "plugin", "remove", "tap-a")
 
 
+def test_remove_names_the_blocks_that_still_use_it(shop: Shop) -> None:
+    shop("plugin", "add", "tap-a", "--pip", "tap-a", "--no-install")
+    shop.pipeline("shop", "load", "other")
+    (shop.root / "data_loaders/load.yaml").write_text("source: a\n")
+    assert shop("plugin", "remove", "tap-a").output.endswith("still used by data_loaders/load.yaml\n")
+
+
 def test_install_all_and_upgrade(shop: Shop) -> None:
     shop("plugin", "add", "tap-a", "--pip", "tap-a", "--no-install")
     shop("plugin", "add", "target-b", "--command", "sh")
