@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streamline.connectors.singer import target as target_module
 from streamline.connectors.singer.state import StateParts
-from streamline.connectors.singer.target import TargetFailed, TargetProcess
+from streamline.connectors.singer.target import TargetFailed, TargetProcess, TargetRefused
 from streamline.connectors.singer.target_input import Feed
 from streamline.flow.items import ActivateVersion, Item, Position, RowBatch, Schema
 from tests.connectors.singer.running import (
@@ -501,6 +501,27 @@ async def test_a_limit_ends_a_target_that_takes_nothing_any_more(tmp_path: Path,
             await process.send("load", [batch(record(1, do=crash)), *rows(2, 60, pad=100_000)])
         await process.close()
     assert account.proven == []
+
+
+async def test_a_process_that_lives_longer_than_its_timeout_is_ended(tmp_path: Path) -> None:
+    account = Account()
+    process = target(tmp_path, account, timeout=0.3)
+    async with running(account.runs(process)):
+        with fails("target.timed_out", "0.3 s"):
+            await process.send("load", [batch(record(1, do=STUCK)), *rows(2, 60, pad=100_000)])
+        await process.close()
+    assert account.proven == []
+
+
+async def test_a_target_that_refuses_its_config_is_not_worth_another_attempt(tmp_path: Path) -> None:
+    account = Account()
+    process = target(tmp_path, account, "import sys\nsys.exit('ERROR Config validation failed: path')")
+    async with running(account.runs(process)):
+        await until(lambda: account.failures)
+        await process.close()
+    (failure,) = account.failures
+    assert isinstance(failure, TargetRefused)
+    assert (failure.code, "exit code 1" in failure.message) == ("target.config_refused", True)
 
 
 async def test_what_it_forked_ends_with_it(tmp_path: Path) -> None:
