@@ -110,7 +110,7 @@ def unread_names(
     """Return the catalog's properties that are not to be read, as `unread_paths` does."""
     excluded = columns["exclude"] if isinstance(columns, Mapping) else ()
     for path, read in marks.items():
-        if not read and path[-1] != "items" and (not _is_technical(path) or path[1] in excluded):
+        if not read and not is_items(path) and (not _is_technical(path) or path[1] in excluded):
             yield _property_names(path)
 
 

@@ -94,6 +94,16 @@ def test_an_unread_column_that_only_the_schema_leaves_out_is_dropped(columns: An
     assert found == [["id", "where"], '{"id":1,"where":{"city":"a"}}', '{"id": 2, "where": {"city": "a"}}']
 
 
+@pytest.mark.parametrize(
+    ("columns", "left"),
+    [({"exclude": ["items", "_sdc_x"]}, '{"id":1,"_sdc_y":3}'), (["id"], '{"id":1,"_sdc_x":2,"_sdc_y":3}')],
+)
+def test_so_are_one_that_is_called_items_and_a_technical_one_that_is_named(columns: Any, left: str) -> None:
+    record = raw("orders", {"id": 1, "items": [], "_sdc_x": 2, "_sdc_y": 3})
+    dropping = stage({"columns": columns}, items=LINES, _sdc_x=None, _sdc_y=None)
+    assert sent(dropping, [schema("orders", "id", id="integer"), record]) == [["id"], left]
+
+
 def test_nested_properties_are_dropped_from_schema_and_records() -> None:
     message = Schema("orders", {"properties": {"id": {}, "address": NESTED, "lines": LINES}}, ["id"], None)
     line = b'{"id": 1, "address": {"city": "a", "zip": 1.10}, "lines": [{"zip": 2, "city": NaN}, null]}'
