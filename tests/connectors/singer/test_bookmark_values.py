@@ -20,6 +20,7 @@ from streamline.connectors.singer.bookmark_values import is_alike, unlike_member
         (5, True, False),
         (False, True, True),
         ("2024-01-01", "2025-01-01T00:00:00Z", True),
+        ("2024-01-01", "1700000000", True),
         ("2024-01-01", "soon", False),
         ("abc", "soon", True),
         ({"a": 1}, {"b": 2}, True),
