@@ -399,7 +399,8 @@ class TapParser:
                 code="stream.schema_missing",
             )
         self._learn_prefix(line, stream)
-        self._segment.add(stream, line, 1, self._prefix if line.startswith(self._prefix) else None)
+        prefix = self._prefix if self._prefix and line.startswith(self._prefix) else None
+        self._segment.add(stream, line, 1, prefix)
 
     def _schema(self, line: bytes, stream: str, envelope: _Message) -> Schema:
         text = bytes(envelope.schema)

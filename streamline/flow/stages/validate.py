@@ -240,7 +240,9 @@ def _error_in(validator: jsonschema_rs.Draft7Validator, text: bytes) -> str | No
 def _first_error(validator: jsonschema_rs.Draft7Validator, record: Any) -> str | None:
     for error in validator.iter_errors(record):
         place = ".".join(str(step) for step in error.instance_path)
-        text = f"{place}: {error.message}" if place else error.message
+        # `_with_keys` is what asks for it.
+        message = "the key is null" if error.instance is None and error.kind.name == "not" else error.message
+        text = f"{place}: {message}" if place else message
         return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"
     return None
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from streamline.connectors.singer.parser import TapOutputError, TapParser
 from streamline.connectors.singer.state import state_of
+from streamline.flow.codecs.envelope import rewrite
 from streamline.flow.items import ActivateVersion, FileBatch, Item, Position, RawBatch, Schema
 from tests.support.failures import fails
 
@@ -248,3 +249,12 @@ def test_a_byte_order_mark_before_a_message_hides_no_record(size: int) -> None:
     assert text == []
     sent = [line.strip() for item in items if isinstance(item, RawBatch) for line in lines_of(item)]
     assert (sent, type(items[-1])) == (lines[1:4], Position)
+
+
+def test_records_before_their_stream_in_a_line_can_get_a_version() -> None:
+    lines = [b'{"record":{"v":%d},"stream":"a","type":"RECORD"}\n' % number for number in (1, 2)]
+
+    items, _ = parse(schema("a") + b"\n" + b"".join(lines))
+
+    (batch,) = [item for item in items if isinstance(item, RawBatch)]
+    assert [json.loads(line)["version"] for line in lines_of(rewrite(batch, version=7))] == [7, 7]

@@ -140,6 +140,13 @@ def test_every_line_comes_out_once_and_in_order(picture: list[tuple[bool, bool]]
     ]
 
 
+def test_a_null_key_is_named_as_that() -> None:
+    nullable: JSONObject = {"properties": {"id": {"type": ["null", "integer"]}}}
+    items = [Schema("orders", nullable, ["id"]), batch(line('{"id": null}'))]
+    (bad,) = [item for item in run(ValidateStage(), items) if isinstance(item, BadRecord)]
+    assert bad.error == "id: the key is null"
+
+
 def test_rows_are_validated_too() -> None:
     out = validate(ORDERS, RowBatch("orders", [{"id": 1, "total": Decimal("1.10")}, {"id": None}]))
     assert text_of(out[0]) == b'{"type":"RECORD","stream":"orders","record":{"id":1,"total":1.10}}\n'
