@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -74,6 +75,15 @@ def test_several_processes_share_streams_that_no_catalog_declares() -> None:
     assert UndeclaredStage not in kinds(route(mapped(made)).stages)
 
 
+def test_a_stream_is_declared_by_the_catalog_or_by_being_selected() -> None:
+    made = planned()
+    load = made.sources["load"]
+    load.catalog = catalog(ORDERS, stream("items"))
+    load.groups = [group(USERS, id="load.users"), group(ORDERS, id="load.orders")]
+    (undeclared,) = [stage for stage in route(made).stages if isinstance(stage, UndeclaredStage)]
+    assert [undeclared._declared(name) for name in ("users", "items", "x")] == [True, True, False]
+
+
 def test_streams_that_are_not_selected_are_dropped() -> None:
     made = planned()
     assert SourceStage not in kinds(route(made).stages)
@@ -112,6 +122,38 @@ def test_only_a_table_that_is_replaced_gets_versions(names: list[str], streams: 
     (versions,) = [stage for stage in stages if isinstance(stage, VersionStage)]
     assert (versions._replace("orders"), versions._replace("users")) == (replaced, False)
     assert not versions._replace("unknown")
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_target_that_holds_rows_until_their_version_is_active_is_told_of_it(holds: bool) -> None:
+    names = ["activate-version", *(["held-versions"] if holds else [])]
+    whole = route(planned(names=names, streams=REPLACED))
+    stages = [stage for each in (whole, *whole.branches) for stage in each.stages]
+    (versions,) = [stage for stage in stages if isinstance(stage, VersionStage)]
+    assert versions._holds_rows is holds
+
+
+@pytest.mark.parametrize(
+    ("policies", "quarantines"), [(["quarantine"] * 2, True), (["quarantine", "fail"], False), (["pass"] * 2, False)]
+)
+def test_a_transformer_sets_records_aside_if_all_destinations_do(
+    policies: list[str], quarantines: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "streamline.blocks.python.live.transform.TransformStage", lambda file, **values: given.update(values)
+    )
+    load = source(USERS, ORDERS)
+    sinks = [sink(load, uuid=uuid, on_bad_record=policy) for uuid, policy in zip("ab", policies, strict=True)]
+    way = path("a", "b", transforms=["clean"])
+    transform = SimpleNamespace(file=None, block=way.transforms[0].block)
+    made = plan(load, sinks=sinks, paths={"load": way})
+    run = RouteBuilder(
+        context(store=Schemas(), run={"started": datetime(2024, 1, 2, 3, tzinfo=UTC)}), made, validate=False, version=7
+    )
+    run._transform(load.groups[0], way, cast(Any, transform))
+    assert given["set_aside"]("users") is quarantines
+    assert (given["keywords"]["ds"], given["keywords"]["hr"]) == ("2024-01-02", "03")
 
 
 def test_the_key_of_a_schema_is_that_of_the_destination_where_it_has_one() -> None:
