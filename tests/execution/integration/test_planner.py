@@ -8,14 +8,28 @@ from typing import Any, cast
 import anyio
 import pytest
 
+from streamline.blocks.connector.source import OpenedSource
+from streamline.blocks.connector.spec import SourceSpec
 from streamline.connectors.singer.capabilities import Capabilities
+from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.grouping import SHARED, StreamGroup
 from streamline.execution.integration import planner
 from streamline.execution.integration.plan import SourcePlan
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions
 from streamline.pipeline.model import PipelineModel
 from streamline.state.store import Bookmark
-from tests.execution.integration.plans import bookmark, catalog, context, group, plan, plugin, sink, source, stream
+from tests.execution.integration.plans import (
+    block,
+    bookmark,
+    catalog,
+    context,
+    group,
+    plan,
+    plugin,
+    sink,
+    source,
+    stream,
+)
 from tests.support.failures import refuses
 
 USERS = stream("shop-users", stream="users")
@@ -88,6 +102,61 @@ def test_a_process_is_named_by_its_source_and_of_several_by_its_stream() -> None
         "load.shared",
         "load.or_ders_1",
     ]
+
+
+def planned(monkeypatch: pytest.MonkeyPatch, *, discovery: bool = True, **options: Any) -> SourcePlan:
+    """A source that offers two streams, as it is planned."""
+    entries = [{"tap_stream_id": name, "stream": name, "schema": {}} for name in ("users", "orders")]
+    opened = OpenedSource(
+        block=block("load", "data_loader"),
+        spec=SourceSpec(source="tap-x"),
+        plugin=plugin(),
+        config={},
+        capabilities=Capabilities(),
+        catalog=Catalog({"streams": entries}) if discovery else None,
+        where="load.yaml",
+        keep_config=lambda config: None,
+    )
+
+    async def open_source(*args: Any, **values: Any) -> OpenedSource:
+        return opened
+
+    monkeypatch.setattr(planner, "_open_source", open_source)
+    run = context(store=SimpleNamespace(bookmarks=lambda *args: {}), **options)
+
+    async def plan_source() -> SourcePlan:
+        return await planner._plan_source(
+            run,
+            cast(Any, None),
+            opened.block,
+            opened.spec,
+            lambda stream, selected: [],
+            {},
+            retry=False,
+            show=False,
+        )
+
+    return anyio.run(plan_source)
+
+
+def test_a_source_reads_what_its_catalog_selects(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = planned(monkeypatch)
+    assert [each.id for each in load.selected] == ["users", "orders"]
+    (process,) = load.groups
+    assert process.streams == tuple(load.selected)
+    assert [entry["stream"] for entry in (process.catalog or {})["streams"]] == ["users", "orders"]
+
+
+def test_a_run_of_some_streams_starts_no_process_of_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [each.id for each in planned(monkeypatch, streams=["users"]).selected] == ["users"]
+    other = planned(monkeypatch, streams=["items"])
+    assert (other.selected, other.groups) == ([], [])
+
+
+def test_a_tap_without_discovery_has_one_process_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = planned(monkeypatch, discovery=False)
+    assert load.selected == []
+    assert [(each.id, each.streams, each.catalog) for each in load.groups] == [("load", (), None)]
 
 
 @pytest.mark.parametrize(
