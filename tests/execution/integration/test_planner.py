@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,11 +13,14 @@ from streamline.blocks.connector.source import OpenedSource
 from streamline.blocks.connector.spec import SourceSpec
 from streamline.connectors.singer.capabilities import Capabilities
 from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.connectors.singer.grouping import SHARED, StreamGroup
+from streamline.connectors.singer.settings import parse_streams
 from streamline.execution.integration import planner
 from streamline.execution.integration.plan import SourcePlan
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions
-from streamline.pipeline.model import PipelineModel
+from streamline.pipeline.model import PipelineModel, RetryConfig
+from streamline.project.secrets import Masker
 from streamline.state.store import Bookmark
 from tests.execution.integration.plans import (
     block,
@@ -104,12 +108,21 @@ def test_a_process_is_named_by_its_source_and_of_several_by_its_stream() -> None
     ]
 
 
-def planned(monkeypatch: pytest.MonkeyPatch, *, discovery: bool = True, **options: Any) -> SourcePlan:
-    """A source that offers two streams, as it is planned."""
+def planned(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    discovery: bool = True,
+    streams: Any = None,
+    spec: dict[str, Any] | None = None,
+    saved: dict[str, Bookmark] | None = None,
+    only: Sequence[str] = (),
+) -> SourcePlan:
+    """A source that offers `users`, `orders` and what those drive, `items`, as it is planned."""
     entries = [{"tap_stream_id": name, "stream": name, "schema": {}} for name in ("users", "orders")]
+    entries.append({"tap_stream_id": "items", "stream": "items", "schema": {}, "parent_stream": "orders"})
     opened = OpenedSource(
         block=block("load", "data_loader"),
-        spec=SourceSpec(source="tap-x"),
+        spec=SourceSpec(source="tap-x", streams=parse_streams(streams, "source"), **(spec or {})),
         plugin=plugin(),
         config={},
         capabilities=Capabilities(),
@@ -122,7 +135,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, *, discovery: bool = True, **option
         return opened
 
     monkeypatch.setattr(planner, "_open_source", open_source)
-    run = context(store=SimpleNamespace(bookmarks=lambda *args: {}), **options)
+    run = context(store=SimpleNamespace(bookmarks=lambda *args: saved or {}), streams=only)
 
     async def plan_source() -> SourcePlan:
         return await planner._plan_source(
@@ -141,15 +154,40 @@ def planned(monkeypatch: pytest.MonkeyPatch, *, discovery: bool = True, **option
 
 def test_a_source_reads_what_its_catalog_selects(monkeypatch: pytest.MonkeyPatch) -> None:
     load = planned(monkeypatch)
-    assert [each.id for each in load.selected] == ["users", "orders"]
+    assert [each.id for each in load.selected] == ["users", "orders", "items"]
     (process,) = load.groups
     assert process.streams == tuple(load.selected)
-    assert [entry["stream"] for entry in (process.catalog or {})["streams"]] == ["users", "orders"]
+    assert [entry["stream"] for entry in (process.catalog or {})["streams"]] == ["users", "orders", "items"]
+    assert not load.endless
+    assert planned(monkeypatch, spec={"max_duration": 1.0}).endless
+    assert planned(monkeypatch, spec={"idle_timeout": 1.0}).endless
+
+
+def test_a_stream_in_a_process_of_its_own_takes_what_it_drives_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = '{"bookmarks":{},"currently_syncing":"users"}'
+    streams = {"orders": {"run_in_parallel": True}, "*": {}}
+    load = planned(monkeypatch, streams=streams, saved={"*": bookmark("*", rest), "users": bookmark("users")})
+    assert {each.id: [each.id for each in each.streams] for each in load.groups} == {
+        "load.shared": ["users"],
+        "load.orders": ["orders", "items"],
+    }
+    # None of several processes is told which stream was syncing; one alone is.
+    assert [b"currently_syncing" in each.state for each in load.groups] == [False, False]
+    (alone,) = planned(monkeypatch, saved={"*": bookmark("*", rest), "users": bookmark("users")}).groups
+    assert b"currently_syncing" in alone.state
+
+
+def test_a_stream_that_is_gone_is_no_mistake_if_it_was_loaded_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"users": {}, "old": {}}
+    with refuses("stream.unknown", "'old'"):
+        planned(monkeypatch, streams=settings)
+    load = planned(monkeypatch, streams=settings, saved={"old": bookmark("old")})
+    assert [each.id for each in load.selected] == ["users"]
 
 
 def test_a_run_of_some_streams_starts_no_process_of_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [each.id for each in planned(monkeypatch, streams=["users"]).selected] == ["users"]
-    other = planned(monkeypatch, streams=["items"])
+    assert [each.id for each in planned(monkeypatch, only=["users"]).selected] == ["users"]
+    other = planned(monkeypatch, only=["x"])
     assert (other.selected, other.groups) == ([], [])
 
 
@@ -237,3 +275,36 @@ def test_variables_are_rendered_where_blocks_may_use_them() -> None:
 
     assert rendered(True) == {"a": "rendered 1", "given": 2, BOOKMARK_VARIABLE: "rendered 3"}
     assert rendered(False) == {"a": 1, "given": 2, BOOKMARK_VARIABLE: "rendered 3"}
+
+
+@pytest.mark.parametrize(
+    ("retry", "retries", "failures", "tries"),
+    [(True, 2, 1, 2), (True, 2, 9, 3), (True, 0, 9, 1), (False, 2, 9, 1)],
+)
+def test_a_discovery_that_failed_is_tried_again_as_the_block_says(
+    retry: bool, retries: int, failures: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    async def open_source(*args: Any, **values: Any) -> str:
+        tried.append(1)
+        if len(tried) <= failures:
+            raise DiscoveryFailed("it broke")
+        return "opened"
+
+    monkeypatch.setattr(planner, "open_source", open_source)
+    config = RetryConfig(retries=retries, delay=0.001)
+    events: list[Any] = []
+    project = {"project": None, "run_dir": None, "masker": Masker()}
+    run = context(run={**project, "bus": SimpleNamespace(publish=events.append)})
+    load = block("load", "data_loader", retry_config=config)
+
+    async def opening() -> Any:
+        return await planner._open_source(run, cast(Any, None), load, SourceSpec(source="tap-x"), retry=retry)
+
+    if failures < tries:
+        assert anyio.run(opening) == "opened"
+    else:
+        with pytest.raises(DiscoveryFailed):
+            anyio.run(opening)
+    assert (len(tried), len(events)) == (tries, tries - 1)
