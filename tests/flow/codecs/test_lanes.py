@@ -9,6 +9,7 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -378,3 +379,27 @@ def test_the_rows_lane_needs_neither_pandas_nor_pyarrow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_batches_are_joined_in_their_order() -> None:
+    first, second = lanes.rows_to_raw(RowBatch("orders", [{"id": 1}])), raw(record('{"id":2}'), record('{"id":3}'))
+    joined = lanes.join_raw([first, second])
+    assert (joined.count, joined.nbytes, joined.prefix) == (3, first.nbytes + second.nbytes, None)
+    assert text_of(joined) == text_of(first) + text_of(second)
+    assert lanes.join_raw([first]) is first
+    assert lanes.join_raw([first, first]).prefix == first.prefix
+
+
+def test_a_table_whose_text_is_too_long_for_one_is_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": number, "note": "x" * 100} for number in range(9)]
+    table = ArrowBatch("orders", pa.Table.from_pylist(rows), 7)
+    whole = lanes.arrow_to_raw(table)
+    monkeypatch.setattr(lanes, "_MAX_TEXT", 1000)
+    parts = lanes.arrow_to_raw(table)
+    assert len(parts.slices) > len(whole.slices) == 1
+    assert (text_of(parts), parts.count, parts.nbytes, parts.prefix) == (
+        text_of(whole),
+        whole.count,
+        whole.nbytes,
+        whole.prefix,
+    )
