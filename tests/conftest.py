@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,31 @@ from hypothesis import HealthCheck, settings
 
 from tests.services.require import services_required
 from tests.support import opened_project, preloaded
+from tests.support.preloaded import REPOSITORY
 from tests.support.project import Block, Project
 
 # How fast examples are made says only how busy the machine is. Continuous integration tries more of them.
 EXAMPLES = 100 if services_required() else 15
 settings.register_profile("busy", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Divide the compilation of the tests among the workers of a run: each finds what the others have compiled."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or sys.dont_write_bytecode:
+        return
+    folders = [Path(argument.partition("::")[0]).resolve() for argument in session.config.args]
+    modules = sorted({path for folder in folders for path in folder.rglob("test_*.py")})
+    for path in modules[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        if (path.parent / "__init__.py").exists() and not path.is_relative_to(REPOSITORY / "tests/services"):
+            # A folder's fixtures say what else is compiled as tests are. What cannot be imported is reported later.
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                package = ".".join(path.parent.relative_to(REPOSITORY).parts)
+                if (path.parent / "conftest.py").exists():
+                    importlib.import_module(f"{package}.conftest")
+                importlib.import_module(f"{package}.{path.stem}")
 
 
 def pytest_collection_finish() -> None:
