@@ -69,7 +69,7 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, as_jso
             ]
             for row in rows
         ],
-        empty="There is no such stream." if stream else "There is no stream.",
+        empty="There is no such stream." if stream else "No stream is known: no source discovers one.",
     )
 
 

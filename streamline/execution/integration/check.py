@@ -136,6 +136,11 @@ class _IntegrationCheck:
         except StreamlineError as error:
             self._checklist.failed("plan", None, error)
             return
+        gone = [error for source in plan.sources.values() for error in source.gone.values()]
+        for error in gone:
+            self._checklist.failed("plan", None, error)
+        if gone:
+            return
         streams = sum(len(source.selected) for source in plan.sources.values())
         detail = f"{streams} streams selected" if streams != 1 else "1 stream selected"
         notes = [note for source in plan.sources.values() for note in source.notes]

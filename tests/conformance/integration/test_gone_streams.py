@@ -39,6 +39,7 @@ def test_what_a_source_has_no_more_fails_alone(make_project: MakeProject, letter
     assert (project.ids(), project.ids("letters")) == ([1, 2, 3], [1, 2])
     assert project.position() == 3
     assert project.runs()[0]["status"] == "failed"
+    project.command("check", "p", "--json").expect(2, code)
     project.run("--stream", "numbers").expect(0)
 
 
