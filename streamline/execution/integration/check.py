@@ -136,9 +136,9 @@ class _IntegrationCheck:
         except StreamlineError as error:
             self._checklist.failed("plan", None, error)
             return
-        gone = [error for source in plan.sources.values() for error in source.gone.values()]
-        for error in gone:
-            self._checklist.failed("plan", None, error)
+        gone = [reason for source in plan.sources.values() for reason in source.gone.values()]
+        for reason in gone:
+            self._checklist.failed("plan", None, reason)
         if gone:
             return
         streams = sum(len(source.selected) for source in plan.sources.values())
