@@ -10,6 +10,7 @@ import pytest
 from streamline.blocks.connector.spec import DestinationSpec
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.settings import parse_streams
+from streamline.connectors.singer.stages.stream_plan import CASE_CAPABILITY
 from streamline.execution.integration.destination_plan import check_exclusive_files, proving_sinks
 from streamline.execution.integration.plan import SinkPlan
 from tests.execution.integration.plans import plugin, sink, source, stream
@@ -136,6 +137,19 @@ def test_a_table_of_another_name_is_shared_by_that_name() -> None:
     assert export.shares_table(load, "users")
     assert export.shares_table(more, "people")
     assert not export.shares_table(load, "orders")
+
+
+def test_a_target_that_takes_names_for_one_though_their_case_differs_is_told_of_the_first() -> None:
+    load = source(stream("Users"), stream("users"), stream("orders"))
+    export = sink(load, names=[CASE_CAPABILITY])
+    assert [export.same_but_case(load, name) for name in ("Users", "users", "orders", "x")] == [
+        *(None, "Users", None),
+        None,
+    ]
+    assert sink(load).same_but_case(load, "users") is None
+    renamed = sink(load, names=[CASE_CAPABILITY], streams={"users": {"destination_table": "ORDERS"}, "*": {}})
+    assert renamed.same_but_case(load, "orders") == "ORDERS"
+    assert renamed.same_but_case(load, "users") is None
 
 
 # -- files that one process opens
