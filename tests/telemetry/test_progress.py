@@ -98,6 +98,16 @@ def test_a_destination_that_is_behind_changes_no_count_of_the_other() -> None:
     assert counts.tables() == [("first", "users", 1, 1, 0), ("second", "users", 1, 1, 0)]
 
 
+def test_records_that_reach_a_destination_by_two_ways_count_with_the_position_after_both() -> None:
+    counts = SourceCounts("load")
+    for _ in range(2):
+        counts.sent("export", "users", 1)
+        counts.position_sent("export", 1)
+    counts.saved(1, every, same)
+    counts.rewind()
+    assert counts.tables() == [("export", "users", 2, 2, 0)]
+
+
 def test_the_positions_that_a_count_keeps_are_bounded() -> None:
     tally = Tally()
     for number in range(1, 5 * MAX_PLACES):
