@@ -214,9 +214,12 @@ def test_streams_that_failed_alone_are_marked() -> None:
     for name in ("users", "orders"):
         progress.of("load").read(name, 3)
     outcomes = [GroupOutcome(group=group(USERS), error=BROKEN, stopped=["users", "items"]), GroupOutcome(group=group())]
-    streams = _summary(context(run={"progress": progress}), outcomes)["streams"]
+    made = planned()
+    made.sources["load"].gone = {"old": ConfigError("gone", code="stream.unknown")}
+    streams = _summary(context(run={"progress": progress}), made, outcomes)["streams"]
     assert [(each["stream"], each["read"], each.get("failed", False)) for each in streams] == [
         ("users", 3, True),
         ("orders", 3, False),
         ("items", 0, True),
+        ("old", 0, True),
     ]
