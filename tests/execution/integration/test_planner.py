@@ -247,9 +247,9 @@ def test_streams_of_a_tap_without_discovery_cannot_be_selected() -> None:
         planner._check_stream_options(context(streams=["users"]), sources)
 
 
-def check_bookmarks(*bookmarks: str, values: Any = None, **source_values: Any) -> None:
+def check_bookmarks(*bookmarks: str, values: Any = None, own: bool = False, **source_values: Any) -> None:
     yaml: Any = SimpleNamespace(shown="metadata.yaml")
-    model = cast(PipelineModel, SimpleNamespace(yaml=yaml, variables={}))
+    model = cast(PipelineModel, SimpleNamespace(yaml=yaml, variables={BOOKMARK_VARIABLE: 1} if own else {}))
     sources = {"load": source(USERS, ORDERS, **source_values)}
     variables = {BOOKMARK_VARIABLE: values} if values else {}
     planner._check_bookmark_options(context(bookmarks=bookmarks), model, sources, variables)
@@ -263,8 +263,10 @@ def test_a_bookmark_that_no_stream_uses_is_refused() -> None:
     with refuses("tap.no_state", "users.id=1"):
         check_bookmarks("users.id=1", capabilities=Capabilities(state=False))
     check_bookmarks(values={"load": {"users": {"id": 1}}})
-    with refuses("source.unknown", "'lod'"):
-        check_bookmarks(values={"lod": {"users": {"id": 1}}})
+    for own, where in ((False, "variables"), (True, "metadata.yaml")):
+        with refuses("source.unknown", "'lod'") as caught:
+            check_bookmarks(values={"lod": {"users": {"id": 1}}}, own=own)
+        assert caught.value.where == where
 
 
 def test_variables_are_rendered_where_blocks_may_use_them() -> None:
