@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import anyio
 import pytest
@@ -223,3 +223,46 @@ def test_streams_that_failed_alone_are_marked() -> None:
         ("items", 0, True),
         ("old", 0, True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("failure", "gone", "interrupted", "status", "errors", "blocks"),
+    [
+        ({}, False, None, "completed", [], ["completed", "completed"]),
+        ({"error": BROKEN}, False, None, "failed", ["load"], ["failed", "upstream_failed"]),
+        ({"error": BROKEN, "fault": "export"}, False, None, "failed", ["export"], ["cancelled", "failed"]),
+        ({}, True, None, "failed", ["load.old"], ["failed", "completed"]),
+        ({}, False, 2, "cancelled", [], ["cancelled", "cancelled"]),
+    ],
+)
+def test_the_result_of_a_run(
+    failure: dict[str, Any],
+    gone: bool,
+    interrupted: int | None,
+    status: str,
+    errors: list[str],
+    blocks: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = source(USERS)
+    if gone:
+        load.gone = {"old": ConfigError("gone", code="stream.unknown")}
+    made = plan(load, sinks=[sink(load)])
+
+    async def planning(run: Any, model: Any) -> Plan:
+        return made
+
+    async def attempting(run: Any, planned: Plan, every: list[GroupOutcome]) -> list[GroupOutcome]:
+        every.append(GroupOutcome(group=load.groups[0], started=True, **failure))
+        return every
+
+    monkeypatch.setattr(module, "_plan", planning)
+    monkeypatch.setattr(module, "_attempts", attempting)
+    monkeypatch.setattr(module, "keep_destinations", lambda run, planned: None)
+    bus = SimpleNamespace(publish=lambda event: None)
+    log = SimpleNamespace(path="run.log")
+    run = {"bus": bus, "log": log, "masker": Masker(), "progress": Progress(), "interrupted": interrupted}
+    opened = context(run={**run, "finish_block": lambda outcome: None})
+    result = anyio.run(module._planned, opened, cast(Any, None))
+    assert (result.status, list(result.errors)) == (status, errors)
+    assert [outcome.status for outcome in result.blocks] == blocks
