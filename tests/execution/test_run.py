@@ -10,7 +10,7 @@ import pytest
 
 from streamline.errors import StreamlineError, WrongOption
 from streamline.execution.events import BlockFinished, BlockOutcome, BlockStarted, RunFinished, WarningRaised
-from streamline.execution.run import MAX_WARNINGS, Interrupted, Run, RunOptions, end_killed_runs
+from streamline.execution.run import MAX_WARNINGS, Interrupted, Run, RunOptions, Stop, end_killed_runs
 from streamline.processes.job import Failure
 from streamline.project.secrets import Masker
 from streamline.state.store import RunInfo
@@ -195,3 +195,16 @@ def test_no_process_is_looked_for_where_no_run_was_killed(monkeypatch: pytest.Mo
     project: Any = SimpleNamespace(work_dir=Path())
     end_killed_runs(cast(Any, store), project, "p")
     assert ended == []
+
+
+def test_a_signal_that_came_before_the_run_is_delivered_to_it() -> None:
+    stop, received = Stop(), list[int]()
+    stop(2)
+    stop.connect(received.append)
+    stop(15)
+    assert received == [2, 15]
+    stop.connect(None)
+    stop(2)
+    assert received == [2, 15]
+    stop.connect(received.append)
+    assert received == [2, 15, 2]
