@@ -185,7 +185,7 @@ def test_a_letter_that_is_refused_by_several_destinations_counts_once() -> None:
     assert (delivery.current, delivery.refused) == (None, {}), "the SCHEMA is no letter"
     delivery._observe([])
     delivery._observe([])
-    for _ in range(2):
+    for _ in range(3):
         delivery._refuse(bad)
     assert (delivery.current, delivery.refused) == (1, {2: "odd"})
     assert [(each["read"], each["quarantined"]) for each in progress.summary()["streams"]] == [(2, 1)]
