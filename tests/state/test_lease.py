@@ -15,7 +15,8 @@ import pytest
 from streamline.errors import LeaseHeld
 from streamline.state import open_store
 from streamline.state.lease import lock_path
-from streamline.state.store import Store
+from streamline.state.sqlite import _may_live
+from streamline.state.store import LeaseInfo, Store
 from tests.support.failures import fails
 
 URL = "sqlite:///.streamline/state.db"
@@ -148,3 +149,16 @@ def test_names_of_pipelines_make_distinct_safe_files(tmp_path: Path) -> None:
     paths = {lock_path(tmp_path, name) for name in names}
     assert len(paths) == len(names)
     assert {path.parent for path in paths} == {tmp_path}
+
+
+def test_of_a_holder_on_this_machine_it_is_known_whether_it_lives() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    here = os.uname().nodename
+    lives = [
+        _may_live(LeaseInfo(pipeline="p", run_id="r", pid=pid, host=host, since=""))
+        for pid, host in ((child, here), (os.getpid(), here), (child, f"not-{here}"))
+    ]
+    assert lives == [False, True, True]
