@@ -52,9 +52,21 @@ _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+")
 
 
 def destinations_of(plan: Plan, source: SourcePlan, stream: str) -> dict[str, str]:
-    """Return the identity of each destination that a stream reaches, by uuid. `stream` is a bookmark's key."""
+    """Return the identity of each destination that has the records before a bookmark, by uuid.
+
+    Beside it (`stream_key`) those of the streams that the bookmark covers: all of a state without `bookmarks`; the
+    stream itself, and its children, whose older records a tap does not read again without their parent's.
+
+    Args:
+        stream: the bookmark's key.
+    """
     selected = source.find(stream)
     name = selected.stream if selected is not None else stream
+    covered = [
+        each
+        for each in source.selected
+        if stream == REST or each is selected or (selected and selected.id in source.parents_of(each.stream))
+    ]
     identities = {}
     for uuid in plan.paths[source.id].all_sinks():
         sink = plan.sinks[uuid]
@@ -62,11 +74,10 @@ def destinations_of(plan: Plan, source: SourcePlan, stream: str) -> dict[str, st
         table = sink.plan_of(source.id, name) if stream != REST else None
         if table is not None or stream == REST:
             identities[uuid] = _identity(sink, (table.table or name) if table is not None else None, column)
-        if stream == REST:
-            for each in source.selected:
-                table = sink.plan_of(source.id, each.stream)
-                if table is not None:
-                    identities[stream_key(uuid, each.id)] = _identity(sink, table.table or each.stream, column)
+        for each in covered:
+            table = sink.plan_of(source.id, each.stream)
+            if table is not None:
+                identities[stream_key(uuid, each.id)] = _identity(sink, table.table or each.stream, column)
     return identities
 
 
@@ -135,11 +146,29 @@ def _check_places(context: Run, plan: Plan) -> None:
         flat = flat_start(context, plan, group) if bookmark == REST else None
         for key, identity in destinations_of(plan, source, bookmark).items():
             uuid, stream = sink_and_stream(key)
-            if not stream:
-                _check(context, plan.sinks[uuid], known.get(key), identity, bookmark, where=source.id)
-            elif flat is not None:
+            if flat is not None and stream:
                 _check_stream(source, flat, uuid, stream)
-                _check(context, plan.sinks[uuid], known.get(key), identity, stream, where=source.id)
+            elif stream and _lacks(known, source, group, bookmark, uuid, stream):
+                raise ConfigError(
+                    f"destination {uuid!r} lacks records of stream {stream!r}, which is read by the bookmark of its "
+                    f"parent {bookmark!r}",
+                    where=source.id,
+                    hint=_HINT,
+                    code="bookmark.stream_new",
+                )
+            if bookmark != REST or flat is not None or not stream:
+                _check(context, plan.sinks[uuid], known.get(key), identity, stream or bookmark, where=source.id)
+
+
+def _lacks(
+    known: Mapping[str, str], source: SourcePlan, group: GroupPlan, bookmark: str, sink: str, stream: str
+) -> bool:
+    """Return whether a destination is known to lack records of a child from before the bookmark of its parent."""
+    parent, child = source.find(bookmark), source.find(stream)
+    if parent is None or child is None or any(key in group.rows for key in source.keys_of(child.stream)):
+        return False
+    # Without the parent's own key it was saved before children were recorded.
+    return stream_key(sink, parent.id) in known and stream_key(sink, child.id) not in known
 
 
 def _check_stream(source: SourcePlan, flat: FlatStart, sink: str, stream: str) -> None:
@@ -178,11 +207,12 @@ def _check(context: Run, sink: SinkPlan, known: str | None, identity: str, strea
 
 def keep_destinations(context: Run, plan: Plan) -> None:
     """Record the destinations that are not known yet for bookmarks, and with `--accept-gap` those that are new."""
-    for group, source, stream in _started(plan):
-        identities = destinations_of(plan, source, stream)
-        if stream == REST and (flat := flat_start(context, plan, group)) is not None:
-            identities = {**flat.unmoved(source, flat.text), **identities}
-        if context.store.destinations(plan.pipeline, source.id).get(stream) != identities:
+    for _, source, stream in _started(plan):
+        known = context.store.destinations(plan.pipeline, source.id).get(stream)
+        # The bookmark has not moved yet: what it covers for a stream that this run leaves out stays true.
+        left_out = {key: identity for key, identity in (known or {}).items() if sink_and_stream(key)[1]}
+        identities = {**left_out, **destinations_of(plan, source, stream)}
+        if known != identities:
             context.store.save_destinations(plan.pipeline, source.id, stream, identities)
 
 

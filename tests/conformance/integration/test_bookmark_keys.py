@@ -156,6 +156,46 @@ def test_a_full_refresh_of_one_stream_takes_it_out_of_a_state_without_bookmarks(
     assert project.state() == {"*": state}
 
 
+FAMILY = [{"id": "orders"}, {"id": "items", "parent": "orders"}]
+
+
+def family(last: int) -> list[list[Any]]:
+    """A parent and its child, whose records the parent's bookmark covers."""
+    return [
+        ["S", "orders"],
+        ["R", "orders", last],
+        ["S", "items"],
+        ["R", "items", last],
+        ["ST", bookmarks(orders=last)],
+    ]
+
+
+def test_a_child_that_is_exported_later_is_not_continued_from_its_parents_bookmark(make_project: MakeProject) -> None:
+    source = says(FAMILY, family(1))
+    project = make_project(source, target("keyed", streams={"orders": {}}))
+    for _ in range(2):
+        project.run().expect(0)
+
+    project.pipeline("p", source, target("keyed"))
+
+    project.run("--json").expect(2, "bookmark.stream_new")
+    project.run("--full-refresh").expect(0)
+    assert project.ids("items") == [1]
+    project.run().expect(0)
+
+
+@pytest.mark.parametrize(("last", "code"), [(1, 0), (2, 2)], ids=["its parent stood still", "its parent moved"])
+def test_a_child_is_left_out_for_one_run(make_project: MakeProject, last: int, code: int) -> None:
+    project = make_project(says(FAMILY, family(1)), target("keyed"))
+    project.run().expect(0)
+    project.pipeline("p", says(FAMILY, family(last)), target("keyed"))
+    project.run("--stream", "orders").expect(0)
+
+    project.run("--json").expect(code, "bookmark.stream_new" if code else "items")
+    project.run("--accept-gap").expect(0)
+    project.run().expect(0)
+
+
 @pytest.mark.parametrize("state", [{"a": 1, "b": 2}, {"cursor": 2}], ids=["by stream", "of another shape"])
 def test_a_stream_that_moved_while_it_was_not_selected_is_not_continued(
     make_project: MakeProject, state: dict[str, int]

@@ -113,7 +113,8 @@ def test_a_destination_counts_where_the_stream_is_exported() -> None:
     assert destinations_of(made, load, "users") == {}
     # A bookmark of the state as a whole: each stream that is exported, too.
     assert set(destinations_of(made, load, "*")) == {"export", stream_key("export", "shop-orders")}
-    assert set(destinations_of(made, load, "shop-orders")) == set(destinations_of(made, load, "orders")) == {"export"}
+    own = {"export", stream_key("export", "shop-orders")}
+    assert set(destinations_of(made, load, "shop-orders")) == set(destinations_of(made, load, "orders")) == own
 
 
 def test_a_destination_that_moved_is_refused_and_accepted_with_a_gap() -> None:
@@ -211,13 +212,40 @@ def test_a_state_with_bookmarks_does_not_stand_for_its_streams() -> None:
     assert flat_start(run, loaded(), loaded().sources["load"].groups[0]) is None
 
 
+# -- children, which are read by their parent's bookmark
+
+
+def family(rows: dict[str, str]) -> Plan:
+    child = stream("items", parent="users")
+    load = source(USERS, child, groups=[group(USERS, child, **rows)])
+    return plan(load, sinks=[sink(load)])
+
+
+def test_a_child_whose_records_a_destination_lacks_is_refused() -> None:
+    made = family({"users": "1"})
+    child = stream_key("export", "items")
+    recorded = destinations_of(made, made.sources["load"], "users")
+    assert child in recorded
+    check(made, Places({"users": recorded}))
+    parent = {key: value for key, value in recorded.items() if key != child}
+    with refuses("bookmark.stream_new", "'items'", "'users'"):
+        check(made, Places({"users": parent}))
+    check(made, Places({"users": parent}), accept_gap=True)
+    # It has a bookmark of its own; and what was saved before children were recorded.
+    check(family({"users": "1", "items": "1"}), Places({"users": parent, "items": {"export": recorded[child]}}))
+    check(made, Places({"users": {"export": recorded["export"]}}))
+
+
 # -- what is recorded
 
 
 def test_destinations_are_recorded_once() -> None:
     made, store = loaded({"users": "1", "shop-orders": "1"}), Places()
     keep_destinations(context(store=store), made)
-    assert store.known == {name: {"export": identity(made, name)} for name in ("users", "shop-orders")}
+    names = ("users", "shop-orders")
+    assert store.known == {
+        name: dict.fromkeys(["export", stream_key("export", name)], identity(made, name)) for name in names
+    }
     keep_destinations(context(store=store), made)
     assert store.saves == ["users", "shop-orders"]
 
