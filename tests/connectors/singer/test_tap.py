@@ -6,6 +6,7 @@ import json
 import stat
 import textwrap
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import anyio
@@ -54,7 +55,7 @@ async def test_messages_become_items_in_their_order(tmp_path: Path) -> None:
     taken = await given(
         tmp_path, "schema(); record(1); record(2); state(2); time.sleep(0.05); schema('b'); record(3, 'b')"
     )
-    kinds = [type(item) for item in taken.items]
+    kinds = [kind for kind, _ in groupby(map(type, taken.items))]  # a busy machine cuts batches
     assert kinds == [Schema, RawBatch, Position, Schema, RawBatch]
     assert taken.ids == [1, 2, 3]
     assert taken.positions == [b'{"bookmarks":{"users":{"id":2}}}']
