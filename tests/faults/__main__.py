@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import outputs, resume, streams, syncs, tables
-from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, faults, lives, suffer
+from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, attempt, faults, lives, suffer
 from tests.support import preloaded
 
 MACHINES = {machine.NAME: machine for machine in (streams, outputs, tables, syncs)}
@@ -119,7 +119,7 @@ def random_cases(name: str, count: int, seed: int, only: int | None, workers: in
     numbers = range(1, count + 1) if only is None else [only]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for number, (outcome, error) in zip(
-            numbers, pool.map(partial(machine.attempt, base, seed), numbers), strict=True
+            numbers, pool.map(partial(attempt, machine.case, machine.suffer, base, seed), numbers), strict=True
         ):
             outcomes[outcome] += 1
             if error is not None:

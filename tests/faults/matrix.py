@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,16 @@ def check_rows(project: Project, rows: int, shape: str = "plain") -> None:
         for row in found:
             if row != {"id": row["id"], "square": row["id"] ** 2, "text": text}:
                 raise FaultError(f"{name}: a row is wrong: {row}")
+
+
+def attempt(
+    case: Callable[[int, int], Any], run: Callable[[Path, Any], str], base: Path, seed: int, number: int
+) -> tuple[str, str | None]:
+    """Return the outcome of a random case, and what was wrong with it; its folder is kept then."""
+    root = base / str(number)
+    try:
+        outcome = run(root, case(number, seed))
+    except FaultError as error:
+        return "WRONG", str(error)
+    shutil.rmtree(root)
+    return outcome, None

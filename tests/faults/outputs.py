@@ -11,7 +11,6 @@ import contextlib
 import os
 import pickle
 import random
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -282,17 +281,6 @@ def suffer(root: Path, made: Case) -> str:
         raise FaultError(f"{made}\n{error}") from error
     finally:
         project.close()
-
-
-def attempt(base: Path, seed: int, number: int) -> tuple[str, str | None]:
-    """Return the outcome of a case, and what was wrong with it; its project is kept then."""
-    root = base / str(number)
-    try:
-        outcome = suffer(root, case(number, seed))
-    except FaultError as error:
-        return "WRONG", str(error)
-    shutil.rmtree(root)
-    return outcome, None
 
 
 def _command(project: BatchProject, words: Sequence[str], kill: tuple[int, float] | None) -> tuple[Completed, bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 from collections import Counter, defaultdict
@@ -17,7 +16,7 @@ from tests.faults.streams_cases import CHANGES, LANES, NAME, Case, Destination, 
 from tests.faults.streams_model import Found, check, raises, text_of
 from tests.support.project import Block, Completed, Project, tap, target, transformer
 
-__all__ = ["NAME", "attempt", "case", "suffer"]
+__all__ = ["NAME", "case", "suffer"]
 
 STOPS = {"record.invalid", "stream.schema_paused", "stream.several_stopped", "transformer.failed"}
 """Codes of runs that end with 1 because streams were stopped."""
@@ -169,17 +168,6 @@ def _compare(project: Project, made: Case, every: set[tuple[str, str]], context:
         check(made, _found(project, made), whole=every, exact=False)
     except FaultError as error:
         raise FaultError(f"then {made.after}: {error}\n{context}") from None
-
-
-def attempt(base: Path, seed: int, number: int) -> tuple[str, str | None]:
-    """Return the outcome of a case, and what was wrong with it; its project is kept then."""
-    root = base / str(number)
-    try:
-        outcome = suffer(root, case(number, seed))
-    except FaultError as error:
-        return "WRONG", str(error)
-    shutil.rmtree(root)
-    return outcome, None
 
 
 def _killed(project: Project, signal: int, delay: float) -> Completed:

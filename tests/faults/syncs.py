@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -188,17 +187,6 @@ def suffer(root: Path, made: Case) -> str:
         raise FaultError(f"{made}: {error}") from error
     finally:
         project.close()
-
-
-def attempt(base: Path, seed: int, number: int) -> tuple[str, str | None]:
-    """Return the outcome of a case, and what was wrong with it; its project is kept then."""
-    root = base / str(number)
-    try:
-        outcome = suffer(root, case(number, seed))
-    except FaultError as error:
-        return "WRONG", str(error)
-    shutil.rmtree(root)
-    return outcome, None
 
 
 def _sync(project: Project, kill: tuple[int, float] | None) -> tuple[Completed, bool]:

@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -25,7 +24,7 @@ from tests.faults.tables_model import Row, Table, compare
 from tests.support import preloaded
 from tests.support.connectors import clean_environment, command
 
-__all__ = ["NAME", "attempt", "case", "suffer"]
+__all__ = ["NAME", "case", "suffer"]
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -53,17 +52,6 @@ def suffer(root: Path, made: Case) -> str:
         died += deaths
     foreign.check()
     return f"all right, {'with' if died else 'without'} deaths, {made.target}"
-
-
-def attempt(base: Path, seed: int, number: int) -> tuple[str, str | None]:
-    """Return the outcome of a case, and what was wrong with it; its folder is kept then."""
-    root = base / str(number)
-    try:
-        outcome = suffer(root, case(number, seed))
-    except FaultError as error:
-        return "WRONG", str(error)
-    shutil.rmtree(root)
-    return outcome, None
 
 
 def _run(root: Path, made: Case, run: Run, tables: dict[str, Table]) -> tuple[str, int]:
