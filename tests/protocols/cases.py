@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow.parquet as pq
 
+from streamline.connectors.outputs.parquet_sink import ParquetSink
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.tap import TapProcess
 from streamline.connectors.singer.target import TargetProcess
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.execution.integration.run_store import RunStore, SourceAccount
-from streamline.flow.items import RowBatch
+from streamline.flow.items import Item, RowBatch
 from streamline.flow.protocols import PositionStore, Sink, Source
 from streamline.state.sqlite import SQLiteStore
-from tests.connectors.singer.running import Account, Plain, left, tap, tap_command, target
+from tests.connectors.singer.running import PATIENCE, Account, Plain, left, tap, tap_command, target
 from tests.protocols.memory import EVERY, STREAM, Memory, Numbers, Table
 
 ENDLESS = 10**9
@@ -185,7 +189,46 @@ class Pool(Target):
         return TargetPool(id, processes, lambda stream: 0)
 
 
-SINKS = [SinkCase, Target, Silent, Pool]
+class HookedParquetSink(ParquetSink):
+    """A disk that fails, or hangs, at a row that says so."""
+
+    def __init__(self, id: str, folder: Path) -> None:
+        super().__init__(id, folder)
+        self.gate = threading.Event()
+
+    def _take(self, source: str, items: Sequence[Item]) -> None:
+        for item in items:
+            do = item.rows[0].get("do") if isinstance(item, RowBatch) else None
+            if do == ParquetFiles.WAIT:
+                self.gate.wait(PATIENCE)
+            elif do == ParquetFiles.FAIL:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        super()._take(source, items)
+
+
+class ParquetFiles(SinkCase):
+    name = "ParquetSink"
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        sink = HookedParquetSink(id, self.folder)
+        self._sinks = [*getattr(self, "_sinks", []), sink]
+        return sink
+
+    def durable(self) -> list[int]:
+        return [
+            number
+            for sink in self._sinks
+            for stream in sink.written()
+            for part in stream.parts
+            for number in pq.read_table(part.path).column("id").to_pylist()
+        ]
+
+    def go(self) -> None:
+        for sink in self._sinks:
+            sink.gate.set()
+
+
+SINKS = [SinkCase, Target, Silent, Pool, ParquetFiles]
 
 
 def sqlite_store(folder: Path) -> PositionStore:
