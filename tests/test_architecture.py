@@ -18,7 +18,7 @@ USERS = ("streamline/demo/project/", "streamline/project/starter/")  # files tha
 
 LOWEST = frozenset({"errors", "decorators", "version", "extensions"})
 PROJECT = LOWEST | {"project"}
-CONNECTORS = PROJECT | {"state", "processes", "flow", "telemetry"}
+CONNECTORS = PROJECT | {"state", "processes", "flow", "telemetry", "outputs"}
 BLOCKS = CONNECTORS | {"connectors", "pipeline", "outputs", "databases", "io"}
 EXECUTION = BLOCKS | {"blocks", "telemetry"}
 API = EXECUTION | {"execution"}
@@ -37,7 +37,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "processes": frozenset({"errors"}),
     "io": PROJECT | {"databases"},
     "databases": PROJECT,
-    "outputs": frozenset({"errors"}),
+    "outputs": frozenset({"errors", "flow"}),
     "pipeline": PROJECT,
     "project": LOWEST,
     "demo": frozenset({"errors"}),

@@ -131,6 +131,10 @@ class Output:
 
         if stored.codec == "list":
             return concatenated([self._one_table(part) for part in stored.parts])
+        if stored.codec == "streams":
+            from streamline.outputs import streams
+
+            return streams.table(self._storage, stored)
         if stored.types is not None or stored.codec.startswith("arrow"):
             from streamline.outputs.arrow_tables import read_table
 

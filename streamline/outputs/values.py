@@ -158,6 +158,10 @@ def read_value(storage: Storage, stored: StoredValue) -> Any:
         from streamline.outputs import arrow_tables
 
         return arrow_tables.read(storage, stored)
+    if codec == "streams":
+        from streamline.outputs import streams
+
+        return streams.read(storage, stored)
     raise OutputError(
         f"the output is stored in an unknown form '{codec}'",
         where=stored.file,
@@ -184,6 +188,10 @@ def _write_table(storage: Storage, name: str, value: Any) -> StoredValue | None:
         return arrow_tables.write(storage, name, value)
     if kind is ParquetFile:
         return _take(storage, name, value)
+    if library == "streamline" and kind.__name__ == "Streams":
+        from streamline.outputs import streams
+
+        return streams.write(storage, name, value)
     return None
 
 

@@ -13,13 +13,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamline.connectors.outputs.columns import joined
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.arrow_reader import ArrowReader
 from streamline.flow.codecs.lanes import to_raw
 from streamline.flow.codecs.schemas import properties
 from streamline.flow.items import ActivateVersion, ArrowBatch, Item, JSONObject, Position, RawBatch, RowBatch, Schema
 from streamline.flow.protocols import Failed, Proven
+from streamline.outputs.stream_columns import joined
 
 GROUP_ROWS = 1 << 18
 """Rows of a row group."""
