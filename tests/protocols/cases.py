@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamline.connectors.outputs.parquet_sink import ParquetSink
+from streamline.connectors.outputs.table_source import TableSource, TableStream
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.tap import TapProcess
 from streamline.connectors.singer.target import TargetProcess
 from streamline.connectors.singer.target_pool import TargetPool
+from streamline.errors import StreamlineError
 from streamline.execution.integration.run_store import RunStore, SourceAccount
-from streamline.flow.items import Item, RowBatch
+from streamline.flow.items import ArrowBatch, Item, RawBatch, RowBatch
 from streamline.flow.protocols import PositionStore, Sink, Source
 from streamline.state.sqlite import SQLiteStore
 from tests.connectors.singer.running import PATIENCE, Account, Plain, left, tap, tap_command, target
@@ -108,7 +111,26 @@ class Mapper(Tap):
         return MapperProcess(command, upstream, run_dir=self.folder, masker=Plain(), log=lambda line: None)
 
 
-SOURCES = [SourceCase, Tap, Files, Mapper]
+class Tables(SourceCase):
+    name = "TableSource"
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        def tables() -> Iterator[pa.Table]:
+            for first in range(1, count + 1, 7 * EVERY):
+                numbers = range(first, min(first + 7 * EVERY, count + 1))
+                if fail_at is not None and fail_at in numbers:
+                    yield pa.table({"id": pa.array(range(first, fail_at), pa.int64())})
+                    raise StreamlineError("the output cannot be read")
+                yield pa.table({"id": pa.array(numbers, pa.int64())})
+
+        schema = {"type": "object", "properties": {"id": {"type": "integer"}}}
+        stream = TableStream(stream=STREAM, schema=schema, tables=tables, key_properties=["id"])
+        return TableSource(id, [stream], start=start, batch_rows=EVERY)
+
+
+SOURCES = [SourceCase, Tap, Files, Mapper, Tables]
 
 
 class SinkCase:
@@ -131,6 +153,10 @@ class SinkCase:
     def durable(self) -> list[int]:
         """The rows that are durable, in their order, of all sinks that were made."""
         return [number for sink in self._made for number in sink.rows]
+
+    def taken(self) -> int:
+        """How many rows it has taken, durable or not."""
+        return len(self.durable())
 
     def row(self, number: int, do: str | None = None) -> RowBatch:
         """A record; `do` is FAIL or WAIT (until `go`)."""
@@ -195,6 +221,7 @@ class HookedParquetSink(ParquetSink):
     def __init__(self, id: str, folder: Path) -> None:
         super().__init__(id, folder)
         self.gate = threading.Event()
+        self.taken = 0
 
     def _take(self, source: str, items: Sequence[Item]) -> None:
         for item in items:
@@ -204,19 +231,26 @@ class HookedParquetSink(ParquetSink):
             elif do == ParquetFiles.FAIL:
                 raise OSError(errno.ENOSPC, "No space left on device")
         super()._take(source, items)
+        self.taken += sum(item.count for item in items if isinstance(item, RawBatch | RowBatch | ArrowBatch))
 
 
 class ParquetFiles(SinkCase):
     name = "ParquetSink"
 
     def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
-        sink = HookedParquetSink(id, self.folder)
-        self._sinks = [*getattr(self, "_sinks", []), sink]
+        made: list[HookedParquetSink] = getattr(self, "_sinks", [])
+        folder = self.folder / str(len(made))
+        folder.mkdir()
+        sink = HookedParquetSink(id, folder)
+        self._sinks = [*made, sink]
         return sink
+
+    def taken(self) -> int:
+        return sum(sink.taken for sink in self._sinks)
 
     def durable(self) -> list[int]:
         return [
-            number
+            int(number)  # of a SCHEMA that does not declare it: JSON text
             for sink in self._sinks
             for stream in sink.written()
             for part in stream.parts

@@ -81,7 +81,7 @@ async def test_stopped_it_proves_and_saves_what_was_read(source_case: SourceCase
                 outcomes.extend(await runtime.run())
 
             tasks.start_soon(collect)
-            await until(lambda: len(sink_case.durable()) > 20)
+            await until(lambda: sink_case.taken() > 20)
             runtime.stop("enough", within=PATIENCE)
     assert outcomes[0].error is None
     rows = sink_case.durable()
