@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from streamline.pipeline.model import Block
     from streamline.project.project import Project
+    from streamline.project.render import Renderer
 
 GATES = ("sensor", "conditional")
 """Types of blocks whose output says only whether to go on."""
@@ -91,6 +92,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
         inputs: one per upstream block, in the order of `upstream_blocks`.
         kwargs: what decorated functions get as keyword arguments: variables, `env`, `execution_date`, `logger`, ….
         variables: the pipeline's, trigger's and runtime variables alone, the later ones winning.
+        renderer: renders templates over the inputs and variables.
         make_scratch: makes `scratch` where it was not made yet.
         run_id: the run's id, which child processes have in `STREAMLINE_RUN_ID`.
         attempt: 1 is the first.
@@ -106,6 +108,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
     inputs: Sequence[Input]
     kwargs: dict[str, Any]
     variables: dict[str, Any]
+    renderer: Renderer
     make_scratch: Callable[[], Path]
     run_id: str
     attempt: int

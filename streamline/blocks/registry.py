@@ -13,6 +13,7 @@ from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall, TestOutcome
+    from streamline.blocks.connector.prepared import Prepared
     from streamline.outputs.output import Output
     from streamline.pipeline.kinds import Kind
     from streamline.pipeline.model import Block, PipelineModel
@@ -34,6 +35,20 @@ def run_block(call: BlockCall) -> Any:
     return load_object(kind.run)(call)
 
 
+def prepare_block(call: BlockCall) -> Prepared:
+    """Work out what a source or destination block reads or writes.
+
+    Raises:
+        ConfigError: it is configured wrongly.
+        UserError: its code raised.
+    """
+    kind = kind_of(call.block)
+    assert kind is not None
+    assert kind.prepare is not None
+    prepared: Prepared = load_object(kind.prepare)(call)
+    return prepared
+
+
 def check_block(project: Project, model: PipelineModel, block: Block, renderer: Renderer) -> frozenset[str]:
     """Check a block's code without running it; return the modules that it imports.
 
@@ -41,7 +56,7 @@ def check_block(project: Project, model: PipelineModel, block: Block, renderer: 
         ConfigError: it cannot run; the error names file and line.
     """
     kind = kind_of(block)
-    if kind is None or kind.run is None:
+    if kind is None or (kind.run is None and kind.prepare is None):
         raise _cannot_run(block, model.where(block.uuid))
     if block.type not in kind.types:
         raise ConfigError(

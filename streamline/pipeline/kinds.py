@@ -62,6 +62,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
         types: the block types that this kind supports.
         run: `(call: BlockCall) -> Any`: run a block in a worker process and return its output. None: the blocks
             cannot run in batch pipelines.
+        prepare: `(call: BlockCall) -> Prepared`: of sources and destinations, in place of `run`: work out in a worker
+            process what the block reads or writes; the runner then moves the records.
         check: `(project, block, renderer) -> Collection[str] | None`: raise ConfigError if the block cannot run,
             without running user code. Return the modules that the block's file imports.
         checked: the result that `streamline check` prints for a valid block.
@@ -75,6 +77,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
         explain: `(project, model, block) -> Explanation`, if `engine` depends on the block.
         template: `(block_type, pipeline_type) -> Template | None`: the file that `streamline add` writes.
         tests: `(call, output) -> list[TestOutcome]`: run the tests in the block's file.
+        variant: `(block) -> str | None`: the name of the kind that the block is of instead, by what its file says.
         preload: modules to import once for all worker processes. They must be fork-safe (start no threads).
     """
 
@@ -83,6 +86,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     suffixes: tuple[str, ...] = ()
     types: tuple[str, ...] = ("data_loader", "transformer", "data_exporter", "custom")
     run: str | None = None
+    prepare: str | None = None
     check: str | None = None
     checked: str = "can be read"
     verify: str | None = None
@@ -93,12 +97,14 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     explain: str | None = None
     template: str | None = None
     tests: str | None = None
+    variant: str | None = None
     preload: tuple[str, ...] = ()
 
 
 _BUILT_IN = {
     "python": "streamline.blocks.python.kind:KIND",
     "yaml": "streamline.blocks.connector.kind:KIND",
+    "connector": "streamline.blocks.connector.kind:PYTHON",
     "sql": "streamline.blocks.sql.kind:KIND",
     "r": "streamline.blocks.r.kind:KIND",
     "dbt": "streamline.blocks.dbt.kind:KIND",
@@ -121,8 +127,10 @@ def find_kind(name: str) -> Kind | None:
 
 
 def kind_of(block: Block) -> Kind | None:
-    """Return the kind of a block: by its type if a kind has that name (`dbt`), else by its language."""
-    return find_kind(block.type if block.type in _BUILT_IN else block.language)
+    """Return the kind of a block: by its type if a kind has that name (`dbt`), else by its language and its file."""
+    kind = find_kind(block.type if block.type in _BUILT_IN else block.language)
+    variant = load_object(kind.variant)(block) if kind is not None and kind.variant is not None else None
+    return find_kind(variant) if variant is not None else kind
 
 
 def languages(*installed: str) -> dict[str, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from streamline.blocks.call import BlockCall
 from streamline.errors import ConfigError
 from streamline.pipeline.model import Block
 from streamline.project.project import Project
+from streamline.project.render import Renderer
 
 
 class Given:
@@ -109,6 +110,7 @@ class Calls:
             inputs=inputs,
             kwargs={**(variables or {}), **kwargs},
             variables=variables or {},
+            renderer=Renderer(self.project, variables or {}),
             make_scratch=lambda: scratch,
             run_id=f"test-{self._count}",
             attempt=1,

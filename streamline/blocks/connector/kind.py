@@ -1,4 +1,4 @@
-"""The entry of source, destination and mapper blocks, which are written in YAML. They run in integration pipelines."""
+"""The entries of source, destination and mapper blocks, written in YAML or Python."""
 
 from streamline.pipeline.kinds import Kind
 
@@ -7,4 +7,16 @@ KIND = Kind(
     title="YAML (a source or destination)",
     suffixes=(".yaml", ".yml"),
     types=("data_loader", "transformer", "data_exporter"),
+    prepare="streamline.blocks.connector.prepare:prepare",
+    check="streamline.blocks.connector.prepare:check",
+)
+
+PYTHON = Kind(
+    name="connector",
+    title="Python (a source or destination)",
+    types=("data_loader", "data_exporter"),
+    prepare="streamline.blocks.connector.prepare:prepare",
+    check="streamline.blocks.connector.prepare:check",
+    checked="is Python, with its decorated functions",
+    imports="streamline.blocks.python.imports:required_modules",
 )

@@ -14,5 +14,6 @@ KIND = Kind(
     explain="streamline.blocks.python.check:explain",
     template="streamline.blocks.python.templates:template",
     tests="streamline.blocks.python.block_tests:run_tests",
+    variant="streamline.blocks.connector.role:kind_name",
     preload=("streamline.blocks.python.block",),
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamline.blocks.connector.prepared import Role
+from streamline.blocks.connector.role import connector_role
 from streamline.blocks.registry import check_block, preload
 from streamline.pipeline.block_settings import INTERVAL, block_settings
 from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
@@ -35,6 +37,7 @@ class BlockPlan(msgspec.Struct, kw_only=True):
         reduce: if it runs once per item itself: the downstream blocks get all its outputs as one list.
         secret: its output is never stored.
         isolated: it runs in the pipeline's own environment.
+        connector: whether it is a source or a destination.
         interval: of a sensor: seconds between two calls.
         patience: of a sensor: seconds after which it fails; None: no limit.
     """
@@ -46,6 +49,7 @@ class BlockPlan(msgspec.Struct, kw_only=True):
     reduce: bool = False
     secret: bool = False
     isolated: bool = False
+    connector: Role | None = None
     interval: float = INTERVAL
     patience: float | None = None
 
@@ -122,6 +126,7 @@ def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
         reduce=settings.reduce_output,
         secret=settings.secret_output,
         isolated=settings.isolated,
+        connector=connector_role(block),
         interval=settings.interval,
         patience=settings.give_up_after,
     )

@@ -22,7 +22,7 @@ from streamline.blocks.call import BlockCall, Input, block_output
 from streamline.blocks.python.block import evaluate, forget, poll
 from streamline.blocks.python.callback import call_back
 from streamline.blocks.python.function import UserError, user_error
-from streamline.blocks.registry import run_block, run_block_tests
+from streamline.blocks.registry import prepare_block, run_block, run_block_tests
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.inputs import item_metadata, open_input, open_ref
 from streamline.execution.batch.run_variables import execution_date
@@ -106,6 +106,7 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
                 inputs=inputs,
                 kwargs=_keyword_arguments(task, project, block, variables, date, logger),
                 variables=variables,
+                renderer=renderer,
                 make_scratch=make_scratch,
                 run_id=task.run_id,
                 attempt=task.attempt,
@@ -225,6 +226,10 @@ def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:
     result.gate = evaluate(call)
 
 
+def _prepare(task: Task, call: BlockCall, result: TaskResult) -> None:
+    result.prepared = prepare_block(call)
+
+
 def _callback(task: Task, call: BlockCall, result: TaskResult) -> None:
     extra = dict(task.extra)
     failure = extra.pop("failure", None)
@@ -235,6 +240,7 @@ def _callback(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 _KINDS: Mapping[str, Callable[[Task, BlockCall, TaskResult], None]] = {
     "run": _run,
+    "prepare": _prepare,
     "poll": _poll,
     "condition": _condition,
     "callback": _callback,

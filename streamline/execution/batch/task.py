@@ -8,11 +8,12 @@ from typing import Any, Literal
 import msgspec
 
 from streamline.blocks.call import TestOutcome
+from streamline.blocks.connector.prepared import Prepared
 from streamline.processes.job import Failure
 
 __all__ = ["Failure", "InputRef", "Kind", "Task", "TaskResult"]
 
-Kind = Literal["run", "poll", "condition", "callback", "tests"]
+Kind = Literal["run", "prepare", "poll", "condition", "callback", "tests"]
 
 
 class InputRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +47,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         id: unique in the run.
-        kind: `run` the block; `poll` a sensor once; evaluate a `condition`; call a `callback`; `tests` of its stored
-            output alone.
+        kind: `run` the block; `prepare` a source or destination; `poll` a sensor once; evaluate a `condition`; call a
+            `callback`; `tests` of its stored output alone.
         project: the project's folder.
         pipeline: its uuid.
         block: uuid of the block that runs, as in metadata.yaml (a callback's or conditional's own for those kinds).
@@ -98,6 +99,7 @@ class TaskResult(msgspec.Struct, kw_only=True):
     Args:
         failure: None if the task succeeded.
         inline: the output, if the task has no output folder.
+        prepared: of a source or destination: what it reads or writes.
         gate: False: the downstream blocks are skipped; None: the block does not decide.
         items: of a dynamic block: the number of items in its output.
         described: of a dynamic block: whether its output has metadata for its items. The metadata stays with the
@@ -111,6 +113,7 @@ class TaskResult(msgspec.Struct, kw_only=True):
 
     failure: Failure | None = None
     inline: bytes | None = None
+    prepared: Prepared | None = None
     gate: bool | None = None
     items: int | None = None
     described: bool = False

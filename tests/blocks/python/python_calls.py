@@ -10,6 +10,7 @@ from typing import Any
 from streamline.blocks.call import BlockCall
 from streamline.pipeline.model import FOLDERS, Block
 from streamline.project.project import Project
+from streamline.project.render import Renderer
 
 
 class Given:
@@ -88,6 +89,7 @@ class Workshop:
             inputs=inputs,
             kwargs={"env": "dev", "execution_date": "2026-01-01", **kwargs},
             variables=kwargs,
+            renderer=Renderer(self.project, kwargs),
             make_scratch=lambda: scratch,
             run_id="r1",
             attempt=1,

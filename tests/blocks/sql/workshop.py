@@ -100,6 +100,7 @@ class SqlProject:
             ],
             kwargs={"env": "dev", "execution_date": DATE, "ds": "2026-03-04", **variables},
             variables=variables,
+            renderer=Renderer(project, variables),
             make_scratch=lambda: scratch,
             run_id="r1",
             attempt=1,

@@ -1,0 +1,63 @@
+"""What a source or destination block of a batch pipeline asks for, once its upstream outputs are known.
+
+A worker process works it out, because that runs the user's code; the flow that it describes runs elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
+
+Role: TypeAlias = Literal["source", "destination"]
+
+
+class PreparedSource(msgspec.Struct, kw_only=True):
+    """A source block.
+
+    Args:
+        spec: what it reads, rendered; of JSON values only.
+        catalog: a Singer catalog that is laid over what the tap discovers and the block's catalog.json; None: none.
+        selected: the names of the streams that are read; empty: all that the catalog selects.
+        discovered: the catalog that the tap has discovered for this block in this run; None: it was not asked.
+    """
+
+    spec: SourceSpec
+    catalog: dict[str, Any] | None = None
+    selected: list[str] = []
+    discovered: dict[str, Any] | None = None
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """An upstream output that a destination block exports.
+
+    Args:
+        index: its number among the block's inputs.
+        block: the upstream block.
+        streams: the streams of it that are exported; None: all.
+    """
+
+    index: int
+    block: str
+    streams: list[str] | None = None
+
+
+class PreparedDestination(msgspec.Struct, kw_only=True):
+    """A destination block.
+
+    Args:
+        spec: where it writes, rendered; of JSON values only.
+        exports: the upstream outputs that it writes.
+        catalog: a Singer catalog whose entries override the streams' schemas and settings; None: none.
+        selected: the names of the streams that are exported; empty: all.
+    """
+
+    spec: DestinationSpec
+    exports: list[Export]
+    catalog: dict[str, Any] | None = None
+    selected: list[str] = []
+
+
+Prepared: TypeAlias = PreparedSource | PreparedDestination
