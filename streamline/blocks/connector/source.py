@@ -89,6 +89,8 @@ async def open_source(
     run_id: str | None = None,
     layered: bool = True,
     refresh: bool = False,
+    over: Catalog | None = None,
+    discovered: Catalog | None = None,
     notify: Log | None = None,
     log: Log | None = None,
 ) -> OpenedSource:
@@ -100,6 +102,8 @@ async def open_source(
         run_id: the run that the tap's processes belong to, so that a later run can end what a killed one left.
         layered: lay the block's catalog.json over what the tap discovers.
         refresh: discover even if a catalog is kept.
+        over: laid over the block's catalog.json.
+        discovered: what the tap has discovered already; it is not asked again.
         notify: called with a sentence about each step that takes long.
         log: called with each masked line that the tap logs.
 
@@ -138,13 +142,14 @@ async def open_source(
         streams=spec.streams,
         log=log,
         config_changed=keep_config,
+        discovered=discovered,
     )
     path = model.path / block.uuid / "catalog.json"
     if project.mage and not path.is_file():
         path = model.path / CATALOG_FILE
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     try:
-        discovered = await discovery.catalog(own, refresh=refresh)
+        answer = await discovery.catalog(own, over, refresh=refresh)
     except (ConfigError, DiscoveryFailed) as error:
         if error.where != plugin.name:
             raise
@@ -157,12 +162,12 @@ async def open_source(
         spec=spec,
         plugin=plugin,
         config=config,
-        capabilities=discovered.capabilities,
-        catalog=discovered.catalog,
+        capabilities=answer.capabilities,
+        catalog=answer.catalog,
         where=where,
         keep_config=keep_config,
-        changes=discovered.changes,
-        watch=discovered.watch,
+        changes=answer.changes,
+        watch=answer.watch,
     )
 
 

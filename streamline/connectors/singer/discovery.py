@@ -79,6 +79,7 @@ class Discovery:
         log: called with each masked line of its stderr.
         config_changed: called with the config that the tap wrote back into its file, if it did.
         timeout: seconds that discovery may take.
+        discovered: what the tap has discovered in this run; it is not asked again.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Discovery:
         log: Callable[[str], None] | None = None,
         config_changed: Callable[[dict[str, Any]], None] | None = None,
         timeout: float = TIMEOUT,
+        discovered: Catalog | None = None,
     ) -> None:
         self._plugin = plugin
         self._config = config
@@ -105,6 +107,7 @@ class Discovery:
         self._log = log
         self._config_changed = config_changed
         self._timeout = timeout
+        self._discovered = discovered
 
     async def catalog(self, *over: Catalog | None, refresh: bool = False) -> Discovered:
         """Return the discovered catalog with others laid over it, the last one on top (None: nothing to lay).
@@ -139,6 +142,8 @@ class Discovery:
             DiscoveryFailed: the tap failed, or printed no catalog.
             ConfigError: the tap cannot be started, does not accept its config, or its catalog's streams are wrong.
         """
+        if self._discovered is not None:
+            return Discovered(self._discovered, self._capabilities)
         if self._capabilities.discover is False:
             return Discovered(None, self._capabilities)
         key = self._key()

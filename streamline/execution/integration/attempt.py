@@ -14,12 +14,11 @@ from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.parser import TapOutputError
 from streamline.connectors.singer.state import has_bookmarks, owned_parts, state_of
 from streamline.connectors.singer.tap import TapFailed
-from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import PipelineFailed, StreamlineError
 from streamline.execution.integration.destination_identity import destinations_of, flat_start
 from streamline.execution.integration.destination_plan import proving_sinks
 from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
-from streamline.execution.integration.plan import GroupPlan, Plan, SourcePlan
+from streamline.execution.integration.plan import GroupPlan, Plan, ProvingSink, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.run_store import RunStore, SourceAccount
 from streamline.execution.integration.schema_book import SchemaBook
@@ -152,7 +151,9 @@ class Attempt:
         return flows
 
     def _flow(self, group: GroupPlan, limits: Sequence[anyio.CapacityLimiter]) -> Flow:
-        source, self._files[group.id] = build_source(self._context, self._plan, group, self._routes)
+        source, files = build_source(self._context, self._plan, group, self._routes)
+        if files is not None:
+            self._files[group.id] = files
         route = self._routes.route(group, self._plan.paths[group.source], self._sinks)
         self._book.watch(group.source, route)
         return Flow(
@@ -168,7 +169,7 @@ class Attempt:
     def _source(self, group: GroupPlan) -> SourcePlan:
         return self._plan.sources[group.source]
 
-    def _sinks_of(self, group: GroupPlan) -> list[TargetPool]:
+    def _sinks_of(self, group: GroupPlan) -> list[ProvingSink]:
         return [self._sinks[sink] for sink in self._plan.paths[group.source].all_sinks()]
 
     async def _mark_passed(self, group: GroupPlan) -> None:
@@ -275,8 +276,9 @@ class Attempt:
     async def _saved(self, position: Position, moved: Mapping[str, bytes]) -> None:
         group = self._groups[position.source]
         # A position may be saved while records of a stream whose bookmark did not move are unproven.
-        if not any(sink.unproven for sink in self._sinks_of(group)):
-            await self._files[group.id].delete_until(position)
+        files = self._files.get(group.id)
+        if files is not None and not any(sink.unproven for sink in self._sinks_of(group)):
+            await files.delete_until(position)
         if moved:
             self._counts[group.id].saved(
                 position.number,
@@ -300,8 +302,9 @@ class Attempt:
     async def _judge(self, outcome: FlowOutcome, runtime: Runtime) -> GroupOutcome:
         """Return the group's outcome: a group that ended well has still failed if one of its streams was stopped."""
         group = self._groups[outcome.source]
-        if not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
-            await self._files[group.id].delete_all()
+        files = self._files.get(group.id)
+        if files is not None and not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
+            await files.delete_all()
         stopped = self._routes.stopped.get(group.id, {})
         error = outcome.error or _error_of(list(stopped.values()))
         watch = self._source(group).watch

@@ -11,7 +11,7 @@ from streamline.connectors.singer.dropped_keys import DroppedKeys
 from streamline.connectors.singer.grouping import owner
 from streamline.connectors.singer.target_input import Feed, SentCounts
 from streamline.connectors.singer.target_pool import TargetPool
-from streamline.execution.integration.plan import GroupPlan, Plan, SinkPlan, SourcePlan
+from streamline.execution.integration.plan import GroupPlan, Plan, ProvingSink, SinkPlan, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.run import Run
 from streamline.flow.items import REST
@@ -19,9 +19,11 @@ from streamline.flow.protocols import Source
 from streamline.telemetry.progress import Progress
 
 
-def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource]:
-    """Return a group's tap with its mappers, and the part of it that deletes files of BATCHes."""
+def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource | None]:
+    """Return a group's tap with its mappers, and the part of it that deletes files of BATCHes, if it has one."""
     source, workspace = plan.sources[group.source], workspace_of(context)
+    if source.open is not None:
+        return source.open(group), None
     tap = tap_command(
         group.id,
         source.plugin,
@@ -56,13 +58,13 @@ def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilde
     )
 
 
-def build_sinks(context: Run, plan: Plan, groups: Sequence[GroupPlan]) -> dict[str, TargetPool]:
+def build_sinks(context: Run, plan: Plan, groups: Sequence[GroupPlan]) -> dict[str, ProvingSink]:
     """Return the destinations that these groups feed, by uuid."""
-    pools = {}
+    pools: dict[str, ProvingSink] = {}
     for sink in plan.sinks.values():
         feeding = [group for group in groups if sink.id in plan.paths[group.source].all_sinks()]
         if feeding:
-            pools[sink.id] = _sink(context, plan, sink, feeding)
+            pools[sink.id] = sink.open() if sink.open is not None else _sink(context, plan, sink, feeding)
     return pools
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -19,11 +19,22 @@ from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.stages.stream_plan import CASE_CAPABILITY, StreamPlan
 from streamline.errors import ConfigError
+from streamline.flow.protocols import Sink, Source
 from streamline.pipeline.model import Block
 from streamline.state.store import BookmarkOverride, Cause
 
 if TYPE_CHECKING:
     from streamline.blocks.python.function import BlockFile
+
+
+class ProvingSink(Sink, Protocol):
+    """A sink that tells whether it has proven all that it was sent."""
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it was sent something that it has not proven."""
+        ...
+
 
 DEFAULT_SESSION_INTERVAL = 60.0
 """Seconds after which a target that proves nothing is closed and started anew, in pipelines without an end."""
@@ -72,6 +83,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         endless: it is not expected to end by itself.
         watch: compares the SCHEMAs of the run with the catalog.
         senders: ids of the groups that have sent each stream that the catalog does not declare.
+        open: makes the source of a group in this process; None: it is a tap.
     """
 
     block: Block
@@ -95,6 +107,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     endless: bool = False
     watch: CatalogWatch | None = None
     senders: dict[str, set[str]] = {}
+    open: Callable[[GroupPlan], Source] | None = None
 
     @property
     def id(self) -> str:
@@ -175,6 +188,7 @@ class SinkPlan(msgspec.Struct, kw_only=True):
         plans: `plan_of` for the streams that are known before the start, for `explain`.
         replaces: it takes ACTIVATE_VERSION.
         batch_dialects: dialects of BATCH that it takes.
+        open: makes its sink in this process; None: it is a target.
     """
 
     block: Block
@@ -190,6 +204,7 @@ class SinkPlan(msgspec.Struct, kw_only=True):
     plans: dict[tuple[str, str], StreamPlan]
     replaces: bool
     batch_dialects: frozenset[str]
+    open: Callable[[], ProvingSink] | None = None
 
     @property
     def id(self) -> str:

@@ -14,7 +14,7 @@ from streamline.blocks.connector.spec import SourceSpec
 from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, check_config, probe
-from streamline.connectors.singer.catalog import matches
+from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.connectors.singer.grouping import SHARED, StreamGroup, group_streams
 from streamline.connectors.singer.override import parse_override, parse_overrides
@@ -47,6 +47,20 @@ from streamline.project.render import Renderer
 from streamline.project.suggest import nearest, suggestion
 
 
+class SourceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source block asks for beside its `streams:`.
+
+    Args:
+        catalog: laid over what the tap discovers and the block's catalog.json.
+        discovered: what the tap has discovered in this run.
+        selected: names of the streams to read; empty: all that the catalog selects.
+    """
+
+    catalog: Catalog | None = None
+    discovered: Catalog | None = None
+    selected: Sequence[str] = ()
+
+
 async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, show: bool = False) -> Plan:
     """Make the plan of a run and check it.
 
@@ -66,7 +80,7 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
     sources: dict[str, SourcePlan] = {}
     targets: dict[str, tuple[Plugin, Capabilities]] = {}
 
-    async def plan_source(uuid: str) -> None:
+    async def open_one(uuid: str) -> None:
         block, spec = specs.sources[uuid]
         feeds = {sink: specs.destinations[sink][1] for sink in paths[uuid].all_sinks()}
 
@@ -74,22 +88,22 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
             # Mappers give streams other names.
             return proving_sinks(None if mappers.get(uuid) else stream, selected, feeds)
 
-        sources[uuid] = await _plan_source(context, model, block, spec, proving, variables, retry=retry, show=show)
+        sources[uuid] = await plan_source(context, model, block, spec, proving, variables, retry=retry, show=show)
 
     async def probe_target(uuid: str) -> None:
         block, spec = specs.destinations[uuid]
-        plugin = await _resolve(context, spec.destination, "target", block)
+        plugin = await resolve_connector(context, spec.destination, "target", block)
         capabilities = await probe(plugin, store=context.store, masker=context.masker)
         check_config(plugin, spec.config, capabilities, where=spec.where or block.uuid)
         targets[uuid] = (plugin, capabilities)
 
     async with task_group() as tasks:
         for uuid in specs.sources:
-            tasks.start_soon(plan_source, uuid)
+            tasks.start_soon(open_one, uuid)
         for uuid in specs.destinations:
             tasks.start_soon(probe_target, uuid)
     with checking_options():
-        _check_stream_options(context, sources)
+        check_stream_options(context, sources)
     if not any(source.groups for source in sources.values()):
         raise ConfigError("no stream is selected", where=model.yaml.shown, code="stream.none_selected")
     _check_bookmark_options(context, model, sources, variables)
@@ -107,7 +121,7 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
                 MapperPlan(
                     block=block,
                     spec=spec,
-                    plugin=await _resolve(context, spec.mapper, "mapper", block),
+                    plugin=await resolve_connector(context, spec.mapper, "mapper", block),
                     config=spec.config,
                 )
                 for block, spec in (specs.mappers[name] for name in names)
@@ -157,7 +171,8 @@ def _rendered(context: Run, renderer: Renderer, variables: dict[str, Any], *, al
     }
 
 
-async def _resolve(context: Run, name: str, role: Any, block: Block) -> Plugin:
+async def resolve_connector(context: Run, name: str, role: Any, block: Block) -> Plugin:
+    """Resolve the plugin that a block names; raise errors as `resolve_plugin`."""
     where = context.project.shown(block.file) if block.file else block.uuid
 
     def resolve_now() -> Plugin:
@@ -170,7 +185,7 @@ async def _resolve(context: Run, name: str, role: Any, block: Block) -> Plugin:
 # -- sources
 
 
-async def _plan_source(
+async def plan_source(
     context: Run,
     model: PipelineModel,
     block: Block,
@@ -179,9 +194,12 @@ async def _plan_source(
     variables: dict[str, Any],
     *,
     retry: bool,
-    show: bool,
+    show: bool = False,
+    request: SourceRequest | None = None,
 ) -> SourcePlan:
-    source = await _open_source(context, model, block, spec, retry=retry)
+    """Open a source block, choose its streams, and look up where they start; raise errors as `make_plan`."""
+    request = request or SourceRequest()
+    source = await _open_source(context, model, block, spec, retry=retry, request=request)
     catalog, traits = source.catalog, source.traits
     selected: list[SelectedStream] = []
     gone: dict[str, ConfigError] = {}
@@ -197,7 +215,7 @@ async def _plan_source(
     if catalog is None:
         refuse_without_catalog(source.spec.streams, tap=source.plugin.name, where=source.where)
     else:
-        names = _filter_for(context, catalog)
+        names = _filter_for(context, catalog, request.selected)
         if names is not None:
             selected = choose(
                 catalog, spec.streams, tap=traits, stream_filter=names, set_aside=set_aside, where=source.where
@@ -237,7 +255,7 @@ async def _plan_source(
 
 
 async def _open_source(
-    context: Run, model: PipelineModel, block: Block, spec: SourceSpec, *, retry: bool
+    context: Run, model: PipelineModel, block: Block, spec: SourceSpec, *, retry: bool, request: SourceRequest
 ) -> OpenedSource:
     config = (block.retry_config if retry else None) or RetryConfig()
     attempt = 0
@@ -253,6 +271,8 @@ async def _open_source(
                 spec=spec,
                 run_id=context.run_id,
                 refresh=context.options.refresh_catalog,
+                over=request.catalog,
+                discovered=request.discovered,
                 notify=lambda message: context.note(block.uuid, message),
                 log=lambda line: context.child_line(block.uuid, line),
             )
@@ -279,9 +299,9 @@ def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[
     return [f"{plugin.name} does not support --state, so every run reads all of {', '.join(followed)} again"]
 
 
-def _filter_for(context: Run, catalog: Any) -> list[str] | None:
+def _filter_for(context: Run, catalog: Any, selected: Sequence[str]) -> list[str] | None:
     """Return the names of `--stream` that this source knows; None if the run is about other sources' streams only."""
-    wanted = list(context.options.streams)
+    wanted = list(context.options.streams) or list(selected)
     if not wanted:
         return []
     return [
@@ -291,7 +311,8 @@ def _filter_for(context: Run, catalog: Any) -> list[str] | None:
     ] or None
 
 
-def _check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
+def check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
+    """Refuse `--stream` options that no source knows."""
     for source in sources.values():
         if context.options.streams and source.catalog is None:
             raise ConfigError(
@@ -322,7 +343,7 @@ def _check_bookmark_options(
         ConfigError: a stream that is not read, a tap that takes no state, a block that is no source.
     """
     with checking_options():
-        _check_bookmark_names(context, sources)
+        check_bookmark_names(context, sources)
     if values := variables.get(BOOKMARK_VARIABLE):
         for block in parse_overrides(values):
             if block not in sources:
@@ -334,7 +355,8 @@ def _check_bookmark_options(
                 )
 
 
-def _check_bookmark_names(context: Run, sources: dict[str, SourcePlan]) -> None:
+def check_bookmark_names(context: Run, sources: dict[str, SourcePlan]) -> None:
+    """Refuse `--bookmark` options that no source of the run can use."""
     for text in context.options.bookmarks:
         name = parse_override(text).stream
         takers = [source for source in sources.values() if source.catalog is None or source.find(name) is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from streamline.execution.integration.run import TABLE_VERSION
+from streamline.execution.integration.attempts import TABLE_VERSION
 from streamline.state import open_store
 from tests.conformance.integration.common import COLUMNS, rows_tap, upto
 from tests.conformance.integration.test_bookmark_keys import says
