@@ -138,7 +138,7 @@ def planned(
     run = context(store=SimpleNamespace(bookmarks=lambda *args: saved or {}), streams=only)
 
     async def plan_source() -> SourcePlan:
-        return await planner._plan_source(
+        return await planner.plan_source(
             run,
             cast(Any, None),
             opened.block,
@@ -228,23 +228,23 @@ def test_a_tap_without_state_reads_followed_streams_whole() -> None:
 
 def test_the_streams_of_a_run_are_looked_for_in_each_source() -> None:
     offered = catalog(USERS, ORDERS)
-    assert planner._filter_for(context(), offered) == []
-    assert planner._filter_for(context(streams=["users", "shop-*", "other"]), offered) == ["users", "shop-*"]
-    assert planner._filter_for(context(streams=["other"]), offered) is None
+    assert planner._filter_for(context(), offered, ()) == []
+    assert planner._filter_for(context(streams=["users", "shop-*", "other"]), offered, ()) == ["users", "shop-*"]
+    assert planner._filter_for(context(streams=["other"]), offered, ()) is None
 
 
 def test_a_stream_that_no_source_has_is_refused() -> None:
     sources = {"load": source(USERS, ORDERS), "more": source(stream("items"), uuid="more")}
-    planner._check_stream_options(context(streams=["users", "shop-users", "item*"]), sources)
+    planner.check_stream_options(context(streams=["users", "shop-users", "item*"]), sources)
     with refuses("stream.unknown", "usrs"):
-        planner._check_stream_options(context(streams=["usrs"]), sources)
+        planner.check_stream_options(context(streams=["usrs"]), sources)
 
 
 def test_streams_of_a_tap_without_discovery_cannot_be_selected() -> None:
     sources = {"load": source(USERS, catalog=None)}
-    planner._check_stream_options(context(), sources)
+    planner.check_stream_options(context(), sources)
     with refuses("tap.no_discovery", "--stream"):
-        planner._check_stream_options(context(streams=["users"]), sources)
+        planner.check_stream_options(context(streams=["users"]), sources)
 
 
 def check_bookmarks(*bookmarks: str, values: Any = None, own: bool = False, **source_values: Any) -> None:
@@ -302,7 +302,9 @@ def test_a_discovery_that_failed_is_tried_again_as_the_block_says(
     load = block("load", "data_loader", retry_config=config)
 
     async def opening() -> Any:
-        return await planner._open_source(run, cast(Any, None), load, SourceSpec(source="tap-x"), retry=retry)
+        return await planner._open_source(
+            run, cast(Any, None), load, SourceSpec(source="tap-x"), retry=retry, request=planner.SourceRequest()
+        )
 
     if failures < tries:
         assert anyio.run(opening) == "opened"

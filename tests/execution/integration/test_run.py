@@ -10,10 +10,12 @@ import pytest
 
 from streamline.errors import ConfigError, LeaseHeld, StreamlineError
 from streamline.execution.events import AttemptFailed
+from streamline.execution.integration import attempts
 from streamline.execution.integration import run as module
 from streamline.execution.integration.attempt import GroupOutcome
+from streamline.execution.integration.attempts import TABLE_VERSION, _retry_config, run_attempts
 from streamline.execution.integration.plan import Plan
-from streamline.execution.integration.run import TABLE_VERSION, _attempts, _planned_event, _retry_config, _summary
+from streamline.execution.integration.run import _planned_event, _summary
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.pipeline.model import RetryConfig
 from streamline.project.secrets import Masker
@@ -58,7 +60,7 @@ class Outcome:
     """What became of a run: its attempts, the last outcome of each group, and its events."""
 
     def __init__(self, made: Plan, scripts: dict[str, list[dict[str, Any]]], monkeypatch: Any, **run: Any) -> None:
-        monkeypatch.setattr(module, "Attempt", Attempts)
+        monkeypatch.setattr(attempts, "Attempt", Attempts)
         Attempts.scripts, Attempts.made = scripts, []
         self.events: list[AttemptFailed] = []
         self.versions: list[int] = []
@@ -71,7 +73,7 @@ class Outcome:
         bus = SimpleNamespace(publish=self.events.append)
         self.run = context(store=store, run={"bus": bus, "masker": Masker(), **run})
         self.every: list[GroupOutcome] = []
-        outcomes = anyio.run(_attempts, self.run, made, self.every)
+        outcomes = anyio.run(run_attempts, self.run, made, self.every)
         self.errors = {outcome.group.id: outcome.error for outcome in outcomes}
         self.attempts = Attempts.made
 
@@ -257,7 +259,7 @@ def test_the_result_of_a_run(
         return every
 
     monkeypatch.setattr(module, "_plan", planning)
-    monkeypatch.setattr(module, "_attempts", attempting)
+    monkeypatch.setattr(module, "run_attempts", attempting)
     monkeypatch.setattr(module, "keep_destinations", lambda run, planned: None)
     bus = SimpleNamespace(publish=lambda event: None)
     log = SimpleNamespace(path="run.log")
