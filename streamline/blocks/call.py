@@ -19,6 +19,7 @@ from streamline.project.yamlfile import read_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from streamline.outputs.streams import StoredStream
     from streamline.pipeline.model import Block
     from streamline.project.project import Project
     from streamline.project.render import Renderer
@@ -66,6 +67,10 @@ class Input(UpstreamOutput, Protocol):
         Raises:
             ConfigError: it is not a table; the message says what it is.
         """
+        ...
+
+    def streams(self) -> list[StoredStream] | None:
+        """Return the streams of a source block's output, with their Parquet files; None: it is no such output."""
         ...
 
     def parquet(self) -> list[Path] | None:

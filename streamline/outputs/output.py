@@ -18,6 +18,8 @@ from streamline.outputs.values import read_value, write_values
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from streamline.outputs.streams import StoredStream
+
 
 _T = TypeVar("_T")
 # How often to start again when the output is replaced during a read.
@@ -101,6 +103,15 @@ class Output:
         leaves = [leaf for stored in manifest.outputs for leaf in (stored.parts or [stored])]
         first = (leaves[0].columns, leaves[0].types)
         return files if all((leaf.columns, leaf.types) == first for leaf in leaves) else None  # type: ignore[return-value]
+
+    def streams(self) -> list[StoredStream] | None:
+        """Return the streams of a source block's output, with their Parquet files; None: it is no such output."""
+        from streamline.outputs import streams
+
+        manifest = self.manifest
+        if manifest.form != "single" or manifest.outputs[0].codec != streams.CODEC:
+            return None
+        return streams.stored(self._storage, manifest.outputs[0])
 
     def read(self, stored: StoredValue) -> Any:
         """Read one of the values in the manifest."""

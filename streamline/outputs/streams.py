@@ -75,6 +75,32 @@ def _shape(storage: Storage, stored: StoredValue) -> dict[str, Any]:
     return {"stream": msgspec.json.decode(stored.value), "columns": list(columns), "rows": rows}
 
 
+class StoredStream(msgspec.Struct, kw_only=True):
+    """A stream as it is stored.
+
+    Args:
+        stream: its catalog entry.
+        columns: names, in their order; a file may lack some of them.
+        files: Parquet files, in the order of their records.
+    """
+
+    stream: dict[str, Any]
+    columns: list[str]
+    files: list[Path]
+
+
+def stored(storage: Storage, value: StoredValue) -> list[StoredStream]:
+    """Return the streams with their files, without reading them."""
+    return [
+        StoredStream(
+            stream=msgspec.json.decode(stream.value),
+            columns=list(stream.columns or []),
+            files=[path for part in stream.parts if part.file and (path := storage.path(part.file)) is not None],
+        )
+        for stream in value.parts
+    ]
+
+
 def tables(storage: Storage, stored: StoredValue) -> dict[str, pa.Table]:
     """Read each stream as a table, by name."""
     return {msgspec.json.decode(stream.value)["stream"]: _table(storage, stream) for stream in stored.parts}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INTERVAL = 60.0
 """Default number of seconds between two checks of a sensor."""
 
-SWITCHES = ("dynamic", "reduce_output", "isolated", "secret_output")
+SWITCHES = ("dynamic", "reduce_output", "isolated", "secret_output", "advance_on_skip")
 """Keys whose value is true or false."""
 
 # The keys of Mage's DYNAMIC_BLOCKS_VERSION=2. `modes` sets how children receive items while the parent still runs;
@@ -38,6 +38,7 @@ class BlockSettings(msgspec.Struct, frozen=True, kw_only=True):
         reduce_output: collect the outputs of the block's children into a list for its downstream blocks.
         isolated: run the block in the environment of the pipeline's requirements.txt.
         secret_output: never write the block's output to disk.
+        advance_on_skip: of a source: a downstream block that is skipped does not hold back its bookmarks.
         interval: seconds between two checks of a sensor.
         give_up_after: seconds after which a sensor fails (`configuration.timeout`); None: no limit.
     """
@@ -46,6 +47,7 @@ class BlockSettings(msgspec.Struct, frozen=True, kw_only=True):
     reduce_output: bool = False
     isolated: bool = False
     secret_output: bool = False
+    advance_on_skip: bool = False
     interval: float = INTERVAL
     give_up_after: float | None = None
 
@@ -68,6 +70,7 @@ def block_settings(model: PipelineModel, block: Block) -> BlockSettings:
         reduce_output=_reduces(model, block),
         isolated=_switch(model, block, "isolated"),
         secret_output=_switch(model, block, "secret_output"),
+        advance_on_skip=_switch(model, block, "advance_on_skip"),
         interval=interval if interval is not None else INTERVAL,
         give_up_after=give_up_after,
     )

@@ -46,6 +46,9 @@ class Given:
             return pa.Table.from_pylist(value)
         raise ConfigError(f"the output of {self.uuid} is no table, but {type(value).__name__}")
 
+    def streams(self) -> None:
+        return None
+
     def parquet(self) -> list[Path] | None:
         return [self._file] if self._file is not None else None
 

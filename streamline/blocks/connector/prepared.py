@@ -5,6 +5,7 @@ A worker process works it out, because that runs the user's code; the flow that 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -22,12 +23,31 @@ class PreparedSource(msgspec.Struct, kw_only=True):
         catalog: a Singer catalog that is laid over what the tap discovers and the block's catalog.json; None: none.
         selected: the names of the streams that are read; empty: all that the catalog selects.
         discovered: the catalog that the tap has discovered for this block in this run; None: it was not asked.
+        key: of a child of a dynamic block: what its positions are kept under, beside the block's uuid.
     """
 
     spec: SourceSpec
     catalog: dict[str, Any] | None = None
     selected: list[str] = []
     discovered: dict[str, Any] | None = None
+    key: str | None = None
+
+
+class ExportedStream(msgspec.Struct, kw_only=True):
+    """A stream that a destination block exports, in Parquet files.
+
+    Args:
+        stream: its name.
+        schema: its JSON Schema.
+        files: in the order of their rows. They are only read.
+        key_properties, replication_method: as it was read from a source; a table of a block has none.
+    """
+
+    stream: str
+    schema: dict[str, Any]
+    files: list[Path]
+    key_properties: list[str] = []
+    replication_method: str | None = None
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +57,15 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         index: its number among the block's inputs.
         block: the upstream block.
         streams: the streams of it that are exported; None: all.
+        live: it comes as it is read, by a source that has nothing else downstream.
+        exported: what it comes to, once its output was read.
     """
 
     index: int
     block: str
     streams: list[str] | None = None
+    live: bool = False
+    exported: list[ExportedStream] = []
 
 
 class PreparedDestination(msgspec.Struct, kw_only=True):

@@ -38,6 +38,23 @@ def connector_role(block: Block) -> Role | None:
     return _role_of(block.file, (status.st_mtime_ns, status.st_size))
 
 
+def exported_upstream(block: Block) -> list[str]:
+    """Return the upstream blocks whose output a destination exports: all but those that are input only."""
+    settings = block.configuration.get("data_integration")
+    inputs = settings.get("inputs") if isinstance(settings, dict) else None
+    only = (
+        {uuid for uuid, each in inputs.items() if isinstance(each, dict) and each.get("input_only") is True}
+        if isinstance(inputs, dict)
+        else set()
+    )
+    return [uuid for uuid in block.upstream if uuid not in only]
+
+
+def takes_no_data(block: Block) -> bool:
+    """Return whether a destination uses no upstream output as a value: it is in YAML."""
+    return block.language == "yaml"
+
+
 def kind_name(block: Block) -> str | None:
     """Return the name of the kind of sources and destinations in Python, if the block is one."""
     return "connector" if connector_role(block) is not None else None

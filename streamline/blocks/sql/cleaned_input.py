@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.blocks.call import BlockCall, Input
+    from streamline.outputs.streams import StoredStream
 
 
 def cleaned_inputs(call: BlockCall, allow_reserved_words: bool) -> list[Input]:
@@ -50,6 +51,9 @@ class CleanedInput:
         from streamline.io.table_export import cleaned_as_in_mage
 
         return cleaned_as_in_mage(self._given.table(), allow_reserved_words=self._allow_reserved_words)
+
+    def streams(self) -> list[StoredStream] | None:
+        return self._given.streams()
 
     def parquet(self) -> list[Path] | None:
         import pyarrow.parquet as pq

@@ -76,6 +76,11 @@ class ParquetSink:
         self._working: anyio.CancelScope | None = None
         self._stuck = False
 
+    @property
+    def unproven(self) -> bool:
+        """Whether it was sent something that it has not proven: until it is closed."""
+        return not self._ended.is_set()
+
     def written(self) -> list[WrittenStream]:
         """Return what was written, in the order in which the streams began; whole after `close`."""
         return [writer.written() for writer in self._streams.values()]

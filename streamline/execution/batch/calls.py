@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
+from streamline.execution.batch.connector_calls import ConnectorCalls, Verdict
 from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, CallPlan, Instance
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
@@ -67,6 +69,7 @@ class Calls:
 
     Args:
         completed: called with each successful call, before its callbacks.
+        connectors: makes the attempts at sources and destinations; None: the plan has none.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Calls:
         layout: OutputLayout,
         executor: Executor,
         completed: Callable[[BlockPlan, Instance, TaskResult], None],
+        connectors: ConnectorCalls | None = None,
     ) -> None:
         self._facts = facts
         self._plan = plan
@@ -83,6 +87,7 @@ class Calls:
         self._executor = executor
         self._run = facts.run
         self._note = completed
+        self._connectors = connectors
         self._running: set[str] = set()
         self._interrupted = asyncio.Event()
 
@@ -94,6 +99,8 @@ class Calls:
     def interrupt(self) -> None:
         """Start nothing new, and cancel what runs."""
         self._interrupted.set()
+        if self._connectors is not None:
+            self._connectors.interrupt()
         for task_id in list(self._running):
             self._executor.cancel(task_id)
 
@@ -106,12 +113,19 @@ class Calls:
             return Made(instance, refused=refused)
         made = Made(instance, began=time.monotonic())
         task = self._task(plan, call, number, child=child)
-        made.result = await self._attempts(plan, task, made)
+        verdict = Verdict()
+        try:
+            made.result = await self._attempts(plan, task, made, verdict)
+        finally:
+            if self._connectors is not None:
+                self._connectors.end_pipe(plan.block.uuid)
         made.ended = time.monotonic()
         if made.attempts == 1 and task.kind == "run":
             made.began = made.ended - made.result.seconds  # without the waiting for a worker
         made.failure = made.result.failure
-        if made.failure is not None:
+        if verdict.status is not None:
+            instance.status, made.failure = CANCELLED if self.interrupted else verdict.status, None
+        elif made.failure is not None:
             instance.status = CANCELLED if self.interrupted else FAILED
             if child:
                 self._log_failure(plan, number, made.failure)
@@ -191,7 +205,7 @@ class Calls:
             kind="poll" if plan.block.type == "sensor" else "run",
             block=uuid,
             inputs=call.inputs,
-            output=None if plan.secret else str(folder),
+            output=None if plan.secret or uuid in self._plan.pipes else str(folder),
             durable=not child,
             child=number if child else None,
             run_tests=self._facts.run.options.tests,
@@ -216,15 +230,27 @@ class Calls:
             "execution_date": facts.execution_date,
         }
 
-    async def _attempts(self, plan: BlockPlan, task: Task, made: Made) -> TaskResult:
+    def _retry_config(self, plan: BlockPlan) -> RetryConfig:
+        """Return the block's settings; of a source and a destination that share a flow, those with more retries."""
+        pipe = self._connectors.into(plan.block.uuid) if self._connectors is not None else None
+        blocks = [plan.block, *([pipe.source.block] if pipe is not None else [])]
+        configs = [block.retry_config for block in blocks if block.retry_config is not None]
+        return max(configs, key=lambda config: config.retries, default=RetryConfig())
+
+    async def _attempt(self, plan: BlockPlan, task: Task, verdict: Verdict) -> TaskResult:
+        if task.kind == "poll":
+            return await self._poll(plan, task)
+        if plan.connector is None or self._connectors is None:
+            return await self._do(task, isolated=plan.isolated)
+        return await self._connectors.attempt(plan, task, partial(self._do, isolated=plan.isolated), verdict)
+
+    async def _attempts(self, plan: BlockPlan, task: Task, made: Made, verdict: Verdict) -> TaskResult:
         """Try until it succeeds, must not be retried, or the run is interrupted."""
-        retry = plan.block.retry_config or RetryConfig()
+        retry = self._retry_config(plan)
         while True:
             made.attempts += 1
             attempt = msgspec.structs.replace(task, attempt=made.attempts, id=f"{task.id}:{made.attempts}")
-            result = await (
-                self._poll(plan, attempt) if task.kind == "poll" else self._do(attempt, isolated=plan.isolated)
-            )
+            result = await self._attempt(plan, attempt, verdict)
             failure = result.failure
             if failure is None or self.interrupted or not failure.retry or made.attempts > retry.retries:
                 return result
@@ -298,6 +324,7 @@ class Calls:
             folder=task.output,
             inline=result.inline,
             child=child,
+            live=uuid in self._plan.pipes,
             run_id=self._facts.run.run_id if task.output is not None else None,
         )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamline.errors import StreamlineError
+from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.task import InputRef
 from streamline.outputs.dynamic import Items, items_of
 from streamline.outputs.output import Output, open_output, unpack
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.blocks.call import Input
+    from streamline.outputs.streams import StoredStream
 
 
 def open_input(ref: InputRef, *, mage: bool = False) -> Input:
@@ -30,6 +34,21 @@ def open_input(ref: InputRef, *, mage: bool = False) -> Input:
 def item_metadata(ref: InputRef) -> dict[str, Any]:
     """Return the metadata in a dynamic block's output for the item that `ref` names."""
     return copy.deepcopy(_items(ref).metadata(ref.item)) if ref.item is not None else {}
+
+
+def child_key(inputs: Sequence[InputRef]) -> str | None:
+    """Return what the positions of a child are kept under: the `block_uuid` of its item's metadata, else the item's
+    `key`, else a hash of the item; of several items, all of them. Never its number, which changes with other items.
+    """
+    keys = []
+    for ref in inputs:
+        if ref.item is None:
+            continue
+        item, metadata = _items(ref).get(ref.item), _items(ref).metadata(ref.item)
+        name = metadata.get("block_uuid") or (item.get("key") if isinstance(item, dict) else None)
+        text = json.dumps(item, sort_keys=True, default=repr)
+        keys.append(str(name) if name is not None else blake2b(text.encode(), digest_size=8).hexdigest())
+    return ",".join(keys) or None
 
 
 class StoredInput:
@@ -68,6 +87,9 @@ class StoredInput:
             return to_table([value] if self.ref.item is not None and isinstance(value, dict) else value)
         return open_ref(self.ref).table()
 
+    def streams(self) -> list[StoredStream] | None:
+        return None if self.ref.item is not None else open_ref(self.ref).streams()
+
     def parquet(self) -> list[Path] | None:
         return None if self.ref.item is not None else open_ref(self.ref).parquet()
 
@@ -95,6 +117,9 @@ class CombinedInput:
 
         return concatenated([part.table() for part in self._parts])
 
+    def streams(self) -> list[StoredStream] | None:
+        return None
+
     def parquet(self) -> list[Path] | None:
         paths: list[Path] = []
         for part in self._parts:
@@ -113,6 +138,12 @@ def open_ref(ref: InputRef) -> Output:
     """
     if ref.inline is not None:
         return unpack(ref.inline)
+    if ref.live:
+        raise ConfigError(
+            f"the output of '{ref.block}' is not stored: the destination writes it as it is read",
+            hint="to use it otherwise, put a block between the two",
+            code="output.live",
+        )
     assert ref.folder is not None
     output = open_output(Path(ref.folder))
     if ref.run_id is not None and output.manifest.run_id != ref.run_id:

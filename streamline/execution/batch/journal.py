@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import msgspec
 from streamline.errors import DiskFull, StreamlineError, is_disk_full
 from streamline.execution.batch.fanout import COMPLETED, CallFacts, CallKey
 from streamline.execution.batch.run_variables import RunVariables, boot_id
+from streamline.state.store import BookmarkOverride, BookmarkSave
 
 
 class Begun(msgspec.Struct, tag="begun", kw_only=True):
@@ -62,23 +64,46 @@ class Ended(msgspec.Struct, tag="ended", kw_only=True):
     stamp: str | None = None
 
 
+class Positioned(msgspec.Struct, tag="positioned", kw_only=True):
+    """A source has reached positions, which wait for the blocks downstream of it.
+
+    Args:
+        key: what they are kept under; of a block that runs once, its uuid.
+        dropped: streams whose saved bookmark is deleted.
+        overrides: stored overrides that have had their effect.
+    """
+
+    key: str
+    block: str
+    bookmarks: list[BookmarkSave] = []
+    dropped: list[str] = []
+    overrides: list[BookmarkOverride] = []
+
+
+class Withdrawn(msgspec.Struct, tag="withdrawn", kw_only=True):
+    """The positions under a key do not count: the source reads again from where the run began."""
+
+    key: str
+
+
 class Undone(msgspec.Struct, tag="undone", kw_only=True):
     """A block is run anew: what it was made from has changed, or its output is gone."""
 
     block: str
 
 
-Event = Begun | Continued | Called | Ended | Undone
+Event = Begun | Continued | Called | Ended | Positioned | Withdrawn | Undone
 
 
 class Journal:
-    """Appends events. Safe to use from one thread at a time."""
+    """Appends events, from any thread."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._encoder = msgspec.json.Encoder(enc_hook=str)
+        self._lock = threading.Lock()
         # After a torn line the next event would be lost with it.
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
@@ -91,6 +116,10 @@ class Journal:
             StreamlineError: it cannot be written; nothing of it is left then.
         """
         line = self._encoder.encode(event) + b"\n"
+        with self._lock:
+            self._write(line)
+
+    def _write(self, line: bytes) -> None:
         before = os.fstat(self._fd).st_size
         failure: StreamlineError = DiskFull(self.path)
         try:
@@ -121,12 +150,14 @@ class Past(msgspec.Struct, kw_only=True):
         given: what the newest part of the run was given, and all parts before it.
         calls: completed calls by block and number.
         ended: blocks that completed or were skipped.
+        positions: what sources have reached, in order.
     """
 
     begun: Begun
     given: RunVariables
     calls: dict[str, dict[int, Called]] = {}
     ended: dict[str, Ended] = {}
+    positions: list[Positioned] = []
 
     def follow(self, run_variables: RunVariables) -> None:
         """Begin a further part of the run with these variables."""
@@ -157,9 +188,14 @@ def read_journal(path: Path) -> Past | None:
                 past.calls.setdefault(event.block, {})[event.number] = event
             elif isinstance(event, Ended):
                 past.ended[event.block] = event
+            elif isinstance(event, Positioned):
+                past.positions.append(event)
+            elif isinstance(event, Withdrawn):
+                past.positions = [each for each in past.positions if each.key != event.key]
             else:
                 past.ended.pop(event.block, None)
                 past.calls.pop(event.block, None)
+                past.positions = [each for each in past.positions if each.block != event.block]
     if past is not None:
         past.follow(msgspec.structs.replace(past.given, boot=boot_id()))
     return past

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.connector.prepared import Role
-from streamline.blocks.connector.role import connector_role
+from streamline.blocks.connector.role import connector_role, exported_upstream, takes_no_data
 from streamline.blocks.registry import check_block, preload
 from streamline.pipeline.block_settings import INTERVAL, block_settings
+from streamline.pipeline.graph import reachable
+from streamline.pipeline.graph_view import item_axes
 from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
 from streamline.project.render import Renderer
 
@@ -38,6 +40,7 @@ class BlockPlan(msgspec.Struct, kw_only=True):
         secret: its output is never stored.
         isolated: it runs in the pipeline's own environment.
         connector: whether it is a source or a destination.
+        advance_on_skip: of a source: a downstream block that is skipped does not hold back its positions.
         interval: of a sensor: seconds between two calls.
         patience: of a sensor: seconds after which it fails; None: no limit.
     """
@@ -50,6 +53,7 @@ class BlockPlan(msgspec.Struct, kw_only=True):
     secret: bool = False
     isolated: bool = False
     connector: Role | None = None
+    advance_on_skip: bool = False
     interval: float = INTERVAL
     patience: float | None = None
 
@@ -68,6 +72,7 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     Args:
         blocks: by uuid, each after its upstream blocks.
         callbacks: uuids of the callbacks that belong to the whole pipeline.
+        pipes: destinations by source that feeds them as it reads, because neither has another neighbour.
         concurrency: how many blocks may run at once; None: as many as the machine allows.
         modules: the modules that each block's, callback's and conditional's code imports.
     """
@@ -78,6 +83,11 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     limits: DynamicLimits
     concurrency: int | None
     modules: dict[str, frozenset[str]]
+    pipes: dict[str, str] = {}
+
+    def downstream(self, uuid: str) -> list[str]:
+        """Return all blocks downstream of a block."""
+        return list(reachable([uuid], {name: plan.block.downstream for name, plan in self.blocks.items()}))
 
 
 def make_plan(project: Project, model: PipelineModel, runtime: Mapping[str, Any] | None = None) -> BatchPlan:
@@ -107,6 +117,7 @@ def make_plan(project: Project, model: PipelineModel, runtime: Mapping[str, Any]
         limits=dynamic_limits(project, model),
         concurrency=block_run_limit(project, model),
         modules=modules,
+        pipes=_pipes(model, blocks),
     )
 
 
@@ -118,6 +129,20 @@ def worth_loading(plan: BatchPlan, uuids: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(modules))
 
 
+def _pipes(model: PipelineModel, blocks: Mapping[str, BlockPlan]) -> dict[str, str]:
+    """Return the destinations by source where neither has another neighbour to share records with."""
+    axes = item_axes(model)
+    pipes = {}
+    for uuid, plan in blocks.items():
+        sources = exported_upstream(plan.block) if plan.connector == "destination" else []
+        if len(sources) != 1 or axes[uuid] or axes[sources[0]]:
+            continue
+        source = blocks[sources[0]]
+        if source.connector == "source" and source.block.downstream == [uuid] and takes_no_data(plan.block):
+            pipes[sources[0]] = uuid
+    return pipes
+
+
 def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
     settings = block_settings(model, block)
     return BlockPlan(
@@ -127,6 +152,7 @@ def _block_plan(model: PipelineModel, block: Block) -> BlockPlan:
         secret=settings.secret_output,
         isolated=settings.isolated,
         connector=connector_role(block),
+        advance_on_skip=settings.advance_on_skip,
         interval=settings.interval,
         patience=settings.give_up_after,
     )

@@ -27,6 +27,7 @@ class Reuse(msgspec.Struct):
         run_id: the run, whose outputs alone count.
         max_children: how many calls of a dynamic block's child are made at most.
         finished, outcomes: the blocks that have ended in this part of the run.
+        pipes: destinations by source that shares a flow with it.
     """
 
     past: Past
@@ -36,6 +37,7 @@ class Reuse(msgspec.Struct):
     max_children: int | None
     finished: Mapping[str, Finished]
     outcomes: Mapping[str, BlockOutcome]
+    pipes: Mapping[str, str] = {}
 
     def block(self, plan: BlockPlan) -> tuple[Ended, list[Instance]] | None:
         """Return how the block ended, and its calls; None if it has to run."""
@@ -52,7 +54,7 @@ class Reuse(msgspec.Struct):
                 continue
             if number not in called:
                 return None
-            ref = self._stored(plan, number, child=ended.child, staged=False)
+            ref = self._piped(plan) or self._stored(plan, number, child=ended.child, staged=False)
             if ref is None:
                 return None
             instances.append(Instance(ref=ref, **called[number].facts()))
@@ -63,6 +65,13 @@ class Reuse(msgspec.Struct):
         ):
             return None  # it was not dynamic then
         return ended, instances
+
+    def _piped(self, plan: BlockPlan) -> InputRef | None:
+        """Return the output of a source that a destination wrote as it was read, if that has completed."""
+        uuid = plan.block.uuid
+        if self.pipes.get(uuid) not in self.past.ended:
+            return None
+        return InputRef(block=uuid, type=plan.block.type, live=True)
 
     def call(self, plan: BlockPlan, call: CallPlan, number: int) -> tuple[Instance, list[dict[str, Any]]] | None:
         """Return a child's finished call and its outputs, for a block that had not ended."""

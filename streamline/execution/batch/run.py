@@ -36,6 +36,8 @@ from streamline.state import project_store
 from streamline.state.store import RunInfo, Store
 
 if TYPE_CHECKING:
+    from streamline.execution.batch.connector_calls import ConnectorCalls
+    from streamline.execution.batch.pending import PendingPositions
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
 
@@ -192,7 +194,17 @@ class _BatchRun:
             keep_only(layout.journals, [layout.journal.name] if self.past is not None else [])
         layout.prepare()
         journal = None if alone is not None else self._open_journal(layout, facts, run_variables)
-        runner = Runner(facts, self.plan, layout, executor, journal=journal, past=self.past)
+        pending, connectors = self._connectors(facts, journal)
+        runner = Runner(
+            facts,
+            self.plan,
+            layout,
+            executor,
+            journal=journal,
+            past=self.past,
+            connectors=connectors,
+            pending=pending,
+        )
         run.bus.publish(
             RunPlanned(
                 run_id=self.run_id,
@@ -234,6 +246,22 @@ class _BatchRun:
             resumed=self.past is not None,
             hint=self._hint() if status != COMPLETED else None,
         )
+
+    def _connectors(
+        self, facts: RunFacts, journal: Journal | None
+    ) -> tuple[PendingPositions | None, ConnectorCalls | None]:
+        """Return what holds the positions of sources, and what makes the calls of sources and destinations."""
+        if not any(block.connector for block in self.plan.blocks.values()):
+            return None, None
+        # Imported here: pipelines without such blocks do without the machinery of flows.
+        from streamline.execution.batch.connector_calls import ConnectorCalls
+        from streamline.execution.batch.pending import PendingPositions, held_of
+        from streamline.execution.connector_blocks.flows import ConnectorFlows
+
+        past = held_of(self.past.positions) if self.past is not None else {}
+        pending = PendingPositions(self.store, self.plan, self.run_id, journal, past)
+        plan = self.plan if self.options.block is None else msgspec.structs.replace(self.plan, pipes={})
+        return pending, ConnectorCalls(plan, ConnectorFlows(facts, self.plan.model, pending))
 
     def _status(self, blocks: list[BlockOutcome]) -> str:
         if self.run.interrupted is not None and any(outcome.status == CANCELLED for outcome in blocks):

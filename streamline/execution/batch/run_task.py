@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.call import BlockCall, Input, block_output
+from streamline.blocks.connector.prepared import PreparedDestination
 from streamline.blocks.python.block import evaluate, forget, poll
 from streamline.blocks.python.callback import call_back
 from streamline.blocks.python.function import UserError, user_error
 from streamline.blocks.registry import prepare_block, run_block, run_block_tests
 from streamline.errors import ConfigError, StreamlineError
-from streamline.execution.batch.inputs import item_metadata, open_input, open_ref
+from streamline.execution.batch.inputs import child_key, item_metadata, open_input, open_ref
 from streamline.execution.batch.run_variables import execution_date
-from streamline.execution.batch.task import Failure, Task, TaskResult
+from streamline.execution.batch.task import Failure, Task, TaskResult, exports_folder
 from streamline.io.config import use_renderer
 from streamline.outputs.dynamic import items_of
 from streamline.outputs.store import open_output, pack, project_key, unpack, write_output
@@ -227,7 +228,15 @@ def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 
 def _prepare(task: Task, call: BlockCall, result: TaskResult) -> None:
-    result.prepared = prepare_block(call)
+    prepared = prepare_block(call)
+    if isinstance(prepared, PreparedDestination):
+        from streamline.blocks.connector.exports import with_streams
+
+        live = [number for number, ref in enumerate(task.inputs) if ref.live]
+        prepared = with_streams(call, prepared, exports_folder(task), live)
+    elif task.child is not None:
+        prepared = msgspec.structs.replace(prepared, key=child_key(task.inputs))
+    result.prepared = prepared
 
 
 def _callback(task: Task, call: BlockCall, result: TaskResult) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.execution.batch.calls import Calls, Executor, Made, RunFacts
+from streamline.execution.batch.connector_calls import ConnectorCalls
 from streamline.execution.batch.fanout import (
     CANCELLED,
     COMPLETED,
@@ -25,10 +26,11 @@ from streamline.execution.batch.fanout import (
 from streamline.execution.batch.journal import Called, Ended, Journal, Past
 from streamline.execution.batch.outcomes import outcome_of, unforeseen
 from streamline.execution.batch.output_layout import OutputLayout
+from streamline.execution.batch.pending import PendingPositions
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.resume import Reuse, stamp_of
-from streamline.execution.batch.task import Failure, TaskResult
-from streamline.execution.events import BlockOutcome, BlockStarted, CallFinished
+from streamline.execution.batch.task import Failure, InputRef, TaskResult
+from streamline.execution.events import BlockOutcome, BlockStarted, CallFinished, failure_from
 
 
 class Runner:
@@ -37,6 +39,8 @@ class Runner:
     Args:
         journal: records what completed; None for runs that cannot be resumed.
         past: what this run did before it was resumed.
+        connectors: makes the calls of sources and destinations; None: the plan has none.
+        pending: holds the positions of sources.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Runner:
         *,
         journal: Journal | None,
         past: Past | None,
+        connectors: ConnectorCalls | None = None,
+        pending: PendingPositions | None = None,
     ) -> None:
         self._facts = facts
         self._plan = plan
@@ -58,9 +64,20 @@ class Runner:
         self._finished: dict[str, Finished] = {}
         self._events = {uuid: asyncio.Event() for uuid in plan.blocks}
         self.outcomes: dict[str, BlockOutcome] = {}
-        self._making = Calls(facts, plan, layout, executor, self._journal_call)
+        self._connectors = connectors
+        self._pending = pending
+        self._making = Calls(facts, plan, layout, executor, self._journal_call, connectors)
         self._reuse = (
-            Reuse(past, journal, layout, facts.run.run_id, plan.limits.max_children, self._finished, self.outcomes)
+            Reuse(
+                past,
+                journal,
+                layout,
+                facts.run.run_id,
+                plan.limits.max_children,
+                self._finished,
+                self.outcomes,
+                plan.pipes,
+            )
             if past is not None
             else None
         )
@@ -77,7 +94,12 @@ class Runner:
                     tasks.create_task(self._block(uuid))
         else:
             for uuid in self._plan.blocks:
-                await self._block(uuid)
+                if uuid in self._plan.pipes:
+                    continue  # with its destination
+                pipe = self._connectors.into(uuid) if self._connectors is not None else None
+                async with asyncio.TaskGroup() as tasks:
+                    for each in [*([pipe.source.block.uuid] if pipe is not None else []), uuid]:
+                        tasks.create_task(self._block(each))
         return [self.outcomes[uuid] for uuid in self._plan.blocks]
 
     async def run_one(self, uuid: str, upstream: Mapping[str, Finished]) -> list[BlockOutcome]:
@@ -101,7 +123,7 @@ class Runner:
     async def _block(self, uuid: str) -> None:
         plan = self._plan.blocks[uuid]
         for name in plan.block.upstream:
-            await self._events[name].wait()
+            await self._wait_for(name, uuid)
         try:
             outcome, finished = await self._reused(plan) or await self._calls(plan)
         except Exception as error:  # a bug in Streamline fails its block; other branches continue
@@ -114,8 +136,37 @@ class Runner:
             finished = _failed(plan)
         self.outcomes[uuid] = outcome
         self._finished[uuid] = finished
+        if self._connectors is not None:
+            self._connectors.end_pipe(uuid)
+        await self._save_positions()
         self._run.finish_block(outcome)
         self._events[uuid].set()
+
+    async def _wait_for(self, upstream: str, uuid: str) -> None:
+        """Wait until an upstream block has ended; a destination that shares a flow with it: until it can be read."""
+        pipe = self._connectors.pipes.get(upstream) if self._connectors is not None else None
+        if pipe is None or pipe.destination != uuid:
+            await self._events[upstream].wait()
+            return
+        waits = [asyncio.create_task(event.wait()) for event in (self._events[upstream], pipe.offered)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if upstream not in self._finished:
+            ref = InputRef(block=upstream, type=pipe.source.block.type, live=True)
+            self._finished[upstream] = _finished(pipe.source, [Instance(number=0, ref=ref)], child=False)
+
+    async def _save_positions(self) -> None:
+        """Save the positions of sources whose downstream blocks have all completed. A failure fails the source."""
+        if self._pending is None or self._facts.run.options.block is not None:
+            return
+        try:
+            await asyncio.to_thread(self._pending.save_settled, self.outcomes)
+        except StreamlineError as error:
+            for uuid in self._pending.settled(self.outcomes):
+                self.outcomes[uuid].status, self.outcomes[uuid].failure = FAILED, failure_from(error)
 
     async def _reused(self, plan: BlockPlan) -> tuple[BlockOutcome, Finished] | None:
         """Return the block as this run left it before it was resumed; None if it has to run."""
@@ -238,9 +289,9 @@ class Runner:
                     instance.ref = msgspec.structs.replace(instance.ref, folder=folder)
         elif alone and self._layout.remembered(uuid) is None:
             self._layout.publish(uuid, child=False)  # `streamline test` can test it again
-        if plan.secret:
-            self._layout.remove(uuid)  # what was stored before it was secret
-        elif status in (COMPLETED, SKIPPED):
+        if plan.secret or uuid in self._plan.pipes:
+            self._layout.remove(uuid)  # what was stored before it was secret, or before it shared a flow
+        if not plan.secret and status in (COMPLETED, SKIPPED):
             if child or status == COMPLETED:
                 self._layout.remember(uuid, instances, child=child)
             self._journal_end(plan, outcome, instances, child=child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from streamline.blocks.call import TestOutcome
 from streamline.blocks.connector.prepared import Prepared
 from streamline.processes.job import Failure
 
-__all__ = ["Failure", "InputRef", "Kind", "Task", "TaskResult"]
+__all__ = ["Failure", "InputRef", "Kind", "Task", "TaskResult", "exports_folder"]
 
 Kind = Literal["run", "prepare", "poll", "condition", "callback", "tests"]
 
@@ -28,6 +29,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
         child: it is the output of a dynamic block's child.
         described: the output has metadata for that item: keyword arguments of the child.
         parts: the outputs of several children, as a list; then the other fields are empty.
+        live: it is not stored: a destination gets it as it is read.
         run_id: the run that wrote the folder; the output of another run is an error. None: any run's.
     """
 
@@ -39,6 +41,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
     child: bool = False
     described: bool = False
     parts: tuple[InputRef, ...] | None = None
+    live: bool = False
     run_id: str | None = None
 
 
@@ -122,3 +125,8 @@ class TaskResult(msgspec.Struct, kw_only=True):
     warnings: list[str] = []
     seconds: float = 0.0
     outputs: list[dict[str, Any]] = []
+
+
+def exports_folder(task: Task) -> Path:
+    """Return the folder for the files of upstream outputs that were converted for a destination."""
+    return Path(task.run_dir) / "exports" / task.id.replace(":", "-")

@@ -27,6 +27,7 @@ from streamline.flow.items import REST, ArrowBatch, BadRecord, FileBatch, Item, 
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.tasks import task_group
+from streamline.flow.unconfirmed import UnconfirmedSource
 
 if TYPE_CHECKING:
     from streamline.flow.stages.validate import BadRecordLimit
@@ -154,6 +155,8 @@ class Attempt:
         source, files = build_source(self._context, self._plan, group, self._routes)
         if files is not None:
             self._files[group.id] = files
+        if not self._plan.confirms:
+            source = UnconfirmedSource(source)
         route = self._routes.route(group, self._plan.paths[group.source], self._sinks)
         self._book.watch(group.source, route)
         return Flow(

@@ -284,7 +284,12 @@ class PathPlan(msgspec.Struct, kw_only=True):
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """An integration run. `mappers` and `paths` are by source uuid."""
+    """An integration run. `mappers` and `paths` are by source uuid.
+
+    Args:
+        confirms: sources are told what is saved; not where positions wait for something else, because a source may
+            then release what another run has to read.
+    """
 
     pipeline: str
     sources: dict[str, SourcePlan]
@@ -292,6 +297,7 @@ class Plan(msgspec.Struct, kw_only=True):
     paths: dict[str, PathPlan]
     sinks: dict[str, SinkPlan]
     variables: dict[str, Any] = {}
+    confirms: bool = True
 
     def mappers_of(self, source: str) -> list[str]:
         """Return uuids of the mapper blocks directly after a source."""

@@ -38,6 +38,9 @@ class Given:
     def table(self) -> Any:
         raise NotImplementedError
 
+    def streams(self) -> None:
+        return None
+
     def parquet(self) -> list[Path] | None:
         return None
 

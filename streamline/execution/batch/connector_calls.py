@@ -1,0 +1,142 @@
+"""The calls of source and destination blocks: prepared by a worker, then moved by a flow; two blocks may share one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
+from streamline.execution.batch.fanout import CANCELLED, SKIPPED, UPSTREAM_FAILED
+from streamline.execution.batch.task import InputRef, Task, TaskResult
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.plan import BatchPlan, BlockPlan
+
+RunTask = Callable[[Task], Awaitable[TaskResult]]
+
+
+class Flows(Protocol):
+    """Moves the records of sources and destinations. How a flow ended is in its result, whatever the cause."""
+
+    async def source(self, plan: BlockPlan, task: Task, prepared: PreparedSource) -> TaskResult:
+        """Read a source and store its output."""
+
+    async def destination(self, plan: BlockPlan, task: Task, prepared: PreparedDestination) -> TaskResult:
+        """Write stored outputs to a destination."""
+
+    async def pipe(
+        self, source: BlockPlan, read: PreparedSource, plan: BlockPlan, task: Task, prepared: PreparedDestination
+    ) -> tuple[TaskResult, TaskResult]:
+        """Read a source into a destination; return the results of both."""
+
+    def interrupt(self) -> None:
+        """End all flows in order."""
+
+
+class Pipe:
+    """A source and the destination that writes its records as they are read: one flow for two calls.
+
+    Args:
+        source: its plan.
+        destination: uuid.
+    """
+
+    def __init__(self, source: BlockPlan, destination: str) -> None:
+        self.source = source
+        self.destination = destination
+        self.prepared: PreparedSource | None = None
+        self.offered = asyncio.Event()
+        """The source is ready to be read."""
+        self.result: TaskResult | None = None
+        """How the source ended; None: it was not read, because the destination did not run."""
+        self.ended = asyncio.Event()
+
+
+class Verdict(msgspec.Struct):
+    """The status of a call that did not run, or failed, because of another block; None: of its own."""
+
+    status: str | None = None
+
+
+class ConnectorCalls:
+    """Makes the attempts at calls of sources and destinations.
+
+    Args:
+        run_task: runs a task in a worker.
+    """
+
+    def __init__(self, plan: BatchPlan, flows: Flows) -> None:
+        self._flows = flows
+        self._interrupted = False
+        self.pipes = {source: Pipe(plan.blocks[source], destination) for source, destination in plan.pipes.items()}
+        """By source."""
+
+    def interrupt(self) -> None:
+        """End all flows in order."""
+        self._interrupted = True
+        self._flows.interrupt()
+
+    def into(self, destination: str) -> Pipe | None:
+        """Return the pipe into a destination."""
+        return next((pipe for pipe in self.pipes.values() if pipe.destination == destination), None)
+
+    def end_pipe(self, destination: str) -> None:
+        """Note that a destination makes no further attempt: its source has ended with it."""
+        pipe = self.into(destination)
+        if pipe is not None:
+            pipe.ended.set()
+
+    async def attempt(self, plan: BlockPlan, task: Task, run_task: RunTask, verdict: Verdict) -> TaskResult:
+        """Make one attempt.
+
+        Args:
+            run_task: runs a task in a worker.
+            verdict: is told if the result is another block's.
+        """
+        verdict.status = None
+        ready = await run_task(msgspec.structs.replace(task, kind="prepare", id=f"{task.id}:prepare"))
+        if ready.failure is not None:
+            return ready
+        began = time.monotonic()
+        if isinstance(ready.prepared, PreparedSource):
+            result = await self._read(plan, task, ready.prepared, verdict)
+        else:
+            assert isinstance(ready.prepared, PreparedDestination)
+            result = await self._write(plan, task, ready.prepared, verdict)
+        result.seconds = ready.seconds + time.monotonic() - began
+        if result.failure is None and task.run_tests and task.output is not None:
+            own = InputRef(block=task.block, type=plan.block.type, folder=task.output, run_id=task.run_id)
+            tested = await run_task(
+                msgspec.structs.replace(task, kind="tests", id=f"{task.id}:tests", own=own, inputs=())
+            )
+            result.tests, result.failure = tested.tests, tested.failure
+        return result
+
+    async def _read(self, plan: BlockPlan, task: Task, prepared: PreparedSource, verdict: Verdict) -> TaskResult:
+        pipe = self.pipes.get(plan.block.uuid)
+        if pipe is None:
+            return await self._flows.source(plan, task, prepared)
+        pipe.prepared = prepared
+        pipe.offered.set()
+        await pipe.ended.wait()
+        if pipe.result is None:
+            verdict.status = CANCELLED if self._interrupted else SKIPPED
+            return TaskResult()
+        # All attempts at both are made already.
+        failure = pipe.result.failure
+        if failure is not None:
+            pipe.result.failure = msgspec.structs.replace(failure, retry=False)
+        return pipe.result
+
+    async def _write(self, plan: BlockPlan, task: Task, prepared: PreparedDestination, verdict: Verdict) -> TaskResult:
+        pipe = self.into(plan.block.uuid)
+        if pipe is None or pipe.prepared is None:
+            return await self._flows.destination(plan, task, prepared)
+        pipe.result, written = await self._flows.pipe(pipe.source, pipe.prepared, plan, task, prepared)
+        if pipe.result.failure is not None and written.failure is None:
+            written.failure, verdict.status = pipe.result.failure, UPSTREAM_FAILED
+        return written

@@ -1,0 +1,1 @@
+"""Source and destination blocks of batch pipelines: each call is a flow."""

@@ -1,0 +1,227 @@
+"""Runs the flows of source and destination blocks, and stores what sources read."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
+from streamline.connectors.outputs.parquet_sink import ParquetSink, WrittenStream
+from streamline.errors import StreamlineError
+from streamline.execution.batch.task import Failure, Task, TaskResult, exports_folder
+from streamline.execution.connector_blocks.plans import plan_export, plan_pipe, plan_stored
+from streamline.execution.events import failure_from
+from streamline.execution.integration.attempt import GroupOutcome
+from streamline.execution.integration.attempts import run_attempts
+from streamline.execution.integration.block_runs import block_outcomes
+from streamline.execution.integration.destination_identity import keep_destinations
+from streamline.flow.tasks import keep_shields
+from streamline.outputs.store import project_key, write_output
+from streamline.outputs.streams import StreamFiles, Streams
+from streamline.telemetry.progress import Progress
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.calls import RunFacts
+    from streamline.execution.batch.pending import PendingPositions
+    from streamline.execution.batch.plan import BlockPlan
+    from streamline.execution.integration.plan import Plan, SourcePlan
+    from streamline.execution.run import Run
+    from streamline.pipeline.model import PipelineModel
+
+
+class ConnectorFlows:
+    """See `Flows`.
+
+    Args:
+        pending: holds the positions of sources.
+    """
+
+    def __init__(self, facts: RunFacts, model: PipelineModel, pending: PendingPositions) -> None:
+        self._facts = facts
+        self._run = facts.run
+        self._model = model
+        self._pending = pending
+        self._contexts: list[Run] = []
+
+    def interrupt(self) -> None:
+        """End all flows in order."""
+        for context in self._contexts:
+            context.interrupted = self._run.interrupted
+
+    async def source(self, plan: BlockPlan, task: Task, prepared: PreparedSource) -> TaskResult:
+        """Read a source and store its output."""
+        uuid = plan.block.uuid
+        self._pending.forget(_key(uuid, prepared.key))  # what an attempt before this one read is gone
+        assert task.output is not None
+        folder = Path(f"{task.output}.reading")
+        result = TaskResult()
+        try:
+            sinks: list[ParquetSink] = []
+
+            def open_sink() -> ParquetSink:
+                _make_empty(folder)
+                sinks.append(ParquetSink(uuid, folder))
+                return sinks[-1]
+
+            planning = partial(plan_stored, model=self._model, block=plan.block, prepared=prepared, open_sink=open_sink)
+            flow = await self._flow(task, uuid, planning, result, key=prepared.key)
+            if flow is not None:
+                value = Streams(streams=_streams(flow.sources[uuid], sinks[-1].written()))
+                await asyncio.to_thread(self._store, task, value, result)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return result
+
+    async def destination(self, plan: BlockPlan, task: Task, prepared: PreparedDestination) -> TaskResult:
+        """Write stored outputs to a destination."""
+        result = TaskResult()
+        planning = partial(plan_export, model=self._model, block=plan.block, prepared=prepared)
+        try:
+            if any(export.exported for export in prepared.exports):
+                await self._flow(task, plan.block.uuid, planning, result)
+            if result.failure is None:
+                await asyncio.to_thread(self._store, task, None, result)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, exports_folder(task), ignore_errors=True)
+        return result
+
+    async def pipe(
+        self, source: BlockPlan, read: PreparedSource, plan: BlockPlan, task: Task, prepared: PreparedDestination
+    ) -> tuple[TaskResult, TaskResult]:
+        """Read a source into a destination; return the results of both."""
+        results = TaskResult(), TaskResult()
+        planning = partial(
+            plan_pipe,
+            model=self._model,
+            source_block=source.block,
+            source=read,
+            block=plan.block,
+            destination=prepared,
+        )
+        flow = await self._flow(task, source.block.uuid, planning, results[1], source_result=results[0])
+        if flow is not None:
+            await asyncio.to_thread(self._store, task, None, results[1])
+        return results
+
+    async def _flow(
+        self,
+        task: Task,
+        source: str,
+        planning: Any,
+        result: TaskResult,
+        *,
+        source_result: TaskResult | None = None,
+        key: str | None = None,
+    ) -> Plan | None:
+        """Plan a flow and run it; return the plan if it ended well. How it ended goes into the results."""
+        context = self._context(source, key)
+        self._contexts.append(context)
+        try:
+            return await keep_shields(self._planned(context, task, source, planning, result, source_result))
+        except StreamlineError as error:
+            result.failure = failure_from(error)
+            return None
+        finally:
+            self._contexts.remove(context)
+
+    async def _planned(
+        self,
+        context: Run,
+        task: Task,
+        source: str,
+        planning: Any,
+        result: TaskResult,
+        source_result: TaskResult | None,
+    ) -> Plan | None:
+        keywords = {} if planning.func is plan_export else {"variables": self._facts.variables}
+        plan: Plan = await planning(context, **keywords)
+        for each in plan.sources.values():
+            for note in each.notes:
+                context.warn(each.id, note)
+        if source_result is not None:
+            await asyncio.to_thread(keep_destinations, context, plan)
+        every: list[GroupOutcome] = []
+        outcomes = await run_attempts(context, plan, every, retries=False)
+        blocks = {outcome.uuid: outcome for outcome in block_outcomes(context, plan, every)}
+        by_result = {task.block: result, **({source: source_result} if source_result is not None else {})}
+        for uuid, each_result in by_result.items():
+            if uuid in blocks:
+                each_result.results = blocks[uuid].results
+                each_result.failure = blocks[uuid].failure
+        failed = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
+        if failed is not None and all(each.failure is None for each in by_result.values()):
+            result.failure = failure_from(failed)
+        if context.interrupted is not None and result.failure is None:
+            result.failure = Failure(message="interrupted", code="block.interrupted", retry=False)
+        return plan if all(each.failure is None for each in by_result.values()) else None
+
+    def _context(self, source: str, key: str | None) -> Run:
+        """Return the run as a flow sees it: its positions are held back, and it counts for itself."""
+        store = self._pending.store_for(source, _key(source, key))
+        return msgspec.structs.replace(self._run, store=store, progress=Progress(self._run.masker.mask))
+
+    def _store(self, task: Task, value: Streams | None, result: TaskResult) -> None:
+        assert task.output is not None
+        root = self._run.project.work_dir
+        manifest = write_output(
+            Path(task.output),
+            value,
+            run_id=task.run_id,
+            secrets_key=lambda: project_key(root),
+            durable=task.durable,
+        )
+        streams = [stream for stored in manifest.outputs for stream in stored.parts]
+        result.outputs = [
+            {"name": msgspec.json.decode(stream.value)["stream"], "kind": "stream", "rows": stream.rows}
+            for stream in streams
+        ]
+
+
+def _streams(source: SourcePlan, written: list[WrittenStream]) -> list[StreamFiles]:
+    """Return the streams of an output: those that the source reads, then what else it sent."""
+    by_name: Mapping[str, WrittenStream] = {each.stream: each for each in written}
+    streams = []
+    taken: set[str] = set()
+    for selected in source.selected:
+        name = next((name for name in (*selected.names, selected.stream, selected.id) if name in by_name), None)
+        entry = source.catalog.get(selected.id) if source.catalog is not None else None
+        described: dict[str, Any] = {
+            **(entry.entry if entry is not None else {}),
+            "tap_stream_id": selected.id,
+            "stream": selected.stream,
+            "replication_method": selected.replication_method,
+            "key_properties": selected.key_properties,
+        }
+        if selected.bookmark_properties:
+            described["bookmark_properties"] = selected.bookmark_properties
+        if name is None:
+            columns = [column for column in (entry.properties if entry else ()) if column not in selected.deselected]
+            streams.append(StreamFiles(stream=described, columns=columns, files=[]))
+            continue
+        taken.add(name)
+        streams.append(_files(by_name[name], described))
+    others = [each for each in written if each.stream not in taken]
+    return streams + [_files(each, {"tap_stream_id": each.stream, "stream": each.stream}) for each in others]
+
+
+def _files(written: WrittenStream, described: dict[str, Any]) -> StreamFiles:
+    return StreamFiles(
+        stream={**described, "schema": written.schema},
+        columns=written.columns,
+        files=[(part.path, part.rows) for part in written.parts],
+    )
+
+
+def _key(block: str, key: str | None) -> str:
+    return block if key is None else f"{block}:{key}"
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)

@@ -1,0 +1,213 @@
+"""Plans of the flows of source and destination blocks, made of the same parts as those of integration pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streamline.blocks.connector.prepared import Export, ExportedStream, PreparedDestination, PreparedSource
+from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
+from streamline.connectors.outputs.table_source import TableSource, TableStream
+from streamline.connectors.plugins import Plugin
+from streamline.connectors.singer.capabilities import Capabilities, check_config, probe
+from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.selection import SelectedStream
+from streamline.connectors.singer.settings import StreamSettings, parse_streams
+from streamline.errors import ConfigError
+from streamline.execution.integration.destination_identity import check_destinations
+from streamline.execution.integration.destination_plan import plan_sink, proving_sinks
+from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, ProvingSink, SinkPlan, SourcePlan
+from streamline.execution.integration.planner import SourceRequest, plan_source, resolve_connector
+
+if TYPE_CHECKING:
+    from streamline.execution.run import Run
+    from streamline.pipeline.model import Block, PipelineModel
+
+OUTPUT = "output"
+"""The name of stored outputs where a plan names a plugin."""
+
+_OUTPUT_CAPABILITIES = Capabilities(known=True, discover=False, state=True, names=frozenset({"activate-version"}))
+_SETTINGS = (
+    "destination_table",
+    "unique_constraints",
+    "unique_conflict_method",
+    "load_method",
+    "partition_keys",
+    "run_in_parallel",
+)
+"""Settings of a stream that an entry of a destination's catalog may have."""
+
+
+async def plan_stored(
+    run: Run,
+    model: PipelineModel,
+    block: Block,
+    prepared: PreparedSource,
+    open_sink: Callable[[], ProvingSink],
+    variables: dict[str, Any],
+) -> Plan:
+    """Plan a source whose records are stored; raise errors as `make_plan`.
+
+    Args:
+        open_sink: makes the sink that stores them; its id is the block's uuid.
+    """
+    spec = DestinationSpec(destination=OUTPUT)
+    source = await _source(run, model, block, prepared, {block.uuid: spec}, variables)
+    path = PathPlan(transforms=[], sinks=[block.uuid], branches=[])
+    paths = {block.uuid: path}
+    output = plan_sink(block, spec, _plugin(run, "target"), _OUTPUT_CAPABILITIES, {block.uuid: source}, paths)
+    output.open = open_sink
+    return _plan(model, [source], paths, output)
+
+
+async def plan_pipe(
+    run: Run,
+    model: PipelineModel,
+    source_block: Block,
+    source: PreparedSource,
+    block: Block,
+    destination: PreparedDestination,
+    variables: dict[str, Any],
+) -> Plan:
+    """Plan a source that a destination writes as it is read; raise errors as `make_plan`."""
+    spec = _with_catalog(destination)
+    planned = await _source(run, model, source_block, source, {block.uuid: spec}, variables)
+    path = PathPlan(transforms=[], sinks=[block.uuid], branches=[])
+    sink = await _destination(run, block, spec, {planned.id: planned}, {planned.id: path})
+    plan = _plan(model, [planned], {planned.id: path}, sink)
+    await check_destinations(run, plan)
+    return plan
+
+
+async def plan_export(run: Run, model: PipelineModel, block: Block, prepared: PreparedDestination) -> Plan:
+    """Plan the export of stored outputs; raise errors as `make_plan`."""
+    spec = _with_catalog(prepared)
+    sources = [_exported(run, model, block, export, prepared.selected) for export in prepared.exports]
+    sources = [source for source in sources if source.selected]
+    paths = {source.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[]) for source in sources}
+    sink = await _destination(run, block, spec, {source.id: source for source in sources}, paths)
+    return _plan(model, sources, paths, sink)
+
+
+def _plan(model: PipelineModel, sources: Sequence[SourcePlan], paths: dict[str, PathPlan], sink: SinkPlan) -> Plan:
+    return Plan(
+        pipeline=model.uuid,
+        sources={source.id: source for source in sources},
+        mappers={},
+        paths=paths,
+        sinks={sink.id: sink},
+        confirms=False,
+    )
+
+
+async def _source(
+    run: Run,
+    model: PipelineModel,
+    block: Block,
+    prepared: PreparedSource,
+    feeds: Mapping[str, DestinationSpec],
+    variables: dict[str, Any],
+) -> SourcePlan:
+    def proving(stream: SelectedStream | None, selected: Sequence[SelectedStream]) -> list[str]:
+        return proving_sinks(stream, selected, feeds)
+
+    where = run.project.shown(block.file) if block.file else block.uuid
+    request = SourceRequest(
+        catalog=Catalog(prepared.catalog, where=where) if prepared.catalog is not None else None,
+        discovered=Catalog(prepared.discovered, where=where) if prepared.discovered is not None else None,
+        selected=prepared.selected,
+    )
+    source = await plan_source(run, model, block, prepared.spec, proving, variables, retry=False, request=request)
+    if not source.groups:
+        raise ConfigError("no stream is selected", where=where, code="stream.none_selected")
+    return source
+
+
+async def _destination(
+    run: Run, block: Block, spec: DestinationSpec, sources: dict[str, SourcePlan], paths: dict[str, PathPlan]
+) -> SinkPlan:
+    plugin = await resolve_connector(run, spec.destination, "target", block)
+    capabilities = await probe(plugin, store=run.store, masker=run.masker)
+    check_config(plugin, spec.config, capabilities, where=spec.where or block.uuid)
+    return plan_sink(block, spec, plugin, capabilities, sources, paths)
+
+
+# -- stored outputs as sources
+
+
+def _exported(run: Run, model: PipelineModel, block: Block, export: Export, selected: Sequence[str]) -> SourcePlan:
+    """Return an upstream output as a source."""
+    exported = [stream for stream in export.exported if not selected or stream.stream in selected]
+    streams = [
+        SelectedStream(
+            id=stream.stream,
+            stream=stream.stream,
+            names=(stream.stream,),
+            # Of a table nobody knows whether it has all rows or the new ones: it replaces nothing unless it is told to.
+            replication_method=stream.replication_method,
+            key_properties=stream.key_properties,
+        )
+        for stream in exported
+    ]
+    entries = [
+        {"tap_stream_id": each.stream, "stream": each.stream, "schema": each.schema, "metadata": []}
+        for each in exported
+    ]
+
+    def open_source(group: GroupPlan) -> TableSource:
+        return TableSource(group.id, [_table_stream(stream) for stream in exported])
+
+    group = GroupPlan(id=export.block, source=export.block, streams=tuple(streams), catalog=None, state=b"{}", rows={})
+    return SourcePlan(
+        block=model.block(export.block),
+        spec=SourceSpec(source=OUTPUT),
+        plugin=_plugin(run, "tap"),
+        config={},
+        capabilities=_OUTPUT_CAPABILITIES,
+        catalog=Catalog({"streams": entries}, where=block.uuid),
+        selected=streams,
+        groups=[group] if streams else [],
+        max_parallel=1,
+        keep_config=lambda config: None,
+        open=open_source,
+    )
+
+
+def _table_stream(stream: ExportedStream) -> TableStream:
+    return TableStream(
+        stream=stream.stream,
+        schema=stream.schema,
+        tables=lambda: _row_groups(stream.files),
+        key_properties=stream.key_properties,
+    )
+
+
+def _row_groups(files: Sequence[Path]) -> Iterator[pa.Table]:
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number)
+
+
+def _with_catalog(prepared: PreparedDestination) -> DestinationSpec:
+    """Return the destination with the settings of its catalog, which win over those of its file."""
+    spec = prepared.spec
+    streams: dict[str, dict[str, Any]] = {}
+    if prepared.selected:
+        streams |= {name: {} for name in prepared.selected}
+    for stream in Catalog(prepared.catalog, where=spec.where) if prepared.catalog is not None else ():
+        settings = {name: stream.entry[name] for name in _SETTINGS if stream.entry.get(name)}
+        streams[stream.id] = settings
+    if not streams:
+        return spec
+    own = parse_streams(streams, "destination", where=lambda path: spec.where)
+    return msgspec.structs.replace(spec, streams=StreamSettings((*spec.streams.entries, *own.entries)))
+
+
+def _plugin(run: Run, role: Any) -> Plugin:
+    return Plugin(name=OUTPUT, role=role, argv=[], env={}, cwd=run.project.root, fingerprint=OUTPUT, kind="builtin")
