@@ -55,6 +55,7 @@ async def run_batch(
     plan = make_plan(project, model, {**options.trigger_variables, **options.variables})
     if options.block is not None:
         model.block(options.block)
+        plan.pipes = {}  # a block that runs alone stores its output
     if any(block.isolated for uuid, block in plan.blocks.items() if options.block in (None, uuid)):
         from streamline.pipeline.isolated import isolated_python
 
@@ -260,8 +261,7 @@ class _BatchRun:
 
         past = held_of(self.past.positions) if self.past is not None else {}
         pending = PendingPositions(self.store, self.plan, self.run_id, journal, past)
-        plan = self.plan if self.options.block is None else msgspec.structs.replace(self.plan, pipes={})
-        return pending, ConnectorCalls(plan, ConnectorFlows(facts, self.plan.model, pending))
+        return pending, ConnectorCalls(self.plan, ConnectorFlows(facts, self.plan.model, pending))
 
     def _status(self, blocks: list[BlockOutcome]) -> str:
         if self.run.interrupted is not None and any(outcome.status == CANCELLED for outcome in blocks):
