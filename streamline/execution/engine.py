@@ -78,13 +78,16 @@ class _Entry(NamedTuple):
     options: frozenset[str]
 
 
-_BATCH = _Entry("streamline.execution.batch.engine:BatchEngine", frozenset({"block", "tests", "resume"}))
+_TASKS = frozenset({"block", "tests", "resume"})
+_SOURCES = frozenset({"full_refresh", "bookmarks", "accept_gap", "refresh_catalog"})
+_BATCH = _Entry("streamline.execution.batch.engine:BatchEngine", _TASKS | _SOURCES)
+_DBT = _Entry("streamline.execution.batch.engine:BatchEngine", _TASKS)
 _INTEGRATION = _Entry(
     "streamline.execution.integration.engine:IntegrationEngine",
     # A run always continues from the saved positions: `resume` changes nothing.
-    frozenset({"streams", "full_refresh", "bookmarks", "accept_gap", "refresh_catalog", "resume"}),
+    frozenset({"streams", "resume"}) | _SOURCES,
 )
-ENGINES = {"integration": _INTEGRATION, "python": _BATCH, "dbt": _BATCH}
+ENGINES = {"integration": _INTEGRATION, "python": _BATCH, "dbt": _DBT}
 
 FLAGS = {
     "block": "--block-uuid",

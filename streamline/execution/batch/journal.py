@@ -23,11 +23,18 @@ from streamline.state.store import BookmarkOverride, BookmarkSave
 
 
 class Begun(msgspec.Struct, tag="begun", kw_only=True):
-    """The run began with these variables, which may hold secrets: the file is 0600."""
+    """The run began with these variables, which may hold secrets: the file is 0600.
+
+    Args:
+        full_refresh, accept_gap, bookmarks: options of the run.
+    """
 
     run_id: str
     execution_date: datetime
     given: RunVariables
+    full_refresh: bool = False
+    accept_gap: bool = False
+    bookmarks: list[str] = []
 
 
 class Continued(msgspec.Struct, tag="continued", kw_only=True):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import structs
 
 from streamline.execution.batch.fanout import COMPLETED, SKIPPED
 from streamline.execution.batch.journal import Journal, Positioned, Withdrawn
@@ -79,6 +80,7 @@ class PendingPositions:
         self._run_id = run_id
         self._journal = journal
         self._held: dict[str, Held] = dict(past or {})
+        self._identities: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def store_for(self, block: str, key: str | None = None) -> Store:
@@ -90,6 +92,24 @@ class PendingPositions:
         view: Any = _PendingStore(self, self._store, block, key or block)
         stored: Store = view
         return stored
+
+    def proven_by(self, source: str) -> list[str]:
+        """Return the blocks that prove a source's positions: the destinations that its records reach, else itself."""
+        return self._plan.destinations(source) or [source]
+
+    def sources_of(self, destination: str) -> list[str]:
+        """Return the keys of the sources whose records reach a destination."""
+        sources = [
+            uuid
+            for uuid, plan in self._plan.blocks.items()
+            if plan.connector == "source" and destination in self._plan.destinations(uuid)
+        ]
+        held = [key for key, each in self._held.items() if each.block in sources]
+        return list(dict.fromkeys([*sources, *held]))
+
+    def note_destination(self, destination: str, identity: str) -> None:
+        """Note where a destination has written in this run."""
+        self._identities[destination] = identity
 
     def forget(self, key: str) -> None:
         """Forget what is held under a key, because the source reads again from where the run began."""
@@ -110,6 +130,13 @@ class PendingPositions:
         overrides: Sequence[BookmarkOverride],
     ) -> None:
         """Hold positions; they survive the death of this process where the run can be resumed."""
+        proven_by = self.proven_by(block)
+        bookmarks = [
+            bookmark
+            if list(bookmark.sinks) == proven_by
+            else structs.replace(bookmark, sinks=proven_by, destinations={})
+            for bookmark in bookmarks
+        ]
         with self._lock:
             if self._journal is not None:
                 self._journal.add(
@@ -137,7 +164,7 @@ class PendingPositions:
                     self._pipeline,
                     key,
                     self._run_id,
-                    list(held.bookmarks.values()),
+                    [self._with_destinations(held.block, bookmark) for bookmark in held.bookmarks.values()],
                     (),
                     held.overrides,
                     sorted(held.dropped),
@@ -145,6 +172,13 @@ class PendingPositions:
                 del self._held[key]
                 saved.setdefault(held.block, []).extend(held.bookmarks)
         return saved
+
+    def _with_destinations(self, source: str, bookmark: BookmarkSave) -> BookmarkSave:
+        """Return a bookmark with where its destinations are, if that is not known for each table already."""
+        if bookmark.destinations:
+            return bookmark
+        known = {uuid: self._identities[uuid] for uuid in self.proven_by(source) if uuid in self._identities}
+        return structs.replace(bookmark, destinations=known)
 
     def settled(self, outcomes: Mapping[str, BlockOutcome]) -> set[str]:
         """Return the sources whose held positions can be saved."""

@@ -85,6 +85,11 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     modules: dict[str, frozenset[str]]
     pipes: dict[str, str] = {}
 
+    def destinations(self, source: str) -> list[str]:
+        """Return the destinations that the records of a source reach."""
+        downstream = self.downstream(source)
+        return [uuid for uuid, plan in self.blocks.items() if plan.connector == "destination" and uuid in downstream]
+
     def downstream(self, uuid: str) -> list[str]:
         """Return all blocks downstream of a block."""
         return list(reachable([uuid], {name: plan.block.downstream for name, plan in self.blocks.items()}))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from streamline.errors import WrongOption
 from streamline.execution.batch.block_log import BlockLines
 from streamline.execution.batch.calls import RunFacts
 from streamline.execution.batch.executor import LocalExecutor
@@ -64,6 +65,7 @@ async def run_batch(
             bus.publish(BlockOutput(block=model.uuid, text=text))
 
         await asyncio.to_thread(isolated_python, project, model, notify)
+    _refuse_source_options(plan, options)
     project.ensure_work_dir()
     with project_store(project) as store:
         while True:
@@ -75,6 +77,33 @@ async def run_batch(
             with hold_lease(store, project, model.uuid, run.run_id):
                 if not (options.resume and run.is_outdated()):
                     return await run.go(stop)
+
+
+def _refuse_source_options(plan: BatchPlan, options: RunOptions) -> None:
+    """Refuse options about sources where the pipeline has none.
+
+    Raises:
+        WrongOption: naming the first of them.
+    """
+    if any(block.connector == "source" for block in plan.blocks.values()):
+        return
+    for option, flag in FLAGS.items():
+        if getattr(options, option):
+            raise WrongOption(
+                f"{flag} is about sources, and this pipeline has none",
+                where=plan.model.yaml.shown,
+                hint="leave it out",
+                code="run.option_refused",
+            )
+
+
+FLAGS = {
+    "full_refresh": "--full-refresh",
+    "bookmarks": "--bookmark",
+    "accept_gap": "--accept-gap",
+    "refresh_catalog": "--refresh-catalog",
+}
+"""Options about sources."""
 
 
 class _BatchRun:
@@ -105,7 +134,14 @@ class _BatchRun:
         self.past = read_journal(layout.journal)
         if self.past is not None and self.past.begun.run_id == newest.run_id:
             self.run_id = newest.run_id
-            self.options = msgspec.structs.replace(self.options, tests=self.options.tests or self.past.given.tests)
+            begun = self.past.begun
+            self.options = msgspec.structs.replace(
+                self.options,
+                tests=self.options.tests or self.past.given.tests,
+                full_refresh=self.options.full_refresh or begun.full_refresh,
+                accept_gap=self.options.accept_gap or begun.accept_gap,
+                bookmarks=self.options.bookmarks or begun.bookmarks,
+            )
         else:
             self.past = None
         return None
@@ -271,7 +307,17 @@ class _BatchRun:
     def _open_journal(self, layout: OutputLayout, facts: RunFacts, run_variables: RunVariables) -> Journal:
         journal = Journal(layout.journal)
         if self.past is None:
-            journal.add(Begun(run_id=self.run_id, execution_date=facts.execution_date, given=run_variables))
+            options = self.options
+            journal.add(
+                Begun(
+                    run_id=self.run_id,
+                    execution_date=facts.execution_date,
+                    given=run_variables,
+                    full_refresh=options.full_refresh,
+                    accept_gap=options.accept_gap,
+                    bookmarks=list(options.bookmarks),
+                )
+            )
         else:
             journal.add(Continued(given=run_variables))
         return journal

@@ -20,17 +20,19 @@ from streamline.execution.events import failure_from
 from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.attempts import run_attempts
 from streamline.execution.integration.block_runs import block_outcomes
-from streamline.execution.integration.destination_identity import keep_destinations
+from streamline.execution.integration.destination_identity import check_place, keep_destinations, place_of
+from streamline.execution.integration.positions import BOOKMARK_VARIABLE
 from streamline.flow.tasks import keep_shields
 from streamline.outputs.store import project_key, write_output
 from streamline.outputs.streams import StreamFiles, Streams
+from streamline.project.render import Renderer
 from streamline.telemetry.progress import Progress
 
 if TYPE_CHECKING:
     from streamline.execution.batch.calls import RunFacts
     from streamline.execution.batch.pending import PendingPositions
     from streamline.execution.batch.plan import BlockPlan
-    from streamline.execution.integration.plan import Plan, SourcePlan
+    from streamline.execution.integration.plan import Plan, SinkPlan, SourcePlan
     from streamline.execution.run import Run
     from streamline.pipeline.model import PipelineModel
 
@@ -69,7 +71,14 @@ class ConnectorFlows:
                 sinks.append(ParquetSink(uuid, folder))
                 return sinks[-1]
 
-            planning = partial(plan_stored, model=self._model, block=plan.block, prepared=prepared, open_sink=open_sink)
+            planning = partial(
+                plan_stored,
+                model=self._model,
+                block=plan.block,
+                prepared=prepared,
+                open_sink=open_sink,
+                proven_by=self._pending.proven_by(uuid),
+            )
             flow = await self._flow(task, uuid, planning, result, key=prepared.key)
             if flow is not None:
                 value = Streams(streams=_streams(flow.sources[uuid], sinks[-1].written()))
@@ -139,8 +148,11 @@ class ConnectorFlows:
         result: TaskResult,
         source_result: TaskResult | None,
     ) -> Plan | None:
-        keywords = {} if planning.func is plan_export else {"variables": self._facts.variables}
-        plan: Plan = await planning(context, **keywords)
+        if planning.func is plan_export:
+            plan: Plan = await planning(context)
+            await asyncio.to_thread(self._check_place, context, plan.sinks[task.block])
+        else:
+            plan = await planning(context, variables=self._variables())
         for each in plan.sources.values():
             for note in each.notes:
                 context.warn(each.id, note)
@@ -160,6 +172,32 @@ class ConnectorFlows:
         if context.interrupted is not None and result.failure is None:
             result.failure = Failure(message="interrupted", code="block.interrupted", retry=False)
         return plan if all(each.failure is None for each in by_result.values()) else None
+
+    def _variables(self) -> dict[str, Any]:
+        """Return the variables, with the template of the bookmark overrides rendered."""
+        variables, project = self._facts.variables, self._run.project
+        if BOOKMARK_VARIABLE not in variables or BOOKMARK_VARIABLE in self._facts.runtime:
+            return variables
+        renderer = Renderer(project, {**project.variables, **variables}, project.secrets)
+        values = renderer.render(variables[BOOKMARK_VARIABLE], f"variable {BOOKMARK_VARIABLE}")
+        return {**variables, BOOKMARK_VARIABLE: values}
+
+    def _check_place(self, context: Run, sink: SinkPlan) -> None:
+        """Check that a destination is where it was when the positions of the sources above it were saved.
+
+        Raises:
+            ConfigError: it has moved, or is gone.
+        """
+        identity = place_of(sink)
+        options = context.options
+        for key in self._pending.sources_of(sink.id):
+            held = self._pending.held(key)
+            for stream, known in self._run.store.destinations(self._model.uuid, key).items():
+                save = held.bookmarks.get(stream) if held is not None else None
+                if options.accept_gap or options.full_refresh or (save is not None and save.cause != "run"):
+                    continue
+                check_place(context, sink, known.get(sink.id), identity, stream, where=sink.id)
+        self._pending.note_destination(sink.id, identity)
 
     def _context(self, source: str, key: str | None) -> Run:
         """Return the run as a flow sees it: its positions are held back, and it counts for itself."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from streamline.execution.integration.destination_identity import check_destinat
 from streamline.execution.integration.destination_plan import plan_sink, proving_sinks
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, ProvingSink, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import SourceRequest, plan_source, resolve_connector
+from streamline.execution.integration.positions import Proving
 
 if TYPE_CHECKING:
     from streamline.execution.run import Run
@@ -49,15 +51,17 @@ async def plan_stored(
     block: Block,
     prepared: PreparedSource,
     open_sink: Callable[[], ProvingSink],
+    proven_by: Sequence[str],
     variables: dict[str, Any],
 ) -> Plan:
     """Plan a source whose records are stored; raise errors as `make_plan`.
 
     Args:
+        proven_by: the blocks that prove its positions.
         open_sink: makes the sink that stores them; its id is the block's uuid.
     """
     spec = DestinationSpec(destination=OUTPUT)
-    source = await _source(run, model, block, prepared, {block.uuid: spec}, variables)
+    source = await _source(run, model, block, prepared, lambda stream, selected: list(proven_by), variables)
     path = PathPlan(transforms=[], sinks=[block.uuid], branches=[])
     paths = {block.uuid: path}
     output = plan_sink(block, spec, _plugin(run, "target"), _OUTPUT_CAPABILITIES, {block.uuid: source}, paths)
@@ -76,7 +80,9 @@ async def plan_pipe(
 ) -> Plan:
     """Plan a source that a destination writes as it is read; raise errors as `make_plan`."""
     spec = _with_catalog(destination)
-    planned = await _source(run, model, source_block, source, {block.uuid: spec}, variables)
+    feeds = {block.uuid: spec}
+    proving = partial(proving_sinks, sinks=feeds)
+    planned = await _source(run, model, source_block, source, proving, variables)
     path = PathPlan(transforms=[], sinks=[block.uuid], branches=[])
     sink = await _destination(run, block, spec, {planned.id: planned}, {planned.id: path})
     plan = _plan(model, [planned], {planned.id: path}, sink)
@@ -110,12 +116,9 @@ async def _source(
     model: PipelineModel,
     block: Block,
     prepared: PreparedSource,
-    feeds: Mapping[str, DestinationSpec],
+    proving: Proving,
     variables: dict[str, Any],
 ) -> SourcePlan:
-    def proving(stream: SelectedStream | None, selected: Sequence[SelectedStream]) -> list[str]:
-        return proving_sinks(stream, selected, feeds)
-
     where = run.project.shown(block.file) if block.file else block.uuid
     request = SourceRequest(
         catalog=Catalog(prepared.catalog, where=where) if prepared.catalog is not None else None,

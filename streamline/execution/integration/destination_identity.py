@@ -157,7 +157,7 @@ def _check_places(context: Run, plan: Plan) -> None:
                     code="bookmark.stream_new",
                 )
             if bookmark != REST or flat is not None or not stream:
-                _check(context, plan.sinks[uuid], known.get(key), identity, stream or bookmark, where=source.id)
+                check_place(context, plan.sinks[uuid], known.get(key), identity, stream or bookmark, where=source.id)
 
 
 def _lacks(
@@ -183,7 +183,12 @@ def _check_stream(source: SourcePlan, flat: FlatStart, sink: str, stream: str) -
         )
 
 
-def _check(context: Run, sink: SinkPlan, known: str | None, identity: str, stream: str, *, where: str) -> None:
+def check_place(context: Run, sink: SinkPlan, known: str | None, identity: str, stream: str, *, where: str) -> None:
+    """Check that a destination is the one that was known when a stream's bookmark was saved, and that it is there.
+
+    Raises:
+        ConfigError: it has moved, or is gone.
+    """
     if known is None:
         return  # whether it is a new one is known from the bookmark
     if known != identity:
@@ -223,6 +228,11 @@ def _started(plan: Plan) -> Iterator[tuple[GroupPlan, SourcePlan, str]]:
         for stream in group.rows:
             if source.cause_of.get(stream, "run") == "run":
                 yield group, source, stream
+
+
+def place_of(sink: SinkPlan) -> str:
+    """Return the identity of a destination, whatever the table."""
+    return _identity(sink, None, None)
 
 
 def _identity(sink: SinkPlan, table: str | None, column: str | None) -> str:
