@@ -147,6 +147,25 @@ def test_whatever_a_target_prints_is_an_echo_or_a_log_line(
     anyio.run(echo)
 
 
+@pytest.mark.parametrize(
+    ("state", "printed"),
+    [
+        ('{"bookmarks": {"users": 1}}', '{"type": "STATE", "value": {"bookmarks": {"users": 1}}}'),
+        ('{"value": {"users": 1}}', '{"value": {"users": 1}}'),
+        ('{"type": "STATE", "users": 1}', '{"type": "STATE", "users": 1}'),
+    ],
+)
+async def test_an_echo_is_the_state_or_its_whole_message(tmp_path: Path, state: str, printed: str) -> None:
+    account = Account()
+    process = target(tmp_path, account, echo=False)
+    echo = batch(record(2, do=f"say({printed!r})"))
+    async with running(account.runs(process)):
+        await process.send("load", [batch(record(1)), Position("load", 1, StateParts(state.encode())), echo])
+        await until(lambda: account.proven)
+        await send_all(process)
+    assert account.proven == [("load", 1)]
+
+
 async def test_rows_are_written_as_records(tmp_path: Path) -> None:
     account = Account()
     process = target(tmp_path, account)

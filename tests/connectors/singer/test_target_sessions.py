@@ -150,6 +150,7 @@ note("end")
             await until(lambda number=number: account.newest() == number)
         await send_all(process)
     assert account.failures == []
+    assert account.log == []
     assert got_ids(tmp_path) == [1, 2, 3]
     words = [event.split()[0] for event in events()]
     ends = [at for at, word in enumerate(words) if word == "end"]
@@ -159,3 +160,37 @@ note("end")
         if end != ends[-1]:
             assert words[:end].count("start") == before + (2 if prestart else 1)
     assert not [event for event in events() if event.startswith("start") and not gone(int(event.split()[1]))]
+
+
+async def test_a_process_that_was_started_ahead_and_has_exited_is_replaced(tmp_path: Path) -> None:
+    account = Account()
+    code = f"""
+import os, pathlib, sys, time
+with open("pids", "a") as file: file.write(f"{{os.getpid()}}\\n")
+pids = lambda: open("pids").read().split()
+stat = lambda pid: pathlib.Path(f"/proc/{{pid}}/stat")
+first = len(pids()) == 1
+if len(pids()) == 2: os._exit(1)
+ECHO = False
+{TARGET}
+while first and len(pids()) < 2: time.sleep(0.01)
+while first and stat(pids()[1]).exists() and ") Z" not in stat(pids()[1]).read_text(): time.sleep(0.01)
+"""
+    process = target(tmp_path, account, code, session_interval=0.05, prestart=True)
+    async with running(account.runs(process)):
+        for number in (1, 2):
+            await process.send("load", rows(number, number))
+            await until(lambda number=number: account.newest() == number)
+        await send_all(process)
+    assert account.failures == []
+    assert got_ids(tmp_path) == [1, 2]
+
+
+async def test_a_session_without_unproven_records_is_left_alone(tmp_path: Path) -> None:
+    account = Account()
+    process = target(tmp_path, account, session_interval=0.02)
+    async with running(account.runs(process)):
+        await process.send("load", [schema()])
+        await anyio.sleep(0.3)
+        await send_all(process)
+    assert [message["type"] for message in got(tmp_path)] == ["STATE", "SCHEMA"]
