@@ -66,11 +66,19 @@ class Running:
 
     Args:
         batch: the command may run a batch pipeline.
-        connectors: it may start bundled connectors.
+        connectors: it may start bundled connectors or fakes.
+        lean: it needs no tables of data.
     """
 
     def __init__(
-        self, argv: list[str], cwd: Path, env: Mapping[str, str], *, batch: bool = False, connectors: bool = False
+        self,
+        argv: list[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        *,
+        batch: bool = False,
+        connectors: bool = False,
+        lean: bool = False,
     ) -> None:
         self.argv = argv
         self._out = (cwd / f".out-{time.monotonic_ns()}").open("w+b")
@@ -85,6 +93,7 @@ class Running:
                 stderr=self._err,
                 spare=batch,
                 connectors=connectors,
+                lean=lean,
             )
         Path(self._out.name).unlink()
         Path(self._err.name).unlink()
@@ -218,6 +227,8 @@ class Project:
         self.settings: dict[str, Any] = {"name": "shop", "plugins": {}}
         self.bundled = False
         """Whether a pipeline has bundled connectors."""
+        self.python = False
+        """Whether a pipeline of type integration has blocks in Python."""
         self.env = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(root / "home"),
@@ -252,6 +263,7 @@ class Project:
             if block.kind == "transformer":
                 upstream = [block.uuid]
             self.bundled |= block.plugin is None and block.kind != "transformer"
+            self.python |= block.language == "python"
             if block.plugin:
                 self.settings["plugins"][block.plugin[0]] = block.plugin[1]
             self.write(
@@ -280,8 +292,16 @@ class Project:
         argv = [sys.executable, "-m", "streamline", *args]
         if args[0] == "run" and self.settings.get("plugins") and "state" not in self.settings and not preloaded.real:
             answers.recall(self.root)
-        batch = args[0] in self.batch_commands
-        return Running(argv, self.root, {**self.env, **(env or {})}, batch=batch, connectors=self.bundled)
+        run = args[0] == "run"
+        batch = args[0] in self.batch_commands or (run and self.python)
+        return Running(
+            argv,
+            self.root,
+            {**self.env, **(env or {})},
+            batch=batch,
+            connectors=self.bundled or bool(run and self.settings.get("plugins")),
+            lean=not (batch or self.bundled),
+        )
 
     def command(self, *args: str, env: Mapping[str, str] | None = None, seconds: float = RUN_SECONDS) -> Completed:
         """Run a command inside the project to its end."""
