@@ -155,10 +155,13 @@ def _start(stream: str, source: SourcePlan, group: GroupPlan, saved: dict[str, B
 
 def _start_of_all(source: SourcePlan, saved: dict[str, Bookmark]) -> Start:
     """Return the start of a tap whose streams are not known: that of its whole state."""
-    if not source.groups or not source.groups[0].rows:
-        return Start("start", "full refresh" if saved and source.cause_of else "no position is saved")
-    kind = "override" if "override" in source.cause_of.values() else "store"
-    return Start(kind, "the last proof", source.groups[0].state.decode("utf-8", "surrogateescape"))
+    (group,) = source.groups
+    if not group.rows:
+        return Start("start", "full refresh" if saved else "no position is saved")
+    state = group.state.decode("utf-8", "surrogateescape")
+    if "override" in source.cause_of.values():
+        return Start("override", "the override's value", state)
+    return Start("store", "the last proof", state)
 
 
 def _why_together(source: SourcePlan, group: GroupPlan) -> str:
@@ -178,8 +181,7 @@ def _why_together(source: SourcePlan, group: GroupPlan) -> str:
     reasons = []
     if sum(stream.replication_method == "LOG_BASED" for stream in group.streams) > 1:
         reasons.append("LOG_BASED streams share one log")
-    ids = {stream.id for stream in group.streams}
-    parents = sorted({stream.parent for stream in group.streams if stream.parent in ids and stream.parent is not None})
+    parents = sorted({stream.id for stream in group.streams} & {stream.parent for stream in group.streams})
     if parents:
         reasons.append(f"a parent stays with its children ({', '.join(parents)})")
     if not any(stream.run_in_parallel for stream in group.streams):
@@ -255,11 +257,12 @@ def _table(
 ) -> TableWords:
     source, name = key
     selected = plan.sources[source].find(name)
+    assert selected is not None, "only selected streams are planned"
     table = stream.table or name
-    keys = stream.keys if stream.keys is not None else (selected.key_properties if selected is not None else ())
+    keys = stream.keys if stream.keys is not None else selected.key_properties
     return TableWords(
         source=source,
-        stream=selected.id if selected is not None else name,
+        stream=selected.id,
         table=table,
         load_method=stream.load_method,
         why=stream.why,
@@ -270,7 +273,7 @@ def _table(
         delivery=delivery_of(
             stream,
             keys,
-            selected.replication_method if selected is not None else None,
+            selected.replication_method,
             endless=plan.sources[source].endless,
             merges="upsert" in (sink.capabilities.about.get("load_methods") or ()),
         ),
