@@ -144,13 +144,13 @@ def _start(stream: str, source: SourcePlan, group: GroupPlan, saved: dict[str, B
         return Start("override", "the override's value", text)
     if text is not None and stream in saved:
         return Start("store", "the last proof", text, saved[stream].saved_at, saved[stream].run_id)
-    if cause is not None and stream in saved:
+    if cause is not None:
         noted = any(note.startswith(f"stream {stream}: ") for note in source.notes)
         return Start("start", "its position belongs to another replication method or key" if noted else "full refresh")
     if REST in group.rows and not rows_have_bookmarks(group.rows):
         rest = group.rows[REST].decode("utf-8", "surrogateescape")
         return Start("store", "the tap keeps one state for all streams", rest)
-    return Start("start", "full refresh" if cause == "full-refresh" else "no position is saved")
+    return Start("start", "no position is saved")
 
 
 def _start_of_all(source: SourcePlan, saved: dict[str, Bookmark]) -> Start:

@@ -124,6 +124,8 @@ def test_a_bookmark_that_is_not_used_is_told_with_the_reason() -> None:
         "shop-orders": Start("start", "its position belongs to another replication method or key"),
     }
     assert started(load)["users"] == Start("start", "full refresh")
+    flat = reads(USERS, ORDERS, rows={"rest": '{"orders": 7}'}, cause_of={"users": "full-refresh"})
+    assert started(flat)["users"] == Start("start", "full refresh")
 
 
 def test_an_override_is_told_though_a_bookmark_is_saved() -> None:
@@ -176,6 +178,7 @@ def whys(*processes: Sequence[Any], rows: dict[str, str] | None = None) -> list[
         ([[USERS, ORDERS], [PARALLEL]], {}, ["run_in_parallel is not set", "run_in_parallel"]),
         ([LOG, [PARALLEL]], {}, ["LOG_BASED streams share one log", "run_in_parallel"]),
         ([LOG], {}, ["LOG_BASED streams share one log"]),
+        ([[stream("log", "LOG_BASED"), USERS], [PARALLEL]], {}, ["run_in_parallel is not set", "run_in_parallel"]),
         (
             [[*LOG, PARENT, CHILD], [PARALLEL]],
             {},
