@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import ANY
 
 import pytest
 
@@ -33,6 +34,10 @@ ORDERS = stream("shop-orders", key="id", stream="orders", key_properties=["id"])
 LOG = [stream(name, "LOG_BASED", run_in_parallel=True) for name in ("a", "b")]
 PARENT, CHILD = stream("lists"), stream("cards", parent="lists")
 PARALLEL = stream("events", run_in_parallel=True)
+
+FROM_THE_START = Start("start", "no position is saved")
+OVERRIDDEN = "the override's value"
+NOT_PARALLEL = "no stream sets run_in_parallel"
 
 
 def explained(
@@ -78,8 +83,8 @@ def reads(*streams: Any, rows: dict[str, str] | None = None, **values: Any) -> S
 @pytest.mark.parametrize(
     ("kind", "about", "expected"),
     [
-        ("builtin", {}, PluginWords("tap-x", __version__, "comes with Streamline")),
-        ("builtin", {"version": "1.2"}, PluginWords("tap-x", "1.2", "comes with Streamline")),
+        ("builtin", {}, PluginWords("tap-x", __version__, ANY)),
+        ("builtin", {"version": "1.2"}, PluginWords("tap-x", "1.2", ANY)),
         ("pip", {}, PluginWords("tap-x", "3.4", "in its environment .streamline/venvs/tap-x")),
         ("pip", {"version": 5}, PluginWords("tap-x", "5", "in its environment .streamline/venvs/tap-x")),
         ("command", {}, PluginWords("tap-x", None, "command: bin/tap --fast")),
@@ -111,14 +116,14 @@ def test_a_plugin_that_is_not_locked_has_no_known_version(tmp_path: Path, locked
 def test_a_stream_starts_from_its_bookmark_or_from_the_start() -> None:
     load = reads(USERS, ORDERS, rows={"users": '{"id": 7}'})
     assert started(load, bookmark("users", '{"id": 7}', saved_at="then")) == {
-        "users": Start("store", "the last proof", '{"id": 7}', "then", "r0"),
-        "shop-orders": Start("start", "no position is saved"),
+        "users": Start("store", ANY, '{"id": 7}', "then", "r0"),
+        "shop-orders": FROM_THE_START,
     }
 
 
 def test_a_bookmark_that_is_not_used_is_told_with_the_reason() -> None:
     load = reads(USERS, ORDERS, cause_of={"users": "full-refresh", "shop-orders": "full-refresh"})
-    load.notes.append("stream shop-orders: its bookmark was made by FULL_TABLE")
+    load.notes.append("stream shop-orders: made by FULL_TABLE")
     assert started(load, bookmark("users"), bookmark("shop-orders")) == {
         "users": Start("start", "full refresh"),
         "shop-orders": Start("start", "its position belongs to another replication method or key"),
@@ -130,13 +135,13 @@ def test_a_bookmark_that_is_not_used_is_told_with_the_reason() -> None:
 
 def test_an_override_is_told_though_a_bookmark_is_saved() -> None:
     load = reads(USERS, rows={"users": "9"}, cause_of={"users": "override"})
-    assert started(load, bookmark("users")) == {"users": Start("override", "the override's value", "9")}
+    assert started(load, bookmark("users")) == {"users": Start("override", OVERRIDDEN, "9")}
 
 
 def test_what_stands_outside_of_the_bookmarks_is_no_start_of_a_stream() -> None:
     rest = '{"currently_syncing": "users"}'
     load = reads(USERS, ORDERS, rows={"users": "7", "rest": rest})
-    assert started(load, bookmark("users"))["shop-orders"] == Start("start", "no position is saved")
+    assert started(load, bookmark("users"))["shop-orders"] == FROM_THE_START
     flat = reads(USERS, rows={"rest": '{"users": 7}'})
     assert started(flat) == {"users": Start("store", "the tap keeps one state for all streams", '{"users": 7}')}
     assert words_of(flat).start is None, "each stream has its own"
@@ -150,10 +155,10 @@ def test_a_tap_without_catalog_starts_from_its_state() -> None:
         return words_of(source(catalog=None, groups=groups, **values), *saved).start
 
     state = '{"bookmarks":{"users":7}}'
-    assert start() == Start("start", "no position is saved")
+    assert start() == FROM_THE_START
     assert start(bookmark("users"), cause_of={"users": "full-refresh"}) == Start("start", "full refresh")
-    assert start(bookmark("users"), starts=True) == Start("store", "the last proof", state)
-    assert start(starts=True, cause_of={"users": "override"}) == Start("override", "the override's value", state)
+    assert start(bookmark("users"), starts=True) == Start("store", ANY, state)
+    assert start(starts=True, cause_of={"users": "override"}) == Start("override", OVERRIDDEN, state)
 
 
 # -- processes
@@ -170,8 +175,8 @@ def whys(*processes: Sequence[Any], rows: dict[str, str] | None = None) -> list[
     ("processes", "rows", "expected"),
     [
         ([[]], {}, ["the tap has no catalog"]),
-        ([[USERS, ORDERS]], {}, ["no stream sets run_in_parallel"]),
-        ([[USERS]], {}, ["no stream sets run_in_parallel"]),
+        ([[USERS, ORDERS]], {}, [NOT_PARALLEL]),
+        ([[USERS]], {}, [NOT_PARALLEL]),
         ([[PARALLEL]], {}, ["it is the only stream"]),
         ([[PARALLEL, USERS]], {"rest": '{"users": 7}'}, ["the tap's state is not split by stream"]),
         ([[USERS], [PARALLEL]], {}, ["run_in_parallel is not set", "run_in_parallel"]),
@@ -214,13 +219,10 @@ def test_what_ends_a_tap(limits: dict[str, Any], expected: str) -> None:
 
 def test_which_conditionals_a_source_waits_for() -> None:
     load = source(USERS, notes=["a note"])
-    assert words_of(load, gates={"weekday": ["load"], "other": ["more"]}).notes == [
-        "runs only if weekday returns true",
-        "a note",
-    ]
-    assert words_of(load, gates={"weekday": ["load"], "open": ["load"]}).notes[0] == (
-        "runs only if weekday and open return true"
-    )
+    first, second = words_of(load, gates={"weekday": ["load"], "other": ["more"]}).notes
+    assert first.endswith(" weekday returns true")
+    assert second == "a note"
+    assert "weekday and open return true" in words_of(load, gates={"weekday": ["load"], "open": ["load"]}).notes[0]
 
 
 # -- destinations
@@ -243,9 +245,9 @@ def test_a_table_has_the_name_key_and_method_that_the_target_is_given() -> None:
 @pytest.mark.parametrize(
     ("merges", "values", "grade", "why"),
     [
-        (True, {}, Grade.EFFECTIVELY_ONCE, "overwrites itself"),
-        (False, {}, Grade.AT_LEAST_ONCE, "does not declare"),
-        (True, {"streams": {"users": {"load_method": "append"}}}, Grade.AT_LEAST_ONCE, "after a failure"),
+        (True, {}, Grade.EFFECTIVELY_ONCE, "overwrites"),
+        (False, {}, Grade.AT_LEAST_ONCE, "not declare"),
+        (True, {"streams": {"users": {"load_method": "append"}}}, Grade.AT_LEAST_ONCE, "append"),
     ],
 )
 def test_the_delivery_of_a_table(merges: bool, values: dict[str, Any], grade: Grade, why: str) -> None:
@@ -256,15 +258,15 @@ def test_the_delivery_of_a_table(merges: bool, values: dict[str, Any], grade: Gr
 
 def test_a_stream_that_is_appended_whole_is_told_so() -> None:
     words = tables(stream("users", "FULL_TABLE"), streams={"users": {"load_method": "append"}})
-    assert "every run adds all rows again" in words["users"].delivery.why
+    assert "every run" in words["users"].delivery.why
 
 
 @pytest.mark.parametrize(
     ("max_processes", "parallel", "processes", "why"),
     [
-        (1, False, ["export"], "no stream sets run_in_parallel"),
+        (1, False, ["export"], NOT_PARALLEL),
         (1, True, ["export"], "target-x allows only one (max_processes), although users sets run_in_parallel"),
-        (2, False, ["export"], "no stream sets run_in_parallel"),
+        (2, False, ["export"], NOT_PARALLEL),
         (2, True, ["export.1", "export.2"], "streams set run_in_parallel, and the target allows that many"),
     ],
 )
@@ -318,7 +320,7 @@ def test_a_transformer_is_shown_with_its_workers() -> None:
 
     assert [(each.block, each.workers) for each in words.transformers] == [("change", 3), ("mask", 0)]
     assert words.edges[0].through == ["change", "mask"]
-    assert words.sources[0].batch.why == "change, mask must see the records"
+    assert words.sources[0].batch.why.startswith("change, mask ")
 
 
 def test_callbacks_of_the_whole_pipeline_are_shown() -> None:
