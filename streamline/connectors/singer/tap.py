@@ -325,7 +325,7 @@ class TapProcess:
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or error
+            reason = getattr(error, "strerror", None) or error
             self._log(f"WARNING its config file cannot be read again ({reason}): a new token in it is lost")
             return
         if isinstance(config, dict) and config != json.loads(json.dumps(self._command.config)):

@@ -40,10 +40,10 @@ async def given(folder: Path, code: str, **more: object) -> Taken:
     return taken
 
 
-async def failed(folder: Path, code: str, failure: str, name: str, **more: object) -> Taken:
-    """What a tap gives that fails: with this code, and a text that shows this name."""
+async def failed(folder: Path, code: str, failure: str, *names: str, **more: object) -> Taken:
+    """What a tap gives that fails: with this code, and a text that shows these names."""
     taken = Taken()
-    with anyio.fail_after(PATIENCE), fails(failure, name):
+    with anyio.fail_after(PATIENCE), fails(failure, *names):
         await tap(folder, code, **more).run(taken.emit)
     return taken
 
@@ -165,9 +165,16 @@ async def test_what_it_writes_into_its_config_is_handed_on(
 
 
 @pytest.mark.parametrize(
-    "replace", ["os.mkfifo(path)", "os.symlink(other, path)", "os.symlink('/dev/zero', path)", "os.mkdir(path)"]
+    ("replace", "reason"),
+    [
+        ("os.mkfifo(path)", "(it is not"),
+        ("os.symlink(other, path)", "(Too many levels"),
+        ("os.symlink('/dev/zero', path)", "(Too many levels"),
+        ("os.mkdir(path)", "(it is not"),
+        ("print('{', file=open(path, 'w'))", "(Expecting"),
+    ],
 )
-async def test_only_a_regular_file_is_read_as_its_config(tmp_path: Path, replace: str) -> None:
+async def test_only_a_regular_file_of_json_is_read_as_its_config(tmp_path: Path, replace: str, reason: str) -> None:
     (tmp_path / "other.json").write_text('{"password": "of another user"}')
     code = f"""
     path, other = sys.argv[sys.argv.index("--config") + 1], {str(tmp_path / "other.json")!r}
@@ -183,6 +190,7 @@ async def test_only_a_regular_file_is_read_as_its_config(tmp_path: Path, replace
         await source.run(Taken().emit)
     assert changes == []
     assert "its config file" in lines[-1]
+    assert reason in lines[-1]
 
 
 # -- the live state file
@@ -238,7 +246,7 @@ async def test_what_is_no_message_fails_it_after_what_came_before(tmp_path: Path
 @pytest.mark.parametrize("code", [0, 1])
 async def test_dying_in_the_middle_of_a_line_keeps_the_lines_before(tmp_path: Path, code: int) -> None:
     half = """schema(); record(1); record(2); say('{"type": "RECORD", "stream": "users", "rec', end=''); sys.exit(%d)"""
-    taken = await failed(tmp_path, half % code, "tap.output_truncated", f"code {code}")
+    taken = await failed(tmp_path, half % code, "tap.output_truncated", f"code {code}", "killed while writing")
     assert taken.ids == [1, 2]
 
 

@@ -96,6 +96,18 @@ async def test_the_last_echo_may_lack_its_newline(tmp_path: Path) -> None:
     assert account.newest() == 2
 
 
+async def test_an_echo_may_come_in_pieces(tmp_path: Path) -> None:
+    account = Account()
+    text = bookmark(1).decode()
+    pieces = f"say({text[:9]!r}, end=''); time.sleep(0.1); say({text[9:]!r})"
+    process = target(tmp_path, account, echo=False)
+    async with running(account.runs(process)):
+        await process.send("load", [*rows(1, 1), batch(record(2, do=pieces))])
+        await until(lambda: account.newest() == 1)
+        await send_all(process)
+    assert account.log == []
+
+
 async def test_half_an_echo_is_none(tmp_path: Path) -> None:
     account = Account()
     finish = f"say({bookmark(2).decode()[:-1]!r}, end=''); os._exit(5)"
@@ -339,6 +351,7 @@ async def test_a_run_that_is_cancelled_ends_a_stuck_target_and_its_sender(tmp_pa
             tasks.cancel_scope.cancel()
         await until(lambda: gone(int(account.log[0])))
     assert account.proven == []
+    assert account.failures == []
     assert left(tmp_path) == ["got.jsonl"]
 
 

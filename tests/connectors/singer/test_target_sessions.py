@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from streamline.connectors.singer.target import TargetFailed
 from tests.connectors.singer.running import (
     DIE,
+    PATIENCE,
     TARGET,
     Account,
     batch,
@@ -186,11 +188,12 @@ while first and stat(pids()[1]).exists() and ") Z" not in stat(pids()[1]).read_t
     assert got_ids(tmp_path) == [1, 2]
 
 
-async def test_a_session_without_unproven_records_is_left_alone(tmp_path: Path) -> None:
-    account = Account()
-    process = target(tmp_path, account, session_interval=0.02)
-    async with running(account.runs(process)):
-        await process.send("load", [schema()])
-        await anyio.sleep(0.3)
-        await send_all(process)
-    assert [message["type"] for message in got(tmp_path)] == ["STATE", "SCHEMA"]
+@pytest.mark.parametrize(("seconds", "unproven", "closed"), [(0.04, True, True), (0.0, True, False), (9, False, False)])
+async def test_a_session_is_closed_after_an_interval_without_proof_of_what_it_was_sent(
+    tmp_path: Path, seconds: float, unproven: bool, closed: bool
+) -> None:
+    process = target(tmp_path, Account())
+    process._input = SimpleNamespace(seconds_without_proof=seconds, unproven=unproven)  # type: ignore[assignment]
+    with anyio.move_on_after(PATIENCE if closed else 0.05):
+        await process._close_sessions(0.04, tmp_path)
+    assert process._closing is closed
