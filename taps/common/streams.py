@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 from kit.connector import ConnectorError, log
 
-from .catalog import Stream
+from .catalog import Stream, selected_streams
 
 
-def read_each(streams: Iterable[Stream], read: Callable[[Stream], None], failed: Sequence[ConnectorError] = ()) -> None:
-    """Call `read` with every stream; set one aside that fails.
+def read_selected(catalog: Any, read: Callable[[Stream], None]) -> None:
+    """Call `read` with every selected stream of a catalog; set one aside that fails.
 
     Args:
-        streams: those to read.
         read: sends a stream's messages.
-        failed: errors of streams that were set aside before.
 
     Raises:
         ConnectorError: at the end, a stream failed.
     """
-    errors = list(failed)
+    streams, errors = selected_streams(catalog)
     for stream in streams:
         try:
             read(stream)

@@ -126,14 +126,8 @@ def choose(
         try:
             if not stream.unsupported:
                 chosen.append(_select(stream, resolved, tap, where))
-            # A glob, or the tap's default, does not insist on a stream that the tap can't read.
-            elif any(entry.pattern in user_names(stream, catalog) for entry in streams.entries):
-                raise ConfigError(
-                    f"stream {stream.id!r} can't be read: "
-                    f"{stream.root.get('unsupported-description') or 'the tap marks it as unsupported'}",
-                    where=resolved.where(*resolved.values) or where,
-                    code="stream.unsupported",
-                )
+            else:
+                _refuse_unsupported(stream, user_names(stream, catalog), streams, resolved, where)
         except ConfigError as error:
             names = (stream.id, stream.stream, *stream.names)
             if not set_aside(names, error):
@@ -237,6 +231,32 @@ def _nothing(catalog: Catalog, streams: StreamSettings, where: str | None) -> Co
         hint=f'name those to read under `streams:`, such as {names}; `"*"` means all',
         code="stream.none_selected",
     )
+
+
+def _refuse_unsupported(
+    stream: CatalogStream, names: Sequence[str], streams: StreamSettings, resolved: Resolved, where: str | None
+) -> None:
+    """Refuse a stream that the tap can't read, if it should be read.
+
+    Raises:
+        ConfigError: it should.
+    """
+    place = resolved.where(*resolved.values) or where
+    if stream.discovery_error is not None:
+        raise ConfigError(
+            f"stream {stream.id!r} can't be read: {stream.discovery_error}",
+            where=place,
+            hint="repair it at the source, or leave the stream out with `selected: false`",
+            code="stream.not_readable",
+        )
+    # A glob, or the tap's default, does not insist on such a stream.
+    if any(entry.pattern in names for entry in streams.entries):
+        raise ConfigError(
+            f"stream {stream.id!r} can't be read: "
+            f"{stream.root.get('unsupported-description') or 'the tap marks it as unsupported'}",
+            where=place,
+            code="stream.unsupported",
+        )
 
 
 def _filtered(

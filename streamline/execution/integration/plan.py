@@ -76,7 +76,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         left_out: LOG_BASED streams with a bookmark that this run does not read.
         loaded: names of streams that earlier runs have loaded.
         only: names and globs of the streams that the run is about (`--stream`); empty: all.
-        gone: streams that the run should read, that were loaded before and cannot be read any more, and why.
+        gone: streams that the run should read, and cannot, through no fault of the settings, and why.
         passed: those of them past which the tap moves the log by its start.
         notes: what the user should know (a bookmark that is not used, …).
         endless: it is not expected to end by itself.
@@ -114,14 +114,14 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         return self.block.uuid
 
     def set_aside(self, names: Sequence[str], error: ConfigError) -> bool:
-        """Leave out a stream that cannot be read or written as the settings say; return whether it was loaded before.
+        """Leave out a stream that cannot be read or written as the settings say; return whether the source is at fault.
 
-        What was loaded before was no mistake in the settings: the source has changed.
+        It is if the stream was loaded before: that was no mistake in the settings.
 
         Args:
             names: the stream's id, and its other names.
         """
-        if error.code not in _VANISHED or self.loaded.isdisjoint(names):
+        if error.code != "stream.not_readable" and (error.code not in _VANISHED or self.loaded.isdisjoint(names)):
             return False
         if not self.only or any(matches(pattern, names) for pattern in self.only):
             self.gone[names[0]] = error

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.integration.common import COLUMNS, INCREMENTAL, rows_tap
 from tests.conftest import MakeProject
-from tests.support.project import Block, target
+from tests.support.project import Block, tap, target
 
 KEPT = {**INCREMENTAL, "columns": ["id", "text"]}
 
@@ -80,6 +80,23 @@ def test_what_a_destination_names_fails_alone_when_it_is_gone(make_project: Make
         )
     project.run("--stream", "numbers").expect(0)
     project.run("--json", "--stream", "numbers", "--stream", "keys").expect(1, "stream.column_unknown")
+
+
+def test_files_that_cannot_be_read_fail_alone_from_the_first_run_on(make_project: MakeProject) -> None:
+    to = target("files", {"path": "out", "format": "jsonl"}, builtin=True)
+    project = make_project(tap("files", {"path": "in"}, builtin=True), to)
+    (project.root / "in").mkdir()
+    (project.root / "in/good.csv").write_text("id\n1\n")
+    (project.root / "in/broken.csv").write_text('id,text\n1,"a\n')
+
+    run = project.run("--json").expect(1)
+
+    (error,) = json.loads(run.out)["errors"].values()
+    assert (error["code"], "in/broken.csv" in error["message"]) == ("stream.not_readable", True)
+    assert [path.parent.name for path in (project.root / "out").rglob("*.jsonl")] == ["good"]
+    project.command("check", "p", "--json").expect(2, "stream.not_readable")
+    project.pipeline("p", tap("files", {"path": "in"}, builtin=True, streams={"*": {}, "broken": False}), to)
+    project.run().expect(0)
 
 
 def test_a_source_that_has_nothing_left_leaves_the_others_to_run(make_project: MakeProject) -> None:
