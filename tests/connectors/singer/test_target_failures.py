@@ -64,6 +64,7 @@ async def test_ending_before_its_input_does_is_a_failure_for_everyone_who_sends(
         tasks.start_soon(flood, "other")
         await until(lambda: len(raised) == 2)
         await process.close()
+        await until(lambda: process._child is None)
     assert len(account.failures) == 1
     assert [error.code for error in raised] == [code, code]
     assert account.newest() == 2
@@ -110,13 +111,15 @@ async def test_exiting_with_0_and_leaving_input_unread_is_a_failure(tmp_path: Pa
 
 async def test_failing_after_the_end_of_its_input_keeps_what_was_echoed(tmp_path: Path) -> None:
     account = Account()
+    reason = "print('no space left in tablespace', file=sys.stderr, flush=True)"
     process = target(tmp_path, account)
     async with running(account.runs(process)):
         await process.send("load", rows(1, 2))
-        await process.send("load", [batch(record(3, do="import atexit; atexit.register(os._exit, 3)"))])
+        await process.send("load", [batch(record(3, do=f"import atexit; atexit.register(os._exit, 3); {reason}"))])
         await send_all(process)
     assert [failure.code for failure in account.failures] == ["target.exited"]
     assert "code 3" in account.failures[0].message
+    assert "tablespace" in (account.failures[0].hint or "")
     assert account.newest() == 2
 
 
