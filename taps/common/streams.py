@@ -27,6 +27,7 @@ def read_selected(catalog: Any, read: Callable[[Stream], None]) -> None:
             log("WARNING", f"stream {stream.name!r} failed; the other streams are read")
             errors.append(error)
     if len(errors) == 1:
-        raise errors[0]
+        # After others were read, it is no error in the settings alone.
+        raise errors[0] if not streams else ConnectorError(str(errors[0])) from errors[0]
     if errors:
         raise ConnectorError(f"{len(errors)} streams failed: {'; '.join(map(str, errors))}")
