@@ -45,6 +45,7 @@ class GroupOutcome(msgspec.Struct, kw_only=True):
     Args:
         error: None if all that it read is proven and saved.
         stopped: streams that failed while others went on.
+        only_streams: the error is that of these streams.
         started: its tap was started.
         sink_failed: the target was at fault, not the tap.
         fault: uuid of the block at fault, where the error does not say.
@@ -54,6 +55,7 @@ class GroupOutcome(msgspec.Struct, kw_only=True):
     group: GroupPlan
     error: Exception | None = None
     stopped: Sequence[str] = ()
+    only_streams: bool = False
     started: bool = False
     sink_failed: bool = False
     fault: str | None = None
@@ -303,7 +305,7 @@ class Attempt:
         if not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
             await self._files[group.id].delete_all()
         stopped = self._routes.stopped.get(group.id, {})
-        error = outcome.error or _error_of(list(stopped.values()))
+        error = outcome.error or _error_of(stopped)
         watch = self._source(group).watch
         if watch is not None and isinstance(error, TapFailed):
             watch.forget()  # it may have failed for a table or a column that is gone
@@ -311,6 +313,7 @@ class Attempt:
             group=group,
             error=error,
             stopped=list(stopped),
+            only_streams=outcome.error is None,
             started=outcome.began is not None,
             sink_failed=outcome.sink is not None,
             fault=outcome.sink or self._mapper_at_fault(group, error),
@@ -324,15 +327,20 @@ class Attempt:
         return next((mapper.block.uuid for mapper in mappers if mapper.plugin.name == where), None)
 
 
-def _error_of(stopped: Sequence[Exception]) -> Exception | None:
+def _error_of(stopped: Mapping[str, Exception]) -> Exception | None:
     """Return the error of a group with stopped streams."""
-    if len(stopped) < 2:
-        return stopped[0] if stopped else None
-    if all(isinstance(error, SchemaPaused) for error in stopped):
-        return stopped[0]
+    errors = list(stopped.values())
+    if len(errors) < 2:
+        return errors[0] if errors else None
+    if all(isinstance(error, SchemaPaused) for error in errors):
+        return errors[0]
+    told = [
+        f"{error}" if f"stream {stream}" in f"{error}".replace("'", "") else f"stream {stream!r}: {error}"
+        for stream, error in stopped.items()
+    ]
     return PipelineFailed(
         f"{len(stopped)} streams were stopped",
-        blocks=[block for error in stopped if isinstance(error, PipelineFailed) for block in error.blocks],
-        hint="\n".join(map(str, stopped)).replace("\n", "\n  "),
+        blocks=[block for error in errors if isinstance(error, PipelineFailed) for block in error.blocks],
+        hint="\n".join(told).replace("\n", "\n  "),
         code="stream.several_stopped",
     )
