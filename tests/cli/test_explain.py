@@ -151,6 +151,14 @@ def test_how_streams_are_loaded_and_what_a_failure_can_do(make_project: MakeProj
     project.command("explain", "p").expect(0, r"a: append: after a failure, .* are duplicated")
 
 
+def test_streams_that_share_a_name_have_a_row_each(make_project: MakeProject) -> None:
+    catalog = [{"id": "a-orders", "stream": "orders"}, {"id": "b-orders", "stream": "orders"}]
+    project = make_project(tap("messages", {"catalog": catalog, "messages": [], "spy": "spy", "code": 0}), target())
+
+    tables = plan(project)["destinations"][0]["tables"]
+    assert [(table["stream"], table["table"]) for table in tables] == [("a-orders", "orders"), ("b-orders", "orders")]
+
+
 def test_several_blocks_on_the_way(make_project: MakeProject) -> None:
     project = make_project(rows("numbers"), mapper("tag"), transformer(PASS_ON), target(uuid="one"), target(uuid="two"))
 

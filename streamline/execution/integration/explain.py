@@ -224,7 +224,11 @@ def _destination(context: Run, plan: Plan, sink: SinkPlan) -> DestinationWords:
         plugin=_plugin(context, sink.plugin, sink.capabilities),
         processes=processes,
         processes_why=_why_processes(sink),
-        tables=[_table(plan, sink, key, stream, processes) for key, stream in sink.plans.items()],
+        tables=[
+            _table(plan, sink, key, stream, selected, processes)
+            for key, stream in sink.plans.items()
+            for selected in plan.sources[key[0]].sharing(key[1])
+        ],
         on_bad_record=sink.spec.on_bad_record,
         schema_change=sink.spec.schema_change,
         session_interval=sink.session_interval(endless=endless),
@@ -253,11 +257,14 @@ def _why_processes(sink: SinkPlan) -> str:
 
 
 def _table(
-    plan: Plan, sink: SinkPlan, key: tuple[str, str], stream: StreamPlan, processes: Sequence[str]
+    plan: Plan,
+    sink: SinkPlan,
+    key: tuple[str, str],
+    stream: StreamPlan,
+    selected: SelectedStream,
+    processes: Sequence[str],
 ) -> TableWords:
     source, name = key
-    selected = plan.sources[source].find(name)
-    assert selected is not None, "only selected streams are planned"
     table = stream.table or name
     keys = stream.keys if stream.keys is not None else selected.key_properties
     return TableWords(

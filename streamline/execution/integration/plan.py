@@ -137,6 +137,10 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         # PipelineWise's taps put the id in place of the name, as `public-orders` for `orders`.
         return stream.id if self.plugin.library == "pipelinewise-singer-python" else stream.stream
 
+    def sharing(self, name: str) -> list[SelectedStream]:
+        """Return the selected streams whose messages are expected to have this name."""
+        return [each for each in self.selected if self.name_in_messages(each) == name]
+
     def bearers(self, name: str) -> list[SelectedStream]:
         """Return the selected streams that may be meant by this name in messages; several if names are not unique."""
         return [each for each in self.selected if name in (each.id, each.stream, *each.names)]
