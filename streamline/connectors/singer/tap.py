@@ -13,7 +13,8 @@ import anyio
 import msgspec
 
 from streamline.connectors.singer.log_tail import LogTail, hint_of, refuses_config
-from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
+from streamline.connectors.singer.message_reader import TapOutputError
+from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapParser
 from streamline.connectors.singer.state import join_state, split_state
 from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.protocols import Emit

@@ -11,7 +11,7 @@ import anyio.to_thread
 import msgspec
 
 from streamline.connectors.singer.batch_files import FileSource
-from streamline.connectors.singer.parser import TapOutputError
+from streamline.connectors.singer.message_reader import TapOutputError
 from streamline.connectors.singer.state import has_bookmarks, owned_parts, state_of
 from streamline.connectors.singer.tap import TapFailed
 from streamline.connectors.singer.target_pool import TargetPool

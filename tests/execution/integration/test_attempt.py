@@ -8,7 +8,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from streamline.connectors.singer.parser import TapOutputError
+from streamline.connectors.singer.message_reader import TapOutputError
 from streamline.connectors.singer.state import StateParts
 from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import PipelineFailed, StreamlineError
