@@ -25,6 +25,9 @@ HOSTILE = REPOSITORY / "tests" / "conformance" / "hostile"
 PYTHON = [sys.executable, "-S", "-E", "-s"]
 """How fakes are started: no site-packages, no environment, hence in milliseconds."""
 
+CONNECTOR_COMMANDS = ("check", "dead-letters", "run", "streams")
+"""Commands that start connectors."""
+
 RUN_SECONDS = 60.0
 """A command that takes longer has timed out: its process group is killed and its output shown."""
 
@@ -292,14 +295,14 @@ class Project:
         argv = [sys.executable, "-m", "streamline", *args]
         if args[0] == "run" and self.settings.get("plugins") and "state" not in self.settings and not preloaded.real:
             answers.recall(self.root)
-        run = args[0] == "run"
-        batch = args[0] in self.batch_commands or (run and self.python)
+        batch = args[0] in self.batch_commands or (args[0] == "run" and self.python)
+        fakes = bool(self.settings.get("plugins")) and args[0] in CONNECTOR_COMMANDS
         return Running(
             argv,
             self.root,
             {**self.env, **(env or {})},
             batch=batch,
-            connectors=self.bundled or bool(run and self.settings.get("plugins")),
+            connectors=self.bundled or fakes,
             lean=not (batch or self.bundled),
         )
 
