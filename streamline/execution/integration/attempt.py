@@ -184,6 +184,7 @@ class Attempt:
         counts = self._counts[group.id]
         source = self._source(group)
         shared = len(source.groups) > 1
+        uncounted_streams: set[str] = set()
 
         def observe(items: Sequence[Item]) -> None:
             for item in items:
@@ -193,6 +194,10 @@ class Attempt:
                     self._watch_schema(source, item)
                     (source.keyless.discard if item.key_properties else source.keyless.add)(item.stream)
                 elif isinstance(item, FileBatch):
+                    if item.count is None and item.stream not in uncounted_streams:
+                        uncounted_streams.add(item.stream)
+                        uncounted = f"stream {item.stream}: the records in its {item.format} files are not counted"
+                        self._context.warn(source.id, uncounted)
                     counts.read(item.stream, item.count or 0)
                 elif isinstance(item, Position):
                     counts.position_read(item.number)
