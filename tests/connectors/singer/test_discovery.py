@@ -91,6 +91,15 @@ def test_it_is_discovered_again_when_config_plugin_or_settings_change(tmp_path: 
     assert discover(plugin, store).cached
 
 
+def test_a_catalog_that_has_changed_is_kept(tmp_path: Path, store: Store) -> None:
+    plugin = fakes.tap(tmp_path, fakes.ECHO_CATALOG)
+    discover(plugin, store)
+    fakes.tap(tmp_path, fakes.ECHO_CATALOG.replace("'users'", "'accounts'"))
+    found = discover(plugin, store, refresh=True)
+    assert (streams(found), bool(found.changes)) == (["accounts"], True)
+    assert streams(discover(plugin, store)) == ["accounts"]
+
+
 def test_no_config_is_kept_in_the_store(tmp_path: Path, store: Store) -> None:
     discover(fakes.tap(tmp_path, fakes.ECHO_CATALOG), store, config={"password": SECRET})
     store.close()
