@@ -6,7 +6,7 @@ import contextlib
 import gc
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,24 @@ settings.register_profile("busy", max_examples=EXAMPLES, deadline=None, suppress
 settings.load_profile("busy")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Leave what is collected out of every garbage collection: it lives to the end."""
+    gc.disable()
+    try:
+        _compile_part(session.config)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _compile_part(config: pytest.Config) -> None:
     """Divide the compilation of the tests among the workers of a run: each finds what the others have compiled."""
-    worker = getattr(session.config, "workerinput", None)
+    worker = getattr(config, "workerinput", None)
     if worker is None or sys.dont_write_bytecode:
         return
-    folders = [Path(argument.partition("::")[0]).resolve() for argument in session.config.args]
+    folders = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     modules = sorted({path for folder in folders for path in folder.rglob("test_*.py")})
     for path in modules[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
         if (path.parent / "__init__.py").exists() and not path.is_relative_to(REPOSITORY / "tests/services"):
@@ -40,12 +51,6 @@ def pytest_collection(session: pytest.Session) -> None:
                 if (path.parent / "conftest.py").exists():
                     importlib.import_module(f"{package}.conftest")
                 importlib.import_module(f"{package}.{path.stem}")
-
-
-def pytest_collection_finish() -> None:
-    """Leave what was collected out of every later garbage collection: it lives to the end."""
-    gc.collect()
-    gc.freeze()
 
 
 MakeProject = Callable[..., Project]

@@ -163,7 +163,7 @@ def main() -> int:
     for file in args.files:
         name = ".".join(file.with_suffix("").parts)
         tests = [*tests_of(file), *args.tests]
-        if outcome(name, REPOSITORY / file, None, tests, 10 * args.seconds) != "survived":
+        if not tests or outcome(name, REPOSITORY / file, None, tests, 10 * args.seconds) != "survived":
             print(f"{file}: its tests fail without a mutant, or there are none: {' '.join(tests)}")
             return 1
         counts = {"killed": 0, "survived": 0, "timed out": 0, "left out": 0}

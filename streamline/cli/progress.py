@@ -120,7 +120,9 @@ class Display:
             self._counts.failed.clear()
         again = "" if event.delay is None else f"; retry {_in(event.delay)}"
         message = event.failure.message.partition("\n")[0]
-        self._say(self._app.mask(f"{name:<{self._width}}   {message}{again}"), err=True)
+        more = f" and {len(event.streams) - 1} more" if len(event.streams) > 1 else ""
+        streams = f"{event.streams[0]}{more} failed: " if event.streams else ""
+        self._say(self._app.mask(f"{name:<{self._width}}   {streams}{message}{again}"), err=True)
 
     def _stopped(self, event: StreamStopped) -> None:
         self._counts.failed.add((event.block, event.stream))

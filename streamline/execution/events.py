@@ -146,12 +146,14 @@ class AttemptFailed(_Event):
     Args:
         block: the block; of an integration pipeline the source's group.
         child: number of a dynamic block's child.
+        streams: those that were stopped, if that is all that failed.
     """
 
     block: str
     failure: Failure
     delay: float | None
     child: int | None = None
+    streams: list[str] = []
 
 
 class SensorWaiting(_Event):

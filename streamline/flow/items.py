@@ -122,7 +122,7 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class ActivateVersion(msgspec.Struct, frozen=True):
-    """An ACTIVATE_VERSION message: rows of the stream with a lower version are stale, or stay with `keep_old`."""
+    """An ACTIVATE_VERSION message: rows of the stream with another version are stale, or stay with `keep_old`."""
 
     stream: str
     version: int

@@ -146,9 +146,9 @@ class SQLiteConnection:
             if self._is_full(error):
                 raise DiskFull(self.path) from error
             hint = "check the disk's free space and the file's permissions"
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            if "locked" in str(error):
                 hint = "another process holds a transaction open; see what else uses this file"
-            elif isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+            elif "not a database" in str(error):
                 hint = "name another file in `state:` of streamline.yaml, or restore this one from a backup"
             raise StreamlineError(
                 f"the state store failed: {error}", where=str(self.path), hint=hint, code="store.failed"

@@ -412,7 +412,7 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
     known = [letter for letter in letters if letter.id]
     db.executemany(
         "UPDATE dead_letters SET error = ?, run_id = ?, time = ?, times = times + 1 WHERE id = ?",
-        [(storable(letter.error), letter.run_id, letter.time or time, letter.id) for letter in known],
+        [(storable(letter.error), letter.run_id, time, letter.id) for letter in known],
     )
     rows = []
     for letter in letters:
@@ -421,7 +421,7 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
         record = storable(letter.record)
         digest = hashlib.sha256(record.encode() + letter.copy.encode()).digest()
         place = (letter.pipeline, letter.block, letter.stream, stored_stage(letter))
-        rows.append((*place, digest, record, storable(letter.error), letter.run_id, letter.time or time))
+        rows.append((*place, digest, record, storable(letter.error), letter.run_id, time))
     db.executemany(
         "INSERT INTO dead_letters (pipeline, block, stream, stage, digest, record, error, run_id, time)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"

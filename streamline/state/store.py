@@ -102,7 +102,8 @@ class DeadLetter(msgspec.Struct, kw_only=True):
         stage: `validate`, `schema_change`, or the uuid of the block that refused it.
         destination: uuid of the destination block for which it was refused, where it was for one only.
         output: it is what the block `stage` returned; else it is what was refused as it came to `stage`.
-        time, run_id, error: of the last time it was refused.
+        run_id, error: of the last time it was refused.
+        time: of that; given by the store.
         times: how often it was refused.
         copy: tells apart equal records of a stream without a key; not read back.
         id: given by the store; a letter that has one is replaced.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kit.connector import ConfigError
+from kit.connector import ConfigError, ConnectorError
 
 JSONObject = dict[str, Any]
 
@@ -34,15 +34,30 @@ class Stream(NamedTuple):
         return list(self.schema["properties"])
 
 
-def selected_streams(catalog: Any) -> list[Stream]:
-    """Return the selected streams. A stream or column that says nothing about selection is selected.
+DISCOVERY_ERROR = "discovery-error"
+"""Metadata of a stream that discovery could not read: why."""
+
+
+def selected_streams(catalog: Any) -> tuple[list[Stream], list[ConnectorError]]:
+    """Return the selected streams, and the errors of those that cannot be read.
+
+    A stream or column that says nothing about selection is selected.
 
     Raises:
-        ConfigError: it is not a catalog, or an entry is inconsistent.
+        ConfigError: it is not a catalog.
     """
     if not isinstance(catalog, dict) or not isinstance(catalog.get("streams"), list):
         raise ConfigError("the catalog has no list 'streams'", "create one with --discover")
-    return [stream for entry in catalog["streams"] if (stream := _stream(entry)) is not None]
+    streams: list[Stream] = []
+    errors: list[ConnectorError] = []
+    for entry in catalog["streams"]:
+        try:
+            stream = _stream(entry)
+        except ConnectorError as error:
+            errors.append(error)
+        else:
+            streams += [stream] if stream is not None else []
+    return streams, errors
 
 
 def _stream(entry: Any) -> Stream | None:
@@ -56,6 +71,8 @@ def _stream(entry: Any) -> Stream | None:
         raise ConfigError(f"stream {stream_id!r}: the catalog has no schema with properties")
     marks: dict[tuple[str, ...], JSONObject] = metadata.to_map(entry.get("metadata") or [])
     root = marks.get((), {})
+    if DISCOVERY_ERROR in root and _is_selected({**root, "inclusion": "available"}, schema, entry):
+        raise ConnectorError(str(root[DISCOVERY_ERROR]))
     if not _is_selected(root, schema, entry):
         return None
     keys = _names(entry.get("key_properties")) or _names(root.get("table-key-properties"))
@@ -150,4 +167,16 @@ def catalog_entry(
         "key_properties": key_properties,
         "schema": {"type": "object", "properties": dict(properties)},
         "metadata": marks,
+    }
+
+
+def unreadable_entry(name: str, error: ConnectorError) -> JSONObject:
+    """Return the catalog entry of a stream that discovery could not read: a run fails it, unless it is deselected."""
+    root = {"inclusion": "unsupported", "selected-by-default": True, DISCOVERY_ERROR: str(error)}
+    return {
+        "tap_stream_id": name,
+        "stream": name,
+        "key_properties": [],
+        "schema": {"type": "object", "properties": {}},
+        "metadata": [{"breadcrumb": [], "metadata": root}],
     }

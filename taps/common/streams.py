@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 from kit.connector import ConnectorError, log
 
-from .catalog import Stream
+from .catalog import Stream, selected_streams
 
 
-def read_each(streams: Iterable[Stream], read: Callable[[Stream], None], failed: Sequence[ConnectorError] = ()) -> None:
-    """Call `read` with every stream; set one aside that fails.
+def read_selected(catalog: Any, read: Callable[[Stream], None]) -> None:
+    """Call `read` with every selected stream of a catalog; set one aside that fails.
 
     Args:
-        streams: those to read.
         read: sends a stream's messages.
-        failed: errors of streams that were set aside before.
 
     Raises:
         ConnectorError: at the end, a stream failed.
     """
-    errors = list(failed)
+    streams, errors = selected_streams(catalog)
     for stream in streams:
         try:
             read(stream)
@@ -28,6 +27,7 @@ def read_each(streams: Iterable[Stream], read: Callable[[Stream], None], failed:
             log("WARNING", f"stream {stream.name!r} failed; the other streams are read")
             errors.append(error)
     if len(errors) == 1:
-        raise errors[0]
+        # After others were read, it is no error in the settings alone.
+        raise errors[0] if not streams else ConnectorError(str(errors[0])) from errors[0]
     if errors:
         raise ConnectorError(f"{len(errors)} streams failed: {'; '.join(map(str, errors))}")

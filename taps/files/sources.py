@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kit.connector import Config, ConfigError, Connector, log
+from kit.connector import Config, ConfigError, Connector, ConnectorError, log
 
 from .__main__ import PER_STREAM
 from .reading import members
@@ -45,11 +45,11 @@ class Source(NamedTuple):
         return configured or ("\t" if _ending(self.files[0]) == ".tsv" else ",")
 
 
-def sources(config: Config) -> list[Source]:
-    """Return the streams that the config describes.
+def sources(config: Config) -> tuple[dict[str, Source], dict[str, ConnectorError]]:
+    """Return the streams that the config describes by name, and why others cannot be read.
 
     Raises:
-        ConfigError: a path has no files, a format cannot be told, or one stream has files of two formats.
+        ConfigError: a setting is wrong, or there is no stream.
     """
     shared = {setting.name: config[setting.name] for setting in PER_STREAM}
     if config["streams"]:
@@ -57,10 +57,16 @@ def sources(config: Config) -> list[Source]:
     else:
         wholes = [shared]
     by_stream: dict[str, Source] = {}
+    failed: dict[str, ConnectorError] = {}
     left_out: list[str] = []
     for options in wholes:
         _check(options)
-        for stream, path in _files(options):
+        try:
+            files = list(_files(options))
+        except ConnectorError as error:
+            failed[options["stream"] or _stem(Path(options["path"]))] = error
+            continue
+        for stream, path in files:
             format_ = _format(path, options["format"])
             if format_ is None:
                 left_out.append(str(path))
@@ -68,22 +74,25 @@ def sources(config: Config) -> list[Source]:
             known = by_stream.setdefault(stream, Source(stream, format_, [], options))
             if known.format != format_ or known.options is not options:
                 where = f"{known.files[0]} and {path}"
-                raise ConfigError(
+                failed[stream] = ConfigError(
                     f"{where} belong to stream {stream!r} but differ in format or options",
                     "give each a stream name with 'stream'",
                 )
             known.files.append(path)
-    if not by_stream:
-        raise ConfigError(
+    readable = {stream: by_stream[stream] for stream in sorted(by_stream) if stream not in failed}
+    if not readable:
+        raise next(iter(failed.values()), None) or ConfigError(
             f"no CSV, JSONL or Parquet files in {config['path']}", "set 'format' if the file names have other endings"
         )
     if left_out:
         named = ", ".join(left_out[:_NAMED]) + (", …" if len(left_out) > _NAMED else "")
         log("WARNING", f"{len(left_out)} files skipped, their suffix is not CSV, JSONL or Parquet: {named}")
-    return [by_stream[stream] for stream in sorted(by_stream)]
+    return readable, failed
 
 
 def _check(options: Config) -> None:
+    if not options["path"]:
+        raise ConfigError("setting 'path' is missing", "a file, a folder or a glob")
     for name in ("delimiter", "quote_char"):
         if options[name] is not None and (len(options[name]) != 1 or options[name] in "\r\n"):
             raise ConfigError(f"setting {name!r} is {options[name]!r}", "it must be one character")
@@ -101,9 +110,7 @@ def _object(stream_config: Any) -> dict[str, Any]:
 
 def _files(options: Config) -> Iterator[tuple[str, Path]]:
     """Yield each file with its stream's name, in the order of names."""
-    pattern: str | None = options["path"]
-    if not pattern:
-        raise ConfigError("setting 'path' is missing", "a file, a folder or a glob")
+    pattern: str = options["path"]
     name: str | None = options["stream"]
     path = Path(pattern)
     if path.is_dir():

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from kit.connector import Arguments, Config, ConfigError, ConnectorError, log, read_json
 
-from ..common.catalog import Stream, catalog_entry, selected_streams
+from ..common.catalog import Stream, catalog_entry, unreadable_entry
 from ..common.output import State, StreamOutput
-from ..common.streams import read_each
+from ..common.streams import read_selected
 from . import csvfile, jsonlfile, kinds, parquetfile
 from .positions import MODIFIED_AT, ColumnPosition, File, FilePosition, stat
 from .reading import Block
@@ -29,12 +29,10 @@ Wants = Callable[[dict[str, Any], bytes], bool]
 
 def work(config: Config, args: Arguments) -> None:
     """Discover, or read the selected streams."""
-    all_sources = sources(config)
-    failed: list[ConnectorError] = []
+    by_name, failed = sources(config)
     path = args.catalog or args.properties
     if args.discover or not path:
-        entries, failed = _discovered(all_sources)
-        catalog = {"streams": entries}
+        catalog = {"streams": _discovered(by_name, failed)}
         if args.discover:
             json.dump(catalog, sys.stdout, indent=2, ensure_ascii=False)
             print()
@@ -42,37 +40,37 @@ def work(config: Config, args: Arguments) -> None:
     else:
         catalog = read_json(path, "--catalog")
     state = State(read_json(args.state, "--state") if args.state else {})
-    by_name = {source.stream: source for source in all_sources}
 
     def read(stream: Stream) -> None:
         source = by_name.get(stream.id)
         if source is None:
-            raise ConnectorError(
+            raise failed.get(stream.id) or ConnectorError(
                 f"stream {stream.name!r}: no files found for stream {stream.id!r}", "run --discover again"
             )
         Reader(source, stream, state, config["state_interval"]).read()
 
-    read_each(selected_streams(catalog), read, failed)
+    read_selected(catalog, read)
 
 
-def _discovered(all_sources: list[Source]) -> tuple[list[dict[str, Any]], list[ConnectorError]]:
-    """Return the streams' catalog entries, and the errors of those that are left out.
+def _discovered(by_name: Mapping[str, Source], failed: Mapping[str, ConnectorError]) -> list[dict[str, Any]]:
+    """Return the catalog's entries, also of streams that cannot be read.
 
     Raises:
-        ConnectorError: none is left.
+        ConnectorError: none can be read.
     """
-    entries: list[dict[str, Any]] = []
-    failed: list[ConnectorError] = []
-    for source in all_sources:
+    entries: dict[str, dict[str, Any]] = {}
+    errors = dict(failed)
+    for name, source in by_name.items():
         try:
-            entries.append(_discover(source))
+            entries[name] = _discover(source)
         except ConnectorError as error:
-            failed.append(error)
-    if failed and not entries:
-        raise failed[0]
-    for failure in failed:
+            errors[name] = error
+    if errors and not entries:
+        raise next(iter(errors.values()))
+    for name, failure in errors.items():
         log("WARNING", f"a stream is left out: {failure}")
-    return entries, failed
+        entries[name] = unreadable_entry(name, failure)
+    return [entries[name] for name in sorted(entries)]
 
 
 def _discover(source: Source) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from kit.connector import log
+from kit.connector import ConnectorError, log
 from kit.sql import quoted
 
-from ..common.catalog import catalog_entry
+from ..common.catalog import catalog_entry, unreadable_entry
 from .types import Kind, kind_by_values, kind_of, schema
 
 SAMPLE_ROWS = 1000
@@ -46,6 +46,8 @@ def discover(connection: sqlite3.Connection, patterns: Sequence[str] | None) -> 
         except sqlite3.Error as error:
             # A view over a dropped table, a virtual table without its module: the others can be read.
             log("WARNING", f"{name!r} is skipped: {error}")
+            if "no such module" not in str(error):
+                streams.append(unreadable_entry(name, ConnectorError(f"stream {name!r}: {error}")))
             continue
         if table.columns:
             streams.append(_entry(table))

@@ -16,11 +16,11 @@ import orjson
 from kit.connector import Arguments, Config, ConnectorError, log, read_json
 from kit.sql import quoted
 
-from ..common.catalog import Stream, selected_streams
+from ..common.catalog import Stream
 from ..common.incremental import Bookmark, Tracker, Value
 from ..common.moments import like
 from ..common.output import State, StreamOutput
-from ..common.streams import read_each
+from ..common.streams import read_selected
 from .database import BrokenTexts, connect
 from .discovery import Table, describe, discover
 from .ordering import KeyColumn
@@ -46,7 +46,7 @@ def work(config: Config, args: Arguments) -> None:
         except sqlite3.Error as error:
             raise ConnectorError(f"stream {stream.name!r}: {error}") from error
 
-    read_each(selected_streams(catalog), read)
+    read_selected(catalog, read)
 
 
 class Reader:

@@ -41,7 +41,7 @@ class StateMessage(msgspec.Struct, tag="STATE", tag_field="type"):
 
 
 class ActivateMessage(msgspec.Struct, tag="ACTIVATE_VERSION", tag_field="type"):
-    """Rows of lower versions are stale from here on; with `keep_old`, which is Streamline's, they stay."""
+    """Rows of other versions are stale from here on; with `keep_old`, which is Streamline's, they stay."""
 
     stream: str
     version: int

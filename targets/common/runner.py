@@ -54,7 +54,7 @@ class Sink(Protocol):
         """Show the rows of this version, together with what `flush` makes durable next.
 
         Args:
-            keep_old: beside those of lower versions, which are deleted otherwise.
+            keep_old: beside those of other versions, which are deleted otherwise.
         """
 
     def flush(self) -> bool:

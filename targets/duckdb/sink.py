@@ -45,6 +45,9 @@ class Destination:
         self.waiting: Table | None = None
         self.waiting_version: int | None = None
         self.active: int | None = None
+        """The version whose rows go into the table itself."""
+        self.is_activated = False
+        """Whether this input has activated it."""
         self.saw_unversioned = False
         self.is_versioned = False
         """Whether its rows are replaced by versions, not at the end of the input."""
@@ -146,7 +149,7 @@ class DuckDBSink:
         if destination.waiting is not None and destination.waiting_version == version:
             return destination.waiting
         if self._left(destination, version) is None and (table.is_empty() or table.has_version(version)):
-            destination.active = version
+            destination.active, destination.is_activated = version, False
             return table
         return self._start_waiting(destination, version)
 
@@ -249,7 +252,11 @@ class DuckDBSink:
                 log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not loaded: {', '.join(new)}")
 
     def activate(self, stream: str, version: int, *, keep_old: bool) -> None:
-        """Delete the rows of earlier versions, and put those that wait in their place."""
+        """Delete the rows of other versions, and put those that wait in their place.
+
+        Versions may go down: taps make them of the time of day. Rows of a higher one stay if this input brought them
+        and has neither activated them nor brought rows of this version later: they are newer.
+        """
         destination = self._destinations[stream]
         if destination.replaces and destination.saw_unversioned:
             return
@@ -257,12 +264,15 @@ class DuckDBSink:
         with _named(stream):
             self._connection()
             if not keep_old:
-                destination.table.delete_stale(version, unversioned=not destination.saw_unversioned)
+                kept = {version}
+                if not destination.is_activated and destination.waiting_version != version:
+                    kept.add(max(version, destination.active or version))
+                destination.table.delete_stale(kept, unversioned=not destination.saw_unversioned)
             if destination.waiting_version != version and self._left(destination, version) is not None:
                 self._start_waiting(destination, version)
             if destination.waiting is not None and destination.waiting_version == version:
                 self._put_in_place(destination)
-            destination.active = version
+            destination.active, destination.is_activated = version, True
 
     def _put_in_place(self, destination: Destination) -> None:
         """Move the waiting rows into the table, whose rows with the same keys make room."""

@@ -158,10 +158,11 @@ class Table:
         sql = f"SELECT 1 FROM {self.sql} WHERE {VERSION_COLUMN} = ? LIMIT 1"
         return bool(self._run(sql, [version]))
 
-    def delete_stale(self, version: int, *, unversioned: bool) -> None:
-        """Delete rows of earlier versions, and those without one if `unversioned` says so."""
+    def delete_stale(self, versions: Collection[int], *, unversioned: bool) -> None:
+        """Delete rows of all versions but these, and those without one if `unversioned` says so."""
         if VERSION_COLUMN in self.columns:
-            stale = f"{VERSION_COLUMN} < {int(version)}" + (f" OR {VERSION_COLUMN} IS NULL" if unversioned else "")
+            kept = ", ".join(map(str, map(int, versions)))
+            stale = f"{VERSION_COLUMN} NOT IN ({kept})" + (f" OR {VERSION_COLUMN} IS NULL" if unversioned else "")
             self._run(f"DELETE FROM {self.sql} WHERE {stale}")
         elif unversioned:
             self._run(f"DELETE FROM {self.sql}")

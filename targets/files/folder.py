@@ -154,10 +154,10 @@ class StreamFolder:
         sync_folder(self.visible)
 
     def delete_stale(self, version: int, *, unversioned: bool) -> None:
-        """Delete files of earlier versions, and those without one if `unversioned` says so."""
+        """Delete files of other versions, and those without one if `unversioned` says so."""
         for path in self._files():
             path_version = _version(path.name)
-            if unversioned if path_version is None else path_version < version:
+            if unversioned if path_version is None else path_version != version:
                 path.unlink()
         for path in self.visible.glob(_mark("*")):
             path.unlink()

@@ -216,7 +216,7 @@ class FilesSink:
             log("WARNING", f"stream {destination.stream!r}: not in its SCHEMA, and so not written: {', '.join(new)}")
 
     def activate(self, stream: str, version: int, *, keep_old: bool) -> None:
-        """Remove files of earlier versions, and show those that wait."""
+        """Remove files of other versions, and show those that wait."""
         destination = self._destinations[stream]
         if destination.replaces and destination.saw_unversioned:
             return

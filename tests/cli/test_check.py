@@ -105,9 +105,10 @@ def test_a_source_and_a_destination_that_fail_are_both_told_of(make_project: Mak
 def test_a_destination_that_refuses_its_config_is_wrong_configuration(make_project: MakeProject) -> None:
     project = make_project(rows(), target("refuses_config"))
 
-    found = checks(project, code=2)["export"]
+    found = checks(project, code=2)
 
-    assert (found["code"], found["problem"]) == ("target.config_refused", "configuration")
+    assert (found["export"]["code"], found["export"]["problem"]) == ("target.config_refused", "configuration")
+    assert found["plan"]["ok"] is True
 
 
 def test_wrong_configuration_comes_with_its_line_and_does_not_hide_the_rest(make_project: MakeProject) -> None:
@@ -140,14 +141,37 @@ def test_a_transformer_that_cannot_be_loaded(make_project: MakeProject) -> None:
     project.command("check", "p").expect(2, r"failed +transformer change: .*no_such_module")
 
 
+def test_a_transformer_whose_file_never_loads_is_given_up(make_project: MakeProject) -> None:
+    project = make_project(rows(), transformer("import time\ntime.sleep(600)\n" + LOADS), target())
+
+    project.command("check", "p", "--timeout", "0.5").expect(2, r"failed +transformer change: .*0\.5 s")
+
+
 def test_a_tap_without_discovery_is_stopped_after_its_first_message(make_project: MakeProject) -> None:
     project = make_project(target())
     project.pipeline("p", command_block(project, "tap", "load", NO_DISCOVERY, PYTHON), target())
 
     project.command("check", "p").expect(0, "no discovery; stopped after its first message")
 
+    catalog = {"streams": [{"tap_stream_id": "s", "schema": {"properties": {"id": {"type": "integer"}}}}]}
+    project.write("pipelines/p/load/catalog.json", json.dumps(catalog))
+    (project.root / "started").unlink()
+    assert checks(project)["load"]["ok"] is True
+    assert (project.root / "started").exists(), "a catalog of the user's is no answer of the tap"
     project.assert_nothing_left()
     assert project.rows("s") == []
+
+
+def test_a_block_that_cannot_stand_in_the_pipeline_is_not_loaded(make_project: MakeProject) -> None:
+    project = make_project(rows(), transformer("select 1"), target())
+    (project.root / "transformers/change.py").rename(project.root / "transformers/change.sql")
+    metadata = project.root / "pipelines/p/metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("language: python", "language: sql"))
+
+    found = checks(project, code=2)
+
+    assert "change" not in found
+    assert found["plan"]["code"] == "block.wrong_pipeline"
 
 
 @pytest.mark.parametrize("kind", ["tap", "target"])

@@ -84,6 +84,17 @@ def test_streams_that_failed_stand_first_and_are_counted(capsys: pytest.CaptureF
     display.close()
 
 
+@pytest.mark.parametrize(
+    ("streams", "words"), [([], "p"), (["s5"], "s5 failed: p"), (["s5", "s6", "s7"], "s5 and 2 more failed: p")]
+)
+def test_a_failed_attempt_names_the_streams_that_were_stopped(
+    streams: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = Failure(message="p", code="x.y")
+    Display(App())(AttemptFailed(block="load", failure=failure, delay=None, streams=streams))
+    assert capsys.readouterr().err.split(maxsplit=1) == ["load", f"{words}\n"]
+
+
 @pytest.mark.usefixtures("terminal")
 def test_long_names_do_not_push_the_counts_out(capsys: pytest.CaptureFixture[str]) -> None:
     event = progress(4)

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def suffer(root: Path, fault: Fault, life: float, rows: int, shape: str = "plain
     """
     retried = fault.victim != "target" or fault.number % 2 == 1
     project = make(root, rows, shape, retried=retried)
-    try:
+    with judged(project, f"{fault}, life {life:.3f} s, in {root}: "):
         moment = fault.fraction * life
         running = project.start("run", "p")
         late = not _kill(project, running, fault.victim, moment)
@@ -170,21 +171,34 @@ def suffer(root: Path, fault: Fault, life: float, rows: int, shape: str = "plain
         if sum(_positions(project, shape).values()) != every:
             raise FaultError(f"at the end {project.state()} is saved")
         return Outcome(fault, moment, late, completed.code, saved, written)
+
+
+@contextlib.contextmanager
+def judged(project: Project, what: str = "") -> Iterator[None]:
+    """Close the project at the end; a failed assertion is raised as a fault of `what`."""
+    try:
+        yield
     except AssertionError as error:
-        raise FaultError(f"{fault}, life {life:.3f} s, in {root}: {error}") from error
+        raise FaultError(f"{what}{error}") from error
     finally:
         project.close()
+
+
+def kill_after(running: Running, number: int, seconds: float) -> bool:
+    """Send a command a signal after some seconds; return False where it has ended before."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running.process.wait(seconds)
+    if running.process.poll() is not None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(running.process.pid, number)
+    return True
 
 
 def _kill(project: Project, running: Running, victim: str, moment: float) -> bool:
     """Wait for the moment, then kill; False if the victim was gone."""
     if victim == "streamline":
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: running.process.poll() is not None, "", moment)
-        if running.process.poll() is not None:
-            return False
-        os.kill(running.process.pid, signal.SIGKILL)
-        return True
+        return kill_after(running, signal.SIGKILL, moment)
     wait_until(lambda: project.spied(victim) or running.process.poll() is not None, f"the {victim} starts")
     if not project.spied(victim):
         return False

@@ -8,16 +8,14 @@ that had not completed.
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import random
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.matrix import FaultError
+from tests.faults.matrix import FaultError, judged, kill_after
 from tests.faults.outputs_values import ITEMS, KINDS, Note
 from tests.support.batch import BatchProject
 from tests.support.project import Completed
@@ -258,7 +256,7 @@ def suffer(root: Path, made: Case) -> str:
     ends = []
     newest: dict[str, str] | None = None
     run = None
-    try:
+    with judged(project):
         for number, step in enumerate(made.steps, 1):
             if step.command == "resume" and newest is None:
                 continue
@@ -269,34 +267,20 @@ def suffer(root: Path, made: Case) -> str:
             try:
                 _check(machine, step, completed, new, newest=newest, run=run, killed=killed)
             except FaultError as error:
-                raise FaultError(f"{made}\nstep {number}: {error}\n{completed}") from None
+                raise FaultError(f"step {number}: {error}\n{completed}") from None
             ends.append(completed.code)
             newest = None
             if step.command != "block" and completed.code != 0 and new:
                 newest, run = project.statuses(new[0].run), new[0].run
         return f"{sum(code == 0 for code in ends)} of {len(ends)} commands completed"
-    except FaultError:
-        raise
-    except AssertionError as error:
-        raise FaultError(f"{made}\n{error}") from error
-    finally:
-        project.close()
 
 
 def _command(project: BatchProject, words: Sequence[str], kill: tuple[int, float] | None) -> tuple[Completed, bool]:
     running = project.start("run", "p", *words)
-    if kill:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.process.wait(kill[1])
-        alive = running.process.poll() is None
-        if alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(running.process.pid, kill[0])
-        completed = running.finish()
-    else:
-        completed, alive = running.finish(), False
+    killed = kill is not None and kill_after(running, *kill)
+    completed = running.finish()
     project.assert_nothing_left(completed)
-    return completed, alive
+    return completed, killed
 
 
 def _check(

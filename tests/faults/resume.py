@@ -7,8 +7,6 @@ half-written file or process is left.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import signal
 import time
@@ -17,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.matrix import FaultError
+from tests.faults.matrix import FaultError, judged, kill_after
 from tests.support.batch import BatchProject
-from tests.support.processes import wait_until
 
 NAME = "kill-resume"
 BLOCKS = 20
@@ -144,13 +141,9 @@ def suffer(root: Path, moment: Moment, whole: float, expected: dict[str, str]) -
         FaultError: something was wrong; the message says what.
     """
     project = make(root)
-    try:
+    with judged(project, f"{moment}, {whole:.3f} s, in {root}: "):
         running = project.start("run", "p")
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: running.process.poll() is not None, "", moment.fraction * whole)
-        late = running.process.poll() is not None
-        if not late:
-            os.kill(running.process.pid, signal.SIGKILL)
+        late = not kill_after(running, signal.SIGKILL, moment.fraction * whole)
         running.finish()
         project.assert_nothing_left("after the kill")
         between = outputs(project)
@@ -172,10 +165,6 @@ def suffer(root: Path, moment: Moment, whole: float, expected: dict[str, str]) -
             raise FaultError(f"temporary folders were not deleted: {left}")
         how = "too late, the run had ended" if late else f"{len(completed)} blocks had completed"
         return f"#{moment.number} kill after {moment.fraction * whole:.3f} s: {how}; after --resume all right"
-    except AssertionError as error:
-        raise FaultError(f"{moment}, {whole:.3f} s, in {root}: {error}") from error
-    finally:
-        project.close()
 
 
 def _completed(project: BatchProject) -> list[str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
-import subprocess
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from tests.faults.matrix import FaultError
+from tests.faults.matrix import FaultError, judged, kill_after
 from tests.faults.streams_cases import CHANGES, LANES, NAME, Case, Destination, Stream, case
 from tests.faults.streams_model import Found, check, raises, text_of
 from tests.support.project import Block, Completed, Project, tap, target, transformer
@@ -92,7 +90,7 @@ def suffer(root: Path, made: Case) -> str:
     if any(stream.table and (source.uuid, stream.id) in stopped for source, stream in made.pairs()):
         # What dies does so once rows that stop the stream have left its table.
         tries += made.deaths
-    try:
+    with judged(project):
         for number in range(tries):
             kill = made.kills[number] if number < len(made.kills) else None
             completed = _killed(project, *kill) if kill else project.run()
@@ -119,12 +117,6 @@ def suffer(root: Path, made: Case) -> str:
         if not stopped or _code(project) not in STOPS:
             raise FaultError(f"the last run ends with {completed.code}, {_code(project)}\n{completed}")
         return f"streams stopped: {_code(project)}"
-    except FaultError:
-        raise
-    except AssertionError as error:
-        raise FaultError(str(error)) from error
-    finally:
-        project.close()
 
 
 def _go_on(project: Project, made: Case, every: set[tuple[str, str]]) -> str:
@@ -172,11 +164,7 @@ def _compare(project: Project, made: Case, every: set[tuple[str, str]], context:
 
 def _killed(project: Project, signal: int, delay: float) -> Completed:
     running = project.start("run", "p")
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        running.process.wait(delay)
-    if running.process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(running.process.pid, signal)
+    kill_after(running, signal, delay)
     return running.finish()
 
 

@@ -8,10 +8,8 @@ may stay. Of a row without a bookmark, the first sync has read what was there.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.sql import quoted
-from tests.faults.matrix import FaultError
+from tests.faults.matrix import FaultError, judged, kill_after
 from tests.faults.tables_model import same
 from tests.support.project import Completed, Project, tap, target
 
@@ -162,43 +160,29 @@ def suffer(root: Path, made: Case) -> str:
         target("duckdb", {"path": "w.duckdb", "batch_rows": made.batch, "flush_seconds": 0.05}, builtin=True),
     )
     died = 0
-    try:
-        with contextlib.closing(sqlite3.connect(root / "s.db")) as db:
+    with judged(project), contextlib.closing(sqlite3.connect(root / "s.db")) as db:
+        for source in made.sources:
+            _create(db, source)
+        for number in range(made.syncs):
             for source in made.sources:
-                _create(db, source)
-            for number in range(made.syncs):
-                for source in made.sources:
-                    _change(made.dice, db, source, first=not number)
-                completed, killed = _sync(project, made.kills[number])
-                died += killed
-                if completed.code and not killed:
-                    raise FaultError(f"{made}: sync {number + 1} ends with {completed.code}\n{completed}")
-                if completed.code:
-                    continue
-                for source in made.sources:
-                    try:
-                        _check(root, source)
-                    except FaultError as error:
-                        raise FaultError(f"{made}: after sync {number + 1}: {error}\n{completed}") from None
-        return f"all right, {'with' if died else 'without'} deaths"
-    except FaultError:
-        raise
-    except AssertionError as error:
-        raise FaultError(f"{made}: {error}") from error
-    finally:
-        project.close()
+                _change(made.dice, db, source, first=not number)
+            completed, killed = _sync(project, made.kills[number])
+            died += killed
+            if completed.code and not killed:
+                raise FaultError(f"sync {number + 1} ends with {completed.code}\n{completed}")
+            if completed.code:
+                continue
+            for source in made.sources:
+                try:
+                    _check(root, source)
+                except FaultError as error:
+                    raise FaultError(f"after sync {number + 1}: {error}\n{completed}") from None
+    return f"all right, {'with' if died else 'without'} deaths"
 
 
 def _sync(project: Project, kill: tuple[int, float] | None) -> tuple[Completed, bool]:
     running = project.start("run", "p")
-    killed = False
-    if kill:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.process.wait(kill[1])
-        killed = running.process.poll() is None
-        if killed:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(running.process.pid, kill[0])
+    killed = kill is not None and kill_after(running, *kill)
     completed = running.finish()
     project.assert_nothing_left(completed)
     return completed, killed

@@ -62,7 +62,10 @@ def _run(root: Path, made: Case, run: Run, tables: dict[str, Table]) -> tuple[st
         death = run.deaths[attempts] if attempts < len(run.deaths) else None
         fresh = run.fresh and attempts > 0
         start = 0 if fresh else position
-        lines = [_line(message, index + 1, attempts if run.fresh else 0) for index, message in enumerate(run.messages)]
+        lines = [
+            _line(message, index + 1, attempts * run.step if run.fresh else 0)
+            for index, message in enumerate(run.messages)
+        ]
         schemas = {m.stream: lines[i] for i, m in enumerate(run.messages[:start]) if m.type == "SCHEMA"}
         data = [*schemas.values(), *lines[start:]]
         code, echoed, err = _feed(root, made, run, data, death)
@@ -78,7 +81,7 @@ def _run(root: Path, made: Case, run: Run, tables: dict[str, Table]) -> tuple[st
         deaths += 1
         sent_before = len(run.messages)
         _check_between(root, made, run, tables, position)
-    applied = [_with_version(message, attempts - 1 if run.fresh else 0) for message in run.messages]
+    applied = [_with_version(message, (attempts - 1) * run.step if run.fresh else 0) for message in run.messages]
     _apply(made, run, applied, tables, again=sent_before > 0)
     for stream, setting in run.settings.items():
         table = setting.get("destination_table", stream)

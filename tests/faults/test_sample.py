@@ -17,6 +17,8 @@ from tests.services.require import services_required
 
 COUNT = 3 if services_required() else 1
 """Faults for each victim in a plain pipeline, and for each other shape of pipeline; random cases of a test."""
+CASES = 4 if services_required() else 1
+"""Random cases of streams and of tables in each part of a test."""
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +58,7 @@ def test_a_killed_batch_run_resumes_with_the_same_outputs(tmp_path: Path) -> Non
 @pytest.mark.parametrize("part", range(4))
 def test_random_streams_arrive_as_they_were_sent(part: int, tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-    for number in range(4 * part + 1, 4 * part + 2 + COUNT):
+    for number in range(4 * part + 1, 4 * part + 1 + CASES):
         made = streams.case(number, seed)
         print(f"python -m tests.faults {streams.NAME} --seed {seed} --case {number}: {made}")
         print(streams.suffer(tmp_path / str(number), made))
@@ -66,7 +68,7 @@ def test_random_streams_arrive_as_they_were_sent(part: int, tmp_path: Path) -> N
 @pytest.mark.parametrize("part", range(2))
 def test_tables_of_bundled_targets_hold_what_was_sent(part: int, tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMLINE_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-    for number in range(4 * part + 1, 4 * part + 2 + COUNT):
+    for number in range(4 * part + 1, 4 * part + 1 + CASES):
         made = tables.case(number, seed)
         print(f"python -m tests.faults {tables.NAME} --seed {seed} --case {number}: {made}")
         print(tables.suffer(tmp_path / str(number), made))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
@@ -29,6 +28,7 @@ from streamline.outputs.store import (
     write_output,
 )
 from tests.outputs.conftest import Shelf
+from tests.support import preloaded
 
 KINDS = {
     "small": {"a": 1},
@@ -114,16 +114,16 @@ _WRITER = """
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_writer_leaves_an_old_or_a_new_output(shelf: Shelf, seed: int) -> None:
     moments = random.Random(seed)
+    root = shelf.work_dir.parent
+    program = root / "writer.py"
+    program.write_text(textwrap.dedent(_WRITER))
+    environment = {**os.environ, "PYTHONPATH": str(preloaded.REPOSITORY)}
     for _ in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(_WRITER), str(shelf.work_dir.parent)], stdout=subprocess.PIPE
-        )
-        assert writer.stdout is not None
+        writer = preloaded.Piped([sys.executable, str(program), str(root)], cwd=root, env=environment)
         assert writer.stdout.readline() == b"ready\n"
         time.sleep(moments.uniform(0.0, 0.15))
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
+        writer.process.kill()
+        writer.finish()
 
         clear_leftovers(shelf.pipeline)
 

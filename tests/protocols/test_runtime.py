@@ -140,11 +140,13 @@ async def test_a_sink_whose_run_raises_has_failed_and_is_not_waited_for() -> Non
             raise OSError("no space")
 
         async def close(self) -> None:
+            self.closed += 1
             await anyio.sleep_forever()
 
-    for count in (0, ENDLESS):
-        (outcome,) = await run([flow(Numbers(count), Broken(every=ENDLESS))], Memory())
-        assert (str(outcome.error), outcome.sink) == ("no space", "export")
+    for count, closed in ((0, 1), (ENDLESS, 0)):
+        sink = Broken(every=ENDLESS)
+        (outcome,) = await run([flow(Numbers(count), sink)], Memory())
+        assert (str(outcome.error), outcome.sink, sink.closed) == ("no space", "export", closed)
 
 
 async def test_a_position_waits_for_the_slowest_sink() -> None:
@@ -218,7 +220,7 @@ async def test_what_is_released_is_waited_for() -> None:
             assert store.saved == {"load": {STREAM: b"30"}}
 
 
-async def test_what_a_flow_that_has_failed_gave_is_not_waited_for() -> None:
+async def test_neither_what_a_failed_flow_gave_nor_a_flow_that_gave_nothing_is_waited_for() -> None:
     class Lasting(Numbers):
         async def run(self, emit: Emit) -> None:
             await until(lambda: self._released)
@@ -232,7 +234,7 @@ async def test_what_a_flow_that_has_failed_gave_is_not_waited_for() -> None:
             tasks.start_soon(runtime.run)
             await until(lambda: runtime._running["one"].ended)
             await runtime.release("one", [STREAM], within=10 * PATIENCE)
-            await runtime.release("two", [STREAM], within=0)
+            await runtime.release("two", [STREAM], within=10 * PATIENCE)
     assert store.saved.get("one", {}) == {}
 
 

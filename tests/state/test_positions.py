@@ -210,6 +210,8 @@ def test_import_merges_or_replaces(store: Store) -> None:
         "c",
     ]
     assert values(store) == {"c": "9"}
+    assert store.import_state("p", "b", [BookmarkSave(stream="c", value="8")], run_id="i3", replace=True) == ["c"]
+    assert values(store) == {"c": "8"}
 
 
 def test_a_gap_mark_stays_until_a_run_proves_a_new_position(store: Store) -> None:

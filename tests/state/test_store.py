@@ -15,7 +15,7 @@ import pytest
 
 from streamline.state import open_store
 from streamline.state.migrations import APPLICATION_ID, MIGRATIONS
-from streamline.state.store import BlockRun, BookmarkSave, PluginSecret, RunInfo, Store
+from streamline.state.store import BlockRun, BookmarkSave, PluginSecret, RunInfo, Store, current_run
 from tests.support.failures import fails, refuses
 
 
@@ -167,6 +167,26 @@ def test_a_killed_runs_length_is_not_known(store: Store) -> None:
     assert run is not None
     assert (run.status, run.seconds) == ("killed", None)
     assert run.finished
+
+
+def test_a_run_is_in_progress_as_long_as_it_holds_the_lease(store: Store) -> None:
+    def recorded() -> RunInfo:
+        run = store.run("r1")
+        assert run is not None
+        return run
+
+    store.begin_run(RunInfo(run_id="r1", pipeline="p"))
+    with store.acquire_lease("p", "r1"):
+        assert current_run(store, recorded()).status == "running"
+    assert current_run(store, recorded()).status == "killed"
+    with store.acquire_lease("p", "r2"):
+        assert current_run(store, recorded()).status == "killed"
+    listed = recorded()
+    store.finish_run("r1", "completed", {})
+    assert current_run(store, listed).status == "completed", "it ended meanwhile"
+    assert current_run(store, recorded()).status == "completed"
+    store.drop_run("r1")
+    assert current_run(store, listed).status == "killed"
 
 
 def test_block_runs_keep_their_order_and_are_replaced(store: Store) -> None:

@@ -8,9 +8,12 @@ The runner of a batch pipeline starts a fork server of its own, which imports pa
 child of the command, and the command uses it in place of a new interpreter. `fork_servers` does the same for the pools
 that tests make in their own process: the server forks one, and it becomes the tests' child by adoption.
 
-Bundled connectors that a command starts are forked as well, where it is told to (`connectors`): by a child of the
-command that was forked before the command had threads, and as that child's siblings, so that the command waits for them
-and signals them as ever.
+Bundled connectors and fakes that a command starts are forked as well, where it is told to (`connectors`): by a child of
+the command that was forked before the command had threads, and as that child's siblings, so that the command waits for
+them and signals them as ever.
+
+A fork copies the tables of all pages. Commands that need no tables of data (`lean`) are forked from a server that has
+imported none of the large libraries.
 """
 
 from __future__ import annotations
@@ -40,19 +43,11 @@ from typing import IO, Any, NoReturn
 
 REPOSITORY = Path(__file__).parents[2]
 LIBRARIES = (
-    *(
-        "anyio._backends._asyncio",
-        "duckdb",
-        "jinja2",
-        "jsonschema_rs",
-        "msgspec",
-        "orjson",
-        "pandas",
-        "pyarrow.compute",
-    ),
-    *("pyarrow.csv", "pyarrow.json", "pyarrow.parquet", "singer", "sqlite3", "uvloop"),
+    *("anyio._backends._asyncio", "jinja2", "jsonschema_rs", "msgspec", "orjson", "singer", "sqlite3", "uvloop"),
     *("yaml",),
 )
+TABLE_LIBRARIES = ("duckdb", "pandas", "pyarrow.compute", "pyarrow.csv", "pyarrow.json", "pyarrow.parquet")
+_TABLES = ("duckdb", "numpy", "pandas", "polars", "pyarrow")
 START_VARIABLES = {"LANG": "C.UTF-8", "STREAMLINE_TERM_SECONDS": "0.5", "STREAMLINE_INTERRUPT_SECONDS": "1"}
 """Variables that are read when the interpreter starts or a module is imported. Other values need a real process."""
 real = False
@@ -63,6 +58,8 @@ _SUBREAPER = 36
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, 0)
 _CLONE_PARENT = 0x8000
 _CONNECTORS = [str(REPOSITORY / folder / "run.py") for folder in ("taps", "targets")]
+_BARE = [sys.executable, "-S", "-E", "-s"]
+_FAKES = str(REPOSITORY / "tests" / "conformance" / "hostile") + os.sep
 _adoption = threading.Lock()
 
 
@@ -106,40 +103,46 @@ class Process:
 
 
 class _Server:
+    """The lean server, and its child with the large libraries."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pid = 0
-        self._connection: socket.socket | None = None
+        self._connections: dict[bool, socket.socket] = {}
 
-    def start(self, request: dict[str, Any], files: Sequence[int]) -> socket.socket:
+    def start(self, request: dict[str, Any], files: Sequence[int], *, lean: bool = False) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with self._lock:
-            if self._connection is None or self._pid != os.getpid():
+            if self._pid != os.getpid():
                 self._begin()
-            assert self._connection is not None
-            socket.send_fds(self._connection, [json.dumps(request).encode()], [*files, theirs.fileno()])
+            socket.send_fds(self._connections[lean], [json.dumps(request).encode()], [*files, theirs.fileno()])
         theirs.close()
         return ours
 
     def _begin(self) -> None:
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        servers: list[socket.socket] = []
+        for lean in (True, False):
+            self._connections[lean], theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._connections[lean].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            servers.append(theirs)
         self._pid = os.getpid()
         env = {name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
         process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(REPOSITORY), str(theirs.fileno()), "_" * _ROOM],
+            [sys.executable, "-c", _BOOT, str(REPOSITORY), *(str(theirs.fileno()) for theirs in servers), "_" * _ROOM],
             env={**env, **START_VARIABLES, "_": "_" * _ROOM},
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno() for theirs in servers],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-        theirs.close()
-        atexit.register(self._end, process, self._connection)
+        for theirs in servers:
+            theirs.close()
+        atexit.register(self._end, process, [*self._connections.values()])
 
     @staticmethod
-    def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
-        connection.close()
+    def _end(process: subprocess.Popen[bytes], connections: list[socket.socket]) -> None:
+        for connection in connections:
+            connection.close()
         process.wait(10)
 
 
@@ -157,6 +160,7 @@ def start(
     stderr: IO[bytes],
     spare: bool = False,
     connectors: bool = False,
+    lean: bool = False,
 ) -> Process | subprocess.Popen[bytes]:
     """Start `[interpreter, file or -m module, argument…]` in a session of its own.
 
@@ -164,14 +168,15 @@ def start(
         argv: the interpreter is the tests' own.
         stdin: a file descriptor.
         spare: the program is a command that may start a fork server for batch pipelines.
-        connectors: it is a command that may start bundled connectors.
+        connectors: it is a command that may start bundled connectors or fakes.
+        lean: neither it nor what is forked from it needs the large libraries.
     """
     if real or argv[0] != sys.executable or not _usual(env):
         return subprocess.Popen(
             argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
     request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "spare": spare, "connectors": connectors}
-    return Process(argv, _server.start(request, [stdin, stdout.fileno(), stderr.fileno()]))
+    return Process(argv, _server.start(request, [stdin, stdout.fileno(), stderr.fileno()], lean=lean))
 
 
 def _usual(env: Mapping[str, str]) -> bool:
@@ -255,14 +260,25 @@ class Piped:
 
 def serve() -> NoReturn:
     """Answer requests until the tests' process is gone."""
-    connection = socket.socket(fileno=int(sys.argv[2]))
+    connection, connection_with_tables = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
     connection.set_inheritable(False)
-    for name in (*LIBRARIES, *_modules_of_commands()):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    connection_with_tables.set_inheritable(False)
+    modules = _modules_of_commands()
+    # A module that is None cannot be imported; nor can, then, a module of ours that needs it.
+    sys.modules.update(dict.fromkeys(_TABLES))  # type: ignore[arg-type]
+    _import(*LIBRARIES, *modules)
+    for name in _TABLES:
+        del sys.modules[name]
     from streamline.project.yamlfile import load_yaml
 
     load_yaml(Path("any.yaml"), text="a: 1")  # compiles its expressions at the first use
+    with_tables = os.fork()
+    if not with_tables:
+        connection.close()
+        connection = connection_with_tables
+        _import(*TABLE_LIBRARIES, *modules)
+    else:
+        connection_with_tables.close()
     # jsonschema_rs collects garbage at the end, which copies every page that is shared with this server.
     atexit._clear()
     atexit.register(logging.shutdown)
@@ -284,6 +300,9 @@ def serve() -> NoReturn:
         if connection in ready:
             data, fds, _, _ = socket.recv_fds(connection, 1 << 20, 4)
             if not data:
+                if with_tables:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(with_tables, 0)
                 os._exit(0)
             request = json.loads(data)
             adopted = "parent" in request
@@ -304,6 +323,12 @@ def serve() -> NoReturn:
                     running[pid].send(pid.to_bytes(4, "big"))
             for fd in fds:
                 os.close(fd)
+
+
+def _import(*names: str) -> None:
+    for name in names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _reap(running: dict[int, socket.socket]) -> None:
@@ -344,7 +369,8 @@ def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
             _fork_spare()
         if request["connectors"] and _CLONE:
             _fork_starter()
-        code = _main(request["argv"][1:], request["cwd"])
+        bare = request["argv"][: len(_BARE)] == _BARE
+        code = _main(request["argv"][len(_BARE) if bare else 1 :], request["cwd"])
     except BaseException:
         traceback.print_exc()
     finally:
@@ -504,7 +530,9 @@ class _Starting:
         self._turn = threading.Lock()
 
     def _popen(self, argv: list[str], **keys: Any) -> _Forked | subprocess.Popen[bytes]:
-        if argv[0] != sys.executable or argv[1] not in _CONNECTORS or not _usual(keys["env"]):
+        fake = argv[: len(_BARE)] == _BARE and argv[len(_BARE)].startswith(_FAKES)
+        bundled = argv[0] == sys.executable and argv[1] in _CONNECTORS and _usual(keys["env"])
+        if not fake and not bundled:
             return subprocess.Popen(argv, **keys)
         request = {"argv": argv, "cwd": str(keys["cwd"]), "env": keys["env"], "spare": False, "connectors": False}
         with self._turn:

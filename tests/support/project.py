@@ -25,6 +25,9 @@ HOSTILE = REPOSITORY / "tests" / "conformance" / "hostile"
 PYTHON = [sys.executable, "-S", "-E", "-s"]
 """How fakes are started: no site-packages, no environment, hence in milliseconds."""
 
+CONNECTOR_COMMANDS = ("check", "dead-letters", "run", "streams")
+"""Commands that start connectors."""
+
 RUN_SECONDS = 60.0
 """A command that takes longer has timed out: its process group is killed and its output shown."""
 
@@ -66,11 +69,19 @@ class Running:
 
     Args:
         batch: the command may run a batch pipeline.
-        connectors: it may start bundled connectors.
+        connectors: it may start bundled connectors or fakes.
+        lean: it needs no tables of data.
     """
 
     def __init__(
-        self, argv: list[str], cwd: Path, env: Mapping[str, str], *, batch: bool = False, connectors: bool = False
+        self,
+        argv: list[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        *,
+        batch: bool = False,
+        connectors: bool = False,
+        lean: bool = False,
     ) -> None:
         self.argv = argv
         self._out = (cwd / f".out-{time.monotonic_ns()}").open("w+b")
@@ -85,6 +96,7 @@ class Running:
                 stderr=self._err,
                 spare=batch,
                 connectors=connectors,
+                lean=lean,
             )
         Path(self._out.name).unlink()
         Path(self._err.name).unlink()
@@ -218,6 +230,8 @@ class Project:
         self.settings: dict[str, Any] = {"name": "shop", "plugins": {}}
         self.bundled = False
         """Whether a pipeline has bundled connectors."""
+        self.python = False
+        """Whether a pipeline of type integration has blocks in Python."""
         self.env = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(root / "home"),
@@ -252,6 +266,7 @@ class Project:
             if block.kind == "transformer":
                 upstream = [block.uuid]
             self.bundled |= block.plugin is None and block.kind != "transformer"
+            self.python |= block.language == "python"
             if block.plugin:
                 self.settings["plugins"][block.plugin[0]] = block.plugin[1]
             self.write(
@@ -280,8 +295,16 @@ class Project:
         argv = [sys.executable, "-m", "streamline", *args]
         if args[0] == "run" and self.settings.get("plugins") and "state" not in self.settings and not preloaded.real:
             answers.recall(self.root)
-        batch = args[0] in self.batch_commands
-        return Running(argv, self.root, {**self.env, **(env or {})}, batch=batch, connectors=self.bundled)
+        batch = args[0] in self.batch_commands or (args[0] == "run" and self.python)
+        fakes = bool(self.settings.get("plugins")) and args[0] in CONNECTOR_COMMANDS
+        return Running(
+            argv,
+            self.root,
+            {**self.env, **(env or {})},
+            batch=batch,
+            connectors=self.bundled or fakes,
+            lean=not (batch or self.bundled),
+        )
 
     def command(self, *args: str, env: Mapping[str, str] | None = None, seconds: float = RUN_SECONDS) -> Completed:
         """Run a command inside the project to its end."""

@@ -289,7 +289,6 @@ def unsupported_zip() -> bytes:
         ("t.parquet", "PAR1", "in/t.parquet: "),
         ("t.csv.gz", gzip.compress(b"a\n1\n" * 1000, mtime=0)[:-20], "in/t.csv.gz: corrupt compressed data"),
         ("t.csv.zip", unsupported_zip(), "in/t.csv.zip: cannot be unpacked: "),
-        ("t.csv", "", "its files are empty"),
     ],
 )
 def test_broken_files_are_named_with_the_line(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
@@ -318,7 +317,7 @@ def test_dialects_of_csv(tmp_path: Path) -> None:
 
 
 def test_no_file_and_no_format(tmp_path: Path) -> None:
-    assert "no file matches in" in attempt(tmp_path).errors[0]
+    assert len(attempt(tmp_path).errors) == 1
     write(tmp_path, "in/t.xyz", "")
     assert "no CSV, JSONL or Parquet files in in" in attempt(tmp_path).errors[0]
     assert "cannot tell the format from the file name" in attempt(tmp_path, path="in/t.xyz").errors[0]
@@ -435,11 +434,37 @@ def test_an_empty_or_broken_file_sets_its_own_stream_aside(tmp_path: Path) -> No
     write(tmp_path, "in/good.csv", "id\n1\n")
     write(tmp_path, "in/empty.csv", "")
     write(tmp_path, "in/broken.parquet", "PAR1")
-    assert [entry["stream"] for entry in discover(tmp_path)["streams"]] == ["good"]
-    outcome = attempt(tmp_path)
+    catalog = discover(tmp_path)
+    broken, empty, _ = ({"stream": entry["stream"], **entry["metadata"][0]["metadata"]} for entry in catalog["streams"])
+    assert (broken["stream"], broken["inclusion"]) == ("broken", "unsupported")
+    assert "broken.parquet" in broken["discovery-error"]
+    assert "its files are empty" in empty["discovery-error"]
+    for outcome in (attempt(tmp_path), attempt(tmp_path, catalog)):
+        assert (outcome.code, outcome.records()) == (1, [{"id": 1}])
+        assert "broken.parquet" in outcome.errors[0]
+        assert "stream 'empty'" in outcome.errors[0]
+    assert sync(tmp_path, choose(catalog, good=None)).records() == [{"id": 1}]
+
+
+def test_a_path_without_files_sets_its_own_stream_aside(tmp_path: Path) -> None:
+    write(tmp_path, "in/good.csv", "id\n1\n")
+    write(tmp_path, "in/mixed.csv", "id\n1\n")
+    write(tmp_path, "in/mixed.jsonl", '{"id": 1}\n')
+    paths = [{"path": "in"}, {"path": "today/*.csv", "stream": "today"}, {"path": "later/orders.csv"}]
+    catalog = discover(tmp_path, streams=paths)
+    assert [entry["stream"] for entry in catalog["streams"]] == ["good", "mixed", "orders", "today"]
+    outcome = attempt(tmp_path, catalog, streams=paths)
     assert (outcome.code, outcome.records()) == (1, [{"id": 1}])
-    assert "a stream is left out: stream 'empty'" in outcome.warnings
-    assert "broken.parquet" in outcome.errors[0]
+    for message in ("no file matches today/*.csv", "no file matches later/orders.csv", "differ in format"):
+        assert message in outcome.errors[0]
+    # Those that discovery still found.
+    write(tmp_path, "today/a.csv", "id\n2\n")
+    write(tmp_path, "later/orders.csv", "id\n3\n")
+    catalog = choose(discover(tmp_path, streams=paths), good=None, orders=None, today=None)
+    (tmp_path / "later/orders.csv").unlink()
+    outcome = attempt(tmp_path, catalog, streams=paths)
+    assert (outcome.code, outcome.records()) == (1, [{"id": 1}, {"id": 2}])
+    assert "later/orders.csv" in outcome.errors[0]
 
 
 def test_compressed_files_are_read_and_the_rest_is_named(tmp_path: Path) -> None:

@@ -60,7 +60,6 @@ def test_discovery_lists_tables_views_and_keys(tmp_path: Path) -> None:
         "CREATE TABLE orders(id INTEGER PRIMARY KEY, total DECIMAL(10,2) NOT NULL)",
         "CREATE TABLE lines(item TEXT, order_id INT, PRIMARY KEY(order_id, item)) WITHOUT ROWID",
         "CREATE VIEW big AS SELECT id, total FROM orders WHERE total > 100",
-        "CREATE VIEW broken AS SELECT * FROM nowhere",
         'CREATE TABLE "odd ""name"" 😀"("a b" TEXT, "select" INT, "" REAL)',
     )
     catalog = discover(tmp_path)
@@ -292,6 +291,17 @@ def test_a_database_in_wal_mode_is_read_while_it_is_written(tmp_path: Path) -> N
         assert sync(tmp_path).records() == [{"id": 1}]
         writer.commit()
         assert sync(tmp_path).records() == [{"id": 1}, {"id": 2}]
+
+
+def test_a_broken_view_fails_alone_unless_it_is_deselected(tmp_path: Path) -> None:
+    database(tmp_path, "CREATE TABLE t(id INT)", "INSERT INTO t VALUES (1)", "CREATE VIEW broken AS SELECT * FROM x")
+    catalog = discover(tmp_path)
+    assert "no such table: main.x" in catalog["streams"][0]["metadata"][0]["metadata"]["discovery-error"]
+    path = written(tmp_path, "c.json", catalog)
+    outcome = run("tap-sqlite", tmp_path, {"path": "shop.db"}, "--catalog", path)
+    assert (outcome.code, outcome.records()) == (1, [{"id": 1}])
+    assert "stream 'broken': no such table" in outcome.errors[0]
+    assert sync(tmp_path, choose(catalog, t=None)).records() == [{"id": 1}]
 
 
 # INCREMENTAL ----------------------------------------------------------------------------------------------------------

@@ -523,6 +523,24 @@ def test_activating_a_version_replaces_the_table(tmp_path: Path, key: tuple[str,
     assert [row[0] for row in query(tmp_path, "SHOW TABLES")] == ["t"]
 
 
+@pytest.mark.parametrize("key", [("id",), ()])
+def test_a_lower_version_replaces_the_table(tmp_path: Path, key: tuple[str, ...]) -> None:
+    """A tap makes its versions of the time of day, and a machine's clock may be set back."""
+    load(tmp_path, full(9, [1, 2], key))
+    load(tmp_path, full(5, [2, 3], key))
+    assert rows(tmp_path, "t") == [(2, "v5"), (3, "v5")]
+    load(tmp_path, full(4, [], key))
+    assert rows(tmp_path, "t") == []
+    load(tmp_path, full(3, [4], key, active=False))
+    load(tmp_path, full(2, [5], key))
+    assert rows(tmp_path, "t") == [(5, "v2")], "rows of a higher version that was never activated are stale"
+
+
+def test_a_late_activation_keeps_the_rows_of_a_newer_version(tmp_path: Path) -> None:
+    load(tmp_path, [*full(2, [1], active=False), activate("t", 1)])
+    assert rows(tmp_path, "t") == [(1, "v2")]
+
+
 def test_readers_see_the_old_table_until_the_new_one_is_whole(tmp_path: Path) -> None:
     load(tmp_path, full(1, [1, 2], ()))
     with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:

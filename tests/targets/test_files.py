@@ -251,6 +251,20 @@ def test_activating_a_version_replaces_the_folder(tmp_path: Path) -> None:
     assert ids(tmp_path) == [4], "a version that was activated goes on, with or without rows before"
 
 
+def test_a_lower_version_replaces_the_folder(tmp_path: Path) -> None:
+    """A tap makes its versions of the time of day, and a machine's clock may be set back."""
+    load(tmp_path, full(9, [1, 2]))
+    load(tmp_path, full(5, [3]))
+    assert ids(tmp_path) == [3]
+    load(tmp_path, full(4, []))
+    assert ids(tmp_path) == []
+    load(tmp_path, full(4, [4]))
+    load(tmp_path, [*full(6, [6], active=False), activate("t", 5)])
+    assert ids(tmp_path) == []
+    load(tmp_path, [schema("t", ONE), activate("t", 6)])
+    assert ids(tmp_path) == [6], "rows that wait for a newer version stay"
+
+
 def test_files_without_versions_give_way_to_versions(tmp_path: Path) -> None:
     load(tmp_path, [schema("t", ONE), record("t", {"id": 1})])
     load(tmp_path, full(2, [3]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from anyio import to_thread
 
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES
@@ -32,6 +33,7 @@ CHUNK_BYTES = 1 << 20
 MAX_ROWS = 10_000
 _NESTED_ROWS = 64
 _MOST_DECODED = 16 << 20
+_JSON_LINES = ("jsonl", "json", "ndjson")
 _GZIP_MAGIC = b"\x1f\x8b"
 
 Batches: TypeAlias = Generator[Batch, None, None]
@@ -93,6 +95,8 @@ class FileSource:
                         for path in paths:
                             await _read(item, path, self._chunk_bytes, emit)
                         continue
+                    if item.count is None:
+                        item = msgspec.structs.replace(item, count=await to_thread.run_sync(_count, item, paths))
                 ready.append(item)
             if ready:
                 await emit(ready)
@@ -145,6 +149,27 @@ class FileSource:
             await to_thread.run_sync(delete)
 
 
+def _count(item: FileBatch, paths: Sequence[Path]) -> int | None:
+    """Return the number of records in files that are forwarded; None if they are of another format, or broken."""
+    if item.format.lower() not in (*_JSON_LINES, "parquet"):
+        return None
+    try:
+        return sum(_rows(item, path) for path in paths)
+    except (OSError, EOFError, zlib.error, ValueError):
+        return None  # the target tells what is wrong with them
+
+
+def _rows(item: FileBatch, path: Path) -> int:
+    if item.format.lower() == "parquet":
+        import pyarrow.parquet as pq
+
+        with open_regular(path) as opened:
+            rows: int = pq.read_metadata(opened).num_rows
+            return rows
+    with _open(path) as file:
+        return sum(sum(map(bool, map(bytes.strip, lines))) for lines in _whole_lines(file, CHUNK_BYTES))
+
+
 async def _read(item: FileBatch, path: Path, chunk_bytes: int, emit: Emit) -> None:
     """Read the records of one file of a BATCH, in order, about `chunk_bytes` at a time."""
     batches = _batches(item, path, chunk_bytes)
@@ -167,7 +192,7 @@ async def _read(item: FileBatch, path: Path, chunk_bytes: int, emit: Emit) -> No
 def _batches(item: FileBatch, path: Path, chunk_bytes: int) -> Batches:
     form = item.format.lower()
     compression = (item.compression or "none").lower()
-    if form in ("jsonl", "json", "ndjson") and compression in ("none", "gzip", "gz"):
+    if form in _JSON_LINES and compression in ("none", "gzip", "gz"):
         return _jsonl(item, path, chunk_bytes)
     if form == "parquet":  # compressed inside, if at all; a compression named beside it is that one
         return _parquet(item, path, chunk_bytes)

@@ -261,9 +261,9 @@ def _key(plugin: Plugin) -> str:
 
 
 def _about(stdout: bytes) -> dict[str, Any] | None:
-    start = stdout.find(b"{")
+    _, brace, rest = stdout.partition(b"{")
     try:
-        about = jsontext.decode(stdout[start:]) if start >= 0 else None
+        about = jsontext.decode(brace + rest)
     except jsontext.JSONTextError:
         return None
     return about if isinstance(about, dict) else None

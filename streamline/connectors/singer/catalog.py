@@ -144,6 +144,12 @@ class CatalogStream:
         return self.root.get("inclusion") == "unsupported"
 
     @property
+    def discovery_error(self) -> str | None:
+        """Why the tap's discovery could not read it, as bundled taps say of a broken file or view."""
+        error = self.root.get("discovery-error")
+        return str(error) if error is not None else None
+
+    @property
     def selected_by_default(self) -> bool:
         """Whether it is read when the user says nothing: a stream without any mark is."""
         root = self.root

@@ -25,7 +25,7 @@ def catalog_changes(before: Catalog, after: Catalog) -> list[str]:
         known = before.get(stream.id)
         if known is None:
             changes.append(f"new stream {stream.id}")
-        else:
+        elif known.properties and stream.properties:  # else its columns were or are not known
             changes += _column_changes(stream.id, known.properties, stream.properties)
     changes += [f"stream {stream.id} no longer exists" for stream in before if after.get(stream.id) is None]
     if len(changes) > MANY:

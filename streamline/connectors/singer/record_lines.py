@@ -48,13 +48,6 @@ def count_byte(chunk: bytes, byte: bytes, start: int, end: int) -> int:
     return whole - chunk.count(byte, 0, start) - chunk.count(byte, end)
 
 
-def is_flat_record(chunk: bytes, start: int, end: int, opening: bytes) -> bool:
-    """Return whether one line of a chunk is proven to be what `FlatRecords` counts."""
-    return (
-        chunk.startswith(opening, start) and chunk.endswith(_CLOSING, start, end) and chunk.count(b"}", start, end) == 2
-    )
-
-
 class FlatRecords:
     """Proof that the lines of a chunk are RECORDs without nested objects, braces in text, and members after the record.
 
@@ -98,8 +91,8 @@ class FlatRecords:
         return lines if braces == 2 * lines else 0
 
 
-def find_ambiguous(lines: Buffer, count: int, prefix: bytes, opening: bytes) -> tuple[int, str] | None:
-    """Return the offset of the first line that readers may read differently, and why; None: there is none.
+def is_ambiguous(lines: bytes, count: int, prefix: bytes, opening: bytes) -> bool:
+    """Return whether readers may read one of several RECORD lines differently.
 
     Args:
         lines: RECORD lines, each of which begins with `prefix`.
@@ -109,22 +102,20 @@ def find_ambiguous(lines: Buffer, count: int, prefix: bytes, opening: bytes) -> 
     """
     envelopes = _decode(lines, count)
     if envelopes is not None and _nothing_else(lines, envelopes, prefix):
-        return None
-    texts = bytes(lines).split(b"\n")
-    if texts and not texts[-1]:
-        texts.pop()
+        return False
+    texts = lines.split(b"\n")
+    texts.pop()
     known = [None] * len(texts) if envelopes is None else envelopes
-    offset, tail = 0, b"}"
+    tail = b"}"
     for text, envelope in zip(texts, known, strict=True):
         record = _record(text) if envelope is None else envelope.record
         rest = None if record is None or not text.startswith(opening) else text[len(opening) - 1 + len(record) :]
         if rest != tail:
             if rest is not None and _TAIL.fullmatch(rest):
                 tail = rest
-            elif reason := why_ambiguous(text, record):
-                return offset, reason
-        offset += len(text) + 1
-    return None
+            elif why_ambiguous(text, record):
+                return True
+    return False
 
 
 def records_fill_lines(lines: Buffer, count: int, prefix: bytes) -> bool:

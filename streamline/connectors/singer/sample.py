@@ -11,7 +11,7 @@ import msgspec
 from streamline.connectors.singer.build import Workspace, tap_command
 from streamline.connectors.singer.capabilities import Capabilities, tap_traits
 from streamline.connectors.singer.catalog import Catalog
-from streamline.connectors.singer.parser import TapOutputError
+from streamline.connectors.singer.message_reader import TapOutputError
 from streamline.connectors.singer.selection import SelectedStream, TapTraits, apply_settings, choose
 from streamline.connectors.singer.settings import Entry, StreamSettings
 from streamline.connectors.singer.tap import TapFailed, TapProcess

@@ -115,40 +115,38 @@ def choose(
         ConfigError: a name that no stream has, a setting that can't be honoured, or nothing to read.
     """
     tap = tap or TapTraits()
-    streams, missing = _existing(streams, catalog, set_aside)
+    existing, missing = _existing(streams, catalog, set_aside)
+    if missing and streams.lists_streams and not existing.lists_streams:
+        return []  # all that it lists were set aside
+    streams = existing
+    aside: list[tuple[str, ...]] = [(name,) for name in missing]
     chosen = []
     for stream in selected_streams(catalog, streams):
         resolved = resolve(streams, user_names(stream, catalog))
-        if stream.unsupported:
-            # A glob, or the tap's default, does not insist on a stream that the tap can't read.
-            if any(entry.pattern in user_names(stream, catalog) for entry in streams.entries):
-                raise ConfigError(
-                    f"stream {stream.id!r} can't be read: "
-                    f"{stream.root.get('unsupported-description') or 'the tap marks it as unsupported'}",
-                    where=resolved.where(*resolved.values) or where,
-                    code="stream.unsupported",
-                )
-            continue
         try:
-            chosen.append(_select(stream, resolved, tap, where))
+            if not stream.unsupported:
+                chosen.append(_select(stream, resolved, tap, where))
+            else:
+                _refuse_unsupported(stream, user_names(stream, catalog), streams, resolved, where)
         except ConfigError as error:
-            if not set_aside((stream.id, stream.stream, *stream.names), error):
+            names = (stream.id, stream.stream, *stream.names)
+            if not set_aside(names, error):
                 raise
-            missing = error
-    if not chosen:
-        raise missing or _nothing(catalog, streams, where)
-    return _filtered(chosen, catalog, stream_filter, where) if stream_filter else chosen
+            aside.append(names)
+    if not chosen and not aside:
+        raise _nothing(catalog, streams, where)
+    return _filtered(chosen, aside, catalog, stream_filter, where) if stream_filter else chosen
 
 
 def _existing(
     streams: StreamSettings, catalog: Catalog, set_aside: Callable[[Sequence[str], ConfigError], bool]
-) -> tuple[StreamSettings, ConfigError | None]:
-    """Return the settings of streams that the catalog has, and the error of one that was set aside.
+) -> tuple[StreamSettings, list[str]]:
+    """Return the settings of streams that the catalog has, and the names of those that were set aside.
 
     Raises:
-        ConfigError: see `check_names`; or no stream that `streams` lists is left.
+        ConfigError: see `check_names`.
     """
-    missing: ConfigError | None = None
+    missing: list[str] = []
     entries = []
     for entry in streams.entries:
         try:
@@ -157,11 +155,8 @@ def _existing(
         except ConfigError as error:
             if not set_aside((entry.pattern,), error):
                 raise
-            missing = error
-    existing = StreamSettings(tuple(entries))
-    if missing is not None and not existing.lists_streams:
-        raise missing
-    return existing, missing
+            missing.append(entry.pattern)
+    return StreamSettings(tuple(entries)), missing
 
 
 def selected_streams(catalog: Catalog, streams: StreamSettings = NO_SETTINGS) -> list[CatalogStream]:
@@ -238,15 +233,45 @@ def _nothing(catalog: Catalog, streams: StreamSettings, where: str | None) -> Co
     )
 
 
+def _refuse_unsupported(
+    stream: CatalogStream, names: Sequence[str], streams: StreamSettings, resolved: Resolved, where: str | None
+) -> None:
+    """Refuse a stream that the tap can't read, if it should be read.
+
+    Raises:
+        ConfigError: it should.
+    """
+    place = resolved.where(*resolved.values) or where
+    if stream.discovery_error is not None:
+        raise ConfigError(
+            f"stream {stream.id!r} can't be read: {stream.discovery_error}",
+            where=place,
+            hint="repair it at the source, or leave the stream out with `selected: false`",
+            code="stream.not_readable",
+        )
+    # A glob, or the tap's default, does not insist on such a stream.
+    if any(entry.pattern in names for entry in streams.entries):
+        raise ConfigError(
+            f"stream {stream.id!r} can't be read: "
+            f"{stream.root.get('unsupported-description') or 'the tap marks it as unsupported'}",
+            where=place,
+            code="stream.unsupported",
+        )
+
+
 def _filtered(
-    chosen: list[SelectedStream], catalog: Catalog, stream_filter: Sequence[str], where: str | None
+    chosen: list[SelectedStream],
+    aside: Sequence[Sequence[str]],
+    catalog: Catalog,
+    stream_filter: Sequence[str],
+    where: str | None,
 ) -> list[SelectedStream]:
     kept: set[str] = set()
     for name in stream_filter:
         ids = [stream.id for stream in chosen if name in _filter_names(stream, catalog)]
         if not ids and is_glob(name):
             ids = [stream.id for stream in chosen if matches(name, _filter_names(stream, catalog))]
-        if not ids:
+        if not ids and not any(matches(name, names) for names in aside):
             if is_glob(name) or catalog.find(name) is not None:
                 raise ConfigError(
                     f"--stream {name}: no selected stream has this name",

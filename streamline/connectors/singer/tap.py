@@ -13,7 +13,8 @@ import anyio
 import msgspec
 
 from streamline.connectors.singer.log_tail import LogTail, hint_of, refuses_config
-from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapOutputError, TapParser
+from streamline.connectors.singer.message_reader import TapOutputError
+from streamline.connectors.singer.parser import MAX_RECORD_BYTES, TapParser
 from streamline.connectors.singer.state import join_state, split_state
 from streamline.errors import ConfigError, StreamlineError
 from streamline.flow.protocols import Emit
@@ -231,19 +232,17 @@ class TapProcess:
         if self._given_up is not None:
             self._given_up.hint = hint_of(self._tail.lines)
             raise self._given_up
-        if code > 0 and self._stopping is None and not self._spoke and refuses_config(code, self._tail.lines):
-            raise TapRefused(
-                f"does not accept its config (exit code {code})",
-                where=self._command.name,
-                hint=hint_of(self._tail.lines),
-            )
-        if code != 0 and self._stopping is None:
-            raise TapFailed(
-                _exit_words(code),
-                where=self._command.name,
-                hint=hint_of(self._tail.lines),
-                code="tap.killed" if code < 0 else "tap.exited",
-            )
+        if code == 0 or self._stopping is not None:
+            return
+        hint = hint_of(self._tail.lines)
+        if not self._spoke and refuses_config(code, self._tail.lines):
+            raise TapRefused(f"does not accept its config (exit code {code})", where=self._command.name, hint=hint)
+        raise TapFailed(
+            _exit_words(code),
+            where=self._command.name,
+            hint=hint,
+            code="tap.killed" if code < 0 else "tap.exited",
+        )
 
     async def _read(self, child: Child, parser: TapParser, emit: Emit) -> None:
         moved, tuned = 0, False
@@ -265,14 +264,12 @@ class TapProcess:
                 await emit(items)
         if not self._spoke and self._noise:
             self._note("WARNING it printed no Singer message, only other lines; is it a tap?")
-        if self._stopping is None or child.signalled is None:
+        try:
             items = parser.finish()
-        else:
+        except TapOutputError:
+            if self._stopping is None:
+                raise
             # We ended it in the middle of a line. The record is read again: its position was not saved.
-            with contextlib.suppress(TapOutputError):
-                items = parser.finish()
-                if items:
-                    await emit(items)
             return
         if items:
             await emit(items)
@@ -329,7 +326,7 @@ class TapProcess:
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or error
+            reason = getattr(error, "strerror", None) or error
             self._log(f"WARNING its config file cannot be read again ({reason}): a new token in it is lost")
             return
         if isinstance(config, dict) and config != json.loads(json.dumps(self._command.config)):

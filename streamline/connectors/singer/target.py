@@ -334,7 +334,7 @@ class TargetProcess:
 
     async def source_ended(self, source: str) -> None:
         """See `Sink.source_ended`."""
-        if not self._input.waits(source) or self.failure is not None:
+        if not self._input.waits(source):
             return
         async with self._turn():
             await self._write(self._input.source_ended(source))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamline.blocks.connector.prepared import Export, ExportedStream, PreparedDestination, PreparedSource
+from streamline.blocks.connector.source import OpenedSource
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
 from streamline.connectors.outputs.table_source import TableSource, TableStream
 from streamline.connectors.plugins import Plugin
@@ -21,9 +22,15 @@ from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import StreamSettings, parse_streams
 from streamline.errors import ConfigError
 from streamline.execution.integration.destination_identity import check_destinations
-from streamline.execution.integration.destination_plan import plan_sink, proving_sinks
+from streamline.execution.integration.destination_plan import plan_sink, plan_sinks, proving_sinks
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, ProvingSink, SinkPlan, SourcePlan
-from streamline.execution.integration.planner import SourceRequest, plan_source, resolve_connector
+from streamline.execution.integration.planner import (
+    SourceRequest,
+    choose_streams,
+    open_source_block,
+    plan_groups,
+    resolve_connector,
+)
 from streamline.execution.integration.positions import Proving
 
 if TYPE_CHECKING:
@@ -60,12 +67,13 @@ async def plan_stored(
         proven_by: the blocks that prove its positions.
         open_sink: makes the sink that stores them; its id is the block's uuid.
     """
+    opened = await _open(run, model, block, prepared)
+    source = choose_streams(run, opened, list(proven_by), prepared.selected)
+    paths = {block.uuid: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
     spec = DestinationSpec(destination=OUTPUT)
-    source = await _source(run, model, block, prepared, lambda stream, selected: list(proven_by), variables)
-    path = PathPlan(transforms=[], sinks=[block.uuid], branches=[])
-    paths = {block.uuid: path}
     output = plan_sink(block, spec, _plugin(run, "target"), _OUTPUT_CAPABILITIES, {block.uuid: source}, paths)
     output.open = open_sink
+    _plan_source_groups(run, source, opened, lambda stream, selected: list(proven_by), variables)
     return _plan(model, [source], paths, output)
 
 
@@ -80,12 +88,13 @@ async def plan_pipe(
 ) -> Plan:
     """Plan a source that a destination writes as it is read; raise errors as `make_plan`."""
     spec = _with_catalog(destination)
-    feeds = {block.uuid: spec}
-    proving = partial(proving_sinks, sinks=feeds)
-    planned = await _source(run, model, source_block, source, proving, variables)
-    path = PathPlan(transforms=[], sinks=[block.uuid], branches=[])
-    sink = await _destination(run, block, spec, {planned.id: planned}, {planned.id: path})
-    plan = _plan(model, [planned], {planned.id: path}, sink)
+    opened = await _open(run, model, source_block, source)
+    planned = choose_streams(run, opened, [block.uuid], source.selected)
+    paths = {planned.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
+    target = await _resolve(run, block, spec)
+    sink = plan_sinks({block.uuid: (block, spec)}, {block.uuid: target}, {planned.id: planned}, paths)[block.uuid]
+    _plan_source_groups(run, planned, opened, partial(proving_sinks, sinks={block.uuid: spec}), variables)
+    plan = _plan(model, [planned], paths, sink)
     await check_destinations(run, plan)
     return plan
 
@@ -96,7 +105,8 @@ async def plan_export(run: Run, model: PipelineModel, block: Block, prepared: Pr
     sources = [_exported(run, model, block, export, prepared.selected) for export in prepared.exports]
     sources = [source for source in sources if source.selected]
     paths = {source.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[]) for source in sources}
-    sink = await _destination(run, block, spec, {source.id: source for source in sources}, paths)
+    target = await _resolve(run, block, spec)
+    sink = plan_sink(block, spec, *target, {source.id: source for source in sources}, paths)
     return _plan(model, sources, paths, sink)
 
 
@@ -111,33 +121,28 @@ def _plan(model: PipelineModel, sources: Sequence[SourcePlan], paths: dict[str, 
     )
 
 
-async def _source(
-    run: Run,
-    model: PipelineModel,
-    block: Block,
-    prepared: PreparedSource,
-    proving: Proving,
-    variables: dict[str, Any],
-) -> SourcePlan:
+async def _open(run: Run, model: PipelineModel, block: Block, prepared: PreparedSource) -> OpenedSource:
     where = run.project.shown(block.file) if block.file else block.uuid
     request = SourceRequest(
         catalog=Catalog(prepared.catalog, where=where) if prepared.catalog is not None else None,
         discovered=Catalog(prepared.discovered, where=where) if prepared.discovered is not None else None,
-        selected=prepared.selected,
     )
-    source = await plan_source(run, model, block, prepared.spec, proving, variables, retry=False, request=request)
-    if not source.groups:
-        raise ConfigError("no stream is selected", where=where, code="stream.none_selected")
-    return source
+    return await open_source_block(run, model, block, prepared.spec, retry=False, request=request)
 
 
-async def _destination(
-    run: Run, block: Block, spec: DestinationSpec, sources: dict[str, SourcePlan], paths: dict[str, PathPlan]
-) -> SinkPlan:
+def _plan_source_groups(
+    run: Run, source: SourcePlan, opened: OpenedSource, proving: Proving, variables: dict[str, Any]
+) -> None:
+    plan_groups(run, source, opened, proving, variables)
+    if not source.groups and not source.gone:
+        raise ConfigError("no stream is selected", where=opened.where, code="stream.none_selected")
+
+
+async def _resolve(run: Run, block: Block, spec: DestinationSpec) -> tuple[Plugin, Capabilities]:
     plugin = await resolve_connector(run, spec.destination, "target", block)
     capabilities = await probe(plugin, store=run.store, masker=run.masker)
     check_config(plugin, spec.config, capabilities, where=spec.where or block.uuid)
-    return plan_sink(block, spec, plugin, capabilities, sources, paths)
+    return plugin, capabilities
 
 
 # -- stored outputs as sources

@@ -11,7 +11,7 @@ import anyio.to_thread
 import msgspec
 
 from streamline.connectors.singer.batch_files import FileSource
-from streamline.connectors.singer.parser import TapOutputError
+from streamline.connectors.singer.message_reader import TapOutputError
 from streamline.connectors.singer.state import has_bookmarks, owned_parts, state_of
 from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import PipelineFailed, StreamlineError
@@ -45,6 +45,7 @@ class GroupOutcome(msgspec.Struct, kw_only=True):
     Args:
         error: None if all that it read is proven and saved.
         stopped: streams that failed while others went on.
+        only_streams: the error is that of these streams.
         started: its tap was started.
         sink_failed: the target was at fault, not the tap.
         fault: uuid of the block at fault, where the error does not say.
@@ -54,6 +55,7 @@ class GroupOutcome(msgspec.Struct, kw_only=True):
     group: GroupPlan
     error: Exception | None = None
     stopped: Sequence[str] = ()
+    only_streams: bool = False
     started: bool = False
     sink_failed: bool = False
     fault: str | None = None
@@ -186,6 +188,7 @@ class Attempt:
         counts = self._counts[group.id]
         source = self._source(group)
         shared = len(source.groups) > 1
+        uncounted_streams: set[str] = set()
 
         def observe(items: Sequence[Item]) -> None:
             for item in items:
@@ -195,6 +198,10 @@ class Attempt:
                     self._watch_schema(source, item)
                     (source.keyless.discard if item.key_properties else source.keyless.add)(item.stream)
                 elif isinstance(item, FileBatch):
+                    if item.count is None and item.stream not in uncounted_streams:
+                        uncounted_streams.add(item.stream)
+                        uncounted = f"stream {item.stream}: the records in its {item.format} files are not counted"
+                        self._context.warn(source.id, uncounted)
                     counts.read(item.stream, item.count or 0)
                 elif isinstance(item, Position):
                     counts.position_read(item.number)
@@ -309,7 +316,7 @@ class Attempt:
         if files is not None and not any(sink.id in runtime.failures for sink in self._sinks_of(group)):
             await files.delete_all()
         stopped = self._routes.stopped.get(group.id, {})
-        error = outcome.error or _error_of(list(stopped.values()))
+        error = outcome.error or _error_of(stopped)
         watch = self._source(group).watch
         if watch is not None and isinstance(error, TapFailed):
             watch.forget()  # it may have failed for a table or a column that is gone
@@ -317,6 +324,7 @@ class Attempt:
             group=group,
             error=error,
             stopped=list(stopped),
+            only_streams=outcome.error is None,
             started=outcome.began is not None,
             sink_failed=outcome.sink is not None,
             fault=outcome.sink or self._mapper_at_fault(group, error),
@@ -330,15 +338,20 @@ class Attempt:
         return next((mapper.block.uuid for mapper in mappers if mapper.plugin.name == where), None)
 
 
-def _error_of(stopped: Sequence[Exception]) -> Exception | None:
+def _error_of(stopped: Mapping[str, Exception]) -> Exception | None:
     """Return the error of a group with stopped streams."""
-    if len(stopped) < 2:
-        return stopped[0] if stopped else None
-    if all(isinstance(error, SchemaPaused) for error in stopped):
-        return stopped[0]
+    errors = list(stopped.values())
+    if len(errors) < 2:
+        return errors[0] if errors else None
+    if all(isinstance(error, SchemaPaused) for error in errors):
+        return errors[0]
+    told = [
+        f"{error}" if f"stream {stream}" in f"{error}".replace("'", "") else f"stream {stream!r}: {error}"
+        for stream, error in stopped.items()
+    ]
     return PipelineFailed(
         f"{len(stopped)} streams were stopped",
-        blocks=[block for error in stopped if isinstance(error, PipelineFailed) for block in error.blocks],
-        hint="\n".join(map(str, stopped)).replace("\n", "\n  "),
+        blocks=[block for error in errors if isinstance(error, PipelineFailed) for block in error.blocks],
+        hint="\n".join(told).replace("\n", "\n  "),
         code="stream.several_stopped",
     )

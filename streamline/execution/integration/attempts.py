@@ -60,7 +60,8 @@ async def run_attempts(run: Run, plan: Plan, every: list[GroupOutcome], *, retri
             assert outcome.error is not None
             failure = masked(failure_from(outcome.error), run.masker)
             retried = delay if outcome.group in again else None
-            run.bus.publish(AttemptFailed(block=block, failure=failure, delay=retried))
+            streams = list(outcome.stopped) if outcome.only_streams else []
+            run.bus.publish(AttemptFailed(block=block, failure=failure, delay=retried, streams=streams))
         if not again:
             break
         with anyio.move_on_after(delay):

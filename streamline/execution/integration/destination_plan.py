@@ -40,9 +40,7 @@ def plan_sink(
     """
     feeding = [source for source in sources.values() if block.uuid in paths[source.id].all_sinks()]
     if all(source.catalog is not None for source in feeding):
-        streams = [stream for source in feeding for stream in source.catalog or ()]
-        gone = [(name,) for source in feeding for name in source.gone]
-        check_destination_names(spec.streams, [*((each.id, each.stream, *each.names) for each in streams), *gone])
+        _check_names(spec.streams, feeding)
     planned: dict[tuple[str, str], StreamPlan | None] = {}
     stream_of: dict[tuple[str, str], str] = {}
     by_name = {
@@ -78,7 +76,11 @@ def plan_sink(
 
     for source in feeding:
         for stream in source.selected:
-            plan_of(source.id, source.name_in_messages(stream))
+            try:
+                plan_of(source.id, source.name_in_messages(stream))
+            except ConfigError as error:
+                if not source.set_aside((stream.id, stream.stream, *stream.names), error):
+                    raise
     known = {key: plan for key, plan in planned.items() if plan is not None}
     for source in feeding:
         check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)
@@ -103,6 +105,44 @@ def plan_sink(
             if takes
         ),
     )
+
+
+def plan_sinks(
+    destinations: Mapping[str, tuple[Block, DestinationSpec]],
+    targets: Mapping[str, tuple[Plugin, Capabilities]],
+    sources: dict[str, SourcePlan],
+    paths: dict[str, PathPlan],
+) -> dict[str, SinkPlan]:
+    """Return the plans of all destinations, for the streams that none of them sets aside.
+
+    Raises:
+        ConfigError: see `plan_sink`.
+    """
+    while True:
+        read = [source.selected for source in sources.values()]
+        sinks = {
+            uuid: plan_sink(block, spec, *targets[uuid], sources, paths) for uuid, (block, spec) in destinations.items()
+        }
+        # A stream that one destination has set aside must be in no other's plan.
+        if read == [source.selected for source in sources.values()]:
+            return sinks
+
+
+def _check_names(streams: StreamSettings, feeding: Sequence[SourcePlan]) -> None:
+    """Refuse names of streams that no source has; set those aside that were loaded before.
+
+    Raises:
+        ConfigError: see `check_destination_names`.
+    """
+    known = [(each.id, each.stream, *each.names) for source in feeding for each in source.catalog or ()]
+    for entry in streams.entries:
+        gone = [(name,) for source in feeding for name in source.gone]
+        try:
+            check_destination_names(StreamSettings((entry,)), [*known, *gone])
+        except ConfigError as error:
+            losing = [source for source in feeding if source.set_aside((entry.pattern,), error)]
+            if not losing:
+                raise
 
 
 def proving_sinks(

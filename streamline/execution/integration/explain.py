@@ -144,21 +144,24 @@ def _start(stream: str, source: SourcePlan, group: GroupPlan, saved: dict[str, B
         return Start("override", "the override's value", text)
     if text is not None and stream in saved:
         return Start("store", "the last proof", text, saved[stream].saved_at, saved[stream].run_id)
-    if cause is not None and stream in saved:
+    if cause is not None:
         noted = any(note.startswith(f"stream {stream}: ") for note in source.notes)
         return Start("start", "its position belongs to another replication method or key" if noted else "full refresh")
     if REST in group.rows and not rows_have_bookmarks(group.rows):
         rest = group.rows[REST].decode("utf-8", "surrogateescape")
         return Start("store", "the tap keeps one state for all streams", rest)
-    return Start("start", "full refresh" if cause == "full-refresh" else "no position is saved")
+    return Start("start", "no position is saved")
 
 
 def _start_of_all(source: SourcePlan, saved: dict[str, Bookmark]) -> Start:
     """Return the start of a tap whose streams are not known: that of its whole state."""
-    if not source.groups or not source.groups[0].rows:
-        return Start("start", "full refresh" if saved and source.cause_of else "no position is saved")
-    kind = "override" if "override" in source.cause_of.values() else "store"
-    return Start(kind, "the last proof", source.groups[0].state.decode("utf-8", "surrogateescape"))
+    (group,) = source.groups
+    if not group.rows:
+        return Start("start", "full refresh" if saved else "no position is saved")
+    state = group.state.decode("utf-8", "surrogateescape")
+    if "override" in source.cause_of.values():
+        return Start("override", "the override's value", state)
+    return Start("store", "the last proof", state)
 
 
 def _why_together(source: SourcePlan, group: GroupPlan) -> str:
@@ -178,8 +181,7 @@ def _why_together(source: SourcePlan, group: GroupPlan) -> str:
     reasons = []
     if sum(stream.replication_method == "LOG_BASED" for stream in group.streams) > 1:
         reasons.append("LOG_BASED streams share one log")
-    ids = {stream.id for stream in group.streams}
-    parents = sorted({stream.parent for stream in group.streams if stream.parent in ids and stream.parent is not None})
+    parents = sorted({stream.id for stream in group.streams} & {stream.parent for stream in group.streams})
     if parents:
         reasons.append(f"a parent stays with its children ({', '.join(parents)})")
     if not any(stream.run_in_parallel for stream in group.streams):
@@ -222,7 +224,11 @@ def _destination(context: Run, plan: Plan, sink: SinkPlan) -> DestinationWords:
         plugin=_plugin(context, sink.plugin, sink.capabilities),
         processes=processes,
         processes_why=_why_processes(sink),
-        tables=[_table(plan, sink, key, stream, processes) for key, stream in sink.plans.items()],
+        tables=[
+            _table(plan, sink, key, stream, selected, processes)
+            for key, stream in sink.plans.items()
+            for selected in plan.sources[key[0]].sharing(key[1])
+        ],
         on_bad_record=sink.spec.on_bad_record,
         schema_change=sink.spec.schema_change,
         session_interval=sink.session_interval(endless=endless),
@@ -251,15 +257,19 @@ def _why_processes(sink: SinkPlan) -> str:
 
 
 def _table(
-    plan: Plan, sink: SinkPlan, key: tuple[str, str], stream: StreamPlan, processes: Sequence[str]
+    plan: Plan,
+    sink: SinkPlan,
+    key: tuple[str, str],
+    stream: StreamPlan,
+    selected: SelectedStream,
+    processes: Sequence[str],
 ) -> TableWords:
     source, name = key
-    selected = plan.sources[source].find(name)
     table = stream.table or name
-    keys = stream.keys if stream.keys is not None else (selected.key_properties if selected is not None else ())
+    keys = stream.keys if stream.keys is not None else selected.key_properties
     return TableWords(
         source=source,
-        stream=selected.id if selected is not None else name,
+        stream=selected.id,
         table=table,
         load_method=stream.load_method,
         why=stream.why,
@@ -270,7 +280,7 @@ def _table(
         delivery=delivery_of(
             stream,
             keys,
-            selected.replication_method if selected is not None else None,
+            selected.replication_method,
             endless=plan.sources[source].endless,
             merges="upsert" in (sink.capabilities.about.get("load_methods") or ()),
         ),

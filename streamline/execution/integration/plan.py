@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities
-from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import Resolved
@@ -41,6 +41,14 @@ DEFAULT_SESSION_INTERVAL = 60.0
 
 DEFAULT_MAX_PARALLEL = 4
 """Tap processes of one source that run at once, where the block does not say."""
+
+_VANISHED = frozenset(
+    (
+        *("stream.unknown", "stream.unsupported", "stream.column_unknown", "stream.key_missing"),
+        *("column.unknown", "column.unsupported", "replication.no_key"),
+    )
+)
+"""Codes of errors that a setting gets when what it names is gone from the source."""
 
 
 class GroupPlan(msgspec.Struct, kw_only=True):
@@ -77,7 +85,9 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         forgotten: bookmarks that the tap dropped in this run.
         keyless: streams whose SCHEMA named no key in this run.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
-        gone: streams that were loaded before and cannot be read any more, and why.
+        loaded: names of streams that earlier runs have loaded.
+        only: names and globs of the streams that the run is about (`--stream`); empty: all.
+        gone: streams that the run should read, and cannot, through no fault of the settings, and why.
         passed: those of them past which the tap moves the log by its start.
         notes: what the user should know (a bookmark that is not used, …).
         endless: it is not expected to end by itself.
@@ -102,6 +112,8 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     keyless: set[str] = set()
     left_out: list[str] = []
     passed: list[str] = []
+    loaded: frozenset[str] = frozenset()
+    only: list[str] = []
     gone: dict[str, ConfigError] = {}
     notes: list[str] = []
     endless: bool = False
@@ -114,6 +126,21 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         """The block's uuid."""
         return self.block.uuid
 
+    def set_aside(self, names: Sequence[str], error: ConfigError) -> bool:
+        """Leave out a stream that cannot be read or written as the settings say; return whether the source is at fault.
+
+        It is if the stream was loaded before: that was no mistake in the settings.
+
+        Args:
+            names: the stream's id, and its other names.
+        """
+        if error.code != "stream.not_readable" and (error.code not in _VANISHED or self.loaded.isdisjoint(names)):
+            return False
+        if not self.only or any(matches(pattern, names) for pattern in self.only):
+            self.gone[names[0]] = error
+        self.selected = [stream for stream in self.selected if stream.id != names[0]]
+        return True
+
     def find(self, name: str) -> SelectedStream | None:
         """Return the selected stream that has this id, or this name in messages."""
         return next((each for each in self.selected if name in (each.id, each.stream, *each.names)), None)
@@ -122,6 +149,10 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         """Return the name that the messages of a stream are expected to have."""
         # PipelineWise's taps put the id in place of the name, as `public-orders` for `orders`.
         return stream.id if self.plugin.library == "pipelinewise-singer-python" else stream.stream
+
+    def sharing(self, name: str) -> list[SelectedStream]:
+        """Return the selected streams whose messages are expected to have this name."""
+        return [each for each in self.selected if self.name_in_messages(each) == name]
 
     def bearers(self, name: str) -> list[SelectedStream]:
         """Return the selected streams that may be meant by this name in messages; several if names are not unique."""

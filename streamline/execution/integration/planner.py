@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from streamline.blocks.connector.source import OpenedSource, open_source
-from streamline.blocks.connector.spec import SourceSpec
+from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
 from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, check_config, probe
@@ -23,7 +23,7 @@ from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
 from streamline.execution.events import AttemptFailed, failure_from, masked
 from streamline.execution.integration.destination_identity import check_destinations
-from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sink, proving_sinks
+from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sinks, proving_sinks
 from streamline.execution.integration.plan import (
     DEFAULT_MAX_PARALLEL,
     GroupPlan,
@@ -39,6 +39,7 @@ from streamline.execution.integration.positions import (
     refusal,
     source_positions,
 )
+from streamline.execution.integration.schema_book import loaded_streams
 from streamline.execution.integration.topology import find_paths, read_blocks
 from streamline.execution.run import Run, checking_options
 from streamline.flow.tasks import task_group
@@ -61,6 +62,9 @@ class SourceRequest(msgspec.Struct, frozen=True, kw_only=True):
     selected: Sequence[str] = ()
 
 
+NO_REQUEST = SourceRequest()
+
+
 async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, show: bool = False) -> Plan:
     """Make the plan of a run and check it.
 
@@ -77,18 +81,12 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
     specs = read_blocks(model, renderer)
     variables = _rendered(context, renderer, variables, all_of_them=bool(specs.transforms))
     paths, mappers = find_paths(model, specs)
-    sources: dict[str, SourcePlan] = {}
+    opened: dict[str, OpenedSource] = {}
     targets: dict[str, tuple[Plugin, Capabilities]] = {}
 
     async def open_one(uuid: str) -> None:
         block, spec = specs.sources[uuid]
-        feeds = {sink: specs.destinations[sink][1] for sink in paths[uuid].all_sinks()}
-
-        def proving(stream: SelectedStream | None, selected: Sequence[SelectedStream]) -> list[str]:
-            # Mappers give streams other names.
-            return proving_sinks(None if mappers.get(uuid) else stream, selected, feeds)
-
-        sources[uuid] = await plan_source(context, model, block, spec, proving, variables, retry=retry, show=show)
+        opened[uuid] = await open_source_block(context, model, block, spec, retry=retry)
 
     async def probe_target(uuid: str) -> None:
         block, spec = specs.destinations[uuid]
@@ -102,20 +100,30 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
             tasks.start_soon(open_one, uuid)
         for uuid in specs.destinations:
             tasks.start_soon(probe_target, uuid)
+    sources = {uuid: choose_streams(context, opened[uuid], paths[uuid].all_sinks()) for uuid in specs.sources}
     with checking_options():
-        check_stream_options(context, sources)
-    if not any(source.groups for source in sources.values()):
+        _check_stream_options(context, sources)
+    sinks = plan_sinks(specs.destinations, targets, sources, paths)
+    for uuid, source in sources.items():
+        feeds = {sink: specs.destinations[sink][1] for sink in paths[uuid].all_sinks()}
+
+        def proving(
+            stream: SelectedStream | None,
+            selected: Sequence[SelectedStream],
+            feeds: dict[str, DestinationSpec] = feeds,
+            mapped: bool = bool(mappers.get(uuid)),
+        ) -> list[str]:
+            # Mappers give streams other names.
+            return proving_sinks(None if mapped else stream, selected, feeds)
+
+        plan_groups(context, source, opened[uuid], proving, variables, show=show)
+    if not any(source.groups or source.gone for source in sources.values()):
         raise ConfigError("no stream is selected", where=model.yaml.shown, code="stream.none_selected")
     _check_bookmark_options(context, model, sources, variables)
-    ordered = {uuid: sources[uuid] for uuid in specs.sources}
-    sinks = {
-        uuid: plan_sink(block, spec, *targets[uuid], ordered, paths)
-        for uuid, (block, spec) in specs.destinations.items()
-    }
     check_exclusive_files(sinks.values(), context.project.root)
     plan = Plan(
         pipeline=model.uuid,
-        sources=ordered,
+        sources=sources,
         mappers={
             uuid: [
                 MapperPlan(
@@ -172,7 +180,7 @@ def _rendered(context: Run, renderer: Renderer, variables: dict[str, Any], *, al
 
 
 async def resolve_connector(context: Run, name: str, role: Any, block: Block) -> Plugin:
-    """Resolve the plugin that a block names; raise errors as `resolve_plugin`."""
+    """Resolve the plugin that a block names; raises as `resolve_plugin`."""
     where = context.project.shown(block.file) if block.file else block.uuid
 
     def resolve_now() -> Plugin:
@@ -185,41 +193,61 @@ async def resolve_connector(context: Run, name: str, role: Any, block: Block) ->
 # -- sources
 
 
-async def plan_source(
+def choose_streams(
+    context: Run, source: OpenedSource, sinks: Sequence[str], selected: Sequence[str] = ()
+) -> SourcePlan:
+    """Return the plan of a source with the streams that it reads, without the processes that read them.
+
+    Args:
+        sinks: the destinations that it feeds.
+        selected: names of the streams to read, where the run does not say; empty: all that the catalog selects.
+
+    Raises:
+        ConfigError: a stream or setting that cannot be.
+    """
+    plan = SourcePlan(
+        block=source.block,
+        spec=source.spec,
+        plugin=source.plugin,
+        config=source.config,
+        capabilities=source.capabilities,
+        catalog=source.catalog,
+        selected=[],
+        groups=[],
+        max_parallel=_max_parallel(source.spec, source.plugin),
+        keep_config=source.keep_config,
+        loaded=loaded_streams(context.store, context.pipeline, source.block.uuid, sinks),
+        only=list(context.options.streams),
+        endless=source.spec.max_duration is not None or source.spec.idle_timeout is not None,
+        watch=source.watch,
+    )
+    if source.catalog is None:
+        refuse_without_catalog(source.spec.streams, tap=source.plugin.name, where=source.where)
+        return plan
+    names = _filter_for(context, source.catalog, selected)
+    if names is not None:
+        plan.selected = choose(
+            source.catalog,
+            source.spec.streams,
+            tap=source.traits,
+            stream_filter=names,
+            set_aside=plan.set_aside,
+            where=source.where,
+        )
+    return plan
+
+
+def plan_groups(
     context: Run,
-    model: PipelineModel,
-    block: Block,
-    spec: SourceSpec,
+    plan: SourcePlan,
+    source: OpenedSource,
     proving: Proving,
     variables: dict[str, Any],
     *,
-    retry: bool,
     show: bool = False,
-    request: SourceRequest | None = None,
-) -> SourcePlan:
-    """Open a source block, choose its streams, and look up where they start; raise errors as `make_plan`."""
-    request = request or SourceRequest()
-    source = await _open_source(context, model, block, spec, retry=retry, request=request)
-    catalog, traits = source.catalog, source.traits
-    selected: list[SelectedStream] = []
-    gone: dict[str, ConfigError] = {}
-    loaded = set(context.store.bookmarks(context.pipeline, block.uuid))
-
-    def set_aside(names: Sequence[str], error: ConfigError) -> bool:
-        # What was loaded before was no mistake in the settings: the source has changed.
-        if error.code not in ("stream.unknown", "column.unknown") or loaded.isdisjoint(names):
-            return False
-        gone[names[0]] = error
-        return True
-
-    if catalog is None:
-        refuse_without_catalog(source.spec.streams, tap=source.plugin.name, where=source.where)
-    else:
-        names = _filter_for(context, catalog, request.selected)
-        if names is not None:
-            selected = choose(
-                catalog, spec.streams, tap=traits, stream_filter=names, set_aside=set_aside, where=source.where
-            )
+) -> None:
+    """Look up where a source starts, and divide its streams among tap processes; raises as `source_positions`."""
+    catalog, selected = source.catalog, plan.selected
     positions = source_positions(context, source, selected, proving, variables, show=show)
     shardable = rows_have_bookmarks(positions.rows)
     if catalog is None:
@@ -227,36 +255,31 @@ async def plan_source(
     else:
         parents = {stream.id: stream.parent for stream in catalog if stream.parent is not None}
         groups = group_streams(selected, shardable=shardable, parents=parents) if selected else []
-    return SourcePlan(
-        block=block,
-        spec=spec,
-        plugin=source.plugin,
-        config=source.config,
-        capabilities=source.capabilities,
-        catalog=catalog,
-        selected=selected,
-        groups=[_group(block.uuid, group, groups, catalog, positions, source.plugin, traits) for group in groups],
-        max_parallel=_max_parallel(spec, source.plugin),
-        keep_config=source.keep_config,
-        cause_of=positions.cause_of,
-        overrides=positions.overrides,
-        left_out=positions.left_out,
-        passed=positions.passed,
-        gone=gone,
-        notes=[
-            *source.changes,
-            *(error.message for error in gone.values() if show),
-            *positions.notes,
-            *_state_notes(source.plugin, source.capabilities, selected),
-        ],
-        endless=spec.max_duration is not None or spec.idle_timeout is not None,
-        watch=source.watch,
-    )
+    plan.groups = [_group(plan.id, group, groups, catalog, positions, source.plugin, source.traits) for group in groups]
+    plan.cause_of = positions.cause_of
+    plan.overrides = positions.overrides
+    plan.left_out = positions.left_out
+    plan.passed = positions.passed
+    notes = [
+        *source.changes,
+        *(error.message for error in plan.gone.values() if show),
+        *plan.notes,
+        *positions.notes,
+        *_state_notes(source.plugin, source.capabilities, selected),
+    ]
+    plan.notes = list(dict.fromkeys(notes))
 
 
-async def _open_source(
-    context: Run, model: PipelineModel, block: Block, spec: SourceSpec, *, retry: bool, request: SourceRequest
+async def open_source_block(
+    context: Run,
+    model: PipelineModel,
+    block: Block,
+    spec: SourceSpec,
+    *,
+    retry: bool,
+    request: SourceRequest = NO_REQUEST,
 ) -> OpenedSource:
+    """Open a source; retry a failed discovery as its `retry_config` says. Raises errors as `open_source`."""
     config = (block.retry_config if retry else None) or RetryConfig()
     attempt = 0
     while True:
@@ -311,8 +334,7 @@ def _filter_for(context: Run, catalog: Any, selected: Sequence[str]) -> list[str
     ] or None
 
 
-def check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
-    """Refuse `--stream` options that no source knows."""
+def _check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
     for source in sources.values():
         if context.options.streams and source.catalog is None:
             raise ConfigError(
@@ -343,7 +365,7 @@ def _check_bookmark_options(
         ConfigError: a stream that is not read, a tap that takes no state, a block that is no source.
     """
     with checking_options():
-        check_bookmark_names(context, sources)
+        _check_bookmark_names(context, sources)
     if values := variables.get(BOOKMARK_VARIABLE):
         for block in parse_overrides(values):
             if block not in sources:
@@ -355,8 +377,7 @@ def _check_bookmark_options(
                 )
 
 
-def check_bookmark_names(context: Run, sources: dict[str, SourcePlan]) -> None:
-    """Refuse `--bookmark` options that no source of the run can use."""
+def _check_bookmark_names(context: Run, sources: dict[str, SourcePlan]) -> None:
     for text in context.options.bookmarks:
         name = parse_override(text).stream
         takers = [source for source in sources.values() if source.catalog is None or source.find(name) is not None]

@@ -88,7 +88,7 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
         record.status = "failed" if errors else "completed"
     errors = {number: context.masker.mask(error) for number, error in errors.items()}
     again = [
-        msgspec.structs.replace(letter, error=errors[letter.id], run_id=run_id, time="")
+        msgspec.structs.replace(letter, error=errors[letter.id], run_id=run_id)
         for letter in letters
         if letter.id in errors
     ]

@@ -128,7 +128,7 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
         for outcome in outcomes
         if outcome.error is not None
     }
-    gone = _gone(run, plan)
+    gone = _gone(plan)
     for (uuid, stream), error in gone.items():
         failed[f"{uuid}.{stream}"] = _failure(run, error)
     for outcome in blocks:
@@ -146,10 +146,8 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
     )
 
 
-def _gone(run: Run, plan: Plan) -> dict[tuple[str, str], ConfigError]:
-    """Return the streams that a whole run should read and cannot, by source."""
-    if run.options.streams:
-        return {}
+def _gone(plan: Plan) -> dict[tuple[str, str], ConfigError]:
+    """Return the streams that the run should read and cannot, by source."""
     return {(source.id, stream): error for source in plan.sources.values() for stream, error in source.gone.items()}
 
 
@@ -158,7 +156,7 @@ def _summary(run: Run, plan: Plan, outcomes: Sequence[GroupOutcome]) -> dict[str
     summary = run.progress.summary()
     streams = {(entry["block"], entry["stream"]): entry for entry in summary["streams"]}
     failed = [(outcome.group.source, stream) for outcome in outcomes for stream in outcome.stopped]
-    for block, stream in [*failed, *_gone(run, plan)]:
+    for block, stream in [*failed, *_gone(plan)]:
         empty = {"block": block, "stream": stream, "read": 0, "quarantined": 0}
         streams.setdefault((block, stream), empty)["failed"] = True
     return {**summary, "streams": list(streams.values()), "seconds": round(run.progress.seconds, 3)}

@@ -8,7 +8,7 @@ under `DESTINATION < SOURCE` those that a source's streams had in a destination'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from streamline.flow.items import Item, JSONObject, Schema
@@ -75,6 +75,12 @@ def destination_schemas(store: Store, pipeline: str, source: str, sink: str) -> 
     # Earlier versions kept them for all sources together.
     shared = store.last_schemas(pipeline, sink)
     return {**shared, **store.last_schemas(pipeline, _destination_key(source, sink))}
+
+
+def loaded_streams(store: Store, pipeline: str, source: str, sinks: Iterable[str]) -> frozenset[str]:
+    """Return the names of a source's streams that earlier runs have loaded, with a bookmark or without."""
+    schemas = (name for sink in sinks for name in destination_schemas(store, pipeline, source, sink))
+    return frozenset((*store.bookmarks(pipeline, source), *schemas))
 
 
 def save_destination_schema(

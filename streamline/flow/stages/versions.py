@@ -1,8 +1,9 @@
 """Table versions: when an ACTIVATE_VERSION is sent to the target, and versions for taps that send none.
 
-A target that gets ACTIVATE_VERSION deletes the rows of all lower versions. Classic taps send it after a stream's last
-record. Others (Singer SDK) send it right after the SCHEMA: a run that fails later would have deleted rows without
-writing new ones. So an ACTIVATE_VERSION before its version's first record is held until the tap has succeeded.
+A target that gets ACTIVATE_VERSION deletes the rows of other versions (many: of all lower ones). Versions may go down:
+taps make them of the time of day. Classic taps send the message after a stream's last record. Others (Singer SDK) send
+it right after the SCHEMA: a run that fails later would have deleted rows without writing new ones. So an
+ACTIVATE_VERSION before its version's first record is held until the tap has succeeded.
 
 Some targets show the rows of a new version only once it is activated: they cannot tell the end of a failed tap from a
 good one. What the tap itself never activates is activated for them when it has succeeded, without deleting old rows.
@@ -11,6 +12,7 @@ good one. What the tap itself never activates is activated for them when it has 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
 import msgspec
@@ -76,7 +78,9 @@ class VersionStage(ImmediateStage):
         self._held: dict[str, ActivateVersion] = {}
         self._replacing: dict[str, bool] = {}  # each stream seen so far: does it get our version?
         self._moved: dict[str, int | None] = {}  # stream -> the version that the tap gave its newest records
-        self._activated: dict[str, int] = {}  # stream -> the newest version that the tap activated
+        self._seen: dict[str, set[int]] = defaultdict(set)  # stream -> versions of records
+        self._activated: dict[str, int] = {}  # stream -> the version that was activated last
+        self._unactivated: dict[str, int] = {}  # stream -> the version of records that came after that
         self._newest: Position | None = None
         self._newest_withheld = False
 
@@ -96,7 +100,7 @@ class VersionStage(ImmediateStage):
         """Return the held messages, then the newest position again, with nothing withheld."""
         # A stream with a SCHEMA and no record is an empty table: the target's table is emptied, too.
         own = [ActivateVersion(stream, self._version) for stream, ours in self._replacing.items() if ours]
-        items: list[Item] = [*self._held.values(), *own, *map(self._activation, self._unactivated())]
+        items: list[Item] = [*self._held.values(), *own, *map(self._activation, self._to_activate())]
         self._held.clear()
         self._replacing.clear()
         if self._newest is not None and self._newest_withheld:
@@ -104,21 +108,22 @@ class VersionStage(ImmediateStage):
             self._newest_withheld = False
         return items
 
-    def _unactivated(self) -> list[tuple[str, int]]:
+    def _to_activate(self) -> list[tuple[str, int]]:
         """Return streams with versions that the tap has not activated: some mappers drop the message that does it."""
         return [
             (stream, version)
-            for stream, version in self._moved.items()
-            if version is not None
-            and not self._replacing.get(stream)
-            and version > self._activated.get(stream, version - 1)
-            and (self._holds_rows or self._replace(stream))
+            for stream, version in self._unactivated.items()
+            if not self._replacing.get(stream) and (self._holds_rows or self._replace(stream))
         ]
 
     def _activation(self, unactivated: tuple[str, int]) -> ActivateVersion:
         stream, version = unactivated
-        self._activated[stream] = version
+        self._note_activated(stream, version)
         return ActivateVersion(stream, version, keep_old=not self._replace(stream))
+
+    def _note_activated(self, stream: str, version: int) -> None:
+        self._activated[stream] = version
+        self._unactivated.pop(stream, None)
 
     def _resumes(self, stream: str, version: int, position: Position) -> bool:
         """Return whether the tap will go on with this version: then its bookmark holds it."""
@@ -138,6 +143,10 @@ class VersionStage(ImmediateStage):
             batch, version = _with_version(batch, None), None
         first = stream not in self._moved
         self._moved[stream] = version
+        if version is not None:
+            self._seen[stream].add(version)
+            if version != self._activated.get(stream):
+                self._unactivated[stream] = version
         if not self._replaces(stream):
             return batch
         if version is not None and first:
@@ -153,18 +162,20 @@ class VersionStage(ImmediateStage):
             if stream in self._moved:
                 return []  # its records have our version, which is activated at the end
             self._replacing[stream] = False
-        self._activated[stream] = item.version
-        moved = self._moved.get(stream, item.version - 1)
-        if moved is not None and moved < item.version:
+        is_new = item.version not in self._seen[stream]
+        if is_new or item.version == self._unactivated.get(stream):
+            self._note_activated(stream, item.version)
+        if is_new and self._moved.get(stream, item.version) is not None:
             self._held[stream] = item
             return []
-        self._held.pop(stream, None)
+        if self._held.get(stream, item).version == item.version:
+            self._held.pop(stream, None)
         return [item]
 
     def _position(self, item: Position) -> Sequence[Item]:
         self._newest = item
         # Rows that the target holds back may be lost with their version, unless the tap continues it.
-        unproven = [each for each in self._unactivated() if self._holds_rows and not self._resumes(*each, item)]
+        unproven = [each for each in self._to_activate() if self._holds_rows and not self._resumes(*each, item)]
         if self._endless:
             held = [*self._held.values(), *map(self._activation, unproven)]
             self._held.clear()

@@ -84,17 +84,17 @@ def test_its_interpreter_crashes(project: BatchProject) -> None:
     assert "crash_trace.py" not in completed.text
 
 
-def test_it_prints_40_megabytes(project: BatchProject) -> None:
+def test_it_prints_22_megabytes(project: BatchProject) -> None:
     code = """
     @data_loader
     def load():
-        for _ in range(40):
+        for _ in range(22):
             print(('x' * 99 + '\\n') * 10_000, end='')
         raise ValueError('done with printing')
     """
     completed = failed(run(project, code), "ValueError: done with printing", "the rest of the output is in the log")
     assert len(completed.out) < 3_000_000
-    assert len(project.logs()) < 30_000_000
+    assert len(project.logs()) < 19_000_000
 
 
 def test_it_returns_what_cannot_be_stored(project: BatchProject) -> None:

@@ -90,6 +90,8 @@ def test_a_schema_that_no_target_can_use_stops_its_stream_alone(make_project: Ma
 
     failed = project.run().expect(1, "stream 'odd': .* key")
 
+    told = [line for line in failed.err.splitlines() if line.startswith("load  ")]
+    assert [line.split()[:3] for line in told] == [["load", "odd", "failed:"]] * 2, "the stream, and the attempt"
     lines = [line for line in failed.out.splitlines() if line.startswith("load  ")]
     assert [line.endswith(", failed") for line in lines] == ["  odd: " in line for line in lines]
     assert len(lines) == 3

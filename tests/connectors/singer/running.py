@@ -187,6 +187,14 @@ for line in sys.stdin.buffer:
 """
 
 
+ABORT = "os._exit(0)"
+DIE = "os._exit(7)"
+DEAF = "os.close(0); time.sleep(60)"
+STUCK = "time.sleep(60)"
+HANG = "signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+"""Crash points, for `record(do=…)`."""
+
+
 class Account:
     """What a target said to the engine."""
 
@@ -258,6 +266,19 @@ def got(folder: Path) -> list[dict[str, Any]]:
 def got_ids(folder: Path, stream: str = "users") -> list[int]:
     """`id`s of the records that it read."""
     return [m["record"]["id"] for m in got(folder) if m["type"] == "RECORD" and m["stream"] == stream]
+
+
+def rows(first: int, last: int, **more: int) -> list[Item]:
+    """A batch of records and the position after them."""
+    return [batch(*(record(n, pad=more.get("pad", 0)) for n in range(first, last + 1))), position(last)]
+
+
+async def send_all(process: TargetProcess, *parts: list[Item], source: str = "load") -> None:
+    """Send, end the source, close."""
+    for items in parts:
+        await process.send(source, items)
+    await process.source_ended(source)
+    await process.close()
 
 
 @contextlib.asynccontextmanager

@@ -136,6 +136,30 @@ def test_a_dialect_that_every_target_takes_is_passed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "form", "count"),
+    [
+        (b'{"id": 1}\n\n{"id": 2}', "jsonl", 2),
+        (gzip.compress(b'{"id": 1}\n' * 3), "jsonl", 3),
+        (None, "parquet", 4),
+        (b"torn", "parquet", None),
+        (b"torn\n", "arrow", None),
+    ],
+)
+def test_records_in_files_that_are_passed_are_counted(
+    tmp_path: Path, file: bytes | None, form: str, count: int | None
+) -> None:
+    path = tmp_path / "a"
+    if file is None:
+        pq.write_table(pa.table({"id": range(4)}), path)
+    else:
+        path.write_bytes(file)
+    source = FileSource(Tap(sdk(path.as_uri(), form=form)), run_dir=tmp_path, root=tmp_path, passed={"sdk"})
+    (item,) = collect(source)
+    assert isinstance(item, FileBatch)
+    assert item.count == count
+
+
+@pytest.mark.parametrize(
     ("item", "code", "name"),
     [
         (sdk("file:///nowhere/x.jsonl"), "batch.file_missing", "/nowhere/x.jsonl"),

@@ -143,6 +143,12 @@ def test_the_number_of_processes_is_positive(value: object, most: int | None) ->
     assert Capabilities(about={"max_processes": value}).max_processes == most
 
 
+@pytest.mark.parametrize("name", ["multiple-bookmarks", "activate-version", "batch", "pipelinewise-batch"])
+def test_a_capability_is_one_that_it_lists(name: str) -> None:
+    for names, listed in ((frozenset({name}), True), (frozenset(), False)):
+        assert getattr(Capabilities(names=names), name.replace("-", "_")) is listed
+
+
 def test_the_sdk_is_known_by_its_version(tmp_path: Path) -> None:
     plugin = fakes.program(tmp_path, ["tap-x"], library="singer-python")
     assert library(plugin, Capabilities(about={"name": "tap-x"})) == "singer-python"

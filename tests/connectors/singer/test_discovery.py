@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from streamline.connectors.plugins import Plugin
-from streamline.connectors.singer.capabilities import probe
+from streamline.connectors.singer.capabilities import cached_capabilities, probe
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.discovery import (
     Discovered,
@@ -89,6 +89,15 @@ def test_it_is_discovered_again_when_config_plugin_or_settings_change(tmp_path: 
     assert not discover(plugin, store, refresh=True).cached
     assert not discover(fakes.tap(tmp_path, fakes.ECHO_CATALOG, fingerprint="2"), store).cached
     assert discover(plugin, store).cached
+
+
+def test_a_catalog_that_has_changed_is_kept(tmp_path: Path, store: Store) -> None:
+    plugin = fakes.tap(tmp_path, fakes.ECHO_CATALOG)
+    discover(plugin, store)
+    fakes.tap(tmp_path, fakes.ECHO_CATALOG.replace("'users'", "'accounts'"))
+    found = discover(plugin, store, refresh=True)
+    assert (streams(found), bool(found.changes)) == (["accounts"], True)
+    assert streams(discover(plugin, store)) == ["accounts"]
 
 
 def test_no_config_is_kept_in_the_store(tmp_path: Path, store: Store) -> None:
@@ -171,10 +180,20 @@ def test_a_program_that_refuses_our_options_is_run_without_them(tmp_path: Path, 
 
 
 def test_a_hand_written_tap_is_tried(tmp_path: Path, store: Store) -> None:
-    code = f"import sys\nif '--discover' in sys.argv: print({fakes.CATALOG_TEXT!r})\n"
-    found = discover(fakes.tap(tmp_path, code), store)
-    assert streams(found) == ["users"]
-    assert found.capabilities.discover is True
+    plugin = fakes.tap(tmp_path, f"import sys\nif '--discover' in sys.argv: print({fakes.CATALOG_TEXT!r})\n")
+    for found in (discover(plugin), discover(plugin, store)):
+        assert streams(found) == ["users"]
+        assert found.capabilities.discover is True
+    assert cached_capabilities(plugin, store) == found.capabilities
+
+
+def test_schemas_of_a_run_are_compared_with_a_catalog_that_is_kept_and_costs_something(
+    tmp_path: Path, store: Store
+) -> None:
+    plugin = fakes.tap(tmp_path, fakes.ECHO_CATALOG)
+    cheap = fakes.tap(tmp_path, fakes.ECHO_CATALOG, cheap_discovery=True)
+    watched = [discover(*given).watch is not None for given in ((plugin,), (plugin, store), (cheap, store))]
+    assert watched == [False, True, False]
 
 
 def test_a_full_catalog_file_spares_the_discovery(tmp_path: Path) -> None:
@@ -192,11 +211,15 @@ def test_a_catalog_file_without_schemas_takes_those_discovered(tmp_path: Path) -
     assert found.catalog.require("users").replication_method == "FULL_TABLE"
 
 
-def test_a_rotated_token_is_handed_over(tmp_path: Path) -> None:
-    code = fakes.ECHO_CATALOG + "pathlib.Path(args.config).write_text(json.dumps({**CONFIG, 'token': 'new'}))\n"
+@pytest.mark.parametrize(
+    ("written", "handed_over"),
+    [("{**CONFIG, 'token': 'new'}", [{"token": "new", "x": 1}]), ("CONFIG, indent=8", []), ("[CONFIG]", [])],
+)
+def test_a_rotated_token_is_handed_over(tmp_path: Path, written: str, handed_over: list[object]) -> None:
+    code = fakes.ECHO_CATALOG + f"pathlib.Path(args.config).write_text(json.dumps({written}))\n"
     changed: list[dict[str, Any]] = []
     discover(fakes.tap(tmp_path, code), config={"token": "old", "x": 1}, config_changed=changed.append)
-    assert changed == [{"token": "new", "x": 1}]
+    assert changed == handed_over
 
 
 def test_the_config_file_is_private_while_it_exists(tmp_path: Path) -> None:

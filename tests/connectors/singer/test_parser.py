@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamline.connectors.singer.parser import TapOutputError, TapParser
+from streamline.connectors.singer.message_reader import TapOutputError
+from streamline.connectors.singer.parser import TapParser
 from streamline.connectors.singer.state import state_of
 from streamline.flow.codecs.envelope import rewrite
 from streamline.flow.items import ActivateVersion, FileBatch, Item, Position, RawBatch, Schema
@@ -49,7 +50,11 @@ def state(value: object, *, spaced: bool = False) -> bytes:
 
 MESSAGES = st.lists(
     st.one_of(
-        st.tuples(st.just("record"), st.sampled_from(["a", "b", 'odd"name\n']), st.integers() | st.text(max_size=5)),
+        st.tuples(
+            st.just("record"),
+            st.sampled_from(["a", "b", 'odd"name\n']),
+            st.integers() | st.text(max_size=5) | st.just({"x": [{}]}),
+        ),
         st.tuples(st.just("state"), st.just(""), st.integers(0, 9)),
         st.tuples(st.just("noise"), st.just(""), st.sampled_from(["INFO hello", "", "  ", "[1]"])),
         st.tuples(st.just("schema"), st.sampled_from(["a", "b"]), st.just(0)),
@@ -215,6 +220,54 @@ def test_a_long_line_in_many_chunks_passes() -> None:
     assert (
         b"".join(bytes(part) for item in items if isinstance(item, RawBatch) for part in item.slices).count(line) == 1
     )
+
+
+def test_records_of_several_streams_are_batches_of_their_prefixes_around_the_last_state() -> None:
+    streams = ("a", "b", "c")
+    head = [*map(schema, streams), *(record(stream, 0) for stream in streams), state({"bookmarks": {"a": 0}})]
+    lines = [record(stream, number) for number in range(1, 7) for stream in streams]
+    for place, number in ((14, 3), (10, 2), (6, 1)):
+        lines.insert(place, state({"bookmarks": {"a": number}}))
+    text = b"\n".join(head) + b"\n"
+
+    items, _ = parse(text + b"\n".join(lines) + b"\n", [len(text)])
+
+    new = items[-7:]
+    assert [item.stream if isinstance(item, RawBatch) else type(item) for item in new] == [*"abc", Position, *"cab"]
+    assert isinstance(new[3], Position)
+    assert state_of(new[3].parts) == b'{"bookmarks":{"a":3}}'
+    batches = [item for item in new if isinstance(item, RawBatch)]
+    assert [batch.count for batch in batches] == [5, 5, 4, 2, 1, 1]
+    for batch in batches:
+        assert batch.prefix == b'{"type":"RECORD","stream":"%b","record":' % batch.stream.encode()
+        assert all(line.startswith(batch.prefix) for line in lines_of(batch))
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        b'{"type":"STATE","value":{"bookmarks":{"a":{"id":1}}},"value":{}}\n',
+        b'{"type":"STATE","value":{"bookmarks":{"a":{"id":1}}\n',
+        b'{"type":"RECORD","stream":"a","record":{"v":1},"stream":"b"}\n'
+        + state({"bookmarks": {"a": {"id": 3}}})
+        + b"\n",
+    ],
+)
+@pytest.mark.parametrize("streams", ["aaa", "aba"])
+def test_records_and_states_before_an_invalid_line_are_kept(invalid: bytes, streams: str) -> None:
+    parser = TapParser("group", tap="tap-x", log=lambda line: None)
+    bookmarks = [{"bookmarks": {"a": {"id": number}}} for number in range(3)]
+    parser.feed(b"\n".join([schema("a"), schema("b"), record("b", 0), record("a", 0), state(bookmarks[0]), b""]))
+    lines = [
+        line for stream, value in zip(streams, bookmarks, strict=True) for line in (record(stream, 1), state(value))
+    ]
+    with pytest.raises(TapOutputError) as caught:
+        parser.feed(b"\n".join([*lines, invalid]))
+    kept = [item for item in caught.value.items if isinstance(item, RawBatch)]
+    assert sum(batch.count for batch in kept) == 3
+    last = caught.value.items[-1]
+    assert isinstance(last, Position)
+    assert json.loads(state_of(last.parts)) == bookmarks[2]
 
 
 @pytest.mark.parametrize("empty", [{}, None])

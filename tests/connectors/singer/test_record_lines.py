@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.connectors.singer.parser import TapOutputError, TapParser
-from streamline.connectors.singer.record_lines import FlatRecords, is_flat_record, why_ambiguous, without_duplicates
+from streamline.connectors.singer.message_reader import TapOutputError
+from streamline.connectors.singer.parser import TapParser
+from streamline.connectors.singer.record_lines import FlatRecords, why_ambiguous, without_duplicates
 from streamline.flow.items import RawBatch
 
 SCHEMA = b'{"type":"SCHEMA","stream":"orders","schema":{"properties":{}},"key_properties":["id"]}\n'
@@ -123,4 +124,4 @@ def test_flat_records_are_proven_only_if_all_other_lines_are_named(lines: list[b
     assert flat.count_between(runs, states) == (0 if others else lines.count(FLAT))
     assert flat.count() == (0 if states or others else len(lines))
     for line in lines:
-        assert is_flat_record(b"\n" + line, 1, len(line) + 1, opening) is (line == FLAT)
+        assert FlatRecords(b"\n" + line, 1, len(line) + 1, opening).count() == (line == FLAT)

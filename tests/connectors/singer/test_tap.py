@@ -40,10 +40,10 @@ async def given(folder: Path, code: str, **more: object) -> Taken:
     return taken
 
 
-async def failed(folder: Path, code: str, failure: str, name: str, **more: object) -> Taken:
-    """What a tap gives that fails: with this code, and a text that shows this name."""
+async def failed(folder: Path, code: str, failure: str, *names: str, **more: object) -> Taken:
+    """What a tap gives that fails: with this code, and a text that shows these names."""
     taken = Taken()
-    with anyio.fail_after(PATIENCE), fails(failure, name):
+    with anyio.fail_after(PATIENCE), fails(failure, *names):
         await tap(folder, code, **more).run(taken.emit)
     return taken
 
@@ -117,6 +117,18 @@ async def test_it_is_given_private_files_and_nothing_is_left_of_them(tmp_path: P
     assert left(tmp_path) == []
 
 
+async def test_it_is_given_only_the_options_that_it_takes(tmp_path: Path) -> None:
+    code = """say(json.dumps({"type": "STATE", "value": {"options": [w for w in sys.argv if w.startswith("--")]}}))"""
+    for options, more in (
+        (["--config"], {}),
+        (["--config"], {"catalog": {"streams": []}, "catalog_flags": ()}),
+        ([], {"takes_config": False}),
+    ):
+        taken = await given(tmp_path, code, state=None, **more)
+        assert json.loads(taken.positions[0])["options"] == options
+        assert left(tmp_path) == []
+
+
 async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     source = tap(tmp_path, "")
     source._command = type(source._command)(
@@ -127,25 +139,42 @@ async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-async def test_what_it_writes_into_its_config_is_handed_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("written", "handed_on"),
+    [
+        ('{**config, "refresh_token": "new"}', [{"refresh_token": "new"}]),
+        ("config, indent=8", []),
+        ("[config]", []),
+    ],
+)
+async def test_what_it_writes_into_its_config_is_handed_on(
+    tmp_path: Path, written: str, handed_on: list[object]
+) -> None:
     code = """
     path = sys.argv[sys.argv.index("--config") + 1]
     config = json.load(open(path))
-    json.dump({**config, "refresh_token": "new"}, open(path, "w"))
+    with open(path, "w") as file: file.write(json.dumps(WRITTEN))
     sys.exit(1)
-    """
+    """.replace("WRITTEN", written)
     changes: list[object] = []
     source = tap(tmp_path, code, config={"refresh_token": "old"})
     source._on_config_change = changes.append
     with pytest.raises(TapFailed):
         await source.run(Taken().emit)
-    assert changes == [{"refresh_token": "new"}]
+    assert changes == handed_on
 
 
 @pytest.mark.parametrize(
-    "replace", ["os.mkfifo(path)", "os.symlink(other, path)", "os.symlink('/dev/zero', path)", "os.mkdir(path)"]
+    ("replace", "reason"),
+    [
+        ("os.mkfifo(path)", "(it is not"),
+        ("os.symlink(other, path)", "(Too many levels"),
+        ("os.symlink('/dev/zero', path)", "(Too many levels"),
+        ("os.mkdir(path)", "(it is not"),
+        ("print('{', file=open(path, 'w'))", "(Expecting"),
+    ],
 )
-async def test_only_a_regular_file_is_read_as_its_config(tmp_path: Path, replace: str) -> None:
+async def test_only_a_regular_file_of_json_is_read_as_its_config(tmp_path: Path, replace: str, reason: str) -> None:
     (tmp_path / "other.json").write_text('{"password": "of another user"}')
     code = f"""
     path, other = sys.argv[sys.argv.index("--config") + 1], {str(tmp_path / "other.json")!r}
@@ -161,6 +190,7 @@ async def test_only_a_regular_file_is_read_as_its_config(tmp_path: Path, replace
         await source.run(Taken().emit)
     assert changes == []
     assert "its config file" in lines[-1]
+    assert reason in lines[-1]
 
 
 # -- the live state file
@@ -169,12 +199,12 @@ async def test_only_a_regular_file_is_read_as_its_config(tmp_path: Path, replace
 async def test_the_live_state_file_follows_what_is_saved_and_is_gone_with_the_tap(tmp_path: Path) -> None:
     code = """
     path = sys.argv[sys.argv.index("--state") + 1]
-    while json.load(open(path)) != {"bookmarks": {"a": 2}}:
+    while json.load(open(path)) != {"bookmarks": {"a": 2, "b": 1}}:
         time.sleep(0.01)
     state(2)
     """
     taken = Taken()
-    source = tap(tmp_path, code, state=b'{"bookmarks":{"a":1}}')
+    source = tap(tmp_path, code, state=b'{"bookmarks":{"a":1,"b":1}}')
     async with running(lambda: source.run(taken.emit)):
         await until(lambda: (tmp_path / "load.state.json").exists())
         await source.confirm({"a": b"2"})
@@ -195,6 +225,13 @@ async def test_what_a_failing_tap_gave_before_is_given(tmp_path: Path) -> None:
     assert len(taken.positions) == 1
 
 
+async def test_a_refusal_of_its_config_is_one_before_the_first_message_only(tmp_path: Path) -> None:
+    refusal = "print('CRITICAL Config is missing required keys: host', file=sys.stderr); sys.exit(1)"
+    await failed(tmp_path, refusal, "tap.config_refused", "host")
+    taken = await failed(tmp_path, f"schema(); record(1); {refusal}", "tap.exited", "host")
+    assert taken.ids == [1]
+
+
 async def test_a_tap_that_is_killed_is_named_with_its_signal(tmp_path: Path) -> None:
     taken = await failed(tmp_path, "schema(); record(1); os.kill(os.getpid(), 9)", "tap.killed", "SIGKILL")
     assert taken.ids == [1]
@@ -206,9 +243,10 @@ async def test_what_is_no_message_fails_it_after_what_came_before(tmp_path: Path
     assert taken.ids == [1]
 
 
-async def test_dying_in_the_middle_of_a_line_keeps_the_lines_before(tmp_path: Path) -> None:
-    code = """schema(); record(1); record(2); say('{"type": "RECORD", "stream": "users", "rec', end=''); sys.exit(1)"""
-    taken = await failed(tmp_path, code, "tap.output_truncated", "")
+@pytest.mark.parametrize("code", [0, 1])
+async def test_dying_in_the_middle_of_a_line_keeps_the_lines_before(tmp_path: Path, code: int) -> None:
+    half = """schema(); record(1); record(2); say('{"type": "RECORD", "stream": "users", "rec', end=''); sys.exit(%d)"""
+    taken = await failed(tmp_path, half % code, "tap.output_truncated", f"code {code}", "killed while writing")
     assert taken.ids == [1, 2]
 
 
@@ -266,6 +304,11 @@ async def test_bounds_in_time_end_a_tap_that_never_ends_and_ignores_term(tmp_pat
     assert bound in (source.stopped or "")
 
 
+async def test_a_tap_that_takes_longer_than_its_timeout_has_failed(tmp_path: Path) -> None:
+    taken = await failed(tmp_path, "schema(); record(1); time.sleep(60)", "tap.timed_out", "0.7 s", timeout=0.7)
+    assert taken.ids == [1]
+
+
 async def test_a_tap_is_not_idle_while_what_it_printed_waits_to_be_taken(tmp_path: Path) -> None:
     code = "schema()\nfor n in range(6): record(n, pad='x' * 300_000)"
     taken = Taken()
@@ -282,22 +325,27 @@ async def test_a_tap_is_not_idle_while_what_it_printed_waits_to_be_taken(tmp_pat
     assert taken.ids == list(range(6))
 
 
-async def test_what_a_tap_left_in_the_pipe_is_not_lost_on_a_slow_taker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_what_a_tap_left_in_the_pipe_is_not_lost_on_a_slow_taker(tmp_path: Path, stopped: bool) -> None:
     # It is long gone when the first of it has been taken.
     code = """
+    signal.signal(15, signal.SIG_IGN)
     schema(); record(1)
     time.sleep(0.1)
     record(2, pad="x" * 400_000); record(3); state(3)
     """
     taken = Taken()
+    source = tap(tmp_path, code)
 
     async def slowly(items: Sequence[Item]) -> None:
         if not taken.items:
+            if stopped:
+                source.stop("enough")
             await anyio.sleep(4 * SOON)
         await taken.emit(items)
 
     with anyio.fail_after(PATIENCE):
-        await tap(tmp_path, code).run(slowly)
+        await source.run(slowly)
     assert taken.ids == [1, 2, 3]
     assert len(taken.positions) == 1
 

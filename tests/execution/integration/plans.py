@@ -119,6 +119,21 @@ def plan(*sources: SourcePlan, sinks: Sequence[SinkPlan], paths: dict[str, PathP
     )
 
 
+class Schemas:
+    """A state store that holds the schemas of blocks alone, and counts their saves."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.saves = 0
+
+    def last_schemas(self, pipeline: str, block: str) -> dict[str, Any]:
+        return dict(self.kept.get(block, {}))
+
+    def save_schema(self, pipeline: str, block: str, stream: str, schema: dict[str, Any]) -> None:
+        self.saves += 1
+        self.kept.setdefault(block, {})[stream] = schema
+
+
 def bookmark(stream: str, value: str = "1", **values: Any) -> Bookmark:
     fields = {"pipeline": "p", "block": "load", "run_id": "r0", "saved_at": "", "epoch": 0}
     return Bookmark(stream=stream, value=value, **{**fields, **values})

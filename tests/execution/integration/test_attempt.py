@@ -8,7 +8,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from streamline.connectors.singer.parser import TapOutputError
+from streamline.connectors.singer.message_reader import TapOutputError
 from streamline.connectors.singer.state import StateParts
 from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import PipelineFailed, StreamlineError
@@ -287,11 +287,14 @@ def test_a_mapper_is_at_fault_where_its_error_says_so(kind: Any) -> None:
 
 
 def test_stopped_streams_fail_their_group() -> None:
-    assert _error_of([]) is None
-    assert _error_of([BROKEN]) is BROKEN
+    assert _error_of({}) is None
+    assert _error_of({"users": BROKEN}) is BROKEN
     paused = SchemaPaused("users", "paused", hint="")
-    assert _error_of([paused, SchemaPaused("orders", "paused", hint="")]) is paused
+    assert _error_of({"users": paused, "orders": SchemaPaused("orders", "paused", hint="")}) is paused
     of_block = PipelineFailed("it broke", blocks=["clean"], code="block.failed")
-    several = _error_of([paused, of_block])
+    several = _error_of({"users": paused, "orders": of_block})
     assert isinstance(several, PipelineFailed)
     assert (several.code, several.blocks) == ("stream.several_stopped", ["clean"])
+    named = [line for line in (several.hint or "").splitlines() if line.strip()]
+    assert [line.count("users") for line in named] == [1, 0], "its error says so itself"
+    assert [line.count("orders") for line in named] == [0, 1]

@@ -109,12 +109,12 @@ def test_a_process_is_named_by_its_source_and_of_several_by_its_stream() -> None
 
 
 def planned(
-    monkeypatch: pytest.MonkeyPatch,
     *,
     discovery: bool = True,
     streams: Any = None,
     spec: dict[str, Any] | None = None,
     saved: dict[str, Bookmark] | None = None,
+    schemas: dict[str, Any] | None = None,
     only: Sequence[str] = (),
 ) -> SourcePlan:
     """A source that offers `users`, `orders` and what those drive, `items`, as it is planned."""
@@ -131,68 +131,59 @@ def planned(
         keep_config=lambda config: None,
     )
 
-    async def open_source(*args: Any, **values: Any) -> OpenedSource:
-        return opened
-
-    monkeypatch.setattr(planner, "_open_source", open_source)
-    run = context(store=SimpleNamespace(bookmarks=lambda *args: saved or {}), streams=only)
-
-    async def plan_source() -> SourcePlan:
-        return await planner.plan_source(
-            run,
-            cast(Any, None),
-            opened.block,
-            opened.spec,
-            lambda stream, selected: [],
-            {},
-            retry=False,
-            show=False,
-        )
-
-    return anyio.run(plan_source)
+    store = SimpleNamespace(bookmarks=lambda *args: saved or {}, last_schemas=lambda *args: schemas or {})
+    run = context(store=store, streams=only)
+    load = planner.choose_streams(run, opened, ["export"])
+    planner.plan_groups(run, load, opened, lambda stream, selected: [], {}, show=False)
+    return load
 
 
-def test_a_source_reads_what_its_catalog_selects(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = planned(monkeypatch)
+def test_a_source_reads_what_its_catalog_selects() -> None:
+    load = planned()
     assert [each.id for each in load.selected] == ["users", "orders", "items"]
     (process,) = load.groups
     assert process.streams == tuple(load.selected)
     assert [entry["stream"] for entry in (process.catalog or {})["streams"]] == ["users", "orders", "items"]
     assert not load.endless
-    assert planned(monkeypatch, spec={"max_duration": 1.0}).endless
-    assert planned(monkeypatch, spec={"idle_timeout": 1.0}).endless
+    assert planned(spec={"max_duration": 1.0}).endless
+    assert planned(spec={"idle_timeout": 1.0}).endless
 
 
-def test_a_stream_in_a_process_of_its_own_takes_what_it_drives_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_in_a_process_of_its_own_takes_what_it_drives_along() -> None:
     rest = '{"bookmarks":{},"currently_syncing":"users"}'
     streams = {"orders": {"run_in_parallel": True}, "*": {}}
-    load = planned(monkeypatch, streams=streams, saved={"*": bookmark("*", rest), "users": bookmark("users")})
+    load = planned(streams=streams, saved={"*": bookmark("*", rest), "users": bookmark("users")})
     assert {each.id: [each.id for each in each.streams] for each in load.groups} == {
         "load.shared": ["users"],
         "load.orders": ["orders", "items"],
     }
     # None of several processes is told which stream was syncing; one alone is.
     assert [b"currently_syncing" in each.state for each in load.groups] == [False, False]
-    (alone,) = planned(monkeypatch, saved={"*": bookmark("*", rest), "users": bookmark("users")}).groups
+    (alone,) = planned(saved={"*": bookmark("*", rest), "users": bookmark("users")}).groups
     assert b"currently_syncing" in alone.state
 
 
-def test_a_stream_that_is_gone_is_no_mistake_if_it_was_loaded_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_gone_is_no_mistake_if_it_was_loaded_before() -> None:
     settings = {"users": {}, "old": {}}
     with refuses("stream.unknown", "'old'"):
-        planned(monkeypatch, streams=settings)
-    load = planned(monkeypatch, streams=settings, saved={"old": bookmark("old")})
-    assert [each.id for each in load.selected] == ["users"]
+        planned(streams=settings)
+    loaded: list[dict[str, Any]] = [{"saved": {"old": bookmark("old")}}, {"schemas": {"old": {}}}]
+    for before in loaded:
+        load = planned(streams=settings, **before)
+        assert ([each.id for each in load.selected], list(load.gone)) == (["users"], ["old"])
+        # Without a stream to list, the others are not read in its place.
+        assert planned(streams={"old": {}}, **before).selected == []
+        assert planned(streams=settings, only=["users"], **before).gone == {}
 
 
-def test_a_run_of_some_streams_starts_no_process_of_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [each.id for each in planned(monkeypatch, only=["users"]).selected] == ["users"]
-    other = planned(monkeypatch, only=["x"])
+def test_a_run_of_some_streams_starts_no_process_of_other_sources() -> None:
+    assert [each.id for each in planned(only=["users"]).selected] == ["users"]
+    other = planned(only=["x"])
     assert (other.selected, other.groups) == ([], [])
 
 
-def test_a_tap_without_discovery_has_one_process_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = planned(monkeypatch, discovery=False)
+def test_a_tap_without_discovery_has_one_process_without_streams() -> None:
+    load = planned(discovery=False)
     assert load.selected == []
     assert [(each.id, each.streams, each.catalog) for each in load.groups] == [("load", (), None)]
 
@@ -235,16 +226,16 @@ def test_the_streams_of_a_run_are_looked_for_in_each_source() -> None:
 
 def test_a_stream_that_no_source_has_is_refused() -> None:
     sources = {"load": source(USERS, ORDERS), "more": source(stream("items"), uuid="more")}
-    planner.check_stream_options(context(streams=["users", "shop-users", "item*"]), sources)
+    planner._check_stream_options(context(streams=["users", "shop-users", "item*"]), sources)
     with refuses("stream.unknown", "usrs"):
-        planner.check_stream_options(context(streams=["usrs"]), sources)
+        planner._check_stream_options(context(streams=["usrs"]), sources)
 
 
 def test_streams_of_a_tap_without_discovery_cannot_be_selected() -> None:
     sources = {"load": source(USERS, catalog=None)}
-    planner.check_stream_options(context(), sources)
+    planner._check_stream_options(context(), sources)
     with refuses("tap.no_discovery", "--stream"):
-        planner.check_stream_options(context(streams=["users"]), sources)
+        planner._check_stream_options(context(streams=["users"]), sources)
 
 
 def check_bookmarks(*bookmarks: str, values: Any = None, own: bool = False, **source_values: Any) -> None:
@@ -302,9 +293,7 @@ def test_a_discovery_that_failed_is_tried_again_as_the_block_says(
     load = block("load", "data_loader", retry_config=config)
 
     async def opening() -> Any:
-        return await planner._open_source(
-            run, cast(Any, None), load, SourceSpec(source="tap-x"), retry=retry, request=planner.SourceRequest()
-        )
+        return await planner.open_source_block(run, cast(Any, None), load, SourceSpec(source="tap-x"), retry=retry)
 
     if failures < tries:
         assert anyio.run(opening) == "opened"

@@ -20,24 +20,23 @@ from streamline.flow.protocols import Stage
 from streamline.flow.router import Route
 from streamline.flow.stages.versions import VersionStage
 from streamline.project.secrets import Masker
-from tests.execution.integration.plans import block, catalog, context, group, path, plan, plugin, sink, source, stream
+from tests.execution.integration.plans import (
+    Schemas,
+    block,
+    catalog,
+    context,
+    group,
+    path,
+    plan,
+    plugin,
+    sink,
+    source,
+    stream,
+)
 
 USERS = stream("shop-users", stream="users", key_properties=["id"])
 ORDERS = stream("orders", "FULL_TABLE", key_properties=["id"])
 REPLACED = {"orders": {"load_method": "replace"}, "*": {}}
-
-
-class Schemas:
-    def __init__(self) -> None:
-        self.kept: dict[str, dict[str, Any]] = {}
-        self.saves = 0
-
-    def last_schemas(self, pipeline: str, block: str) -> dict[str, Any]:
-        return dict(self.kept.get(block, {}))
-
-    def save_schema(self, pipeline: str, block: str, stream: str, schema: dict[str, Any]) -> None:
-        self.saves += 1
-        self.kept.setdefault(block, {})[stream] = schema
 
 
 def planned(*uuids: str, **values: Any) -> Plan:

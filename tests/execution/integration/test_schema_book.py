@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import anyio
 
@@ -16,19 +16,7 @@ from streamline.flow.items import Schema
 from streamline.flow.protocols import Sink
 from streamline.flow.router import Route
 from streamline.state.store import Store
-
-
-class Schemas:
-    def __init__(self) -> None:
-        self.kept: dict[str, dict[str, Any]] = {}
-        self.saves = 0
-
-    def last_schemas(self, pipeline: str, block: str) -> dict[str, Any]:
-        return dict(self.kept.get(block, {}))
-
-    def save_schema(self, pipeline: str, block: str, stream: str, schema: dict[str, Any]) -> None:
-        self.saves += 1
-        self.kept.setdefault(block, {})[stream] = schema
+from tests.execution.integration.plans import Schemas
 
 
 class End:

@@ -72,6 +72,34 @@ def test_a_second_version_is_held_although_records_of_the_first_were_seen() -> N
     ]
 
 
+def test_a_lower_version_is_held_as_well_as_a_higher_one() -> None:
+    items = [*SDK_ORDER[2:3], ActivateVersion("a", 5), ActivateVersion("a", 4), position(1), raw("a", ROW, version=4)]
+    assert tell(run(VersionStage(), items)) == [
+        ("a", [ROW], 5),
+        "ACTIVATE a 5",
+        "STATE 1 without a",
+        ("a", [ROW], 4),
+        "ACTIVATE a 4",
+        "STATE 2",
+    ]
+
+
+def test_the_late_activation_of_an_older_version_leaves_the_newer_one_held() -> None:
+    items = [raw("a", ROW, version=5), ActivateVersion("a", 6), ActivateVersion("a", 5), raw("a", ROW, version=6)]
+    assert tell(run(VersionStage(), items))[1:] == ["ACTIVATE a 5", ("a", [ROW], 6), "ACTIVATE a 6"]
+
+
+@pytest.mark.parametrize("newer", [4, 6])
+def test_the_late_activation_of_an_older_version_passes_and_the_newer_one_is_still_activated(newer: int) -> None:
+    items = [raw("a", ROW, version=5), raw("a", ROW, version=newer), ActivateVersion("a", 5)]
+    assert tell(run(VersionStage(holds_rows=True), items))[2:] == ["ACTIVATE a 5", f"ACTIVATE a {newer}"]
+
+
+def test_a_lower_version_that_a_mapper_swallowed_is_activated_at_the_end() -> None:
+    items = [raw("a", ROW, version=5), ActivateVersion("a", 5), raw("a", ROW, version=4)]
+    assert tell(run(VersionStage(holds_rows=True), items))[1:] == ["ACTIVATE a 5", ("a", [ROW], 4), "ACTIVATE a 4"]
+
+
 def test_only_the_held_stream_is_withheld_and_what_others_withhold_stays() -> None:
     items = [ActivateVersion("a", 5), raw("b", ROW), position(1, "c")]
     assert tell(run(VersionStage(), items)) == [
