@@ -19,6 +19,7 @@ from streamline.project.yamlfile import read_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from streamline.outputs.frames import Frames
     from streamline.outputs.streams import StoredStream
     from streamline.pipeline.model import Block
     from streamline.project.project import Project
@@ -31,8 +32,15 @@ GATES = ("sensor", "conditional")
 class StoredOutput(Protocol):
     """An output, read on use. Every call reads anew: nothing is shared."""
 
-    def value(self) -> Any:
-        """Read what the block returned; several outputs, or a generator's chunks, as a list."""
+    def value(self, frames: Frames | None = None) -> Any:
+        """Read what the block returned; several outputs, or a generator's chunks, as a list.
+
+        Args:
+            frames: in which form a source block's streams are wanted; None: as dicts of columns and rows.
+
+        Raises:
+            ConfigError: one table is asked for, and there are several streams.
+        """
         ...
 
     def values(self) -> list[Any]:

@@ -18,8 +18,8 @@ from streamline.outputs.values import read_value, write_values
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from streamline.outputs.frames import Frames
     from streamline.outputs.streams import StoredStream
-
 
 _T = TypeVar("_T")
 # How often to start again when the output is replaced during a read.
@@ -57,13 +57,34 @@ class Output:
             )
         return manifest
 
-    def value(self) -> Any:
+    def value(self, frames: Frames | None = None) -> Any:
         """Read what the block returned; several outputs, or a generator's chunks, as a list.
 
+        Args:
+            frames: in which form a source block's streams are wanted; None: as dicts of columns and rows.
+
         Raises:
+            ConfigError: one table is asked for, and there are several streams.
             OutputError: it cannot be read.
         """
-        return self._whole(self._value)
+
+        def read(manifest: Manifest) -> Any:
+            streams = self._streams(manifest) if frames is not None else None
+            if streams is None or frames is None:
+                return self._value(manifest)
+            from streamline.outputs.stream_frames import to_frames
+
+            return to_frames(streams, frames)
+
+        return self._whole(read)
+
+    def streams(self) -> list[StoredStream] | None:
+        """Return the streams of a source block, unread; None for the output of any other block.
+
+        Raises:
+            OutputError: nothing is stored.
+        """
+        return self._streams(self.manifest)
 
     def values(self) -> list[Any]:
         """Read the elements of a returned tuple, or a list with the one value (a generator's chunks are one list)."""
@@ -97,6 +118,11 @@ class Output:
         manifest = self.manifest
         if manifest.form == "tuple" and len(manifest.outputs) != 1:
             return None
+        streams = self._streams(manifest)
+        if streams is not None:
+            from streamline.outputs.stream_frames import parquet_files
+
+            return parquet_files(streams)
         files = [path for stored in manifest.outputs for path in self._files(stored)]
         if not files or None in files:
             return None
@@ -104,18 +130,16 @@ class Output:
         first = (leaves[0].columns, leaves[0].types)
         return files if all((leaf.columns, leaf.types) == first for leaf in leaves) else None  # type: ignore[return-value]
 
-    def streams(self) -> list[StoredStream] | None:
-        """Return the streams of a source block's output, with their Parquet files; None: it is no such output."""
-        from streamline.outputs import streams
-
-        manifest = self.manifest
-        if manifest.form != "single" or manifest.outputs[0].codec != streams.CODEC:
-            return None
-        return streams.stored(self._storage, manifest.outputs[0])
-
     def read(self, stored: StoredValue) -> Any:
         """Read one of the values in the manifest."""
         return read_value(self._storage, stored)
+
+    def _streams(self, manifest: Manifest) -> list[StoredStream] | None:
+        if manifest.form != "single" or manifest.outputs[0].codec != "streams":
+            return None
+        from streamline.outputs import streams
+
+        return streams.stored(self._storage, manifest.outputs[0])
 
     def _value(self, manifest: Manifest) -> Any:
         if manifest.form == "none":
@@ -135,6 +159,11 @@ class Output:
                 hint="return one table, or take the outputs in a Python block",
                 code="output.not_a_table",
             )
+        streams = self._streams(manifest)
+        if streams is not None:
+            from streamline.outputs.stream_frames import one_stream, to_table
+
+            return to_table(one_stream(streams))
         return concatenated([self._one_table(stored) for stored in manifest.outputs])
 
     def _one_table(self, stored: StoredValue) -> pa.Table:
@@ -142,10 +171,6 @@ class Output:
 
         if stored.codec == "list":
             return concatenated([self._one_table(part) for part in stored.parts])
-        if stored.codec == "streams":
-            from streamline.outputs import streams
-
-            return streams.table(self._storage, stored)
         if stored.types is not None or stored.codec.startswith("arrow"):
             from streamline.outputs.arrow_tables import read_table
 

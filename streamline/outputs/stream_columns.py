@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.arrow_columns import text_column
 from streamline.flow.codecs.arrow_types import is_json, is_text, json_field, spellings
 
-_decoder = msgspec.json.Decoder(list[Any], float_hook=jsontext.exact_fraction)
+_decoder = msgspec.json.Decoder(float_hook=jsontext.exact_fraction)
+_lenient = json.JSONDecoder(strict=False, parse_float=jsontext.exact_fraction, parse_int=jsontext.exact_integer)
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
@@ -73,4 +75,16 @@ def json_rows(table: pa.Table, columns: Sequence[str]) -> list[list[Any]]:
             parts.append(pa.scalar(f"{pending}null"))
         pending = ","
     lines = pc.binary_join_element_wise(*parts, pa.scalar("]"), "")
-    return [_decoder.decode(line) for line in lines.to_pylist()]
+    return [_decoded(line) for line in lines.to_pylist()]
+
+
+def json_values(texts: pa.ChunkedArray) -> list[Any]:
+    """Return the values of JSON texts, None for null. Fractions are exact."""
+    return [None if text is None else _decoded(text) for chunk in texts.chunks for text in chunk.to_pylist()]
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError):  # NaN, control characters, lone surrogates
+        return _lenient.decode(text)

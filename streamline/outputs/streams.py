@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
-from streamline.errors import ConfigError
 from streamline.outputs.arrow_tables import read_table
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.storage import Storage
-from streamline.outputs.stream_columns import joined, json_rows
+from streamline.outputs.stream_columns import json_rows
 
 CODEC = "streams"
 
@@ -79,52 +77,38 @@ class StoredStream(msgspec.Struct, kw_only=True):
     """A stream as it is stored.
 
     Args:
+        name: unique among the block's streams.
         stream: its catalog entry.
         columns: names, in their order; a file may lack some of them.
-        files: Parquet files, in the order of their records.
+        parts: Parquet files, in the order of their records, and where each is.
     """
 
+    name: str
     stream: dict[str, Any]
     columns: list[str]
-    files: list[Path]
+    parts: list[tuple[Storage, StoredValue]]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(part.rows or 0 for _, part in self.parts)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of an output that is stored in a folder."""
+        return [path for storage, part in self.parts if (path := storage.path(part.file)) is not None]
 
 
 def stored(storage: Storage, value: StoredValue) -> list[StoredStream]:
     """Return the streams with their files, without reading them."""
+    entries: list[dict[str, Any]] = [msgspec.json.decode(stream.value) for stream in value.parts]
+    names = [entry["stream"] for entry in entries]
     return [
         StoredStream(
-            stream=msgspec.json.decode(stream.value),
+            name=name if names.count(name) == 1 else entry.get("tap_stream_id", name),
+            stream=entry,
             columns=list(stream.columns or []),
-            files=[path for part in stream.parts if part.file and (path := storage.path(part.file)) is not None],
+            parts=[(storage, part) for part in stream.parts],
         )
-        for stream in value.parts
+        for name, entry, stream in zip(names, entries, value.parts, strict=True)
     ]
-
-
-def tables(storage: Storage, stored: StoredValue) -> dict[str, pa.Table]:
-    """Read each stream as a table, by name."""
-    return {msgspec.json.decode(stream.value)["stream"]: _table(storage, stream) for stream in stored.parts}
-
-
-def table(storage: Storage, stored: StoredValue) -> pa.Table:
-    """Read the one stream as a table.
-
-    Raises:
-        ConfigError: there are several.
-    """
-    if len(stored.parts) != 1:
-        raise ConfigError(
-            f"the block read {len(stored.parts)} streams, which are not one table",
-            hint="take them in a Python block: as dict[str, DataFrame], or as a list of columns and rows",
-            code="output.not_a_table",
-        )
-    return _table(storage, stored.parts[0])
-
-
-def _table(storage: Storage, stored: StoredValue) -> pa.Table:
-    parts = [read_table(storage, part) for part in stored.parts]
-    whole = joined(parts) if parts else pa.table({})
-    missing = [name for name in stored.columns or [] if name not in whole.column_names]
-    for name in missing:
-        whole = whole.append_column(name, pa.nulls(whole.num_rows))
-    return whole.select(list(stored.columns or []))

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from streamline.blocks.call import BlockCall
 from streamline.errors import ConfigError
+from streamline.outputs.frames import Frames
 from streamline.pipeline.model import Block
 from streamline.project.project import Project
 from streamline.project.render import Renderer
@@ -24,7 +25,7 @@ class Given:
         self._value = value
         self._file = file
 
-    def value(self) -> Any:
+    def value(self, frames: Frames | None = None) -> Any:
         return self._value
 
     def values(self) -> list[Any]:

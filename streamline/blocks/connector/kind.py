@@ -19,4 +19,5 @@ PYTHON = Kind(
     check="streamline.blocks.connector.prepare:check",
     checked="is Python, with its decorated functions",
     imports="streamline.blocks.python.imports:required_modules",
+    tests="streamline.blocks.python.block_tests:run_tests",
 )

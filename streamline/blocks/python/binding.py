@@ -9,6 +9,7 @@ possible, and only what it takes.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
@@ -17,6 +18,7 @@ import msgspec
 
 from streamline.blocks.call import GATES, UpstreamOutput
 from streamline.errors import ConfigError
+from streamline.outputs.frames import Frames
 
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -53,6 +55,7 @@ def bind(
     *,
     spare: bool = False,
     reserved: Collection[str] = (),
+    frames: Mapping[str, Frames] | None = None,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments for a call.
 
@@ -60,25 +63,39 @@ def bind(
         offered: what it gets by keyword, if it has parameters of these names or `**kwargs`.
         spare: inputs without a parameter are left out instead of being an error.
         reserved: parameters of these names never take an input.
+        frames: the parameters that take the streams of a source block as tables.
 
     Raises:
-        ConfigError: the parameters do not fit the inputs and keyword arguments.
+        ConfigError: the parameters do not fit the inputs and keyword arguments, or one of `frames` its input.
     """
     args, keywords = _Planner(signature, inputs, offered, callee, spare, reserved).plan()
     spread: dict[int, list[Any]] = {}
 
-    def read(slot: Slot) -> Any:
+    def read(slot: Slot, parameter: str) -> Any:
         if slot.name is not None:
             return offered[slot.name]
         if slot.keeps is not None:
             return signature.parameters[slot.keeps].default
         if slot.output is None:
-            return inputs[slot.input].value()
+            upstream = inputs[slot.input]
+            try:
+                return upstream.value((frames or {}).get(parameter))
+            except ConfigError as error:
+                if error.where is None:
+                    error.message = f"{callee.function}() cannot take the output of '{upstream.uuid}': {error.message}"
+                    error.where = callee.where
+                raise
         if slot.input not in spread:
             spread[slot.input] = inputs[slot.input].values()
         return spread[slot.input][slot.output]
 
-    return [read(slot) for slot in args], {name: read(slot) for name, slot in keywords.items()}
+    parameters = signature.parameters.values()
+    by_place = [parameter.name for parameter in parameters if parameter.kind in _BY_PLACE]
+    any_number = next((parameter.name for parameter in parameters if parameter.kind is Parameter.VAR_POSITIONAL), "")
+    names = itertools.chain(by_place, itertools.repeat(any_number))
+    return [read(slot, name) for slot, name in zip(args, names, strict=False)], {
+        name: read(slot, name) for name, slot in keywords.items()
+    }
 
 
 class _Planner:

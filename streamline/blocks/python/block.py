@@ -10,6 +10,7 @@ from typing import Any
 
 from streamline.blocks.call import BlockCall, UpstreamOutput
 from streamline.blocks.python import user_modules
+from streamline.blocks.python.annotations import wanted_frames
 from streamline.blocks.python.binding import Callee, bind
 from streamline.blocks.python.file import BlockFile, PythonFile, UserError, name_of
 from streamline.decorators import LEGACY, NAMES, decorator_of
@@ -155,7 +156,9 @@ def invoke(
     """
     callee = Callee(function=name_of(function), where=file.where(function), block=call.block.uuid, given=given)
     offered = call.kwargs if kwargs is None else kwargs
-    args, keywords = bind(signature_of(function), inputs, offered, callee, spare=spare, reserved=reserved)
+    signature = signature_of(function)
+    frames = wanted_frames(function, signature, file.imports)
+    args, keywords = bind(signature, inputs, offered, callee, spare=spare, reserved=reserved, frames=frames)
     try:
         result = function(*args, **keywords)
         if inspect.isawaitable(result):

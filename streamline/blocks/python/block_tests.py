@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from streamline.blocks.call import BlockCall, StoredOutput, TestOutcome
+from streamline.blocks.connector.role import connector_role
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.errors import StreamlineError
+from streamline.outputs.frames import Frames
 
 
 def run_tests(call: BlockCall, output: StoredOutput) -> list[TestOutcome]:
@@ -29,8 +31,9 @@ def run_tests(call: BlockCall, output: StoredOutput) -> list[TestOutcome]:
 
 def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output: StoredOutput) -> TestOutcome:
     name = name_of(function)
-    values = functools.cache(lambda: _values(output, lists=call.project.mage))
-    count = len(values()) if call.project.mage else output.count()
+    lists = call.project.mage and connector_role(call.block) is None  # streams belong together
+    values = functools.cache(lambda frames: _values(output, frames, lists=lists))
+    count = len(values(None)) if lists else output.count()
     given = f"the block '{call.block.uuid}' returned {count} output{'' if count == 1 else 's'}"
     try:
         outputs = [_One(values, number) for number in range(max(1, count))]
@@ -43,10 +46,10 @@ def _run(call: BlockCall, file: PythonFile, function: Callable[..., Any], output
     return TestOutcome(name=name)
 
 
-def _values(output: StoredOutput, *, lists: bool) -> list[Any]:
+def _values(output: StoredOutput, frames: Frames | None, *, lists: bool) -> list[Any]:
     if output.count() > 1:
         return output.values()
-    value = output.value()
+    value = output.value(frames)
     return value if lists and type(value) is list and value else [value]
 
 
@@ -56,12 +59,12 @@ class _One:
     uuid = ""
     type = "output"
 
-    def __init__(self, values: Callable[[], list[Any]], number: int) -> None:
+    def __init__(self, values: Callable[[Frames | None], list[Any]], number: int) -> None:
         self._values = values
         self._number = number
 
-    def value(self) -> Any:
-        return self._values()[self._number]
+    def value(self, frames: Frames | None = None) -> Any:
+        return self._values(frames)[self._number]
 
     def values(self) -> list[Any]:
         return [self.value()]

@@ -10,6 +10,7 @@ from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import PythonFile, UserError, name_of
 from streamline.decorators import CALLBACKS, marks_of
 from streamline.errors import StreamlineError
+from streamline.outputs.frames import Frames
 from streamline.processes.job import Failure
 
 _RESERVED = ("parent_block_uuid", "__error", "__input", "failed_blocks")
@@ -109,8 +110,8 @@ class _Parent:
         self.uuid = uuid
         self._own = own
 
-    def value(self) -> Any:
-        return None if self._own is None else self._own.value()
+    def value(self, frames: Frames | None = None) -> Any:
+        return None if self._own is None else self._own.value(frames)
 
     def values(self) -> list[Any]:
         return [None] if self._own is None else self._own.values()

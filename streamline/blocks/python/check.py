@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from streamline.blocks.call import shown_block
-from streamline.blocks.python.file import BlockFile, parsed
-from streamline.blocks.python.function import decorator_name, imports_of
+from streamline.blocks.python.file import BlockFile, imports_of, parsed
+from streamline.blocks.python.function import decorator_name
 from streamline.blocks.python.imports import imported
 from streamline.decorators import CALLBACKS, LEGACY, NAMES, STATUSES, decorator_of
 from streamline.errors import ConfigError

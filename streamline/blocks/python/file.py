@@ -193,6 +193,10 @@ class PythonFile:
             )
         return functions[0]
 
+    def imports(self) -> dict[str, str]:
+        """Return the full names of what the file imports, by its names for them (`pd` → `pandas`)."""
+        return imports_of(parsed(self.block, self.block.text())[0])
+
     def where(self, function: Callable[..., Any]) -> str:
         """Return `file:line` of a function of this file, or of one that it imports."""
         line = line_of(function)
@@ -272,6 +276,21 @@ def parsed(block: BlockFile, text: str) -> tuple[ast.Module, CodeType]:
         raise ConfigError(
             f"Python syntax error: {reason}{shown}", where=f"{block.name}{line}", code="block.syntax"
         ) from None
+
+
+def imports_of(tree: ast.AST) -> dict[str, str]:
+    """Return the full names of what the file imports, by its names for them (`pd` → `pandas`)."""
+    imports: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                imports[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else (alias.name.partition(".")[0])
+                )
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                imports[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}"
+    return imports
 
 
 _codes: dict[str, tuple[object, CodeType]] = {}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from streamline.blocks.python.file import BlockFile, PythonFile, UserError, parsed, user_error
+from streamline.blocks.python.file import BlockFile, PythonFile, UserError, imports_of, parsed, user_error
 from streamline.errors import ConfigError
 
 __all__ = ["BlockFile", "PythonFunction", "Shape", "UserError", "shape_of", "user_error"]
@@ -106,21 +106,6 @@ class PythonFunction:
             return self.function(*args, **keywords)
         except (Exception, SystemExit) as error:
             raise self._file.error(error) from None
-
-
-def imports_of(tree: ast.AST) -> dict[str, str]:
-    """Return the full names of what the file imports, by its names for them (`pd` → `pandas`)."""
-    imports: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                imports[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else (alias.name.partition(".")[0])
-                )
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                imports[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}"
-    return imports
 
 
 def decorator_name(node: ast.expr) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.blocks.call import BlockCall, Input
+    from streamline.outputs.frames import Frames
     from streamline.outputs.streams import StoredStream
 
 
@@ -38,8 +39,8 @@ class CleanedInput:
         self.uuid = given.uuid
         self.type = given.type
 
-    def value(self) -> Any:
-        return self._given.value()
+    def value(self, frames: Frames | None = None) -> Any:
+        return self._given.value(frames)
 
     def values(self) -> list[Any]:
         return self._given.values()

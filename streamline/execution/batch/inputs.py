@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamline.blocks.call import Input
+    from streamline.outputs.frames import Frames
     from streamline.outputs.streams import StoredStream
 
 
@@ -63,12 +64,12 @@ class StoredInput:
         self.uuid = ref.block
         self.type = ref.type
 
-    def value(self) -> Any:
+    def value(self, frames: Frames | None = None) -> Any:
         if self.ref.item is not None:
             # Copied, because the list of items is kept for the other children.
             return copy.deepcopy(_items(self.ref).get(self.ref.item))
         output = open_ref(self.ref)
-        value = output.value()
+        value = output.value(frames)
         # A child's list of one value always is that value: children in Mage return `[frame]`.
         bare = self.ref.child or (self._mage and output.manifest.form != "chunks")
         return value[0] if bare and type(value) is list and len(value) == 1 else value
@@ -103,8 +104,13 @@ class CombinedInput:
         self.type = ref.type
         self._parts = [StoredInput(part) for part in ref.parts]
 
-    def value(self) -> Any:
-        return [part.value() for part in self._parts]
+    def value(self, frames: Frames | None = None) -> Any:
+        streams = self.streams() if frames is not None else None
+        if frames is None or streams is None:
+            return [part.value(frames) for part in self._parts]
+        from streamline.outputs.stream_frames import to_frames
+
+        return to_frames(streams, frames)
 
     def values(self) -> list[Any]:
         return [self.value()]
@@ -118,7 +124,13 @@ class CombinedInput:
         return concatenated([part.table() for part in self._parts])
 
     def streams(self) -> list[StoredStream] | None:
-        return None
+        outputs = [part.streams() for part in self._parts]
+        known = [streams for streams in outputs if streams is not None]
+        if not known or len(known) < len(outputs):
+            return None
+        from streamline.outputs.stream_frames import merged
+
+        return merged(known)
 
     def parquet(self) -> list[Path] | None:
         paths: list[Path] = []

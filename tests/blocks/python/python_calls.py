@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamline.blocks.call import BlockCall
+from streamline.outputs.frames import Frames
 from streamline.pipeline.model import FOLDERS, Block
 from streamline.project.project import Project
 from streamline.project.render import Renderer
@@ -22,7 +23,7 @@ class Given:
         self._output = output
         self.reads = 0
 
-    def value(self) -> Any:
+    def value(self, frames: Frames | None = None) -> Any:
         self.reads += 1
         output = copy.deepcopy(self._output)
         return list(output) if isinstance(output, tuple) else output
