@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamline.execution.events import Subscriber
     from streamline.execution.run import RunOptions, RunResult
     from streamline.outputs.store import Output
+    from streamline.outputs.streams import StoredStream
     from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
 
@@ -256,17 +257,23 @@ class Pipeline:
         options = _options(global_vars, block=block_uuid, tests=run_tests, parallel=False, skip_sensors=not run_sensors)
         return self._completed(self.run(options))
 
-    def output(self, block_uuid: str) -> Any:
+    def output(self, block_uuid: str, *, as_frame: bool = False) -> Any:
         """Return what a block returned when it last completed, as its downstream blocks get it.
 
         Of a dynamic block's child, it is a list with what every call returned.
+
+        Args:
+            as_frame: of a source block, a pandas DataFrame for one stream, a dict of them by name for several.
 
         Raises:
             ConfigError: there is no such block.
             StreamlineError: nothing is stored.
         """
+        from streamline.outputs.frames import Frames
+
         child, outputs = _stored(self, block_uuid)
-        return [output.value() for output in outputs] if child else outputs[0].value()
+        frames = Frames() if as_frame else None
+        return [output.value(frames) for output in outputs] if child else outputs[0].value(frames)
 
     def run(
         self,
@@ -431,6 +438,20 @@ def stored_outputs(pipeline: Pipeline, block_uuid: str) -> list[Any]:
     """
     child, outputs = _stored(pipeline, block_uuid)
     return [output.value() for output in outputs] if child else outputs[0].values()
+
+
+def stored_streams(pipeline: Pipeline, block_uuid: str) -> list[StoredStream] | None:
+    """Return the stored streams of a source block, unread; None for any other block.
+
+    Raises:
+        ConfigError: there is no such block.
+        StreamlineError: it has not stored any yet.
+    """
+    from streamline.outputs.stream_frames import merged
+
+    streams = [output.streams() for output in _stored(pipeline, block_uuid)[1]]
+    known = [each for each in streams if each is not None]
+    return merged(known) if known and len(known) == len(streams) else None
 
 
 def _stored(pipeline: Pipeline, block_uuid: str) -> tuple[bool, list[Output]]:

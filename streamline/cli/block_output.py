@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamline.cli.app import App, pass_app
 from streamline.cli.output import count, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from streamline.outputs.streams import StoredStream
 
 
 @click.command("output")
@@ -19,12 +23,17 @@ from streamline.cli.output import count, json_option, print_json, print_table
 def command(app: App, pipeline: str, block: str, rows: int, as_json: bool) -> None:
     """Show what BLOCK of the batch pipeline PIPELINE returned when it last completed. No block runs.
 
-    Of a frame or a list the first rows are shown; of a dynamic block's child the outputs of every call.
+    Of a frame, a list, and each stream of a source the first rows are shown; of a dynamic block's child the outputs of
+    every call.
     """
-    from streamline.api import Pipeline
+    from streamline.api import Pipeline, stored_streams
 
-    value = Pipeline(pipeline, app.project.root).output(block)
-    records, total = _records(value, rows)
+    opened = Pipeline(pipeline, app.project.root)
+    streams = stored_streams(opened, block)
+    if streams is not None:
+        _print_streams(block, streams, rows, as_json=as_json)
+        return
+    records, total = _records(opened.output(block), rows)
     if as_json:
         print_json(_plain(records))
     elif records and all(isinstance(record, dict) for record in records):
@@ -34,6 +43,27 @@ def command(app: App, pipeline: str, block: str, rows: int, as_json: bool) -> No
         for record in records:
             click.echo(app.mask(str(record)))
     click.echo(f"{block}: {count(total, 'row')}, {len(records):,} shown.", err=True)
+
+
+def _print_streams(block: str, streams: Sequence[StoredStream], most: int, *, as_json: bool) -> None:
+    from streamline.outputs.stream_frames import first_rows
+
+    found = [(stream, first_rows(stream, most)) for stream in streams]
+    if as_json:
+        print_json(
+            [
+                {"stream": stream.name, "total": stream.rows, "columns": stream.columns, "rows": rows}
+                for stream, rows in found
+            ]
+        )
+    else:
+        for number, (stream, rows) in enumerate(found):
+            if number:
+                click.echo()
+            click.echo(f"{stream.name}: {count(stream.rows, 'row')}, {len(rows):,} shown")
+            print_table(stream.columns, rows)
+    total, shown = sum(stream.rows for stream in streams), sum(len(rows) for _, rows in found)
+    click.echo(f"{block}: {count(len(streams), 'stream')}, {count(total, 'row')}, {shown:,} shown.", err=True)
 
 
 def _records(value: Any, most: int) -> tuple[list[Any], int]:

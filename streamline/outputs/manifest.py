@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -21,7 +21,8 @@ class StoredValue(msgspec.Struct, kw_only=True, omit_defaults=True):
         file: its main file, relative to the folder; empty where `parts` or `value` hold everything.
         codec: how it reads back: `pandas`, `pandas_series`, `polars`, `polars_series`, `arrow`, `arrow_batch`
             (Parquet, or Arrow's IPC where Parquet has no such type: the file's ending says which), `json`, `pickle`,
-            `list` and `dict` (of tables, one by one in `parts`).
+            `list` and `dict` (of tables, one by one in `parts`), `streams` (of a source block, one by one in `parts`:
+            `stream`, with its catalog entry as `value` and its files as `parts`).
         rows: rows of a table, elements of a list.
         columns: names of a table's columns, as they stand in its file.
         types: their Arrow types, where the file holds the whole table and nothing has to be converted.
@@ -93,3 +94,21 @@ def read_manifest(folder: Path) -> Manifest | None:
         return decode(data)
     except msgspec.DecodeError:
         return None
+
+
+def summary(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return name, kind and rows of each output and each stream; a generator's chunks are one."""
+    if manifest.form == "chunks":
+        rows = [chunk.rows for chunk in manifest.outputs]
+        total = sum(count or 0 for count in rows) if None not in rows else None
+        return [{"name": "output", "kind": f"{len(rows):,} chunk{'' if len(rows) == 1 else 's'}", "rows": total}]
+    if manifest.form == "single" and manifest.outputs[0].codec == "streams":
+        streams = manifest.outputs[0].parts
+        return [
+            {"name": msgspec.json.decode(stream.value)["stream"], "kind": "stream", "rows": stream.rows}
+            for stream in streams
+        ]
+    return [
+        {"name": f"output_{number}", "kind": output.codec, "rows": output.rows}
+        for number, output in enumerate(manifest.outputs)
+    ]

@@ -17,7 +17,7 @@ from streamline.outputs.frames import Frames, Library
 from streamline.outputs.manifest import StoredValue
 from streamline.outputs.parquet import plain_types
 from streamline.outputs.storage import Storage, damaged
-from streamline.outputs.stream_columns import joined, json_values
+from streamline.outputs.stream_columns import joined, json_rows, json_values
 from streamline.outputs.streams import StoredStream
 
 
@@ -79,6 +79,18 @@ def to_table(stream: StoredStream) -> pa.Table:
     return _Columns(stream).read(stream.columns)
 
 
+def first_rows(stream: StoredStream, most: int) -> list[list[Any]]:
+    """Return the first rows of a stream as JSON values."""
+    rows: list[list[Any]] = []
+    for storage, file in stream.parts:
+        with pq.ParquetFile(storage.source(file.file)) as opened:
+            for batch in opened.iter_batches(batch_size=min(most, 1 << 12)):
+                rows += json_rows(pa.Table.from_batches([batch]), stream.columns)
+                if len(rows) >= most:
+                    return rows[:most]
+    return rows
+
+
 def parquet_files(streams: Sequence[StoredStream]) -> list[Path] | None:
     """Return the files of the only stream, if each has all its columns in the same types; else None."""
     if len(streams) != 1 or not streams[0].parts:
@@ -99,7 +111,6 @@ def to_pandas(stream: StoredStream) -> Any:
 
     from streamline.outputs.pandas_frames import as_pandas
 
-    rows = sum(file.rows or 0 for _, file in stream.parts)
     reader = _Columns(stream)
     series: dict[str, Any] = {}
     for name in stream.columns:
@@ -113,7 +124,7 @@ def to_pandas(stream: StoredStream) -> Any:
             series[name] = as_pandas(table, split=True)[name]
         del table
         pa.default_memory_pool().release_unused()
-    return pd.DataFrame(series, index=pd.RangeIndex(rows), copy=False)
+    return pd.DataFrame(series, index=pd.RangeIndex(stream.rows), copy=False)
 
 
 def _objects(values: list[Any]) -> Any:

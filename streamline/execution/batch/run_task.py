@@ -30,6 +30,7 @@ from streamline.execution.batch.run_variables import execution_date
 from streamline.execution.batch.task import Failure, Task, TaskResult, exports_folder
 from streamline.io.config import use_renderer
 from streamline.outputs.dynamic import items_of
+from streamline.outputs.manifest import summary
 from streamline.outputs.store import open_output, pack, project_key, unpack, write_output
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.pipeline.reader import load_pipeline
@@ -41,7 +42,7 @@ from streamline.project.render import Renderer
 from streamline.project.yamlfile import load_yaml
 
 if TYPE_CHECKING:
-    from streamline.outputs.store import Manifest, Output
+    from streamline.outputs.store import Output
 
 
 def run_task(task: Task, port: Port) -> Outcome:
@@ -167,20 +168,8 @@ def _store(task: Task, call: BlockCall, value: Any, result: TaskResult) -> Outpu
         if path is None:
             raise
         raise user_error(error, str(path)) from None
-    result.outputs = _summary(manifest)
+    result.outputs = summary(manifest)
     return open_output(Path(task.output), key)
-
-
-def _summary(manifest: Manifest) -> list[dict[str, Any]]:
-    """Summarise each output; a generator's chunks are one."""
-    if manifest.form == "chunks":
-        rows = [chunk.rows for chunk in manifest.outputs]
-        total = sum(count or 0 for count in rows) if None not in rows else None
-        return [{"name": "output", "kind": f"{len(rows):,} chunk{'' if len(rows) == 1 else 's'}", "rows": total}]
-    return [
-        {"name": f"output_{number}", "kind": output.codec, "rows": output.rows}
-        for number, output in enumerate(manifest.outputs)
-    ]
 
 
 def _count_items(output: Output, call: BlockCall, result: TaskResult) -> None:

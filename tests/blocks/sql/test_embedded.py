@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from streamline.blocks.sql import block as sql
 from streamline.errors import StreamlineError
+from streamline.outputs.streams import StreamFiles, Streams
 from tests.blocks.sql.workshop import SqlProject
 from tests.support.failures import refuses
 
@@ -50,6 +53,27 @@ def test_the_example_of_the_documentation(shop: SqlProject) -> None:
 def test_an_upstream_is_a_table_by_each_of_its_names(shop: SqlProject, name: str) -> None:
     shop.output("orders", ORDERS)
     assert shop.rows("n", f"select count(*) as n from {name}", "orders") == [{"n": 3}]
+
+
+def test_the_stream_of_a_source_block_is_a_table_several_are_none(shop: SqlProject, tmp_path: Path) -> None:
+    def stream(name: str, number: int, *tables: pa.Table) -> StreamFiles:
+        files = []
+        for table in tables:
+            files.append((tmp_path / f"{number}-{len(files)}.parquet", table.num_rows))
+            pq.write_table(table, files[-1][0])
+        return StreamFiles(stream={"stream": name}, columns=["id", "note"], files=files)
+
+    same = pa.table({"id": [1], "note": ["a"]})
+    shop.output("same", Streams(streams=[stream("orders", 0, same, same)]))
+    assert shop.rows("a", "select count(*) as n, sum(id) as s from {{ df_1 }}", "same") == [{"n": 2, "s": 2}]
+    shop.output("other", Streams(streams=[stream("orders", 1, same, pa.table({"id": [2]}))]))
+    assert shop.rows("b", "select id, note from other order by id", "other") == [
+        {"id": 1, "note": "a"},
+        {"id": 2, "note": None},
+    ]
+    shop.output("both", Streams(streams=[stream("orders", 2, same), stream("people", 3)]))
+    with refuses("output.not_a_table", "orders", "people"):
+        shop.rows("c", "select * from {{ df_1 }}", "both")
 
 
 def test_two_upstreams_join(shop: SqlProject) -> None:
