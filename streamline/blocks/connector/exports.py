@@ -117,7 +117,9 @@ def _of_shape(value: Mapping[str, Any], folder: Path) -> ExportedStream:
     entry = entry if isinstance(entry, dict) else {"stream": entry}
     name = entry.get("stream") or entry.get("tap_stream_id")
     if not isinstance(name, str) or not name:
-        raise ConfigError("a stream has no name", hint="write it as {'stream': {'stream': NAME}, …}")
+        raise ConfigError(
+            "a stream has no name", hint="write it as {'stream': {'stream': NAME}, …}", code="output.not_a_stream"
+        )
     table = _table(name, value["columns"], value["rows"])
     schema = entry.get("schema")
     return _written(
@@ -132,9 +134,12 @@ def _of_shape(value: Mapping[str, Any], folder: Path) -> ExportedStream:
 
 def _table(name: str, columns: Any, rows: Any) -> pa.Table:
     if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
-        raise ConfigError(f"the columns of stream '{name}' are no list of names")
+        raise ConfigError(f"the columns of stream '{name}' are no list of names", code="output.not_a_stream")
     if not isinstance(rows, list) or not all(isinstance(row, Sequence) and len(row) == len(columns) for row in rows):
-        raise ConfigError(f"the rows of stream '{name}' do not all have {len(columns)} values, one for each column")
+        raise ConfigError(
+            f"the rows of stream '{name}' do not all have {len(columns)} values, one for each column",
+            code="output.not_a_stream",
+        )
     if not rows:
         return pa.table({column: pa.nulls(0) for column in columns})
     return to_table([dict(zip(columns, row, strict=True)) for row in rows])
