@@ -15,7 +15,7 @@ from streamline.blocks.connector.prepared import PreparedDestination, PreparedSo
 from streamline.connectors.outputs.parquet_sink import ParquetSink, WrittenStream
 from streamline.errors import StreamlineError
 from streamline.execution.batch.task import Failure, Task, TaskResult, exports_folder
-from streamline.execution.connector_blocks.plans import plan_export, plan_pipe, plan_stored
+from streamline.execution.connector_blocks.plans import SourceFault, plan_export, plan_pipe, plan_stored
 from streamline.execution.events import failure_from
 from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.attempts import run_attempts
@@ -133,6 +133,10 @@ class ConnectorFlows:
         self._contexts.append(context)
         try:
             return await keep_shields(self._planned(context, task, source, planning, result, source_result))
+        except SourceFault as fault:
+            assert source_result is not None
+            source_result.failure = failure_from(fault.error)
+            return None
         except StreamlineError as error:
             result.failure = failure_from(error)
             return None
@@ -167,6 +171,10 @@ class ConnectorFlows:
                 each_result.results = blocks[uuid].results
                 each_result.failure = blocks[uuid].failure
         failed = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
+        gone = next((error for each in plan.sources.values() for error in each.gone.values()), None)
+        if gone is not None:
+            holder = source_result or result
+            holder.failure = holder.failure or failure_from(gone)
         if failed is not None and all(each.failure is None for each in by_result.values()):
             result.failure = failure_from(failed)
         if context.interrupted is not None and result.failure is None:

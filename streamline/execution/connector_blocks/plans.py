@@ -20,7 +20,7 @@ from streamline.connectors.singer.capabilities import Capabilities, check_config
 from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import StreamSettings, parse_streams
-from streamline.errors import ConfigError
+from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.integration.destination_identity import check_destinations
 from streamline.execution.integration.destination_plan import plan_sink, plan_sinks, proving_sinks
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, ProvingSink, SinkPlan, SourcePlan
@@ -50,6 +50,14 @@ _SETTINGS = (
     "run_in_parallel",
 )
 """Settings of a stream that an entry of a destination's catalog may have."""
+
+
+class SourceFault(Exception):
+    """An error of the source of a pipe, which is none of its destination's."""
+
+    def __init__(self, error: StreamlineError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 async def plan_stored(
@@ -86,10 +94,17 @@ async def plan_pipe(
     destination: PreparedDestination,
     variables: dict[str, Any],
 ) -> Plan:
-    """Plan a source that a destination writes as it is read; raise errors as `make_plan`."""
+    """Plan a source that a destination writes as it is read; raise errors as `make_plan`.
+
+    Raises:
+        SourceFault: the source cannot be read.
+    """
     spec = _with_catalog(destination)
-    opened = await _open(run, model, source_block, source)
-    planned = choose_streams(run, opened, [block.uuid], source.selected)
+    try:
+        opened = await _open(run, model, source_block, source)
+        planned = choose_streams(run, opened, [block.uuid], source.selected)
+    except StreamlineError as error:
+        raise SourceFault(error) from error
     paths = {planned.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
     target = await _resolve(run, block, spec)
     sink = plan_sinks({block.uuid: (block, spec)}, {block.uuid: target}, {planned.id: planned}, paths)[block.uuid]

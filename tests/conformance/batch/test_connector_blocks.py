@@ -1,0 +1,297 @@
+"""Source and destination blocks in batch pipelines: rows in the target, positions that are saved or not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.support.batch import BatchProject, failed
+
+LOAD = """
+source: sqlite
+config: {path: shop.db}
+streams:
+  orders: {replication_method: INCREMENTAL, bookmark_properties: [day]}
+"""
+EXPORT = """
+destination: duckdb
+config: {path: out.duckdb}
+streams:
+  change: {destination_table: orders, unique_constraints: [id]}
+"""
+CHANGE = """
+import pandas as pd
+@transformer
+def change(data, **kwargs):
+    return pd.DataFrame(data['rows'], columns=data['columns'])
+"""
+
+
+@pytest.fixture
+def shop(project: BatchProject) -> BatchProject:
+    """A project with a SQLite file of 25 orders, five of each day."""
+    insert(project, ((number, f"2026-01-{1 + number // 5:02d}") for number in range(25)))
+    return project
+
+
+def insert(project: BatchProject, rows: Iterable[tuple[int, str | None]]) -> None:
+    with sqlite3.connect(project.root / "shop.db") as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, day DATE)")
+        connection.executemany("INSERT INTO orders VALUES (?, ?)", rows)
+    connection.close()
+
+
+def chain(project: BatchProject, change: str = CHANGE, export: str = EXPORT, load: str = LOAD) -> None:
+    project.block("load", load, type="data_loader", language="yaml")
+    project.block("change", change)
+    project.block("export", export, type="data_exporter", language="yaml")
+
+
+def rows(
+    project: BatchProject, query: str = "SELECT id FROM orders ORDER BY id", file: str = "out.duckdb"
+) -> list[Any]:
+    with duckdb.connect(str(project.root / file), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def saved(project: BatchProject) -> dict[str, Any]:
+    """Return the saved bookmarks of the pipeline by block and stream."""
+    listed = json.loads(project.command("state", "list", "p", "--json").expect(0).out)
+    return {(each["block"], each["stream"]): each for each in listed}
+
+
+def test_a_source_is_read_into_blocks_and_on_to_a_destination(shop: BatchProject) -> None:
+    chain(shop)
+    shop.run().expect(0)
+    assert rows(shop) == [(number,) for number in range(25)]
+    output = shop.output("load")
+    assert output["stream"]["stream"] == "orders"
+    assert output["stream"]["replication_method"] == "INCREMENTAL"
+    assert output["columns"] == ["id", "day"]
+    assert output["rows"][0] == [0, "2026-01-01"]
+    ((block, stream),) = saved(shop)
+    assert (block, stream) == ("load", "orders")
+    assert saved(shop)["load", "orders"]["sinks"] == ["export"]
+    # The next run reads what is new, also at the last value.
+    insert(shop, [(100, "2026-01-05"), (101, "2026-01-06")])
+    shop.run().expect(0)
+    assert rows(shop) == [(number,) for number in [*range(25), 100, 101]]
+    assert len(shop.output("load")["rows"]) == 2
+
+
+def test_positions_wait_for_all_blocks_downstream(shop: BatchProject) -> None:
+    chain(shop, change=f"import os\nassert os.path.exists('mended'), 'broken'\n{CHANGE}")
+    failed(shop.run())
+    assert saved(shop) == {}
+    (shop.root / "mended").touch()
+    (shop.root / "shop.db").rename(shop.root / "gone.db")  # what was read before is used
+    shop.run("--resume").expect(0)
+    assert len(rows(shop)) == 25
+    assert list(saved(shop)) == [("load", "orders")]
+
+
+def test_a_run_that_is_not_resumed_reads_the_rows_again(shop: BatchProject) -> None:
+    chain(shop, change=f"import os\nassert os.path.exists('mended'), 'broken'\n{CHANGE}")
+    failed(shop.run())
+    (shop.root / "mended").touch()
+    shop.run().expect(0)
+    assert len(rows(shop)) == 25
+
+
+@pytest.mark.parametrize(("advance", "streams"), [(False, []), (True, [("load", "orders")])])
+def test_a_block_that_is_skipped_has_not_dealt_with_the_rows(
+    shop: BatchProject, advance: bool, streams: list[tuple[str, str]]
+) -> None:
+    configuration = {"configuration": {"advance_on_skip": True}} if advance else {}
+    shop.block("load", LOAD, type="data_loader", language="yaml", **configuration)
+    shop.block("change", CHANGE)
+    shop.block(
+        "never", "@condition\ndef never(*args, **kwargs):\n    return False\n", type="conditional", upstream=["change"]
+    )
+    shop.run().expect(0)
+    assert shop.statuses()["change"] == "skipped"
+    assert list(saved(shop)) == streams
+
+
+def test_a_block_that_runs_alone_saves_no_position(shop: BatchProject) -> None:
+    chain(shop)
+    shop.run("--block-uuid", "load").expect(0)
+    assert len(shop.output("load")["rows"]) == 25
+    assert saved(shop) == {}
+
+
+def test_with_nothing_downstream_the_stored_output_is_enough(shop: BatchProject) -> None:
+    shop.block("load", LOAD, type="data_loader", language="yaml")
+    shop.run().expect(0)
+    assert list(saved(shop)) == [("load", "orders")]
+    shop.run().expect(0)
+    assert shop.output("load")["rows"] == []
+
+
+def test_a_source_and_its_only_neighbour_are_one_pipe(shop: BatchProject) -> None:
+    shop.block("load", LOAD, type="data_loader", language="yaml")
+    shop.block(
+        "export",
+        "destination: duckdb\nconfig: {path: out.duckdb}\n",
+        type="data_exporter",
+        language="yaml",
+        upstream=["load"],
+    )
+    shop.run().expect(0)
+    assert rows(shop) == [(number,) for number in range(25)]
+    assert shop.statuses() == {"load": "completed", "export": "completed"}
+    assert list(saved(shop)) == [("load", "orders")]
+    assert not (shop.root / ".streamline/data/p/load").exists()
+
+
+def test_a_destination_that_fails_in_a_pipe_saves_nothing(shop: BatchProject) -> None:
+    shop.block("load", LOAD, type="data_loader", language="yaml")
+    shop.block(
+        "export",
+        "destination: duckdb\nconfig: {path: none/out.duckdb}\n",
+        type="data_exporter",
+        language="yaml",
+        upstream=["load"],
+    )
+    (shop.root / "none").touch()
+    failed(shop.run())
+    assert shop.statuses()["export"] == "failed"
+    assert saved(shop) == {}
+
+
+def test_a_source_that_fails_in_a_pipe_is_the_one_that_failed(shop: BatchProject) -> None:
+    shop.block("load", LOAD.replace("shop.db", "gone.db"), type="data_loader", language="yaml")
+    shop.block(
+        "export",
+        "destination: duckdb\nconfig: {path: out.duckdb}\n",
+        type="data_exporter",
+        language="yaml",
+        upstream=["load"],
+    )
+    failed(shop.run())
+    assert shop.statuses() == {"load": "failed", "export": "upstream_failed"}
+
+
+def test_outputs_of_blocks_are_exported_with_their_types(project: BatchProject) -> None:
+    project.block(
+        "frame",
+        """
+        import datetime, decimal
+        import pandas as pd
+        @data_loader
+        def load():
+            return pd.DataFrame({
+                "id": [1, 2],
+                "day": [datetime.date(2026, 1, 2), None],
+                "price": [decimal.Decimal("1.10"), decimal.Decimal("2.25")],
+                "tags": [["a"], ["b", "c"]],
+            })
+        """,
+        type="data_loader",
+    )
+    project.block(
+        "records",
+        "@data_loader\ndef load():\n    return [{'id': 1, 'name': 'x'}, {'id': 2, 'name': None}]\n",
+        type="data_loader",
+    )
+    project.block(
+        "shaped",
+        """
+        @data_loader
+        def load():
+            return [
+                {"stream": {"stream": "users"}, "columns": ["id"], "rows": [[1], [2], [3]]},
+                {"stream": "items", "columns": ["id", "n"], "rows": []},
+            ]
+        """,
+        type="data_loader",
+    )
+    project.block(
+        "export",
+        "destination: duckdb\nconfig: {path: out.duckdb}\n",
+        type="data_exporter",
+        language="yaml",
+        upstream=["frame", "records", "shaped"],
+    )
+    project.run().expect(0)
+    types = rows(
+        project,
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'frame' "
+        "AND column_name IN ('day', 'price') ORDER BY 1",
+    )
+    assert types == [("day", "DATE"), ("price", "DECIMAL(38,2)")] or types[0] == ("day", "DATE")
+    assert rows(project, "SELECT CAST(price AS VARCHAR) FROM frame ORDER BY id") == [("1.10",), ("2.25",)]
+    assert rows(project, "SELECT id, name FROM records ORDER BY id") == [(1, "x"), (2, None)]
+    assert rows(project, "SELECT count(*) FROM users") == [(3,)]
+
+
+def test_an_output_that_is_no_stream_writes_nothing(project: BatchProject) -> None:
+    project.block("good", "@data_loader\ndef load():\n    return [{'id': 1}]\n", type="data_loader")
+    project.block("bad", "@data_loader\ndef load():\n    return 'text'\n", type="data_loader")
+    project.block(
+        "export",
+        "destination: duckdb\nconfig: {path: out.duckdb}\n",
+        type="data_exporter",
+        language="yaml",
+        upstream=["good", "bad"],
+    )
+    failed(project.run(), "bad")
+    (block,) = [each for each in project.shown()["blocks"] if each["uuid"] == "export"]
+    assert block["code"] == "output.not_a_stream"
+    assert not (project.root / "out.duckdb").exists()
+
+
+def test_a_destination_that_moved_is_not_continued(shop: BatchProject) -> None:
+    chain(shop)
+    shop.run().expect(0)
+    shop.write("data_exporters/export.yaml", EXPORT.replace("out.duckdb", "other.duckdb"))
+    insert(shop, [(100, "2026-01-09")])
+    failed(shop.run())
+    assert "2026-01-05" in str(saved(shop)["load", "orders"]["value"])
+    shop.run("--full-refresh").expect(0)
+    assert len(rows(shop, file="other.duckdb")) == 26
+
+
+def test_credentials_come_from_an_upstream_block(shop: BatchProject) -> None:
+    shop.block("where", "@data_loader\ndef load():\n    return {'path': 'shop.db'}\n", type="data_loader")
+    shop.block(
+        "load",
+        """
+        source: sqlite
+        config:
+          path: "{{ block_output('where', parse='lambda data: data[\\"path\\"]') }}"
+        """,
+        type="data_loader",
+        language="yaml",
+        upstream=["where"],
+    )
+    shop.run().expect(0)
+    assert len(shop.output("load")["rows"]) == 25
+
+
+def test_children_of_a_dynamic_block_have_positions_of_their_own(shop: BatchProject) -> None:
+    items = (
+        "@data_loader\ndef load():\n    return [[{'key': 'a', 'path': 'shop.db'}, {'key': 'b', 'path': 'shop.db'}]]\n"
+    )
+    shop.block("items", items, type="data_loader", configuration={"dynamic": True})
+    shop.block(
+        "load",
+        LOAD.replace("shop.db", "\"{{ block_output('items', parse='lambda item: item[\\\"path\\\"]') }}\""),
+        type="data_loader",
+        language="yaml",
+        upstream=["items"],
+    )
+    shop.run().expect(0)
+    assert set(saved(shop)) == {("load:a", "orders"), ("load:b", "orders")}
+    shop.run().expect(0)
+    assert [len(child["rows"]) for child in shop.children("load")] == [0, 0]
+
+
+def test_options_about_sources_need_a_source(project: BatchProject) -> None:
+    project.block("load", "@data_loader\ndef load():\n    return 1\n", type="data_loader")
+    project.run("--full-refresh").expect(2)
