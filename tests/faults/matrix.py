@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.processes import wait_until
-from tests.support.project import Project, Running, tap, target, transformer
+from tests.support.project import Block, Project, Running, tap, target, transformer
 
 VICTIMS = ("streamline", "tap", "target")
 NAMES = ("kill-streamline", "kill-tap", "kill-target", "kill-any")
@@ -30,8 +30,17 @@ ROWS = 50_000
 PAYLOAD = 60
 
 
-SHAPES = {"plain": ["numbers"], "parallel": ["a", "b", "c"], "transformed": ["numbers"]}
-"""Streams of a pipeline. In `parallel` each has a tap process of its own; in `transformed` a Python block sees them."""
+SHAPES = {
+    "plain": ["numbers"],
+    "parallel": ["a", "b", "c"],
+    "transformed": ["numbers"],
+    "batch": ["numbers"],
+    "batch-pipe": ["numbers"],
+}
+"""Streams of a pipeline. In `parallel` each has a tap process of its own; in `transformed` a Python block sees them.
+The `batch` shapes are batch pipelines: with a transformer between source and destination, and without. Every second run
+after a kill of theirs resumes the killed one.
+"""
 
 UNCHANGED = """
 from streamline.decorators import transformer
@@ -40,6 +49,13 @@ from streamline.decorators import transformer
 @transformer
 def change(messages: list[dict], *args, **kwargs):
     return [dict(message) for message in messages]
+"""
+
+
+UNCHANGED_OUTPUT = """
+@transformer
+def change(data, *args, **kwargs):
+    return {**data, "rows": list(data["rows"])}
 """
 
 
@@ -104,10 +120,16 @@ def make(root: Path, rows: int, shape: str = "plain", *, retried: bool = True) -
             streams=dict.fromkeys(names, setting),
             max_parallel=len(names),
         ),
-        *([transformer(UNCHANGED)] if shape == "transformed" else []),
+        *_between(shape),
         target("keyed", {"flush": 1000, "spy": "spy"}, on_bad_record="pass" if retried else "fail"),
+        type="python" if shape.startswith("batch") else "integration",
     )
     return project
+
+
+def _between(shape: str) -> list[Block]:
+    code = {"transformed": UNCHANGED, "batch": UNCHANGED_OUTPUT}.get(shape)
+    return [transformer(code)] if code is not None else []
 
 
 def lives(root: Path, rows: int, shape: str = "plain") -> dict[str, float]:
@@ -166,7 +188,7 @@ def suffer(root: Path, fault: Fault, life: float, rows: int, shape: str = "plain
             allowed = (0, 1) if late or (fault.victim == "target" and retried) else (1,)
             if completed.code not in allowed:
                 raise FaultError(f"exit code {completed.code} after a killed {fault.victim}\n{completed}")
-        project.run().expect(0)
+        project.run(*(["--resume"] if shape.startswith("batch") and fault.number % 2 else [])).expect(0)
         check_rows(project, rows, shape)
         if sum(_positions(project, shape).values()) != every:
             raise FaultError(f"at the end {project.state()} is saved")

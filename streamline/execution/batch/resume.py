@@ -93,8 +93,8 @@ class Reuse(msgspec.Struct):
         self.layout.keep_staged(uuid, past.calls.get(uuid, {}))
 
     def _made_anew(self, plan: BlockPlan) -> bool:
-        """Return whether an upstream block ran again."""
-        return any(not self.outcomes[name].reused for name in plan.block.upstream)
+        """Return whether an upstream block ran again, or runs again with this one."""
+        return any(name not in self.outcomes or not self.outcomes[name].reused for name in plan.block.upstream)
 
     def _needs_the_same(self, plan: BlockPlan, ended: Ended, instances: Sequence[Instance]) -> bool:
         """Return whether the pipeline, which may have been edited since, still needs the same calls."""
