@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamline.errors import ConfigError, StreamlineError
+from streamline.project.lambdas import quote_lambdas
 from streamline.project.suggest import suggestion
 from streamline.project.template_values import InsertedValues
 from streamline.project.templates import single_expression
@@ -162,9 +163,10 @@ class Renderer:
         self._defer_unset = defer_unset
         try:
             context = {**self._context(), **(names or {})}
+            template = quote_lambdas(text)
             if inserted is None:
-                return self._jinja().from_string(text).render(context)
-            return self._jinja().overlay(finalize=inserted.keep).from_string(text).render(inserted.watched(context))
+                return self._jinja().from_string(template).render(context)
+            return self._jinja().overlay(finalize=inserted.keep).from_string(template).render(inserted.watched(context))
         except Exception as error:
             line = _line_in_template(error)
             raise self._explain(
@@ -186,6 +188,7 @@ class Renderer:
         return rendered
 
     def _string(self, text: str, where: Where, path: Sequence[PathKey]) -> Any:
+        text = quote_lambdas(text)
         expression = single_expression(text)
         try:
             if expression is None:

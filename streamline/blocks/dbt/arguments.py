@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import yaml
 
-from streamline.blocks.sql.lambdas import quote_lambdas
+from streamline.project.lambdas import quote_lambdas
 from streamline.errors import ConfigError
 from streamline.project.suggest import suggestion
 from streamline.project.templates import template_end

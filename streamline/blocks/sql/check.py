@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import block_text, shown_block
 from streamline.blocks.sql import template
-from streamline.blocks.sql.lambdas import parse_template
+from streamline.project.lambdas import parse_template
 from streamline.blocks.sql.settings import KEYS, Profiles, SQLSettings, read_settings
 from streamline.blocks.sql.statements import split
 from streamline.errors import ConfigError, StreamlineError

@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import BlockCall, block_output
-from streamline.blocks.sql.lambdas import quote_lambdas
 from streamline.blocks.sql.statements import Statement
 from streamline.databases.base import DatabaseError
 from streamline.errors import ConfigError
@@ -82,7 +81,7 @@ def render(call: BlockCall, text: str, table_of: TableOf) -> str:
     Raises:
         ConfigError: a template fails; the error names file and line.
     """
-    return renderer(call).render_text(quote_lambdas(text), where=call.where, names=names(call, table_of))
+    return renderer(call).render_text(text, where=call.where, names=names(call, table_of))
 
 
 def check_frames(text: str, upstream: list[str], where: str) -> None:

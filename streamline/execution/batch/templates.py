@@ -128,7 +128,7 @@ class Templates:
 
     def _check_calls(self, text: str, where: Callable[[int], str], path: tuple[PathKey, ...] = ()) -> None:
         """Render the calls in a text that every run makes and that can be made now."""
-        from streamline.blocks.sql.lambdas import parse_template
+        from streamline.project.lambdas import parse_template
 
         tree = parse_template(text, where)
         shadowed = {*self._model.variables, *self._runtime, *_assigned(tree)}

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamline.blocks.sql.lambdas import quote_lambdas
 from streamline.blocks.sql.statements import split
 
 
@@ -131,15 +130,3 @@ def test_nothing_but_space_comments_and_semicolons_is_lost(text: str, dialect: s
         at = text.index(statement.text, at)
         assert statement.line == text.count("\n", 0, at) + 1
         at += len(statement.text)
-
-
-@given(st.text(max_size=80))
-def test_texts_without_a_bare_lambda_stay_as_they_are(text: str) -> None:
-    assert quote_lambdas(text) == text or "lambda" in text
-
-
-def test_lambdas_outside_of_templates_stay_as_they_are() -> None:
-    text = "select 'parse=lambda x: 1' {{ f('a') }} -- parse=lambda"
-    assert quote_lambdas(text) == text
-    assert quote_lambdas("{{ f(parse='lambda d: d') }}") == "{{ f(parse='lambda d: d') }}"
-    assert quote_lambdas("{{ f(parse=lambda d: d") == "{{ f(parse=lambda d: d"
