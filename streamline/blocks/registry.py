@@ -65,6 +65,8 @@ def check_block(project: Project, model: PipelineModel, block: Block, renderer: 
             hint=f"{kind.title} blocks are: {', '.join(kind.types)}",
             code="block.wrong_language",
         )
+    if kind.check_entry:
+        load_object(kind.check_entry)(project, model, block)
     return frozenset((load_object(kind.check)(project, block, renderer) if kind.check else None) or ())
 
 

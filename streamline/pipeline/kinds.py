@@ -66,6 +66,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
             process what the block reads or writes; the runner then moves the records.
         check: `(project, block, renderer) -> Collection[str] | None`: raise ConfigError if the block cannot run,
             without running user code. Return the modules that the block's file imports.
+        check_entry: `(project, model, block) -> None`: raise ConfigError if the block's entry in metadata.yaml, or what
+            else belongs to it in the pipeline's folder, is wrong.
         checked: the result that `streamline check` prints for a valid block.
         verify: `(project, block) -> None`: more checks for `streamline check`, which may start programs.
         imports: `(project, block) -> dict[str, int]`: modules that must be installed, with the line of their first
@@ -88,6 +90,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     run: str | None = None
     prepare: str | None = None
     check: str | None = None
+    check_entry: str | None = None
     checked: str = "can be read"
     verify: str | None = None
     imports: str | None = None

@@ -283,7 +283,7 @@ class Renderer:
         value = self._block_output(uuid)
         if parse is None:
             return value
-        function, wants_variables = _parse_function(parse)
+        function, wants_variables = parse_function(parse)
         return function(value, self.variables) if wants_variables else function(value)
 
     def _jinja(self) -> SandboxedEnvironment:
@@ -400,7 +400,7 @@ def _json_value(text: str, key: str) -> Any:
     return json.loads(text)[key]
 
 
-def _parse_function(parse: str | Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
+def parse_function(parse: str | Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
     """Return the function of `parse=`, and whether it takes the variables as its second argument.
 
     Raises:

@@ -8,7 +8,8 @@ KIND = Kind(
     suffixes=(".yaml", ".yml"),
     types=("data_loader", "transformer", "data_exporter"),
     prepare="streamline.blocks.connector.prepare:prepare",
-    check="streamline.blocks.connector.prepare:check",
+    check="streamline.blocks.connector.before_run:check",
+    check_entry="streamline.blocks.connector.before_run:check_entry",
 )
 
 PYTHON = Kind(
@@ -16,8 +17,10 @@ PYTHON = Kind(
     title="Python (a source or destination)",
     types=("data_loader", "data_exporter"),
     prepare="streamline.blocks.connector.prepare:prepare",
-    check="streamline.blocks.connector.prepare:check",
+    check="streamline.blocks.connector.before_run:check",
+    check_entry="streamline.blocks.connector.before_run:check_entry",
     checked="is Python, with its decorated functions",
     imports="streamline.blocks.python.imports:required_modules",
     tests="streamline.blocks.python.block_tests:run_tests",
+    preload=("streamline.blocks.python.block",),
 )

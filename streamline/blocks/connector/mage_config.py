@@ -36,6 +36,15 @@ def with_plugin_keys(config: Mapping[str, Any], name: str, role: Role) -> dict[s
     return {key: config[of] for key, of in theirs.items() if config.get(of) not in (None, "")} | config
 
 
+def without_line_ends(value: Any) -> Any:
+    """Return a config without the whitespace around block scalars, in which Mage's files have templates (`host: |`)."""
+    if isinstance(value, dict):
+        return {key: without_line_ends(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_line_ends(item) for item in value]
+    return value.strip() if isinstance(value, str) and value.endswith("\n") else value
+
+
 def destination_settings(catalog: Path, shown: str) -> StreamSettings:
     """Return what Mage's catalog of a pipeline says about the destination's tables.
 

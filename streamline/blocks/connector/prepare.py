@@ -2,44 +2,103 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from streamline.blocks.call import GATES
+from streamline.blocks.connector.decorated import prepare_destination, prepare_source
+from streamline.blocks.connector.inputs import Inputs, read_inputs
 from streamline.blocks.connector.prepared import Export, Prepared, PreparedDestination, PreparedSource
-from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, load_spec
+from streamline.blocks.connector.role import connector_role
+from streamline.blocks.connector.source import own_catalog_file
+from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, load_spec
+from streamline.blocks.connector.upstream import StreamsInput
+from streamline.connectors.singer.catalog import Catalog, layer
+from streamline.connectors.singer.discovery import read_catalog_file
 from streamline.errors import ConfigError
+from streamline.pipeline.reader import load_pipeline
+from streamline.project.yamlfile import PathKey
 
 if TYPE_CHECKING:
-    from streamline.blocks.call import BlockCall
-    from streamline.pipeline.model import Block
-    from streamline.project.project import Project
-    from streamline.project.render import Renderer
+    from streamline.blocks.call import BlockCall, Input, UpstreamOutput
+    from streamline.pipeline.model import PipelineModel
+
+ReadModel = Callable[[], "PipelineModel"]
 
 
 def prepare(call: BlockCall) -> Prepared:
     """Return what the block reads or writes.
 
     Raises:
-        ConfigError: its file is wrong.
+        ConfigError: its file is wrong, or what its code returned.
         UserError: its code raised.
+        StreamlineError: its code asked the source for its streams, and that failed.
     """
+    block = call.block
+    model = functools.cache(lambda: load_pipeline(call.project, call.pipeline))
+
+    def where(path: Sequence[PathKey]) -> str:
+        return model().where(block.uuid, "configuration", *path)
+
+    inputs = read_inputs(block, where, mage=call.project.mage)
+    if block.language != "python":
+        return _prepare_yaml(call, inputs, model)
+    arguments = [_argument(upstream, inputs) for upstream in call.inputs if inputs.passes(upstream.uuid)]
+    if connector_role(block) == "source":
+        return prepare_source(call, arguments, model)
+    prepared = prepare_destination(call, arguments, _exports(call, inputs, model))
+    return _with_own_catalog(prepared, call, model())
+
+
+def _prepare_yaml(call: BlockCall, inputs: Inputs, model: ReadModel) -> Prepared:
     match load_spec(call.block, call.renderer):
         case SourceSpec() as source:
             return PreparedSource(spec=source)
         case DestinationSpec() as destination:
-            exports = [Export(index=number, block=upstream.uuid) for number, upstream in enumerate(call.inputs)]
-            return PreparedDestination(spec=destination, exports=exports)
-        case _:
-            raise ConfigError(
-                "mappers run in integration pipelines only",
-                where=call.where,
-                hint="change the records in a transformer in Python or SQL",
-                code="block.wrong_pipeline",
-            )
+            prepared = PreparedDestination(spec=destination, exports=_exports(call, inputs, model))
+            return _with_own_catalog(prepared, call, model())
+        case MapperSpec():
+            raise mapper_refused(call.where)
 
 
-def check(project: Project, block: Block, renderer: Renderer) -> None:
-    """Check the block's file as far as that can be done before its upstream blocks have run.
+def mapper_refused(where: str) -> ConfigError:
+    """Return the error for a mapper in a batch pipeline."""
+    return ConfigError(
+        "mappers run in integration pipelines only",
+        where=where,
+        hint="change the records in a transformer in Python or SQL",
+        code="block.wrong_pipeline",
+    )
 
-    Raises:
-        ConfigError: it is wrong.
-    """
+
+def _argument(upstream: Input, inputs: Inputs) -> UpstreamOutput:
+    settings = inputs.of(upstream.uuid)
+    return StreamsInput(upstream, settings) if settings.streams or settings.catalog else upstream
+
+
+def _exports(call: BlockCall, inputs: Inputs, model: ReadModel) -> list[Export]:
+    """Return the upstream outputs that a destination writes: not those that only say whether to go on."""
+    exports = []
+    for index, upstream in enumerate(call.inputs):
+        settings = inputs.of(upstream.uuid)
+        if settings.input_only or upstream.type in GATES:
+            continue
+        if upstream.type == "data_exporter" and connector_role(model().block(upstream.uuid)) == "destination":
+            continue  # destinations have no output
+        streams = list(settings.streams) or None
+        exports.append(Export(index=index, block=upstream.uuid, streams=streams, where=settings.where))
+    return exports
+
+
+def _with_own_catalog(prepared: PreparedDestination, call: BlockCall, model: PipelineModel) -> PreparedDestination:
+    """Lay what a destination's functions returned over its catalog.json."""
+    path = own_catalog_file(model, call.block)
+    own = read_catalog_file(path, shown=call.project.shown(path))
+    if own is None:
+        return prepared
+    if prepared.catalog is None:
+        prepared.catalog, prepared.catalog_where = own.data, own.where or ""
+    else:
+        prepared.catalog = layer(own, Catalog(prepared.catalog, where=prepared.catalog_where)).data
+    return prepared

@@ -24,6 +24,8 @@ class PreparedSource(msgspec.Struct, kw_only=True):
         selected: the names of the streams that are read; empty: all that the catalog selects.
         discovered: the catalog that the tap has discovered for this block in this run; None: it was not asked.
         key: of a child of a dynamic block: what its positions are kept under, beside the block's uuid.
+        selected_where: `file:line` of what says `selected`, for errors.
+        catalog_where: `file:line` of what says `catalog`.
     """
 
     spec: SourceSpec
@@ -31,6 +33,8 @@ class PreparedSource(msgspec.Struct, kw_only=True):
     selected: list[str] = []
     discovered: dict[str, Any] | None = None
     key: str | None = None
+    selected_where: str = ""
+    catalog_where: str = ""
 
 
 class ExportedStream(msgspec.Struct, kw_only=True):
@@ -59,6 +63,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         streams: the streams of it that are exported; None: all.
         live: it comes as it is read, by a source that has nothing else downstream.
         exported: what it comes to, once its output was read.
+        where: `file:line` of what says so, for errors.
     """
 
     index: int
@@ -66,6 +71,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     streams: list[str] | None = None
     live: bool = False
     exported: list[ExportedStream] = []
+    where: str | None = None
 
 
 class PreparedDestination(msgspec.Struct, kw_only=True):
@@ -76,12 +82,16 @@ class PreparedDestination(msgspec.Struct, kw_only=True):
         exports: the upstream outputs that it writes.
         catalog: a Singer catalog whose entries override the streams' schemas and settings; None: none.
         selected: the names of the streams that are exported; empty: all.
+        selected_where: `file:line` of what says `selected`, for errors.
+        catalog_where: the file, or `file:line`, of what says `catalog`.
     """
 
     spec: DestinationSpec
     exports: list[Export]
     catalog: dict[str, Any] | None = None
     selected: list[str] = []
+    selected_where: str = ""
+    catalog_where: str = ""
 
 
 Prepared: TypeAlias = PreparedSource | PreparedDestination

@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamline.blocks.connector.functions import decorated_nodes
 from streamline.blocks.connector.prepared import Role
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
 
 _ROLES: dict[str, Role] = {"data_loader": "source", "data_exporter": "destination"}
-_DECORATORS: dict[str, Role] = {
-    "data_integration_source": "source",
-    "data_integration_destination": "destination",
-}
 
 
 def connector_role(block: Block) -> Role | None:
     """Return whether a block is a source or a destination; None: it is neither.
 
-    A block in YAML is one by its type, a block in Python by its decorators. The file is read, not run.
+    A block in YAML is one by its type, a block in Python by its decorators, and which of the two by its type. The file
+    is read, not run.
     """
     if block.language == "yaml":
         return _ROLES.get(block.type)
     if block.language != "python" or block.type not in _ROLES:
         return None
     if block.file is None:
-        return _role_in(block.content or "")
-    try:
-        status = block.file.stat()
-    except OSError:
-        return None  # reported where the file is read
-    return _role_of(block.file, (status.st_mtime_ns, status.st_size))
+        decorated = _is_decorated(block.content or "")
+    else:
+        try:
+            status = block.file.stat()
+        except OSError:
+            return None  # reported where the file is read
+        decorated = _file_is_decorated(block.file, (status.st_mtime_ns, status.st_size))
+    return _ROLES[block.type] if decorated else None
 
 
 def exported_upstream(block: Block) -> list[str]:
@@ -61,29 +60,18 @@ def kind_name(block: Block) -> str | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _role_of(path: Path, _: tuple[int, int]) -> Role | None:
+def _file_is_decorated(path: Path, _: tuple[int, int]) -> bool:
     try:
-        return _role_in(path.read_text("utf-8"))
+        return _is_decorated(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError):
-        return None
+        return False
 
 
-def _role_in(text: str) -> Role | None:
+def _is_decorated(text: str) -> bool:
     if "data_integration_" not in text:
-        return None
+        return False
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return next((_DECORATORS[name] for name in _decorators(tree) if name in _DECORATORS), None)
-
-
-def _decorators(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for decorator in node.decorator_list:
-                called = decorator.func if isinstance(decorator, ast.Call) else decorator
-                if isinstance(called, ast.Name):
-                    yield called.id
-                elif isinstance(called, ast.Attribute):
-                    yield called.attr
+        return False
+    return any(True for _ in decorated_nodes(tree))

@@ -144,9 +144,7 @@ async def open_source(
         config_changed=keep_config,
         discovered=discovered,
     )
-    path = model.path / block.uuid / "catalog.json"
-    if project.mage and not path.is_file():
-        path = model.path / CATALOG_FILE
+    path = catalog_file(project, model, block)
     own = read_catalog_file(path, shown=project.shown(path)) if layered else None
     try:
         answer = await discovery.catalog(own, over, refresh=refresh)
@@ -169,6 +167,17 @@ async def open_source(
         changes=answer.changes,
         watch=answer.watch,
     )
+
+
+def catalog_file(project: Project, model: PipelineModel, block: Block) -> Path:
+    """Return the file with a source block's own catalog, which need not exist: in projects of Mage the pipeline's."""
+    path = own_catalog_file(model, block)
+    return model.path / CATALOG_FILE if project.mage and not path.is_file() else path
+
+
+def own_catalog_file(model: PipelineModel, block: Block) -> Path:
+    """Return the place of a block's catalog.json."""
+    return model.path / block.uuid / "catalog.json"
 
 
 @contextlib.contextmanager

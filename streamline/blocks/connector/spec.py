@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from streamline.blocks.connector.mage_config import with_plugin_keys
+from streamline.blocks.connector.mage_config import with_plugin_keys, without_line_ends
 from streamline.connectors.singer.settings import (
     BAD_RECORD_POLICIES,
     SCHEMA_POLICIES,
@@ -110,11 +110,12 @@ def _keys(kind: type[Spec], *more: str) -> tuple[str, ...]:
     return (*(name for name in kind.__struct_fields__ if name != "where"), *more)
 
 
-def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> Spec:
+def load_spec(block: Block, renderer: Renderer, *, text: str | None = None, file: YamlFile | None = None) -> Spec:
     """Return what a YAML block says: a source for a data_loader, a destination for a data_exporter, else a mapper.
 
     Args:
         text: the text of its file, if it is not to be read from there.
+        file: the file, if it was read already.
 
     The values of secret-like keys of its config are masked from then on.
 
@@ -122,7 +123,7 @@ def load_spec(block: Block, renderer: Renderer, *, text: str | None = None) -> S
         ConfigError: the file is wrong, does not render, or is of another kind than the block.
     """
     role = _ROLES.get(block.type)
-    file = _open(block, renderer, text)
+    file = file or open_spec(block, renderer, text)
     present = [key for key in ("source", "destination", "mapper") if key in file.mapping()]
     if role is None or present != [role]:
         expected = f"a {block.type} in YAML needs `{role}:`" if role else f"a {block.type} can't be written in YAML"
@@ -219,7 +220,7 @@ class _SpecReader:
         empty: dict[str, Any] = {}
         config = self.take("config", _mapping, empty)
         if self._renderer.project is not None and self._renderer.project.mage:
-            config = with_plugin_keys(config, name, role)
+            config = with_plugin_keys(without_line_ends(config), name, role)
         if self._renderer.secrets is not None:
             self._renderer.secrets.masker.add_config(config)
         return config
@@ -276,7 +277,12 @@ def _mapper(reader: _SpecReader) -> MapperSpec:
     return MapperSpec(mapper=mapper, config=reader.config(mapper, "mapper"), where=reader.where)
 
 
-def _open(block: Block, renderer: Renderer, text: str | None) -> YamlFile:
+def open_spec(block: Block, renderer: Renderer, text: str | None = None) -> YamlFile:
+    """Read a block's YAML file, or its text in metadata.yaml.
+
+    Raises:
+        ConfigError: it cannot be read or rendered, or is not YAML.
+    """
     if block.file is not None and text is not None:
         shown = renderer.project.shown(block.file) if renderer.project is not None else None
         return load_yaml(block.file, text=text, shown=shown)

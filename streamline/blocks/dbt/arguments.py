@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import yaml
 
-from streamline.project.lambdas import quote_lambdas
 from streamline.errors import ConfigError
+from streamline.project.lambdas import quote_lambdas
 from streamline.project.suggest import suggestion
 from streamline.project.templates import template_end
 from streamline.project.yamlfile import kind_of, load_yaml

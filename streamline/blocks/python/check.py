@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
     from streamline.project.render import Renderer
 
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> set[str]:
@@ -35,16 +35,24 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
         ConfigError: the file cannot be read or is not Python; no function has the decorator of the block's type, or
             several have it. `where` is `file:line`.
     """
-    shown = shown_block(project, block)
+    tree = block_tree(project, block)
+    _DecoratedFunctions(block, shown_block(project, block), tree, first_wins=project.mage).check()
+    return imported_modules(project, tree)
+
+
+def block_tree(project: Project, block: Block) -> ast.Module:
+    """Parse the block's file.
+
+    Raises:
+        ConfigError: the file cannot be read or is not Python.
+    """
     path = str(block.file) if block.file is not None else f"<block {block.uuid}>"
     source = None if block.file is not None else block.content or ""
-    file = BlockFile(block.uuid, path, source, shown)
+    file = BlockFile(block.uuid, path, source, shown_block(project, block))
     text = file.text()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are shown when the block runs
-        tree, _ = parsed(file, text)
-    _DecoratedFunctions(block, shown, tree, first_wins=project.mage).check()
-    return _imported(project, tree)
+        return parsed(file, text)[0]
 
 
 def explain(project: Project, model: PipelineModel, block: Block) -> Explanation:
@@ -64,7 +72,7 @@ class _DecoratedFunctions:
         self._meant = {name: full.rpartition(".")[2] for name, full in imports_of(tree).items()}
 
     def check(self) -> None:
-        functions = list(_functions(self._tree.body))
+        functions = list(defined_functions(self._tree.body))
         decorated = [
             (function, sure) for function, sure in functions if self._kinds(function).intersection(self._names)
         ]
@@ -75,7 +83,7 @@ class _DecoratedFunctions:
         if not decorated and not self._may_come_otherwise(functions):
             self._refuse_none([function for function, _ in functions])
 
-    def _kinds(self, function: _Function) -> set[str]:
+    def _kinds(self, function: FunctionNode) -> set[str]:
         names = {decorator_name(each) for each in function.decorator_list}
         return {self._meant.get(name, name) for name in names}
 
@@ -93,29 +101,29 @@ class _DecoratedFunctions:
         imported = {name for name, full in self._meant.items() if full not in NAMES and full not in LEGACY}
         return not functions and bool(imported)
 
-    def _refuse_several(self, functions: Sequence[_Function]) -> None:
-        lines = " and ".join(f"{function.name} (line {_line(function)})" for function in functions)
+    def _refuse_several(self, functions: Sequence[FunctionNode]) -> None:
+        lines = " and ".join(f"{function.name} (line {first_line(function)})" for function in functions)
         raise ConfigError(
             f"more than one function in this file is decorated with @{self._decorator}: {lines}",
-            where=f"{self._shown}:{_line(functions[1])}",
+            where=f"{self._shown}:{first_line(functions[1])}",
             hint="leave the decorator on one of them; it can call the others",
             code="block.function_ambiguous",
         )
 
-    def _refuse_none(self, functions: Sequence[_Function]) -> None:
+    def _refuse_none(self, functions: Sequence[FunctionNode]) -> None:
         for function in functions:
             for kind in sorted(self._kinds(function)):
                 if kind in NAMES and kind not in ("test", self._decorator):
                     raise ConfigError(
                         f"no function in this file is decorated with @{self._decorator}, but {function.name}() is with "
                         f"@{kind}",
-                        where=f"{self._shown}:{_line(function)}",
+                        where=f"{self._shown}:{first_line(function)}",
                         hint=f"the block '{self._block.uuid}' is a {self._block.type}: write @{self._decorator} above "
                         "its function, or change its type in metadata.yaml",
                         code="block.function_missing",
                     )
         plain = [function for function in functions if not self._kinds(function)]
-        line = f":{_line(plain[0])}" if len(plain) == 1 else ""
+        line = f":{first_line(plain[0])}" if len(plain) == 1 else ""
         above = f"{plain[0].name}()" if len(plain) == 1 else "the function to run"
         raise ConfigError(
             f"no function in this file is decorated with @{self._decorator}",
@@ -124,7 +132,7 @@ class _DecoratedFunctions:
             code="block.function_missing",
         )
 
-    def _check_statuses(self, functions: Sequence[_Function]) -> None:
+    def _check_statuses(self, functions: Sequence[FunctionNode]) -> None:
         for function in functions:
             for each in function.decorator_list:
                 if not isinstance(each, ast.Call) or decorator_name(each) != "callback":
@@ -139,18 +147,18 @@ class _DecoratedFunctions:
                         )
 
 
-def _functions(body: Sequence[ast.stmt], sure: bool = True) -> Iterator[tuple[_Function, bool]]:
+def defined_functions(body: Sequence[ast.stmt], sure: bool = True) -> Iterator[tuple[FunctionNode, bool]]:
     """Yield the functions that loading the file defines, and whether it always does: those in `if` or `try` may not."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node, sure
         elif isinstance(node, ast.With):
-            yield from _functions(node.body, sure)
+            yield from defined_functions(node.body, sure)
         elif isinstance(node, ast.If | ast.For | ast.While | ast.Try):
             for part in ("body", "orelse", "finalbody"):
-                yield from _functions(getattr(node, part, []), False)
+                yield from defined_functions(getattr(node, part, []), False)
             for handler in getattr(node, "handlers", []):
-                yield from _functions(handler.body, False)
+                yield from defined_functions(handler.body, False)
 
 
 def _decorator_parts(node: ast.AST) -> list[ast.AST]:
@@ -159,11 +167,13 @@ def _decorator_parts(node: ast.AST) -> list[ast.AST]:
     return [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
 
 
-def _line(function: _Function) -> int:
+def first_line(function: FunctionNode) -> int:
+    """Return the line of a function's first decorator, else of its `def`."""
     return function.decorator_list[0].lineno if function.decorator_list else function.lineno
 
 
-def _imported(project: Project, tree: ast.Module) -> set[str]:
+def imported_modules(project: Project, tree: ast.Module) -> set[str]:
+    """Return the modules that a file imports when it is loaded, without the project's own: first parts of names."""
     rest: list[ast.stmt] = list(tree.body)
     for node in rest:
         if isinstance(node, ast.Try | ast.With):

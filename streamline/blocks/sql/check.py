@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.call import block_text, shown_block
 from streamline.blocks.sql import template
-from streamline.project.lambdas import parse_template
 from streamline.blocks.sql.settings import KEYS, Profiles, SQLSettings, read_settings
 from streamline.blocks.sql.statements import split
 from streamline.errors import ConfigError, StreamlineError
 from streamline.io.config_keys import ConfigKey
 from streamline.pipeline.kinds import Connection, Explanation
+from streamline.project.lambdas import parse_template
 from streamline.project.render import Renderer
 from streamline.project.suggest import almost
 

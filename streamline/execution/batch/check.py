@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,8 @@ class _BatchCheck:
 
     def _renderer(self, more: dict[str, object]) -> Renderer:
         variables = {**self._project.variables, **self._model.variables, **more}
-        return Renderer(self._project, variables, self._project.secrets, runtime=self._runtime)
+        names = {"execution_date": datetime.now(UTC)}
+        return Renderer(self._project, variables, self._project.secrets, names=names, runtime=self._runtime)
 
     def _variables(self) -> None:
         wrong = list(self._templates.variable_errors())

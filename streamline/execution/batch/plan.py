@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -104,7 +105,9 @@ def make_plan(project: Project, model: PipelineModel, runtime: Mapping[str, Any]
     Raises:
         ConfigError: with file and line.
     """
-    renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets, runtime=runtime)
+    variables = {**project.variables, **model.variables}
+    names = {"execution_date": datetime.now(UTC)}
+    renderer = Renderer(project, variables, project.secrets, names=names, runtime=runtime)
     modules: dict[str, frozenset[str]] = {}
     for block in (*model.blocks.values(), *model.callbacks.values(), *model.conditionals.values()):
         modules[block.uuid] = check_block(project, model, block, renderer)
