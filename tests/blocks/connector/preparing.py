@@ -1,4 +1,4 @@
-"""Source and destination blocks prepared as a worker does it, in this process, with a tap that counts what it is asked."""
+"""Source and destination blocks prepared as a worker does it, in this process, with a tap that notes its options."""
 
 from __future__ import annotations
 

@@ -38,52 +38,43 @@ def config(*args, **kwargs):
 """
 
 
-# decorator, what the block takes from it
+FUNCTIONS = {
+    "source": "@data_integration_source\ndef f(*args, **kwargs) -> str:\n    return 'shop'\n",
+    "destination": "@data_integration_destination\ndef f(*args, **kwargs) -> str:\n    return 'shop'\n",
+    "config": "@data_integration_config\ndef f(*args, **kwargs):\n    return {'host': 'h'}\n",
+    "selected": "@data_integration_selected_streams\ndef f(*args, **kwargs):\n    return ['o']\n",
+    "catalog": "@data_integration_catalog\ndef f(*a, **k):\n    return {'streams': [{'stream': 'o', 'schema': {}}]}\n",
+}
+VALUES = {"source": "shop", "destination": "shop", "config": {"host": "h"}, "selected": ["o"], "catalog": ["o"]}
+
+
+# what a decorated function gives, for which block, whether it is required
 @pytest.mark.parametrize(
-    ("type", "required", "function", "taken"),
+    ("what", "type", "required"),
     [
-        ("data_loader", True, "@data_integration_source\ndef f(*a, **k) -> str:\n    return 'shop'\n", "source"),
-        ("data_exporter", True, "@data_integration_destination\ndef f(*a, **k):\n    return 'shop'\n", "destination"),
-        ("data_loader", True, "@data_integration_config\ndef f(*a, **k):\n    return {'host': 'h'}\n", "config"),
-        ("data_exporter", True, "@data_integration_config\ndef f(*a, **k):\n    return {'host': 'h'}\n", "config"),
-        ("data_loader", False, "@data_integration_selected_streams\ndef f(*a, **k):\n    return ['o']\n", "selected"),
-        ("data_exporter", False, "@data_integration_selected_streams()\ndef f(*a, **k):\n    return ['o']\n", "selected"),
-        (
-            "data_loader",
-            False,
-            "@data_integration_catalog()\ndef f(*a, **k):\n    return {'streams': [{'stream': 'o', 'schema': {}}]}\n",
-            "catalog",
-        ),
-        (
-            "data_exporter",
-            False,
-            "@data_integration_catalog\ndef f(*a, **k):\n    return {'streams': [{'stream': 'o', 'schema': {}}]}\n",
-            "catalog",
-        ),
+        ("source", "data_loader", True),
+        ("destination", "data_exporter", True),
+        ("config", "data_loader", True),
+        ("config", "data_exporter", True),
+        ("selected", "data_loader", False),
+        ("selected", "data_exporter", False),
+        ("catalog", "data_loader", False),
+        ("catalog", "data_exporter", False),
     ],
 )
-def test_decorators(shop: Preparing, type: str, required: bool, function: str, taken: str) -> None:
-    decorator = function.partition("\n")[0].removesuffix("()")
+def test_decorators(shop: Preparing, what: str, type: str, required: bool) -> None:
+    decorator = FUNCTIONS[what].partition("\n")[0]
     others = [part for part in CODE[type].split("\n\n\n") if decorator not in part]
-    whole = "\n\n\n".join([*others, function])
-    prepared = shop.prepare(type, whole)
-    assert _taken(prepared, taken) == {
-        "source": "shop",
-        "destination": "shop",
-        "config": {"host": "h"},
-        "selected": ["o"],
-        "catalog": ["o"],
-    }[taken]
+    for text in (FUNCTIONS[what], FUNCTIONS[what].replace(decorator, f"{decorator}()")):
+        assert _taken(shop.prepare(type, "\n\n\n".join([*others, text])), what) == VALUES[what]
     without = "\n\n\n".join(others)
     if not required:
-        assert not _taken(shop.prepare(type, without), taken)
+        assert not _taken(shop.prepare(type, without), what)
         return
-    with pytest.raises(ConfigError) as found:
-        shop.check(type, without)
-    assert (found.value.code, found.value.exit_code) == ("block.function_missing", 2)
-    with pytest.raises(ConfigError) as found:
-        shop.prepare(type, without)
-    assert found.value.code == "block.function_missing"
+    for refused in (shop.check, shop.prepare):
+        with pytest.raises(ConfigError) as found:
+            refused(type, without)
+        assert (found.value.code, found.value.exit_code) == ("block.function_missing", 2)
 
 
 def _taken(prepared: PreparedSource | PreparedDestination, what: str) -> Any:
