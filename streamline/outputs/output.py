@@ -139,7 +139,7 @@ class Output:
             return None
         from streamline.outputs import streams
 
-        return streams.stored(self._storage, manifest.outputs[0])
+        return streams.stored_streams(self._storage, manifest.outputs[0])
 
     def _value(self, manifest: Manifest) -> Any:
         if manifest.form == "none":

@@ -62,15 +62,8 @@ def _write_stream(storage: Storage, name: str, stream: StreamFiles) -> StoredVal
 
 
 def read(storage: Storage, stored: StoredValue) -> Any:
-    """Read the streams: a dict with `stream`, `columns` and `rows` for one, a list of them for several."""
-    shapes = [_shape(storage, stream) for stream in stored.parts]
-    return shapes[0] if len(shapes) == 1 else shapes
-
-
-def _shape(storage: Storage, stored: StoredValue) -> dict[str, Any]:
-    columns = stored.columns or []
-    rows = [row for part in stored.parts for row in json_rows(read_table(storage, part), columns)]
-    return {"stream": msgspec.json.decode(stored.value), "columns": list(columns), "rows": rows}
+    """Read all streams, see `read_shapes`."""
+    return read_shapes(stored_streams(storage, stored))
 
 
 class StoredStream(msgspec.Struct, kw_only=True):
@@ -99,7 +92,16 @@ class StoredStream(msgspec.Struct, kw_only=True):
         return [path for storage, part in self.parts if (path := storage.path(part.file)) is not None]
 
 
-def stored(storage: Storage, value: StoredValue) -> list[StoredStream]:
+def read_shapes(streams: Sequence[StoredStream]) -> Any:
+    """Read streams: a dict with `stream`, `columns` and `rows` for one, a list of them for several."""
+    shapes = []
+    for stream in streams:
+        rows = [row for part in stream.parts for row in json_rows(read_table(*part), stream.columns)]
+        shapes.append({"stream": stream.stream, "columns": list(stream.columns), "rows": rows})
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def stored_streams(storage: Storage, value: StoredValue) -> list[StoredStream]:
     """Return the streams with their files, without reading them."""
     entries: list[dict[str, Any]] = [msgspec.json.decode(stream.value) for stream in value.parts]
     names = [entry["stream"] for entry in entries]

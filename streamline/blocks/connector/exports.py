@@ -113,23 +113,44 @@ def _converted(upstream: Input, folder: Path) -> list[ExportedStream]:
 
 
 def _of_shape(value: Mapping[str, Any], folder: Path) -> ExportedStream:
-    entry = value["stream"]
-    entry = entry if isinstance(entry, dict) else {"stream": entry}
-    name = entry.get("stream") or entry.get("tap_stream_id")
-    if not isinstance(name, str) or not name:
-        raise ConfigError(
-            "a stream has no name", hint="write it as {'stream': {'stream': NAME}, …}", code="output.not_a_stream"
-        )
-    table = _table(name, value["columns"], value["rows"])
-    schema = entry.get("schema")
+    entry, table = stream_of(value)
     return _written(
-        name,
-        schema if isinstance(schema, dict) and schema else schema_of(table.schema),
+        entry["stream"],
+        entry["schema"],
         table,
         folder,
         key_properties=list(entry.get("key_properties") or ()),
         replication_method=entry.get("replication_method"),
     )
+
+
+def stream_name(value: Mapping[str, Any]) -> str:
+    """Return the name of a stream in this shape.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    entry = value["stream"]
+    name = entry.get("stream") or entry.get("tap_stream_id") if isinstance(entry, dict) else entry
+    if not isinstance(name, str) or not name:
+        raise ConfigError(
+            "a stream has no name", hint="write it as {'stream': {'stream': NAME}, …}", code="output.not_a_stream"
+        )
+    return name
+
+
+def stream_of(value: Mapping[str, Any]) -> tuple[dict[str, Any], pa.Table]:
+    """Return the catalog entry of a stream in this shape, with a name and a schema, and its rows as a table.
+
+    Raises:
+        ConfigError: it has no name, or rows and columns do not fit each other.
+    """
+    name = stream_name(value)
+    entry = value["stream"] if isinstance(value["stream"], dict) else {}
+    table = _table(name, value["columns"], value["rows"])
+    schema = entry.get("schema")
+    schema = schema if isinstance(schema, dict) and schema else schema_of(table.schema)
+    return {**entry, "stream": name, "schema": schema}, table
 
 
 def _table(name: str, columns: Any, rows: Any) -> pa.Table:

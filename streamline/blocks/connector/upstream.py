@@ -1,28 +1,29 @@
-"""The outputs of upstream blocks as streams: which there are, their catalog, and how decorated functions get them."""
+"""The outputs of upstream blocks as the decorated functions of a source or destination get them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from streamline.blocks.connector.exports import is_stream, stream_name, stream_of
 from streamline.connectors.outputs.table_source import schema_of
 from streamline.errors import ConfigError
 from streamline.flow.items import JSONObject
-from streamline.outputs.tables import to_table
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streamline.blocks.call import Input
     from streamline.blocks.connector.inputs import InputSettings
-
-_SHAPE = {"stream", "columns", "rows"}
+    from streamline.outputs.frames import Frames
+    from streamline.outputs.streams import StoredStream
 
 
 class StreamsInput:
-    """An upstream output as a decorated function gets it: limited to some streams, with its catalog if asked for."""
+    """An upstream output, limited to some of its streams, or with its catalog."""
 
     def __init__(self, upstream: Input, settings: InputSettings) -> None:
         self.uuid = upstream.uuid
@@ -30,22 +31,26 @@ class StreamsInput:
         self._upstream = upstream
         self._settings = settings
 
-    def value(self) -> Any:
+    def value(self, frames: Frames | None = None) -> Any:
         """Return the data, or `(data, catalog)`.
 
         Raises:
             ConfigError: it has no such stream, or is no table, so that there is no catalog.
         """
+        stored = self._upstream.streams()
+        if stored is not None:
+            return self._of_source(stored, frames)
         data = self._upstream.value()
-        shapes = shapes_of(data)
-        self._check_names([_name(shape) for shape in shapes] if shapes is not None else [self.uuid])
-        if shapes is not None and self._settings.streams:
-            shapes = [shape for shape in shapes if _name(shape) in self._settings.streams]
-            data = shapes[0] if len(shapes) == 1 else shapes
-        if not self._settings.catalog:
-            return data
-        entries = [_entry_of(shape) for shape in shapes] if shapes is not None else [self._own_entry()]
-        return data, {"streams": entries}
+        streams = data if isinstance(data, list) and data else [data]
+        if all(map(is_stream, streams)):
+            names = [stream_name(stream) for stream in streams]
+            self._check_names(names)
+            if wanted := self._settings.streams:
+                streams = [stream for name, stream in zip(names, streams, strict=True) if name in wanted]
+                data = streams[0] if len(streams) == 1 else streams
+            return (data, {"streams": [_entry(stream) for stream in streams]}) if self._settings.catalog else data
+        self._check_names([self.uuid])
+        return (data, {"streams": [self._own_entry()]}) if self._settings.catalog else data
 
     def values(self) -> list[Any]:
         """Return `value` as the only one."""
@@ -54,6 +59,19 @@ class StreamsInput:
     def count(self) -> int:
         """Return 1: outputs that were returned as a tuple are passed as a list."""
         return 1
+
+    def _of_source(self, stored: Sequence[StoredStream], frames: Frames | None) -> Any:
+        self._check_names([stream.name for stream in stored])
+        chosen = [stream for stream in stored if not self._settings.streams or stream.name in self._settings.streams]
+        if frames is None:
+            from streamline.outputs.streams import read_shapes
+
+            data = read_shapes(chosen)
+        else:
+            from streamline.outputs.stream_frames import to_frames
+
+            data = to_frames(chosen, frames)
+        return (data, {"streams": [stream.stream for stream in chosen]}) if self._settings.catalog else data
 
     def _check_names(self, known: Sequence[str]) -> None:
         for name in self._settings.streams:
@@ -77,57 +95,26 @@ class StreamsInput:
             ) from None
 
 
-def shapes_of(value: Any) -> list[dict[str, Any]] | None:
-    """Return the streams of an output in the shape of a source block's: `{stream, columns, rows}`, one or several.
-
-    None: it has another shape.
-    """
-    shapes = value if isinstance(value, list) and value else [value]
-    return list(shapes) if all(map(_is_shape, shapes)) else None
-
-
 def catalog_entry(name: str, schema: JSONObject) -> JSONObject:
-    """Return the catalog entry of an upstream output that is one stream."""
-    columns = list(schema.get("properties", {}))
-    metadata = [{"breadcrumb": [], "metadata": {"inclusion": "available", "selected": True}}]
-    metadata += [
-        {"breadcrumb": ["properties", column], "metadata": {"inclusion": "available", "selected": True}}
-        for column in columns
-    ]
+    """Return the catalog entry of an upstream output that is one stream: everything is selected."""
+    breadcrumbs = [[], *(["properties", column] for column in schema.get("properties", {}))]
+    marks = {"inclusion": "available", "selected": True}
     return {
         "tap_stream_id": name,
         "stream": name,
         "schema": schema,
         "key_properties": [],
         "replication_method": "FULL_TABLE",
-        "metadata": metadata,
+        "metadata": [{"breadcrumb": breadcrumb, "metadata": dict(marks)} for breadcrumb in breadcrumbs],
     }
 
 
-def _is_shape(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() >= _SHAPE
-        and isinstance(value["stream"], dict)
-        and bool(value["stream"].get("stream") or value["stream"].get("tap_stream_id"))
-        and isinstance(value["columns"], list)
-        and isinstance(value["rows"], list)
-    )
-
-
-def _name(shape: dict[str, Any]) -> str:
-    stream = shape["stream"]
-    return str(stream.get("stream") or stream["tap_stream_id"])
-
-
-def _entry_of(shape: dict[str, Any]) -> JSONObject:
-    """Return the catalog entry of a stream; one that a user's code made may lack the schema."""
-    stream: JSONObject = shape["stream"]
-    if isinstance(stream.get("schema"), dict):
-        return stream
-    rows = [dict(zip(shape["columns"], row, strict=False)) for row in shape["rows"]]
-    table = to_table(rows) if rows else pa.table({name: pa.nulls(0) for name in shape["columns"]})
-    return {**catalog_entry(_name(shape), schema_of(table.schema)), **stream}
+def _entry(value: dict[str, Any]) -> JSONObject:
+    """Return the catalog entry of a stream; one that a user's code made may lack most of it."""
+    entry = value["stream"]
+    if not isinstance(entry, dict) or not entry.get("schema"):
+        entry, _ = stream_of(value)
+    return {**catalog_entry(stream_name(value), entry["schema"]), **entry}
 
 
 def _schema(upstream: Input) -> JSONObject:
