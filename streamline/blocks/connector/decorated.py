@@ -7,7 +7,7 @@ blocks as arguments. A source is asked for its streams only if a decorator's arg
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.connector.asking import AskedSource
@@ -22,19 +22,20 @@ from streamline.blocks.connector.functions import (
 from streamline.blocks.connector.mage_config import with_plugin_keys
 from streamline.blocks.connector.prepared import Export, PreparedDestination, PreparedSource, Role
 from streamline.blocks.connector.returned import Returned
-from streamline.blocks.connector.select_all import with_all_selected, with_default
+from streamline.blocks.connector.select_all import for_function, from_function
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import UserError, name_of
 from streamline.connectors.plugins import unavailable
 from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.settings import parse_streams
 from streamline.decorators import marks_of
+from streamline.errors import ConfigError
 from streamline.flow.items import JSONObject
 
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall, UpstreamOutput
     from streamline.connectors.registry import Role as PluginRole
-    from streamline.errors import ConfigError
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
 
@@ -72,15 +73,24 @@ def prepare_source(
 
     def offered(settings: Mapping[str, bool]) -> dict[str, Any]:
         def discover() -> JSONObject:
-            return with_all_selected(asked.catalog()) if settings["select_all"] else asked.catalog()
+            return for_function(asked.catalog(), settings["select_all"])
 
         return {"catalog": discover() if settings["discover"] else None, "discover_func": discover}
 
-    over = _catalog(call, *functions.optional(CATALOG, offered))
+    over = _catalog(call, *functions.optional(CATALOG, offered), streams)
     known = asked.layered(over)
-    if selected is not None and known is not None:
-        for stream in streams:
-            known.require(stream, where=selected.where)
+    if selected is not None and streams:
+        entries = {stream: known.require(stream, where=selected.where) for stream in streams} if known else {}
+        if over is not None:  # it was returned later, and may deselect what was named before
+            streams = [stream for stream in streams if stream not in entries or entries[stream].selected_by_default]
+        if not streams:
+            raise ConfigError(
+                "the catalog deselects all streams that are named",
+                where=selected.where,
+                hint="select one of them in its metadata in the catalog that the other function returns",
+                code="stream.none_selected",
+            )
+        spec.streams = parse_streams(streams, "source", where=lambda path: selected.where)
     return PreparedSource(
         spec=spec,
         catalog=over.data if over is not None else None,
@@ -100,7 +110,7 @@ def prepare_destination(
     selected, _ = functions.optional(SELECTED_STREAMS)
     streams = selected.streams() if selected is not None else []
     functions.offered["selected_streams"] = streams
-    over = _catalog(call, *functions.optional(CATALOG))
+    over = _catalog(call, *functions.optional(CATALOG), streams)
     return PreparedDestination(
         spec=DestinationSpec(destination=name.name(), config=config, where=name.where),
         exports=exports,
@@ -195,8 +205,13 @@ class _Functions:
         return Returned(value, name_of(function), self._file.where(function))
 
 
-def _catalog(call: BlockCall, returned: Returned | None, settings: Mapping[str, bool]) -> Catalog | None:
+def _catalog(
+    call: BlockCall, returned: Returned | None, settings: Mapping[str, bool], selected: Collection[str]
+) -> Catalog | None:
     """Return the catalog that a function returned; None: it overrides nothing.
+
+    Args:
+        selected: the streams that another function has named.
 
     Raises:
         ConfigError: it is no catalog.
@@ -208,4 +223,4 @@ def _catalog(call: BlockCall, returned: Returned | None, settings: Mapping[str, 
     if not len(catalog):
         call.log(f"{returned.where}: the catalog has no streams, so nothing is overridden")
         return None
-    return Catalog(with_default(catalog.data, settings["select_all"]), where=returned.where)
+    return Catalog(from_function(catalog.data, settings["select_all"], selected), where=returned.where)

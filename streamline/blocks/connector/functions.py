@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,12 @@ ARGUMENTS: Mapping[str, Mapping[str, bool]] = {
 }
 """The arguments of each decorator, with their defaults. All of them are for sources."""
 
+KEYWORDS = frozenset(
+    {*NAMED, "config", "selected_streams", "discover_streams_func", "catalog", "discover_func"},
+)
+"""The keyword arguments of the functions: parameters of these names take no output."""
+
+_DF = re.compile(r"df_\d+")
 _LATER: Any = object()
 
 
@@ -91,6 +98,29 @@ def check_functions(project: Project, block: Block, role: Role) -> tuple[set[str
     for node in nodes:
         _check_call(node, role, shown)
     return imported_modules(project, tree), _constant_name(nodes, role, shown)
+
+
+def reads_arguments(text: str, upstream: str) -> bool:
+    """Return whether the decorated functions of a destination may use the output of an upstream block.
+
+    Functions with `*args` that they do not read are usual: the arguments are there for those who want them.
+    """
+    tree = ast.parse(text)
+    if any(isinstance(node, ast.Name) and (node.id == upstream or _DF.fullmatch(node.id)) for node in ast.walk(tree)):
+        return True  # a name that stands for the output
+    nodes = list(decorated_nodes(tree))
+    if not {DESTINATION, CONFIG} <= {node.decorator for node in nodes}:
+        return True  # the others are imported
+    for function in {node.function for node in nodes}:
+        arguments = function.args
+        if {argument.arg for argument in (*arguments.posonlyargs, *arguments.args)} - KEYWORDS:
+            return True
+        if any(argument.arg == upstream for argument in arguments.kwonlyargs):
+            return True
+        spread = arguments.vararg.arg if arguments.vararg is not None else None
+        if any(isinstance(node, ast.Name) and node.id == spread for node in ast.walk(function)):
+            return True
+    return False
 
 
 def missing_function(decorator: str, role: Role, where: str) -> ConfigError:

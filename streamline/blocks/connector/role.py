@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamline.blocks.connector.functions import decorated_nodes
+from streamline.blocks.call import block_text
+from streamline.blocks.connector.functions import decorated_nodes, reads_arguments
+from streamline.blocks.connector.inputs import Inputs, read_inputs
 from streamline.blocks.connector.prepared import Role
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
 
+_NAMED_OUTPUT = re.compile(r"""block_output\(\s*\\?['"]([^'"\\]+)\\?['"]""")
 _ROLES: dict[str, Role] = {"data_loader": "source", "data_exporter": "destination"}
 
 
@@ -39,19 +43,24 @@ def connector_role(block: Block) -> Role | None:
 
 def exported_upstream(block: Block) -> list[str]:
     """Return the upstream blocks whose output a destination exports: all but those that are input only."""
-    settings = block.configuration.get("data_integration")
-    inputs = settings.get("inputs") if isinstance(settings, dict) else None
-    only = (
-        {uuid for uuid, each in inputs.items() if isinstance(each, dict) and each.get("input_only") is True}
-        if isinstance(inputs, dict)
-        else set()
-    )
-    return [uuid for uuid in block.upstream if uuid not in only]
+    inputs = _inputs(block)
+    return [uuid for uuid in block.upstream if not inputs.of(uuid).input_only]
 
 
-def takes_no_data(block: Block) -> bool:
-    """Return whether a destination uses no upstream output as a value: it is in YAML."""
-    return block.language == "yaml"
+def takes_no_data(block: Block, source: str) -> bool:
+    """Return whether a destination does not use the output of a source as a value, as far as its file shows that.
+
+    In YAML no template asks for it; in Python it is no argument of the functions, or none of them reads its arguments.
+    """
+    text = block_text(block)
+    if block.language == "yaml":
+        named = _NAMED_OUTPUT.findall(text)
+        return len(named) == text.count("block_output") and source not in named
+    return not _inputs(block).passes(source) or not reads_arguments(text, source)
+
+
+def _inputs(block: Block) -> Inputs:
+    return read_inputs(block, lambda path: block.uuid, mage=True)
 
 
 def kind_name(block: Block) -> str | None:

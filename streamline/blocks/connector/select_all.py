@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 from streamline.connectors.singer.catalog import Catalog, CatalogStream
 from streamline.flow.items import JSONObject
 
 
-def with_all_selected(catalog: JSONObject) -> JSONObject:
-    """Return a copy of a catalog that selects every stream that can be read."""
-    selecting = Catalog(copy.deepcopy(catalog))
-    for stream in selecting:
-        _mark(stream, True)
-    return selecting.data
+def for_function(catalog: JSONObject, select_all: bool) -> JSONObject:
+    """Return a copy of a discovered catalog that selects all streams, or says of none that it is selected."""
+    given = Catalog(copy.deepcopy(catalog))
+    for stream in given:
+        _mark(stream, True if select_all else None)
+    return given.data
 
 
-def with_default(catalog: JSONObject, select_all: bool) -> JSONObject:
+def from_function(catalog: JSONObject, select_all: bool, names: Collection[str] = ()) -> JSONObject:
     """Return a copy of a catalog that says of each stream whether it is selected: a mark against the default wins.
 
     So a stream can be selected or deselected in its metadata, its entry or its schema, whatever stands in the others.
+
+    Args:
+        names: streams that are selected by default in any case.
     """
-    marked = Catalog(copy.deepcopy(catalog))
-    for stream in marked:
+    returned = Catalog(copy.deepcopy(catalog))
+    for stream in returned:
+        default = select_all or stream.id in names or stream.stream in names
         marks = (stream.root.get("selected"), stream.entry.get("selected"), stream.schema.get("selected"))
-        _mark(stream, select_all if (not select_all) not in marks else not select_all)
-    return marked.data
+        _mark(stream, (not default) if (not default) in marks else default)
+    return returned.data
 
 
-def _mark(stream: CatalogStream, selected: bool) -> None:
+def _mark(stream: CatalogStream, selected: bool | None) -> None:
+    """Write everywhere whether a stream is selected; None: remove what says so."""
     if stream.unsupported:
         return
-    for place in (stream.entry, stream.schema):
-        if isinstance(place.get("selected"), bool):
-            place["selected"] = selected
     metadata = [item for item in stream.entry.get("metadata") or () if isinstance(item, dict)]
-    root = next((item for item in metadata if not item.get("breadcrumb")), None)
-    if root is None:
-        root = {"breadcrumb": [], "metadata": {}}
-        stream.entry["metadata"] = [root, *metadata]
-    root["metadata"] = {**(root.get("metadata") or {}), "selected": selected}
+    root = next((item for item in metadata if not item.get("breadcrumb")), {})
+    marks = dict(root.get("metadata") or {})
+    for place in (stream.entry, stream.schema, marks):
+        if isinstance(place.get("selected"), bool):
+            del place["selected"]
+    if selected is not None:
+        marks["selected"] = selected
+    others = [item for item in metadata if item is not root]
+    stream.entry["metadata"] = [{**root, "breadcrumb": [], "metadata": marks}, *others]

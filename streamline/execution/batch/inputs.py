@@ -65,6 +65,8 @@ class StoredInput:
         self.type = ref.type
 
     def value(self, frames: Frames | None = None) -> Any:
+        if self.ref.live:
+            return None  # an argument that the destination's functions do not read
         if self.ref.item is not None:
             # Copied, because the list of items is kept for the other children.
             return copy.deepcopy(_items(self.ref).get(self.ref.item))
@@ -78,7 +80,7 @@ class StoredInput:
         return open_ref(self.ref).values() if self.count() > 1 else [self.value()]
 
     def count(self) -> int:
-        return 1 if self.ref.item is not None else open_ref(self.ref).count()
+        return 1 if self.ref.item is not None or self.ref.live else open_ref(self.ref).count()
 
     def table(self) -> pa.Table:
         if self.ref.item is not None or self.ref.child:

@@ -146,7 +146,7 @@ def _pipes(model: PipelineModel, blocks: Mapping[str, BlockPlan]) -> dict[str, s
         if len(sources) != 1 or axes[uuid] or axes[sources[0]]:
             continue
         source = blocks[sources[0]]
-        if source.connector == "source" and source.block.downstream == [uuid] and takes_no_data(plan.block):
+        if source.connector == "source" and source.block.downstream == [uuid] and takes_no_data(plan.block, sources[0]):
             pipes[sources[0]] = uuid
     return pipes
 

@@ -225,7 +225,7 @@ def _with_catalog(prepared: PreparedDestination) -> DestinationSpec:
         streams |= {name: {} for name in prepared.selected}
     for stream in Catalog(prepared.catalog, where=spec.where) if prepared.catalog is not None else ():
         settings = {name: stream.entry[name] for name in _SETTINGS if stream.entry.get(name)}
-        streams[stream.id] = settings
+        streams[stream.id] = settings | ({"selected": False} if stream.root.get("selected") is False else {})
     if not streams:
         return spec
     own = parse_streams(streams, "destination", where=lambda path: spec.where)
