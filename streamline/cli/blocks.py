@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from streamline.blocks.connector.role import connector_role
 from streamline.cli.app import App
 from streamline.errors import ConfigError
 from streamline.pipeline.model import check_fits
@@ -15,13 +16,12 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
 
 Side = Literal["source", "destination"]
-
-_TYPES: dict[Side, str] = {"source": "data_loader", "destination": "data_exporter"}
+SIDES: tuple[Side, ...] = ("source", "destination")
 
 
 def blocks_of(model: PipelineModel, side: Side) -> list[Block]:
     """Return the pipeline's sources or destinations, in the order of metadata.yaml."""
-    return [block for block in model.blocks.values() if block.type == _TYPES[side] and block.language == "yaml"]
+    return [block for block in model.blocks.values() if connector_role(block) == side]
 
 
 def sources_of(model: PipelineModel) -> list[Block]:
@@ -49,12 +49,12 @@ def side_of(model: PipelineModel, uuid: str) -> Side:
     Raises:
         ConfigError: the block is neither, or does not exist.
     """
-    for side in ("source", "destination"):
+    for side in SIDES:
         if any(block.uuid == uuid for block in blocks_of(model, side)):
             return side
     from streamline.project.suggest import suggestion
 
-    known = [block.uuid for side in _TYPES for block in blocks_of(model, side)]
+    known = [block.uuid for side in SIDES for block in blocks_of(model, side)]
     raise ConfigError(
         f"there is no source or destination '{uuid}'",
         where=model.uuid,

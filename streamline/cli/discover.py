@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.blocks import pick_block, say, sources_of, tap_log
+from streamline.cli.blocks import pick_block, sources_of
+from streamline.cli.opened_sources import open_sources
 from streamline.cli.output import count, json_option, print_json, print_table
 from streamline.pipeline.reader import load_pipeline
 
@@ -29,25 +30,13 @@ def command(app: App, pipeline: str, block: str | None, named: str | None, as_js
     --json prints the tap's catalog; for several sources, an object {block: catalog}. Save it as
     pipelines/PIPELINE/BLOCK/catalog.json and edit it to override what the tap discovers.
     """
-    import anyio
-
-    from streamline.blocks.connector.source import open_source, private_folder
+    from streamline.blocks.connector.source import private_folder
 
     model = load_pipeline(app.project, pipeline)
     uuid = block or named
-    log = tap_log(app)
     blocks = [pick_block(model, "source", uuid)] if uuid else sources_of(model)
-
-    async def run() -> list[OpenedSource]:
-        return [
-            await open_source(
-                app.project, model, block, store, folder, layered=False, refresh=not cached, notify=say, log=log
-            )
-            for block in blocks
-        ]
-
     with app.store() as store, private_folder(app.project, "discover") as folder:
-        sources = anyio.run(run)
+        sources = open_sources(app, model, store, blocks, folder, layered=False, refresh=not cached)
     if as_json:
         catalogs = {source.block.uuid: source.require_catalog().data for source in sources}
         print_json(catalogs if len(catalogs) > 1 else next(iter(catalogs.values())))

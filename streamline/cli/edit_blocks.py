@@ -147,12 +147,14 @@ def _refuse_source_column(app: App, model: PipelineModel, source: str) -> None:
     """
     from streamline.blocks.connector.spec import load_destination
     from streamline.cli.blocks import blocks_of
-    from streamline.cli.stream_change import block_renderer, feeding_sources
+    from streamline.cli.stream_change import upstream_sources
+    from streamline.execution.batch.outside_run import renderer_of
 
     for destination in blocks_of(model, "destination"):
-        if source not in (block.uuid for block in feeding_sources(model, destination)):
+        fed = source in (block.uuid for block in upstream_sources(model, destination))
+        if not fed or destination.language != "yaml":
             continue
-        if load_destination(destination, block_renderer(app, model)).source_column:
+        if load_destination(destination, renderer_of(app.project, model, destination)).source_column:
             raise ConfigError(
                 f"the rows in '{destination.uuid}' hold the name '{source}' as part of their key (source_column)",
                 where=model.where(destination.uuid),

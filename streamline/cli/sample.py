@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamline.cli.app import App, pass_app
-from streamline.cli.blocks import pick_block, say, tap_log
+from streamline.cli.blocks import pick_block, tap_log
+from streamline.cli.opened_sources import open_sources
 from streamline.cli.output import count, json_option, print_json, print_table
 from streamline.pipeline.reader import load_pipeline
 
@@ -35,23 +36,22 @@ def command(
     """
     import anyio
 
-    from streamline.blocks.connector.source import open_source, private_folder
+    from streamline.blocks.connector.source import private_folder
     from streamline.connectors.singer.build import Workspace
     from streamline.connectors.singer.sample import sample
 
     model = load_pipeline(app.project, pipeline)
     source_block = pick_block(model, "source", block)
+    log = tap_log(app)
 
-    async def run() -> tuple[OpenedSource, list[bytes]]:
-        log = tap_log(app)
-        source = await open_source(app.project, model, source_block, store, folder, notify=say, log=log)
+    async def read(source: OpenedSource) -> list[bytes]:
         workspace = Workspace(
             run_dir=folder,
             root=app.project.root,
             masker=app.project.secrets.masker,
             log=lambda _, line: log(line) if log is not None else None,
         )
-        sampled = await sample(
+        return await sample(
             source.plugin,
             source.config,
             stream,
@@ -64,10 +64,10 @@ def command(
             where=source.where,
             on_config_change=source.keep_config,
         )
-        return source, sampled
 
     with app.store() as store, private_folder(app.project, "sample") as folder:
-        _, sampled = anyio.run(run)
+        (source,) = open_sources(app, model, store, [source_block], folder)
+        sampled = anyio.run(read, source)
     if as_json:
         import msgspec
 

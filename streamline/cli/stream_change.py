@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from streamline.blocks.connector.role import exported_upstream
 from streamline.cli.app import App
-from streamline.cli.blocks import Side, blocks_of, say, tap_log
+from streamline.cli.blocks import Side, blocks_of
+from streamline.cli.opened_sources import open_sources
 from streamline.cli.output import print_diff
 from streamline.errors import ConfigError
+from streamline.pipeline.model import BATCH_TYPES
 
 if TYPE_CHECKING:
-    from streamline.blocks.connector.source import OpenedSource
     from streamline.blocks.connector.stream_edits import Entries
     from streamline.connectors.singer.catalog import Catalog, CatalogStream
     from streamline.connectors.singer.settings import StreamSettings
     from streamline.pipeline.model import Block, PipelineModel
-    from streamline.project.render import Renderer
     from streamline.state.store import Store
 
 
@@ -31,6 +32,7 @@ class StreamChange:
     """
 
     def __init__(self, app: App, model: PipelineModel, store: Store, side: Side, block: Block) -> None:
+        from streamline.blocks.connector.source import private_folder
         from streamline.blocks.connector.stream_edits import editable_file
 
         self._app = app
@@ -40,11 +42,13 @@ class StreamChange:
         self._file: Path = editable_file(block)
         self._shown = app.project.shown(self._file)
         move_stored(app, model, store)
-        sources = open_sources(app, model, store, [block] if side == "source" else feeding_sources(model, block))
+        feeding = [block] if side == "source" else upstream_sources(model, block)
+        with private_folder(app.project, "streams") as folder:
+            sources = open_sources(app, model, store, feeding, folder)
         self._source = sources[0] if side == "source" else None
         catalogs = [source.catalog for source in sources if source.catalog is not None]
         # Where the streams of one tap are not known, any name may be right.
-        self._complete = len(catalogs) == len(sources)
+        self._complete = len(catalogs) == len(sources) and not (side == "destination" and upstream_tables(model, block))
         self._catalogs = catalogs if self._complete else []
 
     def name(self, name: str, entries: Entries) -> str:
@@ -107,8 +111,10 @@ class StreamChange:
 
     def _settings(self, text: str) -> StreamSettings:
         from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, load_spec
+        from streamline.execution.batch.outside_run import renderer_of
 
-        spec = load_spec(self._block, block_renderer(self._app, self._model), text=text)
+        renderer = renderer_of(self._app.project, self._model, self._block)
+        spec = load_spec(self._block, renderer, text=text)
         assert isinstance(spec, SourceSpec | DestinationSpec)
         return spec.streams
 
@@ -146,31 +152,21 @@ def move_stored(app: App, model: PipelineModel, store: Store) -> None:
     move_stored_settings(app.project, model, store)
 
 
-def block_renderer(app: App, model: PipelineModel) -> Renderer:
-    from streamline.project.render import Renderer
-
-    return Renderer(app.project, {**app.project.variables, **model.variables}, app.project.secrets)
-
-
-def open_sources(app: App, model: PipelineModel, store: Store, blocks: Sequence[Block]) -> list[OpenedSource]:
-    import anyio
-
-    from streamline.blocks.connector.source import open_source, private_folder
-
-    async def run() -> list[OpenedSource]:
-        return [
-            await open_source(app.project, model, block, store, folder, notify=say, log=tap_log(app))
-            for block in blocks
-        ]
-
-    with private_folder(app.project, "streams") as folder:
-        return anyio.run(run)
-
-
-def feeding_sources(model: PipelineModel, destination: Block) -> list[Block]:
+def upstream_sources(model: PipelineModel, destination: Block) -> list[Block]:
     """Return the sources whose records reach a destination."""
-    above = {destination.uuid}
-    for uuid in reversed(model.order()):
-        if uuid in above:
-            above.update(model.blocks[uuid].upstream)
+    if model.type in BATCH_TYPES:  # what comes from other blocks is not their streams
+        above = set(exported_upstream(destination))
+    else:
+        above = {destination.uuid}
+        for uuid in reversed(model.order()):
+            if uuid in above:
+                above.update(model.blocks[uuid].upstream)
     return [block for block in blocks_of(model, "source") if block.uuid in above]
+
+
+def upstream_tables(model: PipelineModel, destination: Block) -> list[str]:
+    """Return the upstream blocks of a batch pipeline whose outputs a destination exports as streams of their names."""
+    if model.type not in BATCH_TYPES:
+        return []
+    sources = {block.uuid for block in blocks_of(model, "source")}
+    return [uuid for uuid in exported_upstream(destination) if uuid not in sources]

@@ -10,17 +10,16 @@ import click
 
 from streamline.cli.app import App, pass_app
 from streamline.cli.blocks import Side, blocks_of, pick_block, side_of, sources_of
+from streamline.cli.opened_sources import open_sources
 from streamline.cli.output import json_option, masked_values, print_json, print_table
-from streamline.cli.stream_change import StreamChange, block_renderer, feeding_sources, move_stored, open_sources
+from streamline.cli.stream_change import StreamChange, move_stored, upstream_sources, upstream_tables
 from streamline.errors import ConfigError
 from streamline.pipeline.reader import load_pipeline
 
 if TYPE_CHECKING:
     from streamline.blocks.connector.source import OpenedSource
-    from streamline.connectors.singer.catalog import CatalogStream
-    from streamline.connectors.singer.settings import Resolved
+    from streamline.connectors.singer.settings import Resolved, StreamSettings
     from streamline.pipeline.model import Block, PipelineModel
-    from streamline.project.render import Renderer
     from streamline.state.store import Store
 
 block_option = click.option("--block", metavar="UUID", help="The block; needed where there are several.")
@@ -181,16 +180,23 @@ def _listed(
 ) -> list[dict[str, Any]]:
     side = side_of(model, block) if block is not None else None
     destinations = [each for each in blocks_of(model, "destination") if block in (None, each.uuid)]
+    from streamline.blocks.connector.source import private_folder
+
     wanted = sources_of(model) if side != "source" else [pick_block(model, "source", block)]
-    opened = {source.block.uuid: source for source in open_sources(app, model, store, wanted)}
+    with private_folder(app.project, "streams") as folder:
+        opened = {source.block.uuid: source for source in open_sources(app, model, store, wanted, folder)}
     rows = []
     if side != "destination":
         for source in opened.values():
             rows += _source_rows(source, stream)
     if side != "source":
         for destination in destinations:
-            feeding = [opened[each.uuid] for each in feeding_sources(model, destination) if each.uuid in opened]
-            rows += _destination_rows(block_renderer(app, model), destination, feeding, stream, all_=side is not None)
+            feeding = [opened[each.uuid] for each in upstream_sources(model, destination) if each.uuid in opened]
+            streams = [each for source in feeding for each in source.catalog or ()]
+            names = [(each.id, each.stream, tuple(dict.fromkeys((each.id, *each.names)))) for each in streams]
+            names += [(uuid, uuid, (uuid,)) for uuid in upstream_tables(model, destination)]
+            settings = _destination_settings(app, model, store, destination)
+            rows += _destination_rows(settings, destination, names, stream, all_=side is not None)
     return rows
 
 
@@ -202,14 +208,17 @@ def _source_rows(source: OpenedSource, wanted: str | None) -> list[dict[str, Any
         return []
     settings = source.spec.streams
     try:
-        chosen = {each.id: each for each in choose(source.catalog, settings, tap=source.traits, where=source.where)}
+        selected_streams = choose(
+            source.catalog, settings, tap=source.traits, stream_filter=source.chosen, where=source.where
+        )
+        chosen = {each.id: each for each in selected_streams}
     except ConfigError as error:
         # The list helps to correct what is wrong.
         chosen = {}
         click.echo(f"warning: {error}", err=True)
     rows = []
     for stream in source.catalog:
-        if not _is_wanted(wanted, stream):
+        if not _is_wanted(wanted, (stream.id, stream.stream)):
             continue
         selected = chosen.get(stream.id)
         rows.append(
@@ -229,35 +238,49 @@ def _source_rows(source: OpenedSource, wanted: str | None) -> list[dict[str, Any
     return rows
 
 
+def _destination_settings(app: App, model: PipelineModel, store: Store, block: Block) -> StreamSettings:
+    from streamline.blocks.connector.source import private_folder
+    from streamline.execution.batch.outside_run import prepared_block
+
+    with private_folder(app.project, "streams") as folder:
+        return prepared_block(app.project, model, block, store, folder).spec.streams
+
+
 def _destination_rows(
-    renderer: Renderer, block: Block, feeding: Sequence[OpenedSource], wanted: str | None, *, all_: bool
+    settings: StreamSettings,
+    block: Block,
+    streams: Sequence[tuple[str, str, tuple[str, ...]]],
+    wanted: str | None,
+    *,
+    all_: bool,
 ) -> list[dict[str, Any]]:
-    from streamline.blocks.connector.spec import load_destination
+    """Return the rows of a destination.
+
+    Args:
+        streams: id, stream name and all names of the streams that reach it.
+        all_: also those without settings.
+    """
     from streamline.connectors.singer.settings import resolve, resolve_destination
 
-    settings = load_destination(block, renderer).streams
     rows = []
-    for source in feeding:
-        for stream in source.catalog or ():
-            names = tuple(dict.fromkeys((stream.id, *stream.names)))
-            resolved = resolve(settings, names)
-            if _is_wanted(wanted, stream) and (all_ or resolved.values):
-                rows.append(
-                    {
-                        "block": block.uuid,
-                        "stream": stream.id,
-                        "name": stream.stream,
-                        "selected": resolve_destination(settings, names) is not None,
-                        "settings": _settings(resolved),
-                    }
-                )
+    for id_, stream, names in streams:
+        resolved = resolve(settings, names)
+        if _is_wanted(wanted, (id_, stream)) and (all_ or resolved.values):
+            rows.append(
+                {
+                    "block": block.uuid,
+                    "stream": id_,
+                    "name": stream,
+                    "selected": resolve_destination(settings, names) is not None,
+                    "settings": _settings(resolved),
+                }
+            )
     return rows
 
 
-def _is_wanted(wanted: str | None, stream: CatalogStream) -> bool:
+def _is_wanted(wanted: str | None, names: tuple[str, ...]) -> bool:
     from streamline.connectors.singer.catalog import matches
 
-    names = (stream.id, stream.stream)
     return wanted is None or wanted in names or matches(wanted, names)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class OpenedSource(msgspec.Struct):
         keep_config: keeps the config that the tap wrote back into its file.
         changes: how the catalog differs from the one that was kept, in words.
         watch: compares the SCHEMAs of a run with the catalog.
+        chosen: names of the streams that the block's function chose; empty: all that the catalog selects.
     """
 
     block: Block
@@ -56,6 +57,7 @@ class OpenedSource(msgspec.Struct):
     keep_config: Callable[[dict[str, Any]], None]
     changes: list[str] = []
     watch: CatalogWatch | None = None
+    chosen: Sequence[str] = ()
 
     @property
     def traits(self) -> TapTraits:

@@ -148,6 +148,7 @@ def open_ref(ref: InputRef) -> Output:
     """Return the stored output that `ref` names.
 
     Raises:
+        ConfigError: there is none.
         StreamlineError: another run has overwritten it.
     """
     if ref.inline is not None:
@@ -158,7 +159,12 @@ def open_ref(ref: InputRef) -> Output:
             hint="to use it otherwise, put a block between the two",
             code="output.live",
         )
-    assert ref.folder is not None
+    if ref.folder is None:
+        raise ConfigError(
+            f"the block '{ref.block}' has no stored output",
+            hint=f"run the upstream blocks first: streamline run PIPELINE --block-uuid {ref.block}",
+            code="block.no_stored_output",
+        )
     output = open_output(Path(ref.folder))
     if ref.run_id is not None and output.manifest.run_id != ref.run_id:
         raise StreamlineError(

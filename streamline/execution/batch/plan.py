@@ -129,6 +129,19 @@ def make_plan(project: Project, model: PipelineModel, runtime: Mapping[str, Any]
     )
 
 
+def plan_of(project: Project, model: PipelineModel, blocks: Iterable[Block]) -> BatchPlan:
+    """Return a plan of some of a pipeline's blocks, unchecked: for commands that run none of them."""
+    plans = {block.uuid: _block_plan(model, block) for block in blocks}
+    return BatchPlan(
+        model=model,
+        blocks=plans,
+        callbacks=[],
+        limits=dynamic_limits(project, model),
+        concurrency=None,
+        modules=dict.fromkeys(plans, frozenset()),
+    )
+
+
 def worth_loading(plan: BatchPlan, uuids: Iterable[str]) -> list[str]:
     """Return the modules to import before the first of these blocks runs."""
     blocks = [plan.blocks[uuid].block for uuid in uuids]

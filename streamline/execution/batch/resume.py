@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +16,9 @@ from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import InputRef
 from streamline.execution.events import BlockOutcome
 from streamline.outputs.store import read_manifest
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import PipelineModel
 
 
 class Reuse(msgspec.Struct):
@@ -134,53 +137,61 @@ def stored_upstream(plan: BatchPlan, layout: OutputLayout, uuid: str) -> dict[st
     Raises:
         ConfigError: one of them has no stored output.
     """
-    finished = {}
-    for name in plan.blocks[uuid].block.upstream:
-        block = plan.blocks[name]
-        secret = block.secret
-        stored = None if secret else layout.remembered(name)
-        if stored is None:
-            raise ConfigError(
-                f"the block '{name}', which '{uuid}' needs, has no stored output",
-                where=plan.model.where(uuid),
-                hint=f"its output is secret and never stored: run the whole pipeline `{plan.model.uuid}`"
-                if secret
-                else f"run it first: streamline run {plan.model.uuid} --block-uuid {name}",
-                code="block.no_stored_output",
-            )
-        instances = [
-            Instance(
-                **call.facts(),
-                status=SKIPPED if call.skipped else COMPLETED,
-                ref=None
-                if call.skipped
-                else InputRef(
-                    block=name,
-                    type=block.block.type,
-                    folder=str(layout.call(name, call.number, child=stored.child)),
-                    child=stored.child,
-                ),
-            )
-            for call in stored.calls
-        ]
-        reduce = block.reduce and stored.child
-        if (
-            block.dynamic
-            and not reduce
-            and any(instance.ref is not None and instance.items is None for instance in instances)
-        ):
-            raise ConfigError(
-                f"the block '{name}', which '{uuid}' needs, was not dynamic when its output was stored",
-                where=plan.model.where(name),
-                hint=f"run it again: streamline run {plan.model.uuid} --block-uuid {name}",
-                code="block.no_stored_output",
-            )
-        finished[name] = Finished(
-            uuid=name,
-            type=block.block.type,
-            dynamic=block.dynamic and not reduce,
-            reduce=reduce,
-            child=stored.child,
-            instances=instances,
+    return {
+        name: stored_block(plan.model, plan.blocks[name], layout, needed_by=uuid)
+        for name in plan.blocks[uuid].block.upstream
+    }
+
+
+def stored_block(model: PipelineModel, plan: BlockPlan, layout: OutputLayout, *, needed_by: str) -> Finished:
+    """Return a block as earlier runs left it.
+
+    Raises:
+        ConfigError: it has no stored output.
+    """
+    block, name = plan.block, plan.block.uuid
+    stored = None if plan.secret else layout.remembered(name)
+    if stored is None:
+        raise ConfigError(
+            f"the block '{name}', which '{needed_by}' needs, has no stored output",
+            where=model.where(needed_by),
+            hint=f"its output is secret and never stored: run the whole pipeline `{model.uuid}`"
+            if plan.secret
+            else f"run it first: streamline run {model.uuid} --block-uuid {name}",
+            code="block.no_stored_output",
         )
-    return finished
+    instances = [
+        Instance(
+            **call.facts(),
+            status=SKIPPED if call.skipped else COMPLETED,
+            ref=None
+            if call.skipped
+            else InputRef(
+                block=name,
+                type=block.type,
+                folder=str(layout.call(name, call.number, child=stored.child)),
+                child=stored.child,
+            ),
+        )
+        for call in stored.calls
+    ]
+    reduce = plan.reduce and stored.child
+    if (
+        plan.dynamic
+        and not reduce
+        and any(instance.ref is not None and instance.items is None for instance in instances)
+    ):
+        raise ConfigError(
+            f"the block '{name}', which '{needed_by}' needs, was not dynamic when its output was stored",
+            where=model.where(name),
+            hint=f"run it again: streamline run {model.uuid} --block-uuid {name}",
+            code="block.no_stored_output",
+        )
+    return Finished(
+        uuid=name,
+        type=block.type,
+        dynamic=plan.dynamic and not reduce,
+        reduce=reduce,
+        child=stored.child,
+        instances=instances,
+    )

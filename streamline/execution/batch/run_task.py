@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.call import BlockCall, Input, block_output
-from streamline.blocks.connector.prepared import PreparedDestination
+from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
 from streamline.blocks.python.block import evaluate, forget, poll
 from streamline.blocks.python.callback import call_back
 from streamline.blocks.python.function import UserError, user_error
@@ -218,12 +218,12 @@ def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 def _prepare(task: Task, call: BlockCall, result: TaskResult) -> None:
     prepared = prepare_block(call)
-    if isinstance(prepared, PreparedDestination):
+    if isinstance(prepared, PreparedDestination) and not task.extra.get("settings_only"):
         from streamline.blocks.connector.exports import with_streams
 
         live = [number for number, ref in enumerate(task.inputs) if ref.live]
         prepared = with_streams(call, prepared, exports_folder(task), live)
-    elif task.child is not None:
+    elif isinstance(prepared, PreparedSource) and task.child is not None:
         prepared = msgspec.structs.replace(prepared, key=child_key(task.inputs))
     result.prepared = prepared
 

@@ -23,7 +23,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         block: the upstream block's uuid.
         type: its type.
-        folder: the folder of its stored output.
+        folder: the folder of its stored output; None, and no `inline`: there is none.
         inline: the output itself, where it must not be stored (`secret_output`).
         item: which item of a dynamic parent's output; None: all of it.
         child: it is the output of a dynamic block's child.
@@ -70,7 +70,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         dynamic: count the output's items.
         timeout: seconds.
         callback_for: `success`, `failure` or `cancelled`, for callbacks; with `extra` for their keyword arguments.
-        extra: further keyword arguments.
+        extra: further keyword arguments; of `prepare` with `settings_only`: what a destination exports is not read.
     """
 
     id: str
