@@ -346,6 +346,11 @@ def _summary(outcome: BlockOutcome) -> str:
         shown = [count(number, "row") for number in rows[:_MANY_OUTPUTS]]
         more = [f"{len(rows) - _MANY_OUTPUTS} more outputs"] if len(rows) > _MANY_OUTPUTS else []
         parts += [", ".join([*chunks, *([" + ".join([*shown, *more])] if shown else [])])]
+    results = [result for result in outcome.results if isinstance(result, dict)]
+    for made, verb in (("stream", "read"), ("table", "written")):  # of a source, of a destination
+        numbers = [result[verb] or 0 for result in results if made in result and verb in result]
+        if numbers and outcome.calls is None:
+            parts.append(f"{count(sum(numbers), 'record')} {verb}, {count(len(numbers), made)}")
     ran, failed = outcome.tests
     if ran and not failed:
         parts.append(f"{count(ran, 'test')} passed")

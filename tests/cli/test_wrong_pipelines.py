@@ -94,13 +94,6 @@ CASES = {
         "block.function_missing",
         "@condition",
     ),
-    "a source, which is another type of pipeline's": (
-        "blocks:\n- {uuid: s, type: data_loader, language: yaml}\n",
-        {"data_loaders/s.yaml": "source: tap-x\n"},
-        "pipelines/p/metadata.yaml:2",
-        "block.wrong_pipeline",
-        "type: integration",
-    ),
     "SQL with a template that is not closed": (
         "blocks:\n- {uuid: s, type: data_loader, language: sql}\n",
         {"data_loaders/s.sql": "select 1\nfrom {{ variables('x' }}\n"},

@@ -161,9 +161,7 @@ def open_ref(ref: InputRef) -> Output:
         )
     if ref.folder is None:
         raise ConfigError(
-            f"the block '{ref.block}' has no stored output",
-            hint=f"run the upstream blocks first: streamline run PIPELINE --block-uuid {ref.block}",
-            code="block.no_stored_output",
+            f"the block '{ref.block}' has no stored output", hint=ref.remedy, code="block.no_stored_output"
         )
     output = open_output(Path(ref.folder))
     if ref.run_id is not None and output.manifest.run_id != ref.run_id:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -112,12 +111,18 @@ def stored_inputs(project: Project, model: PipelineModel, block: Block) -> tuple
     layout = OutputLayout(project, model.uuid, "")
     plans = plan_of(project, model, [model.blocks[name] for name in block.upstream]).blocks
     stored: dict[str, Finished] = {}
+    remedies: dict[str, str | None] = {}
     for name in block.upstream:
-        with suppress(ConfigError):
+        try:
             stored[name] = stored_block(model, plans[name], layout, needed_by=block.uuid)
+        except ConfigError as error:
+            remedies[name] = error.hint
     call = next((call for call in calls_of(list(stored.values())) if call.verdict is None), None)
     known = dict(zip(stored, call.inputs, strict=True)) if call is not None else {}
-    return tuple(known.get(name) or InputRef(block=name, type=model.blocks[name].type) for name in block.upstream)
+    return tuple(
+        known.get(name) or InputRef(block=name, type=model.blocks[name].type, remedy=remedies.get(name))
+        for name in block.upstream
+    )
 
 
 def _prepared_yaml(block: Block, renderer: Renderer) -> Prepared:

@@ -24,6 +24,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
         block: the upstream block's uuid.
         type: its type.
         folder: the folder of its stored output; None, and no `inline`: there is none.
+        remedy: what to do where there is none.
         inline: the output itself, where it must not be stored (`secret_output`).
         item: which item of a dynamic parent's output; None: all of it.
         child: it is the output of a dynamic block's child.
@@ -36,6 +37,7 @@ class InputRef(msgspec.Struct, frozen=True, kw_only=True):
     block: str
     type: str
     folder: str | None = None
+    remedy: str | None = None
     inline: bytes | None = None
     item: int | None = None
     child: bool = False
