@@ -11,7 +11,7 @@ import msgspec
 from streamline.cli.app import App, pass_app
 from streamline.cli.output import json_option
 from streamline.errors import ConfigError
-from streamline.pipeline.model import FOLDERS
+from streamline.pipeline.model import BATCH_TYPES, FOLDERS
 
 if TYPE_CHECKING:
     from streamline.connectors.registry import Role
@@ -50,7 +50,14 @@ class _Kind(click.Choice[str]):
     metavar="LANG",
     help="yaml, python, sql, r or an installed one; the default depends on KIND.",
 )
-@click.option("--system", metavar="SYSTEM", help="Read from or write to this system, such as sqlite or postgresql.")
+@click.option(
+    "--system",
+    "--source",
+    "--destination",
+    "system",
+    metavar="SYSTEM",
+    help="Read from or write to this system, such as sqlite or postgresql.",
+)
 @click.option("--plugin", metavar="PLUGIN", help="Use this plugin of streamline.yaml.")
 @click.option(
     "--template",
@@ -89,7 +96,7 @@ def command(
     A callback is called after the --upstream blocks, or after the whole pipeline; a conditional gates the --upstream
     blocks.
     """
-    from streamline.blocks.connector.templates import connector_block
+    from streamline.blocks.connector.templates import connector_block, python_connector_block
     from streamline.blocks.registry import block_template
     from streamline.cli.systems import list_systems
     from streamline.pipeline.edit import NewBlock, add_block, existing_file
@@ -143,16 +150,27 @@ def command(
     )
     if kind in _SIDES:
         side, block_type, role = _SIDES[kind]
-        if pipeline_type in ("python", "dbt"):
+        in_batch = pipeline_type == "python" and side != "mapper"
+        if pipeline_type in BATCH_TYPES and not in_batch:
             raise ConfigError(
-                f"a {kind} needs a pipeline of type integration, but '{pipeline}' is of type {pipeline_type}",
+                f"a {kind} cannot be added to '{pipeline}', which is of type {pipeline_type}",
                 code="block.wrong_pipeline",
                 hint=f"streamline create NAME --type integration; or `streamline add {block_type} {name}` here",
+            )
+        if in_batch and language not in ("yaml", "python"):
+            raise ConfigError(
+                f"a {kind} cannot be written in {language}",
+                hint="use --language yaml or --language python",
+                code="block.wrong_language",
             )
         text: str | Template = ""
         if existing is None:
             used, connector = _connector(project, role, system, plugin)
-            text = connector_block(side, used, connector, streams, with_streams=template == "streams")
+            if language == "python" and in_batch:
+                text = python_connector_block(side, used, connector, streams)
+            else:
+                with_streams = template == "streams"
+                text = connector_block(side, used, connector, streams, with_streams=with_streams, commented=in_batch)
         new = NewBlock(uuid=name, type=block_type, language=language, text=text)
     elif kind == "dbt":
         new = _dbt_block(project, pipeline, pipeline_type, name, language, dbt_project)
@@ -185,7 +203,6 @@ def _dbt_block(
 ) -> NewBlock:
     from streamline.blocks.dbt.settings import dbt_projects
     from streamline.blocks.dbt.templates import dbt_block
-    from streamline.pipeline.model import BATCH_TYPES
 
     if pipeline_type not in BATCH_TYPES:
         raise ConfigError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from pathlib import Path
 
+import duckdb
 import pytest
 import yaml
 
@@ -198,8 +200,8 @@ def test_of_several_dbt_projects_one_is_named(shop: Shop) -> None:
     ("args", "code", "name"),
     [
         (("conditional", "c"), "block.upstream_missing", "add --upstream BLOCK"),
-        (("source", "s"), "block.wrong_pipeline", "integration"),
-        (("destination", "s"), "block.wrong_pipeline", "integration"),
+        (("source", "s", "--language", "sql"), "block.wrong_language", "sql"),
+        (("mapper", "m"), "block.wrong_pipeline", "python"),
         (("callback", "c", "--language", "sql"), "block.no_template", "sql"),
         (("data_loader", "d", "--language", "yaml"), "block.no_template", "python or sql or r"),
         (("custom", "x y"), "block.invalid_name", "x y"),
@@ -213,3 +215,24 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     before = sorted(shop.root.rglob("*"))
     assert name in shop.refuses(code, "add", *args, "-p", "p")
     assert sorted(shop.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("language", ["yaml"])
+def test_a_source_and_a_destination(shop: Shop, language: str) -> None:
+    with sqlite3.connect(shop.root / "shop.db") as database:
+        database.execute("create table orders (id integer primary key, total)")
+        database.execute("insert into orders values (1, 2.5)")
+    shop("add", "source", "load", "--pipeline", "p", "--source", "sqlite", "--language", language)
+    shop("add", "destination", "store", "--destination", "duckdb", "--language", language)
+    assert load_pipeline(Project.open(shop.root), "p").upstream() == {"load": [], "store": ["load"]}
+    assert "completed: 2 completed" in run(shop)
+    with duckdb.connect(str(shop.root / "warehouse.duckdb")) as warehouse:
+        assert warehouse.execute("select id, total from orders").fetchall() == [(1, 2.5)]
+
+
+def test_a_source_in_python_reads_its_credentials_from_the_environment(shop: Shop) -> None:
+    shop("add", "source", "load", "--source", "postgresql", "--language", "python", "--stream", "orders")
+    text = (shop.root / "data_loaders/load.py").read_text()
+    compile(text, "load.py", "exec")
+    for part in ('"postgresql"', 'os.environ["STREAMLINE_SECRET_DB"]', '"orders"', "# @data_integration_catalog"):
+        assert part in text
