@@ -311,3 +311,124 @@ def test_records_before_their_stream_in_a_line_can_get_a_version() -> None:
 
     (batch,) = [item for item in items if isinstance(item, RawBatch)]
     assert [json.loads(line)["version"] for line in lines_of(rewrite(batch, version=7))] == [7, 7]
+
+
+NESTED = b'{"type":"RECORD","stream":"a","record":{"v":{"x":1}}}'
+
+
+@pytest.mark.parametrize("rows", [[record("a", 1)] * 3, [NESTED] * 3, [record("b", 1), record("a", 1), NESTED]])
+def test_a_state_that_a_newer_one_in_the_chunk_replaces_is_not_decoded(rows: list[bytes]) -> None:
+    unfinished = b'{"type":"STATE","value":{"bookmarks":{"a":{"id":1,'
+    states = [state({"bookmarks": {"a": {"id": number}}}) for number in range(3)]
+    head = b"\n".join([schema("a"), schema("b"), record("b", 0), record("a", 0), *states[:2], b""])
+    first, second, third = rows
+    for lines in (
+        [first, unfinished, second, states[2]],
+        [first, unfinished, states[2], second],
+        [first, unfinished, second, unfinished, states[2], third],
+    ):
+        items, _ = parse(head + b"\n".join(lines) + b"\n", [len(head)])
+        assert [state_of(item.parts) for item in items if isinstance(item, Position)][1:] == [
+            b'{"bookmarks":{"a":{"id":2}}}'
+        ]
+        place = next(index for index, item in enumerate(items) if isinstance(item, Position) and item.number == 2)
+        after = [line for item in items[place:] if isinstance(item, RawBatch) for line in lines_of(item)]
+        assert after == [line + b"\n" for line in lines[lines.index(states[2]) + 1 :]]
+
+
+@pytest.mark.parametrize("between", [[], [record("a", 2)]])
+def test_a_state_with_a_bookmark_that_the_newer_one_lacks_is_given(between: list[bytes]) -> None:
+    states = [state({"bookmarks": {stream: 1}}) for stream in ("a", "b")]
+    head = b"\n".join([schema("a"), record("a", 0), *states, b""])
+    items, _ = parse(head + b"\n".join([record("a", 1), states[0], *between, states[1], b""]), [len(head)])
+    positions = [state_of(item.parts) for item in items if isinstance(item, Position)]
+    assert positions == [b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"b":1}}'] * 2
+
+
+@pytest.mark.parametrize("line", [state({"bookmarks": {"a": 1}}), record("a", 1)])
+def test_a_chunk_may_end_anywhere_in_a_line(line: bytes) -> None:
+    head = b"\n".join([schema("a"), record("a", 0), state({"bookmarks": {"a": 0}}), b""])
+    for before in ([], [line], [record("a", 2)]):
+        text = b"".join(each + b"\n" for each in before)
+        for size in range(len(line) + 1):
+            items, _ = parse(head + text + line + b"\n", [len(head), len(text) + size])
+            lines = [each for item in items if isinstance(item, RawBatch) for each in lines_of(item)]
+            assert len(lines) == 1 + sum(b"RECORD" in each for each in [*before, line])
+            last = [item for item in items if isinstance(item, Position)][-1]
+            assert json.loads(state_of(last.parts)) == {"bookmarks": {"a": int(b"STATE" in line)}}
+
+
+def test_only_lines_that_begin_with_a_brace_are_messages() -> None:
+    items, logged = parse(b'  \nINFO "record":\n\t{"type":"STATE","value":{"bookmarks":{"a":1}}}\n"{}"\n')
+    assert logged == ['INFO "record":', '"{}"']
+    assert [type(item) for item in items] == [Position]
+
+
+@pytest.mark.parametrize("depth", [200, 201])
+def test_a_bookmark_that_is_nested_too_deeply_is_left_out_and_told_once(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    lines = [b'{"type":"STATE","value":{"bookmarks":{"a":%d,"b":%b}}}\n' % (number, deep) for number in (1, 2)]
+    items, logged = parse(b"".join(lines), [len(lines[0])])
+    positions = [state_of(item.parts) for item in items if isinstance(item, Position)]
+    if depth == 200:
+        assert [json.loads(text)["bookmarks"].keys() for text in positions] == [{"a", "b"}] * 2
+        assert logged == []
+    else:
+        assert positions == [b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"a":2}}']
+        assert len(logged) == 1
+
+
+def test_a_state_of_bookmarks_that_are_nested_too_deeply_is_no_position() -> None:
+    deep = b"[" * 300 + b"]" * 300
+    items, logged = parse(b'{"type":"STATE","value":{"bookmarks":{"b":%b,"a":%b}}}\n' % (deep, deep))
+    assert items == []
+    assert ["'a'" in logged[0], "'b'" in logged[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"stream":"a","record":{"v":NaN}}\n',
+        b'{"type":1,"stream":"a","record":{"v":NaN}}\n',
+        b'{"type":"RECORD","stream":1,"record":{"v":NaN}}\n',
+        b'{"type":"ACTIVATE_VERSION","stream":"a","version":"7"}\n',
+        b'{"type":"BATCH","stream":"a"}\n',
+        b'{"type":"BATCH"}\n',
+        b'{"type":"RECORD","stream":"a","record":[]}\n',
+        b'{"type":"SCHEMA","stream":"a","schema":[]}\n',
+        b'{"type":"NEWS","value":{"bookmarks":{}}}\n',
+    ],
+)
+def test_a_message_with_invalid_members_fails_the_tap(text: bytes) -> None:
+    with pytest.raises(TapOutputError) as caught:
+        parse(schema("a") + b"\n" + text)
+    assert caught.value.code == "tap.invalid_output"
+    assert caught.value.message.endswith(text.decode().strip())
+
+
+def test_an_error_quotes_the_beginning_of_a_line_masked() -> None:
+    for length in (100, 186, 187, 5000):
+        line = '{"level":"' + "x" * length + 'secret"}'
+        with pytest.raises(TapOutputError) as caught:
+            parse(line.encode() + b"\n", mask=lambda text: text.replace("secret", "***"))
+        quoted = line.replace("secret", "***")
+        expected = quoted if len(quoted) <= 200 else quoted[:200] + " …"
+        assert caught.value.message.endswith(": " + expected)
+
+
+def test_batches_of_files_have_defaults() -> None:
+    lines = [
+        b'{"type":"BATCH","stream":"a","manifest":["x"]}\n',
+        b'{"type":"BATCH","stream":"a","filepath":"y","version":7}\n',
+    ]
+    items, _ = parse(b"".join(lines))
+    assert items == [
+        FileBatch("a", "sdk", ["x"], "jsonl", None, None, lines[0]),
+        FileBatch("a", "pipelinewise", ["y"], "jsonl", None, 7, lines[1], None),
+    ]
+
+
+def test_one_bookmark_property_may_be_a_text() -> None:
+    items, _ = parse(b'{"type":"SCHEMA","stream":"a","schema":{},"bookmark_properties":"id"}\n')
+    assert isinstance(items[0], Schema)
+    assert items[0].bookmark_properties == ["id"]
