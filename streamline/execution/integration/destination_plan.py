@@ -135,6 +135,8 @@ def _check_names(streams: StreamSettings, feeding: Sequence[SourcePlan]) -> None
         ConfigError: see `check_destination_names`.
     """
     known = [(each.id, each.stream, *each.names) for source in feeding for each in source.catalog or ()]
+    for source in feeding:
+        streams = source.without_vanished(streams)
     for entry in streams.entries:
         gone = [(name,) for source in feeding for name in source.gone]
         try:
