@@ -83,7 +83,7 @@ def plan_sink(
                     raise
     known = {key: plan for key, plan in planned.items() if plan is not None}
     for source in feeding:
-        check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)
+        _check_own_tables(source, known, by_name, where=block.uuid)
     check_shared_tables(known, sources, by_name, where=block.uuid)
     slots, processes = _slots(known, spec.streams, by_name, plugin, capabilities)
     return SinkPlan(
@@ -171,6 +171,31 @@ def proving_sinks(
     children = [each for each in selected if each.parent == stream.id]
     behind = {uuid for child in children for uuid in proving_sinks(child, selected, sinks)}
     return [uuid for uuid in sinks if uuid in behind]
+
+
+def _check_own_tables(
+    source: SourcePlan,
+    plans: Mapping[tuple[str, str], StreamPlan],
+    by_name: Mapping[tuple[str, str], SelectedStream],
+    *,
+    where: str,
+) -> None:
+    """Refuse streams of one source that share a table; a new one is left out for one that was loaded before.
+
+    Raises:
+        ConfigError: both are new, or both were loaded.
+    """
+    of_source = {name: plan for (of, name), plan in plans.items() if of == source.id}
+    loaded_first = {**{name: plan for name, plan in of_source.items() if name in source.loaded}, **of_source}
+
+    def is_new(stream: str, other: str, error: ConfigError) -> bool:
+        selected = by_name.get((source.id, stream))
+        if selected is None or stream in source.loaded or other not in source.loaded:
+            return False
+        source.leave_out((selected.id, selected.stream, *selected.names), error)
+        return True
+
+    check_tables(loaded_first, set_aside=is_new, where=where)
 
 
 def check_shared_tables(

@@ -127,10 +127,14 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         known = self.loaded | self.seen if error.code == "stream.unknown" else self.loaded
         if error.code != "stream.not_readable" and (error.code not in _VANISHED or known.isdisjoint(names)):
             return False
+        self.leave_out(names, error)
+        return True
+
+    def leave_out(self, names: Sequence[str], error: ConfigError) -> None:
+        """Do not read a stream; the run fails for it if it is about the stream."""
         if not self.only or any(matches(pattern, names) for pattern in self.only):
             self.gone[names[0]] = error
         self.selected = [stream for stream in self.selected if stream.id != names[0]]
-        return True
 
     def without_vanished(self, streams: StreamSettings) -> StreamSettings:
         """Return settings without streams that are left out and that the source does not have any more."""

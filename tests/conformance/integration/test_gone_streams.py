@@ -114,6 +114,18 @@ def test_a_stream_that_is_left_out_may_vanish(make_project: MakeProject) -> None
         project.run().expect(0)
 
 
+def test_a_new_stream_does_not_stop_the_one_that_has_its_table(make_project: MakeProject) -> None:
+    to = target(streams={"*": {}, "numbers": {"destination_table": "first"}})
+    project = make_project(rows_tap({"numbers": 2}), to)
+    project.run().expect(0)
+    project.pipeline("p", rows_tap({"first": 1, "numbers": 3}), to)
+
+    run = json.loads(project.run("--json").expect(1).out)
+
+    assert {name: error["code"] for name, error in run["errors"].items()} == {"load.first": "destination.table_shared"}
+    assert project.ids("first") == [1, 2, 3]
+
+
 def test_a_source_that_has_nothing_left_leaves_the_others_to_run(make_project: MakeProject) -> None:
     other = rows_tap({"letters": 2}, uuid="second")
     project = make_project(rows_tap({"numbers": 2}), other, target())
