@@ -243,6 +243,19 @@ def test_records_of_several_streams_are_batches_of_their_prefixes_around_the_las
         assert all(line.startswith(batch.prefix) for line in lines_of(batch))
 
 
+@pytest.mark.parametrize("place", range(6))
+def test_a_line_of_another_kind_ends_no_group_of_records(place: int) -> None:
+    head = [schema("a"), schema("b"), record("a", 0), record("b", 0), state({"bookmarks": {"a": 0}})]
+    lines = [record("a", 1), record("b", 1), state({"bookmarks": {"a": 1}}), record("a", 2), record("b", 2)]
+    lines.insert(place, b"INFO")
+    text = b"\n".join(head) + b"\n"
+
+    items, logged = parse(text + b"\n".join(lines) + b"\n", [len(text)])
+
+    new = [item.stream if isinstance(item, RawBatch) else type(item) for item in items[-5:]]
+    assert (new, logged) == (["a", "b", Position, "a", "b"], ["INFO"])
+
+
 @pytest.mark.parametrize(
     "invalid",
     [
