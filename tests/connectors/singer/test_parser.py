@@ -244,7 +244,7 @@ def test_records_of_several_streams_are_batches_of_their_prefixes_around_the_las
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_a_line_of_another_kind_ends_no_group_of_records(place: int) -> None:
+def test_a_line_of_another_kind_may_stand_among_records_of_several_streams(place: int) -> None:
     head = [schema("a"), schema("b"), record("a", 0), record("b", 0), state({"bookmarks": {"a": 0}})]
     lines = [record("a", 1), record("b", 1), state({"bookmarks": {"a": 1}}), record("a", 2), record("b", 2)]
     lines.insert(place, b"INFO")
