@@ -76,6 +76,7 @@ def plan_sink(
 
     for source in feeding:
         for stream in source.selected:
+            _check_sharing(source, stream, spec.streams, where=block.uuid)
             try:
                 plan_of(source.id, source.name_in_messages(stream))
             except ConfigError as error:
@@ -105,6 +106,24 @@ def plan_sink(
             if takes
         ),
     )
+
+
+def _check_sharing(source: SourcePlan, stream: SelectedStream, streams: StreamSettings, *, where: str) -> None:
+    """Refuse other settings for a stream than for one of the same name, whose messages look the same.
+
+    Raises:
+        ConfigError: their settings differ, or only one of them is exported.
+    """
+    first = source.sharing(source.name_in_messages(stream))[0]
+    own, others = (resolve_destination(streams, _names(each.id, each)) for each in (stream, first))
+    if (own and own.values) != (others and others.values):
+        raise ConfigError(
+            f"streams {first.id!r} and {stream.id!r} have one name in the tap's messages, {stream.stream!r}, so they "
+            "cannot have different settings",
+            where=where,
+            hint=f"give `streams:` an entry {stream.stream!r} for both, or read them in a source block each",
+            code="stream.name_shared",
+        )
 
 
 def plan_sinks(

@@ -184,6 +184,20 @@ def test_a_child_that_is_exported_later_is_not_continued_from_its_parents_bookma
     project.run().expect(0)
 
 
+@pytest.mark.parametrize("settings", [{"b-orders": {}}, {"a-orders": {}, "b-orders": {"destination_table": "b"}}])
+def test_streams_that_share_a_name_cannot_have_different_settings_of_a_destination(
+    make_project: MakeProject, settings: dict[str, Any]
+) -> None:
+    catalog = [{"id": "a-orders", "stream": "orders"}, {"id": "b-orders", "stream": "orders"}]
+    project = make_project(says(catalog, ONE_NAME), target("keyed", streams=settings))
+    project.run("--json").expect(2, "stream.name_shared")
+    assert project.state() == {}
+
+    project.pipeline("p", says(catalog, ONE_NAME), target("keyed", streams={"orders": {}}))
+    project.run().expect(0)
+    assert project.ids("orders") == [1, 2, 3]
+
+
 LATE = "stream 'clean' is new here and has no bookmark of its own"
 
 
