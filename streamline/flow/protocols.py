@@ -58,6 +58,35 @@ class Source(Protocol):
         ...
 
 
+class WrappedSource:
+    """A source behind another one, whose items its `run` changes."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def id(self) -> str:
+        """See `Source`."""
+        return self._source.id
+
+    @property
+    def stopped(self) -> str | None:
+        """See `Source`."""
+        return self._source.stopped
+
+    def stop(self, reason: str) -> None:
+        """See `Source.stop`."""
+        self._source.stop(reason)
+
+    async def confirm(self, parts: Mapping[str, bytes]) -> None:
+        """See `Source.confirm`."""
+        await self._source.confirm(parts)
+
+    async def release(self, keys: Collection[str]) -> None:
+        """See `Source.release`."""
+        await self._source.release(keys)
+
+
 class Stage(Protocol):
     """Changes items between a source and a sink. One instance serves one source on one path."""
 

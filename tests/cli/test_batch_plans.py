@@ -11,18 +11,9 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Shop
+from tests.support.batch import FOLDERS, SUFFIXES
 
 FUNCTIONS = {"conditional": "condition", "callback": "callback"}
-FOLDERS = {
-    "data_loader": "data_loaders",
-    "transformer": "transformers",
-    "data_exporter": "data_exporters",
-    "sensor": "sensors",
-    "custom": "custom",
-    "callback": "callbacks",
-    "conditional": "conditionals",
-}
-SUFFIXES = {"python": "py", "sql": "sql", "r": "r"}
 
 
 def batch(root: Path, *blocks: dict[str, Any], files: dict[str, str] | None = None, **keys: Any) -> Shop:

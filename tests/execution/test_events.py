@@ -29,17 +29,6 @@ from tests.conftest import MakeProject
 from tests.support.batch import BatchProject
 from tests.support.project import target
 
-LOAD = "@data_loader\ndef load():\n    print('here')\n    return 1\n"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> BatchProject:
-    """Two blocks, one after the other."""
-    made = BatchProject(tmp_path / "shop")
-    made.block("a", LOAD, type="data_loader")
-    made.block("b", "@transformer\ndef b(x):\n    return x + 1\n")
-    return made
-
 
 def test_a_subscriber_that_raises_harms_no_run(project: BatchProject) -> None:
     def broken(event: Event) -> None:

@@ -14,12 +14,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.faults import outputs, resume, streams, syncs, tables
-from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, attempt, faults, lives, suffer
+from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, Outcome, attempt, faults, lives, suffer
 from tests.support import preloaded
 
 MACHINES = {machine.NAME: machine for machine in (streams, outputs, tables, syncs)}
@@ -43,7 +45,7 @@ def main() -> int:
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     preloaded.real = True
     if args.name == resume.NAME:
-        return kill_and_resume(base, args.count, args.seed, args.only)
+        return kill_and_resume(args, base)
     if args.lives:
         life = dict(zip(VICTIMS, map(float, args.lives.split(",")), strict=True))
     else:
@@ -51,60 +53,55 @@ def main() -> int:
         life = {victim: max(run[victim] for run in measured) for victim in VICTIMS}
     told = ",".join(f"{life[victim]:.3f}" for victim in VICTIMS)
     print(f"{args.name}, seed {args.seed}, --shape {args.shape} --lives {told}", flush=True)
+    return kills(
+        args,
+        base,
+        faults(args.name, 3 * args.count, args.seed),
+        lambda root, fault: suffer(root, fault, life[fault.victim], args.rows, args.shape),
+    )
+
+
+def kills(
+    args: argparse.Namespace, base: Path, faults: Iterable[Any], suffer: Callable[[Path, Any], Outcome | str]
+) -> int:
+    """Kill processes until as many kills as asked for came in time; 1 if anything was wrong."""
     wrong = late = done = 0
-    for fault in faults(args.name, 3 * args.count, args.seed):
+    for fault in faults:
         if args.only not in (None, fault.number):
             continue
         if done == args.count:
             break
         root = base / str(fault.number)
         try:
-            outcome = suffer(root, fault, life[fault.victim], args.rows, args.shape)
+            outcome = str(suffer(root, fault))
         except FaultError as error:
             done += 1
             wrong += 1
             print(f"#{fault.number} WRONG: {error}", flush=True)
             continue
-        late += outcome.late
-        done += not outcome.late
+        late += "too late" in outcome
+        done += "too late" not in outcome
         print(outcome, flush=True)
         shutil.rmtree(root)
     print(f"{args.name}, seed {args.seed}: {done} faults, {wrong} wrong; {late} more came too late")
+    return ended(base, wrong)
+
+
+def ended(base: Path, wrong: int) -> int:
+    """Keep the projects if anything was wrong, and return the exit code."""
     if wrong:
         print(f"their projects are kept in {base}")
-    else:
-        shutil.rmtree(base)
-    return 1 if wrong else 0
+        return 1
+    shutil.rmtree(base)
+    return 0
 
 
-def kill_and_resume(base: Path, count: int, seed: int, only: int | None) -> int:
+def kill_and_resume(args: argparse.Namespace, base: Path) -> int:
     """The matrix of `kill-resume`."""
     whole, expected = resume.length(base / "measure")
-    print(f"{resume.NAME}, seed {seed}, an undisturbed run takes {whole:.3f} s", flush=True)
-    wrong = late = done = 0
-    for moment in resume.moments(3 * count, seed):
-        if only not in (None, moment.number):
-            continue
-        if done == count:
-            break
-        root = base / str(moment.number)
-        try:
-            told = resume.suffer(root, moment, whole, expected)
-        except FaultError as error:
-            done += 1
-            wrong += 1
-            print(f"#{moment.number} WRONG: {error}", flush=True)
-            continue
-        late += "too late" in told
-        done += "too late" not in told
-        print(told, flush=True)
-        shutil.rmtree(root)
-    print(f"{resume.NAME}, seed {seed}: {done} faults, {wrong} wrong; {late} more came too late")
-    if wrong:
-        print(f"their projects are kept in {base}")
-    else:
-        shutil.rmtree(base)
-    return 1 if wrong else 0
+    print(f"{args.name}, seed {args.seed}, an undisturbed run takes {whole:.3f} s", flush=True)
+    moments = resume.moments(3 * args.count, args.seed)
+    return kills(args, base, moments, lambda root, moment: resume.suffer(root, moment, whole, expected))
 
 
 def random_cases(name: str, count: int, seed: int, only: int | None, workers: int) -> int:
@@ -128,11 +125,7 @@ def random_cases(name: str, count: int, seed: int, only: int | None, workers: in
         print(f"{cases:6,} {outcome}")
     took = time.monotonic() - began
     print(f"{name}, seed {seed}: {len(numbers):,} cases, {outcomes['WRONG']} wrong, {took:.0f} s")
-    if outcomes["WRONG"]:
-        print(f"their projects are kept in {base}")
-    else:
-        shutil.rmtree(base)
-    return 1 if outcomes["WRONG"] else 0
+    return ended(base, outcomes["WRONG"])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from streamline.errors import ConfigError
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
+from tests.support.batch import SEED
 from tests.support.failures import refuses
 
 Load = Callable[..., PipelineModel]
@@ -39,25 +40,6 @@ def refused(load: Load, metadata: str, *files: str) -> ConfigError:
     return caught.value
 
 
-SEED = """\
-blocks:
-- uuid: load_data
-  type: data_loader
-  upstream_blocks: []
-  downstream_blocks: [transform_data]
-- uuid: transform_data
-  type: transformer
-  upstream_blocks: [load_data]
-  downstream_blocks: [export_data]
-- uuid: export_data
-  type: data_exporter
-  upstream_blocks: [transform_data]
-  downstream_blocks: []
-created_at: '2026-03-04 12:00:00.000000+00:00'
-name: my_pipeline
-type: python
-uuid: my_pipeline
-"""
 SEED_FILES = ("data_loaders/load_data.py", "transformers/transform_data.py", "data_exporters/export_data.py")
 
 
@@ -221,6 +203,11 @@ def test_other_types(load: Load, kind: str) -> None:
     assert load(f"type: {kind}\n").type == kind
 
 
+IN_LINES = "blocks:\n- uuid: a\n  type: custom\n"
+IN_ONE = "blocks:\n- {uuid: a, type: custom}\n"
+"""A block `a`, in several lines and in one."""
+
+
 @pytest.mark.parametrize(
     ("metadata", "line", "code", "name"),
     [
@@ -246,14 +233,9 @@ def test_other_types(load: Load, kind: str) -> None:
             "a → b → a",
         ),
         ("blocks:\n- {uuid: a, type: custom, upstream_blocks: [a]}\n", 2, "graph.cycle", "a → a"),
-        ("blocks:\n- uuid: a\n  type: custom\n  upstream_blocks:\n  - bb\n", 5, "graph.unknown_block", "'bb'"),
-        ("blocks:\n- uuid: a\n  type: custom\n  downstream_blocks: [c, c]\n", 4, "graph.duplicate", "'c'"),
-        (
-            "blocks:\n- {uuid: a, type: custom}\n- {uuid: a, type: custom}\n",
-            3,
-            "graph.duplicate",
-            "pipelines/p/metadata.yaml:2",
-        ),
+        (IN_LINES + "  upstream_blocks:\n  - bb\n", 5, "graph.unknown_block", "'bb'"),
+        (IN_LINES + "  downstream_blocks: [c, c]\n", 4, "graph.duplicate", "'c'"),
+        (IN_ONE + "- {uuid: a, type: custom}\n", 3, "graph.duplicate", "pipelines/p/metadata.yaml:2"),
         ("blocks:\n- {uuid: absent, type: custom}\n", 2, "block.file_missing", "custom/absent.py"),
         ("blocks:\n- {uuid: a, type: custom, language: sql}\n", 2, "block.file_missing", "custom/a.sql"),
         ("blocks:\n- uuid: ../../etc/x\n  type: custom\n", 2, "block.invalid_name", ""),
@@ -262,20 +244,15 @@ def test_other_types(load: Load, kind: str) -> None:
         ("blocks:\n- {uuid: 5, type: custom}\n", 2, "setting.invalid", "the number 5"),
         ("blocks:\n- {uuid: a}\n", 2, "block.unknown_type", "'a'"),
         ("blocks:\n- uuid: a\n  type: data_loder\n", 3, "block.unknown_type", "'data_loder'"),
-        ("blocks:\n- uuid: a\n  type: custom\n  language: cobol\n", 4, "block.unknown_kind", "'cobol'"),
+        (IN_LINES + "  language: cobol\n", 4, "block.unknown_kind", "'cobol'"),
         ("blocks: {a: b}\n", 1, "setting.invalid", "blocks"),
         ("blocks: [a]\n", 1, "setting.invalid", "blocks[0]"),
         ("type: integratoin\n", 1, "pipeline.type_unknown", "'integratoin'"),
         ("blocks:\n- uuid: a\n  uuid: b\n", 3, "yaml.duplicate_key", "'uuid'"),
-        ("blocks:\n- uuid: a\n  type: custom\n  timeout: soon\n", 4, "setting.invalid", "timeout"),
-        (
-            "blocks:\n- uuid: a\n  type: custom\n  timeout: .inf\n",
-            4,
-            "setting.invalid",
-            "the number inf",
-        ),
-        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: {delay: .nan}\n", 4, "setting.invalid", "delay"),
-        ("blocks:\n- uuid: a\n  type: custom\n  configuration: [x]\n", 4, "setting.invalid", "configuration"),
+        (IN_LINES + "  timeout: soon\n", 4, "setting.invalid", "timeout"),
+        (IN_LINES + "  timeout: .inf\n", 4, "setting.invalid", "the number inf"),
+        (IN_LINES + "  retry_config: {delay: .nan}\n", 4, "setting.invalid", "delay"),
+        (IN_LINES + "  configuration: [x]\n", 4, "setting.invalid", "configuration"),
         ("retry_config:\n  retries: many\n", 2, "setting.invalid", "retries"),
         ("retry_config: {retries: true}\n", 1, "setting.invalid", "the boolean true"),
         ("retry_config: {delay: -1}\n", 1, "setting.invalid", "the number -1"),
@@ -291,29 +268,18 @@ def test_other_types(load: Load, kind: str) -> None:
         ("callbacks:\n- {uuid: a, upstream_blocks: [x]}\n", 2, "graph.unknown_block", "'x'"),
         ("variables: [1]\n", 1, "yaml.wrong_type", "variables"),
         ("blocks:\n\t- a\n", 2, "yaml.tab", ""),
-        ("blocks:\n- uuid: a\n  type: custom\n\tlanguage: python\n", 4, "yaml.tab", ""),
+        (IN_LINES + "\tlanguage: python\n", 4, "yaml.tab", ""),
         ("blocks:\n- uuid: x/../../y\n  type: custom\n", 2, "block.invalid_name", ""),
         ("blocks:\n- {uuid: ./a, type: custom}\n", 2, "block.invalid_name", ""),
         ("blocks:\n- {uuid: a/, type: custom}\n", 2, "block.invalid_name", ""),
         ("blocks:\n- {uuid: .a, type: custom}\n", 2, "block.invalid_name", ""),
-        ("blocks:\n- {uuid: a, type: custom}\ncallbacks:\n- {uuid: a}\n", 4, "graph.duplicate", "'a'"),
+        (IN_ONE + "callbacks:\n- {uuid: a}\n", 4, "graph.duplicate", "'a'"),
         ('blocks:\n- {uuid: "a\\x07", type: custom}\n', 2, "block.invalid_name", ""),
-        (
-            "blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n",
-            4,
-            "block.invalid_name",
-            "",
-        ),
+        ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: ../../etc/x\n", 4, "block.invalid_name", ""),
         ("blocks:\n- uuid: b\n  type: custom\n  replicated_block: 5\n", 4, "setting.invalid", "replicated_block"),
+        (IN_ONE + "- uuid: c\n  type: transformer\n  replicated_block: a\n", 5, "setting.invalid", "'a'"),
         (
-            "blocks:\n- {uuid: a, type: custom}\n- uuid: c\n  type: transformer\n  replicated_block: a\n",
-            5,
-            "setting.invalid",
-            "'a'",
-        ),
-        (
-            "blocks:\n- {uuid: a, type: custom}\n- {uuid: c, type: custom, replicated_block: a}\n"
-            "- {uuid: d, type: custom, replicated_block: c}\n",
+            IN_ONE + "- {uuid: c, type: custom, replicated_block: a}\n- {uuid: d, type: custom, replicated_block: c}\n",
             4,
             "setting.invalid",
             "'c'",
@@ -321,7 +287,7 @@ def test_other_types(load: Load, kind: str) -> None:
         ("blocks:\n- uuid: a\n  type: [custom]\n", 3, "setting.invalid", "type"),
         ("callbacks:\n- uuid: a\n  type: custom\n", 3, "block.unknown_type", "callbacks"),
         ("conditionals:\n- uuid: a\n  language: sql\n  content: select 1\n", 3, "block.wrong_language", "sql"),
-        ("blocks:\n- {uuid: a, type: custom}\n- {uuid: a/b, type: custom}\n", 3, "block.invalid_name", "'a'"),
+        (IN_ONE + "- {uuid: a/b, type: custom}\n", 3, "block.invalid_name", "'a'"),
         ("concurrency_config: {block_run_limit: 0}\n", 1, "setting.invalid", "block_run_limit"),
         ("concurrency_config:\n  block_run_limit: two\n", 2, "setting.invalid", "block_run_limit"),
         ("dynamic_blocks:\n  max_child_block_runs: true\n", 2, "setting.invalid", "max_child_block_runs"),
@@ -333,7 +299,7 @@ def test_other_types(load: Load, kind: str) -> None:
         ),
         ("dynamic_blocks:\n  on_max_child_block_runs_exceeded: stop\n", 2, "setting.invalid", "'stop'"),
         ("dynamic_blocks: [1]\n", 1, "yaml.wrong_type", "dynamic_blocks"),
-        ("blocks:\n- uuid: a\n  type: custom\n  retry_config: 3\n", 4, "setting.invalid", "retry_config"),
+        (IN_LINES + "  retry_config: 3\n", 4, "setting.invalid", "retry_config"),
     ],
 )
 def test_what_cannot_be_names_file_and_line(load: Load, metadata: str, line: int, code: str, name: str) -> None:

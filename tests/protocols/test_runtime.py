@@ -220,6 +220,22 @@ async def test_what_is_released_is_waited_for() -> None:
             assert store.saved == {"load": {STREAM: b"30"}}
 
 
+async def test_what_is_released_and_already_saved_is_not_waited_for() -> None:
+    class Staying(Numbers):
+        async def run(self, emit: Emit) -> None:
+            await super().run(emit)
+            await anyio.sleep_forever()
+
+    store = Memory()
+    runtime = Runtime([flow(Staying(20), Table())], store=store)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await until(lambda: store.saved == {"load": {STREAM: b"20"}})
+            await runtime.release("load", [STREAM], within=10 * PATIENCE)
+            tasks.cancel_scope.cancel()
+
+
 async def test_neither_what_a_failed_flow_gave_nor_a_flow_that_gave_nothing_is_waited_for() -> None:
     class Lasting(Numbers):
         async def run(self, emit: Emit) -> None:

@@ -144,46 +144,37 @@ def every_type() -> pd.DataFrame:
     )
 
 
-def test_types_go_through_postgres(shop: SqlProject, postgres: PostgresServer) -> None:
+def types_that_come_back(shop: SqlProject, provider: str) -> dict[str, Any]:
+    """The full row of every type, read through a database."""
     shop.output("up", every_type())
-    rows = shop.rows("x", "select * from {{ df_1 }}", "up", data_provider="postgres")
+    rows = shop.rows("x", "select * from {{ df_1 }}", "up", data_provider=provider)
     first = next(row for row in rows if row["big"] is not None)
-    assert first == {
-        "yes": True,
-        "small": 255,
-        "large": Decimal(2**64 - 1),
-        "price": Decimal("12.50"),
-        "moment": dt.datetime(2024, 1, 2, 2, 4, 5, 123456, tzinfo=dt.UTC),
-        "naive": dt.datetime(2024, 1, 2, 3, 4, 5, 123456),
-        "day": dt.date(2024, 1, 2),
-        "data": b"\x00\xff",
-        "id": str(uuid.UUID(int=5)),
-        "text": "a'b\"\\\t,é\n",
-        "empty": "",
-        "big": 2**53 + 1,
-    }
     assert {value for row in rows if row is not first for value in row.values()} == {None}
+    return first
+
+
+READ_BACK = {
+    "yes": True,
+    "small": 255,
+    "large": Decimal(2**64 - 1),
+    "price": Decimal("12.50"),
+    "moment": dt.datetime(2024, 1, 2, 2, 4, 5, 123456, tzinfo=dt.UTC),
+    "naive": dt.datetime(2024, 1, 2, 3, 4, 5, 123456),
+    "day": dt.date(2024, 1, 2),
+    "data": b"\x00\xff",
+    "id": str(uuid.UUID(int=5)),
+    "text": "a'b\"\\\t,é\n",
+    "empty": "",
+    "big": 2**53 + 1,
+}
+
+
+def test_types_go_through_postgres(shop: SqlProject, postgres: PostgresServer) -> None:
+    assert types_that_come_back(shop, "postgres") == READ_BACK
 
 
 def test_types_go_through_mariadb(shop: SqlProject, mariadb: MariaDBServer) -> None:
-    shop.output("up", every_type())
-    rows = shop.rows("x", "select * from {{ df_1 }}", "up", data_provider="mysql")
-    first = next(row for row in rows if row["big"] is not None)
-    assert first == {
-        "yes": 1,
-        "small": 255,
-        "large": 2**64 - 1,
-        "price": Decimal("12.50"),
-        "moment": dt.datetime(2024, 1, 2, 2, 4, 5, 123456, tzinfo=dt.UTC),
-        "naive": dt.datetime(2024, 1, 2, 3, 4, 5, 123456),
-        "day": dt.date(2024, 1, 2),
-        "data": b"\x00\xff",
-        "id": str(uuid.UUID(int=5)),
-        "text": "a'b\"\\\t,é\n",
-        "empty": "",
-        "big": 2**53 + 1,
-    }
-    assert {value for row in rows if row is not first for value in row.values()} == {None}
+    assert types_that_come_back(shop, "mysql") == {**READ_BACK, "yes": 1, "large": 2**64 - 1}
 
 
 def test_postgres_types_of_its_own(shop: SqlProject, postgres: PostgresServer) -> None:

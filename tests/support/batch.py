@@ -23,6 +23,26 @@ FOLDERS = {
     "dbt": "dbts",
 }
 SUFFIXES = {"python": "py", "sql": "sql", "r": "r", "yaml": "yaml"}
+SEED = """\
+blocks:
+- uuid: load_data
+  type: data_loader
+  upstream_blocks: []
+  downstream_blocks: [transform_data]
+- uuid: transform_data
+  type: transformer
+  upstream_blocks: [load_data]
+  downstream_blocks: [export_data]
+- uuid: export_data
+  type: data_exporter
+  upstream_blocks: [transform_data]
+  downstream_blocks: []
+created_at: '2026-03-04 12:00:00.000000+00:00'
+name: my_pipeline
+type: python
+uuid: my_pipeline
+"""
+"""The metadata.yaml of the document that describes the product."""
 
 
 class BatchProject(Project):

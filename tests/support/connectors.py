@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,25 @@ def run(
         words += ["--config", path]
     argv = command(connector, *words)
     return Outcome(*preloaded.run(argv, given=given, cwd=folder, env=clean_environment()))
+
+
+def attempt(
+    target: str, folder: Path, messages: Sequence[JSONObject] | bytes, *, path: str, **settings: Any
+) -> Outcome:
+    """Run a target in a folder with these messages as its input.
+
+    Args:
+        path: its setting of this name, as the others.
+    """
+    given = messages if isinstance(messages, bytes) else lines(messages)
+    return run(target, folder, {"path": path, **settings}, given=given)
+
+
+def load(target: str, folder: Path, messages: Sequence[JSONObject] | bytes, **settings: Any) -> Outcome:
+    """Run a target as `attempt` does; it ends well."""
+    outcome = attempt(target, folder, messages, **settings)
+    assert outcome.code == 0, outcome.stderr
+    return outcome
 
 
 def written(folder: Path, name: str, value: Any) -> Path:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,14 @@ import duckdb
 import pytest
 
 from targets.duckdb.database import connect
+from tests.support import connectors
 from tests.support.connectors import (
     JSONObject,
-    Outcome,
     activate,
     clean_environment,
     command,
     lines,
     record,
-    run,
     schema,
     state,
     written,
@@ -33,6 +33,9 @@ from tests.support.connectors import (
 from tests.support.preloaded import Piped
 
 ONE: JSONObject = {"id": "integer", "name": "string"}
+
+attempt = partial(connectors.attempt, "target-duckdb", path="w.duckdb")
+load = partial(connectors.load, "target-duckdb", path="w.duckdb")
 
 
 def query(folder: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -52,17 +55,6 @@ def plain(folder: Path, table: str, order: str = "1") -> list[tuple[Any, ...]]:
 
 def types(folder: Path, table: str) -> dict[str, str]:
     return {row[0]: row[1] for row in query(folder, f'DESCRIBE "{table}"')}
-
-
-def load(folder: Path, messages: Sequence[JSONObject] | bytes, **settings: Any) -> Outcome:
-    outcome = attempt(folder, messages, **settings)
-    assert outcome.code == 0, outcome.stderr
-    return outcome
-
-
-def attempt(folder: Path, messages: Sequence[JSONObject] | bytes, **settings: Any) -> Outcome:
-    given = messages if isinstance(messages, bytes) else lines(messages)
-    return run("target-duckdb", folder, {"path": "w.duckdb", **settings}, given=given)
 
 
 # Loading --------------------------------------------------------------------------------------------------------------

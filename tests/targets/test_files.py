@@ -9,15 +9,16 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import pytest
 
+from tests.support import connectors
 from tests.support.connectors import (
     JSONObject,
-    Outcome,
     activate,
     clean_environment,
     command,
@@ -32,16 +33,8 @@ from tests.support.preloaded import Piped
 
 ONE: JSONObject = {"id": "integer", "name": "string"}
 
-
-def load(folder: Path, messages: Sequence[JSONObject] | bytes, **settings: Any) -> Outcome:
-    outcome = attempt(folder, messages, **settings)
-    assert outcome.code == 0, outcome.stderr
-    return outcome
-
-
-def attempt(folder: Path, messages: Sequence[JSONObject] | bytes, **settings: Any) -> Outcome:
-    given = messages if isinstance(messages, bytes) else lines(messages)
-    return run("target-files", folder, {"path": "out", **settings}, given=given)
+attempt = partial(connectors.attempt, "target-files", path="out")
+load = partial(connectors.load, "target-files", path="out")
 
 
 def names(folder: Path) -> list[str]:

@@ -43,6 +43,7 @@ class OpenedSource(msgspec.Struct):
         where: the block's file, for errors.
         keep_config: keeps the config that the tap wrote back into its file.
         changes: how the catalog differs from the one that was kept, in words.
+        seen: names of streams that the tap has discovered, now or earlier.
         watch: compares the SCHEMAs of a run with the catalog.
         chosen: names of the streams that the block's function chose; empty: all that the catalog selects.
     """
@@ -56,6 +57,7 @@ class OpenedSource(msgspec.Struct):
     where: str
     keep_config: Callable[[dict[str, Any]], None]
     changes: list[str] = []
+    seen: frozenset[str] = frozenset()
     watch: CatalogWatch | None = None
     chosen: Sequence[str] = ()
 
@@ -167,6 +169,7 @@ async def open_source(
         where=where,
         keep_config=keep_config,
         changes=answer.changes,
+        seen=answer.seen,
         watch=answer.watch,
     )
 

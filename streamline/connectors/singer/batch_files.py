@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -26,7 +26,7 @@ from streamline.errors import StreamlineError
 from streamline.flow.codecs.envelope import wrap
 from streamline.flow.codecs.jsontext import split_object
 from streamline.flow.items import ArrowBatch, Batch, FileBatch, Item, Position
-from streamline.flow.protocols import Emit, Source
+from streamline.flow.protocols import Emit, Source, WrappedSource
 from streamline.processes.regular_file import open_regular
 
 CHUNK_BYTES = 1 << 20
@@ -39,8 +39,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 Batches: TypeAlias = Generator[Batch, None, None]
 
 
-class FileSource:
+class FileSource(WrappedSource):
     """A source whose BATCH messages are forwarded or expanded, and whose files are deleted when they are proven.
+
+    That parts are confirmed says nothing of files: a stream whose bookmark did not move may be unproven.
 
     Args:
         source: the tap.
@@ -60,18 +62,13 @@ class FileSource:
         passed: Collection[str] = (),
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        self._source = source
+        super().__init__(source)
         self._run_dir = run_dir.resolve()
         self._root = root
         self._passed = frozenset(passed)
         self._chunk_bytes = chunk_bytes
         self._unmarked: list[Path] = []  # files of BATCHes that no position covers yet
         self._marked: list[tuple[int, list[Path]]] = []  # (number of the position that covers them, files)
-
-    @property
-    def id(self) -> str:
-        """See `Source`."""
-        return self._source.id
 
     async def run(self, emit: Emit) -> None:
         """See `Source.run`.
@@ -102,23 +99,6 @@ class FileSource:
                 await emit(ready)
 
         await self._source.run(take)
-
-    @property
-    def stopped(self) -> str | None:
-        """See `Source`."""
-        return self._source.stopped
-
-    def stop(self, reason: str) -> None:
-        """See `Source.stop`."""
-        self._source.stop(reason)
-
-    async def confirm(self, parts: Mapping[str, bytes]) -> None:
-        """See `Source.confirm`. It says nothing of files: a stream whose bookmark did not move may be unproven."""
-        await self._source.confirm(parts)
-
-    async def release(self, keys: Collection[str]) -> None:
-        """See `Source.release`."""
-        await self._source.release(keys)
 
     async def delete_until(self, position: Position) -> None:
         """Delete the files that a position covers: every record before it is proven by every sink."""

@@ -33,6 +33,7 @@ TIMEOUT = 900.0
 """Seconds; large databases take minutes."""
 
 _CACHE = "discovery"
+_SEEN = "discovered_streams"
 _REFUSALS = r"(?i)(unrecogni[sz]ed|unknown|invalid|illegal|no such|bad) (argument|option|flag)|extra operand"
 
 
@@ -55,6 +56,7 @@ class Discovered(msgspec.Struct):
         capabilities: what is known about the tap, now that it was asked.
         cached: the tap was not asked this time.
         changes: how the catalog differs from the one that was kept, in words.
+        seen: names of streams that the tap has discovered with this config and these settings, now or earlier.
         watch: compares the SCHEMAs of a run with the catalog; None where the tap did not discover it.
     """
 
@@ -62,6 +64,7 @@ class Discovered(msgspec.Struct):
     capabilities: Capabilities
     cached: bool = False
     changes: list[str] = []
+    seen: frozenset[str] = frozenset()
     watch: CatalogWatch | None = None
 
 
@@ -149,7 +152,8 @@ class Discovery:
         key = self._key()
         kept = self._kept(key)
         if kept is not None and not refresh and not self._plugin.cheap_discovery:
-            return Discovered(kept, self._capabilities, cached=True, watch=self._watch(key, kept, cached=True))
+            seen, watch = self._seen(key, kept), self._watch(key, kept, cached=True)
+            return Discovered(kept, self._capabilities, cached=True, seen=seen, watch=watch)
         answer = await self._ask()
         catalog = find_catalog(answer.stdout, where=self._plugin.name)
         if catalog is None and not self._capabilities.known and (bare := _no_discovery(answer)) is not None:
@@ -162,11 +166,23 @@ class Discovery:
         changes = catalog_changes(kept, catalog) if kept is not None else []
         if self._store is not None and (kept is None or kept.data != catalog.data):
             self._store.cache_put(_CACHE, key, catalog.to_json().decode())
-        return Discovered(catalog, self._capabilities, changes=changes, watch=self._watch(key, catalog, cached=False))
+        seen, watch = self._seen(key, catalog), self._watch(key, catalog, cached=False)
+        return Discovered(catalog, self._capabilities, changes=changes, seen=seen, watch=watch)
 
     def _kept(self, key: str) -> Catalog | None:
         text = self._store.cache_get(_CACHE, key) if self._store is not None else None
         return Catalog.parse(text.encode(), where=self._plugin.name) if text else None
+
+    def _seen(self, key: str, catalog: Catalog) -> frozenset[str]:
+        """Return the names of the catalog's streams and of those in earlier ones."""
+        names = {name for stream in catalog for name in (stream.id, stream.stream)}
+        if self._store is None:
+            return frozenset(names)
+        text = self._store.cache_get(_SEEN, key)
+        earlier = frozenset(json.loads(text)) if text else frozenset()
+        if not names <= earlier:
+            self._store.cache_put(_SEEN, key, json.dumps(sorted(earlier | names)))
+        return earlier | names
 
     def _watch(self, key: str, catalog: Catalog, *, cached: bool) -> CatalogWatch | None:
         if self._store is None or self._plugin.cheap_discovery:

@@ -12,7 +12,7 @@ import msgspec
 
 from streamline.connectors.singer.state import StateParts, has_bookmarks, join_state, split_state, state_of
 from streamline.flow.items import REST, Item, Position
-from streamline.flow.protocols import Emit, Source
+from streamline.flow.protocols import Emit, Source, WrappedSource
 
 
 class DroppedKeys:
@@ -81,7 +81,7 @@ class DroppedKeys:
         return StateParts(text, gone | {key for key in parts if not parts[key]}) if gone else None
 
 
-class DroppedKeysSource:
+class DroppedKeysSource(WrappedSource):
     """A source whose positions say what its tap has dropped.
 
     Args:
@@ -89,19 +89,9 @@ class DroppedKeysSource:
     """
 
     def __init__(self, source: Source, keys: DroppedKeys) -> None:
-        self._source = source
+        super().__init__(source)
         self._keys = keys
         self._last: Position | None = None
-
-    @property
-    def id(self) -> str:
-        """See `Source`."""
-        return self._source.id
-
-    @property
-    def stopped(self) -> str | None:
-        """See `Source`."""
-        return self._source.stopped
 
     async def run(self, emit: Emit) -> None:
         """See `Source.run`."""
@@ -113,18 +103,6 @@ class DroppedKeysSource:
         last = self._last
         if last is not None and self.stopped is None and (parts := self._keys.at_end(last.parts)) is not None:
             await emit([Position(last.source, last.number + 1, parts)])
-
-    def stop(self, reason: str) -> None:
-        """See `Source.stop`."""
-        self._source.stop(reason)
-
-    async def confirm(self, parts: Mapping[str, bytes]) -> None:
-        """See `Source.confirm`."""
-        await self._source.confirm(parts)
-
-    async def release(self, keys: Collection[str]) -> None:
-        """See `Source.release`."""
-        await self._source.release(keys)
 
     def _compared(self, position: Position) -> Position:
         self._last = msgspec.structs.replace(position, parts=self._keys.next(position.parts))

@@ -113,7 +113,7 @@ class MessageReader:
     def position(self, line: bytes, message: Message) -> bytes | None:
         """Return the value of a STATE, without bookmarks that are nested too deeply; None if it is no position."""
         value = bytes(message.value)
-        if not value or message.type != "STATE":
+        if not value:
             raise self.invalid(line, "a STATE without a value")
         if is_deeper(value, MAX_DEPTH):
             parts = split_state(value)

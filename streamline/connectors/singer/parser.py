@@ -281,16 +281,17 @@ class TapParser:
         while position < end:
             stop = chunk.find(b"\n", position, end) + 1
             if prefix is None or not chunk.startswith(prefix, position):
+                self._add_run(chunk, records_start, position)
+                records_start = position
                 prefix = self._known_prefix(chunk, position)
                 if prefix is None:
-                    self._add_run(chunk, records_start, position)
                     self._line(chunk[position:stop])
                     records_start = stop
             position = stop
         self._add_run(chunk, records_start, end)
 
     def _add_run(self, chunk: bytes, start: int, end: int) -> None:
-        """Add lines that all begin with a known prefix."""
+        """Add lines that all begin with the same known prefix."""
         if not self._add_known_lines(chunk, start, end):
             for line in BytesIO(chunk[start:end]):
                 self._line(line)

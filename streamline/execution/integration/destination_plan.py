@@ -76,6 +76,7 @@ def plan_sink(
 
     for source in feeding:
         for stream in source.selected:
+            _check_sharing(source, stream, spec.streams, where=block.uuid)
             try:
                 plan_of(source.id, source.name_in_messages(stream))
             except ConfigError as error:
@@ -83,7 +84,7 @@ def plan_sink(
                     raise
     known = {key: plan for key, plan in planned.items() if plan is not None}
     for source in feeding:
-        check_tables({name: plan for (of, name), plan in known.items() if of == source.id}, where=block.uuid)
+        _check_own_tables(source, known, by_name, where=block.uuid)
     check_shared_tables(known, sources, by_name, where=block.uuid)
     slots, processes = _slots(known, spec.streams, by_name, plugin, capabilities)
     return SinkPlan(
@@ -105,6 +106,24 @@ def plan_sink(
             if takes
         ),
     )
+
+
+def _check_sharing(source: SourcePlan, stream: SelectedStream, streams: StreamSettings, *, where: str) -> None:
+    """Refuse other settings for a stream than for one of the same name, whose messages look the same.
+
+    Raises:
+        ConfigError: their settings differ, or only one of them is exported.
+    """
+    first = source.sharing(source.name_in_messages(stream))[0]
+    own, others = (resolve_destination(streams, _names(each.id, each)) for each in (stream, first))
+    if (own and own.values) != (others and others.values):
+        raise ConfigError(
+            f"streams {first.id!r} and {stream.id!r} have one name in the tap's messages, {stream.stream!r}, so they "
+            "cannot have different settings",
+            where=where,
+            hint=f"give `streams:` an entry {stream.stream!r} for both, or read them in a source block each",
+            code="stream.name_shared",
+        )
 
 
 def plan_sinks(
@@ -135,6 +154,8 @@ def _check_names(streams: StreamSettings, feeding: Sequence[SourcePlan]) -> None
         ConfigError: see `check_destination_names`.
     """
     known = [(each.id, each.stream, *each.names) for source in feeding for each in source.catalog or ()]
+    for source in feeding:
+        streams = source.without_vanished(streams)
     for entry in streams.entries:
         gone = [(name,) for source in feeding for name in source.gone]
         try:
@@ -169,6 +190,31 @@ def proving_sinks(
     children = [each for each in selected if each.parent == stream.id]
     behind = {uuid for child in children for uuid in proving_sinks(child, selected, sinks)}
     return [uuid for uuid in sinks if uuid in behind]
+
+
+def _check_own_tables(
+    source: SourcePlan,
+    plans: Mapping[tuple[str, str], StreamPlan],
+    by_name: Mapping[tuple[str, str], SelectedStream],
+    *,
+    where: str,
+) -> None:
+    """Refuse streams of one source that share a table; a new one is left out for one that was loaded before.
+
+    Raises:
+        ConfigError: both are new, or both were loaded.
+    """
+    of_source = {name: plan for (of, name), plan in plans.items() if of == source.id}
+    loaded_first = {**{name: plan for name, plan in of_source.items() if name in source.loaded}, **of_source}
+
+    def is_new(stream: str, other: str, error: ConfigError) -> bool:
+        selected = by_name.get((source.id, stream))
+        if selected is None or stream in source.loaded or other not in source.loaded:
+            return False
+        source.leave_out((selected.id, selected.stream, *selected.names), error)
+        return True
+
+    check_tables(loaded_first, set_aside=is_new, where=where)
 
 
 def check_shared_tables(

@@ -16,7 +16,7 @@ from streamline.connectors.singer.capabilities import Capabilities
 from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.selection import SelectedStream
-from streamline.connectors.singer.settings import Resolved
+from streamline.connectors.singer.settings import Resolved, StreamSettings
 from streamline.connectors.singer.stages.stream_plan import CASE_CAPABILITY, StreamPlan
 from streamline.errors import ConfigError
 from streamline.flow.protocols import Sink, Source
@@ -86,6 +86,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
         keyless: streams whose SCHEMA named no key in this run.
         left_out: LOG_BASED streams with a bookmark that this run does not read.
         loaded: names of streams that earlier runs have loaded.
+        seen: names of streams that the tap has discovered, now or earlier.
         only: names and globs of the streams that the run is about (`--stream`); empty: all.
         gone: streams that the run should read, and cannot, through no fault of the settings, and why.
         passed: those of them past which the tap moves the log by its start.
@@ -113,6 +114,7 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     left_out: list[str] = []
     passed: list[str] = []
     loaded: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
     only: list[str] = []
     gone: dict[str, ConfigError] = {}
     notes: list[str] = []
@@ -129,17 +131,34 @@ class SourcePlan(msgspec.Struct, kw_only=True):
     def set_aside(self, names: Sequence[str], error: ConfigError) -> bool:
         """Leave out a stream that cannot be read or written as the settings say; return whether the source is at fault.
 
-        It is if the stream was loaded before: that was no mistake in the settings.
+        It is if the stream was loaded before: that was no mistake in the settings. The name of a stream is none either
+        if it was discovered before.
 
         Args:
             names: the stream's id, and its other names.
         """
-        if error.code != "stream.not_readable" and (error.code not in _VANISHED or self.loaded.isdisjoint(names)):
+        known = self.loaded | self.seen if error.code == "stream.unknown" else self.loaded
+        if error.code != "stream.not_readable" and (error.code not in _VANISHED or known.isdisjoint(names)):
             return False
+        self.leave_out(names, error)
+        return True
+
+    def leave_out(self, names: Sequence[str], error: ConfigError) -> None:
+        """Do not read a stream; the run fails for it if it is about the stream."""
         if not self.only or any(matches(pattern, names) for pattern in self.only):
             self.gone[names[0]] = error
         self.selected = [stream for stream in self.selected if stream.id != names[0]]
-        return True
+
+    def without_vanished(self, streams: StreamSettings) -> StreamSettings:
+        """Return settings without streams that are left out and that the source does not have any more."""
+        offered = {name for stream in self.catalog or () for name in (stream.id, *stream.names)}
+        vanished = (self.loaded | self.seen) - offered
+        entries = (
+            entry
+            for entry in streams.entries
+            if entry.settings.get("selected") is not False or entry.pattern not in vanished
+        )
+        return StreamSettings(tuple(entries))
 
     def find(self, name: str) -> SelectedStream | None:
         """Return the selected stream that has this id, or this name in messages."""

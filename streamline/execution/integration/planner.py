@@ -217,6 +217,7 @@ def choose_streams(
         max_parallel=_max_parallel(source.spec, source.plugin),
         keep_config=source.keep_config,
         loaded=loaded_streams(context.store, context.pipeline, source.block.uuid, sinks),
+        seen=source.seen,
         only=list(context.options.streams),
         endless=source.spec.max_duration is not None or source.spec.idle_timeout is not None,
         watch=source.watch,
@@ -228,7 +229,7 @@ def choose_streams(
     if names is not None:
         plan.selected = choose(
             source.catalog,
-            source.spec.streams,
+            plan.without_vanished(source.spec.streams),
             tap=source.traits,
             stream_filter=names,
             set_aside=plan.set_aside,

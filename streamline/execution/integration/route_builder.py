@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.connectors.singer.stages.destination import DestinationStage
+from streamline.connectors.singer.stages.destination import DestinationStage, ExportStage
 from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.stages.stream_plan import HELD_VERSIONS_CAPABILITY, StreamPlan
 from streamline.connectors.singer.stages.undeclared import UndeclaredStage
@@ -106,9 +106,12 @@ class RouteBuilder:
 
     def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
         source = self._plan.sources[group.source]
-        stages: list[Stage] = [
+        stages: list[Stage] = []
+        if sink.spec.streams.entries:
+            stages.append(ExportStage(lambda stream: sink.plan_of(source.id, stream) is not None))
+        stages += [
             SchemaCheckStage(partial(_keys_of, source, sink), partial(sink.same_but_case, source)),
-            self._schema_change(source, sink),
+            self._schema_change(group, source, sink),
         ]
         if validation := self._validation(source, sink):
             stages.append(validation)
@@ -127,10 +130,8 @@ class RouteBuilder:
                 shared=partial(sink.shares_table, source),
             )
         )
-        # An operator's settings in the store may leave out streams that the block's file does not mention.
-        left_out = any(sink.plan_of(source.id, stream.stream) is None for stream in source.selected)
         changed = any(_changes(plan) for plan in sink.plans.values())
-        if changed or left_out or sink.spec.streams.entries or not sink.plans:
+        if changed or sink.spec.streams.entries or not sink.plans:
             stages.append(DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name))
         return Route(stages, sinks=[pool])
 
@@ -205,16 +206,32 @@ class RouteBuilder:
             "retry": {"attempts": self._attempt},
         }
 
-    def _schema_change(self, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
+    def _schema_change(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
         last = self._last_schemas(source.id, sink)
         stage = SchemaChangeStage(
             lambda stream: sink.setting("schema_change", source.id, stream),
             last,
             pipeline=self._context.pipeline,
             sink=sink.id,
+            on_new=partial(self._warn_of_alias, group, source, sink),
         )
         self._schemas.append((source.id, sink.id, last, stage))
         return stage
+
+    def _warn_of_alias(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan, stream: str) -> None:
+        """Warn of a stream of no catalog that is continued from bookmarks of other streams which do not cover it.
+
+        It may have its first records now, so it is not stopped.
+        """
+        followed = [each for each in group.streams if each.replication_method != "FULL_TABLE"]
+        begun = followed and all(any(key in group.rows for key in source.keys_of(each.stream)) for each in followed)
+        if not begun or stream in group.rows or source.bearers(stream) or self._context.options.accept_gap:
+            return
+        self._context.warn(
+            source.id,
+            f"stream {stream!r} is new here and has no bookmark of its own: destination {sink.id!r} lacks its records "
+            "before the saved bookmarks; load them with --full-refresh",
+        )
 
     def _last_schemas(self, source: str, sink: SinkPlan) -> dict[str, JSONObject]:
         return destination_schemas(self._context.store, self._context.pipeline, source, sink.id)

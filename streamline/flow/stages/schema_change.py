@@ -102,6 +102,7 @@ class SchemaChangeStage(ImmediateStage):
         last: the schemas of the last run, by stream; for a stream that is not in it, the first SCHEMA is the known one.
         pipeline: its name, for messages.
         sink: uuid of the destination block behind this stage.
+        on_new: called with each stream whose first SCHEMA this is, as far as is known.
     """
 
     def __init__(
@@ -111,8 +112,10 @@ class SchemaChangeStage(ImmediateStage):
         *,
         pipeline: str = "PIPELINE",
         sink: str | None = None,
+        on_new: Callable[[str], None] = lambda stream: None,
     ) -> None:
         self._policy_of = policy_of
+        self._on_new = on_new
         self._sink = sink
         self._pipeline = pipeline
         self._known: dict[str, JSONObject] = {}
@@ -158,6 +161,8 @@ class SchemaChangeStage(ImmediateStage):
             if known is not None and properties(known).keys() >= {*(item.key_properties or ())}:
                 return Schema(item.stream, known, item.key_properties, item.bookmark_properties)
             return item
+        if known is None:
+            self._on_new(item.stream)
         policy = self._policy_of(item.stream)
         # Columns that a block adds are no change: they are in the SCHEMA when they have their first value.
         added = self._added[item.stream] = self._added.get(item.stream, frozenset()) | item.added

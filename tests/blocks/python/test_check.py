@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamline.blocks.python.check import check_block
+from streamline.blocks.python.imports import required_modules
 from streamline.errors import ConfigError
 from tests.blocks.python.python_calls import Workshop
 
@@ -144,3 +145,28 @@ def test_checking_says_nothing_about_strings_with_odd_escapes(
     check_block(workshop.project, workshop.block("@transformer\ndef f(): return '\\d'\n"))
     assert capsys.readouterr().err == ""
     assert not recwarn.list
+
+
+def test_what_a_block_always_imports_must_be_installed(workshop: Workshop) -> None:
+    text = """\
+import first
+try:
+    import optional
+except ImportError:
+    optional = None
+@transformer
+def clean(df):
+    import second
+    with open("x"):
+        from third import x
+    if df.empty:
+        return df
+    import perhaps
+def helper():
+    import not_called
+@test
+def check(df):
+    import fourth.part
+"""
+    modules = required_modules(workshop.project, workshop.block(text))
+    assert modules == {"first": 1, "second": 8, "third": 10, "fourth": 18}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 
-from tests.support.batch import BatchProject, failed
+from tests.support.batch import SEED, BatchProject, failed
 from tests.support.project import Completed, Running
 
 OWN_NAMES = {
@@ -138,30 +138,9 @@ def test_creating_a_project_by_the_command_line(project: BatchProject) -> None:
     assert (root / "pipelines").is_dir()
 
 
-METADATA = """\
-blocks:
-- uuid: load_data
-  type: data_loader
-  upstream_blocks: []
-  downstream_blocks: [transform_data]
-- uuid: transform_data
-  type: transformer
-  upstream_blocks: [load_data]
-  downstream_blocks: [export_data]
-- uuid: export_data
-  type: data_exporter
-  upstream_blocks: [transform_data]
-  downstream_blocks: []
-created_at: '2026-03-04 12:00:00.000000+00:00'
-name: my_pipeline
-type: python
-uuid: my_pipeline
-"""
-
-
 def my_pipeline(project: BatchProject) -> None:
     """The pipeline of the document's metadata.yaml, with blocks as small as can be."""
-    project.write("pipelines/my_pipeline/metadata.yaml", METADATA)
+    project.write("pipelines/my_pipeline/metadata.yaml", SEED)
     project.write(
         "data_loaders/load_data.py",
         "import pandas as pd\n@data_loader\ndef load_data(*args, **kwargs):\n"

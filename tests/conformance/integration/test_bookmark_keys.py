@@ -184,6 +184,51 @@ def test_a_child_that_is_exported_later_is_not_continued_from_its_parents_bookma
     project.run().expect(0)
 
 
+@pytest.mark.parametrize("settings", [{"b-orders": {}}, {"a-orders": {}, "b-orders": {"destination_table": "b"}}])
+def test_streams_that_share_a_name_cannot_have_different_settings_of_a_destination(
+    make_project: MakeProject, settings: dict[str, Any]
+) -> None:
+    catalog = [{"id": "a-orders", "stream": "orders"}, {"id": "b-orders", "stream": "orders"}]
+    project = make_project(says(catalog, ONE_NAME), target("keyed", streams=settings))
+    project.run("--json").expect(2, "stream.name_shared")
+    assert project.state() == {}
+
+    project.pipeline("p", says(catalog, ONE_NAME), target("keyed", streams={"orders": {}}))
+    project.run().expect(0)
+    assert project.ids("orders") == [1, 2, 3]
+
+
+LATE = "stream 'clean' is new here and has no bookmark of its own"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [({}, [["S", "orders"], ["R", "orders", 3], ALIAS[-1]]), ({"streams": {"orders": {}}}, ALIAS)],
+    ids=["the tap did not send it", "it was not exported"],
+)
+def test_an_alias_that_is_exported_later_than_a_bookmark_was_saved_is_warned_of(
+    make_project: MakeProject, before: tuple[dict[str, Any], list[list[Any]]]
+) -> None:
+    settings, messages = before
+    project = make_project(says([{"id": "orders"}], messages), target("keyed", **settings))
+    assert LATE not in project.run().expect(0).text
+    assert project.ids("clean") == []
+
+    project.pipeline("p", says([{"id": "orders"}], ALIAS), target("keyed"))
+    project.run().expect(0, LATE, "--full-refresh")
+    assert LATE not in project.run().expect(0).text, "it is said once"
+
+
+def test_an_alias_that_is_there_from_the_start_is_not_warned_of(make_project: MakeProject) -> None:
+    project = make_project(says([{"id": "orders"}, {"id": "users"}], ALIAS, code=1), target("keyed"))
+    project.run().expect(1)
+    assert project.state() == {"orders": 3}
+    # The failed run had not come to the stream of this alias.
+    late = [["S", "users"], ["S", "short"], ["R", "short", 1], ["ST", bookmarks(orders=3, users=1)]]
+    project.pipeline("p", says([{"id": "orders"}, {"id": "users"}], [*ALIAS, *late]), target("keyed"))
+    assert "is new here" not in project.run().expect(0).text
+
+
 @pytest.mark.parametrize(("last", "code"), [(1, 0), (2, 2)], ids=["its parent stood still", "its parent moved"])
 def test_a_child_is_left_out_for_one_run(make_project: MakeProject, last: int, code: int) -> None:
     project = make_project(says(FAMILY, family(1)), target("keyed"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -97,6 +99,31 @@ def test_files_that_cannot_be_read_fail_alone_from_the_first_run_on(make_project
     project.command("check", "p", "--json").expect(2, "stream.not_readable")
     project.pipeline("p", tap("files", {"path": "in"}, builtin=True, streams={"*": {}, "broken": False}), to)
     project.run().expect(0)
+
+
+def test_a_stream_that_is_left_out_may_vanish(make_project: MakeProject) -> None:
+    out = {"*": {}, "secret": False}
+    load = tap("sqlite", {"path": "shop.db"}, builtin=True, streams=out)
+    project = make_project(load, target("duckdb", {"path": "w.duckdb"}, builtin=True, streams=out))
+    with closing(sqlite3.connect(project.root / "shop.db")) as shop:
+        shop.executescript("CREATE TABLE numbers (id INTEGER PRIMARY KEY); CREATE TABLE secret (id)")
+        project.run().expect(0)
+        shop.execute("DROP TABLE secret")
+
+    for _ in range(2):
+        project.run().expect(0)
+
+
+def test_a_new_stream_does_not_stop_the_one_that_has_its_table(make_project: MakeProject) -> None:
+    to = target(streams={"*": {}, "numbers": {"destination_table": "first"}})
+    project = make_project(rows_tap({"numbers": 2}), to)
+    project.run().expect(0)
+    project.pipeline("p", rows_tap({"first": 1, "numbers": 3}), to)
+
+    run = json.loads(project.run("--json").expect(1).out)
+
+    assert {name: error["code"] for name, error in run["errors"].items()} == {"load.first": "destination.table_shared"}
+    assert project.ids("first") == [1, 2, 3]
 
 
 def test_a_source_that_has_nothing_left_leaves_the_others_to_run(make_project: MakeProject) -> None:

@@ -75,6 +75,19 @@ def test_another_destination_that_takes_the_change_does_not_move_its_position(ma
     assert project.ids("orders", "b.db") == upto(40)
 
 
+def test_a_destination_that_does_not_export_the_stream_pauses_nothing(make_project: MakeProject) -> None:
+    project = make_project()
+    for columns, last in ((OLD, 20), (NEW, 40)):
+        specs = {"orders": {"properties": columns, "replication_key": "id", "rows": last}}
+        specs["users"] = {**specs["orders"], "properties": OLD}
+        source = tap("rows", {"streams": specs}, streams=dict.fromkeys(specs, INCREMENTAL))
+        pausing = target("keyed", uuid="pausing", schema_change="pause", streams={"users": {}})
+        project.pipeline("p", source, pausing, target("keyed", {"log": "all.jsonl"}, uuid="all"))
+        project.run().expect(0)
+
+    assert project.position("orders") == 40
+
+
 def test_a_change_midway_before_one_of_two_destinations_loses_nothing(make_project: MakeProject) -> None:
     source = tap("changes_schema", {"change": "add"}, streams={"numbers": INCREMENTAL})
     both = [

@@ -243,6 +243,19 @@ def test_records_of_several_streams_are_batches_of_their_prefixes_around_the_las
         assert all(line.startswith(batch.prefix) for line in lines_of(batch))
 
 
+@pytest.mark.parametrize("place", range(6))
+def test_a_line_of_another_kind_may_stand_among_records_of_several_streams(place: int) -> None:
+    head = [schema("a"), schema("b"), record("a", 0), record("b", 0), state({"bookmarks": {"a": 0}})]
+    lines = [record("a", 1), record("b", 1), state({"bookmarks": {"a": 1}}), record("a", 2), record("b", 2)]
+    lines.insert(place, b"INFO")
+    text = b"\n".join(head) + b"\n"
+
+    items, logged = parse(text + b"\n".join(lines) + b"\n", [len(text)])
+
+    new = [item.stream if isinstance(item, RawBatch) else type(item) for item in items[-5:]]
+    assert (new, logged) == (["a", "b", Position, "a", "b"], ["INFO"])
+
+
 @pytest.mark.parametrize(
     "invalid",
     [
@@ -311,3 +324,54 @@ def test_records_before_their_stream_in_a_line_can_get_a_version() -> None:
 
     (batch,) = [item for item in items if isinstance(item, RawBatch)]
     assert [json.loads(line)["version"] for line in lines_of(rewrite(batch, version=7))] == [7, 7]
+
+
+NESTED = b'{"type":"RECORD","stream":"a","record":{"v":{"x":1}}}'
+
+
+@pytest.mark.parametrize("rows", [[record("a", 1)] * 3, [NESTED] * 3, [record("b", 1), record("a", 1), NESTED]])
+def test_a_state_that_a_newer_one_in_the_chunk_replaces_is_not_decoded(rows: list[bytes]) -> None:
+    unfinished = b'{"type":"STATE","value":{"bookmarks":{"a":{"id":1,'
+    states = [state({"bookmarks": {"a": {"id": number}}}) for number in range(3)]
+    head = b"\n".join([schema("a"), schema("b"), record("b", 0), record("a", 0), *states[:2], b""])
+    first, second, third = rows
+    for lines in (
+        [first, unfinished, second, states[2]],
+        [first, unfinished, states[2], second],
+        [first, unfinished, second, unfinished, states[2], third],
+    ):
+        items, _ = parse(head + b"\n".join(lines) + b"\n", [len(head)])
+        assert [state_of(item.parts) for item in items if isinstance(item, Position)][1:] == [
+            b'{"bookmarks":{"a":{"id":2}}}'
+        ]
+        place = next(index for index, item in enumerate(items) if isinstance(item, Position) and item.number == 2)
+        after = [line for item in items[place:] if isinstance(item, RawBatch) for line in lines_of(item)]
+        assert after == [line + b"\n" for line in lines[lines.index(states[2]) + 1 :]]
+
+
+@pytest.mark.parametrize("between", [[], [record("a", 2)]])
+def test_a_state_with_a_bookmark_that_the_newer_one_lacks_is_given(between: list[bytes]) -> None:
+    states = [state({"bookmarks": {stream: 1}}) for stream in ("a", "b")]
+    head = b"\n".join([schema("a"), record("a", 0), *states, b""])
+    items, _ = parse(head + b"\n".join([record("a", 1), states[0], *between, states[1], b""]), [len(head)])
+    positions = [state_of(item.parts) for item in items if isinstance(item, Position)]
+    assert positions == [b'{"bookmarks":{"a":1}}', b'{"bookmarks":{"b":1}}'] * 2
+
+
+@pytest.mark.parametrize("line", [state({"bookmarks": {"a": 1}}), record("a", 1)])
+def test_a_chunk_may_end_anywhere_in_a_line(line: bytes) -> None:
+    head = b"\n".join([schema("a"), record("a", 0), state({"bookmarks": {"a": 0}}), b""])
+    for before in ([], [line], [record("a", 2)]):
+        text = b"".join(each + b"\n" for each in before)
+        for size in range(len(line) + 1):
+            items, _ = parse(head + text + line + b"\n", [len(head), len(text) + size])
+            lines = [each for item in items if isinstance(item, RawBatch) for each in lines_of(item)]
+            assert len(lines) == 1 + sum(b"RECORD" in each for each in [*before, line])
+            last = [item for item in items if isinstance(item, Position)][-1]
+            assert json.loads(state_of(last.parts)) == {"bookmarks": {"a": int(b"STATE" in line)}}
+
+
+def test_only_lines_that_begin_with_a_brace_are_messages() -> None:
+    items, logged = parse(b'  \nINFO "record":\n\t{"type":"STATE","value":{"bookmarks":{"a":1}}}\n"{}"\n')
+    assert logged == ['INFO "record":', '"{}"']
+    assert [type(item) for item in items] == [Position]

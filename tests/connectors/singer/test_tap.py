@@ -305,7 +305,7 @@ async def test_bounds_in_time_end_a_tap_that_never_ends_and_ignores_term(tmp_pat
 
 
 async def test_a_tap_that_takes_longer_than_its_timeout_has_failed(tmp_path: Path) -> None:
-    taken = await failed(tmp_path, "schema(); record(1); time.sleep(60)", "tap.timed_out", "0.7 s", timeout=0.7)
+    taken = await failed(tmp_path, "schema(); record(1); time.sleep(60)", "tap.timed_out", "1 s", timeout=1.0)
     assert taken.ids == [1]
 
 
@@ -333,12 +333,14 @@ async def test_what_a_tap_left_in_the_pipe_is_not_lost_on_a_slow_taker(tmp_path:
     schema(); record(1)
     time.sleep(0.1)
     record(2, pad="x" * 400_000); record(3); state(3)
+    open("printed", "w")
     """
     taken = Taken()
     source = tap(tmp_path, code)
 
     async def slowly(items: Sequence[Item]) -> None:
         if not taken.items:
+            await until((tmp_path / "printed").exists)
             if stopped:
                 source.stop("enough")
             await anyio.sleep(4 * SOON)

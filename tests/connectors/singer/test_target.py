@@ -99,7 +99,7 @@ async def test_the_last_echo_may_lack_its_newline(tmp_path: Path) -> None:
 async def test_an_echo_may_come_in_pieces(tmp_path: Path) -> None:
     account = Account()
     text = bookmark(1).decode()
-    pieces = f"say({text[:9]!r}, end=''); time.sleep(0.1); say({text[9:]!r})"
+    pieces = f"for piece in {[text[:9], text[9:14], text[14:]]!r}: say(piece, end=''); time.sleep(0.05)\nsay('')"
     process = target(tmp_path, account, echo=False)
     async with running(account.runs(process)):
         await process.send("load", [*rows(1, 1), batch(record(2, do=pieces))])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -26,17 +25,6 @@ from streamline.state import open_store
 from streamline.state.sqlite import SQLiteStore
 from tests.support.batch import BatchProject
 from tests.support.processes import wait_until
-
-LOAD = "@data_loader\ndef load():\n    print('here')\n    return 1\n"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> BatchProject:
-    """Two blocks, one after the other."""
-    made = BatchProject(tmp_path / "shop")
-    made.block("a", LOAD, type="data_loader")
-    made.block("b", "@transformer\ndef b(x):\n    return x + 1\n")
-    return made
 
 
 def test_a_store_that_takes_no_records_stops_no_block(project: BatchProject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,21 @@ from streamline.flow.items import (
 from streamline.flow.protocols import ImmediateStage
 
 
+class ExportStage(ImmediateStage):
+    """Drops the items of streams that a destination does not export, before anything looks at them.
+
+    Args:
+        exports: whether a stream (named as in the messages) is exported.
+    """
+
+    def __init__(self, exports: Callable[[str], bool]) -> None:
+        self._exports = exports
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        return [item] if isinstance(item, Position) or self._exports(item.stream) else []
+
+
 class DestinationStage(ImmediateStage):
     """Applies one destination's settings to a source's items.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -194,11 +194,17 @@ def plan_stream(
     )
 
 
-def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -> None:
+def check_tables(
+    plans: Mapping[str, StreamPlan],
+    *,
+    set_aside: Callable[[str, str, ConfigError], bool] = lambda stream, other, error: False,
+    where: str | None = None,
+) -> None:
     """Check that no two streams share a table: each would overwrite the other's schema and versions.
 
     Args:
         plans: the plan of each stream.
+        set_aside: is given a stream, an earlier one of its table, and the error; whether to do without the stream.
         where: the destination block.
 
     Raises:
@@ -208,12 +214,14 @@ def check_tables(plans: Mapping[str, StreamPlan], *, where: str | None = None) -
     for stream, plan in plans.items():
         other = taken.setdefault(plan.table or stream, stream)
         if other != stream:
-            raise ConfigError(
+            error = ConfigError(
                 f"streams {other!r} and {stream!r} would both be written to table {plan.table or stream!r}",
                 where=plan.where or where,
                 hint="give each stream a destination_table of its own",
                 code="destination.table_shared",
             )
+            if not set_aside(stream, other, error):
+                raise error
 
 
 def _columns(stream: str, settings: Resolved, known: Collection[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
