@@ -14,7 +14,6 @@ from streamline.cli.blocks import Side, blocks_of
 from streamline.cli.opened_sources import open_sources
 from streamline.cli.output import print_diff
 from streamline.errors import ConfigError
-from streamline.pipeline.model import BATCH_TYPES
 
 if TYPE_CHECKING:
     from streamline.blocks.connector.stream_edits import Entries
@@ -154,7 +153,7 @@ def move_stored(app: App, model: PipelineModel, store: Store) -> None:
 
 def upstream_sources(model: PipelineModel, destination: Block) -> list[Block]:
     """Return the sources whose records reach a destination."""
-    if model.type in BATCH_TYPES:  # what comes from other blocks is not their streams
+    if model.stores_outputs:  # what comes from other blocks is not their streams
         above = set(exported_upstream(destination))
     else:
         above = {destination.uuid}
@@ -166,7 +165,7 @@ def upstream_sources(model: PipelineModel, destination: Block) -> list[Block]:
 
 def upstream_tables(model: PipelineModel, destination: Block) -> list[str]:
     """Return the upstream blocks of a batch pipeline whose outputs a destination exports as streams of their names."""
-    if model.type not in BATCH_TYPES:
+    if not model.stores_outputs:
         return []
     sources = {block.uuid for block in blocks_of(model, "source")}
     return [uuid for uuid in exported_upstream(destination) if uuid not in sources]
