@@ -114,17 +114,18 @@ def require_pipeline(app: App, store: Store, pipeline: str) -> None:
 
 
 def source_blocks(app: App, pipeline: str) -> list[str]:
-    """Return the uuids of the pipeline's data loaders; none if the project no longer has the pipeline.
+    """Return the uuids of the pipeline's source blocks; none if the project no longer has the pipeline.
 
     Raises:
         ConfigError: its metadata.yaml is wrong.
     """
     if pipeline not in app.project.pipelines():
         return []
+    from streamline.blocks.connector.role import connector_role
     from streamline.pipeline.reader import load_pipeline
 
     blocks = load_pipeline(app.project, pipeline).blocks
-    return [uuid for uuid, block in blocks.items() if block.type == "data_loader"]
+    return [uuid for uuid, block in blocks.items() if connector_role(block) == "source"]
 
 
 def choose_block(app: App, store: Store, pipeline: str, stream: str | None, block: str | None) -> str:
@@ -175,10 +176,13 @@ def known_blocks(app: App, store: Store, pipeline: str) -> list[str]:
 
 
 def choose_blocks(app: App, store: Store, pipeline: str, block: str | None) -> list[str]:
-    """Choose a block as `choose_block` does; all blocks with positions if none is named."""
+    """Choose a block as `choose_block` does, with its children (`block:key`); without a name all with positions."""
+    recorded = store.bookmark_blocks(pipeline)
     if block is not None:
-        return [choose_block(app, store, pipeline, None, block)]
-    return store.bookmark_blocks(pipeline)
+        children = [uuid for uuid in recorded if uuid.startswith(f"{block}:")]
+        own = [] if children and block not in recorded else [choose_block(app, store, pipeline, None, block)]
+        return own + children
+    return recorded
 
 
 def change_id(verb: str) -> str:

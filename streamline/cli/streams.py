@@ -182,7 +182,10 @@ def _listed(
     destinations = [each for each in blocks_of(model, "destination") if block in (None, each.uuid)]
     from streamline.blocks.connector.source import private_folder
 
-    wanted = sources_of(model) if side != "source" else [pick_block(model, "source", block)]
+    if side == "source":
+        wanted = [pick_block(model, "source", block)]
+    else:
+        wanted = sources_of(model) if side is None else upstream_sources(model, destinations[0])
     with private_folder(app.project, "streams") as folder:
         opened = {source.block.uuid: source for source in open_sources(app, model, store, wanted, folder)}
     rows = []

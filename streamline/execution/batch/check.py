@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamline.blocks.connector.role import connector_role
 from streamline.blocks.registry import check_block
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.plan import make_plan
@@ -87,6 +88,7 @@ class _BatchCheck:
         for block in self._blocks:
             self._block(block, renderer)
         self._connections()
+        self._connectors()
         if not any(each.problem == "configuration" for each in self._done):
             self._plan()
 
@@ -204,6 +206,15 @@ class _BatchCheck:
             elif connection.key not in seen and connection.test is not None:
                 seen.add(connection.key)
                 self._connect(connection.name, connection.test)
+
+    def _connectors(self) -> None:
+        """Connect to what sources and destinations name."""
+        failed = {each.block for each in self._done if not each.ok}
+        blocks = [block for block in self._blocks if connector_role(block) is not None and block.uuid not in failed]
+        if blocks:
+            from streamline.execution.connector_blocks.check import check_connectors  # most pipelines have none
+
+            check_connectors(self._project, self._model, blocks, self._checklist, self._runtime)
 
     def _connect(self, name: str, test: Callable[[], str]) -> None:
         try:

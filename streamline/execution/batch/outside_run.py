@@ -111,16 +111,16 @@ def stored_inputs(project: Project, model: PipelineModel, block: Block) -> tuple
     layout = OutputLayout(project, model.uuid, "")
     plans = plan_of(project, model, [model.blocks[name] for name in block.upstream]).blocks
     stored: dict[str, Finished] = {}
-    remedies: dict[str, str | None] = {}
+    remedies = {name: f"run it first: streamline run {model.uuid} --block-uuid {name}" for name in block.upstream}
     for name in block.upstream:
         try:
             stored[name] = stored_block(model, plans[name], layout, needed_by=block.uuid)
         except ConfigError as error:
-            remedies[name] = error.hint
+            remedies[name] = error.hint or remedies[name]
     call = next((call for call in calls_of(list(stored.values())) if call.verdict is None), None)
     known = dict(zip(stored, call.inputs, strict=True)) if call is not None else {}
     return tuple(
-        known.get(name) or InputRef(block=name, type=model.blocks[name].type, remedy=remedies.get(name))
+        known.get(name) or InputRef(block=name, type=model.blocks[name].type, remedy=remedies[name])
         for name in block.upstream
     )
 
