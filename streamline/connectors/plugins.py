@@ -126,7 +126,9 @@ def declared_name(project: Project, name: str, role: Role) -> str | None:
     """Return the name under which streamline.yaml declares what a block calls `name`; None if it does not."""
     dashed = f"{role}-{name.replace('_', '-')}"  # Mage's `google_ads` is the usual `tap-google-ads`
     candidates = (name, f"{role}-{name}", connector_name(name, role), dashed)
-    return next((candidate for candidate in candidates if candidate in project.plugins), None)
+    return next(
+        (candidate for candidate in candidates if candidate in project.plugins and _fits(candidate, role)), None
+    )
 
 
 def child_environment(entry: PluginEntry | None, environ: Mapping[str, str]) -> dict[str, str]:

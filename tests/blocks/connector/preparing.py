@@ -13,7 +13,7 @@ from streamline.blocks.call import block_output
 from streamline.blocks.connector.prepare import prepare
 from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
 from streamline.blocks.registry import check_block
-from streamline.pipeline.model import FOLDERS
+from streamline.pipeline.model import FOLDERS, PipelineModel
 from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
 from streamline.project.render import Renderer
@@ -61,7 +61,7 @@ DESTINATION = SOURCE.replace("source", "destination")
 
 
 class Preparing(Calls):
-    """A project with a tap and a target named `shop`, and a pipeline `p` with one source or destination block `b`."""
+    """A project with a tap and a target named `shop`, and a pipeline `p` with a source or destination block `sync`."""
 
     def __init__(self, root: Path, settings: str = PLUGINS) -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -87,18 +87,18 @@ class Preparing(Calls):
         self, type: str, text: str, *inputs: Given, configuration: dict[str, Any] | None = None, **variables: Any
     ) -> PreparedSource | PreparedDestination:
         """Prepare a block. Its upstream blocks are the inputs'."""
-        model = self._pipeline(type, text, [upstream.uuid for upstream in inputs], configuration)
-        call = self.call(model.blocks["b"], *inputs, variables={"seen": self.seen, **variables})
-        call.renderer = Renderer(self.project, variables, block_output=block_output(inputs, "b"))
+        model = self.pipeline(type, text, [upstream.uuid for upstream in inputs], configuration)
+        call = self.call(model.blocks["sync"], *inputs, variables={"seen": self.seen, **variables})
+        call.renderer = Renderer(self.project, variables, block_output=block_output(inputs, "sync"))
         return prepare(call)
 
     def check(
         self, type: str, text: str, *upstream: str, configuration: dict[str, Any] | None = None
     ) -> frozenset[str]:
         """Check a block before anything runs."""
-        model = self._pipeline(type, text, list(upstream), configuration)
+        model = self.pipeline(type, text, list(upstream), configuration)
         renderer = Renderer(self.project, model.variables, self.project.secrets)
-        return check_block(self.project, model, model.blocks["b"], renderer)
+        return check_block(self.project, model, model.blocks["sync"], renderer)
 
     @property
     def asked(self) -> list[str]:
@@ -108,16 +108,24 @@ class Preparing(Calls):
 
     def catalog(self, catalog: Any) -> None:
         """Write the block's catalog.json."""
-        self.write("pipelines/p/b/catalog.json", catalog if isinstance(catalog, str) else json.dumps(catalog))
+        self.write("pipelines/p/sync/catalog.json", catalog if isinstance(catalog, str) else json.dumps(catalog))
 
-    def _pipeline(self, type: str, text: str, upstream: list[str], configuration: dict[str, Any] | None) -> Any:
+    def line(self, where: str | None) -> str:
+        """Return the line of a file that an error names."""
+        file, _, line = (where or "").rpartition(":")
+        return (self.root / file).read_text().splitlines()[int(line) - 1].strip()
+
+    def pipeline(
+        self, type: str, text: str, upstream: list[str], configuration: dict[str, Any] | None = None
+    ) -> PipelineModel:
+        """Write the pipeline and read it."""
         language = "python" if "def " in text else "yaml"
-        self.write(f"{FOLDERS[type]}/b.{'py' if language == 'python' else 'yaml'}", textwrap.dedent(text))
+        self.write(f"{FOLDERS[type]}/sync.{'py' if language == 'python' else 'yaml'}", textwrap.dedent(text))
         blocks: list[dict[str, Any]] = []
         for uuid in upstream:
             self.write(f"custom/{uuid}.py", "@custom\ndef f(*args): ...\n")
             blocks.append({"uuid": uuid, "type": "custom", "language": "python", "upstream_blocks": []})
-        block = {"uuid": "b", "type": type, "language": language, "upstream_blocks": upstream}
+        block = {"uuid": "sync", "type": type, "language": language, "upstream_blocks": upstream}
         blocks.append({**block, "configuration": configuration or {}})
         self.write("pipelines/p/metadata.yaml", yaml.safe_dump({"type": "python", "blocks": blocks}, sort_keys=False))
         return load_pipeline(Project.open(self.root), "p")

@@ -152,7 +152,7 @@ class TestArguments:
             with pytest.raises(ConfigError) as found:
                 refused("data_exporter", text)
             assert found.value.code == "setting.invalid"
-            assert found.value.where == "data_exporters/b.py:10"
+            assert found.value.where == "data_exporters/sync.py:10"
 
     @pytest.mark.parametrize("value", ["'yes'", "1", "None"])
     def test_other_values(self, shop: Preparing, decorator: str, argument: str, default: bool, value: str) -> None:
@@ -160,7 +160,7 @@ class TestArguments:
         for refused in (shop.check, shop.prepare):
             with pytest.raises(ConfigError) as found:
                 refused("data_loader", text)
-            assert (found.value.code, found.value.where) == ("setting.invalid", "data_loaders/b.py:10")
+            assert (found.value.code, found.value.where) == ("setting.invalid", "data_loaders/sync.py:10")
 
     def test_other_arguments(self, shop: Preparing, decorator: str, argument: str, default: bool) -> None:
         text = SOURCE + f"\n@{decorator}({argument}s=True)\ndef f(*args, **kwargs): ...\n"
