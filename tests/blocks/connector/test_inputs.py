@@ -163,7 +163,6 @@ TYPES = {
             "rows": [list(VALUES.values())],
         },
     ],
-    ids=["list of dicts", "pandas", "arrow", "columns and rows"],
 )
 def test_the_catalog_of_an_output_has_its_types(shop: Preparing, make: Any) -> None:
     value = make()
