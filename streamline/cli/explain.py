@@ -196,7 +196,15 @@ def _show_tasks(app: App, explanation: BatchExplanation) -> None:
     print_table(
         ["STEP", "BLOCK", "TYPE", "AFTER", "RUNS", "BY", "OUTPUT"],
         [
-            (block.step, block.block, block.type, block.after, _runs(block), block.engine, _output(block, explanation))
+            (
+                block.step,
+                block.block,
+                block.connector or block.type,
+                block.after,
+                _runs(block),
+                block.engine,
+                _output(block, explanation),
+            )
             for block in sorted(explanation.blocks, key=lambda block: block.step)
         ],
     )
@@ -237,6 +245,10 @@ def _special(block: BlockWords, explanation: BatchExplanation) -> list[str]:
     if block.asked_every is not None:
         until = f", timeout {block.gives_up_after:g} s" if block.gives_up_after is not None else ""
         lines.append(f"checked every {block.asked_every:g} s until it returns true{until}")
+    if block.reads is not None:
+        lines.append(f"reads {cell(block.reads)}")
+    if block.pipes_into is not None:
+        lines.append(f"its records go to {block.pipes_into} as they are read")
     if block.writes is not None:
         lines.append(f"writes {cell(block.writes)}")
     if block.retries:

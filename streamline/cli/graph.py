@@ -64,10 +64,15 @@ def command(app: App, pipeline: str, output: Path | None, format_: str | None) -
 
 def draw(model: PipelineModel, format_: str, *, colour: bool = False) -> str:
     """Draw the pipeline as `text`, `mermaid` or `svg`."""
+    from msgspec.structs import replace
+
+    from streamline.blocks.connector.role import connector_role
     from streamline.cli.graph_formats import mermaid, svg
     from streamline.pipeline.graph_view import graph_view
 
     view = graph_view(model)
+    roles = {uuid: connector_role(block) for uuid, block in model.blocks.items()}
+    view = replace(view, nodes=[replace(node, role=roles.get(node.uuid)) for node in view.nodes])
     if format_ == "svg":
         return svg(view)
     return mermaid(view) if format_ == "mermaid" else text(view, colour=colour)
@@ -93,7 +98,7 @@ def text(view: GraphView, *, colour: bool = False) -> str:
 
 
 def _kind(node: Node) -> str:
-    return f"{node.type} ({node.language})"
+    return f"{node.kind} ({node.language})"
 
 
 __all__ = ["command", "draw", "text"]

@@ -40,7 +40,7 @@ def mermaid(view: GraphView) -> str:
     lines = ["flowchart LR"]
     for node in view.nodes:
         opened, closed = _SHAPES.get(node.type, ("[", "]"))
-        words = "<br/>".join(map(_escaped, (node.uuid, node.type, *node.marks)))
+        words = "<br/>".join(map(_escaped, (node.uuid, node.kind, *node.marks)))
         lines.append(f'    {number[node.uuid]}{opened}"{words}"{closed}:::{node.type}')
     lines += [f"    {number[edge.start]} {_ARROWS[edge.kind]} {number[edge.end]}" for edge in view.edges]
     for kind in dict.fromkeys(node.type for node in view.nodes):
@@ -81,7 +81,7 @@ def svg(view: GraphView) -> str:
         parts.append(
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="{round_}" fill="{fill}" stroke="{line}"/>'
         )
-        for at, text, size in ((24, node.uuid, 14), (42, node.type, 11), (57, ", ".join(node.marks), 10)):
+        for at, text, size in ((24, node.uuid, 14), (42, node.kind, 11), (57, ", ".join(node.marks), 10)):
             if text:
                 parts.append(
                     f'<text x="{x + WIDTH // 2}" y="{y + at}" font-size="{size}" text-anchor="middle" fill="#222">'
@@ -92,7 +92,7 @@ def svg(view: GraphView) -> str:
 
 
 def _title(node: Node) -> str:
-    return ", ".join([node.uuid, f"{node.type} ({node.language})", *node.marks])
+    return ", ".join([node.uuid, f"{node.kind} ({node.language})", *node.marks])
 
 
 def _short(text: str, size: int) -> str:

@@ -19,12 +19,23 @@ list (`gathered`); a conditional that gates a block; a block that notifies a cal
 
 
 class Node(msgspec.Struct, kw_only=True, frozen=True):
-    """A block, conditional or callback. `marks` are labels such as `dynamic` and `isolated`."""
+    """A block, conditional or callback.
+
+    Args:
+        marks: labels such as `dynamic` and `isolated`.
+        role: `source` or `destination`, if it is one; its type says less.
+    """
 
     uuid: str
     type: str
     language: str
     marks: tuple[str, ...] = ()
+    role: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+        return self.role or self.type
 
 
 class Edge(msgspec.Struct, frozen=True):

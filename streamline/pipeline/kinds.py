@@ -30,10 +30,12 @@ class Explanation(msgspec.Struct, kw_only=True):
     Args:
         engine: the system that runs the block, such as `postgres, profile default`.
         writes: the table that the block writes, and how; None: it writes no table.
+        reads: the streams that a source reads.
     """
 
     engine: str
     writes: str | None = None
+    reads: str | None = None
 
 
 class Connection(msgspec.Struct, kw_only=True):

@@ -217,7 +217,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     assert sorted(shop.root.rglob("*")) == before
 
 
-@pytest.mark.parametrize("language", ["yaml"])
+@pytest.mark.parametrize("language", ["yaml", "python"])
 def test_a_source_and_a_destination(shop: Shop, language: str) -> None:
     with sqlite3.connect(shop.root / "shop.db") as database:
         database.execute("create table orders (id integer primary key, total)")

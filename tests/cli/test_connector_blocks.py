@@ -123,6 +123,89 @@ def test_check_refuses_streams_that_do_not_exist(shop: Shop) -> None:
     assert failed == [("plain", "stream.unknown", "configuration")]
 
 
+PYTHON = """\
+@data_integration_source
+def source(*args, **kwargs):
+    return 'sqlite'
+
+
+@data_integration_config
+def config(place, *args, **kwargs):
+    return place
+
+
+@data_integration_selected_streams
+def streams(*args, **kwargs):
+    return ['people']
+
+
+@data_integration_catalog(discover=True)
+def catalog(*args, **kwargs):
+    catalog = kwargs['catalog']
+    for stream in catalog['streams']:
+        stream.update(replication_method='INCREMENTAL', bookmark_properties=['id'])
+    return catalog
+"""
+
+
+@pytest.fixture
+def in_python(shop: Shop) -> Shop:
+    (shop.root / "data_loaders/load.yaml").unlink()
+    (shop.root / "data_loaders/load.py").write_text(PYTHON)
+    metadata = shop.root / "pipelines/p/metadata.yaml"
+    metadata.write_text(
+        metadata.read_text().replace(
+            "load, type: data_loader, language: yaml", "load, type: data_loader, language: python"
+        )
+    )
+    return shop
+
+
+def test_a_source_in_python_is_asked_by_its_functions(in_python: Shop) -> None:
+    assert "--block-uuid place" in in_python.refuses("block.no_stored_output", "discover", "p", "load")
+    stored(in_python, "place", {"path": "shop.db"})
+    assert [stream["stream"] for stream in in_python.json("discover", "p", "load")["streams"]] == ["orders", "people"]
+    rows = {row["stream"]: row for row in in_python.json("streams", "list", "p", "--block", "load")}
+    assert [name for name, row in rows.items() if row["selected"]] == ["people"]
+    assert rows["people"]["bookmark_properties"] == ["id"]
+    assert in_python.json("sample", "p", "orders", "--block", "load", "-n", "1") == [{"id": 1, "total": 2.5}]
+    found = {(each["what"], each["block"]): each for each in in_python.json("check", "p")["checks"]}
+    assert found["source", "load"]["detail"] == "2 streams, 1 selected"
+
+
+def test_the_settings_of_a_block_in_python_are_edited_by_hand(in_python: Shop) -> None:
+    refused = in_python.refuses(
+        "setting.not_editable", "streams", "set", "p", "orders", "columns=id", "--block", "load"
+    )
+    assert "@data_integration_catalog" in refused
+
+
+def test_explain_says_what_is_known_without_running_code(shop: Shop) -> None:
+    blocks = {block["block"]: block for block in shop.json("explain", "p")["blocks"]}
+    assert (blocks["load"]["engine"], blocks["load"]["reads"]) == ("tap-sqlite", "orders")
+    assert blocks["plain"]["reads"] == "the streams that it selects itself"
+    assert (blocks["store"]["engine"], blocks["store"]["connector"]) == ("target-duckdb", "destination")
+    assert "change to changed" in blocks["store"]["writes"]
+    (shop.root / "data_loaders/load.yaml").write_text("source: \"{{ block_output('place')['system'] }}\"\nconfig: {}\n")
+    blocks = {block["block"]: block for block in shop.json("explain", "p")["blocks"]}
+    assert "known when it runs" in blocks["load"]["engine"]
+
+
+def test_explain_and_graph_know_blocks_in_python(in_python: Shop) -> None:
+    blocks = {block["block"]: block for block in in_python.json("explain", "p")["blocks"]}
+    assert (blocks["load"]["engine"], blocks["load"]["connector"]) == ("tap-sqlite", "source")
+    assert "source (python)" in in_python("graph", "p").stdout
+
+
+def test_explain_shows_a_pipe(shop: Shop) -> None:
+    (shop.root / "pipelines/p/metadata.yaml").write_text(
+        "type: python\nblocks:\n- {uuid: plain, type: data_loader, language: yaml}\n"
+        "- {uuid: store, type: data_exporter, language: yaml, upstream_blocks: [plain]}\n"
+    )
+    blocks = {block["block"]: block for block in shop.json("explain", "p")["blocks"]}
+    assert (blocks["plain"]["pipes_into"], blocks["plain"]["output"]) == ("store", None)
+
+
 def test_state_is_that_of_source_blocks(shop: Shop) -> None:
     assert "plain" in shop.refuses("block.ambiguous", "state", "get", "p")
     assert "change" not in shop.refuses("block.not_found", "state", "get", "p", "--block", "chang")

@@ -154,13 +154,13 @@ def test_of_an_integration_pipeline(make_project: MakeProject) -> None:
     project.command("graph", "p", "--output", "p.svg").expect(0)
 
     assert printed.count("-->") == 2
-    assert "load<br/>data_loader" in printed
+    assert "load<br/>source" in printed
     assert "export_#60;a#62;<br/>" in printed
     drawn = ElementTree.parse(project.root / "p.svg").getroot()
     texts = [text.text for text in drawn.iter(f"{SVG}text")]
     assert texts[0::2] == ["load", "export_<a>", "export_b"]
     project.command("graph", "p", "--output", "p.png").expect(2, "svg")
-    project.command("graph", "p").expect(0, "● +load +data_loader \\(yaml\\)")
+    project.command("graph", "p").expect(0, "● +load +source \\(yaml\\)")
 
 
 def test_a_pipeline_without_blocks(tmp_path: Path) -> None:

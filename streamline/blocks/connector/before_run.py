@@ -12,7 +12,7 @@ from streamline.blocks.connector.inputs import read_inputs
 from streamline.blocks.connector.prepare import mapper_refused
 from streamline.blocks.connector.role import connector_role
 from streamline.blocks.connector.source import catalog_file, own_catalog_file
-from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, load_spec, open_spec
+from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, Spec, load_spec, open_spec
 from streamline.connectors.singer.discovery import read_catalog_file
 from streamline.errors import ConfigError
 from streamline.project.lambdas import parse_template
@@ -46,17 +46,31 @@ def check(project: Project, block: Block, renderer: Renderer) -> set[str]:
         if constant is not None:
             check_name(project, constant[0], role, constant[1])
         return modules
+    match known_spec(block, renderer, shown):
+        case SourceSpec(source=name, where=where) | DestinationSpec(destination=name, where=where) if name:
+            check_name(project, name, role, where)
+    return set()
+
+
+def known_spec(block: Block, renderer: Renderer, shown: str) -> Spec | None:
+    """Return what a block in YAML says without what uses the outputs of upstream blocks; None: nothing is known.
+
+    Args:
+        shown: its name in messages.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
     text = block_text(block, shown)
     if "{%" in text and _ONLY_IN_A_RUN in text:  # rendered as a whole
         _check_outputs(text, block, lambda line: f"{shown}:{line}")
-        return set()
+        return None
     file = open_spec(block, renderer)
     if not file.rendered:
         file.data = {key: _known(value, block, file, (key,)) for key, value in file.mapping().items()}
-    match load_spec(block, renderer, file=file):
-        case SourceSpec(source=name) | DestinationSpec(destination=name) if name:
-            check_name(project, name, role, file.where((role,)))
-    return set()
+    spec = load_spec(block, renderer, file=file)
+    spec.where = next((file.where((key,)) for key in ("source", "destination") if key in file.mapping()), spec.where)
+    return spec
 
 
 def check_entry(project: Project, model: PipelineModel, block: Block) -> None:

@@ -10,6 +10,7 @@ KIND = Kind(
     prepare="streamline.blocks.connector.prepare:prepare",
     check="streamline.blocks.connector.before_run:check",
     check_entry="streamline.blocks.connector.before_run:check_entry",
+    explain="streamline.blocks.connector.explain:explain",
 )
 
 PYTHON = Kind(
@@ -19,6 +20,7 @@ PYTHON = Kind(
     prepare="streamline.blocks.connector.prepare:prepare",
     check="streamline.blocks.connector.before_run:check",
     check_entry="streamline.blocks.connector.before_run:check_entry",
+    explain="streamline.blocks.connector.explain:explain",
     checked="is Python, with its decorated functions",
     imports="streamline.blocks.python.imports:required_modules",
     tests="streamline.blocks.python.block_tests:run_tests",

@@ -27,8 +27,16 @@ def editable_file(block: Block) -> Path:
     """Return the YAML file that holds the block's stream settings.
 
     Raises:
-        ConfigError: the block has no file of its own.
+        ConfigError: the block has no file of its own, or is written in Python.
     """
+    if block.language == "python":
+        raise ConfigError(
+            f"the streams of '{block.uuid}' are settings that its functions return: it is written in Python",
+            where=block.file.name if block.file is not None else None,
+            hint="edit the function decorated with @data_integration_selected_streams for which streams, and "
+            "@data_integration_catalog for how",
+            code="setting.not_editable",
+        )
     if block.file is None:
         raise ConfigError(
             f"block '{block.uuid}' has no file of its own: it is written in metadata.yaml",

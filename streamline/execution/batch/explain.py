@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
+from streamline.blocks.connector.prepared import Role
 from streamline.blocks.registry import explain_block
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.pipeline.graph_view import item_axes
@@ -34,6 +35,9 @@ class BlockWords(msgspec.Struct, kw_only=True):
         gives_up_after: of a sensor: seconds.
         output: where its output is stored, relative to the project; None: never.
         writes: the table that it writes, and where.
+        connector: whether it is a source or a destination.
+        reads: the streams that a source reads.
+        pipes_into: the destination that writes a source's records as they are read; None: they are stored.
     """
 
     block: str
@@ -54,6 +58,9 @@ class BlockWords(msgspec.Struct, kw_only=True):
     gives_up_after: float | None = None
     output: str | None = None
     writes: str | None = None
+    connector: Role | None = None
+    reads: str | None = None
+    pipes_into: str | None = None
 
 
 class BatchExplanation(msgspec.Struct, kw_only=True):
@@ -116,6 +123,7 @@ def _block(
     retry = block.retry_config
     explanation = explain_block(project, plan.model, block)
     folder = project.shown(layout.block(block.uuid))
+    unstored = each.secret or each.connector == "destination" or block.uuid in plan.pipes
     return BlockWords(
         block=block.uuid,
         type=block.type,
@@ -133,6 +141,9 @@ def _block(
         timeout=block.timeout,
         asked_every=each.interval if block.type == "sensor" else None,
         gives_up_after=each.patience,
-        output=None if each.secret else f"{folder}/<n>" if axes else folder,
+        output=None if unstored else f"{folder}/<n>" if axes else folder,
         writes=explanation.writes,
+        connector=each.connector,
+        reads=explanation.reads,
+        pipes_into=plan.pipes.get(block.uuid),
     )
