@@ -144,6 +144,7 @@ def test_a_dialect_that_every_target_takes_is_passed(tmp_path: Path) -> None:
         (b"torn", "parquet", None),
         (b"torn\n", "arrow", None),
     ],
+    ids=["lines", "packed lines", "parquet", "torn parquet", "no parquet"],  # packed bytes have the time in them
 )
 def test_records_in_files_that_are_passed_are_counted(
     tmp_path: Path, file: bytes | None, form: str, count: int | None
