@@ -20,8 +20,9 @@ from streamline.blocks.connector.functions import (
     missing_function,
 )
 from streamline.blocks.connector.mage_config import with_plugin_keys
-from streamline.blocks.connector.prepared import Export, PreparedDestination, PreparedSource, Role
+from streamline.blocks.connector.prepared import Export, PreparedDestination, PreparedSource
 from streamline.blocks.connector.returned import Returned
+from streamline.blocks.connector.role import Role
 from streamline.blocks.connector.select_all import for_function, from_function
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
 from streamline.blocks.python.block import invoke, load

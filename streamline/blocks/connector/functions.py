@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.call import shown_block
-from streamline.blocks.connector.prepared import Role
+from streamline.blocks.connector.role import Role
 from streamline.blocks.python.check import FunctionNode, block_tree, defined_functions, first_line, imported_modules
 from streamline.blocks.python.file import imports_of
 from streamline.blocks.python.function import decorator_name

@@ -6,13 +6,11 @@ A worker process works it out, because that runs the user's code; the flow that 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
-
-Role: TypeAlias = Literal["source", "destination"]
 
 
 class PreparedSource(msgspec.Struct, kw_only=True):

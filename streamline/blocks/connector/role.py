@@ -6,15 +6,14 @@ import ast
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from streamline.blocks.call import block_text
-from streamline.blocks.connector.functions import decorated_nodes, reads_arguments
-from streamline.blocks.connector.inputs import Inputs, read_inputs
-from streamline.blocks.connector.prepared import Role
-
+# The rest is imported on use: every batch pipeline asks for the roles of its blocks, and most have none.
 if TYPE_CHECKING:
+    from streamline.blocks.connector.inputs import Inputs
     from streamline.pipeline.model import Block
+
+Role: TypeAlias = Literal["source", "destination"]
 
 _NAMED_OUTPUT = re.compile(r"""block_output\(\s*\\?['"]([^'"\\]+)\\?['"]""")
 _ROLES: dict[str, Role] = {"data_loader": "source", "data_exporter": "destination"}
@@ -52,6 +51,9 @@ def takes_no_data(block: Block, source: str) -> bool:
 
     In YAML no template asks for it; in Python it is no argument of the functions, or none of them reads its arguments.
     """
+    from streamline.blocks.call import block_text
+    from streamline.blocks.connector.functions import reads_arguments
+
     text = block_text(block)
     if block.language == "yaml":
         named = _NAMED_OUTPUT.findall(text)
@@ -60,6 +62,8 @@ def takes_no_data(block: Block, source: str) -> bool:
 
 
 def _inputs(block: Block) -> Inputs:
+    from streamline.blocks.connector.inputs import read_inputs
+
     return read_inputs(block, lambda path: block.uuid, mage=True)
 
 
@@ -79,6 +83,8 @@ def _file_is_decorated(path: Path, _: tuple[int, int]) -> bool:
 def _is_decorated(text: str) -> bool:
     if "data_integration_" not in text:
         return False
+    from streamline.blocks.connector.functions import decorated_nodes
+
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

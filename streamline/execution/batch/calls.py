@@ -7,18 +7,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from streamline.execution.batch.connector_calls import ConnectorCalls, Verdict
-from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, CallPlan, Instance
+from streamline.execution.batch.fanout import CANCELLED, COMPLETED, FAILED, SKIPPED, CallPlan, Instance, Verdict
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.task import Failure, InputRef, Task, TaskResult
 from streamline.execution.events import AttemptFailed, SensorWaiting, masked
 from streamline.execution.run import Run
 from streamline.pipeline.model import RetryConfig
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.connector_calls import ConnectorCalls
 
 
 class Executor(Protocol):

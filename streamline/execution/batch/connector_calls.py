@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
-from streamline.execution.batch.fanout import CANCELLED, SKIPPED, UPSTREAM_FAILED
+from streamline.execution.batch.fanout import CANCELLED, SKIPPED, UPSTREAM_FAILED, Verdict
 from streamline.execution.batch.task import InputRef, Task, TaskResult
 
 if TYPE_CHECKING:
@@ -54,12 +54,6 @@ class Pipe:
         self.result: TaskResult | None = None
         """How the source ended; None: it was not read, because the destination did not run."""
         self.ended = asyncio.Event()
-
-
-class Verdict(msgspec.Struct):
-    """The status of a call that did not run, or failed, because of another block; None: of its own."""
-
-    status: str | None = None
 
 
 class ConnectorCalls:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
-from streamline.blocks.connector.prepared import Role
+from streamline.blocks.connector.role import Role
 from streamline.blocks.registry import explain_block
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.pipeline.graph_view import item_axes

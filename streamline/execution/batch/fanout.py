@@ -97,6 +97,12 @@ class CallPlan(msgspec.Struct, kw_only=True):
     verdict: str | None = None
 
 
+class Verdict(msgspec.Struct):
+    """The status of a call that did not run, or failed, because of another block; None: of its own."""
+
+    status: str | None = None
+
+
 class _Slot(msgspec.Struct):
     """One input that an upstream block offers."""
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.blocks.connector.prepared import Role
-from streamline.blocks.connector.role import connector_role, exported_upstream, takes_no_data
+from streamline.blocks.connector.role import Role, connector_role, exported_upstream, takes_no_data
 from streamline.blocks.registry import check_block, preload
 from streamline.pipeline.block_settings import INTERVAL, block_settings
 from streamline.pipeline.graph import reachable

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.call import BlockCall, Input, block_output
-from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
 from streamline.blocks.python.block import evaluate, forget, poll
 from streamline.blocks.python.callback import call_back
 from streamline.blocks.python.function import UserError, user_error
@@ -217,6 +216,8 @@ def _condition(task: Task, call: BlockCall, result: TaskResult) -> None:
 
 
 def _prepare(task: Task, call: BlockCall, result: TaskResult) -> None:
+    from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource  # most blocks are neither
+
     prepared = prepare_block(call)
     if isinstance(prepared, PreparedDestination) and not task.extra.get("settings_only"):
         from streamline.blocks.connector.exports import with_streams

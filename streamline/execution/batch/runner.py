@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.execution.batch.calls import Calls, Executor, Made, RunFacts
-from streamline.execution.batch.connector_calls import ConnectorCalls
 from streamline.execution.batch.fanout import (
     CANCELLED,
     COMPLETED,
@@ -26,11 +25,14 @@ from streamline.execution.batch.fanout import (
 from streamline.execution.batch.journal import Called, Ended, Journal, Past
 from streamline.execution.batch.outcomes import outcome_of, unforeseen
 from streamline.execution.batch.output_layout import OutputLayout
-from streamline.execution.batch.pending import PendingPositions
 from streamline.execution.batch.plan import BatchPlan, BlockPlan
 from streamline.execution.batch.resume import Reuse, stamp_of
 from streamline.execution.batch.task import Failure, InputRef, TaskResult
 from streamline.execution.events import BlockOutcome, BlockStarted, CallFinished, failure_from
+
+if TYPE_CHECKING:
+    from streamline.execution.batch.connector_calls import ConnectorCalls
+    from streamline.execution.batch.pending import PendingPositions
 
 
 class Runner:

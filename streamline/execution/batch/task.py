@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from streamline.blocks.call import TestOutcome
-from streamline.blocks.connector.prepared import Prepared
 from streamline.processes.job import Failure
+
+if TYPE_CHECKING:
+    from streamline.blocks.connector.prepared import Prepared
 
 __all__ = ["Failure", "InputRef", "Kind", "Task", "TaskResult", "exports_folder"]
 
