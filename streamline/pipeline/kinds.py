@@ -7,7 +7,7 @@ point group `streamline.blocks`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 GROUP = "streamline.blocks"
 """The entry point group: entry points are named by language and refer to a `Kind`."""
+
+ConnectorRole: TypeAlias = Literal["source", "destination"]
 
 Template: TypeAlias = Callable[[Sequence[str]], str]
 """Returns the text of a new block's file, given the uuids of its upstream blocks."""

@@ -22,7 +22,6 @@ from streamline.blocks.connector.functions import (
 from streamline.blocks.connector.mage_config import with_plugin_keys
 from streamline.blocks.connector.prepared import Export, PreparedDestination, PreparedSource
 from streamline.blocks.connector.returned import Returned
-from streamline.blocks.connector.role import Role
 from streamline.blocks.connector.select_all import for_function, from_function
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
 from streamline.blocks.python.block import invoke, load
@@ -33,14 +32,15 @@ from streamline.connectors.singer.settings import parse_streams
 from streamline.decorators import marks_of
 from streamline.errors import ConfigError
 from streamline.flow.items import JSONObject
+from streamline.pipeline.kinds import ConnectorRole
 
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall, UpstreamOutput
-    from streamline.connectors.registry import Role as PluginRole
+    from streamline.connectors.registry import ConnectorRole as PluginRole
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
 
-PLUGIN_ROLES: Mapping[Role, PluginRole] = {"source": "tap", "destination": "target"}
+PLUGIN_ROLES: Mapping[ConnectorRole, PluginRole] = {"source": "tap", "destination": "target"}
 
 
 def prepare_source(
@@ -122,7 +122,7 @@ def prepare_destination(
     )
 
 
-def check_name(project: Project, name: str, role: Role, where: str) -> None:
+def check_name(project: Project, name: str, role: ConnectorRole, where: str) -> None:
     """Check that there is a plugin for the name that a block gives. Nothing is installed.
 
     Raises:
@@ -142,7 +142,7 @@ class _Functions:
         asked: the source that they may ask for its streams.
     """
 
-    def __init__(self, call: BlockCall, role: Role, arguments: Sequence[UpstreamOutput]) -> None:
+    def __init__(self, call: BlockCall, role: ConnectorRole, arguments: Sequence[UpstreamOutput]) -> None:
         self.offered: dict[str, Any] = {}
         self.asked: AskedSource | None = None
         self._call = call

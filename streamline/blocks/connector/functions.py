@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.call import shown_block
-from streamline.blocks.connector.role import Role
 from streamline.blocks.python.check import FunctionNode, block_tree, defined_functions, first_line, imported_modules
 from streamline.blocks.python.file import imports_of
 from streamline.blocks.python.function import decorator_name
 from streamline.errors import ConfigError
+from streamline.pipeline.kinds import ConnectorRole
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CONFIG = "data_integration_config"
 SELECTED_STREAMS = "data_integration_selected_streams"
 CATALOG = "data_integration_catalog"
 
-NAMED: Mapping[Role, str] = {"source": SOURCE, "destination": DESTINATION}
+NAMED: Mapping[ConnectorRole, str] = {"source": SOURCE, "destination": DESTINATION}
 """The decorator of the function that names the source or destination."""
 
 ARGUMENTS: Mapping[str, Mapping[str, bool]] = {
@@ -67,7 +67,7 @@ def decorated_nodes(tree: ast.Module) -> Iterator[DecoratedNode]:
                 yield DecoratedNode(meant.get(name, name), function, expression, sure)
 
 
-def check_functions(project: Project, block: Block, role: Role) -> tuple[set[str], tuple[str, str] | None]:
+def check_functions(project: Project, block: Block, role: ConnectorRole) -> tuple[set[str], tuple[str, str] | None]:
     """Check the file of a source or destination block.
 
     Returns:
@@ -123,7 +123,7 @@ def reads_arguments(text: str, upstream: str) -> bool:
     return False
 
 
-def missing_function(decorator: str, role: Role, where: str) -> ConfigError:
+def missing_function(decorator: str, role: ConnectorRole, where: str) -> ConfigError:
     """Return the error for a required function that a file does not have."""
     what = "config" if decorator == CONFIG else "name"
     returns = "a dict" if decorator == CONFIG else f"the {role}'s name"
@@ -136,7 +136,7 @@ def missing_function(decorator: str, role: Role, where: str) -> ConfigError:
 
 
 def decorator_arguments(
-    decorator: str, positional: Sequence[Any], keywords: Mapping[str, Any], role: Role, where: str
+    decorator: str, positional: Sequence[Any], keywords: Mapping[str, Any], role: ConnectorRole, where: str
 ) -> dict[str, bool]:
     """Return the arguments of a decorator, with the defaults of those that are not given.
 
@@ -174,7 +174,7 @@ def decorator_arguments(
     return {**defaults, **given}
 
 
-def _check_role(block: Block, role: Role, nodes: Iterable[DecoratedNode], shown: str) -> None:
+def _check_role(block: Block, role: ConnectorRole, nodes: Iterable[DecoratedNode], shown: str) -> None:
     for node in nodes:
         other = next((name for name, decorator in NAMED.items() if decorator == node.decorator and name != role), None)
         if other is not None:
@@ -187,7 +187,7 @@ def _check_role(block: Block, role: Role, nodes: Iterable[DecoratedNode], shown:
             )
 
 
-def _check_call(node: DecoratedNode, role: Role, shown: str) -> None:
+def _check_call(node: DecoratedNode, role: ConnectorRole, shown: str) -> None:
     call = node.expression
     if not isinstance(call, ast.Call):
         return
@@ -223,7 +223,7 @@ def _decorators(node: ast.AST) -> list[ast.AST]:
     return [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
 
 
-def _constant_name(nodes: Iterable[DecoratedNode], role: Role, shown: str) -> tuple[str, str] | None:
+def _constant_name(nodes: Iterable[DecoratedNode], role: ConnectorRole, shown: str) -> tuple[str, str] | None:
     for node in nodes:
         if node.decorator == NAMED[role] and node.sure:
             returned = list(_returns(node.function.body))

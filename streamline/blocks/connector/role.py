@@ -6,20 +6,20 @@ import ast
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
+
+from streamline.pipeline.kinds import ConnectorRole
 
 # The rest is imported on use: every batch pipeline asks for the roles of its blocks, and most have none.
 if TYPE_CHECKING:
     from streamline.blocks.connector.inputs import Inputs
     from streamline.pipeline.model import Block
 
-Role: TypeAlias = Literal["source", "destination"]
-
 _NAMED_OUTPUT = re.compile(r"""block_output\(\s*\\?['"]([^'"\\]+)\\?['"]""")
-_ROLES: dict[str, Role] = {"data_loader": "source", "data_exporter": "destination"}
+_ROLES: dict[str, ConnectorRole] = {"data_loader": "source", "data_exporter": "destination"}
 
 
-def connector_role(block: Block) -> Role | None:
+def connector_role(block: Block) -> ConnectorRole | None:
     """Return whether a block is a source or a destination; None: it is neither.
 
     A block in YAML is one by its type, a block in Python by its decorators, and which of the two by its type. The file

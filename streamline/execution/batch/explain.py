@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
-from streamline.blocks.connector.role import Role
 from streamline.blocks.registry import explain_block
 from streamline.execution.batch.output_layout import OutputLayout
 from streamline.pipeline.graph_view import item_axes
+from streamline.pipeline.kinds import ConnectorRole
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan, BlockPlan
@@ -58,7 +58,7 @@ class BlockWords(msgspec.Struct, kw_only=True):
     gives_up_after: float | None = None
     output: str | None = None
     writes: str | None = None
-    connector: Role | None = None
+    connector: ConnectorRole | None = None
     reads: str | None = None
     pipes_into: str | None = None
 

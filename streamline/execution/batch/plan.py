@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.blocks.connector.role import Role, connector_role, exported_upstream, takes_no_data
+from streamline.blocks.connector.role import connector_role, exported_upstream, takes_no_data
 from streamline.blocks.registry import check_block, preload
 from streamline.pipeline.block_settings import INTERVAL, block_settings
 from streamline.pipeline.graph import reachable
@@ -52,7 +52,7 @@ class BlockPlan(msgspec.Struct, kw_only=True):
     reduce: bool = False
     secret: bool = False
     isolated: bool = False
-    connector: Role | None = None
+    connector: ConnectorRole | None = None
     advance_on_skip: bool = False
     interval: float = INTERVAL
     patience: float | None = None
