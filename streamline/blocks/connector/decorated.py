@@ -36,7 +36,7 @@ from streamline.pipeline.kinds import ConnectorRole
 
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall, UpstreamOutput
-    from streamline.connectors.registry import ConnectorRole as PluginRole
+    from streamline.connectors.registry import Role as PluginRole
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
 

@@ -13,6 +13,7 @@ from streamline.blocks.registry import check_block, preload
 from streamline.pipeline.block_settings import INTERVAL, block_settings
 from streamline.pipeline.graph import reachable
 from streamline.pipeline.graph_view import item_axes
+from streamline.pipeline.kinds import ConnectorRole
 from streamline.pipeline.limits import DynamicLimits, block_run_limit, dynamic_limits
 from streamline.project.render import Renderer
 
