@@ -73,7 +73,11 @@ async def _open(
     from streamline.connectors.singer.catalog import Catalog
 
     where = app.project.shown(block.file) if block.file is not None else block.uuid
-    over = Catalog(prepared.catalog, where=where) if prepared.catalog is not None and layered else None
+    over = (
+        Catalog(prepared.catalog, where=prepared.catalog_where or where)
+        if prepared.catalog is not None and layered
+        else None
+    )
     source = await open_source(
         app.project,
         model,

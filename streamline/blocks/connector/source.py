@@ -27,6 +27,7 @@ from streamline.errors import ConfigError
 from streamline.project.render import Renderer
 
 if TYPE_CHECKING:
+    from streamline.blocks.connector.prepared import PreparedSource
     from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
     from streamline.state.store import Store
@@ -171,6 +172,19 @@ async def open_source(
         changes=answer.changes,
         seen=answer.seen,
         watch=answer.watch,
+    )
+
+
+def catalogs_of(prepared: PreparedSource, where: str) -> tuple[Catalog | None, Catalog | None]:
+    """Return what is laid over a block's catalog.json, and what the tap has discovered already; None: nothing.
+
+    Args:
+        where: the block, for errors.
+    """
+    over, discovered = prepared.catalog, prepared.discovered
+    return (
+        Catalog(over, where=prepared.catalog_where or where) if over is not None else None,
+        Catalog(discovered, where=where) if discovered is not None else None,
     )
 
 

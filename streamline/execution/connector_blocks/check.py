@@ -64,7 +64,9 @@ async def _connect(
         each = Connectable(block=block, spec=known.spec, plugin=plugin)
         if isinstance(known, PreparedSource):
             where = run.project.shown(block.file) if block.file is not None else block.uuid
-            each.over = Catalog(known.catalog, where=where) if known.catalog is not None else None
+            each.over = (
+                Catalog(known.catalog, where=known.catalog_where or where) if known.catalog is not None else None
+            )
             each.chosen = known.selected
             each.discovered = Catalog(known.discovered, where=where) if known.discovered is not None else None
         connectable.append(each)
