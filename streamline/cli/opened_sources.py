@@ -69,15 +69,10 @@ async def _open(
     layered: bool,
     refresh: bool,
 ) -> OpenedSource:
-    from streamline.blocks.connector.source import open_source
-    from streamline.connectors.singer.catalog import Catalog
+    from streamline.blocks.connector.source import catalogs_of, open_source
 
     where = app.project.shown(block.file) if block.file is not None else block.uuid
-    over = (
-        Catalog(prepared.catalog, where=prepared.catalog_where or where)
-        if prepared.catalog is not None and layered
-        else None
-    )
+    over, discovered = catalogs_of(prepared, where)
     source = await open_source(
         app.project,
         model,
@@ -87,8 +82,8 @@ async def _open(
         spec=prepared.spec,
         layered=layered,
         refresh=refresh,
-        over=over,
-        discovered=Catalog(prepared.discovered, where=where) if prepared.discovered is not None else None,
+        over=over if layered else None,
+        discovered=discovered,
         notify=say,
         log=tap_log(app),
     )

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from streamline.blocks.connector.prepared import Prepared, PreparedSource
-from streamline.blocks.connector.source import private_folder
-from streamline.connectors.singer.catalog import Catalog
+from streamline.blocks.connector.source import catalogs_of, private_folder
 from streamline.errors import StreamlineError
 from streamline.execution.batch.outside_run import prepared_blocks
 from streamline.execution.integration.connector_check import Connectable, ConnectorCheck, kind_of
@@ -64,10 +63,7 @@ async def _connect(
         each = Connectable(block=block, spec=known.spec, plugin=plugin)
         if isinstance(known, PreparedSource):
             where = run.project.shown(block.file) if block.file is not None else block.uuid
-            each.over = (
-                Catalog(known.catalog, where=known.catalog_where or where) if known.catalog is not None else None
-            )
+            each.over, each.discovered = catalogs_of(known, where)
             each.chosen = known.selected
-            each.discovered = Catalog(known.discovered, where=where) if known.discovered is not None else None
         connectable.append(each)
     await check.connect(connectable)
