@@ -130,7 +130,11 @@ def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, blo
                 f"Note: {', '.join(newer)}: a record that arrives now overwrites the row of its key, also a newer one.",
                 err=True,
             )
-        errors = resend(app.project, store, pipeline, lease.run_id, letters)
+        if app.load_pipeline(pipeline).stores_outputs:
+            from streamline.execution.connector_blocks.letters import plan_letters
+        else:
+            from streamline.execution.integration.resend import plan_letters
+        errors = resend(app.project, store, pipeline, lease.run_id, letters, plan_letters)
         arrived = [letter.id for letter in letters if letter.id not in errors]
         store.discard_dead_letters(pipeline, arrived)
     click.echo(f"Sent again: {count(len(arrived), 'record')}; refused again: {len(errors)}")

@@ -236,6 +236,8 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
             words += f", {summary['seconds']:.1f} s"
     else:
         words = ", ".join(f"{number} {status}" for status, number in summary["blocks"].items()) or "no blocks"
+        if summary.get("quarantined"):
+            words += f"; {count(summary['quarantined'], 'record')} quarantined"
     say(f"{'interrupted' if result.status == 'cancelled' else result.status}: {words}")
     if result.hint is not None:
         say(result.hint, err=True)

@@ -22,6 +22,9 @@ RunTask = Callable[[Task], Awaitable[TaskResult]]
 class Flows(Protocol):
     """Moves the records of sources and destinations. How a flow ended is in its result, whatever the cause."""
 
+    quarantined: int
+    """Records that were refused on the way and kept as dead letters."""
+
     async def source(self, plan: BlockPlan, task: Task, prepared: PreparedSource) -> TaskResult:
         """Read a source and store its output."""
 
@@ -68,6 +71,11 @@ class ConnectorCalls:
         self._interrupted = False
         self.pipes = {source: Pipe(plan.blocks[source], destination) for source, destination in plan.pipes.items()}
         """By source."""
+
+    @property
+    def quarantined(self) -> int:
+        """Records that were refused on the way and kept as dead letters."""
+        return self._flows.quarantined
 
     def interrupt(self) -> None:
         """End all flows in order."""

@@ -277,7 +277,10 @@ class _BatchRun:
             status=status,
             blocks=blocks,
             errors={outcome.uuid: outcome.failure for outcome in blocks if outcome.failure is not None},
-            summary={"blocks": dict(Counter(outcome.status for outcome in blocks))},
+            summary={
+                "blocks": dict(Counter(outcome.status for outcome in blocks)),
+                **({"quarantined": connectors.quarantined} if connectors is not None else {}),
+            },
             log=str(run.log.path),
             signal=run.interrupted,
             resumed=self.past is not None,

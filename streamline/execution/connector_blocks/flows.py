@@ -42,6 +42,9 @@ class ConnectorFlows:
 
     Args:
         pending: holds the positions of sources.
+
+    Attributes:
+        quarantined: records that were refused on the way and kept as dead letters.
     """
 
     def __init__(self, facts: RunFacts, model: PipelineModel, pending: PendingPositions) -> None:
@@ -50,6 +53,7 @@ class ConnectorFlows:
         self._model = model
         self._pending = pending
         self._contexts: list[Run] = []
+        self.quarantined = 0
 
     def interrupt(self) -> None:
         """End all flows in order."""
@@ -142,6 +146,7 @@ class ConnectorFlows:
             return None
         finally:
             self._contexts.remove(context)
+            self.quarantined += context.progress.summary()["quarantined"]
 
     async def _planned(
         self,

@@ -99,14 +99,14 @@ async def plan_pipe(
     Raises:
         SourceFault: the source cannot be read.
     """
-    spec = _with_catalog(destination)
+    spec = destination_spec(destination)
     try:
         opened = await _open(run, model, source_block, source)
         planned = choose_streams(run, opened, [block.uuid], source.selected)
     except StreamlineError as error:
         raise SourceFault(error) from error
     paths = {planned.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
-    target = await _resolve(run, block, spec)
+    target = await resolve_target(run, block, spec)
     sink = plan_sinks({block.uuid: (block, spec)}, {block.uuid: target}, {planned.id: planned}, paths)[block.uuid]
     _plan_source_groups(run, planned, opened, partial(proving_sinks, sinks={block.uuid: spec}), variables)
     plan = _plan(model, [planned], paths, sink)
@@ -116,11 +116,11 @@ async def plan_pipe(
 
 async def plan_export(run: Run, model: PipelineModel, block: Block, prepared: PreparedDestination) -> Plan:
     """Plan the export of stored outputs; raise errors as `make_plan`."""
-    spec = _with_catalog(prepared)
+    spec = destination_spec(prepared)
     sources = [_exported(run, model, block, export, prepared.selected) for export in prepared.exports]
     sources = [source for source in sources if source.selected]
     paths = {source.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[]) for source in sources}
-    target = await _resolve(run, block, spec)
+    target = await resolve_target(run, block, spec)
     sink = plan_sink(block, spec, *target, {source.id: source for source in sources}, paths)
     return _plan(model, sources, paths, sink)
 
@@ -153,7 +153,8 @@ def _plan_source_groups(
         raise ConfigError("no stream is selected", where=opened.where, code="stream.none_selected")
 
 
-async def _resolve(run: Run, block: Block, spec: DestinationSpec) -> tuple[Plugin, Capabilities]:
+async def resolve_target(run: Run, block: Block, spec: DestinationSpec) -> tuple[Plugin, Capabilities]:
+    """Return a destination's target and what it can do; raise errors as `make_plan`."""
     plugin = await resolve_connector(run, spec.destination, "target", block)
     capabilities = await probe(plugin, store=run.store, masker=run.masker)
     check_config(plugin, spec.config, capabilities, where=spec.where or block.uuid)
@@ -185,19 +186,28 @@ def _exported(run: Run, model: PipelineModel, block: Block, export: Export, sele
     def open_source(group: GroupPlan) -> TableSource:
         return TableSource(group.id, [_table_stream(stream) for stream in exported])
 
-    group = GroupPlan(id=export.block, source=export.block, streams=tuple(streams), catalog=None, state=b"{}", rows={})
+    source = plan_output(run, model.block(export.block), streams, Catalog({"streams": entries}, where=block.uuid))
+    source.open = open_source
+    return source
+
+
+def plan_output(
+    run: Run, block: Block, streams: Sequence[SelectedStream], catalog: Catalog | None = None
+) -> SourcePlan:
+    """Return a block's output as a source, which nothing opens yet."""
+    uuid = block.uuid
+    group = GroupPlan(id=uuid, source=uuid, streams=tuple(streams), catalog=None, state=b"{}", rows={})
     return SourcePlan(
-        block=model.block(export.block),
+        block=block,
         spec=SourceSpec(source=OUTPUT),
         plugin=_plugin(run, "tap"),
         config={},
         capabilities=_OUTPUT_CAPABILITIES,
-        catalog=Catalog({"streams": entries}, where=block.uuid),
-        selected=streams,
+        catalog=catalog,
+        selected=list(streams),
         groups=[group] if streams else [],
         max_parallel=1,
         keep_config=lambda config: None,
-        open=open_source,
     )
 
 
@@ -217,7 +227,7 @@ def _row_groups(files: Sequence[Path]) -> Iterator[pa.Table]:
                 yield file.read_row_group(number)
 
 
-def _with_catalog(prepared: PreparedDestination) -> DestinationSpec:
+def destination_spec(prepared: PreparedDestination) -> DestinationSpec:
     """Return the destination with the settings of its catalog, which win over those of its file."""
     spec = prepared.spec
     streams: dict[str, dict[str, Any]] = {}

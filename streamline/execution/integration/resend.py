@@ -7,7 +7,7 @@ once every target that its stream goes to has ended with exit code 0.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -63,7 +63,23 @@ class _UnsendableError(Exception):
     """A letter cannot be sent; the text says why."""
 
 
-def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter]) -> dict[int, str]:
+PlanLetters = Callable[[Run, PipelineModel, Sequence[DeadLetter]], Awaitable[Plan]]
+"""Makes the plan that letters are sent by."""
+
+
+async def plan_letters(run: Run, model: PipelineModel, letters: Sequence[DeadLetter]) -> Plan:
+    """Return the plan of an integration pipeline, which says where letters enter; raises as `make_plan`."""
+    return await make_plan(run, model, retry=True)
+
+
+def resend(
+    project: Project,
+    store: Store,
+    pipeline: str,
+    run_id: str,
+    letters: Sequence[DeadLetter],
+    planning: PlanLetters = plan_letters,
+) -> dict[int, str]:
     """Send dead letters again, as a run with the given id, without moving any position.
 
     Each record enters after its source, or where it was refused, under the schema that its stream was last loaded with,
@@ -82,7 +98,7 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
     end_killed_runs(store, project, pipeline)
     with open_run(project, store, pipeline, run_id, options) as context, context.record() as record:
         try:
-            errors = anyio.run(_resend, context, model, letters)
+            errors = anyio.run(_resend, context, model, letters, planning)
         finally:
             record.summary = context.progress.summary()
         record.status = "failed" if errors else "completed"
@@ -97,8 +113,10 @@ def resend(project: Project, store: Store, pipeline: str, run_id: str, letters: 
     return errors
 
 
-async def _resend(context: Run, model: PipelineModel, letters: Sequence[DeadLetter]) -> dict[int, str]:
-    plan = await make_plan(context, model, retry=True)
+async def _resend(
+    context: Run, model: PipelineModel, letters: Sequence[DeadLetter], planning: PlanLetters
+) -> dict[int, str]:
+    plan = await planning(context, model, letters)
     errors: dict[int, str] = {}
     for entry in entries_of(context.store, plan, letters, errors):
         await _send(context, plan, entry, errors)

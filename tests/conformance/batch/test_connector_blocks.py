@@ -295,3 +295,21 @@ def test_children_of_a_dynamic_block_have_positions_of_their_own(shop: BatchProj
 def test_options_about_sources_need_a_source(project: BatchProject) -> None:
     project.block("load", "@data_loader\ndef load():\n    return 1\n", type="data_loader")
     project.run("--full-refresh").expect(2)
+
+
+def test_records_that_a_destination_refuses_are_kept_and_sent_again(project: BatchProject) -> None:
+    project.block(
+        "load",
+        "@data_loader\ndef load():\n    return [{'id': 1, 'n': 1}, {'id': None, 'n': 2}, {'id': 3, 'n': 3}]\n",
+        type="data_loader",
+    )
+    export = "destination: duckdb\nconfig: {path: out.duckdb}\non_bad_record: quarantine\n"
+    keyed = f"{export}streams:\n  load: {{unique_constraints: [id]}}\n"
+    project.block("export", keyed, type="data_exporter", language="yaml", upstream=["load"])
+    project.run().expect(0, "1 record quarantined")
+    assert rows(project, "SELECT n FROM load ORDER BY n") == [(1,), (3,)]
+    project.command("dead-letters", "retry", "p").expect(1)
+    project.write("data_exporters/export.yaml", f"{export}streams:\n  load: {{load_method: append}}\n")
+    project.command("dead-letters", "retry", "p").expect(0)
+    assert rows(project, "SELECT n FROM load ORDER BY n") == [(1,), (2,), (3,)]
+    assert json.loads(project.command("dead-letters", "list", "p", "--json").expect(0).out) == []
