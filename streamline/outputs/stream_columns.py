@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from streamline.flow.codecs import jsontext
-from streamline.flow.codecs.arrow_columns import text_column
+from streamline.flow.codecs.arrow_columns import is_textual, text_column
 from streamline.flow.codecs.arrow_types import is_json, is_text, json_field, spellings
 
+_float_decoder = msgspec.json.Decoder()
 _decoder = msgspec.json.Decoder(float_hook=jsontext.exact_fraction)
 _lenient = json.JSONDecoder(strict=False, parse_float=jsontext.exact_fraction, parse_int=jsontext.exact_integer)
 
@@ -63,19 +65,29 @@ def json_rows(table: pa.Table, columns: Sequence[str]) -> list[list[Any]]:
     """
     if table.num_rows == 0:
         return []
-    parts: list[Any] = []
-    pending = "["
-    for name in columns:
-        if name in table.column_names:
-            array = table.column(name).combine_chunks()
-            if isinstance(array, pa.ChunkedArray):
-                array = pa.concat_arrays(array.chunks)
-            parts += [pa.scalar(pending), pc.fill_null(text_column(table.schema.field(name), array), "null")]
-        else:
-            parts.append(pa.scalar(f"{pending}null"))
-        pending = ","
-    lines = pc.binary_join_element_wise(*parts, pa.scalar("]"), "")
-    return [_decoded(line) for line in lines.to_pylist()]
+    values = [
+        _values(table.schema.field(name), table.column(name)) if name in table.column_names else [None] * table.num_rows
+        for name in columns
+    ]
+    return list(map(list, zip(*values, strict=True)))
+
+
+def _values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
+    """Return the JSON values of a column."""
+    kind = field.type
+    if (is_textual(kind) and not is_json(field)) or pt.is_integer(kind) or pt.is_boolean(kind):
+        values: list[Any] = column.to_pylist()
+        return values
+    exact = pt.is_floating(kind) and not spellings(field)  # the text is that of a float
+    decoder = _float_decoder if exact else _decoder
+    values = []
+    for chunk in column.chunks:
+        texts = pc.fill_null(text_column(field, chunk), "null").to_pylist()
+        try:
+            values += decoder.decode(f"[{','.join(texts)}]")
+        except (msgspec.DecodeError, UnicodeError):
+            values += map(_decoded, texts)
+    return values
 
 
 def json_values(texts: pa.ChunkedArray) -> list[Any]:

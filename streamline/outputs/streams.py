@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +98,22 @@ def read_shapes(streams: Sequence[StoredStream]) -> Any:
     """Read streams: a dict with `stream`, `columns` and `rows` for one, a list of them for several."""
     shapes = []
     for stream in streams:
-        rows = [row for part in stream.parts for row in json_rows(read_table(*part), stream.columns)]
+        with _garbage_kept():
+            rows = [row for part in stream.parts for row in json_rows(read_table(*part), stream.columns)]
         shapes.append({"stream": stream.stream, "columns": list(stream.columns), "rows": rows})
     return shapes[0] if len(shapes) == 1 else shapes
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Keep the garbage collector from looking at the rows again and again while there are more and more of them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def stored_streams(storage: Storage, value: StoredValue) -> list[StoredStream]:
