@@ -22,7 +22,7 @@ SCRIPTS = (
     "batch_frames",
     "batch_fanout",
     "batch_sql",
-    "source_frames",
+    "batch_source",
 )
 
 
