@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from streamline.flow.codecs import jsontext
-from streamline.flow.codecs.arrow_columns import is_textual, text_column
-from streamline.flow.codecs.arrow_types import is_json, is_text, json_field, spellings
+from streamline.flow.codecs.arrow_columns import text_column
+from streamline.flow.codecs.arrow_types import is_json, is_text, is_textual, json_field, spellings
 
-_float_decoder = msgspec.json.Decoder()
 _decoder = msgspec.json.Decoder(float_hook=jsontext.exact_fraction)
 _lenient = json.JSONDecoder(strict=False, parse_float=jsontext.exact_fraction, parse_int=jsontext.exact_integer)
 
@@ -75,16 +74,17 @@ def json_rows(table: pa.Table, columns: Sequence[str]) -> list[list[Any]]:
 def _values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
     """Return the JSON values of a column."""
     kind = field.type
-    if (is_textual(kind) and not is_json(field)) or pt.is_integer(kind) or pt.is_boolean(kind):
+    text = is_textual(kind) and not is_json(field)
+    # Not by way of their JSON text, which is "20" for 20.0: the numbers of a column are of one type.
+    floating = pt.is_float64(kind) and not spellings(field)
+    if text or floating or pt.is_integer(kind) or pt.is_boolean(kind):
         values: list[Any] = column.to_pylist()
         return values
-    exact = pt.is_floating(kind) and not spellings(field)  # the text is that of a float
-    decoder = _float_decoder if exact else _decoder
     values = []
     for chunk in column.chunks:
         texts = pc.fill_null(text_column(field, chunk), "null").to_pylist()
         try:
-            values += decoder.decode(f"[{','.join(texts)}]")
+            values += _decoder.decode(f"[{','.join(texts)}]")
         except (msgspec.DecodeError, UnicodeError):
             values += map(_decoded, texts)
     return values

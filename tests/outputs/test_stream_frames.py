@@ -189,3 +189,11 @@ def test_a_run_counts_the_rows_of_each_stream(shelf: Shelf, tmp_path: Path) -> N
 def test_a_number_that_json_does_not_have_comes_back(shelf: Shelf, tmp_path: Path) -> None:
     output = _stored(shelf, _stream(tmp_path / "new", "people", pa.table({"share": [0.5, float("nan")]})))
     assert same(output.value()["rows"], [[0.5], [float("nan")]])
+
+
+def test_rows_are_json_values_of_the_types_of_their_columns(shelf: Shelf, tmp_path: Path) -> None:
+    share = pa.array([20.0, None, 0.5])
+    address = pa.array(['{"a": 1.50}', '{"b": NaN}', None])
+    table = pa.table([share, address], schema=pa.schema([pa.field("share", pa.float64()), json_field("address")]))
+    rows = _stored(shelf, _stream(tmp_path / "new", "people", table)).value()["rows"]
+    assert same(rows, [[20.0, {"a": 1.5}], [None, {"b": float("nan")}], [0.5, None]])

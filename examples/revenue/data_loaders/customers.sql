@@ -1,0 +1,3 @@
+select id, name, lower(email) as email
+from customers
+where not closed
