@@ -120,7 +120,7 @@ class Calls:
             made.result = await self._attempts(plan, task, made, verdict)
         finally:
             if self._connectors is not None:
-                self._connectors.end_pipe(plan.block.uuid)
+                self._connectors.end_pipe(plan.block.uuid, FAILED)
         made.ended = time.monotonic()
         if made.attempts == 1 and task.kind == "run":
             made.began = made.ended - made.result.seconds  # without the waiting for a worker
@@ -210,6 +210,7 @@ class Calls:
             output=None if plan.secret or uuid in self._plan.pipes else str(folder),
             durable=not child,
             child=number if child else None,
+            call=call.key,
             run_tests=self._facts.run.options.tests,
             dynamic=plan.fans_out(child=child),
             timeout=plan.block.timeout,

@@ -56,6 +56,10 @@ class Pipe:
         """The source is ready to be read."""
         self.result: TaskResult | None = None
         """How the source ended; None: it was not read, because the destination did not run."""
+        self.verdict = CANCELLED
+        """The status of the source where it did not fail itself, and was not read to its end."""
+        self.completed = False
+        """All of it was read and written."""
         self.ended = asyncio.Event()
 
 
@@ -86,10 +90,16 @@ class ConnectorCalls:
         """Return the pipe into a destination."""
         return next((pipe for pipe in self.pipes.values() if pipe.destination == destination), None)
 
-    def end_pipe(self, destination: str) -> None:
-        """Note that a destination makes no further attempt: its source has ended with it."""
+    def end_pipe(self, destination: str, status: str) -> None:
+        """Note that a destination makes no further attempt: its source has ended with it.
+
+        Args:
+            status: of the destination.
+        """
         pipe = self.into(destination)
-        if pipe is not None:
+        if pipe is not None and not pipe.ended.is_set():
+            if status == SKIPPED and not self._interrupted:
+                pipe.verdict = SKIPPED
             pipe.ended.set()
 
     async def attempt(self, plan: BlockPlan, task: Task, run_task: RunTask, verdict: Verdict) -> TaskResult:
@@ -125,20 +135,20 @@ class ConnectorCalls:
         pipe.prepared = prepared
         pipe.offered.set()
         await pipe.ended.wait()
-        if pipe.result is None:
-            verdict.status = CANCELLED if self._interrupted else SKIPPED
-            return TaskResult()
-        # All attempts at both are made already.
-        failure = pipe.result.failure
-        if failure is not None:
-            pipe.result.failure = msgspec.structs.replace(failure, retry=False)
-        return pipe.result
+        result = pipe.result or TaskResult()
+        if result.failure is not None:
+            # All attempts at both are made already.
+            result.failure = msgspec.structs.replace(result.failure, retry=False)
+        elif not pipe.completed:
+            verdict.status = pipe.verdict
+        return result
 
     async def _write(self, plan: BlockPlan, task: Task, prepared: PreparedDestination, verdict: Verdict) -> TaskResult:
         pipe = self.into(plan.block.uuid)
         if pipe is None or pipe.prepared is None:
             return await self._flows.destination(plan, task, prepared)
         pipe.result, written = await self._flows.pipe(pipe.source, pipe.prepared, plan, task, prepared)
+        pipe.completed = pipe.result.failure is None and written.failure is None
         if pipe.result.failure is not None and written.failure is None:
             written.failure, verdict.status = pipe.result.failure, UPSTREAM_FAILED
         return written

@@ -73,6 +73,7 @@ class Finished(msgspec.Struct, kw_only=True):
         dynamic: the downstream blocks run once per item of its output.
         reduce: the downstream blocks get its outputs as one list.
         child: it ran once per item, even if there were none.
+        limited: it did not run for all items.
         instances: in the order of the items.
     """
 
@@ -81,6 +82,7 @@ class Finished(msgspec.Struct, kw_only=True):
     dynamic: bool = False
     reduce: bool = False
     child: bool = False
+    limited: bool = False
     instances: Sequence[Instance] = ()
 
 

@@ -76,19 +76,23 @@ class Positioned(msgspec.Struct, tag="positioned", kw_only=True):
 
     Args:
         key: what they are kept under; of a block that runs once, its uuid.
+        call: which of the block's calls has read it.
+        into: the destination that has written the records before them as they were read; None: they were stored.
         dropped: streams whose saved bookmark is deleted.
         overrides: stored overrides that have had their effect.
     """
 
     key: str
     block: str
+    call: CallKey = ()
+    into: str | None = None
     bookmarks: list[BookmarkSave] = []
     dropped: list[str] = []
     overrides: list[BookmarkOverride] = []
 
 
 class Withdrawn(msgspec.Struct, tag="withdrawn", kw_only=True):
-    """The positions under a key do not count: the source reads again from where the run began."""
+    """The positions under a key wait no longer: the source reads again from where the run began, or they are saved."""
 
     key: str
 
@@ -202,7 +206,6 @@ def read_journal(path: Path) -> Past | None:
             else:
                 past.ended.pop(event.block, None)
                 past.calls.pop(event.block, None)
-                past.positions = [each for each in past.positions if each.block != event.block]
     if past is not None:
         past.follow(msgspec.structs.replace(past.given, boot=boot_id()))
     return past

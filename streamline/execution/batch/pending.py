@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
-from streamline.execution.batch.fanout import COMPLETED, SKIPPED
+from streamline.errors import ConfigError
+from streamline.execution.batch.fanout import COMPLETED, SKIPPED, CallKey, Finished
 from streamline.execution.batch.journal import Journal, Positioned, Withdrawn
 from streamline.state.store import Bookmark, BookmarkOverride, BookmarkSave, DeadLetter, Store
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan
-    from streamline.execution.events import BlockOutcome
 
 
 class Held(msgspec.Struct, kw_only=True):
@@ -27,15 +27,24 @@ class Held(msgspec.Struct, kw_only=True):
 
     Args:
         block: the source block.
+        call: which of its calls.
+        into: the destination that has written all records before them, as they were read; None: they were stored.
         bookmarks: by stream.
         dropped: streams whose saved bookmark is deleted.
         overrides: stored overrides that have had their effect.
     """
 
     block: str
+    call: CallKey = ()
+    into: str | None = None
     bookmarks: dict[str, BookmarkSave] = {}
     dropped: set[str] = set()
     overrides: list[BookmarkOverride] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has moved."""
+        return not (self.bookmarks or self.dropped or self.overrides)
 
     def add(
         self, bookmarks: Iterable[BookmarkSave], dropped: Iterable[str], overrides: Iterable[BookmarkOverride]
@@ -54,7 +63,8 @@ def held_of(positions: Iterable[Positioned]) -> dict[str, Held]:
     """Return what is held by key, from what a journal records."""
     held: dict[str, Held] = {}
     for each in positions:
-        held.setdefault(each.key, Held(block=each.block)).add(each.bookmarks, each.dropped, each.overrides)
+        of_key = held.setdefault(each.key, Held(block=each.block, call=each.call, into=each.into))
+        of_key.add(each.bookmarks, each.dropped, each.overrides)
     return held
 
 
@@ -81,15 +91,16 @@ class PendingPositions:
         self._journal = journal
         self._held: dict[str, Held] = dict(past or {})
         self._identities: dict[str, str] = {}
+        self._calls: dict[str, CallKey] = {}
         self._lock = threading.Lock()
 
-    def store_for(self, block: str, key: str | None = None) -> Store:
+    def store_for(self, block: str, key: str) -> Store:
         """Return the state store as a flow of a source block sees it: with the positions of this run.
 
         Args:
-            key: what the positions are kept under, if not the block's uuid: a child's key.
+            key: what the positions are kept under: the block's uuid, of a child with its own key.
         """
-        view: Any = _PendingStore(self, self._store, block, key or block)
+        view: Any = _PendingStore(self, self._store, block, key)
         stored: Store = view
         return stored
 
@@ -111,11 +122,38 @@ class PendingPositions:
         """Note where a destination has written in this run."""
         self._identities[destination] = identity
 
-    def forget(self, key: str) -> None:
-        """Forget what is held under a key, because the source reads again from where the run began."""
+    def begin(self, key: str, block: str, call: CallKey, into: str | None = None) -> None:
+        """Begin to read a source.
+
+        Positions whose records were stored are forgotten: what was stored is replaced. What a destination has written
+        as it was read stays written.
+
+        Args:
+            call: which of the block's calls reads it.
+            into: the destination that writes the records as they are read; None: they are stored.
+
+        Raises:
+            ConfigError: another child's positions are kept under this key.
+        """
         with self._lock:
-            if self._held.pop(key, None) is not None and self._journal is not None:
-                self._journal.add(Withdrawn(key=key))
+            if self._calls.setdefault(key, call) != call:
+                raise ConfigError(
+                    f"two items of a dynamic block have the key {key.partition(':')[2]!r}, under which positions are "
+                    "kept",
+                    where=self._plan.model.where(block),
+                    hint="give each item a `key`, or a `block_uuid` in its metadata, that no other item has",
+                    code="source.duplicate_item",
+                )
+            for other, held in list(self._held.items()):
+                # Where another item was read under this call's number, that item is no longer there.
+                replaced = other == key and (into is None or held.into != into)
+                if replaced or (other != key and held.block == block and held.call == call):
+                    self._withdraw(other)
+            self._held[key] = self._held.get(key) or Held(block=block, call=call, into=into)
+
+    def _withdraw(self, key: str) -> None:
+        if not self._held.pop(key).empty and self._journal is not None:
+            self._journal.add(Withdrawn(key=key))
 
     def held(self, key: str) -> Held | None:
         """Return what is held under a key."""
@@ -124,13 +162,13 @@ class PendingPositions:
     def hold(
         self,
         key: str,
-        block: str,
         bookmarks: Sequence[BookmarkSave],
         dropped: Sequence[str],
         overrides: Sequence[BookmarkOverride],
     ) -> None:
-        """Hold positions; they survive the death of this process where the run can be resumed."""
-        proven_by = self.proven_by(block)
+        """Hold positions of a source that was begun; they survive this process where the run can be resumed."""
+        held = self._held[key]
+        proven_by = self.proven_by(held.block)
         bookmarks = [
             bookmark
             if list(bookmark.sinks) == proven_by
@@ -142,24 +180,31 @@ class PendingPositions:
                 self._journal.add(
                     Positioned(
                         key=key,
-                        block=block,
+                        block=held.block,
+                        call=held.call,
+                        into=held.into,
                         bookmarks=list(bookmarks),
                         dropped=list(dropped),
                         overrides=list(overrides),
                     )
                 )
-            self._held.setdefault(key, Held(block=block)).add(bookmarks, dropped, overrides)
+            held.add(bookmarks, dropped, overrides)
 
-    def save_settled(self, outcomes: Mapping[str, BlockOutcome]) -> dict[str, list[str]]:
-        """Save the positions of sources of which all downstream blocks have completed; return the streams by block.
+    def save_settled(self, finished: Mapping[str, Finished]) -> None:
+        """Save the positions of sources of which all downstream blocks have completed.
 
         A block that was skipped has not dealt with the records: they come again, unless the source says otherwise.
+
+        Args:
+            finished: the blocks that have ended.
+
+        Raises:
+            StreamlineError: they cannot be saved.
         """
-        settled = self.settled(outcomes)
-        saved: dict[str, list[str]] = {}
         with self._lock:
-            for key in [key for key, held in self._held.items() if held.block in settled]:
-                held = self._held[key]
+            for key, held in list(self._held.items()):
+                if held.empty or not self._settled(held, finished):
+                    continue
                 self._store.save(
                     self._pipeline,
                     key,
@@ -169,9 +214,8 @@ class PendingPositions:
                     held.overrides,
                     sorted(held.dropped),
                 )
-                del self._held[key]
-                saved.setdefault(held.block, []).extend(held.bookmarks)
-        return saved
+                # What an operator sets from now on is not overwritten when the run is resumed.
+                self._withdraw(key)
 
     def _with_destinations(self, source: str, bookmark: BookmarkSave) -> BookmarkSave:
         """Return a bookmark with where its destinations are, if that is not known for each table already."""
@@ -180,16 +224,28 @@ class PendingPositions:
         known = {uuid: self._identities[uuid] for uuid in self.proven_by(source) if uuid in self._identities}
         return structs.replace(bookmark, destinations=known)
 
-    def settled(self, outcomes: Mapping[str, BlockOutcome]) -> set[str]:
+    def settled(self, finished: Mapping[str, Finished]) -> set[str]:
         """Return the sources whose held positions can be saved."""
-        return {held.block for held in self._held.values() if self._settled(held.block, outcomes)}
+        with self._lock:
+            return {held.block for held in self._held.values() if self._settled(held, finished)}
 
-    def _settled(self, block: str, outcomes: Mapping[str, BlockOutcome]) -> bool:
-        allowed = (COMPLETED, SKIPPED) if self._plan.blocks[block].advance_on_skip else (COMPLETED,)
-        if block not in outcomes or outcomes[block].status != COMPLETED:
+    def _settled(self, held: Held, finished: Mapping[str, Finished]) -> bool:
+        own = finished.get(held.block)
+        if own is None or not any(each.key == held.call and each.status == COMPLETED for each in own.instances):
             return False
-        downstream = self._plan.downstream(block)
-        return all(uuid in outcomes and outcomes[uuid].status in allowed for uuid in downstream)
+        allowed = (COMPLETED, SKIPPED) if self._plan.blocks[held.block].advance_on_skip else (COMPLETED,)
+        return all(
+            uuid in finished
+            and not finished[uuid].limited
+            and all(each.status in allowed for each in finished[uuid].instances if _meet(each.key, held.call))
+            for uuid in self._plan.downstream(held.block)
+        )
+
+
+def _meet(call: CallKey, other: CallKey) -> bool:
+    """Return whether one of two calls may have had output of the other: they do not differ on an axis."""
+    places = dict(other)
+    return all(places.get(axis, place) == place for axis, place in call)
 
 
 class _PendingStore:
@@ -253,7 +309,7 @@ class _PendingStore:
         if dead_letters:
             self._store.save(pipeline, self._key, run_id, (), dead_letters)
         if bookmarks or consumed_overrides or dropped:
-            self._pending.hold(self._key, self._block, bookmarks, dropped, consumed_overrides)
+            self._pending.hold(self._key, bookmarks, dropped, consumed_overrides)
 
     def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
         """See `Store.mark_gap`."""

@@ -139,7 +139,7 @@ class Runner:
         self.outcomes[uuid] = outcome
         self._finished[uuid] = finished
         if self._connectors is not None:
-            self._connectors.end_pipe(uuid)
+            self._connectors.end_pipe(uuid, outcome.status)
         await self._save_positions()
         self._run.finish_block(outcome)
         self._events[uuid].set()
@@ -165,9 +165,10 @@ class Runner:
         if self._pending is None or self._facts.run.options.block is not None:
             return
         try:
-            await asyncio.to_thread(self._pending.save_settled, self.outcomes)
+            finished = {uuid: self._finished[uuid] for uuid in self.outcomes}
+            await asyncio.to_thread(self._pending.save_settled, finished)
         except StreamlineError as error:
-            for uuid in self._pending.settled(self.outcomes):
+            for uuid in self._pending.settled(finished):
                 self.outcomes[uuid].status, self.outcomes[uuid].failure = FAILED, failure_from(error)
 
     async def _reused(self, plan: BlockPlan) -> tuple[BlockOutcome, Finished] | None:
@@ -191,7 +192,8 @@ class Runner:
         )
         if self._facts.run.options.tests and not ended.tested:
             await self._test(plan, outcome, instances, child=ended.child)
-        return outcome, _finished(plan, instances, child=ended.child)
+        limited = ended.child and len(calls_of(self._upstream(plan))) > len(instances)
+        return outcome, _finished(plan, instances, child=ended.child, limited=limited)
 
     async def _test(self, plan: BlockPlan, outcome: BlockOutcome, instances: list[Instance], *, child: bool) -> None:
         """Run tests on the stored output, if the run did not include them before it was resumed."""
@@ -213,7 +215,7 @@ class Runner:
     async def _calls(self, plan: BlockPlan) -> tuple[BlockOutcome, Finished]:
         uuid, upstream = plan.block.uuid, self._upstream(plan)
         calls = calls_of(upstream)
-        child = is_child(upstream)
+        child, limited = is_child(upstream), False
         if self._reuse is not None:
             self._reuse.forget_what_changed(plan)
         possible = sum(call.verdict is None for call in calls)
@@ -223,10 +225,13 @@ class Runner:
                 return await self._too_many(plan, possible, most)
             self._run.warn(uuid, f"limited to {most:,} of {possible:,} items (max_child_block_runs)")
             calls = _within(calls, most)
+            limited = True
         if possible and not self._making.interrupted:
             self._run.bus.publish(BlockStarted(block=uuid, calls=len(calls) if child else None))
         made = await self._make_all(plan, calls, child=child)
-        return self._close(plan, made, child=child)
+        outcome, finished = self._close(plan, made, child=child)
+        finished.limited = limited
+        return outcome, finished
 
     async def _too_many(self, plan: BlockPlan, possible: int, most: int) -> tuple[BlockOutcome, Finished]:
         failure = Failure(
@@ -325,13 +330,14 @@ class Runner:
             self._journal.add(Called(block=plan.block.uuid, outputs=result.outputs, **instance.facts()))
 
 
-def _finished(plan: BlockPlan, instances: Sequence[Instance], *, child: bool) -> Finished:
+def _finished(plan: BlockPlan, instances: Sequence[Instance], *, child: bool, limited: bool = False) -> Finished:
     return Finished(
         uuid=plan.block.uuid,
         type=plan.block.type,
         dynamic=plan.fans_out(child=child),
         reduce=plan.reduce and child,
         child=child,
+        limited=limited,
         instances=instances,
     )
 

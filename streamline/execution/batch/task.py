@@ -68,6 +68,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
             still contain templates.
         runtime: names of the variables that were given from outside; they are never rendered.
         child: number of the child of a dynamic block, from 0.
+        call: the items that it gets, as in `fanout.CallKey`.
         execution_date: when the run started (UTC).
         attempt: 1 is the first.
         run_tests: run the block's tests after the block.
@@ -91,6 +92,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, Any] = {}
     runtime: tuple[str, ...] = ()
     child: int | None = None
+    call: tuple[tuple[str, int], ...] = ()
     execution_date: datetime
     attempt: int = 1
     run_tests: bool = False

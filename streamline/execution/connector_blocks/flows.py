@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,12 @@ import msgspec
 from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
 from streamline.connectors.outputs.parquet_sink import ParquetSink, WrittenStream
 from streamline.errors import StreamlineError
+from streamline.execution.batch.outcomes import unforeseen
 from streamline.execution.batch.task import Failure, Task, TaskResult, exports_folder
 from streamline.execution.connector_blocks.plans import SourceFault, plan_export, plan_pipe, plan_stored
 from streamline.execution.events import failure_from
 from streamline.execution.integration.attempt import GroupOutcome
-from streamline.execution.integration.attempts import run_attempts
+from streamline.execution.integration.attempts import run_attempts, unless_interrupted
 from streamline.execution.integration.block_runs import block_outcomes
 from streamline.execution.integration.destination_identity import check_place, keep_destinations, place_of
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE
@@ -63,11 +66,10 @@ class ConnectorFlows:
     async def source(self, plan: BlockPlan, task: Task, prepared: PreparedSource) -> TaskResult:
         """Read a source and store its output."""
         uuid = plan.block.uuid
-        self._pending.forget(_key(uuid, prepared.key))  # what an attempt before this one read is gone
         assert task.output is not None
         folder = Path(f"{task.output}.reading")
         result = TaskResult()
-        try:
+        with _failing(result):
             sinks: list[ParquetSink] = []
 
             def open_sink() -> ParquetSink:
@@ -83,25 +85,29 @@ class ConnectorFlows:
                 open_sink=open_sink,
                 proven_by=self._pending.proven_by(uuid),
             )
-            flow = await self._flow(task, uuid, planning, result, key=prepared.key)
-            if flow is not None:
-                value = Streams(streams=_streams(flow.sources[uuid], sinks[-1].written()))
-                await asyncio.to_thread(self._store, task, value, result)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            key = _key(uuid, prepared.key)
+            try:
+                await asyncio.to_thread(self._pending.begin, key, uuid, task.call)
+                flow = await self._flow(task, uuid, planning, result, key=key)
+                if flow is not None:
+                    value = Streams(streams=_streams(flow.sources[uuid], sinks[-1].written()))
+                    await asyncio.to_thread(self._store, task, value, result)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return result
 
     async def destination(self, plan: BlockPlan, task: Task, prepared: PreparedDestination) -> TaskResult:
         """Write stored outputs to a destination."""
         result = TaskResult()
         planning = partial(plan_export, model=self._model, block=plan.block, prepared=prepared)
-        try:
-            if any(export.exported for export in prepared.exports):
-                await self._flow(task, plan.block.uuid, planning, result)
-            if result.failure is None:
-                await asyncio.to_thread(self._store, task, None, result)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, exports_folder(task), ignore_errors=True)
+        with _failing(result):
+            try:
+                if any(export.exported for export in prepared.exports):
+                    await self._flow(task, plan.block.uuid, planning, result, key=plan.block.uuid)
+                if result.failure is None:
+                    await asyncio.to_thread(self._store, task, None, result)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, exports_folder(task), ignore_errors=True)
         return result
 
     async def pipe(
@@ -117,9 +123,16 @@ class ConnectorFlows:
             block=plan.block,
             destination=prepared,
         )
-        flow = await self._flow(task, source.block.uuid, planning, results[1], source_result=results[0])
-        if flow is not None:
-            await asyncio.to_thread(self._store, task, None, results[1])
+        uuid = source.block.uuid
+        with _failing(results[1]):
+            try:
+                await asyncio.to_thread(self._pending.begin, uuid, uuid, (), plan.block.uuid)
+                flow = await self._flow(task, uuid, planning, results[1], source_result=results[0], key=uuid)
+            except SourceFault as fault:
+                results[0].failure = failure_from(fault.error)
+                return results
+            if flow is not None:
+                await asyncio.to_thread(self._store, task, None, results[1])
         return results
 
     async def _flow(
@@ -129,24 +142,20 @@ class ConnectorFlows:
         planning: Any,
         result: TaskResult,
         *,
+        key: str,
         source_result: TaskResult | None = None,
-        key: str | None = None,
     ) -> Plan | None:
-        """Plan a flow and run it; return the plan if it ended well. How it ended goes into the results."""
-        context = self._context(source, key)
-        self._contexts.append(context)
-        try:
+        """Plan a flow and run it; return the plan if it ended well. How it ended goes into the results.
+
+        Args:
+            key: what the positions of the source are kept under.
+
+        Raises:
+            StreamlineError: it cannot be planned.
+            SourceFault: because of the source of a pipe.
+        """
+        with self._context(source, key) as context:
             return await keep_shields(self._planned(context, task, source, planning, result, source_result))
-        except SourceFault as fault:
-            assert source_result is not None
-            source_result.failure = failure_from(fault.error)
-            return None
-        except StreamlineError as error:
-            result.failure = failure_from(error)
-            return None
-        finally:
-            self._contexts.remove(context)
-            self.quarantined += context.progress.summary()["quarantined"]
 
     async def _planned(
         self,
@@ -158,10 +167,14 @@ class ConnectorFlows:
         source_result: TaskResult | None,
     ) -> Plan | None:
         if planning.func is plan_export:
-            plan: Plan = await planning(context)
-            await asyncio.to_thread(self._check_place, context, plan.sinks[task.block])
+            plan = await unless_interrupted(context, planning(context))
+            if plan is not None and task.child is None:
+                await asyncio.to_thread(self._check_place, context, plan.sinks[task.block])
         else:
-            plan = await planning(context, variables=self._variables())
+            plan = await unless_interrupted(context, planning(context, variables=self._variables()))
+        if plan is None:
+            result.failure = _interrupted()
+            return None
         for each in plan.sources.values():
             for note in each.notes:
                 context.warn(each.id, note)
@@ -183,7 +196,7 @@ class ConnectorFlows:
         if failed is not None and all(each.failure is None for each in by_result.values()):
             result.failure = failure_from(failed)
         if context.interrupted is not None and result.failure is None:
-            result.failure = Failure(message="interrupted", code="block.interrupted", retry=False)
+            result.failure = _interrupted()
         return plan if all(each.failure is None for each in by_result.values()) else None
 
     def _variables(self) -> dict[str, Any]:
@@ -212,10 +225,20 @@ class ConnectorFlows:
                 check_place(context, sink, known.get(sink.id), identity, stream, where=sink.id)
         self._pending.note_destination(sink.id, identity)
 
-    def _context(self, source: str, key: str | None) -> Run:
-        """Return the run as a flow sees it: its positions are held back, and it counts for itself."""
-        store = self._pending.store_for(source, _key(source, key))
-        return msgspec.structs.replace(self._run, store=store, progress=Progress(self._run.masker.mask))
+    @contextmanager
+    def _context(self, source: str, key: str) -> Iterator[Run]:
+        """Yield the run as a flow sees it: its positions are held back, its files and counts are its own."""
+        run_dir = Path(tempfile.mkdtemp(prefix="flow-", dir=self._run.run_dir))
+        store = self._pending.store_for(source, key)
+        progress = Progress(self._run.masker.mask)
+        context = msgspec.structs.replace(self._run, run_dir=run_dir, store=store, progress=progress)
+        self._contexts.append(context)
+        try:
+            yield context
+        finally:
+            self._contexts.remove(context)
+            self.quarantined += progress.summary()["quarantined"]
+            shutil.rmtree(run_dir, ignore_errors=True)
 
     def _store(self, task: Task, value: Streams | None, result: TaskResult) -> None:
         assert task.output is not None
@@ -267,6 +290,19 @@ def _files(written: WrittenStream, described: dict[str, Any]) -> StreamFiles:
         columns=written.columns,
         files=[(part.path, part.rows) for part in written.parts],
     )
+
+
+@contextmanager
+def _failing(result: TaskResult) -> Iterator[None]:
+    """Make an error that is no bug the failure of a result."""
+    try:
+        yield
+    except (StreamlineError, OSError) as error:
+        result.failure = unforeseen(error)
+
+
+def _interrupted() -> Failure:
+    return Failure(message="interrupted", code="block.interrupted", retry=False)
 
 
 def _key(block: str, key: str | None) -> str:

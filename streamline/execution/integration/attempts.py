@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import anyio
 import anyio.to_thread
 
@@ -13,6 +15,7 @@ from streamline.execution.integration.planner import refresh_positions
 from streamline.execution.run import Run
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.stages.versions import new_version
+from streamline.flow.tasks import task_group
 from streamline.pipeline.model import RetryConfig
 
 TABLE_VERSION = "table_version"
@@ -71,6 +74,22 @@ async def run_attempts(run: Run, plan: Plan, every: list[GroupOutcome], *, retri
             break
         waiting = [await refresh_positions(run, plan, group) for group in again]
     return list(finished.values())
+
+
+async def unless_interrupted(run: Run, work: Awaitable[Plan]) -> Plan | None:
+    """Return what `work` returns; None if a signal interrupts the run first: a tap's discovery may take long."""
+    plan: Plan | None = None
+
+    async def give_up() -> None:
+        while run.interrupted is None:
+            await anyio.sleep(0.1)
+        tasks.cancel_scope.cancel()
+
+    async with task_group() as tasks:
+        tasks.start_soon(give_up)
+        plan = await work
+        tasks.cancel_scope.cancel()
+    return plan
 
 
 def _may_help(plan: Plan, outcome: GroupOutcome) -> bool:

@@ -23,7 +23,7 @@ from streamline.execution.events import (
     masked,
 )
 from streamline.execution.integration.attempt import GroupOutcome
-from streamline.execution.integration.attempts import run_attempts
+from streamline.execution.integration.attempts import run_attempts, unless_interrupted
 from streamline.execution.integration.block_runs import block_outcomes, blocks_of
 from streamline.execution.integration.destination_identity import keep_destinations
 from streamline.execution.integration.plan import Plan
@@ -111,7 +111,9 @@ async def _gated(run: Run, model: PipelineModel) -> RunResult:
 
 
 async def _planned(run: Run, model: PipelineModel) -> RunResult:
-    plan = await _plan(run, model)
+    plan = await unless_interrupted(run, make_plan(run, model, retry=True))
+    if plan is None:
+        raise Interrupted(run.interrupted or signal.SIGINT)
     run.bus.publish(_planned_event(run, plan))
     for source in plan.sources.values():
         for note in source.notes:
@@ -199,25 +201,3 @@ def _failure(run: Run, error: Exception) -> Failure:
     elif not isinstance(error, StreamlineError):
         run.note("streamline", trace, "ERROR")
     return masked(failure, run.masker)
-
-
-async def _plan(run: Run, model: PipelineModel) -> Plan:
-    """Make the plan. A signal interrupts it: a tap's discovery may take long.
-
-    Raises:
-        Interrupted: by a signal.
-    """
-    plan: Plan | None = None
-
-    async def give_up() -> None:
-        while run.interrupted is None:
-            await anyio.sleep(0.1)
-        tasks.cancel_scope.cancel()
-
-    async with task_group() as tasks:
-        tasks.start_soon(give_up)
-        plan = await make_plan(run, model, retry=True)
-        tasks.cancel_scope.cancel()
-    if plan is None:
-        raise Interrupted(run.interrupted or signal.SIGINT)
-    return plan
