@@ -37,11 +37,18 @@ TYPE_NAMES = frozenset(
 )
 
 
-def column_type(schema: Any) -> ColumnType:
-    """Return the type of a column with this schema: text for mixed types, JSON for nested values."""
+def column_type(schema: Any, now: ColumnType | None = None) -> ColumnType:
+    """Return the type of a column with this schema: text for mixed types, JSON for nested values.
+
+    Args:
+        now: the type that the column has; one that is only declared to be null keeps it.
+    """
     if not isinstance(schema, dict):
         return JSON
-    types = json_types(schema) - {"null"}
+    types = json_types(schema)
+    if types == {"null"}:
+        return now or VARCHAR
+    types -= {"null"}
     if not types or types & {"object", "array"}:
         return JSON
     if types <= {"integer", "number"}:

@@ -103,7 +103,10 @@ class DuckDBSink:
             destination.setting = setting
             destination.columns = destination.table.place(properties)
             destination.types = {
-                destination.columns[name]: column_type(property_) for name, property_ in properties.items()
+                destination.columns[name]: column_type(
+                    property_, destination.table.columns.get(destination.columns[name])
+                )
+                for name, property_ in properties.items()
             }
             destination.table.ensure(destination.types, destination.keys)
             if destination.waiting is not None:

@@ -48,7 +48,7 @@ TYPES = [ColumnType(name, *((38, 6) if name == "DECIMAL" else ())) for name in s
         (True, "JSON"),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "BIGINT"),
         ({"anyOf": [{"type": "integer"}, {}]}, "JSON"),
-        ({"type": "null"}, "JSON"),
+        ({"type": "null"}, "VARCHAR"),
     ],
 )
 def test_types_of_schemas(schema: Any, expected: str) -> None:

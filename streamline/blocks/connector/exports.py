@@ -46,7 +46,8 @@ def with_streams(
         else:
             upstream = call.inputs[export.index]
             streams = _chosen(_streams(upstream, folder / str(export.index), where=call.where), export, call.where)
-            export = msgspec.structs.replace(export, exported=streams)
+            known = [stream for stream in streams if stream.schema.get("properties")]
+            export = msgspec.structs.replace(export, exported=known)
         exports.append(export)
     return msgspec.structs.replace(prepared, exports=exports)
 
@@ -77,8 +78,8 @@ def _streams(upstream: Input, folder: Path, *, where: str) -> list[ExportedStrea
         return [_of_source(stream) for stream in stored]
     files = upstream.parquet()
     if files is not None:
-        schema = schema_of(pq.read_schema(files[0]))
-        return [ExportedStream(stream=upstream.uuid, schema=schema, files=files)]
+        rows = sum(pq.read_metadata(file).num_rows for file in files)
+        return [ExportedStream(stream=upstream.uuid, schema=_schema(pq.read_schema(files[0]), rows), files=files)]
     try:
         return _converted(upstream, folder)
     except ConfigError as error:
@@ -109,7 +110,14 @@ def _converted(upstream: Input, folder: Path) -> list[ExportedStream]:
     if values and all(is_stream(each) for each in values):
         return [_of_shape(each, folder / str(number)) for number, each in enumerate(values)]
     table = upstream.table() if isinstance(value, list) else to_table(value)
-    return [_written(upstream.uuid, schema_of(table.schema), table, folder)]
+    return [_written(upstream.uuid, _schema(table.schema, table.num_rows), table, folder)]
+
+
+def _schema(schema: pa.Schema, rows: int) -> dict[str, Any]:
+    """Return the JSON Schema of a table. Columns without rows and type, as those of an empty DataFrame, are left out:
+    a destination would make columns of some type that later values do not have.
+    """
+    return schema_of(schema if rows else pa.schema([field for field in schema if not pa.types.is_null(field.type)]))
 
 
 def _of_shape(value: Mapping[str, Any], folder: Path) -> ExportedStream:
@@ -149,7 +157,7 @@ def stream_of(value: Mapping[str, Any]) -> tuple[dict[str, Any], pa.Table]:
     entry = value["stream"] if isinstance(value["stream"], dict) else {}
     table = _table(name, value["columns"], value["rows"])
     schema = entry.get("schema")
-    schema = schema if isinstance(schema, dict) and schema else schema_of(table.schema)
+    schema = schema if isinstance(schema, dict) and schema else _schema(table.schema, table.num_rows)
     return {**entry, "stream": name, "schema": schema}, table
 
 

@@ -97,5 +97,8 @@ class TableSource:
 
 
 def schema_of(schema: pa.Schema) -> JSONObject:
-    """Return the JSON Schema of a table's columns. Every column may be null."""
-    return {"type": "object", "properties": {field.name: property_of(field) for field in schema}}
+    """Return the JSON Schema of a table's columns. Every column may be null; nothing else is known of one that is."""
+    properties = {
+        field.name: {"type": ["null"]} if pa.types.is_null(field.type) else property_of(field) for field in schema
+    }
+    return {"type": "object", "properties": properties}

@@ -233,6 +233,8 @@ class PendingPositions:
         own = finished.get(held.block)
         if own is None or not any(each.key == held.call and each.status == COMPLETED for each in own.instances):
             return False
+        if any(each.status not in (COMPLETED, SKIPPED) for each in own.instances):
+            return False  # its output is none until all children have completed
         allowed = (COMPLETED, SKIPPED) if self._plan.blocks[held.block].advance_on_skip else (COMPLETED,)
         return all(
             uuid in finished

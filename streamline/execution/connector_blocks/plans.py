@@ -76,12 +76,13 @@ async def plan_stored(
         open_sink: makes the sink that stores them; its id is the block's uuid.
     """
     opened = await _open(run, model, block, prepared)
-    source = choose_streams(run, opened, list(proven_by), prepared.selected)
+    destinations = [uuid for uuid in proven_by if uuid != block.uuid]  # a stored output lacks nothing
+    source = choose_streams(run, opened, destinations, prepared.selected)
     paths = {block.uuid: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
     spec = DestinationSpec(destination=OUTPUT)
     output = plan_sink(block, spec, _plugin(run, "target"), _OUTPUT_CAPABILITIES, {block.uuid: source}, paths)
     output.open = open_sink
-    _plan_source_groups(run, source, opened, lambda stream, selected: list(proven_by), variables)
+    _plan_source_groups(run, source, opened, lambda stream, selected: destinations, variables)
     return _plan(model, [source], paths, output)
 
 

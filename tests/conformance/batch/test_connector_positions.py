@@ -1,0 +1,142 @@
+"""Positions of source blocks in batch pipelines: what counts as done, and what is read again."""
+
+from __future__ import annotations
+
+from tests.conformance.batch.connector_projects import chain, destination, insert, items, pipe, rows, saved, shop
+from tests.support.batch import BatchProject, failed
+
+__all__ = ["shop"]
+
+ALL = [(number,) for number in range(25)]
+
+
+def test_an_append_only_destination_gets_every_row_once_over_three_runs(shop: BatchProject) -> None:
+    chain(shop, load="orders: {replication_method: INCREMENTAL, bookmark_properties: [day]}", append=True)
+    for _ in range(3):
+        shop.run().expect(0)
+        assert rows(shop) == ALL
+    insert(shop, [(25, "2026-01-05"), (26, "2026-01-06")])
+    shop.run().expect(0)
+    assert rows(shop) == [*ALL, (25,), (26,)]
+
+
+def test_two_bookmark_properties_are_compared_as_a_pair(shop: BatchProject) -> None:
+    chain(shop, load="orders: {replication_method: INCREMENTAL, bookmark_properties: [day, id]}", append=True)
+    insert(shop, [(30, None)])
+    shop.run().expect(0)
+    assert rows(shop) == [*ALL, (30,)]
+    insert(shop, [(25, "2026-01-05"), (31, None)])  # a tie in the first property; greater in the second
+    shop.run().expect(0)
+    shop.run().expect(0)
+    assert rows(shop) == [*ALL, (25,), (30,)]
+
+
+def test_a_pipe_whose_destination_is_refused_is_not_skipped_when_it_is_resumed(shop: BatchProject) -> None:
+    pipe(shop)
+    shop.entries["blocks"].pop()
+    code = """
+    @data_integration_destination
+    def destination(*args, **kwargs):
+        return "duckdb"
+    @data_integration_config
+    def config(*args, **kwargs):
+        return {"path": open("path").read()}
+    """
+    shop.block("export", code, type="data_exporter")
+    failed(shop.run())
+    assert shop.statuses() == {"load": "cancelled", "export": "failed"}
+    shop.write("path", "out.duckdb")
+    shop.run("--resume").expect(0)
+    assert rows(shop) == ALL
+    assert list(saved(shop)) == [("load", "orders")]
+
+
+def test_a_child_whose_rows_were_not_dealt_with_reads_them_again(shop: BatchProject) -> None:
+    items(shop, "a", "b")
+    shop.block("export", "@data_exporter\ndef export(data, **kwargs):\n    pass\n", type="data_exporter")
+    shop.block(
+        "only_a",
+        "@condition\ndef only(data, **kwargs):\n    return kwargs['dynamic_block_index'] == 0\n",
+        type="conditional",
+        upstream=["export"],
+    )
+    shop.run().expect(0)
+    assert list(saved(shop)) == [("load:a", "orders")]
+
+
+def test_children_need_keys_of_their_own(shop: BatchProject) -> None:
+    items(shop, "a", "a")
+    shop.run()
+    (block,) = [each for each in shop.shown()["blocks"] if each["uuid"] == "load"]
+    assert block["code"] == "source.duplicate_item"
+    assert saved(shop) == {}
+
+
+def test_one_child_that_fails_harms_no_other(shop: BatchProject) -> None:
+    items(shop, "a", "b", path="shop-{{ block_output('items', parse='lambda item: item[\"key\"]') }}.db")
+    (shop.root / "shop.db").rename(shop.root / "shop-a.db")
+    failed(shop.run())
+    assert saved(shop) == {}
+    (shop.root / "shop-a.db").rename(shop.root / "shop-b.db")  # what `a` has read is not read again
+    shop.run("--resume").expect(0)
+    assert list(saved(shop)) == [("load:a", "orders"), ("load:b", "orders")]
+
+
+def test_positions_of_an_item_that_is_gone_when_a_run_is_resumed_are_not_saved(shop: BatchProject) -> None:
+    items(shop, "a", "b")
+    shop.block("export", "@data_exporter\ndef export(data, **kwargs):\n    1 / 0\n", type="data_exporter")
+    failed(shop.run())
+    shop.write("data_exporters/export.py", "@data_exporter\ndef export(data, **kwargs):\n    pass\n")
+    shop.write("data_loaders/items.py", "@data_loader\ndef load():\n    return [[{'key': 'b'}]]\n")
+    (shop.root / ".streamline/data/p/items/manifest.json").unlink()
+    shop.run("--resume").expect(0)
+    assert list(saved(shop)) == [("load:b", "orders")]
+
+
+def test_what_was_set_by_hand_stands_when_the_run_is_resumed(shop: BatchProject) -> None:
+    pipe(shop)
+    shop.block("broken", "@data_loader\ndef load():\n    1 / 0\n", type="data_loader")
+    failed(shop.run())
+    assert list(saved(shop)) == [("load", "orders")]
+    shop.command("state", "reset", "p", "--block", "load").expect(0)
+    shop.write("data_loaders/broken.py", "@data_loader\ndef load():\n    return 1\n")
+    shop.run("--resume").expect(0)
+    assert saved(shop) == {}
+
+
+def test_a_source_that_was_stored_is_read_anew_where_it_is_a_pipe_now(shop: BatchProject) -> None:
+    chain(shop, change="@transformer\ndef change(data, **kwargs):\n    1 / 0\n")
+    failed(shop.run())
+    shop.entries["blocks"] = [each for each in shop.entries["blocks"] if each["uuid"] != "change"]
+    shop.entries["blocks"][-1]["upstream_blocks"] = ["load"]
+    shop.save()
+    (shop.root / ".streamline/data/p/load/manifest.json").unlink()
+    shop.run("--resume").expect(0)
+    assert rows(shop) == ALL
+
+
+def test_a_destination_can_be_taken_away(shop: BatchProject) -> None:
+    chain(shop)
+    shop.run().expect(0)
+    shop.entries["blocks"] = [each for each in shop.entries["blocks"] if each["uuid"] != "export"]
+    shop.save()
+    insert(shop, [(100, "2026-01-09")])
+    shop.run().expect(0)
+    assert len(shop.output("load")["rows"]) == 1
+    assert "2026-01-09" in str(saved(shop)["load", "orders"]["value"])
+
+
+def test_a_column_without_a_value_keeps_the_type_that_it_has_in_the_destination(project: BatchProject) -> None:
+    code = "import pandas as pd\n@data_loader\ndef load():\n    return pd.DataFrame({columns})\n"
+    project.block("load", "", type="data_loader")
+    export = destination("load")
+    project.block("export", export, type="data_exporter", language="yaml")
+    for columns in (
+        "[], columns=['id', 'n']",  # makes no table
+        "{'id': [1, 2], 'n': [3, 4]}",
+        "[], columns=['id', 'n']",
+        "{'id': [2], 'n': [None]}",
+    ):
+        project.write("data_loaders/load.py", code.format(columns=columns))
+        project.run().expect(0)
+    assert rows(project, "SELECT id, n, typeof(n) FROM orders ORDER BY id") == [(1, 3, "BIGINT"), (2, None, "BIGINT")]
