@@ -26,6 +26,7 @@ from streamline.execution.integration.block_runs import block_outcomes
 from streamline.execution.integration.destination_identity import check_place, keep_destinations, place_of
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE
 from streamline.flow.tasks import keep_shields
+from streamline.outputs.manifest import summary
 from streamline.outputs.store import project_key, write_output
 from streamline.outputs.streams import StreamFiles, Streams
 from streamline.project.render import Renderer
@@ -92,6 +93,9 @@ class ConnectorFlows:
                 if flow is not None:
                     value = Streams(streams=_streams(flow.sources[uuid], sinks[-1].written()))
                     await asyncio.to_thread(self._store, task, value, result)
+                    counted = {each["stream"] for each in result.results}
+                    empty = [each["name"] for each in result.outputs if each["name"] not in counted]
+                    result.results += [{"stream": name, "read": 0, "quarantined": 0} for name in empty]
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return result
@@ -250,11 +254,7 @@ class ConnectorFlows:
             secrets_key=lambda: project_key(root),
             durable=task.durable,
         )
-        streams = [stream for stored in manifest.outputs for stream in stored.parts]
-        result.outputs = [
-            {"name": msgspec.json.decode(stream.value)["stream"], "kind": "stream", "rows": stream.rows}
-            for stream in streams
-        ]
+        result.outputs = summary(manifest)
 
 
 def _streams(source: SourcePlan, written: list[WrittenStream]) -> list[StreamFiles]:

@@ -313,3 +313,37 @@ def test_records_that_a_destination_refuses_are_kept_and_sent_again(project: Bat
     project.command("dead-letters", "retry", "p").expect(0)
     assert rows(project, "SELECT n FROM load ORDER BY n") == [(1,), (2,), (3,)]
     assert json.loads(project.command("dead-letters", "list", "p", "--json").expect(0).out) == []
+
+
+def test_tables_are_handed_over_and_tested(shop: BatchProject) -> None:
+    with sqlite3.connect(shop.root / "shop.db") as connection:
+        connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY)")
+    load = """
+import pandas as pd
+@data_integration_source
+def source(*args, **kwargs):
+    return 'sqlite'
+@data_integration_config
+def config(*args, **kwargs):
+    return {'path': 'shop.db'}
+@test
+def test_tables(tables: dict[str, pd.DataFrame], *args):
+    assert list(tables) == ['orders', 'people']
+    assert tables['orders'].dtypes.to_dict()['id'] == 'int64'
+@test
+def test_shape(streams, *args):
+    assert [len(stream['rows']) for stream in streams] == [25, 0]
+"""
+    change = """
+import pandas as pd
+@transformer
+def change(tables: dict[str, pd.DataFrame], *args):
+    return tables['orders'].assign(people=len(tables['people']))
+"""
+    shop.block("load", load, type="data_loader")
+    shop.block("change", change)
+    shop.run("--test").expect(0, "2 tests passed")
+    shop.command("test", "p", "--block-uuid", "load").expect(0)
+    assert shop.output("change").to_dict("list")["people"] == [0] * 25
+    blocks = json.loads(shop.command("runs", "show", "--json").expect(0).out)["blocks"]
+    assert {each["stream"]: each["read"] for each in blocks[0]["results"]} == {"orders": 25, "people": 0}
