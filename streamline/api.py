@@ -470,9 +470,14 @@ def _stored(pipeline: Pipeline, block_uuid: str) -> tuple[bool, list[Output]]:
     layout = OutputLayout(pipeline.project, pipeline.uuid, "")
     stored = layout.remembered(block_uuid)
     if stored is None:
+        from streamline.blocks.connector.role import connector_role
+
+        hint = f"run it first: streamline run {pipeline.uuid}"
+        if connector_role(pipeline.model.block(block_uuid)) is not None:
+            hint += "; a source that feeds a destination as it reads stores none, nor does a destination"
         raise StreamlineError(
             f"the block '{block_uuid}' of '{pipeline.uuid}' has no stored output",
-            hint=f"run it first: streamline run {pipeline.uuid}",
+            hint=hint,
             code="block.no_stored_output",
         )
     folder = layout.block(block_uuid)
