@@ -111,6 +111,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
         attempt: 1 is the first.
         log: writes a line to the run's log.
         warn: the same for a warning, which is shown at the end of the run.
+        refresh: catalogs of sources that are kept are not used; the sources are asked anew.
         results: what `runs show` lists (dbt's nodes); JSON values. The kind appends.
         gate: set by the kind where it decides whether the blocks behind it run.
     """
@@ -127,6 +128,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
     attempt: int
     log: Callable[[str], None]
     warn: Callable[[str], None]
+    refresh: bool = False
     results: list[Any] = msgspec.field(default_factory=list)
     gate: bool | None = None
 

@@ -90,6 +90,8 @@ class AskedSource:
         else:  # the function that asks is `async def`
             with ThreadPoolExecutor(1) as thread:
                 opened = thread.submit(self._open).result()
+        for change in opened.changes:
+            self._call.warn(f"{self._call.block.uuid}: {change}")
         if opened.catalog is not None:
             self.discovered = opened.catalog.data
             return opened.catalog
@@ -108,6 +110,7 @@ class AskedSource:
                 spec=self._spec,
                 run_id=call.run_id,
                 layered=False,
+                refresh=call.refresh,
                 notify=call.log,
                 log=call.log,
             )

@@ -206,11 +206,14 @@ def _may_come_otherwise(project: Project, tree: ast.Module) -> bool:
     """Return whether the file could get a decorated function in a way that only running it tells."""
     own = {path.stem for path in project.root.iterdir() if path.suffix == ".py" or path.is_dir()} | {project.root.name}
     expressions = {id(part) for function in ast.walk(tree) for part in _decorators(function)}
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (
-            node.level > 0 or (node.module or "").partition(".")[0] in own or any(a.name == "*" for a in node.names)
-        ):
-            return True
+        if isinstance(node, ast.ImportFrom):
+            names = {alias.asname or alias.name for alias in node.names}
+            of_project = node.level > 0 or (node.module or "").partition(".")[0] in own
+            # A name that the file reads is a helper's.
+            if "*" in names or (of_project and names - read):
+                return True
         name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
         if name in ARGUMENTS and id(node) not in expressions:
             return True  # `config = data_integration_config(make(…))`

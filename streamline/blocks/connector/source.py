@@ -23,6 +23,7 @@ from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.discovery import Discovery, DiscoveryFailed, read_catalog_file
 from streamline.connectors.singer.selection import TapTraits
+from streamline.connectors.singer.settings import NO_SETTINGS
 from streamline.errors import ConfigError
 from streamline.project.render import Renderer
 
@@ -144,7 +145,8 @@ async def open_source(
         store=store,
         run_dir=run_dir,
         masker=masker,
-        streams=spec.streams,
+        # What a function of the block asked for was asked before it said anything about streams.
+        streams=spec.streams if discovered is None else NO_SETTINGS,
         log=log,
         config_changed=keep_config,
         discovered=discovered,

@@ -146,7 +146,9 @@ class Discovery:
             ConfigError: the tap cannot be started, does not accept its config, or its catalog's streams are wrong.
         """
         if self._discovered is not None:
-            return Discovered(self._discovered, self._capabilities)
+            key, known = self._key(), self._discovered
+            watch = self._watch(key, known, cached=True)  # it may have been
+            return Discovered(known, self._capabilities, seen=self._seen(key, known), watch=watch)
         if self._capabilities.discover is False:
             return Discovered(None, self._capabilities)
         key = self._key()

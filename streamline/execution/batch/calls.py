@@ -212,6 +212,7 @@ class Calls:
             child=number if child else None,
             call=call.key,
             run_tests=self._facts.run.options.tests,
+            refresh=self._facts.run.options.refresh_catalog,
             dynamic=plan.fans_out(child=child),
             timeout=plan.block.timeout,
             **self._common(),

@@ -113,6 +113,7 @@ def _run_task(task: Task, port: Port, result: TaskResult) -> None:
                 attempt=task.attempt,
                 log=port.log,
                 warn=warn,
+                refresh=task.refresh,
                 results=result.results,
             )
             _KINDS[task.kind](task, call, result)

@@ -72,6 +72,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         execution_date: when the run started (UTC).
         attempt: 1 is the first.
         run_tests: run the block's tests after the block.
+        refresh: sources are asked for their catalogs, even where one is kept.
         dynamic: count the output's items.
         timeout: seconds.
         callback_for: `success`, `failure` or `cancelled`, for callbacks; with `extra` for their keyword arguments.
@@ -96,6 +97,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     execution_date: datetime
     attempt: int = 1
     run_tests: bool = False
+    refresh: bool = False
     dynamic: bool = False
     timeout: float | None = None
     callback_for: str | None = None

@@ -102,6 +102,14 @@ def test_a_catalog_json_that_is_none(shop: Preparing, catalog: Any) -> None:
         assert (error.code, error.where) == ("catalog.invalid", "pipelines/p/sync/catalog.json")
 
 
+def test_a_helper_of_the_project_is_no_decorated_function(shop: Preparing) -> None:
+    shop.write("utils/shops.py", "")
+    text = "from utils.shops import host, name\n" + SOURCE[SOURCE.index("@data_integration_config") :]
+    shop.check("data_loader", text)  # one of them may be the source's name
+    helpers = text.replace("'localhost'", "host() + name")
+    assert refusal(shop, "data_loader", helpers).code == "block.function_missing"
+
+
 def test_a_config_alone_makes_a_source_that_lacks_its_name(shop: Preparing) -> None:
     config = SOURCE[SOURCE.index("@data_integration_config") :]
     for type in ("data_loader", "data_exporter"):

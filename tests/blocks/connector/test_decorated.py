@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from streamline.blocks.connector.prepare import prepare
 from streamline.blocks.python.file import UserError
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.errors import ConfigError
@@ -309,3 +310,12 @@ def test_the_catalog_of_a_destination_is_laid_over_its_file(shop: Preparing) -> 
     value = "{'streams': [{'stream': 'orders'}, {'stream': 'users', 'destination_table': 'u', 'schema': {}}]}"
     text = DESTINATION + RETURNS.format(name="catalog", value=value)
     assert table_of(shop.destination(text)) == [("orders", "o"), ("users", "u")]
+
+
+def test_a_kept_catalog_is_used_until_a_new_one_is_asked_for(shop: Preparing) -> None:
+    model = shop.pipeline("data_loader", SOURCE + ASK, [])
+    for refresh, asked in ((False, 1), (False, 1), (True, 2)):
+        call = shop.call(model.blocks["sync"], variables={"seen": shop.seen})
+        call.refresh = refresh
+        prepare(call)
+        assert shop.asked.count("--discover") == asked
