@@ -73,7 +73,7 @@ async def _open(
 
     where = app.project.shown(block.file) if block.file is not None else block.uuid
     over, discovered = catalogs_of(prepared, where)
-    source = await open_source(
+    return await open_source(
         app.project,
         model,
         block,
@@ -87,5 +87,3 @@ async def _open(
         notify=say,
         log=tap_log(app),
     )
-    source.chosen = prepared.selected
-    return source

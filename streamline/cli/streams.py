@@ -211,9 +211,7 @@ def _source_rows(source: OpenedSource, wanted: str | None) -> list[dict[str, Any
         return []
     settings = source.spec.streams
     try:
-        selected_streams = choose(
-            source.catalog, settings, tap=source.traits, stream_filter=source.chosen, where=source.where
-        )
+        selected_streams = choose(source.catalog, settings, tap=source.traits, where=source.where)
         chosen = {each.id: each for each in selected_streams}
     except ConfigError as error:
         # The list helps to correct what is wrong.

@@ -95,9 +95,7 @@ def prepare_source(
     return PreparedSource(
         spec=spec,
         catalog=over.data if over is not None else None,
-        selected=streams,
         discovered=asked.discovered,
-        selected_where=selected.where if selected is not None else "",
         catalog_where=over.where or "" if over is not None else "",
     )
 

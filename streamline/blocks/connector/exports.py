@@ -65,7 +65,7 @@ def _chosen(streams: list[ExportedStream], export: Export, where: str) -> list[E
         if name not in names:
             raise ConfigError(
                 f"the output of '{export.block}' has no stream '{name}'",
-                where=where,
+                where=export.where or where,
                 hint=suggestion(name, names, what="streams"),
                 code="stream.unknown",
             )
@@ -86,7 +86,7 @@ def _streams(upstream: Input, folder: Path, *, where: str) -> list[ExportedStrea
         raise ConfigError(
             f"the output of '{upstream.uuid}' cannot be exported: {error.message}",
             where=error.where or where,
-            hint=error.hint
+            hint=(error.hint if error.code != "output.not_a_table" else None)
             or "return a DataFrame, a list of dicts, an Arrow table, or {stream, columns, rows}; or "
             f"set `input_only: true` for '{upstream.uuid}' in configuration.data_integration.inputs",
             code="output.not_a_stream",

@@ -19,19 +19,15 @@ class PreparedSource(msgspec.Struct, kw_only=True):
     Args:
         spec: what it reads, rendered; of JSON values only.
         catalog: a Singer catalog that is laid over what the tap discovers and the block's catalog.json; None: none.
-        selected: the names of the streams that are read; empty: all that the catalog selects.
         discovered: the catalog that the tap has discovered for this block in this run; None: it was not asked.
         key: of a child of a dynamic block: what its positions are kept under, beside the block's uuid.
-        selected_where: `file:line` of what says `selected`, for errors.
         catalog_where: `file:line` of what says `catalog`.
     """
 
     spec: SourceSpec
     catalog: dict[str, Any] | None = None
-    selected: list[str] = []
     discovered: dict[str, Any] | None = None
     key: str | None = None
-    selected_where: str = ""
     catalog_where: str = ""
 
 

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,6 @@ class OpenedSource(msgspec.Struct):
         changes: how the catalog differs from the one that was kept, in words.
         seen: names of streams that the tap has discovered, now or earlier.
         watch: compares the SCHEMAs of a run with the catalog.
-        chosen: names of the streams that the block's function chose; empty: all that the catalog selects.
     """
 
     block: Block
@@ -61,7 +60,6 @@ class OpenedSource(msgspec.Struct):
     changes: list[str] = []
     seen: frozenset[str] = frozenset()
     watch: CatalogWatch | None = None
-    chosen: Sequence[str] = ()
 
     @property
     def traits(self) -> TapTraits:

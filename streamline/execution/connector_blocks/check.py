@@ -64,6 +64,6 @@ async def _connect(
         if isinstance(known, PreparedSource):
             where = run.project.shown(block.file) if block.file is not None else block.uuid
             each.over, each.discovered = catalogs_of(known, where)
-            each.chosen = known.selected
+            each.checks_streams = True
         connectable.append(each)
     await check.connect(connectable)

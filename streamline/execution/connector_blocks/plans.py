@@ -77,7 +77,7 @@ async def plan_stored(
     """
     opened = await _open(run, model, block, prepared)
     destinations = [uuid for uuid in proven_by if uuid != block.uuid]  # a stored output lacks nothing
-    source = choose_streams(run, opened, destinations, prepared.selected)
+    source = choose_streams(run, opened, destinations)
     paths = {block.uuid: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
     spec = DestinationSpec(destination=OUTPUT)
     output = plan_sink(block, spec, _plugin(run, "target"), _OUTPUT_CAPABILITIES, {block.uuid: source}, paths)
@@ -103,7 +103,7 @@ async def plan_pipe(
     spec = destination_spec(destination)
     try:
         opened = await _open(run, model, source_block, source)
-        planned = choose_streams(run, opened, [block.uuid], source.selected)
+        planned = choose_streams(run, opened, [block.uuid])
     except StreamlineError as error:
         raise SourceFault(error) from error
     paths = {planned.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
@@ -139,8 +139,9 @@ def _plan(model: PipelineModel, sources: Sequence[SourcePlan], paths: dict[str, 
 
 async def _open(run: Run, model: PipelineModel, block: Block, prepared: PreparedSource) -> OpenedSource:
     where = run.project.shown(block.file) if block.file else block.uuid
+    over = prepared.catalog
     request = SourceRequest(
-        catalog=Catalog(prepared.catalog, where=where) if prepared.catalog is not None else None,
+        catalog=Catalog(over, where=prepared.catalog_where or where) if over is not None else None,
         discovered=Catalog(prepared.discovered, where=where) if prepared.discovered is not None else None,
     )
     return await open_source_block(run, model, block, prepared.spec, retry=False, request=request)
@@ -234,12 +235,13 @@ def destination_spec(prepared: PreparedDestination) -> DestinationSpec:
     streams: dict[str, dict[str, Any]] = {}
     if prepared.selected:
         streams |= {name: {} for name in prepared.selected}
-    for stream in Catalog(prepared.catalog, where=spec.where) if prepared.catalog is not None else ():
+    where = prepared.catalog_where or spec.where
+    for stream in Catalog(prepared.catalog, where=where) if prepared.catalog is not None else ():
         settings = {name: stream.entry[name] for name in _SETTINGS if stream.entry.get(name)}
         streams[stream.id] = settings | ({"selected": False} if stream.root.get("selected") is False else {})
     if not streams:
         return spec
-    own = parse_streams(streams, "destination", where=lambda path: spec.where)
+    own = parse_streams(streams, "destination", where=lambda path: where)
     return msgspec.structs.replace(spec, streams=StreamSettings((*spec.streams.entries, *own.entries)))
 
 

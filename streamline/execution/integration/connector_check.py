@@ -37,8 +37,7 @@ class Connectable(msgspec.Struct, kw_only=True):
     Args:
         over: of a source: laid over the block's catalog.json.
         discovered: of a source: what the tap has discovered already.
-        chosen: of a source: names of streams that its function chose (none: all that the catalog selects), if it is to
-            be checked that they exist; None: the plan does that.
+        checks_streams: of a source: check that its streams exist; else the plan does that.
     """
 
     block: Block
@@ -46,7 +45,7 @@ class Connectable(msgspec.Struct, kw_only=True):
     plugin: Plugin
     over: Catalog | None = None
     discovered: Catalog | None = None
-    chosen: Sequence[str] | None = None
+    checks_streams: bool = False
 
 
 class ConnectorCheck:
@@ -122,11 +121,9 @@ class ConnectorCheck:
         if source.capabilities.discover is not False and source.catalog is not None:
             count = len(source.catalog)
             detail = f"{count:,} streams" if count != 1 else "1 stream"
-            if connectable.chosen is None:
+            if not connectable.checks_streams:
                 return detail
-            selected = choose(
-                source.catalog, spec.streams, tap=source.traits, stream_filter=connectable.chosen, where=source.where
-            )
+            selected = choose(source.catalog, spec.streams, tap=source.traits, where=source.where)
             return f"{detail}, {len(selected):,} selected"
         return await self._first_message(source)
 

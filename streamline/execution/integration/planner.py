@@ -54,12 +54,10 @@ class SourceRequest(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         catalog: laid over what the tap discovers and the block's catalog.json.
         discovered: what the tap has discovered in this run.
-        selected: names of the streams to read; empty: all that the catalog selects.
     """
 
     catalog: Catalog | None = None
     discovered: Catalog | None = None
-    selected: Sequence[str] = ()
 
 
 NO_REQUEST = SourceRequest()
@@ -193,14 +191,11 @@ async def resolve_connector(context: Run, name: str, role: Any, block: Block) ->
 # -- sources
 
 
-def choose_streams(
-    context: Run, source: OpenedSource, sinks: Sequence[str], selected: Sequence[str] = ()
-) -> SourcePlan:
+def choose_streams(context: Run, source: OpenedSource, sinks: Sequence[str]) -> SourcePlan:
     """Return the plan of a source with the streams that it reads, without the processes that read them.
 
     Args:
         sinks: the destinations that it feeds.
-        selected: names of the streams to read, where the run does not say; empty: all that the catalog selects.
 
     Raises:
         ConfigError: a stream or setting that cannot be.
@@ -225,7 +220,7 @@ def choose_streams(
     if source.catalog is None:
         refuse_without_catalog(source.spec.streams, tap=source.plugin.name, where=source.where)
         return plan
-    names = _filter_for(context, source.catalog, selected)
+    names = _filter_for(context, source.catalog)
     if names is not None:
         plan.selected = choose(
             source.catalog,
@@ -323,9 +318,9 @@ def _state_notes(plugin: Plugin, capabilities: Capabilities, selected: Sequence[
     return [f"{plugin.name} does not support --state, so every run reads all of {', '.join(followed)} again"]
 
 
-def _filter_for(context: Run, catalog: Any, selected: Sequence[str]) -> list[str] | None:
+def _filter_for(context: Run, catalog: Any) -> list[str] | None:
     """Return the names of `--stream` that this source knows; None if the run is about other sources' streams only."""
-    wanted = list(context.options.streams) or list(selected)
+    wanted = context.options.streams
     if not wanted:
         return []
     return [

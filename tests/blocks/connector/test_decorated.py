@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from streamline.blocks.connector.prepare import prepare
+from streamline.blocks.connector.prepared import PreparedSource
 from streamline.blocks.python.file import UserError
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.errors import ConfigError
@@ -19,6 +20,11 @@ ASK = """
 def selected_streams(*args, **kwargs):
     kwargs['seen'].append(kwargs['selected_streams'])
 """
+
+
+def names(prepared: PreparedSource) -> list[str]:
+    """Return the streams that a source reads, [] for those that its catalog selects."""
+    return [entry.pattern for entry in prepared.spec.streams.entries]
 
 
 def test_functions_are_called_in_order_whatever_their_order_in_the_file(shop: Preparing) -> None:
@@ -51,7 +57,7 @@ def catalog(*args, **kwargs):
 """
     prepared = shop.source(SOURCE + text)
     assert shop.seen == [prepared.spec.config] == [{"host": "localhost"}]
-    assert prepared.selected == ["orders"]
+    assert names(prepared) == ["orders"]
 
 
 def test_functions_may_be_async_and_ask_for_the_streams(shop: Preparing) -> None:
@@ -192,14 +198,14 @@ def f(*args, **kwargs):
 
 def test_names_are_the_blocks_streams(shop: Preparing) -> None:
     prepared = shop.source(SOURCE + RETURNS.format(name="selected_streams", value="('users', 'orders', 'users')"))
-    assert [entry.pattern for entry in prepared.spec.streams.entries] == ["users", "orders"]
-    assert prepared.spec.streams.entries[0].where == prepared.selected_where == "data_loaders/sync.py:10"
+    assert names(prepared) == ["users", "orders"]
+    assert prepared.spec.streams.entries[0].where == "data_loaders/sync.py:10"
 
 
 def test_no_names_are_as_no_function(shop: Preparing) -> None:
     for value in ("[]", "None", "()"):
         prepared = shop.source(SOURCE + RETURNS.format(name="selected_streams", value=value))
-        assert (prepared.selected, prepared.spec.streams.entries) == ([], ())
+        assert names(prepared) == []
 
 
 def test_a_name_that_the_source_does_not_have(shop: Preparing) -> None:
@@ -293,7 +299,7 @@ def test_a_catalog_may_deselect_what_was_named(shop: Preparing) -> None:
     named = RETURNS.format(name="selected_streams", value="['orders', 'users']")
     for edit, selected in (("orders['selected'] = False", ["users"]), ("pass", ["orders", "users"])):
         prepared = shop.source(SOURCE + named + EDIT.format(select_all=False, edit=edit))
-        assert prepared.selected == selected
+        assert names(prepared) == selected
     edit = "orders['selected'] = streams['users']['selected'] = False"
     with pytest.raises(ConfigError) as found:
         shop.source(SOURCE + named + EDIT.format(select_all=True, edit=edit))

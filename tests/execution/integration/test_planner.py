@@ -219,9 +219,9 @@ def test_a_tap_without_state_reads_followed_streams_whole() -> None:
 
 def test_the_streams_of_a_run_are_looked_for_in_each_source() -> None:
     offered = catalog(USERS, ORDERS)
-    assert planner._filter_for(context(), offered, ()) == []
-    assert planner._filter_for(context(streams=["users", "shop-*", "other"]), offered, ()) == ["users", "shop-*"]
-    assert planner._filter_for(context(streams=["other"]), offered, ()) is None
+    assert planner._filter_for(context(), offered) == []
+    assert planner._filter_for(context(streams=["users", "shop-*", "other"]), offered) == ["users", "shop-*"]
+    assert planner._filter_for(context(streams=["other"]), offered) is None
 
 
 def test_a_stream_that_no_source_has_is_refused() -> None:
