@@ -117,14 +117,6 @@ def block_template(block_type: str, language: str, pipeline_type: str) -> Templa
 
 
 def _cannot_run(block: Block, where: str) -> ConfigError:
-    if block.language == "yaml":
-        return ConfigError(
-            f"the {block.type} '{block.uuid}' is written in YAML: sources and destinations cannot run in batch "
-            "pipelines yet",
-            where=where,
-            hint="put it into a pipeline of `type: integration`",
-            code="block.wrong_pipeline",
-        )
     return ConfigError(
         f"a {block.type} in {block.language} cannot run in this pipeline",
         where=where,
