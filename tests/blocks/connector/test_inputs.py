@@ -179,7 +179,7 @@ def test_the_catalog_of_an_output_has_its_types(shop: Preparing, make: Any) -> N
 ORDERS = {"tap_stream_id": "shop-orders", "stream": "orders", "schema": {"properties": {"id": {}}}, "metadata": []}
 STREAMS = [
     {"stream": ORDERS, "columns": ["id"], "rows": [[1], [2]]},
-    {"stream": {"stream": "users"}, "columns": ["name"], "rows": []},
+    {"stream": {"stream": "users"}, "columns": ["name"], "rows": [["ada"]]},
     {"stream": "days", "columns": ["day"], "rows": [[1]]},
 ]
 
