@@ -54,12 +54,12 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
-def stored(shop: Shop, block: str, value: object) -> None:
+def stored(shop: Shop, block: str, value: object, items: int | None = None) -> None:
     """The output of a block, as a run leaves it."""
     layout = OutputLayout(Project.open(shop.root), "p", "r1")
     write_output(layout.block(block), value, run_id="r1", secrets_key=lambda: b"")
     ref = InputRef(block=block, type="data_loader", folder=str(layout.block(block)))
-    layout.remember(block, [Instance(number=0, ref=ref)], child=False)
+    layout.remember(block, [Instance(number=0, ref=ref, items=items)], child=False)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,14 @@ def test_outputs_that_are_stored_are_used(shop: Shop) -> None:
     assert {name: row["selected"] for name, row in rows.items()} == {"orders": True, "people": True}
     assert rows["orders"]["bookmark_properties"] == ["id"]
     assert "block_output('place')" in (shop.root / "data_loaders/load.yaml").read_text()
+
+
+def test_a_child_of_a_dynamic_block_is_asked_with_the_first_item(shop: Shop) -> None:
+    metadata = shop.root / "pipelines/p/metadata.yaml"
+    dynamic = "{uuid: place, type: data_loader, language: python, configuration: {dynamic: true}}"
+    metadata.write_text(METADATA.replace("{uuid: place, type: data_loader, language: python}", dynamic))
+    stored(shop, "place", [[{"path": "shop.db"}, {"path": "other.db"}]], items=2)
+    assert [stream["stream"] for stream in shop.json("discover", "p", "load")["streams"]] == ["orders", "people"]
 
 
 def test_a_block_that_needs_no_output_is_asked_before_any_run(shop: Shop) -> None:
