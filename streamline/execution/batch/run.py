@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from streamline.execution.batch.templates import check_templates
 from streamline.execution.events import BlockOutcome, BlockOutput, Bus, RunPlanned
 from streamline.execution.run import (
     KILLED,
+    Interrupted,
     Run,
     RunOptions,
     RunResult,
@@ -32,11 +34,13 @@ from streamline.execution.run import (
     new_run_id,
     open_run,
 )
+from streamline.flow.tasks import keep_shields
 from streamline.outputs.store import project_key
 from streamline.state import project_store
 from streamline.state.store import RunInfo, Store
 
 if TYPE_CHECKING:
+    from streamline.blocks.connector.source import OpenedSource
     from streamline.execution.batch.connector_calls import ConnectorCalls
     from streamline.execution.batch.pending import PendingPositions
     from streamline.pipeline.model import PipelineModel
@@ -173,14 +177,13 @@ class _BatchRun:
             facts = self._facts(run)
             run.masker.add_config(facts.variables)
             summary = {"block": alone} if alone is not None else {}
-            with (
-                LocalExecutor(self.plan, facts, BlockLines(run), run.masker) as executor,
-                run.record(summary, resumed=self.past is not None) as record,
-            ):
-                result = await self._run(facts, executor, run_variables, layout, upstream, stop)
-                record.status = result.status
-                record.summary = {**summary, **result.summary}
-                record.fail(result.errors)
+            with LocalExecutor(self.plan, facts, BlockLines(run), run.masker) as executor:
+                opened = await self._check_connectors(facts, stop)
+                with run.record(summary, resumed=self.past is not None) as record:
+                    result = await self._run(facts, executor, run_variables, layout, upstream, opened, stop)
+                    record.status = result.status
+                    record.summary = {**summary, **result.summary}
+                    record.fail(result.errors)
             result.warnings = list(run.warnings)
             # Only now: a run that is killed before it is recorded as completed still has its journal.
             layout.finish(completed=result.status == COMPLETED and record.saved)
@@ -217,6 +220,25 @@ class _BatchRun:
             runtime=(*trigger, *runtime),
         )
 
+    async def _check_connectors(self, facts: RunFacts, stop: Stop | None) -> dict[str, OpenedSource]:
+        """Check sources and destinations before any block runs; return the sources that were opened.
+
+        Raises:
+            ConfigError: one of them cannot work.
+            Interrupted: by a signal.
+        """
+        blocks = [block for uuid, block in self.plan.blocks.items() if self.options.block in (None, uuid)]
+        if self.past is not None or not any(block.connector for block in blocks):
+            return {}
+        from streamline.execution.connector_blocks.before_run import check_before_run
+        from streamline.execution.integration.attempts import unless_interrupted
+
+        with self.run.signals(lambda: None, stop):
+            opened = await keep_shields(unless_interrupted(self.run, check_before_run(facts, self.plan, blocks)))
+        if opened is None:
+            raise Interrupted(self.run.interrupted or signal.SIGINT)
+        return opened
+
     async def _run(
         self,
         facts: RunFacts,
@@ -224,6 +246,7 @@ class _BatchRun:
         run_variables: RunVariables,
         layout: OutputLayout,
         upstream: dict[str, Finished],
+        opened: dict[str, OpenedSource],
         stop: Stop | None,
     ) -> RunResult:
         run, alone = self.run, self.options.block
@@ -231,7 +254,7 @@ class _BatchRun:
             keep_only(layout.journals, [layout.journal.name] if self.past is not None else [])
         layout.prepare()
         journal = None if alone is not None else self._open_journal(layout, facts, run_variables)
-        pending, connectors = self._connectors(facts, journal)
+        pending, connectors = self._connectors(facts, journal, opened)
         runner = Runner(
             facts,
             self.plan,
@@ -288,7 +311,7 @@ class _BatchRun:
         )
 
     def _connectors(
-        self, facts: RunFacts, journal: Journal | None
+        self, facts: RunFacts, journal: Journal | None, opened: dict[str, OpenedSource]
     ) -> tuple[PendingPositions | None, ConnectorCalls | None]:
         """Return what holds the positions of sources, and what makes the calls of sources and destinations."""
         if not any(block.connector for block in self.plan.blocks.values()):
@@ -300,7 +323,7 @@ class _BatchRun:
 
         past = held_of(self.past.positions) if self.past is not None else {}
         pending = PendingPositions(self.store, self.plan, self.run_id, journal, past)
-        return pending, ConnectorCalls(self.plan, ConnectorFlows(facts, self.plan.model, pending))
+        return pending, ConnectorCalls(self.plan, ConnectorFlows(facts, self.plan.model, pending, opened))
 
     def _status(self, blocks: list[BlockOutcome]) -> str:
         if self.run.interrupted is not None and any(outcome.status == CANCELLED for outcome in blocks):

@@ -18,21 +18,21 @@ from streamline.connectors.outputs.parquet_sink import ParquetSink, WrittenStrea
 from streamline.errors import StreamlineError
 from streamline.execution.batch.outcomes import unforeseen
 from streamline.execution.batch.task import Failure, Task, TaskResult, exports_folder
+from streamline.execution.connector_blocks.before_run import bookmark_variables
 from streamline.execution.connector_blocks.plans import SourceFault, plan_export, plan_pipe, plan_stored
 from streamline.execution.events import failure_from
 from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.attempts import run_attempts, unless_interrupted
 from streamline.execution.integration.block_runs import block_outcomes
 from streamline.execution.integration.destination_identity import check_place, keep_destinations, place_of
-from streamline.execution.integration.positions import BOOKMARK_VARIABLE
 from streamline.flow.tasks import keep_shields
 from streamline.outputs.manifest import summary
 from streamline.outputs.store import project_key, write_output
 from streamline.outputs.streams import StreamFiles, Streams
-from streamline.project.render import Renderer
 from streamline.telemetry.progress import Progress
 
 if TYPE_CHECKING:
+    from streamline.blocks.connector.source import OpenedSource
     from streamline.execution.batch.calls import RunFacts
     from streamline.execution.batch.pending import PendingPositions
     from streamline.execution.batch.plan import BlockPlan
@@ -46,12 +46,16 @@ class ConnectorFlows:
 
     Args:
         pending: holds the positions of sources.
+        opened: sources that were opened before the run's first block, by uuid.
 
     Attributes:
         quarantined: records that were refused on the way and kept as dead letters.
     """
 
-    def __init__(self, facts: RunFacts, model: PipelineModel, pending: PendingPositions) -> None:
+    def __init__(
+        self, facts: RunFacts, model: PipelineModel, pending: PendingPositions, opened: Mapping[str, OpenedSource]
+    ) -> None:
+        self._opened = dict(opened)
         self._facts = facts
         self._run = facts.run
         self._model = model
@@ -85,6 +89,7 @@ class ConnectorFlows:
                 prepared=prepared,
                 open_sink=open_sink,
                 proven_by=self._pending.proven_by(uuid),
+                opened=self._open(uuid, prepared),
             )
             key = _key(uuid, prepared.key)
             try:
@@ -126,6 +131,7 @@ class ConnectorFlows:
             source=read,
             block=plan.block,
             destination=prepared,
+            opened=self._open(source.block.uuid, read),
         )
         uuid = source.block.uuid
         with _failing(results[1]):
@@ -175,7 +181,8 @@ class ConnectorFlows:
             if plan is not None and task.child is None:
                 await asyncio.to_thread(self._check_place, context, plan.sinks[task.block])
         else:
-            plan = await unless_interrupted(context, planning(context, variables=self._variables()))
+            variables = bookmark_variables(self._facts)
+            plan = await unless_interrupted(context, planning(context, variables=variables))
         if plan is None:
             result.failure = _interrupted()
             return None
@@ -203,14 +210,12 @@ class ConnectorFlows:
             result.failure = _interrupted()
         return plan if all(each.failure is None for each in by_result.values()) else None
 
-    def _variables(self) -> dict[str, Any]:
-        """Return the variables, with the template of the bookmark overrides rendered."""
-        variables, project = self._facts.variables, self._run.project
-        if BOOKMARK_VARIABLE not in variables or BOOKMARK_VARIABLE in self._facts.runtime:
-            return variables
-        renderer = Renderer(project, {**project.variables, **variables}, project.secrets)
-        values = renderer.render(variables[BOOKMARK_VARIABLE], f"variable {BOOKMARK_VARIABLE}")
-        return {**variables, BOOKMARK_VARIABLE: values}
+    def _open(self, uuid: str, prepared: PreparedSource) -> OpenedSource | None:
+        """Return a source that is open as it was prepared, for its first attempt."""
+        opened = self._opened.pop(uuid, None)
+        if opened is None or opened.spec != prepared.spec or prepared.catalog is not None:
+            return None
+        return opened
 
     def _check_place(self, context: Run, sink: SinkPlan) -> None:
         """Check that a destination is where it was when the positions of the sources above it were saved.

@@ -68,21 +68,23 @@ async def plan_stored(
     open_sink: Callable[[], ProvingSink],
     proven_by: Sequence[str],
     variables: dict[str, Any],
+    opened: OpenedSource | None = None,
 ) -> Plan:
     """Plan a source whose records are stored; raise errors as `make_plan`.
 
     Args:
+        opened: the source, if it is open already.
         proven_by: the blocks that prove its positions.
         open_sink: makes the sink that stores them; its id is the block's uuid.
     """
-    opened = await _open(run, model, block, prepared)
+    opened = opened or await open_prepared(run, model, block, prepared)
     destinations = [uuid for uuid in proven_by if uuid != block.uuid]  # a stored output lacks nothing
     source = choose_streams(run, opened, destinations)
     paths = {block.uuid: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
     spec = DestinationSpec(destination=OUTPUT)
     output = plan_sink(block, spec, _plugin(run, "target"), _OUTPUT_CAPABILITIES, {block.uuid: source}, paths)
     output.open = open_sink
-    _plan_source_groups(run, source, opened, lambda stream, selected: destinations, variables)
+    plan_source_groups(run, source, opened, lambda stream, selected: destinations, variables)
     return _plan(model, [source], paths, output)
 
 
@@ -94,22 +96,26 @@ async def plan_pipe(
     block: Block,
     destination: PreparedDestination,
     variables: dict[str, Any],
+    opened: OpenedSource | None = None,
 ) -> Plan:
     """Plan a source that a destination writes as it is read; raise errors as `make_plan`.
+
+    Args:
+        opened: the source, if it is open already.
 
     Raises:
         SourceFault: the source cannot be read.
     """
     spec = destination_spec(destination)
     try:
-        opened = await _open(run, model, source_block, source)
+        opened = opened or await open_prepared(run, model, source_block, source)
         planned = choose_streams(run, opened, [block.uuid])
     except StreamlineError as error:
         raise SourceFault(error) from error
     paths = {planned.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[])}
     target = await resolve_target(run, block, spec)
     sink = plan_sinks({block.uuid: (block, spec)}, {block.uuid: target}, {planned.id: planned}, paths)[block.uuid]
-    _plan_source_groups(run, planned, opened, partial(proving_sinks, sinks={block.uuid: spec}), variables)
+    plan_source_groups(run, planned, opened, partial(proving_sinks, sinks={block.uuid: spec}), variables)
     plan = _plan(model, [planned], paths, sink)
     await check_destinations(run, plan)
     return plan
@@ -137,7 +143,8 @@ def _plan(model: PipelineModel, sources: Sequence[SourcePlan], paths: dict[str, 
     )
 
 
-async def _open(run: Run, model: PipelineModel, block: Block, prepared: PreparedSource) -> OpenedSource:
+async def open_prepared(run: Run, model: PipelineModel, block: Block, prepared: PreparedSource) -> OpenedSource:
+    """Open a source block as it was prepared; raise errors as `open_source`."""
     where = run.project.shown(block.file) if block.file else block.uuid
     over = prepared.catalog
     request = SourceRequest(
@@ -147,9 +154,14 @@ async def _open(run: Run, model: PipelineModel, block: Block, prepared: Prepared
     return await open_source_block(run, model, block, prepared.spec, retry=False, request=request)
 
 
-def _plan_source_groups(
+def plan_source_groups(
     run: Run, source: SourcePlan, opened: OpenedSource, proving: Proving, variables: dict[str, Any]
 ) -> None:
+    """Look up where a source starts, and divide its streams among tap processes.
+
+    Raises:
+        ConfigError: it cannot continue from there, or nothing is selected.
+    """
     plan_groups(run, source, opened, proving, variables)
     if not source.groups and not source.gone:
         raise ConfigError("no stream is selected", where=opened.where, code="stream.none_selected")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -17,6 +18,8 @@ from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.stages.versions import new_version
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import RetryConfig
+
+T = TypeVar("T")
 
 TABLE_VERSION = "table_version"
 """Kind of the cached table version of a pipeline's last replacements: the next is higher, whatever the clock says."""
@@ -76,9 +79,9 @@ async def run_attempts(run: Run, plan: Plan, every: list[GroupOutcome], *, retri
     return list(finished.values())
 
 
-async def unless_interrupted(run: Run, work: Awaitable[Plan]) -> Plan | None:
+async def unless_interrupted(run: Run, work: Awaitable[T]) -> T | None:
     """Return what `work` returns; None if a signal interrupts the run first: a tap's discovery may take long."""
-    plan: Plan | None = None
+    result: T | None = None
 
     async def give_up() -> None:
         while run.interrupted is None:
@@ -87,9 +90,9 @@ async def unless_interrupted(run: Run, work: Awaitable[Plan]) -> Plan | None:
 
     async with task_group() as tasks:
         tasks.start_soon(give_up)
-        plan = await work
+        result = await work
         tasks.cancel_scope.cancel()
-    return plan
+    return result
 
 
 def _may_help(plan: Plan, outcome: GroupOutcome) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -117,7 +117,9 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
         plan_groups(context, source, opened[uuid], proving, variables, show=show)
     if not any(source.groups or source.gone for source in sources.values()):
         raise ConfigError("no stream is selected", where=model.yaml.shown, code="stream.none_selected")
-    _check_bookmark_options(context, model, sources, variables)
+    with checking_options():
+        check_bookmark_names(context, sources)
+    check_bookmark_blocks(model, sources, variables)
     check_exclusive_files(sinks.values(), context.project.root)
     plan = Plan(
         pipeline=model.uuid,
@@ -352,28 +354,28 @@ def _check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
             )
 
 
-def _check_bookmark_options(
-    context: Run, model: PipelineModel, sources: dict[str, SourcePlan], variables: dict[str, Any]
-) -> None:
-    """Refuse bookmarks that no stream of this run uses.
+def check_bookmark_blocks(model: PipelineModel, sources: Collection[str], variables: Mapping[str, Any]) -> None:
+    """Refuse bookmarks in variables for a block that is no source.
 
     Raises:
-        ConfigError: a stream that is not read, a tap that takes no state, a block that is no source.
+        ConfigError: naming it.
     """
-    with checking_options():
-        _check_bookmark_names(context, sources)
-    if values := variables.get(BOOKMARK_VARIABLE):
-        for block in parse_overrides(values):
-            if block not in sources:
-                raise ConfigError(
-                    f"{BOOKMARK_VARIABLE}: the pipeline has no source {block!r}",
-                    where=model.yaml.shown if BOOKMARK_VARIABLE in model.variables else "variables",
-                    hint=suggestion(block, sources, what="sources"),
-                    code="source.unknown",
-                )
+    for block in parse_overrides(variables.get(BOOKMARK_VARIABLE) or {}):
+        if block not in sources:
+            raise ConfigError(
+                f"{BOOKMARK_VARIABLE}: the pipeline has no source {block!r}",
+                where=model.yaml.shown if BOOKMARK_VARIABLE in model.variables else "variables",
+                hint=suggestion(block, sources, what="sources"),
+                code="source.unknown",
+            )
 
 
-def _check_bookmark_names(context: Run, sources: dict[str, SourcePlan]) -> None:
+def check_bookmark_names(context: Run, sources: Mapping[str, SourcePlan]) -> None:
+    """Refuse `--bookmark` for what no source of the run reads.
+
+    Raises:
+        ConfigError: a stream that is not read, or a tap that takes no state.
+    """
     for text in context.options.bookmarks:
         name = parse_override(text).stream
         takers = [source for source in sources.values() if source.catalog is None or source.find(name) is not None]

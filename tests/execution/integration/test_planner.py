@@ -19,6 +19,7 @@ from streamline.connectors.singer.settings import parse_streams
 from streamline.execution.integration import planner
 from streamline.execution.integration.plan import SourcePlan
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions
+from streamline.execution.run import checking_options
 from streamline.pipeline.model import PipelineModel, RetryConfig
 from streamline.project.secrets import Masker
 from streamline.state.store import Bookmark
@@ -243,7 +244,9 @@ def check_bookmarks(*bookmarks: str, values: Any = None, own: bool = False, **so
     model = cast(PipelineModel, SimpleNamespace(yaml=yaml, variables={BOOKMARK_VARIABLE: 1} if own else {}))
     sources = {"load": source(USERS, ORDERS, **source_values)}
     variables = {BOOKMARK_VARIABLE: values} if values else {}
-    planner._check_bookmark_options(context(bookmarks=bookmarks), model, sources, variables)
+    with checking_options():
+        planner.check_bookmark_names(context(bookmarks=bookmarks), sources)
+    planner.check_bookmark_blocks(model, sources, variables)
 
 
 def test_a_bookmark_that_no_stream_uses_is_refused() -> None:
