@@ -231,10 +231,9 @@ class _BatchRun:
         if self.past is not None or not any(block.connector for block in blocks):
             return {}
         from streamline.execution.connector_blocks.before_run import check_before_run
-        from streamline.execution.integration.attempts import unless_interrupted
 
         with self.run.signals(lambda: None, stop):
-            opened = await keep_shields(unless_interrupted(self.run, check_before_run(facts, self.plan, blocks)))
+            opened = await keep_shields(check_before_run(facts, self.plan, blocks))
         if opened is None:
             raise Interrupted(self.run.interrupted or signal.SIGINT)
         return opened

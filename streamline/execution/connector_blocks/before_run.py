@@ -10,6 +10,7 @@ from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, load_s
 from streamline.connectors.singer.capabilities import check_config, probe
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.execution.connector_blocks.plans import open_prepared, plan_source_groups, resolve_target
+from streamline.execution.integration.attempts import unless_interrupted
 from streamline.execution.integration.planner import (
     check_bookmark_blocks,
     check_bookmark_names,
@@ -28,8 +29,12 @@ if TYPE_CHECKING:
     from streamline.execution.integration.plan import SourcePlan
 
 
-async def check_before_run(facts: RunFacts, plan: BatchPlan, blocks: Iterable[BlockPlan]) -> dict[str, OpenedSource]:
+async def check_before_run(
+    facts: RunFacts, plan: BatchPlan, blocks: Iterable[BlockPlan]
+) -> dict[str, OpenedSource] | None:
     """Check blocks whose file says all without an upstream output; return the sources that were opened, by uuid.
+
+    None: a signal interrupted it.
 
     The streams of a source are discovered where no block runs before it, which could change them. A tap that fails to
     discover them is no error here: the block's attempts will tell.
@@ -37,6 +42,10 @@ async def check_before_run(facts: RunFacts, plan: BatchPlan, blocks: Iterable[Bl
     Raises:
         ConfigError: a plugin, a config, a stream or a position that cannot be.
     """
+    return await unless_interrupted(facts.run, _check(facts, plan, blocks))
+
+
+async def _check(facts: RunFacts, plan: BatchPlan, blocks: Iterable[BlockPlan]) -> dict[str, OpenedSource]:
     check = _Check(facts, plan)
     sources = {uuid for uuid, each in plan.blocks.items() if each.connector == "source"}
     check_bookmark_blocks(plan.model, sources, check.variables)
