@@ -208,7 +208,7 @@ def _show_tasks(app: App, explanation: BatchExplanation) -> None:
             for block in sorted(explanation.blocks, key=lambda block: block.step)
         ],
     )
-    click.echo("\nBlocks of block step run in parallel; each starts as soon as its upstream blocks are done.")
+    click.echo("\nBlocks of one step run in parallel; each starts as soon as its upstream blocks are done.")
     click.echo(f"Outputs are stored in {cell(explanation.outputs)}/.")
     special = [(block.block, _special(block, explanation)) for block in explanation.blocks]
     if any(lines for _, lines in special):

@@ -318,9 +318,8 @@ class _Working:
 def error_text(app: App, uuid: str, failure: Failure) -> str:
     """Format a block's failure, with the user's traceback if there is one."""
     root = f"{app.project.root}/"
-    lines = [
-        f"Error: {uuid}: {failure.where}: {failure.message}" if failure.where else f"Error: {uuid}: {failure.message}"
-    ]
+    where = f"{failure.where}: " if failure.where and failure.where != uuid else ""
+    lines = [f"Error: {uuid}: {where}{failure.message}"]
     if failure.hint:
         lines.append(f"  {failure.hint}")
     if failure.trace:

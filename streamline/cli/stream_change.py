@@ -38,7 +38,7 @@ class StreamChange:
         self._model = model
         self._side = side
         self._block = block
-        self._file: Path = editable_file(block)
+        self._file: Path = editable_file(app.project, block)
         self._shown = app.project.shown(self._file)
         move_stored(app, model, store)
         feeding = [block] if side == "source" else upstream_sources(model, block)

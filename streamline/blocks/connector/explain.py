@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 LATER = "known when it runs"
+RETURNED = "what its functions return"
 
 
 def explain(project: Project, model: PipelineModel, block: Block) -> Explanation:
@@ -37,7 +38,9 @@ def explain(project: Project, model: PipelineModel, block: Block) -> Explanation
     if block.language == "python":
         constant = check_functions(project, block, role)[1]
         engine = _engine(constant[0] if constant is not None else "", plugin_role)
-        return Explanation(engine=engine, reads=LATER) if role == "source" else Explanation(engine=engine, writes=LATER)
+        if role == "source":
+            return Explanation(engine=engine, reads=RETURNED)
+        return Explanation(engine=engine, writes=RETURNED)
     renderer = Renderer(project, {**project.variables, **model.variables}, project.secrets)
     match known_spec(block, renderer, shown_block(project, block)):
         case SourceSpec() as source:

@@ -100,16 +100,15 @@ def check_functions(project: Project, block: Block, role: ConnectorRole) -> tupl
     return imported_modules(project, tree), _constant_name(nodes, role, shown)
 
 
-def reads_arguments(text: str, upstream: str) -> bool:
-    """Return whether the decorated functions of a destination may use the output of an upstream block.
+def reads_arguments(tree: ast.Module, upstream: str, role: ConnectorRole) -> bool:
+    """Return whether the decorated functions of a source or destination may use the output of an upstream block.
 
     Functions with `*args` that they do not read are usual: the arguments are there for those who want them.
     """
-    tree = ast.parse(text)
     if any(isinstance(node, ast.Name) and (node.id == upstream or _DF.fullmatch(node.id)) for node in ast.walk(tree)):
         return True  # a name that stands for the output
     nodes = list(decorated_nodes(tree))
-    if not {DESTINATION, CONFIG} <= {node.decorator for node in nodes}:
+    if not {NAMED[role], CONFIG} <= {node.decorator for node in nodes}:
         return True  # the others are imported
     for function in {node.function for node in nodes}:
         arguments = function.args

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from streamline.blocks.call import GATES
 from streamline.blocks.connector.decorated import prepare_destination, prepare_source
+from streamline.blocks.connector.functions import reads_arguments
 from streamline.blocks.connector.inputs import Inputs, read_inputs
 from streamline.blocks.connector.prepared import Export, Prepared, PreparedDestination, PreparedSource
 from streamline.blocks.connector.role import connector_role
 from streamline.blocks.connector.source import own_catalog_file
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec, load_spec
 from streamline.blocks.connector.upstream import StreamsInput
+from streamline.blocks.python.check import block_tree
 from streamline.connectors.singer.catalog import Catalog, layer
 from streamline.connectors.singer.discovery import read_catalog_file
 from streamline.errors import ConfigError
@@ -44,8 +46,14 @@ def prepare(call: BlockCall) -> Prepared:
     inputs = read_inputs(block, where, mage=call.project.mage)
     if block.language != "python":
         return _prepare_yaml(call, inputs, model)
-    arguments = [_argument(upstream, inputs) for upstream in call.inputs if inputs.passes(upstream.uuid)]
-    if connector_role(block) == "source":
+    role = connector_role(block) or "destination"
+    tree = block_tree(call.project, block)
+    arguments = [
+        _argument(upstream, inputs)
+        for upstream in call.inputs
+        if inputs.passes(upstream.uuid) and reads_arguments(tree, upstream.uuid, role)
+    ]
+    if role == "source":
         return prepare_source(call, arguments, model)
     prepared = prepare_destination(call, arguments, _exports(call, inputs, model))
     return _with_own_catalog(prepared, call, model())

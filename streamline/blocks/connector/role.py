@@ -58,7 +58,7 @@ def takes_no_data(block: Block, source: str) -> bool:
     if block.language == "yaml":
         named = _NAMED_OUTPUT.findall(text)
         return len(named) == text.count("block_output") and source not in named
-    return not _inputs(block).passes(source) or not reads_arguments(text, source)
+    return not _inputs(block).passes(source) or not reads_arguments(ast.parse(text), source, "destination")
 
 
 def _inputs(block: Block) -> Inputs:

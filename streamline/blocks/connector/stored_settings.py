@@ -58,7 +58,7 @@ def _move(project: Project, model: PipelineModel, uuid: str, settings: Mapping[s
     side = _SIDES.get(block.type) if block is not None else None
     if block is None or side is None:
         raise ConfigError("there is no such source or destination", code="block.not_found")
-    file = editable_file(block)
+    file = editable_file(project, block)
     shown = project.shown(file)
 
     def change(entries: Entries) -> None:

@@ -10,6 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from streamline.blocks.call import shown_block
 from streamline.connectors.singer.catalog import is_glob, matches
 from streamline.connectors.singer.settings import DEFAULT, Side
 from streamline.errors import ConfigError
@@ -18,12 +19,13 @@ from streamline.project.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
+    from streamline.project.project import Project
 
 Entries: TypeAlias = dict[str, dict[str, Any]]
 """`streams:` as written: name or glob → settings, in the file's order, templates not rendered."""
 
 
-def editable_file(block: Block) -> Path:
+def editable_file(project: Project, block: Block) -> Path:
     """Return the YAML file that holds the block's stream settings.
 
     Raises:
@@ -32,7 +34,7 @@ def editable_file(block: Block) -> Path:
     if block.language == "python":
         raise ConfigError(
             f"the streams of '{block.uuid}' are settings that its functions return: it is written in Python",
-            where=block.file.name if block.file is not None else None,
+            where=shown_block(project, block),
             hint="edit the function decorated with @data_integration_selected_streams for which streams, and "
             "@data_integration_catalog for how",
             code="setting.not_editable",

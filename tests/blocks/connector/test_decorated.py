@@ -12,7 +12,9 @@ from streamline.blocks.connector.prepared import PreparedSource
 from streamline.blocks.python.file import UserError
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.errors import ConfigError
+from streamline.outputs.frames import Frames
 from streamline.state import project_store
+from tests.blocks.call_inputs import Given
 from tests.blocks.connector.preparing import DESTINATION, PLUGINS, SOURCE, Preparing
 
 ASK = """
@@ -325,3 +327,14 @@ def test_a_kept_catalog_is_used_until_a_new_one_is_asked_for(shop: Preparing) ->
         call.refresh = refresh
         prepare(call)
         assert shop.asked.count("--discover") == asked
+
+
+def test_an_output_that_no_function_reads_is_not_loaded(shop: Preparing) -> None:
+    class Unread(Given):
+        def value(self, frames: Frames | None = None) -> Any:
+            raise AssertionError("it was loaded")
+
+    for text, prepared in ((SOURCE, shop.source), (DESTINATION, shop.destination)):
+        prepared(text, Unread("orders", None))
+        with pytest.raises(AssertionError, match="it was loaded"):
+            prepared(text.replace("return {'host'", "args\n    return {'host'"), Unread("orders", None))
