@@ -22,7 +22,7 @@ from streamline.blocks.connector.functions import (
 from streamline.blocks.connector.mage_config import with_plugin_keys
 from streamline.blocks.connector.prepared import Export, PreparedDestination, PreparedSource
 from streamline.blocks.connector.returned import Returned
-from streamline.blocks.connector.select_all import for_function, from_function
+from streamline.blocks.connector.select_all import deselect_others, for_function, from_function
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
 from streamline.blocks.python.block import invoke, load
 from streamline.blocks.python.file import UserError, name_of
@@ -110,12 +110,16 @@ def prepare_destination(
     streams = selected.streams() if selected is not None else []
     functions.offered["selected_streams"] = streams
     over = _catalog(call, *functions.optional(CATALOG), streams)
+    if over is not None and streams:
+        deselect_others(over, streams)
+    spec = DestinationSpec(destination=name.name(), config=config, where=name.where)
+    if selected is not None:
+        place = selected.where
+        spec.streams = parse_streams(streams, "destination", where=lambda path: place)
     return PreparedDestination(
-        spec=DestinationSpec(destination=name.name(), config=config, where=name.where),
+        spec=spec,
         exports=exports,
         catalog=over.data if over is not None else None,
-        selected=streams,
-        selected_where=selected.where if selected is not None else "",
         catalog_where=over.where or "" if over is not None else "",
     )
 

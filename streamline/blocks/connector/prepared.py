@@ -75,16 +75,12 @@ class PreparedDestination(msgspec.Struct, kw_only=True):
         spec: where it writes, rendered; of JSON values only.
         exports: the upstream outputs that it writes.
         catalog: a Singer catalog whose entries override the streams' schemas and settings; None: none.
-        selected: the names of the streams that are exported; empty: all.
-        selected_where: `file:line` of what says `selected`, for errors.
         catalog_where: the file, or `file:line`, of what says `catalog`.
     """
 
     spec: DestinationSpec
     exports: list[Export]
     catalog: dict[str, Any] | None = None
-    selected: list[str] = []
-    selected_where: str = ""
     catalog_where: str = ""
 
 

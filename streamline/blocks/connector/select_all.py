@@ -33,6 +33,13 @@ def from_function(catalog: JSONObject, select_all: bool, names: Collection[str] 
     return returned.data
 
 
+def deselect_others(catalog: Catalog, names: Collection[str]) -> None:
+    """Deselect the streams of a catalog that are not named."""
+    for stream in catalog:
+        if stream.id not in names and stream.stream not in names:
+            _mark(stream, False)
+
+
 def _mark(stream: CatalogStream, selected: bool | None) -> None:
     """Write everywhere whether a stream is selected; None: remove what says so."""
     if stream.unsupported:

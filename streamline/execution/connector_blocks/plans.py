@@ -124,7 +124,7 @@ async def plan_pipe(
 async def plan_export(run: Run, model: PipelineModel, block: Block, prepared: PreparedDestination) -> Plan:
     """Plan the export of stored outputs; raise errors as `make_plan`."""
     spec = destination_spec(prepared)
-    sources = [_exported(run, model, block, export, prepared.selected) for export in prepared.exports]
+    sources = [_exported(run, model, block, export) for export in prepared.exports]
     sources = [source for source in sources if source.selected]
     paths = {source.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[]) for source in sources}
     target = await resolve_target(run, block, spec)
@@ -178,9 +178,9 @@ async def resolve_target(run: Run, block: Block, spec: DestinationSpec) -> tuple
 # -- stored outputs as sources
 
 
-def _exported(run: Run, model: PipelineModel, block: Block, export: Export, selected: Sequence[str]) -> SourcePlan:
+def _exported(run: Run, model: PipelineModel, block: Block, export: Export) -> SourcePlan:
     """Return an upstream output as a source."""
-    exported = [stream for stream in export.exported if not selected or stream.stream in selected]
+    exported = export.exported
     streams = [
         SelectedStream(
             id=stream.stream,
@@ -245,8 +245,6 @@ def destination_spec(prepared: PreparedDestination) -> DestinationSpec:
     """Return the destination with the settings of its catalog, which win over those of its file."""
     spec = prepared.spec
     streams: dict[str, dict[str, Any]] = {}
-    if prepared.selected:
-        streams |= {name: {} for name in prepared.selected}
     where = prepared.catalog_where or spec.where
     for stream in Catalog(prepared.catalog, where=where) if prepared.catalog is not None else ():
         settings = {name: stream.entry[name] for name in _SETTINGS if stream.entry.get(name)}

@@ -308,6 +308,17 @@ def test_a_catalog_may_deselect_what_was_named(shop: Preparing) -> None:
     assert (found.value.code, found.value.where) == ("stream.none_selected", "data_loaders/sync.py:10")
 
 
+def test_a_destination_exports_the_streams_that_are_named(shop: Preparing) -> None:
+    entries = "[{'stream': n, 'metadata': [{'breadcrumb': [], 'metadata': {'selected': True}}]} for n in ('a', 'b')]"
+    text = DESTINATION + RETURNS.format(name="selected_streams", value="['a']")
+    prepared = shop.destination(text + RETURNS.format(name="catalog", value=f"{{'streams': {entries}}}"))
+    assert [entry.pattern for entry in prepared.spec.streams.entries] == ["a"]
+    assert prepared.spec.streams.entries[0].where == "data_exporters/sync.py:10"
+    assert prepared.catalog is not None
+    marks = [entry["metadata"][0]["metadata"]["selected"] for entry in prepared.catalog["streams"]]
+    assert marks == [True, False]
+
+
 def test_the_catalog_of_a_destination_is_laid_over_its_file(shop: Preparing) -> None:
     def table_of(prepared: Any) -> Any:
         return [(entry["stream"], entry.get("destination_table")) for entry in prepared.catalog["streams"]]

@@ -80,9 +80,9 @@ def test_decorators(shop: Preparing, what: str, type: str, required: bool) -> No
 def _taken(prepared: PreparedSource | PreparedDestination, what: str) -> Any:
     if what == "catalog":
         return [entry["stream"] for entry in (prepared.catalog or {"streams": []})["streams"]]
-    if what == "selected" and isinstance(prepared, PreparedSource):
+    if what == "selected":
         return [entry.pattern for entry in prepared.spec.streams.entries]
-    return getattr(prepared if what == "selected" else prepared.spec, what)
+    return getattr(prepared.spec, what)
 
 
 # function, keyword, type, where available, the argument that it depends on

@@ -163,3 +163,15 @@ def test_a_stream_that_the_source_does_not_have(shop: BatchProject) -> None:
     shop.block("load", text, type="data_loader", upstream=["credentials"])
     failed(shop.run(), r"data_loaders/load\.py:10.*order")
     assert not (shop.root / ".streamline/data/p/load").exists()
+
+
+def test_a_destination_exports_the_streams_that_its_function_names(shop: BatchProject) -> None:
+    shop.block("load", SOURCE, type="data_loader", upstream=["credentials"])
+    names = "\n@data_integration_selected_streams\ndef selected_streams(*args):\n    return args and ['{name}']\n"
+    shop.block("export", DESTINATION + names.format(name="users"), type="data_exporter")
+    shop.run().expect(0)
+    assert rows(shop, "SELECT table_name FROM information_schema.tables WHERE table_name IN ('users', 'orders')") == [
+        ("users",)
+    ]
+    shop.write("data_exporters/export.py", DESTINATION + names.format(name="user"))
+    failed(shop.run(), r"data_exporters/export\.py:10.*user.*users")
