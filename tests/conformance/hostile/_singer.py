@@ -170,6 +170,8 @@ class Tap:
     def offer(self, *streams: dict[str, Any]) -> None:
         """Answer `--discover`, else take the catalog that was given; `self.streams` are the selected ones, by name."""
         if self.given.get("discover"):
+            if path := self.config.get("discovery_waits_for"):
+                wait_for(path)
             if (path := self.config.get("discovery_fails_once")) and once(path):
                 self.die("connection refused")
             print(dumps({"streams": streams}))

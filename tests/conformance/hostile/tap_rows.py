@@ -10,7 +10,7 @@ Config:
     page: rows per STATE (10). pause: seconds between pages (0).
     wait_for: a file; after the first page of the last stream it waits until that is there.
     fail: {stream, after: rows, code: 1, once: marker file}: leave after so many rows of a stream.
-    discovery_fails_once: marker file; the first `--discover` fails.
+    discovery_fails_once: marker file; the first `--discover` fails. discovery_waits_for: a file that it waits for.
     fail_at_start: {stream, once}: fail before the stream's first row.
     own_state: false; true writes STATEs that hold only the stream being sent (as sharded or careless taps do).
 """
