@@ -380,7 +380,7 @@ def test_a_kind_of_block_that_nothing_runs_is_refused(workshop: Workshop) -> Non
     block.language = "yaml"
     with pytest.raises(ConfigError) as caught:
         run_block(workshop.call(block))
-    assert caught.value.code == "block.wrong_pipeline"
+    assert caught.value.code == "block.unknown_kind"
 
 
 # Classes of block files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -251,14 +252,15 @@ def test_the_result_of_a_run(
         load.gone = {"old": ConfigError("gone", code="stream.unknown")}
     made = plan(load, sinks=[sink(load)])
 
-    async def planning(run: Any, model: Any) -> Plan:
+    async def planning(run: Any, planned: Coroutine[Any, Any, Plan]) -> Plan:
+        planned.close()
         return made
 
     async def attempting(run: Any, planned: Plan, every: list[GroupOutcome]) -> list[GroupOutcome]:
         every.append(GroupOutcome(group=load.groups[0], started=True, **failure))
         return every
 
-    monkeypatch.setattr(module, "_plan", planning)
+    monkeypatch.setattr(module, "unless_interrupted", planning)
     monkeypatch.setattr(module, "run_attempts", attempting)
     monkeypatch.setattr(module, "keep_destinations", lambda run, planned: None)
     bus = SimpleNamespace(publish=lambda event: None)
