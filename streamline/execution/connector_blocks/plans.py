@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
 from streamline.connectors.outputs.table_source import TableSource, TableStream
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities, check_config, probe
-from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.catalog import Catalog, CatalogStream
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.settings import StreamSettings, parse_streams
 from streamline.errors import ConfigError, StreamlineError
@@ -124,7 +124,8 @@ async def plan_pipe(
 async def plan_export(run: Run, model: PipelineModel, block: Block, prepared: PreparedDestination) -> Plan:
     """Plan the export of stored outputs; raise errors as `make_plan`."""
     spec = destination_spec(prepared)
-    sources = [_exported(run, model, block, export) for export in prepared.exports]
+    entries = {name: stream for stream in _catalog(prepared) for name in (stream.stream, stream.id)}
+    sources = [_exported(run, model, block, export, entries) for export in prepared.exports]
     sources = [source for source in sources if source.selected]
     paths = {source.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[]) for source in sources}
     target = await resolve_target(run, block, spec)
@@ -178,9 +179,15 @@ async def resolve_target(run: Run, block: Block, spec: DestinationSpec) -> tuple
 # -- stored outputs as sources
 
 
-def _exported(run: Run, model: PipelineModel, block: Block, export: Export) -> SourcePlan:
-    """Return an upstream output as a source."""
-    exported = export.exported
+def _exported(
+    run: Run, model: PipelineModel, block: Block, export: Export, overrides: Mapping[str, CatalogStream]
+) -> SourcePlan:
+    """Return an upstream output as a source.
+
+    Args:
+        overrides: entries of the destination's catalog, by name.
+    """
+    exported = [_retyped(stream, overrides) for stream in export.exported]
     streams = [
         SelectedStream(
             id=stream.stream,
@@ -241,13 +248,41 @@ def _row_groups(files: Sequence[Path]) -> Iterator[pa.Table]:
                 yield file.read_row_group(number)
 
 
+def _catalog(prepared: PreparedDestination) -> Iterable[CatalogStream]:
+    where = prepared.catalog_where or prepared.spec.where
+    return Catalog(prepared.catalog, where=where) if prepared.catalog is not None else ()
+
+
+def _columns(stream: CatalogStream) -> Any:
+    """Return the setting `columns` that an entry comes to: those of its schema, without those that it deselects."""
+    deselected = [
+        path[1]
+        for path, marks in stream.metadata.items()
+        if len(path) == 2 and path[0] == "properties" and marks.get("selected") is False
+    ]
+    if stream.properties:
+        return [name for name in stream.properties if name not in deselected]
+    return {"exclude": deselected} if deselected else None
+
+
+def _retyped(exported: ExportedStream, entries: Mapping[str, CatalogStream]) -> ExportedStream:
+    """Return a stream with the types that the destination's catalog gives its columns."""
+    entry = entries.get(exported.stream)
+    if entry is None or not entry.properties:
+        return exported
+    properties = {**exported.schema.get("properties", {}), **entry.properties}
+    return msgspec.structs.replace(exported, schema={**exported.schema, "properties": properties})
+
+
 def destination_spec(prepared: PreparedDestination) -> DestinationSpec:
     """Return the destination with the settings of its catalog, which win over those of its file."""
     spec = prepared.spec
     streams: dict[str, dict[str, Any]] = {}
     where = prepared.catalog_where or spec.where
-    for stream in Catalog(prepared.catalog, where=where) if prepared.catalog is not None else ():
+    for stream in _catalog(prepared):
         settings = {name: stream.entry[name] for name in _SETTINGS if stream.entry.get(name)}
+        if columns := _columns(stream):
+            settings["columns"] = columns
         streams[stream.id] = settings | ({"selected": False} if stream.root.get("selected") is False else {})
     if not streams:
         return spec

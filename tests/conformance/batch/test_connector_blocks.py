@@ -347,3 +347,38 @@ def change(tables: dict[str, pd.DataFrame], *args):
     assert shop.output("change").to_dict("list")["people"] == [0] * 25
     blocks = json.loads(shop.command("runs", "show", "--json").expect(0).out)["blocks"]
     assert {each["stream"]: each["read"] for each in blocks[0]["results"]} == {"orders": 25, "people": 0}
+
+
+def test_a_destinations_catalog_chooses_columns_and_types(project: BatchProject) -> None:
+    project.block(
+        "load",
+        "@data_loader\ndef load():\n    return [{'id': 1, 'code': '7', 'note': 'x', 'other': 1}]\n",
+        type="data_loader",
+    )
+    project.block(
+        "export",
+        """
+        @data_integration_destination
+        def destination(*args, **kwargs):
+            return "duckdb"
+
+        @data_integration_config
+        def config(*args, **kwargs):
+            return {"path": "out.duckdb"}
+
+        @data_integration_catalog
+        def catalog(*args, **kwargs):
+            return {"streams": [{
+                "tap_stream_id": "load", "stream": "load", "destination_table": "codes", "unique_constraints": ["id"],
+                "schema": {"properties": {
+                    "id": {"type": "integer"}, "code": {"type": ["null", "string"], "maxLength": 3}, "note": {},
+                }},
+                "metadata": [{"breadcrumb": ["properties", "note"], "metadata": {"selected": False}}],
+            }]}
+        """,
+        type="data_exporter",
+        upstream=["load"],
+    )
+    project.run().expect(0)
+    columns = rows(project, "SELECT column_name FROM information_schema.columns WHERE table_name = 'codes'")
+    assert [name for (name,) in columns if not name.startswith("_")] == ["id", "code"]
