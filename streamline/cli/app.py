@@ -179,10 +179,15 @@ def choose_blocks(app: App, store: Store, pipeline: str, block: str | None) -> l
     """Choose a block as `choose_block` does, with its children (`block:key`); without a name all with positions."""
     recorded = store.bookmark_blocks(pipeline)
     if block is not None:
-        children = [uuid for uuid in recorded if uuid.startswith(f"{block}:")]
+        _, *children = with_children(store, pipeline, block)
         own = [] if children and block not in recorded else [choose_block(app, store, pipeline, None, block)]
         return own + children
     return recorded
+
+
+def with_children(store: Store, pipeline: str, block: str) -> list[str]:
+    """Return what a block's positions are kept under: its uuid, and for each child that has some `block:key`."""
+    return [block, *(uuid for uuid in store.bookmark_blocks(pipeline) if uuid.startswith(f"{block}:"))]
 
 
 def change_id(verb: str) -> str:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from streamline.cli.add import only_pipeline
-from streamline.cli.app import App, change, pass_app
+from streamline.cli.app import App, change, pass_app, with_children
 from streamline.cli.output import count, print_diff
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamline.pipeline.edit_blocks import Edited
     from streamline.pipeline.model import PipelineModel
-    from streamline.state.store import DeadLetter, Store
+    from streamline.state.store import Bookmark, DeadLetter, Store
 
 pipeline_option = click.option(
     "--pipeline", "-p", metavar="PIPELINE", help="The pipeline; optional if there is only one."
@@ -52,7 +52,12 @@ def remove(app: App, block: str, pipeline: str | None, force: bool, delete_files
                 code="block.in_use",
             )
         edited = remove_block(app.project, pipeline, block, connect=force, delete_files=delete_files)
-        streams = store.reset(pipeline, block, run_id=change_id("remove"))
+        run_id = change_id("remove")
+        streams = [
+            stream
+            for key in with_children(store, pipeline, block)
+            for stream in store.reset(pipeline, key, run_id=run_id)
+        ]
         had_output = remove_output(app.project, pipeline, block)
     _print_edit(app, model, edited)
     if streams:
@@ -94,7 +99,7 @@ def rename(app: App, block: str, name: str, pipeline: str | None, force: bool) -
             find_block(model, block)
         if not force:
             _refuse_source_column(app, model, name if by_hand else block)
-        if store.bookmarks(pipeline, name) or _letters_of(store, pipeline, name):
+        if _bookmarks(store, pipeline, name) or _letters_of(store, pipeline, name):
             raise ConfigError(
                 f"'{name}' has positions or dead letters of its own",
                 where=pipeline,
@@ -107,7 +112,7 @@ def rename(app: App, block: str, name: str, pipeline: str | None, force: bool) -
                 Edited(before="", after="") if by_hand else rename_block(app.project, pipeline, block, name, copy=force)
             )
         rename_output(app.project, pipeline, block, name)
-        streams = store.bookmarks(pipeline, name)
+        streams = _bookmarks(store, pipeline, name)
         letters = _letters_of(store, pipeline, name)
     _print_edit(app, model, edited)
     kept = [
@@ -125,11 +130,16 @@ def rename(app: App, block: str, name: str, pipeline: str | None, force: bool) -
 
 def _is_known(store: Store, pipeline: str, block: str) -> bool:
     """Return whether the store has positions that a block reads from or has proven."""
-    return block in store.bookmark_blocks(pipeline) or any(
+    return any(each.partition(":")[0] == block for each in store.bookmark_blocks(pipeline)) or any(
         block in bookmark.sinks
         for source in store.bookmark_blocks(pipeline)
         for bookmark in store.bookmarks(pipeline, source).values()
     )
+
+
+def _bookmarks(store: Store, pipeline: str, block: str) -> list[Bookmark]:
+    """Return the positions of a block and of its children."""
+    return [each for key in with_children(store, pipeline, block) for each in store.bookmarks(pipeline, key).values()]
 
 
 def _letters_of(store: Store, pipeline: str, block: str) -> list[DeadLetter]:

@@ -21,12 +21,22 @@ _PAIR = re.compile(r"(.*)( [<>] )(.*)", re.DOTALL)
 
 
 def rename_block(db: sqlite3.Connection, pipeline: str, old: str, new: str) -> None:
-    """Rename a block in all tables but those of past runs. What a block `new` has left is replaced."""
+    """Rename a block in all tables but those of past runs, with its children: their keys are `BLOCK:KEY`.
+
+    What a block `new` has left is replaced.
+    """
     for table in _TABLES:
         if table != "dead_letters":
-            db.execute(f"DELETE FROM {table} WHERE pipeline = ? AND block = ?", (pipeline, new))
+            db.execute(
+                f"DELETE FROM {table} WHERE pipeline = ? AND (block = ? OR instr(block, ?) = 1)",
+                (pipeline, new, f"{new}:"),
+            )
         # A letter that `new` has left of the same record and stage is the same letter.
-        db.execute(f"UPDATE OR REPLACE {table} SET block = ? WHERE pipeline = ? AND block = ?", (new, pipeline, old))
+        db.execute(
+            f"UPDATE OR REPLACE {table} SET block = ? || substr(block, ?)"
+            " WHERE pipeline = ? AND (block = ? OR instr(block, ?) = 1)",
+            (new, len(old) + 1, pipeline, old, f"{old}:"),
+        )
     _rename_sinks(db, pipeline, old, new)
     _rename_stages(db, pipeline, old, new)
     for (key,) in db.execute("SELECT DISTINCT block FROM schemas WHERE pipeline = ?", (pipeline,)).fetchall():

@@ -51,6 +51,9 @@ class Held(msgspec.Struct, kw_only=True):
     ) -> None:
         """Put newer positions in the place of older ones."""
         for bookmark in bookmarks:
+            before = self.bookmarks.get(bookmark.stream)
+            if before is not None and bookmark.cause == "run":  # it goes on from a refresh or an override
+                bookmark = structs.replace(bookmark, cause=before.cause)
             self.bookmarks[bookmark.stream] = bookmark
             self.dropped.discard(bookmark.stream)
         for stream in dropped:
@@ -304,12 +307,10 @@ class _PendingStore:
         dropped: Sequence[str] = (),
     ) -> None:
         """See `Store.save`: refused records are stored now, positions are held."""
-        if block != self._block:  # a table of another block, which has no position
-            if dead_letters:
-                self._store.save(pipeline, block, run_id, (), dead_letters)
-            return
         if dead_letters:
-            self._store.save(pipeline, self._key, run_id, (), dead_letters)
+            self._store.save(pipeline, block, run_id, (), dead_letters)
+        if block != self._block:
+            return  # a table of another block, which has no position
         if bookmarks or consumed_overrides or dropped:
             self._pending.hold(self._key, bookmarks, dropped, consumed_overrides)
 

@@ -87,8 +87,11 @@ class BatchPlan(msgspec.Struct, kw_only=True):
     pipes: dict[str, str] = {}
 
     def destinations(self, source: str) -> list[str]:
-        """Return the destinations that the records of a source reach."""
-        downstream = self.downstream(source)
+        """Return the destinations that the records of a source reach; a destination has no output."""
+        steps = {
+            name: [] if plan.connector == "destination" else plan.block.downstream for name, plan in self.blocks.items()
+        }
+        downstream = set(reachable([source], steps))
         return [uuid for uuid, plan in self.blocks.items() if plan.connector == "destination" and uuid in downstream]
 
     def downstream(self, uuid: str) -> list[str]:

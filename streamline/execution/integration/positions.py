@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -66,7 +66,9 @@ def source_positions(
     saved = context.store.bookmarks(context.pipeline, block)
     read = {stream.id: stream for stream in selected}
     positions = Positions({}, {}, {}, [], [])
-    refreshed = _refreshed(context, read, saved)
+    # What this run has read already is neither refreshed nor overridden once more.
+    begun = {name for name, bookmark in saved.items() if bookmark.run_id == context.run_id}
+    refreshed = _refreshed(context, read, saved) - begun
     for stream in refreshed:
         positions.cause_of[stream] = "full-refresh"
     for name, bookmark in saved.items():
@@ -95,7 +97,7 @@ def source_positions(
         _refresh_in_state(
             positions.rows, [stream for name, stream in read.items() if name in refreshed], catalog, block
         )
-    _apply_overrides(context, source, selected, variables, positions)
+    _apply_overrides(context, source, selected, variables, positions, begun)
     in_log = [name for name, stream in read.items() if stream.replication_method == "LOG_BASED"]
     starts = [positions.rows[name] for name in in_log if name in positions.rows]
     positions.passed = [name for name in positions.left_out if _passes(starts, saved[name].value.encode())]
@@ -252,10 +254,11 @@ def _apply_overrides(
     selected: Sequence[SelectedStream],
     variables: dict[str, Any],
     positions: Positions,
+    begun: Collection[str],
 ) -> None:
     with checking_options():
         for override in _asked(context, source.catalog, selected):
-            _apply(override, "--bookmark", source, positions)
+            _apply(override, "--bookmark", source, positions, begun)
     values = variables.get(BOOKMARK_VARIABLE)
     if not values:
         return
@@ -268,7 +271,7 @@ def _apply_overrides(
         )
         if stored in consumed:
             continue
-        for name in _apply(override, BOOKMARK_VARIABLE, source, positions):
+        for name in _apply(override, BOOKMARK_VARIABLE, source, positions, begun):
             if once:
                 positions.overrides.setdefault(name, []).append(stored)
 
@@ -280,9 +283,12 @@ def _asked(context: Run, catalog: Catalog | None, selected: Sequence[SelectedStr
     return [each for each in overrides if catalog is None or each.stream in names]
 
 
-def _apply(override: Override, where: str, source: OpenedSource, positions: Positions) -> list[str]:
+def _apply(
+    override: Override, where: str, source: OpenedSource, positions: Positions, begun: Collection[str]
+) -> list[str]:
     stream = source.catalog.require(override.stream, where=where) if source.catalog is not None else None
     changed = override_rows(override, positions.rows, stream, source.traits, where=where)
+    changed = {name: text for name, text in changed.items() if name not in begun}
     positions.rows.update(changed)
     for name in changed:
         positions.cause_of[name] = "override"

@@ -278,3 +278,12 @@ def test_the_stream_that_was_syncing_is_told_only_to_the_process_that_reads_it(
     text = b'{"x":1,"currently_syncing":"%s"}' % syncing.encode() if syncing else b'{"x":1}'
     rows = group_rows({"*": text}, [USERS], catalog(USERS, ORDERS), shared=shared)
     assert rows["*"] == (text if kept else b'{"x":1}')
+
+
+def test_what_the_run_has_read_already_is_not_refreshed_or_overridden_again() -> None:
+    saved = proven("users", '{"id": 9}', run_id=context().run_id), proven("shop-orders", "2")
+    refreshed = start(*saved, full_refresh=True)
+    assert (refreshed.rows, refreshed.cause_of) == ({"users": b'{"id": 9}'}, {"shop-orders": "full-refresh"})
+    overridden = start(*saved, values={"load": {"users": {"id": 1}}})
+    assert overridden.rows["users"] == b'{"id": 9}'
+    assert overridden.overrides == {}
