@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from streamline.blocks.connector.json_values import json_value
 from streamline.blocks.connector.mage_config import with_plugin_keys, without_line_ends
 from streamline.connectors.singer.settings import (
     BAD_RECORD_POLICIES,
@@ -207,7 +208,7 @@ class _SpecReader:
         self._renderer = renderer
 
     def take(self, key: str, check: Callable[[object], Value], default: Default) -> Value | Default:
-        value = self._renderer.part(self.file, key)
+        value = self._part(key)
         if value is None:
             return default
         try:
@@ -229,11 +230,17 @@ class _SpecReader:
         def where(path: Sequence[PathKey]) -> str:
             return self.file.where(("streams", *path))
 
-        return parse_streams(self._renderer.part(self.file, "streams"), side, where=where)
+        return parse_streams(self._part("streams"), side, where=where)
 
     @property
     def where(self) -> str:
         return self.file.where()
+
+    def _part(self, key: str) -> Any:
+        def refuse(got: str, hint: str) -> ConfigError:
+            return ConfigError(f"{key}: {got}", where=self.file.where((key,)), hint=hint, code="setting.invalid")
+
+        return json_value(self._renderer.part(self.file, key), refuse)
 
 
 def _source(reader: _SpecReader) -> SourceSpec:

@@ -215,3 +215,25 @@ def test_an_output_without_a_catalog(shop: Preparing, value: Any) -> None:
     with pytest.raises(ConfigError) as found:
         argument(shop, value, catalog=True)
     assert shop.line(found.value.where) == "a:"
+
+
+class Name(str):
+    """Text of a user's class."""
+
+
+def test_templates_give_plain_json_values(shop: Preparing) -> None:
+    given = Given("a", {"host": Name("db"), "day": dt.date(2026, 1, 2), "limit": Decimal("2.5")})
+    config = "".join(
+        f"  {key}: \"{{{{ block_output('a', parse='lambda data: data[\\'{key}\\']') }}}}\"\n"
+        for key in ("host", "day", "limit")
+    )
+    values = shop.source(f"source: shop\nconfig:\n{config}", given).spec.config
+    assert values == {"host": "db", "day": "2026-01-02", "limit": 2.5}
+    assert type(values["host"]) is str
+
+
+def test_a_template_that_gives_an_object_is_refused(shop: Preparing) -> None:
+    with pytest.raises(ConfigError) as error:
+        shop.source("source: shop\nconfig: {host: \"{{ block_output('a') }}\"}\n", Given("a", object()))
+    assert error.value.code == "setting.invalid"
+    assert shop.line(error.value.where) == "config: {host: \"{{ block_output('a') }}\"}"
