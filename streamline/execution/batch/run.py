@@ -166,6 +166,10 @@ class _BatchRun:
     async def go(self, stop: Stop | None) -> RunResult:
         """Open the run, run it and record it."""
         self._take_over()
+        if self.options.tests:
+            # Tests of a source in Python need its output.
+            blocks, pipes = self.plan.blocks, self.plan.pipes
+            self.plan.pipes = {uuid: to for uuid, to in pipes.items() if blocks[uuid].block.language != "python"}
         run_variables = self._run_variables()
         both = {**self.options.trigger_variables, **self.options.variables}
         check_templates(self.project, self.plan.model, both, self.options.block)

@@ -199,7 +199,7 @@ class Runner:
         """Run tests on the stored output, if the run did not include them before it was resumed."""
         ran = failed = 0
         for instance in instances:
-            if instance.ref is None:
+            if instance.ref is None or instance.ref.live:
                 continue
             result = await self._making.test(plan, instance, child=child)
             ran += len(result.tests)

@@ -229,7 +229,13 @@ class ConnectorFlows:
             held = self._pending.held(key)
             for stream, known in self._run.store.destinations(self._model.uuid, key).items():
                 save = held.bookmarks.get(stream) if held is not None else None
-                if options.accept_gap or options.full_refresh or (save is not None and save.cause != "run"):
+                if options.accept_gap or options.full_refresh:
+                    if known.get(sink.id, identity) != identity:
+                        # Also for a stream without new rows: the next run goes on from here.
+                        moved = {**known, sink.id: identity}
+                        self._run.store.save_destinations(self._model.uuid, key, stream, moved)
+                    continue
+                if save is not None and save.cause != "run":
                     continue
                 check_place(context, sink, known.get(sink.id), identity, stream, where=sink.id)
         self._pending.note_destination(sink.id, identity)

@@ -255,6 +255,9 @@ def test_a_destination_that_moved_is_not_continued(shop: BatchProject) -> None:
     assert "2026-01-05" in str(saved(shop)["load", "orders"]["value"])
     shop.run("--full-refresh").expect(0)
     assert len(rows(shop, file="other.duckdb")) == 26
+    shop.write("data_exporters/export.yaml", EXPORT.replace("out.duckdb", "third.duckdb"))
+    shop.run("--accept-gap").expect(0)
+    shop.run().expect(0)
 
 
 def test_credentials_come_from_an_upstream_block(shop: BatchProject) -> None:

@@ -140,3 +140,31 @@ def test_a_column_without_a_value_keeps_the_type_that_it_has_in_the_destination(
         project.write("data_loaders/load.py", code.format(columns=columns))
         project.run().expect(0)
     assert rows(project, "SELECT id, n, typeof(n) FROM orders ORDER BY id") == [(1, 3, "BIGINT"), (2, None, "BIGINT")]
+
+
+SOURCE_IN_PYTHON = """
+@data_integration_source
+def source(*args, **kwargs):
+    return "sqlite"
+@data_integration_config
+def config(*args, **kwargs):
+    return {"path": "shop.db"}
+@test
+def has_rows(output, **kwargs):
+    assert len(output["rows"]) == 25
+"""
+
+
+def test_tests_of_a_source_have_its_output(shop: BatchProject) -> None:
+    shop.block("load", SOURCE_IN_PYTHON, type="data_loader")
+    shop.block("export", destination("orders"), type="data_exporter", language="yaml", upstream=["load"])
+    shop.run("--test").expect(0, "1 test")
+    assert rows(shop) == ALL
+
+
+def test_a_pipe_that_has_completed_needs_no_output_for_tests(shop: BatchProject) -> None:
+    pipe(shop)
+    shop.block("broken", "@data_loader\ndef load():\n    1 / 0\n", type="data_loader")
+    failed(shop.run())
+    shop.write("data_loaders/broken.py", "@data_loader\ndef load():\n    return 1\n")
+    shop.run("--resume", "--test").expect(0)
