@@ -224,7 +224,7 @@ class Name(str):
 def test_templates_give_plain_json_values(shop: Preparing) -> None:
     given = Given("a", {"host": Name("db"), "day": dt.date(2026, 1, 2), "limit": Decimal("2.5")})
     config = "".join(
-        f"  {key}: \"{{{{ block_output('a', parse='lambda data: data[\\'{key}\\']') }}}}\"\n"
+        f"  {key}: \"{{{{ block_output('a', parse=lambda data: data['{key}']) }}}}\"\n"
         for key in ("host", "day", "limit")
     )
     values = shop.source(f"source: shop\nconfig:\n{config}", given).spec.config
