@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from streamline.blocks.call import block_text, shown_block
+from streamline.blocks.call import GATES, block_text, shown_block
 from streamline.blocks.connector.decorated import check_name
 from streamline.blocks.connector.functions import check_functions
 from streamline.blocks.connector.inputs import read_inputs
 from streamline.blocks.connector.prepare import mapper_refused
-from streamline.blocks.connector.role import connector_role
+from streamline.blocks.connector.role import connector_role, exported_upstream
 from streamline.blocks.connector.source import catalog_file, own_catalog_file
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, Spec, load_spec, open_spec
 from streamline.connectors.singer.discovery import read_catalog_file
@@ -80,16 +80,28 @@ def check_entry(project: Project, model: PipelineModel, block: Block) -> None:
         ConfigError: it is wrong; with file and line.
     """
     read_inputs(block, lambda path: model.where(block.uuid, "configuration", *path), mage=project.mage)
-    is_source = connector_role(block) == "source"
-    if is_source and block.configuration.get("secret_output") is True:
+    role = connector_role(block)
+    if role == "source" and block.configuration.get("secret_output") is True:
         raise ConfigError(
             "the output of a source cannot be secret: it is stored while it is read",
             where=model.where(block.uuid, "configuration", "secret_output"),
             hint="remove `secret_output`, and leave columns that must not be stored out with `columns: {exclude: […]}`",
             code="setting.invalid",
         )
-    path = catalog_file(project, model, block) if is_source else own_catalog_file(model, block)
+    path = catalog_file(project, model, block) if role == "source" else own_catalog_file(model, block)
     read_catalog_file(path, shown=project.shown(path))
+    exported = any(_has_output(model.block(uuid)) for uuid in exported_upstream(block))
+    if role == "destination" and not exported and not project.mage:
+        raise ConfigError(
+            f"destination '{block.uuid}' exports nothing: no block before it has an output for it",
+            where=model.where(block.uuid),
+            hint="name the block whose output it exports under upstream_blocks",
+            code="graph.wrong_place",
+        )
+
+
+def _has_output(block: Block) -> bool:
+    return block.type not in GATES and connector_role(block) != "destination"
 
 
 def _known(value: Any, block: Block, file: YamlFile, path: tuple[PathKey, ...]) -> Any:

@@ -89,7 +89,7 @@ def test_the_output_of_a_source_cannot_be_secret(shop: Preparing, text: str) -> 
     error = refusal(shop, "data_loader", text, configuration={"secret_output": True})
     assert (error.code, shop.line(error.where)) == ("setting.invalid", "secret_output: true")
     shop.check("data_loader", text, configuration={"secret_output": False})
-    shop.check("data_exporter", DESTINATION, configuration={"secret_output": True})
+    shop.check("data_exporter", DESTINATION, "a", configuration={"secret_output": True})
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,15 @@ def test_a_catalog_json_that_is_none(shop: Preparing, catalog: Any) -> None:
     for type, text in (("data_loader", SOURCE), ("data_loader", YAML), ("data_exporter", "destination: shop\n")):
         error = refusal(shop, type, text)
         assert (error.code, error.where) == ("catalog.invalid", "pipelines/p/sync/catalog.json")
+
+
+@pytest.mark.parametrize("text", [DESTINATION, "destination: shop\n"])
+def test_a_destination_needs_an_output(shop: Preparing, text: str) -> None:
+    only_input = {"data_integration": {"inputs": {"a": {"input_only": True}}}}
+    for upstream in ([], ["a"]):
+        error = refusal(shop, "data_exporter", text, *upstream, configuration=only_input if upstream else None)
+        assert (error.code, shop.line(error.where)) == ("graph.wrong_place", "- uuid: sync")
+    shop.check("data_exporter", text, "a", "b", configuration=only_input)
 
 
 def test_a_helper_of_the_project_is_no_decorated_function(shop: Preparing) -> None:
@@ -113,7 +122,7 @@ def test_a_helper_of_the_project_is_no_decorated_function(shop: Preparing) -> No
 def test_a_config_alone_makes_a_source_that_lacks_its_name(shop: Preparing) -> None:
     config = SOURCE[SOURCE.index("@data_integration_config") :]
     for type in ("data_loader", "data_exporter"):
-        error = refusal(shop, type, config)
+        error = refusal(shop, type, config, "a")
         assert (error.code, error.where) == ("block.function_missing", f"{type}s/sync.py")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,9 +72,9 @@ def test_decorators(shop: Preparing, what: str, type: str, required: bool) -> No
     if not required:
         assert not _taken(shop.prepare(type, without), what)
         return
-    for refused in (shop.check, shop.prepare):
+    for refused in (partial(shop.check, type, without, "a"), partial(shop.prepare, type, without)):
         with pytest.raises(ConfigError) as found:
-            refused(type, without)
+            refused()
         assert (found.value.code, found.value.exit_code) == ("block.function_missing", 2)
 
 
@@ -147,12 +148,13 @@ class TestArguments:
 
     def test_destinations_have_the_default(self, shop: Preparing, decorator: str, argument: str, default: bool) -> None:
         text = DESTINATION + f"\n@{decorator}({argument}={default})\ndef f(*args, **kwargs): ...\n"
-        shop.check("data_exporter", text)
+        shop.check("data_exporter", text, "a")
         shop.destination(text)
         text = text.replace(f"={default}", f"={not default}")
-        for refused in (shop.check, shop.prepare):
+        refusals = (partial(shop.check, "data_exporter", text, "a"), partial(shop.prepare, "data_exporter", text))
+        for refused in refusals:
             with pytest.raises(ConfigError) as found:
-                refused("data_exporter", text)
+                refused()
             assert found.value.code == "setting.invalid"
             assert found.value.where == "data_exporters/sync.py:10"
 
