@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def command(app: App, pipeline: str, block: str, rows: int, as_json: bool) -> None:
     """Show what BLOCK of the batch pipeline PIPELINE returned when it last completed. No block runs.
 
-    Of a frame, a list, and each stream of a source the first rows are shown; of a dynamic block's child the outputs of
-    every call.
+    Of a frame, a list, and each stream (of a source, or of a value in the same shape) the first rows are shown; of a
+    dynamic block's child the outputs of every call.
     """
     from streamline.api import Pipeline, stored_streams
 
@@ -33,7 +33,12 @@ def command(app: App, pipeline: str, block: str, rows: int, as_json: bool) -> No
     if streams is not None:
         _print_streams(block, streams, rows, as_json=as_json)
         return
-    records, total = _records(opened.output(block), rows)
+    value = opened.output(block)
+    tables = _tables(value, rows)
+    if tables:
+        _print_tables(block, tables, as_json=as_json)
+        return
+    records, total = _records(value, rows)
     if as_json:
         print_json(_plain(records))
     elif records and all(isinstance(record, dict) for record in records):
@@ -45,25 +50,47 @@ def command(app: App, pipeline: str, block: str, rows: int, as_json: bool) -> No
     click.echo(f"{block}: {count(total, 'row')}, {len(records):,} shown.", err=True)
 
 
+class _Table(NamedTuple):
+    """A stream: its name, how many rows it has, its columns, and the first rows."""
+
+    stream: str
+    total: int
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
 def _print_streams(block: str, streams: Sequence[StoredStream], most: int, *, as_json: bool) -> None:
     from streamline.outputs.stream_frames import first_rows
 
-    found = [(stream, first_rows(stream, most)) for stream in streams]
+    tables = [_Table(stream.name, stream.rows, stream.columns, first_rows(stream, most)) for stream in streams]
+    _print_tables(block, tables, as_json=as_json)
+
+
+def _tables(value: Any, most: int) -> list[_Table]:
+    """Return the streams of a value in the shape of a source's output; [] for another value."""
+    tables = []
+    for stream in value if isinstance(value, list) else [value]:
+        match stream:
+            case {"stream": {"stream": str(name)} | str(name), "columns": list(columns), "rows": list(rows)} if all(
+                isinstance(row, list | tuple) and len(row) == len(columns) for row in rows[:most]
+            ):
+                tables.append(_Table(name, len(rows), list(map(str, columns)), rows[:most]))
+            case _:
+                return []
+    return tables
+
+
+def _print_tables(block: str, tables: Sequence[_Table], *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            [
-                {"stream": stream.name, "total": stream.rows, "columns": stream.columns, "rows": rows}
-                for stream, rows in found
-            ]
-        )
+        print_json([{**table._asdict(), "rows": _plain(table.rows)} for table in tables])
     else:
-        for number, (stream, rows) in enumerate(found):
+        for number, table in enumerate(tables):
             if number:
                 click.echo()
-            click.echo(f"{stream.name}: {count(stream.rows, 'row')}, {len(rows):,} shown")
-            print_table(stream.columns, rows)
-    total, shown = sum(stream.rows for stream in streams), sum(len(rows) for _, rows in found)
-    click.echo(f"{block}: {count(len(streams), 'stream')}, {count(total, 'row')}, {shown:,} shown.", err=True)
+            click.echo(f"{table.stream}: {count(table.total, 'row')}, {len(table.rows):,} shown")
+            print_table(table.columns, table.rows)
+    total, shown = sum(table.total for table in tables), sum(len(table.rows) for table in tables)
+    click.echo(f"{block}: {count(len(tables), 'stream')}, {count(total, 'row')}, {shown:,} shown.", err=True)
 
 
 def _records(value: Any, most: int) -> tuple[list[Any], int]:
@@ -79,7 +106,7 @@ def _records(value: Any, most: int) -> tuple[list[Any], int]:
     return [value], 1
 
 
-def _plain(records: list[Any]) -> list[Any]:
+def _plain(records: Sequence[Any]) -> list[Any]:
     """Return JSON values; what JSON has no type for becomes text."""
     import msgspec
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streamline.cli.block_output import _print_streams
+from streamline.cli.block_output import _print_streams, _print_tables, _tables
 from streamline.flow.codecs.arrow_types import arrow_field, json_field
 from streamline.outputs.frames import Frames
 from streamline.outputs.manifest import summary
@@ -178,6 +178,17 @@ def test_the_command_shows_the_first_rows_of_each_stream(
     shown = capsys.readouterr()
     assert "orders: 3 rows, 1 shown" in shown.out
     assert "2 streams, 3 rows, 1 shown" in shown.err
+
+
+def test_the_command_shows_values_in_the_shape_of_streams_as_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    orders = {"stream": {"stream": "orders"}, "columns": ["id", "day"], "rows": [[1, dt.date(2026, 1, 2)], [2, None]]}
+    _print_tables("change", _tables([orders, {"stream": "people", "columns": ["id"], "rows": []}], 1), as_json=True)
+    assert json.loads(capsys.readouterr().out) == [
+        {"stream": "orders", "total": 2, "columns": ["id", "day"], "rows": [[1, "2026-01-02"]]},
+        {"stream": "people", "total": 0, "columns": ["id"], "rows": []},
+    ]
+    for value in ([], [1], {"stream": "orders"}, [orders, 1], {**orders, "rows": [[1]]}, {**orders, "stream": {}}):
+        assert _tables(value, 1) == []
 
 
 def test_a_run_counts_the_rows_of_each_stream(shelf: Shelf, tmp_path: Path) -> None:
