@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamline.blocks.connector.prepared import PreparedDestination, PreparedSource
+from streamline.blocks.connector.role import connector_role
 from streamline.connectors.outputs.parquet_sink import ParquetSink, WrittenStream
 from streamline.errors import StreamlineError
 from streamline.execution.batch.outcomes import unforeseen
@@ -25,6 +26,7 @@ from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.attempts import run_attempts, unless_interrupted
 from streamline.execution.integration.block_runs import block_outcomes
 from streamline.execution.integration.destination_identity import check_place, keep_destinations, place_of
+from streamline.execution.integration.planner import check_bookmark_names
 from streamline.flow.tasks import keep_shields
 from streamline.outputs.manifest import summary
 from streamline.outputs.store import project_key, write_output
@@ -61,6 +63,8 @@ class ConnectorFlows:
         self._model = model
         self._pending = pending
         self._contexts: list[Run] = []
+        self._unplanned = {uuid for uuid, block in model.blocks.items() if connector_role(block) == "source"}
+        self._sources: dict[str, SourcePlan] = {}
         self.quarantined = 0
 
     def interrupt(self) -> None:
@@ -189,6 +193,11 @@ class ConnectorFlows:
         for each in plan.sources.values():
             for note in each.notes:
                 context.warn(each.id, note)
+        if planning.func is not plan_export and task.child is None:
+            try:
+                self._check_bookmarks(context, plan)
+            except StreamlineError as error:
+                raise error if source_result is None else SourceFault(error) from error
         if source_result is not None:
             await asyncio.to_thread(keep_destinations, context, plan)
         every: list[GroupOutcome] = []
@@ -209,6 +218,13 @@ class ConnectorFlows:
         if context.interrupted is not None and result.failure is None:
             result.failure = _interrupted()
         return plan if all(each.failure is None for each in by_result.values()) else None
+
+    def _check_bookmarks(self, context: Run, plan: Plan) -> None:
+        """Check, when the last source is planned, that each `--bookmark` is for a stream that one of them reads."""
+        self._sources |= plan.sources
+        self._unplanned -= plan.sources.keys()
+        if not self._unplanned:
+            check_bookmark_names(context, self._sources)
 
     def _open(self, uuid: str, prepared: PreparedSource) -> OpenedSource | None:
         """Return a source that is open as it was prepared, for its first attempt."""

@@ -277,6 +277,18 @@ def test_credentials_come_from_an_upstream_block(shop: BatchProject) -> None:
     assert len(shop.output("load")["rows"]) == 25
 
 
+def test_a_bookmark_is_for_a_stream_that_some_source_reads(shop: BatchProject) -> None:
+    shop.block("where", "@data_loader\ndef load():\n    return {'path': 'shop.db'}\n", type="data_loader")
+    load = LOAD.replace("{path: shop.db}", "\"{{ block_output('where') }}\"")
+    shop.block("load", load, type="data_loader", language="yaml", upstream=["where"])
+    failed(shop.run("--bookmark", "order.day=2026-01-02"))
+    (block,) = [block for block in shop.shown()["blocks"] if block["uuid"] == "load"]
+    assert block["code"] == "stream.unknown"
+    assert saved(shop) == {}
+    shop.run("--bookmark", "orders.day=2026-01-05").expect(0)
+    assert len(shop.output("load")["rows"]) == 5
+
+
 def test_children_of_a_dynamic_block_have_positions_of_their_own(shop: BatchProject) -> None:
     items = (
         "@data_loader\ndef load():\n    return [[{'key': 'a', 'path': 'shop.db'}, {'key': 'b', 'path': 'shop.db'}]]\n"
