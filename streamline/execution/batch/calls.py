@@ -211,6 +211,7 @@ class Calls:
             durable=not child,
             child=number if child else None,
             call=call.key,
+            items=call.items,
             run_tests=self._facts.run.options.tests,
             refresh=self._facts.run.options.refresh_catalog,
             dynamic=plan.fans_out(child=child),

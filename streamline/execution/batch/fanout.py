@@ -91,11 +91,13 @@ class CallPlan(msgspec.Struct, kw_only=True):
 
     Args:
         inputs: one per upstream block; empty where it cannot run.
+        items: of a source: the items of `key`, as far as they are known.
         verdict: None if it can run; else `skipped` or `upstream_failed`.
     """
 
     key: CallKey
     inputs: tuple[InputRef, ...] = ()
+    items: tuple[InputRef, ...] = ()
     verdict: str | None = None
 
 
@@ -128,6 +130,16 @@ def calls_of(upstream: Sequence[Finished]) -> list[CallPlan]:
             index.setdefault(_project(slot.key, shared), []).append(slot)
         calls = [_joined(call, slot) for call in calls for slot in index.get(_project(call.key, shared), ())]
     return calls or _without_calls(upstream)
+
+
+def items_of_call(key: CallKey, finished: Mapping[str, Finished]) -> tuple[InputRef, ...]:
+    """Return the items that a call's key names, whatever its inputs have made of them."""
+    items = []
+    for axis, place in key:
+        for instance in finished[axis].instances if axis in finished else ():
+            if instance.ref is not None and set(instance.key) <= set(key):
+                items.append(msgspec.structs.replace(instance.ref, item=place, described=instance.described))
+    return tuple(items)
 
 
 def is_child(upstream: Iterable[Finished]) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
+import pickle
 from collections.abc import Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.task import InputRef
@@ -37,19 +42,35 @@ def item_metadata(ref: InputRef) -> dict[str, Any]:
     return copy.deepcopy(_items(ref).metadata(ref.item)) if ref.item is not None else {}
 
 
-def child_key(inputs: Sequence[InputRef]) -> str | None:
+def child_key(items: Sequence[InputRef]) -> str | None:
     """Return what the positions of a child are kept under: the `block_uuid` of its item's metadata, else the item's
     `key`, else a hash of the item; of several items, all of them. Never its number, which changes with other items.
+
+    Args:
+        items: of dynamic blocks; None: nothing is known of them.
     """
     keys = []
-    for ref in inputs:
+    for ref in items:
         if ref.item is None:
             continue
         item, metadata = _items(ref).get(ref.item), _items(ref).metadata(ref.item)
         name = metadata.get("block_uuid") or (item.get("key") if isinstance(item, dict) else None)
-        text = json.dumps(item, sort_keys=True, default=repr)
-        keys.append(str(name) if name is not None else blake2b(text.encode(), digest_size=8).hexdigest())
+        known = name is not None and name != ""
+        keys.append(str(name) if known else blake2b(_bytes_of(item), digest_size=8).hexdigest())
     return ",".join(keys) or None
+
+
+def _bytes_of(item: Any) -> bytes:
+    """Return bytes that are the same for equal items, in every run."""
+    with contextlib.suppress(TypeError, ValueError):
+        return json.dumps(item, sort_keys=True, default=_text_of).encode()
+    return pickle.dumps(item, protocol=4)
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, date | time | timedelta | Decimal | UUID | bytes):
+        return repr(value)
+    raise TypeError(type(value).__name__)  # others, such as frames, may look alike and differ
 
 
 class StoredInput:

@@ -226,7 +226,7 @@ def _prepare(task: Task, call: BlockCall, result: TaskResult) -> None:
         live = [number for number, ref in enumerate(task.inputs) if ref.live]
         prepared = with_streams(call, prepared, exports_folder(task), live)
     elif isinstance(prepared, PreparedSource) and task.child is not None:
-        prepared = msgspec.structs.replace(prepared, key=child_key(task.inputs))
+        prepared = msgspec.structs.replace(prepared, key=child_key(task.items or task.inputs) or f"#{task.child}")
     result.prepared = prepared
 
 

@@ -21,6 +21,7 @@ from streamline.execution.batch.fanout import (
     Instance,
     calls_of,
     is_child,
+    items_of_call,
 )
 from streamline.execution.batch.journal import Called, Ended, Journal, Past
 from streamline.execution.batch.outcomes import outcome_of, unforeseen
@@ -277,6 +278,8 @@ class Runner:
         earlier = self._reuse.call(plan, call, number) if child and self._reuse is not None else None
         if earlier is not None:
             return Made(earlier[0], result=TaskResult(outputs=earlier[1]))
+        if child and plan.connector == "source":
+            call = msgspec.structs.replace(call, items=items_of_call(call.key, self._finished))
         made = await self._making.make(plan, call, number, child=child)
         if child:
             self._run.bus.publish(CallFinished(block=plan.block.uuid, failed=made.failure is not None))

@@ -69,6 +69,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         runtime: names of the variables that were given from outside; they are never rendered.
         child: number of the child of a dynamic block, from 0.
         call: the items that it gets, as in `fanout.CallKey`.
+        items: of a source: these items, also where it gets something made of them; empty: they are not known.
         execution_date: when the run started (UTC).
         attempt: 1 is the first.
         run_tests: run the block's tests after the block.
@@ -94,6 +95,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     runtime: tuple[str, ...] = ()
     child: int | None = None
     call: tuple[tuple[str, int], ...] = ()
+    items: tuple[InputRef, ...] = ()
     execution_date: datetime
     attempt: int = 1
     run_tests: bool = False

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.conformance.batch.connector_projects import chain, destination, insert, items, pipe, rows, saved, shop
+from tests.conformance.batch.connector_projects import (
+    chain,
+    destination,
+    insert,
+    items,
+    pipe,
+    rows,
+    saved,
+    shop,
+    source,
+)
 from tests.support.batch import BatchProject, failed
 
 __all__ = ["shop"]
@@ -168,3 +178,13 @@ def test_a_pipe_that_has_completed_needs_no_output_for_tests(shop: BatchProject)
     failed(shop.run())
     shop.write("data_loaders/broken.py", "@data_loader\ndef load():\n    return 1\n")
     shop.run("--resume", "--test").expect(0)
+
+
+def test_what_a_block_makes_of_an_item_leaves_the_child_its_key(shop: BatchProject) -> None:
+    listed = "[{'key': 'a'}, {'key': 'b'}]"
+    code = f"@data_loader\ndef load():\n    return [{listed}]\n"
+    shop.block("items", code, type="data_loader", configuration={"dynamic": True})
+    shop.block("between", "@transformer\ndef between(data):\n    return {'path': 'shop.db'}\n")
+    shop.block("load", source(), type="data_loader", language="yaml", upstream=["between"])
+    shop.run().expect(0)
+    assert list(saved(shop)) == [("load:a", "orders"), ("load:b", "orders")]
