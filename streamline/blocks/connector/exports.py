@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SHAPE = ("stream", "columns", "rows")
 """Keys of a stream as blocks return it: its catalog entry or name, names of columns, rows in their order."""
 
+_FRAMES = {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table")}
+
 
 def with_streams(
     call: BlockCall, prepared: PreparedDestination, folder: Path, live: Collection[int] = ()
@@ -55,6 +57,18 @@ def with_streams(
 def is_stream(value: Any) -> bool:
     """Return whether a value has the shape of a stream: `{stream, columns, rows}`."""
     return isinstance(value, dict) and set(value) == set(SHAPE)
+
+
+def is_tables(value: Any) -> bool:
+    """Return whether a value is a dict of frames by name: one stream each."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(
+            isinstance(name, str) and name and (type(part).__module__.partition(".")[0], type(part).__name__) in _FRAMES
+            for name, part in value.items()
+        )
+    )
 
 
 def _chosen(streams: list[ExportedStream], export: Export, where: str) -> list[ExportedStream]:
@@ -87,7 +101,7 @@ def _streams(upstream: Input, folder: Path, *, where: str) -> list[ExportedStrea
             f"the output of '{upstream.uuid}' cannot be exported: {error.message}",
             where=error.where or where,
             hint=(error.hint if error.code != "output.not_a_table" else None)
-            or "return a DataFrame, a list of dicts, an Arrow table, or {stream, columns, rows}; or "
+            or "return a DataFrame, a list of dicts, an Arrow table, a dict of tables, or {stream, columns, rows}; or "
             f"set `input_only: true` for '{upstream.uuid}' in configuration.data_integration.inputs",
             code="output.not_a_stream",
         ) from error
@@ -109,6 +123,12 @@ def _converted(upstream: Input, folder: Path) -> list[ExportedStream]:
     values = value if isinstance(value, list) else [value]
     if values and all(is_stream(each) for each in values):
         return [_of_shape(each, folder / str(number)) for number, each in enumerate(values)]
+    if is_tables(value):
+        tables = {name: to_table(part) for name, part in value.items()}
+        return [
+            _written(name, _schema(table.schema, table.num_rows), table, folder / str(number))
+            for number, (name, table) in enumerate(tables.items())
+        ]
     table = upstream.table() if isinstance(value, list) else to_table(value)
     return [_written(upstream.uuid, _schema(table.schema, table.num_rows), table, folder)]
 

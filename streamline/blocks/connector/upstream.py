@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from streamline.blocks.connector.exports import is_stream, stream_name, stream_of
+from streamline.blocks.connector.exports import is_stream, is_tables, stream_name, stream_of
 from streamline.connectors.outputs.table_source import schema_of
 from streamline.errors import ConfigError
 from streamline.flow.items import JSONObject
+from streamline.outputs.tables import to_table
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
@@ -40,15 +41,22 @@ class StreamsInput:
         stored = self._upstream.streams()
         if stored is not None:
             return self._of_source(stored, frames)
-        data = self._upstream.value()
+        data, wanted = self._upstream.value(), self._settings.streams
         streams = data if isinstance(data, list) and data else [data]
         if all(map(is_stream, streams)):
             names = [stream_name(stream) for stream in streams]
             self._check_names(names)
-            if wanted := self._settings.streams:
+            if wanted:
                 streams = [stream for name, stream in zip(names, streams, strict=True) if name in wanted]
                 data = streams[0] if len(streams) == 1 else streams
             return (data, {"streams": [_entry(stream) for stream in streams]}) if self._settings.catalog else data
+        if is_tables(data):
+            self._check_names(list(data))
+            data = {name: table for name, table in data.items() if not wanted or name in wanted}
+            if not self._settings.catalog:
+                return data
+            schemas = {name: schema_of(to_table(table).schema) for name, table in data.items()}
+            return data, {"streams": [catalog_entry(name, schema) for name, schema in schemas.items()]}
         self._check_names([self.uuid])
         return (data, {"streams": [self._own_entry()]}) if self._settings.catalog else data
 

@@ -202,7 +202,16 @@ def test_streams_limit_data_and_catalog(shop: Preparing, names: list[str], place
     assert len(catalog["streams"]) == len(places)
 
 
-@pytest.mark.parametrize("value", [STREAMS, STREAMS[0], pd.DataFrame({"a": [1]})])
+def test_a_dict_of_tables_has_a_stream_for_each(shop: Preparing) -> None:
+    tables = {"orders": pd.DataFrame({"id": [1]}), "users": pa.table({"name": ["ada"]})}
+    assert argument(shop, tables, streams=["users"]) == {"users": tables["users"]}
+    data, catalog = argument(shop, tables, catalog=True)
+    assert list(data) == ["orders", "users"]
+    assert [entry["stream"] for entry in catalog["streams"]] == ["orders", "users"]
+    assert [list(entry["schema"]["properties"]) for entry in catalog["streams"]] == [["id"], ["name"]]
+
+
+@pytest.mark.parametrize("value", [STREAMS, STREAMS[0], pd.DataFrame({"a": [1]}), {"a": pd.DataFrame({"a": [1]})}])
 def test_a_stream_that_the_output_does_not_have(shop: Preparing, value: Any) -> None:
     with pytest.raises(ConfigError) as found:
         argument(shop, value, streams=["order"])

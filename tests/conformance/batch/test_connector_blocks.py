@@ -212,11 +212,17 @@ def test_outputs_of_blocks_are_exported_with_their_types(project: BatchProject) 
         type="data_loader",
     )
     project.block(
+        "frames",
+        "import pandas as pd\n@data_loader\ndef load():\n"
+        "    return {'days': pd.DataFrame({'id': [1, 2]}), 'weeks': pd.DataFrame({'n': [1]})}\n",
+        type="data_loader",
+    )
+    project.block(
         "export",
         "destination: duckdb\nconfig: {path: out.duckdb}\n",
         type="data_exporter",
         language="yaml",
-        upstream=["frame", "records", "shaped"],
+        upstream=["frame", "records", "shaped", "frames"],
     )
     project.run().expect(0)
     types = rows(
@@ -228,6 +234,8 @@ def test_outputs_of_blocks_are_exported_with_their_types(project: BatchProject) 
     assert rows(project, "SELECT CAST(price AS VARCHAR) FROM frame ORDER BY id") == [("1.10",), ("2.25",)]
     assert rows(project, "SELECT id, name FROM records ORDER BY id") == [(1, "x"), (2, None)]
     assert rows(project, "SELECT count(*) FROM users") == [(3,)]
+    assert rows(project, "SELECT id FROM days ORDER BY id") == [(1,), (2,)]
+    assert rows(project, "SELECT n FROM weeks") == [(1,)]
 
 
 def test_an_output_that_is_no_stream_writes_nothing(project: BatchProject) -> None:
