@@ -81,7 +81,7 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, as_jso
 def set_(app: App, pipeline: str, stream: str, settings: tuple[str, ...], block: str | None) -> None:
     """Change settings of STREAM (a name or a glob) in its block's YAML file, and print the change.
 
-    VALUE is JSON or text; lists may be written a,b. An empty VALUE removes the setting.
+    VALUE is JSON or text; lists may be written a,b or [a, b]. An empty VALUE removes the setting.
     """
     from streamline.blocks.connector.stream_edits import set_settings
     from streamline.connectors.singer.settings import check_setting
@@ -170,7 +170,12 @@ def _value(key: str, text: str) -> Any:
     try:
         value = json.loads(text)
     except ValueError:
-        return [item.strip() for item in text.split(",") if item.strip()] if key in lists else text
+        if key not in lists:
+            return text
+        listed = text.strip()
+        if listed.startswith("[") and listed.endswith("]"):  # as in YAML
+            listed = listed[1:-1]
+        return [item.strip() for item in listed.split(",") if item.strip()]
     # A name that looks like a number is still a name.
     return value if isinstance(value, list | dict | bool) or key == "max_bad_records" else text
 

@@ -130,7 +130,7 @@ def test_a_stream_that_is_not_listed_is_not_read_because_it_is_set(make_project:
     shop = Shop(make_project(tap("rows", {"streams": STREAMS}, streams={"orders": {}}), target()))
     shop("streams", "set", "p", "*", "run_in_parallel=true", "--block", "load")
     assert shop.selected() == ["orders"]
-    shop("streams", "set", "p", "hidden", "columns=id", "--block", "load")
+    shop("streams", "set", "p", "hidden", "columns=[id]", "--block", "load")
     assert shop.selected() == ["orders"]
     shop("streams", "select", "p", "hidden")
     assert shop.selected() == ["orders", "hidden"]
