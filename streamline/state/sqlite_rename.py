@@ -17,6 +17,8 @@ _TABLES = (
     *("bookmarks", "bookmark_history", "bookmark_destinations", "consumed_overrides"),
     *("plugin_secrets", "unmoved_stream_settings", "schemas", "dead_letters"),
 )
+# A child of a dynamic block keeps its positions under `<block>:<key>`.
+_OF_BLOCK = "pipeline = ? AND (block = ? OR instr(block, ? || ':') = 1)"
 _PAIR = re.compile(r"(.*)( [<>] )(.*)", re.DOTALL)
 
 

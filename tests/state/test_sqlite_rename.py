@@ -54,6 +54,15 @@ def test_a_sources_rows_have_its_new_name_and_what_that_name_had_left_is_replace
     assert [each.block for each in store.dead_letters("q")] == ["load"]
 
 
+def test_the_children_of_a_dynamic_block_have_its_new_name(store: Store) -> None:
+    for block, value in (("load:a", "1"), ("load:b:c", "2"), ("loader:a", "3"), ("new:d", "4")):
+        store.save("p", block, "r", [BookmarkSave(stream="s", value=value)])
+    rename(store, "load", "new")
+    kept = {block: store.bookmarks("p", block) for block in ("new:a", "new:b:c", "loader:a", "load:a", "new:d")}
+    values = {block: [each.value for each in bookmarks.values()] for block, bookmarks in kept.items()}
+    assert values == {"new:a": ["1"], "new:b:c": ["2"], "loader:a": ["3"], "load:a": [], "new:d": []}
+
+
 def test_a_destination_has_its_new_name_wherever_it_has_proven_a_bookmark(store: Store) -> None:
     places = {"old": "x", "old\ns": "y", "other": "z", "older": "v"}
     store.save("p", "load", "r", [BookmarkSave(stream="s", value="1", sinks=["old", "older"], destinations=places)])
