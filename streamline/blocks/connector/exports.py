@@ -5,7 +5,7 @@ All outputs are looked at before anything is written to the destination.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamline.blocks.connector.prepared import Export, ExportedStream, PreparedDestination
+from streamline.blocks.connector.stream_shape import is_stream, stream_of, without_types
 from streamline.connectors.outputs.table_source import schema_of
 from streamline.errors import ConfigError
+from streamline.flow.codecs.arrow_columns import text_column
+from streamline.flow.codecs.arrow_types import json_field
 from streamline.outputs.tables import to_table
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
     from streamline.blocks.call import BlockCall, Input
     from streamline.outputs.streams import StoredStream
-
-SHAPE = ("stream", "columns", "rows")
-"""Keys of a stream as blocks return it: its catalog entry or name, names of columns, rows in their order."""
 
 _FRAMES = {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table")}
 
@@ -52,11 +52,6 @@ def with_streams(
             export = msgspec.structs.replace(export, exported=known)
         exports.append(export)
     return msgspec.structs.replace(prepared, exports=exports)
-
-
-def is_stream(value: Any) -> bool:
-    """Return whether a value has the shape of a stream: `{stream, columns, rows}`."""
-    return isinstance(value, dict) and set(value) == set(SHAPE)
 
 
 def is_tables(value: Any) -> bool:
@@ -134,10 +129,7 @@ def _converted(upstream: Input, folder: Path) -> list[ExportedStream]:
 
 
 def _schema(schema: pa.Schema, rows: int) -> dict[str, Any]:
-    """Return the JSON Schema of a table. Columns without rows and type, as those of an empty DataFrame, are left out:
-    a destination would make columns of some type that later values do not have.
-    """
-    return schema_of(schema if rows else pa.schema([field for field in schema if not pa.types.is_null(field.type)]))
+    return schema_of(without_types(schema, rows))
 
 
 def _of_shape(value: Mapping[str, Any], folder: Path) -> ExportedStream:
@@ -152,50 +144,18 @@ def _of_shape(value: Mapping[str, Any], folder: Path) -> ExportedStream:
     )
 
 
-def stream_name(value: Mapping[str, Any]) -> str:
-    """Return the name of a stream in this shape.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    entry = value["stream"]
-    name = entry.get("stream") or entry.get("tap_stream_id") if isinstance(entry, dict) else entry
-    if not isinstance(name, str) or not name:
-        raise ConfigError(
-            "a stream has no name", hint="write it as {'stream': {'stream': NAME}, …}", code="output.not_a_stream"
-        )
-    return name
-
-
-def stream_of(value: Mapping[str, Any]) -> tuple[dict[str, Any], pa.Table]:
-    """Return the catalog entry of a stream in this shape, with a name and a schema, and its rows as a table.
-
-    Raises:
-        ConfigError: it has no name, or rows and columns do not fit each other.
-    """
-    name = stream_name(value)
-    entry = value["stream"] if isinstance(value["stream"], dict) else {}
-    table = _table(name, value["columns"], value["rows"])
-    schema = entry.get("schema")
-    schema = schema if isinstance(schema, dict) and schema else _schema(table.schema, table.num_rows)
-    return {**entry, "stream": name, "schema": schema}, table
-
-
-def _table(name: str, columns: Any, rows: Any) -> pa.Table:
-    if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
-        raise ConfigError(f"the columns of stream '{name}' are no list of names", code="output.not_a_stream")
-    if not isinstance(rows, list) or not all(isinstance(row, Sequence) and len(row) == len(columns) for row in rows):
-        raise ConfigError(
-            f"the rows of stream '{name}' do not all have {len(columns)} values, one for each column",
-            code="output.not_a_stream",
-        )
-    if not rows:
-        return pa.table({column: pa.nulls(0) for column in columns})
-    return to_table([dict(zip(columns, row, strict=True)) for row in rows])
-
-
 def _written(name: str, schema: dict[str, Any], table: pa.Table, folder: Path, **settings: Any) -> ExportedStream:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "rows.parquet"
+    for place, field in enumerate(table.schema):
+        if _has_no_fields(field.type):
+            texts = [text_column(field, chunk) for chunk in table.column(place).chunks]
+            table = table.set_column(place, json_field(field.name), pa.chunked_array(texts, pa.string()))
     pq.write_table(table, path, compression="snappy")
     return ExportedStream(stream=name, schema=schema, files=[path], **settings)
+
+
+def _has_no_fields(kind: pa.DataType) -> bool:
+    """Return whether a type has objects without fields in it, which Parquet has no form for."""
+    parts = [kind.field(place).type for place in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not parts) or any(map(_has_no_fields, parts))

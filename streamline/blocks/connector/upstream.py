@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from streamline.blocks.connector.exports import is_stream, is_tables, stream_name, stream_of
+from streamline.blocks.connector.exports import is_tables
+from streamline.blocks.connector.stream_shape import is_stream, stream_name, stream_of
 from streamline.connectors.outputs.table_source import schema_of
 from streamline.errors import ConfigError
 from streamline.flow.items import JSONObject
@@ -119,9 +120,7 @@ def catalog_entry(name: str, schema: JSONObject) -> JSONObject:
 
 def _entry(value: dict[str, Any]) -> JSONObject:
     """Return the catalog entry of a stream; one that a user's code made may lack most of it."""
-    entry = value["stream"]
-    if not isinstance(entry, dict) or not entry.get("schema"):
-        entry, _ = stream_of(value)
+    entry, _ = stream_of(value)
     return {**catalog_entry(stream_name(value), entry["schema"]), **entry}
 
 
