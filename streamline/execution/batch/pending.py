@@ -97,13 +97,14 @@ class PendingPositions:
         self._calls: dict[str, CallKey] = {}
         self._lock = threading.Lock()
 
-    def store_for(self, block: str, key: str) -> Store:
-        """Return the state store as a flow of a source block sees it: with the positions of this run.
+    def store_for(self, block: str, key: str, written: dict[str, dict[str, str]] | None = None) -> Store:
+        """Return the state store as a flow of a block sees it: with the positions of this run.
 
         Args:
             key: what the positions are kept under: the block's uuid, of a child with its own key.
+            written: of a destination that writes stored outputs: is given their positions, by block and stream.
         """
-        view: Any = _PendingStore(self, self._store, block, key)
+        view: Any = _PendingStore(self, self._store, block, key, written if written is not None else {})
         stored: Store = view
         return stored
 
@@ -256,7 +257,10 @@ def _meet(call: CallKey, other: CallKey) -> bool:
 class _PendingStore:
     """The state store, with a source's positions held back. All else goes to the store."""
 
-    def __init__(self, pending: PendingPositions, store: Store, block: str, key: str) -> None:
+    def __init__(
+        self, pending: PendingPositions, store: Store, block: str, key: str, written: dict[str, dict[str, str]]
+    ) -> None:
+        self._written = written
         self._pending = pending
         self._store = store
         self._block = block
@@ -270,8 +274,10 @@ class _PendingStore:
 
     def bookmarks(self, pipeline: str, block: str) -> dict[str, Bookmark]:
         """See `Store.bookmarks`."""
-        found = self._store.bookmarks(pipeline, self._named(block))
-        held = self._pending.held(self._key) if block == self._block else None
+        if block != self._block:
+            return {}
+        found = self._store.bookmarks(pipeline, self._key)
+        held = self._pending.held(self._key)
         if held is None:
             return found
         epochs = {stream: bookmark.epoch for stream, bookmark in found.items()}
@@ -309,8 +315,9 @@ class _PendingStore:
         """See `Store.save`: refused records are stored now, positions are held."""
         if dead_letters:
             self._store.save(pipeline, block, run_id, (), dead_letters)
-        if block != self._block:
-            return  # a table of another block, which has no position
+        if block != self._block:  # stored output, which a destination writes
+            self._written.setdefault(block, {}).update({bookmark.stream: bookmark.value for bookmark in bookmarks})
+            return
         if bookmarks or consumed_overrides or dropped:
             self._pending.hold(self._key, bookmarks, dropped, consumed_overrides)
 

@@ -20,7 +20,7 @@ from streamline.errors import StreamlineError
 from streamline.execution.batch.outcomes import unforeseen
 from streamline.execution.batch.task import Failure, Task, TaskResult, exports_folder
 from streamline.execution.connector_blocks.before_run import bookmark_variables
-from streamline.execution.connector_blocks.plans import SourceFault, plan_export, plan_pipe, plan_stored
+from streamline.execution.connector_blocks.plans import SourceFault, Written, plan_export, plan_pipe, plan_stored
 from streamline.execution.events import failure_from
 from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.attempts import run_attempts, unless_interrupted
@@ -36,6 +36,7 @@ from streamline.telemetry.progress import Progress
 if TYPE_CHECKING:
     from streamline.blocks.connector.source import OpenedSource
     from streamline.execution.batch.calls import RunFacts
+    from streamline.execution.batch.fanout import CallKey
     from streamline.execution.batch.pending import PendingPositions
     from streamline.execution.batch.plan import BlockPlan
     from streamline.execution.integration.plan import Plan, SinkPlan, SourcePlan
@@ -62,6 +63,7 @@ class ConnectorFlows:
         self._run = facts.run
         self._model = model
         self._pending = pending
+        self._written: dict[tuple[str, CallKey], Written] = {}
         self._contexts: list[Run] = []
         self._unplanned = {uuid for uuid, block in model.blocks.items() if connector_role(block) == "source"}
         self._sources: dict[str, SourcePlan] = {}
@@ -112,11 +114,14 @@ class ConnectorFlows:
     async def destination(self, plan: BlockPlan, task: Task, prepared: PreparedDestination) -> TaskResult:
         """Write stored outputs to a destination."""
         result = TaskResult()
-        planning = partial(plan_export, model=self._model, block=plan.block, prepared=prepared)
+        # Another attempt goes on after the rows that the destination has.
+        written = self._written.setdefault((plan.block.uuid, task.call), Written())
+        planning = partial(plan_export, model=self._model, block=plan.block, prepared=prepared, written=written)
         with _failing(result):
             try:
                 if any(export.exported for export in prepared.exports):
-                    await self._flow(task, plan.block.uuid, planning, result, key=plan.block.uuid)
+                    uuid = plan.block.uuid
+                    await self._flow(task, uuid, planning, result, key=uuid, written=written)
                 if result.failure is None:
                     await asyncio.to_thread(self._store, task, None, result)
             finally:
@@ -158,17 +163,19 @@ class ConnectorFlows:
         *,
         key: str,
         source_result: TaskResult | None = None,
+        written: Written | None = None,
     ) -> Plan | None:
         """Plan a flow and run it; return the plan if it ended well. How it ended goes into the results.
 
         Args:
             key: what the positions of the source are kept under.
+            written: of a destination that writes stored outputs.
 
         Raises:
             StreamlineError: it cannot be planned.
             SourceFault: because of the source of a pipe.
         """
-        with self._context(source, key) as context:
+        with self._context(source, key, written) as context:
             return await keep_shields(self._planned(context, task, source, planning, result, source_result))
 
     async def _planned(
@@ -257,10 +264,10 @@ class ConnectorFlows:
         self._pending.note_destination(sink.id, identity)
 
     @contextmanager
-    def _context(self, source: str, key: str) -> Iterator[Run]:
+    def _context(self, source: str, key: str, written: Written | None) -> Iterator[Run]:
         """Yield the run as a flow sees it: its positions are held back, its files and counts are its own."""
         run_dir = Path(tempfile.mkdtemp(prefix="flow-", dir=self._run.run_dir))
-        store = self._pending.store_for(source, key)
+        store = self._pending.store_for(source, key, written.rows if written is not None else None)
         progress = Progress(self._run.masker.mask)
         context = msgspec.structs.replace(self._run, run_dir=run_dir, store=store, progress=progress)
         self._contexts.append(context)

@@ -121,15 +121,48 @@ async def plan_pipe(
     return plan
 
 
-async def plan_export(run: Run, model: PipelineModel, block: Block, prepared: PreparedDestination) -> Plan:
-    """Plan the export of stored outputs; raise errors as `make_plan`."""
+class Written(msgspec.Struct):
+    """What a destination is known to have of the stored outputs that it writes.
+
+    Args:
+        rows: by upstream block and stream: their number, as JSON.
+    """
+
+    rows: dict[str, dict[str, str]] = {}
+    sink: SinkPlan | None = None
+
+    def begin(self, sink: SinkPlan) -> None:
+        """Begin an attempt: what was written elsewhere does not count."""
+        if self.sink is None or self.sink.spec != sink.spec:
+            self.rows.clear()
+        self.sink = sink
+
+    def start(self, block: str) -> dict[str, bytes]:
+        """Return after which rows of an upstream block's streams to go on; not where the table is replaced."""
+        sink = self.sink
+        if sink is None or sink.overwrites:
+            return {}
+        plans = {stream: sink.plan_of(block, stream) for stream in self.rows.get(block, ())}
+        kept = [stream for stream, plan in plans.items() if plan is not None and plan.load_method != "replace"]
+        return {stream: self.rows[block][stream].encode() for stream in kept}
+
+
+async def plan_export(
+    run: Run, model: PipelineModel, block: Block, prepared: PreparedDestination, written: Written
+) -> Plan:
+    """Plan the export of stored outputs; raise errors as `make_plan`.
+
+    Args:
+        written: by the attempts before.
+    """
     spec = destination_spec(prepared)
     entries = {name: stream for stream in _catalog(prepared) for name in (stream.stream, stream.id)}
-    sources = [_exported(run, model, block, export, entries) for export in prepared.exports]
+    sources = [_exported(run, model, block, export, entries, written) for export in prepared.exports]
     sources = [source for source in sources if source.selected]
     paths = {source.id: PathPlan(transforms=[], sinks=[block.uuid], branches=[]) for source in sources}
     target = await resolve_target(run, block, spec)
     sink = plan_sink(block, spec, *target, {source.id: source for source in sources}, paths)
+    written.begin(sink)
     return _plan(model, sources, paths, sink)
 
 
@@ -180,12 +213,18 @@ async def resolve_target(run: Run, block: Block, spec: DestinationSpec) -> tuple
 
 
 def _exported(
-    run: Run, model: PipelineModel, block: Block, export: Export, overrides: Mapping[str, CatalogStream]
+    run: Run,
+    model: PipelineModel,
+    block: Block,
+    export: Export,
+    overrides: Mapping[str, CatalogStream],
+    written: Written,
 ) -> SourcePlan:
     """Return an upstream output as a source.
 
     Args:
         overrides: entries of the destination's catalog, by name.
+        written: see `plan_export`.
     """
     exported = [_retyped(stream, overrides) for stream in export.exported]
     streams = [
@@ -205,7 +244,8 @@ def _exported(
     ]
 
     def open_source(group: GroupPlan) -> TableSource:
-        return TableSource(group.id, [_table_stream(stream) for stream in exported])
+        streams = [_table_stream(stream) for stream in exported]
+        return TableSource(group.id, streams, start=written.start(export.block))
 
     source = plan_output(run, model.block(export.block), streams, Catalog({"streams": entries}, where=block.uuid))
     source.open = open_source

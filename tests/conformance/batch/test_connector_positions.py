@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.conformance.batch.connector_projects import (
     chain,
     destination,
@@ -14,6 +16,7 @@ from tests.conformance.batch.connector_projects import (
     source,
 )
 from tests.support.batch import BatchProject, failed
+from tests.support.project import fake
 
 __all__ = ["shop"]
 
@@ -188,3 +191,17 @@ def test_what_a_block_makes_of_an_item_leaves_the_child_its_key(shop: BatchProje
     shop.block("load", source(), type="data_loader", language="yaml", upstream=["between"])
     shop.run().expect(0)
     assert list(saved(shop)) == [("load:a", "orders"), ("load:b", "orders")]
+
+
+def test_another_attempt_of_a_destination_goes_on_after_what_it_has(project: BatchProject) -> None:
+    plugins = {"target-keyed": fake("target_keyed")}
+    project.write("streamline.yaml", json.dumps({"name": "shop", "plugins": plugins}))
+    code = "@data_loader\ndef load():\n    return [{'id': number} for number in range(1, 20_001)]\n"
+    project.block("load", code, type="data_loader")
+    config = {"path": "out.db", "die_after": 15_000, "die_once": "died", "flush": 1000}
+    export = json.dumps({"destination": "target-keyed", "config": config, "on_bad_record": "fail"})
+    retries = {"retries": 1, "delay": 0}
+    project.block("export", export, type="data_exporter", language="yaml", retry_config=retries)
+    project.run().expect(0)
+    assert set(project.ids("load")) == set(range(1, 20_001))
+    assert len(project.ids("load")) == 25_000  # after the 10,000 rows that were proven
