@@ -38,6 +38,29 @@ def failure(workshop: Workshop, text: str, *inputs: Given) -> UserError:
     return caught.value
 
 
+ORDERS = {"stream": {"stream": "orders"}, "columns": ["id"], "rows": [[1]]}
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "annotation"),
+    [
+        (ORDERS, "data[data['id'] > 1]", "pandas.DataFrame"),
+        (ORDERS, "data.groupby('id')", "pandas.DataFrame"),
+        ([ORDERS, ORDERS], "data['orders']", "dict[str, pandas.DataFrame]"),
+        ([ORDERS, ORDERS], "data.groupby('id')", "dict[str, pandas.DataFrame]"),
+        ({"id": 1}, "data['orders']", None),
+        ([], "data['orders']", None),
+        (ORDERS, "kwargs['orders']", None),
+    ],
+)
+def test_code_that_takes_a_source_for_a_table(
+    workshop: Workshop, output: Any, code: str, annotation: str | None
+) -> None:
+    text = f"{IMPORT}@transformer\ndef f(data, **kwargs):\n    return {code}\n"
+    hint = failure(workshop, text, Given("load", output)).hint or ""
+    assert f" annotate the parameter with {annotation} " in hint if annotation else "annotate" not in hint
+
+
 @pytest.mark.parametrize("head", ["", IDIOM, IMPORT, ALIAS])
 @pytest.mark.parametrize("decorator", ["@transformer", "@transformer()"])
 def test_the_decorated_function_runs_however_the_decorator_came(workshop: Workshop, head: str, decorator: str) -> None:
