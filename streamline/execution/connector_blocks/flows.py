@@ -29,7 +29,7 @@ from streamline.execution.integration.destination_identity import check_place, k
 from streamline.execution.integration.planner import check_bookmark_names
 from streamline.flow.tasks import keep_shields
 from streamline.outputs.manifest import summary
-from streamline.outputs.store import project_key, write_output
+from streamline.outputs.store import pack, project_key, write_output
 from streamline.outputs.streams import StreamFiles, Streams
 from streamline.telemetry.progress import Progress
 
@@ -279,7 +279,9 @@ class ConnectorFlows:
             shutil.rmtree(run_dir, ignore_errors=True)
 
     def _store(self, task: Task, value: Streams | None, result: TaskResult) -> None:
-        assert task.output is not None
+        if task.output is None:  # a destination that is marked secret
+            result.inline = pack(value)
+            return
         root = self._run.project.work_dir
         manifest = write_output(
             Path(task.output),

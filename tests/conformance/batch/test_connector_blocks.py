@@ -242,6 +242,16 @@ def test_outputs_of_blocks_are_exported_with_their_types(project: BatchProject) 
     assert rows(project, "SELECT n FROM weeks") == [(1,)]
 
 
+def test_a_secret_output_is_exported_and_a_destination_may_be_secret(project: BatchProject) -> None:
+    secret = {"configuration": {"secret_output": True}}
+    project.block("load", "@data_loader\ndef load():\n    return [{'id': 1}]\n", type="data_loader", **secret)
+    export = "destination: duckdb\nconfig: {path: out.duckdb}\n"
+    project.block("export", export, type="data_exporter", language="yaml", **secret)
+    project.run().expect(0)
+    assert rows(project, "SELECT id FROM load") == [(1,)]
+    assert not list((project.root / ".streamline").rglob("*.parquet"))
+
+
 def test_an_output_that_is_no_stream_writes_nothing(project: BatchProject) -> None:
     project.block("good", "@data_loader\ndef load():\n    return [{'id': 1}]\n", type="data_loader")
     project.block("bad", "@data_loader\ndef load():\n    return 'text'\n", type="data_loader")
