@@ -334,6 +334,8 @@ class Calls:
         )
 
     async def _callbacks(self, plan: BlockPlan, task: Task, made: Made) -> None:
+        if made.instance.status not in _CALLBACK:
+            return  # the other end of its pipe failed or was skipped: it did not run
         for uuid in plan.callbacks:
             extra = {"failure": made.failure, "parent_block_uuid": plan.block.uuid}
             callback = self._callback(uuid, task.id, made.instance.status, extra)

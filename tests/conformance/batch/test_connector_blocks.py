@@ -177,6 +177,18 @@ def test_a_source_that_fails_in_a_pipe_is_the_one_that_failed(shop: BatchProject
     assert shop.statuses() == {"load": "failed", "export": "upstream_failed"}
 
 
+def test_callbacks_of_a_pipe_whose_source_failed(shop: BatchProject) -> None:
+    target = "destination: duckdb\nconfig: {path: out.duckdb}\n"
+    told = "@callback('failure')\ndef told(output, **kwargs):\n    print('told of', kwargs['parent_block_uuid'])\n"
+    shop.block("load", LOAD.replace("shop.db", "gone.db"), type="data_loader", language="yaml")
+    shop.block("export", target, type="data_exporter", language="yaml", upstream=["load"])
+    shop.block("told", told, type="callback", upstream=["load", "export"])
+    text = failed(shop.run()).text
+    assert "told of load" in text
+    assert "told of export" not in text
+    assert shop.statuses() == {"load": "failed", "export": "upstream_failed"}
+
+
 def test_outputs_of_blocks_are_exported_with_their_types(project: BatchProject) -> None:
     project.block(
         "frame",
