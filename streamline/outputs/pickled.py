@@ -78,8 +78,8 @@ def read(storage: Storage, name: str, what: str) -> Any:
 
 
 def _verified(view: memoryview, key: Callable[[], bytes], shown: str | None) -> memoryview:
+    mac = hmac.new(key(), digestmod="sha256")  # first: if there is no key, no slice of the view may be left
     body, mark = view[:-_MARK_LENGTH], bytes(view[-_MARK_LENGTH:])
-    mac = hmac.new(key(), digestmod="sha256")
     mac.update(body)
     if not hmac.compare_digest(mac.digest(), mark):
         body.release()

@@ -68,6 +68,14 @@ def test_a_project_does_not_read_anothers(shelf: Shelf, tmp_path: Path) -> None:
         open_output(other.folder).value()
 
 
+def test_outside_of_a_project_it_is_not_read(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.write({1, 2})
+    shelf.folder.rename(tmp_path / "elsewhere")
+
+    with fails("output.wrong_project"):
+        open_output(tmp_path / "elsewhere").value()
+
+
 def test_objects_of_frames_are_signed_too(shelf: Shelf) -> None:
     output = shelf.write(pd.DataFrame({"a": [1], "o": [{1}]}))
     (shelf.folder / "output_0.objects.pkl").write_bytes(pickle.dumps(Exploit()))
