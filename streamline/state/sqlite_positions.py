@@ -215,7 +215,7 @@ class PositionTables:
                 changed.update(others)
         return sorted(changed)
 
-    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
+    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str], *, at_start: bool = False) -> None:
         with self._connection.write() as db:
             db.executemany(
                 f"UPDATE bookmarks SET gap = 1 WHERE {_KEY} AND value IS NOT NULL",

@@ -332,8 +332,13 @@ class Store(Protocol):
             the streams whose bookmark changed.
         """
 
-    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
-        """Mark bookmarks that can no longer be continued from. Streams without a bookmark need no mark."""
+    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str], *, at_start: bool = False) -> None:
+        """Mark bookmarks that can no longer be continued from. Streams without a bookmark need no mark.
+
+        Args:
+            at_start: because of where a tap starts, which may release its log there; else because of a position that
+                is saved next.
+        """
 
     def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
         """Return stored overrides that have had their effect."""

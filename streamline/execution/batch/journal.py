@@ -80,6 +80,7 @@ class Positioned(msgspec.Struct, tag="positioned", kw_only=True):
         into: the destination that has written the records before them as they were read; None: they were stored.
         dropped: streams whose saved bookmark is deleted.
         overrides: stored overrides that have had their effect.
+        gaps: streams of the same log that are not read.
     """
 
     key: str
@@ -89,6 +90,7 @@ class Positioned(msgspec.Struct, tag="positioned", kw_only=True):
     bookmarks: list[BookmarkSave] = []
     dropped: list[str] = []
     overrides: list[BookmarkOverride] = []
+    gaps: list[str] = []
 
 
 class Withdrawn(msgspec.Struct, tag="withdrawn", kw_only=True):

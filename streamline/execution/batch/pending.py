@@ -32,6 +32,7 @@ class Held(msgspec.Struct, kw_only=True):
         bookmarks: by stream.
         dropped: streams whose saved bookmark is deleted.
         overrides: stored overrides that have had their effect.
+        gaps: streams of the same log that are not read: they have a gap when the positions are saved.
     """
 
     block: str
@@ -40,6 +41,7 @@ class Held(msgspec.Struct, kw_only=True):
     bookmarks: dict[str, BookmarkSave] = {}
     dropped: set[str] = set()
     overrides: list[BookmarkOverride] = []
+    gaps: set[str] = set()
 
     @property
     def empty(self) -> bool:
@@ -68,6 +70,7 @@ def held_of(positions: Iterable[Positioned]) -> dict[str, Held]:
     for each in positions:
         of_key = held.setdefault(each.key, Held(block=each.block, call=each.call, into=each.into))
         of_key.add(each.bookmarks, each.dropped, each.overrides)
+        of_key.gaps.update(each.gaps)
     return held
 
 
@@ -194,6 +197,15 @@ class PendingPositions:
                 )
             held.add(bookmarks, dropped, overrides)
 
+    def hold_gaps(self, key: str, streams: Sequence[str]) -> None:
+        """Hold that these streams have a gap once the positions of a source that was begun are saved."""
+        held = self._held[key]
+        with self._lock:
+            if self._journal is not None:
+                gaps = list(streams)
+                self._journal.add(Positioned(key=key, block=held.block, call=held.call, into=held.into, gaps=gaps))
+            held.gaps.update(streams)
+
     def save_settled(self, finished: Mapping[str, Finished]) -> None:
         """Save the positions of sources of which all downstream blocks have completed.
 
@@ -209,6 +221,9 @@ class PendingPositions:
             for key, held in list(self._held.items()):
                 if held.empty or not self._settled(held, finished):
                     continue
+                if held.gaps:
+                    # Before the positions: a run that is killed between the two must not leave an unknown gap.
+                    self._store.mark_gap(self._pipeline, key, sorted(held.gaps))
                 self._store.save(
                     self._pipeline,
                     key,
@@ -321,9 +336,12 @@ class _PendingStore:
         if bookmarks or consumed_overrides or dropped:
             self._pending.hold(self._key, bookmarks, dropped, consumed_overrides)
 
-    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
-        """See `Store.mark_gap`."""
-        self._store.mark_gap(pipeline, self._named(block), streams)
+    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str], *, at_start: bool = False) -> None:
+        """See `Store.mark_gap`: the mark for a position that is held is held with it."""
+        if at_start:
+            self._store.mark_gap(pipeline, self._named(block), streams, at_start=True)
+        else:
+            self._pending.hold_gaps(self._key, streams)
 
     def consumed_overrides(self, pipeline: str, block: str) -> set[BookmarkOverride]:
         """See `Store.consumed_overrides`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -182,7 +183,8 @@ class Attempt:
         passed = self._source(group).passed
         if passed and any(each.replication_method == "LOG_BASED" for each in group.streams):
             store, pipeline = self._context.store, self._plan.pipeline
-            await anyio.to_thread.run_sync(store.mark_gap, pipeline, group.source, passed)
+            mark = functools.partial(store.mark_gap, pipeline, group.source, passed, at_start=True)
+            await anyio.to_thread.run_sync(mark)
 
     def _observer(self, group: GroupPlan) -> Callable[[Sequence[Item]], None]:
         counts = self._counts[group.id]

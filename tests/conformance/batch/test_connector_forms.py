@@ -34,6 +34,28 @@ def test_a_source_reads_a_log(project: BatchProject) -> None:
     assert sorted(saved(project)) == [("load", "orders"), ("load", "users")]
 
 
+def test_a_log_that_is_read_without_a_position_being_saved_leaves_no_gap(project: BatchProject) -> None:
+    both = {name: {"replication_method": "LOG_BASED"} for name in ("orders", "users")}
+    from_tap(project, "reads_log", {"log": "log.json"}, both)
+    project.write("log.json", json.dumps(LOG))
+    project.run().expect(0)
+
+    def gaps() -> list[str]:
+        return [stream for (_, stream), each in saved(project).items() if each["gap"]]
+
+    text = {"source": "tap-reads_log", "config": {"log": "log.json"}, "streams": {"orders": both["orders"]}}
+    project.write("data_loaders/load.yaml", json.dumps(text))
+    project.write("log.json", json.dumps([*LOG, ["orders", {"id": 2, "text": "c"}]]))
+    project.run("--block-uuid", "load").expect(0)
+    assert gaps() == []
+    project.block("change", "@transformer\ndef change(streams):\n    assert open('mended')\n")
+    failed(project.run())
+    assert gaps() == []
+    project.write("mended", "")
+    project.run("--resume").expect(0)
+    assert gaps() == ["users"]
+
+
 def test_replicated_blocks_have_positions_of_their_own(shop: BatchProject) -> None:
     chain(shop)
     copies = [("load", "again", "data_loader", []), ("export", "copied", "data_exporter", ["again"])]

@@ -32,7 +32,7 @@ class Gaps:
         self.marked: list[list[str]] = []
         self.dropped: list[list[str]] = []
 
-    def mark_gap(self, pipeline: str, block: str, streams: list[str]) -> None:
+    def mark_gap(self, pipeline: str, block: str, streams: list[str], *, at_start: bool = False) -> None:
         self.marked.append(streams)
 
     def save(self, pipeline: str, block: str, run: str, bookmarks: Any, *, dropped: list[str]) -> None:

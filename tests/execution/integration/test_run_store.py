@@ -46,7 +46,7 @@ class Kept:
         self.causes += [each.cause for each in bookmarks]
         self.consumed += consumed_overrides
 
-    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str]) -> None:
+    def mark_gap(self, pipeline: str, block: str, streams: Sequence[str], *, at_start: bool = False) -> None:
         self.gaps.append(list(streams))
 
 
