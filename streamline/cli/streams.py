@@ -189,8 +189,11 @@ def _listed(
 
     if side == "source":
         wanted = [pick_block(model, "source", block)]
+    elif side == "destination":
+        wanted = upstream_sources(model, destinations[0])
     else:
-        wanted = sources_of(model) if side is None else upstream_sources(model, destinations[0])
+        alone = model.stores_outputs and destinations and not blocks_of(model, "source")
+        wanted = [] if alone else sources_of(model)
     with private_folder(app.project, "streams") as folder:
         opened = {source.block.uuid: source for source in open_sources(app, model, store, wanted, folder)}
     rows = []
@@ -204,7 +207,7 @@ def _listed(
             names = [(each.id, each.stream, tuple(dict.fromkeys((each.id, *each.names)))) for each in streams]
             names += [(uuid, uuid, (uuid,)) for uuid in upstream_tables(model, destination)]
             settings = _destination_settings(app, model, store, destination)
-            rows += _destination_rows(settings, destination, names, stream, all_=side is not None)
+            rows += _destination_rows(settings, destination, names, stream, all_=side is not None or not wanted)
     return rows
 
 

@@ -103,6 +103,17 @@ def test_a_block_that_needs_no_output_is_asked_before_any_run(shop: Shop) -> Non
     assert "'peple'" in shop.refuses("stream.unknown", "streams", "select", "p", "peple", "--block", "plain")
 
 
+def test_a_destination_of_a_pipeline_without_sources_lists_what_it_exports(shop: Shop) -> None:
+    (shop.root / "pipelines/p/metadata.yaml").write_text("""\
+type: python
+blocks:
+- {uuid: change, type: transformer}
+- {uuid: store, type: data_exporter, language: yaml, upstream_blocks: [change]}
+""")
+    (row,) = shop.json("streams", "list", "p")
+    assert (row["block"], row["stream"]) == ("store", "change")
+
+
 def test_a_destination_lists_what_it_exports_of_sources_and_other_blocks(shop: Shop) -> None:
     stored(shop, "place", {"path": "shop.db"})
     rows = {row["stream"]: row["settings"] for row in shop.json("streams", "list", "p", "--block", "store")}
