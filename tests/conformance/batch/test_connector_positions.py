@@ -205,3 +205,18 @@ def test_another_attempt_of_a_destination_goes_on_after_what_it_has(project: Bat
     project.run().expect(0)
     assert set(project.ids("load")) == set(range(1, 20_001))
     assert len(project.ids("load")) == 25_000  # after the 10,000 rows that were proven
+
+
+def test_a_tap_is_not_told_of_positions_before_the_run_has_settled_them(project: BatchProject) -> None:
+    plugins = {name: fake(name.replace("-", "_")) for name in ("tap-reads-state-again", "target-keyed")}
+    project.write("streamline.yaml", json.dumps({"name": "shop", "plugins": plugins}))
+    settings = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    streams = {"numbers": settings, "quiet": settings}
+    config = {"seen": "seen", "patience": 1}
+    load = json.dumps({"source": "tap-reads-state-again", "config": config, "streams": streams})
+    project.block("load", load, type="data_loader", language="yaml")
+    export = json.dumps({"destination": "target-keyed", "config": {"path": "out.db", "flush": 1}})
+    project.block("export", export, type="data_exporter", language="yaml")
+    project.run().expect(0)
+    assert not json.loads((project.root / "seen").read_text()).get("bookmarks")
+    assert saved(project)["load", "numbers"]["value"]["replication_key_value"] == 11

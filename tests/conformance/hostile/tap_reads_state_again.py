@@ -1,5 +1,5 @@
 """Sends 10 rows and a STATE, flushes, and then waits until its own `--state` file shows that position before
-it sends the rest; tells in `seen` what the file held at last.
+it sends the rest (for `patience` seconds, 20); tells in `seen` what the file held at last.
 
 Who: PipelineWise's tap-postgres opens its state file every 10 s while it runs, and lets PostgreSQL forget the
 log up to the smallest position in it. A runner that never rewrites the file lets the log fill the server's
@@ -34,7 +34,7 @@ def main() -> None:
     quiet = {"replication_key": "id", "replication_key_value": 7}
     tap.state({"bookmarks": {"numbers": mark, "quiet": quiet}})
     held: dict[str, Any] = {}
-    end = time.monotonic() + 20
+    end = time.monotonic() + tap.config.get("patience", 20)
     while time.monotonic() < end:
         with open(tap.given["state"], encoding="utf-8") as file:
             held = loads(file.read())
