@@ -26,6 +26,7 @@ from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.attempts import run_attempts, unless_interrupted
 from streamline.execution.integration.block_runs import block_outcomes
 from streamline.execution.integration.destination_identity import check_place, keep_destinations, place_of
+from streamline.execution.integration.plan import config_overwrites
 from streamline.execution.integration.planner import check_bookmark_names
 from streamline.flow.tasks import keep_shields
 from streamline.outputs.manifest import summary
@@ -145,7 +146,9 @@ class ConnectorFlows:
         uuid = source.block.uuid
         with _failing(results[1]):
             try:
-                await asyncio.to_thread(self._pending.begin, uuid, uuid, (), plan.block.uuid)
+                # What drops its tables at each start has nothing of an attempt before.
+                into = None if config_overwrites(prepared.spec.config) else plan.block.uuid
+                await asyncio.to_thread(self._pending.begin, uuid, uuid, (), into)
                 flow = await self._flow(task, uuid, planning, results[1], source_result=results[0], key=uuid)
             except SourceFault as fault:
                 results[0].failure = failure_from(fault.error)

@@ -67,6 +67,8 @@ async def run_attempts(run: Run, plan: Plan, every: list[GroupOutcome], *, retri
             failure = masked(failure_from(outcome.error), run.masker)
             retried = delay if outcome.group in again else None
             streams = list(outcome.stopped) if outcome.only_streams else []
+            if retried is None and not retries:
+                continue  # the caller tells of it, and may try again
             run.bus.publish(AttemptFailed(block=block, failure=failure, delay=retried, streams=streams))
         if not again:
             break
@@ -119,5 +121,6 @@ def _validation_may_help(plan: Plan, outcome: GroupOutcome) -> bool:
         return False
     source = plan.sources[outcome.group.source]
     streams = ["", *(stream.stream for stream in source.selected)]
-    sinks = [plan.sinks[sink] for sink in plan.paths[source.id].all_sinks()]
+    # A sink in this process, such as a stored output, takes every record: what made it fail is no record.
+    sinks = [plan.sinks[sink] for sink in plan.paths[source.id].all_sinks() if plan.sinks[sink].open is None]
     return any(sink.setting("on_bad_record", source.id, stream) == "pass" for sink in sinks for stream in streams)

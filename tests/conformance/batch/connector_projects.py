@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from tests.support.batch import BatchProject
+from tests.support.project import fake
 
 INCREMENTAL = "orders: {replication_method: INCREMENTAL, bookmark_properties: [day]}"
 CHANGE = """
@@ -71,6 +72,21 @@ def items(project: BatchProject, *keys: str, path: str = "shop.db") -> None:
     code = f"@data_loader\ndef load():\n    return [{listed!r}]\n"
     project.block("items", code, type="data_loader", configuration={"dynamic": True})
     project.block("load", source(path=path), type="data_loader", language="yaml", upstream=["items"])
+
+
+def slow(project: BatchProject, *, piped: bool, tap: str = "rows", **config: Any) -> None:
+    """Add a source that waits for a file after its first page, and a destination."""
+    plugins = {f"tap-{tap}": fake(f"tap_{tap}"), "target-keyed": fake("target_keyed")}
+    project.settings["plugins"] = plugins
+    project.write("streamline.yaml", json.dumps({"name": "shop", "plugins": plugins}))
+    settings = {"numbers": {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}}
+    streams = {"numbers": {"properties": {"id": "integer"}, "replication_key": "id", "rows": 20}}
+    source = {"source": f"tap-{tap}", "config": {"streams": streams, "wait_for": "go", **config}, "streams": settings}
+    project.block("load", json.dumps(source), type="data_loader", language="yaml")
+    if not piped:
+        project.block("change", "@transformer\ndef change(data):\n    return data\n")
+    target = json.dumps({"destination": "target-keyed", "config": {"path": "out.db", "log": "log.jsonl"}})
+    project.block("export", target, type="data_exporter", language="yaml")
 
 
 def rows(

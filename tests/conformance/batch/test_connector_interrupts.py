@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 
-from tests.conformance.batch.connector_projects import saved
+from tests.conformance.batch.connector_projects import saved, slow
 from tests.support.batch import BatchProject
 from tests.support.processes import wait_until
-from tests.support.project import fake
-
-SETTINGS = {"numbers": {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}}
-CHANGE = "@transformer\ndef change(data):\n    return data\n"
-
-
-def slow(project: BatchProject, *, piped: bool, tap: str = "rows", **config: Any) -> None:
-    """Add a source that waits for a file after its first page, and a destination."""
-    plugins = {f"tap-{tap}": fake(f"tap_{tap}"), "target-keyed": fake("target_keyed")}
-    project.settings["plugins"] = plugins
-    project.write("streamline.yaml", json.dumps({"name": "shop", "plugins": plugins}))
-    streams = {"numbers": {"properties": {"id": "integer"}, "replication_key": "id", "rows": 20}}
-    source = {"source": f"tap-{tap}", "config": {"streams": streams, "wait_for": "go", **config}, "streams": SETTINGS}
-    project.block("load", json.dumps(source), type="data_loader", language="yaml")
-    if not piped:
-        project.block("change", CHANGE)
-    target = json.dumps({"destination": "target-keyed", "config": {"path": "out.db", "log": "log.jsonl"}})
-    project.block("export", target, type="data_exporter", language="yaml")
 
 
 def started(project: BatchProject) -> None:

@@ -13,6 +13,7 @@ from tests.conformance.batch.connector_projects import (
     rows,
     saved,
     shop,
+    slow,
     source,
 )
 from tests.support.batch import BatchProject, failed
@@ -220,3 +221,16 @@ def test_a_tap_is_not_told_of_positions_before_the_run_has_settled_them(project:
     project.run().expect(0)
     assert not json.loads((project.root / "seen").read_text()).get("bookmarks")
     assert saved(project)["load", "numbers"]["value"]["replication_key_value"] == 11
+
+
+def test_another_attempt_at_a_pipe_starts_anew_where_the_destination_drops_its_tables(project: BatchProject) -> None:
+    fail = {"stream": "numbers", "after": 12, "code": 1, "once": "failed"}
+    slow(project, piped=True, wait_for=None, fail=fail)
+    project.entries["blocks"][0]["retry_config"] = {"retries": 1, "delay": 0}
+    project.save()
+    target = {"path": "out.db", "log": "log.jsonl", "load_method": "overwrite"}
+    project.write("data_exporters/export.yaml", json.dumps({"destination": "target-keyed", "config": target}))
+    project.run().expect(0)
+    kinds = [message["type"] for message in project.messages()]
+    last = len(kinds) - kinds[::-1].index("SCHEMA")
+    assert kinds[last:].count("RECORD") == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -71,10 +72,11 @@ class Outcome:
             cache_put=lambda kind, key, value: self.cache.__setitem__((kind, key), value),
             bookmarks=lambda pipeline, name: {"users": bookmark("users", "7", run_id="r1")},
         )
+        retries = run.pop("retries", True)
         bus = SimpleNamespace(publish=self.events.append)
         self.run = context(store=store, run={"bus": bus, "masker": Masker(), **run})
         self.every: list[GroupOutcome] = []
-        outcomes = anyio.run(run_attempts, self.run, made, self.every)
+        outcomes = anyio.run(partial(run_attempts, retries=retries), self.run, made, self.every)
         self.errors = {outcome.group.id: outcome.error for outcome in outcomes}
         self.attempts = Attempts.made
 
@@ -123,6 +125,18 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again(error: Any, monkeyp
 def test_a_target_that_drops_its_table_is_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     made = planned(retries=3, config={"load_method": "overwrite"})
     assert len(Outcome(made, {"load.0": failing(1)}, monkeypatch).attempts) == 1
+
+
+def test_where_the_caller_retries_it_tells_of_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = Outcome(planned(retries=3), {"load.0": failing(1)}, monkeypatch, retries=False)
+    assert (len(outcome.attempts), outcome.events) == (1, [])
+
+
+def test_no_record_is_at_fault_for_a_sink_that_takes_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = planned()
+    made.sinks["export"].open = lambda: cast(Any, None)
+    outcome = Outcome(made, {"load.0": failing(1, sink_failed=True)}, monkeypatch)
+    assert [attempt["validate"] for attempt in outcome.attempts] == [False]
 
 
 def test_an_interrupted_run_tries_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
