@@ -46,7 +46,7 @@ class Held(msgspec.Struct, kw_only=True):
     @property
     def empty(self) -> bool:
         """Whether nothing has moved."""
-        return not (self.bookmarks or self.dropped or self.overrides)
+        return not (self.bookmarks or self.dropped or self.overrides or self.gaps)
 
     def add(
         self, bookmarks: Iterable[BookmarkSave], dropped: Iterable[str], overrides: Iterable[BookmarkOverride]

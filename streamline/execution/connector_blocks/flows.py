@@ -29,6 +29,7 @@ from streamline.execution.integration.destination_identity import check_place, k
 from streamline.execution.integration.plan import config_overwrites
 from streamline.execution.integration.planner import check_bookmark_names
 from streamline.flow.tasks import keep_shields
+from streamline.outputs.folders import new_sibling
 from streamline.outputs.manifest import summary
 from streamline.outputs.store import pack, project_key, write_output
 from streamline.outputs.streams import StreamFiles, Streams
@@ -79,7 +80,7 @@ class ConnectorFlows:
         """Read a source and store its output."""
         uuid = plan.block.uuid
         assert task.output is not None
-        folder = Path(f"{task.output}.reading")
+        folder = new_sibling(Path(task.output))
         result = TaskResult()
         with _failing(result):
             sinks: list[ParquetSink] = []

@@ -51,6 +51,19 @@ def test_an_interrupted_flow_can_be_resumed(
     assert [block for block, _ in saved(project)] == ["load"]
 
 
+def test_a_killed_run_leaves_no_rows_behind(project: BatchProject) -> None:
+    slow(project, piped=False)
+    running = project.start("run", "p")
+    started(project)
+    running.kill()
+    data = project.root / ".streamline" / "data" / "p"
+    assert [path for path in data.iterdir() if path.is_dir() and "load" in path.name]
+    project.entries["blocks"].clear()
+    project.block("other", "@data_loader\ndef other():\n    return 1\n", type="data_loader")
+    project.run().expect(0)
+    assert not [path for path in data.iterdir() if "load" in path.name]
+
+
 def test_a_discovery_that_hangs_can_be_interrupted(project: BatchProject) -> None:
     slow(project, piped=True, discovery_waits_for="go")
     running = project.start("run", "p")
