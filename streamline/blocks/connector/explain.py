@@ -67,5 +67,5 @@ def _tables(destination: DestinationSpec, block: Block) -> str:
     tables = [f"{name} to {table}" if table else name for name, table in named.items()]
     if not entries or any(is_glob(entry.pattern) for entry in entries):
         rest = f"what {' and '.join(exported_upstream(block)) or 'no block'} gave"
-        tables.append(f"else {rest}" if tables else rest)
+        tables.append(f"and the rest of {rest}" if tables else rest)
     return ", ".join(tables)
