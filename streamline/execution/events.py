@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from streamline.errors import DiskFull, StreamlineError, is_disk_full
+from streamline.errors import ConfigError, DiskFull, StreamlineError, is_disk_full
 from streamline.processes.job import Failure
 from streamline.project.secrets import Masker
 
@@ -234,7 +234,8 @@ def failure_from(error: Exception) -> Failure:
     if is_disk_full(error):
         error = DiskFull(error.filename)
     if isinstance(error, StreamlineError):
-        return Failure(message=error.message, where=error.where, hint=error.hint, code=error.code)
+        retry = not isinstance(error, ConfigError)
+        return Failure(message=error.message, where=error.where, hint=error.hint, code=error.code, retry=retry)
     return Failure(
         message=f"unexpected {type(error).__name__}: {error}",
         hint="this is a bug in Streamline: run it again with --debug and report the traceback",

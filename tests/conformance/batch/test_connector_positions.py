@@ -234,3 +234,14 @@ def test_another_attempt_at_a_pipe_starts_anew_where_the_destination_drops_its_t
     kinds = [message["type"] for message in project.messages()]
     last = len(kinds) - kinds[::-1].index("SCHEMA")
     assert kinds[last:].count("RECORD") == 20
+
+
+def test_what_no_attempt_can_mend_is_tried_once(shop: BatchProject) -> None:
+    code = "@data_loader\ndef make():\n    return 1\n"
+    shop.block("make", code, type="data_loader")
+    retries = {"retries": 3, "delay": 60}
+    load = source("nosuch: {}")
+    shop.block("load", load, type="data_loader", language="yaml", upstream=["make"], retry_config=retries)
+    failed(shop.run())
+    (block,) = [each for each in shop.shown()["blocks"] if each["uuid"] == "load"]
+    assert (block["attempts"], block["code"]) == (1, "stream.unknown")
