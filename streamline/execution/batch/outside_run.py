@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from streamline.blocks.call import block_output
+from streamline.blocks.call import block_output, block_text
 from streamline.blocks.connector.prepared import Prepared, PreparedDestination, PreparedSource
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, load_spec
 from streamline.errors import ConfigError, StreamlineError
@@ -65,7 +65,7 @@ def prepared_blocks(
     variables: Mapping[str, Any] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> dict[str, Prepared | StreamlineError]:
-    """Prepare source and destination blocks, by uuid; the code of those in Python runs in worker processes.
+    """Prepare source and destination blocks, by uuid. User code runs, and outputs are read, in worker processes.
 
     Args:
         folder: private (0700), for their files.
@@ -75,18 +75,18 @@ def prepared_blocks(
         What each says (a destination without what it exports), or why that is not known.
     """
     prepared: dict[str, Prepared | StreamlineError] = {}
-    in_python = [block for block in blocks if block.language == "python"]
+    in_workers = [block for block in blocks if block.language == "python" or _uses_outputs(block)]
     for block in blocks:
-        if block not in in_python:
+        if block not in in_workers:
             try:
                 prepared[block.uuid] = _prepared_yaml(block, renderer_of(project, model, block, variables))
             except StreamlineError as error:
                 prepared[block.uuid] = error
-    if in_python:
+    if in_workers:
         options = RunOptions(variables=dict(variables or {}), parallel=False)
         with open_run(project, store, model.uuid, new_run_id(), options, run_dir=folder) as run:
-            results = asyncio.run(_call_functions(run, model, in_python))
-        for block, result in zip(in_python, results, strict=True):
+            results = asyncio.run(_in_workers(run, model, in_workers))
+        for block, result in zip(in_workers, results, strict=True):
             prepared[block.uuid] = cast(Prepared, result.prepared) if result.failure is None else _error(result.failure)
     return prepared
 
@@ -125,6 +125,13 @@ def stored_inputs(project: Project, model: PipelineModel, block: Block) -> tuple
     )
 
 
+def _uses_outputs(block: Block) -> bool:
+    try:
+        return bool(block.upstream) and "block_output" in block_text(block)
+    except ConfigError:
+        return False  # reported where the file is read
+
+
 def _prepared_yaml(block: Block, renderer: Renderer) -> Prepared:
     spec = load_spec(block, renderer)
     if isinstance(spec, SourceSpec):
@@ -133,7 +140,7 @@ def _prepared_yaml(block: Block, renderer: Renderer) -> Prepared:
     return PreparedDestination(spec=spec, exports=[])
 
 
-async def _call_functions(run: Run, model: PipelineModel, blocks: Sequence[Block]) -> list[TaskResult]:
+async def _in_workers(run: Run, model: PipelineModel, blocks: Sequence[Block]) -> list[TaskResult]:
     # Imported here: blocks in YAML need no workers.
     from streamline.execution.batch.block_log import BlockLines
     from streamline.execution.batch.calls import RunFacts

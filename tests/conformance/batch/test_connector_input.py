@@ -80,3 +80,28 @@ def test_a_tap_that_cannot_discover_fails_its_block(shop: BatchProject) -> None:
     failed(shop.run())
     assert shop.statuses()["load"] == "failed"
     assert saved(shop) == {}
+
+
+@pytest.mark.parametrize("command", ["run", "discover"])
+def test_objects_of_user_code_are_not_read_by_the_command_itself(shop: BatchProject, command: str) -> None:
+    code = """
+    import os
+    class Path(str):
+        def __setstate__(self, state):
+            self.__dict__.update(state)
+            with open("read.txt", "a") as file:
+                print(os.getpid(), file=file)
+    @data_loader
+    def make():
+        path = Path("shop.db")
+        path.note = "kept"
+        return {"path": path}
+    """
+    shop.block("make", code, type="data_loader")
+    path = "{{ block_output('make', parse=lambda data: data['path']) }}"
+    shop.block("load", source("orders: {}", path), type="data_loader", language="yaml", upstream=["make"])
+    shop.run("--block-uuid", "make").expect(0)
+    running = shop.start(command, "p")
+    assert running.finish(30).code == 0
+    assert shop.lines("read.txt")
+    assert str(running.process.pid) not in shop.lines("read.txt")
