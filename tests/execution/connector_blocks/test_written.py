@@ -9,7 +9,7 @@ import pytest
 from streamline.execution.connector_blocks.plans import Written
 from tests.execution.integration.plans import sink, source, stream
 
-USERS, ORDERS = stream("users", "INCREMENTAL", "id"), stream("orders", "INCREMENTAL", "id")
+USERS, ORDERS = stream("users", None), stream("orders", None)
 
 
 def begun(written: Written, **values: Any) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def test_what_was_written_elsewhere_does_not_count(values: Any) -> None:
 
 def test_what_is_replaced_is_written_from_its_first_row() -> None:
     written = Written()
-    replaced: Any = {"names": ["activate-version"], "streams": {"users": {"load_method": "replace"}}}
+    replaced: Any = {"names": ["activate-version"], "streams": {"users": {"load_method": "replace"}, "*": {}}}
     begun(written, **replaced)
     written.rows["load"] = {"users": "10000", "orders": "5"}
     assert begun(written, **replaced) == {"orders": b"5"}
