@@ -64,6 +64,20 @@ def test_a_killed_run_leaves_no_rows_behind(project: BatchProject) -> None:
     assert not [path for path in data.iterdir() if "load" in path.name]
 
 
+def test_a_killed_run_leaves_nothing_that_its_resumption_does_not_clear(project: BatchProject) -> None:
+    slow(project, piped=False)
+    running = project.start("run", "p")
+    started(project)
+    data = project.root / ".streamline" / "data" / "p"
+    wait_until(lambda: any(data.glob(".writing-load-*")), "records are being stored", 20)
+    running.kill()
+    (project.root / "go").touch()
+    project.run("--resume").expect(0)
+    assert len(project.ids()) == 20
+    assert list(data.glob(".writing-*")) == []
+    assert list(project.root.glob(".streamline/runs/*/flow-*")) == []
+
+
 def test_a_discovery_that_hangs_can_be_interrupted(project: BatchProject) -> None:
     slow(project, piped=True, discovery_waits_for="go")
     running = project.start("run", "p")
