@@ -139,6 +139,7 @@ class _BatchRun:
         if self.past is not None and self.past.begun.run_id == newest.run_id:
             self.run_id = newest.run_id
             begun = self.past.begun
+            self._refuse_other_start(begun)
             self.options = msgspec.structs.replace(
                 self.options,
                 tests=self.options.tests or self.past.given.tests,
@@ -149,6 +150,22 @@ class _BatchRun:
         else:
             self.past = None
         return None
+
+    def _refuse_other_start(self, begun: Begun) -> None:
+        """Refuse to start the sources of a resumed run elsewhere: some may have been read already.
+
+        Raises:
+            WrongOption: naming the option.
+        """
+        for option in ("full_refresh", "bookmarks"):
+            given, before = getattr(self.options, option), getattr(begun, option)
+            if given and (list(given) != before if option == "bookmarks" else not before):
+                raise WrongOption(
+                    f"{FLAGS[option]} cannot be added to a run that is resumed: its sources may have been read already",
+                    where=self.plan.model.yaml.shown,
+                    hint="leave it out, or run without --resume",
+                    code="run.option_refused",
+                )
 
     def is_outdated(self) -> bool:
         """Return whether another process resumed the run, or began one, before this one got the lease."""

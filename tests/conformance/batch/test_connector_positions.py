@@ -245,3 +245,16 @@ def test_what_no_attempt_can_mend_is_tried_once(shop: BatchProject) -> None:
     failed(shop.run())
     (block,) = [each for each in shop.shown()["blocks"] if each["uuid"] == "load"]
     assert (block["attempts"], block["code"]) == (1, "stream.unknown")
+
+
+def test_a_resumed_run_starts_where_it_began(shop: BatchProject) -> None:
+    chain(shop)
+    shop.run().expect(0)
+    shop.write("data_exporters/export.yaml", destination('"*"', "other.duckdb"))
+    insert(shop, [(100, "2026-01-09")])
+    failed(shop.run())  # the destination has moved, and the source has been read
+    shop.run("--resume", "--full-refresh").expect(2)
+    shop.run("--resume", "--bookmark", "orders.day=2026-01-01").expect(2)
+    failed(shop.run("--resume"))
+    shop.run("--full-refresh").expect(0)
+    assert len(rows(shop, file="other.duckdb")) == 26
