@@ -92,6 +92,8 @@ class Calls:
         self._connectors = connectors
         self._running: set[str] = set()
         self._interrupted = asyncio.Event()
+        # Workers are as many; flows of sources and destinations need none.
+        self._slots = asyncio.Semaphore(executor.size)
 
     @property
     def interrupted(self) -> bool:
@@ -246,8 +248,10 @@ class Calls:
         if task.kind == "poll":
             return await self._poll(plan, task)
         if plan.connector is None or self._connectors is None:
-            return await self._do(task, isolated=plan.isolated)
-        return await self._connectors.attempt(plan, task, partial(self._do, isolated=plan.isolated), verdict)
+            async with self._slots:
+                return await self._do(task, isolated=plan.isolated)
+        run_task = partial(self._do, isolated=plan.isolated)
+        return await self._connectors.attempt(plan, task, run_task, verdict, self._slots)
 
     async def _attempts(self, plan: BlockPlan, task: Task, made: Made, verdict: Verdict) -> TaskResult:
         """Try until it succeeds, must not be retried, or the run is interrupted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
@@ -102,29 +103,34 @@ class ConnectorCalls:
                 pipe.verdict = SKIPPED
             pipe.ended.set()
 
-    async def attempt(self, plan: BlockPlan, task: Task, run_task: RunTask, verdict: Verdict) -> TaskResult:
+    async def attempt(
+        self, plan: BlockPlan, task: Task, run_task: RunTask, verdict: Verdict, slots: asyncio.Semaphore
+    ) -> TaskResult:
         """Make one attempt.
 
         Args:
             run_task: runs a task in a worker.
             verdict: is told if the result is another block's.
+            slots: as many as calls may run at once. A source that waits for its destination holds none.
         """
         verdict.status = None
-        ready = await run_task(msgspec.structs.replace(task, kind="prepare", id=f"{task.id}:prepare"))
+        async with slots:
+            ready = await run_task(msgspec.structs.replace(task, kind="prepare", id=f"{task.id}:prepare"))
         if ready.failure is not None:
             return ready
-        began = time.monotonic()
-        if isinstance(ready.prepared, PreparedSource):
-            result = await self._read(plan, task, ready.prepared, verdict)
-        else:
-            assert isinstance(ready.prepared, PreparedDestination)
-            result = await self._write(plan, task, ready.prepared, verdict)
+        async with contextlib.nullcontext() if task.block in self.pipes else slots:
+            began = time.monotonic()
+            if isinstance(ready.prepared, PreparedSource):
+                result = await self._read(plan, task, ready.prepared, verdict)
+            else:
+                assert isinstance(ready.prepared, PreparedDestination)
+                result = await self._write(plan, task, ready.prepared, verdict)
         result.seconds = ready.seconds + time.monotonic() - began
         if result.failure is None and task.run_tests and task.output is not None:
             own = InputRef(block=task.block, type=plan.block.type, folder=task.output, run_id=task.run_id)
-            tested = await run_task(
-                msgspec.structs.replace(task, kind="tests", id=f"{task.id}:tests", own=own, inputs=())
-            )
+            tests = msgspec.structs.replace(task, kind="tests", id=f"{task.id}:tests", own=own, inputs=())
+            async with slots:
+                tested = await run_task(tests)
             result.tests, result.failure = tested.tests, tested.failure
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -108,3 +109,17 @@ def test_a_destination_runs_once_per_item(shop: BatchProject) -> None:
     shop.run().expect(0)
     assert [len(rows(shop, file=each["path"])) for each in paths] == [25, 25]
     assert list(saved(shop)) == [("load", "orders")]
+
+
+def test_no_more_sources_run_at_once_than_blocks_may(project: BatchProject) -> None:
+    project.keys["concurrency_config"] = {"block_run_limit": 1}
+    kind = {"properties": {"id": "integer"}, "rows": 3}
+    for number in range(3):
+        from_tap(project, "rows", {"streams": {"orders": kind}, "page": 1, "pause": 0.2, "spy": "spy"}, {"*": {}})
+        project.entries["blocks"][-1]["uuid"] = f"load{number}"
+        project.write(f"data_loaders/load{number}.yaml", (project.root / "data_loaders/load.yaml").read_text())
+    project.save()
+    project.run().expect(0)
+    seconds = sorted(int(path.name.partition("-")[0]) / 1e9 for path in (project.root / "spy").iterdir())
+    reading = [later for earlier, later in itertools.pairwise(seconds) if later - earlier > 0.5]
+    assert len(reading) >= 2, seconds

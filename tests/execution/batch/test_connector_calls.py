@@ -49,6 +49,7 @@ class Pipeline:
         self.plan.pipes = {"load": "export"} if piped else {}
         self.calls = ConnectorCalls(self.plan, self.flows)
         self.attempts = attempts
+        self.slots = asyncio.Semaphore(1)
         self.refuse = ""
         self.prepared: list[str] = []
 
@@ -64,7 +65,8 @@ class Pipeline:
         task = task_of(uuid)
         verdict = Verdict()
         for _ in range(attempts):
-            result = await self.calls.attempt(self.plan.blocks[uuid], task, self._run_task, verdict)
+            plan = self.plan.blocks[uuid]
+            result = await self.calls.attempt(plan, task, self._run_task, verdict, self.slots)
             if result.failure is None or not result.failure.retry:
                 break
         status = verdict.status or (FAILED if result.failure is not None else COMPLETED)
