@@ -158,6 +158,10 @@ class PendingPositions:
                     self._withdraw(other)
             self._held[key] = self._held.get(key) or Held(block=block, call=call, into=into)
 
+    def begun(self, key: str) -> bool:
+        """Return whether a source was begun in this part of the run."""
+        return key in self._calls
+
     def _withdraw(self, key: str) -> None:
         if not self._held.pop(key).empty and self._journal is not None:
             self._journal.add(Withdrawn(key=key))

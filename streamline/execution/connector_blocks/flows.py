@@ -257,7 +257,9 @@ class ConnectorFlows:
             for stream, known in self._run.store.destinations(self._model.uuid, key).items():
                 save = held.bookmarks.get(stream) if held is not None else None
                 if options.accept_gap or options.full_refresh:
-                    if known.get(sink.id, identity) != identity:
+                    # A source that a condition has skipped is not refreshed: its records are where they were.
+                    now = options.accept_gap or self._pending.begun(key)
+                    if now and known.get(sink.id, identity) != identity:
                         # Also for a stream without new rows: the next run goes on from here.
                         moved = {**known, sink.id: identity}
                         self._run.store.save_destinations(self._model.uuid, key, stream, moved)

@@ -258,3 +258,18 @@ def test_a_resumed_run_starts_where_it_began(shop: BatchProject) -> None:
     failed(shop.run("--resume"))
     shop.run("--full-refresh").expect(0)
     assert len(rows(shop, file="other.duckdb")) == 26
+
+
+def test_a_child_that_is_skipped_is_not_refreshed(shop: BatchProject) -> None:
+    items(shop, "a", "b")
+    shop.entries["blocks"][1]["configuration"] = {"reduce_output": True}
+    shop.block("export", destination('"*"'), type="data_exporter", language="yaml", upstream=["load"])
+    shop.run().expect(0)
+    shop.write("data_exporters/export.yaml", destination('"*"', "other.duckdb"))
+    only_a = "@condition\ndef only(*args, **kwargs):\n    return kwargs['dynamic_block_index'] == 0\n"
+    shop.block("only_a", only_a, type="conditional", upstream=["load"])
+    shop.run("--full-refresh").expect(0)
+    assert rows(shop, file="other.duckdb") == ALL
+    shop.entries["conditionals"].clear()
+    shop.save()
+    failed(shop.run())  # the new place has none of the rows before the position of `b`
