@@ -48,11 +48,11 @@ def open_sources(
     async def open_all() -> list[OpenedSource]:
         opened = []
         for block in blocks:
-            said = prepared[block.uuid]
-            if isinstance(said, StreamlineError):
-                raise said
-            assert isinstance(said, PreparedSource)
-            opened.append(await _open(app, model, store, block, said, folder, layered=layered, refresh=refresh))
+            known = prepared[block.uuid]
+            if isinstance(known, StreamlineError):
+                raise known
+            assert isinstance(known, PreparedSource)
+            opened.append(await _open(app, model, store, block, known, folder, layered=layered, refresh=refresh))
         return opened
 
     return anyio.run(open_all)

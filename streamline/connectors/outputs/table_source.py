@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import anyio.to_thread
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from streamline.flow.codecs.arrow_types import property_of
 from streamline.flow.items import ArrowBatch, Item, JSONObject, Position, Schema
@@ -14,6 +16,8 @@ from streamline.flow.protocols import Emit
 
 BATCH_ROWS = 10_000
 """Rows of a batch, and between two positions."""
+
+_READ_ROWS = 1 << 16
 
 
 class TableStream(msgspec.Struct, kw_only=True):
@@ -94,6 +98,15 @@ class TableSource:
     def _position(self, stream: str, given: int) -> Position:
         self._number += 1
         return Position(self.id, self._number, {stream: b"%d" % given})
+
+
+def tables_of(files: Iterable[Path]) -> Iterator[pa.Table]:
+    """Yield the rows of Parquet files in their order, a part at a time, however large their row groups are."""
+    for path in files:
+        # Buffered: without it a row group's columns are in memory as a whole.
+        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=_READ_ROWS):
+                yield pa.Table.from_batches([batch])
 
 
 def schema_of(schema: pa.Schema) -> JSONObject:

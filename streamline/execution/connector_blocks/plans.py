@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from streamline.blocks.connector.prepared import Export, ExportedStream, PreparedDestination, PreparedSource
 from streamline.blocks.connector.source import OpenedSource
 from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
-from streamline.connectors.outputs.table_source import TableSource, TableStream
+from streamline.connectors.outputs.table_source import TableSource, TableStream, tables_of
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities, check_config, probe
 from streamline.connectors.singer.catalog import Catalog, CatalogStream
@@ -276,16 +273,9 @@ def _table_stream(stream: ExportedStream) -> TableStream:
     return TableStream(
         stream=stream.stream,
         schema=stream.schema,
-        tables=lambda: _row_groups(stream.files),
+        tables=lambda: tables_of(stream.files),
         key_properties=stream.key_properties,
     )
-
-
-def _row_groups(files: Sequence[Path]) -> Iterator[pa.Table]:
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number)
 
 
 def _catalog(prepared: PreparedDestination) -> Iterable[CatalogStream]:
