@@ -169,7 +169,16 @@ class ValidateStage(ImmediateStage):
 def _validator(stream: str, schema: JSONObject, keys: Sequence[str]) -> jsonschema_rs.Draft7Validator:
     # Without `pattern` where a regular expression is of another dialect.
     schemas = [_with_keys(lenient(schema), keys), _with_keys(lenient(schema, patterns=False), keys)]
-    return validator(stream, schemas, validate_formats=True, formats={"date": is_date})
+    # Looking for formats takes as long as all the rest.
+    formats = {"validate_formats": True, "formats": {"date": is_date}} if _has_format(schemas[0]) else {}
+    return validator(stream, schemas, **formats)
+
+
+def _has_format(schema: Any) -> bool:
+    """Return whether a schema, or a part of it, has a format."""
+    if isinstance(schema, dict):
+        return isinstance(schema.get("format"), str) or any(map(_has_format, schema.values()))
+    return isinstance(schema, list) and any(map(_has_format, schema))
 
 
 def _with_keys(schema: Any, keys: Sequence[str]) -> Any:
