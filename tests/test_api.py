@@ -346,6 +346,7 @@ def test_the_output_of_a_block_is_read_without_running_it(pipeline: Pipeline, pr
     assert project.lines() == ["12 dev"]
     done = project.command("output", "p", "double", "-n", "2").expect(0, "3 rows, 2 shown")
     assert done.out.split() == ["2", "4"]
+    assert project.command("output", "p", "write").expect(0, "no output").out == ""
     project.write(
         "transformers/double.py",
         "import pandas as pd\n@transformer\ndef double(x, *args):\n"

@@ -34,6 +34,9 @@ def command(app: App, pipeline: str, block: str, rows: int, as_json: bool) -> No
         _print_streams(block, streams, rows, as_json=as_json)
         return
     value = opened.output(block)
+    if value is None and not as_json:
+        click.echo(f"{block}: no output (None).", err=True)
+        return
     tables = _tables(value, rows)
     if tables:
         _print_tables(block, tables, as_json=as_json)

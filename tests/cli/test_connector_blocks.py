@@ -205,6 +205,9 @@ def test_explain_says_what_is_known_without_running_code(shop: Shop) -> None:
     assert blocks["plain"]["reads"] == "the streams that it selects itself"
     assert (blocks["store"]["engine"], blocks["store"]["connector"]) == ("target-duckdb", "destination")
     assert "change to changed" in blocks["store"]["writes"]
+    shop("streams", "select", "p", "orders", "--block", "plain")
+    blocks = {block["block"]: block for block in shop.json("explain", "p")["blocks"]}
+    assert blocks["plain"]["reads"] == "orders, and the streams that it selects itself"
     (shop.root / "data_loaders/load.yaml").write_text("source: \"{{ block_output('place')['system'] }}\"\nconfig: {}\n")
     blocks = {block["block"]: block for block in shop.json("explain", "p")["blocks"]}
     assert "known when it runs" in blocks["load"]["engine"]

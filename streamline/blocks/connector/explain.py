@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streamline.blocks.call import shown_block
@@ -58,7 +59,9 @@ def _engine(name: str, role: Role) -> str:
 def _streams(source: SourceSpec) -> str:
     entries = source.streams.entries
     names = [entry.pattern for entry in entries if entry.settings.get("selected", True) not in (False, DEFAULT)]
-    return ", ".join(names) or "the streams that it selects itself"
+    if not names or any(entry.settings.get("selected") == DEFAULT and is_glob(entry.pattern) for entry in entries):
+        names.append(f"{'and ' if names else ''}the streams that it selects itself")
+    return ", ".join(names)
 
 
 def _tables(destination: DestinationSpec, block: Block) -> str:
@@ -66,6 +69,10 @@ def _tables(destination: DestinationSpec, block: Block) -> str:
     named = {entry.pattern: entry.settings.get("destination_table") for entry in entries if not is_glob(entry.pattern)}
     tables = [f"{name} to {table}" if table else name for name, table in named.items()]
     if not entries or any(is_glob(entry.pattern) for entry in entries):
-        rest = f"what {' and '.join(exported_upstream(block)) or 'no block'} gave"
+        rest = f"what {_listed(exported_upstream(block)) or 'no block'} gave"
         tables.append(f"and the rest of {rest}" if tables else rest)
     return ", ".join(tables)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])

@@ -258,7 +258,7 @@ def _apply_overrides(
 ) -> None:
     with checking_options():
         for override in _asked(context, source.catalog, selected):
-            _apply(override, "--bookmark", source, positions, begun)
+            _apply(override, "--bookmark", source, selected, positions, begun)
     values = variables.get(BOOKMARK_VARIABLE)
     if not values:
         return
@@ -271,7 +271,7 @@ def _apply_overrides(
         )
         if stored in consumed:
             continue
-        for name in _apply(override, BOOKMARK_VARIABLE, source, positions, begun):
+        for name in _apply(override, BOOKMARK_VARIABLE, source, selected, positions, begun):
             if once:
                 positions.overrides.setdefault(name, []).append(stored)
 
@@ -284,12 +284,36 @@ def _asked(context: Run, catalog: Catalog | None, selected: Sequence[SelectedStr
 
 
 def _apply(
-    override: Override, where: str, source: OpenedSource, positions: Positions, begun: Collection[str]
+    override: Override,
+    where: str,
+    source: OpenedSource,
+    selected: Sequence[SelectedStream],
+    positions: Positions,
+    begun: Collection[str],
 ) -> list[str]:
     stream = source.catalog.require(override.stream, where=where) if source.catalog is not None else None
+    for each in selected:
+        if stream is not None and each.id == stream.id and override.column in stream.properties:
+            _refuse_other_column(override, each, where)
     changed = override_rows(override, positions.rows, stream, source.traits, where=where)
     changed = {name: text for name, text in changed.items() if name not in begun}
     positions.rows.update(changed)
     for name in changed:
         positions.cause_of[name] = "override"
     return list(changed)
+
+
+def _refuse_other_column(override: Override, stream: SelectedStream, where: str) -> None:
+    """Refuse a value that the tap would not look at."""
+    if stream.replication_method != "FULL_TABLE" and (
+        not stream.bookmark_properties or override.column in stream.bookmark_properties
+    ):
+        return
+    by = " and ".join(stream.bookmark_properties)
+    raise ConfigError(
+        f"stream {override.stream!r} is read by {stream.replication_method or 'INCREMENTAL'}"
+        f"{f' on {by}' if by else ''}, not by {override.column!r}",
+        where=where,
+        hint=f"give a value of {by}" if by else "set replication_method: INCREMENTAL and bookmark_properties",
+        code="bookmark.other_column",
+    )

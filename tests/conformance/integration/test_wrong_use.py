@@ -63,3 +63,19 @@ def test_a_wrong_option_is_no_failed_run(make_project: MakeProject, option: list
     done = project.run(*option, "--json").expect(2)
     assert json.loads(done.out)["error"]["code"] == code
     assert project.runs() == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"replication_method": "FULL_TABLE"},
+        {"replication_method": "INCREMENTAL", "bookmark_properties": ["at"]},
+    ],
+)
+def test_a_bookmark_of_a_column_that_the_stream_is_not_read_by_is_refused(
+    make_project: MakeProject, settings: dict[str, Any]
+) -> None:
+    content = {"numbers": {"properties": {"id": "integer", "at": "integer"}, "rows": 20}}
+    project = make_project(rows_tap(content, streams={"numbers": settings}), target())
+    done = project.run("--bookmark", "numbers.id=3", "--json").expect(2)
+    assert json.loads(done.out)["error"]["code"] == "bookmark.other_column"
