@@ -13,6 +13,7 @@ import linecache
 import sys
 import tokenize
 import traceback
+import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType, TracebackType
@@ -26,6 +27,7 @@ from streamline.errors import ConfigError
 
 _LONGEST_SUMMARY = 2_000  # characters: an exception may hold a whole table
 _LONGEST_TRACE = 100_000
+_TYPING = {name: getattr(typing, name) for name in ("Any", "Callable", "Dict", "List", "Optional", "Tuple", "Union")}
 _OWN = str(Path(__file__).resolve().parents[2])  # the package's folder: frames in it are ours
 
 
@@ -297,8 +299,11 @@ _codes: dict[str, tuple[object, CodeType]] = {}
 
 
 def injected(block: BlockFile) -> dict[str, Any]:
-    """Return the names that a block's file finds in its namespace: the decorators and `__file__`."""
-    return {**LEGACY, **NAMES, "__file__": block.path}
+    """Return the names that a block's file finds in its namespace: the decorators, `__file__` and those of `typing`.
+
+    The functions in Mage's documentation are annotated with `Dict`, `List` and `Callable`, and no file imports them.
+    """
+    return {**LEGACY, **NAMES, **_TYPING, "__file__": block.path}
 
 
 def compiled(block: BlockFile) -> CodeType:

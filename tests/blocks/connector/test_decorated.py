@@ -349,3 +349,19 @@ def test_an_output_that_no_function_reads_is_not_loaded(shop: Preparing) -> None
         prepared(text, Unread("orders", None))
         with pytest.raises(AssertionError, match="it was loaded"):
             prepared(text.replace("return {'host'", "args\n    return {'host'"), Unread("orders", None))
+
+
+def test_functions_annotated_as_in_mages_documentation_need_no_import(shop: Preparing) -> None:
+    functions = """
+@data_integration_selected_streams(discover_streams = False)
+def selected_streams(*args, **kwargs) -> List[str]:
+    config: Dict = kwargs.get('config', None)
+    discover_streams_func: Callable = kwargs.get('discover_streams_func', None)
+    return discover_streams_func()
+
+
+@data_integration_catalog(discover = False, select_all = True)
+def catalog(*args, **kwargs) -> Dict:
+    return {'streams': []}
+"""
+    assert "orders" in names(shop.source(SOURCE + functions))
