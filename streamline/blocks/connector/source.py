@@ -19,7 +19,7 @@ from streamline.blocks.connector.rotated_config import keep_written_back, with_w
 from streamline.blocks.connector.spec import SourceSpec, load_source
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, check_config, probe, tap_traits
-from streamline.connectors.singer.catalog import Catalog
+from streamline.connectors.singer.catalog import Catalog, unknown_name
 from streamline.connectors.singer.catalog_changes import CatalogWatch
 from streamline.connectors.singer.discovery import Discovery, DiscoveryFailed, read_catalog_file
 from streamline.connectors.singer.selection import TapTraits
@@ -158,6 +158,8 @@ async def open_source(
             raise
         error.message, error.where = f"{plugin.name}: {error.message}", where
         raise
+    if over is not None and answer.catalog is not None:
+        _check_bookmarks(over, answer.catalog)
     # Discovery may have rotated a token already.
     config = with_written_back(given, store, masker, pipeline=model.uuid, block=block.uuid)
     return OpenedSource(
@@ -173,6 +175,22 @@ async def open_source(
         seen=answer.seen,
         watch=answer.watch,
     )
+
+
+def _check_bookmarks(over: Catalog, catalog: Catalog) -> None:
+    """Refuse bookmark columns, in what a block's function returned, that their streams do not have.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    for stream in over:
+        known = catalog.get(stream.id) or stream
+        # Only this key is surely the user's: a tap's own catalog may name keys that its schema lacks.
+        if not stream.entry.get("bookmark_properties") or known.replication_method == "LOG_BASED":
+            continue
+        for column in stream.replication_keys:
+            if known.properties and column not in known.properties:
+                raise unknown_name("column", column, known.properties, of=stream.id, where=over.where)
 
 
 def catalogs_of(prepared: PreparedSource, where: str) -> tuple[Catalog | None, Catalog | None]:

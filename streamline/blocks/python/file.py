@@ -10,6 +10,7 @@ import dis
 import inspect
 import io
 import linecache
+import re
 import sys
 import tokenize
 import traceback
@@ -275,8 +276,13 @@ def parsed(block: BlockFile, text: str) -> tuple[ast.Module, CodeType]:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         shown = f"\n    {error.text.rstrip()}" if isinstance(error, SyntaxError) and error.text else ""
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+        annotated = re.search(r"^\s*@\w+\(.*?(\w+)\s*:\s*\w+\s*=", shown, re.MULTILINE)
         raise ConfigError(
-            f"Python syntax error: {reason}{shown}", where=f"{block.name}{line}", code="block.syntax"
+            f"Python syntax error: {reason}{shown}",
+            where=f"{block.name}{line}",
+            # Mage's documentation shows the arguments of decorators so.
+            hint=f"a decorator's argument has no type: write {annotated[1]}=…" if annotated else None,
+            code="block.syntax",
         ) from None
 
 

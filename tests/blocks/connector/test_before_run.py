@@ -187,3 +187,8 @@ streams: "{{ block_output('creds').streams }}"
     with pytest.raises(ConfigError) as found:
         shop.source(text.replace("'host'", "'hosts'"), creds, domain=".test")
     assert (found.value.code, found.value.where) == ("template.failed", "data_loaders/sync.yaml:4")
+
+
+def test_a_decorators_typed_argument_is_explained(shop: Preparing) -> None:
+    text = SOURCE + "\n@data_integration_catalog(discover: bool = False)\ndef catalog():\n    pass\n"
+    assert "discover=" in (refusal(shop, "data_loader", text).hint or "")

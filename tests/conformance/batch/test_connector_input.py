@@ -105,3 +105,16 @@ def test_objects_of_user_code_are_not_read_by_the_command_itself(shop: BatchProj
     assert running.finish(30).code == 0
     assert shop.lines("read.txt")
     assert str(running.process.pid) not in shop.lines("read.txt")
+
+
+@pytest.mark.parametrize("schema", [{}, {"schema": {"type": "object", "properties": {"id": {"type": "integer"}}}}])
+def test_a_bookmark_column_that_a_function_made_up_is_refused(shop: BatchProject, schema: dict[str, object]) -> None:
+    stream = {"tap_stream_id": "orders", "stream": "orders", "replication_method": "INCREMENTAL", **schema}
+    catalog = {"streams": [{**stream, "bookmark_properties": ["dya"]}]}
+    text = (
+        "@data_integration_source\ndef source(*args, **kwargs):\n    return 'sqlite'\n\n\n"
+        "@data_integration_config\ndef config(*args, **kwargs):\n    return {'path': 'shop.db'}\n\n\n"
+        f"@data_integration_catalog\ndef catalog(*args, **kwargs):\n    return {catalog!r}\n"
+    )
+    shop.block("load", text, type="data_loader")
+    shop.run().expect(1, r"data_loaders/load\.py:11")
