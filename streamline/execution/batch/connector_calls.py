@@ -68,7 +68,7 @@ class ConnectorCalls:
     """Makes the attempts at calls of sources and destinations.
 
     Args:
-        run_task: runs a task in a worker.
+        flows: moves their records.
     """
 
     def __init__(self, plan: BatchPlan, flows: Flows) -> None:
