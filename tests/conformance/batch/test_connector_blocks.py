@@ -4,65 +4,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from typing import Any
 
-import duckdb
 import pytest
 
+from tests.conformance.batch.connector_projects import (
+    CHANGE,
+    chain,
+    destination,
+    insert,
+    pipe,
+    rows,
+    saved,
+    shop,
+    source,
+)
 from tests.support.batch import BatchProject, failed
 
-LOAD = """
-source: sqlite
-config: {path: shop.db}
-streams:
-  orders: {replication_method: INCREMENTAL, bookmark_properties: [day]}
-"""
-EXPORT = """
-destination: duckdb
-config: {path: out.duckdb}
-streams:
-  change: {destination_table: orders, unique_constraints: [id]}
-"""
-CHANGE = """
-import pandas as pd
-@transformer
-def change(data, **kwargs):
-    return pd.DataFrame(data['rows'], columns=data['columns'])
-"""
+__all__ = ["shop"]
 
-
-@pytest.fixture
-def shop(project: BatchProject) -> BatchProject:
-    """A project with a SQLite file of 25 orders, five of each day."""
-    insert(project, ((number, f"2026-01-{1 + number // 5:02d}") for number in range(25)))
-    return project
-
-
-def insert(project: BatchProject, rows: Iterable[tuple[int, str | None]]) -> None:
-    with sqlite3.connect(project.root / "shop.db") as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, day DATE)")
-        connection.executemany("INSERT INTO orders VALUES (?, ?)", rows)
-    connection.close()
-
-
-def chain(project: BatchProject, change: str = CHANGE, export: str = EXPORT, load: str = LOAD) -> None:
-    project.block("load", load, type="data_loader", language="yaml")
-    project.block("change", change)
-    project.block("export", export, type="data_exporter", language="yaml")
-
-
-def rows(
-    project: BatchProject, query: str = "SELECT id FROM orders ORDER BY id", file: str = "out.duckdb"
-) -> list[Any]:
-    with duckdb.connect(str(project.root / file), read_only=True) as connection:
-        return connection.execute(query).fetchall()
-
-
-def saved(project: BatchProject) -> dict[str, Any]:
-    """Return the saved bookmarks of the pipeline by block and stream."""
-    listed = json.loads(project.command("state", "list", "p", "--json").expect(0).out)
-    return {(each["block"], each["stream"]): each for each in listed}
+LOAD = source()
 
 
 def test_a_source_is_read_into_blocks_and_on_to_a_destination(shop: BatchProject) -> None:
@@ -134,14 +94,7 @@ def test_with_nothing_downstream_the_stored_output_is_enough(shop: BatchProject)
 
 
 def test_a_source_and_its_only_neighbour_are_one_pipe(shop: BatchProject) -> None:
-    shop.block("load", LOAD, type="data_loader", language="yaml")
-    shop.block(
-        "export",
-        "destination: duckdb\nconfig: {path: out.duckdb}\n",
-        type="data_exporter",
-        language="yaml",
-        upstream=["load"],
-    )
+    pipe(shop)
     shop.run().expect(0)
     assert rows(shop) == [(number,) for number in range(25)]
     assert shop.statuses() == {"load": "completed", "export": "completed"}
@@ -150,14 +103,7 @@ def test_a_source_and_its_only_neighbour_are_one_pipe(shop: BatchProject) -> Non
 
 
 def test_a_destination_that_fails_in_a_pipe_saves_nothing(shop: BatchProject) -> None:
-    shop.block("load", LOAD, type="data_loader", language="yaml")
-    shop.block(
-        "export",
-        "destination: duckdb\nconfig: {path: none/out.duckdb}\n",
-        type="data_exporter",
-        language="yaml",
-        upstream=["load"],
-    )
+    pipe(shop, path="none/out.duckdb")
     (shop.root / "none").touch()
     failed(shop.run())
     assert shop.statuses()["export"] == "failed"
@@ -165,7 +111,7 @@ def test_a_destination_that_fails_in_a_pipe_saves_nothing(shop: BatchProject) ->
 
 
 def test_a_source_that_fails_in_a_pipe_is_the_one_that_failed(shop: BatchProject) -> None:
-    shop.block("load", LOAD.replace("shop.db", "gone.db"), type="data_loader", language="yaml")
+    shop.block("load", source(path="gone.db"), type="data_loader", language="yaml")
     shop.block(
         "export",
         "destination: duckdb\nconfig: {path: out.duckdb}\n",
@@ -180,7 +126,7 @@ def test_a_source_that_fails_in_a_pipe_is_the_one_that_failed(shop: BatchProject
 def test_callbacks_of_a_pipe_whose_source_failed(shop: BatchProject) -> None:
     target = "destination: duckdb\nconfig: {path: out.duckdb}\n"
     told = "@callback('failure')\ndef told(output, **kwargs):\n    print('told of', kwargs['parent_block_uuid'])\n"
-    shop.block("load", LOAD.replace("shop.db", "gone.db"), type="data_loader", language="yaml")
+    shop.block("load", source(path="gone.db"), type="data_loader", language="yaml")
     shop.block("export", target, type="data_exporter", language="yaml", upstream=["load"])
     shop.block("told", told, type="callback", upstream=["load", "export"])
     text = failed(shop.run()).text
@@ -283,13 +229,13 @@ def test_an_output_that_is_no_stream_writes_nothing(project: BatchProject) -> No
 def test_a_destination_that_moved_is_not_continued(shop: BatchProject) -> None:
     chain(shop)
     shop.run().expect(0)
-    shop.write("data_exporters/export.yaml", EXPORT.replace("out.duckdb", "other.duckdb"))
+    shop.write("data_exporters/export.yaml", destination('"*"', "other.duckdb"))
     insert(shop, [(100, "2026-01-09")])
     failed(shop.run())
     assert "2026-01-05" in str(saved(shop)["load", "orders"]["value"])
     shop.run("--full-refresh").expect(0)
     assert len(rows(shop, file="other.duckdb")) == 26
-    shop.write("data_exporters/export.yaml", EXPORT.replace("out.duckdb", "third.duckdb"))
+    shop.write("data_exporters/export.yaml", destination('"*"', "third.duckdb"))
     shop.run("--accept-gap").expect(0)
     shop.run().expect(0)
 
@@ -313,7 +259,7 @@ def test_credentials_come_from_an_upstream_block(shop: BatchProject) -> None:
 
 def test_a_bookmark_is_for_a_stream_that_some_source_reads(shop: BatchProject) -> None:
     shop.block("where", "@data_loader\ndef load():\n    return {'path': 'shop.db'}\n", type="data_loader")
-    load = LOAD.replace("{path: shop.db}", "\"{{ block_output('where') }}\"")
+    load = LOAD.replace('{path: "shop.db"}', "\"{{ block_output('where') }}\"")
     shop.block("load", load, type="data_loader", language="yaml", upstream=["where"])
     failed(shop.run("--bookmark", "order.day=2026-01-02"))
     (block,) = [block for block in shop.shown()["blocks"] if block["uuid"] == "load"]
@@ -330,7 +276,7 @@ def test_children_of_a_dynamic_block_have_positions_of_their_own(shop: BatchProj
     shop.block("items", items, type="data_loader", configuration={"dynamic": True})
     shop.block(
         "load",
-        LOAD.replace("shop.db", "\"{{ block_output('items', parse='lambda item: item[\\\"path\\\"]') }}\""),
+        source(path="{{ block_output('items', parse='lambda item: item[\"path\"]') }}"),
         type="data_loader",
         language="yaml",
         upstream=["items"],
