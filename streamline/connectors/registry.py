@@ -85,10 +85,13 @@ class InProcess(msgspec.Struct, frozen=True, kw_only=True):
         source: `(id: str, config: Mapping, start: Mapping[str, bytes]) -> flow.protocols.Source`, where `start` are the
             saved parts of its position; None: it is no source.
         sink: `(id: str, config: Mapping) -> flow.protocols.Sink`; None: it is no sink.
+        stream: the object that is its `StreamConnector` (stream_connector.py), for streaming pipelines; None: blocks of
+            these cannot name it.
     """
 
     source: str | None = None
     sink: str | None = None
+    stream: str | None = None
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):

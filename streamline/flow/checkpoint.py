@@ -12,7 +12,7 @@ from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import PositionStore, Source
 
 SAVE_INTERVAL = 0.1
-"""Seconds between two saves; what is proven meanwhile is saved with the next."""
+"""Default seconds between two saves."""
 
 MAX_PENDING_RECORDS = 2_000
 """Refused records that wait for a position; more are saved without one."""
@@ -24,6 +24,7 @@ class Checkpoint:
     Args:
         sources: by id; each is told what was saved of its positions.
         on_saved: called with each position that was saved, and what of it was new, after its source was told.
+        interval: seconds between two saves; what is proven meanwhile is saved with the next.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class Checkpoint:
         sources: Mapping[str, Source],
         *,
         on_saved: Callable[[Position, Mapping[str, bytes]], Awaitable[None]] | None = None,
+        interval: float = SAVE_INTERVAL,
     ) -> None:
         self._store = store
+        self._interval = interval
         self._ledger = ledger
         self._sources = dict(sources)
         self._on_saved = on_saved
@@ -73,7 +76,7 @@ class Checkpoint:
             await self._wake.wait()
             self._wake = anyio.Event()
             await self.flush()
-            await anyio.sleep(SAVE_INTERVAL)
+            await anyio.sleep(self._interval)
 
     async def flush(self) -> None:
         """Save everything that is proven now, and all refused records."""

@@ -6,6 +6,8 @@ A batch is in one of three lanes (`codecs/lanes.py` converts between them):
 - rows: decoded records;
 - arrow: a `pyarrow.Table`, typed by the stream's schema.
 
+Messages of streaming pipelines are batches of their own kind: values of any type, each with its origin.
+
 Schemas, positions, table versions and files of records are items of their own, in order with the batches.
 """
 
@@ -79,6 +81,45 @@ class ArrowBatch(msgspec.Struct):
         return int(self.table.num_rows)
 
 
+class Origin(msgspec.Struct, gc=False):
+    """Where a message was read, and what stands beside its value there.
+
+    Args:
+        key, value: as read; a value of None is a tombstone.
+        headers: in their order, as read; None: it has none.
+        time: milliseconds since 1970 in UTC; None: not known.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]] | None = None
+    time: int | None = None
+
+
+class MessageBatch(msgspec.Struct):
+    """Messages in order; of each partition in the order of its offsets.
+
+    Args:
+        stream: the topic, the Singer stream, or the uuid of a Python source block.
+        data: value of each message: bytes or None as read, until a stage decodes them.
+        origins: origin of each message, if it has one; None: none of them has.
+        sink: uuid of the destination block that it is for, where one sink serves several.
+    """
+
+    stream: str
+    data: list[Any]
+    origins: list[Origin | None] | None = None
+    sink: str | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of messages."""
+        return len(self.data)
+
+
 class Schema(msgspec.Struct, frozen=True):
     """A SCHEMA message.
 
@@ -148,11 +189,15 @@ class BadRecord(msgspec.Struct, frozen=True):
 
     Args:
         stream: name of the stream.
-        record: JSON text of the record (not of the message).
+        record: JSON text of the record (not of the message). Of a streaming pipeline: the message's data as the stage
+            got it, as JSON text, or its bytes if they are not decoded.
         error: the reason, for an operator.
-        stage: the stage that refused it: `validate`, `schema_change`, or the uuid of a transformer block.
+        stage: the stage that refused it: `validate`, `schema_change`, `decode`, or the uuid of a transformer or sink
+            block.
         sink: uuid of the destination block for which it was refused, if only for one.
         output: the record was returned by the transformer block; otherwise it is the block's input.
+        origin: of a message, where it was read.
+        trace: the traceback of the user's code that raised, if that was the reason.
     """
 
     stream: str
@@ -161,7 +206,9 @@ class BadRecord(msgspec.Struct, frozen=True):
     stage: str
     sink: str | None = None
     output: bool = False
+    origin: Origin | None = None
+    trace: str | None = None
 
 
 Batch: TypeAlias = RawBatch | RowBatch | ArrowBatch
-Item: TypeAlias = Batch | Schema | Position | ActivateVersion | FileBatch | BadRecord
+Item: TypeAlias = Batch | MessageBatch | Schema | Position | ActivateVersion | FileBatch | BadRecord

@@ -20,6 +20,13 @@ position itself, may be taken for durable."""
 Failed = Callable[[Exception], None]
 """Called when a sink has failed. Only the first call counts."""
 
+Refused = Callable[[str, Sequence[BadRecord]], None]
+"""Called with a source's id and records of it that the sink cannot deliver while others of theirs are delivered;
+before the proof of any later position of the source. What it raises fails the sink."""
+
+GiveUp = Callable[[Collection[str], float], Awaitable[None]]
+"""Called with keys, and the seconds that there are to prove what was given of them."""
+
 
 class Source(Protocol):
     """Gives items in order."""
@@ -56,6 +63,22 @@ class Source(Protocol):
     async def release(self, keys: Collection[str]) -> None:
         """Give no more items of these keys: they belong to somebody else from now on."""
         ...
+
+
+class LastingSource(Source, Protocol):
+    """A source that is needed until its last position is saved, such as a member of a consumer group."""
+
+    async def close(self) -> None:
+        """Leave and free everything. Called once, after the last save, however the flow ended."""
+        ...
+
+
+class SharedSource(Source, Protocol):
+    """A source that may have to give keys away while it runs: another member of its group takes them over."""
+
+    give_up: GiveUp
+    """Set by the runtime before `run`. Awaited by the source before it lets go of keys: when it returns, all that could
+    be proven of them in time is saved, and nothing more of what the source gave before will be."""
 
 
 class WrappedSource:
@@ -191,6 +214,13 @@ class Sink(Protocol):
             StreamlineError: not all of it is durable.
         """
         ...
+
+
+class RefusingSink(Sink, Protocol):
+    """A sink that may refuse single records, such as a message that a broker finds too large."""
+
+    refused: Refused
+    """Set by the runtime before `run`."""
 
 
 class PositionStore(Protocol):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -15,10 +17,10 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from streamline.errors import StreamlineError
-from streamline.flow.checkpoint import Checkpoint
+from streamline.flow.checkpoint import SAVE_INTERVAL, Checkpoint
 from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.ledger import Ledger
-from streamline.flow.protocols import PositionStore, Sink, Source
+from streamline.flow.protocols import LastingSource, PositionStore, RefusingSink, SharedSource, Sink, Source
 from streamline.flow.router import Route, Router
 from streamline.flow.stops import StopPolicy
 from streamline.flow.tasks import task_group
@@ -85,6 +87,7 @@ class Runtime:
         store: keeps positions and refused records.
         on_saved: called with each position that was saved, and what of it was new.
         on_failed: called with the id of a source or sink and its error, when it fails.
+        save_interval: seconds between two saves.
 
     Attributes:
         failures: error by sink that failed.
@@ -97,6 +100,7 @@ class Runtime:
         store: PositionStore,
         on_saved: Callable[[Position, Mapping[str, bytes]], Awaitable[None]] | None = None,
         on_failed: Callable[[str, Exception], None] = lambda id, error: None,
+        save_interval: float = SAVE_INTERVAL,
     ) -> None:
         self.failures: dict[str, Exception] = {}
         self._on_failed = on_failed
@@ -106,11 +110,18 @@ class Runtime:
             Ledger({flow.id: frozenset(sink.id for sink in flow.route.all_sinks()) for flow in flows}),
             {flow.id: flow.source for flow in flows},
             on_saved=on_saved,
+            interval=save_interval,
         )
         self._running = {flow.id: _Running(flow, FlowOutcome(flow.id), self._router(flow)) for flow in flows}
         self._closing: dict[str, anyio.CancelScope] = {}
         self._closed: dict[str, anyio.Event] = {sink: anyio.Event() for sink in self._sinks}
         self._stopping = False
+        for flow in flows:
+            if hasattr(flow.source, "give_up"):
+                cast(SharedSource, flow.source).give_up = partial(self._give_up, flow.id)
+        for sink in self._sinks.values():
+            if hasattr(sink, "refused"):
+                cast(RefusingSink, sink).refused = self._refuse
 
     async def run(self) -> list[FlowOutcome]:
         """Run everything to its end; failures are in the outcomes, one for each flow.
@@ -137,7 +148,12 @@ class Runtime:
             with anyio.CancelScope(shield=True):
                 for running in self._running.values():
                     await running.router.close()
-                await self._checkpoint.flush()
+                try:
+                    await self._checkpoint.flush()
+                finally:
+                    for running in self._running.values():
+                        if hasattr(running.flow.source, "close"):
+                            await cast(LastingSource, running.flow.source).close()
         for running in self._running.values():
             self._judge(running)
         return [running.outcome for running in self._running.values()]
@@ -172,20 +188,23 @@ class Runtime:
         await self._checkpoint.flush()
         await self._checkpoint.release(source, keys, newest)
 
+    async def _give_up(self, source: str, keys: Collection[str], within: float) -> None:
+        await self.release(source, keys, within=within)
+
+    def _refuse(self, source: str, records: Sequence[BadRecord]) -> None:
+        # First, so that records that are one too many are still saved.
+        self._checkpoint.refuse(source, records)
+        self._running[source].flow.refused(records)
+
     # -- flows
 
     def _router(self, flow: Flow) -> Router:
-        def refused(records: Sequence[BadRecord]) -> None:
-            # First, so that records that are one too many are still saved.
-            self._checkpoint.refuse(flow.id, records)
-            flow.refused(records)
-
         return Router(
             flow.source,
             flow.route,
             prompt=flow.prompt,
             observe=flow.observe,
-            on_bad=refused,
+            on_bad=partial(self._refuse, flow.id),
             on_position=self._checkpoint.sent,
             complete=lambda: flow.source.stopped is None,
             stops=flow.stops,

@@ -44,6 +44,10 @@ class SourceCase:
         """A source that begins after the parts `start` of its position, and fails in place of one number."""
         return Numbers(count, id=id, start=start, fail_at=fail_at)
 
+    def parts(self, number: int) -> dict[str, bytes]:
+        """The parts of the position after a number."""
+        return {STREAM: b"%d" % number}
+
     def left(self) -> list[str]:
         """What it left behind when it has ended."""
         return []
@@ -158,7 +162,7 @@ class SinkCase:
         """How many rows it has taken, durable or not."""
         return len(self.durable())
 
-    def row(self, number: int, do: str | None = None) -> RowBatch:
+    def row(self, number: int, do: str | None = None) -> Item:
         """A record; `do` is FAIL or WAIT (until `go`)."""
         return RowBatch(STREAM, [{"id": number, **({"do": do} if do is not None else {})}])
 

@@ -10,7 +10,17 @@ import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.lanes import to_raw
-from streamline.flow.items import FORGOTTEN, ArrowBatch, BadRecord, Item, Position, RawBatch, RowBatch, Schema
+from streamline.flow.items import (
+    FORGOTTEN,
+    ArrowBatch,
+    BadRecord,
+    Item,
+    MessageBatch,
+    Position,
+    RawBatch,
+    RowBatch,
+    Schema,
+)
 from streamline.flow.protocols import Emit, Failed, Proven
 
 STREAM = "numbers"
@@ -150,6 +160,8 @@ class Memory:
 
 def rows_of(item: Item) -> list[dict[str, Any]]:
     """The records of a batch; none of another item."""
+    if isinstance(item, MessageBatch):
+        return [msgspec.json.decode(data) if isinstance(data, bytes) else data for data in item.data]
     if not isinstance(item, RawBatch | RowBatch | ArrowBatch):
         return []
     lines = [line for piece in to_raw(item).slices for line in bytes(piece).splitlines()]

@@ -12,7 +12,7 @@ from streamline.flow.items import Item, Position
 from streamline.flow.protocols import Source
 from tests.connectors.singer.running import PATIENCE, until
 from tests.protocols.cases import ENDLESS, SourceCase
-from tests.protocols.memory import STREAM, ids_of
+from tests.protocols.memory import ids_of
 
 pytestmark = pytest.mark.anyio
 
@@ -62,8 +62,8 @@ async def test_positions_count_up_bear_its_id_and_cover_what_came_before(source_
     assert {position.source for position in taken.positions} == {source.id} == {"load"}
     for index, item in enumerate(taken.items):
         if isinstance(item, Position):
-            assert ids_of(taken.items[:index])[-1] == int(item.parts[STREAM])
-    assert taken.positions[-1].parts == {STREAM: b"95"}
+            assert item.parts == source_case.parts(ids_of(taken.items[:index])[-1])
+    assert taken.positions[-1].parts == source_case.parts(95)
 
 
 async def test_it_begins_after_the_position_that_it_is_given(source_case: SourceCase) -> None:
@@ -118,7 +118,7 @@ async def test_failing_in_the_middle_it_has_given_what_came_before(source_case: 
     ids = ids_of(taken.items)
     assert ids == list(range(1, len(ids) + 1))
     assert len(ids) >= 40
-    assert taken.positions[-1].parts == {STREAM: b"40"}
+    assert taken.positions[-1].parts == source_case.parts(40)
     assert source_case.left() == []
 
 
@@ -137,7 +137,7 @@ async def test_what_its_taker_raises_ends_it(source_case: SourceCase) -> None:
 async def test_it_may_be_told_at_any_time_what_was_saved_and_what_is_no_longer_its(source_case: SourceCase) -> None:
     source = source_case.make(50)
     for number in (10, 50):
-        await source.confirm({STREAM: b"%d" % number})
+        await source.confirm(source_case.parts(number))
         await source.release(["another"])
         if number == 10:
             assert ids_of((await run(source)).items) == list(range(1, 51))

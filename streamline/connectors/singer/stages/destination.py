@@ -18,6 +18,7 @@ from streamline.flow.items import (
     Batch,
     Item,
     JSONObject,
+    MessageBatch,
     Position,
     RawBatch,
     RowBatch,
@@ -72,7 +73,7 @@ class DestinationStage(ImmediateStage):
         if isinstance(item, RawBatch | RowBatch | ArrowBatch):
             batch = _records(item, plan)
             return [batch if plan.source is None else _with_source(batch, plan.source)]
-        if isinstance(item, BadRecord) or plan.table is None:
+        if isinstance(item, BadRecord | MessageBatch) or plan.table is None:
             return [item]
         if isinstance(item, ActivateVersion):
             return [msgspec.structs.replace(item, stream=plan.table, raw=None)]

@@ -1,0 +1,212 @@
+"""What a streaming pipeline asks of a connector: its settings, what it promises, and how it is opened.
+
+A connector is a `StreamConnector`, named in the registry by `InProcess.stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import msgspec
+
+from streamline.flow.items import BadRecord, Origin
+from streamline.flow.protocols import LastingSource, Sink, Source
+
+Config: TypeAlias = Mapping[str, Any]
+Delivery: TypeAlias = Literal["at-least-once", "exactly-once"]
+Side: TypeAlias = Literal["source", "destination"]
+Where: TypeAlias = Callable[..., str]
+"""Called with the path of a key in the block's config; returns `file:line`."""
+
+
+class Decoder(Protocol):
+    """Turns values as read into data."""
+
+    def decode(self, value: bytes, origin: Origin) -> Any:
+        """Return the data of one value.
+
+        Raises:
+            ValueError: the value cannot be decoded; the message becomes a dead letter.
+            StreamlineError: nothing can be decoded now (the registry does not answer, access is denied).
+        """
+        ...
+
+    def decode_batch(self, values: Sequence[bytes | None], origins: Sequence[Origin]) -> list[Any]:
+        """Return the data of many values, in their order; None stays None. Faster than one by one.
+
+        Raises:
+            ValueError: one of them cannot be decoded, it is not said which.
+        """
+        ...
+
+
+class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source promises.
+
+    Args:
+        replays: what was not proven is read again after a failure.
+        positions: where its positions are kept, for `streamline explain`: `consumer group g`, `the state store`.
+        keeps_positions: it keeps them itself (see `SelfKeptSource`).
+        cluster: the Kafka cluster that it reads, if its offsets can be part of a transaction.
+        decoder: makes what decodes its values; None: they come decoded.
+        format: name of the values' format; sinks of the same format need not have them decoded.
+        include_metadata: transformers get `{data, metadata}`.
+        batch_size: the most messages of one call of a transformer.
+        ends: it ends by itself.
+    """
+
+    replays: bool
+    positions: str
+    keeps_positions: bool = False
+    cluster: str | None = None
+    decoder: Callable[[], Decoder] | None = None
+    format: str | None = None
+    include_metadata: bool = False
+    batch_size: int = 100
+    ends: bool = False
+
+
+class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sink promises.
+
+    Args:
+        proof: when messages count as durable, for `streamline explain`.
+        cluster: the Kafka cluster that it writes, if it can do so in transactions.
+        replaces: a message that is written again replaces what the first one wrote.
+        changes_data: it may change the data that it is given (a user's code).
+        keeps_data: it uses the data after `send` has returned.
+        format: name of its values' format, if it writes undecoded values of that format as they are.
+    """
+
+    proof: str
+    cluster: str | None = None
+    replaces: bool = False
+    changes_data: bool = False
+    keeps_data: bool = True
+    format: str | None = None
+
+
+class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source or sink is opened with.
+
+    Args:
+        block: uuid of its block; also its id in the flow.
+        root: the project's folder, which relative paths are relative to.
+        slot: number of this process among those of the pipeline, from 0 on; stable over restarts.
+        start: saved parts of a source's position; empty if it keeps them itself.
+        startup_timeout: seconds that the other side may be unreachable at the start.
+        until_caught_up: a source ends when it has given all that there was when it began.
+        note: writes a line to the run's log, with its level (`INFO`, `WARNING`); secrets are masked.
+        secret: has a value masked from now on.
+    """
+
+    pipeline: str
+    block: str
+    root: Path
+    run_id: str = ""
+    slot: int = 0
+    delivery: Delivery = "at-least-once"
+    checkpoint_interval: float = 1.0
+    startup_timeout: float = 60.0
+    until_caught_up: bool = False
+    start: Mapping[str, bytes] = {}
+    note: Callable[[str, str], None] = lambda message, level: None
+    secret: Callable[[str], None] = lambda value: None
+
+
+class SelfKeptSource(LastingSource, Protocol):
+    """A source that keeps its positions where it reads, as a consumer group does."""
+
+    def commit(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Save parts; blocks, and is called in a worker thread.
+
+        Returns:
+            what is saved. What cannot be saved now, and is still its own, it saves later by itself, at the latest when
+            it is closed.
+
+        Raises:
+            StreamlineError: positions can never be saved.
+        """
+        ...
+
+
+class OffsetSource(SelfKeptSource, Protocol):
+    """A source whose offsets a sink commits in its transactions."""
+
+    def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Any, Any], Any]:
+        """Return the offsets of parts that are still its own (as `Producer.send_offsets` takes them), and the group's
+        metadata now. Blocks, and is called in the sink's thread.
+        """
+        ...
+
+
+class TransactionalSink(Sink, Protocol):
+    """A sink that commits messages, dead letters and the offsets of its sources in one transaction."""
+
+    offsets_from: Mapping[str, OffsetSource]
+    """Its sources by id. Set before `run`."""
+
+    def dead_letters(self, source: str, records: Sequence[BadRecord]) -> None:
+        """Take records that stages refused; in the loop's thread, in order with what is sent."""
+        ...
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """How far a source is behind.
+
+    Args:
+        name: of a partition or file.
+        behind: messages that are not read yet; None: not known.
+    """
+
+    name: str
+    behind: int | None
+
+
+class LaggingSource(Source, Protocol):
+    """A source that knows how far it is behind."""
+
+    def lag(self) -> Sequence[Lag]:
+        """Return what was known last; does not block."""
+        ...
+
+
+class StreamConnector(Protocol):
+    """One kind of source and sink. Methods raise ConfigError for a config that cannot be used; `where` names its lines.
+
+    A side that it does not have raises `ConfigError(code="connector.wrong_side")`.
+    """
+
+    name: str
+
+    def describe_source(self, config: Config, where: Where) -> SourceTraits:
+        """Check a source's config, without connecting, and return what it promises."""
+        ...
+
+    def describe_sink(self, config: Config, where: Where) -> SinkTraits:
+        """Check a sink's config, without connecting, and return what it promises."""
+        ...
+
+    def open_source(self, config: Config, context: StreamContext, where: Where) -> Source:
+        """Make the source. It connects when it is run."""
+        ...
+
+    def open_sink(self, configs: Mapping[str, Config], context: StreamContext, where: Mapping[str, Where]) -> Sink:
+        """Make the sink of one or several destination blocks: several only under exactly-once delivery, where they
+        share one transaction.
+        """
+        ...
+
+    def check(self, side: Side, config: Config, context: StreamContext, where: Where) -> str:
+        """Connect, and return what was found in one line, for `streamline check`.
+
+        Raises:
+            StreamlineError: it cannot connect, or what the config names is not there.
+        """
+        ...
+
+    def template(self, side: Side, pipeline: str, block: str) -> str:
+        """Return the YAML that `streamline add` writes."""
+        ...
