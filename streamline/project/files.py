@@ -21,7 +21,8 @@ def replace_file(path: Path, data: str | bytes, *, mode: int | None = None, dura
     Raises:
         DiskFull: there is no space for it. What was there stays.
     """
-    path = path.resolve()
+    if path.is_symlink():
+        path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:

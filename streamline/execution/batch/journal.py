@@ -134,7 +134,7 @@ class Journal:
 
     def _write(self, line: bytes) -> None:
         before = os.fstat(self._fd).st_size
-        failure: StreamlineError = DiskFull(self.path)
+        failure: StreamlineError | None = None
         try:
             if os.write(self._fd, line) == len(line):
                 return
@@ -147,7 +147,7 @@ class Journal:
                 )
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, before)
-        raise failure
+        raise failure or DiskFull(self.path)
 
     def close(self) -> None:
         """Close the file; again is harmless."""
