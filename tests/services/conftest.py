@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.services import mariadb, moto, postgres
+from tests.services import kafka, mariadb, moto, postgres
+from tests.services.kafka import Kafka, KafkaCluster
 from tests.services.mariadb import MariaDBServer
 from tests.services.moto import S3Server
 from tests.services.postgres import PostgresServer
@@ -52,6 +54,38 @@ def s3_server() -> Iterator[S3Server]:
             yield server
     except ServiceMissingError as error:
         missing(str(error))
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[Kafka]:
+    """A Kafka of one broker, shared: tests make topics of their own and leave the broker up."""
+    try:
+        with kafka.running() as server:
+            yield server
+    except ServiceMissingError as error:
+        missing(str(error))
+
+
+@pytest.fixture
+def secured_kafka(kafka_server: Kafka) -> KafkaCluster:
+    """The shared Kafka with its other listeners: SSL, SASL_PLAINTEXT, SASL_SSL."""
+    if not isinstance(kafka_server, KafkaCluster):
+        missing(f"the broker that {kafka.SERVERS_VARIABLE} names has no listeners that tests know")
+    return kafka_server
+
+
+@pytest.fixture
+def new_kafka() -> Iterator[Callable[..., KafkaCluster]]:
+    """Starts brokers that a test may kill and suspend; takes what `KafkaCluster` takes."""
+    with contextlib.ExitStack() as clusters:
+
+        def start(brokers: int = 1, **config: str) -> KafkaCluster:
+            try:
+                return clusters.enter_context(KafkaCluster(brokers, config))
+            except ServiceMissingError as error:
+                missing(str(error))
+
+        yield start
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -88,6 +89,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def quiet_port() -> int:
+    """A loopback port that nobody listens on now and no client is given: below the range of ephemeral ports.
+
+    For servers that are started again on the same port.
+    """
+    try:
+        ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        ephemeral = 32768
+    while True:
+        port = random.SystemRandom().randrange(max(1024, ephemeral - 15_000), ephemeral)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @contextlib.contextmanager
 def guarded(
     command: Sequence[str | Path],
@@ -97,8 +114,8 @@ def guarded(
     ready: Callable[[], bool],
     stop_signal: str = "TERM",
     log: Path,
-) -> Iterator[None]:
-    """Keep a server up inside the `with`; `folder` is removed with it.
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Keep a server up inside the `with`; `folder` is removed with it. Gives the guard, whose child the server is.
 
     Args:
         ready: True once the server answers; called every tenth of a second. May raise OSError while it does not.
@@ -124,7 +141,7 @@ def guarded(
                 tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
                 raise ServiceMissingError(f"{Path(str(command[0])).name} did not come up: {tail}")
             time.sleep(0.1)
-        yield
+        yield guard
     finally:
         assert guard.stdin is not None
         guard.stdin.close()

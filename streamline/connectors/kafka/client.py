@@ -71,7 +71,9 @@ class Undelivered(NamedTuple):
 
     Args:
         number: its number among the messages of this producer since the last `flush`, from 0 on.
-        code: Kafka's name of the error, such as `MSG_SIZE_TOO_LARGE`.
+        code: librdkafka's name of the error. `UNKNOWN_TOPIC_OR_PART`, `TOPIC_EXCEPTION` (an invalid name) and
+            `TOPIC_AUTHORIZATION_FAILED` are true of all messages of the topic; others, such as `MSG_SIZE_TOO_LARGE`
+            or `INVALID_RECORD`, of this one.
     """
 
     number: int
@@ -219,7 +221,7 @@ class Consumer(Protocol):
         ...
 
     def close(self, timeout: float) -> None:
-        """Leave the group and close. Returns in time whatever the cluster does."""
+        """Leave the group and close, without telling the listener. Returns in time whatever the cluster does."""
         ...
 
 
@@ -238,7 +240,13 @@ class Producer(Protocol):
         ...
 
     def flush(self, timeout: float) -> list[Undelivered] | None:
-        """Wait until each message since the last flush is delivered or cannot be; None: not within the timeout."""
+        """Wait until each message since the last flush is delivered or cannot be; None: not within the timeout.
+
+        In a transaction a message that is not delivered has failed the transaction: `abort` it.
+
+        Raises:
+            KafkaError: fatal or fenced; or, in a transaction, messages failed through no fault of their own.
+        """
         ...
 
     def init_transactions(self, timeout: float) -> None:
@@ -353,6 +361,8 @@ class ProducerOptions(msgspec.Struct, frozen=True, kw_only=True):
         transactional_id: None: no transactions.
         compression: `none`, `gzip`, `lz4`, `zstd` or `snappy`.
         linger_seconds: waits so long for more messages of a partition.
+        batch_bytes: the most that a batch of a partition holds, unless a single message is larger. A broker refuses a
+            batch as a whole, so it should not exceed the smallest `max.message.bytes` of the topics.
         max_message_bytes: larger messages are `Undelivered` without asking the broker.
     """
 
@@ -361,6 +371,7 @@ class ProducerOptions(msgspec.Struct, frozen=True, kw_only=True):
     transaction_seconds: float = 60.0
     compression: str = "none"
     linger_seconds: float = 0.005
+    batch_bytes: int = 1_000_000
     max_message_bytes: int = 64 << 20
 
 
