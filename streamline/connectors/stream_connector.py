@@ -42,6 +42,38 @@ class Decoder(Protocol):
         ...
 
 
+class Serializer(Protocol):
+    """Turns data into values to write: the counterpart of `Decoder`.
+
+    None stays None. Bytes are taken for a value that is ready, such as one that nothing has decoded: they are written
+    as they are.
+    """
+
+    def encode(self, data: Any, topic: str, stream: str, origin: Origin | None = None) -> bytes | None:
+        """Return the value of one message.
+
+        Args:
+            topic: it is written to.
+            stream: of its batch.
+            origin: of the message that it is, if any.
+
+        Raises:
+            ValueError: it cannot be encoded; the message is refused, and no other.
+            StreamlineError: nothing can be encoded now (the registry does not answer, access is denied).
+        """
+        ...
+
+    def encode_batch(
+        self, data: Sequence[Any], topic: str, stream: str, origins: Sequence[Origin | None] | None = None
+    ) -> list[bytes | None]:
+        """Return the values of many messages for one topic, in their order. Faster than one by one.
+
+        Raises:
+            ValueError: one of them cannot be encoded, it is not said which.
+        """
+        ...
+
+
 class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
     """What a source promises.
 
@@ -51,6 +83,8 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
         keeps_positions: it keeps them itself (see `SelfKeptSource`).
         cluster: the Kafka cluster that it reads, if its offsets can be part of a transaction.
         decoder: makes what decodes its values; None: they come decoded.
+        key_decoder: makes what decodes the keys that transformers get as metadata (it is given them as values); None:
+            they are text, or bytes where they are not UTF-8.
         format: name of the values' format; sinks of the same format need not have them decoded.
         include_metadata: transformers get `{data, metadata}`.
         batch_size: the most messages of one call of a transformer.
@@ -62,6 +96,7 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
     keeps_positions: bool = False
     cluster: str | None = None
     decoder: Callable[[], Decoder] | None = None
+    key_decoder: Callable[[], Decoder] | None = None
     format: str | None = None
     include_metadata: bool = False
     batch_size: int = 100
@@ -181,11 +216,11 @@ class StreamConnector(Protocol):
 
     name: str
 
-    def describe_source(self, config: Config, where: Where) -> SourceTraits:
+    def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
         """Check a source's config, without connecting, and return what it promises."""
         ...
 
-    def describe_sink(self, config: Config, where: Where) -> SinkTraits:
+    def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """Check a sink's config, without connecting, and return what it promises."""
         ...
 
