@@ -53,7 +53,7 @@ class Settings(dict[str, Any]):
         """
         if key not in self:
             name = ".".join((*self._path, key))
-            self.fail(f"`{name}` is missing{': ' + why if why else ''}", hint=f"add `{key}:`")
+            self.fail(f"`{name}` is missing{': ' + why if why else ''}", key, hint=f"add `{key}:`")
         return self[key]
 
     def refuse_both(self, first: str, second: str, hint: str | None = None) -> None:

@@ -28,6 +28,7 @@ from streamline.connectors.setting_kinds import (
     whole,
 )
 from streamline.connectors.stream_connector import Config, StreamContext, Where
+from streamline.project.suggest import words
 
 Reset: TypeAlias = Literal["earliest", "latest"]
 StartKind: TypeAlias = Literal["earliest", "latest", "timestamp", "number"]
@@ -148,8 +149,10 @@ def source_settings(config: Config, context: StreamContext, where: Where) -> Kaf
         hint = "remove it, or set `client: confluent` (pip install 'streamline[confluent]')"
         given.fail("`group_protocol: consumer` needs the client confluent", "group_protocol", hint=hint)
     renamed = {"timeout_ms": "poll_seconds", "max_partition_fetch_bytes": "max_partition_bytes"}
-    same = ("batch_size", "include_metadata", "on_offset_lost", "isolation_level", "metadata_refresh")
-    same += ("group_protocol", "group_instance_id", "session_seconds", "max_poll_seconds", "drain_seconds")
+    same = words(
+        "batch_size include_metadata on_offset_lost isolation_level metadata_refresh group_protocol group_instance_id "
+        "session_seconds max_poll_seconds drain_seconds"
+    )
     return KafkaSourceSettings(
         connection=connection,
         group=given.get("consumer_group", context.pipeline),
@@ -178,7 +181,7 @@ def sink_settings(config: Config, context: StreamContext, where: Where) -> Kafka
             hint="a topic's name has letters, digits, '.', '_' and '-'; `{stream}` stands for the stream",
         )
     given.refuse_both("timeout_ms", "linger", "both say how long a message waits for more; `linger` is in seconds")
-    same = ("compression", "batch_size", "batch_bytes", "max_message_bytes")
+    same = words("compression batch_size batch_bytes max_message_bytes")
     renamed = {"linger": "linger_seconds", "timeout_ms": "linger_seconds", "transaction_timeout": "transaction_seconds"}
     return KafkaSinkSettings(
         connection=connection,
