@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from streamline.flow.items import BadRecord, Origin
+from streamline.flow.items import Origin
 from streamline.flow.protocols import LastingSource, Sink, Source
+from streamline.state.store import DeadLetter
 
 Config: TypeAlias = Mapping[str, Any]
 Delivery: TypeAlias = Literal["at-least-once", "exactly-once"]
@@ -183,8 +184,16 @@ class TransactionalSink(Sink, Protocol):
     offsets_from: Mapping[str, OffsetSource]
     """Its sources by id. Set before `run`."""
 
-    def dead_letters(self, source: str, records: Sequence[BadRecord]) -> None:
-        """Take records that stages refused; in the loop's thread, in order with what is sent."""
+    dead_letter_topic: str | None
+    """Set before `run`; None: there are no dead letters."""
+
+    letters_refused: Callable[[Sequence[DeadLetter]], None]
+    """Set before `run`. Called, in the sink's thread and before the transaction is committed, with dead letters that
+    their topic cannot take (too large, not allowed); blocks until they are kept elsewhere."""
+
+    def dead_letters(self, source: str, letters: Sequence[DeadLetter]) -> None:
+        """Take letters of records that stages refused; in the loop's thread, in order with what is sent.
+        `kafka/dead_letter_messages.py` makes messages of them."""
         ...
 
 

@@ -14,7 +14,7 @@ Schemas, positions, table versions and files of records are items of their own, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Buffer: TypeAlias = bytes | memoryview
 JSONObject: TypeAlias = dict[str, Any]
+DataForm: TypeAlias = Literal["json", "bytes", "text"]
+"""How a message's data is written down (`codecs/message_data.py`): as JSON text, as the bytes that it is, or as text
+for people, from which it cannot be restored."""
 
 REST = "*"
 """Key of the part of a position that belongs to no single stream or partition."""
@@ -190,7 +193,7 @@ class BadRecord(msgspec.Struct, frozen=True):
     Args:
         stream: name of the stream.
         record: JSON text of the record (not of the message). Of a streaming pipeline: the message's data as the stage
-            got it, as JSON text, or its bytes if they are not decoded.
+            got it, as `codecs.message_data.dump_data` writes it.
         error: the reason, for an operator.
         stage: the stage that refused it: `validate`, `schema_change`, `decode`, or the uuid of a transformer or sink
             block.
@@ -198,6 +201,7 @@ class BadRecord(msgspec.Struct, frozen=True):
         output: the record was returned by the transformer block; otherwise it is the block's input.
         origin: of a message, where it was read.
         trace: the traceback of the user's code that raised, if that was the reason.
+        form: how `record` is written.
     """
 
     stream: str
@@ -208,6 +212,7 @@ class BadRecord(msgspec.Struct, frozen=True):
     output: bool = False
     origin: Origin | None = None
     trace: str | None = None
+    form: DataForm = "json"
 
 
 Batch: TypeAlias = RawBatch | RowBatch | ArrowBatch

@@ -90,4 +90,21 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # As in `bookmark_destinations`; null where it was not known.
     "ALTER TABLE bookmark_history ADD COLUMN destinations TEXT;",
+    """
+    ALTER TABLE dead_letters ADD COLUMN form TEXT NOT NULL DEFAULT 'json';
+    ALTER TABLE dead_letters ADD COLUMN topic TEXT;
+    ALTER TABLE dead_letters ADD COLUMN "partition" INTEGER;
+    ALTER TABLE dead_letters ADD COLUMN "offset" INTEGER;
+    ALTER TABLE dead_letters ADD COLUMN key BLOB;
+    ALTER TABLE dead_letters ADD COLUMN value BLOB;
+    ALTER TABLE dead_letters ADD COLUMN headers TEXT;
+    ALTER TABLE dead_letters ADD COLUMN message_time INTEGER;
+    ALTER TABLE dead_letters ADD COLUMN trace TEXT;
+    CREATE TABLE dead_letter_keys (       -- keys of messages with letters, of which later messages were delivered
+        pipeline TEXT NOT NULL, block TEXT NOT NULL, topic TEXT NOT NULL, "partition" INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        written INTEGER NOT NULL,         -- offset of one of them; the newest
+        PRIMARY KEY (pipeline, block, topic, "partition", key)
+    );
+    """,
 )

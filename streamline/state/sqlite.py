@@ -18,8 +18,13 @@ from streamline.errors import DiskFull, LeaseHeld, StreamlineError, is_disk_full
 from streamline.state.connection import SQLiteConnection
 from streamline.state.lease import FileLease, lock_path, try_lock, unlock
 from streamline.state.sqlite_positions import PositionTables, matching, now, read_rows, read_stage, storable
-from streamline.state.store import BlockRun, DeadLetter, LeaseInfo, PluginSecret, RunInfo
+from streamline.state.store import BlockRun, DeadLetter, LeaseInfo, LetterKey, PluginSecret, RunInfo
 
+_LETTER_COLUMNS = (
+    "id, pipeline, block, stream, run_id, record, error, stage, time, times, form, topic, partition, offset,"
+    " key, value, headers, message_time, trace"
+)
+_SAME_KEY = " AND ".join(f"k.{name} = d.{name}" for name in ("pipeline", "block", "topic", "partition", "key"))
 _RUN_COLUMNS = "run_id, pipeline, status, started, finished, seconds, pid, host, summary, error, code"
 # How long a lease is waited for while it is unclear who holds it: the last holder has just died, or the new one has
 # not said its name yet.
@@ -260,8 +265,8 @@ class SQLiteStore(PositionTables):
             parameters.append(_json(list(ids)))
         with self._connection.read() as db:
             cursor = db.execute(
-                "SELECT id, pipeline, block, stream, run_id, record, error, stage, time, times FROM dead_letters"
-                f" WHERE {where} ORDER BY id DESC LIMIT ?",
+                f"SELECT {_LETTER_COLUMNS}, (SELECT max(written) FROM dead_letter_keys k WHERE {_SAME_KEY} AND"
+                f" k.written > d.offset) AS written_since FROM dead_letters d WHERE {where} ORDER BY id DESC LIMIT ?",
                 (*parameters, -1 if limit is None else limit),
             )
             letters = read_rows(DeadLetter, cursor)
@@ -272,11 +277,37 @@ class SQLiteStore(PositionTables):
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         with self._connection.write() as db:
             if ids is None:
-                return db.execute("DELETE FROM dead_letters WHERE pipeline = ?", (pipeline,)).rowcount
-            return db.execute(
-                "DELETE FROM dead_letters WHERE pipeline = ? AND id IN (SELECT value FROM json_each(?))",
-                (pipeline, _json(list(ids))),
-            ).rowcount
+                discarded = db.execute("DELETE FROM dead_letters WHERE pipeline = ?", (pipeline,)).rowcount
+            else:
+                discarded = db.execute(
+                    "DELETE FROM dead_letters WHERE pipeline = ? AND id IN (SELECT value FROM json_each(?))",
+                    (pipeline, _json(list(ids))),
+                ).rowcount
+            db.execute(
+                "DELETE FROM dead_letter_keys AS k WHERE k.pipeline = ?"
+                f" AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE {_SAME_KEY})",
+                (pipeline,),
+            )
+        return discarded
+
+    def letter_keys(self, pipeline: str) -> list[LetterKey]:
+        with self._connection.read() as db:
+            cursor = db.execute(
+                "SELECT block, topic, partition, key, min(offset) AS oldest, max(offset) AS newest,"
+                f" (SELECT written FROM dead_letter_keys k WHERE {_SAME_KEY}) AS written"
+                " FROM dead_letters d WHERE pipeline = ? AND topic IS NOT NULL AND key IS NOT NULL"
+                " GROUP BY pipeline, block, topic, partition, key ORDER BY min(id)",
+                (pipeline,),
+            )
+            return read_rows(LetterKey, cursor)
+
+    def note_key_written(self, pipeline: str, key: LetterKey) -> None:
+        with self._connection.write() as db:
+            db.execute(
+                "INSERT INTO dead_letter_keys VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " written = max(written, excluded.written)",
+                (pipeline, key.block, key.topic, key.partition, key.key, key.written),
+            )
 
     # --- blocks
 

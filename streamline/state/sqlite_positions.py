@@ -44,12 +44,14 @@ def storable(text: str) -> str:
     return text
 
 
-# Columns that hold JSON text or 0 and 1.
+_decode_headers: Callable[[str], Any] = msgspec.json.Decoder(list[tuple[str, bytes | None]]).decode
+# Columns that hold JSON text (bytes within it are base64) or 0 and 1.
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "results": msgspec.json.decode,
     "sinks": msgspec.json.decode,
     "summary": msgspec.json.decode,
     "gap": bool,
+    "headers": lambda text: None if text is None else _decode_headers(text),
 }
 
 
@@ -404,6 +406,17 @@ def read_stage(text: str) -> tuple[str, str | None, bool]:
     return stage, destination if mark else None, False
 
 
+_LETTER_COLUMNS = (
+    *("pipeline", "block", "stream", "stage", "digest", "record", "error", "run_id", "time"),
+    *("form", "topic", "partition", "offset", "key", "value", "headers", "message_time", "trace"),
+)
+_ADD_LETTER = (
+    "INSERT INTO dead_letters ({}) VALUES ({}) ON CONFLICT (pipeline, block, stream, stage, digest) DO UPDATE SET"
+    " record = excluded.record, form = excluded.form, error = excluded.error, trace = excluded.trace,"
+    " run_id = excluded.run_id, time = excluded.time, times = times + 1"
+).format(", ".join(f'"{name}"' for name in _LETTER_COLUMNS), ", ".join("?" * len(_LETTER_COLUMNS)))
+
+
 def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], time: str) -> None:
     if not letters:
         return
@@ -411,24 +424,35 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
 
     known = [letter for letter in letters if letter.id]
     db.executemany(
-        "UPDATE dead_letters SET error = ?, run_id = ?, time = ?, times = times + 1 WHERE id = ?",
-        [(storable(letter.error), letter.run_id, time, letter.id) for letter in known],
+        "UPDATE dead_letters SET error = ?, trace = ?, run_id = ?, time = ?, times = times + 1 WHERE id = ?",
+        [(storable(letter.error), _storable(letter.trace), letter.run_id, time, letter.id) for letter in known],
     )
     rows = []
     for letter in letters:
         if letter.id:
             continue
         record = storable(letter.record)
-        digest = hashlib.sha256(record.encode() + letter.copy.encode()).digest()
-        place = (letter.pipeline, letter.block, letter.stream, stored_stage(letter))
-        rows.append((*place, digest, record, storable(letter.error), letter.run_id, time))
-    db.executemany(
-        "INSERT INTO dead_letters (pipeline, block, stream, stage, digest, record, error, run_id, time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (pipeline, block, stream, stage, digest) DO UPDATE SET"
-        " error = excluded.error, run_id = excluded.run_id, time = excluded.time, times = times + 1",
-        rows,
-    )
+        identity = record if letter.topic is None else f"{letter.topic}\n{letter.partition}\n{letter.offset}\n"
+        row = {
+            **{name: getattr(letter, name) for name in _LETTER_COLUMNS if name != "digest"},
+            "stage": stored_stage(letter),
+            "digest": hashlib.sha256(identity.encode() + letter.copy.encode()).digest(),
+            "record": record,
+            "error": storable(letter.error),
+            "time": time,
+            "headers": None if letter.headers is None else _encode_headers(letter.headers),
+            "trace": _storable(letter.trace),
+        }
+        rows.append(tuple(row[name] for name in _LETTER_COLUMNS))
+    db.executemany(_ADD_LETTER, rows)
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
+def _encode_headers(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    return msgspec.json.encode([(storable(name), value) for name, value in headers]).decode()
 
 
 def matching(columns: dict[str, str | None]) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Tables whose column `block` is a block's uuid. `schemas` has also the keys of pairs: `DESTINATION < SOURCE`.
 _TABLES = (
     *("bookmarks", "bookmark_history", "bookmark_destinations", "consumed_overrides"),
-    *("plugin_secrets", "unmoved_stream_settings", "schemas", "dead_letters"),
+    *("plugin_secrets", "unmoved_stream_settings", "schemas", "dead_letters", "dead_letter_keys"),
 )
 # A child of a dynamic block keeps its positions under `<block>:<key>`.
 _OF_BLOCK = "pipeline = ? AND (block = ? OR instr(block, ? || ':') = 1)"
@@ -28,7 +28,7 @@ def rename_block(db: sqlite3.Connection, pipeline: str, old: str, new: str) -> N
     What a block `new` has left is replaced.
     """
     for table in _TABLES:
-        if table != "dead_letters":
+        if table not in ("dead_letters", "dead_letter_keys"):
             db.execute(
                 f"DELETE FROM {table} WHERE pipeline = ? AND (block = ? OR instr(block, ?) = 1)",
                 (pipeline, new, f"{new}:"),

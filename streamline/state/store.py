@@ -93,20 +93,31 @@ class BookmarkOverride(msgspec.Struct, frozen=True):
     value: str
 
 
+LetterForm: TypeAlias = Literal["json", "base64", "text", "value"]
+"""How a dead letter holds a message's data: as JSON text (`flow/codecs/message_data.py`), as bytes in base64, as text
+from which it cannot be restored, or not at all: it is, or is decoded from, the message's value."""
+
+
 class DeadLetter(msgspec.Struct, kw_only=True):
     """A record that was refused on the way. The same record at the same stage of a block and stream is kept once,
-    if it has the same `copy`.
+    if it has the same `copy`; of a message, its place says whether it is the same.
 
     Args:
-        record: the JSON text of the record.
-        stage: `validate`, `schema_change`, or the uuid of the block that refused it.
+        record: the JSON text of the record; of a message, its data as `stage` got it, in the form that `form` says.
+        stage: `validate`, `schema_change`, `decode`, `park`, or the uuid of the block that refused it.
         destination: uuid of the destination block for which it was refused, where it was for one only.
         output: it is what the block `stage` returned; else it is what was refused as it came to `stage`.
         run_id, error: of the last time it was refused.
         time: of that; given by the store.
         times: how often it was refused.
-        copy: tells apart equal records of a stream without a key; not read back.
+        copy: tells apart equal records of a stream without a key, and several outputs of one message; the state
+            database does not give it back.
         id: given by the store; a letter that has one is replaced.
+        topic, partition, offset: where a message was read; None: it is no message, or a new one that a block made.
+        key, value, headers, message_time: of that message, as in `flow.items.Origin`.
+        trace: the traceback of the user's code that refused it.
+        written_since: an offset behind the message's, of a message with the same key that was delivered; given by the
+            store.
     """
 
     pipeline: str
@@ -122,6 +133,33 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     times: int = 1
     copy: str = ""
     id: int = 0
+    form: LetterForm = "json"
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: list[tuple[str, bytes | None]] | None = None
+    message_time: int | None = None
+    trace: str | None = None
+    written_since: int | None = None
+
+
+class LetterKey(msgspec.Struct, kw_only=True):
+    """A key of messages of which there are dead letters.
+
+    Args:
+        oldest, newest: offsets of the first and the last of them.
+        written: offset of a later message of the key that was delivered; None: none is known.
+    """
+
+    block: str
+    topic: str
+    partition: int
+    key: bytes
+    oldest: int = 0
+    newest: int = 0
+    written: int | None = None
 
 
 class RunInfo(msgspec.Struct, kw_only=True):
@@ -380,6 +418,14 @@ class Store(Protocol):
 
     def discard_dead_letters(self, pipeline: str, ids: Sequence[int] | None = None) -> int:
         """Delete some, or all of a pipeline; returns how many there were."""
+
+    def letter_keys(self, pipeline: str) -> list[LetterKey]:
+        """Return the keys of the messages that dead letters are of."""
+        ...
+
+    def note_key_written(self, pipeline: str, key: LetterKey) -> None:
+        """Remember that a message of a key was delivered: its offset is `key.written`."""
+        ...
 
     # --- blocks
 

@@ -159,6 +159,10 @@ class Consumer(Protocol):
         """Read these topics from now on, instead of those before."""
         ...
 
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        """Read these partitions from these offsets on, outside of any group; instead of `subscribe`."""
+        ...
+
     def poll_batch(self, limit: int, timeout: float) -> list[Origin]:
         """Return up to `limit` messages, of each partition in order; an empty list if none came in time.
 
