@@ -16,8 +16,12 @@ from streamline.connectors.outputs.parquet_sink import ParquetSink
 from streamline.connectors.outputs.table_source import TableSource, TableStream
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.mapper import MapperProcess
+from streamline.connectors.singer.message_target import MessageTarget
+from streamline.connectors.singer.polled_tap import Poll, PolledTap
+from streamline.connectors.singer.state import join_state
 from streamline.connectors.singer.tap import TapProcess
 from streamline.connectors.singer.target import TargetProcess
+from streamline.connectors.singer.target_input import Feed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import StreamlineError
 from streamline.execution.integration.run_store import RunStore, SourceAccount
@@ -115,6 +119,31 @@ class Mapper(Tap):
         return MapperProcess(command, upstream, run_dir=self.folder, masker=Plain(), log=lambda line: None)
 
 
+class Polled(Tap):
+    """A tap that gives a part of the numbers in each poll."""
+
+    name = "PolledTap"
+    EACH = 4 * EVERY
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        def open_poll(rows: Mapping[str, bytes], state: bytes) -> Poll:
+            end = min(count, int(rows.get(STREAM, b"0")) + self.EACH)
+            return Poll(self._tap(end, rows, fail_at, id))
+
+        first = int((start or {}).get(STREAM, b"0"))
+        return PolledTap(
+            id,
+            open_poll,
+            start=start or {},
+            state=join_state(start or {}),
+            interval=0.001,
+            polls=max(1, -(-(count - first) // self.EACH)),
+            retries=0,
+        )
+
+
 class Tables(SourceCase):
     name = "TableSource"
 
@@ -134,7 +163,7 @@ class Tables(SourceCase):
         return TableSource(id, [stream], start=start, batch_rows=EVERY)
 
 
-SOURCES = [SourceCase, Tap, Files, Mapper, Tables]
+SOURCES = [SourceCase, Tap, Files, Mapper, Polled, Tables]
 
 
 class SinkCase:
@@ -219,6 +248,23 @@ class Pool(Target):
         return TargetPool(id, processes, lambda stream: 0)
 
 
+class Messages(Target):
+    name = "MessageTarget"
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        feeds = [
+            Feed(
+                source=source,
+                keys_of=lambda stream: (stream,),
+                owns=lambda key: True,
+                name_of=lambda key, source=source: f"{source}:{key}",
+            )
+            for source in sources
+        ]
+        process = target(self.folder, Account(), feeds=feeds, id=id)
+        return MessageTarget(TargetPool(id, [process], lambda stream: 0))
+
+
 class HookedParquetSink(ParquetSink):
     """A disk that fails, or hangs, at a row that says so."""
 
@@ -266,7 +312,7 @@ class ParquetFiles(SinkCase):
             sink.gate.set()
 
 
-SINKS = [SinkCase, Target, Silent, Pool, ParquetFiles]
+SINKS = [SinkCase, Target, Silent, Pool, Messages, ParquetFiles]
 
 
 def sqlite_store(folder: Path) -> PositionStore:

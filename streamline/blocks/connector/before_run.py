@@ -68,7 +68,7 @@ def known_spec(block: Block, renderer: Renderer, shown: str) -> Spec | None:
     file = open_spec(block, renderer)
     if not file.rendered:
         file.data = {key: _known(value, block, file, (key,)) for key, value in file.mapping().items()}
-    spec = load_spec(block, renderer, file=file)
+    spec = load_spec(block, renderer, file=file, streaming=False)
     spec.where = next((file.where((key,)) for key in ("source", "destination") if key in file.mapping()), spec.where)
     return spec
 

@@ -60,7 +60,7 @@ def prepare(call: BlockCall) -> Prepared:
 
 
 def _prepare_yaml(call: BlockCall, inputs: Inputs, model: ReadModel) -> Prepared:
-    match load_spec(call.block, call.renderer):
+    match load_spec(call.block, call.renderer, streaming=False):
         case SourceSpec() as source:
             return PreparedSource(spec=source)
         case DestinationSpec() as destination:

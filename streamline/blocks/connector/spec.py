@@ -54,6 +54,9 @@ class SourceSpec(msgspec.Struct, kw_only=True):
         max_duration: seconds after which the tap is asked to end; None: never.
         idle_timeout: seconds without a message after which it is asked to end; None: never.
         max_record_bytes: the longest line that its taps may print; None: the engine decides.
+        interval: in streaming pipelines: seconds from one poll to the next; None: the tap is left running.
+        format: of the messages in streaming pipelines: `plain` records, or the lines of a `singer` stream.
+        deletes: what a deleted row is in plain messages: its `record`, or a `tombstone`.
         where: `file:line` of the block's file.
     """
 
@@ -64,6 +67,9 @@ class SourceSpec(msgspec.Struct, kw_only=True):
     max_duration: float | None = None
     idle_timeout: float | None = None
     max_record_bytes: int | None = None
+    interval: float | None = None
+    format: str = "plain"
+    deletes: str = "record"
     where: str = ""
 
 
@@ -80,6 +86,9 @@ class DestinationSpec(msgspec.Struct, kw_only=True):
         source_column: whether records get a column that names their source, as part of their key.
         session_interval: seconds after which a target that proves only at its end is closed and started anew; None:
             the engine decides.
+        message_columns: in streaming pipelines: columns that say where a message was read.
+        wrap_values: a message whose value is no object becomes a record with the column `value`.
+        tombstones: what becomes of a message without a value: `skip`, or `delete`.
         where: `file:line` of the block's file.
     """
 
@@ -91,6 +100,9 @@ class DestinationSpec(msgspec.Struct, kw_only=True):
     schema_change: str = "evolve"
     source_column: bool = False
     session_interval: float | None = None
+    message_columns: list[str] = []
+    wrap_values: bool = False
+    tombstones: str = "skip"
     where: str = ""
 
 
@@ -104,19 +116,33 @@ class MapperSpec(msgspec.Struct, kw_only=True):
 
 Spec: TypeAlias = SourceSpec | DestinationSpec | MapperSpec
 
+_STREAMING = frozenset({"interval", "format", "deletes", "message_columns", "wrap_values", "tombstones"})
+"""Keys that only blocks of streaming pipelines have."""
+
+MESSAGE_COLUMNS = ("key", "topic", "partition", "offset", "time", "headers")
+
 _ROLES = {"data_loader": "source", "data_exporter": "destination", "transformer": "mapper"}
 
 
-def _keys(kind: type[Spec], *more: str) -> tuple[str, ...]:
-    return (*(name for name in kind.__struct_fields__ if name != "where"), *more)
+def _keys(kind: type[Spec], *more: str, streaming: bool) -> tuple[str, ...]:
+    left_out = {"where"} if streaming else {"where", *_STREAMING}
+    return (*(name for name in kind.__struct_fields__ if name not in left_out), *more)
 
 
-def load_spec(block: Block, renderer: Renderer, *, text: str | None = None, file: YamlFile | None = None) -> Spec:
+def load_spec(
+    block: Block,
+    renderer: Renderer,
+    *,
+    text: str | None = None,
+    file: YamlFile | None = None,
+    streaming: bool = True,
+) -> Spec:
     """Return what a YAML block says: a source for a data_loader, a destination for a data_exporter, else a mapper.
 
     Args:
         text: the text of its file, if it is not to be read from there.
         file: the file, if it was read already.
+        streaming: whether it may have the keys that only streaming pipelines use.
 
     The values of secret-like keys of its config are masked from then on.
 
@@ -141,8 +167,8 @@ def load_spec(block: Block, renderer: Renderer, *, text: str | None = None, file
         file.fail(expected, (present[0],) if present else (), hint=hint, code="block.wrong_kind")
     reader = _SpecReader(file, renderer)
     if role == "source":
-        return _source(reader)
-    return _destination(reader) if role == "destination" else _mapper(reader)
+        return _source(reader, streaming)
+    return _destination(reader, streaming) if role == "destination" else _mapper(reader)
 
 
 def load_source(block: Block, renderer: Renderer) -> SourceSpec:
@@ -243,8 +269,8 @@ class _SpecReader:
         return json_value(self._renderer.part(self.file, key), refuse)
 
 
-def _source(reader: _SpecReader) -> SourceSpec:
-    reader.file.refuse_unknown(_keys(SourceSpec, "batch_config"))
+def _source(reader: _SpecReader, streaming: bool) -> SourceSpec:
+    reader.file.refuse_unknown(_keys(SourceSpec, "batch_config", streaming=streaming))
     source = reader.take("source", _name, "")
     config = reader.config(source, "tap")
     batch_config = reader.take("batch_config", _mapping, None)
@@ -258,12 +284,15 @@ def _source(reader: _SpecReader) -> SourceSpec:
         max_duration=reader.take("max_duration", duration, None),
         idle_timeout=reader.take("idle_timeout", duration, None),
         max_record_bytes=reader.take("max_record_bytes", size, None),
+        interval=reader.take("interval", duration, None),
+        format=reader.take("format", _one_of(("plain", "singer")), "plain"),
+        deletes=reader.take("deletes", _one_of(("record", "tombstone")), "record"),
         where=reader.where,
     )
 
 
-def _destination(reader: _SpecReader) -> DestinationSpec:
-    reader.file.refuse_unknown(_keys(DestinationSpec))
+def _destination(reader: _SpecReader, streaming: bool) -> DestinationSpec:
+    reader.file.refuse_unknown(_keys(DestinationSpec, streaming=streaming))
     destination = reader.take("destination", _name, "")
     return DestinationSpec(
         destination=destination,
@@ -274,12 +303,15 @@ def _destination(reader: _SpecReader) -> DestinationSpec:
         schema_change=reader.take("schema_change", _one_of(SCHEMA_POLICIES), "evolve"),
         source_column=reader.take("source_column", _flag, False),
         session_interval=reader.take("session_interval", duration, None),
+        message_columns=reader.take("message_columns", _message_columns, []),
+        wrap_values=reader.take("wrap_values", _flag, False),
+        tombstones=reader.take("tombstones", _one_of(("skip", "delete")), "skip"),
         where=reader.where,
     )
 
 
 def _mapper(reader: _SpecReader) -> MapperSpec:
-    reader.file.refuse_unknown(_keys(MapperSpec))
+    reader.file.refuse_unknown(_keys(MapperSpec, streaming=False))
     mapper = reader.take("mapper", _name, "")
     return MapperSpec(mapper=mapper, config=reader.config(mapper, "mapper"), where=reader.where)
 
@@ -327,6 +359,14 @@ def _flag(value: object) -> bool:
     if value is True or value is False:
         return value
     raise ValueError(f"must be true or false, not {value!r}")
+
+
+def _message_columns(value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"_message_{name}" for name in MESSAGE_COLUMNS] if value else []
+    if not isinstance(value, list) or not set(value) <= set(MESSAGE_COLUMNS):
+        raise ValueError(f"must be true, or a list of {', '.join(MESSAGE_COLUMNS)}, not {value!r}")
+    return [f"_message_{name}" for name in value]
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[object], str]:

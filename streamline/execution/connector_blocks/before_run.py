@@ -89,7 +89,7 @@ class _Check:
         block = plan.block
         if block.language != "yaml" or block.file is None or "block_output" in block.file.read_text("utf-8"):
             return
-        spec = load_spec(block, self._renderer)
+        spec = load_spec(block, self._renderer, streaming=False)
         if isinstance(spec, DestinationSpec):
             await resolve_target(self._run, block, spec)
         elif isinstance(spec, SourceSpec):

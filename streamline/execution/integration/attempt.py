@@ -13,18 +13,17 @@ import msgspec
 
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.message_reader import TapOutputError
-from streamline.connectors.singer.state import has_bookmarks, owned_parts, state_of
+from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import PipelineFailed, StreamlineError
-from streamline.execution.integration.destination_identity import destinations_of, flat_start
-from streamline.execution.integration.destination_plan import proving_sinks
-from streamline.execution.integration.endpoints import build_sinks, build_source, owner_of
+from streamline.execution.integration.accounts import account_of
+from streamline.execution.integration.endpoints import build_sinks, build_source
 from streamline.execution.integration.plan import GroupPlan, Plan, ProvingSink, SourcePlan
 from streamline.execution.integration.route_builder import RouteBuilder
-from streamline.execution.integration.run_store import RunStore, SourceAccount
+from streamline.execution.integration.run_store import RunStore
 from streamline.execution.integration.schema_book import SchemaBook
 from streamline.execution.run import Run
-from streamline.flow.items import REST, ArrowBatch, BadRecord, FileBatch, Item, Position, RawBatch, RowBatch, Schema
+from streamline.flow.items import ArrowBatch, BadRecord, FileBatch, Item, Position, RawBatch, RowBatch, Schema
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.tasks import task_group
@@ -103,7 +102,7 @@ class Attempt:
                 self._context.store,
                 pipeline=self._plan.pipeline,
                 run_id=self._context.run_id,
-                accounts={group.id: self._account(group) for group in self._groups.values()},
+                accounts={group.id: account_of(self._context, self._plan, group) for group in self._groups.values()},
                 before_save=self._save_schemas,
             ),
             on_saved=self._saved,
@@ -155,7 +154,8 @@ class Attempt:
         return flows
 
     def _flow(self, group: GroupPlan, limits: Sequence[anyio.CapacityLimiter]) -> Flow:
-        source, files = build_source(self._context, self._plan, group, self._routes)
+        passed = self._routes.passed_dialects(group.source)
+        source, files = build_source(self._context, self._plan, group, passed)
         if files is not None:
             self._files[group.id] = files
         if not self._plan.confirms:
@@ -251,39 +251,6 @@ class Attempt:
             limit.add(record.stream, 0, [record.error])
 
     # -- positions
-
-    def _account(self, group: GroupPlan) -> SourceAccount:
-        source = self._source(group)
-        owns, shared = owner_of(group, source), len(source.groups) > 1
-        flat = flat_start(self._context, self._plan, group)
-
-        def destinations(key: str, text: bytes) -> dict[str, str]:
-            others = flat.unmoved(source, text) if flat is not None and key == REST else {}
-            return {**others, **destinations_of(self._plan, source, key)}
-
-        return SourceAccount(
-            block=group.source,
-            owned=lambda parts: owned_parts(parts, owns, shared=shared),
-            sinks_of=lambda key: self._proving(source, key),
-            destinations=destinations,
-            replication={
-                stream.id: (stream.replication_method, ",".join(stream.bookmark_properties) or None)
-                for stream in source.selected
-            },
-            rows=dict(group.rows),
-            forgotten=source.forgotten,
-            keyless=source.keyless,
-            bookmarks_of=source.bookmarks_of,
-            cause_of=source.cause_of,
-            overrides=source.overrides,
-            left_out=source.left_out if any(each.replication_method == "LOG_BASED" for each in group.streams) else [],
-        )
-
-    def _proving(self, source: SourcePlan, key: str) -> list[str]:
-        sinks = {sink: self._plan.sinks[sink].spec for sink in self._plan.paths[source.id].all_sinks()}
-        # Mappers give streams other names.
-        stream = source.find(key) if not self._plan.mappers.get(source.id) else None
-        return proving_sinks(stream, source.selected, sinks)
 
     async def _saved(self, position: Position, moved: Mapping[str, bytes]) -> None:
         group = self._groups[position.source]

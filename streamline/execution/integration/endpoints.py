@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from streamline.connectors.singer.batch_files import FileSource
@@ -12,15 +12,20 @@ from streamline.connectors.singer.grouping import owner
 from streamline.connectors.singer.target_input import Feed, SentCounts
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.execution.integration.plan import GroupPlan, Plan, ProvingSink, SinkPlan, SourcePlan
-from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.run import Run
 from streamline.flow.items import REST
 from streamline.flow.protocols import Source
 from streamline.telemetry.progress import Progress
 
 
-def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilder) -> tuple[Source, FileSource | None]:
-    """Return a group's tap with its mappers, and the part of it that deletes files of BATCHes, if it has one."""
+def build_source(
+    context: Run, plan: Plan, group: GroupPlan, passed: Collection[str] = ()
+) -> tuple[Source, FileSource | None]:
+    """Return a group's tap with its mappers, and the part of it that deletes files of BATCHes, if it has one.
+
+    Args:
+        passed: dialects of BATCH that go on as files.
+    """
     source, workspace = plan.sources[group.source], workspace_of(context)
     if source.open is not None:
         return source.open(group), None
@@ -53,7 +58,7 @@ def build_source(context: Run, plan: Plan, group: GroupPlan, routes: RouteBuilde
         mappers,
         workspace,
         keys=_dropped_keys(source, group),
-        passed=routes.passed_dialects(group.source),
+        passed=passed,
         on_config_change=lambda written: _keep_config(source, written),
     )
 
@@ -93,7 +98,7 @@ def workspace_of(context: Run) -> Workspace:
     return Workspace(run_dir=context.run_dir, root=context.project.root, masker=context.masker, log=context.child_line)
 
 
-class _SinkCounts(SentCounts):
+class SinkCounts(SentCounts):
     """Counts what the targets of one destination block are sent and confirm."""
 
     def __init__(self, progress: Progress, sink: str) -> None:
@@ -117,7 +122,7 @@ def _keep_config(source: SourcePlan, written: dict[str, Any]) -> None:
 
 def _sink(context: Run, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan]) -> TargetPool:
     several_blocks = len({group.source for group in groups}) > 1
-    feeds = [_feed(plan.sources[group.source], group, sink, several_blocks=several_blocks) for group in groups]
+    feeds = [feed_of(plan.sources[group.source], group, sink, several_blocks=several_blocks) for group in groups]
     return target_sink(
         sink.id,
         sink.plugin,
@@ -127,13 +132,19 @@ def _sink(context: Run, plan: Plan, sink: SinkPlan, groups: Sequence[GroupPlan])
         state={group.id: group.state for group in groups},
         processes=sink.processes,
         slot_of=sink.slot_of,
-        counts=_SinkCounts(context.progress, sink.id),
+        counts=SinkCounts(context.progress, sink.id),
         session_interval=sink.session_interval(endless=any(plan.sources[group.source].endless for group in groups)),
         timeout=sink.block.timeout,
     )
 
 
-def _feed(source: SourcePlan, group: GroupPlan, sink: SinkPlan, *, several_blocks: bool) -> Feed:
+def feed_of(source: SourcePlan, group: GroupPlan, sink: SinkPlan, *, several_blocks: bool) -> Feed:
+    """Return how a tap process's streams and bookmarks are named in a target.
+
+    Args:
+        several_blocks: more than one source block feeds it.
+    """
+
     def keys_of(table: str) -> tuple[str, ...]:
         # Of records that several streams may have sent, no bookmark can be told.
         name = sink.stream_of(source.id, table)

@@ -151,8 +151,13 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
 
 async def refresh_positions(context: Run, plan: Plan, group: GroupPlan) -> GroupPlan:
     """Return the group for the next attempt, which starts from the positions saved so far."""
+    return await anyio.to_thread.run_sync(refreshed_group, context, plan, group)
+
+
+def refreshed_group(context: Run, plan: Plan, group: GroupPlan) -> GroupPlan:
+    """`refresh_positions`, in this thread."""
     source = plan.sources[group.source]
-    saved = await anyio.to_thread.run_sync(context.store.bookmarks, plan.pipeline, group.source)
+    saved = context.store.bookmarks(plan.pipeline, group.source)
     rows = {stream: bookmark.value.encode("utf-8", "surrogateescape") for stream, bookmark in saved.items()}
     begun = {stream for stream, bookmark in saved.items() if bookmark.run_id == context.run_id}
     kept = {stream: text for stream, text in rows.items() if stream in begun or stream in group.rows}

@@ -58,6 +58,12 @@ class RouteBuilder:
 
     def route(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         """Return the route of one group."""
+        route = self._path(group, path, pools)
+        route.stages[:0] = self.source_stages(group)
+        return route
+
+    def source_stages(self, group: GroupPlan) -> list[Stage]:
+        """Return the stages directly behind a group's tap."""
         stages: list[Stage] = []
         streams = {name: stream for stream in group.streams for name in (*stream.names, stream.stream)}
         source = self._plan.sources[group.source]
@@ -77,9 +83,7 @@ class RouteBuilder:
         if group.streams and SourceStage.needed(group.streams, unselected):
             warn = partial(self._context.warn, source.id)
             stages.append(SourceStage(streams, unselected, warn=warn))
-        route = self._path(group, path, pools)
-        route.stages[:0] = stages
-        return route
+        return stages
 
     def passed_dialects(self, source: str) -> frozenset[str]:
         """Return the dialects of BATCH that can be forwarded from this source to all its destinations."""
@@ -100,11 +104,12 @@ class RouteBuilder:
 
     def _path(self, group: GroupPlan, path: PathPlan, pools: Mapping[str, Sink]) -> Route:
         stages = [self._transform(group, path, transform) for transform in path.transforms]
-        branches = [self._sink_route(group, self._plan.sinks[sink], pools[sink]) for sink in path.sinks]
+        branches = [Route(self.sink_stages(group, self._plan.sinks[sink]), sinks=[pools[sink]]) for sink in path.sinks]
         branches += [self._path(group, branch, pools) for branch in path.branches]
         return Route(stages, branches=branches)
 
-    def _sink_route(self, group: GroupPlan, sink: SinkPlan, pool: Sink) -> Route:
+    def sink_stages(self, group: GroupPlan, sink: SinkPlan) -> list[Stage]:
+        """Return the stages directly before a destination."""
         source = self._plan.sources[group.source]
         stages: list[Stage] = []
         if sink.spec.streams.entries:
@@ -133,7 +138,7 @@ class RouteBuilder:
         changed = any(_changes(plan) for plan in sink.plans.values())
         if changed or sink.spec.streams.entries or not sink.plans:
             stages.append(DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name))
-        return Route(stages, sinks=[pool])
+        return stages
 
     def _policy(self, source: SourcePlan, sink: SinkPlan, stream: str) -> str:
         policy: str = sink.setting("on_bad_record", source.id, stream)

@@ -75,6 +75,10 @@ class RunStore:
 
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
+        return self.save_rows(source, parts, [self._letter(source, bad) for bad in refused])
+
+    def save_rows(self, source: str, parts: Mapping[str, bytes], letters: Sequence[DeadLetter]) -> Mapping[str, bytes]:
+        """Save parts of a source's position and dead letters before it; see `PositionStore.save`."""
         account = self._accounts[source]
         own = account.owned(parts)
         owned = {stream: text for stream, text in own.items() if text != FORGOTTEN and account.sinks_of(stream)}
@@ -88,14 +92,14 @@ class RunStore:
             # Before the position: a run that is killed between the two must not leave an unknown gap.
             self._store.mark_gap(self._pipeline, account.block, account.left_out)
             account.left_out = []
-        if streams or refused or dropped:
+        if streams or letters or dropped:
             self._before_save()
             self._store.save(
                 self._pipeline,
                 account.block,
                 self._run_id,
                 [self._bookmark(account, stream, owned[stream]) for stream in streams],
-                [self._letter(source, bad) for bad in refused],
+                letters,
                 [override for stream in streams for override in account.overrides.get(stream, ())],
                 dropped,
             )

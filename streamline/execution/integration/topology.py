@@ -38,7 +38,7 @@ def read_blocks(model: PipelineModel, renderer: Renderer) -> Specs:
         block = model.blocks[uuid]
         check_fits(model.type, block.type, block.language, where=model.where(uuid))
         if block.language == "yaml":
-            match load_spec(block, renderer):
+            match load_spec(block, renderer, streaming=False):
                 case SourceSpec() as source:
                     specs.sources[uuid] = (block, source)
                 case DestinationSpec() as destination:

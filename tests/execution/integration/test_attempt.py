@@ -12,6 +12,7 @@ from streamline.connectors.singer.message_reader import TapOutputError
 from streamline.connectors.singer.state import StateParts
 from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import PipelineFailed, StreamlineError
+from streamline.execution.integration.accounts import account_of
 from streamline.execution.integration.attempt import Attempt, _error_of
 from streamline.execution.integration.flat_state import stream_key
 from streamline.execution.integration.plan import MapperPlan, Plan
@@ -86,8 +87,8 @@ def test_only_a_process_that_reads_the_log_leaves_streams_of_it_out() -> None:
     load.left_out = ["items"]
     load.groups = [group(USERS, id="load.users"), group(ORDERS, id="load.orders")]
     trying = attempt(made)
-    assert [trying._account(each).left_out for each in load.groups] == [["items"], []]
-    assert trying._account(load.groups[0]).replication == {
+    assert [account_of(trying._context, made, each).left_out for each in load.groups] == [["items"], []]
+    assert account_of(trying._context, made, load.groups[0]).replication == {
         "shop-users": ("LOG_BASED", None),
         "orders": ("INCREMENTAL", "id"),
     }
@@ -96,10 +97,10 @@ def test_only_a_process_that_reads_the_log_leaves_streams_of_it_out() -> None:
 def test_a_bookmark_is_proven_by_the_destinations_of_its_stream_and_behind_a_mapper_by_all() -> None:
     load = source(USERS, ORDERS)
     made = plan(load, sinks=[sink(load, streams=["orders"]), sink(load, uuid="other", streams=["users"])])
-    assert attempt(made)._account(load.groups[0]).sinks_of("orders") == ["export"]
+    assert account_of(context(), made, load.groups[0]).sinks_of("orders") == ["export"]
     mapper = MapperPlan(block=block("map", "transformer"), spec=cast(Any, None), plugin=plugin("mapper"), config={})
     made.mappers = {"load": [mapper]}
-    assert attempt(made)._account(load.groups[0]).sinks_of("orders") == ["export", "other"]
+    assert account_of(context(), made, load.groups[0]).sinks_of("orders") == ["export", "other"]
 
 
 def test_several_processes_keep_no_stream_that_is_syncing() -> None:
@@ -107,12 +108,12 @@ def test_several_processes_keep_no_stream_that_is_syncing() -> None:
     load = made.sources["load"]
     parts = StateParts(b'{"bookmarks":{"orders":1},"currently_syncing":"orders"}')
     load.groups = [group(USERS, ORDERS)]
-    assert dict(attempt(made)._account(load.groups[0]).owned(parts)) == {
+    assert dict(account_of(context(), made, load.groups[0]).owned(parts)) == {
         "orders": b"1",
         "*": b'{"currently_syncing":"orders"}',
     }
     load.groups = [group(USERS, id="load.users"), group(ORDERS, id="load.orders")]
-    assert dict(attempt(made)._account(load.groups[1]).owned(parts)) == {"orders": b"1"}
+    assert dict(account_of(context(), made, load.groups[1]).owned(parts)) == {"orders": b"1"}
 
 
 def test_streams_that_are_not_read_stay_covered_by_a_state_of_all_streams_alone() -> None:
@@ -123,12 +124,12 @@ def test_streams_that_are_not_read_stay_covered_by_a_state_of_all_streams_alone(
     key = stream_key("export", "shop-users")
     known = {"*": {"export": "x", key: "x"}}
     trying._context.store.destinations = lambda pipeline, block: known  # type: ignore[method-assign]
-    account = trying._account(load.groups[0])
+    account = account_of(trying._context, made, load.groups[0])
     assert key in account.destinations("*", b'{"lsn":1}')
     assert key not in account.destinations("*", b'{"lsn":2}')
     assert key not in account.destinations("orders", b'{"lsn":1}')
     load.groups = [group(ORDERS, orders="1")]
-    assert key not in trying._account(load.groups[0]).destinations("*", b'{"lsn":1}')
+    assert key not in account_of(trying._context, made, load.groups[0]).destinations("*", b'{"lsn":1}')
 
 
 def test_a_plugin_limits_its_processes_over_all_sources(monkeypatch: pytest.MonkeyPatch) -> None:

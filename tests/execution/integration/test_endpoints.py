@@ -71,7 +71,7 @@ def test_one_of_several_processes_drops_no_key_that_is_no_streams(monkeypatch: p
 
 
 def feed(load: SourcePlan, of: GroupPlan, *, several_blocks: bool = False) -> Feed:
-    return endpoints._feed(load, of, sink(load), several_blocks=several_blocks)
+    return endpoints.feed_of(load, of, sink(load), several_blocks=several_blocks)
 
 
 def test_a_streams_bookmark_has_any_of_its_names_unless_another_stream_has_the_name() -> None:
