@@ -172,8 +172,15 @@ class OffsetSource(SelfKeptSource, Protocol):
     """A source whose offsets a sink commits in its transactions."""
 
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Any, Any], Any]:
-        """Return the offsets of parts that are still its own (as `Producer.send_offsets` takes them), and the group's
-        metadata now. Blocks, and is called in the sink's thread.
+        """Return offsets as `Producer.send_offsets` takes them, and the group's metadata now. Blocks, and is called in
+        the sink's thread.
+
+        Args:
+            parts: of all positions in the transaction; of two of the same key the newer one.
+
+        Raises:
+            KafkaError: one of them belongs to somebody else by now (`NotMember`), or the source has ended: the
+                transaction must be aborted, because messages of it are read again.
         """
         ...
 

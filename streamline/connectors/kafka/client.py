@@ -1,7 +1,7 @@
 """The port to Kafka: what Streamline asks of a client library. kafka-python and confluent-kafka implement it.
 
-A consumer, and a producer, belongs to one thread, which alone calls it; only `wake` may be called from others. Batches
-cross the boundary, never single messages. Every default that the two libraries disagree on is set by the
+A consumer, and a producer, belongs to one thread, which alone calls it. Batches cross the boundary, never single
+messages. Every default that the two libraries disagree on is set by the
 implementation: keys are partitioned as Java does (murmur2), topics are never created by the way, offsets are committed
 only when asked, transactions are read when committed, assignments are cooperative.
 """
@@ -166,6 +166,8 @@ class Consumer(Protocol):
     def poll_batch(self, limit: int, timeout: float) -> list[Origin]:
         """Return up to `limit` messages, of each partition in order; an empty list if none came in time.
 
+        It returns as soon as there are some, and does not wait for `limit` of them.
+
         Serves the group: it has to be called at least every few seconds, also while all partitions are paused.
 
         Raises:
@@ -174,8 +176,8 @@ class Consumer(Protocol):
         ...
 
     def position(self, partition: Partition) -> int | None:
-        """Return the offset to be read next, past what was delivered and past markers of transactions; None if none
-        is known yet."""
+        """Return the offset to be read next: past what was delivered, past markers of transactions and gaps, and never
+        past a message that is still to be delivered. After `seek` it is that offset. None if none is known yet."""
         ...
 
     def assignment(self) -> frozenset[Partition]:
@@ -343,6 +345,7 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True):
         group: the consumer group.
         protocol: `classic` or `consumer` (KIP-848).
         max_poll_seconds: a member that does not poll for so long is evicted.
+        metadata_seconds: the cluster is asked so often for new partitions of the topics.
         max_partition_bytes: the most that one request reads of a partition.
         fetch_bytes: the most that one request reads, and that waits in the client.
     """
@@ -354,6 +357,7 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True):
     isolation_level: str = "read_committed"
     session_seconds: float = 45.0
     max_poll_seconds: float = 300.0
+    metadata_seconds: float = 10.0
     max_partition_bytes: int = 1 << 20
     fetch_bytes: int = 16 << 20
 
