@@ -56,6 +56,9 @@ class SourceCase:
         """What it left behind when it has ended."""
         return []
 
+    def end(self) -> None:
+        """Close what was made; called after the test."""
+
 
 TAP = """
 first = json.load(open(sys.argv[sys.argv.index("--state") + 1]))["bookmarks"].get("numbers", 0) + 1

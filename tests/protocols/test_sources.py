@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import anyio
 import pytest
@@ -11,10 +12,20 @@ from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Position
 from streamline.flow.protocols import Source
 from tests.connectors.singer.running import PATIENCE, until
-from tests.protocols.cases import ENDLESS, SourceCase
+from tests.protocols.cases import ENDLESS, SOURCES, SourceCase
 from tests.protocols.memory import ids_of
+from tests.protocols.message_cases import MESSAGE_SOURCES
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[*SOURCES, *MESSAGE_SOURCES], ids=lambda case: case.name)
+def source_case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    case: SourceCase = request.param(folder)
+    yield case
+    case.end()
 
 
 class Taken:

@@ -93,10 +93,10 @@ class FakeGroup:
         self.members: list[FakeConsumer] = []
         self.fixed: dict[str, set[Partition]] | None = None
 
-    def assign(self, **partitions: Sequence[Partition]) -> None:
-        """Fix which partitions each client id has."""
+    def assign(self, partitions: Mapping[str, Collection[Partition]] | None) -> None:
+        """Fix which partitions each client id has; None: they are spread again."""
         with self._cluster.lock:
-            self.fixed = {member: set(owned) for member, owned in partitions.items()}
+            self.fixed = None if partitions is None else {name: set(owned) for name, owned in partitions.items()}
 
     def target(self, member: FakeConsumer) -> set[Partition]:
         if self.fixed is not None:
@@ -246,6 +246,7 @@ class FakeConsumer:
     Attributes:
         max_messages: of one poll, whatever its limit.
         closed: it has left the group.
+        mute: partitions of which it delivers nothing, without a reason.
     """
 
     max_messages = 1 << 30
@@ -258,6 +259,7 @@ class FakeConsumer:
         self.positions: dict[Partition, int] = {}
         self.closed = False
         self.evicted: set[Partition] = set()
+        self.mute: set[Partition] = set()
         self._cluster = cluster
         self._group = cluster.group(options.group)
         self._listener: RebalanceListener | None = None
@@ -312,7 +314,7 @@ class FakeConsumer:
     def _read(self, limit: int) -> list[Origin]:
         messages: list[Origin] = []
         with self._cluster.lock:
-            for partition in sorted(self.owned - self.paused):
+            for partition in sorted(self.owned - self.paused - self.mute):
                 topic = self._cluster.known.get(partition.topic)
                 position = self.positions.get(partition)
                 if topic is None or position is None or partition.partition >= len(topic.logs):
@@ -450,7 +452,7 @@ class FakeProducer:
         self._waiting = []
         return undelivered
 
-    def _append(self, message: Outgoing) -> None:
+    def _append(self, message: Outgoing) -> tuple[str, int]:
         logs = self._cluster.known[message.topic].logs
         number = message.partition if message.partition is not None else sum(message.key or b"") % len(logs)
         with self._cluster.lock:
@@ -458,6 +460,7 @@ class FakeProducer:
                 message.topic, number, logs[number].end, message.key, message.value, message.headers, message.time
             )
             logs[number].append(record)
+        return message.topic, number
 
     def init_transactions(self, timeout: float) -> None:
         self._cluster.called("init_transactions")
@@ -477,9 +480,7 @@ class FakeProducer:
             for consumer, offsets in self._offsets:
                 if not offsets.keys() <= consumer.owned:
                     raise NotMember("not a member", kafka_code="ILLEGAL_GENERATION")
-            for message in self._flushed:
-                self._append(message)
-            for partition in {(message.topic, message.partition or 0) for message in self._flushed}:
+            for partition in {self._append(message) for message in self._flushed}:
                 self._cluster.mark(*partition)
             for consumer, offsets in self._offsets:
                 consumer._commit(offsets)

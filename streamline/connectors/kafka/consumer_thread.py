@@ -1,0 +1,509 @@
+"""The one thread that owns a consumer. It goes on polling whatever happens, so that the group keeps its member."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from streamline.connectors.kafka.assignment import Assignment
+from streamline.connectors.kafka.client import (
+    Committed,
+    Consumer,
+    ConsumerOptions,
+    KafkaClient,
+    KafkaError,
+    NotMember,
+    OffsetLost,
+    Partition,
+    TopicInfo,
+)
+from streamline.connectors.kafka.commits import Commits
+from streamline.connectors.kafka.exchange import Exchange
+from streamline.connectors.kafka.failures import addresses, explained
+from streamline.connectors.kafka.lag import LagWatch, lags
+from streamline.connectors.kafka.membership import REQUEST_SECONDS, Membership
+from streamline.connectors.kafka.offset_parts import encode_part, topic_id_of
+from streamline.connectors.kafka.settings import KafkaSourceSettings
+from streamline.connectors.kafka.topics import TopicSelection
+from streamline.connectors.stream_connector import Lag, StreamContext
+from streamline.errors import StreamlineError
+from streamline.flow.items import Item, Origin
+
+POLL_MESSAGES = 5_000
+"""The most messages of one poll; what bounds their bytes is `ConsumerOptions.fetch_bytes`."""
+
+POLL_SECONDS = 0.1
+FULL_SECONDS = 0.5
+"""Partitions are paused when there was no room for so long: pausing drops what the client has fetched."""
+
+ADVANCE_SECONDS = 0.2
+LAG_SECONDS = 5.0
+PLACE_SECONDS = 0.5
+GROUP_SECONDS = 1.0
+"""How often it is looked up: positions past messages, ends, starts that are not known yet, what the group has read."""
+
+DRAIN_GRACE = 5.0
+"""Seconds beyond a deadline until what does not return in time is left alone."""
+
+
+class ConsumerThread:
+    """Reads into an exchange until it is stopped, all is read, or it fails; then serves commits until it is closed."""
+
+    def __init__(
+        self,
+        settings: KafkaSourceSettings,
+        client: KafkaClient,
+        context: StreamContext,
+        exchange: Exchange,
+        *,
+        give_up: Callable[[Collection[str], float], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lag: Sequence[Lag] = ()
+        self._settings = settings
+        self._client = client
+        self._context = context
+        self._exchange = exchange
+        self._give_up = give_up
+        self._clock = clock
+        self._selection = TopicSelection(settings.topics, settings.pattern)
+        self._assignment = Assignment(context.block)
+        self._lag_watch = LagWatch(settings.stall_seconds, clock)
+        self._thread = threading.Thread(target=self._run, name=f"kafka-{context.block}", daemon=True)
+        self._full_since: float | None = None
+        self._holding = False
+        self._moved = False
+        self._subscribed = False
+        self._told: dict[str, str] = {}
+        """What fails now, and is told: by request, Kafka's name of the error."""
+        self._missed: set[str] = set()
+        self._due: dict[str, float] = {}
+        self._ends: dict[Partition, tuple[int, int]] = {}
+
+    def start(self) -> None:
+        """Start."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> bool:
+        """Wait until it has ended; whether it has."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    # -- what is asked of it, in its thread
+
+    def commit(self, parts: Mapping[str, bytes]) -> dict[str, bytes]:
+        """See `SelfKeptSource.commit`."""
+        offsets = self._assignment.offsets(parts)
+        if self._context.delivery == "at-least-once":
+            self._commits.add(offsets)
+            try:
+                self._flush_commits()
+            except KafkaError as error:
+                raise self._explained(error) from error
+            offsets = self._commits.done(offsets)
+        return {
+            str(partition): encode_part(committed.offset, topic_id_of(committed))
+            for partition, committed in offsets.items()
+        }
+
+    def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[dict[Partition, Committed], Any]:
+        """See `OffsetSource.transaction_offsets`."""
+        offsets = self._assignment.offsets(parts)
+        if len(offsets) < len(parts):
+            raise NotMember("partitions of the transaction were taken away", kafka_code="ILLEGAL_GENERATION")
+        self._commits.supersede(offsets.keys())
+        return offsets, self._consumer.group_metadata()
+
+    # -- `Surroundings`
+
+    @property
+    def closing(self) -> bool:
+        """See `Surroundings`."""
+        return self._exchange.closing
+
+    def drain(self, keys: Collection[str], seconds: float) -> None:
+        """See `Surroundings`."""
+        done = threading.Event()
+
+        async def give_up() -> None:
+            try:
+                await self._give_up(keys, seconds)
+            except Exception as error:
+                self.note(f"what was in flight of {', '.join(sorted(keys))} is not saved: {error}", "WARNING")
+            finally:
+                done.set()
+                self._exchange.notify()
+
+        if not self._exchange.spawn(give_up):
+            return
+        deadline = self._clock() + seconds + DRAIN_GRACE
+        while not done.is_set() and not self.closing and self._clock() < deadline:
+            self.pause_for(POLL_SECONDS)
+
+    def pause_for(self, seconds: float) -> None:
+        """See `Surroundings`."""
+        self._exchange.serve()
+        self._exchange.wait(seconds)
+        self._exchange.serve()
+
+    def note(self, text: str, level: str) -> None:
+        """See `Surroundings`."""
+        self._exchange.call(self._context.note, f"{self._context.block}: {text}", level)
+
+    # -- its life
+
+    def _run(self) -> None:
+        consumer: Consumer | None = None
+        usable = True
+        try:
+            consumer = self._consumer = self._client.consumer(self._settings.connection, self._options())
+            self._commits = Commits(consumer, self._clock)
+            topics = self._first_look()
+            if topics is not None:
+                self._read(topics)
+        except Exception as error:
+            usable = not (isinstance(error, KafkaError) and (error.fatal or error.fenced))
+            self._exchange.end(self._explained(error))
+        try:
+            if consumer is not None:
+                self._serve_until_closed(polling=usable and self._subscribed)
+        finally:
+            self._exchange.refuse()
+            if consumer is not None:
+                with suppress(Exception):
+                    consumer.close(self._settings.close_seconds / 2)
+
+    def _options(self) -> ConsumerOptions:
+        settings, context = self._settings, self._context
+        return ConsumerOptions(
+            group=settings.group,
+            client_id=f"streamline-{context.pipeline}-{context.block}-{context.slot}",
+            protocol=settings.group_protocol,
+            instance_id=settings.group_instance_id,
+            isolation_level=settings.isolation_level,
+            session_seconds=self._settings.session_seconds,
+            max_poll_seconds=settings.max_poll_seconds,
+            metadata_seconds=settings.metadata_refresh,
+            max_partition_bytes=settings.max_partition_bytes,
+        )
+
+    def _first_look(self) -> dict[str, TopicInfo] | None:
+        """Return the topics as soon as the cluster answers and has them all; None if it is not to read.
+
+        Raises:
+            StreamlineError: not within the time for the start.
+        """
+        where, began, told = addresses(self._settings.connection), self._clock(), ""
+        while not self._exchange.closing and not self._exchange.stopped:
+            left = began + self._context.startup_timeout - self._clock()
+            try:
+                topics = self._consumer.topics(min(REQUEST_SECONDS, max(left, 1.0)), self._selection.wanted)
+                missing = self._selection.missing(topics)
+                if not missing:
+                    return self._selection.choose(topics)
+                failure = StreamlineError(
+                    f"there is no topic {', '.join(missing)}",
+                    where=where,
+                    hint="create it, or correct the source's `topic`; topics are not created by reading them",
+                    code="kafka.topic_missing",
+                )
+            except KafkaError as error:
+                if not error.transient:
+                    raise
+                failure = StreamlineError(
+                    f"Kafka does not answer: {error.message}",
+                    where=where,
+                    hint="check `bootstrap_server`, `security_protocol`, and that the brokers run",
+                    code="kafka.unreachable",
+                )
+            left = began + self._context.startup_timeout - self._clock()
+            if left <= 0:
+                raise failure
+            if told != failure.message:
+                self.note(f"{where}: {failure.message}; trying again for {left:.0f} seconds", "WARNING")
+                told = failure.message
+            self.pause_for(min(1.0, left))
+        return None
+
+    def _read(self, topics: dict[str, TopicInfo]) -> None:
+        self._topics = topics
+        self._membership = Membership(
+            self._consumer,
+            self._assignment,
+            self._commits,
+            settings=self._settings,
+            topics=topics,
+            surroundings=self,
+            clock=self._clock,
+        )
+        self._due["topics"] = self._clock() + self._settings.metadata_refresh
+        if topics:
+            self._subscribe()
+        else:
+            self.note(f"no topic matches {self._selection} yet", "WARNING")
+        while not self._exchange.closing and not self._exchange.stopped:
+            self._exchange.serve()
+            self._do_what_is_due()
+            if self._context.until_caught_up and self._caught_up():
+                self._hand_over([])
+                self._exchange.end()
+                return
+            self._turn()
+
+    def _serve_until_closed(self, *, polling: bool) -> None:
+        """Keep the membership until what was given is committed."""
+        while not self._exchange.closing:
+            self._exchange.serve()
+            try:
+                if polling:
+                    if self._commits.due:
+                        self._flush_commits()
+                    self._hold()
+                    self._pause(True)
+                    self._poll()
+            except Exception as error:
+                polling = not (isinstance(error, KafkaError) and (error.fatal or error.fenced))
+                self._exchange.wait(POLL_SECONDS)
+            else:
+                if not polling:
+                    self._exchange.wait(POLL_SECONDS)
+        if polling:
+            with suppress(KafkaError):
+                self._commits.flush(self._settings.close_seconds / 2)
+
+    # -- reading
+
+    def _turn(self) -> None:
+        now = self._clock()
+        if self._exchange.room and not self._holding:
+            self._full_since = None
+            self._pause(False)
+            messages = self._poll()
+            if messages or self._moved:
+                self._hand_over(messages)
+            elif self._is_due("advance", ADVANCE_SECONDS):
+                self._advance()
+            return
+        self._full_since = now if self._full_since is None else self._full_since
+        if now - self._full_since < FULL_SECONDS and not self._membership.paused:
+            self._exchange.wait(FULL_SECONDS)
+            return
+        self._pause(True)
+        messages = self._poll()
+        if messages:
+            self._hand_over(messages)
+
+    def _hand_over(self, messages: Sequence[Origin]) -> None:
+        items: list[Item] = self._assignment.take(messages) if messages else []
+        if items or self._moved:
+            self._moved = False
+            self._exchange.put([*items, self._assignment.position()])
+
+    def _advance(self) -> None:
+        """Move past what is not a message: markers of transactions, and what compaction has removed."""
+        for owned in self._assignment.placed:
+            position = self._consumer.position(owned.partition)
+            if position is not None and self._assignment.advance(owned, position):
+                self._moved = True
+
+    def _pause(self, paused: bool) -> None:
+        if self._membership.paused == paused:
+            return
+        self._membership.paused = paused
+        if paused:
+            self._consumer.pause(self._assignment.all)
+        else:
+            self._consumer.resume([owned.partition for owned in self._assignment.placed])
+
+    def _poll(self) -> list[Origin]:
+        if not self._subscribed:
+            self._exchange.wait(POLL_SECONDS)
+            return []
+        messages: list[Origin] = []
+        try:
+            try:
+                messages = self._consumer.poll_batch(POLL_MESSAGES, POLL_SECONDS)
+            except OffsetLost as lost:
+                self._membership.lost_at(lost)
+        except KafkaError as error:
+            self._out("poll", error)
+            self._exchange.wait(POLL_SECONDS)
+        if self._membership.failure is not None:
+            raise self._membership.failure
+        if messages:
+            self._told.pop("poll", None)
+        return messages
+
+    def _caught_up(self) -> bool:
+        """Return whether the ends seen at the start are reached: of the partitions that this member owns, or if it owns
+        none, of all by the group."""
+        goals = self._membership.goals
+        owned = self._assignment.placed
+        if self._assignment.all:
+            if self._assignment.unplaced:
+                return False
+            if any(each.next is not None and each.next < goals[each.partition] for each in owned):
+                if self._is_due("advance", ADVANCE_SECONDS):
+                    self._advance()
+                return False
+            return True
+        if goals or not self._is_due("group", GROUP_SECONDS):
+            return bool(goals)
+        partitions = [
+            Partition(topic.name, number) for topic in self._topics.values() for number in range(topic.partitions)
+        ]
+        try:
+            self._ends = self._ends or self._consumer.range(partitions, REQUEST_SECONDS)
+            committed = self._consumer.committed(partitions, REQUEST_SECONDS)
+        except KafkaError as error:
+            self._out("range", error)
+            return False
+        return all(
+            first == end or (each in committed and committed[each].offset >= end)
+            for each, (first, end) in self._ends.items()
+        )
+
+    # -- what is done from time to time
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        now = self._clock()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + seconds
+        return True
+
+    def _do_what_is_due(self) -> None:
+        if self._commits.due:
+            self._flush_commits()
+        if self._assignment.unplaced and self._is_due("place", PLACE_SECONDS):
+            self._membership.place()
+        if self._is_due("topics", self._settings.metadata_refresh):
+            self._look_again()
+        if self._is_due("lag", LAG_SECONDS):
+            self._measure_lag()
+        self._hold()
+
+    def _flush_commits(self) -> None:
+        deadline, timeout = self._membership.deadline, self._settings.commit_timeout
+        if deadline is not None:
+            timeout = min(timeout, max(deadline - self._clock(), 0.1))
+        self._commits.flush(timeout)
+
+    def _hold(self) -> None:
+        """Give nothing more to sinks while the group may have given the partitions to another member."""
+        held = self._commits.failing_seconds > self._settings.session_seconds
+        if held == self._holding:
+            return
+        self._holding = held
+        self._exchange.hold(held)
+        if held:
+            seconds = f"{self._commits.failing_seconds:.0f} seconds"
+            self.note(
+                f"commits have failed for {seconds} ({self._commits.reason}): it waits until they succeed", "WARNING"
+            )
+        else:
+            self.note("commits succeed again", "INFO")
+
+    def _measure_lag(self) -> None:
+        owned = self._assignment.placed
+        try:
+            ranges = self._consumer.range([each.partition for each in owned], REQUEST_SECONDS) if owned else {}
+        except KafkaError as error:
+            self._out("range", error)
+            return
+        self._told.pop("range", None)
+        for each in owned:
+            if each.partition in ranges:
+                each.end = ranges[each.partition][1]
+        self._advance()
+        self.lag = lags(owned)
+        reading = not self._holding and not self._membership.paused and self._full_since is None
+        for each in self._lag_watch.stalled(owned, reading=reading):
+            self.note(
+                f"{each.key} is assigned, {(each.end or 0) - (each.next or 0)} messages wait in it, and its position "
+                f"{each.next} has not moved for {self._settings.stall_seconds:.0f} seconds",
+                "WARNING",
+            )
+            self._consumer.resume([each.partition])
+
+    def _look_again(self) -> None:
+        """Look for new topics, and for those that were deleted."""
+        try:
+            there = self._consumer.topics(REQUEST_SECONDS, self._selection.wanted)
+        except KafkaError as error:
+            self._out("topics", error)
+            return
+        self._told.pop("topics", None)
+        topics, before = self._selection.choose(there), self._topics
+        for name in before.keys() - topics.keys():
+            if not self._selection.grows:
+                self._deleted(name)
+                topics[name] = before[name]
+        self._missed &= before.keys() - there.keys()
+        self._topics = topics
+        if topics.keys() != before.keys():
+            self._tell_changes(topics.keys() - before.keys(), before.keys() - topics.keys())
+            self._subscribe()
+        for name in topics.keys() & before.keys():
+            if None not in (topics[name].id, before[name].id) and topics[name].id != before[name].id:
+                self._membership.recreated(name)
+
+    def _deleted(self, name: str) -> None:
+        """Note that a topic was not there; the second time in a row counts."""
+        if name not in self._missed:
+            self._missed.add(name)
+            self.note(f"topic {name} is no longer there", "WARNING")
+        elif self._settings.on_offset_lost == "stop":
+            raise StreamlineError(
+                f"topic {name} was deleted while it was read",
+                where=addresses(self._settings.connection),
+                hint="with on_offset_lost: earliest or latest, the source waits until it is there again",
+                code="kafka.topic_deleted",
+            )
+
+    def _tell_changes(self, added: Collection[str], removed: Collection[str]) -> None:
+        for name in sorted(added):
+            self.note(f"topic {name} has appeared: it is read from its start", "INFO")
+        for name in sorted(removed):
+            self.note(f"topic {name} is no longer there", "WARNING")
+
+    def _subscribe(self) -> None:
+        if self._topics:
+            self._consumer.subscribe(sorted(self._topics), self._membership)
+            self._subscribed = True
+
+    # -- failures
+
+    def _out(self, request: str, error: KafkaError) -> None:
+        """Go on after an error that passes by itself; it is told once.
+
+        Raises:
+            KafkaError: it does not.
+        """
+        if error.fatal or error.fenced or not (error.transient or isinstance(error, NotMember)):
+            raise error
+        if error.kafka_code in self._told.values() or isinstance(error, NotMember):
+            return
+        self._told[request] = error.kafka_code
+        where = addresses(self._settings.connection)
+        if error.kafka_code == "UNRELEASED_INSTANCE_ID":
+            text = f"another member has group_instance_id {self._settings.group_instance_id}; waiting until it has left"
+        else:
+            text = f"{where}: {error.message}; waiting"
+        self.note(text, "WARNING")
+
+    def _explained(self, error: Exception) -> Exception:
+        if not isinstance(error, KafkaError):
+            return error
+        instance = self._settings.group_instance_id
+        if error.fenced and instance is not None:
+            return StreamlineError(
+                f"replaced by another member with group_instance_id {instance}",
+                where=addresses(self._settings.connection),
+                hint="give each running instance a group_instance_id of its own",
+                code="kafka.replaced",
+            )
+        return explained(error, self._settings.connection, topics=str(self._selection), group=self._settings.group)
