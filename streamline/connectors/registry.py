@@ -152,7 +152,10 @@ _ALIASES = {alias: name for name, system in SYSTEMS.items() for alias in system.
 DEFAULT_SYSTEMS: Mapping[Role, str] = {"tap": "sqlite", "target": "duckdb"}
 """What `streamline add` uses where nothing is named."""
 
-IN_PROCESS: Mapping[str, InProcess] = {}
+IN_PROCESS: Mapping[str, InProcess] = {
+    # Taps and targets, whatever their names.
+    "singer": InProcess(stream="streamline.connectors.singer.connector:SINGER"),
+}
 """The sources and sinks of this process that come with Streamline."""
 
 

@@ -88,6 +88,8 @@ class Origin(msgspec.Struct, gc=False):
     """Where a message was read, and what stands beside its value there.
 
     Args:
+        topic: or the stream, of a message that was read from no topic. Its offset is below 0, and its partition the one
+            to write it to, or below 0, too: by its key.
         key, value: as read; a value of None is a tombstone.
         headers: in their order, as read; None: it has none.
         time: milliseconds since 1970 in UTC; None: not known.

@@ -80,6 +80,7 @@ class KafkaSourceSettings(msgspec.Struct, frozen=True, kw_only=True):
         commit_timeout: seconds for one commit.
         drain_seconds: how long a rebalance may wait for messages in flight to be proven.
         close_seconds: how long leaving the group may take.
+        format: of values: `plain`, or the lines of a `singer` stream.
         stall_seconds: a partition with messages to read whose position does not move for so long is reported.
     """
 
@@ -104,6 +105,7 @@ class KafkaSourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 15.0
     close_seconds: float = 10.0
     stall_seconds: float = 60.0
+    format: Literal["plain", "singer"] = "plain"
 
 
 class KafkaSinkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +118,9 @@ class KafkaSinkSettings(msgspec.Struct, frozen=True, kw_only=True):
         batch_size: the most messages that are handed to the client at once.
         batch_bytes: the most bytes that wait for one flush.
         max_message_bytes: larger messages are refused without asking the broker.
+        format: of records of a tap: `plain`, or the lines of a `singer` stream.
+        schemas: whether a topic gets the SCHEMAs of plain records.
+        schema_topic: its name, or a template with `{stream}`; None: that of the records, and `.schemas`.
         transaction_seconds: the broker aborts a transaction that is open for so long.
     """
 
@@ -127,6 +132,9 @@ class KafkaSinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int = 10_000
     batch_bytes: int = 32 << 20
     max_message_bytes: int = 64 << 20
+    format: Literal["plain", "singer"] = "plain"
+    schemas: Literal["none", "topic"] = "none"
+    schema_topic: str | None = None
     transaction_seconds: float = 60.0
 
     def topic_of(self, stream: str) -> str:
@@ -151,7 +159,7 @@ def source_settings(config: Config, context: StreamContext, where: Where) -> Kaf
     renamed = {"timeout_ms": "poll_seconds", "max_partition_fetch_bytes": "max_partition_bytes"}
     same = words(
         "batch_size include_metadata on_offset_lost isolation_level metadata_refresh group_protocol group_instance_id "
-        "session_seconds max_poll_seconds drain_seconds"
+        "session_seconds max_poll_seconds drain_seconds format"
     )
     return KafkaSourceSettings(
         connection=connection,
@@ -181,7 +189,9 @@ def sink_settings(config: Config, context: StreamContext, where: Where) -> Kafka
             hint="a topic's name has letters, digits, '.', '_' and '-'; `{stream}` stands for the stream",
         )
     given.refuse_both("timeout_ms", "linger", "both say how long a message waits for more; `linger` is in seconds")
-    same = words("compression batch_size batch_bytes max_message_bytes")
+    if "schema_topic" in given and given.get("schemas", "none") != "topic":
+        given.fail("`schema_topic` needs `schemas: topic`", "schema_topic", hint="add it")
+    same = words("compression batch_size batch_bytes max_message_bytes format schemas schema_topic")
     renamed = {"linger": "linger_seconds", "timeout_ms": "linger_seconds", "transaction_timeout": "transaction_seconds"}
     return KafkaSinkSettings(
         connection=connection,
@@ -249,6 +259,7 @@ SOURCE_KINDS: Kinds = {
     "session_seconds": seconds(1),
     "max_poll_seconds": seconds(1),
     "drain_seconds": seconds(),
+    "format": choice("plain", "singer"),
     "serde_config": SERDE_KINDS,
 }
 
@@ -262,6 +273,9 @@ SINK_KINDS: Kinds = {
     "compression": choice("none", "gzip", "lz4", "zstd", "snappy"),
     "max_message_bytes": whole(1),
     "transaction_timeout": seconds(1),
+    "format": choice("plain", "singer"),
+    "schemas": choice("none", "topic"),
+    "schema_topic": text,
     "serde_config": SERDE_KINDS,
 }
 

@@ -254,10 +254,15 @@ class SingerAttempt:
         """Return whether a source gives records with their SCHEMAs, as a tap does, and not messages."""
         return uuid in self._groups or uuid in self._planned.ends.singer
 
-    def message_stages(self, uuid: str) -> list[Stage]:
-        """Return the stages that make messages of a source's records."""
+    def message_stages(self, uuid: str, schema_topic: Callable[[str], str] | None = None) -> list[Stage]:
+        """Return the stages that make messages of a source's records.
+
+        Args:
+            schema_topic: a stream → the topic that gets its SCHEMAs.
+        """
         spec = self._planned.specs.get(uuid)
-        return [RecordMessages(tombstones=isinstance(spec, SourceSpec) and spec.deletes == "tombstone")]
+        tombstones = isinstance(spec, SourceSpec) and spec.deletes == "tombstone"
+        return [RecordMessages(tombstones=tombstones, schema_topic=schema_topic)]
 
     # -- sinks
 
@@ -299,7 +304,9 @@ class SingerAttempt:
         if uuid in ends.singer or (isinstance(spec, SourceSpec) and spec.format == "singer"):
             records = [self._message_records(uuid, source, include_metadata)] if messages else []
             return [*records, SingerMessages()]
-        return [MessagesOnly()] if messages else [*self.message_stages(source), MessagesOnly()]
+        if messages:
+            return [MessagesOnly()]
+        return [*self.message_stages(source, _schema_topic(ends.sinks[uuid][1])), MessagesOnly()]
 
     # -- positions
 
@@ -410,6 +417,14 @@ def _full_table_notes(source: SourcePlan, sinks: Sequence[SinkPlan]) -> list[str
                     "unless the tap sends versions of the table and the target replaces by them"
                 )
     return notes
+
+
+def _schema_topic(config: Mapping[str, Any]) -> Callable[[str], str] | None:
+    """Return what names the topic of a stream's SCHEMAs, if a sink's config asks for them."""
+    if config.get("schemas") != "topic":
+        return None
+    template = str(config.get("schema_topic") or f"{config.get('topic')}.schemas")
+    return lambda stream: template.replace("{stream}", stream)
 
 
 def _messages_plugin(run: Run, name: str) -> Plugin:

@@ -272,7 +272,8 @@ class LetterMaker:
         )
         origin = bad.origin
         if origin is not None:
-            letter.topic, letter.partition, letter.offset = origin.topic, origin.partition, origin.offset
+            if origin.offset >= 0:
+                letter.topic, letter.partition, letter.offset = origin.topic, origin.partition, origin.offset
             letter.key, letter.value = origin.key, origin.value
             letter.headers, letter.message_time = origin.headers, origin.time
         return letter
@@ -289,7 +290,7 @@ class LetterMaker:
 
     def _copy(self, source: str, bad: BadRecord) -> str:
         origin = bad.origin
-        if origin is None:
+        if origin is None or origin.offset < 0:
             # Nothing says whether it is the same as one before: keep each.
             self._made += 1
             return f"{self._run_id} {self._made}"

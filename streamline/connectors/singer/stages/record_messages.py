@@ -78,10 +78,20 @@ class RecordMessages(ImmediateStage):
 
     Args:
         tombstones: a deleted row becomes a message without a value, if it has a key.
+        schema_topic: a stream → the topic that gets its SCHEMAs; None: none does.
+        clock: seconds, for `SCHEMA_SECONDS`.
     """
 
-    def __init__(self, *, tombstones: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        tombstones: bool = False,
+        schema_topic: Callable[[str], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tombstones = tombstones
+        self._schema_topic = schema_topic
+        self._due = _DueSchemas(clock)
         self._keys: dict[str, RecordKeys] = {}
 
     async def process(self, item: Item) -> Sequence[Item]:
@@ -90,6 +100,9 @@ class RecordMessages(ImmediateStage):
             return self._messages(to_raw(item))
         if isinstance(item, Schema):
             self._keys[item.stream] = RecordKeys(item.key_properties or ())
+            if self._schema_topic is not None and (line := self._due.line(item)) is not None:
+                metadata = {"dest_topic": self._schema_topic(item.stream), "key": item.stream}
+                return [MessageBatch(item.stream, [{"data": line, "metadata": metadata}]), item]
         # Messages have no table versions: to activate one would delete them all.
         return [] if isinstance(item, ActivateVersion) else [item]
 
@@ -104,6 +117,24 @@ class RecordMessages(ImmediateStage):
                 data[number] = None
             origins.append(Origin(batch.stream, NOWHERE, NOWHERE, key, data[number]))
         return [MessageBatch(batch.stream, data, origins)] if data else []
+
+
+class _DueSchemas:
+    """Says which SCHEMAs are to be written: those that have changed, and others once in a while."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._written: dict[str, tuple[bytes, float]] = {}
+        """By stream: its last SCHEMA, and when it was written."""
+
+    def line(self, item: Schema) -> bytes | None:
+        """Return the line to write; None: not now."""
+        line, now = schema_line(item).rstrip(b"\n"), self._clock()
+        known = self._written.get(item.stream)
+        if known is not None and known[0] == line and now - known[1] < SCHEMA_SECONDS:
+            return None
+        self._written[item.stream] = (line, now)
+        return line
 
 
 class MessagesOnly(ImmediateStage):
@@ -122,10 +153,8 @@ class SingerMessages(ImmediateStage):
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self._keys: dict[str, RecordKeys] = {}
-        self._written: dict[str, tuple[bytes, float]] = {}
-        """By stream: its last SCHEMA, and when it was written."""
+        self._due = _DueSchemas(clock)
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
@@ -133,12 +162,8 @@ class SingerMessages(ImmediateStage):
             return self._records(to_raw(item))
         if isinstance(item, Schema):
             self._keys[item.stream] = RecordKeys(item.key_properties or ())
-            line, now = schema_line(item), self._clock()
-            known = self._written.get(item.stream)
-            if known is not None and known[0] == line and now - known[1] < SCHEMA_SECONDS:
-                return []
-            self._written[item.stream] = (line, now)
-            return [_line(item.stream, line)]
+            line = self._due.line(item)
+            return [_line(item.stream, line)] if line is not None else []
         if isinstance(item, ActivateVersion):
             return [_line(item.stream, activate_version_line(item))]
         return [item]

@@ -175,3 +175,13 @@ def test_what_is_no_singer_message_is_refused_with_its_origin_and_the_others_go_
     assert sum(item.count for item in items if isinstance(item, RawBatch)) == 2
     read = [msgspec.json.decode(part) for item in items if isinstance(item, RawBatch) for part in item.slices]
     assert [each["record"] for each in read] == [{"id": 1}, {"id": 1}]
+
+
+def test_a_topic_of_its_own_may_get_the_schemas() -> None:
+    stage = RecordMessages(schema_topic=lambda stream: f"{stream}.schemas", clock=lambda: 0.0)
+    items = through(stage, schema("id"), schema("id"), wrap("users", [b'{"id":1}']))
+    told, record = (item for item in items if isinstance(item, MessageBatch))
+    (data,) = told.data
+    assert data["metadata"] == {"dest_topic": "users.schemas", "key": "users"}
+    assert msgspec.json.decode(data["data"])["key_properties"] == ["id"]
+    assert record.data == [b'{"id":1}']
