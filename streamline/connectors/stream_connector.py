@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 
 from streamline.flow.items import Origin
+from streamline.flow.protocols import Decoder as Decoder
 from streamline.flow.protocols import LastingSource, Sink, Source
 from streamline.state.store import DeadLetter
 
@@ -20,27 +21,6 @@ Delivery: TypeAlias = Literal["at-least-once", "exactly-once"]
 Side: TypeAlias = Literal["source", "destination"]
 Where: TypeAlias = Callable[..., str]
 """Called with the path of a key in the block's config; returns `file:line`."""
-
-
-class Decoder(Protocol):
-    """Turns values as read into data."""
-
-    def decode(self, value: bytes, origin: Origin) -> Any:
-        """Return the data of one value.
-
-        Raises:
-            ValueError: the value cannot be decoded; the message becomes a dead letter.
-            StreamlineError: nothing can be decoded now (the registry does not answer, access is denied).
-        """
-        ...
-
-    def decode_batch(self, values: Sequence[bytes | None], origins: Sequence[Origin]) -> list[Any]:
-        """Return the data of many values, in their order; None stays None. Faster than one by one.
-
-        Raises:
-            ValueError: one of them cannot be decoded, it is not said which.
-        """
-        ...
 
 
 class Serializer(Protocol):

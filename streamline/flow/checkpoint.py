@@ -46,6 +46,7 @@ class Checkpoint:
         self._released: dict[str, dict[str, int]] = {}
         self._saved: dict[str, int] = dict.fromkeys(self._sources, 0)
         self._wake = anyio.Event()
+        self._hurry = anyio.Event()
         self._saving = anyio.Lock()
 
     def sent(self, sink: str, position: Position) -> None:
@@ -58,6 +59,8 @@ class Checkpoint:
         if position is not None:
             self._waiting[source] = position
             self._wake.set()
+            if position.awaited:
+                self._hurry.set()
 
     def refuse(self, source: str, records: Sequence[BadRecord]) -> None:
         """Take records that left the flow. They are saved no later than the next position of the source."""
@@ -74,9 +77,10 @@ class Checkpoint:
         """Save until cancelled."""
         while True:
             await self._wake.wait()
-            self._wake = anyio.Event()
+            self._wake, self._hurry = anyio.Event(), anyio.Event()
             await self.flush()
-            await anyio.sleep(self._interval)
+            with anyio.move_on_after(self._interval):
+                await self._hurry.wait()
 
     async def flush(self) -> None:
         """Save everything that is proven now, and all refused records."""

@@ -153,12 +153,14 @@ class Position(msgspec.Struct, frozen=True):
         parts: value by key (the bookmark of a stream, the offset of a partition), as the source wrote it, or
             `FORGOTTEN`. A key that is missing keeps the value that was saved before.
         withheld: keys that must not be saved yet, because records of theirs are still held back.
+        awaited: its source gives no more before this is saved: sinks prove it as soon as they can.
     """
 
     source: str
     number: int
     parts: Mapping[str, bytes]
     withheld: frozenset[str] = frozenset()
+    awaited: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -7,9 +7,9 @@ description.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from streamline.flow.items import BadRecord, Item
+from streamline.flow.items import BadRecord, Item, Origin
 
 Emit = Callable[[Sequence[Item]], Awaitable[None]]
 
@@ -238,5 +238,26 @@ class PositionStore(Protocol):
 
         Returns:
             The parts whose saved values changed.
+        """
+        ...
+
+
+class Decoder(Protocol):
+    """Turns values as read into data."""
+
+    def decode(self, value: bytes, origin: Origin) -> Any:
+        """Return the data of one value.
+
+        Raises:
+            ValueError: the value cannot be decoded; the message becomes a dead letter.
+            StreamlineError: nothing can be decoded now (the registry does not answer, access is denied).
+        """
+        ...
+
+    def decode_batch(self, values: Sequence[bytes | None], origins: Sequence[Origin]) -> list[Any]:
+        """Return the data of many values, in their order; None stays None. Faster than one by one.
+
+        Raises:
+            ValueError: one of them cannot be decoded, it is not said which.
         """
         ...

@@ -33,8 +33,11 @@ class Shape(Enum):
         return "rows" if self is Shape.ROWS else "arrow"
 
 
-def shape_of(block: BlockFile) -> Shape:
-    """Return what the block's function takes, by the annotation of its first parameter; pandas without one.
+def shape_of(block: BlockFile, default: Shape = Shape.PANDAS) -> Shape:
+    """Return what the block's function takes, by the annotation of its first parameter.
+
+    Args:
+        default: what it takes if there is no annotation, or one such as `Any`.
 
     Raises:
         ConfigError: the file cannot be read, has a syntax error, or the annotation is of no kind that blocks get.
@@ -48,11 +51,11 @@ def shape_of(block: BlockFile) -> Shape:
             continue
         parameters = [*node.args.posonlyargs, *node.args.args]
         if not parameters or parameters[0].annotation is None:
-            return Shape.PANDAS
+            return default
         annotation = parameters[0].annotation
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
             annotation = ast.parse(annotation.value.strip(), mode="eval").body
-        shape = _shape(annotation, imports)
+        shape = _shape(annotation, imports, default)
         if shape is None:
             raise ConfigError(
                 f"a transformer cannot be given {ast.unparse(annotation)}",
@@ -61,7 +64,7 @@ def shape_of(block: BlockFile) -> Shape:
                 code="block.unknown_annotation",
             )
         return shape
-    return Shape.PANDAS
+    return default
 
 
 class PythonFunction:
@@ -105,7 +108,16 @@ class PythonFunction:
         try:
             return self.function(*args, **keywords)
         except (Exception, SystemExit) as error:
-            raise self._file.error(error) from None
+            raise self.error(error) from None
+
+    def error(self, error: BaseException) -> UserError:
+        """Return an exception in the block's code as the user sees it."""
+        return self._file.error(error)
+
+    @property
+    def where(self) -> str:
+        """Return `file:line` of the function."""
+        return self._file.where(self.function)
 
 
 def decorator_name(node: ast.expr) -> str:
@@ -115,14 +127,14 @@ def decorator_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _shape(node: ast.expr, imports: Mapping[str, str]) -> Shape | None:
+def _shape(node: ast.expr, imports: Mapping[str, str], default: Shape) -> Shape | None:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):  # X | None
         node = node.left
     if isinstance(node, ast.Subscript):
         outer = _full_name(node.value, imports)
         if outer.rpartition(".")[2] in ("Optional", "Annotated"):
             inner = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) else node.slice
-            return _shape(inner, imports)
+            return _shape(inner, imports, default)
         node = node.value
     name = _full_name(node, imports)
     last = name.rpartition(".")[2]
@@ -134,7 +146,7 @@ def _shape(node: ast.expr, imports: Mapping[str, str]) -> Shape | None:
         return Shape.RECORD_BATCH
     if last == "Table":
         return Shape.TABLE
-    return Shape.PANDAS if last in ("Any", "object", "None") else None
+    return default if last in ("Any", "object", "None") else None
 
 
 def _full_name(node: ast.expr, imports: Mapping[str, str]) -> str:

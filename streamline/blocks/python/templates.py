@@ -28,6 +28,49 @@ def transform(messages: list[dict], *args, **kwargs) -> list[dict]:
     """Called with some messages at a time; what is not returned is dropped."""
     return messages
 '''
+STREAMING_SOURCE = '''\
+import time
+
+from streamline.decorators import streaming_source
+
+
+@streaming_source
+class Source:
+    """Reads messages. `self.position` is the last position that arrived everywhere; None at the first start."""
+
+    def init_client(self) -> None:
+        """Connect."""
+
+    def batch_read(self, handler) -> None:
+        """Give messages to the handler until there are no more; returning ends the pipeline."""
+        number = self.position or 0
+        while True:
+            number += 1
+            handler([{"id": number}], position=number)
+            time.sleep(1)
+
+    def destroy(self) -> None:
+        """Disconnect."""
+'''
+STREAMING_SINK = '''\
+from streamline.decorators import streaming_sink
+
+
+@streaming_sink
+class Sink:
+    """Writes messages."""
+
+    def init_client(self) -> None:
+        """Connect."""
+
+    def batch_write(self, messages: list[dict]) -> None:
+        """Write messages; they count as delivered when this returns."""
+        for message in messages:
+            print(message)
+
+    def destroy(self) -> None:
+        """Disconnect."""
+'''
 _TEST = """
 
 @test
@@ -120,6 +163,9 @@ def template(block_type: str, pipeline_type: str) -> Template | None:
     if block_type == "transformer" and pipeline_type in ("integration", "streaming"):
         text = _TRANSFORMER_IN_PIPE if pipeline_type == "integration" else _TRANSFORMER_OF_MESSAGES
         return lambda _: text
+    if pipeline_type == "streaming" and block_type in ("data_loader", "data_exporter"):
+        end = STREAMING_SOURCE if block_type == "data_loader" else STREAMING_SINK
+        return lambda _: end
     return _TEMPLATES.get(block_type)
 
 

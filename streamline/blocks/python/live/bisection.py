@@ -8,6 +8,7 @@ import msgspec
 
 from streamline.blocks.python.function import UserError
 from streamline.blocks.python.live.messages import CallRequest, Returned
+from streamline.flow.bisection import bisect
 
 MAX_RAISED = 1_000
 """Records of one request that the function may raise on; with more, the stream is stopped."""
@@ -39,22 +40,25 @@ class Bisection:
         Raises:
             UserError: it raised on too many records, or on all of many.
         """
-        if len(lines) < 2:
-            self._raised += 1
-            if self._raised > MAX_RAISED or (self._raised >= MAX_RAISED_FIRST and not self._passed):
-                raise error
-            self._next += 1
-            return [Returned(refused=[(line, f"{error.summary} ({error.where})") for line in lines])]
         results: list[Returned] = []
-        half = len(lines) // 2
-        for part in (lines[:half], lines[half:]):
+
+        def run(part: Sequence[bytes]) -> UserError | None:
             request = msgspec.structs.replace(self._request, slices=list(part), count=len(part))
             try:
                 returned = self._run(request, self._next)
             except UserError as failure:
-                results += self.results(part, failure)
-            else:
-                results += returned
-                self._passed = True
-                self._next += len(part) - sum(len(each.refused) for each in returned)
+                return failure
+            results.extend(returned)
+            self._passed = True
+            self._next += len(part) - sum(len(each.refused) for each in returned)
+            return None
+
+        def refuse(line: bytes, failure: UserError) -> None:
+            self._raised += 1
+            if self._raised > MAX_RAISED or (self._raised >= MAX_RAISED_FIRST and not self._passed):
+                raise failure
+            self._next += 1
+            results.append(Returned(refused=[(line, f"{failure.summary} ({failure.where})")]))
+
+        bisect(lines, error, run, refuse)
         return results

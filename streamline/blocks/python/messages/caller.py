@@ -1,0 +1,324 @@
+"""Calls a transformer's function with messages. Runs in the thread of its block."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
+from typing import Any
+
+import msgspec
+
+from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
+from streamline.blocks.python.messages.frames import from_frame, to_frame
+from streamline.errors import ConfigError, PipelineFailed
+from streamline.flow.bisection import bisect
+from streamline.flow.codecs.message_text import message_text
+from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
+from streamline.flow.stages.copies import Snapshot
+
+BATCH_SIZE = 100
+"""Messages of one call, unless something else is set."""
+
+MAX_RAISED_IN_A_ROW = 1_000
+"""The function may raise on so many messages, one after the other, before it counts as broken."""
+
+
+class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the calls of a transformer block have in common.
+
+    Args:
+        block: its file.
+        batch_size: the most messages of one call.
+        keywords: keyword arguments for every call; `stream` is added, and `logger` if there is none.
+        include_metadata: the messages are `{data, metadata}`.
+        timeout: seconds that one call may take; None: no limit.
+    """
+
+    block: BlockFile
+    batch_size: int = BATCH_SIZE
+    keywords: Mapping[str, Any] = {}
+    include_metadata: bool = False
+    timeout: float | None = None
+
+
+class MessageCaller:
+    """The function of a transformer block.
+
+    A message that the function returns as the same object keeps its origin; others have none. Where it raises, it is
+    called again with halves of the messages, as they were before, down to single ones; those are refused. A tombstone
+    that it raises on passes unchanged.
+
+    Attributes:
+        began: called before each call.
+
+    Raises:
+        ConfigError: see `PythonFunction`; or the function takes a frame, which has no place for metadata.
+        UserError: the file raised while it was loaded.
+    """
+
+    def __init__(self, settings: MessageSettings) -> None:
+        self.began: Callable[[], None] = lambda: None
+        self._settings = settings
+        self._shape = shape_of(settings.block, Shape.ROWS)
+        self._function = PythonFunction(settings.block, "transformer")
+        if settings.include_metadata and self._shape is not Shape.ROWS:
+            raise ConfigError(
+                "messages with metadata cannot be given as a table",
+                where=self._function.where,
+                hint="annotate its first parameter as list[dict], or leave out `include_metadata` in the source",
+                code="transformer.metadata_in_table",
+            )
+        logger = logging.getLogger(f"streamline.blocks.{settings.block.uuid}")
+        self._offered = {"logger": logger, **settings.keywords}
+        self._keywords: dict[str, dict[str, Any]] = {}
+        self._loop: asyncio.Runner | None = None
+        self._raised = 0
+        """On how many messages in a row it has raised."""
+
+    def run(self, batch: MessageBatch, *, set_aside: bool) -> list[Item]:
+        """Return what becomes of messages: one batch, and those that are refused.
+
+        Args:
+            set_aside: refuse messages that the function raises on. If not, the first of them is an error.
+
+        Raises:
+            PipelineFailed: see `set_aside`; or it raised on too many in a row.
+        """
+        return _Run(self, batch, set_aside).items()
+
+    def close(self) -> None:
+        """End the event loop of a function that is a coroutine."""
+        if self._loop is not None:
+            self._loop.close()
+
+    @property
+    def batch_size(self) -> int:
+        """The most messages of one call."""
+        return self._settings.batch_size
+
+    @property
+    def block(self) -> str:
+        """The block's uuid."""
+        return self._settings.block.uuid
+
+    @property
+    def takes_tombstones(self) -> bool:
+        """Whether None can be given to the function."""
+        return self._shape is Shape.ROWS
+
+    def call(self, messages: list[Any], stream: str) -> list[Any]:
+        """Call the function once.
+
+        Raises:
+            UserError: it raised, or returned something other than messages; or these messages have no table.
+        """
+        keywords = self._keywords.get(stream)
+        if keywords is None:
+            keywords = self._function.keywords({**self._offered, "stream": stream}, positionals=1)
+            self._keywords[stream] = keywords
+        given: Any = messages
+        if self._shape is not Shape.ROWS:
+            try:
+                given = to_frame(messages, self._shape)
+            except ValueError as error:
+                raise UserError(str(error), "", self._function.where) from None
+        self.began()
+        result = self._function.call(given, keywords=keywords)
+        if type(result) is not list:
+            result = messages if result is given and self._unchangeable else self._messages(result)
+        self._raised = 0
+        return result
+
+    @property
+    def _unchangeable(self) -> bool:
+        return self._shape in (Shape.TABLE, Shape.RECORD_BATCH)
+
+    def _messages(self, result: Any) -> list[Any]:
+        if inspect.isawaitable(result):
+            result = self._awaited(result)
+        if result is None:
+            return []
+        if isinstance(result, dict):
+            return [result]
+        if isinstance(result, list):
+            return result
+        if isinstance(result, tuple) or hasattr(result, "__next__"):
+            try:
+                return list(result)
+            except (Exception, SystemExit) as error:
+                raise self._function.error(error) from None
+        try:
+            rows = from_frame(result)
+        except ValueError as error:
+            raise self._wrong(str(error)) from None
+        if rows is None:
+            raise self._wrong(f"a {type(result).__name__}")
+        return rows
+
+    def _awaited(self, result: Any) -> Any:
+        async def wait() -> Any:
+            return await result
+
+        if self._loop is None:
+            self._loop = asyncio.Runner()
+        try:
+            return self._loop.run(wait())
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            raise self._function.error(error) from None
+
+    def _wrong(self, what: str) -> UserError:
+        return UserError(
+            f"the function returned {what}; it must return a list of messages, one message (a dict), a DataFrame, an "
+            "Arrow table or None",
+            "",
+            self._function.where,
+        )
+
+    def raised(self, error: UserError) -> None:
+        """Count a message that the function raised on.
+
+        Raises:
+            PipelineFailed: they are too many in a row.
+        """
+        self._raised += 1
+        if self._raised >= MAX_RAISED_IN_A_ROW:
+            raise self.failed(error, f"raised on {self._raised:,} messages in a row, the last time")
+
+    def failed(self, error: UserError, doing: str) -> PipelineFailed:
+        """Return the error that ends the attempt."""
+        trace = f"\n{error.trace}" if error.trace else ""
+        return PipelineFailed(
+            f"transformer {self.block} {doing}: {error.summary}{trace}",
+            blocks=[self.block],
+            where=error.where,
+            hint=error.hint,
+            code="transformer.failed",
+        )
+
+
+class _Run:
+    """The calls for one batch."""
+
+    def __init__(self, caller: MessageCaller, batch: MessageBatch, set_aside: bool) -> None:
+        self._caller = caller
+        self._batch = batch
+        self._set_aside = set_aside
+        self._data: list[Any] = []
+        self._origins: list[Origin | None] = []
+        self._bad: list[Item] = []
+
+    def items(self) -> list[Item]:
+        count, size = len(self._batch.data), self._caller.batch_size
+        for start in range(0, count, size):
+            self._chunk(start, min(start + size, count))
+        if not self._data:
+            return self._bad
+        origins = self._origins if any(self._origins) else None
+        return [msgspec.structs.replace(self._batch, data=self._data, origins=origins), *self._bad]
+
+    def _chunk(self, start: int, stop: int) -> None:
+        given = self._batch.data[start:stop]
+        before = Snapshot(given)
+        whole = range(stop - start)
+        error: UserError | None = None
+        if self._caller.takes_tombstones or all(message is not None for message in given):
+            error = self._call(given, whole, start)
+            if error is None:
+                return
+
+        def run(part: Sequence[int]) -> UserError | None:
+            return self._call(before.part(part[0], part[-1] + 1), part, start)
+
+        def refuse(number: int, failure: UserError) -> None:
+            self._refuse(before.part(number, number + 1)[0], start + number, failure)
+
+        pieces = _without_tombstones(given)
+        if error is not None and len(pieces) == 1:
+            bisect(whole, error, run, refuse)
+            return
+        for piece in pieces:
+            error = run(piece)
+            if error is not None:
+                bisect(piece, error, run, refuse)
+
+    def _call(self, given: list[Any], part: Sequence[int], start: int) -> UserError | None:
+        """Call the function with messages of these numbers in the chunk; what it returns becomes output."""
+        if given[0] is None and not self._caller.takes_tombstones:
+            returned: list[Any] = given
+        else:
+            try:
+                returned = self._caller.call(given.copy(), self._batch.stream)
+            except UserError as error:
+                return error
+        self._data += returned
+        origins = self._batch.origins
+        first = start + part[0]
+        own = origins[first : first + len(given)] if origins is not None else [None] * len(given)
+        if len(returned) == len(given) and all(map(is_, returned, given)):
+            self._origins += own
+        else:
+            self._origins += _origins_of(returned, given, own)
+        return None
+
+    def _refuse(self, message: Any, number: int, error: UserError) -> None:
+        """Refuse a message of the batch that the function raised on."""
+        batch = self._batch
+        origin = batch.origins[number] if batch.origins is not None else None
+        if message is None:
+            self._data.append(None)
+            self._origins.append(origin)
+            return
+        if not self._set_aside:
+            place = f" ({origin.topic}, partition {origin.partition}, offset {origin.offset})" if origin else ""
+            raise self._caller.failed(error, f"failed with a message of {batch.stream}{place}")
+        self._caller.raised(error)
+        self._bad.append(
+            BadRecord(
+                batch.stream,
+                message_text(message),
+                f"{error.summary} ({error.where})",
+                self._caller.block,
+                sink=batch.sink,
+                origin=origin,
+                trace=error.trace or None,
+            )
+        )
+
+
+def _without_tombstones(given: Sequence[Any]) -> list[range]:
+    """Return the parts between the tombstones, and each tombstone alone, in order."""
+    parts: list[range] = []
+    start = 0
+    for number, message in enumerate(given):
+        if message is None:
+            if start < number:
+                parts.append(range(start, number))
+            parts.append(range(number, number + 1))
+            start = number + 1
+    if start < len(given):
+        parts.append(range(start, len(given)))
+    return parts
+
+
+def _origins_of(returned: Sequence[Any], given: Sequence[Any], origins: Sequence[Origin | None]) -> list[Origin | None]:
+    """Return the origin of each returned message that is one of the given objects."""
+    by_id = dict(zip(map(id, given), origins, strict=True))
+    if len(by_id) == len(given):
+        return [by_id.get(id(message)) for message in returned]
+    # One object stands for several messages (a tombstone is None): they are taken in order.
+    several: dict[int, list[Origin | None]] = {}
+    for message, origin in zip(given, origins, strict=True):
+        several.setdefault(id(message), []).append(origin)
+    found: list[Origin | None] = []
+    for message in returned:
+        left = several.get(id(message))
+        if not left:
+            found.append(None)
+        elif len(left) > 1 or message is None:
+            found.append(left.pop(0))
+        else:
+            found.append(left[0])
+    return found

@@ -1,0 +1,134 @@
+"""Finds the messages that a user's sink does not write, and tells them from an outage.
+
+An exception may come from one message, or from a system that does not answer. What single messages show decides: where
+others are written after them, those that were not are refused. Where nothing is written any more, it pauses and tries
+again; in the end it gives up, so that the flow starts again from the last proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from streamline.flow.bisection import bisect
+from streamline.flow.stages.copies import Snapshot
+
+PAUSES = (0.1, 0.3, 1.0, 3.0)
+"""Seconds before the next try, while nothing can be written."""
+
+IN_A_ROW = 3
+"""So many messages in a row that are not written look like an outage."""
+
+MAX_IN_A_ROW = 100
+"""Messages in a row that are not written, before it gives up."""
+
+MAX_MISUNDERSTOOD = 1_000
+"""The same, where they raise what no outage raises."""
+
+MISUNDERSTOOD = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
+"""What code raises that does not understand a message."""
+
+
+class Unwritable(Exception):
+    """Nothing can be written any more, for this reason."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Isolation:
+    """Writes the messages of chunks that failed, in order, in parts down to single messages.
+
+    A part may have been written, all or some of it, before its exception came: then it is written twice.
+
+    Args:
+        write: writes messages; returns what it raised.
+        refuse: called with the number of a message in its chunk, the message, and what it raised.
+        pause: waits so many seconds; False: there is no time.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[list[Any]], Exception | None],
+        refuse: Callable[[int, Any, Exception], None],
+        pause: Callable[[float], bool],
+    ) -> None:
+        self._write = write
+        self._refuse = refuse
+        self._pause = pause
+        self._in_a_row = 0
+        """Messages in a row that were not written."""
+        self._suspects: list[tuple[int, Exception]] = []
+        """The last of them, in this chunk: not refused yet."""
+        self._worked = False
+        self._before = Snapshot([])
+
+    def written(self) -> None:
+        """Note that a whole chunk was written."""
+        self._in_a_row = 0
+
+    def run(self, before: Snapshot, count: int, error: Exception | None) -> None:
+        """Write what can be written of a chunk, and refuse the rest.
+
+        Args:
+            before: its messages.
+            error: all of them failed together, with this; None: they are written one by one.
+
+        Raises:
+            Unwritable: nothing can be written.
+        """
+        self._before, self._suspects, self._worked = before, [], False
+        if error is not None:
+            bisect(range(count), error, self._try, self._suspect)
+        else:
+            for number in range(count):
+                failure = self._try([number])
+                if failure is not None:
+                    self._suspect(number, failure)
+        if any(not isinstance(failure, MISUNDERSTOOD) for _, failure in self._suspects):
+            # No message after them shows whether it was an outage.
+            self._retry(PAUSES[:2] if self._worked else PAUSES)
+            if self._suspects and self._in_a_row >= IN_A_ROW:
+                raise Unwritable(self._suspects[-1][1])
+        self._refuse_suspects()
+
+    def _try(self, part: Sequence[int]) -> Exception | None:
+        failure = self._write(self._before.part(part[0], part[-1] + 1))
+        if failure is None:
+            self._worked = True
+            self._in_a_row = 0
+            self._refuse_suspects()
+        return failure
+
+    def _refuse_suspects(self) -> None:
+        suspects, self._suspects = self._suspects, []
+        for number, failure in suspects:
+            self._refuse(number, self._before.part(number, number + 1)[0], failure)
+
+    def _suspect(self, number: int, failure: Exception) -> None:
+        self._suspects.append((number, failure))
+        self._in_a_row += 1
+        misunderstood = isinstance(failure, MISUNDERSTOOD)
+        if self._in_a_row >= (MAX_MISUNDERSTOOD if misunderstood else MAX_IN_A_ROW):
+            raise Unwritable(failure)
+        if not misunderstood and len(self._suspects) == IN_A_ROW:
+            self._retry(PAUSES)
+
+    def _retry(self, pauses: Sequence[float]) -> None:
+        """Try the suspects again after pauses, in order, until the first of them is written."""
+        for seconds in pauses:
+            if not self._pause(seconds):
+                raise Unwritable(self._suspects[-1][1])
+            number = self._suspects[0][0]
+            if self._write(self._before.part(number, number + 1)) is None:
+                break
+        else:
+            return
+        # It was an outage.
+        rest = [number for number, _ in self._suspects[1:]]
+        self._suspects, self._in_a_row, self._worked = [], 0, True
+        for number in rest:
+            failure = self._try([number])
+            if failure is not None:
+                self._suspect(number, failure)

@@ -1,0 +1,200 @@
+"""A sink that a user's class is: its `batch_write(messages)` runs on a thread of its own.
+
+`batch_write` returning is the proof. Where there is a `flush()`, it is called at checkpoints, and what was written
+before it counts when it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from streamline.connectors.python.inbox import Inbox, Sent
+from streamline.connectors.python.user_class import UserClass, UserObject
+from streamline.connectors.python.writer import Writer
+from streamline.errors import StreamlineError
+from streamline.flow.items import BadRecord, Item, MessageBatch, Position
+from streamline.flow.protocols import Failed, Proven, Refused
+
+BATCH_SIZE = 1_000
+"""Messages of one call, unless something else is set."""
+
+WAITING_BATCHES = 5
+"""Batches that wait in memory."""
+
+
+class PythonSink:
+    """Writes to an object of a user's class. Implements `flow.protocols.RefusingSink`.
+
+    Args:
+        id: uuid of its block.
+        batch_size: the most messages of one call.
+        include_metadata: give `{data, metadata}` also of messages that come without.
+        checkpoint_interval: seconds between two calls of `flush`.
+        note: writes a line to the run's log, with its level.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        user_class: UserClass,
+        *,
+        batch_size: int = BATCH_SIZE,
+        include_metadata: bool = False,
+        checkpoint_interval: float = 1.0,
+        note: Callable[[str, str], None] = lambda message, level: None,
+    ) -> None:
+        self.id = id
+        self.refused: Refused = lambda source, records: None
+        self._class = user_class
+        self._note = note
+        self._inbox = Inbox(batch_size * WAITING_BATCHES)
+        self._writer = partial(
+            Writer, batch_size=batch_size, include_metadata=include_metadata, interval=checkpoint_interval
+        )
+        self._failure: Exception | None = None
+        self._seconds: float | None = None
+        self._reports = threading.Lock()
+        self._refusals: list[tuple[str, BadRecord]] = []
+        self._numbers: dict[str, int] = {}
+        self._reporting = False
+
+    async def run(self, proven: Proven, failed: Failed) -> None:
+        """See `Sink.run`."""
+        self._proven, self._failed = proven, failed
+        self._loop = asyncio.get_running_loop()
+        self._limited, self._ended = asyncio.Event(), asyncio.Event()
+        self._room = asyncio.Event()
+        threading.Thread(target=self._run, name=f"sink {self.id}", daemon=True).start()
+        try:
+            ended = asyncio.ensure_future(self._ended.wait())
+            limited = asyncio.ensure_future(self._limited.wait())
+            await asyncio.wait([ended, limited], return_when=asyncio.FIRST_COMPLETED)
+            if not self._ended.is_set():
+                await asyncio.wait([ended], timeout=self._seconds)
+            if not self._ended.is_set():
+                self._fail(StreamlineError("it did not end in time", where=self.id, code="streaming_class.failed"))
+        finally:
+            ended.cancel()
+            limited.cancel()
+            self._inbox.abandon()
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        """See `Sink.send`."""
+        while self._failure is None and not self._inbox.put(source, items):
+            self._room.clear()
+            if not self._inbox.full:
+                continue
+            await self._room.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def source_ended(self, source: str) -> None:
+        """See `Sink.source_ended`."""
+        self._inbox.hurry()
+
+    def limit(self, seconds: float) -> None:
+        """See `Sink.limit`."""
+        self._seconds = seconds
+        if hasattr(self, "_limited"):
+            self._limited.set()
+
+    async def close(self) -> None:
+        """See `Sink.close`."""
+        self._inbox.end()
+        await self._ended.wait()
+
+    # -- in the event loop, called by the thread
+
+    def _report(self) -> None:
+        with self._reports:
+            refusals, numbers = self._refusals, self._numbers
+            self._refusals, self._numbers, self._reporting = [], {}, False
+        if self._failure is not None:
+            return
+        try:
+            by_source: dict[str, list[BadRecord]] = {}
+            for source, record in refusals:
+                by_source.setdefault(source, []).append(record)
+            for source, records in by_source.items():
+                self.refused(source, records)
+        except Exception as error:
+            self._fail(error)
+            return
+        for source, number in numbers.items():
+            self._proven(source, number)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._inbox.abandon()
+            self._failed(error)
+        self._room.set()
+        self._ended.set()
+
+    # -- in the sink's thread
+
+    def _run(self) -> None:
+        made: UserObject | None = None
+        error: Exception | None = None
+        try:
+            made = UserObject(self._class, {})
+            self._write(self._writer(self.id, made, self._refuse, self._prove, self._inbox.pause))
+        except Exception as raised:
+            error = raised
+        try:
+            if made is not None:
+                made.destroy()
+        except Exception as raised:
+            self._note(str(raised), "WARNING")
+        if error is not None:
+            self._in_loop(partial(self._fail, error))
+        else:
+            self._in_loop(self._end)
+
+    def _write(self, writer: Writer) -> None:
+        while True:
+            sent, hurry = self._inbox.take(writer.patience())
+            if sent:
+                self._in_loop(self._room.set)
+            for each in sent:
+                _take(writer, each)
+            if self._inbox.abandoned:
+                return
+            writer.rest(hurry=hurry)
+            if self._inbox.ended:
+                return
+
+    def _refuse(self, source: str, record: BadRecord) -> None:
+        with self._reports:
+            self._refusals.append((source, record))
+            self._report_soon()
+
+    def _prove(self, numbers: dict[str, int]) -> None:
+        with self._reports:
+            self._numbers.update(numbers)
+            self._report_soon()
+
+    def _report_soon(self) -> None:
+        if not self._reporting:
+            self._reporting = True
+            self._in_loop(self._report)
+
+    def _end(self) -> None:
+        self._room.set()
+        self._ended.set()
+
+    def _in_loop(self, call: Callable[[], object]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)
+
+
+def _take(writer: Writer, sent: Sent) -> None:
+    source, items = sent
+    for item in items:
+        if isinstance(item, MessageBatch):
+            writer.take(source, item)
+        elif isinstance(item, Position):
+            writer.reach(source, item)

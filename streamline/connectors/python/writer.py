@@ -1,0 +1,179 @@
+"""Calls a user's `batch_write`, finds the messages that it does not take, and says how far everything is durable.
+
+`isolation.py` finds out which messages of a chunk cannot be written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from streamline.connectors.python.isolation import Isolation, Unwritable
+from streamline.connectors.python.user_class import UserObject
+from streamline.flow.codecs.message_text import message_text
+from streamline.flow.items import BadRecord, MessageBatch, Position
+from streamline.flow.stages.copies import Snapshot
+from streamline.flow.stages.decode import metadata_of
+
+
+class _Segment(msgspec.Struct):
+    """Messages of one batch in a chunk: from `start` of the batch on, `count` of them."""
+
+    source: str
+    batch: MessageBatch
+    start: int
+    count: int
+
+
+class Writer:
+    """Writes messages in chunks, in their order.
+
+    Args:
+        refuse: called with a source's id and a message of it that was not written.
+        prove: called with numbers of positions, by source: all before them is durable.
+        pause: waits so many seconds; False: the sink is to end at once.
+        interval: seconds between two calls of `flush`.
+
+    Raises:
+        StreamlineError: the object has no method that writes.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        made: UserObject,
+        refuse: Callable[[str, BadRecord], None],
+        prove: Callable[[dict[str, int]], None],
+        pause: Callable[[float], bool],
+        *,
+        batch_size: int,
+        include_metadata: bool,
+        interval: float,
+    ) -> None:
+        self._id = id
+        self._made = made
+        self._refuse_record = refuse
+        self._prove = prove
+        self._size = batch_size
+        self._include_metadata = include_metadata
+        self._interval = interval
+        self._batch_write = made.method("batch_write")
+        self._single = None if self._batch_write is not None else made.method("write")
+        self._flush = made.method("flush")
+        if self._batch_write is None and self._single is None:
+            raise made.no_method("batch_write(messages) or write(message)")
+        self._isolation = Isolation(self._write, self._refuse, pause)
+        self._data: list[Any] = []
+        self._segments: list[_Segment] = []
+        self._numbers: dict[str, int] = {}
+        """Positions behind the last message of the chunk."""
+        self._written: dict[str, int] = {}
+        """Positions behind what was written, that are not proven."""
+        self._awaited = False
+        self._flushed = time.monotonic()
+
+    def take(self, source: str, batch: MessageBatch) -> None:
+        """Take messages; raises as `rest`."""
+        data = self._with_metadata(batch) if self._include_metadata else batch.data
+        start, count = 0, len(data)
+        while start < count:
+            taken = min(self._size - len(self._data), count - start)
+            self._data += data[start : start + taken] if taken < count else data
+            self._segments.append(_Segment(source, batch, start, taken))
+            start += taken
+            if len(self._data) >= self._size:
+                self._write_chunk()
+
+    def reach(self, source: str, position: Position) -> None:
+        """Take a position."""
+        (self._numbers if self._data else self._written)[source] = position.number
+        self._awaited = self._awaited or position.awaited
+
+    def patience(self) -> float | None:
+        """Return the seconds until `rest` is to be called again; None: nothing waits."""
+        if self._flush is None or not self._written:
+            return None
+        return max(0.0, self._flushed + self._interval - time.monotonic())
+
+    def rest(self, *, hurry: bool) -> None:
+        """Write what waits, since nothing more has come, and prove what is durable.
+
+        Raises:
+            StreamlineError: nothing can be written.
+        """
+        if self._data:
+            self._write_chunk()
+        if not self._written:
+            return
+        if self._flush is not None:
+            if not (hurry or self._awaited or time.monotonic() >= self._flushed + self._interval):
+                return
+            self._made.call("while it flushed", self._flush)
+            self._flushed = time.monotonic()
+        self._awaited = False
+        numbers, self._written = self._written, {}
+        self._prove(numbers)
+
+    def _with_metadata(self, batch: MessageBatch) -> list[Any]:
+        origins = batch.origins or [None] * len(batch.data)
+        return [
+            message
+            if isinstance(message, dict) and message.keys() == {"data", "metadata"}
+            else {"data": message, "metadata": metadata_of(origin) if origin is not None else {}}
+            for message, origin in zip(batch.data, origins, strict=True)
+        ]
+
+    def _write_chunk(self) -> None:
+        before = Snapshot(self._data)
+        error = self._write(self._data) if self._single is None else None
+        try:
+            if error is not None or self._single is not None:
+                self._isolation.run(before, len(self._data), error)
+            else:
+                self._isolation.written()
+        except Unwritable as unwritable:
+            raise self._made.failed(self._made.explain(unwritable.error), "while it wrote") from None
+        self._data, self._segments = [], []
+        self._written.update(self._numbers)
+        self._numbers = {}
+        if self._flush is None and self._written:
+            # It counts now, also while more of what was sent follows.
+            numbers, self._written = self._written, {}
+            self._prove(numbers)
+
+    def _write(self, messages: list[Any]) -> Exception | None:
+        """Write messages; return what the user's code raised."""
+        try:
+            if self._batch_write is not None:
+                self._batch_write(messages)
+            elif self._single is not None:
+                for message in messages:
+                    self._single(message)
+        except SystemExit as error:
+            return RuntimeError(f"SystemExit: {error}")
+        except Exception as error:
+            return error
+        return None
+
+    def _refuse(self, number: int, message: Any, error: Exception) -> None:
+        """Refuse a message of the chunk."""
+        for segment in self._segments:
+            if number < segment.count:
+                break
+            number -= segment.count
+        batch = segment.batch
+        failure = self._made.explain(error)
+        where = f" ({failure.where})" if failure.where else ""
+        record = BadRecord(
+            batch.stream,
+            message_text(message),
+            f"{failure.message}{where}",
+            self._id,
+            sink=self._id,
+            origin=batch.origins[segment.start + number] if batch.origins is not None else None,
+            trace=failure.trace,
+        )
+        self._refuse_record(segment.source, record)
