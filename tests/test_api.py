@@ -386,11 +386,6 @@ def test_an_integration_pipeline(tmp_path: Path) -> None:
         pipeline.execute_block("read_orders")
 
 
-def test_a_streaming_pipeline_is_refused(project: BatchProject) -> None:
-    with refuses("pipeline.type_unknown"):
-        Pipeline.create("stream", pipeline_type=PipelineType.STREAMING)
-
-
 def test_variables_in_the_file(pipeline: Pipeline, project: BatchProject) -> None:
     file = project.root / "pipelines" / "p" / "metadata.yaml"
     file.write_text("# kept\n" + file.read_text())

@@ -151,6 +151,12 @@ def command(
     if kind in _SIDES:
         side, block_type, role = _SIDES[kind]
         in_batch = pipeline_type == "python" and side != "mapper"
+        if pipeline_type == "streaming" and side == "mapper":
+            raise ConfigError(
+                f"a mapper cannot be added to '{pipeline}', which is of type streaming",
+                code="block.wrong_pipeline",
+                hint=f"streamline add transformer {name} --pipeline {pipeline}",
+            )
         if pipeline_type in BATCH_TYPES and not in_batch:
             raise ConfigError(
                 f"a {kind} cannot be added to '{pipeline}', which is of type {pipeline_type}",
@@ -164,7 +170,9 @@ def command(
                 code="block.wrong_language",
             )
         text: str | Template = ""
-        if existing is None:
+        if existing is None and pipeline_type == "streaming" and plugin is None:
+            text = _streaming_text(side, block_type, language, pipeline, name, system)
+        if existing is None and not text:
             used, connector = _connector(project, role, system, plugin)
             if language == "python" and in_batch:
                 text = python_connector_block(side, used, connector, streams)
@@ -184,7 +192,7 @@ def command(
     click.echo(f"Added to {pipeline}: {_position(new.type, added.upstream, name, added.downstream)}")
     if connector is not None:
         _warn_if_unavailable(project, *_SIDES[kind][2:], used)
-    if kind in ("source", "data_loader") and pipeline_type == "integration" and not added.downstream:
+    if kind in ("source", "data_loader") and pipeline_type in ("integration", "streaming") and not added.downstream:
         click.echo(
             f"Note: no block gets the records of {name} yet; add {name} to the upstream_blocks of a block, or add a "
             "destination",
@@ -192,6 +200,21 @@ def command(
         )
     if kind == "sensor" and not added.downstream:
         click.echo(f"Note: no block waits for this sensor yet; add blocks with --upstream {name}", err=True)
+
+
+def _streaming_text(
+    side: Side, block_type: str, language: str, pipeline: str, name: str, system: str | None
+) -> str | Template:
+    """Return the text of a source or sink of messages; empty where a tap or target is meant."""
+    from streamline.blocks.registry import block_template
+    from streamline.connectors.registry import find_stream_connector
+
+    if language != "yaml":
+        return block_template(block_type, language, "streaming")
+    connector = find_stream_connector(system or "kafka")
+    if connector is None or side == "mapper":
+        return ""
+    return connector.template(side, pipeline, name)
 
 
 def _block_type(kind: str) -> str:

@@ -39,7 +39,8 @@ def command(app: App, pipeline: str, timeout: float, runtime_vars: tuple[str, ..
     after its first message); each destination is started with its config and given nothing to write. Of a batch
     pipeline each block's file is looked at, its imports are looked for, the databases of its SQL blocks are asked
     for an answer, and its sources and destinations are connected to as above, with the outputs that upstream blocks
-    stored last. No block runs (of sources and destinations in Python only the functions that say what they read or
+    stored last. Of a streaming pipeline each transformer's file is looked at, and each source and sink is connected
+    to. No block runs (of sources and destinations in Python only the functions that say what they read or
     write); no record and no position moves.
 
     Exit codes: 0 all is well; 1 something can't be connected to; 2 something is wrong with the configuration.

@@ -15,7 +15,7 @@ from streamline.cli.app import App, pass_app
     metavar="TYPE",
     default="python",
     show_default=True,
-    help="python (also: standard, batch), integration or dbt.",
+    help="python (also: standard, batch), integration, streaming or dbt.",
 )
 @click.option("--description", metavar="TEXT", help="The pipeline's description.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Add a tag; may be given several times.")
@@ -26,5 +26,5 @@ def command(app: App, pipeline: str, pipeline_type: str, description: str | None
 
     folder = create_pipeline(app.project, pipeline, pipeline_type, description=description, tags=tags)
     click.echo(f"Created {app.project.shown(folder / 'metadata.yaml')}")
-    kind = {"integration": "source", "dbt": "dbt"}.get(pipeline_type, "data_loader")
+    kind = {"integration": "source", "streaming": "source", "dbt": "dbt"}.get(pipeline_type, "data_loader")
     click.echo(f"Next: streamline add {kind} NAME --pipeline {pipeline}")

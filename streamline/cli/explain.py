@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SourceWords,
         Start,
     )
+    from streamline.execution.streaming.explain import StreamExplanation
 
 VALUE_WIDTH = 100
 """Characters of a bookmark that are shown in the terminal."""
@@ -47,7 +48,9 @@ def command(app: App, pipeline: str, as_json: bool) -> int:
 
     Of an integration pipeline: processes, parallelism, where each stream starts, delivery grades, and why. Plugins are
     asked for their capabilities, and taps for their streams, where these are not known yet. Of a batch pipeline: the
-    order, what runs in parallel, where outputs are stored, the limits of each block. Nothing moves, nothing runs.
+    order, what runs in parallel, where outputs are stored, the limits of each block. Of a streaming pipeline: where
+    messages are decoded and copied, where positions and dead letters are kept, delivery grades, and why. Nothing
+    moves, nothing runs.
     """
     from streamline.execution.engine import engine_of
     from streamline.execution.run import RunOptions
@@ -184,6 +187,46 @@ def _start(start: Start) -> str:
     return f"the store: {value}{saved}"
 
 
+# -- streaming pipelines
+
+
+def _show_stream(app: App, explanation: StreamExplanation) -> None:
+    counts = [
+        count(len(explanation.sources), "source"),
+        count(len(explanation.transformers), "transformer"),
+        count(len(explanation.destinations), "destination"),
+    ]
+    print_text(f"{explanation.pipeline}: {', '.join(counts)}; delivery: {explanation.delivery}")
+    for source in explanation.sources:
+        print_text(f"\nSource {source.block}: {source.connector}")
+        _say(f"positions: in {source.positions}")
+        _say("values are decoded for the blocks that use them" if source.decoded else "values pass as they come")
+        if not source.replays:
+            _say("it cannot be read again: what is in flight when the run fails is lost")
+    for transformer in explanation.transformers:
+        print_text(f"\nTransformer {transformer.block}: fed by {', '.join(transformer.sources)}")
+        if transformer.copies:
+            _say("it gets copies: other blocks have the same messages")
+    for destination in explanation.destinations:
+        print_text(f"\nDestination {destination.block}: {destination.connector}")
+        _say(f"what proves: {destination.proof}")
+        if destination.copies:
+            _say("it gets copies: other blocks have the same messages")
+    print_text("\nDelivery")
+    for edge in explanation.edges:
+        way = " -> ".join([edge.source, *edge.through, edge.destination])
+        print_text(f"  {way}: {edge.delivery.grade}; {edge.delivery.why}")
+        if edge.delivery.better is not None:
+            print_text(f"    more with: {edge.delivery.better}")
+    print_text(f"\nCheckpoints: every {explanation.checkpoint_interval:g} s")
+    refused = "the run stops at it" if explanation.dead_letters is None else f"goes to {explanation.dead_letters}"
+    print_text(f"A message that cannot be processed or delivered: {refused} (on_error: {explanation.on_error})")
+    if explanation.instances > 1:
+        print_text(f"Instances: {explanation.instances} processes share the partitions")
+    if explanation.callbacks:
+        print_text(f"Called when the pipeline ends: {', '.join(explanation.callbacks)}")
+
+
 # -- batch pipelines
 
 
@@ -268,4 +311,8 @@ def _returns(number: int) -> str:
     return "returns" if number == 1 else "return"
 
 
-_VIEWS: dict[str, Callable[[App, Any], None]] = {"flow": _show_flow, "tasks": _show_tasks}
+_VIEWS: dict[str, Callable[[App, Any], None]] = {
+    "flow": _show_flow,
+    "stream": _show_stream,
+    "tasks": _show_tasks,
+}

@@ -7,15 +7,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamline.cli.output import aligned, columns_of, count, cut, has_colour, is_terminal, say
-from streamline.cli.terminal import printable, unguarded
+from streamline.cli.screen import LiveCounts, Screen
 from streamline.execution.events import (
     AttemptFailed,
     BlockFinished,
@@ -28,7 +27,9 @@ from streamline.execution.events import (
     RunInterrupted,
     RunPlanned,
     SensorWaiting,
+    StreamProgress,
     StreamStopped,
+    WarningRaised,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ LIVE_SECONDS = 0.5
 """Seconds between two updates of the line of running blocks, and after which a block is in it."""
 
 _MANY_OUTPUTS = 8
+_MOST_SHOWN = 1_000
 _MANY_LINES = 40
 """Lines of a traceback that are shown, without the middle of an endless recursion."""
 
@@ -69,7 +71,10 @@ class Display:
         self._screen = Screen(live=not quiet and is_terminal() and os.environ.get("TERM") != "dumb")
         self._now = Now(self._screen)
         self._counts = Counts(self._screen)
+        self._live = LiveCounts(self._screen)
         self._asked: set[str] = set()
+        self._endless = False
+        self._shown: set[str] = set()
         self.planned: dict[str, int] = {}
         """The number of streams that each source reads, where it is known."""
         self._show: dict[type, Callable[[Any], None]] = {
@@ -78,6 +83,8 @@ class Display:
             CallFinished: lambda event: self._now.count(event.block),
             BlockOutput: lambda event: self._say(f"{event.block:<{self._width}} | {event.text}", err=quiet),
             ProgressMade: self._progress,
+            StreamProgress: self._stream_progress,
+            WarningRaised: self._warned,
             AttemptFailed: self._attempt_failed,
             StreamStopped: self._stopped,
             SensorWaiting: self._waiting,
@@ -96,9 +103,14 @@ class Display:
         with self._screen.aside():
             pass
 
+    def has_shown(self, warning: str) -> bool:
+        """Return whether a warning of the result was shown during the run."""
+        return warning in self._shown
+
     def _planned(self, event: RunPlanned) -> None:
         self._width = max((len(uuid) for uuid in event.blocks), default=10)
         self._flow = bool(event.sources)
+        self._endless = event.endless
         self.planned = {source.block: source.streams for source in event.sources if source.streams is not None}
         if self._quiet:
             return
@@ -113,6 +125,18 @@ class Display:
     def _progress(self, event: ProgressMade) -> None:
         if not self._quiet:
             self._counts.show(event)
+
+    def _stream_progress(self, event: StreamProgress) -> None:
+        if not self._quiet:
+            self._live.show(event)
+
+    def _warned(self, event: WarningRaised) -> None:
+        """Show a warning of a run that may have no end at once; others come when the run has ended."""
+        if self._endless and f"{event.block}: {event.message}" not in self._shown:
+            if len(self._shown) > _MOST_SHOWN:
+                self._shown.clear()
+            self._shown.add(f"{event.block}: {event.message}")
+            self._say(self._app.mask(f"{event.block:<{self._width}}   warning: {event.message}"), err=True)
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         name = event.block if event.child is None else f"{event.block}[{event.child}]"
@@ -158,48 +182,6 @@ class Display:
     def _say(self, text: str, *, err: bool = False) -> None:
         with self._screen.aside():
             say(text, err=err)
-
-
-class Screen:
-    """The last lines of a terminal: what runs now, drawn again several times a second.
-
-    Args:
-        live: whether stdout is a terminal; else nothing is drawn.
-    """
-
-    def __init__(self, *, live: bool) -> None:
-        self.live = live
-        self.lock = threading.RLock()
-        self._height = 0
-
-    def draw(self, lines: list[str]) -> None:
-        """Replace the lines. What does not fit is cut."""
-        size = shutil.get_terminal_size()
-        shown = [cut(printable(line), size.columns - 1) for line in lines[: size.lines - 1]]
-        if has_colour(sys.stdout):
-            shown = [click.style(line, dim=True) for line in shown]
-        with self.lock:
-            self._write(self._erasing() + "\n".join(shown))
-            self._height = len(shown)
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Erase the lines while permanent ones are printed."""
-        with self.lock:
-            self._write(self._erasing())
-            self._height = 0
-            yield
-
-    def _erasing(self) -> str:
-        up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
-        return f"\r{up}\x1b[J" if self._height else ""
-
-    def _write(self, text: str) -> None:
-        if self.live and text:
-            with suppress(OSError, ValueError):
-                stream = unguarded(sys.stdout)
-                stream.write(text)
-                stream.flush()
 
 
 class Counts:

@@ -74,6 +74,9 @@ _option = functools.partial(click.option, cls=_OfType)
 @_option("--bookmark", "bookmarks", multiple=True, metavar="S.COLUMN=VALUE", help="Start a stream from this value.")
 @_option("--accept-gap", is_flag=True, help="Run even if a destination lacks records before the saved positions.")
 @_option("--refresh-catalog", is_flag=True, help="Discover the taps' streams again.")
+@_option(
+    "--until-caught-up", is_flag=True, help="End when everything that there was at the start is delivered and proven."
+)
 @pass_app
 def command(
     app: App,
@@ -119,6 +122,7 @@ def command(
         contextlib.closing(Display(app, quiet=as_json)) as display,
     ):
         result = run_pipeline(app.project, model, options, display)
+    result.warnings = [warning for warning in result.warnings if as_json or not display.has_shown(warning)]
     show_result(app, result, as_json=as_json, planned=display.planned)
     if result.signal is not None and result.status == "cancelled":
         return 128 + result.signal

@@ -19,6 +19,7 @@ from streamline.extensions import extensions, load_extension, load_object
 from streamline.project.suggest import suggestion
 
 if TYPE_CHECKING:
+    from streamline.connectors.stream_connector import StreamConnector
     from streamline.flow.protocols import Sink, Source
 
 Role = Literal["tap", "target", "mapper"]
@@ -245,6 +246,25 @@ def open_sink(name: str, block: str, config: Config) -> Sink:
     """
     made: Sink = _factory(name, "sink")(block, config)
     return made
+
+
+def find_stream_connector(name: str) -> StreamConnector | None:
+    """Return the connector that blocks of streaming pipelines name so. Nothing of its libraries is imported.
+
+    Raises:
+        ConfigError: another package registers it, and it cannot be imported.
+    """
+    entry = IN_PROCESS.get(name) or load_extension(GROUP, name, InProcess)
+    if entry is None or entry.stream is None:
+        return None
+    connector: StreamConnector = load_object(entry.stream)
+    return connector
+
+
+def stream_connector_names() -> list[str]:
+    """Return the names of connectors that blocks of streaming pipelines can use."""
+    others = [name for name in extensions(GROUP) if not name.startswith(("tap-", "target-", "mapper-"))]
+    return [*(name for name, entry in IN_PROCESS.items() if entry.stream is not None), *others]
 
 
 def _factory(name: str, side: Literal["source", "sink"]) -> Callable[..., Any]:

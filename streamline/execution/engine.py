@@ -24,7 +24,7 @@ class PlanExplanation(Protocol):
     """A plan in words: a msgspec struct."""
 
     view: ClassVar[str]
-    """How the command line shows it: `flow` or `tasks`."""
+    """How the command line shows it: `flow`, `stream` or `tasks`."""
     pipeline: str
 
 
@@ -82,12 +82,12 @@ _TASKS = frozenset({"block", "tests", "resume"})
 _SOURCES = frozenset({"full_refresh", "bookmarks", "accept_gap", "refresh_catalog"})
 _BATCH = _Entry("streamline.execution.batch.engine:BatchEngine", _TASKS | _SOURCES)
 _DBT = _Entry("streamline.execution.batch.engine:BatchEngine", _TASKS)
+# A run of these always continues from the saved positions: `resume` changes nothing.
 _INTEGRATION = _Entry(
-    "streamline.execution.integration.engine:IntegrationEngine",
-    # A run always continues from the saved positions: `resume` changes nothing.
-    frozenset({"streams", "resume"}) | _SOURCES,
+    "streamline.execution.integration.engine:IntegrationEngine", frozenset({"streams", "resume"}) | _SOURCES
 )
-ENGINES = {"integration": _INTEGRATION, "python": _BATCH, "dbt": _DBT}
+_STREAMING = _Entry("streamline.execution.streaming.engine:StreamingEngine", frozenset({"until_caught_up", "resume"}))
+ENGINES = {"integration": _INTEGRATION, "streaming": _STREAMING, "python": _BATCH, "dbt": _DBT}
 
 FLAGS = {
     "block": "--block-uuid",
@@ -98,6 +98,7 @@ FLAGS = {
     "bookmarks": "--bookmark",
     "accept_gap": "--accept-gap",
     "refresh_catalog": "--refresh-catalog",
+    "until_caught_up": "--until-caught-up",
 }
 """Options of `streamline run` that not every type takes: fields of RunOptions, and their flags."""
 

@@ -70,13 +70,19 @@ class _Event(msgspec.Struct, kw_only=True, tag_field="event", tag=_snake):
 
 
 class RunPlanned(_Event):
-    """The plan is made; nothing has run yet. `sources` is empty unless the run moves streams."""
+    """The plan is made; nothing has run yet.
+
+    Args:
+        sources: empty unless the run moves streams.
+        endless: the run may go on until it is stopped.
+    """
 
     run_id: str
     pipeline: str
     blocks: list[str]
     sources: list[PlannedSource] = []
     resumed: bool = False
+    endless: bool = False
 
 
 class BlockStarted(_Event):
@@ -115,6 +121,26 @@ class ProgressMade(_Event):
     quarantined: int
     streams: list[dict[str, Any]]
     tables: list[dict[str, Any]]
+    seconds: float
+    saved_ago: float | None = None
+
+
+class StreamProgress(_Event):
+    """Counts of a streaming run so far, every second.
+
+    Args:
+        read, written, dead_letters: messages, each once over all attempts; written ones are proven.
+        in_flight: read, and not proven yet.
+        lag: `{"block", "name", "behind"}` of each partition or file; `behind` is None where it is not known.
+        seconds: since the start.
+        saved_ago: seconds since a position was last saved; None: not yet.
+    """
+
+    read: int
+    written: int
+    in_flight: int
+    dead_letters: int
+    lag: list[dict[str, Any]]
     seconds: float
     saved_ago: float | None = None
 
@@ -191,6 +217,7 @@ Event: TypeAlias = (
     | CallFinished
     | BlockOutput
     | ProgressMade
+    | StreamProgress
     | PositionSaved
     | WarningRaised
     | StreamStopped

@@ -71,6 +71,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         bookmarks: start streams from these values, each STREAM.COLUMN=VALUE.
         accept_gap: run even if a destination lacks records before the saved positions.
         refresh_catalog: discover the sources' streams again.
+        until_caught_up: end when everything that there was at the start is proven.
     """
 
     variables: dict[str, Any] = {}
@@ -86,6 +87,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     bookmarks: Sequence[str] = ()
     accept_gap: bool = False
     refresh_catalog: bool = False
+    until_caught_up: bool = False
 
 
 class Interrupted(StreamlineError):

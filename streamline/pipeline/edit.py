@@ -103,12 +103,6 @@ def create_pipeline(
             hint=suggestion(pipeline_type, PIPELINE_TYPES, what="types"),
             code="pipeline.type_unknown",
         )
-    if pipeline_type == "streaming":
-        raise ConfigError(
-            "this version does not run streaming pipelines",
-            hint="an integration pipeline moves the records of sources that have no end, too",
-            code="pipeline.type_unknown",
-        )
     folder = pipeline_folder(project, uuid)
     if (folder / "metadata.yaml").exists():
         raise ConfigError(
@@ -263,7 +257,7 @@ def _default_position(model: PipelineModel, new: NewBlock, downstream: list[str]
     """Choose the upstream and downstream blocks: loaders first, exporters last, transformers before exporters."""
     blocks = model.blocks
     if new.type in ("data_loader", "sensor"):
-        if model.type == "integration" and not downstream:
+        if model.type in ("integration", "streaming") and not downstream:
             # What waits for records gets those of the new source.
             downstream = [uuid for uuid, block in blocks.items() if block.type != "data_loader" and not block.upstream]
         return [], downstream

@@ -36,14 +36,36 @@ FOLDERS = {
 """Folders of block files, by block type."""
 
 
-_FLOW_BLOCKS = {
-    "data_loader": ("yaml",),
-    "data_exporter": ("yaml",),
-    "transformer": ("yaml", "python"),
-    "conditional": ("python",),
-    "callback": ("python",),
+class _Fitting(msgspec.Struct, frozen=True):
+    """The block types of a type of pipeline with their languages, and the same in words."""
+
+    blocks: dict[str, tuple[str, ...]]
+    words: str
+
+
+_FITTING = {
+    "integration": _Fitting(
+        {
+            "data_loader": ("yaml",),
+            "data_exporter": ("yaml",),
+            "transformer": ("yaml", "python"),
+            "conditional": ("python",),
+            "callback": ("python",),
+        },
+        "sources and destinations (data_loader and data_exporter in YAML), transformers in Python, mappers "
+        "(transformers in YAML), callbacks, and conditionals of sources",
+    ),
+    "streaming": _Fitting(
+        {
+            "data_loader": ("yaml", "python"),
+            "data_exporter": ("yaml", "python"),
+            "transformer": ("python",),
+            "callback": ("python",),
+        },
+        "sources and sinks (data_loader and data_exporter in YAML or Python), transformers in Python, and callbacks",
+    ),
 }
-"""The block types of integration pipelines, and their languages."""
+"""Of the types of pipelines that do not run every block."""
 
 
 def check_fits(pipeline_type: str, block_type: str, language: str, *, where: str) -> None:
@@ -52,14 +74,14 @@ def check_fits(pipeline_type: str, block_type: str, language: str, *, where: str
     Raises:
         ConfigError: they do not.
     """
-    if pipeline_type in BATCH_TYPES or language in _FLOW_BLOCKS.get(block_type, ()):
+    fitting = _FITTING.get(pipeline_type)
+    if fitting is None or language in fitting.blocks.get(block_type, ()):
         return
     raise ConfigError(
-        f"an integration pipeline does not run a {block_type} in {language}",
+        f"{'an' if pipeline_type == 'integration' else 'a'} {pipeline_type} pipeline does not run a {block_type} in "
+        f"{language}",
         where=where,
-        hint="it runs sources and destinations (data_loader and data_exporter in YAML), transformers in Python, "
-        "mappers (transformers in YAML), callbacks, and conditionals of sources; other blocks need a pipeline of type "
-        "python",
+        hint=f"it runs {fitting.words}; other blocks need a pipeline of type python",
         code="block.wrong_pipeline",
     )
 

@@ -79,7 +79,7 @@ def load_pipeline(project: Project, uuid: str, *, fileless: str | None = None) -
             where=project.shown(path),
             hint=suggestion_and(
                 suggestion(uuid, project.pipelines(), what="pipelines"),
-                f"to create it: streamline create {uuid} --type python (or integration, dbt)",
+                f"to create it: streamline create {uuid} --type python (or integration, streaming, dbt)",
             ),
             code="pipeline.not_found",
         )

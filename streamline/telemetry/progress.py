@@ -110,6 +110,15 @@ class SourceCounts:
             if tally.pending and covers(stream):
                 tally.save(number)
 
+    def saved_is_written(self) -> None:
+        """Note that what is before the last saved position is written: its sinks confirm nothing by themselves."""
+        self._written = {key: tally.saved for key, tally in self._sent.items()}
+
+    @property
+    def unsaved(self) -> int:
+        """Records that were read since the last saved position."""
+        return sum(tally.records - tally.saved for tally in self._read.values())
+
     def rewind(self) -> None:
         """Forget what the next attempt reads again."""
         for tally in (*self._read.values(), *self._refused.values(), *self._sent.values()):
@@ -168,6 +177,11 @@ class Progress:
         if counts is None:
             counts = self._sources[process] = SourceCounts(block or process)
         return counts
+
+    @property
+    def unsaved(self) -> int:
+        """Records that were read since the last saved positions."""
+        return sum(counts.unsaved for counts in self._sources.values())
 
     def records_read(self, block: str, stream: str) -> int:
         """Return the records of a stream that a source block's processes have read."""

@@ -252,11 +252,6 @@ def test_a_source_is_connected_to_what_waits_for_records(pipe: Shop) -> None:
     assert "no block gets the records of b yet" in pipe("add", "source", "b").stderr
 
 
-def test_a_pipeline_that_cannot_run_is_not_created(empty: Shop) -> None:
-    empty.refuses("pipeline.type_unknown", "create", "s", "--type", "streaming")
-    assert not (empty.root / "pipelines/s").exists()
-
-
 def test_callbacks_and_conditionals_have_lists_of_their_own(pipe: Shop) -> None:
     pipe("add", "source", "load")
     pipe("add", "callback", "say", "--upstream", "load")

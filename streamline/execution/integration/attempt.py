@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from streamline.connectors.singer.message_reader import TapOutputError
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.connectors.singer.tap import TapFailed
 from streamline.errors import PipelineFailed, StreamlineError
+from streamline.execution.flow_runs import INTERRUPT_SECONDS
 from streamline.execution.integration.accounts import account_of
 from streamline.execution.integration.endpoints import build_sinks, build_source
 from streamline.execution.integration.plan import GroupPlan, Plan, ProvingSink, SourcePlan
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 VALIDATED = "validate"
 """The stage of records that did not fit their SCHEMA right before a destination."""
-
-INTERRUPT_SECONDS = float(os.environ.get("STREAMLINE_INTERRUPT_SECONDS") or 20.0)
-"""How long targets may take to end when the run was interrupted, from the signal on."""
 
 
 class GroupOutcome(msgspec.Struct, kw_only=True):

@@ -1,30 +1,15 @@
-"""Delivery guarantees: the grade of each stream and table, and what proves that records are durable."""
+"""The delivery grade of each stream of an integration pipeline, and what proves that its records are durable."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
+from streamline.execution.delivery import Delivery, Grade
 
 if TYPE_CHECKING:
     from streamline.connectors.singer.stages.stream_plan import StreamPlan
     from streamline.execution.integration.plan import SinkPlan
-
-
-class Grade(StrEnum):
-    """The effect of a failure on a table. Neither grade loses records."""
-
-    AT_LEAST_ONCE = "at least once"
-    EFFECTIVELY_ONCE = "effectively once"
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """A grade and its reason."""
-
-    grade: Grade
-    why: str
 
 
 def delivery_of(
@@ -63,26 +48,6 @@ def delivery_of(
     if replication_method == "FULL_TABLE":
         return Delivery(Grade.AT_LEAST_ONCE, "append: every run adds all rows again")
     return Delivery(Grade.AT_LEAST_ONCE, "append: after a failure, records sent since the last proof are duplicated")
-
-
-def joined(deliveries: Mapping[str, Delivery]) -> Delivery:
-    """Return the weakest grade of several streams; the reasons name their streams if they differ.
-
-    Args:
-        deliveries: by stream, not empty.
-    """
-    grade = min((each.grade for each in deliveries.values()), key=list(Grade).index)
-    streams_of: dict[str, list[str]] = {}
-    for stream, delivery in deliveries.items():
-        streams_of.setdefault(delivery.why, []).append(stream)
-    if len(streams_of) == 1:
-        return Delivery(grade, next(iter(streams_of)))
-    return Delivery(grade, "; ".join(f"{_names(streams)}: {why}" for why, streams in streams_of.items()))
-
-
-def _names(streams: Sequence[str]) -> str:
-    shown = ", ".join(streams[:3])
-    return shown if len(streams) <= 3 else f"{shown} and {len(streams) - 3} more"
 
 
 def proof_of(sink: SinkPlan) -> str:

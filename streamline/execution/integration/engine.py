@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     from streamline.execution.checklist import Checklist
     from streamline.execution.events import Bus
     from streamline.execution.integration.explanation import FlowExplanation
-    from streamline.execution.run import Run, RunOptions, RunResult, Stop
+    from streamline.execution.run import RunOptions, RunResult, Stop
     from streamline.pipeline.model import PipelineModel
     from streamline.project.project import Project
 
@@ -37,21 +35,23 @@ class IntegrationEngine:
         """See `Engine.explain`. Plugins are asked for capabilities and streams where these are not known yet."""
         import anyio
 
+        from streamline.execution.flow_runs import open_planning
         from streamline.execution.integration.explain import explain
         from streamline.execution.integration.planner import make_plan
         from streamline.execution.integration.topology import check_hooks
 
         check_hooks(project, model)
-        with _open_planning(project, model, options, "explain") as run:
+        with open_planning(project, model, options, "explain") as run:
             return explain(run, model, anyio.run(partial(make_plan, run, model, show=True)))
 
     def check(self, project: Project, model: PipelineModel, options: RunOptions, checklist: Checklist) -> None:
         """See `Engine.check`."""
         import anyio
 
+        from streamline.execution.flow_runs import open_planning
         from streamline.execution.integration.check import check_pipeline
 
-        with _open_planning(project, model, options, "check") as run:
+        with open_planning(project, model, options, "check") as run:
             holder = run.store.lease_holder(model.uuid)
             if holder is not None:
                 checklist.notify(
@@ -65,18 +65,3 @@ class IntegrationEngine:
         raise ConfigError(
             f"a pipeline of type {model.type} has no stored outputs", where=model.uuid, code="output.never_stored"
         )
-
-
-@contextmanager
-def _open_planning(project: Project, model: PipelineModel, options: RunOptions, purpose: str) -> Iterator[Run]:
-    """Open what planning needs of a run, in a temporary folder. No lease is held: nothing moves."""
-    from streamline.blocks.connector.source import private_folder
-    from streamline.execution.run import open_run
-    from streamline.state import project_store
-
-    with (
-        project_store(project) as store,
-        private_folder(project, purpose) as folder,
-        open_run(project, store, model.uuid, folder.name, options, run_dir=folder) as run,
-    ):
-        yield run

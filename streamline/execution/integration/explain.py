@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streamline.connectors.singer.state import rows_have_bookmarks
-from streamline.execution.integration.delivery import Delivery, Grade, delivery_of, joined, proof_of
+from streamline.execution.delivery import Delivery, Grade, joined
+from streamline.execution.integration.delivery import delivery_of, proof_of
 from streamline.execution.integration.explanation import (
     BatchWords,
     DestinationWords,

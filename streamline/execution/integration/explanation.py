@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from streamline.execution.integration.delivery import Delivery
+from streamline.execution.delivery import Delivery
 
 
 class PluginWords(msgspec.Struct):

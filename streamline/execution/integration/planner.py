@@ -22,6 +22,7 @@ from streamline.connectors.singer.selection import SelectedStream, apply_setting
 from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
 from streamline.execution.events import AttemptFailed, failure_from, masked
+from streamline.execution.flow_runs import rendered_variables, renderer_of
 from streamline.execution.integration.destination_identity import check_destinations
 from streamline.execution.integration.destination_plan import check_exclusive_files, plan_sinks, proving_sinks
 from streamline.execution.integration.plan import (
@@ -44,7 +45,6 @@ from streamline.execution.integration.topology import find_paths, read_blocks
 from streamline.execution.run import Run, checking_options
 from streamline.flow.tasks import task_group
 from streamline.pipeline.model import Block, PipelineModel, RetryConfig
-from streamline.project.render import Renderer
 from streamline.project.suggest import nearest, suggestion
 
 
@@ -74,10 +74,10 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
         ConfigError: something can't be done as it is written.
         DiscoveryFailed: a tap failed to discover its streams.
     """
-    renderer, variables = _renderer(context, model)
+    renderer = renderer_of(context, model)
     move_stored_settings(context.project, model, context.store)
     specs = read_blocks(model, renderer)
-    variables = _rendered(context, renderer, variables, all_of_them=bool(specs.transforms))
+    variables = rendered_variables(context, renderer, None if specs.transforms else {BOOKMARK_VARIABLE})
     paths, mappers = find_paths(model, specs)
     opened: dict[str, OpenedSource] = {}
     targets: dict[str, tuple[Plugin, Capabilities]] = {}
@@ -165,23 +165,6 @@ def refreshed_group(context: Run, plan: Plan, group: GroupPlan) -> GroupPlan:
     kept.update({stream: text for stream, text in group.rows.items() if stream not in {*begun, *source.forgotten}})
     rows = group_rows(kept, group.streams, source.catalog, shared=len(source.groups) > 1)
     return msgspec.structs.replace(group, rows=rows, state=_start_state(rows, source.plugin))
-
-
-def _renderer(context: Run, model: PipelineModel) -> tuple[Renderer, dict[str, Any]]:
-    project = context.project
-    variables = {**project.variables, **model.variables, **context.options.variables}
-    return Renderer(project, variables, project.secrets, runtime=context.options.variables), variables
-
-
-def _rendered(context: Run, renderer: Renderer, variables: dict[str, Any], *, all_of_them: bool) -> dict[str, Any]:
-    """Return variables as blocks get them. Those of the command line are data, and never rendered."""
-    used = variables if all_of_them else variables.keys() & {BOOKMARK_VARIABLE}
-    return {
-        name: renderer.render(value, f"variable {name}")
-        if name in used and name not in context.options.variables
-        else value
-        for name, value in variables.items()
-    }
 
 
 async def resolve_connector(context: Run, name: str, role: Any, block: Block) -> Plugin:

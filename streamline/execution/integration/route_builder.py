@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from streamline.connectors.singer.stages.stream_plan import HELD_VERSIONS_CAPABI
 from streamline.connectors.singer.stages.undeclared import UndeclaredStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.events import StreamStopped, failure_from, masked
+from streamline.execution.flow_runs import block_keywords
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.integration.schema_book import destination_schemas, save_destination_schema
 from streamline.execution.run import Run
@@ -26,7 +25,6 @@ from streamline.flow.stages.schema_change import SchemaChangeStage, added_column
 from streamline.flow.stages.schema_check import SchemaCheckStage
 from streamline.flow.stages.versions import VersionStage
 from streamline.flow.stops import StopPolicy
-from streamline.pipeline.model import Block
 
 if TYPE_CHECKING:
     from streamline.flow.stages.validate import BadRecordLimit
@@ -181,35 +179,12 @@ class RouteBuilder:
         return TransformStage(
             transform.file,
             configuration=transform.block.configuration,
-            keywords=self._keywords(transform.block),
+            keywords=block_keywords(self._context, self._plan.variables, transform.block, self._attempt),
             timeout=transform.block.timeout,
             warn=lambda message: self._context.warn(transform.block.uuid, message),
             set_aside=quarantines,
             earlier=earlier,
         )
-
-    def _keywords(self, block: Block) -> dict[str, Any]:
-        """Return the keyword arguments of a block's function: variables, then facts about the run."""
-        context = self._context
-        variables = dict(self._plan.variables)
-        date = variables.get("execution_date", context.started)
-        moment = date if isinstance(date, datetime) else context.started
-        return {
-            "interval_start_datetime": date,
-            "interval_end_datetime": None,
-            "interval_seconds": None,
-            **variables,
-            "env": variables.get("env") or os.environ.get("ENV") or "dev",
-            "execution_date": date,
-            "ds": moment.strftime("%Y-%m-%d"),
-            "hr": moment.strftime("%H"),
-            "pipeline_uuid": context.pipeline,
-            "block_uuid": block.uuid,
-            "run_id": context.run_id,
-            "configuration": block.configuration,
-            "context": {},
-            "retry": {"attempts": self._attempt},
-        }
 
     def _schema_change(self, group: GroupPlan, source: SourcePlan, sink: SinkPlan) -> SchemaChangeStage:
         last = self._last_schemas(source.id, sink)

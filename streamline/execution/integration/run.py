@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +10,16 @@ import anyio
 import anyio.to_thread
 
 from streamline.connectors.singer.discovery import DiscoveryFailed
-from streamline.errors import ConfigError, StreamlineError
+from streamline.errors import ConfigError
 from streamline.execution.events import (
     BlockOutcome,
     Bus,
     PlannedSource,
-    ProgressMade,
     RunPlanned,
     failure_from,
     masked,
 )
+from streamline.execution.flow_runs import failure_of, publish_progress, record_run
 from streamline.execution.integration.attempt import GroupOutcome
 from streamline.execution.integration.attempts import run_attempts, unless_interrupted
 from streamline.execution.integration.block_runs import block_outcomes, blocks_of
@@ -38,41 +36,17 @@ from streamline.execution.run import (
     RunOptions,
     RunResult,
     Stop,
-    hold_lease,
-    new_run_id,
-    open_run,
 )
-from streamline.flow.tasks import keep_shields, task_group
+from streamline.flow.tasks import task_group
 from streamline.pipeline.model import PipelineModel
-from streamline.processes.job import Failure
 from streamline.project.project import Project
-from streamline.state import project_store
-
-PROGRESS_SECONDS = 0.25
-"""How often counts are published."""
 
 
 async def run_integration(
     project: Project, model: PipelineModel, options: RunOptions, bus: Bus, stop: Stop | None = None
 ) -> RunResult:
     """Run an integration pipeline to its end; cancelling it ends the run at once. See `Engine.run`."""
-    project.ensure_work_dir()
-    run_id = new_run_id()
-    with (
-        project_store(project) as store,
-        hold_lease(store, project, model.uuid, run_id),
-        open_run(project, store, model.uuid, run_id, options, bus=bus) as run,
-    ):
-        with run.record() as record:
-            try:
-                with run.signals(lambda: None, stop):
-                    result = await keep_shields(_gated(run, model))
-            finally:
-                record.summary = run.progress.summary()
-            record.status = result.status
-            record.fail(result.errors)
-        result.warnings = list(run.warnings)
-        return result
+    return await record_run(project, model, options, bus, stop, lambda run: _gated(run, model))
 
 
 async def _gated(run: Run, model: PipelineModel) -> RunResult:
@@ -120,19 +94,19 @@ async def _planned(run: Run, model: PipelineModel) -> RunResult:
             run.note(source.id, note, "WARNING")
     await anyio.to_thread.run_sync(keep_destinations, run, plan)
     async with task_group() as tasks:
-        tasks.start_soon(_publish_progress, run)
+        tasks.start_soon(publish_progress, run)
         every: list[GroupOutcome] = []
         outcomes = await run_attempts(run, plan, every)
         tasks.cancel_scope.cancel()
     blocks = block_outcomes(run, plan, every)
     failed = {
-        outcome.fault or outcome.group.id: _failure(run, outcome.error)
+        outcome.fault or outcome.group.id: failure_of(run, outcome.error)
         for outcome in outcomes
         if outcome.error is not None
     }
     gone = _gone(plan)
     for (uuid, stream), error in gone.items():
-        failed[f"{uuid}.{stream}"] = _failure(run, error)
+        failed[f"{uuid}.{stream}"] = failure_of(run, error)
     for outcome in blocks:
         if any(uuid == outcome.uuid for uuid, _ in gone):
             outcome.status = FAILED
@@ -177,27 +151,3 @@ def _planned_event(run: Run, plan: Plan) -> RunPlanned:
         for source in plan.sources.values()
     ]
     return RunPlanned(run_id=run.run_id, pipeline=plan.pipeline, blocks=blocks_of(plan), sources=sources)
-
-
-async def _publish_progress(run: Run) -> None:
-    """Publish the counts several times a second, until it is cancelled."""
-    while True:
-        await anyio.sleep(PROGRESS_SECONDS)
-        saved = max(run.progress.saved.values(), default=None)
-        run.bus.publish(
-            ProgressMade(
-                **run.progress.summary(),
-                seconds=run.progress.seconds,
-                saved_ago=time.monotonic() - saved if saved is not None else None,
-            )
-        )
-
-
-def _failure(run: Run, error: Exception) -> Failure:
-    failure = failure_from(error)
-    trace = "".join(traceback.format_exception(error))
-    if run.options.debug:
-        failure.trace = trace
-    elif not isinstance(error, StreamlineError):
-        run.note("streamline", trace, "ERROR")
-    return masked(failure, run.masker)

@@ -12,6 +12,7 @@ from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, Source
 from streamline.blocks.registry import check_block
 from streamline.errors import ConfigError
 from streamline.execution.integration.plan import PathPlan, TransformPlan
+from streamline.execution.places import check_places, leads_nowhere
 from streamline.pipeline.graph import reachable
 from streamline.pipeline.model import Block, PipelineModel, check_fits
 from streamline.project.project import Project
@@ -108,51 +109,19 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
     Raises:
         ConfigError: a block leads nowhere, or stands where it can't.
     """
-    downstream: dict[str, list[str]] = {uuid: [] for uuid in model.blocks}
-    for uuid in model.order():
-        for upstream in model.blocks[uuid].upstream:
-            downstream[upstream].append(uuid)
-    for uuid in specs.destinations:
-        if downstream[uuid]:
-            raise ConfigError(
-                f"destination '{uuid}' has blocks after it", where=model.where(uuid), code="graph.wrong_place"
-            )
-    if not specs.sources or not specs.destinations:
-        missing = "source" if not specs.sources else "destination"
-        raise ConfigError(
-            f"the pipeline has no {missing}",
-            where=model.yaml.shown,
-            hint=f"add one: streamline add {missing} NAME --pipeline {model.uuid}",
-            code="pipeline.no_destination" if specs.sources else "pipeline.no_source",
-        )
-    for uuid in (*specs.destinations, *specs.transforms, *specs.mappers):
-        if not model.blocks[uuid].upstream:
-            raise ConfigError(
-                f"block '{uuid}' has nothing before it",
-                where=model.where(uuid),
-                hint="name the block that feeds it under upstream_blocks",
-                code="graph.wrong_place",
-            )
-    for uuid in specs.sources:
-        if model.blocks[uuid].upstream:
-            raise ConfigError(
-                f"source '{uuid}' has blocks before it",
-                where=model.where(uuid, "upstream_blocks"),
-                hint="in an integration pipeline a source is where records begin",
-                code="graph.wrong_place",
-            )
+    downstream = check_places(
+        model,
+        sources=specs.sources,
+        destinations=specs.destinations,
+        between=[*specs.transforms, *specs.mappers],
+    )
     mappers: dict[str, list[str]] = {}
     paths: dict[str, PathPlan] = {}
     for source in specs.sources:
         mappers[source], after = _leading_mappers(model, specs, downstream, source)
         paths[source] = _path(model, specs, after, downstream)
         if not paths[source].all_sinks():
-            raise ConfigError(
-                f"source '{source}' leads to no destination",
-                where=model.where(source),
-                hint="name it under a destination's upstream_blocks",
-                code="pipeline.no_destination",
-            )
+            raise leads_nowhere(model, source, "source")
     return paths, mappers
 
 

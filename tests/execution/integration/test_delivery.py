@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from streamline.connectors.singer.stages.stream_plan import StreamPlan
-from streamline.execution.integration.delivery import Delivery, Grade, delivery_of, joined, proof_of
+from streamline.execution.delivery import Delivery, Grade, joined
+from streamline.execution.integration.delivery import delivery_of, proof_of
 from tests.execution.integration.plans import plugin, sink, source, stream
 
 LEAST, ONCE = Grade.AT_LEAST_ONCE, Grade.EFFECTIVELY_ONCE

@@ -13,7 +13,7 @@ import pytest
 from streamline.blocks.connector.spec import SourceSpec
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.capabilities import Capabilities
-from streamline.execution.integration.delivery import Grade
+from streamline.execution.delivery import Grade
 from streamline.execution.integration.explain import explain
 from streamline.execution.integration.explanation import (
     FlowExplanation,

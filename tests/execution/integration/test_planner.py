@@ -16,6 +16,7 @@ from streamline.connectors.singer.catalog import Catalog
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.connectors.singer.grouping import SHARED, StreamGroup
 from streamline.connectors.singer.settings import parse_streams
+from streamline.execution.flow_runs import rendered_variables
 from streamline.execution.integration import planner
 from streamline.execution.integration.plan import SourcePlan
 from streamline.execution.integration.positions import BOOKMARK_VARIABLE, Positions
@@ -265,9 +266,10 @@ def test_a_bookmark_that_no_stream_uses_is_refused() -> None:
 
 def test_variables_are_rendered_where_blocks_may_use_them() -> None:
     def rendered(all_of_them: bool) -> dict[str, Any]:
-        renderer = cast(Any, SimpleNamespace(render=lambda value, where: f"rendered {value}"))
         variables = {"a": 1, "given": 2, BOOKMARK_VARIABLE: 3}
-        return planner._rendered(context(variables={"given": 2}), renderer, variables, all_of_them=all_of_them)
+        renderer = cast(Any, SimpleNamespace(variables=variables, render=lambda value, where: f"rendered {value}"))
+        names = None if all_of_them else {BOOKMARK_VARIABLE}
+        return rendered_variables(context(variables={"given": 2}), renderer, names)
 
     assert rendered(True) == {"a": "rendered 1", "given": 2, BOOKMARK_VARIABLE: "rendered 3"}
     assert rendered(False) == {"a": 1, "given": 2, BOOKMARK_VARIABLE: "rendered 3"}

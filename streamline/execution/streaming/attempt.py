@@ -1,0 +1,143 @@
+"""One attempt at a streaming pipeline: its flows from the last proof on, until it ends, fails or is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from streamline.errors import PipelineFailed, StreamlineError
+from streamline.execution.flow_runs import INTERRUPT_SECONDS
+from streamline.execution.run import Run
+from streamline.execution.streaming.flows import Flows
+from streamline.execution.streaming.letter_box import open_letters
+from streamline.execution.streaming.letters import Letters
+from streamline.execution.streaming.live import publish_live
+from streamline.execution.streaming.plan import Plan
+from streamline.execution.streaming.positions import StreamPositions
+from streamline.flow.items import Position
+from streamline.flow.runtime import FlowOutcome, Runtime
+from streamline.flow.tasks import task_group
+
+SAVE_SECONDS = 0.5
+"""Seconds between two saves of proven positions at most."""
+
+_MARGIN = 2.0
+"""Seconds beyond `INTERRUPT_SECONDS` that an interrupted attempt may take to report that it is not done."""
+
+
+class AttemptOutcome(msgspec.Struct, kw_only=True):
+    """How an attempt ended.
+
+    Args:
+        error: None if all that was read is proven and saved.
+        block: uuid of the block at fault.
+        given: a source has given something.
+        saved: a position was saved.
+        unfinished: it was interrupted, and not all could be proven in time.
+        seconds: how long it took.
+    """
+
+    error: Exception | None = None
+    block: str | None = None
+    given: bool = False
+    saved: bool = False
+    unfinished: bool = False
+    seconds: float = 0.0
+
+
+async def run_attempt(run: Run, plan: Plan, number: int) -> AttemptOutcome:
+    """Run the plan once.
+
+    Args:
+        number: of the attempt, from 1.
+    """
+    return await _Attempt(run, plan, number).run()
+
+
+class _Attempt:
+    def __init__(self, run: Run, plan: Plan, number: int) -> None:
+        self._run = run
+        self._plan = plan
+        self._number = number
+        self._flows: Flows | None = None
+        self._outcome = AttemptOutcome()
+
+    async def run(self) -> AttemptOutcome:
+        outcome = self._outcome
+        began = anyio.current_time()
+        try:
+            letters: Letters | None = None
+            if self._plan.settings.on_error == "dead-letter":
+                letters = await anyio.to_thread.run_sync(open_letters, self._run, self._plan)
+            try:
+                self._flows = Flows(self._run, self._plan, self._number, letters)
+                await self._move(self._flows)
+            finally:
+                if letters is not None:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(letters.close)
+        except Exception as error:
+            outcome.unfinished = False
+            outcome.error = error
+            outcome.block = next(iter(error.blocks), None) if isinstance(error, PipelineFailed) else None
+        outcome.given = self._flows is not None and self._flows.given
+        outcome.seconds = anyio.current_time() - began
+        return outcome
+
+    async def _move(self, flows: Flows) -> None:
+        kept = flows.box.kept_with_positions if flows.box is not None else None
+        positions = StreamPositions(self._run.store, self._plan, self._run.run_id, flows.sources, kept)
+        runtime = Runtime(
+            flows.flows(),
+            store=positions,
+            on_saved=self._saved,
+            on_failed=lambda id, error: self._run.note(id, f"failed: {error}", "ERROR"),
+            save_interval=min(SAVE_SECONDS, self._plan.settings.checkpoint_interval),
+        )
+        self._outcome.unfinished = True
+        try:
+            async with task_group() as background:
+                background.start_soon(self._pass_on_interrupt, runtime, background.cancel_scope)
+                background.start_soon(publish_live, self._run, flows.sources)
+                self._judge(await runtime.run())
+                self._outcome.unfinished = False
+                background.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close(positions)
+
+    async def _close(self, positions: StreamPositions) -> None:
+        try:
+            await anyio.to_thread.run_sync(positions.close)
+        except StreamlineError as error:
+            self._run.warn("streamline", f"the positions to show could not be saved: {error.message}")
+
+    async def _pass_on_interrupt(self, runtime: Runtime, scope: anyio.CancelScope) -> None:
+        while self._run.interrupted is None:
+            await anyio.sleep(0.05)
+        runtime.stop("the run was interrupted", within=INTERRUPT_SECONDS)
+        await anyio.sleep(INTERRUPT_SECONDS + _MARGIN)
+        scope.cancel()
+
+    async def _saved(self, position: Position, moved: Mapping[str, bytes]) -> None:
+        counts = self._run.progress.of(position.source)
+        counts.saved(position.number, lambda stream: True, lambda sink, table: table)
+        counts.saved_is_written()
+        if self._flows is not None and self._flows.box is not None:
+            self._flows.box.keys_of(position.source).saved(position.number)
+        if moved:
+            self._outcome.saved = True
+            self._run.progress.position_saved(position.source)
+
+    def _judge(self, outcomes: Sequence[FlowOutcome]) -> None:
+        for outcome in outcomes:
+            error = outcome.error
+            if error is None:
+                continue
+            blocks = error.blocks if isinstance(error, PipelineFailed) else ()
+            self._outcome.error = error
+            self._outcome.block = next(iter(blocks), None) or outcome.sink or outcome.source
+            return

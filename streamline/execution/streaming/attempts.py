@@ -1,0 +1,90 @@
+"""Makes attempts at a streaming pipeline: one that fails is followed by another from the last proof."""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+
+from streamline.connectors.kafka.client import KafkaError, OffsetLost
+from streamline.errors import ConfigError, LeaseHeld
+from streamline.execution.events import AttemptFailed
+from streamline.execution.flow_runs import failure_of
+from streamline.execution.run import Run
+from streamline.execution.streaming.attempt import AttemptOutcome, run_attempt
+from streamline.execution.streaming.flows import MessageRefused
+from streamline.execution.streaming.plan import Plan
+from streamline.pipeline.model import RetryConfig
+
+BACKOFF = RetryConfig(delay=1, max_delay=60)
+"""The delays of a pipeline without `retry_config`, which is tried without end."""
+
+
+_LONGER = 15.0
+"""Seconds beyond the startup timeout after which an attempt has certainly started."""
+
+
+class Retries:
+    """Decides whether and when another attempt follows.
+
+    Args:
+        config: the pipeline's; None: there is no limit.
+        startup: seconds that a system may be unreachable at the start.
+    """
+
+    def __init__(self, config: RetryConfig | None, startup: float) -> None:
+        self._config = config
+        self._startup = startup
+        self._failed = 0
+        self._begun = False
+
+    def delay_after(self, outcome: AttemptOutcome) -> float | None:
+        """Return the seconds until another attempt; None: it would not help, or is one too many."""
+        error = outcome.error
+        assert error is not None
+        first = not self._begun
+        given = outcome.given and not isinstance(error, KafkaError)
+        self._begun = self._begun or outcome.saved or given or outcome.seconds > self._startup + _LONGER
+        if first and not self._begun:
+            return None  # it could not even start
+        if isinstance(error, ConfigError | LeaseHeld | MessageRefused | OffsetLost):
+            return None
+        if isinstance(error, KafkaError) and error.fenced:
+            return None
+        # An attempt that got on is no failure in a row.
+        self._failed = 1 if outcome.saved else self._failed + 1
+        outage = isinstance(error, KafkaError) and error.transient
+        if self._config is not None and self._failed > self._config.retries and not outage:
+            return None
+        return (self._config or BACKOFF).delay_before(self._failed)
+
+
+async def run_attempts(run: Run, plan: Plan) -> tuple[AttemptOutcome, int]:
+    """Make attempts until one ends well, may not be followed by another, or the run is interrupted.
+
+    Returns:
+        the last attempt's outcome, and the number of attempts.
+    """
+    retries = Retries(plan.settings.retry, plan.settings.startup_timeout)
+    number = 0
+    while True:
+        number += 1
+        outcome = await run_attempt(run, plan, number)
+        if outcome.error is None or run.interrupted is not None:
+            return outcome, number
+        delay = retries.delay_after(outcome)
+        failure = failure_of(run, outcome.error)
+        run.bus.publish(AttemptFailed(block=outcome.block or "streamline", failure=failure, delay=delay))
+        if delay is None:
+            return outcome, number
+        run.note(outcome.block or "streamline", f"another attempt starts in {delay:g} s", "WARNING")
+        if not await _waited(run, delay):
+            return msgspec.structs.replace(outcome, error=None, unfinished=run.progress.unsaved > 0), number
+
+
+async def _waited(run: Run, seconds: float) -> bool:
+    """Wait; return False at once if the run is interrupted."""
+    with anyio.move_on_after(seconds):
+        while run.interrupted is None:
+            await anyio.sleep(0.05)
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""Checks a streaming pipeline without running it: its files are read, and every source and sink is connected to."""
+
+from __future__ import annotations
+
+from streamline.connectors.stream_connector import Side
+from streamline.errors import ConfigError, StreamlineError
+from streamline.execution.checklist import Checklist, Problem
+from streamline.execution.flow_runs import renderer_of
+from streamline.execution.run import Run
+from streamline.execution.streaming.plan import EndPlan
+from streamline.execution.streaming.planner import context_of, make_plan
+from streamline.pipeline.model import PipelineModel
+
+
+def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None:
+    """Check the plan, the file of each transformer, and each source and sink."""
+    try:
+        plan = make_plan(run, model)
+    except ConfigError as error:
+        checklist.failed("plan", None, error)
+        return
+    checklist.passed("plan", None, f"delivery: {plan.settings.delivery}")
+    renderer = renderer_of(run, model)
+    for block in [*(transform.block for transform in plan.transforms.values()), *model.callbacks.values()]:
+        from streamline.blocks.registry import check_block
+
+        try:
+            check_block(run.project, model, block, renderer)
+        except StreamlineError as error:
+            checklist.failed(block.type, block.uuid, error)
+        else:
+            checklist.passed(block.type, block.uuid, "its file can be loaded")
+    ends: list[tuple[Side, EndPlan]] = [
+        *(("source", source) for source in plan.sources.values()),
+        *(("destination", sink) for sink in plan.sinks.values()),
+    ]
+    for side, end in ends:
+        context = context_of(run, plan.pipeline, plan.settings, end.id)
+        try:
+            detail = end.connector.check(side, end.config, context, end.where)
+        except StreamlineError as error:
+            problem: Problem = "configuration" if isinstance(error, ConfigError) else "connection"
+            checklist.failed(side, end.id, error, problem, plugin=end.name)
+        else:
+            checklist.passed(side, end.id, detail, plugin=end.name)

@@ -1,0 +1,118 @@
+"""The plan of a streaming run in words: where messages are decoded and copied, and how safely they arrive."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from streamline.execution.delivery import Delivery
+from streamline.execution.streaming.plan import Plan
+from streamline.execution.streaming.routes import route_plan
+from streamline.pipeline.model import PipelineModel
+
+
+class StreamSourceWords(msgspec.Struct):
+    """A source block.
+
+    Args:
+        positions: where they are kept.
+        decoded: whether its values are decoded on the way; False: they pass as bytes, or come decoded.
+    """
+
+    block: str
+    connector: str
+    positions: str
+    replays: bool
+    decoded: bool
+
+
+class StreamTransformerWords(msgspec.Struct):
+    """A transformer block, the sources that feed it, and whether it gets copies of messages that others get, too."""
+
+    block: str
+    sources: list[str]
+    copies: bool
+
+
+class StreamSinkWords(msgspec.Struct):
+    """A sink block, and when its messages count as durable."""
+
+    block: str
+    connector: str
+    proof: str
+    copies: bool
+
+
+class StreamEdgeWords(msgspec.Struct):
+    """A way from a source to a sink, through these blocks."""
+
+    source: str
+    through: list[str]
+    destination: str
+    delivery: Delivery
+
+
+class StreamExplanation(msgspec.Struct):
+    """A plan in words."""
+
+    view: ClassVar[Literal["stream"]] = "stream"
+
+    pipeline: str
+    delivery: str
+    checkpoint_interval: float
+    on_error: str
+    dead_letters: str | None
+    instances: int
+    sources: list[StreamSourceWords]
+    transformers: list[StreamTransformerWords]
+    destinations: list[StreamSinkWords]
+    edges: list[StreamEdgeWords]
+    callbacks: list[str] = []
+
+
+def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
+    """Put a plan into words."""
+    routes = {source: list(route_plan(plan, source).all_steps()) for source in plan.sources}
+    copied = {step.block for steps in routes.values() for step in steps if step.kind == "copy"}
+    return StreamExplanation(
+        pipeline=plan.pipeline,
+        delivery=plan.settings.delivery,
+        checkpoint_interval=plan.settings.checkpoint_interval,
+        on_error=plan.settings.on_error,
+        dead_letters=_dead_letters(plan),
+        instances=plan.settings.instances,
+        sources=[
+            StreamSourceWords(
+                block=uuid,
+                connector=source.name,
+                positions=source.traits.positions,
+                replays=source.traits.replays,
+                decoded=any(step.kind == "decode" for step in routes[uuid]),
+            )
+            for uuid, source in plan.sources.items()
+        ],
+        transformers=[
+            StreamTransformerWords(
+                uuid,
+                [source for source, steps in routes.items() if any(step.block == uuid for step in steps)],
+                uuid in copied,
+            )
+            for uuid in plan.transforms
+        ],
+        destinations=[
+            StreamSinkWords(uuid, sink.name, sink.traits.proof, uuid in copied) for uuid, sink in plan.sinks.items()
+        ],
+        edges=[
+            StreamEdgeWords(source, path[1:-1], path[-1], plan.deliveries[source, path[-1]])
+            for source in plan.sources
+            for path in plan.paths(source)
+        ],
+        callbacks=[callback.uuid for callback in model.callbacks.values() if not callback.upstream],
+    )
+
+
+def _dead_letters(plan: Plan) -> str | None:
+    if plan.settings.on_error == "stop":
+        return None
+    return f"the topic {plan.dead_letter.config['topic']}" if plan.dead_letter is not None else "the state store"

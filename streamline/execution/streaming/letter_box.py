@@ -1,0 +1,113 @@
+"""The dead letters of one attempt: where they are kept, and the keys of the messages that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamline.connectors.stream_connector import TransactionalSink
+from streamline.execution.run import Run
+from streamline.execution.streaming.letters import (
+    AttemptLetters,
+    LetterMaker,
+    Letters,
+    StoredLetters,
+    TopicLetters,
+    letter_keys,
+)
+from streamline.execution.streaming.plan import Plan
+from streamline.execution.streaming.planner import context_of
+from streamline.flow.items import BadRecord
+from streamline.flow.protocols import Stage
+from streamline.flow.stages.park import KeyStage, LetterKeys, ParkStage
+from streamline.state.store import DeadLetter
+
+
+def open_letters(run: Run, plan: Plan) -> Letters:
+    """Return where a pipeline's dead letters are kept: in its topic, which is made if it is missing, or in the state
+    store. Blocks.
+
+    Raises:
+        StreamlineError: the topic cannot be used.
+    """
+    stored = StoredLetters(run.store, plan.pipeline)
+    if plan.dead_letter is None:
+        return stored
+    # Imported here: pipelines without such a topic need no Kafka client.
+    from streamline.connectors.kafka.clients import kafka_client
+    from streamline.connectors.kafka.dead_letter_topic import DeadLetterTopic
+    from streamline.connectors.kafka.settings import sink_settings
+
+    end = plan.dead_letter
+    context = context_of(run, plan.pipeline, plan.settings, end.id)
+    settings = sink_settings(end.config, context, end.where)
+    topic = DeadLetterTopic(
+        kafka_client(settings.connection.client, where=end.where("client")),
+        settings.connection,
+        settings.topic,
+        plan.pipeline,
+        timeout=plan.settings.startup_timeout,
+        ending=lambda: run.interrupted is not None,
+        note=context.note,
+    )
+    try:
+        topic.open()
+    except BaseException:
+        topic.close()
+        raise
+    return TopicLetters(topic, stored, lambda message: run.warn("streamline", message))
+
+
+class LetterBox:
+    """Takes what an attempt refuses.
+
+    Args:
+        letters: see `open_letters`.
+        sink: takes them in its transactions; None: they are kept with the next position.
+    """
+
+    def __init__(self, run: Run, plan: Plan, letters: Letters, sink: TransactionalSink | None) -> None:
+        self._run = run
+        self._plan = plan
+        self._letters = letters
+        self._maker = LetterMaker(plan.pipeline, run.run_id, starts_with_value=plan.is_first, mask=run.masker.mask)
+        self._keys = {source: letter_keys(letters, source) for source in plan.sources}
+        self._sink = sink
+        if sink is not None:
+            assert plan.dead_letter is not None
+            sink.dead_letter_topic = str(plan.dead_letter.config["topic"])
+            sink.letters_refused = self._keep_refused
+
+    @property
+    def kept_with_positions(self) -> AttemptLetters | None:
+        """What keeps them with the positions; None: the sink does."""
+        return AttemptLetters(self._maker, self._letters) if self._sink is None else None
+
+    def keys_of(self, source: str) -> LetterKeys:
+        """Return what watches the keys of a source's messages."""
+        return self._keys[source]
+
+    def first_stage(self, source: str) -> Stage:
+        """Return the stage right behind a source."""
+        return KeyStage(self._keys[source], park=self._plan.settings.park)
+
+    def last_stages(self, source: str, sink: str) -> list[Stage]:
+        """Return the stages right before a sink."""
+        return [ParkStage(self._keys[source], sink)] if self._plan.settings.park else []
+
+    def refuse(self, source: str, records: Sequence[BadRecord]) -> None:
+        """Take refused messages of a source, before anything that comes after them passes."""
+        self._keys[source].opened(records)
+        if self._sink is not None:
+            self._sink.dead_letters(source, [self._maker.letter(source, record) for record in records])
+
+    def close(self) -> None:
+        """Free everything. Blocks."""
+        self._letters.close()
+
+    def _keep_refused(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep letters that the topic cannot take in the state store."""
+        for block in dict.fromkeys(letter.block for letter in letters):
+            own = [letter for letter in letters if letter.block == block]
+            self._run.store.save(self._plan.pipeline, block, self._run.run_id, [], own)
+        if isinstance(self._letters, TopicLetters):
+            self._letters.warn_of(len(letters), "the broker refused it")

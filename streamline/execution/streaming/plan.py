@@ -1,0 +1,104 @@
+"""The plan of a streaming run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from streamline.blocks.python.file import BlockFile
+from streamline.connectors.stream_connector import Config, SinkTraits, SourceTraits, StreamConnector, Where
+from streamline.execution.delivery import Delivery
+from streamline.execution.streaming.settings import StreamingSettings
+from streamline.pipeline.model import Block
+
+PYTHON = "python"
+"""The name of the connector that a block's own class is."""
+
+
+class EndPlan(msgspec.Struct, kw_only=True):
+    """A source or sink block.
+
+    Args:
+        name: of its connector.
+        config: rendered.
+        where: returns `file:line` of a key of the config.
+    """
+
+    block: Block
+    name: str
+    connector: StreamConnector
+    config: Config
+    where: Where
+
+    @property
+    def id(self) -> str:
+        """The block's uuid, which is its id in the flow."""
+        return self.block.uuid
+
+
+class SourcePlan(EndPlan, kw_only=True):
+    """A source block and what it promises."""
+
+    traits: SourceTraits
+
+
+class SinkPlan(EndPlan, kw_only=True):
+    """A sink block and what it promises."""
+
+    traits: SinkTraits
+
+
+class TransformPlan(msgspec.Struct, kw_only=True):
+    """A transformer block and its file."""
+
+    block: Block
+    file: BlockFile
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """What a run does.
+
+    Args:
+        downstream: the blocks directly behind each block, in the order in which they are fed.
+        variables: of the pipeline, rendered.
+        deliveries: what each sink is guaranteed of each source: `(source, sink)`.
+        dead_letter: the topic for dead letters, as the config of a Kafka sink; None: the state store.
+    """
+
+    pipeline: str
+    settings: StreamingSettings
+    sources: dict[str, SourcePlan]
+    transforms: dict[str, TransformPlan]
+    sinks: dict[str, SinkPlan]
+    downstream: dict[str, list[str]]
+    variables: dict[str, Any]
+    deliveries: Mapping[tuple[str, str], Delivery] = {}
+    dead_letter: SinkPlan | None = None
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether messages and offsets are committed in one transaction."""
+        return self.settings.delivery == "exactly-once"
+
+    def blocks(self) -> list[str]:
+        """Return the uuids of all blocks: sources first."""
+        return [*self.sources, *self.transforms, *self.sinks]
+
+    def paths(self, block: str) -> Iterator[list[str]]:
+        """Yield every way from a block to a sink, both included."""
+        if block in self.sinks:
+            yield [block]
+        for below in self.downstream.get(block, ()):
+            for path in self.paths(below):
+                yield [block, *path]
+
+    def is_first(self, source: str, stage: str, sink: str | None = None) -> bool:
+        """Return whether a block gets a source's messages on no way through a transformer."""
+        ways = [path[: path.index(stage)] for path in self.paths(source) if stage in path]
+        return bool(ways) and not any(block in self.transforms for way in ways for block in way)
+
+    def sinks_of(self, source: str) -> list[str]:
+        """Return the sinks that a source feeds, each once."""
+        return list(dict.fromkeys(path[-1] for path in self.paths(source)))

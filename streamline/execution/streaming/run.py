@@ -1,0 +1,110 @@
+"""Runs a streaming pipeline: the plan, attempts at it, and what became of each block."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.to_thread
+
+from streamline.errors import StreamlineError
+from streamline.execution.events import BlockOutcome, Bus, PlannedSource, RunPlanned, failure_from, masked
+from streamline.execution.flow_runs import failure_of, record_run
+from streamline.execution.run import CANCELLED, COMPLETED, FAILED, Run, RunOptions, RunResult, Stop
+from streamline.execution.streaming.attempts import run_attempts
+from streamline.execution.streaming.plan import Plan
+from streamline.execution.streaming.planner import make_plan
+from streamline.pipeline.graph import reachable
+from streamline.pipeline.model import PipelineModel
+from streamline.processes.job import Failure
+from streamline.project.project import Project
+
+
+async def run_streaming(
+    project: Project, model: PipelineModel, options: RunOptions, bus: Bus, stop: Stop | None = None
+) -> RunResult:
+    """Run a streaming pipeline until its sources end, it is stopped, or it fails. See `Engine.run`."""
+    return await record_run(project, model, options, bus, stop, lambda run: _with_callbacks(run, model))
+
+
+async def _with_callbacks(run: Run, model: PipelineModel) -> RunResult:
+    """Run it, and call the pipeline's callbacks."""
+    if not model.callbacks:
+        return await _run(run, model)
+    # Imported here: it imports the worker pool.
+    from streamline.execution.hooks import Hooks
+
+    hooks = Hooks(run, model)
+    try:
+        result = await _run(run, model)
+    except StreamlineError as error:
+        await hooks.ended(FAILED, [], masked(failure_from(error), run.masker))
+        raise
+    await hooks.ended(result.status, result.blocks)
+    return result
+
+
+async def _run(run: Run, model: PipelineModel) -> RunResult:
+    plan = await anyio.to_thread.run_sync(make_plan, run, model)
+    run.bus.publish(_planned(run, plan))
+    outcome, attempts = await run_attempts(run, plan)
+    errors: dict[str, Failure] = {}
+    if outcome.error is not None:
+        errors[outcome.block or "streamline"] = failure_of(run, outcome.error)
+    if run.interrupted is not None:
+        status = CANCELLED if outcome.unfinished or errors else COMPLETED
+    else:
+        status = FAILED if errors else COMPLETED
+    blocks = _block_outcomes(run, plan, status, outcome.block, errors, attempts)
+    for block in blocks:
+        run.finish_block(block)
+    return RunResult(
+        run_id=run.run_id,
+        status=status,
+        blocks=blocks,
+        errors=errors,
+        summary={**run.progress.summary(), "seconds": round(run.progress.seconds, 3)},
+        log=str(run.log.path),
+        signal=run.interrupted,
+    )
+
+
+def _planned(run: Run, plan: Plan) -> RunPlanned:
+    sources = [
+        PlannedSource(
+            block=uuid,
+            plugin=source.name,
+            streams=None,
+            destinations={sink: plan.sinks[sink].name for sink in plan.sinks_of(uuid)},
+        )
+        for uuid, source in plan.sources.items()
+    ]
+    return RunPlanned(run_id=run.run_id, pipeline=plan.pipeline, blocks=plan.blocks(), sources=sources, endless=True)
+
+
+def _block_outcomes(
+    run: Run, plan: Plan, status: str, fault: str | None, errors: dict[str, Failure], attempts: int
+) -> list[BlockOutcome]:
+    """Return the status of every block: the one at fault has failed, and the others were cut short by it."""
+    summary = run.progress.summary()
+    behind = reachable([fault], plan.downstream) if fault is not None else set()
+    outcomes = []
+    for uuid in plan.blocks():
+        own = status
+        if errors and uuid == fault:
+            own = FAILED
+        elif errors:
+            own = "upstream_failed" if uuid in behind else CANCELLED
+        outcomes.append(
+            BlockOutcome(
+                uuid=uuid,
+                status=own,
+                seconds=round(run.progress.seconds, 3),
+                attempts=attempts,
+                results=[
+                    {key: value for key, value in counts.items() if key != "block"}
+                    for counts in (*summary["streams"], *summary["tables"])
+                    if counts["block"] == uuid
+                ],
+                failure=errors.get(uuid),
+            )
+        )
+    return outcomes

@@ -1,0 +1,38 @@
+"""Stages of streaming pipelines at the end of a way: which sink a message is for, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from streamline.flow.items import Item, MessageBatch, Position
+from streamline.flow.protocols import ImmediateStage
+from streamline.telemetry.progress import SourceCounts
+
+
+class AddressStage(ImmediateStage):
+    """Marks messages with the destination block that they are for, where one sink serves several."""
+
+    def __init__(self, sink: str) -> None:
+        self._sink = sink
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        return [msgspec.structs.replace(item, sink=self._sink) if isinstance(item, MessageBatch) else item]
+
+
+class CountStage(ImmediateStage):
+    """Counts what goes into a sink."""
+
+    def __init__(self, counts: SourceCounts, sink: str) -> None:
+        self._counts = counts
+        self._sink = sink
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        if isinstance(item, MessageBatch):
+            self._counts.sent(self._sink, item.stream, item.count)
+        elif isinstance(item, Position):
+            self._counts.position_sent(self._sink, item.number)
+        return [item]

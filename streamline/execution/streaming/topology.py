@@ -1,0 +1,158 @@
+"""What the blocks of a streaming pipeline are: sources, transformers, sinks; each file read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamline.blocks.connector.json_values import json_value
+from streamline.blocks.connector.spec import open_spec
+from streamline.blocks.python.file import BlockFile
+from streamline.connectors.registry import find_stream_connector, stream_connector_names
+from streamline.connectors.stream_connector import Side, StreamConnector, StreamContext
+from streamline.errors import ConfigError
+from streamline.execution.places import check_places, leads_nowhere
+from streamline.execution.streaming.plan import PYTHON, SinkPlan, SourcePlan, TransformPlan
+from streamline.execution.streaming.settings import key_path
+from streamline.pipeline.graph import reachable
+from streamline.pipeline.model import Block, PipelineModel, check_fits
+from streamline.project.suggest import nearest, suggestion
+from streamline.project.yamlfile import YamlFile
+
+if TYPE_CHECKING:
+    from streamline.project.render import Renderer
+
+SINGER = "singer"
+"""The connector of taps and targets."""
+
+_SIDES: dict[str, Side] = {"data_loader": "source", "data_exporter": "destination"}
+
+
+class Blocks(msgspec.Struct):
+    """The blocks by what they are, and what is downstream of each."""
+
+    sources: dict[str, SourcePlan] = {}
+    transforms: dict[str, TransformPlan] = {}
+    sinks: dict[str, SinkPlan] = {}
+    downstream: dict[str, list[str]] = {}
+
+
+def read_blocks(model: PipelineModel, renderer: Renderer, context: Callable[[str], StreamContext]) -> Blocks:
+    """Read every block's file. Nothing is connected, and no user code runs.
+
+    Args:
+        context: returns what the connector of a block is described with.
+
+    Raises:
+        ConfigError: a file is wrong, or a block stands where it cannot.
+    """
+    for uuid in model.order():
+        block = model.blocks[uuid]
+        check_fits(model.type, block.type, block.language, where=model.where(uuid))
+    by_type = {
+        kind: [uuid for uuid in model.order() if model.blocks[uuid].type == kind]
+        for kind in ("data_loader", "transformer", "data_exporter")
+    }
+    downstream = check_places(
+        model, sources=by_type["data_loader"], destinations=by_type["data_exporter"], between=by_type["transformer"]
+    )
+    for what, kind in (("source", "data_loader"), ("transformer", "transformer")):
+        for uuid in by_type[kind]:
+            if not reachable([uuid], downstream).intersection(by_type["data_exporter"]):
+                raise leads_nowhere(model, uuid, what)
+    return Blocks(
+        sources={uuid: _source(model, model.blocks[uuid], renderer, context(uuid)) for uuid in by_type["data_loader"]},
+        transforms={uuid: _transform(model, model.blocks[uuid], renderer) for uuid in by_type["transformer"]},
+        sinks={uuid: _sink(model, model.blocks[uuid], renderer, context(uuid)) for uuid in by_type["data_exporter"]},
+        # Readers of the data first: what changes it comes after them.
+        downstream={uuid: sorted(below, key=by_type["transformer"].__contains__) for uuid, below in downstream.items()},
+    )
+
+
+def _source(model: PipelineModel, block: Block, renderer: Renderer, context: StreamContext) -> SourcePlan:
+    name, connector, config, where = _read(model, block, renderer)
+    traits = connector.describe_source(config, context, where)
+    return SourcePlan(block=block, name=name, connector=connector, config=config, where=where, traits=traits)
+
+
+def _sink(model: PipelineModel, block: Block, renderer: Renderer, context: StreamContext) -> SinkPlan:
+    name, connector, config, where = _read(model, block, renderer)
+    traits = connector.describe_sink(config, context, where)
+    return SinkPlan(block=block, name=name, connector=connector, config=config, where=where, traits=traits)
+
+
+def _read(
+    model: PipelineModel, block: Block, renderer: Renderer
+) -> tuple[str, StreamConnector, dict[str, Any], Callable[..., str]]:
+    """Return the name of a block's connector, the connector, the config, and what names the lines of its keys."""
+    if block.language == "python":
+        from streamline.blocks.python.streaming import python_connector
+
+        python: StreamConnector = python_connector(_file_of(model, block, renderer), block.configuration)
+        return PYTHON, python, block.configuration, lambda *keys: model.where(block.uuid, *key_path(keys))
+    file = open_spec(block, renderer)
+    name, key = _name(file, _SIDES[block.type], renderer)
+    connector = find_stream_connector(name)
+    singer = connector is None and key != "connector_type"
+    if singer:
+        connector = find_stream_connector(SINGER)
+    if connector is None:
+        hint = suggestion(name, stream_connector_names(), what="connectors")
+        raise file.error(
+            f"there is no connector '{name}' for streaming pipelines", (key,), hint=hint, code="connector.unknown"
+        )
+
+    def where(*keys: Any) -> str:
+        return file.where(key_path(keys))
+
+    def refuse(got: str, hint: str) -> ConfigError:
+        return file.error(got, hint=hint, code="setting.invalid")
+
+    config = {
+        each: json_value(renderer.part(file, each), refuse)
+        for each in file.mapping()
+        if each != "connector_type" and (singer or each not in ("source", "destination"))
+    }
+    if renderer.secrets is not None:
+        renderer.secrets.masker.add_config(config)
+    return name, connector, config, where
+
+
+def _name(file: YamlFile, side: Side, renderer: Renderer) -> tuple[str, str]:
+    """Return the connector that a file names, and the key that does."""
+    keys = file.mapping()
+    named = [key for key in ("connector_type", "source", "destination") if key in keys]
+    wrong = next((key for key in named if key not in ("connector_type", side)), None)
+    if wrong is not None:
+        raise file.error(
+            f"the block is a {side}, and its file names a {wrong}",
+            (wrong,),
+            hint=f"write `{side}:` or `connector_type:`, or change the block's type in metadata.yaml",
+            code="block.wrong_kind",
+        )
+    if len(named) != 1:
+        near = nearest("connector_type", map(str, keys), limit=1)
+        raise file.error(
+            f"a block of a streaming pipeline names its connector once: `connector_type:` or `{side}:`",
+            tuple(named[1:2]),
+            hint=f"did you mean `connector_type:` instead of `{near[0]}:`?"
+            if near and not named
+            else "for example `connector_type: kafka`",
+            code="block.wrong_kind",
+        )
+    name = renderer.part(file, named[0])
+    if not isinstance(name, str) or not name.strip():
+        raise file.error(f"{named[0]} must be a name", (named[0],), code="setting.invalid")
+    return name.strip(), named[0]
+
+
+def _file_of(model: PipelineModel, block: Block, renderer: Renderer) -> BlockFile:
+    path = str(block.file or model.yaml.path)
+    shown = renderer.project.shown(block.file) if renderer.project is not None and block.file is not None else None
+    return BlockFile(block.uuid, path, block.content, shown)
+
+
+def _transform(model: PipelineModel, block: Block, renderer: Renderer) -> TransformPlan:
+    return TransformPlan(block=block, file=_file_of(model, block, renderer))
