@@ -115,4 +115,4 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
 def _dead_letters(plan: Plan) -> str | None:
     if plan.settings.on_error == "stop":
         return None
-    return f"the topic {plan.dead_letter.config['topic']}" if plan.dead_letter is not None else "the state store"
+    return f"the topic {plan.dead_letter.config['topic']}" if plan.dead_letter is not None else "the state database"
