@@ -22,12 +22,12 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.commits import Commits
 from streamline.connectors.kafka.exchange import Exchange
-from streamline.connectors.kafka.failures import addresses, explained
 from streamline.connectors.kafka.lag import LagWatch, lags
 from streamline.connectors.kafka.membership import REQUEST_SECONDS, Membership
 from streamline.connectors.kafka.offset_parts import encode_part, topic_id_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.kafka.topics import TopicSelection
+from streamline.connectors.kafka.user_errors import addresses, explained
 from streamline.connectors.stream_connector import Lag, StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Origin
@@ -44,6 +44,18 @@ LAG_SECONDS = 5.0
 PLACE_SECONDS = 0.5
 GROUP_SECONDS = 1.0
 """How often it is looked up: positions past messages, ends, starts that are not known yet, what the group has read."""
+
+_WAITED_FOR = frozenset(
+    {
+        "UNRELEASED_INSTANCE_ID",  # until the member of this instance id before it has left
+        "_MAX_POLL_EXCEEDED",  # the member joins again with the next poll
+        # Until it is known that the topic was deleted, or made again.
+        "UNKNOWN_TOPIC_OR_PART",
+        "UNKNOWN_TOPIC_ID",
+        "INCONSISTENT_TOPIC_ID",
+    }
+)
+"""Errors that pass by themselves, or that something else here handles."""
 
 DRAIN_GRACE = 5.0
 """Seconds beyond a deadline until what does not return in time is left alone."""
@@ -483,7 +495,8 @@ class ConsumerThread:
         Raises:
             KafkaError: it does not.
         """
-        if error.fatal or error.fenced or not (error.transient or isinstance(error, NotMember)):
+        passes = error.transient or isinstance(error, NotMember) or error.kafka_code in _WAITED_FOR
+        if error.fatal or error.fenced or not passes:
             raise error
         if error.kafka_code in self._told.values() or isinstance(error, NotMember):
             return

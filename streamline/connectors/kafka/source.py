@@ -43,8 +43,8 @@ class KafkaSource:
 
         Raises:
             StreamlineError: `kafka.unreachable` or `kafka.topic_missing` at the start; `kafka.offset_lost`,
-                `kafka.topic_recreated`, `kafka.topic_deleted` where the settings say to stop; `kafka.forbidden`,
-                `kafka.login_failed`; `kafka.replaced` by a member of the same group instance id.
+                `kafka.topic_recreated` or `kafka.topic_deleted` where the settings say to stop; `kafka.not_authorized`;
+                `kafka.replaced` by a member of the same group instance id.
         """
         if self.stopped is not None:
             return

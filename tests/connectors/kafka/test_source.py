@@ -399,15 +399,17 @@ async def test_a_missing_right_is_named(cluster: FakeCluster, method: str, kafka
     cluster.down[method] = KafkaError("denied", kafka_code=kafka_code)
     async with running(cluster) as run:
         await run.ended.wait()
-        assert code_of(run) == "kafka.forbidden"
+        assert code_of(run) == "kafka.not_authorized"
         assert all(word in str(run.error) for word in words)
 
 
-async def test_a_refused_login_is_told(cluster: FakeCluster) -> None:
-    cluster.down["topics"] = KafkaError("bad password", kafka_code="SASL_AUTHENTICATION_FAILED")
+async def test_an_error_that_does_not_pass_says_where_the_cluster_is(cluster: FakeCluster) -> None:
+    refused = KafkaError("bad password", kafka_code="SASL_AUTHENTICATION_FAILED", code="kafka.authentication_failed")
+    cluster.down["topics"] = refused
     async with running(cluster) as run:
         await run.ended.wait()
-        assert code_of(run) == "kafka.login_failed"
+        assert code_of(run) == "kafka.authentication_failed"
+        assert "kafka.test:9092" in str(run.error)
 
 
 # -- offsets
