@@ -17,6 +17,10 @@ class UnwritableError(ValueError):
     """Data that a format has no form for."""
 
 
+class MisfitError(UndecodableError, UnwritableError):
+    """Data that does not fit its schema."""
+
+
 class BaseDecoder(ABC):
     """Implements `Decoder`, given what decodes one value."""
 

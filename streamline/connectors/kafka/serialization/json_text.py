@@ -161,7 +161,7 @@ def _text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int):
         return format(Decimal(value), "f") if value.bit_length() > 1 << 13 else int.__repr__(value)
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
+    if not (math.isfinite(value) if isinstance(value, float) else not isinstance(value, Decimal) or value.is_finite()):
         raise UnwritableError(f"{value} cannot be represented in JSON")
     if isinstance(value, float):
         return float.__repr__(value)

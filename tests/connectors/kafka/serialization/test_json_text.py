@@ -124,6 +124,7 @@ def test_more_digits_than_python_converts() -> None:
         (dt.date(2026, 1, 2), '"2026-01-02"'),
         (dt.time(1, 2), '"01:02:00"'),
         (Decimal("1.10"), "1.10"),
+        (Decimal("1E+400"), "1E+400"),
         (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
         (Color.RED, '"red"'),
         (Level.HIGH, "3"),
