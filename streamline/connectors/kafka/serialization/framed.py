@@ -124,7 +124,9 @@ class SeenSchemas:
 
     def add(self, stream: str, for_key: bool, number: int, known: KnownSchema) -> None:
         """Note a schema of a stream."""
-        self._schemas.setdefault((for_key, stream), {}).setdefault(number, known)
+        schemas = self._schemas.setdefault((for_key, stream), {})
+        schemas.pop(number, None)  # of another registry
+        schemas[number] = known
 
     def of(self, stream: str, for_key: bool) -> Mapping[int, KnownSchema]:
         """Return the schemas of a stream by id."""
@@ -234,7 +236,7 @@ class FramedSerializer(BaseSerializer):
         seen = self._seen.of(stream, self._serde.for_key)
         read = None if origin is None else origin.key if self._serde.for_key else origin.value
         own = seen.get(int.from_bytes(read[1:HEAD])) if read is not None else None
-        if own is not None:
+        if own is not None and own.schema.type == self._form.type:
             yield own, read
         for known in reversed(list(seen.values())):
             if known is not own and known.schema.type == self._form.type:

@@ -228,17 +228,16 @@ class SchemaRegistry:
         )
 
     def _failure(self, refused: _Refused, what: str) -> StreamlineError:
-        codes = {401: "registry.denied", 403: "registry.denied", 422: "registry.schema_invalid"}
-        hints = {
-            "registry.denied": "check `schema_registry_username` and `schema_registry_password`, and their rights",
-            "registry.schema_invalid": "correct the schema",
-        }
-        code = codes.get(refused.status, "registry.request_failed")
+        hints = {401: "username and password", 403: "username and password, and their rights", 422: "schema"}
         return StreamlineError(
             f"the schema registry refused the request for {what}: {refused.message} (status {refused.status})",
             where=self._urls[0],
-            hint=hints.get(code, "check `schema_registry_url`"),
-            code=code,
+            hint=f"check the {hints.get(refused.status, 'address')}",
+            code="registry.denied"
+            if refused.status in (401, 403)
+            else "registry.schema_invalid"
+            if refused.status == 422
+            else "registry.request_failed",
         )
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
