@@ -152,8 +152,8 @@ class Flows:
         else:
             from streamline.blocks.python.messages.transform import MessageTransform
 
-            set_aside = self._plan.settings.on_error == "dead-letter"
-            stage = MessageTransform(self._worker(self._plan.transforms[step.block]), set_aside=set_aside)
+            # Also with `on_error: stop`, so that the message on which the function raises is found.
+            stage = MessageTransform(self._worker(self._plan.transforms[step.block]))
         return stage
 
     def _worker(self, transform: TransformPlan) -> MessageWorker:

@@ -144,3 +144,19 @@ def test_until_caught_up_ends_what_has_no_end(stream: Stream) -> None:
     stream.sink()
     assert stream.run(until_caught_up=True).status == "completed"
     assert stream.world.written == {"export": [1]}
+
+
+def test_bytes_reach_a_sink_of_the_same_format_as_they_are(stream: Stream) -> None:
+    stream.source(messages=[{"a": 1}], decodes=True)
+    stream.sink("same", ["load"], format="json")
+    stream.sink("other", ["load"])
+    stream.run()
+    assert stream.world.written == {"same": [b'{"a": 1}'], "other": [{"a": 1}]}
+
+
+def test_a_branch_that_changes_messages_has_copies(stream: Stream) -> None:
+    stream.source(messages=[{"id": 1}])
+    stream.sink("changing", ["load"], changes_data=True)
+    stream.sink("reading", ["load"])
+    stream.run()
+    assert stream.world.written == {"changing": [{"id": 1, "changed by": "changing"}], "reading": [{"id": 1}]}

@@ -1,0 +1,150 @@
+"""Streaming pipelines of Python blocks, run by the real command."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.batch import BatchProject
+from tests.support.processes import wait_until
+
+NUMBERS = """
+@streaming_source
+class Numbers:
+    def batch_read(self, handler):
+        for number in range(self.position or 0, 5):
+            handler([{"id": number}], position=number + 1)
+"""
+ENDLESS = """
+import time
+
+@streaming_source
+class Numbers:
+    def batch_read(self, handler):
+        number = self.position or 0
+        while True:
+            handler([{"id": number}], position=number + 1)
+            number += 1
+            time.sleep(0.01)
+"""
+DOUBLE = """
+@transformer
+def double(messages: list[dict], *args, **kwargs):
+    return [{"id": 2 * message["id"]} for message in messages]
+"""
+FILE = """
+@streaming_sink
+class File:
+    def batch_write(self, messages):
+        with open("out.txt", "a") as file:
+            file.writelines(f"{message['id']}\\n" for message in messages)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> BatchProject:
+    """A project for streaming pipelines."""
+    made = BatchProject(tmp_path / "shop")
+    made.type = "streaming"
+    return made
+
+
+def written(project: BatchProject) -> list[int]:
+    return [int(line) for line in project.lines("out.txt")]
+
+
+def pipeline(project: BatchProject, source: str = NUMBERS, transformer: str = DOUBLE, sink: str = FILE) -> None:
+    project.block("read", source, type="data_loader")
+    project.block("double", transformer)
+    project.block("write", sink, type="data_exporter")
+
+
+def test_from_a_source_through_a_transformer_into_a_sink(project: BatchProject) -> None:
+    pipeline(project)
+    completed = project.run("--json").expect(0)
+    assert written(project) == [0, 2, 4, 6, 8]
+    result = json.loads(completed.out)
+    assert (result["status"], result["records"]) == ("completed", 5)
+    assert project.statuses() == {"read": "completed", "double": "completed", "write": "completed"}
+    project.run().expect(0)
+    assert written(project) == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order(project: BatchProject, number: signal.Signals) -> None:
+    pipeline(project, ENDLESS)
+    running = project.start("run", "p")
+    wait_until(lambda: len(written(project)) > 3, "messages")
+    running.signal(number)
+    running.finish().expect(0)
+    (bookmark,) = json.loads(project.command("state", "list", "p", "--json").expect(0).out)
+    assert written(project) == [2 * each for each in range(int(bookmark["value"]))]
+
+
+def test_what_is_not_proven_in_time_is_left_to_the_next_run(project: BatchProject) -> None:
+    sink = FILE + "\n        import time\n        time.sleep(600)\n"
+    pipeline(project, ENDLESS, sink=sink)
+    running = project.start("run", "p")
+    wait_until(lambda: written(project) != [], "messages")
+    running.signal(signal.SIGTERM)
+    running.finish().expect(143)
+
+
+def test_the_second_signal_ends_it_at_once(project: BatchProject) -> None:
+    sink = FILE + "\n        import time\n        time.sleep(600)\n"
+    pipeline(project, ENDLESS, sink=sink)
+    project.env["STREAMLINE_INTERRUPT_SECONDS"] = "60"
+    running = project.start("run", "p")
+    wait_until(lambda: written(project) != [], "messages")
+    running.signal(signal.SIGINT)
+    (log,) = project.root.glob(".streamline/runs/*/run.log")
+    wait_until(lambda: "stopping" in log.read_text(), "the signal")
+    running.signal(signal.SIGINT)
+    running.finish().expect(130)
+
+
+def test_killed_it_goes_on_from_the_last_proof(project: BatchProject) -> None:
+    pipeline(project, ENDLESS)
+    running = project.start("run", "p")
+    wait_until(lambda: len(written(project)) > 10, "messages")
+    running.kill()
+    project.write("data_loaders/read.py", NUMBERS.replace("5)", "(self.position or 0) + 1)"))
+    project.run().expect(0)
+    assert sorted(set(written(project))) == [2 * each for each in range(max(written(project)) // 2 + 1)]
+
+
+def test_a_message_on_which_the_transformer_raises_becomes_a_dead_letter(project: BatchProject) -> None:
+    pipeline(project, transformer=DOUBLE.replace('2 * message["id"]', '12 // (message["id"] - 2)'))
+    project.run().expect(0, "1 quarantined")
+    assert len(written(project)) == 4
+    (letter,) = json.loads(project.command("dead-letters", "list", "p", "--json").expect(0).out)
+    assert letter["stage"] == "double"
+    assert "ZeroDivisionError" in letter["error"]
+
+
+def test_on_error_stop_shows_the_users_traceback(project: BatchProject) -> None:
+    project.keys = {"on_error": "stop"}
+    pipeline(project, transformer=DOUBLE.replace('2 * message["id"]', '12 // (message["id"] - 2)'))
+    completed = project.run()
+    assert completed.code == 1
+    assert "transformers/double.py" in completed.err
+    assert "ZeroDivisionError" in completed.err
+
+
+def test_a_file_that_cannot_be_loaded_is_no_reason_for_another_attempt(project: BatchProject) -> None:
+    pipeline(project, transformer="import nothing_of_this_name\n" + DOUBLE)
+    completed = project.run()
+    assert completed.code == 1
+    assert "nothing_of_this_name" in completed.err
+    assert written(project) == []
+
+
+def test_options_of_other_types_are_refused(project: BatchProject) -> None:
+    pipeline(project)
+    project.run("--full-refresh").expect(2)
+    project.type = "python"
+    project.save()
+    project.run("--until-caught-up").expect(2)
