@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -68,6 +69,16 @@ class RecordKeys:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             own = jsontext.split_object(record)
             texts = [bytes(own.get(name, b"")) for name in self._properties]
+        return self._joined(texts)
+
+    def key_of(self, data: Mapping[str, Any]) -> bytes | None:
+        """Return the key of decoded data."""
+        if not self._properties:
+            return None
+        return self._joined([jsontext.encode(data[name]) if name in data else b"" for name in self._properties])
+
+    @staticmethod
+    def _joined(texts: Sequence[bytes]) -> bytes | None:
         if len(texts) > 1:
             return b"[" + b",".join([text or b"null" for text in texts]) + b"]"
         return _plain(texts[0])
@@ -138,11 +149,32 @@ class _DueSchemas:
 
 
 class MessagesOnly(ImmediateStage):
-    """Keeps what sinks of messages know from what is for targets only."""
+    """Keeps messages from what is for targets only. New messages of transformers get the keys of their records."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, RecordKeys] = {}
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
-        return [item] if isinstance(item, MessageBatch | Position | BadRecord) else []
+        if isinstance(item, MessageBatch):
+            return [self._with_keys(item)]
+        if isinstance(item, Schema):
+            self._keys[item.stream] = RecordKeys(item.key_properties or ())
+        return [item] if isinstance(item, Position | BadRecord) else []
+
+    def _with_keys(self, batch: MessageBatch) -> MessageBatch:
+        keys = self._keys.get(batch.stream)
+        if keys is None or (batch.origins is not None and None not in batch.origins):
+            return batch
+        origins = list(batch.origins or [None] * batch.count)
+        for number, data in enumerate(batch.data):
+            if origins[number] is None and isinstance(data, Mapping):
+                try:
+                    key = keys.key_of(data)
+                except TypeError:
+                    continue  # a value that the sink will refuse
+                origins[number] = Origin(batch.stream, NOWHERE, NOWHERE, key, None)
+        return msgspec.structs.replace(batch, origins=origins) if any(origins) else batch
 
 
 class SingerMessages(ImmediateStage):

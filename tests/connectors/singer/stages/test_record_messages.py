@@ -97,6 +97,13 @@ def test_sinks_of_messages_get_messages_and_positions_only() -> None:
     assert through(MessagesOnly(), schema("id"), *kept, ActivateVersion("users", 1)) == kept
 
 
+def test_new_messages_of_transformers_get_the_keys_of_their_records() -> None:
+    old = Origin("users", -1, -1, b"old", b"{}")
+    batch = MessageBatch("users", [{"id": 1}, {"id": "a"}, "text", {"id": object()}], [old, None, None, None])
+    items = through(MessagesOnly(), schema("id"), batch, MessageBatch("users", [{"id": 2}]), MessageBatch("users", []))
+    assert [key for _, key, _ in messages(items)] == [b"old", b"a", None, None, b"2"]
+
+
 def lines(items: Sequence[Item]) -> list[bytes]:
     return [data for _, _, data in messages(items)]
 
