@@ -86,7 +86,9 @@ _DBT = _Entry("streamline.execution.batch.engine:BatchEngine", _TASKS)
 _INTEGRATION = _Entry(
     "streamline.execution.integration.engine:IntegrationEngine", frozenset({"streams", "resume"}) | _SOURCES
 )
-_STREAMING = _Entry("streamline.execution.streaming.engine:StreamingEngine", frozenset({"until_caught_up", "resume"}))
+_STREAMING = _Entry(
+    "streamline.execution.streaming.engine:StreamingEngine", frozenset({"until_caught_up", "resume"}) | _SOURCES
+)
 ENGINES = {"integration": _INTEGRATION, "streaming": _STREAMING, "python": _BATCH, "dbt": _DBT}
 
 FLAGS = {

@@ -28,6 +28,7 @@ class SingerConnector:
             positions="the state database",
             decoder=JsonDecoder,
             format=FORMAT,
+            batch_size=1_000,
             ends=config.get("interval") is None,
         )
 

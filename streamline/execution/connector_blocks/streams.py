@@ -25,6 +25,7 @@ from streamline.connectors.singer.target_input import Feed
 from streamline.errors import ConfigError
 from streamline.execution.connector_blocks.plans import plan_output, resolve_target
 from streamline.execution.integration.accounts import account_of, proving_of
+from streamline.execution.integration.attempts import unless_interrupted
 from streamline.execution.integration.destination_identity import check_destinations, keep_destinations
 from streamline.execution.integration.destination_plan import plan_sinks, proving_sinks
 from streamline.execution.integration.endpoints import SinkCounts, build_source, feed_of, workspace_of
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.render import Renderer
     from streamline.state.store import DeadLetter
+
+__all__ = ["Ends", "SingerAttempt", "SingerPlan", "plan_singer", "unless_interrupted"]
 
 SESSION_INTERVAL = 30.0
 """Seconds after which the session of a target that proves nothing is closed."""
@@ -85,13 +88,22 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SingerPlan(msgspec.Struct, kw_only=True):
-    """The taps and targets of a streaming pipeline, as planned."""
+    """The taps and targets of a streaming pipeline, as planned.
+
+    Args:
+        validate: a target has failed: from then on, records that break their SCHEMA are refused.
+    """
 
     ends: Ends
     plan: Plan
     groups: dict[str, GroupPlan]
     """The one process of each tap, by uuid."""
     specs: Mapping[str, SourceSpec | DestinationSpec]
+    validate: bool = False
+
+    def has_failed(self, block: str | None) -> None:
+        """Note which block has ended an attempt."""
+        self.validate = self.validate or block in self.ends.targets
 
     @property
     def notes(self) -> list[tuple[str, str]]:
@@ -186,17 +198,16 @@ class SingerAttempt:
 
     Args:
         number: of the attempt, from 1.
-        validate: a target has failed: records that break their SCHEMA are refused from now on.
     """
 
-    def __init__(self, run: Run, planned: SingerPlan, *, number: int, validate: bool = False) -> None:
+    def __init__(self, run: Run, planned: SingerPlan, *, number: int) -> None:
         self._run = run
         self._planned = planned
         self._plan = plan = planned.plan
         self._groups = {
             uuid: refreshed_group(run, plan, group) if number > 1 else group for uuid, group in planned.groups.items()
         }
-        self._routes = RouteBuilder(run, plan, validate=validate, version=0, attempt=number)
+        self._routes = RouteBuilder(run, plan, validate=planned.validate, version=0, attempt=number)
         self._store = RunStore(
             run.store,
             pipeline=plan.pipeline,
@@ -207,6 +218,14 @@ class SingerAttempt:
         self._kept: dict[str, dict[str, bytes]] = {}
 
     # -- sources
+
+    def is_tap(self, uuid: str) -> bool:
+        """Return whether a source is a tap."""
+        return uuid in self._groups
+
+    def is_target(self, uuid: str) -> bool:
+        """Return whether a sink is a target."""
+        return uuid in self._planned.ends.targets
 
     def source(self, uuid: str, *, until_caught_up: bool = False) -> Source:
         """Make the source of a tap."""
@@ -296,6 +315,8 @@ class SingerAttempt:
             include_metadata: blocks in between were given `{data, metadata}`.
         """
         ends = self._planned.ends
+        if messages and uuid not in ends.targets and uuid not in ends.singer and not self.gives_records(source):
+            return []
         if uuid in ends.targets:
             group = self._groups.get(source) or _no_group(source)
             records: list[Stage] = [self._message_records(uuid, source, include_metadata)] if messages else []

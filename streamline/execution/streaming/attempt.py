@@ -89,7 +89,9 @@ class _Attempt:
 
     async def _move(self, flows: Flows) -> None:
         kept = flows.box.kept_with_positions if flows.box is not None else None
-        positions = StreamPositions(self._run.store, self._plan, self._run.run_id, flows.sources, kept)
+        positions = StreamPositions(
+            self._run.store, self._plan, self._run.run_id, flows.sources, kept, singer=flows.singer
+        )
         runtime = Runtime(
             flows.flows(),
             store=positions,

@@ -71,6 +71,8 @@ async def run_attempts(run: Run, plan: Plan) -> tuple[AttemptOutcome, int]:
         outcome = await run_attempt(run, plan, number)
         if outcome.error is None or run.interrupted is not None:
             return outcome, number
+        if plan.singer is not None:
+            plan.singer.has_failed(outcome.block)
         delay = retries.delay_after(outcome)
         failure = failure_of(run, outcome.error)
         run.bus.publish(AttemptFailed(block=outcome.block or "streamline", failure=failure, delay=delay))

@@ -9,6 +9,7 @@ from streamline.execution.flow_runs import renderer_of
 from streamline.execution.run import Run
 from streamline.execution.streaming.plan import EndPlan
 from streamline.execution.streaming.planner import context_of, make_plan
+from streamline.execution.streaming.singer import check_plugins_now, is_plugin
 from streamline.pipeline.model import PipelineModel
 
 
@@ -34,7 +35,10 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
         *(("source", source) for source in plan.sources.values()),
         *(("destination", sink) for sink in plan.sinks.values()),
     ]
+    check_plugins_now(run, model, plan, checklist)
     for side, end in ends:
+        if is_plugin(end):
+            continue
         context = context_of(run, plan.pipeline, plan.settings, end.id)
         try:
             detail = end.connector.check(side, end.config, context, end.where)

@@ -31,13 +31,16 @@ class StreamingEngine:
     def explain(
         self, project: Project, model: PipelineModel, options: RunOptions, *, dry_run: bool = False
     ) -> StreamExplanation:
-        """See `Engine.explain`. Nothing is connected."""
+        """See `Engine.explain`. Nothing is connected; taps and targets are asked for what is not known of them yet."""
         from streamline.execution.flow_runs import open_planning
         from streamline.execution.streaming.explain import explain
         from streamline.execution.streaming.planner import make_plan
+        from streamline.execution.streaming.singer import plan_plugins_now
 
         with open_planning(project, model, options, "explain") as run:
-            return explain(model, make_plan(run, model))
+            plan = make_plan(run, model)
+            plan_plugins_now(run, model, plan)
+            return explain(model, plan)
 
     def check(self, project: Project, model: PipelineModel, options: RunOptions, checklist: Checklist) -> None:
         """See `Engine.check`."""

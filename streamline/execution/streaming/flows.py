@@ -16,7 +16,7 @@ from streamline.execution.streaming.plan import PYTHON, EndPlan, Plan, SourcePla
 from streamline.execution.streaming.planner import context_of
 from streamline.execution.streaming.routes import RoutePlan, RouteStep, route_plan
 from streamline.execution.streaming.stages import AddressStage, CountStage
-from streamline.flow.items import BadRecord, Item, MessageBatch, Position
+from streamline.flow.items import ArrowBatch, BadRecord, Item, MessageBatch, Position, RawBatch, RowBatch
 from streamline.flow.protocols import Sink, Source, Stage
 from streamline.flow.router import Route
 from streamline.flow.runtime import Flow
@@ -24,6 +24,7 @@ from streamline.flow.runtime import Flow
 if TYPE_CHECKING:
     from streamline.blocks.python.messages.worker import MessageWorker
     from streamline.blocks.python.streaming import PythonConnector
+    from streamline.execution.connector_blocks.streams import SingerAttempt
 
 
 class MessageRefused(PipelineFailed):
@@ -41,6 +42,7 @@ class Flows:
 
     Attributes:
         sources, sinks: by the uuids of their blocks.
+        singer: the taps and targets among them.
         box: takes what is refused; None: there are no dead letters.
         given: whether a source has given anything.
     """
@@ -51,6 +53,11 @@ class Flows:
         self._attempt = attempt
         self._workers: dict[str, MessageWorker] = {}
         self.given = False
+        self.singer: SingerAttempt | None = None
+        if plan.singer is not None:
+            from streamline.execution.connector_blocks.streams import SingerAttempt
+
+            self.singer = SingerAttempt(run, plan.singer, number=attempt)
         self.sources: dict[str, Source] = {uuid: self._source(source) for uuid, source in plan.sources.items()}
         self.sinks: dict[str, Sink] = self._open_sinks()
         transaction: TransactionalSink | None = None
@@ -66,7 +73,10 @@ class Flows:
         for uuid, source in self.sources.items():
             counts = self._run.progress.of(uuid)
             counts.rewind()
-            route = self._route(route_plan(self._plan, uuid), self._plan.sources[uuid])
+            records = self.singer is not None and self.singer.gives_records(uuid)
+            route = self._route(route_plan(self._plan, uuid), self._plan.sources[uuid], records=records)
+            if self.singer is not None:
+                route.stages[:0] = self.singer.source_stages(uuid)
             if self.box is not None:
                 route.stages.insert(0, self.box.first_stage(uuid))
             flows.append(
@@ -83,6 +93,8 @@ class Flows:
 
     def _source(self, source: SourcePlan) -> Source:
         run, start = self._run, {}
+        if self.singer is not None and self.singer.is_tap(source.id):
+            return self.singer.source(source.id, until_caught_up=run.options.until_caught_up)
         if not source.traits.keeps_positions:
             saved = run.store.bookmarks(run.pipeline, source.id)
             start = {key: mark.value.encode("utf-8", "surrogateescape") for key, mark in saved.items()}
@@ -96,7 +108,9 @@ class Flows:
             self._tell(sink)
         if not self._plan.exactly_once:
             return {
-                uuid: sink.connector.open_sink({uuid: sink.config}, self._context(uuid), {uuid: sink.where})
+                uuid: self.singer.sink(uuid)
+                if self.singer is not None and self.singer.is_target(uuid)
+                else sink.connector.open_sink({uuid: sink.config}, self._context(uuid), {uuid: sink.where})
                 for uuid, sink in plans.items()
             }
         # One transaction holds what all of them get.
@@ -119,18 +133,31 @@ class Flows:
 
     # -- routes
 
-    def _route(self, route: RoutePlan, source: SourcePlan) -> Route:
-        stages = [self._stage(step, source) for step in route.steps]
+    def _route(self, route: RoutePlan, source: SourcePlan, *, records: bool) -> Route:
+        """Make a route; `records`: what comes into it are records of a tap that are no messages yet."""
+        stages: list[Stage] = []
+        for step in route.steps:
+            if records and step.kind != "address":
+                assert self.singer is not None
+                stages += self.singer.message_stages(source.id)
+                records = False
+            stages.append(self._stage(step, source))
         alone = len(route.sinks) == 1 and not route.branches
-        ends = [Route(self._last(source, uuid), [self.sinks[uuid]]) for uuid in route.sinks]
+        ends = [Route(self._last(source, uuid, records), [self.sinks[uuid]]) for uuid in route.sinks]
         if alone:
             return Route([*stages, *ends[0].stages], ends[0].sinks)
-        return Route(stages, branches=[*ends, *(self._route(branch, source) for branch in route.branches)])
+        branches = [self._route(branch, source, records=records) for branch in route.branches]
+        return Route(stages, branches=[*ends, *branches])
 
-    def _last(self, source: SourcePlan, sink: str) -> list[Stage]:
+    def _last(self, source: SourcePlan, sink: str, records: bool) -> list[Stage]:
         """Return the stages right before a sink."""
-        parking = self.box.last_stages(source.id, sink) if self.box is not None else []
-        return [*parking, CountStage(self._run.progress.of(source.id), sink)]
+        stages = self.box.last_stages(source.id, sink) if self.box is not None else []
+        if self.singer is not None:
+            metadata = source.traits.include_metadata
+            stages += self.singer.sink_stages(sink, source.id, messages=not records, include_metadata=metadata)
+            if self.singer.is_target(sink):
+                return stages  # it counts by itself
+        return [*stages, CountStage(self._run.progress.of(source.id), sink)]
 
     def _stage(self, step: RouteStep, source: SourcePlan) -> Stage:
         stage: Stage
@@ -185,7 +212,7 @@ class Flows:
         counts = self._run.progress.of(source)
         self.given = True
         for item in items:
-            if isinstance(item, MessageBatch):
+            if isinstance(item, MessageBatch | RawBatch | RowBatch | ArrowBatch):
                 counts.read(item.stream, item.count)
             elif isinstance(item, Position):
                 counts.position_read(item.number)

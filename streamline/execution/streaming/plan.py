@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,6 +12,9 @@ from streamline.connectors.stream_connector import Config, SinkTraits, SourceTra
 from streamline.execution.delivery import Delivery
 from streamline.execution.streaming.settings import StreamingSettings
 from streamline.pipeline.model import Block
+
+if TYPE_CHECKING:
+    from streamline.execution.connector_blocks.streams import SingerPlan
 
 PYTHON = "python"
 """The name of the connector that a block's own class is."""
@@ -65,6 +68,7 @@ class Plan(msgspec.Struct, kw_only=True):
         variables: of the pipeline, rendered.
         deliveries: what each sink is guaranteed of each source: `(source, sink)`.
         dead_letter: the topic for dead letters, as the config of a Kafka sink; None: the state store.
+        singer: its taps and targets, once they were asked; None: it has none.
     """
 
     pipeline: str
@@ -76,6 +80,7 @@ class Plan(msgspec.Struct, kw_only=True):
     variables: dict[str, Any]
     deliveries: Mapping[tuple[str, str], Delivery] = {}
     dead_letter: SinkPlan | None = None
+    singer: SingerPlan | None = None
 
     @property
     def exactly_once(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from streamline.connectors.stream_connector import SelfKeptSource
 from streamline.execution.streaming.letters import AttemptLetters
@@ -17,6 +17,9 @@ from streamline.execution.streaming.plan import Plan
 from streamline.flow.items import FORGOTTEN, BadRecord
 from streamline.flow.protocols import Source
 from streamline.state.store import BookmarkSave, DeadLetter, Store
+
+if TYPE_CHECKING:
+    from streamline.execution.connector_blocks.streams import SingerAttempt
 
 COPY_SECONDS = 1.0
 """Seconds between two copies of a consumer group's offsets in the state store."""
@@ -28,6 +31,7 @@ class StreamPositions:
     Args:
         sources: by id.
         letters: None: the sink keeps dead letters in its transactions, or there are none.
+        singer: keeps the positions of taps.
         clock: seconds, monotonic.
     """
 
@@ -39,6 +43,7 @@ class StreamPositions:
         sources: Mapping[str, Source],
         letters: AttemptLetters | None,
         *,
+        singer: SingerAttempt | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -46,6 +51,7 @@ class StreamPositions:
         self._run_id = run_id
         self._sources = sources
         self._letters = letters
+        self._singer = singer
         self._clock = clock
         self._saved: dict[str, dict[str, bytes]] = {source: {} for source in sources}
         self._shown: dict[str, dict[str, bytes]] = {source: {} for source in sources}
@@ -54,6 +60,10 @@ class StreamPositions:
     def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
         rows = self._letters.store(source, refused) if refused and self._letters is not None else ()
+        if self._singer is not None:
+            self._singer.before_save()
+            if self._singer.is_tap(source):
+                return self._singer.save(source, parts, rows)
         if not self._plan.sources[source].traits.keeps_positions:
             moved = self._moved(source, parts)
             self._write(source, moved, rows)

@@ -9,9 +9,11 @@ from streamline.errors import StreamlineError
 from streamline.execution.events import BlockOutcome, Bus, PlannedSource, RunPlanned, failure_from, masked
 from streamline.execution.flow_runs import failure_of, record_run
 from streamline.execution.run import CANCELLED, COMPLETED, FAILED, Run, RunOptions, RunResult, Stop
+from streamline.execution.streaming.attempt import AttemptOutcome
 from streamline.execution.streaming.attempts import run_attempts
 from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
+from streamline.execution.streaming.singer import plan_plugins
 from streamline.pipeline.graph import reachable
 from streamline.pipeline.model import PipelineModel
 from streamline.processes.job import Failure
@@ -44,8 +46,9 @@ async def _with_callbacks(run: Run, model: PipelineModel) -> RunResult:
 
 async def _run(run: Run, model: PipelineModel) -> RunResult:
     plan = await anyio.to_thread.run_sync(make_plan, run, model)
+    planned = await plan_plugins(run, model, plan)
     run.bus.publish(_planned(run, plan))
-    outcome, attempts = await run_attempts(run, plan)
+    outcome, attempts = await run_attempts(run, plan) if planned else (AttemptOutcome(), 0)
     errors: dict[str, Failure] = {}
     if outcome.error is not None:
         errors[outcome.block or "streamline"] = failure_of(run, outcome.error)
