@@ -166,7 +166,11 @@ class OffsetSource(SelfKeptSource, Protocol):
 
 
 class TransactionalSink(Sink, Protocol):
-    """A sink that commits messages, dead letters and the offsets of its sources in one transaction."""
+    """A sink that commits messages, dead letters and the offsets of its sources in one transaction.
+
+    Its flows are `prompt`: everything before a position has been sent when the position is. When it refuses a record
+    itself, it calls `refused`; the letters that `dead_letters` is given within that call are part of the transaction.
+    """
 
     offsets_from: Mapping[str, OffsetSource]
     """Its sources by id. Set before `run`."""

@@ -223,6 +223,20 @@ class RefusingSink(Sink, Protocol):
     """Set by the runtime before `run`."""
 
 
+class HandingOverSink(Sink, Protocol):
+    """A sink that helps when a source has to give keys away (see `SharedSource`)."""
+
+    def hurry(self, source: str, number: int) -> None:
+        """Prove a source's positions up to a number as soon as they are sent: somebody waits for that."""
+        ...
+
+    def forget(self, source: str, keys: Collection[str], number: int) -> None:
+        """Make nothing more durable of these keys that is sent before the source's next position after a number: they
+        belong to somebody else. What can be made durable twice need not be forgotten.
+        """
+        ...
+
+
 class PositionStore(Protocol):
     """Where positions are kept, as far as a flow needs it."""
 

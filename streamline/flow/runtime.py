@@ -20,7 +20,15 @@ from streamline.errors import StreamlineError
 from streamline.flow.checkpoint import SAVE_INTERVAL, Checkpoint
 from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.ledger import Ledger
-from streamline.flow.protocols import LastingSource, PositionStore, RefusingSink, SharedSource, Sink, Source
+from streamline.flow.protocols import (
+    HandingOverSink,
+    LastingSource,
+    PositionStore,
+    RefusingSink,
+    SharedSource,
+    Sink,
+    Source,
+)
 from streamline.flow.router import Route, Router
 from streamline.flow.stops import StopPolicy
 from streamline.flow.tasks import task_group
@@ -181,12 +189,17 @@ class Runtime:
         running = self._running[source]
         await running.flow.source.release(keys)
         newest = running.router.newest
+        sinks = [cast(HandingOverSink, sink) for sink in running.flow.route.all_sinks() if hasattr(sink, "hurry")]
+        for sink in sinks:
+            sink.hurry(source, newest)
         with anyio.move_on_after(within):
             outcome = running.outcome
             while outcome.error is None and outcome.ended is None and self._checkpoint.saved(source) < newest:
                 await anyio.sleep(0.01)
         await self._checkpoint.flush()
         await self._checkpoint.release(source, keys, newest)
+        for sink in sinks:
+            sink.forget(source, keys, newest)
 
     async def _give_up(self, source: str, keys: Collection[str], within: float) -> None:
         await self.release(source, keys, within=within)

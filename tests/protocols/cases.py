@@ -12,6 +12,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamline.connectors.kafka.outgoing import Destination
+from streamline.connectors.kafka.sink import KafkaSink, TransactionalKafkaSink
 from streamline.connectors.outputs.parquet_sink import ParquetSink
 from streamline.connectors.outputs.table_source import TableSource, TableStream
 from streamline.connectors.singer.batch_files import FileSource
@@ -25,11 +27,13 @@ from streamline.connectors.singer.target_input import Feed
 from streamline.connectors.singer.target_pool import TargetPool
 from streamline.errors import StreamlineError
 from streamline.execution.integration.run_store import RunStore, SourceAccount
-from streamline.flow.items import ArrowBatch, Item, RawBatch, RowBatch
+from streamline.flow.items import ArrowBatch, BadRecord, Item, MessageBatch, Position, RawBatch, RowBatch
 from streamline.flow.protocols import PositionStore, Sink, Source
 from streamline.state.sqlite import SQLiteStore
+from tests.connectors.kafka.fake import FakeCluster
+from tests.connectors.kafka.sinks import context, destination
 from tests.connectors.singer.running import PATIENCE, Account, Plain, left, tap, tap_command, target
-from tests.protocols.memory import EVERY, STREAM, Memory, Numbers, Table
+from tests.protocols.memory import EVERY, STREAM, Memory, Numbers, Table, rows_of
 
 ENDLESS = 10**9
 
@@ -315,7 +319,71 @@ class ParquetFiles(SinkCase):
             sink.gate.set()
 
 
-SINKS = [SinkCase, Target, Silent, Pool, Messages, ParquetFiles]
+class AnyLaneSink(KafkaSink):
+    """Takes records in any lane for messages."""
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        messages = [item if isinstance(item, Position) else MessageBatch(STREAM, rows_of(item)) for item in items]
+        await super().send(source, messages)
+
+
+class AnyLaneTransactions(AnyLaneSink, TransactionalKafkaSink):
+    """The same in transactions."""
+
+
+class NoOffsets:
+    """A source whose offsets nobody looks at."""
+
+    def transaction_offsets(self, parts: Mapping[str, bytes]) -> Any:
+        return {}, None
+
+
+class KafkaTopic(SinkCase):
+    """A sink whose topic is in memory."""
+
+    name = "KafkaSink"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.cluster = FakeCluster()
+        self.cluster.create(STREAM)
+        self.cluster.refuse = lambda message: "INVALID_RECORD" if b'"fail"' in (message.value or b"") else None
+        self._waits = True
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        def refused(source: str, records: Sequence[BadRecord]) -> None:
+            raise StreamlineError("refused")
+
+        blocks = [destination(topic=STREAM, batch_bytes=1 << 20, compression="gzip")]
+        sink = self._sink(id, blocks, sources)
+        sink.refused = refused
+        return sink
+
+    def _sink(self, id: str, blocks: Sequence[Destination], sources: Sequence[str]) -> KafkaSink:
+        return AnyLaneSink(id, blocks, self.cluster, context())
+
+    def row(self, number: int, do: str | None = None) -> Item:
+        if do == self.WAIT:
+            self.cluster.stuck = self._waits
+        return MessageBatch(STREAM, [{"id": number, "do": do}])
+
+    def durable(self) -> list[int]:
+        return [msgspec.json.decode(record.value or b"")["id"] for record in self.cluster.records(STREAM)]
+
+    def go(self) -> None:
+        self._waits = self.cluster.stuck = False
+
+
+class KafkaTransactions(KafkaTopic):
+    name = "TransactionalKafkaSink"
+
+    def _sink(self, id: str, blocks: Sequence[Destination], sources: Sequence[str]) -> KafkaSink:
+        sink = AnyLaneTransactions(id, blocks, self.cluster, context())
+        sink.offsets_from = dict.fromkeys(sources, NoOffsets())
+        return sink
+
+
+SINKS = [SinkCase, Target, Silent, Pool, Messages, ParquetFiles, KafkaTopic, KafkaTransactions]
 
 
 def sqlite_store(folder: Path) -> PositionStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 
 import anyio
 import pytest
@@ -84,7 +85,7 @@ async def test_records_come_in_any_lane(sink_case: SinkCase) -> None:
     arrow = ArrowBatch(STREAM, pa.table({"id": [3]}))
     sink = sink_case.make()
     async with running(sink_case, sink):
-        await sink.send("load", [SCHEMA, raw, sink_case.row(2), arrow])
+        await sink.send("load", [SCHEMA, raw, sink_case.row(2), arrow, at(3)])
         await sink.close()
     assert sink_case.durable() == [1, 2, 3]
 
@@ -142,8 +143,8 @@ async def test_failing_in_the_middle_it_says_so_and_proves_nothing_more(sink_cas
         await send(sink_case, sink, 1, 9)
         with pytest.raises(StreamlineError):
             await sink.send("load", [sink_case.row(10, sink_case.FAIL), at(10)])
-            while True:
-                await sink.send("load", [sink_case.row(11)])
+            for number in count(11):
+                await sink.send("load", [sink_case.row(11), at(number)])
         await until(lambda: reports.failures)
         await sink.close()
     assert reports.proven.get("load", 0) <= 9

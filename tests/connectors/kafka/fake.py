@@ -120,6 +120,8 @@ class FakeCluster:
         errors: by method (`commit`, `topics`, `poll_batch`, `committed`, `range`, `flush`, `send_offsets`, …), what the
             next calls raise, in order; an error that is not to be used up is in `down`.
         down: what every call of a method raises; `*`: of all methods.
+        refuse: called with each message that is produced; Kafka's name of the error that refuses it, or None.
+        stuck: `flush` does not end in time.
     """
 
     name = "kafka-python"
@@ -130,6 +132,8 @@ class FakeCluster:
         self.groups: dict[str, FakeGroup] = {}
         self.errors: dict[str, list[KafkaError]] = {}
         self.down: dict[str, KafkaError] = {}
+        self.refuse: Callable[[Outgoing], str | None] = lambda message: None
+        self.stuck = False
         self.calls: list[str] = []
         self.consumers: list[FakeConsumer] = []
         self.producers: list[FakeProducer] = []
@@ -412,74 +416,86 @@ class FakeConsumer:
 
 
 class FakeProducer:
-    """See `Producer`.
+    """See `Producer`. Messages are delivered by `flush` and `commit`. In a transaction one that is refused has all of
+    its partition's messages refused, as in a batch.
 
     Attributes:
-        refuse: called with each message; returns Kafka's name of the error that refuses it, or None.
-        stuck: `flush` does not end in time.
+        transactions: `commit` or `abort` of each transaction.
     """
 
     def __init__(self, cluster: FakeCluster, options: ProducerOptions) -> None:
         self.options = options
-        self.refuse: Callable[[Outgoing], str | None] = lambda message: None
-        self.stuck = False
         self.closed = False
-        self.in_transaction = False
         self.transactions: list[str] = []
-        """`commit` or `abort` of each transaction."""
+        self._in_transaction = False
         self._cluster = cluster
         self._waiting: list[Outgoing] = []
         self._flushed: list[Outgoing] = []
+        self._broken = False
         self._offsets: list[tuple[FakeConsumer, Mapping[Partition, Committed]]] = []
 
     def produce_batch(self, messages: Sequence[Outgoing]) -> None:
         self._cluster.called("produce_batch")
+        if self.options.transactional_id is not None:
+            assert self._in_transaction
+            if self._broken:
+                raise KafkaError("the transaction has failed", kafka_code="_STATE")
         self._waiting += messages
 
     def flush(self, timeout: float) -> list[Undelivered] | None:
         self._cluster.called("flush")
-        if self.stuck:
+        if self._cluster.stuck:
+            time.sleep(min(timeout, 0.01))
             return None
-        undelivered = []
-        for number, message in enumerate(self._waiting):
-            code = self.refuse(message)
-            if code is not None:
-                undelivered.append(Undelivered(number, code, f"refused: {code}"))
-            elif self.options.transactional_id is not None:
-                self._flushed.append(message)
-            else:
-                self._append(message)
-        self._waiting = []
-        return undelivered
+        messages, self._waiting = self._waiting, []
+        refused = {number: code for number, each in enumerate(messages) if (code := self._cluster.refuse(each))}
+        if self.options.transactional_id is None:
+            for number, message in enumerate(messages):
+                if number not in refused:
+                    self._append(message)
+        elif refused:
+            self._broken = True
+            codes = {self._place(messages[number]): code for number, code in refused.items()}
+            refused = {
+                number: codes[self._place(each)] for number, each in enumerate(messages) if self._place(each) in codes
+            }
+        else:
+            self._flushed += messages
+        return [Undelivered(number, code, f"refused: {code}") for number, code in refused.items()]
+
+    def _place(self, message: Outgoing) -> tuple[str, int]:
+        partitions = len(self._cluster.known[message.topic].logs)
+        number = message.partition if message.partition is not None else sum(message.key or b"") % partitions
+        return message.topic, number
 
     def _append(self, message: Outgoing) -> tuple[str, int]:
-        logs = self._cluster.known[message.topic].logs
-        number = message.partition if message.partition is not None else sum(message.key or b"") % len(logs)
+        topic, number = self._place(message)
         with self._cluster.lock:
-            record = Origin(
-                message.topic, number, logs[number].end, message.key, message.value, message.headers, message.time
-            )
-            logs[number].append(record)
-        return message.topic, number
+            log = self._cluster.known[topic].logs[number]
+            log.append(Origin(topic, number, log.end, message.key, message.value, message.headers, message.time))
+        return topic, number
 
     def init_transactions(self, timeout: float) -> None:
         self._cluster.called("init_transactions")
 
     def begin(self) -> None:
         self._cluster.called("begin")
-        self.in_transaction = True
+        assert not self._in_transaction
+        self._in_transaction = True
 
     def send_offsets(self, offsets: Mapping[Partition, Committed], group_metadata: Any, timeout: float) -> None:
         self._cluster.called("send_offsets")
+        with self._cluster.lock:
+            if group_metadata.evicted or not offsets.keys() <= group_metadata.owned:
+                raise NotMember("not a member", kafka_code="ILLEGAL_GENERATION")
         self._offsets.append((group_metadata, dict(offsets)))
 
     def commit(self, timeout: float) -> None:
         self._cluster.called("commit_transaction")
-        self.flush(timeout)
+        assert self._in_transaction
+        assert not self._broken
+        assert not self._waiting
         with self._cluster.lock:
-            for consumer, offsets in self._offsets:
-                if not offsets.keys() <= consumer.owned:
-                    raise NotMember("not a member", kafka_code="ILLEGAL_GENERATION")
             for partition in {self._append(message) for message in self._flushed}:
                 self._cluster.mark(*partition)
             for consumer, offsets in self._offsets:
@@ -493,7 +509,7 @@ class FakeProducer:
     def _end(self, how: str) -> None:
         self.transactions.append(how)
         self._waiting, self._flushed, self._offsets = [], [], []
-        self.in_transaction = False
+        self._in_transaction = self._broken = False
 
     def close(self, timeout: float) -> None:
         self.closed = True

@@ -1,0 +1,480 @@
+"""The thread that owns a Kafka sink's producer: encodes, produces, flushes, looks at what became of each message."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import anyio.from_thread
+import msgspec
+
+from streamline.connectors.kafka.client import (
+    Connection,
+    KafkaClient,
+    KafkaError,
+    Outgoing,
+    ProducerOptions,
+)
+from streamline.connectors.kafka.outgoing import Destination, OutgoingMaker
+from streamline.connectors.kafka.target_topics import TargetTopics, topic_missing
+from streamline.connectors.stream_connector import StreamContext
+from streamline.errors import StreamlineError
+from streamline.flow.codecs.message_data import dump_data
+from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
+from streamline.state.store import DeadLetter
+
+T = TypeVar("T")
+
+REQUEST_SECONDS: Final = 5.0
+"""Timeout of one request; one that is not answered is made again."""
+FLUSH_SECONDS: Final = 0.5
+"""A flush that takes longer is waited for again: so often the thread looks whether it shall end."""
+QUIET_SECONDS: Final = 0.02
+"""When nothing came for so long, what was produced is flushed."""
+RETRY_SECONDS: Final = 0.5
+SILENCE_SECONDS: Final = 10.0
+"""The log tells of a cluster that has not answered for so long."""
+
+TOPIC_FAULTS: Final = ("UNKNOWN_TOPIC_OR_PART", "TOPIC_EXCEPTION", "TOPIC_AUTHORIZATION_FAILED")
+"""Errors that a topic's messages have in common. Others are a message's own."""
+
+CLOSE: Final = "close"
+
+ABANDON_SECONDS: Final = 1.0
+"""How long a producer may take to close whose messages are dropped."""
+
+
+class SentItems(NamedTuple):
+    """Items of one call of `send`; `nbytes` is their room."""
+
+    source: str
+    items: Sequence[Item]
+    nbytes: int
+
+
+class Letters(NamedTuple):
+    """Dead letters of a source, for the transaction."""
+
+    source: str
+    letters: Sequence[DeadLetter]
+    nbytes: int
+
+
+Job: TypeAlias = SentItems | Letters | Literal["close"] | None
+"""None: look at what else has changed."""
+
+
+class LoopSide(Protocol):
+    """What the thread calls in the event loop; see `KafkaSink`."""
+
+    id: str
+
+    def settle(self, nbytes: int, proofs: Mapping[str, int]) -> None: ...
+
+    def take_more(self) -> None: ...
+
+    def refuse(self, source: str, records: Sequence[BadRecord]) -> Sequence[DeadLetter]: ...
+
+    def note(self, message: str, level: str) -> None: ...
+
+
+class Sent(msgspec.Struct):
+    """Messages that are not proven yet, of one batch.
+
+    Args:
+        data, origins: of each message, as the sink was sent it.
+        after: number of the last position of the source before them.
+    """
+
+    source: str
+    block: str
+    stream: str
+    messages: list[Outgoing]
+    data: list[Any]
+    origins: list[Origin | None]
+    after: int = 0
+
+
+class Place(NamedTuple):
+    """A message among those that are not proven."""
+
+    sent: Sent
+    number: int
+
+    @property
+    def message(self) -> Outgoing:
+        """The message."""
+        return self.sent.messages[self.number]
+
+
+class _StoppedError(Exception):
+    """The thread shall end."""
+
+
+class ProducerThread:
+    """Produces at least once.
+
+    Args:
+        loop: is called in the event loop.
+        jobs: what is to be done, in order.
+        stopping: set if the thread shall end, whatever is going on.
+    """
+
+    def __init__(
+        self,
+        loop: LoopSide,
+        jobs: queue.SimpleQueue[Job],
+        stopping: threading.Event,
+        destinations: Sequence[Destination],
+        client: KafkaClient,
+        context: StreamContext,
+    ) -> None:
+        self._loop = loop
+        self._jobs = jobs
+        self._stopping = stopping
+        self._client = client
+        self._context = context
+        self._destinations = {each.block: each for each in destinations}
+        self._settings = destinations[0].settings
+        self._only = destinations[0].block
+        self._makers = {each.block: OutgoingMaker(each) for each in destinations}
+        self._max_bytes = min(each.settings.batch_bytes for each in destinations)
+        self._window: list[Sent] = []
+        """What is not proven."""
+        self._unflushed: list[Sent] = []
+        """What was produced since the last flush."""
+        self._newest: dict[str, int] = {}
+        """Number of each source's newest position that came."""
+        self._proven: dict[str, int] = {}
+        self._own_topics: set[str] = set()
+        """Topics that the settings name; others are named by messages."""
+        self._nbytes = 0
+        self._last = time.monotonic()
+        self._wanted: dict[str, int] = {}
+        self._deadline: float | None = None
+        self._silent_since: float | None = None
+        self._told = False
+
+    # -- called in the event loop
+
+    def hurry(self, source: str, number: int) -> None:
+        """Have a source's positions up to a number proven as soon as they come."""
+        self._wanted[source] = number
+
+    # -- in the thread
+
+    def run(self) -> None:
+        """Work until closed, or until it shall end.
+
+        Raises:
+            StreamlineError: the sink failed.
+        """
+        try:
+            self._admin = self._client.admin(self._connection)
+            try:
+                self._deadline = time.monotonic() + self._context.startup_timeout
+                self._look_at_topics()
+                self._producer = self._client.producer(self._connection, self._options())
+                try:
+                    self._prepare()
+                    self._deadline = None
+                    self._work()
+                except BaseException:
+                    self._abandon()
+                    raise
+                self._producer.close(REQUEST_SECONDS)
+            finally:
+                self._admin.close()
+        except _StoppedError:
+            return
+        except KafkaError as error:
+            raise self._explained(error) from error
+
+    @property
+    def _connection(self) -> Connection:
+        return self._settings.connection
+
+    def _look_at_topics(self) -> None:
+        self._topics = TargetTopics(
+            self._admin,
+            self._ask,
+            compressed=any(each.settings.compression != "none" for each in self._destinations.values()),
+            pause=self._pause,
+            patience=self._context.startup_timeout,
+        )
+        self._topics.require(self._required_topics())
+
+    def _prepare(self) -> None:
+        """Get the producer ready."""
+
+    def _required_topics(self) -> list[str]:
+        topics = [each.settings.topic for each in self._destinations.values()]
+        return [topic for topic in topics if "{" not in topic]
+
+    def _options(self) -> ProducerOptions:
+        settings = self._settings
+        options = ProducerOptions(
+            client_id=f"streamline-{self._context.pipeline}-{self._loop.id}",
+            compression=settings.compression,
+            linger_seconds=settings.linger_seconds,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        limit = self._topics.smallest_limit
+        if limit is None or limit >= options.batch_bytes:
+            return options
+        # A batch that is larger than its topic takes would be refused as a whole.
+        return msgspec.structs.replace(options, batch_bytes=limit)
+
+    def _work(self) -> None:
+        while True:
+            idle, job = False, None
+            try:
+                job = self._jobs.get(timeout=self._wait_seconds())
+            except queue.Empty:
+                idle = True
+            self._check_stop()
+            if job is not None and job != CLOSE:
+                self._take(job)
+            if job == CLOSE or self._due(idle or self._jobs.empty(), quiet=idle):
+                self._checkpoint(closing=job == CLOSE)
+            if job == CLOSE:
+                return
+
+    @property
+    def _pending(self) -> bool:
+        """Whether something is not proven."""
+        return bool(self._window) or self._newest != self._proven
+
+    def _wait_seconds(self) -> float | None:
+        """Return how long to wait for the next job; None: until there is one."""
+        if not self._pending:
+            return None
+        return max(0.0, min(QUIET_SECONDS, self._last + self._context.checkpoint_interval - time.monotonic()))
+
+    def _due(self, idle: bool, *, quiet: bool) -> bool:
+        """Return whether to prove what was sent.
+
+        Args:
+            idle: nothing is waiting.
+            quiet: nothing came for a while.
+        """
+        if not self._pending:
+            return False
+        if quiet or self._nbytes >= self._max_bytes or (idle and self._hurried()):
+            return True
+        return time.monotonic() - self._last >= self._context.checkpoint_interval
+
+    def _hurried(self) -> bool:
+        return any(number > self._proven.get(source, 0) for source, number in list(self._wanted.items()))
+
+    def _take(self, job: SentItems | Letters) -> None:
+        self._nbytes += job.nbytes
+        if isinstance(job, Letters):
+            return
+        for item in job.items:
+            if isinstance(item, MessageBatch):
+                if item.data:
+                    self._take_batch(job.source, item)
+            elif isinstance(item, Position):
+                self._take_position(item)
+
+    def _take_position(self, position: Position) -> None:
+        self._newest[position.source] = position.number
+
+    def _take_batch(self, source: str, batch: MessageBatch) -> None:
+        block = batch.sink or self._only
+        maker = self._makers[block]
+        try:
+            messages = self._encode(partial(maker.make, batch))
+            self._check(messages, maker.topic_of(batch.stream))
+        except ValueError:
+            self._take_each(source, batch, block)
+            return
+        self._produce(self._sent(source, block, batch.stream, messages, batch.data, origins_of(batch)))
+
+    def _take_each(self, source: str, batch: MessageBatch, block: str) -> None:
+        """Produce the messages of a batch that can be, and refuse the others, each in its place."""
+        maker = self._makers[block]
+        run = self._sent(source, block, batch.stream)
+        for data, origin in zip(batch.data, origins_of(batch), strict=True):
+            try:
+                message = self._encode(partial(maker.make_one, data, origin, batch.stream))
+                self._check([message], maker.topic_of(batch.stream))
+            except ValueError as error:
+                if run.messages:
+                    self._produce(run)
+                run = self._sent(source, block, batch.stream)
+                self._refuse(run, data, origin, str(error))
+            else:
+                run.messages.append(message)
+                run.data.append(data)
+                run.origins.append(origin)
+        if run.messages:
+            self._produce(run)
+
+    def _check(self, messages: Sequence[Outgoing], own: str) -> None:
+        self._own_topics.add(own)
+        self._topics.check(messages, own)
+
+    def _sent(
+        self,
+        source: str,
+        block: str,
+        stream: str,
+        messages: list[Outgoing] | None = None,
+        data: list[Any] | None = None,
+        origins: list[Origin | None] | None = None,
+    ) -> Sent:
+        after = self._newest.get(source, 0)
+        return Sent(source, block, stream, messages or [], data or [], origins or [], after)
+
+    def _refuse(self, sent: Sent, data: Any, origin: Origin | None, reason: str) -> Sequence[DeadLetter]:
+        """Report a message that cannot be delivered; see `LoopSide.refuse`."""
+        record, form = dump_data(data)
+        bad = BadRecord(sent.stream, record, reason, sent.block, sink=sent.block, origin=origin, form=form)
+        return anyio.from_thread.run_sync(self._loop.refuse, sent.source, [bad])
+
+    def _encode(self, make: Callable[[], T]) -> T:
+        """Encode; wait for what that needs, such as a schema registry."""
+        while True:
+            try:
+                return make()
+            except StreamlineError as error:
+                if not getattr(error, "transient", False):
+                    raise
+                self._unanswered(error.message)
+                self._pause(RETRY_SECONDS)
+
+    def _produce(self, sent: Sent) -> None:
+        self._window.append(sent)
+        self._unflushed.append(sent)
+        self._producer.produce_batch(sent.messages)
+
+    # -- proof
+
+    def _checkpoint(self, *, closing: bool) -> None:
+        """Deliver everything that was produced, and prove the newest positions."""
+        for place, reason in self._flush():
+            self._refuse(place.sent, place.sent.data[place.number], place.sent.origins[place.number], reason)
+        self._window.clear()
+        self._prove()
+
+    def _prove(self) -> None:
+        proofs = {source: number for source, number in self._newest.items() if self._proven.get(source) != number}
+        self._proven.update(proofs)
+        nbytes, self._nbytes = self._nbytes, 0
+        self._last = time.monotonic()
+        anyio.from_thread.run_sync(self._loop.settle, nbytes, proofs)
+
+    def _flush(self) -> list[tuple[Place, str]]:
+        """Wait until the cluster has answered for each message since the last flush, for ever if it must be.
+
+        Returns:
+            the messages that were refused, and why.
+
+        Raises:
+            StreamlineError: a topic is missing, or must not be written to.
+        """
+        while True:
+            self._check_stop()
+            undelivered = self._producer.flush(FLUSH_SECONDS)
+            if undelivered is not None:
+                break
+            self._unanswered("messages are not acknowledged")
+        self._answered()
+        flushed, self._unflushed = self._unflushed, []
+        if not undelivered:
+            return []
+        places = [Place(sent, index) for sent in flushed for index in range(len(sent.messages))]
+        for number, code, reason in undelivered:
+            self._check_topic(places[number], code, reason)
+        return [(places[number], reason) for number, _, reason in undelivered]
+
+    def _check_topic(self, place: Place, code: str, reason: str) -> None:
+        if code not in TOPIC_FAULTS or place.message.topic not in self._own_topics:
+            return  # a topic that the message itself names is its own fault
+        if code == "TOPIC_AUTHORIZATION_FAILED":
+            raise KafkaError(
+                f"not allowed to write to the topic {place.message.topic}: {reason}",
+                where=self._connection.cluster,
+                hint="give the user WRITE and DESCRIBE on the topic: kafka-acls --add",
+                kafka_code=code,
+                code="kafka.forbidden",
+            )
+        raise topic_missing(place.message.topic)
+
+    # -- waiting
+
+    def _ask(self, request: Callable[[float], T]) -> T:
+        """Make a request until the cluster answers it; while the sink is starting, for its startup timeout."""
+        while True:
+            self._check_stop()
+            try:
+                answer = request(REQUEST_SECONDS)
+            except KafkaError as error:
+                if not error.transient or error.fatal or error.fenced:
+                    raise
+                self._unanswered(error.message)
+                self._pause(RETRY_SECONDS)
+            else:
+                self._answered()
+                return answer
+
+    def _unanswered(self, reason: str) -> None:
+        now = time.monotonic()
+        if self._deadline is not None and now >= self._deadline:
+            raise StreamlineError(
+                f"no answer within {self._context.startup_timeout:g} s: {reason}",
+                where=self._connection.cluster,
+                hint="check bootstrap_server, and that the brokers run; startup_timeout is in metadata.yaml",
+                code="kafka.unreachable",
+            )
+        if self._silent_since is None:
+            self._silent_since = now
+        elif not self._told and now - self._silent_since >= SILENCE_SECONDS:
+            self._told = True
+            self._note(f"waiting for {self._connection.cluster}: {reason}", "WARNING")
+
+    def _answered(self) -> None:
+        self._silent_since = None
+        if self._told:
+            self._told = False
+            self._note(f"{self._connection.cluster} answers again", "INFO")
+
+    def _note(self, message: str, level: str) -> None:
+        anyio.from_thread.run_sync(self._loop.note, message, level)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise _StoppedError
+
+    def _check_stop(self) -> None:
+        if self._stopping.is_set():
+            raise _StoppedError
+
+    # -- the end
+
+    def _abandon(self) -> None:
+        """Drop what was produced, after a failure."""
+        self._producer.close(ABANDON_SECONDS)
+
+    def _explained(self, error: KafkaError) -> StreamlineError:
+        if error.fatal and not error.fenced:
+            return KafkaError(
+                f"the producer cannot go on: {error.message}",
+                where=self._connection.cluster,
+                hint="what is not proven is sent again by a new one",
+                kafka_code=error.kafka_code,
+                fatal=True,
+                code="kafka.producer_failed",
+            )
+        return error
+
+
+def origins_of(batch: MessageBatch) -> list[Origin | None]:
+    """Return the origin of each message of a batch."""
+    return batch.origins if batch.origins is not None else [None] * batch.count
