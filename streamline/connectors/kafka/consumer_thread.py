@@ -300,8 +300,9 @@ class ConsumerThread:
                 self._advance()
             return
         self._full_since = now if self._full_since is None else self._full_since
-        if now - self._full_since < FULL_SECONDS and not self._membership.paused:
-            self._exchange.wait(FULL_SECONDS)
+        left = self._full_since + FULL_SECONDS - now
+        if left > 0 and not self._membership.paused and not self._holding:
+            self._exchange.wait_for_room(left)
             return
         self._pause(True)
         messages = self._poll()
@@ -362,8 +363,8 @@ class ConsumerThread:
                     self._advance()
                 return False
             return True
-        if goals or not self._is_due("group", GROUP_SECONDS):
-            return bool(goals)
+        if not self._is_due("group", GROUP_SECONDS):
+            return False
         partitions = [
             Partition(topic.name, number) for topic in self._topics.values() for number in range(topic.partitions)
         ]

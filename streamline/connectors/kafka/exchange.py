@@ -162,10 +162,15 @@ class Exchange:
             self._requests.popleft()()
 
     def wait(self, seconds: float) -> None:
-        """Wait until something is asked for, there is room, or the thread is to end; at most so long."""
+        """Wait until something is asked for, or the thread is to end; at most so long."""
         with self._changed:
             if not (self._requests or self._closing):
                 self._changed.wait(seconds)
+
+    def wait_for_room(self, seconds: float) -> None:
+        """As `wait`, also until there is room."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.room or self._requests or self._closing or self._stopped, seconds)
 
     def notify(self) -> None:
         """End a `wait`; in any thread."""

@@ -574,6 +574,25 @@ async def test_a_member_without_partitions_has_caught_up_when_the_group_has(clus
         assert idle.taken.values == []
 
 
+async def test_it_has_not_caught_up_while_its_partitions_are_somewhere_else(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_thread, "POLL_MESSAGES", 1)
+    cluster.write("t", *numbers(1, 9))
+    cluster.group("g").assign({member(): partitions(0, 1)})
+    async with running(cluster, until_caught_up=True) as run:
+        run.taken.close_gate()
+        await until(lambda: run.taken.values == [b"1"])
+        cluster.group("g").assign({})
+        await until(lambda: not cluster.consumers[0].owned)
+        run.taken.gate.set()
+        await anyio.sleep(0.2)
+        assert not run.ended.is_set()
+        cluster.group("g").assign({member(): partitions(0, 1)})
+        await run.ended.wait()
+        assert run.taken.values == numbers(1, 9)
+
+
 async def test_case_16_an_error_does_not_move_the_position(cluster: FakeCluster) -> None:
     cluster.write("t", *numbers(1, 3))
     cluster.fail("poll_batch", KafkaError("fetch failed", kafka_code="NOT_LEADER_OR_FOLLOWER", transient=True), times=2)
