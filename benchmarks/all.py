@@ -23,6 +23,7 @@ SCRIPTS = (
     "batch_fanout",
     "batch_sql",
     "batch_source",
+    "streaming_python",
 )
 
 

@@ -1,9 +1,11 @@
-"""Sources of messages that the suite is run on. Their items are `MessageBatch`es, which only sinks of messages take."""
+"""Sources and sinks of messages that the suite is run on. Their items are `MessageBatch`es."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -17,12 +19,18 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.offset_parts import committed_of, decode_part, encode_part
 from streamline.connectors.kafka.source import KafkaSource
-from streamline.flow.items import Origin
-from streamline.flow.protocols import Source
+from streamline.connectors.python.sink import PythonSink
+from streamline.connectors.python.source import PythonSource
+from streamline.connectors.python.user_class import UserClass
+from streamline.errors import StreamlineError
+from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
+from streamline.flow.protocols import Sink, Source
+from streamline.processes.job import Failure
 from tests.connectors.kafka.fake import EndlessLog, FakeCluster, FakeConsumer
 from tests.connectors.kafka.running import context, settings
-from tests.protocols.cases import SourceCase
-from tests.protocols.memory import EVERY
+from tests.connectors.singer.running import PATIENCE
+from tests.protocols.cases import SinkCase, SourceCase
+from tests.protocols.memory import EVERY, STREAM, rows_of
 
 
 class Broken(FakeCluster):
@@ -84,4 +92,102 @@ class Kafka(SourceCase):
         anyio.run(close)
 
 
-MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka]
+class Counting:
+    """A user's class that reads numbers."""
+
+    position: int | None
+    count: int
+    fail_at: int | None
+
+    def batch_read(self, handler: Any) -> None:
+        first = (self.position or 0) + 1
+        while first <= self.count:
+            end = min(self.count, first + EVERY - (first - 1) % EVERY - 1)
+            if self.fail_at is not None and first <= self.fail_at <= end:
+                raise ConnectionError("the source failed")
+            handler([{"id": number} for number in range(first, end + 1)], position=end)
+            first = end + 1
+
+
+class Writing:
+    """A user's class that writes numbers."""
+
+    durable: list[int]
+    gate: threading.Event
+
+    def batch_write(self, messages: list[dict[str, Any]]) -> None:
+        if any(message.get("do") == "fail" for message in messages):
+            raise ValueError("the message is wrong")
+        if any(message.get("do") == "wait" for message in messages):
+            self.gate.wait(PATIENCE)
+        self.durable.extend(message["id"] for message in messages)
+
+
+def user_class(kind: type, id: str, **attributes: Any) -> UserClass:
+    return UserClass(
+        block=id, load=lambda: kind, explain=lambda error: Failure(message=str(error)), attributes=attributes
+    )
+
+
+class PythonClass(SourceCase):
+    name = "PythonSource"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._sources: list[PythonSource] = []
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        source = PythonSource(id, user_class(Counting, id, count=count, fail_at=fail_at), batch_size=EVERY, start=start)
+        self._sources.append(source)
+        return source
+
+    def parts(self, number: int) -> dict[str, bytes]:
+        return {"position": b"%d" % number}
+
+    def end(self) -> None:
+        async def close() -> None:
+            for source in self._sources:
+                await source.close()
+
+        anyio.run(close)
+
+
+class AnyLanePythonSink(PythonSink):
+    """Takes records in any lane for messages."""
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        messages = [item if isinstance(item, Position) else MessageBatch(STREAM, rows_of(item)) for item in items]
+        await super().send(source, messages)
+
+
+class PythonClassSink(SinkCase):
+    name = "PythonSink"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._durable: list[int] = []
+        self._gate = threading.Event()
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        def refused(source: str, records: Sequence[BadRecord]) -> None:
+            raise StreamlineError("refused")
+
+        made = user_class(Writing, id, durable=self._durable, gate=self._gate)
+        sink = AnyLanePythonSink(id, made, batch_size=1, waiting_batches=2)
+        sink.refused = refused
+        return sink
+
+    def durable(self) -> list[int]:
+        return list(self._durable)
+
+    def row(self, number: int, do: str | None = None) -> Item:
+        return MessageBatch(STREAM, [{"id": number, "do": do}])
+
+    def go(self) -> None:
+        self._gate.set()
+
+
+MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass]
+MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink]

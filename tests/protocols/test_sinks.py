@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 
 import anyio
 import pytest
@@ -14,10 +15,19 @@ from streamline.errors import StreamlineError
 from streamline.flow.items import ArrowBatch, Item, Position, RawBatch
 from streamline.flow.protocols import Sink
 from tests.connectors.singer.running import PATIENCE, record, until
-from tests.protocols.cases import SinkCase
+from tests.protocols.cases import SINKS, SinkCase
 from tests.protocols.memory import SCHEMA, STREAM
+from tests.protocols.message_cases import MESSAGE_SINKS
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[*SINKS, *MESSAGE_SINKS], ids=lambda case: case.name)
+def sink_case(request: pytest.FixtureRequest, tmp_path: Path) -> SinkCase:
+    folder = tmp_path / "sink"
+    folder.mkdir()
+    case: SinkCase = request.param(folder)
+    return case
 
 
 def at(number: int, source: str = "load") -> Position:

@@ -31,6 +31,7 @@ class PythonSink:
     Args:
         id: uuid of its block.
         batch_size: the most messages of one call.
+        waiting_batches: batches that wait in memory; what is sent at a time is taken whole.
         include_metadata: give `{data, metadata}` also of messages that come without.
         checkpoint_interval: seconds between two calls of `flush`.
         note: writes a line to the run's log, with its level.
@@ -42,6 +43,7 @@ class PythonSink:
         user_class: UserClass,
         *,
         batch_size: int = BATCH_SIZE,
+        waiting_batches: int = WAITING_BATCHES,
         include_metadata: bool = False,
         checkpoint_interval: float = 1.0,
         note: Callable[[str, str], None] = lambda message, level: None,
@@ -50,7 +52,7 @@ class PythonSink:
         self.refused: Refused = lambda source, records: None
         self._class = user_class
         self._note = note
-        self._inbox = Inbox(batch_size * WAITING_BATCHES)
+        self._inbox = Inbox(batch_size * waiting_batches)
         self._writer = partial(
             Writer, batch_size=batch_size, include_metadata=include_metadata, interval=checkpoint_interval
         )
