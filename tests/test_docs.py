@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec
+from streamline.connectors.kafka.settings import SINK_KINDS, SOURCE_KINDS
 from streamline.connectors.registry import bundled_connectors
+from streamline.connectors.setting_kinds import key_names
 from streamline.connectors.singer.settings import setting_names
 from streamline.project.entries import PluginEntry
 from tests.support.connector_pages import page, with_settings
@@ -33,6 +35,12 @@ def test_every_key_is_explained(keys: list[str]) -> None:
     hidden = {"where", "name"}
     missing = [key for key in keys if key not in hidden and f"`{key}" not in page and f"{key}:" not in page]
     assert missing == []
+
+
+def test_every_key_of_kafka_is_explained() -> None:
+    page = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
+    keys = {key for kinds in (SOURCE_KINDS, SINK_KINDS) for key in key_names(kinds)}
+    assert [key for key in sorted(keys) if not re.search(rf"[`{{ ]{key}[`:]", page)] == []
 
 
 def test_the_entries_of_connectors_are_those_that_the_tests_use() -> None:
