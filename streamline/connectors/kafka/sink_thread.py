@@ -284,6 +284,8 @@ class ProducerThread:
 
     def _take_position(self, position: Position) -> None:
         self._newest[position.source] = position.number
+        if position.awaited:
+            self._wanted[position.source] = position.number
 
     def _take_batch(self, source: str, batch: MessageBatch) -> None:
         block = batch.sink or self._only

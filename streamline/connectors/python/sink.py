@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from streamline.connectors.python.inbox import Inbox, Sent
@@ -26,7 +26,7 @@ WAITING_BATCHES = 5
 
 
 class PythonSink:
-    """Writes to an object of a user's class. Implements `flow.protocols.RefusingSink`.
+    """Writes to an object of a user's class. Implements `flow.protocols.RefusingSink` and `HandingOverSink`.
 
     Args:
         id: uuid of its block.
@@ -102,6 +102,13 @@ class PythonSink:
         self._seconds = seconds
         if hasattr(self, "_limited"):
             self._limited.set()
+
+    def hurry(self, source: str, number: int) -> None:
+        """See `HandingOverSink.hurry`."""
+        self._inbox.hurry()
+
+    def forget(self, source: str, keys: Collection[str], number: int) -> None:
+        """See `HandingOverSink.forget`; a message may be written twice."""
 
     async def close(self) -> None:
         """See `Sink.close`."""

@@ -93,6 +93,7 @@ def run(tmp_path: Path) -> Run:
         configuration: Mapping[str, Any] | None = None,
         sink_configuration: Mapping[str, Any] | None = None,
         stop_when: Callable[[Board], bool] | None = None,
+        checkpoint_interval: float = 0.05,
         **keywords: Any,
     ) -> Pipeline:
         board, notes = Board(), []
@@ -104,7 +105,7 @@ def run(tmp_path: Path) -> Run:
                 block=name,
                 root=tmp_path,
                 start=store.saved.get(name, {}),
-                checkpoint_interval=0.05,
+                checkpoint_interval=checkpoint_interval,
                 note=lambda message, level: notes.append(f"{level}: {message}"),
             )
 

@@ -183,3 +183,14 @@ class Source:
     assert second.outcome.error is None
     assert list(dict.fromkeys(first.got + second.got)) == list(range(1, 501))
     assert store.refused == []
+
+
+def test_what_is_awaited_is_flushed_at_once(run: Run) -> None:
+    done = run(
+        "@streaming_source\nclass Source:\n    def batch_read(self, handler):\n        for number in range(20):\n"
+        "            handler([number])\n",
+        sink("board.got.extend(messages)", "    def flush(self):\n        board.said.append(len(board.got))\n"),
+        checkpoint_interval=3600.0,
+    )
+    assert done.outcome.error is None
+    assert done.board.said == list(range(1, 21))
