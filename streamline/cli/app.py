@@ -124,8 +124,10 @@ def source_blocks(app: App, pipeline: str) -> list[str]:
     from streamline.blocks.connector.role import connector_role
     from streamline.pipeline.reader import load_pipeline
 
-    blocks = load_pipeline(app.project, pipeline).blocks
-    return [uuid for uuid, block in blocks.items() if connector_role(block) == "source"]
+    model = load_pipeline(app.project, pipeline)
+    if model.moves_messages:
+        return [uuid for uuid, block in model.blocks.items() if block.type == "data_loader"]
+    return [uuid for uuid, block in model.blocks.items() if connector_role(block) == "source"]
 
 
 def choose_block(app: App, store: Store, pipeline: str, stream: str | None, block: str | None) -> str:

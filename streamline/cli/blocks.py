@@ -20,7 +20,19 @@ SIDES: tuple[Side, ...] = ("source", "destination")
 
 
 def blocks_of(model: PipelineModel, side: Side) -> list[Block]:
-    """Return the pipeline's sources or destinations, in the order of metadata.yaml."""
+    """Return the pipeline's sources or destinations, in the order of metadata.yaml.
+
+    Raises:
+        ConfigError: its type has no catalogs of streams.
+    """
+    if model.moves_messages:
+        raise ConfigError(
+            f"a pipeline of type {model.type} has no catalog of streams",
+            where=model.uuid,
+            hint=f"its sources and sinks: streamline explain {model.uuid}; whether they answer: streamline check "
+            f"{model.uuid}",
+            code="pipeline.no_catalog",
+        )
     return [block for block in model.blocks.values() if connector_role(block) == side]
 
 

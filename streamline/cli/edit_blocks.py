@@ -160,7 +160,7 @@ def _refuse_source_column(app: App, model: PipelineModel, source: str) -> None:
     from streamline.cli.stream_change import upstream_sources
     from streamline.execution.batch.outside_run import renderer_of
 
-    for destination in blocks_of(model, "destination"):
+    for destination in () if model.moves_messages else blocks_of(model, "destination"):
         fed = source in (block.uuid for block in upstream_sources(model, destination))
         if not fed or destination.language != "yaml":
             continue

@@ -199,6 +199,11 @@ class PipelineModel(msgspec.Struct, kw_only=True):
         """Whether its blocks store what they return."""
         return self.type in BATCH_TYPES
 
+    @property
+    def moves_messages(self) -> bool:
+        """Whether its blocks pass messages on as they come, of which no catalog tells."""
+        return self.type == "streaming"
+
     def block(self, uuid: str) -> Block:
         """Return a block.
 

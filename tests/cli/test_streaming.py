@@ -1,0 +1,78 @@
+"""What commands say about streaming pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamline.cli.screen import LiveCounts, Screen
+from streamline.execution.events import StreamProgress
+from tests.cli.conftest import Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A pipeline `s`: a source, a transformer and a sink, as `streamline add` writes them."""
+    (tmp_path / "streamline.yaml").write_text("name: shop\n")
+    made = Shop(tmp_path)
+    made("create", "s", "--type", "streaming")
+    made("add", "source", "read", "--language", "python")
+    made("add", "transformer", "change")
+    made("add", "destination", "write", "--language", "python")
+    return made
+
+
+def test_the_plan(shop: Shop) -> None:
+    plan = shop.json("explain", "s")
+    (edge,) = plan["edges"]
+    assert (edge["source"], edge["through"], edge["destination"]) == ("read", ["change"], "write")
+    assert edge["delivery"]["grade"] == "at least once"
+    assert plan["dead_letters"] == "the state database"
+    assert [source["connector"] for source in plan["sources"]] == ["python"]
+    assert "read -> change -> write: at least once" in shop("explain", "s").stdout
+
+
+def test_all_is_well(shop: Shop) -> None:
+    assert {check["what"]: check["ok"] for check in shop.json("check", "s")["checks"]} == {
+        "plan": True,
+        "transformer": True,
+        "source": True,
+        "destination": True,
+    }
+
+
+def test_a_plan_that_cannot_be_is_found_by_check_and_dry_run(shop: Shop) -> None:
+    file = shop.root / "pipelines/s/metadata.yaml"
+    file.write_text(file.read_text() + "delivery: exactly-once\n")
+    assert shop("check", "s", code=2).stdout.startswith("failed")
+    shop.refuses("delivery.impossible", "run", "s", "--dry-run")
+
+
+def test_blocks_in_yaml_are_of_kafka_unless_another_system_is_named(shop: Shop) -> None:
+    shop("add", "source", "orders")
+    assert "connector_type: kafka" in (shop.root / "data_loaders/orders.yaml").read_text()
+    shop.refuses("block.wrong_pipeline", "add", "mapper", "m")
+
+
+@pytest.mark.parametrize("command", [("discover", "s"), ("sample", "s", "x"), ("streams", "list", "s")])
+def test_there_is_no_catalog(shop: Shop, command: tuple[str, ...]) -> None:
+    shop.refuses("pipeline.no_catalog", *command)
+
+
+def progress(**values: Any) -> StreamProgress:
+    return StreamProgress(
+        **{"read": 0, "written": 0, "in_flight": 0, "dead_letters": 0, "lag": [], "seconds": 0.0, **values}
+    )
+
+
+def test_on_a_pipe_counts_are_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = LiveCounts(Screen(live=False))
+    lag = [{"block": "read", "name": "t/0", "behind": 40}, {"block": "read", "name": "t/1", "behind": None}]
+    for second in range(1, 11):
+        values = {"read": 100 * second, "written": 90 * second, "in_flight": 10, "dead_letters": 1, "lag": lag}
+        counts.show(progress(**values, seconds=float(second), saved_ago=0.4))
+    first, second_line = capsys.readouterr().out.splitlines()
+    assert first == "in 100/s, out 90/s, 450 written, 10 in flight, lag 40, 1 dead letter, proof 0 s ago"
+    assert "900 written" in second_line
