@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from streamline.cli.screen import LiveCounts, Screen
+from streamline.execution.delivery import Grade
 from streamline.execution.events import StreamProgress
 from tests.cli.conftest import Shop
 
@@ -28,10 +29,10 @@ def test_the_plan(shop: Shop) -> None:
     plan = shop.json("explain", "s")
     (edge,) = plan["edges"]
     assert (edge["source"], edge["through"], edge["destination"]) == ("read", ["change"], "write")
-    assert edge["delivery"]["grade"] == "at least once"
+    assert edge["delivery"]["grade"] == Grade.AT_LEAST_ONCE
     assert plan["dead_letters"] == "the state database"
     assert [source["connector"] for source in plan["sources"]] == ["python"]
-    assert "read -> change -> write: at least once" in shop("explain", "s").stdout
+    assert f"read -> change -> write: {Grade.AT_LEAST_ONCE}" in shop("explain", "s").stdout
 
 
 def test_all_is_well(shop: Shop) -> None:
