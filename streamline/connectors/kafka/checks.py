@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from streamline.connectors.kafka.client import Admin, Connection, ConsumerOptions, KafkaClient, KafkaError, Partition
-from streamline.connectors.kafka.clients import kafka_client
 from streamline.connectors.kafka.serde_settings import Serde
 from streamline.connectors.kafka.serialization.registry import SchemaRegistry
 from streamline.connectors.kafka.settings import KafkaSinkSettings, KafkaSourceSettings
@@ -19,13 +18,12 @@ TIMEOUT = 10.0
 _REGISTRY_SECONDS = 5.0
 
 
-def check_source(settings: KafkaSourceSettings, context: StreamContext, where: Where) -> str:
+def check_source(settings: KafkaSourceSettings, client: KafkaClient, context: StreamContext, where: Where) -> str:
     """Return what a source would read, in one line.
 
     Raises:
         StreamlineError: the cluster or the registry does not answer, or a topic is missing.
     """
-    client = kafka_client(settings.connection.client, where=where("client"))
     selection = TopicSelection(settings.topics, settings.pattern)
     try:
         partitions = _partitions(client, settings.connection, selection, where)
@@ -37,13 +35,12 @@ def check_source(settings: KafkaSourceSettings, context: StreamContext, where: W
     return f"{_count(topics, 'topic')}, {_count(len(partitions), 'partition')}; {behind}"
 
 
-def check_sink(settings: KafkaSinkSettings, where: Where) -> str:
+def check_sink(settings: KafkaSinkSettings, client: KafkaClient, where: Where) -> str:
     """Return what a sink would write to, in one line.
 
     Raises:
         StreamlineError: the cluster or the registry does not answer, or its topic is missing.
     """
-    client = kafka_client(settings.connection.client, where=where("client"))
     by_stream = "{stream}" in settings.topic
     selection = TopicSelection(() if by_stream else (settings.topic,), "" if by_stream else None)
     try:

@@ -124,12 +124,15 @@ class KafkaConnector:
     def check(self, side: Side, config: Config, context: StreamContext, where: Where) -> str:
         """See `StreamConnector.check`."""
         from streamline.connectors.kafka.checks import check_sink, check_source
+        from streamline.connectors.kafka.clients import kafka_client
 
         if side == "source":
             self.describe_source(config, context, where)
-            return check_source(source_settings(config, context, where), context, where)
+            source = source_settings(config, context, where)
+            return check_source(source, kafka_client(source.connection.client, where=where("client")), context, where)
         self.describe_sink(config, context, where)
-        return check_sink(sink_settings(config, context, where), where)
+        sink = sink_settings(config, context, where)
+        return check_sink(sink, kafka_client(sink.connection.client, where=where("client")), where)
 
     def template(self, side: Side, pipeline: str, block: str) -> str:
         """See `StreamConnector.template`."""

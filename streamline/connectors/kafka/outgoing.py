@@ -65,6 +65,12 @@ class OutgoingMaker:
         values = self._values.encode_batch(data, topic, stream, origins)
         if origins is None:
             return [Outgoing(topic, None, value) for value in values]
+        if self._keys is not None:
+            keys = self._keys.encode_batch([origin and origin.key for origin in origins], topic, stream, origins)
+            return [
+                Outgoing(topic, key, value, origin.headers, origin.time) if origin else Outgoing(topic, key, value)
+                for key, value, origin in zip(keys, values, origins, strict=True)
+            ]
         return [
             Outgoing(topic, origin.key, value, origin.headers, origin.time)
             if origin is not None
@@ -106,7 +112,8 @@ class OutgoingMaker:
         if not _has_metadata(data):
             if origin is None:
                 return Outgoing(topic, None, None)
-            return Outgoing(topic, origin.key, None, origin.headers, origin.time)
+            key = self._key(origin.key, topic, stream, origin)
+            return Outgoing(topic, key, None, origin.headers, origin.time)
         metadata: dict[str, Any] = data["metadata"]
         chosen = metadata.get("dest_topic")
         if chosen is not None:
@@ -122,10 +129,11 @@ class OutgoingMaker:
         )
 
     def _key(self, key: Any, topic: str, stream: str, origin: Origin | None) -> bytes | None:
+        if self._keys is not None:
+            # Bytes, too: their schema has to be known where they are written.
+            return self._keys.encode(key, topic, stream, origin)
         if key is None or isinstance(key, bytes):
             return key
-        if self._keys is not None:
-            return self._keys.encode(key, topic, stream, origin)
         if isinstance(key, str):
             return key.encode()
         raise ValueError(f"metadata.key must be text or bytes, not {type(key).__name__}")

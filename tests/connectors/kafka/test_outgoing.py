@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import msgspec
 import pytest
 
 from streamline.connectors.kafka.client import Outgoing
 from streamline.connectors.kafka.outgoing import OutgoingMaker
+from streamline.connectors.kafka.serialization.plain import BytesSerializer
 from streamline.flow.items import MessageBatch
 from tests.connectors.kafka.sinks import destination, origin
 
@@ -101,3 +103,15 @@ def test_metadata_that_cannot_be_written_is_a_fault_of_the_message(metadata: dic
         maker.make(MessageBatch("in", [data]))
     with pytest.raises(ValueError, match=r"metadata|header"):
         maker.make_one(data, None, "in")
+
+
+def test_keys_with_a_format_of_their_own_are_encoded_also_where_nothing_decoded_them() -> None:
+    class Marked(BytesSerializer):
+        def encode_ready(self, value: bytes, topic: str, stream: str) -> bytes:
+            return b"ready:" + value
+
+    maker = OutgoingMaker(msgspec.structs.replace(destination(topic="out"), keys=Marked()))
+    for data, key in ((SOURCE.value, b"ready:k"), ({"data": 1, "metadata": {"key": "x"}}, b"x")):
+        (message,) = maker.make(MessageBatch("in", [data], [SOURCE]))
+        assert message.key == key
+        assert maker.make_one(data, SOURCE, "in") == message

@@ -216,6 +216,8 @@ class FramedSerializer(BaseSerializer):
 
     def encode_ready(self, value: bytes, topic: str, stream: str) -> bytes:
         """Return a value of this registry, after its schema is in the topic's subject."""
+        if not value:
+            return value  # as it was read: it names no schema
         key = (topic, value[:HEAD])
         new_head = self._ready.get(key)
         if new_head is None:

@@ -195,7 +195,7 @@ def test_values_that_nothing_decoded_keep_their_bytes_and_bring_their_schema(
 ) -> None:
     value = written(stub, ORDER, {"id": 1}, tmp_path)
     serializer = make_serializer(serde(stub))
-    assert serializer.encode_batch([value, value, None], "copies", "orders") == [value, value, None]
+    assert serializer.encode_batch([value, value, None, b""], "copies", "orders") == [value, value, None, b""]
     assert stub.schemas("copies-value") == [ORDER]
     for garbage in (b"abc", head(77) + b"\x02"):
         with pytest.raises(ValueError, match="schema"):
