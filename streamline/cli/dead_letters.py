@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from streamline.cli.app import App, change, pass_app, require_pipeline
-from streamline.cli.output import count, json_option, moment, print_json, print_table
+from streamline.cli.letter_view import letter_json, letter_lines, letter_table
+from streamline.cli.output import count, json_option, print_json, print_table
 from streamline.errors import ConfigError, PipelineFailed
 
 if TYPE_CHECKING:
-    from streamline.processes.job import Failure
+    from streamline.execution.streaming.letters import Letters
     from streamline.state.store import DeadLetter, Store
 
 pipeline_argument = click.argument("pipeline")
 ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
-stream_option = click.option("--stream", "-s", metavar="STREAM", help="Only those of this stream.")
-block_option = click.option("--block", metavar="UUID", help="Only those of this block.")
+stream_option = click.option("--stream", "-s", metavar="STREAM", help="Only those of this stream or topic.")
+block_option = click.option("--block", metavar="UUID", help="Only those of this source block.")
 
 
 @click.group("dead-letters")
@@ -25,7 +28,8 @@ def command() -> None:
     """Show, retry and discard dead letters: records that were refused on the way.
 
     A record that breaks its stream's schema, that a target refuses, or that a block fails on, is kept here with the
-    reason, and does not stop the others.
+    reason, and does not stop the others. So is a message of a streaming pipeline, here or in the pipeline's dead-letter
+    topic.
     """
 
 
@@ -38,29 +42,13 @@ def command() -> None:
 @pass_app
 def list_(app: App, pipeline: str, stream: str | None, block: str | None, limit: int | None, as_json: bool) -> None:
     """List a pipeline's dead letters, the oldest first."""
-    with app.store() as store:
-        require_pipeline(app, store, pipeline)
-        letters = store.dead_letters(pipeline, block=block, stream=stream, limit=limit)
+    with _opened(app, pipeline) as (kept, messages):
+        letters = kept.find(block=block, stream=stream, limit=limit)
     if as_json:
-        print_json([_as_json(letter, record=False) for letter in letters])
+        print_json([letter_json(letter, messages=messages, whole=False) for letter in letters])
         return
-    print_table(
-        ["ID", "BLOCK", "STREAM", "STAGE", "DESTINATION", "ERROR", "TIMES", "LAST"],
-        [
-            [
-                letter.id,
-                letter.block,
-                letter.stream,
-                letter.stage,
-                letter.destination or "",
-                letter.error,
-                letter.times,
-                moment(letter.time),
-            ]
-            for letter in letters
-        ],
-        empty=f"{pipeline} has no dead letters.",
-    )
+    heads, rows = letter_table(letters, messages=messages)
+    print_table(heads, rows, empty=f"{pipeline} has no dead letters.")
 
 
 @command.command("show")
@@ -72,16 +60,14 @@ def list_(app: App, pipeline: str, stream: str | None, block: str | None, limit:
 @pass_app
 def show(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None, as_json: bool) -> None:
     """Show dead letters with their records: those with the IDs, or all."""
-    with app.store() as store:
-        require_pipeline(app, store, pipeline)
-        letters = _chosen(store, pipeline, ids, stream, block)
+    with _opened(app, pipeline) as (kept, messages):
+        letters = _chosen(kept, pipeline, ids, stream, block)
     if as_json:
-        print_json([_as_json(letter, record=True) for letter in letters])
+        print_json([letter_json(letter, messages=messages, whole=True) for letter in letters])
         return
     for letter in letters:
-        click.echo(f"{letter.id}  {letter.block}  {letter.stream}  {_stage(letter)}  run {letter.run_id}")
-        click.echo(f"  error:  {letter.error}")
-        click.echo(f"  record: {letter.record}")
+        for line in letter_lines(letter, messages=messages):
+            click.echo(line)
     if not letters:
         click.echo(f"{pipeline} has no dead letters.", err=True)
 
@@ -99,10 +85,8 @@ def discard(
     """Delete dead letters for good: those with the IDs, of a stream or block, or --all."""
     if not (ids or stream or block or everything):
         raise click.UsageError("name the dead letters: IDs, --stream, --block, or --all")
-    with app.store() as store:
-        require_pipeline(app, store, pipeline)
-        letters = _chosen(store, pipeline, ids, stream, block)
-        discarded = store.discard_dead_letters(pipeline, [letter.id for letter in letters])
+    with _opened(app, pipeline) as (kept, _):
+        discarded = kept.discard(_chosen(kept, pipeline, ids, stream, block))
     click.echo(f"Discarded {count(discarded, 'dead letter')}.")
 
 
@@ -111,40 +95,106 @@ def discard(
 @ids_argument
 @stream_option
 @block_option
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Of a streaming pipeline: send also letters whose key was written since, to destinations that replace by key.",
+)
 @pass_app
-def retry(app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None) -> None:
+def retry(
+    app: App, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None, overwrite: bool
+) -> None:
     """Send dead letters again, now: those with the IDs, or all.
 
     The pipeline must not be running. What arrives is no longer a dead letter; what is refused again stays one, and
-    makes the exit code 1.
+    makes the exit code 1. Messages of one key are sent in their order; if one of them is refused, those behind it wait.
     """
-    from streamline.execution.integration.resend import resend
-
-    with change(app, pipeline, "retry") as (store, lease):
-        letters = _chosen(store, pipeline, ids, stream, block)
+    with change(app, pipeline, "retry") as (store, lease), _letters(app, store, pipeline) as (kept, messages):
+        letters = _chosen(kept, pipeline, ids, stream, block)
         if not letters:
             click.echo(f"{pipeline} has no dead letters.")
-            return
-        if newer := _loaded_since(store, pipeline, letters):
-            click.echo(
-                f"Note: {', '.join(newer)}: a record that arrives now overwrites the row of its key, also a newer one.",
-                err=True,
-            )
-        if app.load_pipeline(pipeline).stores_outputs:
-            from streamline.execution.connector_blocks.letters import plan_letters
+        elif messages:
+            _retry_messages(app, store, pipeline, lease.run_id, letters, overwrite=overwrite)
+        elif overwrite:
+            raise click.UsageError("--overwrite is for streaming pipelines")
         else:
-            from streamline.execution.integration.resend import plan_letters
-        errors = resend(app.project, store, pipeline, lease.run_id, letters, plan_letters)
-        arrived = [letter.id for letter in letters if letter.id not in errors]
-        store.discard_dead_letters(pipeline, arrived)
+            _retry_records(app, store, pipeline, lease.run_id, letters)
+
+
+def _retry_messages(
+    app: App, store: Store, pipeline: str, run_id: str, letters: list[DeadLetter], *, overwrite: bool
+) -> None:
+    from streamline.execution.streaming.resend import resend
+
+    outcome = resend(app.project, store, pipeline, run_id, letters, overwrite=overwrite)
+    for number, reason in outcome.unsendable.items():
+        click.echo(f"{number}: not sent: {reason}", err=True)
+    click.echo(
+        f"Sent again: {count(outcome.arrived, 'message')}; refused again: {outcome.refused}; not sent: "
+        f"{len(outcome.unsendable)}; waiting behind these: {outcome.held}"
+    )
+    if outcome.failure is not None:
+        raise outcome.failure
+    _fail_if_refused(pipeline, outcome.refused + len(outcome.unsendable) + outcome.held, len(letters))
+
+
+def _retry_records(app: App, store: Store, pipeline: str, run_id: str, letters: list[DeadLetter]) -> None:
+    from streamline.execution.integration.resend import resend
+
+    if newer := _loaded_since(store, pipeline, letters):
+        click.echo(
+            f"Note: {', '.join(newer)}: a record that arrives now overwrites the row of its key, also a newer one.",
+            err=True,
+        )
+    if app.load_pipeline(pipeline).stores_outputs:
+        from streamline.execution.connector_blocks.letters import plan_letters
+    else:
+        from streamline.execution.integration.resend import plan_letters
+    errors = resend(app.project, store, pipeline, run_id, letters, plan_letters)
+    arrived = [letter.id for letter in letters if letter.id not in errors]
+    store.discard_dead_letters(pipeline, arrived)
     click.echo(f"Sent again: {count(len(arrived), 'record')}; refused again: {len(errors)}")
-    if errors:
+    _fail_if_refused(pipeline, len(errors), len(letters))
+
+
+def _fail_if_refused(pipeline: str, refused: int, letters: int) -> None:
+    if refused:
         raise PipelineFailed(
-            f"{count(len(errors), 'record')} of {len(letters)} refused again",
+            f"{count(refused, 'record')} of {letters} refused again",
             where=pipeline,
             hint=f"`streamline dead-letters list {pipeline}` says why.",
             code="dead_letter.refused_again",
         )
+
+
+@contextmanager
+def _opened(app: App, pipeline: str) -> Iterator[tuple[Letters, bool]]:
+    """Open a pipeline's dead letters, and say whether they are messages.
+
+    Raises:
+        ConfigError: there is no such pipeline.
+    """
+    with app.store() as store:
+        require_pipeline(app, store, pipeline)
+        with _letters(app, store, pipeline) as opened:
+            yield opened
+
+
+@contextmanager
+def _letters(app: App, store: Store, pipeline: str) -> Iterator[tuple[Letters, bool]]:
+    from streamline.execution.streaming.letters import StoredLetters
+
+    if pipeline not in app.project.pipelines():
+        yield StoredLetters(store, pipeline), False
+        return
+    model = app.load_pipeline(pipeline)
+    if model.type != "streaming":
+        yield StoredLetters(store, pipeline), False
+        return
+    from streamline.execution.streaming.letter_box import pipeline_letters
+
+    with pipeline_letters(app.project, store, model) as kept:
+        yield kept, True
 
 
 def _loaded_since(store: Store, pipeline: str, letters: list[DeadLetter]) -> list[str]:
@@ -161,14 +211,14 @@ def _loaded_since(store: Store, pipeline: str, letters: list[DeadLetter]) -> lis
 
 
 def _chosen(
-    store: Store, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None
+    kept: Letters, pipeline: str, ids: tuple[int, ...], stream: str | None, block: str | None
 ) -> list[DeadLetter]:
     """Return the dead letters that the arguments name.
 
     Raises:
         ConfigError: an id does not exist.
     """
-    letters = store.dead_letters(pipeline, block=block, stream=stream, ids=list(ids) if ids else None)
+    letters = kept.find(block=block, stream=stream, ids=list(ids) if ids else None)
     missing = sorted(set(ids) - {letter.id for letter in letters})
     if missing:
         raise ConfigError(
@@ -178,44 +228,3 @@ def _chosen(
             code="dead_letter.not_found",
         )
     return letters
-
-
-def _stage(letter: DeadLetter) -> str:
-    """Return where a dead letter was refused, as text."""
-    if letter.destination is not None:
-        return f"{letter.stage} for {letter.destination}"
-    return f"{letter.stage} (its output)" if letter.output else letter.stage
-
-
-def _failure(letter: DeadLetter) -> Failure:
-    """Return why the record was refused."""
-    from streamline.processes.job import Failure
-
-    return Failure(
-        message=letter.error,
-        code="record.invalid"
-        if letter.stage == "validate"
-        else "record.schema_changed"
-        if letter.stage == "schema_change"
-        else "record.refused",
-    )
-
-
-def _as_json(letter: DeadLetter, *, record: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "id": letter.id,
-        "block": letter.block,
-        "stream": letter.stream,
-        "stage": letter.stage,
-        "destination": letter.destination,
-        "error": letter.error,
-        "code": _failure(letter).code,
-        "time": letter.time,
-        "run_id": letter.run_id,
-        "times": letter.times,
-    }
-    if record:
-        from msgspec import Raw
-
-        shown["record"] = Raw(letter.record.encode())
-    return shown

@@ -2,7 +2,7 @@
 
 A letter has the key, value and headers of the message that was refused, and headers `streamline.…` behind them. The
 data that a later stage was given stands in `streamline.data` where it differs from the value. A message that a block
-made, which was not read anywhere, has its data for a value.
+made, of which no value was read, has its data for a value.
 
 A topic is only ever added to, so what became of letters stands in it as *marks*, messages without a value:
 `streamline.done` names a letter that was delivered or discarded, and `streamline.written` the offset of a message that
@@ -55,7 +55,7 @@ def letter_id(letter: DeadLetter) -> int:
 
 def letter_message(letter: DeadLetter, topic: str) -> Outgoing:
     """Return the message that keeps a letter in a topic."""
-    read = letter.topic is not None
+    read = letter.topic is not None or letter.value is not None or letter.form == "value"
     fields: dict[str, str | None] = {
         "source": letter.block,
         "stream": letter.stream,
@@ -125,10 +125,10 @@ def read_entry(message: Origin, pipeline: str) -> Entry | None:
 
 def _letter(message: Origin, fields: dict[str, str], headers: list[tuple[str, bytes | None]]) -> DeadLetter:
     topic, form = fields.get("topic"), cast(LetterForm, fields.get("form", "value"))
-    record = fields.get("data", "")
-    if topic is None:
-        value = message.value or b""
-        record = b64encode(value).decode() if form == "base64" else value.decode("utf-8", "surrogatepass")
+    record, value = fields.get("data", ""), message.value
+    if form != "value" and "data" not in fields:
+        data, value = value or b"", None
+        record = b64encode(data).decode() if form == "base64" else data.decode("utf-8", "surrogatepass")
     letter = DeadLetter(
         pipeline=fields["pipeline"],
         block=fields["source"],
@@ -146,7 +146,7 @@ def _letter(message: Origin, fields: dict[str, str], headers: list[tuple[str, by
         partition=_integer(fields.get("partition")),
         offset=_integer(fields.get("offset")),
         key=message.key,
-        value=message.value if topic is not None else None,
+        value=value,
         headers=headers or None,
         message_time=_integer(fields.get("time")),
         trace=fields.get("traceback"),

@@ -13,7 +13,7 @@ import msgspec
 
 from streamline.connectors.python.isolation import Isolation, Unwritable
 from streamline.connectors.python.user_class import UserObject
-from streamline.flow.codecs.message_text import message_text
+from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, MessageBatch, Position
 from streamline.flow.stages.copies import Snapshot
 from streamline.flow.stages.decode import metadata_of
@@ -167,13 +167,15 @@ class Writer:
         batch = segment.batch
         failure = self._made.explain(error)
         where = f" ({failure.where})" if failure.where else ""
+        data, form = dump_data(message)
         record = BadRecord(
             batch.stream,
-            message_text(message),
+            data,
             f"{failure.message}{where}",
             self._id,
             sink=self._id,
             origin=batch.origins[segment.start + number] if batch.origins is not None else None,
             trace=failure.trace,
+            form=form,
         )
         self._refuse_record(segment.source, record)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from streamline.connectors.stream_connector import TransactionalSink
-from streamline.execution.run import Run
+from streamline.execution.flow_runs import open_planning
+from streamline.execution.run import Run, RunOptions
 from streamline.execution.streaming.letters import (
     AttemptLetters,
     LetterMaker,
@@ -15,16 +18,23 @@ from streamline.execution.streaming.letters import (
     letter_keys,
 )
 from streamline.execution.streaming.plan import Plan
-from streamline.execution.streaming.planner import context_of
+from streamline.execution.streaming.planner import context_of, make_plan
 from streamline.flow.items import BadRecord
 from streamline.flow.protocols import Stage
 from streamline.flow.stages.park import KeyStage, LetterKeys, ParkStage
-from streamline.state.store import DeadLetter
+from streamline.state.store import DeadLetter, Store
+
+if TYPE_CHECKING:
+    from streamline.pipeline.model import PipelineModel
+    from streamline.project.project import Project
 
 
-def open_letters(run: Run, plan: Plan) -> Letters:
+def open_letters(run: Run, plan: Plan, *, reading: bool = False) -> Letters:
     """Return where a pipeline's dead letters are kept: in its topic, which is made if it is missing, or in the state
     store. Blocks.
+
+    Args:
+        reading: nothing will be added; a topic that is missing has no letters.
 
     Raises:
         StreamlineError: the topic cannot be used.
@@ -50,11 +60,30 @@ def open_letters(run: Run, plan: Plan) -> Letters:
         note=context.note,
     )
     try:
-        topic.open()
+        if not reading:
+            topic.open()
     except BaseException:
         topic.close()
         raise
     return TopicLetters(topic, stored, lambda message: run.warn("streamline", message))
+
+
+@contextmanager
+def pipeline_letters(project: Project, store: Store, model: PipelineModel) -> Iterator[Letters]:
+    """Open the dead letters of a pipeline outside of a run, to list and discard them.
+
+    Raises:
+        StreamlineError: they are kept in a topic, and it cannot be read.
+    """
+    if model.type != "streaming" or not model.options.get("dead_letter"):
+        yield StoredLetters(store, model.uuid)
+        return
+    with open_planning(project, model, RunOptions(), "dead-letters") as run:
+        letters = open_letters(run, make_plan(run, model), reading=True)
+        try:
+            yield letters
+        finally:
+            letters.close()
 
 
 class LetterBox:
@@ -69,7 +98,7 @@ class LetterBox:
         self._run = run
         self._plan = plan
         self._letters = letters
-        self._maker = LetterMaker(plan.pipeline, run.run_id, starts_with_value=plan.is_first, mask=run.masker.mask)
+        self._maker = LetterMaker(plan.pipeline, run.run_id, starts_with_value=plan.gets_values, mask=run.masker.mask)
         self._keys = {source: letter_keys(letters, source) for source in plan.sources}
         self._sink = sink
         if sink is not None:
@@ -86,9 +115,11 @@ class LetterBox:
         """Return what watches the keys of a source's messages."""
         return self._keys[source]
 
-    def first_stage(self, source: str) -> Stage:
-        """Return the stage right behind a source."""
-        return KeyStage(self._keys[source], park=self._plan.settings.park)
+    def first_stages(self, source: str) -> list[Stage]:
+        """Return the stages right behind a source: its keys are watched where that makes a difference."""
+        park = self._plan.settings.park
+        replaces = any(self._plan.sinks[sink].traits.replaces for sink in self._plan.sinks_of(source))
+        return [KeyStage(self._keys[source], park=park)] if park or replaces else []
 
     def last_stages(self, source: str, sink: str) -> list[Stage]:
         """Return the stages right before a sink."""

@@ -10,7 +10,7 @@ import msgspec
 
 from streamline.flow.codecs.message_data import load_data
 from streamline.flow.items import BadRecord, DataForm
-from streamline.flow.stages.park import PARKED, KeyLetters, KeyPlace, LetterKeys
+from streamline.flow.stages.park import KeyLetters, KeyPlace, LetterKeys
 from streamline.state.store import DeadLetter, LetterForm, LetterKey, Store
 
 if TYPE_CHECKING:
@@ -281,8 +281,7 @@ class LetterMaker:
     def _data(self, source: str, bad: BadRecord) -> tuple[str, LetterForm]:
         if bad.origin is not None and not bad.output:
             is_value = bad.form == "bytes" and bad.record == bad.origin.value
-            at_source = bad.stage == "decode" or (bad.stage == PARKED and bad.sink is None)
-            if is_value or at_source or self._starts_with_value(source, bad.stage, bad.sink):
+            if is_value or bad.stage == "decode" or self._starts_with_value(source, bad.stage, bad.sink):
                 return "", "value"
         if bad.form == "bytes":
             return b64encode(bad.record).decode(), "base64"

@@ -99,10 +99,11 @@ class Plan(msgspec.Struct, kw_only=True):
             for path in self.paths(below):
                 yield [block, *path]
 
-    def is_first(self, source: str, stage: str, sink: str | None = None) -> bool:
-        """Return whether a block gets a source's messages on no way through a transformer."""
+    def gets_values(self, source: str, stage: str, sink: str | None = None) -> bool:
+        """Return whether a block gets what decoding a source's values gives: there is no transformer before it."""
         ways = [path[: path.index(stage)] for path in self.paths(source) if stage in path]
-        return bool(ways) and not any(block in self.transforms for way in ways for block in way)
+        transformed = any(block in self.transforms for way in ways for block in way)
+        return self.sources[source].traits.decoder is not None and bool(ways) and not transformed
 
     def sinks_of(self, source: str) -> list[str]:
         """Return the sinks that a source feeds, each once."""

@@ -40,28 +40,32 @@ class RoutePlan(msgspec.Struct, frozen=True):
         for branch in self.branches:
             yield from branch.all_steps()
 
+    def all_sinks(self) -> list[str]:
+        """Return the sinks of this route and of its branches, each once."""
+        return list(dict.fromkeys([*self.sinks, *(sink for branch in self.branches for sink in branch.all_sinks())]))
+
 
 def route_plan(plan: Plan, source: str) -> RoutePlan:
     """Return the way of a source's messages to all its sinks."""
     traits = plan.sources[source].traits
     below = plan.downstream[source]
     if traits.decoder is None and not traits.include_metadata:
-        return _fan_out(plan, below)
-    undecoded = [uuid for uuid in below if _takes(plan, uuid, traits.format)]
+        return fan_out(plan, below)
+    undecoded = [uuid for uuid in below if takes_undecoded(plan, uuid, traits.format)]
     decoded = [uuid for uuid in below if uuid not in undecoded]
     if not decoded:
         return _joined(plan, [_sink(plan, uuid) for uuid in undecoded])
-    inner = _fan_out(plan, decoded)
+    inner = fan_out(plan, decoded)
     inner = RoutePlan([RouteStep("decode"), *inner.steps], inner.sinks, inner.branches)
     return _joined(plan, [*(_sink(plan, uuid) for uuid in undecoded), inner])
 
 
-def _takes(plan: Plan, block: str, format: str | None) -> bool:
+def takes_undecoded(plan: Plan, block: str, format: str | None) -> bool:
     """Return whether a block is a sink that writes values of a format as they were read."""
     return format is not None and block in plan.sinks and plan.sinks[block].traits.format == format
 
 
-def _fan_out(plan: Plan, blocks: Sequence[str]) -> RoutePlan:
+def fan_out(plan: Plan, blocks: Sequence[str]) -> RoutePlan:
     """Return the way of decoded messages into several blocks."""
     readers = [uuid for uuid in blocks if uuid in plan.sinks and not plan.sinks[uuid].traits.changes_data]
     changers = [uuid for uuid in blocks if uuid not in readers]
@@ -70,15 +74,18 @@ def _fan_out(plan: Plan, blocks: Sequence[str]) -> RoutePlan:
     copied = changers if kept else changers[:-1]
     ways = [_sink(plan, uuid) for uuid in readers]
     for uuid in changers:
-        way = _sink(plan, uuid) if uuid in plan.sinks else _transformed(plan, uuid)
+        way = way_into(plan, uuid)
         if uuid in copied:
             way = RoutePlan([RouteStep("copy", uuid), *way.steps], way.sinks, way.branches)
         ways.append(way)
     return _joined(plan, ways)
 
 
-def _transformed(plan: Plan, block: str) -> RoutePlan:
-    after = _fan_out(plan, plan.downstream[block])
+def way_into(plan: Plan, block: str) -> RoutePlan:
+    """Return the way of decoded messages into a transformer or sink, and on from there."""
+    if block in plan.sinks:
+        return _sink(plan, block)
+    after = fan_out(plan, plan.downstream[block])
     return RoutePlan([RouteStep("transform", block), *after.steps], after.sinks, after.branches)
 
 

@@ -61,7 +61,7 @@ class DecodeStage(ImmediateStage):
             origin = batch.origins[number] if batch.origins is not None else None
             text = str(error) or type(error).__name__
             record = batch.data[number] or b""
-            items.append(BadRecord(batch.stream, record, text, "decode", sink=batch.sink, origin=origin))
+            items.append(BadRecord(batch.stream, record, text, "decode", sink=batch.sink, origin=origin, form="bytes"))
 
         error = run(whole)
         if error is not None:

@@ -214,6 +214,8 @@ def as_read(message: Outgoing) -> Origin:
         letter(record="/wA=", form="base64", stage="clean", error="ünïcode\n"),
         letter(None, topic=None, partition=None, value=None, key=None, record='{"n":1}', form="json", copy="r1 1"),
         letter(None, topic=None, partition=None, value=None, key=None, record="/wA=", form="base64", copy="r1 1"),
+        letter(None, topic=None, partition=None, copy="r1 1"),
+        letter(None, topic=None, partition=None, record='{"n":1}', form="json", copy="r1 1"),
         letter(headers=[("streamline.pipeline", b"q"), ("streamline.error", b"of an earlier letter")]),
     ],
 )

@@ -71,7 +71,8 @@ class MemorySource:
                 return
             value = json.dumps(self._messages[number]).encode()
             data = value if self._config.get("decodes") else self._messages[number]
-            origin = Origin("topic", 0, number, None, value)
+            key = str(self._messages[number]["key"]).encode() if self._config.get("keyed") else None
+            origin = Origin("topic", 0, number, key, value)
             batch = MessageBatch(self.id, [data], [origin])
             await emit([batch, Position(self.id, number + 1, {KEY: b"%d" % (number + 1)})])
             if self._fails(number):

@@ -15,7 +15,7 @@ from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, 
 from streamline.blocks.python.messages.frames import from_frame, to_frame
 from streamline.errors import ConfigError, PipelineFailed
 from streamline.flow.bisection import bisect
-from streamline.flow.codecs.message_text import message_text
+from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
 from streamline.flow.stages.copies import Snapshot
 
@@ -275,15 +275,17 @@ class _Run:
             place = f" ({origin.topic}, partition {origin.partition}, offset {origin.offset})" if origin else ""
             raise self._caller.failed(error, f"failed with a message of {batch.stream}{place}")
         self._caller.raised(error)
+        record, form = dump_data(message)
         self._bad.append(
             BadRecord(
                 batch.stream,
-                message_text(message),
+                record,
                 f"{error.summary} ({error.where})",
                 self._caller.block,
                 sink=batch.sink,
                 origin=origin,
                 trace=error.trace or None,
+                form=form,
             )
         )
 

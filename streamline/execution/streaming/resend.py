@@ -1,0 +1,255 @@
+"""Sends dead letters of a streaming pipeline again, from where each was refused to the sinks. No position moves.
+
+The flows are those of a run, with sources that give letters in place of its own (`letter_waves.py`). A letter has
+arrived once every sink that it goes to has proven it. That is at least once, also where the pipeline is exactly once:
+letters are no part of its transactions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from streamline.execution.run import Run, RunOptions, end_killed_runs, open_run
+from streamline.execution.streaming.letter_box import open_letters
+from streamline.execution.streaming.letter_routes import Entry, UnsendableError, entry_of, route_of
+from streamline.execution.streaming.letter_waves import WAVE, LetterSource, SentLetters, Waves
+from streamline.execution.streaming.letters import LetterMaker, Letters
+from streamline.execution.streaming.plan import Plan
+from streamline.execution.streaming.planner import make_plan
+from streamline.execution.streaming.route_builder import RouteBuilder
+from streamline.flow.items import BadRecord, Item, MessageBatch, Position
+from streamline.flow.protocols import ImmediateStage
+from streamline.flow.router import Route
+from streamline.flow.runtime import Flow, Runtime
+from streamline.pipeline.reader import load_pipeline
+from streamline.state.store import DeadLetter, Store
+
+if TYPE_CHECKING:
+    from streamline.project.project import Project
+
+CHECKPOINT_SECONDS = 0.05
+"""How often sinks prove what they were given: a letter waits for the one before it with its key."""
+
+
+class Outcome(msgspec.Struct):
+    """What became of letters.
+
+    Args:
+        arrived: how many were delivered.
+        refused: how many were refused again.
+        unsendable: why letters were not sent, by id.
+        held: how many were not sent because one before them with their key stays.
+        failure: what ended the sending early. Letters that are in none of these may have arrived, and are kept.
+    """
+
+    arrived: int = 0
+    refused: int = 0
+    unsendable: dict[int, str] = {}
+    held: int = 0
+    failure: Exception | None = None
+
+
+def resend(
+    project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter], *, overwrite: bool
+) -> Outcome:
+    """Send dead letters again, as a run with the given id. The caller holds the pipeline's lease.
+
+    A letter that arrives is discarded. One that is refused again stays, with the new error and the stage that refused
+    it now; letters behind it with its key are not sent.
+
+    Args:
+        letters: as `Letters.find` gives them.
+        overwrite: send also what replaces, in a sink that replaces by key, what a later message has written.
+
+    Raises:
+        StreamlineError: the flows could not be built.
+    """
+    model = load_pipeline(project, pipeline)
+    end_killed_runs(store, project, pipeline)
+    with open_run(project, store, pipeline, run_id, RunOptions()) as run, run.record() as record:
+        try:
+            plan = _for_letters(make_plan(run, model))
+            kept = open_letters(run, plan)
+            try:
+                outcome = anyio.run(_Resend(run, plan, kept, letters, overwrite=overwrite).run)
+            finally:
+                kept.close()
+        finally:
+            record.summary = run.progress.summary()
+        record.status = "failed" if outcome.refused or outcome.unsendable or outcome.failure else "completed"
+    return outcome
+
+
+def _for_letters(plan: Plan) -> Plan:
+    settings = msgspec.structs.replace(
+        plan.settings, delivery="at-least-once", checkpoint_interval=CHECKPOINT_SECONDS, on_error="dead-letter"
+    )
+    return msgspec.structs.replace(plan, settings=settings)
+
+
+class _Resend:
+    """Sends letters once. Implements `flow.protocols.PositionStore`: a position stands for a wave."""
+
+    def __init__(self, run: Run, plan: Plan, kept: Letters, letters: Sequence[DeadLetter], *, overwrite: bool) -> None:
+        self._run = run
+        self._plan = plan
+        self._kept = kept
+        self._outcome = Outcome()
+        self._maker = LetterMaker(plan.pipeline, run.run_id, starts_with_value=plan.gets_values, mask=run.masker.mask)
+        self._entries: dict[int, Entry] = {}
+        """Where letters enter, by id."""
+        self._waves = Waves(self._by_source(letters, overwrite=overwrite))
+        self._sent = {entry.source: SentLetters() for entry in self._entries.values()}
+        self._places = Counter(map(_place, letters))
+        self._again: dict[int, tuple[BadRecord, DeadLetter | None]] = {}
+        """Refused records, and the letters that they are of, by the record's id."""
+        self._refused: set[int] = set()
+        self._stay: set[int] = set()
+        """Letters that were refused, and those of them at the same place."""
+
+    async def run(self) -> Outcome:
+        """Send them."""
+        if self._entries:
+            sinks = {sink for entry in set(self._entries.values()) for sink in self._sinks(entry)}
+            builder = RouteBuilder(self._run, self._plan, 1, sinks)
+            runtime = Runtime(
+                [self._flow(builder, source) for source in self._sent],
+                store=self,
+                on_saved=self._saved,
+                on_failed=self._failed,
+                save_interval=CHECKPOINT_SECONDS,
+            )
+            for outcome in await runtime.run():
+                self._outcome.failure = self._outcome.failure or outcome.error
+        self._outcome.held = len(self._waves.held)
+        return self._outcome
+
+    def _by_source(self, letters: Sequence[DeadLetter], *, overwrite: bool) -> dict[str | None, list[DeadLetter]]:
+        """Group letters by their source; find out where each enters."""
+        by_source: dict[str | None, list[DeadLetter]] = {}
+        for letter in letters:
+            source: str | None = letter.block
+            try:
+                entry = entry_of(self._plan, letter)
+                if not overwrite:
+                    self._check_newer(entry, letter)
+                self._entries[letter.id] = entry
+            except UnsendableError as error:
+                self._outcome.unsendable[letter.id] = str(error)
+                source = None
+            by_source.setdefault(source, []).append(letter)
+        return by_source
+
+    def _check_newer(self, entry: Entry, letter: DeadLetter) -> None:
+        if letter.written_since is None:
+            return
+        replacing = [sink for sink in self._sinks(entry) if self._plan.sinks[sink].traits.replaces]
+        if replacing:
+            raise UnsendableError(
+                f"{', '.join(replacing)} would replace what a later message of its key has written (offset "
+                f"{letter.written_since}); --overwrite sends it nevertheless"
+            )
+
+    def _sinks(self, entry: Entry) -> list[str]:
+        return route_of(self._plan, entry).all_sinks()
+
+    def _flow(self, builder: RouteBuilder, source: str) -> Flow:
+        branches = []
+        for entry in dict.fromkeys(self._entries.values()):
+            if entry.source == source:
+                route = builder.route(route_of(self._plan, entry), self._plan.sources[source])
+                route.stages.insert(0, _EntryStage(partial(self._enters_at, entry)))
+                branches.append(route)
+        return Flow(
+            source=LetterSource(source, self._waves, self._sent[source]),
+            route=Route(branches=branches),
+            prompt=True,
+            observe=partial(self._observe, source),
+            refused=partial(self._refuse, source),
+        )
+
+    # -- what happens, in the loop
+
+    def _enters_at(self, entry: Entry, batch: MessageBatch) -> bool:
+        return self._entries[self._sent[entry.source].by_batch(batch).id] == entry
+
+    def _observe(self, source: str, items: Sequence[Item]) -> None:
+        counts = self._run.progress.of(source)
+        for item in items:
+            if isinstance(item, MessageBatch):
+                self._sent[source].current = self._sent[source].by_batch(item)
+                counts.read(item.stream, item.count)
+
+    def _refuse(self, source: str, records: Sequence[BadRecord]) -> None:
+        counts, sent = self._run.progress.of(source), self._sent[source]
+        for record in records:
+            letter = sent.by_origin(record.origin)
+            if letter is None and record.stage not in self._plan.sinks:
+                letter = sent.current
+            self._again[id(record)] = (record, letter)
+            counts.refused(record.stream, 1, record.sink, record.stream)
+            # A sink may refuse what a block has made of any of them.
+            for each in [letter] if letter is not None else sent.letters:
+                self._waves.refused(each)
+
+    def _failed(self, id: str, error: Exception) -> None:
+        self._run.note(id, f"failed: {error}", "ERROR")
+        self._waves.end()
+
+    async def _saved(self, position: Position, moved: Mapping[str, bytes]) -> None:
+        self._waves.settled(position.source)
+
+    # -- in a thread
+
+    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+        """See `PositionStore.save`: keeps what was refused again, and discards what has arrived."""
+        again = [self._letter_of(source, record) for record in refused]
+        in_database = self._kept.keep(again) if again else ()
+        if in_database:
+            self._run.store.save(self._plan.pipeline, in_database[0].block, self._run.run_id, [], in_database)
+        if WAVE in parts:
+            letters = self._sent[source].letters
+            self._kept.discard([letter for letter in letters if letter.id not in self._stay])
+            self._outcome.arrived += sum(letter.id not in self._refused for letter in letters)
+        return parts
+
+    def _letter_of(self, source: str, record: BadRecord) -> DeadLetter:
+        """Return the letter of a record that was refused again: the old one, if it was at the same place."""
+        _, letter = self._again.get(id(record), (record, None))
+        made = self._maker.letter(source, record)
+        if letter is None:
+            self._outcome.refused += 1
+            return made
+        if letter.id not in self._refused:
+            self._outcome.refused += 1
+            self._refused.add(letter.id)
+        if _place(made)[-3:] == _place(letter)[-3:]:
+            self._stay.add(letter.id)
+            return msgspec.structs.replace(letter, error=made.error, trace=made.trace, run_id=made.run_id)
+        if self._places[_place(letter)] > 1:
+            made.copy = f"{letter.id} {made.copy}"
+        return made
+
+
+class _EntryStage(ImmediateStage):
+    """Lets in the letters that enter here, and everything that is no message."""
+
+    def __init__(self, enters: Callable[[MessageBatch], bool]) -> None:
+        self._enters = enters
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        return [] if isinstance(item, MessageBatch) and not self._enters(item) else [item]
+
+
+def _place(letter: DeadLetter) -> tuple[object, ...]:
+    """Return which message a letter is of, and where it was refused."""
+    message = (letter.block, letter.topic, letter.partition, letter.offset)
+    return (*message, letter.stage, letter.destination, letter.output)

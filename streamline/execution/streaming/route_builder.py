@@ -1,0 +1,149 @@
+"""Opens the sinks of a streaming pipeline, and makes the ways into them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from streamline.connectors.stream_connector import StreamContext
+from streamline.execution.flow_runs import block_keywords
+from streamline.execution.run import Run
+from streamline.execution.streaming.plan import PYTHON, EndPlan, Plan, SinkPlan, SourcePlan, TransformPlan
+from streamline.execution.streaming.planner import context_of
+from streamline.execution.streaming.routes import RoutePlan, RouteStep
+from streamline.execution.streaming.stages import AddressStage, CountStage
+from streamline.flow.protocols import Sink, Stage
+from streamline.flow.router import Route
+
+if TYPE_CHECKING:
+    from streamline.blocks.python.messages.worker import MessageWorker
+    from streamline.blocks.python.streaming import PythonConnector
+    from streamline.execution.connector_blocks.streams import SingerAttempt
+
+
+class RouteBuilder:
+    """Makes the routes of one attempt.
+
+    Args:
+        attempt: its number, from 1.
+        only: uuids of the sinks to open; None: all.
+
+    Attributes:
+        singer: the taps and targets among the blocks.
+        sinks: by the uuids of their blocks.
+    """
+
+    def __init__(self, run: Run, plan: Plan, attempt: int, only: Collection[str] | None = None) -> None:
+        self.run = run
+        self.plan = plan
+        self.attempt = attempt
+        self._workers: dict[str, MessageWorker] = {}
+        self.singer: SingerAttempt | None = None
+        if plan.singer is not None:
+            from streamline.execution.connector_blocks.streams import SingerAttempt
+
+            self.singer = SingerAttempt(run, plan.singer, number=attempt)
+        opened = {uuid: sink for uuid, sink in plan.sinks.items() if only is None or uuid in only}
+        self.sinks: dict[str, Sink] = self._open_sinks(opened)
+
+    def _open_sinks(self, plans: Mapping[str, SinkPlan]) -> dict[str, Sink]:
+        for sink in plans.values():
+            self.tell(sink)
+        if not self.plan.exactly_once:
+            return {
+                uuid: self.singer.sink(uuid)
+                if self.singer is not None and self.singer.is_target(uuid)
+                else sink.connector.open_sink({uuid: sink.config}, self.context(uuid), {uuid: sink.where})
+                for uuid, sink in plans.items()
+            }
+        # One transaction holds what all of them get.
+        first = next(iter(plans.values()))
+        shared = first.connector.open_sink(
+            {uuid: sink.config for uuid, sink in plans.items()},
+            self.context(first.id),
+            {uuid: sink.where for uuid, sink in plans.items()},
+        )
+        return dict.fromkeys(plans, shared)
+
+    def context(self, block: str, **more: Any) -> StreamContext:
+        """Return what the connector of a block is opened with."""
+        return context_of(self.run, self.plan.pipeline, self.plan.settings, block, **more)
+
+    def tell(self, end: EndPlan) -> None:
+        """Give a class of the user what other functions of blocks get as keyword arguments."""
+        if end.name == PYTHON:
+            keywords = block_keywords(self.run, self.plan.variables, end.block, self.attempt)
+            cast("PythonConnector", end.connector).keywords = keywords
+
+    def route(self, route: RoutePlan, source: SourcePlan, *, records: bool = False) -> Route:
+        """Make a route; `records`: what comes into it are records of a tap that are no messages yet."""
+        stages: list[Stage] = []
+        for step in route.steps:
+            if records and step.kind != "address":
+                assert self.singer is not None
+                stages += self.singer.message_stages(source.id)
+                records = False
+            stages.append(self._stage(step, source))
+        alone = len(route.sinks) == 1 and not route.branches
+        ends = [Route(self.last_stages(source, uuid, records), [self.sinks[uuid]]) for uuid in route.sinks]
+        if alone:
+            return Route([*stages, *ends[0].stages], ends[0].sinks)
+        branches = [self.route(branch, source, records=records) for branch in route.branches]
+        return Route(stages, branches=[*ends, *branches])
+
+    def last_stages(self, source: SourcePlan, sink: str, records: bool) -> list[Stage]:
+        """Return the stages right before a sink."""
+        stages: list[Stage] = []
+        if self.singer is not None:
+            metadata = source.traits.include_metadata
+            stages += self.singer.sink_stages(sink, source.id, messages=not records, include_metadata=metadata)
+            if self.singer.is_target(sink):
+                return stages  # it counts by itself
+        return [*stages, CountStage(self.run.progress.of(source.id), sink)]
+
+    def _stage(self, step: RouteStep, source: SourcePlan) -> Stage:
+        stage: Stage
+        if step.kind == "decode":
+            from streamline.flow.stages.decode import DecodeStage
+
+            traits = source.traits
+            stage = DecodeStage(
+                traits.decoder() if traits.decoder is not None else None,
+                include_metadata=traits.include_metadata,
+                key_decoder=traits.key_decoder() if traits.key_decoder is not None else None,
+            )
+        elif step.kind == "copy":
+            from streamline.flow.stages.copies import CopyStage
+
+            stage = CopyStage()
+        elif step.kind == "address":
+            stage = AddressStage(step.block)
+        else:
+            from streamline.blocks.python.messages.transform import MessageTransform
+
+            # Also with `on_error: stop`, so that the message on which the function raises is found.
+            stage = MessageTransform(self._worker(self.plan.transforms[step.block]))
+        return stage
+
+    def _worker(self, transform: TransformPlan) -> MessageWorker:
+        """Return the worker of a transformer block: one, whatever feeds it."""
+        from streamline.blocks.python.messages.caller import MessageSettings
+        from streamline.blocks.python.messages.worker import MessageWorker
+
+        block = transform.block
+        if block.uuid not in self._workers:
+            feeding = [
+                source.traits
+                for source in self.plan.sources.values()
+                if any(block.uuid in path for path in self.plan.paths(source.id))
+            ]
+            self._workers[block.uuid] = MessageWorker(
+                MessageSettings(
+                    block=transform.file,
+                    batch_size=min(traits.batch_size for traits in feeding),
+                    keywords=block_keywords(self.run, self.plan.variables, block, self.attempt),
+                    include_metadata=any(traits.include_metadata for traits in feeding),
+                    timeout=block.timeout,
+                )
+            )
+        return self._workers[block.uuid]
