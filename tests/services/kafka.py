@@ -153,6 +153,13 @@ class Kafka:
         offsets = self.admin.list_group_offsets({group: None})[group]
         return {(place.topic, place.partition): value.offset for place, value in offsets.items() if value.offset >= 0}
 
+    def evict_members(self, group: str) -> None:
+        """Remove all members of a group, as the broker does with those that send no heartbeats."""
+        from kafka.admin import MemberToRemove
+
+        members = self.admin.describe_groups([group])[group]["members"]
+        self.admin.remove_group_members(group, [MemberToRemove(member_id=each["member_id"]) for each in members])
+
     def close(self) -> None:
         """Close the clients."""
         if self._producer is not None:

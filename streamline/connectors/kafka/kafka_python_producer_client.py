@@ -1,0 +1,275 @@
+"""A producer of kafka-python."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition, codec, errors
+
+from streamline.connectors.kafka.client import (
+    Committed,
+    Connection,
+    KafkaError,
+    Outgoing,
+    Partition,
+    ProducerOptions,
+    Unavailable,
+    Undelivered,
+)
+from streamline.connectors.kafka.deadlines import within
+from streamline.connectors.kafka.failures import failure
+from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
+from streamline.connectors.kafka.kafka_python_client import code_of, open_library, reason_of, settings, translated
+from streamline.connectors.kafka.outbox import Outbox
+from streamline.errors import ConfigError
+
+Result = TypeVar("Result")
+
+OPEN_SECONDS = 10.0
+METADATA_SECONDS = 5.0
+"""How long a topic that is not known yet is looked for."""
+FOREVER_MS = 10**12
+CODECS = {"gzip": codec.has_gzip, "lz4": codec.has_lz4, "zstd": codec.has_zstd, "snappy": codec.has_snappy}
+
+
+class KafkaPythonProducer:
+    """See `Producer`. It connects with its first request."""
+
+    def __init__(self, connection: Connection, options: ProducerOptions) -> None:
+        if options.compression != "none" and not CODECS[options.compression]():
+            raise ConfigError(
+                f"kafka-python lacks what it needs for compression {options.compression}",
+                hint="pip install 'streamline[kafka-compression]'",
+                code="kafka.codec_missing",
+            )
+        self._connection = connection
+        self._options = options
+        self._admin = KafkaPythonAdmin(connection, options.client_id)
+        self._library: Any = None
+        self._outbox = Outbox(
+            self, transactional=options.transactional_id is not None, size_limit=partial(size_limit, self._admin)
+        )
+        self._futures: list[tuple[int, Any]] = []
+        self._failed = False  # a message, since the library was opened
+        self._known: set[str] = set()
+        self._doubtful: set[str] = set()  # the library has not found them in time
+        self._missing: set[str] = set()
+
+    def produce_batch(self, messages: Sequence[Outgoing]) -> None:
+        """See `Producer.produce_batch`."""
+        if self._library is None:
+            with contextlib.suppress(Unavailable):  # `flush` tries again
+                self._open()
+        self._outbox.add(messages)
+
+    def flush(self, timeout: float) -> list[Undelivered] | None:
+        """See `Producer.flush`."""
+        return self._outbox.flush(timeout)
+
+    def init_transactions(self, timeout: float) -> None:
+        """See `Producer.init_transactions`."""
+        deadline = time.monotonic() + timeout
+        if self._library is None:
+            self._open(timeout)
+
+        def init() -> None:
+            while True:
+                try:
+                    self._library.init_transactions()
+                    return
+                except errors.KafkaTimeoutError:
+                    if time.monotonic() > deadline:
+                        raise
+
+        self._ask("take over the transactional id", deadline - time.monotonic(), init)
+
+    def begin(self) -> None:
+        """See `Producer.begin`."""
+        self._ask("begin a transaction", OPEN_SECONDS, self._library.begin_transaction)
+
+    def send_offsets(self, offsets: Mapping[Partition, Committed], group_metadata: Any, timeout: float) -> None:
+        """See `Producer.send_offsets`."""
+        values = {
+            TopicPartition(*place): OffsetAndMetadata(each.offset, each.metadata, -1) for place, each in offsets.items()
+        }
+        self._ask(
+            "add offsets to the transaction",
+            timeout,
+            lambda: self._library.send_offsets_to_transaction(values, group_metadata),
+            late_is_fatal=True,
+        )
+
+    def commit(self, timeout: float) -> None:
+        """See `Producer.commit`."""
+        self._ask("commit the transaction", timeout, self._library.commit_transaction, late_is_fatal=True)
+
+    def abort(self, timeout: float) -> None:
+        """See `Producer.abort`."""
+        self._futures = []
+        self._outbox.drop()
+        if self._failed:
+            # After a failed batch the library goes on with sequence numbers that the broker does not expect. A new
+            # producer aborts the transaction, too.
+            self._drop_library()
+            self.init_transactions(timeout)
+        else:
+            self._ask("abort the transaction", timeout, self._library.abort_transaction, late_is_fatal=True)
+
+    def close(self, timeout: float) -> None:
+        """See `Producer.close`."""
+        library, self._library = self._library, None
+        if library is not None:
+            with contextlib.suppress(Unavailable):
+                within(timeout, "close the producer", partial(_end, library, timeout / 2))
+        self._admin.close()
+
+    def send(self, number: int, message: Outgoing) -> None:
+        """See `outbox.Library.send`."""
+        topic = message.topic
+        if topic not in self._known and not self._find(number, topic):
+            return None
+        if message.key is None and message.value is None:
+            return self._outbox.refuse(number, "INVALID_RECORD", "kafka-python writes no message without key and value")
+        if message.headers and any(value is None for _, value in message.headers):
+            return self._outbox.refuse(number, "INVALID_RECORD", "kafka-python writes no header without a value")
+        try:
+            future = self._library.send(
+                topic,
+                value=message.value,
+                key=message.key,
+                headers=message.headers,
+                partition=message.partition,
+                timestamp_ms=message.time,
+            )
+        except errors.MessageSizeTooLargeError as error:
+            self._outbox.refuse(number, "MSG_SIZE_TOO_LARGE", str(error.args[0]))
+        except ValueError as error:
+            self._outbox.refuse(number, "_UNKNOWN_PARTITION", str(error))
+        except errors.KafkaError as error:
+            self._raise_if_fatal("deliver messages")
+            self._outbox.failed(number, code_of(error), reason_of(error))
+        else:
+            self._futures.append((number, future))
+
+    def wait(self, timeout: float) -> bool:
+        """See `outbox.Library.wait`."""
+        deadline = time.monotonic() + timeout
+        while self._library is not None:
+            try:
+                self._library.flush(max(0.0, deadline - time.monotonic()))
+            except errors.KafkaTimeoutError:
+                return False
+            except errors.UnknownError:  # a batch was taken apart meanwhile
+                if time.monotonic() > deadline:
+                    return False
+            if all(future.is_done for _, future in self._futures):
+                break
+            time.sleep(0.01)
+        for number, future in self._futures:
+            if future.exception is not None:
+                self._failed = True
+                self._outbox.failed(number, code_of(future.exception), reason_of(future.exception))
+        self._futures = []
+        return True
+
+    def recover(self) -> None:
+        """See `outbox.Library.recover`."""
+        if self._library is not None and self._broken():
+            # The library declares its idempotent producer broken for any message that a broker refuses.
+            self._raise_if_fatal("deliver messages")
+            self._drop_library()
+        if self._library is None:
+            self._open()
+        for topic in tuple(self._doubtful):
+            if topic not in self._admin.topics(METADATA_SECONDS, [topic]):
+                self._missing.add(topic)
+        self._doubtful.clear()
+
+    def _find(self, number: int, topic: str) -> bool:
+        """Return whether a topic is known; if it is not, the message has failed."""
+        if topic in self._missing:
+            self._outbox.failed(number, "UNKNOWN_TOPIC_OR_PART", f"there is no topic {topic}")
+        elif topic in self._doubtful or self._library is None:
+            self._outbox.failed(number, "_TRANSPORT", "no broker answers")
+        else:
+            try:
+                self._library.partitions_for(topic)
+            except errors.KafkaTimeoutError:
+                self._doubtful.add(topic)
+                self._outbox.failed(number, "_TIMED_OUT", f"topic {topic} was not found in time")
+            except errors.KafkaError as error:
+                self._outbox.failed(number, code_of(error), reason_of(error))
+            else:
+                self._known.add(topic)
+                return True
+        return False
+
+    def _open(self, timeout: float = OPEN_SECONDS) -> None:
+        options = self._options
+        configuration = settings(self._connection, options.client_id) | {
+            "enable_idempotence": True,
+            "acks": "all",
+            "transactional_id": options.transactional_id,
+            "transaction_timeout_ms": int(options.transaction_seconds * 1000),
+            "delivery_timeout_ms": FOREVER_MS,
+            "compression_type": None if options.compression == "none" else options.compression,
+            "linger_ms": int(options.linger_seconds * 1000),
+            "batch_size": options.batch_bytes,
+            "max_request_size": options.max_message_bytes,
+            "max_block_ms": int(METADATA_SECONDS * 1000),
+            "allow_auto_create_topics": False,
+            "metrics_enabled": False,
+        }
+        self._missing.clear()
+        self._failed = False
+        self._library = open_library(KafkaProducer, configuration, self._connection, timeout)
+
+    def _drop_library(self) -> None:
+        library, self._library = self._library, None
+        threading.Thread(target=_end, args=(library, 0.0), daemon=True).start()
+
+    def _broken(self) -> bool:
+        manager = self._library._transaction_manager
+        return manager is not None and bool(manager.has_fatal_error())
+
+    def _raise_if_fatal(self, request: str) -> None:
+        """Raise the library's error if another producer would meet it, too."""
+        if not self._broken():
+            return
+        cause = self._library._transaction_manager.last_error
+        error = translated(cause, request)
+        if error.fenced or self._options.transactional_id is not None or error.code == "kafka.authentication_failed":
+            raise failure(request, code_of(cause), reason_of(cause), fatal=True) from cause
+
+    def _ask(self, request: str, timeout: float, call: Callable[[], Result], *, late_is_fatal: bool = False) -> Result:
+        try:
+            return within(timeout, request, call)
+        except Unavailable as error:
+            if not late_is_fatal:
+                raise
+            raise KafkaError(
+                error.message, kafka_code=error.kafka_code, transient=True, fatal=True, code="kafka.unavailable"
+            ) from error
+        except errors.KafkaError as error:
+            self._raise_if_fatal(request)
+            raise translated(error, request) from error
+
+
+def size_limit(admin: Any, topic: str) -> int | None:
+    """Return the most bytes that a topic takes in one batch; None: it cannot be asked for now."""
+    try:
+        return int(admin.topic_config(topic, OPEN_SECONDS)["max.message.bytes"])
+    except (KafkaError, KeyError):
+        return None
+
+
+def _end(library: Any, timeout: float) -> None:
+    """Close a producer; what it has not delivered is dropped."""
+    library._sender.force_close()  # `close` would wait for deliveries first, and give up without closing
+    with contextlib.suppress(errors.KafkaError):
+        library.close(timeout=timeout)

@@ -1,0 +1,510 @@
+"""Both client libraries do what the port to Kafka promises, on a real broker."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from streamline.connectors.kafka.client import (
+    Admin,
+    Committed,
+    Connection,
+    Consumer,
+    ConsumerOptions,
+    KafkaClient,
+    KafkaError,
+    NotMember,
+    OffsetLost,
+    Outgoing,
+    Partition,
+    Producer,
+    ProducerOptions,
+    Undelivered,
+)
+from streamline.connectors.kafka.clients import CLIENTS, kafka_client
+from streamline.flow.items import Origin
+from tests.services.kafka import Kafka
+
+SECONDS = 30.0
+"""More than anything here takes."""
+
+
+class Group:
+    """A listener that has a consumer read where its group stopped, or from the beginning, and notes what it is told."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.events: list[tuple[str, list[Partition]]] = []
+        self.on_revoked: Callable[[Collection[Partition]], None] = lambda partitions: None
+
+    def assigned(self, partitions: Collection[Partition]) -> None:
+        self.events.append(("assigned", sorted(partitions)))
+        committed = self.consumer.committed(partitions, SECONDS)
+        for partition in partitions:
+            offset = committed[partition].offset if partition in committed else 0
+            self.consumer.seek(partition, offset)
+
+    def revoked(self, partitions: Collection[Partition]) -> None:
+        self.events.append(("revoked", sorted(partitions)))
+        self.on_revoked(partitions)
+
+    def lost(self, partitions: Collection[Partition]) -> None:
+        self.events.append(("lost", sorted(partitions)))
+
+
+class Bench:
+    """Makes clients of one library, and closes them."""
+
+    def __init__(self, client: KafkaClient, servers: tuple[str, ...], **security: Any) -> None:
+        self.client = client
+        self.connection = Connection(servers=servers, client=client.name, **security)
+        self._close: list[Callable[[], None]] = []
+
+    def consumer(self, *topics: str, group: str | None = None, **options: Any) -> tuple[Consumer, Group]:
+        """A consumer that has subscribed."""
+        wanted = ConsumerOptions(group=group or f"g-{secrets.token_hex(4)}", client_id="test", **options)
+        consumer = self.client.consumer(self.connection, wanted)
+        self._close.append(lambda: consumer.close(5))
+        listener = Group(consumer)
+        consumer.subscribe(topics, listener)
+        return consumer, listener
+
+    def producer(self, **options: Any) -> Producer:
+        producer = self.client.producer(self.connection, ProducerOptions(client_id="test", **options))
+        self._close.append(lambda: producer.close(5))
+        return producer
+
+    def admin(self) -> Admin:
+        admin = self.client.admin(self.connection)
+        self._close.append(admin.close)
+        return admin
+
+    def close(self) -> None:
+        for close in reversed(self._close):
+            close()
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> KafkaClient:
+    """Each client library."""
+    return kafka_client(request.param)
+
+
+@pytest.fixture
+def bench(client: KafkaClient, kafka_server: Kafka) -> Iterator[Bench]:
+    """Clients of the shared broker."""
+    bench = Bench(client, kafka_server.servers)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def make_bench(client: KafkaClient) -> Iterator[Callable[..., Bench]]:
+    """Clients of another broker, or with security."""
+    made: list[Bench] = []
+
+    def make(servers: tuple[str, ...], **security: Any) -> Bench:
+        made.append(Bench(client, servers, **security))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+def read(consumer: Consumer, count: int, limit: int = 1000) -> list[Origin]:
+    """Poll until so many messages have come."""
+    origins: list[Origin] = []
+    deadline = time.monotonic() + SECONDS
+    while len(origins) < count:
+        assert time.monotonic() < deadline, f"{len(origins)} of {count} messages came"
+        batch = consumer.poll_batch(limit, 0.2)
+        assert len(batch) <= limit
+        origins += batch
+    return origins
+
+
+def poll_until(consumer: Consumer, reached: Callable[[], bool]) -> list[Origin]:
+    """Poll until something is so; returns what came meanwhile."""
+    origins: list[Origin] = []
+    deadline = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < deadline
+        origins += consumer.poll_batch(1000, 0.1)
+    return origins
+
+
+def deliver(producer: Producer, *messages: Outgoing) -> list[Undelivered]:
+    """Produce and flush."""
+    producer.produce_batch(messages)
+    undelivered = producer.flush(SECONDS)
+    assert undelivered is not None, "not flushed in time"
+    return undelivered
+
+
+def values(origins: Sequence[Any]) -> list[bytes | None]:
+    return [origin.value for origin in origins]
+
+
+def numbered(topic: str, count: int, key: bytes | None = b"k") -> list[Outgoing]:
+    return [Outgoing(topic, key, str(number).encode()) for number in range(count)]
+
+
+def test_messages_arrive_in_order_as_they_were_written(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    messages = [
+        Outgoing(topic, b"k", b"value", [("a", b"1"), ("a", b""), ("ä", b"\xff")], 1_600_000_000_123, 0),
+        Outgoing(topic, b"k", None, None, 1, 0),
+        Outgoing(topic, b"", b"", None, None, 0),
+        Outgoing(topic, None, b"\x00\xff", [], 1_700_000_000_000, 0),
+    ]
+    before = int(time.time() * 1000)
+    assert deliver(bench.producer(), *messages) == []
+    consumer, _ = bench.consumer(topic)
+    first, tombstone, empty, last = read(consumer, 4)
+    assert first == Origin(topic, 0, 0, b"k", b"value", [("a", b"1"), ("a", b""), ("ä", b"\xff")], 1_600_000_000_123)
+    assert tombstone == Origin(topic, 0, 1, b"k", None, None, 1)
+    assert (empty.key, empty.value, empty.headers) == (b"", b"", None)
+    assert empty.time is not None
+    assert before - 1000 <= empty.time <= time.time() * 1000 + 1000
+    assert last == Origin(topic, 0, 3, None, b"\x00\xff", None, 1_700_000_000_000)
+
+
+def test_a_poll_returns_no_more_than_it_was_asked_for(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=3)
+    deliver(bench.producer(), *(Outgoing(topic, str(n).encode(), str(n).encode()) for n in range(500)))
+    consumer, _ = bench.consumer(topic)
+    origins = read(consumer, 500, limit=7)
+    assert sorted(values(origins)) == sorted(str(n).encode() for n in range(500))
+    for partition in range(3):
+        offsets = [origin.offset for origin in origins if origin.partition == partition]
+        assert offsets == list(range(len(offsets)))
+
+
+KEYS = [b"", b"a", b"ab", b"abc", b"abcd", "ключ".encode(), *(f"user-{number}".encode() for number in range(40))]
+
+
+def test_both_clients_write_a_key_to_the_same_partition(kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=7)
+    for name in CLIENTS:
+        bench = Bench(kafka_client(name), kafka_server.servers)
+        assert deliver(bench.producer(), *(Outgoing(topic, key, name.encode()) for key in KEYS)) == []
+        bench.close()
+    partitions: dict[bytes, set[int]] = {}
+    for record in kafka_server.consume_all(topic):
+        partitions.setdefault(record.key, set()).add(record.partition)
+    assert partitions.keys() == set(KEYS)
+    assert all(len(places) == 1 for places in partitions.values()), partitions
+    assert len(set().union(*partitions.values())) == 7
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "lz4", "zstd", "snappy"])
+def test_each_compression_is_read_by_both_clients(bench: Bench, kafka_server: Kafka, compression: str) -> None:
+    topic = kafka_server.create_topic()
+    assert deliver(bench.producer(compression=compression), *numbered(topic, 500)) == []
+    for name in CLIENTS:
+        other = Bench(kafka_client(name), kafka_server.servers)
+        consumer, _ = other.consumer(topic)
+        assert values(read(consumer, 500)) == [str(number).encode() for number in range(500)]
+        other.close()
+
+
+def test_committed_offsets_come_back_with_their_metadata(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    first, second = Partition(topic, 0), Partition(topic, 1)
+    kafka_server.produce(topic, [b"0", b"1", b"2"], partition=0)
+    consumer, listener = bench.consumer(topic, group=f"g-{topic}")
+    read(consumer, 3)
+    assert consumer.committed([first, second], SECONDS) == {}
+    consumer.commit({first: Committed(2, "topic id ✓")}, SECONDS)
+    assert consumer.committed([first, second], SECONDS) == {first: Committed(2, "topic id ✓")}
+    assert bench.admin().group_offsets(f"g-{topic}", SECONDS) == {first: Committed(2, "topic id ✓")}
+    assert consumer.assignment() == {first, second}
+    assert listener.events == [("assigned", [first, second])]
+    consumer.close(5)
+    again, _ = bench.consumer(topic, group=f"g-{topic}")
+    assert values(read(again, 1)) == [b"2"]
+
+
+def test_offsets_and_ends_can_be_looked_up(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    first, second = Partition(topic, 0), Partition(topic, 1)
+    kafka_server.produce(topic, [{"value": b"x", "time": 1000 * (n + 1)} for n in range(5)], partition=0)
+    kafka_server.delete_before(topic, 2)
+    consumer, _ = bench.consumer(topic)
+    assert consumer.range([first, second], SECONDS) == {first: (2, 5), second: (0, 0)}
+    assert consumer.at_time({first: 3500, second: 0}, SECONDS) == {first: 3, second: None}
+    assert consumer.at_time({first: 9000}, SECONDS) == {first: None}
+
+
+def test_paused_partitions_deliver_nothing_until_they_are_resumed(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    first, second = Partition(topic, 0), Partition(topic, 1)
+    consumer, _ = bench.consumer(topic)
+    poll_until(consumer, lambda: consumer.assignment() == {first, second})
+    consumer.pause([first])
+    kafka_server.produce(topic, [b"first"], partition=0)
+    kafka_server.produce(topic, [b"second"], partition=1)
+    assert values(read(consumer, 1)) == [b"second"]
+    assert consumer.poll_batch(10, 1.0) == []
+    consumer.resume([first])
+    assert values(read(consumer, 1)) == [b"first"]
+
+
+def test_an_offset_that_is_gone_is_an_error_and_nothing_is_skipped(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    kafka_server.produce(topic, [str(number).encode() for number in range(10)], partition=0)
+    kafka_server.produce(topic, [b"other"], partition=1)
+    kafka_server.delete_before(topic, 6)
+    consumer, _ = bench.consumer(topic)
+    origins: list[Origin] = []
+    with pytest.raises(OffsetLost) as caught:
+        for _ in range(100):
+            origins += consumer.poll_batch(100, 0.2)
+    assert caught.value.code == "kafka.offset_lost"
+    assert (caught.value.partition, caught.value.offset) == (Partition(topic, 0), 0)
+    consumer.seek(Partition(topic, 0), 6)
+    origins += read(consumer, 5 - len(origins))
+    assert sorted(values(origins)) == [b"6", b"7", b"8", b"9", b"other"]
+
+
+def test_the_position_passes_the_marker_of_a_transaction(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic()
+    partition = Partition(topic, 0)
+    producer = bench.producer(transactional_id=f"x-{topic}")
+    producer.init_transactions(SECONDS)
+    producer.begin()
+    assert deliver(producer, *numbered(topic, 5)) == []
+    producer.commit(SECONDS)
+    consumer, _ = bench.consumer(topic, group=f"g-{topic}")
+    read(consumer, 5)
+    poll_until(consumer, lambda: consumer.position(partition) == 6)
+    assert consumer.range([partition], SECONDS) == {partition: (0, 6)}
+    consumer.commit({partition: Committed(5)}, SECONDS)
+    consumer.close(5)
+    behind, _ = bench.consumer(topic, group=f"g-{topic}")  # only the marker is left to it
+    poll_until(behind, lambda: behind.position(partition) == 6)
+
+
+def test_only_what_a_transaction_has_committed_is_read(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic()
+    producer = bench.producer(transactional_id=f"x-{topic}")
+    producer.init_transactions(SECONDS)
+    producer.begin()
+    deliver(producer, Outgoing(topic, b"k", b"aborted"))
+    producer.abort(SECONDS)
+    producer.begin()
+    deliver(producer, Outgoing(topic, b"k", b"committed"))
+    consumer, _ = bench.consumer(topic)
+    assert consumer.poll_batch(10, 1.0) == []
+    assert consumer.range([Partition(topic, 0)], SECONDS)[Partition(topic, 0)][1] == 2  # not behind the open one
+    producer.commit(SECONDS)
+    assert values(read(consumer, 1)) == [b"committed"]
+
+
+def test_offsets_are_part_of_a_transaction(bench: Bench, kafka_server: Kafka) -> None:
+    source, target = kafka_server.create_topic(), kafka_server.create_topic()
+    kafka_server.produce(source, [b"0", b"1"])
+    consumer, _ = bench.consumer(source, group=f"g-{source}")
+    read(consumer, 2)
+    producer = bench.producer(transactional_id=f"x-{source}")
+    producer.init_transactions(SECONDS)
+    for commits in (False, True):
+        producer.begin()
+        deliver(producer, *numbered(target, 2))
+        producer.send_offsets({Partition(source, 0): Committed(2, "id")}, consumer.group_metadata(), SECONDS)
+        if commits:
+            producer.commit(SECONDS)
+        else:
+            producer.abort(SECONDS)
+            assert consumer.committed([Partition(source, 0)], SECONDS) == {}
+    assert consumer.committed([Partition(source, 0)], SECONDS) == {Partition(source, 0): Committed(2, "id")}
+    assert values(kafka_server.consume_all(target)) == [b"0", b"1"]
+
+
+def test_a_new_owner_of_a_transactional_id_fences_the_old_one(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic()
+    old = bench.producer(transactional_id=f"x-{topic}")
+    old.init_transactions(SECONDS)
+    old.begin()
+    deliver(old, Outgoing(topic, b"k", b"old"))
+    new = bench.producer(transactional_id=f"x-{topic}")
+    new.init_transactions(SECONDS)
+    with pytest.raises(KafkaError) as caught:
+        old.produce_batch([Outgoing(topic, b"k", b"late")])
+        old.flush(SECONDS)
+        old.commit(SECONDS)
+    assert caught.value.fenced
+    assert caught.value.fatal
+    new.begin()
+    assert deliver(new, Outgoing(topic, b"k", b"new")) == []
+    new.commit(SECONDS)
+    assert values(kafka_server.consume_all(topic)) == [b"new"]
+
+
+def test_a_member_that_was_evicted_commits_nothing(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic()
+    kafka_server.produce(topic, [b"0"])
+    group, partition = f"g-{topic}", Partition(topic, 0)
+    consumer, _ = bench.consumer(topic, group=group)
+    read(consumer, 1)
+    kafka_server.evict_members(group)
+    with pytest.raises(NotMember) as caught:
+        consumer.commit({partition: Committed(1)}, SECONDS)
+    assert caught.value.code == "kafka.not_member"
+    assert kafka_server.committed(group) == {}
+    poll_until(consumer, lambda: consumer.assignment() == {partition})  # it joins again by itself
+
+
+def test_a_rebalance_moves_partitions_and_their_offsets_can_still_be_committed(
+    bench: Bench, kafka_server: Kafka
+) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    kafka_server.produce(topic, [b"0"], partition=0)
+    kafka_server.produce(topic, [b"1"], partition=1)
+    group = f"g-{topic}"
+    old, old_listener = bench.consumer(topic, group=group)
+    read(old, 2)
+    old_listener.on_revoked = lambda partitions: old.commit({each: Committed(1) for each in partitions}, SECONDS)
+    new, new_listener = bench.consumer(topic, group=group)
+    deadline = time.monotonic() + SECONDS
+    while not (new.assignment() and len(old.assignment()) == 1):
+        assert time.monotonic() < deadline
+        assert new.poll_batch(10, 0.1) == []  # what the old one has committed does not come again
+        assert old.poll_batch(10, 0.1) == []
+    (moved,) = new.assignment()
+    assert ("revoked", [moved]) in old_listener.events
+    assert new_listener.events == [("assigned", [moved])]
+    assert kafka_server.committed(group) == {tuple(moved): 1}
+
+
+def test_one_too_large_among_small_ones_is_alone_undelivered(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(config={"max.message.bytes": "20000"})
+    messages = [Outgoing(topic, b"k", b"x" * (30_000 if number == 4 else 100) + b"%d" % number) for number in range(10)]
+    producer = bench.producer()
+    undelivered = deliver(producer, *messages)
+    assert [(each.number, each.code) for each in undelivered] == [(4, "MSG_SIZE_TOO_LARGE")]
+    assert deliver(producer, Outgoing(topic, b"k", b"after")) == []
+    last_of = [value[-1:] for value in values(kafka_server.consume_all(topic)) if value is not None]
+    seen = [value for index, value in enumerate(last_of) if value not in last_of[index + 1 :]]
+    assert seen == [b"0", b"1", b"2", b"3", b"5", b"6", b"7", b"8", b"9", b"r"]
+
+
+def test_a_batch_that_is_too_large_as_a_whole_is_divided(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(config={"max.message.bytes": "20000"})
+    messages = [Outgoing(topic, b"%d" % number, b"x" * 5000) for number in range(20)]
+    assert deliver(bench.producer(), *messages) == []
+    assert {record.key for record in kafka_server.consume_all(topic)} == {message.key for message in messages}
+
+
+def test_a_message_larger_than_the_limit_is_not_sent(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic()
+    undelivered = deliver(
+        bench.producer(max_message_bytes=5000),
+        Outgoing(topic, b"k", b"x" * 10_000, [("h", b"v")]),
+        Outgoing(topic, b"k", b"small"),
+    )
+    assert [(each.number, each.code) for each in undelivered] == [(0, "MSG_SIZE_TOO_LARGE")]
+    assert values(kafka_server.consume_all(topic)) == [b"small"]
+
+
+def test_a_transaction_names_the_message_that_the_broker_refused(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(config={"max.message.bytes": "20000"})
+    messages = [Outgoing(topic, b"k", b"x" * (30_000 if number == 4 else 100)) for number in range(10)]
+    producer = bench.producer(transactional_id=f"x-{topic}", batch_bytes=10_000)
+    producer.init_transactions(SECONDS)
+    producer.begin()
+    undelivered = deliver(producer, *messages)
+    assert [(each.number, each.code) for each in undelivered] == [(4, "MSG_SIZE_TOO_LARGE")]
+    producer.abort(SECONDS)
+    producer.begin()
+    assert deliver(producer, *messages[:4], *messages[5:]) == []
+    producer.commit(SECONDS)
+    assert len(kafka_server.consume_all(topic)) == 9
+
+
+def test_what_a_broker_refuses_for_itself_is_told_apart(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(config={"cleanup.policy": "compact"})
+    undelivered = deliver(
+        bench.producer(), Outgoing(topic, b"k", b"0"), Outgoing(topic, None, b"no key"), Outgoing(topic, b"k", b"1")
+    )
+    assert [(each.number, each.code) for each in undelivered] == [(1, "INVALID_RECORD")]
+    assert values(kafka_server.consume_all(topic))[-1] == b"1"
+
+
+def test_a_topic_that_does_not_exist_is_not_created_by_the_way(bench: Bench, kafka_server: Kafka) -> None:
+    name, topic = f"missing-{secrets.token_hex(4)}", kafka_server.create_topic()
+    producer = bench.producer()
+    producer.produce_batch([Outgoing(name, b"k", b"0"), Outgoing(topic, b"k", b"1"), Outgoing("no topic!", b"k", b"2")])
+    undelivered = producer.flush(60)
+    assert undelivered is not None
+    assert [(each.number, each.code) for each in undelivered] == [
+        (0, "UNKNOWN_TOPIC_OR_PART"),
+        (2, "TOPIC_EXCEPTION"),
+    ]
+    undelivered = deliver(producer, Outgoing(topic, b"k", b"3", partition=9))
+    assert [(each.number, each.code) for each in undelivered] == [(0, "_UNKNOWN_PARTITION")]
+    assert values(kafka_server.consume_all(topic)) == [b"1"]
+    assert name not in bench.admin().topics(SECONDS)
+
+
+def _topic_id(client: str, kafka_server: Kafka, topic: str) -> str:
+    bench = Bench(kafka_client(client), kafka_server.servers)
+    try:
+        topic_id = bench.admin().topics(SECONDS, [topic])[topic].id
+    finally:
+        bench.close()
+    assert topic_id
+    return topic_id
+
+
+def test_a_topic_that_is_made_again_has_another_id(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    admin = bench.admin()
+    before = admin.topics(SECONDS, [topic, "not-there"])
+    assert before.keys() == {topic}
+    assert before[topic].partitions == 2
+    ids = {kafka_client(name).name: _topic_id(name, kafka_server, topic) for name in CLIENTS}
+    assert set(ids.values()) == {before[topic].id}, "a position is read by whichever client is used next"
+    assert admin.topics(SECONDS, [topic]) == before
+    assert admin.topics(SECONDS)[topic] == before[topic]
+    consumer, _ = bench.consumer(topic)
+    assert consumer.topics(SECONDS, [topic]) == before
+    kafka_server.delete_topic(topic)
+    assert admin.topics(SECONDS, [topic]) == {}
+    kafka_server.create_topic(topic, partitions=2)
+    assert admin.topics(SECONDS, [topic])[topic].id != before[topic].id
+
+
+def test_topics_are_created_and_their_configuration_is_read(bench: Bench) -> None:
+    admin, name = bench.admin(), f"made-{secrets.token_hex(4)}"
+    assert admin.create_topic(name, 3, {"cleanup.policy": "compact"}, SECONDS)
+    assert not admin.create_topic(name, 3, {}, SECONDS)
+    assert admin.topics(SECONDS, [name])[name].partitions == 3
+    configuration = admin.topic_config(name, SECONDS)
+    assert configuration["cleanup.policy"] == "compact"
+    assert int(configuration["max.message.bytes"]) > 1_000_000
+    with pytest.raises(KafkaError) as caught:
+        admin.topic_config("not-there", SECONDS)
+    assert caught.value.kafka_code == "UNKNOWN_TOPIC_OR_PART"
+
+
+def test_offsets_of_a_group_without_members_can_be_set(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    first, second = Partition(topic, 0), Partition(topic, 1)
+    admin, group = bench.admin(), f"g-{topic}"
+    assert admin.group_offsets(group, SECONDS) == {}
+    admin.set_group_offsets(group, {first: Committed(3, "id"), second: Committed(4)}, SECONDS)
+    assert admin.group_offsets(group, SECONDS) == {first: Committed(3, "id"), second: Committed(4)}
+    admin.set_group_offsets(group, {first: None, second: Committed(1)}, SECONDS)
+    assert admin.group_offsets(group, SECONDS) == {second: Committed(1)}
+    kafka_server.produce(topic, [b"0", b"1"], partition=1)
+    consumer, _ = bench.consumer(topic, group=group)
+    assert values(read(consumer, 1)) == [b"1"]
+    with pytest.raises(KafkaError):
+        admin.set_group_offsets(group, {second: Committed(0)}, SECONDS)
+    assert admin.group_offsets(group, SECONDS) == {second: Committed(1)}
