@@ -83,6 +83,9 @@ class Bench:
         self._close.append(admin.close)
         return admin
 
+    def closing(self, close: Callable[[], None]) -> None:
+        self._close.append(close)
+
     def close(self) -> None:
         for close in reversed(self._close):
             close()
@@ -230,6 +233,24 @@ def test_committed_offsets_come_back_with_their_metadata(bench: Bench, kafka_ser
     assert values(read(again, 1)) == [b"2"]
 
 
+def test_partitions_are_read_without_a_group(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    first, second = Partition(topic, 0), Partition(topic, 1)
+    kafka_server.produce(topic, [b"0", b"1", b"2"], partition=0)
+    kafka_server.produce(topic, [b"other"], partition=1)
+    options = ConsumerOptions(group="", client_id="test")
+    consumer = bench.client.consumer(bench.connection, options)
+    bench.closing(lambda: consumer.close(5))
+    assert consumer.range([first], SECONDS) == {first: (0, 3)}
+    consumer.assign({first: 1})
+    assert consumer.position(first) == 1
+    assert consumer.assignment() == {first}
+    assert values(read(consumer, 2)) == [b"1", b"2"]
+    poll_until(consumer, lambda: consumer.position(first) == 3)
+    consumer.assign({first: 2, second: 0})
+    assert sorted(values(read(consumer, 2))) == [b"2", b"other"]
+
+
 def test_offsets_and_ends_can_be_looked_up(bench: Bench, kafka_server: Kafka) -> None:
     topic = kafka_server.create_topic(partitions=2)
     first, second = Partition(topic, 0), Partition(topic, 1)
@@ -288,6 +309,22 @@ def test_the_position_passes_the_marker_of_a_transaction(bench: Bench, kafka_ser
     consumer.close(5)
     behind, _ = bench.consumer(topic, group=f"g-{topic}")  # only the marker is left to it
     poll_until(behind, lambda: behind.position(partition) == 6)
+
+
+def test_a_poll_does_not_wait_for_all_that_it_may_return(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic()
+    partition = Partition(topic, 0)
+    consumer, _ = bench.consumer(topic)
+    poll_until(consumer, lambda: bool(consumer.assignment()))
+    assert consumer.position(partition) == 0
+    kafka_server.produce(topic, [b"0", b"1"])
+    origins: list[Origin] = []
+    while len(origins) < 2:
+        origins += consumer.poll_batch(1000, 10 * SECONDS)
+        assert consumer.position(partition) == len(origins)
+    consumer.seek(partition, 1)
+    assert consumer.position(partition) == 1
+    assert values(read(consumer, 1)) == [b"1"]
 
 
 def test_only_what_a_transaction_has_committed_is_read(bench: Bench, kafka_server: Kafka) -> None:

@@ -17,11 +17,6 @@ CONFLUENT_FLOOR = (2, 15)
 LIBRDKAFKA_FLOOR = 0x020D02FF
 
 
-def default_client() -> str:
-    """Return the client that is used unless a block names one: confluent where it is installed."""
-    return "confluent" if importlib.util.find_spec("confluent_kafka") is not None else "kafka-python"
-
-
 def kafka_client(name: str, *, where: str | None = None) -> KafkaClient:
     """Return a client library.
 

@@ -115,7 +115,6 @@ def settings(connection: Connection, client_id: str, troubles: Troubles) -> dict
         "logger": log,
         "reconnect.backoff.max.ms": 1000,
         "allow.auto.create.topics": False,
-        "topic.metadata.refresh.interval.ms": 10_000,
     }
     if connection.protocol.endswith("SSL"):
         names = {

@@ -42,6 +42,7 @@ class ConfluentConsumer:
         self._starts: dict[Partition, int] | None = None  # of partitions that are just being assigned
         self._paused: set[Partition] = set()
         self._ends: dict[Partition, int] = {}
+        self._sought: dict[Partition, int] = {}  # where nothing has come since
         self._errors: list[BaseException] = []
         self._early: list[Origin] = []  # came while a commit was waited for
         self._asked: dict[Partition, int] = {}  # of the newest commit
@@ -56,15 +57,30 @@ class ConfluentConsumer:
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        """See `Consumer.assign`."""
+        self._forget(offsets)
+        self._sought.update(offsets)
+        with self._troubles.errors("read"):
+            self._library.assign([TopicPartition(*partition, offset) for partition, offset in offsets.items()])
+
     def poll_batch(self, limit: int, timeout: float) -> list[Origin]:
         """See `Consumer.poll_batch`."""
         if self._early:
             origins, self._early = self._early[:limit], self._early[limit:]
+            for partition in _places(origins):
+                self._sought.pop(partition, None)
             return origins
         if not self._errors:
             with self._troubles.errors("read"):
-                messages = self._library.consume(limit, timeout)
+                # It waits for all that it is asked for: so it is asked for one, and then for what is there.
+                messages = self._library.consume(1, timeout)
+                if messages and limit > 1:
+                    messages += self._library.consume(limit - 1, 0)
             origins = [origin for message in messages if (origin := self._origin(message)) is not None]
+            if self._sought:
+                for partition in _places(origins):
+                    self._sought.pop(partition, None)
             if origins:
                 return origins
         if self._errors:
@@ -80,10 +96,10 @@ class ConfluentConsumer:
         elif early := [origin.offset for origin in self._early if (origin.topic, origin.partition) == partition]:
             offset = early[0]
         else:
-            try:
-                offset = self._library.position([TopicPartition(*partition)])[0].offset
-            except KafkaException:
-                offset = -1
+            offset = self._sought.get(partition, -1)
+            if offset < 0:
+                with contextlib.suppress(KafkaException):
+                    offset = self._library.position([TopicPartition(*partition)])[0].offset
             # The end is told when it is reached, which may be behind a transaction's marker.
             offset = max(offset, self._ends.get(partition, -1))
         return offset if offset >= 0 else None
@@ -111,6 +127,7 @@ class ConfluentConsumer:
         if self._starts is not None and partition in self._starts:
             self._starts[partition] = offset
             return
+        self._sought[partition] = offset
         place = TopicPartition(*partition, offset)
         with self._troubles.errors(f"read {partition} from offset {offset} on"):
             try:
@@ -213,7 +230,7 @@ class ConfluentConsumer:
         for place in places:
             partition = Partition(place.topic, place.partition)
             if starts[partition] >= 0:
-                place.offset = starts[partition]
+                place.offset = self._sought[partition] = starts[partition]
         self._library.incremental_assign(places)
         if paused := [place for place in places if Partition(place.topic, place.partition) in self._paused]:
             self._library.pause([TopicPartition(place.topic, place.partition) for place in paused])
@@ -236,6 +253,7 @@ class ConfluentConsumer:
         self._early = [each for each in self._early if (each.topic, each.partition) not in partitions]
         for partition in partitions:
             self._ends.pop(partition, None)
+            self._sought.pop(partition, None)
 
     def _on_commit(self, error: Any, places: list[Any]) -> None:
         offsets = {Partition(place.topic, place.partition): place.offset for place in places}
@@ -299,7 +317,8 @@ class ConfluentConsumer:
     def _configuration(self) -> dict[str, Any]:
         options = self._options
         found = settings(self._connection, options.client_id, self._troubles) | {
-            "group.id": options.group,
+            "group.id": options.group or "streamline",  # librdkafka wants one, also if it joins none
+            "topic.metadata.refresh.interval.ms": int(options.metadata_seconds * 1000),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -322,6 +341,10 @@ class ConfluentConsumer:
             "session.timeout.ms": int(options.session_seconds * 1000),
             "heartbeat.interval.ms": int(min(3.0, options.session_seconds / 3) * 1000),
         }
+
+
+def _places(origins: list[Origin]) -> set[Partition]:
+    return {Partition(origin.topic, origin.partition) for origin in origins}
 
 
 def lost(partition: Partition, offset: int, reason: str) -> OffsetLost:

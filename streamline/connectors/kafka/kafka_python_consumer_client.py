@@ -55,6 +55,7 @@ class KafkaPythonConsumer:
         self._admin: KafkaPythonAdmin | None = None
         self._listener: RebalanceListener | None = None
         self._topics: tuple[str, ...] = ()
+        self._assigned: dict[Partition, int] | None = None  # without a group
         self._subscribed = False
         self._events: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._polls: queue.SimpleQueue[tuple[Sequence[str], int, int] | None] = queue.SimpleQueue()
@@ -65,6 +66,10 @@ class KafkaPythonConsumer:
         """See `Consumer.subscribe`."""
         self._topics, self._listener, self._subscribed = tuple(topics), listener, False
 
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        """See `Consumer.assign`."""
+        self._assigned, self._subscribed = dict(offsets), False
+
     def poll_batch(self, limit: int, timeout: float) -> list[Origin]:
         """See `Consumer.poll_batch`."""
         deadline = time.monotonic() + timeout
@@ -73,7 +78,12 @@ class KafkaPythonConsumer:
         except Unavailable:
             time.sleep(max(0.0, deadline - time.monotonic()))
             raise
-        if not self._subscribed:
+        if not self._subscribed and self._assigned is not None:
+            library.assign([TopicPartition(*partition) for partition in self._assigned])
+            for partition, offset in self._assigned.items():
+                library.seek(TopicPartition(*partition), offset)
+            self._subscribed = True
+        elif not self._subscribed:
             library.subscribe(topics=list(self._topics), listener=_Listener(self._events, library))
             self._subscribed = True
             self._polls.put((self._topics, 0, 0))
@@ -102,6 +112,8 @@ class KafkaPythonConsumer:
 
     def position(self, partition: Partition) -> int | None:
         """See `Consumer.position`."""
+        if self._assigned is not None and not self._subscribed:
+            return self._assigned.get(partition)
         if self._library is None:
             return None
         try:
@@ -112,6 +124,8 @@ class KafkaPythonConsumer:
 
     def assignment(self) -> frozenset[Partition]:
         """See `Consumer.assignment`."""
+        if self._assigned is not None:
+            return frozenset(self._assigned)
         assigned = self._library.assignment() if self._library is not None else ()
         return frozenset(Partition(place.topic, place.partition) for place in assigned)
 
@@ -224,7 +238,7 @@ class KafkaPythonConsumer:
     def _configuration(self) -> dict[str, Any]:
         options = self._options
         return settings(self._connection, options.client_id) | {
-            "group_id": options.group,
+            "group_id": None if self._assigned is not None else options.group or None,
             "group_instance_id": options.instance_id,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
@@ -236,7 +250,7 @@ class KafkaPythonConsumer:
             "max_poll_interval_ms": int(options.max_poll_seconds * 1000),
             "max_partition_fetch_bytes": options.max_partition_bytes,
             "fetch_max_bytes": options.fetch_bytes,
-            "metadata_max_age_ms": 10_000,
+            "metadata_max_age_ms": int(options.metadata_seconds * 1000),
             "metrics_enabled": False,
         }
 
