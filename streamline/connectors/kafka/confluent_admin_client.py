@@ -21,7 +21,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from streamline.connectors.kafka.client import Committed, Connection, Partition, TopicInfo
-from streamline.connectors.kafka.confluent_client import Troubles, settings
+from streamline.connectors.kafka.confluent_shared_client import Troubles, settings
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.failures import failure
 

@@ -20,7 +20,7 @@ from streamline.connectors.kafka.client import (
     Unavailable,
 )
 from streamline.connectors.kafka.confluent_admin_client import ConfluentAdmin
-from streamline.connectors.kafka.confluent_client import Troubles, settings
+from streamline.connectors.kafka.confluent_shared_client import Troubles, settings
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.failures import failure
 from streamline.flow.items import Origin

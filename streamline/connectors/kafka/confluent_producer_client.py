@@ -21,7 +21,7 @@ from streamline.connectors.kafka.client import (
     Undelivered,
 )
 from streamline.connectors.kafka.confluent_admin_client import ConfluentAdmin
-from streamline.connectors.kafka.confluent_client import Troubles, settings
+from streamline.connectors.kafka.confluent_shared_client import Troubles, settings
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.outbox import Outbox
 

@@ -15,7 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from streamline.connectors.kafka.client import Committed, Connection, KafkaError, Partition, TopicInfo, Unavailable
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.failures import failure
-from streamline.connectors.kafka.kafka_python_client import code_of, open_library, settings, translated
+from streamline.connectors.kafka.kafka_python_shared_client import code_of, open_library, settings, translated
 
 Result = TypeVar("Result")
 

@@ -29,7 +29,13 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
-from streamline.connectors.kafka.kafka_python_client import lost, milliseconds, open_library, settings, translated
+from streamline.connectors.kafka.kafka_python_shared_client import (
+    lost,
+    milliseconds,
+    open_library,
+    settings,
+    translated,
+)
 from streamline.errors import ConfigError
 from streamline.flow.items import Origin
 

@@ -24,7 +24,13 @@ from streamline.connectors.kafka.client import (
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.failures import failure
 from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
-from streamline.connectors.kafka.kafka_python_client import code_of, open_library, reason_of, settings, translated
+from streamline.connectors.kafka.kafka_python_shared_client import (
+    code_of,
+    open_library,
+    reason_of,
+    settings,
+    translated,
+)
 from streamline.connectors.kafka.outbox import Outbox
 from streamline.errors import ConfigError
 
