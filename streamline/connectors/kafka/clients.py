@@ -64,7 +64,7 @@ def _confluent(where: str | None) -> KafkaClient:
 def _require(module: str, package: str, floor: tuple[int, ...], install: str, where: str | None) -> None:
     if importlib.util.find_spec(module) is None:
         raise ConfigError(
-            f"the Kafka client {package} is not installed",
+            f"the package {package} of this Kafka client is missing",
             where=where,
             hint=f"pip install '{install}'",
             code="kafka.client_missing",

@@ -201,7 +201,7 @@ class KafkaPythonProducer:
         if topic in self._missing:
             self._outbox.failed(number, "UNKNOWN_TOPIC_OR_PART", f"there is no topic {topic}")
         elif topic in self._doubtful or self._library is None:
-            self._outbox.failed(number, "_TRANSPORT", "no broker answers")
+            self._outbox.failed(number, "_TRANSPORT", "no broker is reachable")
         else:
             try:
                 self._library.partitions_for(topic)

@@ -122,7 +122,7 @@ def open_library(
             )
             if refusal is not None:
                 raise translated(refusal, request) from error
-            reason = _unreachable(connection) or (str(failed.errors[-1]) if failed.errors else "no broker answers")
+            reason = _unreachable(connection) or (str(failed.errors[-1]) if failed.errors else "no broker is reachable")
             raise failure(request, "_TRANSPORT", reason) from error
         except errors.KafkaError as error:
             raise translated(error, request) from error
