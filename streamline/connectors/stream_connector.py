@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from streamline.flow.items import Origin
+from streamline.flow.items import Origin, Schema
 from streamline.flow.protocols import Decoder as Decoder
 from streamline.flow.protocols import LastingSource, Sink, Source
 from streamline.state.store import DeadLetter
@@ -94,6 +94,7 @@ class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
         changes_data: it may change the data that it is given (a user's code).
         keeps_data: it uses the data after `send` has returned.
         format: name of its values' format, if it writes undecoded values of that format as they are.
+        note_schema: called with the SCHEMAs of records that become messages, before these; None: they are of no use.
     """
 
     proof: str
@@ -102,6 +103,7 @@ class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
     changes_data: bool = False
     keeps_data: bool = True
     format: str | None = None
+    note_schema: Callable[[Schema], None] | None = None
 
 
 class StreamContext(msgspec.Struct, frozen=True, kw_only=True):

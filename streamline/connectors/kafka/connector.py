@@ -70,6 +70,7 @@ class KafkaConnector:
     def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """See `StreamConnector.describe_sink`."""
         from streamline.connectors.kafka.serialization.formats import make_serializer
+        from streamline.connectors.kafka.serialization.record_schemas import schema_noter
 
         settings = sink_settings(config, context, where)
         for serde in filter(None, (settings.serde, settings.serde.key)):
@@ -78,6 +79,7 @@ class KafkaConnector:
             proof="the brokers have acknowledged each message (acks=all)",
             cluster=settings.connection.cluster,
             format=settings.serde.format,
+            note_schema=schema_noter(settings.serde),
         )
 
     def open_source(self, config: Config, context: StreamContext, where: Where) -> KafkaSource:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from streamline.flow.items import Item, MessageBatch, Position
+from streamline.flow.items import Item, MessageBatch, Position, Schema
 from streamline.flow.protocols import ImmediateStage
 from streamline.telemetry.progress import SourceCounts
 
@@ -20,6 +20,19 @@ class AddressStage(ImmediateStage):
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
         return [msgspec.structs.replace(item, sink=self._sink) if isinstance(item, MessageBatch) else item]
+
+
+class SchemaNoteStage(ImmediateStage):
+    """Tells a sink the SCHEMAs of the records that it gets as messages."""
+
+    def __init__(self, note: Callable[[Schema], None]) -> None:
+        self._note = note
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        if isinstance(item, Schema):
+            self._note(item)
+        return [item]
 
 
 class CountStage(ImmediateStage):

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from streamline.connectors.kafka.serialization.avro_coercion import Coercion
 from streamline.connectors.kafka.serialization.base import (
     BaseDecoder,
     BaseSerializer,
@@ -51,6 +52,7 @@ class AvroWriter:
         self._schema = schema
         self._write = fastavro().schemaless_writer
         self._validate = fastavro().validate
+        self._coerced = Coercion(schema, lambda data, branch: self._validate(data, branch, raise_errors=False))
         self._name = schema["name"] if isinstance(schema, dict) and "name" in schema else str(schema)
 
     def encode(self, data: Any, like: bytes | None) -> tuple[str, bytes]:
@@ -58,7 +60,9 @@ class AvroWriter:
         out = io.BytesIO()
         try:
             # Writing alone would cut fractions off and take any value for a boolean.
-            self._validate(data, self._schema)
+            if not self._validate(data, self._schema, raise_errors=False):
+                data = self._coerced(data)
+                self._validate(data, self._schema)
             self._write(out, self._schema, data, strict_allow_default=True)
         except Exception as error:  # each type has its own: ValueError, TypeError, OverflowError, AttributeError, …
             raise UnwritableError(f"it does not fit its Avro schema {self._name}: {_text(error)}") from None

@@ -128,6 +128,12 @@ class SeenSchemas:
         schemas.pop(number, None)  # of another registry
         schemas[number] = known
 
+    def note(self, stream: str, known: KnownSchema) -> None:
+        """Note the schema of a stream's values that no registry has given an id yet."""
+        schemas = self._schemas.setdefault((False, stream), {})
+        number = next((number for number, other in schemas.items() if other == known), -1 - len(schemas))
+        self.add(stream, False, number, known)
+
     def of(self, stream: str, for_key: bool) -> Mapping[int, KnownSchema]:
         """Return the schemas of a stream by id."""
         return self._schemas.get((for_key, stream), {})
