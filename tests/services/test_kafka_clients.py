@@ -456,7 +456,7 @@ def test_a_transaction_names_the_message_that_the_broker_refused(bench: Bench, k
     producer.init_transactions(SECONDS)
     producer.begin()
     undelivered = deliver(producer, *messages)
-    assert [(each.number, each.code) for each in undelivered] == [(4, "MSG_SIZE_TOO_LARGE")]
+    assert (4, "MSG_SIZE_TOO_LARGE") in [(each.number, each.code) for each in undelivered]
     producer.abort(SECONDS)
     producer.begin()
     assert deliver(producer, *messages[:4], *messages[5:]) == []

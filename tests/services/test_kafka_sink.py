@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from streamline.connectors.kafka.client import Connection, KafkaClient, Outgoing, ProducerOptions
+from streamline.connectors.kafka.client import Connection, KafkaClient
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from streamline.connectors.kafka.outgoing import Destination
 from streamline.connectors.kafka.serialization.json_text import JsonSerializer
-from streamline.connectors.kafka.settings import KafkaSinkSettings, KafkaSourceSettings, StartOffset
+from streamline.connectors.kafka.settings import KafkaSinkSettings
 from streamline.connectors.kafka.sink import KafkaSink, TransactionalKafkaSink
-from streamline.connectors.kafka.source import KafkaSource
 from streamline.connectors.stream_connector import StreamContext
 from streamline.flow.items import BadRecord, MessageBatch, Origin, Position
-from streamline.flow.router import Route
-from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.state.store import DeadLetter
 from tests.services.kafka import Kafka
 

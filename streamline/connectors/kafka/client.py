@@ -248,7 +248,8 @@ class Producer(Protocol):
     def flush(self, timeout: float) -> list[Undelivered] | None:
         """Wait until each message since the last flush is delivered or cannot be; None: not within the timeout.
 
-        In a transaction a message that is not delivered has failed the transaction: `abort` it.
+        In a transaction a message that is not delivered has failed the transaction: `abort` it. Brokers refuse whole
+        batches, so not every message that is returned then is to blame.
 
         Raises:
             KafkaError: fatal or fenced; or, in a transaction, messages failed through no fault of their own.

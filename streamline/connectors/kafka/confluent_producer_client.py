@@ -20,7 +20,6 @@ from streamline.connectors.kafka.client import (
     Unavailable,
     Undelivered,
 )
-from streamline.connectors.kafka.confluent_admin_client import ConfluentAdmin
 from streamline.connectors.kafka.confluent_shared_client import Troubles, settings
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.outbox import Outbox
@@ -36,9 +35,8 @@ class ConfluentProducer:
 
     def __init__(self, connection: Connection, options: ProducerOptions) -> None:
         self._troubles = Troubles()
-        self._admin = ConfluentAdmin(connection, options.client_id)
         self._transactional = options.transactional_id is not None
-        self._outbox = Outbox(self, transactional=self._transactional, size_limit=self._size_limit)
+        self._outbox = Outbox(self, transactional=self._transactional)
         self._library: Any = Producer(_configuration(connection, options, self._troubles))
 
     def produce_batch(self, messages: Sequence[Outgoing]) -> None:
@@ -84,7 +82,6 @@ class ConfluentProducer:
     def close(self, timeout: float) -> None:
         """See `Producer.close`."""
         library, self._library = [self._library], None
-        self._admin.close()
 
         def end() -> None:
             library[0].purge()
@@ -145,12 +142,6 @@ class ConfluentProducer:
     def _raise_if_fatal(self) -> None:
         if self._troubles.fatal is not None:
             raise self._troubles.fatal
-
-    def _size_limit(self, topic: str) -> int | None:
-        try:
-            return int(self._admin.topic_config(topic, LIMIT_SECONDS)["max.message.bytes"])
-        except (KafkaError, KeyError):
-            return None
 
     def _ask(self, request: str, timeout: float, call: Callable[[], Any]) -> None:
         with self._troubles.errors(request):

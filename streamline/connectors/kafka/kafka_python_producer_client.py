@@ -57,9 +57,7 @@ class KafkaPythonProducer:
         self._options = options
         self._admin = KafkaPythonAdmin(connection, options.client_id)
         self._library: Any = None
-        self._outbox = Outbox(
-            self, transactional=options.transactional_id is not None, size_limit=partial(size_limit, self._admin)
-        )
+        self._outbox = Outbox(self, transactional=options.transactional_id is not None)
         self._futures: list[tuple[int, Any]] = []
         self._failed = False  # a message, since the library was opened
         self._known: set[str] = set()
@@ -264,14 +262,6 @@ class KafkaPythonProducer:
         except errors.KafkaError as error:
             self._raise_if_fatal(request)
             raise translated(error, request) from error
-
-
-def size_limit(admin: Any, topic: str) -> int | None:
-    """Return the most bytes that a topic takes in one batch; None: it cannot be asked for now."""
-    try:
-        return int(admin.topic_config(topic, OPEN_SECONDS)["max.message.bytes"])
-    except (KafkaError, KeyError):
-        return None
 
 
 def _end(library: Any, timeout: float) -> None:

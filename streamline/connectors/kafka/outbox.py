@@ -5,8 +5,8 @@ with. So what failed is sent again in ever smaller groups until it is known whic
 failed message all later ones of the same key are sent again, so that the last one of a key stays the last: the price is
 that some arrive twice, as they may after any failure of an at-least-once delivery.
 
-In a transaction nothing can be sent again: it has to be aborted. There a refused message is told from the others by
-what the broker complains of.
+In a transaction nothing can be sent again: it has to be aborted. Who produces in it finds out which message it was, in
+another transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from streamline.connectors.kafka.client import Outgoing, Undelivered
@@ -22,9 +22,6 @@ from streamline.connectors.kafka.failures import OF_THE_MESSAGE, OF_THE_TOPIC, f
 
 PAUSE_SECONDS = 0.1
 """Between two attempts to send what failed through no fault of its own."""
-
-OVERHEAD_BYTES = 100
-"""More than what a batch of one message holds beside its key, value and headers' bytes."""
 
 
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -51,18 +48,11 @@ class Library(Protocol):
 
 
 class Outbox:
-    """Messages since the last flush, by their numbers.
+    """Messages since the last flush, by their numbers."""
 
-    Args:
-        size_limit: returns the most bytes that a topic takes in one batch; None: not known.
-    """
-
-    def __init__(
-        self, library: Library, *, transactional: bool, size_limit: Callable[[str], int | None] = lambda topic: None
-    ) -> None:
+    def __init__(self, library: Library, *, transactional: bool) -> None:
         self._library = library
         self._transactional = transactional
-        self._size_limit = size_limit
         self._lock = threading.Lock()
         self._topics: set[str] = set()  # whose names are valid
         self.round = 0
@@ -178,37 +168,17 @@ class Outbox:
         return [part for part in (numbers[:half], numbers[half:]) if part]
 
     def _accuse(self, failures: dict[int, tuple[str, str]]) -> None:
-        """Find the messages for which a transaction failed.
+        """Return the messages for which a transaction may have failed as undelivered.
 
         Raises:
             KafkaError: none of them is to blame.
         """
-        blamed = [(number, code, reason) for number, (code, reason) in failures.items() if code in OF_THE_MESSAGE]
-        accused = [each for each in blamed if self._deserves(self._messages[each[0]], each[1])]
-        accused += [(number, code, reason) for number, (code, reason) in failures.items() if code in OF_THE_TOPIC]
+        accused = [
+            Undelivered(number, code, reason)
+            for number, (code, reason) in failures.items()
+            if code in OF_THE_MESSAGE or code in OF_THE_TOPIC
+        ]
         if not accused and not self._undelivered:
-            code, reason = (blamed and blamed[0][1:]) or next(iter(failures.values()))
-            raise failure("deliver messages", code, reason, transient=not blamed)
-        self._undelivered.update((number, Undelivered(number, code, reason)) for number, code, reason in accused)
-
-    def _deserves(self, message: Outgoing, kafka_code: str) -> bool:
-        """Return whether a message can be what the broker complains of."""
-        if kafka_code in ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_MSG_SIZE"):
-            limit = self._size_limit(message.topic)
-            return limit is not None and size_of(message) > limit
-        if kafka_code == "INVALID_RECORD":
-            return message.key is None
-        if kafka_code == "INVALID_TIMESTAMP":
-            return message.time is not None
-        return True
-
-
-def size_of(message: Outgoing) -> int:
-    """Return about how many bytes a message takes in a batch of its own, uncompressed."""
-    headers: Iterable[tuple[str, bytes | None]] = message.headers or ()
-    return (
-        OVERHEAD_BYTES
-        + len(message.key or b"")
-        + len(message.value or b"")
-        + sum(len(name) + len(value or b"") + 10 for name, value in headers)
-    )
+            code, reason = next(iter(failures.values()))
+            raise failure("deliver messages", code, reason, transient=True)
+        self._undelivered.update((each.number, each) for each in accused)
