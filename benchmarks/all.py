@@ -24,6 +24,7 @@ SCRIPTS = (
     "batch_sql",
     "batch_source",
     "streaming_python",
+    "streaming_kafka",
 )
 
 

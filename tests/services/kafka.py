@@ -174,16 +174,17 @@ class KafkaCluster(Kafka):
     Args:
         brokers: their number; a topic has as many replicas, at most three.
         config: settings of the brokers beside those that suit tests.
+        fast: compile fully, which makes a broker faster, and its start slower.
     """
 
-    def __init__(self, brokers: int = 1, config: Mapping[str, str] | None = None) -> None:
+    def __init__(self, brokers: int = 1, config: Mapping[str, str] | None = None, *, fast: bool = False) -> None:
         java = shutil.which("java")
         if java is None:
             raise ServiceMissingError(
                 f"no Java: install the system's 'default-jre-headless', or set {SERVERS_VARIABLE}"
             )
         self._java = [java, "-cp", f"{kafka_jars()}/*"]
-        self._heap = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        self._heap = ["-Xmx1g"] if fast else ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         self._heap.append("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
         self.nodes = tuple(range(1, brokers + 1))
         self._ports = {node: {name: quiet_port() for name in (*PROTOCOLS, "CONTROLLER")} for node in self.nodes}
