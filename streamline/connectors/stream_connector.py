@@ -116,6 +116,8 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
         start: saved parts of a source's position; empty if it keeps them itself.
         startup_timeout: seconds that the other side may be unreachable at the start.
         until_caught_up: a source ends when it has given all that there was when it began.
+        set_aside: messages that a sink cannot deliver are refused while later ones are delivered; if not, the first of
+            them is refused before anything after it is delivered, which ends the run.
         note: writes a line to the run's log, with its level (`INFO`, `WARNING`); secrets are masked.
         secret: has a value masked from now on.
     """
@@ -129,6 +131,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_interval: float = 1.0
     startup_timeout: float = 60.0
     until_caught_up: bool = False
+    set_aside: bool = True
     start: Mapping[str, bytes] = {}
     note: Callable[[str, str], None] = lambda message, level: None
     secret: Callable[[str], None] = lambda value: None

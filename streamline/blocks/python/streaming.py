@@ -65,6 +65,7 @@ def python_sink(block: BlockFile, context: StreamContext, keywords: Mapping[str,
         batch_size=_batch_size(config, SINK_BATCH_SIZE, where),
         include_metadata=_flag(config, "include_metadata", False, where),
         checkpoint_interval=context.checkpoint_interval,
+        set_aside=context.set_aside,
         note=context.note,
     )
 
@@ -185,9 +186,6 @@ def _user_class(block: BlockFile, side: Side, context: StreamContext, keywords: 
         raised = user_error(error, block.path, block.name)
         return Failure(message=raised.summary, where=raised.where, trace=raised.trace or None, hint=raised.hint)
 
-    def show(message: Any) -> None:
-        context.note(str(message), "INFO")
-
     variables = dict(keywords)
     return UserClass(
         block=context.block,
@@ -195,7 +193,7 @@ def _user_class(block: BlockFile, side: Side, context: StreamContext, keywords: 
         explain=explain,
         keywords={**variables, "global_vars": variables, "checkpoint_path": str(checkpoint)},
         attributes={"global_vars": variables},
-        defaults={"_print": show},
+        defaults={"_print": print},
         bases=_BASES,
         where=block.name,
     )

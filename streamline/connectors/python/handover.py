@@ -17,8 +17,6 @@ POSITION = "position"
 DELIVERED = "delivered"
 """Key of the part that counts the messages which were given without a position."""
 
-NOTHING: Any = object()
-
 
 class Stop(BaseException):
     """The source is to end. Raised by the handler in the user's code, which has no reason to catch it."""
@@ -71,14 +69,14 @@ class Handover:
 
     # -- the source's thread
 
-    def put(self, messages: Sequence[Any], position: Any = NOTHING) -> None:
+    def put(self, messages: Sequence[Any], position: Any = None) -> None:
         """Give messages; returns when there is room, or when they are proven.
 
         Raises:
             Stop: the source is to end. None of the messages was taken, or their proof did not come.
             TypeError: the position is no JSON value.
         """
-        text = encode(position) if position is not NOTHING else None
+        text = encode(position) if position is not None else None
         with self._changed:
             self._wait_until(self._has_room)
             if self._stopped:

@@ -46,6 +46,7 @@ class Isolation:
         write: writes messages; returns what it raised.
         refuse: called with the number of a message in its chunk, the message, and what it raised.
         pause: waits so many seconds; False: there is no time.
+        set_aside: messages after one that cannot be written are written. If not, it is refused before.
     """
 
     def __init__(
@@ -53,10 +54,13 @@ class Isolation:
         write: Callable[[list[Any]], Exception | None],
         refuse: Callable[[int, Any, Exception], None],
         pause: Callable[[float], bool],
+        *,
+        set_aside: bool = True,
     ) -> None:
         self._write = write
         self._refuse = refuse
         self._pause = pause
+        self._set_aside = set_aside
         self._in_a_row = 0
         """Messages in a row that were not written."""
         self._suspects: list[tuple[int, Exception]] = []
@@ -112,8 +116,12 @@ class Isolation:
         misunderstood = isinstance(failure, MISUNDERSTOOD)
         if self._in_a_row >= (MAX_MISUNDERSTOOD if misunderstood else MAX_IN_A_ROW):
             raise Unwritable(failure)
-        if not misunderstood and len(self._suspects) == IN_A_ROW:
+        if not misunderstood and len(self._suspects) == (IN_A_ROW if self._set_aside else 1):
             self._retry(PAUSES)
+        if not self._set_aside and self._suspects:
+            if isinstance(failure, OSError):
+                raise Unwritable(failure)
+            self._refuse_suspects()
 
     def _retry(self, pauses: Sequence[float]) -> None:
         """Try the suspects again after pauses, in order, until the first of them is written."""

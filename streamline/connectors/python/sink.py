@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from functools import partial
 
 from streamline.connectors.python.inbox import Inbox, Sent
@@ -24,6 +25,9 @@ BATCH_SIZE = 1_000
 WAITING_BATCHES = 5
 """Batches that wait in memory."""
 
+PATIENCE = 1.0
+"""Seconds after which the thread looks whether it is still wanted."""
+
 
 class PythonSink:
     """Writes to an object of a user's class. Implements `flow.protocols.RefusingSink` and `HandingOverSink`.
@@ -34,6 +38,7 @@ class PythonSink:
         waiting_batches: batches that wait in memory; what is sent at a time is taken whole.
         include_metadata: give `{data, metadata}` also of messages that come without.
         checkpoint_interval: seconds between two calls of `flush`.
+        set_aside: messages after one that cannot be written are written. If not, it is refused before.
         note: writes a line to the run's log, with its level.
     """
 
@@ -46,6 +51,7 @@ class PythonSink:
         waiting_batches: int = WAITING_BATCHES,
         include_metadata: bool = False,
         checkpoint_interval: float = 1.0,
+        set_aside: bool = True,
         note: Callable[[str, str], None] = lambda message, level: None,
     ) -> None:
         self.id = id
@@ -54,14 +60,17 @@ class PythonSink:
         self._note = note
         self._inbox = Inbox(batch_size * waiting_batches)
         self._writer = partial(
-            Writer, batch_size=batch_size, include_metadata=include_metadata, interval=checkpoint_interval
+            Writer,
+            batch_size=batch_size,
+            include_metadata=include_metadata,
+            interval=checkpoint_interval,
+            set_aside=set_aside,
         )
         self._failure: Exception | None = None
         self._seconds: float | None = None
         self._reports = threading.Lock()
-        self._refusals: list[tuple[str, BadRecord]] = []
         self._numbers: dict[str, int] = {}
-        self._reporting = False
+        """Of positions whose proof is not reported."""
 
     async def run(self, proven: Proven, failed: Failed) -> None:
         """See `Sink.run`."""
@@ -119,21 +128,10 @@ class PythonSink:
 
     def _report(self) -> None:
         with self._reports:
-            refusals, numbers = self._refusals, self._numbers
-            self._refusals, self._numbers, self._reporting = [], {}, False
-        if self._failure is not None:
-            return
-        try:
-            by_source: dict[str, list[BadRecord]] = {}
-            for source, record in refusals:
-                by_source.setdefault(source, []).append(record)
-            for source, records in by_source.items():
-                self.refused(source, records)
-        except Exception as error:
-            self._fail(error)
-            return
-        for source, number in numbers.items():
-            self._proven(source, number)
+            numbers, self._numbers = self._numbers, {}
+        if self._failure is None:
+            for source, number in numbers.items():
+                self._proven(source, number)
 
     def _fail(self, error: Exception) -> None:
         if self._failure is None:
@@ -157,8 +155,8 @@ class PythonSink:
             if made is not None:
                 made.destroy()
         except Exception as raised:
-            self._note(str(raised), "WARNING")
-        if error is not None:
+            self._in_loop(partial(self._note, str(raised), "WARNING"))
+        if error is not None and not self._inbox.abandoned:
             self._in_loop(partial(self._fail, error))
         else:
             self._in_loop(self._end)
@@ -177,18 +175,31 @@ class PythonSink:
                 return
 
     def _refuse(self, source: str, record: BadRecord) -> None:
-        with self._reports:
-            self._refusals.append((source, record))
-            self._report_soon()
+        """Refuse a message, and wait for what that means; raises what `refused` does."""
+        answer: Future[None] = Future()
+
+        def refuse() -> None:
+            try:
+                self.refused(source, [record])
+            except BaseException as error:
+                answer.set_exception(error)
+            else:
+                answer.set_result(None)
+
+        self._in_loop(refuse)
+        while True:
+            try:
+                answer.result(PATIENCE)
+                return
+            except TimeoutError:
+                if self._inbox.abandoned:
+                    raise
 
     def _prove(self, numbers: dict[str, int]) -> None:
         with self._reports:
+            unreported = bool(self._numbers)
             self._numbers.update(numbers)
-            self._report_soon()
-
-    def _report_soon(self) -> None:
-        if not self._reporting:
-            self._reporting = True
+        if not unreported:
             self._in_loop(self._report)
 
     def _end(self) -> None:

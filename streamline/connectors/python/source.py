@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
 
-from streamline.connectors.python.handover import NOTHING, POSITION, Handover, Stop
+from streamline.connectors.python.handover import POSITION, Handover, Stop
 from streamline.connectors.python.user_class import UserClass, UserObject
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.jsontext import decode
@@ -78,6 +78,7 @@ class PythonSource:
         """
         if self.stopped is not None:
             return
+        self._loop = asyncio.get_running_loop()
         # A daemon: a source that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"source {self.id}", daemon=True)
         self._thread.start()
@@ -143,22 +144,26 @@ class PythonSource:
             self._handover.wait_closed()
             made.destroy()
         except StreamlineError as error:
-            self._note(str(error), "WARNING")
+            self._warn(error)
 
     def _read(self, made: UserObject) -> None:
         put = self._handover.put
         way, method = reading_method(made)
         if way == "BATCH_READ":
-            made.call("while it read", method, Handler(self._handover, put))
+
+            def put_all(messages: Any, position: Any = None) -> None:
+                put(_listed(messages), position)
+
+            made.call("while it read", method, Handler(self._handover, put_all))
         elif way == "READ":
 
-            def put_one(message: Any, position: Any = NOTHING) -> None:
+            def put_one(message: Any, position: Any = None) -> None:
                 put([message], position)
 
             made.call("while it read", method, Handler(self._handover, put_one))
         else:
 
-            async def put_async(messages: Any, position: Any = NOTHING) -> None:
+            async def put_async(messages: Any, position: Any = None) -> None:
                 batch = messages if isinstance(messages, list) else [messages]
                 await asyncio.to_thread(put, batch, position)
 
@@ -183,7 +188,11 @@ class PythonSource:
         if self.stopped is None and not self._leaving:
             self._failure = error
         else:
-            self._note(str(error), "WARNING")
+            self._warn(error)
+
+    def _warn(self, error: BaseException) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._note, str(error), "WARNING")
 
 
 class Handler:
@@ -197,7 +206,7 @@ class Handler:
         self._handover = handover
         self._put = put
 
-    def __call__(self, messages: Any, position: Any = NOTHING) -> Any:
+    def __call__(self, messages: Any, position: Any = None) -> Any:
         """Give messages (see the module)."""
         return self._put(messages, position)
 
@@ -229,3 +238,20 @@ def reading_method(made: UserObject) -> tuple[str, Callable[..., Any]]:
 
 async def _awaited(returned: Any) -> None:
     await returned
+
+
+def _listed(messages: Any) -> Sequence[Any]:
+    """Return messages as a list.
+
+    Raises:
+        TypeError: they are none, but one message.
+    """
+    if type(messages) is list:
+        return messages
+    if isinstance(messages, Iterable) and not isinstance(messages, Mapping | str | bytes) and not _is_table(messages):
+        return list(messages)
+    raise TypeError(f"the handler takes a list of messages, not a {type(messages).__name__}")
+
+
+def _is_table(messages: Any) -> bool:
+    return hasattr(messages, "columns") or hasattr(messages, "schema")

@@ -36,6 +36,7 @@ class Writer:
         prove: called with numbers of positions, by source: all before them is durable.
         pause: waits so many seconds; False: the sink is to end at once.
         interval: seconds between two calls of `flush`.
+        set_aside: see `Isolation`.
 
     Raises:
         StreamlineError: the object has no method that writes.
@@ -52,6 +53,7 @@ class Writer:
         batch_size: int,
         include_metadata: bool,
         interval: float,
+        set_aside: bool,
     ) -> None:
         self._id = id
         self._made = made
@@ -65,7 +67,7 @@ class Writer:
         self._flush = made.method("flush")
         if self._batch_write is None and self._single is None:
             raise made.no_method("batch_write(messages) or write(message)")
-        self._isolation = Isolation(self._write, self._refuse, pause)
+        self._isolation = Isolation(self._write, self._refuse, pause, set_aside=set_aside)
         self._data: list[Any] = []
         self._segments: list[_Segment] = []
         self._numbers: dict[str, int] = {}

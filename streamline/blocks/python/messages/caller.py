@@ -51,7 +51,7 @@ class MessageCaller:
     called again with halves of the messages, as they were before, down to single ones; those are refused. A tombstone
     that it raises on passes unchanged.
 
-    Attributes:
+    Args:
         began: called before each call.
 
     Raises:
@@ -59,8 +59,8 @@ class MessageCaller:
         UserError: the file raised while it was loaded.
     """
 
-    def __init__(self, settings: MessageSettings) -> None:
-        self.began: Callable[[], None] = lambda: None
+    def __init__(self, settings: MessageSettings, began: Callable[[], None]) -> None:
+        self._began = began
         self._settings = settings
         self._shape = shape_of(settings.block, Shape.ROWS)
         self._function = PythonFunction(settings.block, "transformer")
@@ -125,7 +125,7 @@ class MessageCaller:
                 given = to_frame(messages, self._shape)
             except ValueError as error:
                 raise UserError(str(error), "", self._function.where) from None
-        self.began()
+        self._began()
         result = self._function.call(given, keywords=keywords)
         if type(result) is not list:
             result = messages if result is given and self._unchangeable else self._messages(result)

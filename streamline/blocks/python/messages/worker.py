@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -22,18 +23,14 @@ class MessageCall:
 
     Attributes:
         future: what becomes of them.
-        since: `time.monotonic()` when the current call of the function began; None before.
+        thread: the thread that has the call.
     """
 
     def __init__(self, batch: MessageBatch | None, *, set_aside: bool = True) -> None:
         self.batch = batch
         self.set_aside = set_aside
         self.future: Future[list[Item]] = Future()
-        self.since: float | None = None
-
-    def began(self) -> None:
-        """Note that a call of the function begins."""
-        self.since = time.monotonic()
+        self.thread: _Thread | None = None
 
 
 class MessageWorker:
@@ -58,6 +55,7 @@ class MessageWorker:
         """Run a call after those before it."""
         if self._thread is None:
             self._thread = _Thread(self.settings)
+        call.thread = self._thread
         self._thread.calls.put(call)
 
     def release(self) -> None:
@@ -75,11 +73,12 @@ class MessageWorker:
         """
         waiting = asyncio.wrap_future(call.future)
         waiting.add_done_callback(_seen)
-        timeout = self.settings.timeout
-        while timeout is not None and not waiting.done():
-            left = timeout if call.since is None else call.since + timeout - time.monotonic()
+        timeout, thread = self.settings.timeout, call.thread
+        while timeout is not None and thread is not None and not waiting.done():
+            # Of the call that runs, whose ever it is: those behind it wait for it, too.
+            left = timeout if thread.since is None else thread.since + timeout - time.monotonic()
             if left <= 0:
-                raise self._timed_out(timeout)
+                raise self._timed_out(thread, timeout)
             await asyncio.wait([waiting], timeout=left)
         try:
             return await asyncio.shield(waiting)
@@ -93,15 +92,19 @@ class MessageWorker:
                 code="transformer.failed",
             ) from None
 
-    def _timed_out(self, timeout: float) -> PipelineFailed:
-        self._end()  # the thread is left behind; the next attempt gets another one
-        return PipelineFailed(
+    def _timed_out(self, thread: _Thread, timeout: float) -> PipelineFailed:
+        """Leave the thread behind; the next attempt gets another one."""
+        error = PipelineFailed(
             f"transformer {self.block} timed out after {timeout:g} s",
             blocks=[self.block],
             where=self.settings.block.name,
             hint="raise the block's timeout, or let one call do less: lower batch_size in the source",
             code="block.timeout",
         )
+        thread.abandon(error)
+        if thread is self._thread:
+            self._end()
+        return error
 
     def _end(self) -> None:
         if self._thread is not None:
@@ -112,24 +115,38 @@ class MessageWorker:
 class _Thread:
     def __init__(self, settings: MessageSettings) -> None:
         self.calls: queue.SimpleQueue[MessageCall | None] = queue.SimpleQueue()
+        self.since: float | None = None
+        """`time.monotonic()` when the current call of the function began; None: none runs."""
         self._settings = settings
         # A daemon: a function that never returns must not keep the process from ending.
         threading.Thread(target=self._run, name=f"block {settings.block.uuid}", daemon=True).start()
+
+    def abandon(self, error: Exception) -> None:
+        """Let the calls that wait fail."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                call = self.calls.get_nowait()
+                if call is not None and call.future.set_running_or_notify_cancel():
+                    call.future.set_exception(error)
+
+    def _began(self) -> None:
+        self.since = time.monotonic()
 
     def _run(self) -> None:
         caller: MessageCaller | None = None
         while (call := self.calls.get()) is not None:
             if not call.future.set_running_or_notify_cancel():
                 continue
+            self._began()
             try:
-                call.began()
                 if caller is None:
-                    caller = MessageCaller(self._settings)
-                caller.began = call.began
+                    caller = MessageCaller(self._settings, self._began)
                 items = caller.run(call.batch, set_aside=call.set_aside) if call.batch is not None else []
             except BaseException as error:  # every exception goes to whoever waits for the call
+                self.since = None
                 call.future.set_exception(error)
             else:
+                self.since = None
                 call.future.set_result(items)
         if caller is not None:
             caller.close()

@@ -11,6 +11,7 @@ from streamline.blocks.python.file import BlockFile
 from streamline.blocks.python.messages.caller import MessageSettings
 from streamline.blocks.python.messages.transform import MessageTransform
 from streamline.blocks.python.messages.worker import MessageWorker
+from streamline.errors import PipelineFailed
 from streamline.flow.items import Item, MessageBatch
 
 pytestmark = pytest.mark.anyio
@@ -76,3 +77,20 @@ async def test_what_is_taken_is_returned_while_the_function_works_on_the_next(tm
         gate.touch()
         assert MessageBatch("s", ["slow"]) in await stage.flush()
     await stage.close()
+
+
+async def test_calls_behind_one_that_takes_too_long_fail_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "enrich.py"
+    file.write_text("import time\n\n\n@transformer\ndef transform(messages, **kwargs):\n    time.sleep(60)\n")
+    worker = MessageWorker(MessageSettings(block=BlockFile("enrich", str(file)), timeout=0.1))
+    first, second = MessageTransform(worker), MessageTransform(worker)
+    with anyio.fail_after(30):
+        for stage in (first, second):
+            await stage.start()
+        for stage in (first, second):
+            await stage.process(MessageBatch("s", [1]))
+        for stage in (second, first):
+            with pytest.raises(PipelineFailed):
+                await stage.flush()
+    await first.close()
+    await second.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Sink:
 def run(tmp_path: Path) -> Run:
     """Run a source's code, a transformer's and a sink's. `board` in their code is the pipeline's `Board`.
 
-    With `stop_when`, the run is stopped as soon as that says so of the board.
+    With `stop_when`, the run is stopped as soon as that says so of the board; with `refuse`, a dead letter raises it.
     """
 
     def block(name: str, code: str, board: Board) -> BlockFile:
@@ -94,6 +94,7 @@ def run(tmp_path: Path) -> Run:
         sink_configuration: Mapping[str, Any] | None = None,
         stop_when: Callable[[Board], bool] | None = None,
         checkpoint_interval: float = 0.05,
+        refuse: Exception | None = None,
         **keywords: Any,
     ) -> Pipeline:
         board, notes = Board(), []
@@ -106,6 +107,7 @@ def run(tmp_path: Path) -> Run:
                 root=tmp_path,
                 start=store.saved.get(name, {}),
                 checkpoint_interval=checkpoint_interval,
+                set_aside=refuse is None,
                 note=lambda message, level: notes.append(f"{level}: {message}"),
             )
 
@@ -119,7 +121,12 @@ def run(tmp_path: Path) -> Run:
         if transformer is not None:
             worker = MessageWorker(MessageSettings(block=block("enrich", transformer, board)))
             stages.append(MessageTransform(worker))
-        flow = Flow(source=loads, route=Route(stages=stages, sinks=[exports]))
+
+        def refused(records: Sequence[BadRecord]) -> None:
+            if refuse is not None:
+                raise refuse
+
+        flow = Flow(source=loads, route=Route(stages=stages, sinks=[exports]), refused=refused)
 
         async def main() -> FlowOutcome:
             runtime = Runtime([flow], store=store)

@@ -194,3 +194,23 @@ def test_what_is_awaited_is_flushed_at_once(run: Run) -> None:
     )
     assert done.outcome.error is None
     assert done.board.said == list(range(1, 21))
+
+
+STOPPED = RuntimeError("on_error: stop")
+
+
+@pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
+def test_nothing_after_a_message_that_ends_the_run_is_written(run: Run, error: str) -> None:
+    done = run(
+        SOURCE % 10,
+        sink(f"for m in messages:\n    if m['n'] == 4: raise {error}\nboard.got.extend(messages)"),
+        refuse=STOPPED,
+    )
+    assert done.outcome.error is STOPPED
+    assert [message["n"] for message in done.got] == [0, 1, 2, 3]
+
+
+def test_an_outage_does_not_end_the_run(run: Run) -> None:
+    done = run(SOURCE % 3, sink("raise ConnectionError('down')"), refuse=STOPPED)
+    assert isinstance(done.outcome.error, StreamlineError)
+    assert done.refused == []

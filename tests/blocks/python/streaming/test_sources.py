@@ -307,3 +307,23 @@ class Source:
     )
     assert done.outcome.error is None
     assert done.board.said == ["stopped"]
+
+
+@pytest.mark.parametrize("given", ["{'n': 1}", "'text'", "5", "pd.DataFrame({'n': [1]})"])
+def test_what_is_no_list_of_messages_is_an_error(run: Run, given: str) -> None:
+    done = run(
+        "import pandas as pd\n\n\n@streaming_source\nclass Source:\n    def batch_read(self, handler):\n"
+        f"        handler({given}, position=1)\n"
+    )
+    assert isinstance(done.outcome.error, StreamlineError)
+    assert "TypeError" in done.outcome.error.message
+    assert done.got == []
+
+
+def test_messages_may_come_from_a_generator_and_none_is_no_position(run: Run) -> None:
+    done = run(
+        "@streaming_source\nclass Source:\n    def batch_read(self, handler):\n"
+        "        handler((number for number in range(3)), position=None)\n        handler((3, 4))\n"
+    )
+    assert done.got == [0, 1, 2, 3, 4]
+    assert done.saved == {"delivered": b"5"}
