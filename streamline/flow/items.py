@@ -112,17 +112,38 @@ class MessageBatch(msgspec.Struct):
         data: value of each message: bytes or None as read, until a stage decodes them.
         origins: origin of each message, if it has one; None: none of them has.
         sink: uuid of the destination block that it is for, where one sink serves several.
+        lineage: of messages that a block has made: the origin of the message that each was most likely made of. For
+            dead letters, and never for what is written.
     """
 
     stream: str
     data: list[Any]
     origins: list[Origin | None] | None = None
     sink: str | None = None
+    lineage: list[Origin | None] | None = None
 
     @property
     def count(self) -> int:
         """Number of messages."""
         return len(self.data)
+
+    def only(self, numbers: Sequence[int]) -> MessageBatch:
+        """Return some of the messages, by their places."""
+        origins, lineage = self.origins, self.lineage
+        return MessageBatch(
+            self.stream,
+            [self.data[number] for number in numbers],
+            [origins[number] for number in numbers] if origins is not None else None,
+            self.sink,
+            [lineage[number] for number in numbers] if lineage is not None else None,
+        )
+
+    def made_of(self, number: int) -> tuple[Origin | None, bool]:
+        """Return the origin of the message that one is, or is most likely made of, and whether the latter."""
+        origin = self.origins[number] if self.origins is not None else None
+        if origin is not None or self.lineage is None:
+            return origin, False
+        return self.lineage[number], True
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -206,6 +227,7 @@ class BadRecord(msgspec.Struct, frozen=True):
         origin: of a message, where it was read.
         trace: the traceback of the user's code that raised, if that was the reason.
         form: how `record` is written.
+        inferred: `origin` is that of the message that this one was most likely made of.
     """
 
     stream: str
@@ -217,6 +239,7 @@ class BadRecord(msgspec.Struct, frozen=True):
     origin: Origin | None = None
     trace: str | None = None
     form: DataForm = "json"
+    inferred: bool = False
 
 
 Batch: TypeAlias = RawBatch | RowBatch | ArrowBatch

@@ -116,6 +116,8 @@ class DeadLetter(msgspec.Struct, kw_only=True):
         topic, partition, offset: where a message was read; None: it is no message, or a new one that a block made.
         key, value, headers, message_time: of that message, as in `flow.items.Origin`.
         trace: the traceback of the user's code that refused it.
+        inferred: the message is the one that the record was most likely made of; the state database does not give it
+            back.
         written_since: an offset behind the message's, of a message with the same key that was delivered; given by the
             store.
     """
@@ -142,6 +144,7 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     headers: list[tuple[str, bytes | None]] | None = None
     message_time: int | None = None
     trace: str | None = None
+    inferred: bool = False
     written_since: int | None = None
 
 

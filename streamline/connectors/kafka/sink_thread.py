@@ -86,7 +86,7 @@ class Sent(msgspec.Struct):
     """Messages that are not proven yet, of one batch.
 
     Args:
-        data, origins: of each message, as the sink was sent it.
+        data, origins, lineage: of each message, as the sink was sent it.
         after: number of the last position of the source before them.
     """
 
@@ -97,6 +97,11 @@ class Sent(msgspec.Struct):
     data: list[Any]
     origins: list[Origin | None]
     after: int = 0
+    lineage: list[Origin | None] | None = None
+
+    def lineage_of(self, number: int) -> Origin | None:
+        """Return the origin of the message that a new one was most likely made of."""
+        return self.lineage[number] if self.lineage is not None else None
 
 
 class Place(NamedTuple):
@@ -296,13 +301,16 @@ class ProducerThread:
         except ValueError:
             self._take_each(source, batch, block)
             return
-        self._produce(self._sent(source, block, batch.stream, messages, batch.data, origins_of(batch)))
+        sent = self._sent(source, block, batch.stream, messages, batch.data, origins_of(batch))
+        sent.lineage = batch.lineage
+        self._produce(sent)
 
     def _take_each(self, source: str, batch: MessageBatch, block: str) -> None:
         """Produce the messages of a batch that can be, and refuse the others, each in its place."""
         maker = self._makers[block]
         run = self._sent(source, block, batch.stream)
-        for data, origin in zip(batch.data, origins_of(batch), strict=True):
+        lineage = batch.lineage or [None] * batch.count
+        for data, origin, source_origin in zip(batch.data, origins_of(batch), lineage, strict=True):
             try:
                 message = self._encode(partial(maker.make_one, data, origin, batch.stream))
                 self._check([message], maker.topic_of(batch.stream))
@@ -310,11 +318,13 @@ class ProducerThread:
                 if run.messages:
                     self._produce(run)
                 run = self._sent(source, block, batch.stream)
-                self._refuse(run, data, origin, str(error))
+                self._refuse(run, data, origin, str(error), source_origin)
             else:
                 run.messages.append(message)
                 run.data.append(data)
                 run.origins.append(origin)
+                if batch.lineage is not None:
+                    run.lineage = [*(run.lineage or ()), source_origin]
         if run.messages:
             self._produce(run)
 
@@ -334,10 +344,21 @@ class ProducerThread:
         after = self._newest.get(source, 0)
         return Sent(source, block, stream, messages or [], data or [], origins or [], after)
 
-    def _refuse(self, sent: Sent, data: Any, origin: Origin | None, reason: str) -> Sequence[DeadLetter]:
+    def _refuse(
+        self, sent: Sent, data: Any, origin: Origin | None, reason: str, lineage: Origin | None = None
+    ) -> Sequence[DeadLetter]:
         """Report a message that cannot be delivered; see `LoopSide.refuse`."""
         record, form = dump_data(data)
-        bad = BadRecord(sent.stream, record, reason, sent.block, sink=sent.block, origin=origin, form=form)
+        bad = BadRecord(
+            sent.stream,
+            record,
+            reason,
+            sent.block,
+            sink=sent.block,
+            origin=origin or lineage,
+            form=form,
+            inferred=origin is None and lineage is not None,
+        )
         return anyio.from_thread.run_sync(self._loop.refuse, sent.source, [bad])
 
     def _encode(self, make: Callable[[], T]) -> T:
@@ -361,7 +382,8 @@ class ProducerThread:
     def _checkpoint(self, *, closing: bool) -> None:
         """Deliver everything that was produced, and prove the newest positions."""
         for place, reason in self._flush():
-            self._refuse(place.sent, place.sent.data[place.number], place.sent.origins[place.number], reason)
+            sent, number = place
+            self._refuse(sent, sent.data[number], sent.origins[number], reason, sent.lineage_of(number))
         self._window.clear()
         self._prove()
 

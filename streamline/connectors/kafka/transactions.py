@@ -162,8 +162,10 @@ class Transactions(ProducerThread):
             }
         )
 
-    def _refuse(self, sent: Sent, data: Any, origin: Origin | None, reason: str) -> Sequence[DeadLetter]:
-        letters = super()._refuse(sent, data, origin, reason)
+    def _refuse(
+        self, sent: Sent, data: Any, origin: Origin | None, reason: str, lineage: Origin | None = None
+    ) -> Sequence[DeadLetter]:
+        letters = super()._refuse(sent, data, origin, reason, lineage)
         self._produce_letters(sent.source, letters, sent.after)
         return letters
 
@@ -349,15 +351,17 @@ class Transactions(ProducerThread):
             reasons.setdefault(id(place.sent), {})[place.number] = reason
         refused = [(sent, reasons[id(sent)]) for sent in self._window if id(sent) in reasons]
         taken = [
-            (sent, sent.data[index], sent.origins[index], why) for sent, at in refused for index, why in at.items()
+            (sent, sent.data[index], sent.origins[index], why, sent.lineage_of(index))
+            for sent, at in refused
+            for index, why in at.items()
         ]
         for sent, at in refused:
             _keep(sent, [index for index in range(len(sent.messages)) if index not in at])
-        for sent, data, origin, reason in taken:
+        for sent, data, origin, reason, lineage in taken:
             if sent.block == LETTERS:
                 self._loop.letters_refused([data])
             else:
-                self._refuse(sent, data, origin, reason)
+                self._refuse(sent, data, origin, reason, lineage)
 
     def _culprits(self, suspects: list[Place]) -> list[tuple[Place, str]]:
         """Return the messages that are refused also when they are alone, and why: found in transactions that are
@@ -424,6 +428,8 @@ def _keep(sent: Sent, indexes: Sequence[int]) -> None:
     sent.messages = [sent.messages[index] for index in indexes]
     sent.data = [sent.data[index] for index in indexes]
     sent.origins = [sent.origins[index] for index in indexes]
+    if sent.lineage is not None:
+        sent.lineage = [sent.lineage[index] for index in indexes]
 
 
 def _indexes_without(origins: Sequence[Origin | None], keys: Collection[str]) -> list[int]:
@@ -456,7 +462,7 @@ def _batch_without(batch: MessageBatch, keys: Collection[str]) -> MessageBatch:
 
 
 def _origin(letter: DeadLetter) -> Origin | None:
-    """Return where the message of a letter was read."""
-    if letter.topic is None or letter.partition is None or letter.offset is None:
+    """Return where the message of a letter was read, if that is certain."""
+    if letter.inferred or letter.topic is None or letter.partition is None or letter.offset is None:
         return None
     return Origin(letter.topic, letter.partition, letter.offset, letter.key, letter.value)

@@ -170,14 +170,16 @@ class Writer:
         failure = self._made.explain(error)
         where = f" ({failure.where})" if failure.where else ""
         data, form = dump_data(message)
+        origin, inferred = batch.made_of(segment.start + number)
         record = BadRecord(
             batch.stream,
             data,
             f"{failure.message}{where}",
             self._id,
             sink=self._id,
-            origin=batch.origins[segment.start + number] if batch.origins is not None else None,
+            origin=origin,
             trace=failure.trace,
             form=form,
+            inferred=inferred,
         )
         self._refuse_record(segment.source, record)

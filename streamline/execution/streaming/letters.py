@@ -268,6 +268,7 @@ class LetterMaker:
             destination=bad.sink,
             output=bad.output,
             copy=self._copy(source, bad),
+            inferred=bad.inferred,
             trace=None if bad.trace is None else self._mask(bad.trace)[-MAX_TRACE:],
         )
         origin = bad.origin
@@ -279,7 +280,7 @@ class LetterMaker:
         return letter
 
     def _data(self, source: str, bad: BadRecord) -> tuple[str, LetterForm]:
-        if bad.origin is not None and not bad.output:
+        if bad.origin is not None and not bad.output and not bad.inferred:
             is_value = bad.form == "bytes" and bad.record == bad.origin.value
             if is_value or bad.stage == "decode" or self._starts_with_value(source, bad.stage, bad.sink):
                 return "", "value"

@@ -89,7 +89,11 @@ def resend(
 
 def _for_letters(plan: Plan) -> Plan:
     settings = msgspec.structs.replace(
-        plan.settings, delivery="at-least-once", checkpoint_interval=CHECKPOINT_SECONDS, on_error="dead-letter"
+        plan.settings,
+        delivery="at-least-once",
+        checkpoint_interval=CHECKPOINT_SECONDS,
+        on_error="dead-letter",
+        park=False,
     )
     return msgspec.structs.replace(plan, settings=settings)
 

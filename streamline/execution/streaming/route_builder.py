@@ -144,6 +144,7 @@ class RouteBuilder:
                     keywords=block_keywords(self.run, self.plan.variables, block, self.attempt),
                     include_metadata=any(traits.include_metadata for traits in feeding),
                     timeout=block.timeout,
+                    park=self.plan.settings.park,
                 )
             )
         return self._workers[block.uuid]

@@ -20,6 +20,8 @@ from streamline.flow.protocols import ImmediateStage
 PARKED = "park"
 """Stage of a letter that waits for an earlier one of its key."""
 
+PARKED_ERROR = "parked: an earlier message of its key is a dead letter"
+
 MAX_PASSED = 200_000
 """Messages on their way that are remembered."""
 
@@ -226,27 +228,23 @@ class ParkStage(ImmediateStage):
 
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
-        if not isinstance(item, MessageBatch) or item.origins is None or not self._keys:
+        if not isinstance(item, MessageBatch) or not self._keys:
             return [item]
         return _parked(self._keys, item, self._sink)
 
 
 def _parked(keys: LetterKeys, batch: MessageBatch, sink: str | None) -> list[Item]:
     """Return a batch without the messages that are to be parked, and these."""
-    assert batch.origins is not None
     kept: list[int] = []
     parked: list[Item] = []
-    # Of a key, what is parked first is before the others: it need not have been refused.
-    for number, origin in enumerate(batch.origins):
+    for number, data in enumerate(batch.data):
+        origin, inferred = batch.made_of(number)
         if origin is None or not keys.follows(origin):
             kept.append(number)
             continue
-        record, form = dump_data(batch.data[number])
-        error = "parked: an earlier message of its key is a dead letter"
-        parked.append(BadRecord(batch.stream, record, error, PARKED, sink=sink, origin=origin, form=form))
+        record, form = dump_data(data)
+        bad = BadRecord(batch.stream, record, PARKED_ERROR, PARKED, sink=sink, origin=origin, form=form)
+        parked.append(msgspec.structs.replace(bad, inferred=inferred))
     if not parked:
         return [batch]
-    if not kept:
-        return parked
-    data = [batch.data[number] for number in kept]
-    return [msgspec.structs.replace(batch, data=data, origins=[batch.origins[number] for number in kept]), *parked]
+    return [*([batch.only(kept)] if kept else []), *parked]

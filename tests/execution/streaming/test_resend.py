@@ -82,7 +82,10 @@ def test_letters_go_on_from_the_stage_that_refused_them(graph: Callable[..., Str
     stream = graph([1, 2, 3, 4], clean=[2], enrich=[3])
     assert stream.run().status == "completed"
     assert written(stream, "a") == written(stream, "b") == [1, 4]
-    assert [(letter.stage, letter.form) for letter in letters(stream)] == [("clean", "value"), ("enrich", "json")]
+    assert [(letter.stage, letter.form, letter.offset, letter.value) for letter in letters(stream)] == [
+        ("clean", "value", 1, b'{"key": null, "n": 2}'),
+        ("enrich", "json", 2, b'{"key": null, "n": 3}'),
+    ]
     graph([1, 2, 3, 4])
     outcome = retry(stream)
     assert (outcome.arrived, outcome.refused, outcome.failure) == (2, 0, None)
@@ -124,7 +127,7 @@ def test_what_a_later_stage_refuses_waits_there(graph: Callable[..., Stream]) ->
     graph([1, 2], enrich=[2])
     outcome = retry(stream)
     assert (outcome.arrived, outcome.refused) == (0, 1)
-    assert [(offset, stage) for offset, stage, _ in places(stream)] == [(None, "enrich")]
+    assert [(offset, stage) for offset, stage, _ in places(stream)] == [(1, "enrich")]
     graph([1, 2])
     assert retry(stream).arrived == 1
     assert stream.world.written["a"][-1] == {"n": 2, "by": ["clean", "enrich"]}
@@ -176,6 +179,20 @@ def test_a_key_that_was_written_since_is_not_overwritten_unasked(graph: Callable
     assert written(stream, "a") == [2, 3, 1]
 
 
+def test_parked_messages_follow_the_letter_of_their_key(graph: Callable[..., Stream]) -> None:
+    stream = graph([1, 2, 3, 4, 5], keys="xyxxy", clean=[1])
+    stream.keys(park="key")
+    stream.run()
+    assert written(stream, "a") == [2, 5]
+    assert [offset for offset, _, _ in places(stream)] == [0, 2, 3]
+    graph([1, 2, 3, 4, 5], keys="xyxxy", clean=[3])
+    outcome = retry(stream)
+    assert (outcome.arrived, outcome.refused, outcome.held) == (1, 1, 1)
+    graph([1, 2, 3, 4, 5], keys="xyxxy")
+    assert retry(stream).arrived == 2
+    assert written(stream, "a") == [2, 5, 1, 3, 4]
+
+
 def test_letters_whose_place_is_gone_stay(graph: Callable[..., Stream], stream: Stream) -> None:
     graph([1, 2, 3, 4], clean=[2], enrich=[3]).run()
     stream.files.entries["blocks"].clear()
@@ -203,8 +220,10 @@ def clean(messages, *args, **kwargs):
     stream.transformer("enrich", strict([2], '[{"n": each["n"]} for each in messages]'), ["clean"])
     stream.sink("a", ["enrich"])
     stream.run()
-    assert [(letter.stage, letter.form, letter.offset) for letter in letters(stream)] == [("enrich", "text", None)]
-    assert len(retry(stream).unsendable) == 1
+    assert [(letter.stage, letter.form, letter.offset) for letter in letters(stream)] == [("enrich", "text", 1)]
+    stream.files.write("transformers/enrich.py", strict([], '[{"n": each["n"]} for each in messages]'))
+    assert retry(stream).arrived == 1
+    assert written(stream, "a") == [1, 2]
 
 
 def test_a_sink_that_fails_ends_it_and_what_has_not_arrived_stays(graph: Callable[..., Stream]) -> None:

@@ -13,11 +13,13 @@ import msgspec
 
 from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
 from streamline.blocks.python.messages.frames import from_frame, to_frame
+from streamline.blocks.python.messages.parking import Parking
 from streamline.errors import ConfigError, PipelineFailed
 from streamline.flow.bisection import bisect
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
 from streamline.flow.stages.copies import Snapshot
+from streamline.flow.stages.park import PARKED_ERROR
 
 BATCH_SIZE = 100
 """Messages of one call, unless something else is set."""
@@ -35,6 +37,7 @@ class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
         keywords: keyword arguments for every call; `stream` is added, and `logger` if there is none.
         include_metadata: the messages are `{data, metadata}`.
         timeout: seconds that one call may take; None: no limit.
+        park: messages behind a refused one of their key are refused, too.
     """
 
     block: BlockFile
@@ -42,12 +45,14 @@ class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
     keywords: Mapping[str, Any] = {}
     include_metadata: bool = False
     timeout: float | None = None
+    park: bool = False
 
 
 class MessageCaller:
     """The function of a transformer block.
 
-    A message that the function returns as the same object keeps its origin; others have none. Where it raises, it is
+    A message that the function returns as the same object keeps its origin; others have none. They have a lineage where
+    it returns as many as it got, or got only one: each is made of the message in its place. Where it raises, it is
     called again with halves of the messages, as they were before, down to single ones; those are refused. A tombstone
     that it raises on passes unchanged.
 
@@ -75,6 +80,7 @@ class MessageCaller:
         self._offered = {"logger": logger, **settings.keywords}
         self._keywords: dict[str, dict[str, Any]] = {}
         self._loop: asyncio.Runner | None = None
+        self.parking = Parking() if settings.park else None
         self._raised = 0
         """On how many messages in a row it has raised."""
 
@@ -208,6 +214,7 @@ class _Run:
         self._set_aside = set_aside
         self._data: list[Any] = []
         self._origins: list[Origin | None] = []
+        self._lineage: list[Origin | None] = []
         self._bad: list[Item] = []
 
     def items(self) -> list[Item]:
@@ -217,20 +224,33 @@ class _Run:
         if not self._data:
             return self._bad
         origins = self._origins if any(self._origins) else None
-        return [msgspec.structs.replace(self._batch, data=self._data, origins=origins), *self._bad]
+        lineage = self._lineage if any(self._lineage) else None
+        batch = msgspec.structs.replace(self._batch, data=self._data, origins=origins, lineage=lineage)
+        return [batch, *self._bad]
 
     def _chunk(self, start: int, stop: int) -> None:
         given = self._batch.data[start:stop]
         before = Snapshot(given)
         whole = range(stop - start)
         error: UserError | None = None
-        if self._caller.takes_tombstones or all(message is not None for message in given):
+        parking = self._caller.parking
+        if not parking and (self._caller.takes_tombstones or all(message is not None for message in given)):
             error = self._call(given, whole, start)
             if error is None:
                 return
 
         def run(part: Sequence[int]) -> UserError | None:
-            return self._call(before.part(part[0], part[-1] + 1), part, start)
+            pieces = _runs_of([number for number in part if not park(number)]) if parking else [part]
+            for piece in pieces:
+                failure = self._call(before.part(piece[0], piece[-1] + 1), piece, start)
+                if failure is not None and piece != part:
+                    bisect(piece, failure, run, refuse)
+                elif failure is not None:
+                    return failure
+            return None
+
+        def park(number: int) -> bool:
+            return self._park(lambda: before.part(number, number + 1)[0], start + number)
 
         def refuse(number: int, failure: UserError) -> None:
             self._refuse(before.part(number, number + 1)[0], start + number, failure)
@@ -257,37 +277,81 @@ class _Run:
         origins = self._batch.origins
         first = start + part[0]
         own = origins[first : first + len(given)] if origins is not None else [None] * len(given)
-        if len(returned) == len(given) and all(map(is_, returned, given)):
-            self._origins += own
+        same = len(returned) == len(given) and all(map(is_, returned, given))
+        kept = own if same else _origins_of(returned, given, own)
+        self._origins += kept
+        if same and self._batch.lineage is None:
+            self._lineage += [None] * len(given)
         else:
-            self._origins += _origins_of(returned, given, own)
+            self._lineage += self._lineage_of(kept, own, first)
         return None
+
+    def _lineage_of(
+        self, kept: Sequence[Origin | None], own: Sequence[Origin | None], first: int
+    ) -> list[Origin | None]:
+        """Return which messages were made of which, as far as can be seen.
+
+        Args:
+            kept: origin of what was returned, where it is what was given.
+            own: origin of what was given.
+            first: place of the first of these in the batch.
+        """
+        sources = [self._batch.made_of(first + number)[0] for number in range(len(own))]
+        if len(own) == 1:
+            return sources * len(kept)
+        if len(kept) == len(own) and all(each is None or each is own[place] for place, each in enumerate(kept)):
+            return sources
+        return [None] * len(kept)
+
+    def _park(self, data: Callable[[], Any], number: int) -> bool:
+        """Refuse a message of the batch if it has to wait for an earlier one."""
+        origin, inferred = self._batch.made_of(number)
+        if self._caller.parking is None or not self._caller.parking.takes(origin):
+            return False
+        self._bad.append(self._bad_record(data(), PARKED_ERROR, origin, inferred=inferred))
+        return True
 
     def _refuse(self, message: Any, number: int, error: UserError) -> None:
         """Refuse a message of the batch that the function raised on."""
         batch = self._batch
-        origin = batch.origins[number] if batch.origins is not None else None
+        origin, inferred = batch.made_of(number)
         if message is None:
             self._data.append(None)
-            self._origins.append(origin)
+            self._origins.append(None if inferred else origin)
+            self._lineage.append(origin if inferred else None)
             return
         if not self._set_aside:
             place = f" ({origin.topic}, partition {origin.partition}, offset {origin.offset})" if origin else ""
             raise self._caller.failed(error, f"failed with a message of {batch.stream}{place}")
         self._caller.raised(error)
+        if self._caller.parking is not None:
+            self._caller.parking.refused(origin)
+        bad = self._bad_record(message, f"{error.summary} ({error.where})", origin, inferred=inferred)
+        self._bad.append(msgspec.structs.replace(bad, trace=error.trace or None))
+
+    def _bad_record(self, message: Any, error: str, origin: Origin | None, *, inferred: bool) -> BadRecord:
         record, form = dump_data(message)
-        self._bad.append(
-            BadRecord(
-                batch.stream,
-                record,
-                f"{error.summary} ({error.where})",
-                self._caller.block,
-                sink=batch.sink,
-                origin=origin,
-                trace=error.trace or None,
-                form=form,
-            )
+        return BadRecord(
+            self._batch.stream,
+            record,
+            error,
+            self._caller.block,
+            sink=self._batch.sink,
+            origin=origin,
+            form=form,
+            inferred=inferred,
         )
+
+
+def _runs_of(numbers: Sequence[int]) -> list[range]:
+    """Return numbers that rise as ranges without gaps."""
+    runs: list[range] = []
+    for number in numbers:
+        if runs and runs[-1].stop == number:
+            runs[-1] = range(runs[-1].start, number + 1)
+        else:
+            runs.append(range(number, number + 1))
+    return runs
 
 
 def _without_tombstones(given: Sequence[Any]) -> list[range]:

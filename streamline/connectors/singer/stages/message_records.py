@@ -16,6 +16,7 @@ from streamline.connectors.singer.message_reader import MAX_DEPTH
 from streamline.connectors.singer.stages.record_messages import DELETED
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.envelope import wrap
+from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.codecs.schemas import properties
 from streamline.flow.items import (
     ActivateVersion,
@@ -135,12 +136,23 @@ class MessageRecords(ImmediateStage):
         origins = batch.origins or [None] * batch.count
         bad: list[Item] = []
         lines: dict[str, list[bytes]] = {}
-        for data, origin in zip(batch.data, origins, strict=True):
+        for number, (data, origin) in enumerate(zip(batch.data, origins, strict=True)):
             try:
                 self._add(batch.stream, data, origin, lines)
             except (MisfitError, TypeError) as error:
+                record, form = dump_data(data)
+                source, guessed = batch.made_of(number)
                 bad.append(
-                    BadRecord(batch.stream, _shown(data), str(error), self._sink, sink=self._sink, origin=origin)
+                    BadRecord(
+                        batch.stream,
+                        record,
+                        str(error),
+                        self._sink,
+                        sink=self._sink,
+                        origin=source,
+                        form=form,
+                        inferred=guessed,
+                    )
                 )
         items: list[Item] = []
         for stream, texts in lines.items():
@@ -309,13 +321,3 @@ def _has_lone_surrogate(text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return False
-
-
-def _shown(data: Any) -> bytes:
-    """Return a message's data for a dead letter."""
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    try:
-        return jsontext.dumps(data)
-    except TypeError:
-        return repr(data).encode("utf-8", "replace")

@@ -9,6 +9,7 @@ import pytest
 
 from streamline.errors import ConfigError, PipelineFailed
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
+from streamline.flow.stages.park import PARKED_ERROR
 from tests.blocks.python.messages.conftest import Run
 
 
@@ -240,3 +241,63 @@ def test_messages_with_metadata_keep_their_origins_too(transform: Run) -> None:
     given = batch({"data": {"n": 1}, "metadata": {"key": "a"}}, {"data": None, "metadata": {"key": "b"}})
     (out,) = transform("return messages", [given], include_metadata=True)
     assert out == given
+
+
+def lineage_of(items: Sequence[Item]) -> list[int | None]:
+    """Return the offset of the message that each is made of."""
+    return [
+        made_of.offset if (made_of := item.made_of(number)[0]) is not None else None
+        for item in items
+        if isinstance(item, MessageBatch)
+        for number in range(item.count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "offsets"),
+    [
+        ("return [dict(m) for m in messages]", [0, 1, 2]),
+        ("return [messages[0], {'n': 9}, messages[2]]", [0, 1, 2]),
+        ("return [{'n': 9}, messages[0], messages[2]]", [None, 0, 2]),
+        ("return [{'n': 9}, messages[1]]", [None, 1]),
+        ("return {'n': 9}", [None]),
+    ],
+)
+def test_new_messages_are_made_of_those_in_their_places(transform: Run, body: str, offsets: list[Any]) -> None:
+    out = transform(body, [numbers(3)])
+    assert lineage_of(out) == offsets
+    assert [[each.made_of(n)[1] for n in range(each.count)] for each in out if isinstance(each, MessageBatch)] == [
+        [lineage != origin for lineage, origin in zip(offsets, offsets_of(out), strict=True)]
+    ]
+
+
+def test_all_that_is_made_of_one_message_has_its_origin(transform: Run) -> None:
+    out = transform("return [{'part': 1}, {'part': 2}]", [numbers(1)])
+    assert (offsets_of(out), lineage_of(out)) == ([None, None], [0, 0])
+
+
+def test_a_new_message_that_the_next_block_refuses_names_the_first_one(transform: Run) -> None:
+    (made,) = transform("return [dict(m) for m in messages]", [numbers(4)])
+    out = transform("return [{'x': 1 / (m['n'] - 2)} for m in messages]", [made])
+    (bad,) = bad_of(out)
+    assert (bad.origin, bad.inferred, bad.record) == (origin(2), True, b'{"n":2}')
+    assert lineage_of(out) == [0, 1, 3]
+
+
+def keyed(first: int, *values: int) -> MessageBatch:
+    """Return messages whose values are their keys and, if negative, bad."""
+    origins: list[Origin | None] = [
+        Origin("orders", 0, first + number, b"k%d" % abs(value), b"") for number, value in enumerate(values)
+    ]
+    return MessageBatch("orders", [{"n": value} for value in values], origins)
+
+
+def test_messages_of_a_refused_key_are_parked_behind_it(transform: Run) -> None:
+    body = "if any(m['n'] < 0 for m in messages):\n    raise ValueError('below 0')\nreturn [dict(m) for m in messages]"
+    given = [keyed(0, 1, -2, 3, 2, 1), keyed(5, 2, -3, 3, 4)]
+    out = transform(body, given, park=True)
+    assert [message["n"] for message in data_of(out)] == [1, 3, 1, 4]
+    refused = [(each.origin.offset, each.error == PARKED_ERROR) for each in bad_of(out) if each.origin is not None]
+    assert sorted(refused) == [(1, False), (3, True), (5, True), (6, False), (7, True)]
+    assert {each.stage for each in bad_of(out)} == {"enrich"}
+    assert [message["n"] for message in data_of(transform(body, given))] == [1, 3, 2, 1, 2, 3, 4]
