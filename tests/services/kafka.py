@@ -148,6 +148,19 @@ class Kafka:
         records = [record for record in records if record.offset < ends[TopicPartition(topic, record.partition)]]
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
+    def allow(self, user: str, topic: str, operation: str) -> None:
+        """Allow a user something on a topic; nobody else may do anything on it then."""
+        from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+
+        rule = ACL(
+            principal=f"User:{user}",
+            host="*",
+            operation=ACLOperation[operation],
+            permission_type=ACLPermissionType.ALLOW,
+            resource_pattern=ResourcePattern(ResourceType.TOPIC, topic),
+        )
+        self.admin.create_acls([rule])
+
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """Return a group's offsets."""
         offsets = self.admin.list_group_offsets({group: None})[group]

@@ -12,20 +12,22 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from streamline.connectors.kafka.client import Connection, KafkaClient
+from streamline.connectors.kafka.client import Connection, KafkaClient, Outgoing, ProducerOptions
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from streamline.connectors.kafka.outgoing import Destination
 from streamline.connectors.kafka.serialization.json_text import JsonSerializer
 from streamline.connectors.kafka.settings import KafkaSinkSettings
 from streamline.connectors.kafka.sink import KafkaSink, TransactionalKafkaSink
 from streamline.connectors.stream_connector import StreamContext
+from streamline.errors import StreamlineError
 from streamline.flow.items import BadRecord, MessageBatch, Origin, Position
 from streamline.state.store import DeadLetter
-from tests.services.kafka import Kafka
+from tests.connectors.singer.running import until
+from tests.services.kafka import PASSWORDS, Kafka, KafkaCluster
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 120.0
+PATIENCE = 60.0
 FUTURE = 4_000_000_000_000
 """A time that brokers refuse: they take none that is an hour ahead."""
 
@@ -183,3 +185,83 @@ async def test_case_24_what_the_broker_finds_invalid_is_refused_and_the_others_s
     wanted = [b"%d" % number for number in range(400) if number not in (50, 51, 120)]
     assert (pipe.values() if exactly_once else last_of_each(pipe.values())) == wanted
     assert pipe.values(pipe.letters) == ([b"50", b"51", b"120"] if exactly_once else [])
+
+
+@BOTH
+async def test_a_broker_that_is_down_at_the_start_is_an_error_after_the_startup_timeout(
+    kafka_server: Kafka, client: KafkaClient, exactly_once: bool
+) -> None:
+    pipe = Pipe(kafka_server, client)
+    nobody = Connection(servers=("127.0.0.1:9",), client=client.name)
+    sink = pipe.sink(exactly_once, connection=nobody, more={"startup_timeout": 1.0})
+    with pytest.raises(StreamlineError) as failure:
+        await pipe.deliver(sink, read(b"1"))
+    assert failure.value.code == "kafka.unreachable"
+    assert failure.value.where == "127.0.0.1:9"
+
+
+@BOTH
+async def test_case_34_a_topic_that_does_not_exist_is_named(
+    kafka_server: Kafka, client: KafkaClient, exactly_once: bool
+) -> None:
+    pipe = Pipe(kafka_server, client)
+    sink = pipe.sink(exactly_once, topic="no-such-topic", more={"startup_timeout": 1.0})
+    with pytest.raises(StreamlineError, match="no-such-topic") as failure:
+        await pipe.deliver(sink, read(b"1"))
+    assert failure.value.code == "kafka.topic_missing"
+    assert "no-such-topic" not in kafka_server.admin.list_topics()
+
+
+@BOTH
+@pytest.mark.parametrize("describe", [True, False], ids=["only described", "nothing allowed"])
+async def test_a_topic_that_must_not_be_written_to_is_named(
+    secured_kafka: KafkaCluster, client: KafkaClient, exactly_once: bool, describe: bool
+) -> None:
+    pipe = Pipe(secured_kafka, client)
+    secured_kafka.allow("bob" if not describe else "alice", pipe.target, "DESCRIBE")
+    alice = Connection(
+        servers=secured_kafka.addresses("SASL_PLAINTEXT"),
+        protocol="SASL_PLAINTEXT",
+        client=client.name,
+        sasl={"mechanism": "PLAIN", "username": "alice", "password": PASSWORDS["alice"]},
+    )
+    sink = pipe.sink(exactly_once, connection=alice)
+    with pytest.raises(StreamlineError, match=pipe.target) as failure:
+        await pipe.deliver(sink, read(b"1"))
+    assert failure.value.code == "kafka.not_authorized"
+    assert pipe.values() == []
+
+
+async def test_case_20_the_transaction_of_a_killed_process_ends_when_the_next_one_starts(
+    kafka_server: Kafka, client: KafkaClient
+) -> None:
+    pipe = Pipe(kafka_server, client, partitions=1)
+    killed = client.producer(
+        pipe.connection, ProducerOptions(client_id="killed", transactional_id=f"streamline.{pipe.name}.0")
+    )
+    killed.init_transactions(30)
+    killed.begin()
+    killed.produce_batch([Outgoing(pipe.target, b"k", b"lost")])
+    assert killed.flush(30) == []
+    await pipe.deliver(pipe.sink(exactly_once=True), read(b"1"))
+    assert pipe.values() == [b"1"]
+    killed.close(1)
+
+
+async def test_an_instance_that_was_replaced_ends_and_says_so(kafka_server: Kafka, client: KafkaClient) -> None:
+    pipe = Pipe(kafka_server, client, partitions=1)
+    old, new = pipe.sink(exactly_once=True), pipe.sink(exactly_once=True)
+    failures: list[Exception] = []
+    proven: dict[str, int] = {}
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(old.run, proven.__setitem__, failures.append)
+            await anyio.lowlevel.checkpoint()
+            await old.send("load", [read(b"1"), Position("load", 1, {})])
+            await until(lambda: proven == {"load": 1})
+            await pipe.deliver(new, read(b"2"))
+            await old.send("load", [read(b"3"), Position("load", 2, {})])
+            await until(lambda: failures)
+    assert [getattr(error, "code", None) for error in failures] == ["kafka.producer_fenced"]
+    assert proven == {"load": 1}
+    assert pipe.values() == [b"1", b"2"]

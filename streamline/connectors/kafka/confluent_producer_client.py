@@ -27,6 +27,7 @@ from streamline.connectors.kafka.outbox import Outbox
 NO_LIMIT = 2**31 - 1
 LIBRARY_NAMES = {"_UNKNOWN_TOPIC": "UNKNOWN_TOPIC_OR_PART"}
 REFUSED = ("MSG_SIZE_TOO_LARGE", "_UNKNOWN_PARTITION", "_INVALID_ARG")
+PURGED = ("_PURGE_QUEUE", "_PURGE_INFLIGHT")
 LIMIT_SECONDS = 10.0
 
 
@@ -47,7 +48,13 @@ class ConfluentProducer:
 
     def flush(self, timeout: float) -> list[Undelivered] | None:
         """See `Producer.flush`."""
-        return self._outbox.flush(timeout)
+        try:
+            return self._outbox.flush(timeout)
+        except KafkaError as error:
+            if error.kafka_code in PURGED:
+                # A transaction with an undelivered message cannot be committed: the refusal says why it has failed.
+                self._ask("deliver messages", LIMIT_SECONDS, partial(self._library.commit_transaction, LIMIT_SECONDS))
+            raise
 
     def init_transactions(self, timeout: float) -> None:
         """See `Producer.init_transactions`."""

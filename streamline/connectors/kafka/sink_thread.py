@@ -21,6 +21,7 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.outgoing import Destination, OutgoingMaker
 from streamline.connectors.kafka.target_topics import TargetTopics, topic_missing
+from streamline.connectors.kafka.user_errors import explained
 from streamline.connectors.stream_connector import StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.message_data import dump_data
@@ -422,13 +423,8 @@ class ProducerThread:
         if code not in TOPIC_FAULTS or place.message.topic not in self._own_topics:
             return  # a topic that the message itself names is its own fault
         if code == "TOPIC_AUTHORIZATION_FAILED":
-            raise KafkaError(
-                f"not allowed to write to the topic {place.message.topic}: {reason}",
-                where=self._connection.cluster,
-                hint="give the user WRITE and DESCRIBE on the topic: kafka-acls --add",
-                kafka_code=code,
-                code="kafka.forbidden",
-            )
+            error = KafkaError(reason, kafka_code=code)
+            raise explained(error, self._connection, topics=place.message.topic, write=True)
         raise topic_missing(place.message.topic)
 
     # -- waiting
@@ -496,7 +492,8 @@ class ProducerThread:
                 fatal=True,
                 code="kafka.producer_failed",
             )
-        return error
+        topics = ", ".join(dict.fromkeys(each.settings.topic for each in self._destinations.values()))
+        return explained(error, self._connection, topics=topics, write=True)
 
 
 def origins_of(batch: MessageBatch) -> list[Origin | None]:

@@ -305,7 +305,7 @@ class Transactions(ProducerThread):
         if error.fenced and not self._timed_out:
             raise error
         passes = error.transient or isinstance(error, NotMember)
-        if not passes and tries >= MAX_TRIES:
+        if not passes and (tries >= MAX_TRIES or error.kafka_code.endswith("_AUTHORIZATION_FAILED")):
             raise error
         self._lost = self._lost or error.fatal or error.fenced
         self._unanswered(error.message)

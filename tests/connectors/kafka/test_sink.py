@@ -196,7 +196,7 @@ async def test_a_topic_that_is_deleted_is_an_error_and_no_fault_of_messages(clus
 async def test_a_missing_right_is_an_error_and_no_fault_of_messages(cluster: FakeCluster) -> None:
     cluster.refuse = lambda message: "TOPIC_AUTHORIZATION_FAILED"
     error = await failure(cluster)
-    assert error.code == "kafka.forbidden"
+    assert error.code == "kafka.not_authorized"
     assert "out" in error.message
 
 
