@@ -41,12 +41,12 @@ class KafkaSink:
         client: makes the producer, which a thread of the sink's own uses.
     """
 
-    refused: Refused
-
     def __init__(
         self, id: str, destinations: Sequence[Destination], client: KafkaClient, context: StreamContext
     ) -> None:
         self.id = id
+        # The runtime sets it on sinks that have it.
+        self.refused: Refused = _not_set
         self._context = context
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -219,6 +219,10 @@ class TransactionalKafkaSink(KafkaSink):
         finally:
             self._caught = None
         return caught
+
+
+def _not_set(source: str, records: Sequence[BadRecord]) -> None:
+    raise RuntimeError(f"nobody takes what the sink refuses of {source}")
 
 
 def _size(batch: MessageBatch) -> int:
