@@ -155,4 +155,9 @@ def _file_of(model: PipelineModel, block: Block, renderer: Renderer) -> BlockFil
 
 
 def _transform(model: PipelineModel, block: Block, renderer: Renderer) -> TransformPlan:
-    return TransformPlan(block=block, file=_file_of(model, block, renderer))
+    from streamline.blocks.python.messages.check import check_transformer
+
+    file = _file_of(model, block, renderer)
+    if renderer.project is not None:
+        check_transformer(renderer.project, block, file, model.where(block.uuid))
+    return TransformPlan(block=block, file=file)

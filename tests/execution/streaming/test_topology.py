@@ -91,3 +91,25 @@ def test_blocks_of_other_kinds_are_refused(stream: Stream) -> None:
     stream.files.block("wait", "@sensor\ndef f():\n    return True\n", type="sensor", upstream=[])
     stream.sink(upstream=["load"])
     assert refused(stream).code == "block.wrong_pipeline"
+
+
+@pytest.mark.parametrize(
+    ("code", "entry", "problem"),
+    [
+        ("def", {}, "block.syntax"),
+        ("x = 1", {}, "block.function_missing"),
+        ("@transformer\ndef f(messages: dict[str, int]): ...", {}, "block.unknown_annotation"),
+        (IDENTITY, {"configuration": {"workers": 2}}, "transformer.setting_invalid"),
+    ],
+)
+def test_a_transformer_that_cannot_be_called(stream: Stream, code: str, entry: dict[str, object], problem: str) -> None:
+    stream.source("a")
+    stream.transformer("t", code, ["a"], **entry)
+    stream.sink("x", ["t"])
+    assert refused(stream).code == problem
+
+
+def test_a_python_source_without_its_class(stream: Stream) -> None:
+    stream.files.block("a", "def f(): ...\n", type="data_loader", language="python", upstream=[])
+    stream.sink("x", ["a"])
+    assert refused(stream).code == "block.class_missing"
