@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamline.outputs.streams import StoredStream
     from streamline.pipeline.model import Block
     from streamline.project.project import Project
-    from streamline.project.render import Renderer
+    from streamline.project.render import ProjectFolder, Renderer
 
 GATES = ("sensor", "conditional")
 """Types of blocks whose output says only whether to go on."""
@@ -143,7 +143,7 @@ class BlockCall(msgspec.Struct, kw_only=True):
         return shown_block(self.project, self.block)
 
 
-def shown_block(project: Project, block: Block) -> str:
+def shown_block(project: ProjectFolder, block: Block) -> str:
     """Return the name of a block in messages: its file, else its uuid."""
     return project.shown(block.file) if block.file is not None else f"block {block.uuid}"
 

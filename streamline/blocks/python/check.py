@@ -20,12 +20,12 @@ from streamline.project.suggest import suggestion
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.project import Project
-    from streamline.project.render import Renderer
+    from streamline.project.render import ProjectFolder, Renderer
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def check_block(project: Project, block: Block, renderer: Renderer | None = None) -> set[str]:
+def check_block(project: ProjectFolder, block: Block, renderer: Renderer | None = None) -> set[str]:
     """Check that the block's file is Python and has exactly one function to run.
 
     Returns:
@@ -40,7 +40,7 @@ def check_block(project: Project, block: Block, renderer: Renderer | None = None
     return imported_modules(project, tree)
 
 
-def block_tree(project: Project, block: Block) -> ast.Module:
+def block_tree(project: ProjectFolder, block: Block) -> ast.Module:
     """Parse the block's file.
 
     Raises:
@@ -172,7 +172,7 @@ def first_line(function: FunctionNode) -> int:
     return function.decorator_list[0].lineno if function.decorator_list else function.lineno
 
 
-def imported_modules(project: Project, tree: ast.Module) -> set[str]:
+def imported_modules(project: ProjectFolder, tree: ast.Module) -> set[str]:
     """Return the modules that a file imports when it is loaded, without the project's own: first parts of names."""
     rest: list[ast.stmt] = list(tree.body)
     for node in rest:

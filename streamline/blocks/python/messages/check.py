@@ -11,10 +11,10 @@ from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
-    from streamline.project.project import Project
+    from streamline.project.render import ProjectFolder
 
 
-def check_transformer(project: Project, block: Block, file: BlockFile, where: str) -> None:
+def check_transformer(project: ProjectFolder, block: Block, file: BlockFile, where: str) -> None:
     """Check a block's file, which is only read, and its configuration.
 
     Args:
