@@ -67,16 +67,21 @@ class OutgoingMaker:
             return [Outgoing(topic, None, value) for value in values]
         if self._keys is not None:
             keys = self._keys.encode_batch([origin and origin.key for origin in origins], topic, stream, origins)
-            return [
+            messages = [
                 Outgoing(topic, key, value, origin.headers, origin.time) if origin else Outgoing(topic, key, value)
                 for key, value, origin in zip(keys, values, origins, strict=True)
             ]
-        return [
-            Outgoing(topic, origin.key, value, origin.headers, origin.time)
-            if origin is not None
-            else Outgoing(topic, None, value)
-            for value, origin in zip(values, origins, strict=True)
-        ]
+        else:
+            messages = [
+                Outgoing(topic, origin.key, value, origin.headers, origin.time)
+                if origin is not None
+                else Outgoing(topic, None, value)
+                for value, origin in zip(values, origins, strict=True)
+            ]
+        if origins and origins[0] is not None and origins[0].offset < 0:
+            for message, origin in zip(messages, origins, strict=True):
+                message.partition = _partition(origin) if origin is not None else None
+        return messages
 
     def make_one(self, data: Any, origin: Origin | None, stream: str) -> Outgoing:
         """Return one message.
@@ -113,7 +118,7 @@ class OutgoingMaker:
             if origin is None:
                 return Outgoing(topic, None, None)
             key = self._key(origin.key, topic, stream, origin)
-            return Outgoing(topic, key, None, origin.headers, origin.time)
+            return Outgoing(topic, key, None, origin.headers, origin.time, _partition(origin))
         metadata: dict[str, Any] = data["metadata"]
         chosen = metadata.get("dest_topic")
         if chosen is not None:
@@ -137,6 +142,11 @@ class OutgoingMaker:
         if isinstance(key, str):
             return key.encode()
         raise ValueError(f"metadata.key must be text or bytes, not {type(key).__name__}")
+
+
+def _partition(origin: Origin) -> int | None:
+    """Return the partition that a message which was read from no topic has to go to; None: by its key."""
+    return origin.partition if origin.offset < 0 <= origin.partition else None
 
 
 def _has_metadata(data: Any) -> TypeGuard[dict[str, Any]]:

@@ -74,7 +74,7 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
         taps: source blocks that name taps.
         targets: sink blocks that name targets.
         sources: the other source blocks.
-        sinks: the other sink blocks, with their configs.
+        sinks: the other sink blocks, with the names of their connectors and their configs.
         sinks_of: the sinks that each source feeds.
         singer: other blocks whose messages have the values of a Singer stream (`format: singer`).
     """
@@ -82,7 +82,7 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
     taps: Mapping[str, Block]
     targets: Mapping[str, Block]
     sources: Mapping[str, Block]
-    sinks: Mapping[str, tuple[Block, Mapping[str, Any]]]
+    sinks: Mapping[str, tuple[Block, str, Mapping[str, Any]]]
     sinks_of: Mapping[str, Sequence[str]]
     singer: Collection[str] = ()
 
@@ -169,8 +169,7 @@ async def plan_singer(
     for source in sources.values():
         source.endless = True
     destinations = {uuid: (block, _destination_spec(specs, uuid)) for uuid, block in ends.targets.items()}
-    for uuid, (block, config) in ends.sinks.items():
-        name = str(config.get("connector_type") or "messages")
+    for uuid, (block, name, config) in ends.sinks.items():
         destinations[uuid] = (block, DestinationSpec(destination=name, config=dict(config)))
         targets[uuid] = (_messages_plugin(run, name), _MESSAGES)
     paths = {uuid: PathPlan(transforms=[], sinks=list(ends.sinks_of[uuid]), branches=[]) for uuid in sources}
@@ -327,7 +326,7 @@ class SingerAttempt:
             return [*records, SingerMessages()]
         if messages:
             return [MessagesOnly()]
-        return [*self.message_stages(source, _schema_topic(ends.sinks[uuid][1])), MessagesOnly()]
+        return [*self.message_stages(source, _schema_topic(ends.sinks[uuid][2])), MessagesOnly()]
 
     # -- positions
 

@@ -128,7 +128,7 @@ def _ends(plan: Plan) -> Ends:
         taps={uuid: end.block for uuid, end in plan.sources.items() if is_plugin(end)},
         targets={uuid: end.block for uuid, end in plan.sinks.items() if is_plugin(end)},
         sources={uuid: end.block for uuid, end in plan.sources.items() if not is_plugin(end)},
-        sinks={uuid: (end.block, end.config) for uuid, end in plan.sinks.items() if not is_plugin(end)},
+        sinks={uuid: (end.block, end.name, end.config) for uuid, end in plan.sinks.items() if not is_plugin(end)},
         sinks_of={uuid: plan.sinks_of(uuid) for uuid in plan.sources},
         singer=frozenset(end.id for end in every if _is_singer(end)),
     )

@@ -115,3 +115,9 @@ def test_keys_with_a_format_of_their_own_are_encoded_also_where_nothing_decoded_
         (message,) = maker.make(MessageBatch("in", [data], [SOURCE]))
         assert message.key == key
         assert maker.make_one(data, SOURCE, "in") == message
+
+
+def test_a_message_that_was_read_from_no_topic_may_have_to_go_to_one_partition() -> None:
+    fixed, free = made(b"{}", b"{}", origins=[origin(-1, b"{}", partition=0), origin(-1, b"{}", partition=-1)])
+    assert (fixed.partition, free.partition) == (0, None)
+    assert made(b"{}", origins=[origin(5, b"{}", partition=3)])[0].partition is None
