@@ -58,6 +58,9 @@ __all__ = ["Ends", "SingerAttempt", "SingerPlan", "plan_singer", "unless_interru
 SESSION_INTERVAL = 30.0
 """Seconds after which the session of a target that proves nothing is closed."""
 
+WAITING_INTERVAL = 0.5
+"""The same, where more is sent only when it has proven what it was sent."""
+
 CAUGHT_UP_RETRIES = 3
 """Polls in a row that may fail where a run ends when it has caught up."""
 
@@ -197,9 +200,11 @@ class SingerAttempt:
 
     Args:
         number: of the attempt, from 1.
+        waits: what is sent waits for proof before more is sent: sessions are closed soon.
     """
 
-    def __init__(self, run: Run, planned: SingerPlan, *, number: int) -> None:
+    def __init__(self, run: Run, planned: SingerPlan, *, number: int, waits: bool = False) -> None:
+        self._waits = waits
         self._run = run
         self._planned = planned
         self._plan = plan = planned.plan
@@ -300,7 +305,7 @@ class SingerAttempt:
             processes=sink.processes,
             slot_of=sink.slot_of,
             counts=SinkCounts(run.progress, uuid),
-            session_interval=spec.session_interval or SESSION_INTERVAL,
+            session_interval=WAITING_INTERVAL if self._waits else spec.session_interval or SESSION_INTERVAL,
             timeout=sink.block.timeout,
         )
         return MessageTarget(pool, self._groups)
@@ -361,9 +366,14 @@ class SingerAttempt:
             planned = plan.plan_of(source, stream)
             return planned.keys if planned is not None else None
 
+        def tap_keys_of(stream: str) -> Sequence[str]:
+            selected = self._plan.sources[source].find(stream)
+            return selected.key_properties if selected is not None else ()
+
         return MessageRecords(
             sink,
             keys_of=keys_of,
+            tap_keys_of=tap_keys_of,
             known=destination_schemas(self._run.store, self._plan.pipeline, source, sink),
             include_metadata=include_metadata,
             columns=spec.message_columns,

@@ -24,6 +24,7 @@ from streamline.execution.streaming.letters import LetterMaker, Letters
 from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
 from streamline.execution.streaming.route_builder import RouteBuilder
+from streamline.execution.streaming.singer import plan_plugins_now
 from streamline.flow.items import BadRecord, Item, MessageBatch, Position
 from streamline.flow.protocols import ImmediateStage
 from streamline.flow.router import Route
@@ -76,6 +77,7 @@ def resend(
     with open_run(project, store, pipeline, run_id, RunOptions()) as run, run.record() as record:
         try:
             plan = _for_letters(make_plan(run, model))
+            plan_plugins_now(run, model, plan)
             kept = open_letters(run, plan)
             try:
                 outcome = anyio.run(_Resend(run, plan, kept, letters, overwrite=overwrite).run)

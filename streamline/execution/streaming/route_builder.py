@@ -11,7 +11,7 @@ from streamline.execution.run import Run
 from streamline.execution.streaming.plan import PYTHON, EndPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.streaming.planner import context_of
 from streamline.execution.streaming.routes import RoutePlan, RouteStep
-from streamline.execution.streaming.stages import AddressStage, CountStage
+from streamline.execution.streaming.stages import AddressStage, CountStage, SchemaNoteStage
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 
@@ -42,7 +42,7 @@ class RouteBuilder:
         if plan.singer is not None:
             from streamline.execution.connector_blocks.streams import SingerAttempt
 
-            self.singer = SingerAttempt(run, plan.singer, number=attempt)
+            self.singer = SingerAttempt(run, plan.singer, number=attempt, waits=only is not None)
         opened = {uuid: sink for uuid, sink in plan.sinks.items() if only is None or uuid in only}
         self.sinks: dict[str, Sink] = self._open_sinks(opened)
 
@@ -96,6 +96,11 @@ class RouteBuilder:
         stages: list[Stage] = []
         if self.singer is not None:
             metadata = source.traits.include_metadata
+            note = self.plan.sinks[sink].traits.note_schema
+            behind_blocks = any(path[-1] == sink and len(path) > 2 for path in self.plan.paths(source.id))
+            # Behind a transformer, the records are others.
+            if note is not None and self.singer.gives_records(source.id) and not behind_blocks:
+                stages.append(SchemaNoteStage(note))
             stages += self.singer.sink_stages(sink, source.id, messages=not records, include_metadata=metadata)
             if self.singer.is_target(sink):
                 return stages  # it counts by itself

@@ -17,6 +17,7 @@ import yaml
 
 from streamline.errors import ConfigError
 from streamline.execution.streaming import attempts
+from streamline.execution.streaming.resend import resend
 from streamline.pipeline.model import RetryConfig
 from streamline.state import project_store
 from tests.execution.streaming.conftest import Stream
@@ -144,6 +145,21 @@ def test_messages_go_to_a_table_whose_columns_are_inferred(stream: Stream) -> No
     assert sorted(letter.offset for letter in refused) == [3, 4, 5]
     assert {(letter.stage, letter.destination) for letter in refused} == {("export", "export")}
     assert result.summary["quarantined"] == 3
+
+
+def test_letters_are_sent_again_to_a_target(stream: Stream) -> None:
+    root = stream.files.root
+    stream.source(messages=[1, {"value": 2}], decodes=True)
+    target(stream)
+    stream.run()
+    assert len(letters(stream)) == 1
+    settings = {"destination": "target-duckdb", "config": {"path": "out.duckdb"}, "wrap_values": True}
+    stream.files.write("data_exporters/export.yaml", yaml.safe_dump(settings))
+    with project_store(stream.project) as store:
+        outcome = resend(stream.project, store, "p", "again", store.dead_letters("p"), overwrite=False)
+    assert (outcome.arrived, outcome.refused, outcome.failure) == (1, 0, None)
+    assert letters(stream) == []
+    assert table(root, "value", "load") == [1, 2]
 
 
 def test_columns_are_known_to_the_next_run(stream: Stream) -> None:

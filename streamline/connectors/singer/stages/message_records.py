@@ -65,6 +65,7 @@ class MessageRecords(ImmediateStage):
     Args:
         sink: uuid of the destination block.
         keys_of: a stream → its key columns by the destination's settings; None: those of the tap, if any.
+        tap_keys_of: a stream → those of the tap, where no SCHEMA of it has come by.
         known: by stream, the schema that the destination was sent last.
         include_metadata: transformers were given `{data, metadata}`, and return that.
         columns: names of `COLUMNS` that records get.
@@ -78,6 +79,7 @@ class MessageRecords(ImmediateStage):
         sink: str,
         *,
         keys_of: Callable[[str], Sequence[str] | None] = lambda stream: None,
+        tap_keys_of: Callable[[str], Sequence[str]] = lambda stream: (),
         known: Mapping[str, JSONObject] | None = None,
         include_metadata: bool = False,
         columns: Sequence[str] = (),
@@ -87,6 +89,7 @@ class MessageRecords(ImmediateStage):
     ) -> None:
         self._sink = sink
         self._keys_of = keys_of
+        self._tap_keys_of = tap_keys_of
         self._known = dict(known or {})
         self._include_metadata = include_metadata
         self._columns = list(columns)
@@ -122,7 +125,7 @@ class MessageRecords(ImmediateStage):
             tap = self._declared.get(stream)
             keys = self._keys_of(stream)
             if keys is None:
-                keys = (tap.key_properties if tap is not None else None) or ()
+                keys = (tap.key_properties or ()) if tap is not None else self._tap_keys_of(stream)
             declared = {name: COLUMNS[name] for name in self._columns}
             if self._deletes:
                 declared[DELETED] = _DELETED_AT
