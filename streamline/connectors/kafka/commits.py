@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 
 from streamline.connectors.kafka.client import Committed, Consumer, KafkaError, NotMember, Partition
 
@@ -33,6 +34,16 @@ class Commits:
             if partition in self._pending or self._done.get(partition) != committed:
                 self._pending[partition] = committed
 
+    def note(self, partition: Partition, committed: Committed) -> None:
+        """Note what is the group's offset of a partition."""
+        self._done[partition] = committed
+
+    def probe(self, timeout: float) -> None:
+        """Commit an offset again that is committed, to be told if another member has taken this one's place."""
+        if not self._pending:
+            self._pending.update(islice(self._done.items(), 1))
+        self.flush(timeout)
+
     def supersede(self, partitions: Collection[Partition]) -> None:
         """Commit nothing pending of these: a transaction commits newer offsets."""
         self._drop_pending(partitions)
@@ -52,19 +63,22 @@ class Commits:
         if not self._pending:
             return True
         self._last_try = self._clock()
+        asked = dict(self._pending)
         try:
-            self._consumer.commit(dict(self._pending), timeout)
+            # Partitions may be taken away meanwhile, and newer offsets committed.
+            self._consumer.commit(asked, timeout)
         except KafkaError as error:
             if error.fatal or error.fenced or not (error.transient or isinstance(error, NotMember)):
                 raise
             self.reason, self.member = error.message, not isinstance(error, NotMember)
-            if self._failing_since is None:
+            if self._failing_since is None and self._pending:
                 self._failing_since = self._clock()
-            return False
-        self._done.update(self._pending)
-        self._pending.clear()
+            return not self._pending
         self._failing_since = None
-        return True
+        for partition, committed in asked.items():
+            if self._pending.get(partition) == committed:
+                self._done[partition] = self._pending.pop(partition)
+        return not self._pending
 
     @property
     def due(self) -> bool:
@@ -82,7 +96,11 @@ class Commits:
 
     def done(self, offsets: Mapping[Partition, Committed]) -> dict[Partition, Committed]:
         """Return those of these offsets that are committed."""
-        return {partition: committed for partition, committed in offsets.items() if partition not in self._pending}
+        return {
+            partition: committed
+            for partition, committed in offsets.items()
+            if partition in self._done and self._done[partition].offset >= committed.offset
+        }
 
     def retry_now(self) -> None:
         """Let what is pending be due: the group has a new generation."""

@@ -39,11 +39,14 @@ POLL_SECONDS = 0.1
 FULL_SECONDS = 0.5
 """Partitions are paused when there was no room for so long: pausing drops what the client has fetched."""
 
+FIRST_REQUEST_SECONDS = 2.0
 ADVANCE_SECONDS = 0.2
 LAG_SECONDS = 5.0
 PLACE_SECONDS = 0.5
+PROBE_SECONDS = 3.0
 GROUP_SECONDS = 1.0
-"""How often it is looked up: positions past messages, ends, starts that are not known yet, what the group has read."""
+"""How often it is looked up: positions past messages, ends, starts that are not known yet, whether a static member was
+replaced, what the group has read."""
 
 _WAITED_FOR = frozenset(
     {
@@ -81,6 +84,8 @@ class ConsumerThread:
         self._exchange = exchange
         self._give_up = give_up
         self._clock = clock
+        # kafka-python tells a static member that it was replaced only when it commits. A transaction asks as well.
+        self._static = settings.group_instance_id is not None and context.delivery == "at-least-once"
         self._selection = TopicSelection(settings.topics, settings.pattern)
         self._assignment = Assignment(context.block)
         self._lag_watch = LagWatch(settings.stall_seconds, clock)
@@ -212,7 +217,9 @@ class ConsumerThread:
         while not self._exchange.closing and not self._exchange.stopped:
             left = began + self._context.startup_timeout - self._clock()
             try:
-                topics = self._consumer.topics(min(REQUEST_SECONDS, max(left, 1.0)), self._selection.wanted)
+                # The first failure is told soon.
+                timeout = min(REQUEST_SECONDS if told else FIRST_REQUEST_SECONDS, max(left, 1.0))
+                topics = self._consumer.topics(timeout, self._selection.wanted)
                 missing = self._selection.missing(topics)
                 if not missing:
                     return self._selection.choose(topics)
@@ -391,6 +398,8 @@ class ConsumerThread:
     def _do_what_is_due(self) -> None:
         if self._commits.due:
             self._flush_commits()
+        elif self._static and self._is_due("probe", PROBE_SECONDS):
+            self._commits.probe(self._settings.commit_timeout)
         if self._assignment.unplaced and self._is_due("place", PLACE_SECONDS):
             self._membership.place()
         if self._is_due("topics", self._settings.metadata_refresh):
@@ -513,7 +522,9 @@ class ConsumerThread:
         if not isinstance(error, KafkaError):
             return error
         instance = self._settings.group_instance_id
-        if error.fenced and instance is not None:
+        # librdkafka tells of it as a fatal error, whose name it does not give.
+        fenced = error.fenced or (error.fatal and "fenced" in error.message)
+        if fenced and instance is not None:
             return StreamlineError(
                 f"replaced by another member with group_instance_id {instance}",
                 where=addresses(self._settings.connection),

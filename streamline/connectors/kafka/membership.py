@@ -223,6 +223,8 @@ class Membership:
         self.goals.setdefault(partition, known.end)
         if start.applied:
             self._commits.add({partition: committed_of(start.offset, known.topic_id)})
+        elif known.committed is not None:
+            self._commits.note(partition, known.committed)
         if not self.paused:
             self._consumer.resume([partition])
 

@@ -319,6 +319,18 @@ async def test_case_11_a_static_member_that_is_replaced_fails(cluster: FakeClust
         assert "one" in str(run.error)
 
 
+async def test_case_11_a_static_member_notices_that_it_was_replaced_though_it_has_nothing_to_commit(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_thread, "PROBE_SECONDS", 0.05)
+    cluster.group("g").offsets[Partition("t", 0)] = Committed(0)
+    async with running(cluster, group_instance_id="one") as run:
+        await until_offset(cluster, 0, partition=1)
+        cluster.down["commit"] = NotMember("fenced", kafka_code="FENCED_INSTANCE_ID", fenced=True)
+        await run.ended.wait()
+        assert code_of(run) == "kafka.replaced"
+
+
 async def test_case_11_a_static_member_says_that_it_waits_for_the_one_before(cluster: FakeCluster) -> None:
     held = KafkaError("in use", kafka_code="UNRELEASED_INSTANCE_ID", transient=True)
     cluster.write("t", b"1")
