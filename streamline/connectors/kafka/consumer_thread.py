@@ -522,9 +522,7 @@ class ConsumerThread:
         if not isinstance(error, KafkaError):
             return error
         instance = self._settings.group_instance_id
-        # librdkafka tells of it as a fatal error, whose name it does not give.
-        fenced = error.fenced or (error.fatal and "fenced" in error.message)
-        if fenced and instance is not None:
+        if error.fenced and instance is not None:
             return StreamlineError(
                 f"replaced by another member with group_instance_id {instance}",
                 where=addresses(self._settings.connection),

@@ -50,6 +50,8 @@ def failure(request: str, kafka_code: str, reason: str, *, transient: bool = Fal
     """
     message = f"cannot {request}: {reason}"
     fenced = kafka_code in FENCED
+    if kafka_code == "_FATAL":  # librdkafka gives the name of the error in the text alone
+        fatal, fenced = True, "fenced" in reason
     if kafka_code in NOT_MEMBER:
         return NotMember(
             message, kafka_code=kafka_code, transient=not fenced, fenced=fenced, fatal=fatal, code="kafka.not_member"

@@ -66,6 +66,8 @@ class KafkaPythonConsumer:
         self._events: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._polls: queue.SimpleQueue[tuple[Sequence[str], int, int] | None] = queue.SimpleQueue()
         self._polling = False
+        self._telling = False
+        self._sought: dict[Any, int] = {}
         self._closed = False
 
     def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
@@ -103,6 +105,7 @@ class KafkaPythonConsumer:
                 return []  # the library is late; the next call waits for the same poll
             if kind == "records":
                 self._polling = False
+                self._drop_sought(value)
                 return [origin for records in value.values() for origin in map(_origin, records)]
             if kind == "error":
                 self._polling = False
@@ -111,16 +114,30 @@ class KafkaPythonConsumer:
                     time.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
                     return []
                 raise error from value
+            self._telling = True
             try:
                 getattr(self._listener, kind)(value)
             finally:
+                self._telling = False
                 done()
+
+    @property
+    def _late(self) -> bool:
+        """Whether a poll goes on that may have taken messages which are still to be returned."""
+        return self._polling and not self._telling
+
+    def _drop_sought(self, records: dict[Any, Any]) -> None:
+        """Drop what a late poll brought of partitions that were to be read from elsewhere meanwhile."""
+        sought, self._sought = self._sought, {}
+        for place, offset in sought.items():
+            if records.pop(place, None) is not None and place in self._library.assignment():
+                self._library.seek(place, offset)
 
     def position(self, partition: Partition) -> int | None:
         """See `Consumer.position`."""
         if self._assigned is not None and not self._subscribed:
             return self._assigned.get(partition)
-        if self._library is None:
+        if self._library is None or self._late:
             return None
         try:
             offset = self._library.position(TopicPartition(*partition), timeout_ms=1)
@@ -147,10 +164,13 @@ class KafkaPythonConsumer:
 
     def seek(self, partition: Partition, offset: int) -> None:
         """See `Consumer.seek`."""
+        place = TopicPartition(*partition)
         try:
-            self._library.seek(TopicPartition(*partition), offset)
+            self._library.seek(place, offset)
         except ValueError as error:
             raise lost(partition, offset) from error
+        if self._late:
+            self._sought[place] = offset
 
     def committed(self, partitions: Collection[Partition], timeout: float) -> dict[Partition, Committed]:
         """See `Consumer.committed`."""
