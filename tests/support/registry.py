@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -111,8 +113,8 @@ def _entry(body: Any) -> str:
 
 
 @contextmanager
-def registry_stub() -> Iterator[RegistryStub]:
-    """Run a registry on a free port of this machine."""
+def registry_stub(certificate: Path | None = None) -> Iterator[RegistryStub]:
+    """Run a registry on a free port of this machine; with TLS if there is a certificate (and its key, in PEM)."""
     stub = RegistryStub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -139,6 +141,11 @@ def registry_stub() -> Iterator[RegistryStub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     stub.url = f"http://127.0.0.1:{server.server_port}"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        stub.url = f"https://localhost:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -31,6 +31,7 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 _TRANSIENT = (408, 425, 429)
 _FORGET_MISSING = 60.0
+_MOST_MISSING = 10_000
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 
 
@@ -121,6 +122,8 @@ class SchemaRegistry:
             except _Refused as refused:
                 if refused.status != 404:
                     raise self._failure(refused, f"schema {number}") from None
+                if len(self._missing) >= _MOST_MISSING:
+                    self._missing.clear()
                 self._missing[number] = self._clock() + _FORGET_MISSING
                 raise NoSuchSchema(f"the registry has no schema {number}") from None
             self._schemas[number] = schema
@@ -258,6 +261,13 @@ class SchemaRegistry:
                     reason = f"{refused.message} (status {error.code})"
                     wait = max(pause, _retry_after(error.headers))
                 except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+                    if isinstance(getattr(error, "reason", error), ssl.SSLCertVerificationError):
+                        raise StreamlineError(
+                            f"the schema registry's certificate cannot be verified: {error}",
+                            where=url,
+                            hint="name the authority's certificate: `schema_registry_cafile`",
+                            code="registry.certificate_invalid",
+                        ) from None
                     reason = str(getattr(error, "reason", None) or error) or type(error).__name__
                 # The next one is asked first from now on.
                 self._urls.append(self._urls.pop(self._urls.index(url)))
