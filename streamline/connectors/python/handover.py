@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from streamline.flow.codecs.jsontext import decode, encode
+from streamline.flow.codecs.sizes import WAITING_BYTES, size_of
 
 POSITION = "position"
 """Key of the part of a source's position that the user's class gave."""
@@ -39,7 +40,7 @@ class Handover:
     """A buffer between the thread (or threads) of a source and the event loop.
 
     Args:
-        limit: the most messages that wait to be taken.
+        limit: the most messages that wait to be taken; they are fewer if they are large.
         start: saved parts of the source's position.
         waits: a call without a position returns when its messages are proven.
     """
@@ -49,6 +50,7 @@ class Handover:
         self._waits = waits
         self._changed = threading.Condition()
         self._data: list[Any] = []
+        self._nbytes = 0
         self._position = start.get(POSITION)
         self._counted = int(start.get(DELIVERED, b"0"))
         """Messages that were given without a position."""
@@ -77,11 +79,13 @@ class Handover:
             TypeError: the position is no JSON value.
         """
         text = encode(position) if position is not None else None
+        nbytes = size_of(messages)
         with self._changed:
             self._wait_until(self._has_room)
             if self._stopped:
                 raise Stop
             self._data += messages
+            self._nbytes += nbytes
             self._fresh = True
             wanted = self._counted
             if text is not None:
@@ -114,7 +118,7 @@ class Handover:
             self._tell()
 
     def _has_room(self) -> bool:
-        return self._stopped or len(self._data) < self._limit
+        return self._stopped or (len(self._data) < self._limit and self._nbytes < WAITING_BYTES)
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
         while True:
@@ -149,7 +153,7 @@ class Handover:
             if not self._fresh:
                 return None
             taken = Taken(self._data, {}, self._awaited)
-            self._data, self._awaited, self._fresh = [], False, False
+            self._data, self._nbytes, self._awaited, self._fresh = [], 0, False, False
             if self._position is not None:
                 taken.parts[POSITION] = self._position
             if self._counted:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from streamline.flow.codecs.sizes import WAITING_BYTES, size_of
 from streamline.flow.items import Item, MessageBatch
 
 Sent: TypeAlias = tuple[str, Sequence[Item]]
@@ -16,7 +17,7 @@ class Inbox:
     """A queue with room for so many messages.
 
     Args:
-        limit: messages that may wait; what is sent at a time is taken whole.
+        limit: messages that may wait, fewer if they are large; what is sent at a time is taken whole.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,6 +25,7 @@ class Inbox:
         self._changed = threading.Condition()
         self._sent: list[Sent] = []
         self._messages = 0
+        self._nbytes = 0
         self._hurry = False
         self._ending = False
         self._idle = False
@@ -37,15 +39,18 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether nothing more is taken now."""
-        return self._messages >= self._limit
+        return self._messages >= self._limit or self._nbytes >= WAITING_BYTES
 
     def put(self, source: str, items: Sequence[Item]) -> bool:
         """Take items; False: there is no room."""
         with self._changed:
-            if self._messages >= self._limit:
+            if self.full:
                 return False
             self._sent.append((source, items))
-            self._messages += sum(len(item.data) for item in items if isinstance(item, MessageBatch))
+            for item in items:
+                if isinstance(item, MessageBatch):
+                    self._messages += len(item.data)
+                    self._nbytes += size_of(item.data)
             self._wake()
             return True
 
@@ -80,7 +85,7 @@ class Inbox:
             self._changed.wait_for(lambda: self._sent or self._hurry or self.abandoned, seconds)
             self._idle = False
             sent, hurry = self._sent, self._hurry
-            self._sent, self._messages, self._hurry = [], 0, False
+            self._sent, self._messages, self._nbytes, self._hurry = [], 0, 0, False
             self.ended = self._ending
             return sent, hurry
 
